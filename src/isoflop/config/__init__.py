@@ -1,0 +1,66 @@
+"""What a model, a run, a study and a record are: frozen values, no torch."""
+
+from isoflop.config.base import Frozen, canonical, fingerprint
+from isoflop.config.model import (
+    Attention,
+    Decision,
+    Depth,
+    EveryToken,
+    FeedForward,
+    FullAttention,
+    Gate,
+    Gelu,
+    ModelConfig,
+    RandomK,
+    Routed,
+    SwiGlu,
+    TopK,
+    decisions,
+)
+from isoflop.config.record import (
+    CurvePoint,
+    Environment,
+    Evaluation,
+    ParameterCount,
+    RunRecord,
+    Split,
+    State,
+)
+from isoflop.config.run import Convention, DataConfig, Precision, Recipe, RunConfig
+from isoflop.config.study import Grid, ShapeFamily, Study, Variant
+
+__all__ = [
+    "Attention",
+    "Convention",
+    "CurvePoint",
+    "DataConfig",
+    "Decision",
+    "Depth",
+    "Environment",
+    "Evaluation",
+    "EveryToken",
+    "FeedForward",
+    "Frozen",
+    "FullAttention",
+    "Gate",
+    "Gelu",
+    "Grid",
+    "ModelConfig",
+    "ParameterCount",
+    "Precision",
+    "RandomK",
+    "Recipe",
+    "Routed",
+    "RunConfig",
+    "RunRecord",
+    "ShapeFamily",
+    "Split",
+    "State",
+    "Study",
+    "SwiGlu",
+    "TopK",
+    "Variant",
+    "canonical",
+    "decisions",
+    "fingerprint",
+]

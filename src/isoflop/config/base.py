@@ -1,0 +1,44 @@
+"""What every configuration value shares: frozen, strict about keys, and one canonical form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """An immutable value that refuses unknown keys and can be written to JSON and read back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def canonical(value: Any) -> Any:
+    """Return `value` as plain JSON data without the fields that hold their default.
+
+    The discriminator `kind` stays, since two choices may differ in nothing else. Dropping
+    defaults makes the form independent of whether a default was written out, and lets a later
+    version add a field without changing what older configurations are called.
+    """
+    if isinstance(value, Frozen):
+        kept = {}
+        for name, field in type(value).model_fields.items():
+            content = getattr(value, name)
+            if (
+                name == "kind"
+                or field.is_required()
+                or content != field.get_default(call_default_factory=True)
+            ):
+                kept[name] = canonical(content)
+        return kept
+    if isinstance(value, (tuple, list)):
+        return [canonical(item) for item in value]
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 of the canonical form of `value`, as 64 hexadecimal digits."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""What a model is: a Llama-family decoder and the closed choices that vary in it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from isoflop.config.base import Frozen
+
+Gate = Literal["linear", "sigmoid", "tanh"]
+"""What multiplies a routed block's update: r, sigmoid(r), or 1 + tanh(r) (tanh centred at one)."""
+
+Decision = Literal["every_token", "top_k", "predictor", "threshold", "router", "bernoulli"]
+"""Who decides which tokens a routed block processes.
+
+`top_k` ranks scores over the whole sequence, as in training, and so looks at the future. The
+others are causal: the stop-gradient `predictor`, the running `threshold` on the router logit,
+the `router` logit's own sign (meaningful when trained with the router BCE), and for the random
+control `bernoulli` draws. `every_token` is the decision of a model without routed blocks.
+"""
+
+
+class FullAttention(Frozen):
+    """Causal softmax attention over all earlier tokens."""
+
+    kind: Literal["full"] = "full"
+
+
+Attention = FullAttention
+"""The closed choice of attention; a second member makes it a union discriminated by `kind`."""
+
+
+class EveryToken(Frozen):
+    """Every block processes every token: the plain transformer."""
+
+    kind: Literal["every_token"] = "every_token"
+
+
+class Routed(Frozen):
+    """What the learned and the random router share (Mixture-of-Depths, arXiv 2404.02258)."""
+
+    capacity: float = Field(gt=0, le=1)
+    """Share of a sequence's tokens that a routed block processes."""
+    every: int = Field(default=2, ge=1)
+    """Block i is routed when i % every == every - 1."""
+    blocks: tuple[int, ...] | None = None
+    """Routed blocks by index, in place of `every`."""
+    gate: Gate = "linear"
+
+    def selected_tokens(self, sequence_length: int) -> int:
+        """Return k, the tokens per sequence that a routed block processes under top-k."""
+        return max(1, math.floor(self.capacity * sequence_length))
+
+
+class TopK(Routed):
+    """Learned routing: the k tokens with the largest router logits are processed (section 3)."""
+
+    kind: Literal["top_k"] = "top_k"
+    router_bce: float = Field(default=0.0, ge=0)
+    """Weight of the binary cross-entropy that teaches the router logit to tell membership."""
+
+
+class RandomK(Routed):
+    """The control: Gaussian noise chooses the k tokens, the learned gate still multiplies."""
+
+    kind: Literal["random_k"] = "random_k"
+
+
+Depth = Annotated[EveryToken | TopK | RandomK, Field(discriminator="kind")]
+
+
+class SwiGlu(Frozen):
+    """Gated feed-forward of three matrices, as in Llama."""
+
+    kind: Literal["swiglu"] = "swiglu"
+
+
+class Gelu(Frozen):
+    """Feed-forward of two matrices with a GELU between them."""
+
+    kind: Literal["gelu"] = "gelu"
+
+
+FeedForward = Annotated[SwiGlu | Gelu, Field(discriminator="kind")]
+
+
+class ModelConfig(Frozen):
+    """A decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, no biases."""
+
+    vocabulary: int = Field(ge=2)
+    width: int = Field(ge=1)
+    """D, the residual stream."""
+    blocks: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    """H, query heads."""
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Key/value heads; None for as many as query heads."""
+    head_width: int = Field(ge=2)
+    """K; even, since rotary positions turn pairs. heads * head_width need not equal width."""
+    hidden: int = Field(ge=1)
+    """Feed-forward width."""
+    attention: Attention = FullAttention()
+    depth: Depth = EveryToken()
+    feed_forward: FeedForward = SwiGlu()
+    query_key_norm: bool = False
+    """RMSNorm on queries and keys per head, before rotary positions, as in Qwen3."""
+    tied_embeddings: bool = False
+    rope_base: float = Field(default=10_000.0, gt=1)
+    norm_epsilon: float = Field(default=1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.head_width % 2:
+            raise ValueError(
+                f"head_width is {self.head_width}; rotary positions need an even number"
+            )
+        if self.heads % self.key_value_heads:
+            raise ValueError(
+                f"kv_heads is {self.kv_heads}, which does not divide heads = {self.heads}"
+            )
+        if isinstance(self.depth, Routed):
+            if self.depth.blocks is not None:
+                bad = [i for i in self.depth.blocks if not 0 <= i < self.blocks]
+                if bad or len(set(self.depth.blocks)) != len(self.depth.blocks):
+                    raise ValueError(
+                        f"depth.blocks is {list(self.depth.blocks)}; expected distinct indices "
+                        f"from 0 to {self.blocks - 1}"
+                    )
+            if not self.routed_blocks:
+                raise ValueError(
+                    f"depth routes no block: every = {self.depth.every} with {self.blocks} blocks; "
+                    "use more blocks or a smaller `every`"
+                )
+        return self
+
+    @property
+    def key_value_heads(self) -> int:
+        """Number of key/value heads."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def routed_blocks(self) -> tuple[int, ...]:
+        """Indices of the blocks that process only selected tokens, ascending."""
+        depth = self.depth
+        if isinstance(depth, EveryToken):
+            return ()
+        if depth.blocks is not None:
+            return tuple(sorted(depth.blocks))
+        return tuple(i for i in range(self.blocks) if i % depth.every == depth.every - 1)
+
+
+def decisions(depth: EveryToken | TopK | RandomK) -> tuple[Decision, ...]:
+    """Return the decisions a model can be evaluated under, the headline one first.
+
+    The headline is causal and fixed beforehand: the predictor for learned routing.
+    """
+    match depth:
+        case EveryToken():
+            return ("every_token",)
+        case TopK(router_bce=weight):
+            return ("predictor", "top_k", "threshold", *(("router",) if weight else ()))
+        case RandomK():
+            return ("bernoulli", "top_k")

@@ -1,0 +1,96 @@
+"""What a run leaves behind: the record that fits and figures are made from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from isoflop.config.base import Frozen
+from isoflop.config.model import Decision, decisions
+from isoflop.config.run import RunConfig
+
+State = Literal["pending", "running", "interrupted", "finished", "diverged", "failed"]
+"""Where a run stands; derived from what is on disk. The last three are final."""
+
+Split = Literal["validation", "test"]
+
+
+class Evaluation(Frozen):
+    """Held-out loss under one routing decision."""
+
+    split: Split
+    decision: Decision
+    loss: float
+    """Mean negative log-likelihood, nats per token."""
+    bits_per_byte: float
+    tokens: int
+    document_losses: tuple[float, ...] = ()
+    """Summed negative log-likelihood of each document, nats."""
+    document_tokens: tuple[int, ...] = ()
+    realised_capacity: tuple[float, ...] = ()
+    """Share of tokens processed by each routed block."""
+
+
+class CurvePoint(Frozen):
+    """One point of the thinned training curve; the loss is the mean since the point before."""
+
+    step: int
+    loss: float
+
+
+class ParameterCount(Frozen):
+    """Parameters of a model."""
+
+    total: int
+    non_embedding: int
+    active: int
+    """What one token passes through on average: routed blocks weighted by capacity."""
+
+
+class Environment(Frozen):
+    """What may change bits but not meaning; pinned in the run folder at first start."""
+
+    isoflop: str
+    torch: str
+    python: str
+    machine: str
+    """Architecture and processor model."""
+    device: str
+    threads: int
+    compiled: bool
+    code: str
+    """Fingerprint of the package's sources."""
+
+
+class RunRecord(Frozen):
+    """The outcome of one run."""
+
+    run_id: str
+    state: Literal["finished", "diverged", "failed"]
+    reason: str | None = None
+    """Why a run diverged or failed."""
+    config: RunConfig
+    parameters: ParameterCount
+    forward_flops: float
+    """Forward FLOPs per token under the run's convention, averaged over a full sequence."""
+    train_flops: dict[str, float]
+    """FLOPs of the whole training under each convention."""
+    seconds: float = Field(ge=0)
+    """Time spent in training steps, over all attempts."""
+    attempts: int = Field(default=1, ge=1)
+    train_loss: float | None = None
+    """Mean training loss over the last twentieth of the steps."""
+    curve: tuple[CurvePoint, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    data_sha256: str
+    environment: Environment
+
+    def evaluation(
+        self, split: Split = "test", decision: Decision | None = None
+    ) -> Evaluation | None:
+        """Return the evaluation on `split`, under the headline decision unless one is named."""
+        wanted = decision or decisions(self.config.model.depth)[0]
+        return next(
+            (e for e in self.evaluations if e.split == split and e.decision == wanted), None
+        )

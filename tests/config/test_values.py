@@ -1,0 +1,109 @@
+"""What the values check and derive by themselves."""
+
+import pytest
+from pydantic import ValidationError
+
+from isoflop.config import DataConfig, EveryToken, ModelConfig, RandomK, Study, TopK, decisions
+
+MODEL = {"vocabulary": 256, "width": 48, "blocks": 5, "heads": 6, "head_width": 16, "hidden": 128}
+STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "A"}, {"name": "B"}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        (ModelConfig, {**MODEL, "head_width": 15}, "even number"),
+        (ModelConfig, {**MODEL, "kv_heads": 4}, "does not divide heads = 6"),
+        (
+            ModelConfig,
+            {**MODEL, "depth": {"kind": "top_k", "capacity": 0.5, "blocks": [5]}},
+            "distinct indices from 0 to 4",
+        ),
+        (
+            ModelConfig,
+            {**MODEL, "depth": {"kind": "top_k", "capacity": 0.5, "blocks": [1, 1]}},
+            "distinct indices",
+        ),
+        (
+            ModelConfig,
+            {**MODEL, "depth": {"kind": "top_k", "capacity": 0.5, "every": 6}},
+            "routes no block",
+        ),
+        (
+            ModelConfig,
+            {**MODEL, "depth": {"kind": "top_k", "capacity": 0.5, "blocks": []}},
+            "routes no block",
+        ),
+        (DataConfig, {"tokenizer": "bpe:256"}, "SIZE from 257"),
+        (DataConfig, {"tokenizer": "bpe"}, "expected 'bytes' or 'bpe:SIZE'"),
+        (Study, {**STUDY, "name": "a/b"}, "since it names a folder"),
+        (Study, {**STUDY, "name": ".."}, "since it names a folder"),
+        (Study, {**STUDY, "name": "a" * 65}, "1 to 64"),
+        (Study, {**STUDY, "budgets_flops": [1e12, 1e12]}, "ascending, distinct"),
+        (Study, {**STUDY, "budgets_flops": [0]}, "positive"),
+        (Study, {**STUDY, "seeds": []}, "at least one"),
+        (Study, {**STUDY, "seeds": [1, 1]}, "distinct"),
+        (Study, {**STUDY, "seeds": [-1]}, "not negative"),
+        (Study, {**STUDY, "variants": [{"name": "A"}, {"name": "A"}]}, "distinct names"),
+        (Study, {**STUDY, "baseline": "C"}, "expected one of"),
+        (Study, {**STUDY, "challenger": "C"}, "expected one of"),
+    ],
+)
+def test_impossible_values_are_refused(kind, data, expected):
+    with pytest.raises(ValidationError, match=expected):
+        kind.model_validate(data)
+
+
+def test_values_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        ModelConfig.model_validate(MODEL).width = 64
+
+
+@pytest.mark.parametrize(
+    ("depth", "routed"),
+    [
+        ({"kind": "every_token"}, ()),
+        ({"kind": "top_k", "capacity": 0.5}, (1, 3)),
+        ({"kind": "top_k", "capacity": 0.5, "every": 1}, (0, 1, 2, 3, 4)),
+        ({"kind": "top_k", "capacity": 0.5, "every": 3}, (2,)),
+        ({"kind": "random_k", "capacity": 0.5, "blocks": [4, 0]}, (0, 4)),
+    ],
+)
+def test_routed_blocks(depth, routed):
+    assert ModelConfig.model_validate({**MODEL, "depth": depth}).routed_blocks == routed
+
+
+@pytest.mark.parametrize(
+    ("capacity", "length", "selected"), [(0.125, 2048, 256), (0.5, 7, 3), (0.01, 7, 1), (1, 7, 7)]
+)
+def test_selected_tokens(capacity, length, selected):
+    assert TopK(capacity=capacity).selected_tokens(length) == selected
+
+
+def test_the_headline_decision_of_a_routed_model_is_causal():
+    assert decisions(EveryToken()) == ("every_token",)
+    assert decisions(TopK(capacity=0.5)) == ("predictor", "top_k", "threshold")
+    assert decisions(TopK(capacity=0.5, router_bce=0.01))[-1] == "router"
+    assert decisions(RandomK(capacity=0.5))[0] == "bernoulli"
+
+
+def test_baseline_and_challenger_have_sensible_defaults():
+    routed = {"name": "C", "depth": {"kind": "top_k", "capacity": 0.5}}
+    control = {"name": "R", "depth": {"kind": "random_k", "capacity": 0.5}}
+    study = Study.model_validate({**STUDY, "variants": [{"name": "A"}, control, routed]})
+    assert study.baseline_variant.name == "A"
+    assert study.challenger_variant is not None
+    assert study.challenger_variant.name == "C"
+    assert Study.model_validate(STUDY).challenger_variant is None
+    named = Study.model_validate({**STUDY, "baseline": "B", "challenger": "A"})
+    assert named.baseline_variant.name == "B"
+    assert named.challenger_variant is not None
+    assert named.challenger_variant.name == "A"
+
+
+def test_data_counts_its_corpora_and_its_vocabulary():
+    assert DataConfig(corpus=("a", "b")).corpora == ("a", "b")
+    assert DataConfig().corpora == ("sotu",)
+    assert DataConfig().vocabulary == 256
+    assert DataConfig(tokenizer="bpe:0512").vocabulary == 512
+    assert DataConfig(tokenizer="bpe:0512") == DataConfig(tokenizer="bpe:512")

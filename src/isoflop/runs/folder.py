@@ -1,0 +1,257 @@
+"""The folder of one run is the truth about it: every state is derived from what is on disk."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from isoflop import storage
+from isoflop.config import Environment, Frozen, RunConfig, RunRecord, State
+from isoflop.runs.metrics import MetricsLog, read_metrics
+
+CLAIM_PATIENCE_SECONDS = 0.5
+"""How long a claim waits. Longer than the moment for which asking for the state locks the file."""
+
+Value = TypeVar("Value", bound=Frozen)
+
+
+class RunClaimed(RuntimeError):
+    """Another live process works on the run, or took it over."""
+
+
+class Pinned(Frozen):
+    """What a run was first started with. Threads and compilation are to be reused on resume."""
+
+    environment: Environment
+    data_sha256: str
+
+    def differences(self, now: Environment) -> dict[str, tuple[Any, Any]]:
+        """Return the fields in which `now` differs, each with the pinned and the present value.
+
+        Where it is not empty, bitwise the same result as without interruption is not promised.
+        """
+        pinned, present = self.environment.model_dump(), now.model_dump()
+        return {key: (pinned[key], present[key]) for key in pinned if pinned[key] != present[key]}
+
+
+def parse_value(kind: type[Value], data: Any, source: str) -> Value:
+    """Return `data` as a `kind`; a one-line ValueError names `source`, the key and the fault."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ValueError(
+            f"{source} is not a valid {kind.__name__}: {key}: {first['msg']}"
+        ) from None
+
+
+class RunFolder:
+    """One run on disk: `config.json`, `pinned.json`, `metrics.jsonl`, `record.json`, `checkpoint/`.
+
+    Anybody may read. Who pins, counts attempts, or writes metrics or the record holds the claim,
+    and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._claimed: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    def _member(self, name: str) -> Path:
+        path = self.path / name
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} is a symbolic link; a run folder holds its own files: remove the link"
+            )
+        return path
+
+    def _read(self, name: str, kind: type[Value]) -> Value | None:
+        path = self._member(name)
+        try:
+            data = storage.read_json(path)
+        except FileNotFoundError:
+            return None
+        return parse_value(kind, data, str(path))
+
+    # --- what is to be run
+
+    def create(self, config: RunConfig) -> None:
+        """Write `config.json` where it is missing; refuse a folder that belongs to another run."""
+        if self._read("config.json", RunConfig) is None:
+            # Claimed, since an owner removes what others left unfinished.
+            with nullcontext() if self._claimed else self.claim():
+                if self._read("config.json", RunConfig) is None:
+                    storage.write_json(self._member("config.json"), config.model_dump(mode="json"))
+        present = self.config()
+        if present.run_id != config.run_id:
+            raise ValueError(
+                f"{self.path} holds run {present.run_id}, expected {config.run_id}: "
+                "the configuration changed; use another folder, or remove this one"
+            )
+
+    def config(self) -> RunConfig:
+        """Return what is run; a ValueError when the folder holds no valid configuration."""
+        config = self._read("config.json", RunConfig)
+        if config is None:
+            raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+        return config
+
+    def pinned(self) -> Pinned | None:
+        """Return what the run was first started with, None if it never was."""
+        return self._read("pinned.json", Pinned)
+
+    def pin(self, environment: Environment, data_sha256: str) -> Pinned:
+        """Pin at the first start; later return what was pinned then, and refuse other data.
+
+        A changed environment is returned as it was, for the caller to compare (`differences`).
+        """
+        self.check_claim()
+        pinned = self.pinned()
+        if pinned is None:
+            pinned = Pinned(environment=environment, data_sha256=data_sha256)
+            storage.write_json(self._member("pinned.json"), pinned.model_dump(mode="json"))
+        elif pinned.data_sha256 != data_sha256:
+            raise ValueError(
+                f"the data of {self.path} changed: it was started on SHA-256 {pinned.data_sha256}, "
+                f"now the data has {data_sha256}; restore the data, or remove the folder to start "
+                "afresh"
+            )
+        return pinned
+
+    # --- who works on it
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Own the run while the context lasts; RunClaimed when another live process does.
+
+        The kernel holds the lock and releases it when the process dies, so clocks play no part.
+        Leftovers of killed writers are removed.
+        """
+        path = self._member("claim")
+        if self._claimed is not None:
+            raise RunClaimed(f"{self.path} is claimed by this process already")
+        storage.make_folder(self.path)
+        lock = FileLock(path, CLAIM_PATIENCE_SECONDS, thread_local=False)
+        try:
+            lock.acquire(poll_interval=0.01)
+        except Timeout:
+            raise RunClaimed(f"another process is working on {self.path}") from None
+        try:
+            self._claimed = self._claim_identity()
+            storage.remove_leftovers(self.path)
+            yield
+        finally:
+            self._claimed = None
+            lock.release()
+
+    def _claim_identity(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path / "claim", follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def check_claim(self) -> None:
+        """Raise unless this object holds the claim; asked before anything is committed.
+
+        RunClaimed when the folder was removed or replaced since, say while this process was
+        stopped: whoever made the new folder owns the run now.
+        """
+        if self._claimed is None:
+            raise RuntimeError(f"{self.path} must be claimed before it is written to")
+        if self._claim_identity() != self._claimed:
+            raise RunClaimed(f"{self.path} was removed or taken over by another process")
+
+    def is_claimed(self) -> bool:
+        """Return whether some live process holds the claim. Needs read access only."""
+        try:
+            descriptor = os.open(self._member("claim"), os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            # Shared, so that two who ask do not take each other for an owner.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def note_attempt(self) -> int:
+        """Count one more start of the run, durably, and return how many there were."""
+        self.check_claim()
+        attempts = self.attempts + 1
+        storage.write_json(self._member("attempts.json"), {"attempts": attempts})
+        return attempts
+
+    @property
+    def attempts(self) -> int:
+        """How often the run was started."""
+        path = self._member("attempts.json")
+        try:
+            data = storage.read_json(path)
+        except FileNotFoundError:
+            return 0
+        match data:
+            case {"attempts": int(attempts)}:
+                return attempts
+        raise ValueError(f"{path} is malformed; expected an object with the int `attempts`")
+
+    # --- what it leaves behind
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that checkpoints are saved in."""
+        return self._member("checkpoint")
+
+    def open_metrics(self, after_step: int) -> MetricsLog:
+        """Return a log to append to, without the rows after `after_step` (0 at a fresh start)."""
+        self.check_claim()
+        return MetricsLog(self._member("metrics.jsonl"), after_step)
+
+    def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
+        """Return the metric rows and the number of lines skipped because they are corrupt."""
+        return read_metrics(self._member("metrics.jsonl"))
+
+    def write_record(self, record: RunRecord) -> None:
+        """Commit the outcome, once: a ValueError where another outcome is recorded already."""
+        self.check_claim()
+        run_id = self.config().run_id
+        if record.run_id != run_id or record.config.run_id != run_id:
+            raise ValueError(f"{self.path} holds run {run_id}, the record is of {record.run_id}")
+        present = self.record()
+        if present is None:
+            storage.write_json(self._member("record.json"), record.model_dump(mode="json"))
+        elif present != record:
+            raise ValueError(
+                f"{self.path} is recorded as {present.state} already; remove its record.json to "
+                "record it anew"
+            )
+
+    def record(self) -> RunRecord | None:
+        """Return the outcome, None while there is none."""
+        return self._read("record.json", RunRecord)
+
+    def state(self) -> State:
+        """Return where the run stands, from what is on disk alone."""
+        # Asked first: an owner writes the record before it lets go of the claim.
+        claimed = self.is_claimed()
+        record = self.record()
+        if record is not None:
+            return record.state
+        if claimed:
+            return "running"
+        traces = ("attempts.json", "pinned.json", "metrics.jsonl", "checkpoint")
+        if any(self._member(name).exists() for name in traces):
+            return "interrupted"
+        return "pending"

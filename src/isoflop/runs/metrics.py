@@ -1,0 +1,90 @@
+"""Metrics of a run: one JSON line per training step, exactly one, however often it is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from isoflop.storage import JSON, JsonLines, read_json_lines, scan_json_lines
+
+
+def _step_of(row: Mapping[str, Any] | None) -> int | None:
+    step = None if row is None else row.get("step")
+    return step if isinstance(step, int) and not isinstance(step, bool) else None
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows in `path` and the number of lines skipped because they are corrupt.
+
+    A file that does not exist has no rows. A torn last line counts as corrupt.
+    """
+    try:
+        rows, corrupt = read_json_lines(path)
+    except FileNotFoundError:
+        return [], 0
+    kept = [row for row in rows if _step_of(row) is not None]
+    return kept, corrupt + len(rows) - len(kept)
+
+
+class MetricsLog:
+    """Appends rows with an int `step`, the number of optimiser steps done: 1, 2, 3, ...
+
+    Opening it cuts what was written after `after_step`, the step of the checkpoint that training
+    goes on from (0 at a fresh start), so that steps done again do not appear twice. Call `sync`
+    before a checkpoint is committed: then no power cut leaves a checkpoint without its rows.
+    """
+
+    def __init__(self, path: Path, after_step: int) -> None:
+        self._lines = JsonLines(path)
+        try:
+            self._last, size = _kept(path.read_bytes(), after_step)
+            self._lines.truncate(size)
+        except BaseException:
+            self._lines.close()
+            raise
+
+    def append(self, row: Mapping[str, JSON]) -> None:
+        """Write one row; its `step` must be above that of the row before."""
+        step = _step_of(row)
+        if step is None or step <= self._last:
+            raise ValueError(
+                f"metrics row has step {row.get('step')!r}; expected an int above {self._last}"
+            )
+        self._lines.append(row)
+        self._last = step
+
+    def sync(self) -> None:
+        """Make the rows written so far survive a power cut."""
+        self._lines.sync()
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self._lines.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _kept(data: bytes, after_step: int) -> tuple[int, int]:
+    """Return the last step to keep and the number of bytes up to the end of its row.
+
+    Corrupt lines at the border have no step of their own. They stay, to be reported, as long as
+    they can be rows of steps up to `after_step`.
+    """
+    last, size = 0, 0
+    corrupt: list[int] = []
+    for end, row in scan_json_lines(data):
+        step = _step_of(row)
+        if step is None:
+            corrupt.append(end)
+        elif step > after_step:
+            break
+        else:
+            last, size = step, end
+            corrupt.clear()
+    lost = corrupt[: max(0, after_step - last)]
+    return last + len(lost), lost[-1] if lost else size

@@ -1,0 +1,83 @@
+"""The run folders of a study, and committed records."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from isoflop import storage
+from isoflop.config import RunRecord
+from isoflop.runs.folder import RunFolder, parse_value
+
+
+class RunStore:
+    """A study's folder: run folders live in `root/runs/RUN_ID/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, run_id: str) -> RunFolder:
+        """Return the folder of a run, which need not exist; a ValueError for an unsafe name."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", run_id):
+            raise ValueError(
+                f"run id is {run_id[:80]!r}; expected 1 to 64 letters, digits, '.', '_' or '-', "
+                "starting with a letter or digit"
+            )
+        path = self.root / "runs" / run_id
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link; expected a folder: remove the link")
+        return RunFolder(path)
+
+    def folders(self) -> list[RunFolder]:
+        """Return the run folders that exist, by run id."""
+        runs = self.root / "runs"
+        if not runs.is_dir():
+            return []
+        return [self.folder(p.name) for p in sorted(runs.iterdir()) if (p / "config.json").exists()]
+
+    def records(self) -> list[RunRecord]:
+        """Return the outcomes recorded so far, by run id.
+
+        A record that cannot be read is left out with a warning, so that the others stay visible.
+        """
+        records = []
+        for folder in self.folders():
+            try:
+                record = folder.record()
+                if record is not None and record.run_id != folder.path.name:
+                    raise ValueError(f"{folder.path} holds the record of run {record.run_id}")
+            except ValueError as error:
+                warnings.warn(f"record left out: {error}", stacklevel=2)
+                continue
+            if record is not None:
+                records.append(record)
+        return records
+
+
+def read_records(path: Path) -> list[RunRecord]:
+    """Return the committed records in the JSONL file `path`; a ValueError names a corrupt line."""
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if line.strip():
+            source = f"{path}, line {number},"
+            records.append(parse_value(RunRecord, storage.parse_json(line, source), source))
+    _refuse_duplicates(records, path)
+    return records
+
+
+def write_records(path: Path, records: Iterable[RunRecord]) -> None:
+    """Write `records` to `path`, whole or not at all: one strict JSON line each, by run id."""
+    ordered = sorted(records, key=lambda record: record.run_id)
+    _refuse_duplicates(ordered, path)
+    lines = (storage.to_json(record.model_dump(mode="json")) + "\n" for record in ordered)
+    storage.write_text(path, "".join(lines))
+
+
+def _refuse_duplicates(records: list[RunRecord], path: Path) -> None:
+    counts = Counter(record.run_id for record in records)
+    twice = [run_id for run_id, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}: run {twice[0]} has more than one record; expected one each")

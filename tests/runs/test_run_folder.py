@@ -1,0 +1,333 @@
+"""One run on disk: what it is, who works on it, what it left, and the state that follows."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from isoflop.config import (
+    Environment,
+    Evaluation,
+    ModelConfig,
+    ParameterCount,
+    RunConfig,
+    RunRecord,
+)
+from isoflop.runs import RunClaimed, RunFolder
+from isoflop.storage import StorageError
+
+MODEL = ModelConfig(vocabulary=256, width=32, blocks=2, heads=2, head_width=16, hidden=80)
+CONFIG = RunConfig(model=MODEL, steps=10, sequences_per_step=4)
+OTHER = RunConfig(model=MODEL, steps=11, sequences_per_step=4)
+ENVIRONMENT = Environment(
+    isoflop="0.1",
+    torch="2.13.0",
+    python="3.11",
+    machine="x86_64",
+    device="cpu",
+    threads=1,
+    compiled=False,
+    code="c0de",
+)
+
+
+def record_of(config: RunConfig, **changes: object) -> RunRecord:
+    fields: dict[str, object] = {
+        "run_id": config.run_id,
+        "state": "finished",
+        "config": config,
+        "parameters": ParameterCount(total=3, non_embedding=2, active=1),
+        "forward_flops": 1.5,
+        "train_flops": {"causal": 1e12},
+        "seconds": 3.25,
+        "evaluations": (
+            Evaluation(
+                split="test", decision="every_token", loss=1.25, bits_per_byte=1.8, tokens=7
+            ),
+        ),
+        "data_sha256": "d" * 64,
+        "environment": ENVIRONMENT,
+    }
+    return RunRecord.model_validate(fields | changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "runs" / CONFIG.run_id)
+    folder.create(CONFIG)
+    return folder
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from isoflop.runs import RunFolder
+with RunFolder(Path(sys.argv[1])).claim():
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(run: RunFolder) -> subprocess.Popen[str]:
+    """Start a process that claims the run until its input closes."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "claimed\n"
+    return holder
+
+
+# --- configuration and pins
+
+
+def test_the_configuration_comes_back_with_the_same_run_id(run: RunFolder) -> None:
+    assert run.config() == CONFIG
+    assert run.config().run_id == run.path.name
+    run.create(CONFIG)
+    assert run.config() == CONFIG
+
+
+def test_a_folder_of_another_run_is_refused(run: RunFolder) -> None:
+    with pytest.raises(ValueError, match=f"holds run {CONFIG.run_id}, expected {OTHER.run_id}"):
+        run.create(OTHER)
+    assert run.config() == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ('{"model": {"width": "wide"}}', r"config\.json is not a valid RunConfig: model\."),
+        ("[]", "RunConfig: the whole"),
+    ],
+)
+def test_a_malformed_configuration_is_told_in_one_line(
+    run: RunFolder, text: str, message: str
+) -> None:
+    (run.path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        run.config()
+    assert "\n" not in str(caught.value)
+    assert str(run.path / "config.json") in str(caught.value)
+
+
+def test_a_folder_without_configuration_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        RunFolder(tmp_path).config()
+
+
+def test_the_first_environment_stays_pinned(run: RunFolder) -> None:
+    later = ENVIRONMENT.model_copy(update={"torch": "2.14.0", "threads": 2})
+    with run.claim():
+        first = run.pin(ENVIRONMENT, "a" * 64)
+        assert first.differences(ENVIRONMENT) == {}
+        again = RunFolder(run.path)
+        assert again.pinned() == first
+        assert run.pin(later, "a" * 64) == first
+    assert first.differences(later) == {"torch": ("2.13.0", "2.14.0"), "threads": (1, 2)}
+
+
+def test_changed_data_is_refused_with_both_hashes(run: RunFolder) -> None:
+    with run.claim():
+        run.pin(ENVIRONMENT, "a" * 64)
+        with pytest.raises(ValueError, match=f"{'a' * 64}.*{'b' * 64}.*start afresh"):
+            run.pin(ENVIRONMENT, "b" * 64)
+    pinned = run.pinned()
+    assert pinned is not None
+    assert pinned.data_sha256 == "a" * 64
+
+
+# --- claims
+
+
+def test_another_process_holds_the_claim_until_it_dies(run: RunFolder) -> None:
+    holder = hold(run)
+    try:
+        assert run.is_claimed()
+        assert run.state() == "running"
+        with pytest.raises(RunClaimed, match="another process"), run.claim():
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert not run.is_claimed()
+    with run.claim():
+        assert run.is_claimed()
+    assert not run.is_claimed()
+
+
+def test_a_claim_excludes_another_object_of_the_same_process(run: RunFolder) -> None:
+    other = RunFolder(run.path)
+    with run.claim():
+        with pytest.raises(RunClaimed), other.claim():
+            pass
+        with pytest.raises(RunClaimed, match="already"), run.claim():
+            pass
+        assert run.state() == "running"
+
+
+def test_old_times_on_the_claim_mean_nothing(run: RunFolder) -> None:
+    with run.claim():
+        hours_ago = time.time() - 7200
+        os.utime(run.path / "claim", (hours_ago, hours_ago))
+        with pytest.raises(RunClaimed), RunFolder(run.path).claim():
+            pass
+
+
+def test_asking_for_the_state_neither_creates_nor_keeps_a_claim(run: RunFolder) -> None:
+    untouched = RunFolder(run.path.parent / "none")
+    assert untouched.state() == "pending"
+    assert not untouched.path.exists()
+    run.state()
+    with run.claim():
+        pass
+
+
+def test_writing_needs_the_claim(run: RunFolder) -> None:
+    for write in (
+        run.note_attempt,
+        lambda: run.pin(ENVIRONMENT, "a" * 64),
+        lambda: run.open_metrics(0),
+        lambda: run.write_record(record_of(CONFIG)),
+    ):
+        with pytest.raises(RuntimeError, match="must be claimed"):
+            write()
+    assert run.state() == "pending"
+
+
+def test_an_owner_whose_folder_was_replaced_cannot_commit(run: RunFolder) -> None:
+    with run.claim():
+        shutil.rmtree(run.path)
+        with pytest.raises(RunClaimed, match="taken over"):
+            run.check_claim()
+        successor = RunFolder(run.path)
+        successor.create(CONFIG)
+        with successor.claim():
+            with pytest.raises(RunClaimed, match="taken over"):
+                run.write_record(record_of(CONFIG))
+            successor.write_record(record_of(CONFIG, attempts=2))
+    record = successor.record()
+    assert record is not None
+    assert record.attempts == 2
+
+
+def test_a_claim_removes_what_killed_writers_left(run: RunFolder) -> None:
+    (run.path / ".tmp-0123").write_text("x")
+    with run.claim():
+        assert not (run.path / ".tmp-0123").exists()
+
+
+def test_attempts_are_counted_across_processes(run: RunFolder) -> None:
+    assert run.attempts == 0
+    for expected in (1, 2, 3):
+        with run.claim():
+            assert run.note_attempt() == expected
+    assert RunFolder(run.path).attempts == 3
+    (run.path / "attempts.json").write_text('{"attempts": "3"}')
+    with pytest.raises(ValueError, match=r"attempts\.json is malformed"):
+        _ = run.attempts
+
+
+# --- record and state
+
+
+def test_the_state_follows_from_what_is_on_disk(run: RunFolder) -> None:
+    assert run.state() == "pending"
+    with run.claim():
+        run.note_attempt()
+        assert run.state() == "running"
+    assert run.state() == "interrupted"
+    with run.claim():
+        run.write_record(record_of(CONFIG, state="diverged", reason="loss is NaN at step 3"))
+        assert run.state() == "diverged"
+    assert run.state() == "diverged"
+
+
+@pytest.mark.parametrize("trace", ["checkpoint", "metrics.jsonl", "pinned.json"])
+def test_any_trace_of_a_start_is_an_interrupted_run(run: RunFolder, trace: str) -> None:
+    (run.path / trace).mkdir()
+    assert run.state() == "interrupted"
+
+
+def test_a_record_comes_back(run: RunFolder) -> None:
+    assert run.record() is None
+    with run.claim():
+        run.write_record(record_of(CONFIG))
+    assert RunFolder(run.path).record() == record_of(CONFIG)
+
+
+def test_a_run_is_recorded_once(run: RunFolder) -> None:
+    with run.claim():
+        run.write_record(record_of(CONFIG))
+        run.write_record(record_of(CONFIG))
+        with pytest.raises(ValueError, match="finished already"):
+            run.write_record(record_of(CONFIG, state="failed", reason="no"))
+    assert run.record() == record_of(CONFIG)
+
+
+@pytest.mark.parametrize("record", [record_of(OTHER), record_of(OTHER, run_id=CONFIG.run_id)])
+def test_the_record_of_another_run_is_refused(run: RunFolder, record: RunRecord) -> None:
+    with run.claim(), pytest.raises(ValueError, match="the record is of"):
+        run.write_record(record)
+    assert run.record() is None
+
+
+def test_a_damaged_record_is_never_taken_for_an_unfinished_run(run: RunFolder) -> None:
+    with run.claim():
+        run.write_record(record_of(CONFIG))
+    path = run.path / "record.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"record\.json is not valid JSON"):
+        run.state()
+
+
+def test_a_full_disk_leaves_no_record(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with run.claim():
+        run.note_attempt()
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(StorageError, match=r"record\.json: No space left"):
+            run.write_record(record_of(CONFIG))
+        monkeypatch.undo()
+    assert run.state() == "interrupted"
+    assert sorted(os.listdir(run.path)) == ["attempts.json", "claim", "config.json"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "pinned.json", "attempts.json", "metrics.jsonl", "record.json", "checkpoint"],
+)
+def test_symbolic_links_in_the_folder_are_refused(
+    run: RunFolder, tmp_path: Path, name: str
+) -> None:
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(tmp_path)
+    reads = {
+        "config.json": run.config,
+        "pinned.json": run.pinned,
+        "attempts.json": lambda: run.attempts,
+        "metrics.jsonl": run.read_metrics,
+        "record.json": run.record,
+        "checkpoint": lambda: run.checkpoints,
+    }
+    with pytest.raises(ValueError, match=f"{name} is a symbolic link"):
+        reads[name]()
+
+
+def test_a_claim_that_is_a_symbolic_link_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    (run.path / "claim").unlink()
+    (run.path / "claim").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="symbolic link"), run.claim():
+        pass
+    assert not (tmp_path / "elsewhere").exists()

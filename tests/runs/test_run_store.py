@@ -1,0 +1,100 @@
+"""A study's run folders, and records as committed lines."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_run_folder import CONFIG, OTHER, record_of
+
+from isoflop.runs import RunStore, read_records, write_records
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    store = RunStore(tmp_path / "study")
+    for config in (CONFIG, OTHER):
+        folder = store.folder(config.run_id)
+        folder.create(config)
+        with folder.claim():
+            folder.write_record(record_of(config))
+    return store
+
+
+def test_records_of_all_runs_by_run_id(store: RunStore) -> None:
+    expected = sorted([record_of(CONFIG), record_of(OTHER)], key=lambda r: r.run_id)
+    assert store.records() == expected
+    assert [f.path for f in store.folders()] == [store.root / "runs" / r.run_id for r in expected]
+
+
+def test_unrecorded_runs_and_strange_folders_are_no_records(store: RunStore) -> None:
+    (store.root / "runs" / CONFIG.run_id / "record.json").unlink()
+    (store.root / "runs" / ".tmp-0123").mkdir()
+    (store.root / "runs" / "notes.txt").write_text("x")
+    assert store.records() == [record_of(OTHER)]
+    assert len(store.folders()) == 2
+
+
+def test_a_study_that_was_not_started_is_empty(tmp_path: Path) -> None:
+    assert RunStore(tmp_path / "none").records() == []
+    assert RunStore(tmp_path / "none").folders() == []
+
+
+@pytest.mark.parametrize("content", ["{", "{}", json.dumps(record_of(OTHER).model_dump())])
+def test_a_bad_record_is_told_and_the_others_stay_visible(store: RunStore, content: str) -> None:
+    (store.root / "runs" / CONFIG.run_id / "record.json").write_text(content)
+    with pytest.warns(UserWarning, match=f"record left out: .*{CONFIG.run_id}"):
+        records = store.records()
+    assert records == [record_of(OTHER)]
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc", "a/b", "..", ".", "", "a\0b", "x" * 300, "a\n", "-rf", ".tmp-1"]
+)
+def test_unsafe_names_are_refused(store: RunStore, name: str) -> None:
+    with pytest.raises(ValueError, match="run id is") as caught:
+        store.folder(name)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_linked_run_folder_is_refused(store: RunStore, tmp_path: Path) -> None:
+    (store.root / "runs" / "linked").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="symbolic link"):
+        store.folder("linked")
+
+
+def test_committed_records_come_back_sorted(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "study" / "records.jsonl"
+    records = sorted([record_of(CONFIG), record_of(OTHER)], key=lambda r: r.run_id)
+    write_records(path, reversed(records))
+    assert read_records(path) == records
+    assert len(path.read_text().splitlines()) == 2
+    first = path.read_bytes()
+    write_records(path, records)
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("bad", ["{", "[]", '{"run_id": "x"}', "NaN"])
+def test_a_corrupt_committed_line_is_named(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, [record_of(CONFIG)])
+    path.write_text(path.read_text() + bad + "\n")
+    with pytest.raises(ValueError, match=r"records\.jsonl, line 2, is not") as caught:
+        read_records(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_committed_once(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    with pytest.raises(ValueError, match="more than one record"):
+        write_records(path, [record_of(CONFIG), record_of(CONFIG)])
+    write_records(path, [record_of(CONFIG)])
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(ValueError, match="more than one record"):
+        read_records(path)
+
+
+def test_a_missing_last_newline_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, [record_of(CONFIG)])
+    path.write_text(path.read_text().rstrip("\n"))
+    assert read_records(path) == [record_of(CONFIG)]

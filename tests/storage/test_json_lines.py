@@ -1,0 +1,108 @@
+"""Appending and reading lines: torn tails, corrupt lines, failed writes."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from isoflop.storage import JsonLines, StorageError, read_json_lines
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "lines.jsonl"
+
+
+def test_rows_come_back(path: Path) -> None:
+    with JsonLines(path) as lines:
+        lines.append({"step": 1, "loss": float("nan")})
+        lines.append({"step": 2, "text": "a\nb\r\u2028"})
+    with JsonLines(path) as lines:
+        lines.append({"step": 3})
+    rows = [{"step": 1, "loss": None}, {"step": 2, "text": "a\nb\r\u2028"}, {"step": 3}]
+    assert read_json_lines(path) == (rows, 0)
+
+
+def test_a_line_is_one_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    write = os.write
+    monkeypatch.setattr(
+        os, "write", lambda fd, data: (written.append(bytes(data)), write(fd, data))[1]
+    )
+    with JsonLines(path) as lines:
+        lines.append({"a": 1})
+        lines.append({"b": "x" * 100_000})
+    assert len(written) == 2
+    assert written[0] == b'{"a":1}\n'
+
+
+@pytest.mark.parametrize("tail", [b'{"step":2,"lo', b'{"step":2}', b"\xff\x00", b"x" * 200_000])
+def test_a_torn_tail_is_cut_before_appending(path: Path, tail: bytes) -> None:
+    with JsonLines(path) as lines:
+        lines.append({"step": 1})
+    with path.open("ab") as file:
+        file.write(tail)
+    assert read_json_lines(path) == ([{"step": 1}], 1)
+    with JsonLines(path) as lines:
+        lines.append({"step": 2})
+    assert read_json_lines(path) == ([{"step": 1}, {"step": 2}], 0)
+
+
+def test_a_file_that_is_all_tail_is_emptied(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"torn")
+    with JsonLines(path):
+        pass
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"[1]", b"5", b"", b'{"a":NaN}', b'{"a":1}{"b":2}'])
+def test_a_corrupt_line_is_skipped_and_counted(path: Path, bad: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b'{"step":1}\n' + bad + b'\n{"step":3}\n')
+    assert read_json_lines(path) == ([{"step": 1}, {"step": 3}], 1)
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    calls = []
+
+    def half_then_full(descriptor: int, data: bytes) -> int:
+        calls.append(data)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[:4])
+
+    with JsonLines(path) as lines:
+        lines.append({"step": 1})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", half_then_full)
+            with pytest.raises(StorageError, match=r"lines\.jsonl: No space left.*bytes free"):
+                lines.append({"step": 2})
+        assert read_json_lines(path) == ([{"step": 1}], 0)
+        lines.append({"step": 2})
+    assert read_json_lines(path) == ([{"step": 1}, {"step": 2}], 0)
+
+
+def test_a_failed_sync_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with JsonLines(path) as lines:
+        lines.append({"step": 1})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            with pytest.raises(StorageError, match="Input/output error"):
+                lines.sync()
+
+
+def test_a_symbolic_link_is_refused(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    (tmp_path / "outside").write_text("mine")
+    path.symlink_to(tmp_path / "outside")
+    with pytest.raises(ValueError, match="symbolic link"):
+        JsonLines(path)
+    assert (tmp_path / "outside").read_text() == "mine"

@@ -1,0 +1,88 @@
+"""Minima, power laws, loss surface, bootstrap, comparison."""
+
+from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
+from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
+from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
+from isoflop.fit.frame import (
+    COLUMNS,
+    TrainedSize,
+    budgets,
+    curve_rows,
+    frame,
+    one_budget,
+    trained_sizes,
+)
+from isoflop.fit.huber import fit_huber
+from isoflop.fit.interval import Estimate, Interval, welch
+from isoflop.fit.minimum import (
+    Estimator,
+    Minimum,
+    Parabola,
+    Status,
+    akima,
+    fit_parabola,
+    parabola,
+)
+from isoflop.fit.noise import NoisyMinimum, noisy_minimum
+from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
+from isoflop.fit.power_law import PowerLaw, fit_power_law
+from isoflop.fit.projection import fit_variable_projection
+from isoflop.fit.resampling import (
+    bootstrap,
+    bootstrap_document_difference,
+    bootstrap_documents,
+)
+from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
+from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
+
+__all__ = [
+    "COLUMNS",
+    "ESTIMATORS",
+    "Claim",
+    "Comparison",
+    "CurveMinimum",
+    "Estimate",
+    "Estimator",
+    "Interval",
+    "LossMatch",
+    "Minimum",
+    "NoisyMinimum",
+    "NumberedModel",
+    "Parabola",
+    "PowerLaw",
+    "Roles",
+    "SpreadRatio",
+    "Status",
+    "Surface",
+    "SurfaceFit",
+    "TrainedSize",
+    "Verdict",
+    "akima",
+    "bootstrap",
+    "bootstrap_document_difference",
+    "bootstrap_documents",
+    "budgets",
+    "compare",
+    "curve_rows",
+    "figure3_models",
+    "figure4_models",
+    "fit_huber",
+    "fit_parabola",
+    "fit_power_law",
+    "fit_surface",
+    "fit_variable_projection",
+    "frame",
+    "loss_matching",
+    "minima",
+    "mod_claims",
+    "noisy_minimum",
+    "one_budget",
+    "optimal_size",
+    "optimum_law",
+    "parabola",
+    "seed_spread",
+    "spread_ratio",
+    "surface_minimum",
+    "trained_sizes",
+    "welch",
+]

@@ -1,0 +1,114 @@
+"""The minimum of every variant at every budget, by every estimator, and laws through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from isoflop.config import Frozen
+from isoflop.fit.frame import budgets, curve_rows
+from isoflop.fit.huber import fit_huber
+from isoflop.fit.minimum import Estimator, Minimum, akima, parabola, size_means
+from isoflop.fit.power_law import PowerLaw, fit_power_law
+from isoflop.fit.projection import fit_variable_projection
+from isoflop.fit.surface import SurfaceEstimator, SurfaceFit, surface_minimum
+
+ESTIMATORS: tuple[Estimator, ...] = ("parabola", "akima", "surface", "variable_projection")
+
+
+class CurveMinimum(Frozen):
+    """The minimum of one variant's curve at one budget."""
+
+    variant: str
+    budget_flops: float
+    minimum: Minimum
+    forward_flops: float | None = None
+    """Per token at the minimum, between measured sizes by a line in log-log space."""
+
+
+def fit_surface(
+    table: pd.DataFrame,
+    variant: str,
+    estimator: SurfaceEstimator = "surface",
+) -> SurfaceFit:
+    """Fit one surface to a variant's finished runs of all budgets.
+
+    Raises:
+        ValueError: the variant has no finished run.
+    """
+    parts = [curve_rows(table, variant, budget) for budget in budgets(table)]
+    rows = pd.concat(parts) if parts else table.iloc[:0]
+    if rows.empty:
+        raise ValueError(f"there is no finished run of {variant!r} to fit")
+    columns = (rows["parameters"].array, rows["tokens"].array, rows["loss"].array)
+    n, d, y = (np.asarray(column, dtype=np.float64) for column in columns)
+    return fit_huber(n, d, y) if estimator == "surface" else fit_variable_projection(n, d, y)
+
+
+def minima(
+    table: pd.DataFrame, estimators: Iterable[Estimator] = ESTIMATORS
+) -> tuple[CurveMinimum, ...]:
+    """Return the minimum of each variant at each budget by each estimator, refusals included.
+
+    Args:
+        table: as `frame` makes it.
+        estimators: which ones; how far they disagree is a systematic error bar.
+    """
+    wanted = tuple(estimators)
+    found = []
+    for variant in table["variant"].drop_duplicates().tolist():
+        surfaces: dict[str, SurfaceFit] = {}
+        for budget in budgets(table):
+            rows = curve_rows(table, variant, budget)
+            if rows.empty:
+                continue
+            n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
+            for estimator in wanted:
+                match estimator:
+                    case "parabola":
+                        minimum = parabola(n, y)
+                    case "akima":
+                        minimum = akima(n, y)
+                    case "surface" | "variable_projection":
+                        if estimator not in surfaces:
+                            surfaces[estimator] = fit_surface(table, variant, estimator)
+                        minimum = surface_minimum(
+                            surfaces[estimator], n, y, rows["tokens"].to_numpy()
+                        )
+                found.append(
+                    CurveMinimum(
+                        variant=variant,
+                        budget_flops=budget,
+                        minimum=minimum,
+                        forward_flops=_forward_flops(rows, minimum),
+                    )
+                )
+    return tuple(found)
+
+
+def optimum_law(curve_minima: Sequence[CurveMinimum]) -> PowerLaw:
+    """Fit the optimal parameters N = k * C^a over budgets; refused minima are left out.
+
+    Raises:
+        ValueError: minima of several variants or estimators are mixed.
+    """
+    kinds = {(one.variant, one.minimum.estimator) for one in curve_minima}
+    if len(kinds) > 1:
+        raise ValueError(f"minima are of {sorted(kinds)}; expected one variant and estimator")
+    pairs = [
+        (one.budget_flops, one.minimum.parameters)
+        for one in curve_minima
+        if one.minimum.parameters is not None
+    ]
+    return fit_power_law([c for c, _ in pairs], [n for _, n in pairs])
+
+
+def _forward_flops(rows: pd.DataFrame, minimum: Minimum) -> float | None:
+    if minimum.parameters is None:
+        return None
+    sizes, logs = size_means(
+        rows["parameters"].to_numpy(), np.log(rows["forward_flops"].to_numpy())
+    )
+    return float(np.exp(np.interp(np.log(minimum.parameters), np.log(sizes), logs)))

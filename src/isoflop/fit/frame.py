@@ -1,0 +1,177 @@
+"""Records of runs as one table, and the sizes that were trained, over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from isoflop.config import Frozen, RunRecord, decisions
+
+COLUMNS: Mapping[str, str] = {
+    "variant": "str",
+    "run_id": "str",
+    "state": "str",
+    "on_ladder": "bool",
+    "budget_flops": "float64",
+    "seed": "int64",
+    "blocks": "int64",
+    "width": "int64",
+    "parameters": "float64",
+    "non_embedding": "float64",
+    "tokens": "float64",
+    "forward_flops": "float64",
+    "loss": "float64",
+    "validation_loss": "float64",
+    "top_k_loss": "float64",
+    "bits_per_byte": "float64",
+}
+"""Columns of the frame. `loss` is the test loss under the headline decision, nats per token;
+`forward_flops` are per token under the run's convention; losses are NaN unless finished."""
+
+
+class TrainedSize(Frozen):
+    """One shape of a variant at one budget, over its finished seeds."""
+
+    variant: str
+    budget_flops: float
+    blocks: int
+    width: int
+    parameters: float
+    forward_flops: float
+    """Per token."""
+    loss: float
+    """Mean test loss over seeds, nats per token."""
+    seeds: tuple[int, ...]
+    seed_losses: tuple[float, ...]
+    run_ids: tuple[str, ...]
+    """In the order of the seeds."""
+    on_ladder: bool
+
+
+def frame(
+    records: Sequence[RunRecord],
+    variant_of: Mapping[str, str],
+    *,
+    off_ladder: Collection[str] = (),
+) -> pd.DataFrame:
+    """Return one row per record, with the columns of `COLUMNS`.
+
+    Diverged and failed runs are listed with their state and without losses; fits leave them out.
+
+    Args:
+        records: outcomes of runs.
+        variant_of: name of the variant of each run id.
+        off_ladder: run ids trained in a shape that is not of their variant's own ladder (the
+            challenger in a baseline's shape). They are shown, but their other proportions would
+            bend the curve, so fits leave them out.
+
+    Raises:
+        ValueError: a run without a variant, one listed twice, or a finished one without a loss.
+    """
+    rows: list[dict[str, object]] = []
+    seen: set[str] = set()
+    for record in records:
+        if record.run_id not in variant_of:
+            raise ValueError(f"run {record.run_id} belongs to no variant of the study")
+        if record.run_id in seen:
+            raise ValueError(f"run {record.run_id} is listed twice; expected each run once")
+        seen.add(record.run_id)
+        rows.append(
+            _row(record, variant_of[record.run_id], on_ladder=record.run_id not in off_ladder)
+        )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype(dict(COLUMNS))
+
+
+def _row(record: RunRecord, variant: str, *, on_ladder: bool) -> dict[str, object]:
+    config = record.config
+    finished = record.state == "finished"
+    test = record.evaluation("test") if finished else None
+    if finished and (test is None or not np.isfinite(test.loss)):
+        headline = decisions(config.model.depth)[0]
+        raise ValueError(
+            f"run {record.run_id} is finished but has no test loss under {headline!r}; "
+            "evaluate it again"
+        )
+    validation = record.evaluation("validation") if finished else None
+    top_k = record.evaluation("test", "top_k") if finished else None
+    return {
+        "variant": variant,
+        "run_id": record.run_id,
+        "state": record.state,
+        "on_ladder": on_ladder,
+        "budget_flops": np.nan if config.budget_flops is None else config.budget_flops,
+        "seed": config.seed,
+        "blocks": config.model.blocks,
+        "width": config.model.width,
+        "parameters": record.parameters.total,
+        "non_embedding": record.parameters.non_embedding,
+        "tokens": config.tokens,
+        "forward_flops": record.forward_flops,
+        "loss": test.loss if test else np.nan,
+        "validation_loss": validation.loss if validation else np.nan,
+        "top_k_loss": top_k.loss if top_k else np.nan,
+        "bits_per_byte": test.bits_per_byte if test else np.nan,
+    }
+
+
+def curve_rows(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
+    """Return the finished runs of a variant's ladder at a budget: what a fit is made from."""
+    kept = _finished(table, variant, budget_flops)
+    return kept[kept["on_ladder"]]
+
+
+def trained_sizes(
+    table: pd.DataFrame, variant: str, budget_flops: float
+) -> tuple[TrainedSize, ...]:
+    """Return the shapes of a variant trained at a budget, the smallest first."""
+    rows = _finished(table, variant, budget_flops).sort_values(["parameters", "seed"])
+    sizes = []
+    for (_, blocks, width), runs in rows.groupby(["parameters", "blocks", "width"]):
+        sizes.append(
+            TrainedSize(
+                variant=variant,
+                budget_flops=budget_flops,
+                blocks=blocks,
+                width=width,
+                parameters=runs["parameters"].iloc[0],
+                forward_flops=runs["forward_flops"].mean(),
+                loss=runs["loss"].mean(),
+                seeds=tuple(runs["seed"].tolist()),
+                seed_losses=tuple(runs["loss"].tolist()),
+                run_ids=tuple(runs["run_id"].tolist()),
+                on_ladder=bool(runs["on_ladder"].all()),
+            )
+        )
+    return tuple(sizes)
+
+
+def budgets(table: pd.DataFrame) -> tuple[float, ...]:
+    """Return the budgets in the table, ascending; runs that stand alone have none."""
+    return tuple(sorted(table["budget_flops"].dropna().unique().tolist()))
+
+
+def one_budget(table: pd.DataFrame, budget_flops: float | None) -> float:
+    """Return the budget meant: the one given, or the only one there is.
+
+    Raises:
+        ValueError: the given one is not in the table, or none is given and there are several.
+    """
+    known = budgets(table)
+    if budget_flops is None:
+        if len(known) != 1:
+            raise ValueError(f"the runs have budgets {list(known)}; name one of them")
+        return known[0]
+    if budget_flops not in known:
+        raise ValueError(f"budget_flops is {budget_flops:g}; expected one of {list(known)}")
+    return budget_flops
+
+
+def _finished(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
+    return table[
+        (table["variant"] == variant)
+        & (table["budget_flops"] == budget_flops)
+        & (table["state"] == "finished")
+    ]

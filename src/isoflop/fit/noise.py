@@ -1,0 +1,109 @@
+"""How far the seed moves a minimum: what a claim about two variants is judged against."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from isoflop.config import Frozen
+from isoflop.fit.frame import TrainedSize, curve_rows, trained_sizes
+from isoflop.fit.interval import LEVEL, Estimate
+from isoflop.fit.minimum import Floats, Minimum, Parabola, fit_parabola, parabola
+
+NEAREST = 3
+"""Replicated sizes that the seeds are averaged over: a parabola's minimum rests on about as many,
+so averaging over more would understate its error."""
+
+
+class NoisyMinimum(Frozen):
+    """A variant's minimum by the parabola, with what the seeds say about its error."""
+
+    variant: str
+    minimum: Minimum
+    loss: Estimate | None = None
+    """Minimum loss; its error from how whole seeds lie above or below the others."""
+    log_parameters: Estimate | None = None
+    """Log of the optimal parameters; its error from the runs' scatter about the parabola."""
+    run_spread: float | None = None
+    """Standard deviation of one run about the mean of its size, pooled over sizes."""
+    run_spread_freedom: int = 0
+    """Degrees of freedom of `run_spread`."""
+    seeds: int = 0
+    """Seeds near the minimum."""
+    reason: str | None = None
+    """Why an estimate is missing."""
+
+
+def noisy_minimum(
+    table: pd.DataFrame, variant: str, budget_flops: float, *, level: float = LEVEL
+) -> NoisyMinimum:
+    """Return the minimum of a variant at a budget with the errors of its loss and its size.
+
+    The loss: a seed's deviation is the mean, over the replicated sizes nearest the minimum, of
+    its loss less the mean of its size. Those deviations, one per seed, are the sample; a seed
+    that is lucky at every size is one observation, not three. The size: the delta method on the
+    parabola, none where its curvature does not differ from zero at `level`.
+    """
+    rows = curve_rows(table, variant, budget_flops)
+    if rows.empty:
+        minimum = Minimum(estimator="parabola", status="too_few", message="no finished runs")
+        return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
+    n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
+    minimum = parabola(n, y)
+    if minimum.loss is None:
+        return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
+    curve = fit_parabola(n, y)
+    sizes = sorted(
+        (
+            one
+            for one in trained_sizes(table, variant, budget_flops)
+            if one.on_ladder and curve.smallest <= one.parameters <= curve.largest
+        ),
+        key=lambda one: abs(math.log(one.parameters / curve.parameters)),
+    )
+    deviations = _seed_deviations(sizes)
+    run_spread, freedom = _run_spread(sizes)
+    count = len(deviations)
+    loss = None
+    if count >= 2:
+        error = float(deviations.std(ddof=1)) / math.sqrt(count)
+        loss = Estimate(value=minimum.loss, error=error, degrees_of_freedom=count - 1)
+    return NoisyMinimum(
+        variant=variant,
+        minimum=minimum,
+        loss=loss,
+        log_parameters=_log_parameters(curve, level),
+        run_spread=run_spread,
+        run_spread_freedom=freedom,
+        seeds=count,
+        reason=None if loss else "one seed near the minimum, so its noise is not known",
+    )
+
+
+def _seed_deviations(sizes: list[TrainedSize]) -> Floats:
+    """Return each seed's mean deviation; `sizes` come with the nearest to the minimum first."""
+    seeds = max((one.seeds for one in sizes), key=len)
+    replicated = [one for one in sizes if set(seeds) <= set(one.seeds)][:NEAREST]
+    losses = np.array(
+        [[one.seed_losses[one.seeds.index(seed)] for seed in seeds] for one in replicated]
+    )
+    return np.asarray((losses - losses.mean(axis=1, keepdims=True)).mean(axis=0))
+
+
+def _run_spread(sizes: list[TrainedSize]) -> tuple[float | None, int]:
+    squares = sum(float(np.var(one.seed_losses)) * len(one.seed_losses) for one in sizes)
+    free = sum(len(one.seed_losses) - 1 for one in sizes)
+    return (math.sqrt(squares / free) if free else None), free
+
+
+def _log_parameters(curve: Parabola, level: float) -> Estimate | None:
+    error, curvature_error = curve.log_parameters_error, curve.curvature_error
+    if error is None or curvature_error is None:
+        return None
+    free = curve.degrees_of_freedom
+    if curve.curvature <= float(stats.t.ppf((1 + level) / 2, free)) * curvature_error:
+        return None
+    return Estimate(value=math.log(curve.parameters), error=error, degrees_of_freedom=free)

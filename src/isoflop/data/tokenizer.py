@@ -1,0 +1,137 @@
+"""Text to token ids and back: bytes, or byte-level BPE. Id 0 ends every document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+END = "<|end|>"
+"""How the BPE vocabulary spells id 0; the same characters in a text are ordinary text."""
+
+Ids = NDArray[np.unsignedinteger[Any]]
+
+
+class Tokenizer(Protocol):
+    """What the token store and generation need of a tokeniser."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids."""
+        ...
+
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of text that each id stands for, (V,); 0 for id 0."""
+        ...
+
+    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
+        """Return the ids of each UTF-8 text, without id 0."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """Return the text of `ids`; the ends of documents are dropped.
+
+        Ids that a model made up need not join up to valid UTF-8.
+        """
+        ...
+
+
+class ByteTokenizer:
+    """One id per byte. Byte 0 cannot occur in a text, so id 0 is free to end documents."""
+
+    vocabulary = 256
+
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of text that each id stands for, (256,)."""
+        lengths = np.ones(256, dtype=np.int64)
+        lengths[0] = 0
+        return lengths
+
+    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
+        """Return the bytes of each text."""
+        return [np.frombuffer(text, dtype=np.uint8) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """Return the text of `ids`; the ends of documents are dropped."""
+        return bytes(i for i in ids if i)
+
+
+class BpeTokenizer:
+    """Byte-level BPE; `specification` is the JSON of the `tokenizers` library."""
+
+    def __init__(self, specification: str) -> None:
+        from tokenizers import Tokenizer as Library
+
+        self.specification = specification
+        self._library = Library.from_str(specification)
+        self._library.encode_special_tokens = True
+        vocabulary: dict[str, int] = json.loads(specification)["model"]["vocab"]
+        self.vocabulary = len(vocabulary)
+        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        self._text_of = [b""] * self.vocabulary
+        for token, index in vocabulary.items():
+            if index:
+                self._text_of[index] = bytes(byte_of[character] for character in token)
+        self._dtype = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
+
+    @classmethod
+    def train(cls, texts: Iterator[bytes], vocabulary: int) -> BpeTokenizer:
+        """Train a vocabulary of exactly `vocabulary` ids on `texts`; the same every time.
+
+        Raises:
+            ValueError: the texts are too short for so many ids.
+        """
+        from tokenizers import Tokenizer as Library
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        library = Library(models.BPE())
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        library.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[END],
+            initial_alphabet=_byte_characters(),
+            show_progress=False,
+        )
+        library.train_from_iterator((text.decode() for text in texts), trainer)
+        if library.get_vocab_size() != vocabulary:
+            raise ValueError(
+                f"tokenizer is 'bpe:{vocabulary}', but the training split yields only "
+                f"{library.get_vocab_size()} ids; ask for at most as many, or for 'bytes'"
+            )
+        return cls(library.to_str())
+
+    @classmethod
+    def load(cls, path: Path) -> BpeTokenizer:
+        """Read the tokeniser that was written to `path`."""
+        return cls(path.read_text(encoding="utf-8"))
+
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of text that each id stands for, (V,)."""
+        return np.array([len(text) for text in self._text_of], dtype=np.int64)
+
+    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
+        """Return the ids of each text."""
+        encodings = self._library.encode_batch_fast([text.decode() for text in texts])
+        return [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """Return the text of `ids`; the ends of documents are dropped."""
+        return b"".join(self._text_of[i] for i in ids)
+
+
+def _byte_characters() -> list[str]:
+    """Return the character by which byte-level vocabularies spell each byte.
+
+    Printable Latin-1 characters stand for themselves, the other bytes for characters from 256 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

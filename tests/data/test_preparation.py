@@ -1,0 +1,248 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isoflop.config import DataConfig
+from isoflop.data import CorpusSize, TokenStore, Unavailable, describe, locate, prepare
+from isoflop.data import preparation as module
+from isoflop.data.corpora import documents
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    rows = ({"text": f"Document {i} \u00fc\u00df. " * (i % 9 + 1)} for i in range(120))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def data(corpus: Path | str, **changes: object) -> DataConfig:
+    return DataConfig(**{"corpus": str(corpus), "sequence_length": 8, **changes})
+
+
+def split_texts(store: TokenStore, name: str) -> list[bytes]:
+    split = store.split(name)
+    found = []
+    for start, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
+        assert split.tokens[end - 1] == 0
+        assert (split.tokens[start : end - 1] != 0).all()
+        found.append(store.tokenizer.decode(split.tokens[start:end].tolist()))
+    return found
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe:300"])
+def test_store_holds_every_document_once(corpus: Path, tmp_path: Path, tokenizer: str) -> None:
+    config = data(corpus, tokenizer=tokenizer)
+    store = prepare(config, tmp_path / "cache")
+    assert store.vocabulary == config.vocabulary
+    texts = {name: split_texts(store, name) for name in SPLITS}
+    original = [d.text for d in documents(locate(config), Counter())]
+    assert sorted(chain.from_iterable(texts.values())) == sorted(original)
+    assert store.documents == len(original) == 120
+    for name, found in texts.items():
+        split = store.split(name)
+        assert split.documents == len(found) > 0
+        assert split.document_bytes.tolist() == [len(text) for text in found]
+        assert split.bytes == sum(map(len, found)) == split.count_bytes(0, len(split.tokens))
+        assert store.manifest["splits"][name]["bytes"] == split.bytes
+        assert [t for t in original if t in set(found)] == found
+    assert not set(texts["train"]) & set(texts["test"])
+    assert not set(texts["train"]) & set(texts["validation"])
+    store.verify()
+
+
+def test_tokens_are_memory_mapped_and_small(corpus: Path, tmp_path: Path) -> None:
+    for tokenizer, dtype in (("bytes", np.uint8), ("bpe:300", np.uint16)):
+        tokens = prepare(data(corpus, tokenizer=tokenizer), tmp_path / "c").split("train").tokens
+        assert isinstance(tokens, np.memmap)
+        assert tokens.dtype == dtype
+
+
+def test_split_is_the_same_for_every_tokenizer_and_seeded(corpus: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    bytes_, bpe = (prepare(data(corpus, tokenizer=t), cache) for t in ("bytes", "bpe:300"))
+    other = prepare(data(corpus, split_seed=1), cache)
+    assert split_texts(bytes_, "test") == split_texts(bpe, "test")
+    assert split_texts(bytes_, "test") != split_texts(other, "test")
+    assert len({bytes_.sha256, bpe.sha256, other.sha256}) == 3
+
+
+def test_second_time_reads_no_text(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(data(corpus), tmp_path / "cache")
+    monkeypatch.setattr(module, "documents", None)
+    again = prepare(data(corpus, sequence_length=16), tmp_path / "cache")
+    assert again.folder == first.folder
+    assert again.sha256 == first.sha256
+
+
+def test_sha256_depends_on_content_alone(corpus: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "moved.jsonl"
+    moved.parent.mkdir()
+    moved.write_bytes(corpus.read_bytes())
+    first = prepare(data(corpus, tokenizer="bpe:300"), tmp_path / "a")
+    second = prepare(data(moved, tokenizer="bpe:300"), tmp_path / "b")
+    assert first.sha256 == second.sha256
+
+
+def test_split_and_tokens_are_pinned(corpus: Path, tmp_path: Path) -> None:
+    # Another release with another split could not be compared with earlier records.
+    sha256 = prepare(data(corpus), tmp_path / "cache").sha256
+    assert sha256 == "2e9855c8d030a068781af889a8dc46acfa98d7f9c54b657b3d21ab79a7e5f0d0"
+
+
+def test_one_changed_byte_changes_sha256_even_with_the_old_mtime(
+    corpus: Path, tmp_path: Path
+) -> None:
+    before = prepare(data(corpus), tmp_path / "cache")
+    status = corpus.stat()
+    corpus.write_bytes(corpus.read_bytes().replace(b"Document 77", b"Document 7_", 1))
+    os.utime(corpus, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert corpus.stat().st_size == status.st_size
+    after = prepare(data(corpus), tmp_path / "cache")
+    assert after.sha256 != before.sha256
+
+
+def test_manifest_tells_files_hashes_and_versions(corpus: Path, tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_bytes(b"Some words.\n" * 100)
+    store = prepare(DataConfig(corpus=(str(corpus), str(book))), tmp_path / "cache")
+    first, second = store.manifest["corpora"]
+    assert first["files"][0]["documents"] == 120
+    (file,) = second["files"]
+    assert file["sha256"] == hashlib.sha256(book.read_bytes()).hexdigest()
+    assert file["bytes"] == 1200
+    sizes = [split["bytes"] for split in store.manifest["splits"].values()]
+    assert sum(sizes) == 1200 + first["files"][0]["bytes"]
+
+
+def test_sotu_by_default(tmp_path: Path) -> None:
+    store = prepare(DataConfig(), tmp_path)
+    total = sum(store.split(name).bytes for name in SPLITS)
+    assert total > 11_000_000
+    for name in ("validation", "test"):
+        assert store.split(name).bytes == pytest.approx(0.05 * total, rel=0.1)
+    assert store.manifest["corpora"][0]["versions"].keys() == {"sotu"}
+
+
+def test_single_file_is_split(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("".join(f"Paragraph {i}.\n\n" for i in range(400)))
+    store = prepare(data(tmp_path / "book.txt"), tmp_path / "cache")
+    assert 15 <= store.documents <= 200
+    assert all(store.split(name).bytes for name in SPLITS)
+
+
+def test_corpus_shorter_than_the_context(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(" ".join(map(str, range(60))))
+    with pytest.raises(ValueError, match="sequence_length is 256, but the training split has"):
+        prepare(data(tmp_path / "a.txt", sequence_length=256), tmp_path / "cache")
+    (tmp_path / "b.txt").write_text("ab")
+    with pytest.raises(ValueError, match="2 distinct documents; expected at least 3"):
+        prepare(data(tmp_path / "b.txt"), tmp_path / "cache")
+
+
+def test_failure_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
+    with corpus.open("a") as file:
+        file.write("{broken\n")
+    with pytest.raises(ValueError, match="line 121 is not JSON"):
+        prepare(data(corpus), tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").glob("*/*")] in ([], ["lock"])
+
+
+def test_killed_while_writing_then_again(corpus: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from isoflop.config import DataConfig;"
+        "from isoflop.data import preparation, store;"
+        "store._SplitWriter.finish = lambda self: os._exit(137);"
+        "config = DataConfig.model_validate_json(sys.argv[1]);"
+        "preparation.prepare(config, Path(sys.argv[2]))"
+    )
+    config, cache = data(corpus), tmp_path / "cache"
+    command = [sys.executable, "-c", program, config.model_dump_json(), str(cache)]
+    assert subprocess.run(command, check=False).returncode == 137
+    assert len(list(cache.glob("*/.tmp-*"))) == 1
+    prepare(config, cache).verify()
+    assert not list(cache.glob("*/.tmp-*"))
+
+
+def test_two_processes_prepare_once(corpus: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from isoflop.config import DataConfig;"
+        "from isoflop.data import prepare, preparation; build = preparation._build\n"
+        "import time\n"
+        "def counted(*arguments):\n    print('built'); time.sleep(0.5); build(*arguments)\n"
+        "preparation._build = counted\n"
+        "config = DataConfig.model_validate_json(sys.argv[1]);"
+        "print(prepare(config, Path(sys.argv[2])).sha256)"
+    )
+    config, cache = data(corpus), tmp_path / "cache"
+    command = [sys.executable, "-c", program, config.model_dump_json(), str(cache)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    lines = b"".join(process.communicate()[0] for process in both).split()
+    assert [process.returncode for process in both] == [0, 0]
+    assert lines.count(b"built") == 1
+    assert len(set(lines)) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: a[:-1], lambda a: [*a, a[0]], lambda a: a[::-1]],
+    ids=["shorter", "longer", "reordered"],
+)
+def test_change_between_the_readings_is_noticed(
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[list[str]], list[str]],
+) -> None:
+    survey = module._survey
+
+    def change_after(*arguments: object) -> object:
+        found = survey(*arguments)
+        lines = corpus.read_text().splitlines(keepends=True)
+        corpus.write_text("".join(change(lines)))
+        return found
+
+    monkeypatch.setattr(module, "_survey", change_after)
+    with pytest.raises(ValueError, match="changed while it was read"):
+        prepare(data(corpus), tmp_path / "cache")
+
+
+def test_damaged_store_is_refused(corpus: Path, tmp_path: Path) -> None:
+    store = prepare(data(corpus), tmp_path / "cache")
+    path = store.folder / "train.tokens"
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train\.tokens is damaged"):
+        store.verify()
+    path.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=r"train\.tokens is damaged.*delete"):
+        store.split("train")
+
+
+def test_describe_gives_the_size_or_the_reason(corpus: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    size = describe(data(corpus), cache)
+    train = prepare(data(corpus), cache).split("train")
+    assert size == CorpusSize(len(train.tokens), train.bytes, train.documents)
+    missing = describe(data("/no/where"), cache)
+    assert isinstance(missing, Unavailable)
+    assert "corpus is '/no/where'; expected" in missing.reason
+    remote = describe(data("hf:some/thing"), cache)
+    assert isinstance(remote, Unavailable)
+    assert "isoflop[datasets]" in remote.reason
+    blocked = describe(data(corpus), corpus / "not a folder")
+    assert isinstance(blocked, Unavailable)

@@ -31,6 +31,16 @@ class DataConfig(Frozen):
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     split_seed: int = Field(default=0, ge=0)
 
+    @field_validator("corpus")
+    @classmethod
+    def _distinct_corpora(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        names = (value,) if isinstance(value, str) else value
+        if not names or not all(names) or len(set(names)) != len(names):
+            raise ValueError(
+                f"corpus is {value!r}; expected one or several distinct names or paths"
+            )
+        return value
+
     @field_validator("tokenizer")
     @classmethod
     def _known_tokenizer(cls, value: str) -> str:

@@ -96,3 +96,10 @@ def test_rows_without_a_step_count_as_corrupt(path: Path) -> None:
 
 def test_no_file_is_no_rows(path: Path) -> None:
     assert read_metrics(path) == ([], 0)
+
+
+def test_rows_lost_before_the_checkpoint_do_not_take_others_with_them(path: Path) -> None:
+    path.write_bytes(b'{"step":1}\n?\n{"step":3}\n')
+    train(path, 5, 6)
+    assert steps(path) == [1, 3, 6]
+    assert read_metrics(path)[1] == 1

@@ -23,6 +23,13 @@ from isoflop.fit.surface_data import (
 )
 
 HUBER_DELTA = 1e-3
+START_EXPONENTS = (0.1, 0.3, 0.6, 1.0, 2.0)
+SHORT_SEARCH = 100
+LONG_SEARCH = 2000
+"""Iterations of Newton's method from each start, and then from the best point."""
+SETTLED = 1e-6
+"""Gradient of the mean Huber loss over delta, of order one far from a minimum, that counts as
+zero."""
 
 
 def fit_huber(
@@ -52,45 +59,29 @@ def fit_huber(
     data = checked_runs(parameters, tokens, losses)
     if distinct_pairs(data) < SURFACE_POINTS:
         return too_few_pairs("surface", data)
-    target = np.log(data.losses)
-    problem = _HuberProblem(data, target, delta)
-
     # Log terms at N0, D0 are of the size of the log loss, so the grid spans what is plausible.
-    middle = float(target.mean())
+    middle = float(np.log(data.losses).mean())
     levels = middle + np.array([-3.0, -1.5, -0.7, -0.2])
-    exponents = (0.1, 0.3, 0.6, 1.0, 2.0)
     points = [
-        np.array(point) for point in itertools.product(levels, levels, levels, exponents, exponents)
+        np.array(point)
+        for point in itertools.product(levels, levels, levels, START_EXPONENTS, START_EXPONENTS)
     ]
+    problem = _HuberProblem(data, delta)
     points.sort(key=problem.value)
-    chosen = points[:starts]
     projected = fit_variable_projection(parameters, tokens, losses)
-    if projected.surface is not None and projected.status != "at_bound":
-        s = projected.surface
-        chosen.append(
-            np.array(
-                [
-                    math.log(s.E),
-                    math.log(s.A) - s.alpha * data.log_n0,
-                    math.log(s.B) - s.beta * data.log_d0,
-                    s.alpha,
-                    s.beta,
-                ]
-            )
-        )
-    found = [
-        minimize(
-            problem.value,
-            start,
-            jac=problem.gradient,
-            hess=problem.hessian,
-            method="trust-exact",
-            options={"gtol": 1e-13, "maxiter": 2000},
-        )
-        for start in chosen
-    ]
-    best = min(found, key=lambda one: float(one.fun))
-    e, a, b, alpha, beta = (float(value) for value in best.x)
+    known = _unknowns(projected, data)
+    chosen = points[:starts] if known is None else [*points[:starts], known]
+    best = _descend(problem, chosen)
+
+    # E = 0 is at minus infinity in log E, where no descent arrives: it is tried on its own.
+    floorless = _HuberProblem(data, delta, floor=False)
+    without = _descend(floorless, [point[1:] for point in chosen])
+    if floorless.value(without) <= problem.value(best):
+        problem, e, (a, b, alpha, beta) = floorless, 0.0, without.tolist()
+        settled = problem.settled(without)
+    else:
+        log_e, a, b, alpha, beta = best.tolist()
+        e, settled = math.exp(log_e), problem.settled(best)
     if not all(EXPONENTS[0] <= value <= EXPONENTS[1] for value in (alpha, beta)):
         return SurfaceFit(
             estimator="surface",
@@ -99,15 +90,45 @@ def fit_huber(
             message=f"alpha and beta ran to {alpha:.3g} and {beta:.3g}, outside "
             f"{EXPONENTS[0]} to {EXPONENTS[1]}",
         )
-    settled = float(np.abs(problem.gradient(best.x)).max()) < 1e-6
-    surface = data.surface(math.exp(e), math.exp(a), math.exp(b), alpha, beta)
+    surface = data.surface(e, math.exp(a), math.exp(b), alpha, beta)
     return judged("surface", data, surface, settled)
 
 
-class _HuberProblem:
-    """Mean Huber loss over delta, and its derivatives, at (log E, log A, log B, alpha, beta)."""
+def _descend(problem: _HuberProblem, starts: list[Floats]) -> Floats:
+    """Return the lowest point reached, with the long search spent on the best start only."""
+    lowest = min((_newton(problem, start, SHORT_SEARCH) for start in starts), key=problem.value)
+    return _newton(problem, lowest, LONG_SEARCH)
 
-    def __init__(self, data: SurfaceData, target: Floats, delta: float) -> None:
+
+def _newton(problem: _HuberProblem, start: Floats, iterations: int) -> Floats:
+    found = minimize(
+        problem.value,
+        start,
+        jac=problem.gradient,
+        hess=problem.hessian,
+        method="trust-exact",
+        options={"gtol": 1e-13, "maxiter": iterations},
+    )
+    return np.asarray(found.x, dtype=np.float64)
+
+
+def _unknowns(fit: SurfaceFit, data: SurfaceData) -> Floats | None:
+    """Return a surface as the unknowns of the problem; None where a log does not exist."""
+    s = fit.surface
+    if s is None or min(s.E, s.A, s.B) <= 0:
+        return None
+    a = math.log(s.A) - s.alpha * data.log_n0
+    b = math.log(s.B) - s.beta * data.log_d0
+    return np.array([math.log(s.E), a, b, s.alpha, s.beta])
+
+
+class _HuberProblem:
+    """Mean Huber loss over delta, and its derivatives, at (log E, log A, log B, alpha, beta).
+
+    Coefficients are those at N0 and D0. Without a floor the term E and its unknown are absent.
+    """
+
+    def __init__(self, data: SurfaceData, delta: float, *, floor: bool = True) -> None:
         zeros = np.zeros_like(data.u)
         ones = zeros + 1
         # The log of each term is linear in the five unknowns: (points, terms, unknowns).
@@ -119,7 +140,9 @@ class _HuberProblem:
             ],
             1,
         )
-        self.target = target
+        if not floor:
+            self.features = self.features[:, 1:, 1:]
+        self.target = np.log(data.losses)
         self.delta = delta
 
     def _parts(self, x: Floats) -> tuple[Floats, Floats]:
@@ -139,6 +162,9 @@ class _HuberProblem:
         slope = np.clip(residual / self.delta, -1, 1)
         jacobian = np.einsum("pt,ptk->pk", shares, self.features)
         return np.asarray(slope @ jacobian / len(residual))
+
+    def settled(self, x: Floats) -> bool:
+        return bool(np.abs(self.gradient(x)).max() < SETTLED)
 
     def hessian(self, x: Floats) -> Floats:
         residual, shares = self._parts(x)

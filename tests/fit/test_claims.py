@@ -1,0 +1,155 @@
+import math
+
+import numpy as np
+import pytest
+
+from isoflop.fit import Roles, mod_claims, noisy_minimum
+
+ROLES = Roles(baseline="Baseline", sparse="MoD 12.5%", dense="MoD 50%", random="Random")
+PUBLISHED = {
+    "Baseline": {"loss": 1.25},
+    "MoD 12.5%": {"loss": 1.22, "at": 3e5, "flops_per_parameter": 1.1},
+    "MoD 50%": {"loss": 1.235, "at": 2.5e5, "flops_per_parameter": 1.5},
+    "Random": {"loss": 1.29, "flops_per_parameter": 1.5},
+}
+
+
+def changed(**losses: float) -> dict[str, dict[str, float]]:
+    names = {"base": "Baseline", "sparse": "MoD 12.5%", "dense": "MoD 50%", "random": "Random"}
+    return PUBLISHED | {names[k]: PUBLISHED[names[k]] | {"loss": v} for k, v in losses.items()}
+
+
+def verdicts(table, roles: Roles = ROLES) -> list[str]:
+    return [claim.verdict for claim in mod_claims(table, roles)]
+
+
+def test_published_order_is_held_in_all_six(runs) -> None:
+    claims = mod_claims(runs(PUBLISHED), ROLES)
+    assert [claim.verdict for claim in claims] == ["held"] * 6
+    assert [claim.statement for claim in claims] == [
+        "MoD 12.5% is below Baseline",
+        "MoD 50% is below Baseline",
+        "the optimum of MoD 12.5% has more parameters than that of Baseline",
+        "Random is the worst",
+        "MoD 12.5% is at or below MoD 50%",
+        "a MoD 12.5% model reaches the loss of the optimal Baseline with fewer forward FLOPs",
+    ]
+    first = claims[0]
+    assert first.interval.value == pytest.approx(-0.03)
+    assert first.sentence.startswith(
+        "Held: MoD 12.5% reaches 1.2200 and Baseline 1.2500, a difference of -0.0300 ["
+    )
+    assert "3 and 3 seeds" in first.sentence
+
+
+def test_reversed_order_is_not_held(runs) -> None:
+    table = runs(changed(sparse=1.30, dense=1.28, random=1.20))
+    table.loc[table["variant"] == "MoD 12.5%", "parameters"] /= 2
+    assert verdicts(table) == ["not held"] * 6
+
+
+def test_differences_within_the_noise_are_unresolved(runs) -> None:
+    level = {name: {"loss": 1.25 + 1e-4 * i} for i, name in enumerate(PUBLISHED)}
+    level["MoD 12.5%"]["flops_per_parameter"] = 1.8
+    table = runs(level, seed_shifts=(-0.02, 0.0, 0.02))
+    claims = mod_claims(table, ROLES)
+    assert [claim.verdict for claim in claims] == ["unresolved"] * 6
+    assert all(claim.interval.low < 0 < claim.interval.high for claim in claims)
+
+
+def test_one_seed_decides_nothing_about_losses(runs) -> None:
+    table = runs(PUBLISHED, seed_shifts=())
+    table["loss"] += np.random.default_rng(0).normal(0, 5e-4, len(table))
+    claims = mod_claims(table, ROLES)
+    assert [c.verdict for c in claims] == ["unresolved"] * 2 + ["held"] + ["unresolved"] * 3
+    assert "one seed near the minimum" in claims[0].sentence
+
+
+def test_refused_minimum_is_unresolved_and_says_why(runs) -> None:
+    table = runs(PUBLISHED | {"MoD 12.5%": {"loss": 1.1, "at": 1e7}})
+    first, second, third, worst, order, cheaper = mod_claims(table, ROLES)
+    for claim in (first, third, worst, order, cheaper):
+        assert claim.verdict == "unresolved"
+        assert "MoD 12.5%: the lowest loss is at an end" in claim.sentence
+    assert second.verdict == "held"
+
+
+def test_absent_variants_are_said(runs) -> None:
+    table = runs({name: PUBLISHED[name] for name in ("Baseline", "MoD 12.5%")})
+    roles = Roles(baseline="Baseline", sparse="MoD 12.5%")
+    claims = mod_claims(table, roles)
+    assert [c.verdict for c in claims] == [
+        "held",
+        "unresolved",
+        "held",
+        "unresolved",
+        "unresolved",
+        "held",
+    ]
+    assert claims[1].sentence == "Unresolved: the study has no such variant."
+    # Named in the study, but nothing finished yet.
+    assert "no finished runs" in mod_claims(table, ROLES)[1].sentence
+
+
+def test_one_better_control_refutes_that_random_is_worst(runs) -> None:
+    worst = mod_claims(runs(changed(dense=1.32)), ROLES)[3]
+    assert worst.verdict == "not held"
+    assert "MoD 50% reaches 1.3200 and Random 1.2900" in worst.sentence
+    close = mod_claims(runs(changed(base=1.2899)), ROLES)[3]
+    assert close.verdict == "unresolved"
+    assert "Baseline" in close.sentence
+
+
+def test_cheaper_model_needs_fewer_forward_flops_not_just_a_lower_loss(runs) -> None:
+    costly = PUBLISHED | {"MoD 12.5%": PUBLISHED["MoD 12.5%"] | {"flops_per_parameter": 30.0}}
+    claim = mod_claims(runs(costly), ROLES)[5]
+    assert claim.verdict == "unresolved"
+    assert "no MoD 12.5% with fewer forward FLOPs" in claim.sentence
+    cheap = mod_claims(runs(PUBLISHED), ROLES)[5]
+    # Forward FLOPs 1.1 N below 2 * 2e5: up to step 1, which is also the lowest.
+    assert f"at {1.1 * 1.6 / 2:.2f} of the forward FLOPs" in cheap.sentence
+
+
+def test_a_seed_that_is_off_at_every_size_is_one_observation(runs) -> None:
+    table = runs({"Baseline": {"loss": 1.25}}, seed_shifts=(-0.01, 0.0, 0.01))
+    shared = noisy_minimum(table, "Baseline", 5e12)
+    assert (shared.seeds, shared.loss.degrees_of_freedom) == (3, 2)
+    assert shared.loss.error == pytest.approx(0.01 / math.sqrt(3))
+    assert shared.run_spread == pytest.approx(0.01)
+    # The same shifts, but of another sign at one size: seeds cancel, single runs do not.
+    flipped = (table["seed"] > 0) & (table["parameters"] < 1.9e5)
+    middle = table["parameters"].between(1.9e5, 2.1e5)
+    table.loc[flipped, "loss"] = (
+        2 * table["loss"][table["seed"] == 0].loc[table["parameters"] < 1.9e5].iloc[-1]
+        - table.loc[flipped, "loss"]
+    )
+    table = table[~middle | (table["seed"] == 0)]
+    cancelled = noisy_minimum(table, "Baseline", 5e12)
+    assert cancelled.loss.error == pytest.approx(0, abs=1e-12)
+    assert cancelled.run_spread == pytest.approx(0.01)
+
+
+def test_curvature_lost_in_noise_does_not_resolve_the_size(runs) -> None:
+    table = runs({"Baseline": {"loss": 1.25}})
+    assert noisy_minimum(table, "Baseline", 5e12).log_parameters is not None
+    table["loss"] += np.where(table["blocks"] % 2, -0.03, 0.03)
+    found = noisy_minimum(table, "Baseline", 5e12)
+    assert found.minimum.status == "converged"
+    assert found.log_parameters is None
+
+
+def test_welch_verdicts_err_about_as_often_as_the_level_says(runs) -> None:
+    rng = np.random.default_rng(0)
+    table = runs({"Baseline": {"loss": 1.25}, "MoD 12.5%": {"loss": 1.25}})
+    clean = table["loss"].to_numpy()
+    keys = table["variant"] + table["seed"].astype(str)
+    roles = Roles(baseline="Baseline", sparse="MoD 12.5%")
+    wrong = judged = 0
+    for _ in range(120):
+        shifts = {key: rng.normal(0, 0.002) for key in keys.unique()}
+        table["loss"] = clean + keys.map(shifts).to_numpy() + rng.normal(0, 0.002, len(table))
+        claim = mod_claims(table, roles)[0]
+        judged += claim.interval is not None
+        wrong += claim.verdict != "unresolved"
+    assert judged > 100
+    assert wrong / judged <= 0.12

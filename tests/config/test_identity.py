@@ -58,6 +58,7 @@ CHANGES = {
         "epsilon": 1e-9,
         "gradient_clip": 0.5,
         "router_rate": 2.0,
+        "embedding_scale": 0.5,
         "router_scale": 0.01,
         "precision": "fp32",
     },
@@ -75,6 +76,7 @@ CHANGES = {
         "budget_flops": 6e12,
         "convention": "full",
         "seed": 1,
+        "evaluation_tokens": 1024,
     },
 }
 

@@ -49,7 +49,8 @@ class DataConfig(Frozen):
         match = re.fullmatch(r"bpe:(\d+)", value)
         if not match or not 257 <= int(match[1]) <= 1_000_000:
             raise ValueError(
-                f"tokenizer is {value!r}; expected 'bytes' or 'bpe:SIZE' with SIZE from 257 to 1000000"
+                f"tokenizer is {value!r}; expected 'bytes' or "
+                "'bpe:SIZE' with SIZE from 257 to 1000000"
             )
         return f"bpe:{int(match[1])}"
 
@@ -82,6 +83,8 @@ class Recipe(Frozen):
     """Largest global norm of the gradient of everything but the decision heads."""
     router_rate: float = Field(default=1.0, gt=0)
     """Learning rate of the routers as a multiple of the hidden matrices'."""
+    embedding_scale: float = Field(default=1.0, gt=0)
+    """Standard deviation of the initial embedding."""
     router_scale: float = Field(default=0.02, gt=0)
     """Standard deviation of the router's initial weights at `reference_width`."""
     precision: Precision = "bf16"
@@ -100,6 +103,8 @@ class RunConfig(Frozen):
     """Nominal training budget; None when the run stands alone."""
     convention: Convention = "causal"
     seed: int = Field(default=0, ge=0)
+    evaluation_tokens: int = Field(default=262_144, ge=1)
+    """Held-out tokens read from the start of each split at the end of training."""
 
     @property
     def run_id(self) -> str:

@@ -74,6 +74,8 @@ class Study(Frozen):
     """Routed variant singled out in the figures; None for the first with a routed block."""
     matched_shapes: bool = True
     """Also train the challenger in the shapes of the optimal baseline and of one twice its size."""
+    evaluation_tokens: int = Field(default=262_144, ge=1)
+    """Held-out tokens read from the start of each split at the end of a run."""
     data: DataConfig = DataConfig()
     recipe: Recipe = Recipe()
     shape: ShapeFamily = ShapeFamily()

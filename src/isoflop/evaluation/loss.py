@@ -1,0 +1,105 @@
+"""Held-out loss of a model under a routing decision, by document.
+
+Axes: B batch, T time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isoflop.config import Decision, Evaluation, RandomK, Split
+from isoflop.data import TokenSplit, evaluation_windows
+from isoflop.model import Transformer
+
+
+def evaluate(
+    model: Transformer,
+    held_out: TokenSplit,
+    sequence_length: int,
+    *,
+    split: Split,
+    decision: Decision,
+    limit_tokens: int | None = None,
+    sequences: int = 32,
+    seed: int = 0,
+) -> Evaluation:
+    """Return the loss of `model` on the start of a split.
+
+    Args:
+        model: evaluated as it is; its training mode is restored.
+        held_out: the token stream.
+        sequence_length: T, tokens a window; windows do not overlap.
+        split: what to call the split in the result.
+        decision: who selects the tokens of routed blocks.
+        limit_tokens: stop after so many targets; None for all.
+        sequences: B, windows at a time.
+        seed: keys what the random control draws.
+    """
+    documents = held_out.documents
+    losses, counts = np.zeros(documents), np.zeros(documents, dtype=np.int64)
+    noise = control_noise(model, decision, sequences, sequence_length, seed)
+    processed = torch.zeros(len(model.routed), dtype=torch.float64)
+    positions = 0
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        for tokens, document, mask in evaluation_windows(
+            held_out, sequence_length, sequences, limit_tokens
+        ):
+            windows = torch.from_numpy(tokens).to(device)
+            keep = torch.from_numpy(mask)
+            with torch.inference_mode():
+                output = model(windows[:, :-1], decision=decision, noise=noise)
+                nats = token_losses(output.logits, windows[:, 1:]).double().cpu()
+            losses += np.bincount(document[mask], nats[keep].numpy(), documents)
+            counts += np.bincount(document[mask], minlength=documents)
+            positions += int(keep.sum())
+            for index, routing in enumerate(output.routing):
+                processed[index] += routing.selected.cpu()[keep].sum()
+    finally:
+        model.train(was_training)
+    seen = counts > 0
+    total = float(losses.sum())
+    # The first token of the stream is no target.
+    text_bytes = held_out.count_bytes(1, 1 + positions)
+    return Evaluation(
+        split=split,
+        decision=decision,
+        loss=total / positions,
+        bits_per_byte=total / math.log(2) / max(1, text_bytes),
+        tokens=positions,
+        document_losses=tuple(round(x, 4) for x in losses[seen].tolist()),
+        document_tokens=tuple(counts[seen].tolist()),
+        realised_capacity=tuple((processed / positions).tolist()),
+    )
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative log-likelihood of each target in nats: (B, T, V), (B, T) give (B, T)."""
+    flat = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return flat.view_as(targets)
+
+
+def control_noise(
+    model: Transformer, decision: Decision, sequences: int, length: int, seed: int
+) -> Tensor | None:
+    """Return what the random control decides by in evaluation; None for other models.
+
+    Uniform draws (R, T) keyed by seed, block and position for `bernoulli`; Gaussian scores
+    (R, B, T) for `top_k`.
+    """
+    if not isinstance(model.config.depth, RandomK):
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    routed = len(model.routed)
+    if decision == "bernoulli":
+        draws = torch.rand(length, routed, generator=generator).T
+    else:
+        draws = torch.randn(routed, sequences, length, generator=generator)
+    return draws.to(next(model.parameters()).device)

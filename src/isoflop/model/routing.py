@@ -1,0 +1,146 @@
+"""Mixture-of-Depths routing around a block (arXiv 2404.02258, section 3).
+
+Axes: B batch, T time, C selected tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from isoflop.config import Decision, Gate, ModelConfig, Routed, TopK
+from isoflop.model.layers import Block
+from isoflop.ops import add_at, gather_tokens, mask_positions, membership, top_k_positions
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What one routed block decided for a batch."""
+
+    logits: Tensor
+    """Router logits r = w.x, (B, T) float32."""
+    selected: Tensor
+    """True where the block processed the token, (B, T) bool."""
+    predictor_logits: Tensor | None
+    """The predictor's logits for being selected, (B, T); None for the random control."""
+    smallest_selected: Tensor | None
+    """Mean over the batch of the k-th largest score under top-k, a scalar; None otherwise."""
+
+
+class RoutedBlock(nn.Module):
+    """A block that processes only the tokens its router selects and gates their update.
+
+    x_i' = x_i + g(r_i) f_i(selected tokens) if token i is selected, else x_i. Selected tokens
+    keep their order and their positions; the others are neither queries nor keys.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert isinstance(config.depth, Routed)
+        self.depth = config.depth
+        self.block = Block(config)
+        self.router = nn.Linear(config.width, 1, bias=False)
+        self.predictor: nn.Sequential | None = None
+        if isinstance(config.depth, TopK):
+            inner = max(1, config.width // 2)
+            self.predictor = nn.Sequential(
+                nn.Linear(config.width, inner, bias=False),
+                nn.SiLU(),
+                nn.Linear(inner, 1, bias=False),
+            )
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def forward(
+        self,
+        x: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        decision: Decision,
+        noise: Tensor | None,
+    ) -> tuple[Tensor, Routing]:
+        """Return the stream after this block, (B, T, D), and what was decided.
+
+        Args:
+            x: residual stream, (B, T, D).
+            cosines: rotary table of all positions, (T, K/2).
+            sines: like `cosines`.
+            decision: who selects.
+            noise: for the random control, Gaussian scores (B, T) under `top_k`, uniform draws
+                (B, T) or (T,) under `bernoulli`.
+        """
+        length = x.shape[1]
+        with torch.autocast(x.device.type, enabled=False):
+            logits = (x.float() * self.router.weight.float()).sum(-1)
+        predicted = None
+        if self.predictor is not None:
+            predicted = self.predictor(x.detach()).squeeze(-1).float()
+
+        smallest = None
+        if decision == "top_k":
+            scores = logits.detach() if noise is None else noise
+            positions = top_k_positions(scores, self.depth.selected_tokens(length))
+            smallest = scores.gather(1, positions).amin(-1).mean()
+            real, selected = None, membership(positions, length)
+        else:
+            selected = self._causal(decision, logits, predicted, noise)
+            positions, real = mask_positions(selected)
+
+        tokens = gather_tokens(x, positions)
+        update = self.block(tokens, cosines[positions], sines[positions])
+        weight = gate(self.depth.gate, logits.gather(1, positions))
+        if real is not None:
+            weight = weight * real
+        x = add_at(x, positions, weight.unsqueeze(-1) * update)
+        return x, Routing(logits, selected, predicted, smallest)
+
+    def _causal(
+        self, decision: Decision, logits: Tensor, predicted: Tensor | None, noise: Tensor | None
+    ) -> Tensor:
+        """Return which tokens are selected when each position decides from its own past."""
+        match decision:
+            case "predictor":
+                assert predicted is not None
+                return predicted > 0
+            case "threshold":
+                return logits >= self.threshold
+            case "router":
+                return logits > 0
+            case "bernoulli":
+                assert noise is not None
+                return (noise < self.depth.capacity).expand_as(logits)
+            case "every_token":
+                return torch.ones_like(logits, dtype=torch.bool)
+            case "top_k":
+                raise AssertionError("top_k is not causal")
+            case _:
+                assert_never(decision)
+
+
+def gate(kind: Gate, logits: Tensor) -> Tensor:
+    """Return what multiplies a selected token's update, of the shape of `logits`."""
+    match kind:
+        case "linear":
+            return logits
+        case "sigmoid":
+            return logits.sigmoid()
+        case "tanh":
+            return 1 + logits.tanh()
+        case _:
+            assert_never(kind)
+
+
+def predictor_loss(routing: Routing) -> Tensor:
+    """Return the binary cross-entropy of the predictor against membership, a scalar."""
+    assert routing.predictor_logits is not None
+    return F.binary_cross_entropy_with_logits(routing.predictor_logits, routing.selected.float())
+
+
+def router_loss(routing: Routing) -> Tensor:
+    """Return the binary cross-entropy of the router logits against membership, a scalar."""
+    return F.binary_cross_entropy_with_logits(routing.logits, routing.selected.float())

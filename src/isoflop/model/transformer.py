@@ -1,0 +1,140 @@
+"""The decoder: embeddings, blocks (routed or not), logits.
+
+Axes: B batch, T time, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from isoflop.config import Decision, ModelConfig, RandomK, decisions
+from isoflop.model.layers import Block, RmsNorm
+from isoflop.model.routing import RoutedBlock, Routing
+from isoflop.ops import rotary_tables
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives."""
+
+    logits: Tensor
+    """Next-token logits, (B, T, V)."""
+    routing: tuple[Routing, ...]
+    """Decisions of the blocks `config.routed_blocks`, in order; empty for the plain transformer."""
+
+
+class Transformer(nn.Module):
+    """A Llama-family decoder in which some blocks may be routed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        routed = set(config.routed_blocks)
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(
+            RoutedBlock(config) if i in routed else Block(config) for i in range(config.blocks)
+        )
+        self.norm = RmsNorm(config.width, config.norm_epsilon)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        if config.tied_embeddings:
+            self.head.weight = self.embedding.weight
+        self._rotary: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def routed(self) -> list[RoutedBlock]:
+        """The routed blocks, in order."""
+        return [block for block in self.blocks if isinstance(block, RoutedBlock)]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        decision: Decision | None = None,
+        noise: Tensor | None = None,
+    ) -> Output:
+        """Return logits and routing decisions.
+
+        Args:
+            tokens: int64 ids, (B, T).
+            decision: who selects the tokens of routed blocks; None for `top_k` in training mode
+                and for the causal headline decision otherwise.
+            noise: what the random control decides by, (R, B, T) or (R, T) for R routed blocks;
+                None draws it from torch's global generator.
+
+        Raises:
+            ValueError: the decision does not fit the model.
+        """
+        x, routing = self.stream(tokens, decision=decision, noise=noise)
+        return Output(self.readout(x), routing)
+
+    def stream(
+        self,
+        tokens: Tensor,
+        *,
+        decision: Decision | None = None,
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Routing, ...]]:
+        """Return the residual stream after the last block, (B, T, D), and the decisions.
+
+        Arguments and errors are those of `forward`.
+        """
+        decision = self._decision(decision)
+        batch, length = tokens.shape
+        if noise is None and isinstance(self.config.depth, RandomK):
+            draw = torch.randn if decision == "top_k" else torch.rand
+            noise = draw(len(self.routed), batch, length, device=tokens.device)
+        cosines, sines = self.rotary(length, tokens.device)
+        x: Tensor = self.embedding(tokens)
+        routing: list[Routing] = []
+        for block in self.blocks:
+            if isinstance(block, RoutedBlock):
+                scores = None if noise is None else noise[len(routing)]
+                x, decided = block(x, cosines, sines, decision, scores)
+                routing.append(decided)
+            else:
+                x = x + block(x, cosines, sines)
+        return x, tuple(routing)
+
+    def readout(self, x: Tensor) -> Tensor:
+        """Return the logits (B, T, V) of a residual stream (B, T, D)."""
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    def rotary(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the rotary tables for `length` positions, each (T, K/2), made once."""
+        key = (length, device)
+        if key not in self._rotary:
+            tables = rotary_tables(length, self.config.head_width, self.config.rope_base)
+            self._rotary[key] = (tables[0].to(device), tables[1].to(device))
+        return self._rotary[key]
+
+    def _decision(self, decision: Decision | None) -> Decision:
+        known = decisions(self.config.depth)
+        if decision is None:
+            return "top_k" if self.training and len(known) > 1 else known[0]
+        # every_token is also a limit that any model can be run in.
+        if decision not in (*known, "every_token"):
+            raise ValueError(
+                f"decision is {decision!r}; expected one of {', '.join(known)} "
+                f"for a model with depth {self.config.depth.kind!r}"
+            )
+        return decision
+
+
+def build(config: ModelConfig, seed: int | None = None) -> Transformer:
+    """Return a model of `config`, its matrices normal with variance 1/fan-in.
+
+    Args:
+        config: what to build.
+        seed: seeds the initialisation; None uses torch's global generator.
+    """
+    model = Transformer(config)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+    return model

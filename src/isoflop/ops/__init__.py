@@ -1,0 +1,23 @@
+"""Pure tensor functions; beside each fast one, a slow obvious reference."""
+
+from isoflop.ops.attention import causal_attention, causal_attention_reference
+from isoflop.ops.rope import rotary_tables, rotate
+from isoflop.ops.selection import (
+    add_at,
+    gather_tokens,
+    mask_positions,
+    membership,
+    top_k_positions,
+)
+
+__all__ = [
+    "add_at",
+    "causal_attention",
+    "causal_attention_reference",
+    "gather_tokens",
+    "mask_positions",
+    "membership",
+    "rotary_tables",
+    "rotate",
+    "top_k_positions",
+]

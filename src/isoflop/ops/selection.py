@@ -1,0 +1,78 @@
+"""Choosing tokens and moving them: the tensor side of Mixture-of-Depths (arXiv 2404.02258).
+
+Axes: B batch, T time, C selected tokens, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def top_k_positions(scores: Tensor, k: int) -> Tensor:
+    """Return the positions of the k largest scores of each sequence, in their original order.
+
+    Ties go to the lowest position.
+
+    Args:
+        scores: (B, T).
+        k: tokens to select, from 1 to T.
+
+    Returns:
+        int64 positions of shape (B, k), ascending along the last axis.
+    """
+    order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
+    return order[:, :k].sort(dim=-1).values
+
+
+def mask_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions where `mask` is true, padded to the longest row.
+
+    Padding repeats unselected positions, which lie behind the selected ones, so that causal
+    attention over the result lets no selected token see a padded one.
+
+    Args:
+        mask: (B, T) bool.
+
+    Returns:
+        int64 positions (B, C) and a bool tensor (B, C), true where a position is selected, with C
+        the largest count in any row, at least 1.
+    """
+    count = max(1, int(mask.sum(dim=-1).max()))
+    order = torch.sort(mask.int(), dim=-1, descending=True, stable=True).indices[:, :count]
+    return order, mask.gather(1, order)
+
+
+def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
+    """Return the rows of `x` at `positions`: (B, T, D) and (B, C) give (B, C, D)."""
+    return (
+        x.flatten(0, 1)
+        .index_select(0, _flat(positions, x.shape[1]))
+        .view(*positions.shape, x.shape[-1])
+    )
+
+
+def add_at(x: Tensor, positions: Tensor, update: Tensor) -> Tensor:
+    """Return `x` with `update` added at `positions`, which are distinct within a sequence.
+
+    Args:
+        x: (B, T, D).
+        positions: (B, C).
+        update: (B, C, D).
+    """
+    flat = x.flatten(0, 1).index_add(
+        0, _flat(positions, x.shape[1]), update.flatten(0, 1).to(x.dtype)
+    )
+    return flat.view_as(x)
+
+
+def membership(positions: Tensor, length: int) -> Tensor:
+    """Return a bool mask (B, length), true at `positions` (B, C)."""
+    mask = torch.zeros(positions.shape[0], length, dtype=torch.bool, device=positions.device)
+    return mask.scatter(1, positions, True)
+
+
+def _flat(positions: Tensor, length: int) -> Tensor:
+    """Turn positions within sequences into row numbers of the flattened batch."""
+    offsets = torch.arange(positions.shape[0], device=positions.device)[:, None] * length
+    return (positions + offsets).flatten()

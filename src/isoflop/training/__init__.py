@@ -1,0 +1,23 @@
+"""The training loop, the parametrisation and the schedule."""
+
+from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
+from isoflop.training.loop import Interrupted, Progress, load_model, train
+from isoflop.training.parametrisation import group_of, initialise, optimiser
+from isoflop.training.schedule import rate_factor
+from isoflop.training.step import StepResult, Trainer
+
+__all__ = [
+    "COMPILE_FROM_FLOPS",
+    "Interrupted",
+    "Progress",
+    "StepResult",
+    "Trainer",
+    "can_compile",
+    "environment",
+    "group_of",
+    "initialise",
+    "load_model",
+    "optimiser",
+    "rate_factor",
+    "train",
+]

@@ -1,0 +1,62 @@
+"""What a run computes with, and a fingerprint of the code that decides its bits."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import isoflop
+from isoflop.config import Environment
+from isoflop.version import __version__
+
+COMPILE_FROM_FLOPS = 2e12
+"""Compiling blocks takes about 20 s once per width; from this budget on a run earns it back."""
+
+_DECISIVE = ("config", "data", "ops", "model", "evaluation", "training", "costs.py")
+
+
+def environment(device: str, threads: int, compiled: bool) -> Environment:
+    """Return the present environment."""
+    return Environment(
+        isoflop=__version__,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        machine=f"{platform.machine()} {_processor()}",
+        device=device,
+        threads=threads,
+        compiled=compiled,
+        code=code_fingerprint(),
+    )
+
+
+def can_compile() -> bool:
+    """Return whether torch.compile has the C++ compiler that it needs on a CPU."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+@cache
+def code_fingerprint() -> str:
+    """Return twelve hexadecimal digits over the sources that decide what a run computes."""
+    root = Path(isoflop.__file__).parent
+    digest = hashlib.sha256()
+    for name in _DECISIVE:
+        place = root / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")

@@ -1,0 +1,79 @@
+"""Which variant of a study each trained run belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
+from isoflop.planning.recipe import affordable, ladder, resolve
+from isoflop.planning.sizes import Ladder
+
+
+class Assignment(Frozen):
+    """The runs of a study among the records at hand."""
+
+    variant_of: dict[str, str]
+    """Name of the variant, by run id."""
+    off_ladder: frozenset[str]
+    """Run ids of shapes that are not of the variant's own ladder: the matched ones."""
+    foreign: tuple[str, ...]
+    """Run ids that the study, as it is now, would not train."""
+
+
+def assign(study: Study, records: Iterable[RunRecord]) -> Assignment:
+    """Tell the variant of each record's run from the study alone, whatever led to training it.
+
+    A run that two variants share counts for the first of them.
+
+    Raises:
+        ValueError: If the bounds of the grid leave a variant fewer than three sizes.
+    """
+    own, matched = _possible(study)
+    ids = [record.run_id for record in records]
+    return Assignment(
+        variant_of={i: own.get(i) or matched[i] for i in ids if i in own or i in matched},
+        off_ladder=frozenset(i for i in ids if i not in own and i in matched),
+        foreign=tuple(i for i in ids if i not in own and i not in matched),
+    )
+
+
+@lru_cache(maxsize=8)
+def _possible(study: Study) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variant of every run a study may train: on ladders, and in matched shapes."""
+    own: dict[str, str] = {}
+    matched: dict[str, str] = {}
+    challenger = study.challenger_variant if study.matched_shapes else None
+    for budget in study.budgets_flops:
+        for variant in study.variants:
+            for model in _models(study, ladder(study, variant, budget)):
+                for run_id in _run_ids(study, variant, budget, model):
+                    own.setdefault(run_id, variant.name)
+        if challenger is None:
+            continue
+        for shape in _models(study, ladder(study, study.baseline_variant, budget)):
+            model = shape.model_copy(
+                update={
+                    "attention": challenger.attention,
+                    "depth": challenger.depth,
+                    "feed_forward": challenger.feed_forward,
+                }
+            )
+            for run_id in _run_ids(study, challenger, budget, model):
+                matched[run_id] = challenger.name
+    return own, matched
+
+
+def _models(study: Study, sizes: Ladder) -> Iterator[ModelConfig]:
+    """Yield the first sizes and all that may be added to them."""
+    first, added = sizes.initial, study.grid.added_at_most
+    for index in range(first.start - added, first.stop + added):
+        model = sizes.rung(index)
+        if model is not None:
+            yield model
+
+
+def _run_ids(study: Study, variant: Variant, budget: float, model: ModelConfig) -> Iterator[str]:
+    if affordable(study, budget, model):
+        for seed in study.seeds:
+            yield resolve(study, variant, budget, model, seed).run_id

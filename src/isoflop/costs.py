@@ -238,7 +238,7 @@ def _routing_weights(config: ModelConfig) -> tuple[int, int]:
         case EveryToken():
             return 0, 0
         case TopK():
-            half = config.width // 2
+            half = max(1, config.width // 2)
             return config.width, config.width * half + half
         case RandomK():
             return config.width, 0

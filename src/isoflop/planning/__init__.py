@@ -1,0 +1,53 @@
+"""From a study to its runs: sizes, recipe, the adaptive grid, and what it will take. No torch."""
+
+from isoflop.planning.accelerators import (
+    ACCELERATORS,
+    Accelerator,
+    Speed,
+    accelerator,
+    accelerator_speed,
+)
+from isoflop.planning.cell import PlannedRun, Purpose
+from isoflop.planning.grid import Bound, Bracket, bound, brackets, next_runs
+from isoflop.planning.memory import MemoryEstimate, estimate_memory
+from isoflop.planning.plan import Plan, PlannedRow, make_plan
+from isoflop.planning.recipe import (
+    achieved_flops,
+    affordable,
+    expected_optimum,
+    ladder,
+    resolve,
+    sequences_per_step,
+    tokens_per_step,
+)
+from isoflop.planning.shapes import shape
+from isoflop.planning.sizes import Ladder
+
+__all__ = [
+    "ACCELERATORS",
+    "Accelerator",
+    "Bound",
+    "Bracket",
+    "Ladder",
+    "MemoryEstimate",
+    "Plan",
+    "PlannedRow",
+    "PlannedRun",
+    "Purpose",
+    "Speed",
+    "accelerator",
+    "accelerator_speed",
+    "achieved_flops",
+    "affordable",
+    "bound",
+    "brackets",
+    "estimate_memory",
+    "expected_optimum",
+    "ladder",
+    "make_plan",
+    "next_runs",
+    "resolve",
+    "sequences_per_step",
+    "shape",
+    "tokens_per_step",
+]

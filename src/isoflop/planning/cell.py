@@ -1,0 +1,197 @@
+"""One variant at one budget: which sizes it has, where its minimum lies, what it still needs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Literal
+
+from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Variant
+from isoflop.planning.recipe import affordable, ladder, resolve
+
+Purpose = Literal["initial", "added", "replicate", "matched", "trial"]
+"""Why a run is trained: first sizes, sizes beyond a minimum's side, more seeds, matched shapes,
+or a trial of the recipe."""
+
+
+class PlannedRun(Frozen):
+    """A run that a study needs, and why."""
+
+    variant: str
+    budget_flops: float
+    config: RunConfig
+    purpose: Purpose
+
+
+class Cell:
+    """What the records say of one variant at one budget.
+
+    Everything follows from the study and the records alone, so that any process that reads the
+    same folders decides the same. Each answer only ever adds runs, of which there are finitely
+    many; so asking again after every run ends.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        variant: Variant,
+        budget_flops: float,
+        records: Mapping[str, RunRecord],
+    ) -> None:
+        self.study = study
+        self.variant = variant
+        self.budget_flops = budget_flops
+        self._records = records
+        self._ladder = ladder(study, variant, budget_flops)
+        self._runs: dict[tuple[int, int], RunConfig] = {}
+
+    @cached_property
+    def initial(self) -> range:
+        """Rungs of the first sizes."""
+        return self._ladder.initial
+
+    @cached_property
+    def rungs(self) -> range:
+        """Rungs of the first sizes and of those that were added to them so far."""
+        first, stop = self.initial.start, self.initial.stop
+        while self._started(first - 1):
+            first -= 1
+        while self._started(stop):
+            stop += 1
+        return range(first, stop)
+
+    @cached_property
+    def mean_losses(self) -> dict[int, float]:
+        """Mean validation loss over the seeds that finished, by rung; rungs without are left out.
+
+        Raises:
+            ValueError: If a finished record lacks the validation loss it is judged by.
+        """
+        means = {}
+        for rung in self.rungs:
+            losses = [
+                _validation_loss(record)
+                for seed in self.study.seeds
+                if (record := self._record(rung, seed)) and record.state == "finished"
+            ]
+            if losses:
+                means[rung] = statistics.fmean(losses)
+        return means
+
+    @property
+    def minimum(self) -> int | None:
+        """Rung of the lowest mean loss; None while nothing has finished."""
+        return min(self.mean_losses, key=self.mean_losses.__getitem__, default=None)
+
+    @property
+    def below(self) -> int:
+        """Usable sizes smaller than the minimum."""
+        return sum(
+            1 for rung in self.mean_losses if self.minimum is not None and rung < self.minimum
+        )
+
+    @property
+    def above(self) -> int:
+        """Usable sizes larger than the minimum."""
+        return sum(
+            1 for rung in self.mean_losses if self.minimum is not None and rung > self.minimum
+        )
+
+    @property
+    def bracketed(self) -> bool:
+        """Whether the minimum has `grid.margin` usable sizes on either side."""
+        return min(self.below, self.above) >= self.study.grid.margin
+
+    def model(self, rung: int) -> ModelConfig:
+        """Return the shape of one of the cell's rungs."""
+        model = self._ladder.rung(rung)
+        assert model is not None, "a cell's rungs exist"
+        return model
+
+    def needed(self) -> list[PlannedRun]:
+        """Return the runs without a record that the cell needs now; none once it is settled.
+
+        First the sizes at hand, then sizes beyond a minimum near the edge, then further seeds at
+        the minimum and its neighbours. Each waits for the one before, since it depends on it.
+        """
+        everywhere = self.study.replicate == "all"
+        started = self._missing(
+            self.rungs, self.study.seeds if everywhere else self.study.seeds[:1]
+        )
+        if started or self.minimum is None:
+            return started
+        added = self._beyond()
+        if added:
+            return self._missing(added, self.study.seeds if everywhere else self.study.seeds[:1])
+        return self._missing(self._near_minimum(), self.study.seeds)
+
+    def _beyond(self) -> list[int]:
+        """Return rungs that continue the ladder on the short sides of the minimum, near ones first.
+
+        Sizes whose runs diverged or failed do not count as sides. The ladder ends where the
+        family or the grid's bounds do, or where the budget no longer buys enough steps.
+        """
+        margin, grid = self.study.grid.margin, self.study.grid
+        room = grid.added_at_most - (len(self.rungs) - len(self.initial))
+        lower = range(self.rungs.start - 1, self.rungs.start - 1 - max(0, margin - self.below), -1)
+        upper = range(self.rungs.stop, self.rungs.stop + max(0, margin - self.above))
+        wanted = [
+            (distance, rung)
+            for side in (lower, upper)
+            for distance, rung in enumerate(side)
+            if self._exists(rung)
+        ]
+        return [rung for _, rung in sorted(wanted)][: max(0, room)]
+
+    def _near_minimum(self) -> list[int]:
+        """Return the rungs of the minimum and of the usable sizes next to it."""
+        usable = sorted(self.mean_losses)
+        assert self.minimum is not None
+        at = usable.index(self.minimum)
+        return usable[max(0, at - 1) : at + 2]
+
+    def _missing(self, rungs: Iterable[int], seeds: Iterable[int]) -> list[PlannedRun]:
+        return [
+            PlannedRun(
+                variant=self.variant.name,
+                budget_flops=self.budget_flops,
+                config=self._run(rung, seed),
+                purpose=self._purpose(rung, seed),
+            )
+            for seed in seeds
+            for rung in rungs
+            if self._record(rung, seed) is None
+        ]
+
+    def _purpose(self, rung: int, seed: int) -> Purpose:
+        if seed != self.study.seeds[0]:
+            return "replicate"
+        return "initial" if rung in self.initial else "added"
+
+    def _exists(self, rung: int) -> bool:
+        model = self._ladder.rung(rung)
+        return model is not None and affordable(self.study, self.budget_flops, model)
+
+    def _started(self, rung: int) -> bool:
+        return self._exists(rung) and self._record(rung, self.study.seeds[0]) is not None
+
+    def _record(self, rung: int, seed: int) -> RunRecord | None:
+        return self._records.get(self._run(rung, seed).run_id)
+
+    def _run(self, rung: int, seed: int) -> RunConfig:
+        if (rung, seed) not in self._runs:
+            self._runs[rung, seed] = resolve(
+                self.study, self.variant, self.budget_flops, self.model(rung), seed
+            )
+        return self._runs[rung, seed]
+
+
+def _validation_loss(record: RunRecord) -> float:
+    evaluation = record.evaluation("validation")
+    if evaluation is None:
+        raise ValueError(
+            f"run {record.run_id} is finished but its record has no validation loss under the "
+            "decision that the grid goes by; remove the run's folder to train it again"
+        )
+    return evaluation.loss

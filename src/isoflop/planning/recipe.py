@@ -1,0 +1,173 @@
+"""What a budget decides: tokens per step, steps, and the size that is expected to be best."""
+
+from __future__ import annotations
+
+import math
+
+from isoflop.config import ModelConfig, Routed, RunConfig, Study, Variant
+from isoflop.costs import parameters, train_flops_per_token
+from isoflop.planning.sizes import Ladder
+
+REFERENCE_BUDGET_FLOPS = 5e12
+REFERENCE_TOKENS_PER_STEP = 2048
+"""Tokens in a step at the reference budget, as tuned there."""
+TOKENS_PER_STEP_EXPONENT = 1 / 3
+"""Takes 2,048 tokens at 5e12 FLOPs to the 262,144 of the Mixture-of-Depths paper at 6e18."""
+
+REFERENCE_OPTIMUM_PARAMETERS = 280_000.0
+"""Middle of what was best at 5e12 FLOPs on bytes: 230k for the baseline, 330k when routed."""
+OPTIMUM_EXPONENT = math.log(250e6 / REFERENCE_OPTIMUM_PARAMETERS) / math.log(
+    6e18 / REFERENCE_BUDGET_FLOPS
+)
+"""Takes 280k parameters at 5e12 FLOPs to the paper's 250M at 6e18: about 0.49."""
+
+BUDGET_TOLERANCE = 0.01
+"""Largest relative difference between the FLOPs spent and the budget."""
+
+
+def tokens_per_step(budget_flops: float, sequence_length: int) -> int:
+    """Return the built-in number of tokens in an optimiser step, the same for every variant.
+
+    Args:
+        budget_flops: Training budget of one run.
+        sequence_length: T.
+
+    Returns:
+        The power of two nearest (by ratio) to 2048 (C / 5e12)^(1/3), as the nearest whole number
+        of sequences, at least one.
+    """
+    wanted = (
+        REFERENCE_TOKENS_PER_STEP
+        * (budget_flops / REFERENCE_BUDGET_FLOPS) ** TOKENS_PER_STEP_EXPONENT
+    )
+    power = 2.0 ** round(math.log2(wanted))
+    return max(1, round(power / sequence_length)) * sequence_length
+
+
+def sequences_per_step(study: Study, budget_flops: float) -> int:
+    """Return B, the sequences in an optimiser step of a study's runs at a budget.
+
+    Raises:
+        ValueError: If the study's `tokens_per_step` is not a whole number of sequences.
+    """
+    length = study.data.sequence_length
+    if study.tokens_per_step is None:
+        return tokens_per_step(budget_flops, length) // length
+    if study.tokens_per_step % length:
+        below = study.tokens_per_step // length * length
+        nearest = f"{below} or {below + length}" if below else f"{length}"
+        raise ValueError(
+            f"tokens_per_step is {study.tokens_per_step}; expected a multiple of "
+            f"data.sequence_length = {length}, such as {nearest}"
+        )
+    return study.tokens_per_step // length
+
+
+def expected_optimum(study: Study, variant: Variant, budget_flops: float) -> float:
+    """Return the total parameters around which a variant's first sizes lie at a budget.
+
+    A variant's or the grid's `centre_parameters` holds at the first budget; later ones follow
+    from it by the built-in exponent.
+    """
+    stated = variant.centre_parameters or study.grid.centre_parameters
+    anchor_flops = study.budgets_flops[0] if stated else REFERENCE_BUDGET_FLOPS
+    growth = math.exp(OPTIMUM_EXPONENT * math.log(budget_flops / anchor_flops))
+    return (stated or REFERENCE_OPTIMUM_PARAMETERS) * growth
+
+
+def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
+    """Return the sizes of a variant at a budget."""
+    return Ladder(
+        family=variant.shape or study.shape,
+        grid=study.grid,
+        centre_parameters=expected_optimum(study, variant, budget_flops),
+        vocabulary=study.data.vocabulary,
+        attention=variant.attention,
+        depth=variant.depth,
+        feed_forward=variant.feed_forward,
+    )
+
+
+def affordable(study: Study, budget_flops: float, model: ModelConfig) -> bool:
+    """Return whether whole steps of a model can spend the budget to within 1%."""
+    steps = _steps(study, budget_flops, model)
+    return steps > 0 and _missed(study, budget_flops, model, steps) <= BUDGET_TOLERANCE
+
+
+def resolve(
+    study: Study, variant: Variant, budget_flops: float, model: ModelConfig, seed: int
+) -> RunConfig:
+    """Return the run that trains a model for a budget of a study.
+
+    The number of steps is what the budget buys under the study's convention: FLOPs are matched,
+    tokens differ between models.
+
+    Raises:
+        ValueError: If the budget is too small for one step or whole steps miss it by over 1%, if
+            the capacity selects no token of a sequence, or if `tokens_per_step` is not a whole
+            number of sequences.
+    """
+    _check_capacity(study, variant)
+    steps = _steps(study, budget_flops, model)
+    tokens = sequences_per_step(study, budget_flops) * study.data.sequence_length
+    named = (
+        f"budgets_flops: {budget_flops:.6g} FLOPs and {tokens} tokens per step give "
+        f"{variant.name!r} at {parameters(model).total:,} parameters"
+    )
+    advice = (
+        "raise the budget, lower tokens_per_step or data.sequence_length, or bound "
+        "grid.maximum_parameters or grid.centre_parameters"
+    )
+    if not steps:
+        raise ValueError(f"{named} not one step; {advice}")
+    missed = _missed(study, budget_flops, model, steps)
+    if missed > BUDGET_TOLERANCE:
+        raise ValueError(
+            f"{named} {steps} steps, which miss the budget by {missed:.1%}; expected at most "
+            f"{BUDGET_TOLERANCE:.0%}: {advice}"
+        )
+    recipe = study.recipe
+    if variant.learning_rate is not None:
+        recipe = recipe.model_copy(update={"learning_rate": variant.learning_rate})
+    return RunConfig(
+        model=model,
+        data=study.data,
+        recipe=recipe,
+        steps=steps,
+        sequences_per_step=sequences_per_step(study, budget_flops),
+        budget_flops=budget_flops,
+        convention=study.convention,
+        seed=seed,
+        evaluation_tokens=study.evaluation_tokens,
+    )
+
+
+def achieved_flops(config: RunConfig) -> float:
+    """Return the training FLOPs of a run under its own convention."""
+    per_token = train_flops_per_token(config.model, config.data.sequence_length, config.convention)
+    return per_token * config.tokens
+
+
+def _step_flops(study: Study, budget_flops: float, model: ModelConfig) -> float:
+    length = study.data.sequence_length
+    per_token = train_flops_per_token(model, length, study.convention)
+    return per_token * sequences_per_step(study, budget_flops) * length
+
+
+def _steps(study: Study, budget_flops: float, model: ModelConfig) -> int:
+    return round(budget_flops / _step_flops(study, budget_flops, model))
+
+
+def _missed(study: Study, budget_flops: float, model: ModelConfig, steps: int) -> float:
+    return abs(steps * _step_flops(study, budget_flops, model) / budget_flops - 1)
+
+
+def _check_capacity(study: Study, variant: Variant) -> None:
+    if not isinstance(variant.depth, Routed):
+        return
+    length = study.data.sequence_length
+    if variant.depth.capacity * length < 1:
+        raise ValueError(
+            f"variant {variant.name!r}: depth.capacity = {variant.depth.capacity:g} of "
+            f"data.sequence_length = {length} selects no token; expected at least {1 / length:.2g}"
+        )

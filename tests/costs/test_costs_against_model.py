@@ -1,0 +1,65 @@
+"""Closed forms against the built module: its parameters, and the products torch counts in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from isoflop.config import Depth, EveryToken, FeedForward, Gelu, ModelConfig, RandomK, SwiGlu, TopK
+from isoflop.costs import forward_flops, parameters
+from isoflop.model import build
+
+DEPTHS = [
+    EveryToken(),
+    TopK(capacity=0.3, every=2),
+    TopK(capacity=0.125, blocks=(0, 1, 3)),
+    RandomK(capacity=0.5, every=2),
+]
+
+
+def model_config(depth: Depth, feed_forward: FeedForward, **choices: bool) -> ModelConfig:
+    return ModelConfig(
+        vocabulary=53,
+        width=22,
+        blocks=4,
+        heads=6,
+        kv_heads=3,
+        head_width=14,
+        hidden=37,
+        depth=depth,
+        feed_forward=feed_forward,
+        **choices,
+    )
+
+
+@pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
+@pytest.mark.parametrize("feed_forward", [SwiGlu(), Gelu()], ids=lambda choice: str(choice.kind))
+@pytest.mark.parametrize("choices", [{}, {"tied_embeddings": True}, {"query_key_norm": True}])
+def test_parameters_are_the_modules(
+    depth: Depth, feed_forward: FeedForward, choices: dict[str, bool]
+) -> None:
+    config = model_config(depth, feed_forward, **choices)
+    model = build(config, seed=0)
+    outside = model.embedding.weight.numel()
+    if not config.tied_embeddings:
+        outside += model.head.weight.numel()
+    counted = parameters(config)
+    assert counted.total == sum(weight.numel() for weight in model.parameters())
+    assert counted.non_embedding == counted.total - outside
+
+
+@pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
+@pytest.mark.parametrize("feed_forward", [SwiGlu(), Gelu()], ids=lambda choice: str(choice.kind))
+def test_full_flops_are_what_torch_counts(depth: Depth, feed_forward: FeedForward) -> None:
+    batch, length = 3, 31
+    config = model_config(depth, feed_forward)
+    model = build(config, seed=0).train()
+    tokens = torch.randint(53, (batch, length), generator=torch.Generator().manual_seed(0))
+    # The math path, since torch has no formula for the fused kernel on CPU and counts it as free.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(tokens, decision=None)
+    expected = forward_flops(config, length, "full")
+    # The router's product is a float32 sum of products, which the counter does not see.
+    assert counter.get_total_flops() == batch * (expected.total - expected.router)

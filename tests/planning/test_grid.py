@@ -1,0 +1,321 @@
+"""The adaptive grid, driven to its end against made-up loss surfaces."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from isoflop.config import RunConfig, RunRecord, Study, TopK, Variant
+from isoflop.costs import parameters
+from isoflop.planning import PlannedRun, bound, brackets, expected_optimum, next_runs
+
+Loss = Callable[[PlannedRun], float | None]
+"""The validation loss of a run; None for one that diverges."""
+
+
+def total(config: RunConfig) -> int:
+    return parameters(config.model).total
+
+
+def valley(study: Study, displaced: float = 1.0, noise: float = 0.0) -> Loss:
+    """A parabola in log parameters around the expected optimum times a factor."""
+    variants = {variant.name: variant for variant in study.variants}
+
+    def loss(run: PlannedRun) -> float:
+        centre = displaced * expected_optimum(study, variants[run.variant], run.budget_flops)
+        draw = random.Random(run.config.run_id).gauss(0, noise)
+        return 2 + 0.03 * math.log(total(run.config) / centre) ** 2 + draw
+
+    return loss
+
+
+def drive(
+    study: Study, loss: Loss, make_record: Any, at_a_time: int = 10**6
+) -> tuple[list[PlannedRun], list[RunRecord]]:
+    """Train, in made-up fashion, what the grid asks for until it asks for nothing."""
+    order = random.Random(0)
+    done: list[PlannedRun] = []
+    records: list[RunRecord] = []
+    most = len(next_runs(study, [])) + bound(study).runs
+    while runs := next_runs(study, records):
+        assert len({run.config.run_id for run in runs}) == len(runs)
+        order.shuffle(runs)
+        for run in runs[:at_a_time]:
+            value = loss(run)
+            state = "finished" if value is not None else "diverged"
+            records.append(make_record(run.config, value, state))
+            done.append(run)
+        assert len(done) <= most, "more runs than the bound allows"
+    assert len({run.config.run_id for run in done}) == len(done)
+    return done, records
+
+
+def test_the_first_sizes_of_every_variant_and_budget(make_study: Any) -> None:
+    study = make_study(budgets_flops=(5e12, 5e13), seeds=(4, 5))
+    runs = next_runs(study, [])
+    assert Counter((run.variant, run.budget_flops) for run in runs) == {
+        (name, budget): 7 for name in ("Baseline", "MoD", "Random") for budget in (5e12, 5e13)
+    }
+    assert {run.purpose for run in runs} == {"initial"}
+    assert {run.config.seed for run in runs} == {4}
+    assert all(run.config.budget_flops == run.budget_flops for run in runs)
+
+
+def test_a_centred_valley_needs_no_further_sizes(make_study: Any, make_record: Any) -> None:
+    study = make_study(budgets_flops=(5e12, 5e13), seeds=(0, 1, 2))
+    runs, records = drive(study, valley(study), make_record)
+    count = Counter(run.purpose for run in runs)
+    assert count["initial"] == 2 * 3 * 7
+    assert count["replicate"] == 2 * 3 * 3 * 2
+    assert count["added"] == 0
+    # Shapes of the baseline that are on the challenger's own ladder are not trained twice.
+    assert count["matched"] <= 2 * 2
+    assert bound(study).usual_runs == 2 * 3 * 3 * 2 + 2 * 2
+    found = brackets(study, records)
+    assert all(bracket.bracketed and bracket.settled for bracket in found)
+
+
+def test_seeds_are_added_at_the_minimum_and_its_neighbours(
+    make_study: Any, make_record: Any
+) -> None:
+    study = make_study(seeds=(0, 1, 2), variants=(Variant(name="only"),))
+    runs, _ = drive(study, valley(study), make_record)
+    sizes = sorted(total(run.config) for run in runs if run.purpose == "initial")
+    centre = expected_optimum(study, study.variants[0], 5e12)
+    best = min(range(7), key=lambda i: abs(math.log(sizes[i] / centre)))
+    replicated = {
+        (total(run.config), run.config.seed) for run in runs if run.purpose == "replicate"
+    }
+    assert replicated == {(sizes[i], seed) for i in (best - 1, best, best + 1) for seed in (1, 2)}
+
+
+@pytest.mark.parametrize("displaced", [0.1, 0.3, 3.0, 10.0])
+def test_sizes_are_added_on_the_side_of_the_minimum(
+    make_study: Any, make_record: Any, displaced: float
+) -> None:
+    study = make_study(budgets_flops=(1e15,))
+    runs, records = drive(study, valley(study, displaced), make_record)
+    found = brackets(study, records)
+    assert all(bracket.bracketed for bracket in found)
+    for name in ("Baseline", "MoD", "Random"):
+        mine = [run for run in runs if run.variant == name]
+        first = [total(run.config) for run in mine if run.purpose == "initial"]
+        added = [total(run.config) for run in mine if run.purpose == "added"]
+        assert added
+        assert max(added) < min(first) if displaced < 1 else min(added) > max(first)
+
+
+@pytest.mark.parametrize("at_a_time", [2, 10**6])
+@pytest.mark.parametrize("displaced", [0.3, 1.0, 3.0])
+def test_noise_may_move_minima_but_the_grid_ends_with_all_bracketed(
+    make_study: Any, make_record: Any, displaced: float, at_a_time: int
+) -> None:
+    study = make_study(budgets_flops=(1e15,), seeds=(0, 1, 2), variants=make_study().variants[:2])
+    _, records = drive(study, valley(study, displaced, noise=0.01), make_record, at_a_time)
+    found = brackets(study, records)
+    assert len(found) == 2
+    assert all(bracket.bracketed and bracket.settled for bracket in found)
+    # Minimum and neighbours have every seed, wherever noise has put the minimum in the end.
+    for bracket in found:
+        depth = next(v.depth for v in study.variants if v.name == bracket.variant)
+        losses: dict[int, list[float]] = {}
+        for record in records:
+            evaluation = record.evaluation("validation")
+            if record.config.model.depth == depth and evaluation is not None:
+                losses.setdefault(total(record.config), []).append(evaluation.loss)
+        assert bracket.minimum_parameters is not None
+        assert len(losses[bracket.minimum_parameters]) == 3
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_the_order_of_finishing_decides_nothing(
+    make_study: Any, make_record: Any, at_a_time: int
+) -> None:
+    study = make_study(budgets_flops=(1e14,), seeds=(0, 1), variants=make_study().variants[:2])
+    together, _ = drive(study, valley(study, 4.0), make_record)
+    apart, _ = drive(study, valley(study, 4.0), make_record, at_a_time)
+    assert {run.config.run_id for run in together} == {run.config.run_id for run in apart}
+
+
+def test_a_diverged_run_is_done_and_counts_on_no_side(make_study: Any, make_record: Any) -> None:
+    study = make_study(variants=(Variant(name="only"),))
+    sizes = sorted(total(run.config) for run in next_runs(study, []))
+    smooth = valley(study)
+
+    def loss(run: PlannedRun) -> float | None:
+        return None if total(run.config) in sizes[-2:] else smooth(run)
+
+    runs, records = drive(study, loss, make_record)
+    (bracket,) = brackets(study, records)
+    assert bracket.bracketed
+    added = [total(run.config) for run in runs if run.purpose == "added"]
+    assert len(added) == 1
+    assert added[0] > sizes[-1]
+
+
+def test_a_diverged_optimum_leaves_the_next_best(make_study: Any, make_record: Any) -> None:
+    study = make_study(variants=(Variant(name="only"),), seeds=(0, 1))
+    sizes = sorted(total(run.config) for run in next_runs(study, []))
+    smooth = valley(study)
+    runs, records = drive(
+        study, lambda run: None if total(run.config) == sizes[3] else smooth(run), make_record
+    )
+    (bracket,) = brackets(study, records)
+    assert bracket.bracketed
+    assert bracket.minimum_parameters in (sizes[2], sizes[4])
+    assert sizes[3] not in {total(run.config) for run in runs if run.purpose == "replicate"}
+
+
+def test_all_diverged_ends_without_a_minimum(make_study: Any, make_record: Any) -> None:
+    study = make_study(seeds=(0, 1))
+    runs, records = drive(study, lambda run: None, make_record)
+    assert len(runs) == 21
+    found = brackets(study, records)
+    assert all(bracket.settled and not bracket.bracketed for bracket in found)
+    assert {bracket.minimum_parameters for bracket in found} == {None}
+
+
+@pytest.mark.parametrize("at_a_time", [3, 10**6])
+def test_a_loss_without_a_minimum_stops_at_the_bound(
+    make_study: Any, make_record: Any, at_a_time: int
+) -> None:
+    study = make_study(budgets_flops=(1e15,), grid={"added_at_most": 4})
+    runs, records = drive(
+        study, lambda run: 5 - 0.1 * math.log(total(run.config)), make_record, at_a_time
+    )
+    assert Counter(run.purpose for run in runs) == {"initial": 21, "added": 3 * 4}
+    assert not any(bracket.bracketed for bracket in brackets(study, records))
+
+
+def test_sizes_end_where_the_budget_buys_too_few_steps(make_study: Any, make_record: Any) -> None:
+    study = make_study(budgets_flops=(3e11,), variants=(Variant(name="only"),))
+    runs, _ = drive(study, lambda run: 5 - 0.1 * math.log(total(run.config)), make_record)
+    assert sum(run.purpose == "added" for run in runs) < 6
+    assert all(run.config.steps >= 10 for run in runs)
+
+
+def test_sizes_stay_within_the_grids_bounds(make_study: Any, make_record: Any) -> None:
+    study = make_study(
+        variants=(Variant(name="only"),),
+        grid={"minimum_parameters": 1.5e5, "maximum_parameters": 2e6},
+    )
+    for slope in (-0.1, 0.1):
+        runs, _ = drive(
+            study, lambda run, s=slope: 5 + s * math.log(total(run.config)), make_record
+        )
+        assert all(1.5e5 <= total(run.config) <= 2e6 for run in runs)
+
+
+def test_every_seed_everywhere_if_asked(make_study: Any, make_record: Any) -> None:
+    study = make_study(seeds=(0, 1), replicate="all", variants=make_study().variants[:2])
+    first = next_runs(study, [])
+    assert Counter(run.purpose for run in first) == {"initial": 14, "replicate": 14}
+    runs, _ = drive(study, valley(study, 3.0), make_record)
+    assert set(Counter(run.config.model for run in runs).values()) == {2}
+
+
+def test_the_challenger_is_trained_in_the_baselines_shapes(
+    make_study: Any, make_record: Any
+) -> None:
+    study = make_study(
+        budgets_flops=(1e14,),
+        shape={"width_per_block": 32},
+        variants=(
+            Variant(name="Baseline", learning_rate=1e-2),
+            Variant(
+                name="MoD",
+                depth=TopK(capacity=0.125),
+                learning_rate=3e-3,
+                shape={"width_per_block": 8},
+            ),
+        ),
+    )
+    runs, records = drive(study, valley(study), make_record)
+    baseline = {total(r.config): r.config.model for r in runs if r.variant == "Baseline"}
+    found = brackets(study, records)
+    optimum = found[0].minimum_parameters
+    assert optimum is not None
+    larger = min(
+        (size for size in baseline if size > optimum),
+        key=lambda size: abs(math.log(size / (2 * optimum))),
+    )
+    matched = [run.config for run in runs if run.purpose == "matched"]
+    assert [config.model for config in sorted(matched, key=total)] == [
+        baseline[size].model_copy(update={"depth": TopK(capacity=0.125)})
+        for size in (optimum, larger)
+    ]
+    assert {config.recipe.learning_rate for config in matched} == {3e-3}
+    assert {run.variant for run in runs if run.purpose == "matched"} == {"MoD"}
+
+
+def test_matched_shapes_wait_for_the_baseline_and_can_be_left_out(
+    make_study: Any, make_record: Any
+) -> None:
+    study = make_study(variants=make_study().variants[:2])
+    loss = valley(study)
+    records = [
+        make_record(run.config, loss(run))
+        for run in next_runs(study, [])
+        if run.variant == "MoD" or total(run.config) < 1e6
+    ]
+    assert "matched" not in {run.purpose for run in next_runs(study, records)}
+    without = study.model_copy(update={"matched_shapes": False})
+    runs, records = drive(without, loss, make_record)
+    assert "matched" not in {run.purpose for run in runs}
+    assert bound(without).matched == 0
+    assert bound(study).matched == 2
+
+
+def test_matched_shapes_that_cannot_be_routed_are_refused_at_once(make_study: Any) -> None:
+    study = make_study(
+        variants=(Variant(name="Baseline"), Variant(name="MoD", depth=TopK(capacity=0.5, every=4)))
+    )
+    with pytest.raises(ValueError, match=r"matched_shapes.*too few.*minimum_blocks"):
+        next_runs(study, [])
+    assert next_runs(study.model_copy(update={"matched_shapes": False}), [])
+
+
+def test_equal_variants_share_their_runs(make_study: Any) -> None:
+    study = make_study(variants=(Variant(name="one"), Variant(name="two")))
+    runs = next_runs(study, [])
+    assert len(runs) == 7
+    assert {run.variant for run in runs} == {"one"}
+
+
+def test_records_of_other_runs_are_ignored(make_study: Any, make_record: Any) -> None:
+    study = make_study()
+    other = make_study(data={"sequence_length": 128})
+    foreign = [make_record(run.config, 1.0) for run in next_runs(other, [])]
+    assert next_runs(study, foreign) == next_runs(study, [])
+
+
+def test_a_finished_record_without_its_loss_is_refused(make_study: Any, make_record: Any) -> None:
+    study = make_study()
+    records = [make_record(run.config, None, "finished") for run in next_runs(study, [])]
+    with pytest.raises(ValueError, match=r"run [0-9a-f]{12} is finished but"):
+        next_runs(study, records)
+
+
+def test_a_budget_too_small_for_the_first_sizes_is_refused(make_study: Any) -> None:
+    with pytest.raises(ValueError, match="budgets_flops"):
+        next_runs(make_study(budgets_flops=(1e9,)), [])
+
+
+def test_bound_counts_flops_and_every_seed(make_study: Any) -> None:
+    study = make_study(
+        budgets_flops=(5e12, 5e13), seeds=(0, 1, 2), grid={"added_at_most": 2, "sizes": 5}
+    )
+    counted = bound(study)
+    assert counted.sizes == 2 * 3 * 2
+    assert counted.replicates == 2 * 3 * (5 + 2) * 2
+    assert counted.matched == 2 * 2
+    assert counted.runs == 12 + 84 + 4
+    assert counted.flops == pytest.approx((6 + 42 + 2) * (5e12 + 5e13))
+    assert counted.usual_flops == pytest.approx((18 + 2) * (5e12 + 5e13))
+    everywhere = bound(study.model_copy(update={"replicate": "all"}))
+    assert everywhere.replicates == 2 * 3 * 2 * 2

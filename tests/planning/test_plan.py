@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isoflop.config import DataConfig, RunConfig, ShapeFamily, TopK, Variant
+from isoflop.planning import (
+    ACCELERATORS,
+    Plan,
+    accelerator_speed,
+    bound,
+    make_plan,
+    next_runs,
+)
+
+
+def test_rows_are_the_first_runs_with_what_they_take(make_study: Any) -> None:
+    study = make_study(budgets_flops=(5e12, 5e13))
+    plan = make_plan(study, train_tokens=10_000_000)
+    runs = next_runs(study, [])
+    assert [row.run_id for row in plan.rows] == [run.config.run_id for run in runs]
+    for row, run in zip(plan.rows, runs, strict=True):
+        assert (row.variant, row.budget_flops) == (run.variant, run.budget_flops)
+        assert row.tokens == row.steps * row.tokens_per_step == run.config.tokens
+        assert row.epochs == row.tokens / 10_000_000
+        assert row.achieved_flops == pytest.approx(row.budget_flops, rel=0.01)
+        assert row.achieved_flops == pytest.approx(3 * row.forward_flops_per_token * row.tokens)
+        assert row.seconds is None
+    assert plan.total_flops == pytest.approx(21 * 5.5e13, rel=0.01)
+    assert plan.bound == bound(study)
+    assert plan.elapsed_seconds is None
+    assert plan.bound_seconds is None
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_more_than_one_epoch_is_warned_of(make_study: Any) -> None:
+    rows = make_plan(make_study(), train_tokens=3_000_000).rows
+    warned = {row.run_id for row in rows if any("times" in text for text in row.warnings)}
+    assert warned == {row.run_id for row in rows if row.tokens > 3_000_000}
+    assert 0 < len(warned) < len(rows)
+
+
+def test_a_corpus_that_is_not_at_hand_is_said(make_study: Any) -> None:
+    plan = make_plan(make_study(data=DataConfig(corpus="hf:some/corpus")))
+    assert all(row.epochs is None for row in plan.rows)
+    assert any("hf:some/corpus" in text for text in plan.warnings)
+    assert not make_plan(make_study(), train_tokens=10**9).warnings
+
+
+def test_few_steps_are_warned_of(make_study: Any) -> None:
+    rows = make_plan(make_study(tokens_per_step=16_384)).rows
+    warned = {row.run_id for row in rows if any("steps" in text for text in row.warnings)}
+    assert warned == {row.run_id for row in rows if row.steps < 200}
+    assert 0 < len(warned) < len(rows)
+
+
+def test_a_clipped_grid_is_said(make_study: Any) -> None:
+    study = make_study(
+        grid={"minimum_parameters": 1e5, "maximum_parameters": 5e5},
+        variants=(Variant(name="only"),),
+    )
+    plan = make_plan(study, train_tokens=10**9)
+    assert any("'only' at 5e+12 FLOPs" in text for text in plan.warnings)
+
+
+def test_time_follows_speed_and_workers(make_study: Any) -> None:
+    study = make_study(variants=(Variant(name="only"),), seeds=(0, 1))
+    alone = make_plan(study, speed=lambda config: 1e10)
+    assert alone.busy_seconds == pytest.approx(7 * 500, rel=0.01)
+    assert alone.elapsed_seconds == alone.busy_seconds
+    assert alone.usual_seconds == pytest.approx((7 + 3) * 500, rel=0.01)
+    assert alone.bound_seconds == pytest.approx((7 + 6 + 13) * 500, rel=0.01)
+    paired = make_plan(study, speed=lambda config: 1e10, workers=2)
+    # Seven runs on two workers: four in a row on one of them.
+    assert paired.elapsed_seconds == pytest.approx(4 * 500, rel=0.01)
+    many = make_plan(study, speed=lambda config: 1e10, workers=20)
+    assert many.elapsed_seconds == pytest.approx(500, rel=0.01)
+
+
+def test_speed_may_depend_on_the_run(make_study: Any) -> None:
+    def speed(config: RunConfig) -> float:
+        return 1e9 * config.model.width
+
+    for row in make_plan(make_study(), speed=speed).rows:
+        assert row.seconds == pytest.approx(row.achieved_flops / (1e9 * row.width))
+
+
+def test_impossible_arguments_are_refused(make_study: Any) -> None:
+    for arguments, key in (
+        ({"workers": 0}, "workers"),
+        ({"train_tokens": 0}, "train_tokens"),
+        ({"speed": lambda config: 0.0}, "speed"),
+        ({"speed": lambda config: float("nan")}, "speed"),
+    ):
+        with pytest.raises(ValueError, match=key):
+            make_plan(make_study(), **arguments)
+
+
+@pytest.fixture
+def published_study(make_study: Any) -> Any:
+    """The budgets of Mixture-of-Depths, Figure 4, at 128 x 2048 tokens per step."""
+    return make_study(
+        budgets_flops=(6e18, 2e19, 1e20),
+        tokens_per_step=262_144,
+        data=DataConfig(corpus="hf:x", tokenizer="bpe:32000", sequence_length=2048),
+        shape=ShapeFamily(width_per_block=64, head_width=64, width_step=64, hidden_step=64),
+        variants=(Variant(name="Baseline"), Variant(name="MoD", depth=TopK(capacity=0.125))),
+        grid={"minimum_parameters": 5e7, "maximum_parameters": 3e9},
+    )
+
+
+def test_the_published_scale(published_study: Any) -> None:
+    plan = make_plan(published_study, speed=accelerator_speed("H100-SXM", 0.4), memory_bytes=80e9)
+    assert len(plan.rows) == 2 * 3 * 7
+    assert min(row.parameters for row in plan.rows) < 1e8
+    assert max(row.parameters for row in plan.rows) > 2.4e9
+    assert plan.elapsed_seconds == pytest.approx(14 * 1.26e20 / (0.4 * 989e12), rel=0.01)
+    # Two budgets share their smallest sizes; every row is a run of its own.
+    assert len({row.run_id for row in plan.rows}) == len(plan.rows)
+    for row in plan.rows:
+        assert row.memory_bytes > 16 * row.parameters
+        assert (row.memory_bytes > 80e9) == any("steps split" in text for text in row.warnings)
+
+
+def test_a_model_that_does_not_fit_a_device_is_said(published_study: Any) -> None:
+    plan = make_plan(published_study, memory_bytes=16e9)
+    for row in plan.rows:
+        sharded = any("sharded over" in text for text in row.warnings)
+        assert sharded or 16 * row.parameters < 16e9
+    assert any("sharded over" in text for row in plan.rows for text in row.warnings)
+
+
+def test_accelerators_by_name() -> None:
+    anything: Any = None
+    assert accelerator_speed("a100-80g", 0.5)(anything) == pytest.approx(156e12)
+    assert accelerator_speed("TPUv5p", 1.0, devices=8)(anything) == pytest.approx(8 * 459e12)
+    assert all(device.peak_flops > device.memory_bytes > 1e9 for device in ACCELERATORS.values())
+    with pytest.raises(ValueError, match=r"accelerator is 'H1000'.*H100-SXM"):
+        accelerator_speed("H1000")
+    with pytest.raises(ValueError, match="utilisation is 40"):
+        accelerator_speed("H200", 40)
+    with pytest.raises(ValueError, match="devices is 0"):
+        accelerator_speed("H200", devices=0)

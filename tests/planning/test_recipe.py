@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isoflop.config import DataConfig, Recipe, TopK, Variant
+from isoflop.costs import parameters, train_flops_per_token
+from isoflop.planning import (
+    achieved_flops,
+    affordable,
+    expected_optimum,
+    ladder,
+    resolve,
+    sequences_per_step,
+    tokens_per_step,
+)
+
+
+@pytest.mark.parametrize(
+    ("budget", "tokens"),
+    [(5e12, 2048), (3e13, 4096), (1e14, 4096), (6e18, 262_144), (2e19, 262_144), (1e20, 524_288)],
+)
+def test_tokens_per_step_follow_the_budget(budget: float, tokens: int) -> None:
+    assert tokens_per_step(budget, 256) == tokens
+
+
+def test_tokens_per_step_are_whole_sequences_and_at_least_one() -> None:
+    assert tokens_per_step(5e12, 1000) == 2000
+    assert tokens_per_step(5e12, 8192) == 8192
+    assert tokens_per_step(1e6, 64) == 64
+
+
+def test_a_study_overrides_tokens_per_step(make_study: Any) -> None:
+    assert sequences_per_step(make_study(), 5e12) == 8
+    assert sequences_per_step(make_study(tokens_per_step=1024), 5e12) == 4
+    with pytest.raises(ValueError, match=r"tokens_per_step is 1000.*768 or 1024"):
+        sequences_per_step(make_study(tokens_per_step=1000), 5e12)
+    with pytest.raises(ValueError, match=r"tokens_per_step is 100.*256"):
+        sequences_per_step(make_study(tokens_per_step=100), 5e12)
+
+
+def test_expected_optimum_passes_through_what_is_known(make_study: Any) -> None:
+    study = make_study(budgets_flops=(5e12, 6e18))
+    variant = study.variants[0]
+    assert 230e3 <= expected_optimum(study, variant, 5e12) <= 330e3
+    assert expected_optimum(study, variant, 6e18) == pytest.approx(250e6)
+    # About the square root of compute.
+    ratio = expected_optimum(study, variant, 5e14) / expected_optimum(study, variant, 5e12)
+    assert ratio == pytest.approx(10, rel=0.1)
+
+
+def test_a_stated_centre_holds_at_the_first_budget_and_scales_to_the_others(
+    make_study: Any,
+) -> None:
+    mine = Variant(name="mine", depth=TopK(capacity=0.5), centre_parameters=3e6)
+    study = make_study(
+        budgets_flops=(1e13, 1e15),
+        grid={"centre_parameters": 1e6},
+        variants=(Variant(name="other"), mine),
+    )
+    assert expected_optimum(study, study.variants[0], 1e13) == pytest.approx(1e6)
+    assert expected_optimum(study, mine, 1e13) == pytest.approx(3e6)
+    assert expected_optimum(study, mine, 1e15) == pytest.approx(3e6 * 100**0.4854, rel=1e-3)
+
+
+@pytest.mark.parametrize("convention", ["causal", "full", "6nd"])
+@pytest.mark.parametrize(
+    ("budget", "data"),
+    [
+        (5e12, DataConfig()),
+        (5e13, DataConfig(sequence_length=300)),
+        (6e18, DataConfig(sequence_length=2048, tokenizer="bpe:32000")),
+        (1e20, DataConfig(sequence_length=2048, tokenizer="bpe:32000")),
+    ],
+)
+def test_every_first_size_spends_the_budget_to_within_one_percent(
+    make_study: Any, convention: str, budget: float, data: DataConfig
+) -> None:
+    study = make_study(budgets_flops=(budget,), data=data, convention=convention)
+    for variant in study.variants:
+        sizes = ladder(study, variant, budget)
+        for rung in sizes.initial:
+            model = sizes.rung(rung)
+            assert model is not None
+            run = resolve(study, variant, budget, model, seed=7)
+            flops = train_flops_per_token(model, data.sequence_length, run.convention)
+            assert flops * run.steps * run.tokens_per_step == pytest.approx(budget, rel=0.01)
+            assert achieved_flops(run) == pytest.approx(flops * run.tokens)
+            assert run.tokens_per_step == sequences_per_step(study, budget) * data.sequence_length
+            assert (run.budget_flops, run.seed, run.data) == (budget, 7, data)
+            assert run.model.vocabulary == data.vocabulary
+
+
+def test_the_learning_rate_is_the_variants_else_the_studys(make_study: Any) -> None:
+    mine = Variant(name="mine", learning_rate=1e-3)
+    study = make_study(
+        variants=(Variant(name="other"), mine), recipe=Recipe(learning_rate=5e-3, weight_decay=0.2)
+    )
+    model = ladder(study, mine, 5e12).rung(3)
+    assert model is not None
+    recipe = resolve(study, mine, 5e12, model, 0).recipe
+    assert (recipe.learning_rate, recipe.weight_decay) == (1e-3, 0.2)
+    assert resolve(study, study.variants[0], 5e12, model, 0).recipe == study.recipe
+
+
+def test_what_a_run_is_evaluated_on_is_the_studys(make_study: Any) -> None:
+    study = make_study(evaluation_tokens=4096)
+    model = ladder(study, study.variants[0], 5e12).rung(3)
+    assert model is not None
+    assert resolve(study, study.variants[0], 5e12, model, 0).evaluation_tokens == 4096
+
+
+def test_a_budget_below_one_step_is_refused(make_study: Any) -> None:
+    study = make_study(budgets_flops=(1e8,), grid={"centre_parameters": 1e6})
+    model = ladder(study, study.variants[0], 1e8).rung(3)
+    assert model is not None
+    assert not affordable(study, 1e8, model)
+    with pytest.raises(ValueError, match=r"budgets_flops.*not one step.*tokens_per_step"):
+        resolve(study, study.variants[0], 1e8, model, 0)
+
+
+def test_a_budget_that_whole_steps_miss_is_refused(make_study: Any) -> None:
+    study = make_study(tokens_per_step=2048)
+    variant = study.variants[0]
+    model = ladder(study, variant, 5e12).rung(3)
+    assert model is not None
+    step = train_flops_per_token(model, 256, "causal") * 2048
+    for steps in (3.4, 10.2, 0.4):
+        assert not affordable(study, steps * step, model)
+        with pytest.raises(ValueError, match=r"budgets_flops.*tokens_per_step"):
+            resolve(study, variant, steps * step, model, 0)
+    for steps in (3.0, 10.05, 60.4):
+        assert affordable(study, steps * step, model)
+        assert resolve(study, variant, steps * step, model, 0).steps == round(steps)
+
+
+def test_a_capacity_that_selects_no_token_is_refused(make_study: Any) -> None:
+    few = Variant(name="few", depth=TopK(capacity=0.001))
+    study = make_study(variants=(few,))
+    model = ladder(study, few, 5e12).rung(3)
+    assert model is not None
+    assert parameters(model).total > 0
+    with pytest.raises(ValueError, match=r"'few': depth.capacity = 0.001 .*selects no token"):
+        resolve(study, few, 5e12, model, 0)

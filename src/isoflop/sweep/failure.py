@@ -1,0 +1,51 @@
+"""The record of a run that could not be trained, so that its siblings and the report go on."""
+
+from __future__ import annotations
+
+from isoflop.config import Environment, RunConfig, RunRecord
+from isoflop.costs import forward_flops, parameters, train_flops_per_token
+from isoflop.runs import RunFolder
+
+
+def commit_failure(
+    config: RunConfig, folder: RunFolder, reason: str, *, data_sha256: str, device: str
+) -> None:
+    """Record that a run failed, unless it has a record by now.
+
+    Raises:
+        RunClaimed: another live process works on the run.
+        StorageError: the record cannot be written.
+    """
+    with folder.claim():
+        folder.create(config)
+        if folder.record() is not None:
+            return
+        pinned = folder.pinned()
+        rows, _ = folder.read_metrics()
+        length = config.data.sequence_length
+        tokens = int(rows[-1]["step"]) * config.tokens_per_step if rows else 0
+        folder.write_record(
+            RunRecord(
+                run_id=config.run_id,
+                state="failed",
+                reason=reason,
+                config=config,
+                parameters=parameters(config.model),
+                forward_flops=forward_flops(config.model, length, config.convention).per_token,
+                train_flops={
+                    name: tokens * train_flops_per_token(config.model, length, name)
+                    for name in ("causal", "full", "6nd")
+                },
+                seconds=sum(float(row.get("seconds", 0.0)) for row in rows),
+                attempts=max(1, folder.attempts),
+                data_sha256=pinned.data_sha256 if pinned else data_sha256,
+                environment=pinned.environment if pinned else _environment(device),
+            )
+        )
+
+
+def _environment(device: str) -> Environment:
+    """Return the present environment, for a run that failed before it could pin its own."""
+    from isoflop.training import environment
+
+    return environment(device, threads=1, compiled=False)

@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM as a wish to stop, which the scheduler asks about between two looks."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Wish:
+    """Whether somebody asked to stop."""
+
+    to_stop: bool = False
+
+
+@contextmanager
+def stop_signals() -> Iterator[Wish]:
+    """Turn the first SIGINT or SIGTERM into a wish; a second SIGINT raises KeyboardInterrupt.
+
+    Outside the main thread, where Python takes no signal handlers, nothing changes.
+    """
+    wish = Wish()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish
+        return
+
+    def ask(number: int, _: FrameType | None) -> None:
+        # Nothing is printed here: the signal may have come in the middle of a print.
+        if wish.to_stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        wish.to_stop = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

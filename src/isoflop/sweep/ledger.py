@@ -1,0 +1,129 @@
+"""What is on disk of a study: its own records, those committed elsewhere, and the study itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isoflop import storage
+from isoflop.config import RunRecord, Study
+from isoflop.config.problems import quoted
+from isoflop.runs import RunStore, read_records, write_records
+
+RECORDS = "records.jsonl"
+STUDY = "study.json"
+
+
+class Ledger:
+    """The final records at hand: the study folder's own, then committed ones of other runs.
+
+    Args:
+        study: whose records.
+        root: the study's folder.
+        results: folder of committed results, records lie in `results/NAME/records.jsonl`; None
+            for none.
+
+    Raises:
+        ValueError: a record cannot be read; it names the file.
+    """
+
+    def __init__(self, study: Study, root: Path, results: Path | None) -> None:
+        self.store = RunStore(root)
+        self._local: dict[str, RunRecord] = {}
+        path = None if results is None else results / study.name / RECORDS
+        committed = read_records(path) if path is not None and path.exists() else []
+        self._committed = {record.run_id: record for record in committed}
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the records that were written since; return whether there were any."""
+        before = len(self._local)
+        for folder in self.store.folders():
+            if folder.path.name in self._local:
+                continue
+            record = folder.record()
+            if record is not None:
+                if record.run_id != folder.path.name:
+                    raise ValueError(
+                        f"{folder.path} holds the record of run {record.run_id}; remove the folder"
+                    )
+                self._local[record.run_id] = record
+        return len(self._local) > before
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """Return the record of a run, None while there is none."""
+        return self._local.get(run_id) or self._committed.get(run_id)
+
+    def is_taken_up(self, run_id: str) -> bool:
+        """Return whether the record of a run comes from committed results."""
+        return run_id not in self._local and run_id in self._committed
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """All records, by run id."""
+        return [record for _, record in sorted({**self._committed, **self._local}.items())]
+
+
+def export(study: Study, root: Path, results: Path) -> Path:
+    """Write all final records, local and taken up, and the study into `results/NAME/`.
+
+    Returns:
+        The file of records.
+
+    Raises:
+        ValueError: there are no records, or one cannot be read.
+        StorageError: the results cannot be written.
+    """
+    records = Ledger(study, root, results).records
+    if not records:
+        raise ValueError(f"{root} has no records to export; train the study first")
+    path = results / study.name / RECORDS
+    write_records(path, records)
+    storage.write_json(path.with_name(STUDY), study.model_dump(mode="json"))
+    return path
+
+
+def save_study(study: Study, root: Path) -> list[str]:
+    """Write `root/study.json` and return what changed since it was written last, in words."""
+    path = root / STUDY
+    now = study.model_dump(mode="json")
+    before = storage.read_json(path) if path.exists() else now
+    changes = _changes("", before, now)
+    if changes or not path.exists():
+        storage.write_json(path, now)
+    return changes
+
+
+def _changes(place: str, before: Any, now: Any) -> list[str]:
+    """Return one phrase for each difference; lists of named things are compared by name."""
+    before, now = _by_name(before), _by_name(now)
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        if before == now:
+            return []
+        return [quoted(f"{place or 'study'}: {_shown(before)} -> {_shown(now)}")]
+    changes = []
+    for key in [*now, *(key for key in before if key not in now)]:
+        inner = f"{place}.{key}" if place else str(key)
+        if key not in before:
+            changes.append(quoted(f"{inner} added"))
+        elif key not in now:
+            changes.append(quoted(f"{inner} removed"))
+        else:
+            changes += _changes(inner, before[key], now[key])
+    return changes
+
+
+def _by_name(value: Any) -> Any:
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(v, dict) and "name" in v for v in value)
+    ):
+        return {str(item["name"]): item for item in value}
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = storage.to_json(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

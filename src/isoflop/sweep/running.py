@@ -1,0 +1,124 @@
+"""The entry of the room: check what a study rests on, then train what it needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from isoflop.config import Study
+from isoflop.data import prepare
+from isoflop.planning import PlannedRun, next_runs
+from isoflop.sweep.display import Display
+from isoflop.sweep.ledger import Ledger, save_study
+from isoflop.sweep.membership import study_runs
+from isoflop.sweep.scheduler import Outcome, Scheduler, Training
+from isoflop.sweep.worker import Train, train_run
+
+Device = Literal["cpu", "cuda"]
+
+
+def run_study(
+    study: Study,
+    root: Path,
+    cache: Path,
+    *,
+    workers: int | None = None,
+    device: Device = "cpu",
+    threads: int = 1,
+    compiled: bool | None = None,
+    checkpoint_seconds: float = 30.0,
+    results: Path | None = None,
+    console: Console | None = None,
+    train: Train = train_run,
+) -> Outcome:
+    """Train what a study needs, going on from wherever it stands, and return when it is done.
+
+    Ctrl-C or SIGTERM saves a checkpoint of every run under way and returns; a second Ctrl-C kills
+    the workers and raises KeyboardInterrupt. Either way the same call goes on. Several processes
+    may train one study in one folder: they share the runs.
+
+    Args:
+        study: what is asked.
+        root: the study's folder, `runs/NAME`.
+        cache: where prepared corpora and compiled code lie.
+        workers: runs trained at a time; None for one per `threads` cores, or per CUDA device.
+        device: where to train.
+        threads: of each run on the CPU.
+        compiled: use torch.compile; None decides for each run.
+        checkpoint_seconds: time between checkpoints of a run.
+        results: folder of committed results; the records in `results/NAME/` are taken up.
+        console: where progress goes; None for standard error.
+        train: trains one run; must be importable from another process.
+
+    Raises:
+        ValueError: the study cannot be planned, its data is missing or changed, or a record cannot
+            be read; before any training.
+        OSError: the disk is full or broken; runs under way were asked to stop.
+        KeyboardInterrupt: the second Ctrl-C.
+    """
+    slots = _slots(workers, device, threads)
+    ledger = Ledger(study, root, results)
+    needed = next_runs(study, ledger.records)
+    with Display(console or Console(stderr=True)) as display:
+        data_sha256 = ""
+        if needed:
+            display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
+            data_sha256 = prepare(study.data, cache).sha256
+            _check_data(study, ledger, needed, data_sha256)
+        _tell_changes(study, save_study(study, root), ledger, display)
+        options = {
+            "cache": cache,
+            "device": device,
+            "threads": threads,
+            "compiled": compiled,
+            "checkpoint_seconds": checkpoint_seconds,
+        }
+        training = Training(train, options, device, cache, data_sha256)
+        return Scheduler(study, ledger, needed, training, slots, display).run()
+
+
+def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, str]]:
+    """Return the environment variables of each worker that may run at a time."""
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
+    if device == "cpu":
+        return [{}] * (workers or max(1, len(os.sched_getaffinity(0)) // threads))
+    import torch
+
+    devices = torch.cuda.device_count()
+    if not devices:
+        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
+    names = visible.split(",")[:devices]
+    return [{"CUDA_VISIBLE_DEVICES": names[i % devices]} for i in range(workers or devices)]
+
+
+def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:
+    """Refuse to go on with a study on other data than it was begun on."""
+    begun = {
+        record.run_id: record.data_sha256 for record in study_runs(study, ledger.records).records
+    }
+    for run in needed:
+        pinned = ledger.store.folder(run.config.run_id).pinned()
+        if pinned is not None:
+            begun[run.config.run_id] = pinned.data_sha256
+    for run_id, sha256 in begun.items():
+        if sha256 != data_sha256:
+            source = "committed " if ledger.is_taken_up(run_id) else ""
+            raise ValueError(
+                f"the data of study {study.name!r} changed: {source}run {run_id} was trained on "
+                f"SHA-256 {sha256}, now the data has {data_sha256}; restore the data, or start "
+                "afresh by giving the study another name"
+            )
+
+
+def _tell_changes(study: Study, changes: list[str], ledger: Ledger, display: Display) -> None:
+    if not changes:
+        return
+    kept = len(study_runs(study, ledger.records).records)
+    display.say(f"{study.name} changed since it was run last: {'; '.join(changes)}")
+    display.say(f"{kept} of {len(ledger.records)} recorded runs are part of it as it is now")

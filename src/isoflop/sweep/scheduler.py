@@ -1,0 +1,272 @@
+"""Keeps workers busy with what the grid asks for, and asks again whenever a run ends."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+
+from isoflop.config import Study
+from isoflop.planning import PlannedRun, achieved_flops, next_runs
+from isoflop.runs import RunClaimed
+from isoflop.storage import StorageError
+from isoflop.sweep.display import Display, describe
+from isoflop.sweep.failure import commit_failure
+from isoflop.sweep.interrupts import Wish, stop_signals
+from isoflop.sweep.ledger import Ledger
+from isoflop.sweep.membership import study_runs
+from isoflop.sweep.pool import Worker, start_server
+from isoflop.sweep.progress import Going, Meter, View
+from isoflop.sweep.worker import LOG, Job, Step, Train, Warned
+
+ATTEMPTS = 3
+"""How often a run is started before it counts as failed."""
+TICK_SECONDS = 0.25
+LOOK_SECONDS = 1.0
+"""Time between two looks at what other processes work on and have recorded."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training a study ended."""
+
+    finished: int
+    diverged: int
+    failed: int
+    left: int
+    """Runs still needed, as far as the grid knows; 0 when the study is complete."""
+    interrupted: bool
+    """Whether SIGINT or SIGTERM ended it; the same command goes on."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every run of a study is trained."""
+
+    train: Train
+    options: Mapping[str, object]
+    """Arguments of `train`."""
+    device: str
+    cache: Path
+    data_sha256: str
+
+    def job(self, run: PlannedRun, folder: Path, slot: Mapping[str, str]) -> Job:
+        """Return what a worker is to do."""
+        environment = {
+            # Shared by all runs: those of one width and kind compile to the same code.
+            "TORCHINDUCTOR_CACHE_DIR": str(self.cache.absolute() / "compiled"),
+            **slot,
+        }
+        return Job(run.config, folder, self.train, self.options, environment)
+
+
+class Scheduler:
+    """Trains what a study needs until it needs nothing more, or somebody asks to stop.
+
+    Args:
+        study: what is asked.
+        ledger: its records.
+        needed: what the grid asks for now.
+        training: how to train.
+        slots: environment variables of each worker that may run at a time.
+        display: told what happens.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        ledger: Ledger,
+        needed: list[PlannedRun],
+        training: Training,
+        slots: list[dict[str, str]],
+        display: Display,
+    ) -> None:
+        self.study = study
+        self.ledger = ledger
+        self.needed = needed
+        self.training = training
+        self.slots = slots
+        self.display = display
+        self.workers: dict[str, Worker] = {}
+        self.steps: dict[str, Step] = {}
+        self.attempts: Counter[str] = Counter()
+        self.meter = Meter()
+        self.unwritable: str | None = None
+        self.elsewhere = 0
+        self._count()
+        self.looked = 0.0
+
+    def run(self) -> Outcome:
+        """Train, and return how it ended.
+
+        Raises:
+            OSError: the disk is full or broken.
+            KeyboardInterrupt: the second Ctrl-C.
+        """
+        interrupted = False
+        if self.needed:
+            self.context = start_server()
+            with stop_signals() as wish:
+                self._train(wish)
+            interrupted = wish.to_stop
+        if self.unwritable is not None:
+            raise OSError(self.unwritable)
+        return Outcome(
+            finished=self.states["finished"],
+            diverged=self.states["diverged"],
+            failed=self.states["failed"],
+            left=len(self.needed),
+            interrupted=interrupted,
+        )
+
+    def _train(self, wish: Wish) -> None:
+        stopping = False
+        try:
+            while self.workers or (self.needed and not stopping):
+                if not stopping:
+                    self._start()
+                self._listen(stopping)
+                if not stopping and (wish.to_stop or self.unwritable is not None):
+                    stopping = True
+                    for worker in self.workers.values():
+                        worker.ask_to_stop()
+                    self.display.say(
+                        f"stopping: {len(self.workers)} runs save a checkpoint; Ctrl-C again stops "
+                        "at once"
+                    )
+                if self.display.is_due:
+                    self.display.show(self._view())
+        finally:
+            for worker in self.workers.values():
+                worker.kill()
+
+    def _start(self) -> None:
+        """Fill the free slots with runs that nobody works on."""
+        for run in self.needed:
+            free = set(range(len(self.slots))) - {w.slot for w in self.workers.values()}
+            if not free:
+                return
+            folder = self.ledger.store.folder(run.config.run_id)
+            if run.config.run_id not in self.workers and not folder.is_claimed():
+                slot = min(free)
+                job = self.training.job(run, folder.path, self.slots[slot])
+                self.workers[run.config.run_id] = Worker(run, job, slot, self.context)
+
+    def _listen(self, stopping: bool) -> None:
+        """Wait a moment for what workers say, and deal with those that ended."""
+        signs = [sign for worker in self.workers.values() for sign in worker.signs_of_life]
+        if signs:
+            connection.wait(signs, TICK_SECONDS)
+        else:
+            time.sleep(TICK_SECONDS)
+        for run_id, worker in list(self.workers.items()):
+            over = worker.is_over
+            self._hear(run_id, worker)
+            if over:
+                self._end(run_id, worker, stopping)
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            self._look()
+
+    def _look(self) -> None:
+        """See what was recorded, here or by another process, and ask the grid again."""
+        self.looked = time.monotonic()
+        if self.ledger.refresh():
+            self.needed = next_runs(self.study, self.ledger.records)
+            self._count()
+        self.elsewhere = sum(
+            self.ledger.store.folder(run_id).is_claimed()
+            for run_id in self.flops
+            if run_id not in self.workers
+        )
+
+    def _count(self) -> None:
+        own = study_runs(self.study, self.ledger.records).records
+        self.states = Counter(record.state for record in own)
+        self.flops = {run.config.run_id: achieved_flops(run.config) for run in self.needed}
+
+    def _hear(self, run_id: str, worker: Worker) -> None:
+        for message in worker.messages():
+            match message:
+                case Step(step, steps):
+                    # The first message comes with the first step, wherever the run went on.
+                    before = self.steps[run_id].step if run_id in self.steps else step - 1
+                    self.meter.add((step - before) / steps * achieved_flops(worker.run.config))
+                    self.steps[run_id] = message
+                case Warned(text):
+                    self.display.say(f"{describe(worker.run)}: warning: {text}")
+
+    def _end(self, run_id: str, worker: Worker, stopping: bool) -> None:
+        ended = worker.close()
+        del self.workers[run_id]
+        self.steps.pop(run_id, None)
+        self._look()
+        match ended.how:
+            case "recorded":
+                if self.ledger.get(run_id) is None:
+                    self._failed(worker.run, "training ended without a record")
+                else:
+                    self._tell_record(worker.run)
+            case "failed" if not stopping:
+                self._failed(worker.run, ended.reason)
+            case "unwritable":
+                self.unwritable = ended.reason
+            case _:
+                # Asked to stop, or another process has the run: it stays needed.
+                pass
+
+    def _failed(self, run: PlannedRun, reason: str) -> None:
+        """Count a failed attempt, and record the run as failed after the last one."""
+        run_id = run.config.run_id
+        folder = self.ledger.store.folder(run_id)
+        self.attempts[run_id] += 1
+        attempt = f"attempt {self.attempts[run_id]} of {ATTEMPTS} failed: {reason}"
+        if self.attempts[run_id] < ATTEMPTS:
+            self.display.say(f"{describe(run)}: {attempt}")
+            return
+        self.display.say(
+            f"{describe(run)}: {attempt}; see {folder.path / LOG}, remove {folder.path} to train "
+            "it again"
+        )
+        try:
+            commit_failure(
+                run.config,
+                folder,
+                reason,
+                data_sha256=self.training.data_sha256,
+                device=self.training.device,
+            )
+        except RunClaimed:
+            return
+        except StorageError as error:
+            self.unwritable = str(error)
+            return
+        self._look()
+        self._tell_record(run)
+
+    def _tell_record(self, run: PlannedRun) -> None:
+        record = self.ledger.get(run.config.run_id)
+        assert record is not None, "asked for runs with a record only"
+        untold = sum(self.ledger.get(run_id) is not None for run_id in self.workers)
+        recorded = self.states.total()
+        self.display.recorded(run, record, recorded - untold, recorded + len(self.needed))
+
+    def _view(self) -> View:
+        remaining = sum(self.flops.values()) - sum(
+            step.step / step.steps * self.flops.get(run_id, 0.0)
+            for run_id, step in self.steps.items()
+        )
+        return View(
+            finished=self.states["finished"],
+            diverged=self.states["diverged"],
+            failed=self.states["failed"],
+            going=tuple(
+                Going(worker.run, self.steps.get(run_id)) for run_id, worker in self.workers.items()
+            ),
+            left=max(0, len(self.needed) - len(self.workers) - self.elsewhere),
+            elsewhere=self.elsewhere,
+            flops_per_second=self.meter.flops_per_second,
+            remaining_flops=remaining,
+        )

@@ -5,7 +5,7 @@ import string
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.config import RunConfig, Study
@@ -217,6 +217,7 @@ def test_a_byte_order_mark_is_no_problem(tmp_path):
     assert isinstance(load(path), Study)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(alphabet=string.printable, max_size=200))
 def test_any_text_is_a_study_or_one_line(text):
     try:
@@ -240,6 +241,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.dictionaries(
         st.sampled_from([*Study.model_fields, "unknown"]),

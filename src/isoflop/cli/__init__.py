@@ -1,0 +1,5 @@
+"""The command line: one thin function per subcommand."""
+
+from isoflop.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,215 @@
+"""The subcommands. Each reads its study, calls one room and shows what came back.
+
+Rooms are imported inside, so that `isoflop --help` starts without torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+from tyro.extras import SubcommandApp
+
+app = SubcommandApp()
+
+RUNS = Path("runs")
+CACHE = Path("cache")
+RESULTS = Path("results")
+
+StudyFile = Annotated[Path, Positional, arg(metavar="STUDY", help="The study, as TOML or JSON.")]
+ConfigFile = Annotated[
+    Path, Positional, arg(metavar="STUDY|CONFIG", help="A study, or a single run.")
+]
+Cache = Annotated[Path, arg(metavar="FOLDER", help="Where prepared corpora lie.")]
+Out = Annotated[
+    Path | None, arg(metavar="FOLDER", help="Where the study lives; runs/NAME if left out.")
+]
+Results = Annotated[
+    Path, arg(metavar="FOLDER", help="Committed records to start from, a folder per study.")
+]
+Workers = Annotated[
+    int | None, arg(metavar="INT", help="Runs at a time; one per core or device if left out.")
+]
+Device = Annotated[Literal["cpu", "cuda"], arg(help="What to train on.")]
+Json = Annotated[bool, arg(help="Print JSON in place of tables.")]
+
+
+@app.command
+def init(
+    path: Annotated[Path, Positional, arg(metavar="[PATH]", help="Where to write it.")] = Path(
+        "study.toml"
+    ),
+) -> None:
+    """Write a commented study to start from, and its JSON Schema for editors beside it."""
+    from isoflop.cli.starter import write_starter
+
+    for written in write_starter(path):
+        print(f"wrote {written}")
+    print(f"next: isoflop plan {path}")
+
+
+@app.command
+def costs(
+    config: ConfigFile,
+    json: Json = False,
+) -> None:
+    """Show parameters, FLOPs and cache bytes; of a study, at the sizes expected to be best."""
+    from isoflop.cli.costing import cost_rows
+    from isoflop.cli.tables import cost_tables, show, show_json
+    from isoflop.config.load import load
+
+    rows = cost_rows(load(config))
+    if json:
+        show_json([row.model_dump(mode="json") for row in rows])
+    else:
+        show(cost_tables(rows))
+
+
+@app.command
+def plan(
+    study: StudyFile,
+    accelerator: Annotated[
+        str | None, arg(metavar="NAME", help="Device to plan for, in place of this machine.")
+    ] = None,
+    utilisation: Annotated[float, arg(help="Achieved over peak FLOP/s of the device.")] = 0.4,
+    workers: Workers = None,
+    cache: Cache = CACHE,
+    json: Json = False,
+) -> None:
+    """Show what a study would train and what that takes, before any training."""
+    from isoflop.cli.planned import plan_json, plan_tables
+    from isoflop.cli.plans import plan_study
+    from isoflop.cli.tables import show, show_json
+    from isoflop.config.load import load_study
+
+    made, timing = plan_study(load_study(study), accelerator, utilisation, workers, cache)
+    if json:
+        show_json(plan_json(made, timing))
+    else:
+        show(plan_tables(made, timing))
+
+
+@app.command
+def train(
+    config: ConfigFile,
+    run_id: Annotated[
+        str | None, Positional, arg(metavar="[RUN_ID]", help="Which run of a study.")
+    ] = None,
+    out: Out = None,
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+    device: Device = "cpu",
+    threads: Annotated[int | None, arg(metavar="INT", help="CPU threads of torch.")] = None,
+) -> int:
+    """Train one model: a run file, or one run of a study. After Ctrl-C it goes on."""
+    from isoflop.cli.single import run_of, train_one
+    from isoflop.config import RunConfig
+    from isoflop.config.load import load
+    from isoflop.runs import RunStore
+
+    found = load(config)
+    if isinstance(found, RunConfig):
+        run, folder = found, RunStore(out or RUNS / "single").folder(found.run_id)
+    elif run_id is None:
+        raise ValueError(
+            f"{config} is a study; name one of the runs that `isoflop plan {config}` lists, "
+            f"or train all of it: isoflop run {config}"
+        )
+    else:
+        run, folder = run_of(found, out or RUNS / found.name, results, run_id)
+    return train_one(run, folder, cache=cache, device=device, threads=threads)
+
+
+@app.command
+def run(
+    study: StudyFile,
+    out: Out = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+) -> int:
+    """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import run_study
+
+    asked = load_study(study)
+    outcome = run_study(
+        asked,
+        out or RUNS / asked.name,
+        cache,
+        workers=workers,
+        device=device,
+        results=results,
+    )
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    print(
+        f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
+        f"{outcome.left} left"
+    )
+    if outcome.failed or outcome.left:
+        print(f"what went wrong: isoflop status {study}")
+        return 1
+    print(f"next: isoflop report {study}")
+    return 0
+
+
+@app.command
+def status(
+    study: StudyFile, out: Out = None, results: Results = RESULTS, json: Json = False
+) -> None:
+    """Show how far a study is, where its minima lie, and which runs failed."""
+    from isoflop.cli.standing import status_json, status_tables
+    from isoflop.cli.tables import show, show_json
+    from isoflop.config.load import load_study
+    from isoflop.sweep import status as find
+
+    asked = load_study(study)
+    found = find(asked, out or RUNS / asked.name, results)
+    if json:
+        show_json(status_json(found))
+    else:
+        show(status_tables(found, f"isoflop run {study}"))
+
+
+@app.command
+def report(study: StudyFile, out: Out = None, results: Results = RESULTS) -> None:
+    """Write figures, their tables and one self-contained page from the runs so far."""
+    from isoflop.cli.reporting import report_study
+    from isoflop.config.load import load_study
+
+    asked = load_study(study)
+    page = report_study(asked, out or RUNS / asked.name, results, f"isoflop report {study}")
+    print(f"page: {page}")
+
+
+@app.command
+def export(
+    study: StudyFile,
+    to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,
+    out: Out = None,
+) -> None:
+    """Write the records of a study's runs where they can be committed or shared."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import export as write
+
+    asked = load_study(study)
+    print(f"wrote {write(asked, out or RUNS / asked.name, to)}")
+
+
+@app.command
+def clean(
+    study: StudyFile,
+    out: Out = None,
+    everything: Annotated[bool, arg(help="Also those of the best runs.")] = False,
+) -> None:
+    """Free disk: delete checkpoints of runs that have a record. Records and metrics stay."""
+    from isoflop.cli.tables import size
+    from isoflop.config.load import load_study
+    from isoflop.sweep import clean as discard
+
+    asked = load_study(study)
+    freed = discard(asked, out or RUNS / asked.name, everything=everything)
+    print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")

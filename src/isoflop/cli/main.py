@@ -1,0 +1,94 @@
+"""Parses the command line, runs one subcommand and turns what goes wrong into one line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+
+from isoflop.version import __version__
+
+FAILED = 1
+"""Exit code for what the machine did, such as a full disk, and for a run that did not succeed."""
+USAGE = 2
+"""Exit code for what the user can mend: a study file, an argument, a missing corpus."""
+INTERRUPTED = 130
+
+RESUMABLE = frozenset({"run", "train"})
+"""Subcommands that go on where they stopped."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    With ISOFLOP_DEBUG set in the environment errors keep their traceback.
+
+    Args:
+        arguments: What follows `isoflop`; None for those of this process.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"isoflop {__version__}")
+        return 0
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _dispatch(arguments)
+    except KeyboardInterrupt:
+        resumable = bool(arguments) and arguments[0] in RESUMABLE
+        hint = f"; go on with: {shlex.join(['isoflop', *arguments])}" if resumable else ""
+        return _tell(f"interrupted{hint}", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None or os.environ.get("ISOFLOP_DEBUG"):
+            raise
+        return _tell(str(error), code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Run the subcommand that the arguments name and return its exit code."""
+    import tyro
+
+    from isoflop.cli.commands import app
+
+    outcome = app.cli(
+        prog="isoflop",
+        description="At the same compute, which transformer variant wins, by how much, and how "
+        "sure are we?",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    sys.stdout.flush()
+    return int(outcome or 0)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that its message explains, None for a bug of ours."""
+    from isoflop.runs import RunClaimed
+
+    match error:
+        case ValueError():
+            return USAGE
+        case OSError() | RunClaimed():
+            return FAILED
+        case _:
+            return None
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning of ours as one line, in place of the line of code it came from."""
+    _tell(f"warning: {message}", 0)
+
+
+def _tell(message: str, code: int) -> int:
+    """Print one line to standard error, whatever the message holds."""
+    from isoflop.config.problems import quoted
+
+    print(f"isoflop: {quoted(' '.join(message.split()))}", file=sys.stderr)
+    return code

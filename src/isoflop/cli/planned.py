@@ -1,0 +1,102 @@
+"""What `isoflop plan` prints: every first run, then totals and what may be added."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from isoflop.cli.tables import Column, amount, size, table
+from isoflop.config.problems import quoted
+from isoflop.planning import Plan, PlannedRow
+from isoflop.report.notation import count, exponent
+from isoflop.storage import JSON
+
+
+def plan_json(plan: Plan, timing: str) -> JSON:
+    """Return a plan and its totals as JSON data."""
+    return {
+        **plan.model_dump(mode="json"),
+        "timing": timing,
+        "total_flops": plan.total_flops,
+        "elapsed_seconds": plan.elapsed_seconds,
+        "usual_seconds": plan.usual_seconds,
+        "bound_seconds": plan.bound_seconds,
+    }
+
+
+def plan_tables(plan: Plan, timing: str) -> Iterator[RenderableType]:
+    """Yield a table per variant and budget, then the totals and the warnings.
+
+    Args:
+        plan: What would be trained.
+        timing: Where the expected times come from, or why there are none.
+    """
+    several_seeds = len({row.seed for row in plan.rows}) > 1
+    for (budget, variant), rows in groupby(plan.rows, lambda row: (row.budget_flops, row.variant)):
+        yield _runs(f"{variant} at {exponent(budget)} FLOPs", list(rows), several_seeds)
+    yield Text("\n".join(_totals(plan, timing)))
+    for warning in _warnings(plan):
+        yield Text(f"warning: {warning}", style="yellow")
+
+
+def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> RenderableType:
+    columns = {
+        "run": [row.run_id for row in rows],
+        "shape": [f"{row.blocks} x {row.width}" for row in rows],
+        "seed": [str(row.seed) for row in rows],
+        "params": [count(row.parameters) for row in rows],
+        "tokens": [count(row.tokens) for row in rows],
+        "steps": [f"{row.steps:,}" for row in rows],
+        "epochs": ["?" if row.epochs is None else f"{row.epochs:.2f}" for row in rows],
+        "FLOPs": [exponent(row.achieved_flops) for row in rows],
+        "memory": [size(row.memory_bytes) for row in rows],
+        "time": ["" if row.seconds is None else amount(row.seconds) for row in rows],
+    }
+    if not several_seeds:
+        del columns["seed"]
+    if all(row.seconds is None for row in rows):
+        del columns["time"]
+    return table(
+        title,
+        [Column(name, wraps=False, number=name != "run") for name in columns],
+        zip(*columns.values(), strict=True),
+    )
+
+
+def _totals(plan: Plan, timing: str) -> Iterator[str]:
+    bound = plan.bound
+    at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
+
+    def within(seconds: float | None) -> str:
+        return "" if seconds is None else f", about {amount(seconds)} in all"
+
+    first = "" if plan.elapsed_seconds is None else f", about {amount(plan.elapsed_seconds)}"
+    yield f"First: {len(plan.rows)} runs, {exponent(plan.total_flops)} FLOPs{first}{at_once}"
+    yield (
+        f"Then usually: {bound.usual_runs} more, {exponent(bound.usual_flops)} FLOPs"
+        f"{within(plan.usual_seconds)}"
+    )
+    yield (
+        f"At most: {bound.runs} more ({bound.sizes} sizes, {bound.replicates} further seeds, "
+        f"{bound.matched} matched shapes), {exponent(bound.flops)} FLOPs"
+        f"{within(plan.bound_seconds)}"
+    )
+    yield f"Counted as {plan.convention!r}. Times: {timing}."
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    """Yield the study's warnings, and of each kind that runs have the first one."""
+    yield from map(quoted, plan.warnings)
+    kinds: dict[str, list[str]] = {}
+    for row in plan.rows:
+        where = f"{row.variant} at {exponent(row.budget_flops)}, {count(row.parameters)} parameters"
+        for warning in row.warnings:
+            kind = re.sub(r"[\d.,]+", "#", warning)
+            kinds.setdefault(kind, []).append(quoted(f"{where}, {warning}"))
+    for first, *others in kinds.values():
+        alike = f" (and {len(others)} more alike; --json lists them)" if others else ""
+        yield f"{first}{alike}"

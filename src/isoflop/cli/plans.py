@@ -1,0 +1,52 @@
+"""From the options of `isoflop plan` to a plan: speeds, workers, memory, size of the corpus."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from isoflop.config import Study
+from isoflop.data import CorpusSize, Unavailable, describe
+from isoflop.planning import Plan, accelerator, accelerator_speed, make_plan
+
+
+def plan_study(
+    study: Study, device: str | None, utilisation: float, workers: int | None, cache: Path
+) -> tuple[Plan, str]:
+    """Return the plan of a study and where its times come from.
+
+    Args:
+        study: What is asked.
+        device: Name of an accelerator; None for this machine.
+        utilisation: Share of the accelerator's peak that is achieved.
+        workers: Runs at a time; None for one per core here, or one accelerator.
+        cache: Where prepared corpora lie.
+
+    Raises:
+        ValueError: a run cannot be trained within its budget, or an option is out of range.
+    """
+    corpus = describe(study.data, cache)
+    if device is None:
+        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        speed = None
+        memory = _physical_memory() / max(1, workers)
+        timing = "not measured on this machine"
+    else:
+        workers = 1 if workers is None else workers
+        speed = accelerator_speed(device, utilisation)
+        memory = accelerator(device).memory_bytes
+        timing = f"{device} at {utilisation:.0%} utilisation, one device per run"
+    made = make_plan(
+        study,
+        train_tokens=corpus.train_tokens if isinstance(corpus, CorpusSize) else None,
+        speed=speed,
+        workers=workers,
+        memory_bytes=memory,
+    )
+    if isinstance(corpus, Unavailable):
+        made = made.model_copy(update={"warnings": (*made.warnings, corpus.reason)})
+    return made, timing
+
+
+def _physical_memory() -> float:
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -1,0 +1,61 @@
+"""`isoflop report`: from what is on disk to the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isoflop import storage
+from isoflop.config import Study
+from isoflop.planning.assignment import assign
+from isoflop.report import BenchRow, LeftOut, write_report
+from isoflop.report.notation import count
+from isoflop.sweep import Ledger, RunRow, status
+
+SPEEDS = "bench.json"
+"""Where `isoflop bench train` leaves what it measured, in a study's folder."""
+PAGE = "report"
+
+
+def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
+    """Write the report of a study into its folder and return the path of the page.
+
+    Raises:
+        ValueError: no run of the study has a record.
+    """
+    records = Ledger(study, root, results).records
+    runs = assign(study, records)
+    if not runs.variant_of:
+        raise ValueError(
+            f"no run of {study.name} has a record in {root} or {results / study.name}; "
+            "train it with `isoflop run` first"
+        )
+    rows = status(study, root, results).rows
+    return write_report(
+        study,
+        [record for record in records if record.run_id in runs.variant_of],
+        runs.variant_of,
+        root / PAGE,
+        off_ladder=runs.off_ladder,
+        missing=[_left_out(row) for row in rows if row.run_id not in runs.variant_of],
+        speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
+        command=command,
+    )
+
+
+def _left_out(row: RunRow) -> LeftOut:
+    return LeftOut(
+        variant=row.variant,
+        budget_flops=row.budget_flops,
+        size=count(row.parameters),
+        seed=row.seed,
+        state=row.state,
+        reason=f"at step {row.step:,} of {row.steps:,}" if row.step else "not started",
+    )
+
+
+def _speeds(*candidates: Path) -> list[BenchRow]:
+    """Return what the first of these files says was measured, nothing where there is none."""
+    for path in candidates:
+        if path.exists():
+            return [BenchRow.model_validate(row) for row in storage.read_json(path)["rows"]]
+    return []

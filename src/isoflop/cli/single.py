@@ -1,0 +1,74 @@
+"""`isoflop train`: one run, from a file of its own or from a study."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from isoflop.cli.progress import watching
+from isoflop.config import RunConfig, RunRecord, Study
+from isoflop.planning import next_runs
+from isoflop.runs import RunFolder, RunStore
+from isoflop.sweep import Ledger
+from isoflop.sweep.interrupts import stop_signals
+
+
+def train_one(
+    config: RunConfig, folder: RunFolder, *, cache: Path, device: str, threads: int | None
+) -> int:
+    """Train a run to its end, print its outcome, and return the exit code.
+
+    Raises:
+        ValueError: the run cannot be trained.
+        KeyboardInterrupt: a signal asked to stop; there is a checkpoint to go on from.
+    """
+    # Torch takes seconds to load, which nobody should wait for to read of a mistake.
+    from isoflop.training import Interrupted, train
+
+    print(f"run {config.run_id} in {folder.path}", file=sys.stderr)
+    with stop_signals() as wish, watching() as watch:
+        try:
+            record = train(
+                config,
+                folder,
+                cache=cache,
+                device=device,
+                threads=threads,
+                stop=lambda: wish.to_stop,
+                watch=watch,
+            )
+        except Interrupted as error:
+            raise KeyboardInterrupt from error
+    for line in _outcome(record, folder):
+        print(line)
+    return 0 if record.state == "finished" else 1
+
+
+def run_of(study: Study, root: Path, results: Path, run_id: str) -> tuple[RunConfig, RunFolder]:
+    """Return one of a study's runs and its folder.
+
+    Raises:
+        ValueError: the study has no such run so far.
+    """
+    records = Ledger(study, root, results).records
+    known = {record.run_id: record.config for record in records}
+    for run in (*next_runs(study, []), *next_runs(study, records)):
+        known[run.config.run_id] = run.config
+    if run_id not in known:
+        near = difflib.get_close_matches(run_id, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`isoflop plan` lists them"
+        raise ValueError(f"study {study.name} has no run {run_id!r}; {hint}")
+    return known[run_id], RunStore(root).folder(run_id)
+
+
+def _outcome(record: RunRecord, folder: RunFolder) -> Iterator[str]:
+    yield f"{record.state}: {record.reason}" if record.reason else record.state
+    for one in record.evaluations:
+        yield (
+            f"{one.split} loss {one.loss:.4f} nats/token, {one.bits_per_byte:.4f} bits/byte "
+            f"({one.decision})"
+        )
+    if folder.checkpoints.is_dir():
+        yield f"checkpoint: {folder.checkpoints}"

@@ -1,0 +1,219 @@
+"""The subcommands on a small study: what they print, write and return."""
+
+import json
+
+import pytest
+
+from isoflop.cli import main
+from isoflop.config import RunConfig
+from isoflop.config.load import load_study
+from isoflop.costs import forward_flops, parameters
+from isoflop.planning import next_runs
+from isoflop.runs import RunStore, read_records
+from isoflop.sweep import Outcome
+
+
+def output(capsys, *arguments, code=0):
+    assert main([str(argument) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out
+    assert "\x1b" not in captured.err
+    return captured.out if code == 0 else captured.err
+
+
+def test_costs_of_a_study_name_every_variant_and_part(study_file, capsys):
+    shown = output(capsys, "costs", study_file)
+    for text in ("Baseline", r"MoD [bold]\x1b[31m", "causal", "full", "6nd", "feed-fwd", "router"):
+        assert text in shown
+
+
+def test_costs_as_json_are_the_cost_models(study_file, capsys):
+    rows = json.loads(output(capsys, "costs", study_file, "--json"))
+    assert rows[0]["name"] == "Baseline"
+    for row in rows:
+        model = RunConfig.model_validate(
+            {"model": row["model"], "steps": 1, "sequences_per_step": 1}
+        ).model
+        assert row["parameters"] == parameters(model).model_dump()
+        for convention, parts in row["forward_parts"].items():
+            flops = forward_flops(model, row["sequence_length"], convention)
+            assert row["forward_flops"][convention] == flops.per_token
+            assert sum(parts.values()) == pytest.approx(flops.per_token)
+            assert row["train_flops"][convention] == pytest.approx(3 * flops.per_token)
+
+
+def test_costs_of_a_single_run(study, tmp_path, capsys):
+    path = tmp_path / "run.json"
+    path.write_text(next_runs(study, [])[0].config.model_dump_json())
+    (row,) = json.loads(output(capsys, "costs", path, "--json"))
+    assert row["budget_flops"] == 1.5e11
+    assert "Parameters" in output(capsys, "costs", path)
+
+
+def test_plan_lists_every_first_run_where_the_corpus_is_missing(study_file, study, capsys):
+    shown = output(capsys, "plan", study_file)
+    for run in next_runs(study, []):
+        assert run.config.run_id in shown
+    assert "text.txt" in shown
+    assert "epochs are not known" in shown
+
+
+def test_plan_tells_epochs_where_the_corpus_is_at_hand(study_file, tmp_path, capsys):
+    lines = (f"line {i} of a text that says little\n" for i in range(3000))
+    (tmp_path / "text.txt").write_text("".join(lines))
+    plan = json.loads(output(capsys, "plan", study_file, "--json"))
+    assert all(row["epochs"] > 1 for row in plan["rows"])
+    shown = output(capsys, "plan", study_file)
+    assert "reads its training data" in shown
+    assert shown.count("reads its training data") == 1
+
+
+def test_plan_for_an_accelerator_tells_times(study_file, capsys):
+    arguments = ("plan", study_file, "--json", "--accelerator", "h100-sxm", "--utilisation")
+    half = json.loads(output(capsys, *arguments, "0.5"))
+    quarter = json.loads(output(capsys, *arguments, "0.25"))
+    assert half["rows"][0]["seconds"] == pytest.approx(1.5e11 / (0.5 * 989e12), rel=0.01)
+    assert quarter["elapsed_seconds"] == pytest.approx(2 * half["elapsed_seconds"])
+    assert "h100-sxm at 25% utilisation" in quarter["timing"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--accelerator", "abacus"), "accelerator is 'abacus'; expected one of"),
+        (("--accelerator", "h200", "--utilisation", "40"), "utilisation is 40"),
+        (("--workers", "0"), "workers is 0; expected at least 1"),
+    ],
+)
+def test_plan_refuses_impossible_options(study_file, capsys, arguments, expected):
+    assert expected in output(capsys, "plan", study_file, *arguments, code=2)
+
+
+def test_a_budget_too_small_for_a_step_is_told_by_plan_and_run(study_file, capsys):
+    study_file.write_text(study_file.read_text().replace("150000000000.0", "1e7"))
+    for command in ("plan", "run"):
+        assert "budgets_flops: 1e+07 FLOPs" in output(capsys, command, study_file, code=2)
+
+
+def test_run_stops_where_the_corpus_is_missing(study_file, capsys, tmp_path):
+    assert "text.txt" in output(capsys, "run", study_file, code=2).splitlines()[-1]
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_status_before_and_after_training(study_file, committed, capsys):
+    before = output(capsys, "status", study_file, "--results", "elsewhere")
+    assert "small: 6 pending" in before
+    assert f"isoflop run {study_file}" in before
+    after = output(capsys, "status", study_file)
+    assert "5 finished" in after
+    assert "1 diverged" in after
+    assert rf"{committed[-1].run_id}: loss nan at step 3 \x1b[31m" in after
+    found = json.loads(output(capsys, "status", study_file, "--json"))
+    assert len(found["rows"]) >= 6
+    assert found["complete"] is False
+
+
+def test_export_writes_the_records_it_knows(study_file, committed, capsys, tmp_path):
+    assert main(["export", str(study_file), "--to", str(tmp_path / "other")]) == 2
+    capsys.readouterr()
+    output(capsys, "export", study_file)
+    assert len(read_records(tmp_path / "results" / "small" / "records.jsonl")) == len(committed)
+
+
+def test_clean_leaves_records(study_file, study, committed, capsys, tmp_path):
+    store = RunStore(tmp_path / "runs" / "small")
+    for record in committed[:2]:
+        folder = store.folder(record.run_id)
+        with folder.claim():
+            folder.create(record.config)
+            folder.write_record(record)
+        folder.checkpoints.mkdir()
+        (folder.checkpoints / "state").write_bytes(b"0" * 2000)
+    assert "freed 2 KB: checkpoints of 1 runs, 1 kept" in output(capsys, "clean", study_file)
+    assert "freed 2 KB: checkpoints of 1" in output(capsys, "clean", study_file, "--everything")
+    assert len(store.records()) == 2
+
+
+def test_report_says_where_the_page_lies(study_file, committed, capsys, monkeypatch, tmp_path):
+    seen = {}
+
+    def write_report(study, records, variant_of, out, **rest):
+        seen.update(rest, records=records, variant_of=variant_of)
+        return out / "index.html"
+
+    monkeypatch.setattr("isoflop.cli.reporting.write_report", write_report)
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    speed = {"variant": "a", "parameters": 1, "flops_per_step": 1, "steps_per_second": 2}
+    (tmp_path / "runs" / "small" / "bench.json").write_text(json.dumps({"rows": [speed]}))
+    assert "page: runs/small/report/index.html" in output(capsys, "report", study_file)
+    assert len(seen["records"]) == len(seen["variant_of"]) == 6
+    assert seen["speeds"][0].steps_per_second == 2
+    assert all(left.state == "pending" for left in seen["missing"])
+
+
+def test_report_without_records_says_what_to_do(study_file, capsys):
+    assert "train it with `isoflop run` first" in output(capsys, "report", study_file, code=2)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome(finished=6, diverged=1, failed=0, left=0, interrupted=False), 0),
+        (Outcome(finished=5, diverged=0, failed=1, left=0, interrupted=False), 1),
+        (Outcome(finished=2, diverged=0, failed=0, left=4, interrupted=True), 130),
+    ],
+)
+def test_run_tells_how_it_ended(study_file, monkeypatch, capsys, outcome, code):
+    monkeypatch.setattr("isoflop.sweep.run_study", lambda *_, **__: outcome)
+    shown = output(capsys, "run", study_file, code=code)
+    if code == 130:
+        assert f"go on with: isoflop run {study_file}" in shown
+
+
+def test_train_needs_to_know_which_run(study_file, study, capsys):
+    assert "name one of the runs" in output(capsys, "train", study_file, code=2)
+    run_id = next_runs(study, [])[0].config.run_id
+    wrong = run_id[:-1] + ("0" if run_id[-1] != "0" else "1")
+    assert f"did you mean {run_id}?" in output(capsys, "train", study_file, wrong, code=2)
+
+
+def test_train_of_a_study_uses_the_studys_folder(study_file, study, monkeypatch, capsys, committed):
+    seen = {}
+
+    def train(config, folder, **options):
+        seen.update(options, config=config, folder=folder)
+        return committed[0]
+
+    monkeypatch.setattr("isoflop.training.train", train)
+    config = next_runs(study, [])[0].config
+    shown = output(capsys, "train", study_file, config.run_id, "--threads", "1")
+    assert "finished" in shown
+    assert "validation loss 2.0000 nats/token" in shown
+    assert seen["config"] == config
+    assert str(seen["folder"].path) == f"runs/small/runs/{config.run_id}"
+    assert seen["threads"] == 1
+
+
+def test_train_of_a_run_file_that_diverges_fails(study, tmp_path, monkeypatch, capsys, committed):
+    monkeypatch.setattr("isoflop.training.train", lambda *_, **__: committed[-1])
+    path = tmp_path / "run.json"
+    path.write_text(committed[-1].config.model_dump_json())
+    assert main(["train", str(path)]) == 1
+    assert "diverged: loss nan at step 3" in capsys.readouterr().out
+
+
+def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch, capsys):
+    from isoflop.training import Interrupted
+
+    def train(*_, **__):
+        raise Interrupted("stopped at step 3 of 10")
+
+    monkeypatch.setattr("isoflop.training.train", train)
+    run_id = next_runs(study, [])[0].config.run_id
+    shown = output(capsys, "train", study_file, run_id, code=130)
+    assert f"go on with: isoflop train {study_file} {run_id}" in shown
+
+
+def test_an_edited_study_file_is_read_anew(study_file):
+    study_file.write_text(study_file.read_text().replace("small", "other"))
+    assert load_study(study_file).name == "other"

@@ -1,0 +1,151 @@
+"""Dispatch and errors: exit codes, one line for what a user can mend, quick start-up."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from isoflop.cli import main
+from isoflop.runs import RunClaimed
+from isoflop.storage import StorageError
+from isoflop.version import __version__
+
+NAMES = ("init", "costs", "plan", "train", "run", "status", "report", "export", "clean")
+
+_RUN = "import sys; from isoflop.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def raising(monkeypatch):
+    """Make every loaded study raise what is asked for."""
+
+    def install(error):
+        def load(path):
+            raise error
+
+        monkeypatch.setattr("isoflop.config.load.load", load)
+
+    return install
+
+
+def one_line(capsys):
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("isoflop: ")
+    return captured.err.removeprefix("isoflop: ").strip()
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"isoflop {__version__}\n"
+
+
+def test_a_bad_study_is_one_line_and_exit_code_two(tmp_path, capsys):
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'name = "s"\nbudgets_flops = [1e12]\n[[variants]]\nname = "a"\n'
+        'depth = { kind = "top_k", capacity = 1.5 }\n'
+    )
+    assert main(["costs", str(path)]) == 2
+    assert one_line(capsys) == (
+        f"{path}: variants[0].depth.capacity is 1.5; expected a number in (0, 1]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("width is 3; expected an even number"), 2),
+        (ValueError("several\nlines\x1b[31m"), 2),
+        (RunClaimed("another process is working on it"), 1),
+        (OSError(28, "No space left on device"), 1),
+    ],
+)
+def test_known_errors_are_one_line(raising, capsys, error, code):
+    raising(error)
+    assert main(["costs", "s.toml"]) == code
+    assert "\x1b" not in one_line(capsys)
+
+
+def test_storage_errors_name_path_and_free_bytes(raising, capsys, tmp_path):
+    raising(StorageError(tmp_path / "a", OSError(28, "No space left on device")))
+    assert main(["costs", "s.toml"]) == 1
+    assert "bytes free" in one_line(capsys)
+
+
+def test_bugs_keep_their_traceback(raising):
+    raising(KeyError("a bug"))
+    with pytest.raises(KeyError):
+        main(["costs", "s.toml"])
+
+
+def test_debug_keeps_every_traceback(raising, monkeypatch):
+    monkeypatch.setenv("ISOFLOP_DEBUG", "1")
+    raising(ValueError("wrong"))
+    with pytest.raises(ValueError, match="wrong"):
+        main(["costs", "s.toml"])
+
+
+def test_an_interrupt_of_a_query_is_one_line(raising, capsys):
+    raising(KeyboardInterrupt())
+    assert main(["costs", "s.toml"]) == 130
+    assert one_line(capsys) == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["cost", "s.toml"], ["costs"], ["costs", "s.toml", "--jsn"], ["bench"]]
+)
+def test_usage_errors_have_exit_code_two(arguments, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    assert exited.value.code == 2
+
+
+def test_help_names_every_subcommand(capsys):
+    with pytest.raises(SystemExit) as exited:
+        main(["--help"])
+    assert exited.value.code == 0
+    shown = capsys.readouterr().out
+    for name in NAMES:
+        assert name in shown
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["costs", "missing.toml"]])
+def test_start_up_does_not_load_torch(arguments):
+    program = (
+        "import sys\n"
+        "from isoflop.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pandas', 'scipy', 'altair'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    study = tmp_path / "s.toml"
+    subprocess.run([sys.executable, "-c", _RUN, "init", str(study)], check=True)
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [sys.executable, "-c", _RUN, "costs", str(study), "--json"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert result.stderr == ""
+
+
+def test_every_subcommand_has_help(capsys):
+    for name in NAMES:
+        with pytest.raises(SystemExit) as exited:
+            main([*name.split(), "--help"])
+        assert exited.value.code == 0
+        assert f"isoflop {name}" in capsys.readouterr().out

@@ -1,0 +1,81 @@
+"""Tables fit the terminal, and numbers are short enough to be read in a column."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from isoflop.cli.costing import cost_rows
+from isoflop.cli.planned import plan_tables
+from isoflop.cli.standing import status_tables
+from isoflop.cli.tables import Column, amount, cost_tables, size, table
+from isoflop.planning import accelerator_speed, make_plan
+from isoflop.sweep import status
+
+
+def printed(renderables, width):
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False)
+    for renderable in renderables:
+        console.print(renderable)
+    return file.getvalue()
+
+
+@pytest.fixture(params=["costs", "plan", "status"])
+def renderables(request, study, committed, tmp_path):
+    several = study.model_copy(update={"budgets_flops": (1.5e11, 6e18), "tokens_per_step": None})
+    match request.param:
+        case "costs":
+            return cost_tables(cost_rows(several))
+        case "plan":
+            speed = accelerator_speed("h100-sxm", 0.4)
+            return list(plan_tables(make_plan(several, speed=speed), "as if"))
+        case _:
+            return list(status_tables(status(study, tmp_path / "runs", tmp_path / "results"), "x"))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_and_no_number_is_cut(renderables, width):
+    text = printed(renderables, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+
+
+def test_names_are_inert():
+    made = table("[bold]t[/bold]", [Column("[i]", wraps=True, number=False)], [["[red]\x1b[31m"]])
+    text = printed([made], 80)
+    assert r"[red]\x1b[31m" in text
+    assert "[bold]t[/bold]" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0, "0 s"),
+        (3e-4, "< 0.1 s"),
+        (8.13, "8.1 s"),
+        (720, "12 min"),
+        (11160, "3.1 h"),
+        (2.1e5, "2.4 d"),
+    ],
+)
+def test_amounts_of_time(seconds, expected):
+    assert amount(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (3.14e9, "3.14 GB"), (999.7e6, "1 GB")],
+)
+def test_sizes(value, expected):
+    assert size(value) == expected
+
+
+def test_times_and_sizes_stay_short():
+    for exponent in range(80):
+        assert len(amount(1.5**exponent)) <= 20
+        if 1.5**exponent < 1e7:
+            assert len(amount(1.5**exponent)) <= 7
+        if 1.5**exponent < 1e14:
+            assert len(size(1.5**exponent)) <= 7

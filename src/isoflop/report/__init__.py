@@ -1,0 +1,22 @@
+"""Figures, tables and one self-contained page from a study's records.
+
+What draws is loaded when it is asked for, so that `report.notation` costs a command line nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from isoflop.report.provenance import LeftOut
+    from isoflop.report.speeds import BenchRow
+    from isoflop.report.write import write_report
+
+__all__ = ["BenchRow", "LeftOut", "write_report"]
+
+_HOME = {"BenchRow": "speeds", "LeftOut": "provenance", "write_report": "write"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,103 @@
+"""What a figure is: one chart, the table that it shows, and the words around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from isoflop.report.notation import log_ticks
+from isoflop.report.theme import CONFIG
+
+DATA = "figure"
+"""Name of a chart's main data set: the rows of the figure's table."""
+
+COUNT_LABEL = "replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'B')"
+"""Vega expression that writes a tick as 100K, 2.5M, 1B."""
+
+POWER_LABEL = "datum.value === 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
+"""Vega expression that writes a tick as 5e12."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in all its forms; files are rendered from `chart`, the CSV from `table`."""
+
+    name: str
+    """File name without its ending; also the anchor in the page."""
+    title: str
+    caption: str
+    """How to read it, in plain text."""
+    chart: alt.LayerChart
+    """Without the table's rows, which `spec` adds."""
+    table: pd.DataFrame
+
+    def spec(self, width: int | None = None) -> dict[str, Any]:
+        """Return the Vega-Lite specification, as wide as `width` pixels or as its container."""
+        return self._without_data | {
+            "width": width or "container",
+            "data": {"name": DATA, "values": _values(self.table)},
+        }
+
+    @cached_property
+    def _without_data(self) -> dict[str, Any]:
+        # Validation against the schema is slow, and no figure's structure depends on the data:
+        # a test does it.
+        spec: dict[str, Any] = self.chart.to_dict(validate=False)
+        return spec
+
+
+def figure(
+    name: str,
+    title: str,
+    caption: str,
+    layers: Sequence[alt.Chart | alt.LayerChart],
+    table: pd.DataFrame,
+    height: int,
+) -> Figure:
+    """Layer charts over one table and give them the house style."""
+    # The table joins in the specification: altair copies a chart's data at every step.
+    chart = alt.layer(*layers).properties(height=height).configure(**CONFIG)
+    return Figure(name, title, caption, chart, table)
+
+
+def inline(table: pd.DataFrame, name: str) -> alt.InlineData:
+    """Return a table as inline data; what is not a finite number becomes null."""
+    return alt.InlineData(values=_values(table), name=name)
+
+
+def count_axis(column: str, title: str, values: Sequence[float], *, margin: float = 1.25) -> alt.X:
+    """Return a logarithmic x axis over a count such as parameters, labelled 100K, 1M, 1B."""
+    low, high = min(values) / margin, max(values) * margin
+    return alt.X(
+        f"{column}:Q",
+        title=title,
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(values=log_ticks(low, high), labelExpr=COUNT_LABEL, grid=False),
+    )
+
+
+def padded(values: Sequence[float], share: float = 0.06) -> list[float]:
+    """Return a linear axis domain that leaves `share` of the range free on either side."""
+    low, high = min(values), max(values)
+    room = (high - low or abs(high) or 1.0) * share
+    return [low - room, high + room]
+
+
+def _values(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA:
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

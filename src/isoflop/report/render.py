@@ -1,0 +1,62 @@
+"""Figures to files: PNG, SVG and PDF by vl-convert, and the table behind each as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from isoflop import storage
+from isoflop.report.figure import Figure
+
+PICTURE_WIDTH = 640
+"""Width of the plot in a rendered picture, pixels before scaling."""
+PNG_SCALE = 2
+
+_VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_figure(figure: Figure, folder: Path) -> str:
+    """Write `figure` as PNG, SVG, PDF and CSV into `folder`.
+
+    Returns:
+        The SVG's text, for the page.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    spec = figure.spec(PICTURE_WIDTH)
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE, allowed_base_urls=[])
+    storage.write_bytes(
+        folder / f"{figure.name}.png",
+        vl_convert.svg_to_png(svg, scale=PNG_SCALE),
+    )
+    storage.write_text(folder / f"{figure.name}.svg", svg)
+    storage.write_bytes(folder / f"{figure.name}.pdf", vl_convert.svg_to_pdf(svg))
+    write_table(figure.table, folder / f"{figure.name}.csv")
+    return svg
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write `table` as CSV in which no text is taken for a formula by a spreadsheet.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    storage.write_text(path, table.map(_inert).to_csv(index=False, lineterminator="\n"))
+
+
+def vega_javascript() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script, from vl-convert."""
+    script: str = vl_convert.javascript_bundle(
+        "window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE
+    )
+    return script
+
+
+def _inert(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell

@@ -1,0 +1,117 @@
+"""One look for every figure: colours and shapes per variant, type, axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+INK = "#1a1a1a"
+MUTED = "#5c5c5c"
+RULE = "#d9d9d9"
+FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
+
+BASELINE_COLOUR = "#3b3b3b"
+# Okabe and Ito's palette, told apart under the common colour-vision deficiencies, without the
+# yellow that is lost on white. The baseline is a dark grey.
+CHALLENGER_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+
+CONFIG: Mapping[str, Any] = {
+    "background": "white",
+    "font": FONT,
+    "padding": {"left": 4, "right": 8, "top": 6, "bottom": 4},
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "domainColor": MUTED,
+        "tickColor": MUTED,
+        "tickSize": 4,
+        "gridColor": "#ececec",
+        "labelFlush": False,
+        "labelOverlap": "greedy",
+    },
+    "legend": {
+        "orient": "top",
+        "title": None,
+        "labelColor": INK,
+        "labelFontSize": 12,
+        "labelLimit": 220,
+        "symbolSize": 80,
+        "rowPadding": 4,
+        "columnPadding": 18,
+        "offset": 12,
+    },
+    "title": {"color": INK, "fontSize": 13, "anchor": "start"},
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """The colour and the shape of each variant, the same in every figure of a study."""
+
+    names: tuple[str, ...]
+    colours: tuple[str, ...]
+    shapes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], baseline: str) -> Style:
+        """Give each of `names` a colour and a shape; the `baseline` is grey and comes first."""
+        ordered = (baseline, *(name for name in names if name != baseline))
+        colours = (
+            BASELINE_COLOUR,
+            *(CHALLENGER_COLOURS[i % len(CHALLENGER_COLOURS)] for i in range(len(ordered) - 1)),
+        )
+        shapes = tuple(SHAPES[i % len(SHAPES)] for i in range(len(ordered)))
+        return cls(ordered, colours, shapes)
+
+    def colour_of(self, name: str) -> str:
+        """Return the colour of a variant as a hexadecimal code."""
+        return self.colours[self.names.index(name)]
+
+    def colour(self, *, legend: bool = True) -> alt.Color:
+        """Encode the column `variant` as colour."""
+        return alt.Color(
+            "variant:N",
+            scale=alt.Scale(domain=list(self.names), range=list(self.colours)),
+            legend=alt.Legend(columns=_columns(len(self.names)), symbolOpacity=1)
+            if legend
+            else None,
+        )
+
+    def fill(self) -> alt.Fill:
+        """Encode the column `variant` as the inside of a point whose outline means something."""
+        return alt.Fill(
+            "variant:N",
+            scale=alt.Scale(domain=list(self.names), range=list(self.colours)),
+            legend=None,
+        )
+
+    def shape(self, *, legend: bool = True) -> alt.Shape:
+        """Encode the column `variant` as the shape of a point."""
+        return alt.Shape(
+            "variant:N",
+            scale=alt.Scale(domain=list(self.names), range=list(self.shapes)),
+            legend=alt.Legend(columns=_columns(len(self.names)), symbolOpacity=1)
+            if legend
+            else None,
+        )
+
+
+def _columns(entries: int) -> Any:
+    """Let a legend break into two columns where the figure is narrow, as on a phone."""
+    return alt.ExprRef(f"width < 420 ? 2 : {max(1, min(entries, 4))}")

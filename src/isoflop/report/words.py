@@ -1,0 +1,121 @@
+"""The result in sentences: who wins, by how much, at which size, and what must be doubted."""
+
+from __future__ import annotations
+
+from isoflop.fit import Comparison, CurveMinimum
+from isoflop.report.analysis import SMALLEST_BUDGET_FLOPS, Analysis, BudgetResult
+from isoflop.report.notation import count, percent, scientific
+
+
+def headline(analysis: Analysis, doubts: tuple[str, ...]) -> str:
+    """Return the page's first sentence."""
+    if not analysis.budgets:
+        return "No run has finished, so there is nothing to compare."
+    if doubts:
+        return "No verdict stands on this study; it shows what was measured, and no more."
+    largest = analysis.budgets[-1]
+    ranking = largest.ranking()
+    at = f"At {scientific(largest.budget_flops)} FLOPs"
+    if not ranking or largest.headline(analysis.baseline) not in ranking:
+        return f"{at}, the baseline has no minimum that may be used, so nothing is compared."
+    best = ranking[0]
+    if best.variant == analysis.baseline:
+        return f"{at}, no variant has a lower minimum than {best.variant}."
+    relative = largest.comparisons[best.variant].relative_difference
+    assert relative is not None
+    return f"{at}, {best.variant} has the lowest loss: {percent(-relative)} below {_of(analysis)}."
+
+
+def doubts(analysis: Analysis) -> tuple[str, ...]:
+    """Return why no verdict stands on this study; empty when one may."""
+    found = []
+    small = [b.budget_flops for b in analysis.budgets if b.budget_flops < SMALLEST_BUDGET_FLOPS]
+    if small:
+        few = " and ".join(f"{scientific(budget)} FLOPs" for budget in small)
+        found.append(
+            f"A budget of {few} is too small: below about {scientific(SMALLEST_BUDGET_FLOPS)} "
+            "every run is short of steps, and the order of the variants can turn with the recipe."
+        )
+    single = [
+        f"{variant.name} at {scientific(result.budget_flops)}"
+        for result in analysis.budgets
+        for variant in analysis.study.variants
+        if (ladder := analysis.ladder(variant.name, result.budget_flops))
+        and len(min(ladder, key=lambda size: size.loss).seeds) < 2
+    ]
+    if single:
+        found.append(
+            "One seed only at the lowest loss of "
+            + ", ".join(single)
+            + ": the seed alone can move a routed model's loss by more than the variants differ."
+        )
+    return tuple(found)
+
+
+def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
+    """Return what the runs of one budget show, a sentence or two per variant."""
+    sentences = []
+    ranking = result.ranking()
+    if ranking:
+        sentences.append(_winner(analysis, ranking))
+    base = result.headline(analysis.baseline)
+    if base is not None and base.minimum.loss is None:
+        sentences.append(
+            f"{analysis.baseline} has no usable minimum: {base.minimum.message}. "
+            "Without it no difference is stated."
+        )
+    for name, comparison in result.comparisons.items():
+        if base is not None and base.minimum.loss is not None:
+            sentences.append(_against_baseline(analysis, result, name, comparison))
+    return tuple(sentences)
+
+
+def refusals(analysis: Analysis) -> tuple[str, ...]:
+    """Return a sentence for each minimum that must not be used."""
+    return tuple(
+        f"{found.variant} at {scientific(result.budget_flops)} FLOPs: {found.minimum.message}."
+        for result in analysis.budgets
+        for variant in analysis.study.variants
+        if (found := result.headline(variant.name)) is not None and found.minimum.loss is None
+    )
+
+
+def _winner(analysis: Analysis, ranking: list[CurveMinimum]) -> str:
+    best = ranking[0].minimum
+    assert best.loss is not None
+    assert best.parameters is not None
+    text = (
+        f"{ranking[0].variant} has the lowest minimum, {best.loss:.4f} {analysis.loss_unit} at "
+        f"{count(best.parameters)} parameters"
+    )
+    if len(ranking) == 1:
+        return f"{text}; no other variant has a usable minimum."
+    second = ranking[1].minimum
+    assert second.loss is not None
+    return f"{text}; next is {ranking[1].variant}, {second.loss - best.loss:.4f} higher."
+
+
+def _against_baseline(
+    analysis: Analysis, result: BudgetResult, name: str, comparison: Comparison
+) -> str:
+    if comparison.difference is None or comparison.relative_difference is None:
+        return f"{name} is not compared with {_of(analysis)}: {comparison.reason}."
+    side = "below" if comparison.difference < 0 else "above"
+    text = (
+        f"{name} is {abs(comparison.difference):.4f} {analysis.loss_unit} "
+        f"({percent(abs(comparison.relative_difference))}) {side} {_of(analysis)}, at "
+        f"{comparison.parameter_ratio:.2f} times its parameters."
+    )
+    match = result.matches[name]
+    if match.fraction is not None:
+        text += (
+            f" It reaches the baseline's loss with {percent(match.fraction, 0)} of the optimal "
+            "baseline's forward FLOPs."
+        )
+    elif match.fraction_reason:
+        text += f" Forward FLOPs that suffice for the baseline's loss: {match.fraction_reason}."
+    return text
+
+
+def _of(analysis: Analysis) -> str:
+    return f"the {analysis.baseline}" if analysis.baseline.islower() else analysis.baseline

@@ -1,0 +1,84 @@
+"""From a study's records to its figures and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from isoflop import storage
+from isoflop.config import RunRecord, Study
+from isoflop.report.analysis import analyse
+from isoflop.report.figures import study_figures
+from isoflop.report.page import Source, page
+from isoflop.report.provenance import LeftOut
+from isoflop.report.render import write_figure
+from isoflop.report.speeds import BenchRow
+from isoflop.report.text import visible
+
+PAGE = "index.html"
+FIGURES = "figures"
+
+
+def write_report(
+    study: Study,
+    records: Sequence[RunRecord],
+    variant_of: Mapping[str, str],
+    out: Path,
+    *,
+    off_ladder: Collection[str] = (),
+    missing: Sequence[LeftOut] = (),
+    speeds: Sequence[BenchRow] = (),
+    command: str | None = None,
+) -> Path:
+    """Write figures (PNG, SVG, PDF, CSV) and one self-contained page.
+
+    Args:
+        study: what was studied.
+        records: outcomes of its runs; diverged and failed ones are listed, not fitted.
+        variant_of: name of the variant of each run id.
+        out: folder for `index.html` and `figures/`; created, and files in it replaced.
+        off_ladder: run ids of shapes that are not of their variant's own ladder.
+        missing: runs that have no record yet.
+        speeds: rows of `isoflop bench train`; without them nothing is said about wall-clock.
+        command: what makes this page again, for the reader.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: a record belongs to no variant of the study, is listed twice, or lacks its
+            loss.
+        StorageError: something cannot be written.
+    """
+    shown = {variant.name: visible(variant.name) for variant in study.variants}
+    unknown = sorted(set(variant_of.values()) - set(shown))
+    if unknown:
+        raise ValueError(f"a run belongs to variant {unknown[0]!r}; expected one of {list(shown)}")
+    study = _renamed(study, shown)
+    measured = [row.model_copy(update={"variant": visible(row.variant)}) for row in speeds]
+    names = {run_id: shown[name] for run_id, name in variant_of.items()}
+    analysis = analyse(study, records, names, off_ladder)
+    figures = study_figures(analysis, measured)
+    stills = {one.name: write_figure(one, out / FIGURES) for one in figures.all()}
+    source = Source(
+        records=records,
+        missing=missing,
+        speeds=measured,
+        command=command or f"isoflop report {study.name}.toml",
+    )
+    storage.write_text(out / PAGE, page(analysis, figures, stills, source))
+    return out / PAGE
+
+
+def _renamed(study: Study, shown: Mapping[str, str]) -> Study:
+    """Return `study` with its variants under the names that are safe to draw and to print."""
+    return study.model_copy(
+        update={
+            "variants": tuple(
+                variant.model_copy(update={"name": shown[variant.name]})
+                for variant in study.variants
+            ),
+            "baseline": study.baseline and shown[study.baseline],
+            "challenger": study.challenger and shown[study.challenger],
+        }
+    )

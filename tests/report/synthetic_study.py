@@ -1,0 +1,184 @@
+"""A study whose losses come from a known surface, so that its figures are known too."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from isoflop.config import (
+    CurvePoint,
+    DataConfig,
+    Environment,
+    Evaluation,
+    ModelConfig,
+    ParameterCount,
+    RandomK,
+    Recipe,
+    Routed,
+    RunConfig,
+    RunRecord,
+    Study,
+    TopK,
+    Variant,
+    decisions,
+)
+
+ENVIRONMENT = Environment(
+    isoflop="0.1.0",
+    torch="2.13.0",
+    python="3.11.2",
+    machine="x86_64, AMD EPYC, 2 cores",
+    device="cpu",
+    threads=1,
+    compiled=True,
+    code="c0de" * 16,
+)
+
+# Irreducible loss and the factor on the parameter term, per variant: lower is better.
+SURFACE = {
+    "Baseline": (0.70, 1.00),
+    "MoD 12.5%": (0.69, 0.98),
+    "MoD 50%": (0.695, 1.00),
+    "MoD 50%, random": (0.72, 1.06),
+}
+
+VARIANTS = (
+    Variant(name="Baseline"),
+    Variant(name="MoD 12.5%", depth=TopK(capacity=0.125)),
+    Variant(name="MoD 50%", depth=TopK(capacity=0.5)),
+    Variant(name="MoD 50%, random", depth=RandomK(capacity=0.5)),
+)
+
+
+def study(
+    budgets: tuple[float, ...] = (5e12,),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    variants: tuple[Variant, ...] = VARIANTS,
+) -> Study:
+    return Study(name="mod-variants", budgets_flops=budgets, seeds=seeds, variants=variants)
+
+
+def model(width: int, variant: Variant, blocks: int = 6) -> ModelConfig:
+    return ModelConfig(
+        vocabulary=256,
+        width=width,
+        blocks=blocks,
+        heads=max(1, width // 16),
+        head_width=16,
+        hidden=3 * width,
+        depth=variant.depth,
+    )
+
+
+def parameters(config: ModelConfig) -> ParameterCount:
+    block = 4 * config.width**2 + 3 * config.width * config.hidden
+    embedding = config.vocabulary * config.width
+    share = 1.0
+    if isinstance(config.depth, Routed):
+        routed = len(config.routed_blocks)
+        share = 1 - routed / config.blocks * (1 - config.depth.capacity)
+    return ParameterCount(
+        total=block * config.blocks + 2 * embedding,
+        non_embedding=block * config.blocks + embedding,
+        active=int(share * block * config.blocks) + 2 * embedding,
+    )
+
+
+def record(
+    variant: Variant,
+    budget: float,
+    width: int,
+    seed: int = 0,
+    *,
+    blocks: int = 6,
+    environment: Environment = ENVIRONMENT,
+    noise: float = 0.002,
+    slope: float = 0.0,
+) -> RunRecord:
+    """Return a finished run; `slope` tilts loss over log parameters to push the minimum out."""
+    shape = model(width, variant, blocks)
+    counted = parameters(shape)
+    forward = 2.0 * (counted.active + 12 * 256 * width)
+    tokens_per_step = 2048
+    steps = max(1, round(budget / (3 * forward) / tokens_per_step))
+    config = RunConfig(
+        model=shape,
+        data=DataConfig(sequence_length=256),
+        recipe=Recipe(),
+        steps=steps,
+        sequences_per_step=8,
+        budget_flops=budget,
+        seed=seed,
+    )
+    floor, scale = SURFACE.get(variant.name, SURFACE["Baseline"])
+    tokens = config.tokens
+    loss = floor + scale * 84 / counted.total**0.45 + 95 / tokens**0.4
+    loss += slope * math.log(counted.total)
+    loss += random.Random(config.run_id).gauss(0, noise)
+    curve = tuple(
+        CurvePoint(
+            step=(step := max(1, round(steps * (i + 1) / 60))),
+            loss=loss + 4.6 * math.exp(-9 * step / steps) + 0.3 * (1 - step / steps),
+        )
+        for i in range(60)
+    )
+    evaluations = tuple(
+        Evaluation(
+            split=split,
+            decision=decision,
+            loss=loss + 0.0005 * rank,
+            bits_per_byte=(loss + 0.0005 * rank) / math.log(2),
+            tokens=600_000,
+        )
+        for split in ("validation", "test")
+        for rank, decision in enumerate(decisions(variant.depth))
+    )
+    return RunRecord(
+        run_id=config.run_id,
+        state="finished",
+        config=config,
+        parameters=counted,
+        forward_flops=forward,
+        train_flops={
+            "causal": 3 * forward * tokens,
+            "full": 3.3 * forward * tokens,
+            "6nd": 6.0 * counted.non_embedding * tokens,
+        },
+        seconds=60.0,
+        train_loss=loss + 0.01,
+        curve=curve,
+        evaluations=evaluations,
+        data_sha256="da7a" * 16,
+        environment=environment,
+    )
+
+
+def diverged(variant: Variant, budget: float, width: int, reason: str) -> RunRecord:
+    whole = record(variant, budget, width, seed=7)
+    return whole.model_copy(
+        update={"state": "diverged", "reason": reason, "evaluations": (), "train_loss": None}
+    )
+
+
+WIDTHS = (32, 48, 64, 80, 96, 128, 160)
+
+
+def runs(
+    of: Study, *, widths: tuple[int, ...] = WIDTHS, noise: float = 0.002, slope: float = 0.0
+) -> list[tuple[str, float, RunRecord]]:
+    """Return (variant, budget, record) for every size and seed."""
+    found = []
+    for budget in of.budgets_flops:
+        scale = (budget / 5e12) ** 0.25
+        for variant in of.variants:
+            for width in widths:
+                scaled = max(16, 16 * round(width * scale / 16))
+                for seed in of.seeds:
+                    found.append(
+                        (
+                            variant.name,
+                            budget,
+                            record(variant, budget, scaled, seed, noise=noise, slope=slope),
+                        )
+                    )
+    return found

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import synthetic_study as synthetic
+from conftest import analysed, bench_rows, html_of
+
+from isoflop.config import EveryToken, TopK, Variant
+from isoflop.report.page import script_json
+from isoflop.report.provenance import LeftOut
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{ 7*7 }}"
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and the text outside scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._inside and self._inside.pop() != tag:
+            pass
+        if tag in ("td", "th", "dt", "dd", "li"):
+            self.text += " "
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self._inside):
+            self.text += data
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+@pytest.fixture
+def html(without_vega, analysis, records, runs):
+    return html_of(analysis, records, speeds=bench_rows(runs))
+
+
+def small(**options):
+    """A study of two variants and one seed at a budget too small."""
+    study = synthetic.study((1e12,), (0,), synthetic.VARIANTS[:2])
+    return study, synthetic.runs(study, widths=(32, 64, 96, 128, 192), **options)
+
+
+def test_nothing_is_loaded_from_elsewhere(html):
+    for tag, attributes in Elements(html).found:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        source = attributes.get("src")
+        assert source is None or source.startswith("data:")
+        href = attributes.get("href")
+        assert href is None or re.fullmatch(r"figures/[a-z0-9.-]+\.(png|svg|pdf|csv)", href)
+        assert not any(name.startswith("on") for name in attributes)
+    policy = next(a for t, a in Elements(html).found if a.get("http-equiv"))
+    assert "default-src 'none'" in policy["content"]
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_the_page_holds_a_specification_per_figure(html, figures):
+    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.S)
+    specs = json.loads(found[1])
+    places = {a["id"] for _, a in Elements(html).found if a.get("id", "").startswith("live-")}
+    assert {f"live-{name}" for name in specs} == places
+    assert set(specs) == {one.name for one in figures.all()}
+
+
+def test_words_tell_winner_margin_size_and_flops(html):
+    text = Elements(html).words
+    assert "At 5×10¹² FLOPs, MoD 12.5% has the lowest loss" in text
+    assert re.search(r"MoD 12\.5% has the lowest minimum, 1\.\d{4} nats per byte at \d+K", text)
+    assert re.search(r"MoD 12\.5% is 0\.\d{4} nats per byte \(\d\.\d%\) below Baseline", text)
+    assert re.search(r"baseline's loss with \d\d% of the optimal baseline's forward FLOPs", text)
+    assert "MoD 50%, random is the worst held" in text
+    assert "No verdict" not in text
+    assert "not measured" not in text
+
+
+def test_a_small_budget_and_one_seed_forbid_a_verdict(without_vega):
+    study, runs = small()
+    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
+    assert "No verdict stands on this study" in text
+    assert "10¹² FLOPs is too small" in text
+    assert "One seed only at the lowest loss of Baseline at 10¹², MoD 12.5% at 10¹²" in text
+    assert " held" not in text
+    assert "no verdict" in text
+
+
+def test_without_bench_rows_the_page_says_how_to_get_them(without_vega):
+    study, runs = small()
+    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
+    assert text.count("isoflop bench train") == 2
+    assert "not measured" in text
+
+
+def test_refused_minima_are_shown(without_vega):
+    study, runs = small(slope=0.5, noise=0)
+    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
+    assert "refused: edge" in text
+    assert "Baseline has no usable minimum: the lowest loss is at an end" in text
+    assert not re.search(r"%\) (below|above) Baseline", text)
+
+
+def test_left_out_runs_are_listed_with_reasons(without_vega):
+    study, runs = small()
+    bad = synthetic.diverged(study.variants[1], 1e12, 64, "loss was NaN at step 12")
+    runs = [*runs, ("MoD 12.5%", 1e12, bad)]
+    waiting = LeftOut("Baseline", 1e12, "6 blocks of width 256", 3, "pending", "not started")
+    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs], missing=[waiting])).words
+    assert "Runs left out 2" in text
+    assert "diverged loss was NaN at step 12" in text
+    assert "6 blocks of width 256 3 pending not started" in text
+
+
+def test_mixed_environments_and_data_are_flagged(without_vega):
+    study, runs = small()
+    variant, budget, record = runs[0]
+    other = record.environment.model_copy(update={"threads": 2, "torch": "2.12.0"})
+    changed = record.model_copy(update={"environment": other, "data_sha256": "beef" * 16})
+    runs = [(variant, budget, changed), *runs[1:]]
+    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
+    assert "The runs were not made alike." in text
+    assert "threads: 1 (9 runs), 2 (1 run)" in text
+    assert "version of torch: 2.13.0 (9 runs), 2.12.0 (1 run)" in text
+    assert "data (SHA-256): da7ada7ada7a (9 runs), beefbeefbeef (1 run)" in text
+    assert "Threads" not in text
+
+
+def test_alike_environments_raise_no_flag(html):
+    text = Elements(html).words
+    assert "not made alike" not in text
+    assert "Threads 1 " in text
+
+
+def test_hostile_text_is_inert(without_vega):
+    variants = (
+        Variant(name=f"Base {HOSTILE}", depth=EveryToken()),
+        Variant(name="=cmd()", depth=TopK(capacity=0.125)),
+    )
+    study = synthetic.study((1e12,), (0,), variants)
+    runs = synthetic.runs(study, widths=(32, 64, 96, 128, 192))
+    bad = synthetic.diverged(variants[1], 1e12, 64, f"\x1b[31m{HOSTILE}")
+    runs = [*runs, ("=cmd()", 1e12, bad)]
+    html = html_of(analysed(study, runs), [r for *_, r in runs])
+    elements = Elements(html)
+    assert sum(tag == "script" for tag, _ in elements.found) == 3
+    assert all("onerror" not in attributes for _, attributes in elements.found)
+    assert "</script><img" in elements.text  # as text
+    assert "49" not in re.findall(r"Base .{60}", elements.words)[0]
+    assert "\x1b" not in html
+    assert "\\x1b[31m" in elements.text
+
+
+def test_json_in_a_script_cannot_end_it():
+    text = script_json({"name": "</script><!--&\u2028", "loss": float("nan")})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"name": "</script><!--&\u2028", "loss": None}
+
+
+def test_a_study_without_finished_runs_still_has_a_page(without_vega, study):
+    failed = synthetic.diverged(study.variants[0], 5e12, 64, "out of memory")
+    text = Elements(html_of(analysed(study, [("Baseline", 5e12, failed)]), [failed])).words
+    assert "No run has finished" in text
+    assert "out of memory" in text
+
+
+def test_about_says_what_is_defined_and_how_to_do_it_again(html):
+    text = Elements(html).words
+    for words in (
+        "da7a" * 16,
+        "total parameters",
+        "convention 'causal'",
+        "by document",
+        "predictor",
+        "x86_64, AMD EPYC, 2 cores",
+        "isoflop report x",
+        "Test, top-k",
+    ):
+        assert words in text

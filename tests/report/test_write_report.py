@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+import synthetic_study as synthetic
+from conftest import bench_rows
+
+from isoflop.config import EveryToken, TopK, Variant
+from isoflop.report import write_report
+from isoflop.report.render import write_table
+
+FIGURES = (
+    "flops-per-step-5e12",
+    "loss-against-parameters",
+    "published-minima",
+    "published-models",
+    "relative-loss-5e12",
+    "steps-per-second-5e12",
+    "training-flops-5e12",
+    "training-seconds-5e12",
+)
+
+
+def test_a_report_is_one_page_with_its_figures(tmp_path):
+    routed = '=MoD\x1b</script>&"'
+    variants = (
+        Variant(name="Baseline", depth=EveryToken()),
+        Variant(name=routed, depth=TopK(capacity=0.125)),
+    )
+    study = synthetic.study(variants=variants)
+    runs = synthetic.runs(study, widths=(32, 64, 80, 112, 160))
+    page = write_report(
+        study,
+        [record for *_, record in runs],
+        {record.run_id: variant for variant, _, record in runs},
+        tmp_path / "report",
+        speeds=bench_rows(runs),
+    )
+    assert page == tmp_path / "report" / "index.html"
+    html = page.read_text()
+    assert len(html) < 5_000_000
+    assert "window.vegaEmbed" in html
+    assert 'src="http' not in html
+
+    written = sorted(path.name for path in (page.parent / "figures").iterdir())
+    assert written == sorted(f"{n}.{e}" for n in FIGURES for e in ("csv", "pdf", "png", "svg"))
+    starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
+    for name in FIGURES:
+        for ending, start in starts.items():
+            data = (page.parent / "figures" / f"{name}.{ending}").read_bytes()
+            assert data.startswith(start)
+            assert b"\x1b</" not in data
+        table = pd.read_csv(page.parent / "figures" / f"{name}.csv")
+        assert len(table) > 0
+        assert not table["variant"].str.startswith("=").any()
+    curves = pd.read_csv(page.parent / "figures" / "loss-against-parameters.csv")
+    assert sorted(curves[curves["row"] == "run"]["loss"]) == pytest.approx(
+        sorted(record.evaluation().loss for *_, record in runs)
+    )
+
+
+def test_a_run_of_no_variant_is_refused(tmp_path):
+    study = synthetic.study()
+    record = synthetic.record(study.variants[0], 5e12, 64)
+    with pytest.raises(ValueError, match="a run belongs to variant 'other'; expected one of"):
+        write_report(study, [record], {record.run_id: "other"}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_holds_no_formula(tmp_path):
+    table = pd.DataFrame(
+        {"name": ["=cmd()", "+1", "-1", "@x", "plain"], "value": [-1.5, 2, 3, 4, 5]}
+    )
+    write_table(table, tmp_path / "t.csv")
+    read = pd.read_csv(io.StringIO((tmp_path / "t.csv").read_text()))
+    assert read["name"].tolist() == ["'=cmd()", "'+1", "'-1", "'@x", "plain"]
+    assert read["value"].tolist() == table["value"].tolist()

@@ -39,6 +39,9 @@ def evaluate(
         limit_tokens: stop after so many targets; None for all.
         sequences: B, windows at a time.
         seed: keys what the random control draws.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
     """
     documents = held_out.documents
     losses, counts = np.zeros(documents), np.zeros(documents, dtype=np.int64)
@@ -66,6 +69,8 @@ def evaluate(
         model.train(was_training)
     seen = counts > 0
     total = float(losses.sum())
+    if not math.isfinite(total):
+        raise FloatingPointError(f"{split} loss under {decision} is {total}")
     # The first token of the stream is no target.
     text_bytes = held_out.count_bytes(1, 1 + positions)
     return Evaluation(

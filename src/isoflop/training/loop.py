@@ -152,13 +152,20 @@ class _Run:
                 result, seconds = self._one_step()
                 if not result.finite:
                     failure = (
-                        f"loss {result.loss} and gradient norm {result.gradient_norm} "
-                        f"at step {self.step + 1}"
+                        f"loss {result.loss}, gradient norm {result.gradient_norm} and decision "
+                        f"heads' gradient norm {result.predictor_norm} at step {self.step + 1}"
                     )
                     break
                 self.step += 1
                 self.seconds += seconds
-                metrics.append(self._row(result, seconds))
+                row = self._row(result, seconds)
+                try:
+                    row |= self._validation()
+                except FloatingPointError as error:
+                    failure = f"{error} after step {self.step}"
+                metrics.append(row)
+                if failure:
+                    break
                 watch(
                     Progress(
                         self.step,
@@ -170,14 +177,19 @@ class _Run:
                 stopping = stop()
                 if stopping or time.monotonic() - saved_at > checkpoint_seconds:
                     metrics.sync()
-                    self._save()
+                    if not self._save():
+                        break
                     saved_at, saved_step = time.monotonic(), self.step
                 if stopping and self.step < self.config.steps:
                     raise Interrupted(f"stopped at step {self.step} of {self.config.steps}")
             if saved_step < self.step:
                 metrics.sync()
-                self._save()
-        record = self._record(failure)
+                if not self._save():
+                    failure = failure or f"weights are not finite after step {self.step}"
+        try:
+            record = self._record(failure)
+        except FloatingPointError as error:
+            record = self._record(str(error))
         self.folder.write_record(record)
         return record
 
@@ -200,14 +212,18 @@ class _Run:
         }
         if result.routing:
             row["routing"] = result.routing
-        part, of = divmod(self.step * VALIDATIONS, self.config.steps)
-        if of < VALIDATIONS and 0 < part < VALIDATIONS:
-            limit = max(1, self.config.evaluation_tokens // 8)
-            row["validation"] = {
-                name: self._evaluate("validation", name, limit).loss
-                for name in decisions(self.config.model.depth)[:2]
-            }
         return row
+
+    def _validation(self) -> dict[str, Any]:
+        """Return the look at the validation split that is due after this step, if one is."""
+        part, of = divmod(self.step * VALIDATIONS, self.config.steps)
+        if of >= VALIDATIONS or not 0 < part < VALIDATIONS:
+            return {}
+        limit = max(1, self.config.evaluation_tokens // 8)
+        names = decisions(self.config.model.depth)[:2]
+        return {
+            "validation": {name: self._evaluate("validation", name, limit).loss for name in names}
+        }
 
     def _evaluate(self, split: Split, decision: Decision, limit: int) -> Evaluation:
         with torch.compiler.set_stance("force_eager"), self.trainer.autocast():
@@ -224,13 +240,17 @@ class _Run:
     def _held_out(self, split: Split) -> TokenSplit:
         return self.data.split(split)
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Commit a checkpoint; not of weights that an update made infinite, which returns False."""
+        if not all(bool(p.isfinite().all()) for p in self.trainer.model.parameters()):
+            return False
         self.folder.check_claim()
         state = self.trainer.optimiser.state_dict()["state"]
         tensors = {f"model.{k}": v for k, v in self.trainer.model.state_dict().items()}
         for index, moments in state.items():
             tensors.update({f"optimiser.{index}.{k}": v for k, v in moments.items()})
         checkpoint.save(self.folder.checkpoints, self.step, tensors, {"seconds": self.seconds})
+        return True
 
     def _resume(self) -> None:
         saved = checkpoint.latest(self.folder.checkpoints)

@@ -5,6 +5,7 @@ Axes: B batch, T time, D width.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -28,13 +29,15 @@ class StepResult:
     """Language-model loss of the batch before the update, nats per token."""
     gradient_norm: float
     """Global norm before clipping, decision heads left out."""
+    predictor_norm: float
+    """Global norm of the decision heads' gradient before clipping."""
     routing: dict[str, list[float]]
     """Statistics by routed block; empty for the plain transformer."""
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradient were finite; if not, nothing was updated."""
-        return self.loss - self.loss == 0 and self.gradient_norm - self.gradient_norm == 0
+        """Whether loss and gradients were finite; if not, nothing was updated."""
+        return all(map(math.isfinite, (self.loss, self.gradient_norm, self.predictor_norm)))
 
 
 class Trainer:
@@ -77,8 +80,10 @@ class Trainer:
         # The type stub of backward is untyped in torch.
         total.backward()  # type: ignore[no-untyped-call]
         norm = _clip(self._language, self.config.recipe.gradient_clip)
-        _clip(self._predictors, self.config.recipe.gradient_clip)
-        result = StepResult(float(loss.detach()), float(norm), _statistics(routing))
+        predictor_norm = _clip(self._predictors, self.config.recipe.gradient_clip)
+        result = StepResult(
+            float(loss.detach()), float(norm), float(predictor_norm), _statistics(routing)
+        )
         if result.finite:
             for group in self.optimiser.param_groups:
                 group["lr"] = group["peak"] * rate_factor
@@ -95,8 +100,9 @@ class Trainer:
     def _noise(self, tokens: Tensor, index: int) -> Tensor | None:
         if not isinstance(self.config.model.depth, RandomK):
             return None
-        key = (self.config.seed << 32) + index
-        generator = torch.Generator().manual_seed(key % (1 << 63))
+        # torch's CPU generator takes 32 bits; the golden ratio keeps the steps of two seeds apart.
+        key = (self.config.seed * 0x9E3779B1 + index) % (1 << 32)
+        generator = torch.Generator().manual_seed(key)
         shape = (len(self.model.routed), tokens.shape[0], tokens.shape[1] - 1)
         return torch.randn(shape, generator=generator).to(self.device)
 

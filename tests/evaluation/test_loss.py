@@ -1,0 +1,190 @@
+"""Held-out loss against a plain sum over tokens."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from isoflop.config import Decision, EveryToken, ModelConfig, RandomK, TopK
+from isoflop.data import TokenSplit
+from isoflop.evaluation import control_noise, evaluate, token_losses
+from isoflop.model import Transformer, build
+
+LENGTH, VOCABULARY = 7, 29
+LEARNED = TopK(capacity=0.4, router_bce=0.1)
+CASES: list[tuple[object, Decision]] = [
+    (EveryToken(), "every_token"),
+    (LEARNED, "predictor"),
+    (LEARNED, "threshold"),
+    (LEARNED, "router"),
+    (RandomK(capacity=0.4), "bernoulli"),
+]
+
+
+def split(*lengths: int) -> TokenSplit:
+    """Documents of the given numbers of tokens, the end included; id i stands for i % 3 bytes."""
+    offsets = np.cumsum([0, *lengths])
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(1, VOCABULARY, offsets[-1]).astype(np.uint8)
+    tokens[offsets[1:] - 1] = 0
+    token_bytes = np.arange(VOCABULARY) % 3
+    sizes = [int(token_bytes[tokens[a:b]].sum()) for a, b in pairwise(offsets)]
+    return TokenSplit(tokens, offsets, np.array(sizes), token_bytes)
+
+
+def model_with(depth: object) -> Transformer:
+    model = build(
+        ModelConfig(
+            vocabulary=VOCABULARY,
+            width=10,
+            blocks=4,
+            heads=2,
+            head_width=6,
+            hidden=14,
+            depth=depth,
+        ),
+        seed=0,
+    )
+    with torch.no_grad():
+        for block in model.routed:
+            block.threshold.fill_(0.2)
+    return model
+
+
+def by_brute_force(
+    model: Transformer, held_out: TokenSplit, decision: Decision, noise: Tensor | None, targets: int
+) -> tuple[list[float], list[float]]:
+    """Negative log-likelihood of each target in order, and share selected by each routed block."""
+    stream = torch.from_numpy(held_out.tokens.astype(np.int64))
+    nats, taken = [], []
+    with torch.no_grad():
+        for start in range(0, targets, LENGTH):
+            stop = min(start + LENGTH, targets)
+            cut = None if noise is None else noise[..., : stop - start]
+            output = model(stream[None, start:stop], decision=decision, noise=cut)
+            logits = output.logits[0].double()
+            for i in range(stop - start):
+                chances = logits[i].exp() / logits[i].exp().sum()
+                nats.append(-math.log(chances[stream[start + i + 1]]))
+            taken.append([decided.selected.sum().item() for decided in output.routing])
+    return nats, [sum(column) / targets for column in zip(*taken, strict=True)]
+
+
+@pytest.mark.parametrize(("depth", "decision"), CASES)
+@pytest.mark.parametrize("limit", [None, 1, 26, 1000])
+def test_equals_a_sum_over_tokens(depth: object, decision: Decision, limit: int | None) -> None:
+    model = model_with(depth)
+    held_out = split(5, 13, 1, 22, 12)
+    found = evaluate(
+        model,
+        held_out,
+        LENGTH,
+        split="test",
+        decision=decision,
+        limit_tokens=limit,
+        sequences=3,
+        seed=11,
+    )
+    targets = min(52, limit or 52)
+    noise = control_noise(model, decision, 3, LENGTH, 11)
+    nats, shares = by_brute_force(model, held_out, decision, noise, targets)
+    assert found.split == "test"
+    assert found.decision == decision
+    assert found.tokens == targets
+    assert found.loss == pytest.approx(sum(nats) / targets, rel=1e-5)
+    text_bytes = held_out.token_bytes[held_out.tokens[1 : targets + 1]].sum()
+    bits = sum(nats) / math.log(2)
+    assert found.bits_per_byte == pytest.approx(bits / max(1, text_bytes), rel=1e-5)
+    assert found.realised_capacity == pytest.approx(shares)
+
+    # The end of a document counts to it; the first token of the stream is no target.
+    expected, start = [], 1
+    for end in held_out.offsets[1:]:
+        part = nats[start - 1 : min(int(end), targets + 1) - 1]
+        if part:
+            expected.append((sum(part), len(part)))
+        start = int(end)
+    assert found.document_tokens == tuple(count for _, count in expected)
+    assert found.document_losses == pytest.approx([total for total, _ in expected], abs=1e-3)
+    assert sum(found.document_tokens) == targets
+    assert sum(found.document_losses) == pytest.approx(found.loss * targets, abs=1e-2)
+
+
+@pytest.mark.parametrize("sequences", [1, 2, 32])
+def test_does_not_depend_on_how_windows_are_batched(sequences: int) -> None:
+    model = model_with(LEARNED)
+    held_out = split(20, 43)
+    found, expected = (
+        evaluate(model, held_out, LENGTH, split="test", decision="predictor", sequences=n)
+        for n in (sequences, 5)
+    )
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.realised_capacity == expected.realised_capacity
+
+
+def test_top_k_realises_its_capacity() -> None:
+    # Whole windows only: padding competes with text for places.
+    held_out = split(20, 2 * 3 * LENGTH + 1 - 20)
+    found = evaluate(
+        model_with(LEARNED), held_out, LENGTH, split="validation", decision="top_k", sequences=3
+    )
+    assert found.realised_capacity == pytest.approx([2 / 7, 2 / 7])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_leaves_the_model_as_it_was(training: bool) -> None:
+    model = model_with(LEARNED).train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    evaluate(model, split(30), LENGTH, split="test", decision="threshold")
+    assert model.training is training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("decision", ["bernoulli", "top_k"])
+def test_control_is_the_same_each_time_and_keyed_by_seed(decision: Decision) -> None:
+    model = model_with(RandomK(capacity=0.4))
+
+    def loss(seed: int) -> float:
+        torch.manual_seed(seed + 100)
+        return evaluate(model, split(60), LENGTH, split="test", decision=decision, seed=seed).loss
+
+    assert loss(0) == loss(0)
+    assert loss(0) != loss(1)
+
+
+def test_bernoulli_draws_differ_by_block_and_not_by_length() -> None:
+    model = model_with(RandomK(capacity=0.4))
+    draws = control_noise(model, "bernoulli", 3, 50, 1)
+    longer = control_noise(model, "bernoulli", 5, 80, 1)
+    assert draws is not None
+    assert longer is not None
+    assert draws.shape == (2, 50)
+    assert not torch.equal(draws[0], draws[1])
+    # Keyed by position, so that a longer sequence decides alike where both have tokens.
+    assert torch.equal(longer[:, :50], draws)
+    assert control_noise(model_with(LEARNED), "top_k", 3, 50, 1) is None
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    model = model_with(EveryToken())
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="test loss under every_token is nan"):
+        evaluate(model, split(30), LENGTH, split="test", decision="every_token")
+
+
+def test_token_losses_of_half_precision_are_computed_in_full() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, generator=generator).bfloat16()
+    targets = torch.randint(5, (2, 3), generator=generator)
+    found = token_losses(logits, targets)
+    assert found.dtype == torch.float32
+    exact = logits.double().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    torch.testing.assert_close(found.double(), -exact, rtol=1e-5, atol=1e-6)

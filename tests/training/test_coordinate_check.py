@@ -1,0 +1,172 @@
+"""The parametrisation transfers: what a few steps change has one size at every width and depth.
+
+The coordinate check of the maximal update parametrisation (arXiv 2203.03466, appendix D): train
+models of several widths for a few steps at the same rates, and look at the root mean square of
+the change of activations. It must neither grow nor shrink with width, nor with depth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from isoflop.config import Depth, EveryToken, ModelConfig, Recipe, RunConfig, TopK
+from isoflop.model import Transformer, build
+from isoflop.training import Trainer, initialise
+from isoflop.training import parametrisation as module
+from isoflop.training.parametrisation import Group, group_of
+
+WIDTHS = (32, 64, 128, 256)
+DEPTHS = (2, 4, 8, 16)
+STEPS = 4
+SLOPE = 0.25
+"""Largest exponent of width or depth that counts as none."""
+
+RECIPE = Recipe(
+    learning_rate=2e-3,
+    reference_width=64,
+    reference_blocks=4,
+    warmup_fraction=0.0,
+    final_fraction=1.0,
+    weight_decay=0.1,
+    beta1=0.9,
+    beta2=0.95,
+    epsilon=1e-8,
+    gradient_clip=1.0,
+    router_rate=1.0,
+    embedding_scale=1.0,
+    router_scale=0.02,
+    precision="fp32",
+)
+
+
+def tokens() -> Tensor:
+    """One sequence, the same at every step, so that what is learned adds up."""
+    return torch.randint(64, (1, 13), generator=torch.Generator().manual_seed(9))
+
+
+def activations(model: Transformer) -> dict[str, Tensor]:
+    with torch.no_grad():
+        stream, routing = model.stream(tokens()[:, :-1], decision="every_token")
+        found = {"stream": stream, "logits": model.readout(stream)}
+        if routing:
+            found["router"] = torch.stack([decided.logits for decided in routing])
+    return found
+
+
+def configuration(width: int, blocks: int, depth: Depth, seed: int) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(
+            vocabulary=64,
+            width=width,
+            blocks=blocks,
+            heads=width // 16,
+            head_width=16,
+            hidden=2 * width,
+            depth=depth,
+        ),
+        recipe=RECIPE,
+        steps=STEPS,
+        sequences_per_step=1,
+        seed=seed,
+    )
+
+
+def changes(width: int, blocks: int, depth: Depth, seed: int) -> dict[str, float]:
+    """Root mean square of what STEPS steps change in each kind of activation."""
+    config = configuration(width, blocks, depth, seed)
+    model = build(config.model)
+    initialise(model, config.recipe, seed)
+    with torch.no_grad():
+        # The random start of a readout adds a part that dies out as width^-1/2 and would hide
+        # what is learned at the widths that a test can afford.
+        for weight in (model.head.weight, *(block.router.weight for block in model.routed)):
+            weight.zero_()
+    before = activations(model)
+    trainer = Trainer(model, config, compiled=False)
+    for index in range(STEPS):
+        assert trainer.step(tokens(), index, 1.0).finite
+    after = activations(model)
+    return {name: float((after[name] - before[name]).square().mean().sqrt()) for name in before}
+
+
+def slopes(
+    sizes: tuple[int, ...], measure: Callable[[int, int], dict[str, float]]
+) -> dict[str, float]:
+    """Exponent of size in each change, by least squares over the logarithms, two seeds."""
+    x = torch.tensor([math.log(size) for size in sizes for _ in range(2)])
+    rows = [measure(size, seed) for size in sizes for seed in range(2)]
+    fitted = {}
+    for name in rows[0]:
+        y = torch.tensor([math.log(row[name]) for row in rows])
+        fitted[name] = float(
+            ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+        )
+    return fitted
+
+
+def over_width(depth: Depth) -> dict[str, float]:
+    return slopes(WIDTHS, lambda width, seed: changes(width, 4, depth, seed))
+
+
+def over_depth(depth: Depth) -> dict[str, float]:
+    return slopes(DEPTHS, lambda blocks, seed: changes(64, blocks, depth, seed))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+CHOICES = [EveryToken(), TopK(capacity=0.5)]
+
+
+@pytest.mark.parametrize("depth", CHOICES, ids=lambda depth: str(depth.kind))
+def test_changes_do_not_depend_on_width(depth: Depth) -> None:
+    found = over_width(depth)
+    assert max(map(abs, found.values())) < SLOPE, found
+
+
+@pytest.mark.parametrize("depth", CHOICES, ids=lambda depth: str(depth.kind))
+def test_changes_do_not_depend_on_depth(depth: Depth) -> None:
+    found = over_depth(depth)
+    assert max(map(abs, found.values())) < SLOPE, found
+
+
+def test_the_check_catches_the_standard_parametrisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def standard(model: Transformer, recipe: Recipe) -> dict[str, Group]:
+        groups = {}
+        for name, parameter in model.named_parameters():
+            known = group_of(model, recipe)[name].initial_std
+            hidden = name.startswith("blocks") and parameter.dim() == 2
+            std = parameter.shape[1] ** -0.5 if hidden else known
+            groups[name] = Group(std, 1, 1, 1)
+        return groups
+
+    monkeypatch.setattr(module, "group_of", standard)
+    found = over_width(EveryToken())
+    assert min(found["logits"], found["stream"]) > 1.5 * SLOPE, found
+    found = over_depth(EveryToken())
+    assert found["stream"] > 1.5 * SLOPE, found
+
+
+def test_the_start_does_not_grow_with_width_or_depth() -> None:
+    """The stream starts at one size; logits start ever smaller, at one over the root of width."""
+
+    def starts(width: int, blocks: int, seed: int) -> dict[str, float]:
+        config = configuration(width, blocks, TopK(capacity=0.5, every=1, gate="tanh"), seed)
+        model = build(config.model)
+        initialise(model, config.recipe, seed)
+        return {k: float(x.square().mean().sqrt()) for k, x in activations(model).items()}
+
+    found = slopes(WIDTHS, lambda width, seed: starts(width, 4, seed))
+    assert abs(found["stream"]) < 0.1
+    assert abs(found["logits"] + 0.5) < 0.1
+    assert abs(found["router"] + 0.5) < 0.2
+    found = slopes(DEPTHS, lambda blocks, seed: starts(64, blocks, seed))
+    # The random updates of the blocks add up to ever less; the embedding stays.
+    assert -0.5 < found["stream"] < 0.1

@@ -1,0 +1,211 @@
+"""A whole run in its folder: what is recorded, what is logged, and how divergence ends it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from isoflop import checkpoint
+from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK, decisions
+from isoflop.costs import forward_flops, parameters, train_flops_per_token
+from isoflop.data import Batches, prepare
+from isoflop.model import Transformer, build
+from isoflop.runs import RunFolder
+from isoflop.training import Interrupted, Trainer, initialise, load_model, rate_factor, train
+from isoflop.training.loop import CURVE_POINTS, thin
+
+MakeRun = Callable[..., RunConfig]
+DEPTHS = [EveryToken(), TopK(capacity=0.25), RandomK(capacity=0.5)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def all_finite(model: Transformer) -> bool:
+    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
+def test_a_run_tells_what_it_did(
+    make_run: MakeRun, cache: Path, folder: RunFolder, depth: Depth
+) -> None:
+    config = make_run(depth)
+    record = train(config, folder, cache=cache, threads=1, compiled=False)
+    assert record == folder.record()
+    assert record.state == "finished"
+    assert record.reason is None
+    assert record.run_id == config.run_id
+    assert record.parameters == parameters(config.model)
+    assert record.forward_flops == forward_flops(config.model, 16, "causal").per_token
+    tokens = 12 * 3 * 16
+    for name, flops in record.train_flops.items():
+        per_token = train_flops_per_token(config.model, 16, name)
+        assert flops == pytest.approx(tokens * per_token, rel=1e-12)
+    assert set(record.train_flops) == {"causal", "full", "6nd"}
+    assert record.data_sha256 == prepare(config.data, cache).sha256
+    wanted = [(s, d) for s in ("validation", "test") for d in decisions(config.model.depth)]
+    assert [(e.split, e.decision) for e in record.evaluations] == wanted
+
+    rows, _ = folder.read_metrics()
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert [row["tokens"] for row in rows] == [48 * step for step in range(1, 13)]
+    assert rows[-1]["flops"] == pytest.approx(record.train_flops["causal"])
+    assert rows[0]["learning_rate"] == pytest.approx(8e-3 * rate_factor(config, 0))
+    assert record.seconds == pytest.approx(sum(row["seconds"] for row in rows), abs=1e-4)
+    assert record.train_loss == rows[-1]["loss"]
+    assert [point.loss for point in record.curve] == pytest.approx(
+        [row["loss"] for row in rows], abs=1e-6
+    )
+    looks = {row["step"]: row["validation"] for row in rows if "validation" in row}
+    assert list(looks) == [3, 6, 9]
+    assert all(list(look) == list(decisions(config.model.depth)[:2]) for look in looks.values())
+    assert ("routing" in rows[0]) == bool(config.model.routed_blocks)
+
+
+def test_is_the_plain_loop_over_steps(make_run: MakeRun, cache: Path, folder: RunFolder) -> None:
+    config = make_run(TopK(capacity=0.25))
+    train(config, folder, cache=cache, threads=1, compiled=False)
+    model = build(config.model)
+    initialise(model, config.recipe, config.seed)
+    trainer = Trainer(model, config, compiled=False)
+    batches = Batches(prepare(config.data, cache).split("train"), 16, 3, config.seed)
+    losses = []
+    for step in range(config.steps):
+        tokens = torch.from_numpy(batches.batch(step))
+        losses.append(trainer.step(tokens, step, rate_factor(config, step)).loss)
+    assert [row["loss"] for row in folder.read_metrics()[0]] == losses
+    loaded = load_model(folder)
+    assert not loaded.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_learns(make_run: MakeRun, cache: Path, folder: RunFolder) -> None:
+    record = train(make_run(steps=60), folder, cache=cache, threads=1)
+    rows, _ = folder.read_metrics()
+    assert rows[0]["loss"] == pytest.approx(math.log(256), abs=0.7)
+    assert record.train_loss is not None
+    assert record.train_loss < rows[0]["loss"] - 2
+    evaluation = record.evaluation()
+    assert evaluation is not None
+    assert evaluation.loss == pytest.approx(record.train_loss, abs=0.4)
+
+
+def test_a_poisoned_run_stops_before_the_update(
+    make_run: MakeRun, cache: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def poisoned(self: Trainer, tokens: Any, index: int, factor: float) -> Any:
+        if index == 7:
+            hook = self.model.norm.weight.register_hook(lambda gradient: gradient * float("nan"))
+            try:
+                return step(self, tokens, index, factor)
+            finally:
+                hook.remove()
+        return step(self, tokens, index, factor)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    record = train(make_run(DEPTHS[1]), folder, cache=cache, threads=1)
+    assert record.state == folder.state() == "diverged"
+    assert record.reason is not None
+    assert "gradient norm nan" in record.reason
+    assert "step 8" in record.reason
+    assert record.evaluations == ()
+    rows, _ = folder.read_metrics()
+    assert [row["step"] for row in rows] == list(range(1, 8))
+    assert record.train_flops["causal"] == pytest.approx(rows[-1]["flops"])
+    saved = checkpoint.latest(folder.checkpoints)
+    assert saved is not None
+    assert saved.step == 7
+    assert all_finite(load_model(folder))
+    # It is an outcome: asking again trains nothing.
+    assert train(make_run(DEPTHS[1]), folder, cache=cache, threads=1) == record
+
+
+@pytest.mark.parametrize("rate", [1e20, 1e38])
+@pytest.mark.parametrize("steps", [1, 12])
+def test_an_absurd_learning_rate_is_marked_diverged(
+    make_run: MakeRun, cache: Path, folder: RunFolder, rate: float, steps: int
+) -> None:
+    config = make_run(DEPTHS[1], steps=steps, learning_rate=rate, warmup_fraction=0.0)
+    record = train(config, folder, cache=cache, threads=1, checkpoint_seconds=0)
+    assert record.state == folder.state() == "diverged"
+    assert record.reason
+    saved = checkpoint.latest(folder.checkpoints)
+    assert saved is None or all(bool(t.isfinite().all()) for t in saved.tensors.values())
+
+
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(
+    make_run: MakeRun, cache: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def infinite(*_: Any, split: str, decision: str, **__: Any) -> Any:
+        raise FloatingPointError(f"{split} loss under {decision} is inf")
+
+    monkeypatch.setattr("isoflop.training.loop.evaluate", infinite)
+    record = train(make_run(), folder, cache=cache, threads=1)
+    assert record.state == "diverged"
+    assert record.reason == "validation loss under every_token is inf after step 3"
+    assert [row["step"] for row in folder.read_metrics()[0]] == [1, 2, 3]
+
+
+def test_progress_is_told_of_each_step(make_run: MakeRun, cache: Path, folder: RunFolder) -> None:
+    seen = []
+    train(make_run(), folder, cache=cache, threads=1, watch=seen.append)
+    assert [progress.step for progress in seen] == list(range(1, 13))
+    assert {progress.steps for progress in seen} == {12}
+    assert [p.loss for p in seen] == [row["loss"] for row in folder.read_metrics()[0]]
+    assert min(progress.tokens_per_second for progress in seen) > 0
+
+
+def test_without_a_checkpoint_there_is_no_model(make_run: MakeRun, folder: RunFolder) -> None:
+    folder.create(make_run())
+    with pytest.raises(ValueError, match=r"has no checkpoint; train the run first"):
+        load_model(folder)
+
+
+def test_a_folder_of_another_run_is_refused(
+    make_run: MakeRun, cache: Path, folder: RunFolder
+) -> None:
+    with pytest.raises(Interrupted):
+        train(make_run(), folder, cache=cache, threads=1, stop=lambda: True)
+    with pytest.raises(ValueError, match=r"holds run [0-9a-f]{12}, expected"):
+        train(make_run(steps=13), folder, cache=cache, threads=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_missing_device_is_refused(make_run: MakeRun, cache: Path, folder: RunFolder) -> None:
+    with pytest.raises(ValueError, match="torch sees no CUDA device; use --device cpu"):
+        train(make_run(), folder, cache=cache, device="cuda")
+    assert not folder.path.exists()
+
+
+def test_compiling_without_a_compiler_is_refused(
+    make_run: MakeRun, cache: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isoflop.training.loop.can_compile", lambda: False)
+    with pytest.raises(ValueError, match=r"no C\+\+ compiler"):
+        train(make_run(), folder, cache=cache, threads=1, compiled=True)
+    large = make_run().model_copy(update={"budget_flops": 1e15})
+    again = RunFolder(folder.path.with_name("again"))
+    assert not train(large, again, cache=cache, threads=1).environment.compiled
+
+
+@pytest.mark.parametrize("rows", [0, 1, CURVE_POINTS - 1, CURVE_POINTS, 1003])
+def test_thinning_keeps_the_mean_and_the_last_step(rows: int) -> None:
+    losses = torch.rand(rows, generator=torch.Generator().manual_seed(0)).tolist()
+    points = thin([{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)])
+    assert len(points) == min(rows, CURVE_POINTS)
+    start = 0
+    for point in points:
+        part = losses[start : point.step]
+        assert point.loss == pytest.approx(sum(part) / len(part), abs=1e-6)
+        start = point.step
+    assert start == rows

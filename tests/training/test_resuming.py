@@ -1,0 +1,201 @@
+"""Stopping, killing and going on give bitwise the run that was never disturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from isoflop import checkpoint
+from isoflop.config import Depth, EveryToken, RandomK, RunConfig, RunRecord, TopK
+from isoflop.runs import RunFolder
+from isoflop.training import Interrupted, train
+
+DEPTHS = [EveryToken(), TopK(capacity=0.25, router_bce=0.01), RandomK(capacity=0.5)]
+MakeRun = Callable[..., RunConfig]
+
+
+def outcome(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The state of the last checkpoint, and the metrics without what a clock measured."""
+    saved = checkpoint.latest(folder.checkpoints)
+    assert saved is not None
+    rows, corrupt = folder.read_metrics()
+    assert corrupt == 0
+    return saved.tensors, [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def timeless(record: RunRecord) -> RunRecord:
+    return record.model_copy(update={"seconds": 0.0, "attempts": 1})
+
+
+def assert_same_run(found: RunFolder, expected: RunFolder) -> None:
+    (tensors, rows), (right_tensors, right_rows) = outcome(found), outcome(expected)
+    assert tensors.keys() == right_tensors.keys()
+    for name, tensor in right_tensors.items():
+        assert torch.equal(tensors[name], tensor), name
+    assert rows == right_rows
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    records = found.record(), expected.record()
+    assert records[0] is not None
+    assert records[1] is not None
+    assert timeless(records[0]) == timeless(records[1])
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    """Return a `stop` that says so after so many steps of one attempt."""
+    countdown = iter(range(steps - 1, -1, -1))
+    return lambda: next(countdown) == 0
+
+
+@pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
+def test_stopping_again_and_again_changes_nothing(
+    make_run: MakeRun, cache: Path, tmp_path: Path, depth: Depth
+) -> None:
+    config = make_run(depth)
+    undisturbed, stopped = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+    train(config, undisturbed, cache=cache, threads=1, compiled=False)
+    for steps, reached in ((1, 1), (4, 5), (6, 11)):
+        with pytest.raises(Interrupted, match=f"stopped at step {reached} of 12"):
+            train(config, stopped, cache=cache, threads=1, stop=stop_after(steps))
+        assert stopped.state() == "interrupted"
+    record = train(config, stopped, cache=cache, threads=1)
+    assert record.state == stopped.state() == "finished"
+    assert record.attempts == 4
+    assert_same_run(stopped, undisturbed)
+
+
+def test_steps_since_the_checkpoint_are_done_again(
+    make_run: MakeRun, cache: Path, tmp_path: Path
+) -> None:
+    config = make_run(DEPTHS[1])
+    undisturbed, failed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+    train(config, undisturbed, cache=cache, threads=1)
+    with pytest.raises(Interrupted):
+        train(config, failed, cache=cache, threads=1, stop=stop_after(3))
+
+    def fail(progress: Any) -> None:
+        if progress.step == 8:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(config, failed, cache=cache, threads=1, watch=fail)
+    assert len(failed.read_metrics()[0]) == 8
+    assert outcome(failed)[0].keys() == outcome(undisturbed)[0].keys()
+    train(config, failed, cache=cache, threads=1)
+    assert_same_run(failed, undisturbed)
+
+
+def test_stopping_at_the_last_step_is_finishing(
+    make_run: MakeRun, cache: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    record = train(make_run(), folder, cache=cache, threads=1, stop=stop_after(12))
+    assert record.state == "finished"
+
+
+def test_a_finished_run_is_not_trained_again(
+    make_run: MakeRun, cache: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    record = train(make_run(), folder, cache=cache, threads=1)
+
+    def never(_: Any) -> None:
+        raise AssertionError("a step was made")
+
+    assert train(make_run(), folder, cache=cache, threads=1, watch=never) == record
+
+
+def test_threads_stay_as_they_were_pinned(make_run: MakeRun, cache: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(make_run(), folder, cache=cache, threads=1, stop=stop_after(2))
+    torch.set_num_threads(2)
+    record = train(make_run(), folder, cache=cache, threads=2)
+    assert torch.get_num_threads() == 1
+    assert record.environment.threads == 1
+    assert record.environment.compiled is False
+
+
+def test_another_torch_is_told(
+    make_run: MakeRun, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "2.0.0")
+        with pytest.raises(Interrupted):
+            train(make_run(), folder, cache=cache, threads=1, stop=stop_after(2))
+    with pytest.warns(UserWarning, match=r"torch 2\.0\.0 -> .*bitwise equality is not promised"):
+        train(make_run(), folder, cache=cache, threads=1)
+
+
+def test_changed_data_is_refused(
+    make_run: MakeRun, cache: Path, tmp_path: Path, corpus: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(make_run(), folder, cache=cache, threads=1, stop=stop_after(2))
+    first = corpus / "00.txt"
+    first.write_text("x" + first.read_text()[1:])
+    with pytest.raises(ValueError, match=r"the data of .* changed: .*SHA-256 [0-9a-f]{64}.*afresh"):
+        train(make_run(), folder, cache=cache, threads=1)
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from isoflop.config import RunConfig
+from isoflop.runs import RunFolder
+from isoflop.training import train
+config, folder, cache = sys.argv[1:]
+train(RunConfig.model_validate_json(config), RunFolder(Path(folder)), cache=Path(cache),
+      threads=1, checkpoint_seconds=0.02)
+"""
+
+
+def train_and_kill(config: RunConfig, folder: RunFolder, cache: Path, steps: int) -> None:
+    """Train in a process of its own and kill it once it has logged `steps` steps more."""
+    metrics = folder.path / "metrics.jsonl"
+    before = len(folder.read_metrics()[0])
+    arguments = [config.model_dump_json(), str(folder.path), str(cache)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.exists() and metrics.read_bytes().count(b"\n") >= before + steps:
+                break
+            time.sleep(0.001)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["once", "three times"]
+)
+def test_sigkill_at_a_random_time_changes_nothing(
+    make_run: MakeRun, cache: Path, tmp_path: Path, kills: int
+) -> None:
+    config = make_run(DEPTHS[1], steps=100)
+    undisturbed, killed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+    train(config, undisturbed, cache=cache, threads=1)
+    chance = random.Random(kills)
+    for _ in range(kills):
+        train_and_kill(config, killed, cache, chance.randint(1, 25))
+    assert killed.state() == "interrupted"
+    record = train(config, killed, cache=cache, threads=1)
+    assert record.attempts == kills + 1
+    assert_same_run(killed, undisturbed)

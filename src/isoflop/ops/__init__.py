@@ -7,6 +7,7 @@ from isoflop.ops.selection import (
     gather_tokens,
     mask_positions,
     membership,
+    routed_update_reference,
     top_k_positions,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "membership",
     "rotary_tables",
     "rotate",
+    "routed_update_reference",
     "top_k_positions",
 ]

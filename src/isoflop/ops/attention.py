@@ -30,7 +30,8 @@ def causal_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(future, float("-inf")).softmax(-1) @ v
+    weights: Tensor = scores.masked_fill(future, float("-inf")).softmax(-1)
+    return weights @ v
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

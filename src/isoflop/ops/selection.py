@@ -5,6 +5,8 @@ Axes: B batch, T time, C selected tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -70,6 +72,35 @@ def membership(positions: Tensor, length: int) -> Tensor:
     """Return a bool mask (B, length), true at `positions` (B, C)."""
     mask = torch.zeros(positions.shape[0], length, dtype=torch.bool, device=positions.device)
     return mask.scatter(1, positions, True)
+
+
+def routed_update_reference(
+    x: Tensor, selected: Tensor, gates: Tensor, update: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Mixture-of-Depths written out, a sequence and a token at a time (section 3, equation 1).
+
+    x_i' = x_i + g_i f_i(selected tokens of the sequence) if token i is selected, else x_i.
+
+    Args:
+        x: residual stream, (B, T, D).
+        selected: which tokens are processed, (B, T) bool.
+        gates: g, (B, T).
+        update: f without its outer residual, from tokens (C, D) and their positions (C,) to
+            updates (C, D).
+
+    Returns:
+        (B, T, D).
+    """
+    sequences = []
+    for tokens, chosen, gate in zip(x, selected, gates, strict=True):
+        positions = [i for i, taken in enumerate(chosen.tolist()) if taken]
+        rows = list(tokens)
+        if positions:
+            where = torch.tensor(positions, device=x.device)
+            for i, row in zip(positions, update(tokens[where], where), strict=True):
+                rows[i] = tokens[i] + gate[i] * row
+        sequences.append(torch.stack(rows))
+    return torch.stack(sequences)
 
 
 def _flat(positions: Tensor, length: int) -> Tensor:

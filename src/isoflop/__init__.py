@@ -1,0 +1,139 @@
+"""At the same compute, which transformer variant wins, by how much, and how sure are we?
+
+The public library. Names are loaded when they are first asked for, so that describing, planning
+and fitting need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from isoflop.version import __version__
+
+if TYPE_CHECKING:
+    from isoflop.config import (
+        Attention,
+        DataConfig,
+        Decision,
+        Depth,
+        Evaluation,
+        EveryToken,
+        FeedForward,
+        FullAttention,
+        Gate,
+        Gelu,
+        ModelConfig,
+        RandomK,
+        Recipe,
+        RunConfig,
+        RunRecord,
+        Study,
+        SwiGlu,
+        TopK,
+        decisions,
+    )
+    from isoflop.config.load import load, load_study
+    from isoflop.costs import (
+        ForwardFlops,
+        cache_bytes,
+        forward_flops,
+        parameters,
+        train_flops_per_token,
+    )
+    from isoflop.data import prepare
+    from isoflop.evaluation import evaluate
+    from isoflop.model import Output, Routing, Transformer, build
+    from isoflop.runs import RunFolder, read_records
+    from isoflop.training import load_model, train
+
+_HOMES = {
+    "isoflop.config": (
+        "Attention",
+        "DataConfig",
+        "Decision",
+        "Depth",
+        "EveryToken",
+        "Evaluation",
+        "FeedForward",
+        "FullAttention",
+        "Gate",
+        "Gelu",
+        "ModelConfig",
+        "RandomK",
+        "Recipe",
+        "RunConfig",
+        "RunRecord",
+        "Study",
+        "SwiGlu",
+        "TopK",
+        "decisions",
+    ),
+    "isoflop.config.load": ("load", "load_study"),
+    "isoflop.costs": (
+        "ForwardFlops",
+        "cache_bytes",
+        "forward_flops",
+        "parameters",
+        "train_flops_per_token",
+    ),
+    "isoflop.data": ("prepare",),
+    "isoflop.evaluation": ("evaluate",),
+    "isoflop.model": ("Output", "Routing", "Transformer", "build"),
+    "isoflop.runs": ("RunFolder", "read_records"),
+    "isoflop.training": ("load_model", "train"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Attention",
+    "DataConfig",
+    "Decision",
+    "Depth",
+    "Evaluation",
+    "EveryToken",
+    "FeedForward",
+    "ForwardFlops",
+    "FullAttention",
+    "Gate",
+    "Gelu",
+    "ModelConfig",
+    "Output",
+    "RandomK",
+    "Recipe",
+    "Routing",
+    "RunConfig",
+    "RunFolder",
+    "RunRecord",
+    "Study",
+    "SwiGlu",
+    "TopK",
+    "Transformer",
+    "__version__",
+    "build",
+    "cache_bytes",
+    "decisions",
+    "evaluate",
+    "forward_flops",
+    "load",
+    "load_model",
+    "load_study",
+    "parameters",
+    "prepare",
+    "read_records",
+    "train",
+    "train_flops_per_token",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'isoflop' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,153 @@
+"""Every combination of choices builds, trains, evaluates, costs what it says and round-trips.
+
+The choices are read off the unions in `config`, so a new member is walked without being named.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from isoflop.config import (
+    Attention,
+    Depth,
+    FeedForward,
+    FullAttention,
+    ModelConfig,
+    Recipe,
+    Routed,
+    RunConfig,
+    canonical,
+    decisions,
+)
+from isoflop.costs import forward_flops, parameters
+from isoflop.model import build
+from isoflop.training import Trainer, initialise
+
+
+def members(choice: Any) -> list[type]:
+    """Classes of a discriminated union, or the one class that a choice so far is."""
+    if isinstance(choice, type):
+        return [choice]
+    union = get_args(choice)[0]
+    return list(get_args(union)) or [union]
+
+
+def made(kind: type) -> Any:
+    return kind(capacity=0.4) if issubclass(kind, Routed) else kind()
+
+
+SWITCHES = [
+    {},
+    {"kv_heads": 2},
+    {"query_key_norm": True},
+    {"tied_embeddings": True},
+    {"kv_heads": 1, "query_key_norm": True, "tied_embeddings": True},
+]
+COMBINATIONS = [
+    pytest.param(attention, depth, feed_forward, switches, id="-".join(names))
+    for attention, depth, feed_forward, switches in product(
+        members(Attention), members(Depth), members(FeedForward), SWITCHES
+    )
+    for names in [
+        [made(kind).kind for kind in (attention, depth, feed_forward)]
+        + ([f"{key}={value}" for key, value in switches.items()] or ["plain"])
+    ]
+]
+
+
+def run_of(attention: type, depth: type, feed_forward: type, switches: dict[str, Any]) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(
+            vocabulary=31,
+            width=22,
+            blocks=3,
+            heads=4,
+            head_width=6,
+            hidden=26,
+            attention=made(attention),
+            depth=made(depth),
+            feed_forward=made(feed_forward),
+            **switches,
+        ),
+        recipe=Recipe(precision="fp32"),
+        steps=1,
+        sequences_per_step=3,
+    )
+
+
+def test_the_walk_sees_every_choice() -> None:
+    assert FullAttention in members(Attention)
+    assert {
+        kind().kind if kind.__name__ == "EveryToken" else made(kind).kind for kind in members(Depth)
+    } >= {"every_token", "top_k", "random_k"}
+    assert {kind().kind for kind in members(FeedForward)} >= {"swiglu", "gelu"}
+
+
+@pytest.mark.parametrize(("attention", "depth", "feed_forward", "switches"), COMBINATIONS)
+def test_any_combination(
+    attention: type, depth: type, feed_forward: type, switches: dict[str, Any]
+) -> None:
+    config = run_of(attention, depth, feed_forward, switches)
+    again = RunConfig.model_validate_json(config.model_dump_json())
+    assert again == config
+    assert again.run_id == config.run_id
+    assert RunConfig.model_validate(canonical(config)) == config
+
+    model = build(config.model, seed=0)
+    assert parameters(config.model).total == sum(p.numel() for p in model.parameters())
+    assert forward_flops(config.model, 13, "causal").total > 0
+    initialise(model, config.recipe, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    # No head or norm is left at a special point that would stop a gradient.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    trainer = Trainer(model, config, compiled=False)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    reached = {}
+
+    def look(*_: Any) -> None:
+        reached.update({name: p.grad for name, p in model.named_parameters()})
+
+    trainer.optimiser.register_step_pre_hook(look)
+    tokens = torch.randint(31, (3, 14), generator=generator)
+    result = trainer.step(tokens, 0, 1.0)
+    assert result.finite
+    for name, parameter in model.named_parameters():
+        gradient = reached[name]
+        assert gradient is not None, name
+        assert bool(gradient.isfinite().all()), name
+        assert bool(gradient.any()), name
+        assert bool(parameter.isfinite().all()), name
+        assert not torch.equal(parameter, before[name]), name
+
+    model.eval()
+    with torch.no_grad():
+        for decision in decisions(config.model.depth):
+            output = model(tokens[:, :-1], decision=decision)
+            assert output.logits.shape == (3, 13, 31)
+            assert bool(output.logits.isfinite().all())
+            assert len(output.routing) == len(config.model.routed_blocks)
+            if decision == "top_k":
+                for decided in output.routing:
+                    assert decided.selected.sum(1).tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize(("attention", "depth", "feed_forward", "switches"), COMBINATIONS)
+def test_saved_weights_give_the_same_model(
+    attention: type, depth: type, feed_forward: type, switches: dict[str, Any]
+) -> None:
+    config = run_of(attention, depth, feed_forward, switches).model
+    first, second = build(config, seed=0), build(config, seed=1)
+    second.load_state_dict(first.state_dict())
+    tokens = torch.randint(31, (2, 13), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        for decision in decisions(config.depth):
+            torch.manual_seed(3)
+            expected = first(tokens, decision=decision).logits
+            torch.manual_seed(3)
+            assert torch.equal(second(tokens, decision=decision).logits, expected)

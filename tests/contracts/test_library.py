@@ -1,0 +1,103 @@
+"""What a user imports, and the page that shows it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+
+import isoflop
+
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in isoflop.__all__:
+        assert getattr(isoflop, name) is not None
+    assert set(isoflop.__all__) <= set(dir(isoflop))
+    assert set(isoflop.__all__) == {*isoflop._HOME_OF, "__version__"}
+
+
+def test_public_names_are_the_ones_of_their_rooms() -> None:
+    from isoflop.config import TopK
+    from isoflop.model import build
+
+    assert isoflop.TopK is TopK
+    assert isoflop.build is build
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", isoflop.__version__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'isoflop' has no attribute 'nothing'"):
+        _ = isoflop.nothing
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        exec("from isoflop import nothing")
+
+
+def test_type_checkers_see_what_is_loaded_lazily() -> None:
+    tree = ast.parse(Path(isoflop.__file__).read_text())
+    (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
+    found = {
+        alias.name: node.module
+        for node in guarded.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert found == isoflop._HOME_OF
+
+
+def test_torch_is_loaded_only_for_what_computes() -> None:
+    code = """
+import sys, isoflop
+print("pydantic" in sys.modules)
+isoflop.ModelConfig, isoflop.Study, isoflop.load, isoflop.forward_flops, isoflop.read_records
+print("torch" in sys.modules)
+isoflop.build
+print("torch" in sys.modules)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert result.stdout.split() == ["False", "False", "True"]
+
+
+def blocks_of_page() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+
+
+def test_the_page_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    threads = torch.get_num_threads()
+    blocks = blocks_of_page()
+    assert len(blocks) == 5
+    names: dict[str, typing.Any] = {}
+    printed = []
+    try:
+        for block in blocks:
+            exec(compile(block, str(PAGE), "exec"), names)
+            printed.append(capsys.readouterr().out.splitlines())
+            # What a comment says is printed, is.
+            for line, shown in re.findall(r"print\((.*)\)  # (.*)", block):
+                assert shown in printed[-1], line
+    finally:
+        torch.set_num_threads(threads)
+    decided = [line for line in printed[1] if line.startswith("block")]
+    assert [line.split(":")[0] for line in decided] == [
+        "block 1 processed 7 of 30",
+        "block 3 processed 7 of 30",
+    ]
+    assert printed[2][1:] == [
+        "predictor: logits before a changed token stay",
+        "top_k: logits before a changed token change",
+        "threshold: logits before a changed token stay",
+    ]
+    assert [line.split(":")[0] for line in printed[3][1:]] == ["causal", "full", "6nd"]
+    assert len(printed[4]) == 7

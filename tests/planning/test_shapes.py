@@ -8,7 +8,7 @@ from isoflop.config import EveryToken, Gelu, RandomK, ShapeFamily, SwiGlu, TopK
 from isoflop.costs import parameters
 from isoflop.planning import shape
 
-SMALL = ShapeFamily()
+SMALL = ShapeFamily(width_per_block=16, head_width=32, width_step=16, hidden_step=16)
 LARGE = ShapeFamily(width_per_block=64, head_width=64, width_step=64, hidden_step=64)
 
 
@@ -39,10 +39,16 @@ def test_no_other_shape_of_the_family_scores_better() -> None:
     chosen = shape(family, target, vocabulary=256)
 
     def score(width: int, blocks: int) -> float:
-        heads = max(1, math.floor(width / 32 + 0.5))
         hidden = max(1, math.floor(width * (8 / 3) / 16 + 0.5)) * 16
+        # Heads fill the width whatever their number, so that one does for counting.
         model = chosen.model_copy(
-            update={"width": width, "blocks": blocks, "heads": heads, "hidden": hidden}
+            update={
+                "width": width,
+                "blocks": blocks,
+                "heads": 1,
+                "head_width": width,
+                "hidden": hidden,
+            }
         )
         miss = math.log(parameters(model).total / target)
         return miss**2 + 0.1 * math.log(width / blocks / 16) ** 2
@@ -51,6 +57,21 @@ def test_no_other_shape_of_the_family_scores_better() -> None:
         ((w, b) for w in range(16, 400, 16) for b in range(2, 60)), key=lambda wb: score(*wb)
     )
     assert (chosen.width, chosen.blocks) == best
+
+
+def test_heads_fill_the_width_at_about_the_wanted_head_width() -> None:
+    family = SMALL.model_copy(update={"width_step": 8})
+    for target in (5e4, 1.3e5, 2e5, 2.8e5, 4.5e5, 1e6, 7e6):
+        model = shape(family, target, vocabulary=256)
+        assert model.heads * model.head_width == model.width
+        assert 2 / 3 < model.head_width / 32 < 3 / 2 or model.heads == 1
+
+
+def test_a_width_without_fitting_divisors_gets_the_heads_that_come_nearest() -> None:
+    family = ShapeFamily(head_width=32, width_step=158)
+    model = shape(family, 1.3e6, vocabulary=256)
+    assert model.width == 158
+    assert (model.heads, model.head_width) == (5, 32)
 
 
 def test_rounding_follows_the_family() -> None:
@@ -71,7 +92,6 @@ def test_rounding_follows_the_family() -> None:
         assert abs(model.hidden - 4 * model.width) <= 24
         assert model.heads % 3 == 0
         assert model.kv_heads == model.heads // 3
-        assert abs(model.heads * 24 - model.width) <= 3 * 24 / 2 or model.heads == 3
         assert model.blocks >= 5
         assert model.query_key_norm
         assert model.tied_embeddings

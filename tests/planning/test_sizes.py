@@ -9,7 +9,7 @@ from isoflop.config import Depth, EveryToken, FullAttention, Grid, ShapeFamily, 
 from isoflop.costs import parameters
 from isoflop.planning import Ladder
 
-SMALL = ShapeFamily()
+SMALL = ShapeFamily(width_per_block=16, head_width=32, width_step=16, hidden_step=16)
 LARGE = ShapeFamily(width_per_block=64, head_width=64, width_step=64, hidden_step=64)
 
 

@@ -32,7 +32,7 @@ the losses.
 LARGEST_PARAMETERS = 1e13
 """No larger shape is looked for."""
 
-_WIDTH_STEPS = range(1, 65_536)
+_MOST_WIDTH_STEPS = 65_536
 _MOST_BLOCKS = 10_000
 
 _OfShape = Callable[[int, int], ModelConfig]
@@ -124,7 +124,7 @@ def _builder(
             blocks=blocks,
             heads=heads,
             kv_heads=None if group == 1 else heads // group,
-            head_width=width // heads,
+            head_width=width // heads if width % (2 * heads) == 0 else family.head_width,
             hidden=hidden * family.hidden_step,
             attention=attention,
             depth=depth,
@@ -150,10 +150,16 @@ def _block_counts(family: ShapeFamily, depth: Depth) -> Iterator[int]:
 
 def _widths_around(of_shape: _OfShape, blocks: int, target: float, step: int) -> tuple[int, ...]:
     """Return the widths next below and next above a number of parameters."""
-    above = bisect.bisect_left(
-        _WIDTH_STEPS, target, key=lambda n: parameters(of_shape(blocks, n * step)).total
-    )
-    steps = {max(above, 1), min(above + 1, len(_WIDTH_STEPS))}
+
+    def total(steps: int) -> int:
+        return parameters(of_shape(blocks, steps * step)).total
+
+    # Doubling first keeps the widths that are tried near those that are wanted.
+    most = 1
+    while total(most) < target and most < _MOST_WIDTH_STEPS:
+        most *= 2
+    above = 1 + bisect.bisect_left(range(1, most), target, key=total)
+    steps = {max(above - 1, 1), above}
     return tuple(n * step for n in sorted(steps))
 
 
@@ -162,14 +168,15 @@ def _heads(width: int, family: ShapeFamily) -> int:
 
     Heads divide the width, so that attention is as wide as the stream at every size; rounded
     heads of a fixed width would make sizes a third too dear or too cheap where widths are small.
+    Where no such number is near, as for widths without fitting divisors, heads are as many as
+    come nearest to the width.
     """
     group = family.queries_per_kv_head
-    exact = [n for n in range(group, width // 2 + 1, group) if width % (2 * n) == 0]
+    wanted = width / family.head_width
+    near = range(group, max(group, math.ceil(2 * wanted)) + 1, group)
+    exact = [n for n in near if width % (2 * n) == 0 and n >= wanted / 2]
     if not exact:
-        raise ValueError(
-            f"shape.width_step is {family.width_step}; expected widths that divide into heads of "
-            f"even width in groups of queries_per_kv_head = {group}, but {width} does not"
-        )
+        return _at_least_one(wanted / group) * group
     return min(exact, key=lambda n: abs(math.log(width / n / family.head_width)))
 
 

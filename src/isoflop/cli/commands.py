@@ -5,6 +5,8 @@ Rooms are imported inside, so that `isoflop --help` starts without torch.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +14,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 app = SubcommandApp()
+bench = SubcommandApp()
 
 RUNS = Path("runs")
 CACHE = Path("cache")
@@ -157,6 +160,28 @@ def run(
 
 
 @app.command
+def search(
+    study: StudyFile,
+    out: Out = None,
+    workers: Workers = None,
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+) -> int:
+    """Train the trials of [search], the same for every variant, and show which was best."""
+    from isoflop.cli.searching import found_trials, search_study, search_table
+    from isoflop.cli.tables import show
+    from isoflop.config.load import load_study
+
+    asked = load_study(study)
+    root = out or RUNS / asked.name
+    outcome = search_study(asked, root, cache, workers)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    show([search_table(found_trials(asked, root, results))])
+    return 1 if outcome.left else 0
+
+
+@app.command
 def status(
     study: StudyFile, out: Out = None, results: Results = RESULTS, json: Json = False
 ) -> None:
@@ -191,12 +216,18 @@ def export(
     to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,
     out: Out = None,
 ) -> None:
-    """Write the records of a study's runs where they can be committed or shared."""
+    """Write a study's records and measured speeds where they can be committed or shared."""
+    from isoflop.cli.reporting import export_speeds
+    from isoflop.cli.searching import export_search
     from isoflop.config.load import load_study
     from isoflop.sweep import export as write
 
     asked = load_study(study)
-    print(f"wrote {write(asked, out or RUNS / asked.name, to)}")
+    root = out or RUNS / asked.name
+    print(f"wrote {write(asked, root, to)}")
+    for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
+        if written is not None:
+            print(f"wrote {written}")
 
 
 @app.command
@@ -213,3 +244,40 @@ def clean(
     asked = load_study(study)
     freed = discard(asked, out or RUNS / asked.name, everything=everything)
     print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
+
+
+@bench.command(name="train")
+def bench_train(
+    study: Annotated[
+        Path | None, Positional, arg(metavar="[STUDY]", help="Its models; else standard shapes.")
+    ] = None,
+    out: Out = None,
+    results: Results = RESULTS,
+    threads: Annotated[
+        int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
+    ] = None,
+    force: Annotated[bool, arg(help="Measure although the machine is busy, and say so.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure training steps per second, the contenders taking turns."""
+    from isoflop.bench import describe, standard_groups
+    from isoflop.cli.benching import keep, measure, study_groups
+    from isoflop.cli.tables import show_json
+    from isoflop.config.load import load_study
+    from isoflop.config.problems import quoted
+
+    cores = len(os.sched_getaffinity(0)) if threads is None else threads
+    if study is None:
+        report = measure(standard_groups(), cores, force)
+    else:
+        asked = load_study(study)
+        root = out or RUNS / asked.name
+        report = measure(study_groups(asked, root, results), cores, force)
+        print(f"wrote {keep(report, root)}", file=sys.stderr)
+    if json:
+        show_json(report.model_dump(mode="json"))
+    else:
+        print("\n".join(map(quoted, describe(report))))
+
+
+app.command(bench, name="bench", help="Measure throughput on this machine.")

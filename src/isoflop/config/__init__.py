@@ -27,7 +27,7 @@ from isoflop.config.record import (
     State,
 )
 from isoflop.config.run import Convention, DataConfig, Precision, Recipe, RunConfig
-from isoflop.config.study import Grid, ShapeFamily, Study, Variant
+from isoflop.config.study import Grid, Search, ShapeFamily, Study, Variant
 
 __all__ = [
     "Attention",
@@ -53,6 +53,7 @@ __all__ = [
     "Routed",
     "RunConfig",
     "RunRecord",
+    "Search",
     "ShapeFamily",
     "Split",
     "State",

@@ -18,7 +18,8 @@ class ShapeFamily(Frozen):
     width_per_block: float = Field(default=16.0, gt=0)
     """Wanted ratio of width to blocks; smaller means deeper."""
     head_width: int = Field(default=32, ge=2)
-    width_step: int = Field(default=16, ge=1)
+    """Wanted; the even number nearest to it that divides the width is taken."""
+    width_step: int = Field(default=8, ge=2)
     """Widths are multiples of this."""
     minimum_blocks: int = Field(default=2, ge=1)
     hidden_per_width: float = Field(default=8 / 3, gt=0)
@@ -43,6 +44,19 @@ class Grid(Frozen):
     """Expected optimal parameters at the first budget; None for the built-in expectation."""
     minimum_parameters: float | None = Field(default=None, gt=0)
     maximum_parameters: float | None = Field(default=None, gt=0)
+
+
+class Search(Frozen):
+    """Trials that find each variant's shape family and learning rate, on the validation split.
+
+    Every variant gets the same trials: each learning rate with each ratio of width to blocks.
+    """
+
+    learning_rates: tuple[float, ...] = Field(min_length=1)
+    width_per_block: tuple[float, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    budget_flops: float | None = Field(default=None, gt=0)
+    """Budget of a trial; None for the study's first."""
 
 
 class Variant(Frozen):
@@ -80,6 +94,8 @@ class Study(Frozen):
     recipe: Recipe = Recipe()
     shape: ShapeFamily = ShapeFamily()
     grid: Grid = Grid()
+    search: Search | None = None
+    """Trials of `isoflop search`; they decide nothing by themselves."""
     variants: tuple[Variant, ...] = Field(min_length=1)
 
     @field_validator("name")

@@ -20,6 +20,7 @@ from isoflop.planning.recipe import (
     sequences_per_step,
     tokens_per_step,
 )
+from isoflop.planning.search import Trial, next_trials, trials
 from isoflop.planning.shapes import shape
 from isoflop.planning.sizes import Ladder
 
@@ -35,6 +36,7 @@ __all__ = [
     "PlannedRun",
     "Purpose",
     "Speed",
+    "Trial",
     "accelerator",
     "accelerator_speed",
     "achieved_flops",
@@ -46,8 +48,10 @@ __all__ = [
     "ladder",
     "make_plan",
     "next_runs",
+    "next_trials",
     "resolve",
     "sequences_per_step",
     "shape",
     "tokens_per_step",
+    "trials",
 ]

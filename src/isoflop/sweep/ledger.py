@@ -9,6 +9,7 @@ from typing import Any
 from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.config.problems import quoted
+from isoflop.planning.assignment import assign
 from isoflop.runs import RunStore, read_records, write_records
 
 RECORDS = "records.jsonl"
@@ -21,8 +22,8 @@ class Ledger:
     Args:
         study: whose records.
         root: the study's folder.
-        results: folder of committed results, records lie in `results/NAME/records.jsonl`; None
-            for none.
+        results: folder of committed results, records lie in `results/NAME/records.jsonl`. Those
+            of every study are taken up, since studies may share runs; None for none.
 
     Raises:
         ValueError: a record cannot be read; it names the file.
@@ -31,9 +32,9 @@ class Ledger:
     def __init__(self, study: Study, root: Path, results: Path | None) -> None:
         self.store = RunStore(root)
         self._local: dict[str, RunRecord] = {}
-        path = None if results is None else results / study.name / RECORDS
-        committed = read_records(path) if path is not None and path.exists() else []
-        self._committed = {record.run_id: record for record in committed}
+        self._committed: dict[str, RunRecord] = {}
+        for path in sorted(results.glob(f"*/{RECORDS}")) if results is not None else []:
+            self._committed |= {record.run_id: record for record in read_records(path)}
         self.refresh()
 
     def refresh(self) -> bool:
@@ -66,7 +67,7 @@ class Ledger:
 
 
 def export(study: Study, root: Path, results: Path) -> Path:
-    """Write all final records, local and taken up, and the study into `results/NAME/`.
+    """Write the study and the final records of its runs, taken up ones too, to `results/NAME/`.
 
     Returns:
         The file of records.
@@ -75,7 +76,9 @@ def export(study: Study, root: Path, results: Path) -> Path:
         ValueError: there are no records, or one cannot be read.
         StorageError: the results cannot be written.
     """
-    records = Ledger(study, root, results).records
+    ledger = Ledger(study, root, results)
+    own = assign(study, ledger.records).variant_of
+    records = [record for record in ledger.records if record.run_id in own]
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")
     path = results / study.name / RECORDS

@@ -11,10 +11,10 @@ from rich.console import Console
 from isoflop.config import Study
 from isoflop.data import prepare
 from isoflop.planning import PlannedRun, next_runs
+from isoflop.planning.assignment import assign
 from isoflop.sweep.display import Display
 from isoflop.sweep.ledger import Ledger, save_study
-from isoflop.sweep.membership import study_runs
-from isoflop.sweep.scheduler import Outcome, Scheduler, Training
+from isoflop.sweep.scheduler import Outcome, Planner, Scheduler, Training
 from isoflop.sweep.worker import Train, train_run
 
 Device = Literal["cpu", "cuda"]
@@ -32,6 +32,7 @@ def run_study(
     checkpoint_seconds: float = 30.0,
     results: Path | None = None,
     console: Console | None = None,
+    planner: Planner = next_runs,
     train: Train = train_run,
 ) -> Outcome:
     """Train what a study needs, going on from wherever it stands, and return when it is done.
@@ -51,6 +52,7 @@ def run_study(
         checkpoint_seconds: time between checkpoints of a run.
         results: folder of committed results; the records in `results/NAME/` are taken up.
         console: where progress goes; None for standard error.
+        planner: says which runs have no record yet; asked again whenever a run ends.
         train: trains one run; must be importable from another process.
 
     Raises:
@@ -61,7 +63,7 @@ def run_study(
     """
     slots = _slots(workers, device, threads)
     ledger = Ledger(study, root, results)
-    needed = next_runs(study, ledger.records)
+    needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
         data_sha256 = ""
         if needed:
@@ -77,7 +79,7 @@ def run_study(
             "checkpoint_seconds": checkpoint_seconds,
         }
         training = Training(train, options, device, cache, data_sha256)
-        return Scheduler(study, ledger, needed, training, slots, display).run()
+        return Scheduler(study, ledger, needed, training, slots, display, planner).run()
 
 
 def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, str]]:
@@ -99,9 +101,8 @@ def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, 
 
 def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:
     """Refuse to go on with a study on other data than it was begun on."""
-    begun = {
-        record.run_id: record.data_sha256 for record in study_runs(study, ledger.records).records
-    }
+    own = assign(study, ledger.records).variant_of
+    begun = {r.run_id: r.data_sha256 for r in ledger.records if r.run_id in own}
     for run in needed:
         pinned = ledger.store.folder(run.config.run_id).pinned()
         if pinned is not None:
@@ -119,6 +120,6 @@ def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha
 def _tell_changes(study: Study, changes: list[str], ledger: Ledger, display: Display) -> None:
     if not changes:
         return
-    kept = len(study_runs(study, ledger.records).records)
+    kept = len(assign(study, ledger.records).variant_of)
     display.say(f"{study.name} changed since it was run last: {'; '.join(changes)}")
     display.say(f"{kept} of {len(ledger.records)} recorded runs are part of it as it is now")

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
 
-from isoflop.config import Study
-from isoflop.planning import PlannedRun, achieved_flops, next_runs
+from isoflop.config import RunRecord, Study
+from isoflop.planning import PlannedRun, achieved_flops
+from isoflop.planning.assignment import assign
 from isoflop.runs import RunClaimed
 from isoflop.storage import StorageError
 from isoflop.sweep.display import Display, describe
 from isoflop.sweep.failure import commit_failure
 from isoflop.sweep.interrupts import Wish, stop_signals
 from isoflop.sweep.ledger import Ledger
-from isoflop.sweep.membership import study_runs
 from isoflop.sweep.pool import Worker, start_server
 from isoflop.sweep.progress import Going, Meter, View
 from isoflop.sweep.worker import LOG, Job, Step, Train, Warned
+
+Planner = Callable[[Study, Sequence[RunRecord]], list[PlannedRun]]
+"""Says which runs a study needs that have no record yet."""
 
 ATTEMPTS = 3
 """How often a run is started before it counts as failed."""
@@ -73,6 +76,7 @@ class Scheduler:
         training: how to train.
         slots: environment variables of each worker that may run at a time.
         display: told what happens.
+        planner: says what is needed once a run has ended.
     """
 
     def __init__(
@@ -83,8 +87,10 @@ class Scheduler:
         training: Training,
         slots: list[dict[str, str]],
         display: Display,
+        planner: Planner,
     ) -> None:
         self.study = study
+        self.planner = planner
         self.ledger = ledger
         self.needed = needed
         self.training = training
@@ -174,7 +180,7 @@ class Scheduler:
         """See what was recorded, here or by another process, and ask the grid again."""
         self.looked = time.monotonic()
         if self.ledger.refresh():
-            self.needed = next_runs(self.study, self.ledger.records)
+            self.needed = self.planner(self.study, self.ledger.records)
             self._count()
         self.elsewhere = sum(
             self.ledger.store.folder(run_id).is_claimed()
@@ -183,8 +189,8 @@ class Scheduler:
         )
 
     def _count(self) -> None:
-        own = study_runs(self.study, self.ledger.records).records
-        self.states = Counter(record.state for record in own)
+        own = assign(self.study, self.ledger.records).variant_of
+        self.states = Counter(r.state for r in self.ledger.records if r.run_id in own)
         self.flops = {run.config.run_id: achieved_flops(run.config) for run in self.needed}
 
     def _hear(self, run_id: str, worker: Worker) -> None:

@@ -1,0 +1,72 @@
+"""`isoflop search`: the trials of a recipe, trained, shown and committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from isoflop.cli.tables import Column, table
+from isoflop.config import Study
+from isoflop.planning import Trial, next_trials, trials
+from isoflop.runs import RunStore, read_records, write_records
+from isoflop.sweep import Outcome, run_study
+
+SEARCH = "search"
+"""Folder of the trials in a study's folder; with `.jsonl`, their committed records."""
+
+
+def search_study(study: Study, root: Path, cache: Path, workers: int | None) -> Outcome:
+    """Train the trials of a study that have no record yet."""
+    return run_study(study, root / SEARCH, cache, workers=workers, planner=next_trials)
+
+
+def found_trials(study: Study, root: Path, results: Path) -> list[Trial]:
+    """Return the trials with the losses known so far, from here and from committed records."""
+    records = {record.run_id: record for record in RunStore(root / SEARCH).records()}
+    committed = _committed(study, results)
+    if committed.exists():
+        records |= {record.run_id: record for record in read_records(committed)}
+    return trials(study, list(records.values()))
+
+
+def export_search(study: Study, root: Path, results: Path) -> Path | None:
+    """Write the records of the trials trained here where they can be committed; None if none."""
+    records = RunStore(root / SEARCH).records()
+    if not records:
+        return None
+    write_records(_committed(study, results), records)
+    return _committed(study, results)
+
+
+def search_table(made: Sequence[Trial]) -> Table:
+    """Return the trials as a table, the best of each variant marked."""
+    best: dict[str, float] = {}
+    for trial in made:
+        if trial.loss is not None:
+            best[trial.variant] = min(trial.loss, best.get(trial.variant, trial.loss))
+    columns = [
+        Column("variant", wraps=True, number=False),
+        Column("width / blocks"),
+        Column("learning rate"),
+        Column("blocks x width"),
+        Column("loss"),
+        Column("", number=False),
+    ]
+    rows = [
+        (
+            trial.variant,
+            f"{trial.width_per_block:g}",
+            f"{trial.learning_rate:g}",
+            f"{trial.configs[0].model.blocks} x {trial.configs[0].model.width}",
+            "" if trial.loss is None else f"{trial.loss:.4f}",
+            "best" if trial.loss is not None and trial.loss == best[trial.variant] else "",
+        )
+        for trial in made
+    ]
+    return table("Trials of the recipe, by loss on the validation split", columns, rows)
+
+
+def _committed(study: Study, results: Path) -> Path:
+    return results / study.name / f"{SEARCH}.jsonl"

@@ -81,3 +81,9 @@ def committed(study, tmp_path):
     )
     write_records(tmp_path / "results" / "small" / "records.jsonl", records)
     return records
+
+
+@pytest.fixture
+def make_record():
+    """The function that makes up a record of a run."""
+    return record_of

@@ -4,13 +4,20 @@ import json
 
 import pytest
 
+from isoflop.bench import BenchReport
 from isoflop.cli import main
 from isoflop.config import RunConfig
 from isoflop.config.load import load_study
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import next_runs
-from isoflop.runs import RunStore, read_records
+from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Outcome
+
+
+@pytest.fixture(autouse=True)
+def speed(monkeypatch):
+    """A machine whose every run goes at 1e9 FLOP/s, since measuring takes seconds."""
+    monkeypatch.setattr("isoflop.bench.measure_speed", lambda configs: lambda config: 1e9)
 
 
 def output(capsys, *arguments, code=0):
@@ -75,6 +82,18 @@ def test_plan_for_an_accelerator_tells_times(study_file, capsys):
     assert half["rows"][0]["seconds"] == pytest.approx(1.5e11 / (0.5 * 989e12), rel=0.01)
     assert quarter["elapsed_seconds"] == pytest.approx(2 * half["elapsed_seconds"])
     assert "h100-sxm at 25% utilisation" in quarter["timing"]
+
+
+def test_plan_for_this_machine_goes_by_its_measured_speed(study_file, capsys):
+    plan = json.loads(output(capsys, "plan", study_file, "--json", "--workers", "2"))
+    assert plan["rows"][0]["seconds"] == pytest.approx(150, rel=0.01)
+    assert plan["elapsed_seconds"] == pytest.approx(3 * 150, rel=0.01)
+    assert "measured here" in plan["timing"]
+    study_file.write_text(study_file.read_text().replace("150000000000.0", "6e18"))
+    study_file.write_text(study_file.read_text().replace("60000.0", "1e8"))
+    huge = json.loads(output(capsys, "plan", study_file, "--json"))
+    assert huge["rows"][0]["seconds"] is None
+    assert "name an --accelerator" in huge["timing"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +168,54 @@ def test_report_says_where_the_page_lies(study_file, committed, capsys, monkeypa
     assert len(seen["records"]) == len(seen["variant_of"]) == 6
     assert seen["speeds"][0].steps_per_second == 2
     assert all(left.state == "pending" for left in seen["missing"])
+
+
+def test_export_takes_measured_speeds_along(study_file, committed, capsys, tmp_path):
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    (tmp_path / "runs" / "small" / "bench.json").write_text('{"rows": []}')
+    output(capsys, "export", study_file)
+    assert json.loads((tmp_path / "results" / "small" / "bench.json").read_text()) == {"rows": []}
+
+
+class Measured:
+    """Stands in for measuring: remembers what it was asked."""
+
+    def __init__(self, monkeypatch):
+        self.groups = None
+        self.options = {}
+        monkeypatch.setattr("isoflop.bench.bench_train", self)
+        monkeypatch.setattr("isoflop.cli.benching.bench_train", self)
+
+    def __call__(self, groups, **options):
+        self.groups, self.options = groups, options
+        return BenchReport(rows=(), ratios=(), torch="0", machine="test")
+
+
+def test_bench_train_of_a_study_measures_its_numbered_models(
+    study_file, study, make_record, capsys, monkeypatch, tmp_path
+):
+    measured = Measured(monkeypatch)
+    assert "singles out no model yet" in output(
+        capsys, "bench", "train", study_file, "--results", "elsewhere", code=2
+    )
+    by_size = sorted(next_runs(study, [])[:3], key=lambda run: parameters(run.config.model).total)
+    losses = (2.0, 1.8, 1.9)
+    records = [make_record(r.config, loss) for r, loss in zip(by_size, losses, strict=True)]
+    write_records(tmp_path / "results" / "small" / "records.jsonl", records)
+    assert main(["bench", "train", str(study_file), "--force", "--threads", "1"]) == 0
+    assert measured.options["force"] is True
+    assert measured.options["threads"] == 1
+    (group,) = measured.groups
+    assert by_size[1].config.model in [case.config.model for case in group]
+    assert (tmp_path / "runs" / "small" / "bench.json").exists()
+
+
+def test_bench_train_without_a_study_measures_standard_shapes(study_file, capsys, monkeypatch):
+    measured = Measured(monkeypatch)
+    shown = output(capsys, "bench", "train", "--json")
+    assert json.loads(shown)["rows"] == []
+    assert len(measured.groups) == 2
+    assert measured.options["force"] is False
 
 
 def test_report_without_records_says_what_to_do(study_file, capsys):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from isoflop.config import Study
 from isoflop.data import CorpusSize, Unavailable, describe
-from isoflop.planning import Plan, accelerator, accelerator_speed, make_plan
+from isoflop.planning import Plan, Speed, accelerator, accelerator_speed, make_plan, next_runs
+
+LARGEST_MEASURED_FLOPS = 1e16
+"""Budget of a run above which nobody trains on a CPU: there a single step takes a minute."""
 
 
 def plan_study(
@@ -28,9 +31,8 @@ def plan_study(
     corpus = describe(study.data, cache)
     if device is None:
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
-        speed = None
+        speed, timing = _measured(study)
         memory = _physical_memory() / max(1, workers)
-        timing = "not measured on this machine"
     else:
         workers = 1 if workers is None else workers
         speed = accelerator_speed(device, utilisation)
@@ -46,6 +48,16 @@ def plan_study(
     if isinstance(corpus, Unavailable):
         made = made.model_copy(update={"warnings": (*made.warnings, corpus.reason)})
     return made, timing
+
+
+def _measured(study: Study) -> tuple[Speed | None, str]:
+    """Return the speed of the study's runs on one thread here, and how it is known."""
+    if study.budgets_flops[-1] > LARGEST_MEASURED_FLOPS:
+        return None, "not for this machine, which would take too long; name an --accelerator"
+    configs = [run.config for run in next_runs(study, [])]
+    from isoflop.bench import measure_speed
+
+    return measure_speed(configs), "from steps measured here just now, one thread per run"
 
 
 def _physical_memory() -> float:

@@ -42,6 +42,15 @@ def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
     )
 
 
+def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
+    """Copy what was measured into `results/NAME/`; return the file, None where there is none."""
+    measured, target = root / SPEEDS, results / study.name / SPEEDS
+    if not measured.exists():
+        return None
+    storage.write_json(target, storage.read_json(measured))
+    return target
+
+
 def _left_out(row: RunRow) -> LeftOut:
     return LeftOut(
         variant=row.variant,

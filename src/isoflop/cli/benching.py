@@ -1,0 +1,74 @@
+"""`isoflop bench train`: what is measured, and where the numbers go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from isoflop import storage
+from isoflop.bench import BenchReport, Case, bench_train, study_group
+from isoflop.cli.reporting import SPEEDS
+from isoflop.config import RunConfig, Study
+from isoflop.fit import NumberedModel, figure3_models, figure4_models, frame
+from isoflop.planning.assignment import assign
+from isoflop.sweep import Ledger
+
+
+def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> BenchReport:
+    """Measure the steps of some groups and tell on standard error what goes on.
+
+    Raises:
+        ValueError: the machine is busy and nobody forced it.
+    """
+    return bench_train(
+        groups, threads=threads, force=force, watch=lambda text: print(text, file=sys.stderr)
+    )
+
+
+def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, ...], ...]:
+    """Return the models that the study's figures single out, a group for each budget.
+
+    Raises:
+        ValueError: no minimum is known yet, so no model is singled out.
+    """
+    records = Ledger(study, root, results).records
+    runs = assign(study, records)
+    own = [record for record in records if record.run_id in runs.variant_of]
+    configs = {record.run_id: record.config for record in own}
+    table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
+    baseline, challenger = study.baseline_variant, study.challenger_variant
+    if challenger is None:
+        raise ValueError(f"study {study.name} has no variant with a routed block to compare with")
+    finished = set(table.loc[table["state"] == "finished", "budget_flops"])
+    groups = []
+    for budget in study.budgets_flops:
+        if budget in finished:
+            named = [
+                *figure3_models(table, baseline.name, challenger.name, budget_flops=budget),
+                *figure4_models(table, baseline.name, challenger.name, budget_flops=budget),
+            ]
+            models = list(_models(named, configs))
+            if models:
+                groups.append(study_group(models))
+    if not groups:
+        raise ValueError(
+            f"study {study.name} singles out no model yet, since no minimum is known; "
+            "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
+        )
+    return tuple(groups)
+
+
+def keep(report: BenchReport, root: Path) -> Path:
+    """Write what was measured into a study's folder, where its report finds it."""
+    path = root / SPEEDS
+    storage.write_json(path, report.model_dump(mode="json"))
+    return path
+
+
+def _models(
+    named: list[NumberedModel], configs: dict[str, RunConfig]
+) -> Iterator[tuple[str, RunConfig]]:
+    for one in named:
+        if one.model is not None:
+            yield one.model.variant, configs[one.model.run_ids[0]]

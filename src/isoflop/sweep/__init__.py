@@ -1,13 +1,11 @@
 """Which run of a study goes next, and local processes that train them. No torch in this process.
 
 `run_study` trains what a study needs and goes on where it stopped; `status` tells where it stands;
-`export` writes its records where they can be committed, `clean` frees disk; `study_runs` says which
-variant a record is of.
+`export` writes its records where they can be committed; `clean` frees disk.
 """
 
 from isoflop.sweep.cleaning import Freed, clean
 from isoflop.sweep.ledger import Ledger, export
-from isoflop.sweep.membership import StudyRuns, study_runs
 from isoflop.sweep.running import run_study
 from isoflop.sweep.scheduler import Outcome
 from isoflop.sweep.status import RunRow, StudyStatus, status
@@ -17,11 +15,9 @@ __all__ = [
     "Ledger",
     "Outcome",
     "RunRow",
-    "StudyRuns",
     "StudyStatus",
     "clean",
     "export",
     "run_study",
     "status",
-    "study_runs",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.config import Study
+from isoflop.config import RunRecord, Study
+from isoflop.planning.assignment import assign
 from isoflop.runs import RunClaimed, RunFolder, RunStore
-from isoflop.sweep.membership import StudyRuns, study_runs
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def clean(study: Study, root: Path, *, everything: bool = False) -> Freed:
     """
     store = RunStore(root)
     records = store.records()
-    best = set() if everything else _best(study_runs(study, records))
+    best = set() if everything else _best(records, assign(study, records).variant_of)
     freed = runs = kept = 0
     for record in records:
         folder = store.folder(record.run_id)
@@ -62,12 +63,12 @@ def _discard(folder: RunFolder) -> int:
         return 0
 
 
-def _best(runs: StudyRuns) -> set[str]:
+def _best(records: Iterable[RunRecord], variant_of: Mapping[str, str]) -> set[str]:
     lowest: dict[tuple[str, float | None], tuple[float, str]] = {}
-    for record in runs.records:
+    for record in records:
         evaluation = record.evaluation("validation")
-        if record.state == "finished" and evaluation is not None:
-            key = (runs.variant_of[record.run_id], record.config.budget_flops)
+        if record.run_id in variant_of and record.state == "finished" and evaluation is not None:
+            key = (variant_of[record.run_id], record.config.budget_flops)
             here = (evaluation.loss, record.run_id)
             lowest[key] = min(lowest.get(key, here), here)
     return {run_id for _, run_id in lowest.values()}

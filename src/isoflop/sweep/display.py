@@ -109,7 +109,7 @@ def _summary(view: View) -> Text:
     if view.flops_per_second:
         parts.append(f"{view.flops_per_second / 1e9:,.1f} GFLOP/s")
     if view.remaining_seconds is not None:
-        parts.append(f"about {duration(view.remaining_seconds)} for the runs planned so far")
+        parts.append(f"about {duration(view.remaining_seconds)} to go as planned so far")
     return Text(", ".join(parts))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from isoflop.config import Frozen, RunRecord, State, Study
 from isoflop.costs import parameters
 from isoflop.planning import Bracket, PlannedRun, achieved_flops, brackets, next_runs
+from isoflop.planning.assignment import assign
 from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Ledger
-from isoflop.sweep.membership import study_runs
 
 
 class RunRow(Frozen):
@@ -71,10 +71,11 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
         ValueError: a record cannot be read, or the study cannot be planned.
     """
     ledger = Ledger(study, root, results)
-    own = study_runs(study, ledger.records)
+    found = assign(study, ledger.records)
     rows = [
-        _recorded(record, own.variant_of[record.run_id], ledger.is_taken_up(record.run_id))
-        for record in own.records
+        _recorded(record, found.variant_of[record.run_id], ledger.is_taken_up(record.run_id))
+        for record in ledger.records
+        if record.run_id in found.variant_of
     ]
     rows += [
         _unrecorded(run, ledger.store.folder(run.config.run_id))
@@ -86,7 +87,7 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
         study=study.name,
         rows=tuple(rows),
         brackets=tuple(brackets(study, ledger.records)),
-        foreign=len(ledger.records) - len(own.records),
+        foreign=len(found.foreign),
     )
 
 

@@ -1,0 +1,193 @@
+"""Tiny studies, trainers that take no time, and what they leave behind."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from isoflop.config import (
+    DataConfig,
+    Environment,
+    Evaluation,
+    Grid,
+    RunConfig,
+    RunRecord,
+    ShapeFamily,
+    Study,
+    TopK,
+    Variant,
+    decisions,
+)
+from isoflop.costs import forward_flops, parameters
+from isoflop.data import prepare
+from isoflop.planning import achieved_flops
+from isoflop.runs import RunFolder
+from isoflop.storage import StorageError
+
+BASELINE = Variant(name="Baseline")
+ROUTED = Variant(name="MoD", depth=TopK(capacity=0.25))
+ENVIRONMENT = Environment(
+    isoflop="0",
+    torch="0",
+    python="0",
+    machine="x",
+    device="cpu",
+    threads=1,
+    compiled=False,
+    code="",
+)
+STARTS = "starts.txt"
+
+
+def write_corpus(path: Path) -> Path:
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(50)]
+    path.write_text("\n\n".join(" ".join(draw.choices(words, k=80)) for _ in range(200)))
+    return path
+
+
+def tiny(corpus: Path, *variants: Variant, budget: float = 3e8, **fields: object) -> Study:
+    """Return a study of three sizes per variant, each a second of training."""
+    known: dict[str, object] = {
+        "name": "tiny",
+        "budgets_flops": (budget,),
+        "tokens_per_step": 64,
+        "evaluation_tokens": 512,
+        "data": DataConfig(
+            corpus=str(corpus), sequence_length=16, validation_fraction=0.2, test_fraction=0.2
+        ),
+        "shape": ShapeFamily(width_step=4, head_width=4, hidden_step=4, width_per_block=4),
+        "grid": Grid(sizes=3, margin=1, added_at_most=1, centre_parameters=12000),
+        "variants": variants or (BASELINE,),
+    }
+    return Study.model_validate({**known, **fields})
+
+
+def size(config: RunConfig) -> int:
+    return parameters(config.model).total
+
+
+def is_large(config: RunConfig) -> bool:
+    """Return whether a run is of the largest of the first three sizes."""
+    return 18000 < size(config) < 25000
+
+
+def record_of(
+    config: RunConfig,
+    loss: float | None = None,
+    state: str = "finished",
+    data_sha256: str = "0" * 64,
+    reason: str | None = None,
+) -> RunRecord:
+    """Return an outcome whose loss is lowest at the middle of the tiny study's sizes."""
+    loss = 1 + abs(math.log(size(config) / 12000)) if loss is None else loss
+    flops = achieved_flops(config)
+    return RunRecord(
+        run_id=config.run_id,
+        state=state,
+        reason=reason,
+        config=config,
+        parameters=parameters(config.model),
+        forward_flops=forward_flops(
+            config.model, config.data.sequence_length, config.convention
+        ).per_token,
+        train_flops={"causal": flops, "full": flops, "6nd": flops},
+        seconds=1.0,
+        train_loss=loss,
+        evaluations=tuple(
+            Evaluation(split=split, decision=decision, loss=loss, bits_per_byte=loss, tokens=512)
+            for split in ("validation", "test")
+            for decision in decisions(config.model.depth)
+        ),
+        data_sha256=data_sha256,
+        environment=ENVIRONMENT,
+    )
+
+
+# --- trainers, to be found by name in another process; each notes its start beside the cache
+
+
+def starts(cache: Path) -> list[str]:
+    """Return the run ids that were started, in order."""
+    path = cache.parent / STARTS
+    return path.read_text().split() if path.exists() else []
+
+
+def _begin(config: RunConfig, cache: Path) -> int:
+    """Note a start and return how many there were of this run."""
+    with (cache.parent / STARTS).open("a") as file:
+        file.write(f"{config.run_id}\n")
+    return starts(cache).count(config.run_id)
+
+
+def instant(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    cache = Path(str(options["cache"]))
+    _begin(config, cache)
+    return _finish(config, folder, cache)
+
+
+def _finish(
+    config: RunConfig, folder: RunFolder, cache: Path, state: str = "finished"
+) -> RunRecord:
+    with folder.claim():
+        folder.create(config)
+        record = record_of(
+            config,
+            state=state,
+            data_sha256=prepare(config.data, cache).sha256,
+            reason=None if state == "finished" else "loss nan at step 3",
+        )
+        folder.write_record(record)
+    return record
+
+
+def raises_when_large(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    if is_large(config):
+        _begin(config, Path(str(options["cache"])))
+        raise RuntimeError("no such\nkernel \x1b[31m")
+    return instant(config, folder, **options)
+
+
+def killed_when_large(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    if is_large(config):
+        _begin(config, Path(str(options["cache"])))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return instant(config, folder, **options)
+
+
+def killed_once(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    cache = Path(str(options["cache"]))
+    if _begin(config, cache) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _finish(config, folder, cache)
+
+
+def diverges_when_large(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    cache = Path(str(options["cache"]))
+    _begin(config, cache)
+    return _finish(config, folder, cache, "diverged" if is_large(config) else "finished")
+
+
+def forgets(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    _begin(config, Path(str(options["cache"])))
+    return record_of(config)
+
+
+def finds_the_disk_full(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    raise StorageError(folder.path, OSError(28, "No space left on device"))
+
+
+def never(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    raise AssertionError("no run is to be trained")
+
+
+def deaf(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    """Go on for ever, whatever is asked."""
+    with folder.claim():
+        _begin(config, Path(str(options["cache"])))
+        while True:
+            time.sleep(0.1)

@@ -1,0 +1,101 @@
+"""A study that is stopped at any moment goes on with the same command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sweep_studies import tiny
+
+from isoflop.runs import RunStore
+from isoflop.sweep import run_study, status
+
+PATIENCE_SECONDS = 300
+SCRIPT = """
+import sys
+from pathlib import Path
+from sweep_studies import tiny
+from isoflop.sweep import run_study
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    outcome = run_study(
+        tiny(folder / "text.txt", budget=6e8), folder / "study", folder / "cache",
+        workers=2, checkpoint_seconds=0.1,
+    )
+    sys.exit(3 if outcome.interrupted else 0)
+"""
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+@contextmanager
+def scheduler(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Train a study in another process, and leave it when runs are under way."""
+    script = folder / "train_study.py"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def under_way(store: RunStore) -> bool:
+    saved = [f for f in store.folders() if list(f.checkpoints.glob("step-*"))]
+    return len(saved) >= 2
+
+
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
+def test_the_same_call_goes_on(corpus: Path, tmp_path: Path, how: signal.Signals) -> None:
+    study = tiny(corpus, budget=6e8)
+    root = tmp_path / "study"
+    store = RunStore(root)
+    with scheduler(tmp_path) as process:
+        wait_for(lambda: under_way(store))
+        if how == signal.SIGKILL:
+            process.kill()
+        else:
+            # As a terminal or a batch system does it: to every process of the group.
+            os.killpg(process.pid, how)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+        if how != signal.SIGKILL:
+            assert process.returncode == 3
+            assert "stopping" in said
+            assert "Traceback" not in said
+    # The workers let go, after a checkpoint, even where nobody told them to.
+    wait_for(lambda: not any(folder.is_claimed() for folder in store.folders()))
+    found = status(study, root)
+    assert found.counts["interrupted"] >= 1
+    assert found.counts["failed"] == 0
+    for folder in store.folders():
+        assert "Traceback" not in (folder.path / "log.txt").read_text()
+        if folder.record() is None:
+            rows, _ = folder.read_metrics()
+            assert list(folder.checkpoints.glob(f"step-{rows[-1]['step']:08d}*"))
+    outcome = run_study(study, root, tmp_path / "cache", workers=2)
+    assert outcome.left == 0
+    assert outcome.failed == 0
+    for folder in store.folders():
+        rows, corrupt = folder.read_metrics()
+        assert [row["step"] for row in rows] == list(range(1, folder.config().steps + 1))
+        assert corrupt == 0

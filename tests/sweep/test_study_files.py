@@ -1,0 +1,251 @@
+"""What is on disk of a study: its records, itself, its checkpoints."""
+
+from pathlib import Path
+
+import pytest
+from sweep_studies import BASELINE, ROUTED, record_of, size, tiny
+
+from isoflop.config import RunRecord, Study, Variant
+from isoflop.planning import next_runs
+from isoflop.runs import RunStore, read_records
+from isoflop.sweep import Freed, Ledger, clean, export, status
+from isoflop.sweep.failure import commit_failure
+from isoflop.sweep.ledger import save_study
+
+
+def commit(store: RunStore, record: RunRecord, checkpoint_bytes: int = 0) -> None:
+    folder = store.folder(record.run_id)
+    folder.create(record.config)
+    with folder.claim():
+        folder.write_record(record)
+        if checkpoint_bytes:
+            saved = folder.checkpoints / "step-00000001"
+            saved.mkdir(parents=True)
+            (saved / "state.safetensors").write_bytes(b"x" * checkpoint_bytes)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return tiny(tmp_path / "text.txt", BASELINE, ROUTED)
+
+
+@pytest.fixture
+def records(study: Study) -> list[RunRecord]:
+    return [record_of(run.config) for run in next_runs(study, [])]
+
+
+# --- the ledger
+
+
+def test_own_records_come_before_committed_ones(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    theirs, ours = records[0], record_of(records[0].config, loss=0.5)
+    store = RunStore(tmp_path / "theirs")
+    for record in (theirs, records[1]):
+        commit(store, record)
+    export(study, store.root, tmp_path / "results")
+    root = tmp_path / "ours"
+    commit(RunStore(root), ours)
+    ledger = Ledger(study, root, tmp_path / "results")
+    assert ledger.get(ours.run_id) == ours
+    assert not ledger.is_taken_up(ours.run_id)
+    assert ledger.is_taken_up(records[1].run_id)
+    assert ledger.records == sorted([ours, records[1]], key=lambda record: record.run_id)
+    assert not ledger.refresh()
+    commit(RunStore(root), records[2])
+    assert ledger.refresh()
+    assert ledger.get(records[2].run_id) == records[2]
+
+
+def test_a_corrupt_record_is_named(study: Study, records: list[RunRecord], tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    commit(store, records[0])
+    path = store.folder(records[0].run_id).path / "record.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=rf"{path} is not valid JSON"):
+        Ledger(study, tmp_path, None)
+
+
+def test_export_writes_all_records_and_the_study(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    commit(RunStore(tmp_path / "root"), records[0])
+    written = export(study, tmp_path / "root", tmp_path / "results")
+    assert written == tmp_path / "results" / "tiny" / "records.jsonl"
+    assert read_records(written) == [records[0]]
+    # What was committed before and is not at hand here stays.
+    commit(RunStore(tmp_path / "other"), records[1])
+    export(study, tmp_path / "other", tmp_path / "results")
+    assert {record.run_id for record in read_records(written)} == {
+        records[0].run_id,
+        records[1].run_id,
+    }
+    assert Study.model_validate_json(written.with_name("study.json").read_text()) == study
+
+
+def test_nothing_to_export_is_told(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no records to export"):
+        export(study, tmp_path / "root", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_changed_in_a_study_is_told_by_name(study: Study, tmp_path: Path) -> None:
+    assert save_study(study, tmp_path) == []
+    assert save_study(study, tmp_path) == []
+    variants = (
+        Variant(name="\x1b[1mNew"),
+        study.variants[1].model_copy(update={"learning_rate": 1e-3}),
+    )
+    edited = study.model_copy(update={"variants": variants, "seeds": (0, 1)})
+    assert save_study(edited, tmp_path) == [
+        "seeds: [0] -> [0,1]",
+        "variants.\\x1b[1mNew added",
+        "variants.MoD.learning_rate: null -> 0.001",
+        "variants.Baseline removed",
+    ]
+    assert save_study(edited, tmp_path) == []
+
+
+# --- a run that failed
+
+
+def test_a_failure_is_recorded_once_and_over_nothing(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path)
+    config = records[0].config
+    folder = store.folder(config.run_id)
+    commit_failure(config, folder, "boom", data_sha256="d" * 64, device="cpu")
+    record = folder.record()
+    assert record is not None
+    assert (record.state, record.reason, record.data_sha256) == ("failed", "boom", "d" * 64)
+    commit_failure(config, folder, "again", data_sha256="d" * 64, device="cpu")
+    assert folder.record() == record
+
+
+def test_a_failure_tells_how_far_the_run_came(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    config = records[0].config
+    folder = RunStore(tmp_path).folder(config.run_id)
+    folder.create(config)
+    with folder.claim():
+        folder.pin(records[0].environment, "e" * 64)
+        folder.note_attempt()
+        folder.note_attempt()
+        with folder.open_metrics(0) as metrics:
+            for step in (1, 2, 3):
+                metrics.append({"step": step, "loss": 2.0, "seconds": 0.5})
+    commit_failure(config, folder, "boom", data_sha256="d" * 64, device="cpu")
+    record = folder.record()
+    assert record is not None
+    assert record.seconds == 1.5
+    assert record.attempts == 2
+    assert record.data_sha256 == "e" * 64
+    assert record.environment == records[0].environment
+    row = next(row for row in status(study, tmp_path).rows if row.run_id == config.run_id)
+    assert (row.state, row.step, row.reason) == ("failed", 3, "boom")
+
+
+# --- status
+
+
+def test_status_of_a_study_that_was_not_started(study: Study, tmp_path: Path) -> None:
+    found = status(study, tmp_path / "none")
+    assert found.counts == {"pending": 6}
+    assert not found.complete
+    assert [row.variant for row in found.rows] == ["Baseline"] * 3 + ["MoD"] * 3
+    assert [row.parameters for row in found.rows[:3]] == sorted(
+        row.parameters for row in found.rows[:3]
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_status_is_derived_from_what_is_on_disk(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path)
+    done, begun, running, bad = records[:4]
+    commit(store, done)
+    commit(store, record_of(bad.config, state="diverged", reason="loss nan"))
+    for record in (begun, running):
+        folder = store.folder(record.run_id)
+        folder.create(record.config)
+        with folder.claim(), folder.open_metrics(0) as metrics:
+            metrics.append({"step": 1, "loss": 5.0})
+            metrics.append({"step": 2, "loss": 4.5})
+    with store.folder(running.run_id).claim():
+        found = status(study, tmp_path)
+    rows = {row.run_id: row for row in found.rows}
+    assert len(rows) == 6
+    assert found.counts == {
+        "finished": 1,
+        "diverged": 1,
+        "running": 1,
+        "interrupted": 1,
+        "pending": 2,
+    }
+    assert rows[begun.run_id].state == "interrupted"
+    assert rows[running.run_id].state == "running"
+    assert (rows[begun.run_id].step, rows[begun.run_id].train_loss) == (2, 4.5)
+    assert rows[done.run_id].step == rows[done.run_id].steps == done.config.steps
+    assert rows[done.run_id].validation_loss == pytest.approx(done.evaluations[0].loss)
+    assert rows[bad.run_id].reason == "loss nan"
+    assert not found.complete
+
+
+def test_records_of_another_recipe_are_foreign(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    for record in records:
+        commit(RunStore(tmp_path), record)
+    edited = study.model_copy(update={"evaluation_tokens": 1024})
+    found = status(edited, tmp_path)
+    assert found.foreign == len(records)
+    assert found.counts == {"pending": 6}
+
+
+# --- cleaning
+
+
+def test_cleaning_keeps_the_best_run_of_each_variant_and_what_is_unfinished(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path)
+    for record in records[:-1]:
+        commit(store, record, checkpoint_bytes=1000)
+    unfinished = store.folder(records[-1].run_id)
+    unfinished.create(records[-1].config)
+    (unfinished.checkpoints / "step-00000001").mkdir(parents=True)
+    assert clean(study, tmp_path) == Freed(bytes=3000, runs=3, kept=2)
+    left = [f for f in store.folders() if f.checkpoints.exists() and f.record()]
+    best = {
+        variant.name: f
+        for variant in study.variants
+        for f in left
+        if f.config().model.depth == variant.depth
+    }
+    assert {size(f.config()) for f in best.values()} == {
+        min(
+            (r for r in records[:-1] if r.config.model.depth == v.depth),
+            key=lambda r: r.evaluations[0].loss,
+        ).parameters.total
+        for v in study.variants
+    }
+    assert unfinished.checkpoints.exists()
+    assert store.records() == sorted(records[:-1], key=lambda record: record.run_id)
+    assert clean(study, tmp_path) == Freed(bytes=0, runs=0, kept=2)
+    assert clean(study, tmp_path, everything=True) == Freed(bytes=2000, runs=2, kept=0)
+    assert unfinished.checkpoints.exists()
+
+
+def test_cleaning_leaves_a_claimed_run_alone(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path)
+    commit(store, records[0], checkpoint_bytes=10)
+    folder = store.folder(records[0].run_id)
+    with folder.claim():
+        assert clean(study, tmp_path, everything=True) == Freed(bytes=0, runs=0, kept=0)
+    assert folder.checkpoints.exists()

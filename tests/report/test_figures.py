@@ -42,6 +42,8 @@ def test_charts_draw_the_rows_of_their_tables(figures):
         spec = one.spec()
         assert spec["width"] == "container"
         assert spec["data"]["name"] == DATA
+        own = {layer["data"]["name"] for layer in spec["layer"] if "data" in layer}
+        assert own <= {"reference", "brackets-0"}
         drawn, rows = spec["data"]["values"], one.table.to_dict("records")
         assert len(drawn) == len(rows) > 0
         for point, row in zip(drawn, rows, strict=True):

@@ -55,6 +55,15 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
         table = pd.read_csv(page.parent / "figures" / f"{name}.csv")
         assert len(table) > 0
         assert not table["variant"].str.startswith("=").any()
+    # What is drawn: every run and both minima, a bar per model, a line per model and seed.
+    for name, mark, expected in (
+        ("loss-against-parameters", "point", len(runs) + 2),
+        ("flops-per-step-5e12", "bar", 4),
+        ("training-flops-5e12", "line mark", 4 * len(study.seeds)),
+    ):
+        svg = (page.parent / "figures" / f"{name}.svg").read_text()
+        assert svg.count(f'aria-roledescription="{mark}"') == expected, name
+
     curves = pd.read_csv(page.parent / "figures" / "loss-against-parameters.csv")
     assert sorted(curves[curves["row"] == "run"]["loss"]) == pytest.approx(
         sorted(record.evaluation().loss for *_, record in runs)

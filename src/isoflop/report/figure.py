@@ -62,7 +62,8 @@ def figure(
 ) -> Figure:
     """Layer charts over one table and give them the house style."""
     # The table joins in the specification: altair copies a chart's data at every step.
-    chart = alt.layer(*layers).properties(height=height).configure(**CONFIG)
+    chart = alt.layer(*layers, data=alt.NamedData(name=DATA))
+    chart = chart.properties(height=height).configure(**CONFIG)
     return Figure(name, title, caption, chart, table)
 
 

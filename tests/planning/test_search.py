@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from isoflop.config import Search, Study, TopK, Variant
+from isoflop.planning import next_trials, trials
+
+STUDY = Study(
+    name="searched",
+    budgets_flops=(5e12,),
+    search=Search(learning_rates=(4e-3, 8e-3, 1.6e-2), width_per_block=(6.0, 14.0), seeds=(0, 3)),
+    variants=(
+        Variant(name="Baseline"),
+        Variant(name="MoD 12.5%", depth=TopK(capacity=0.125)),
+    ),
+)
+
+
+def test_every_variant_gets_the_same_trials() -> None:
+    made = trials(STUDY)
+    offered = {
+        name: Counter((t.learning_rate, t.width_per_block) for t in made if t.variant == name)
+        for name in ("Baseline", "MoD 12.5%")
+    }
+    assert offered["Baseline"] == offered["MoD 12.5%"]
+    assert len(offered["Baseline"]) == 3 * 2
+    for trial in made:
+        assert [config.seed for config in trial.configs] == [0, 3]
+        assert {config.recipe.learning_rate for config in trial.configs} == {trial.learning_rate}
+        assert {config.budget_flops for config in trial.configs} == {5e12}
+
+
+def test_shape_families_differ_at_about_the_same_size() -> None:
+    deep, wide = (next(t for t in trials(STUDY) if t.width_per_block == w) for w in (6.0, 14.0))
+    deep_model, wide_model = deep.configs[0].model, wide.configs[0].model
+    assert deep_model.blocks > wide_model.blocks
+    assert deep_model.width < wide_model.width
+
+
+def test_a_trial_has_a_loss_once_all_its_seeds_finished(make_record) -> None:
+    first = trials(STUDY)[0]
+    one = [make_record(first.configs[0], 1.25)]
+    assert trials(STUDY, one)[0].loss is None
+    both = [*one, make_record(first.configs[1], 1.35)]
+    assert trials(STUDY, both)[0].loss == pytest.approx(1.3)
+    diverged = [*one, make_record(first.configs[1], None, "diverged")]
+    assert trials(STUDY, diverged)[0].loss is None
+
+
+def test_trials_with_a_record_are_not_planned_again(make_record) -> None:
+    planned = next_trials(STUDY, [])
+    assert len(planned) == 2 * 3 * 2 * 2
+    assert {run.purpose for run in planned} == {"trial"}
+    left = next_trials(STUDY, [make_record(planned[0].config, 1.0)])
+    assert planned[0].config.run_id not in {run.config.run_id for run in left}
+    assert len(left) == len(planned) - 1
+
+
+def test_a_study_without_a_search_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no \[search\]"):
+        trials(STUDY.model_copy(update={"search": None}))

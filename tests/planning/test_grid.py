@@ -319,3 +319,28 @@ def test_bound_counts_flops_and_every_seed(make_study: Any) -> None:
     assert counted.usual_flops == pytest.approx((18 + 2) * (5e12 + 5e13))
     everywhere = bound(study.model_copy(update={"replicate": "all"}))
     assert everywhere.replicates == 2 * 3 * 2 * 2
+
+
+def test_the_mean_over_seeds_decides_the_minimum(make_study: Any, make_record: Any) -> None:
+    study = make_study(variants=(Variant(name="only"),), seeds=(0, 1), replicate="all")
+    runs = next_runs(study, [])
+    sizes = sorted({total(run.config) for run in runs})
+    lucky, best = sizes[2], sizes[4]
+    losses = {(lucky, 0): 1.0, (lucky, 1): 3.0, (best, 0): 1.5, (best, 1): 1.5}
+    records = [
+        make_record(run.config, losses.get((total(run.config), run.config.seed), 4.0))
+        for run in runs
+    ]
+    (bracket,) = brackets(study, records)
+    assert bracket.minimum_parameters == best
+    assert (bracket.below, bracket.above) == (4, 2)
+
+
+def test_matched_shapes_wait_for_the_baselines_seeds(make_study: Any, make_record: Any) -> None:
+    study = make_study(variants=make_study().variants[:2], seeds=(0, 1))
+    loss = valley(study)
+    records = [make_record(run.config, loss(run)) for run in next_runs(study, [])]
+    second = next_runs(study, records)
+    assert {run.purpose for run in second} == {"replicate"}
+    records += [make_record(run.config, loss(run)) for run in second]
+    assert {run.purpose for run in next_runs(study, records)} <= {"matched"}

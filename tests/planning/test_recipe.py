@@ -130,7 +130,7 @@ def test_a_budget_that_whole_steps_miss_is_refused(make_study: Any) -> None:
         assert not affordable(study, steps * step, model)
         with pytest.raises(ValueError, match=r"budgets_flops.*tokens_per_step"):
             resolve(study, variant, steps * step, model, 0)
-    for steps in (3.0, 10.05, 60.4):
+    for steps in (3.0, 10.05, 60.4, 150.8):
         assert affordable(study, steps * step, model)
         assert resolve(study, variant, steps * step, model, 0).steps == round(steps)
 

@@ -111,6 +111,9 @@ def test_rows_may_select_nothing_or_all() -> None:
 def test_each_decision_selects_by_its_own_rule() -> None:
     model = model_with(LEARNED)
     with torch.no_grad():
+        # One token's own logit, so that the border shows: what reaches the threshold is selected.
+        logits = model(token_ids(), decision="router").routing[0].logits
+        model.routed[0].threshold.copy_(logits.flatten().median())
         for decision in ("predictor", "threshold", "router"):
             first = model(token_ids(), decision=decision).routing[0]
             assert first.predictor_logits is not None

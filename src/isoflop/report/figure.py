@@ -17,6 +17,9 @@ from isoflop.report.theme import CONFIG
 DATA = "figure"
 """Name of a chart's main data set: the rows of the figure's table."""
 
+FULL_WIDTH, HALF_WIDTH = 640, 380
+"""Plots of figures that stand alone on the page, and of those that stand in pairs."""
+
 COUNT_LABEL = "replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'B')"
 """Vega expression that writes a tick as 100K, 2.5M, 1B."""
 
@@ -36,6 +39,8 @@ class Figure:
     chart: alt.LayerChart
     """Without the table's rows, which `spec` adds."""
     table: pd.DataFrame
+    picture_width: int
+    """Width of the plot in rendered pictures, pixels before scaling."""
 
     def spec(self, width: int | None = None) -> dict[str, Any]:
         """Return the Vega-Lite specification, as wide as `width` pixels or as its container."""
@@ -58,13 +63,15 @@ def figure(
     caption: str,
     layers: Sequence[alt.Chart | alt.LayerChart],
     table: pd.DataFrame,
+    *,
     height: int,
+    width: int = FULL_WIDTH,
 ) -> Figure:
     """Layer charts over one table and give them the house style."""
     # The table joins in the specification: altair copies a chart's data at every step.
     chart = alt.layer(*layers, data=alt.NamedData(name=DATA))
     chart = chart.properties(height=height).configure(**CONFIG)
-    return Figure(name, title, caption, chart, table)
+    return Figure(name, title, caption, chart, table, width)
 
 
 def inline(table: pd.DataFrame, name: str) -> alt.InlineData:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from isoflop.report.figure import POWER_LABEL, Figure, figure, padded
+from isoflop.report.figure import HALF_WIDTH, POWER_LABEL, Figure, figure, padded
 from isoflop.report.theme import INK, Style
 
 _DASHES = ([1, 0], [6, 3])
@@ -70,7 +70,7 @@ def training_loss(
             order=f"{column}:Q",
         )
     )
-    return figure(name, title, caption, [chart], table, height=300)
+    return figure(name, title, caption, [chart], table, height=300, width=HALF_WIDTH)
 
 
 def bars(
@@ -120,4 +120,4 @@ def bars(
     )
     rectangles = base.mark_bar(opacity=0.9).encode(color=style.colour(legend=False))
     texts = base.mark_text(dy=-8, fontSize=12, color=INK).encode(text="label:N")
-    return figure(name, title, caption, [rectangles, texts], table, height=260)
+    return figure(name, title, caption, [rectangles, texts], table, height=260, width=HALF_WIDTH)

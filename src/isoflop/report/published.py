@@ -9,7 +9,7 @@ import pandas as pd
 
 from isoflop.config import RandomK, Study, TopK, Variant
 from isoflop.reference import PublishedMinimum, mod_figures
-from isoflop.report.figure import Figure, figure, inline, padded
+from isoflop.report.figure import HALF_WIDTH, Figure, figure, inline, padded
 from isoflop.report.theme import INK, MUTED, Style
 
 OURS = "this study"
@@ -126,7 +126,7 @@ def beside_published(
             ),
         ),
     ]
-    return figure(name, title, caption, layers, table, height=280)
+    return figure(name, title, caption, layers, table, height=280, width=HALF_WIDTH)
 
 
 def _published_names(variant: Variant) -> tuple[str, ...]:

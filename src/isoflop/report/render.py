@@ -12,9 +12,7 @@ import vl_convert
 from isoflop import storage
 from isoflop.report.figure import Figure
 
-PICTURE_WIDTH = 640
-"""Width of the plot in a rendered picture, pixels before scaling."""
-PNG_SCALE = 2
+PNG_SCALE = 2.5
 
 _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -29,7 +27,7 @@ def write_figure(figure: Figure, folder: Path) -> str:
     Raises:
         StorageError: a file cannot be written.
     """
-    spec = figure.spec(PICTURE_WIDTH)
+    spec = figure.spec(figure.picture_width)
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE, allowed_base_urls=[])
     storage.write_bytes(
         folder / f"{figure.name}.png",

@@ -1,0 +1,29 @@
+"""Throughput measured in pairs: training steps against each other and against a peer.
+
+`bench_train` takes groups of cases and gives a `BenchReport`, whose `model_dump(mode="json")` is
+what `--json` prints and what lies in `runs/NAME/bench.json`. `standard_groups()` are the fixed
+comparison with Hugging Face's Llama, `study_group(models)` the numbered models of a study.
+`measure_speed` gives `planning` its expected times on this machine.
+"""
+
+from isoflop.bench.cases import Case, Implementation, standard_groups, study_group
+from isoflop.bench.machine import busy, gemm_peak
+from isoflop.bench.report import BenchReport, BenchRow, Ratio, Verdict, describe
+from isoflop.bench.speed import measure_speed
+from isoflop.bench.train import bench_train
+
+__all__ = [
+    "BenchReport",
+    "BenchRow",
+    "Case",
+    "Implementation",
+    "Ratio",
+    "Verdict",
+    "bench_train",
+    "busy",
+    "describe",
+    "gemm_peak",
+    "measure_speed",
+    "standard_groups",
+    "study_group",
+]

@@ -1,0 +1,91 @@
+"""What is measured: contenders for the same step, in groups that take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from isoflop.config import DataConfig, Depth, EveryToken, Frozen, ModelConfig, RunConfig, TopK
+from isoflop.training import COMPILE_FROM_FLOPS, can_compile
+
+Implementation = Literal["isoflop", "transformers"]
+
+VOCABULARY = 4096
+
+STANDARD_SHAPES = ((256, 8, 4, 512, 8), (512, 8, 8, 1024, 4))
+"""Width, blocks, heads, sequence length and sequences per step of the standard comparison."""
+
+DENSE = "dense"
+ROUTED = "MoD 12.5%"
+
+
+class Case(Frozen):
+    """One contender: a run's step, and what computes it."""
+
+    variant: str
+    config: RunConfig
+    compiled: bool
+    implementation: Implementation = "isoflop"
+
+
+def standard_groups() -> tuple[tuple[Case, ...], ...]:
+    """Return the standard comparison: per shape dense, routed and Hugging Face's Llama."""
+    return tuple(_standard_group(*shape) for shape in STANDARD_SHAPES)
+
+
+def study_group(
+    models: Iterable[tuple[str, RunConfig]], *, compiled: bool | None = None
+) -> tuple[Case, ...]:
+    """Return a study's models as one group, each model once.
+
+    Args:
+        models: name of the variant and one of its runs.
+        compiled: whether steps are compiled; None for what training decides for the run.
+
+    Raises:
+        ValueError: there is no model.
+    """
+    cases: dict[tuple[str, ModelConfig, int], Case] = {}
+    for variant, config in models:
+        wanted = (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
+        case = Case(
+            variant=variant, config=config, compiled=wanted if compiled is None else compiled
+        )
+        cases.setdefault((variant, config.model, config.tokens_per_step), case)
+    if not cases:
+        raise ValueError("there are no models to measure; expected at least one")
+    return tuple(cases.values())
+
+
+def _standard_group(
+    width: int, blocks: int, heads: int, sequence_length: int, sequences: int
+) -> tuple[Case, ...]:
+    def run(depth: Depth) -> RunConfig:
+        return RunConfig(
+            model=ModelConfig(
+                vocabulary=VOCABULARY,
+                width=width,
+                blocks=blocks,
+                heads=heads,
+                head_width=width // heads,
+                hidden=_hidden(width),
+                depth=depth,
+            ),
+            data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
+            steps=1,
+            sequences_per_step=sequences,
+        )
+
+    dense, routed = run(EveryToken()), run(TopK(capacity=0.125, every=2))
+    return (
+        Case(variant=DENSE, config=dense, compiled=True),
+        Case(variant=DENSE, config=dense, compiled=False),
+        Case(variant=ROUTED, config=routed, compiled=True),
+        Case(variant=DENSE, config=dense, compiled=False, implementation="transformers"),
+        Case(variant=DENSE, config=dense, compiled=True, implementation="transformers"),
+    )
+
+
+def _hidden(width: int) -> int:
+    """Return Llama's feed-forward width, 8/3 of the model's to the next multiple of 32."""
+    return -(-8 * width // (3 * 32)) * 32

@@ -1,0 +1,100 @@
+"""The machine: whether it is idle, and how fast it multiplies matrices."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from isoflop.config import Precision
+
+BUSY_CORES = 0.15
+"""Cores in use by others above which a measurement would not be worth its ink."""
+SAMPLE_SECONDS = 1.0
+GEMM_SIZES = (512, 1024, 2048)
+"""Sides of the square matrices whose product is timed."""
+GEMM_SECONDS = 0.3
+"""Time spent on each size."""
+
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+_STAT = Path("/proc/stat")
+_IDLE, _WAITING, _COUNTED = 3, 4, 8
+
+
+def busy(sample_seconds: float = SAMPLE_SECONDS) -> str | None:
+    """Return why a measurement now would be wrong, None when the machine is idle.
+
+    Cores used by this process itself do not count. Time that a hypervisor takes away does.
+
+    Args:
+        sample_seconds: how long to watch.
+    """
+    before = _used_seconds()
+    if before is None:
+        return f"{_STAT} is missing here, so nothing tells whether other processes are at work"
+    own, started = time.process_time(), time.perf_counter()
+    time.sleep(sample_seconds)
+    after = _used_seconds()
+    assert after is not None
+    others = after - before - (time.process_time() - own)
+    cores = others / (time.perf_counter() - started)
+    if cores <= BUSY_CORES:
+        return None
+    return f"other processes use {cores:.2f} cores of this machine (at most {BUSY_CORES} is idle)"
+
+
+def gemm_peak(precision: Precision, threads: int) -> float:
+    """Return the best FLOP/s of a square matrix product, over several sizes.
+
+    Args:
+        precision: of the factors.
+        threads: cores to use.
+    """
+    with use_threads(threads):
+        return max(_gemm(size, DTYPES[precision]) for size in GEMM_SIZES)
+
+
+@contextmanager
+def use_threads(threads: int) -> Iterator[None]:
+    """Let torch use a number of threads for a while.
+
+    Raises:
+        ValueError: the number is not positive.
+    """
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
+    former = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
+
+
+def _gemm(size: int, dtype: torch.dtype) -> float:
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    out = torch.empty(size, size, dtype=dtype)
+    torch.mm(left, right, out=out)
+    best = float("inf")
+    until = time.perf_counter() + GEMM_SECONDS
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        torch.mm(left, right, out=out)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * size**3 / best
+
+
+def _used_seconds() -> float | None:
+    """Return processor seconds that all cores have been at work since the machine started."""
+    try:
+        first = _STAT.read_text().split("\n", 1)[0]
+    except OSError:
+        return None
+    # cpu user nice system idle iowait irq softirq steal guest ...; guests are counted in user.
+    ticks = [int(value) for value in first.split()[1 : 1 + _COUNTED]]
+    return (sum(ticks) - ticks[_IDLE] - ticks[_WAITING]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,142 @@
+import itertools
+
+import pytest
+
+from isoflop.bench import BenchReport, Case, bench_train, describe, study_group
+from isoflop.bench import train as bench_module
+from isoflop.config import DataConfig, EveryToken, ModelConfig, RunConfig, TopK
+from isoflop.costs import parameters, train_flops_per_token
+
+
+def tiny(*, routed: bool = False, width: int = 16, budget: float | None = None) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(
+            vocabulary=64,
+            width=width,
+            blocks=2,
+            heads=2,
+            head_width=8,
+            hidden=32,
+            depth=TopK(capacity=0.25) if routed else EveryToken(),
+        ),
+        data=DataConfig(sequence_length=12),
+        steps=1,
+        sequences_per_step=2,
+        budget_flops=budget,
+    )
+
+
+def case(variant: str = "dense", **settings: bool) -> Case:
+    return Case(variant=variant, config=tiny(**settings), compiled=False)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "busy", lambda: None)
+    monkeypatch.setattr(bench_module, "gemm_peak", lambda precision, threads: 1e12)
+
+
+def test_a_row_is_the_arithmetic_of_its_step() -> None:
+    config = tiny(routed=True)
+    report = bench_train([[case("mod", routed=True)]], threads=1, seconds=0)
+    (row,) = report.rows
+    assert (row.variant, row.implementation, row.compiled) == ("mod", "isoflop", False)
+    assert row.parameters == parameters(config.model).total
+    assert row.flops_per_step == pytest.approx(24 * train_flops_per_token(config.model, 12))
+    assert row.steps_per_second == pytest.approx(1 / row.step_seconds)
+    assert row.achieved_flops == pytest.approx(row.flops_per_step / row.step_seconds)
+    assert row.peak_flops == 1e12
+    assert (row.width, row.blocks, row.heads) == (16, 2, 2)
+    assert (row.sequence_length, row.sequences_per_step, row.vocabulary) == (12, 2, 64)
+    assert (row.dtype, row.threads) == ("bf16", 1)
+    assert row.rounds >= bench_module.LEAST_ROUNDS
+    assert report.ratios == ()
+
+
+def test_contenders_take_turns_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(bench_module, "prepare_step", lambda one: lambda: order.append(one.variant))
+    monkeypatch.setattr(bench_module, "TURN_SECONDS", 0.0)
+    bench_train([[case(name) for name in "abc"]], threads=1, seconds=0)
+    warm_up = bench_module.WARM_UP + 1
+    assert order[: 3 * warm_up] == ["a"] * warm_up + ["b"] * warm_up + ["c"] * warm_up
+    assert order[3 * warm_up :] == list("abc") * bench_module.LEAST_ROUNDS
+
+
+def test_medians_and_ratios_are_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A slow phase of the machine hits both: the paired ratio does not move.
+    seconds = {"a": itertools.cycle([1.0, 1.0, 7.0]), "b": itertools.cycle([4.0, 4.0, 28.0])}
+    monkeypatch.setattr(bench_module, "prepare_step", lambda one: one.variant)
+    monkeypatch.setattr(bench_module, "WARM_UP", 0)
+    monkeypatch.setattr(bench_module, "_turn", lambda step, count: next(seconds[step]))
+    report = bench_train([[case("a"), case("b")]], threads=1, seconds=0)
+    assert [row.step_seconds for row in report.rows] == [1.0, 4.0]
+    (ratio,) = report.ratios
+    assert (ratio.name, ratio.reference) == ("b (eager)", "a (eager)")
+    assert (ratio.low, ratio.speed_ratio, ratio.high) == (0.25, 0.25, 0.25)
+
+
+def test_groups_are_compared_within_themselves() -> None:
+    groups = [[case("a"), case("b")], [case("c"), case("d")]]
+    report = bench_train(groups, threads=1, seconds=0)
+    assert [(row.group, row.variant) for row in report.rows] == [
+        (0, "a"),
+        (0, "b"),
+        (1, "c"),
+        (1, "d"),
+    ]
+    assert [(r.group, r.reference) for r in report.ratios] == [(0, "a (eager)"), (1, "c (eager)")]
+
+
+def test_a_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "busy", lambda: "other processes use 1.70 cores")
+    with pytest.raises(ValueError, match=r"1\.70 cores.*--force"):
+        bench_train([[case()]], threads=1, seconds=0)
+
+
+def test_forcing_is_said_in_text_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "busy", lambda: "other processes use 1.70 cores")
+    report = bench_train([[case()]], threads=1, force=True, seconds=0)
+    assert report.model_dump(mode="json")["busy"] == "other processes use 1.70 cores"
+    first = describe(report)[0]
+    assert "BUSY" in first
+    assert "1.70 cores" in first
+
+
+def test_a_report_comes_back_from_json() -> None:
+    report = bench_train([[case("a"), case("b", routed=True)]], threads=1, seconds=0)
+    assert BenchReport.model_validate_json(report.model_dump_json()) == report
+    text = "\n".join(describe(report))
+    assert "BUSY" not in text
+    assert "b (eager) is" in text
+
+
+def test_what_is_missing_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench_module, "can_compile", lambda: False)
+    peer = case().model_copy(update={"implementation": "transformers"})
+    compiled = case("quick").model_copy(update={"compiled": True})
+    report = bench_train([[case(), peer, compiled]], threads=1, seconds=0)
+    assert [row.variant for row in report.rows] == ["dense"]
+    assert any("transformers is not installed" in note for note in report.notes)
+    assert any("C++ compiler" in note for note in report.notes)
+    with pytest.raises(ValueError, match="nothing to measure: transformers"):
+        bench_train([[peer]], threads=1, seconds=0)
+
+
+def test_threads_are_those_asked_for() -> None:
+    with pytest.raises(ValueError, match="threads is 0"):
+        bench_train([[case()]], threads=0, seconds=0)
+
+
+def test_a_study_group_has_each_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from isoflop.bench import cases
+
+    monkeypatch.setattr(cases, "can_compile", lambda: True)
+    small, large = tiny(budget=1e9), tiny(width=32, budget=1e14)
+    again = small.model_copy(update={"seed": 5})
+    group = study_group([("dense", small), ("dense", again), ("dense", large)])
+    assert [(one.config.model.width, one.compiled) for one in group] == [(16, False), (32, True)]
+    assert [one.compiled for one in study_group([("dense", large)], compiled=False)] == [False]
+    with pytest.raises(ValueError, match="no models"):
+        study_group([])

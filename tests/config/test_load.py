@@ -128,7 +128,7 @@ def test_floats_without_fraction_count_as_whole_numbers():
         ({"convention": "casual"}, "convention is 'casual'; did you mean 'causal'?"),
         ({"baseline": "MoE"}, "baseline is 'MoE'; expected one of ['Baseline', 'MoD']"),
         ({"name": "../x"}, "name is '../x'; expected 1 to 64 letters"),
-        ({"grid": {"sizes": 2}}, "grid.sizes is 2; expected a whole number of at least 3"),
+        ({"grid": {"sizes": 0}}, "grid.sizes is 0; expected a whole number of at least 1"),
         ({"grid": {"factor": 1}}, "grid.factor is 1; expected a number above 1"),
     ],
 )

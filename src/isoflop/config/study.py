@@ -33,7 +33,7 @@ class ShapeFamily(Frozen):
 class Grid(Frozen):
     """Which sizes are trained per variant and budget."""
 
-    sizes: int = Field(default=7, ge=3)
+    sizes: int = Field(default=7, ge=1)
     factor: float = Field(default=1.6, gt=1)
     """Ratio of neighbouring sizes' parameters."""
     margin: int = Field(default=2, ge=1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from isoflop.fit import Comparison, CurveMinimum
+from isoflop.fit import Comparison, CurveMinimum, seed_spread, spread_ratio
 from isoflop.report.analysis import SMALLEST_BUDGET_FLOPS, Analysis, BudgetResult
 from isoflop.report.notation import count, percent, scientific
+
+SEEDS_FOR_A_SPREAD = 3
+"""Fewer seeds say next to nothing about a spread."""
 
 
 def headline(analysis: Analysis, doubts: tuple[str, ...]) -> str:
@@ -67,6 +70,9 @@ def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
     for name, comparison in result.comparisons.items():
         if base is not None and base.minimum.loss is not None:
             sentences.append(_against_baseline(analysis, result, name, comparison))
+    spread = _seed_spread(analysis, result)
+    if spread is not None:
+        sentences.append(spread)
     return tuple(sentences)
 
 
@@ -115,6 +121,30 @@ def _against_baseline(
     elif match.fraction_reason:
         text += f" Forward FLOPs that suffice for the baseline's loss: {match.fraction_reason}."
     return text
+
+
+def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
+    """Return how much the seed moves the loss of baseline and challenger at their best sizes."""
+    if analysis.challenger is None:
+        return None
+    losses = {}
+    for name in (analysis.baseline, analysis.challenger):
+        sizes = analysis.ladder(name, result.budget_flops)
+        best = min(sizes, key=lambda size: size.loss, default=None)
+        if best is None or len(best.seeds) < SEEDS_FOR_A_SPREAD or len(set(best.seed_losses)) < 2:
+            return None
+        losses[name] = best.seed_losses
+    base, routed = losses[analysis.baseline], losses[analysis.challenger]
+    ratio = spread_ratio(routed, base)
+    spreads = ", ".join(
+        f"{spread.value:.4f} [{spread.low:.4f}, {spread.high:.4f}] for {name} ({len(values)} seeds)"
+        for name, values in losses.items()
+        for spread in (seed_spread(values),)
+    )
+    return (
+        f"Standard deviation of the loss over seeds at the best size: {spreads}; their ratio is "
+        f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}] (95%, normal losses)."
+    )
 
 
 def _of(analysis: Analysis) -> str:

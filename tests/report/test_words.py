@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import synthetic_study as synthetic
+from conftest import analysed
+
+from isoflop.fit import seed_spread, spread_ratio
+from isoflop.report.words import results
+
+
+def _sentences(seeds: tuple[int, ...]) -> tuple[str, ...]:
+    study = synthetic.study(seeds=seeds, variants=synthetic.VARIANTS[:2])
+    analysis = analysed(study, synthetic.runs(study))
+    return results(analysis, analysis.budgets[0])
+
+
+def test_the_spread_over_seeds_is_stated_with_its_interval() -> None:
+    study = synthetic.study(seeds=(0, 1, 2, 3), variants=synthetic.VARIANTS[:2])
+    analysis = analysed(study, synthetic.runs(study))
+    said = next(s for s in results(analysis, analysis.budgets[0]) if "over seeds" in s)
+    losses = [
+        min(analysis.ladder(name, 5e12), key=lambda size: size.loss).seed_losses
+        for name in ("Baseline", "MoD 12.5%")
+    ]
+    ratio = spread_ratio(losses[1], losses[0])
+    for values in losses:
+        spread = seed_spread(values)
+        assert f"{spread.value:.4f} [{spread.low:.4f}, {spread.high:.4f}]" in said
+    assert f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}]" in said
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_too_few_seeds_state_no_spread(seeds: tuple[int, ...]) -> None:
+    assert not any("over seeds" in sentence for sentence in _sentences(seeds))

@@ -24,7 +24,7 @@ from isoflop.sweep import run_study
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     outcome = run_study(
-        tiny(folder / "text.txt", budget=6e8), folder / "study", folder / "cache",
+        tiny(folder / "text.txt", budget=4e8), folder / "study", folder / "cache",
         workers=2, checkpoint_seconds=0.1,
     )
     sys.exit(3 if outcome.interrupted else 0)
@@ -58,8 +58,8 @@ def scheduler(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def under_way(store: RunStore) -> bool:
-    saved = [f for f in store.folders() if list(f.checkpoints.glob("step-*"))]
-    return len(saved) >= 2
+    """Return whether a run has a checkpoint and is not at its end."""
+    return any(list(f.checkpoints.glob("step-*")) and not f.record() for f in store.folders())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def under_way(store: RunStore) -> bool:
     [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
 )
 def test_the_same_call_goes_on(corpus: Path, tmp_path: Path, how: signal.Signals) -> None:
-    study = tiny(corpus, budget=6e8)
+    study = tiny(corpus, budget=4e8)
     root = tmp_path / "study"
     store = RunStore(root)
     with scheduler(tmp_path) as process:

@@ -2,6 +2,7 @@
 
 from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
 from isoflop.training.loop import Interrupted, Progress, load_model, train
+from isoflop.training.memory import keep_freed_memory
 from isoflop.training.parametrisation import group_of, initialise, optimiser
 from isoflop.training.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer
@@ -16,6 +17,7 @@ __all__ = [
     "environment",
     "group_of",
     "initialise",
+    "keep_freed_memory",
     "load_model",
     "optimiser",
     "rate_factor",

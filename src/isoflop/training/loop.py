@@ -28,6 +28,7 @@ from isoflop.evaluation import evaluate
 from isoflop.model import Transformer, build
 from isoflop.runs import RunFolder
 from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
+from isoflop.training.memory import keep_freed_memory
 from isoflop.training.parametrisation import initialise
 from isoflop.training.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer
@@ -87,6 +88,7 @@ def train(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+    keep_freed_memory()
     with folder.claim():
         folder.create(config)
         done = folder.record()

@@ -182,7 +182,7 @@ def test_an_edited_study_says_what_changed_and_keeps_what_it_can(
     place.run(tiny(corpus, BASELINE, ROUTED), train=tinies.instant)
     said = place.said.getvalue()
     assert "changed since it was run last: variants.MoD added" in said
-    assert f"{first.finished} of {first.finished} recorded runs are part of it" in said
+    assert f"{first.finished} of the runs recorded so far are part of it" in said
     trained = starts(place.cache)
     assert len(trained) == len(set(trained))
 

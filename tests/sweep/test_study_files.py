@@ -204,6 +204,9 @@ def test_records_of_another_recipe_are_foreign(
     found = status(edited, tmp_path)
     assert found.foreign == len(records)
     assert found.counts == {"pending": 6}
+    # Committed records of other studies are none of its business.
+    export(study, tmp_path, tmp_path / "results")
+    assert status(edited, tmp_path / "fresh", tmp_path / "results").foreign == 0
 
 
 # --- cleaning

@@ -50,7 +50,7 @@ def run_study(
         threads: of each run on the CPU.
         compiled: use torch.compile; None decides for each run.
         checkpoint_seconds: time between checkpoints of a run.
-        results: folder of committed results; the records in `results/NAME/` are taken up.
+        results: folder of committed results; records in it are taken up.
         console: where progress goes; None for standard error.
         planner: says which runs have no record yet; asked again whenever a run ends.
         train: trains one run; must be importable from another process.
@@ -122,4 +122,4 @@ def _tell_changes(study: Study, changes: list[str], ledger: Ledger, display: Dis
         return
     kept = len(assign(study, ledger.records).variant_of)
     display.say(f"{study.name} changed since it was run last: {'; '.join(changes)}")
-    display.say(f"{kept} of {len(ledger.records)} recorded runs are part of it as it is now")
+    display.say(f"{kept} of the runs recorded so far are part of it as it is now")

@@ -46,7 +46,7 @@ class StudyStatus(Frozen):
     """By budget, in the order of the variants, by size, then by seed."""
     brackets: tuple[Bracket, ...]
     foreign: int
-    """Records of runs that the study, as it is now, would not train."""
+    """Records in the study's folder of runs that it, as it is now, would not train."""
 
     @property
     def counts(self) -> Mapping[State, int]:
@@ -87,7 +87,7 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
         study=study.name,
         rows=tuple(rows),
         brackets=tuple(brackets(study, ledger.records)),
-        foreign=len(found.foreign),
+        foreign=sum(not ledger.is_taken_up(run_id) for run_id in found.foreign),
     )
 
 

@@ -17,10 +17,10 @@ if {keep}:
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
-    [torch.ones(2**20) for _ in range(4)]
+    [torch.ones(6 * 2**20) for _ in range(4)]
 before = faults()
 for _ in range(20):
-    [torch.ones(2**20) for _ in range(4)]
+    [torch.ones(6 * 2**20) for _ in range(4)]
 print(faults() - before)
 """
 

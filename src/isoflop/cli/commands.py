@@ -174,7 +174,7 @@ def search(
 
     asked = load_study(study)
     root = out or RUNS / asked.name
-    outcome = search_study(asked, root, cache, workers)
+    outcome = search_study(asked, root, results, cache, workers)
     if outcome.interrupted:
         raise KeyboardInterrupt
     show([search_table(found_trials(asked, root, results))])

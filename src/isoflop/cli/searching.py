@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Table
 
 from isoflop.cli.tables import Column, table
-from isoflop.config import Study
-from isoflop.planning import Trial, next_trials, trials
+from isoflop.config import RunRecord, Study
+from isoflop.planning import PlannedRun, Trial, next_trials, trials
 from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Outcome, run_study
 
@@ -17,17 +17,22 @@ SEARCH = "search"
 """Folder of the trials in a study's folder; with `.jsonl`, their committed records."""
 
 
-def search_study(study: Study, root: Path, cache: Path, workers: int | None) -> Outcome:
-    """Train the trials of a study that have no record yet."""
-    return run_study(study, root / SEARCH, cache, workers=workers, planner=next_trials)
+def search_study(
+    study: Study, root: Path, results: Path, cache: Path, workers: int | None
+) -> Outcome:
+    """Train the trials of a study that have no record yet, neither here nor committed."""
+    committed = _committed_records(study, results)
+
+    def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
+        return next_trials(asked, [*records, *committed])
+
+    return run_study(study, root / SEARCH, cache, workers=workers, planner=planner)
 
 
 def found_trials(study: Study, root: Path, results: Path) -> list[Trial]:
     """Return the trials with the losses known so far, from here and from committed records."""
     records = {record.run_id: record for record in RunStore(root / SEARCH).records()}
-    committed = _committed(study, results)
-    if committed.exists():
-        records |= {record.run_id: record for record in read_records(committed)}
+    records |= {record.run_id: record for record in _committed_records(study, results)}
     return trials(study, list(records.values()))
 
 
@@ -66,6 +71,11 @@ def search_table(made: Sequence[Trial]) -> Table:
         for trial in made
     ]
     return table("Trials of the recipe, by loss on the validation split", columns, rows)
+
+
+def _committed_records(study: Study, results: Path) -> list[RunRecord]:
+    path = _committed(study, results)
+    return read_records(path) if path.exists() else []
 
 
 def _committed(study: Study, results: Path) -> Path:

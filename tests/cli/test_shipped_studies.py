@@ -14,6 +14,7 @@ def test_the_five_studies_are_here():
     assert {path.stem for path in FILES} >= {
         "demo",
         "mod-variants",
+        "mod-seeds",
         "mod-isoflop",
         "mod-variants-paper",
         "mod-isoflop-paper",
@@ -33,7 +34,9 @@ def test_each_tells_its_command_duration_and_expectation(path):
 def test_each_can_be_planned(path):
     study = load_study(path)
     plan = make_plan(study, speed=accelerator_speed("H100-SXM"), memory_bytes=80e9)
-    assert len(plan.rows) == study.grid.sizes * len(study.variants) * len(study.budgets_flops)
+    seeds = len(study.seeds) if study.replicate == "all" else 1
+    cells = len(study.variants) * len(study.budgets_flops)
+    assert len(plan.rows) == study.grid.sizes * cells * seeds
     assert plan.elapsed_seconds is not None
     for row in plan.rows:
         assert row.achieved_flops == pytest.approx(row.budget_flops, rel=0.01)

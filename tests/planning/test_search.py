@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from isoflop.config import Search, Study, TopK, Variant
+from isoflop.config import Grid, Search, Study, TopK, Variant
 from isoflop.planning import next_trials, trials
 
 STUDY = Study(
@@ -56,6 +56,15 @@ def test_trials_with_a_record_are_not_planned_again(make_record) -> None:
     left = next_trials(STUDY, [make_record(planned[0].config, 1.0)])
     assert planned[0].config.run_id not in {run.config.run_id for run in left}
     assert len(left) == len(planned) - 1
+
+
+def test_a_named_size_holds_whatever_the_grid_is_centred_on() -> None:
+    assert STUDY.search is not None
+    pinned = STUDY.model_copy(
+        update={"search": STUDY.search.model_copy(update={"parameters": 150e3})}
+    )
+    moved = pinned.model_copy(update={"grid": Grid(centre_parameters=400e3)})
+    assert trials(pinned) == trials(moved) != trials(STUDY)
 
 
 def test_a_study_without_a_search_is_refused() -> None:

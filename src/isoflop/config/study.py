@@ -57,6 +57,9 @@ class Search(Frozen):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     budget_flops: float | None = Field(default=None, gt=0)
     """Budget of a trial; None for the study's first."""
+    parameters: float | None = Field(default=None, gt=0)
+    """Total parameters of a trial; None for the variant's expected optimum, which moves with its
+    `centre_parameters`."""
 
 
 class Variant(Frozen):

@@ -25,7 +25,7 @@ class Trial(Frozen):
 
 
 def trials(study: Study, records: Sequence[RunRecord] = ()) -> list[Trial]:
-    """Return the trials of a study, each at its variant's expected optimal size.
+    """Return the trials of a study, at the size it names or at the variant's expected optimum.
 
     Raises:
         ValueError: the study declares no search.
@@ -44,7 +44,7 @@ def trials(study: Study, records: Sequence[RunRecord] = ()) -> list[Trial]:
         candidate = _candidate(study, variant, ratio, rate)
         model = shape(
             candidate.shape or study.shape,
-            expected_optimum(study, candidate, budget),
+            search.parameters or expected_optimum(study, candidate, budget),
             vocabulary=study.data.vocabulary,
             attention=candidate.attention,
             depth=candidate.depth,

@@ -10,6 +10,9 @@ from isoflop.config import Attention, Depth, FeedForward, Grid, ModelConfig, Sha
 from isoflop.costs import parameters
 from isoflop.planning.shapes import LARGEST_PARAMETERS, shape, smallest_shape
 
+FEWEST_SIZES = 3
+"""A curve of fewer has no minimum; a grid that asks for fewer wants none."""
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -44,7 +47,7 @@ class Ladder:
         """Indices of the first sizes: `grid.sizes` of them, moved up or down where it ends.
 
         Raises:
-            ValueError: If the bounds leave fewer than three sizes.
+            ValueError: If the bounds leave fewer than three sizes, or than the grid asks for.
         """
         first = last = self._inside()
         while last - first + 1 < self.grid.sizes:
@@ -56,10 +59,11 @@ class Ladder:
                 first -= 1
             else:
                 break
-        if last - first + 1 < 3:
+        wanted = min(FEWEST_SIZES, self.grid.sizes)
+        if last - first + 1 < wanted:
             raise ValueError(
                 f"{self._bounds()} leave {last - first + 1} sizes a factor of {self.grid.factor} "
-                "apart; expected at least 3: widen them or lower grid.factor"
+                f"apart; expected at least {wanted}: widen them or lower grid.factor"
             )
         return range(first, last + 1)
 

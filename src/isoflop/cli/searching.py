@@ -37,11 +37,12 @@ def found_trials(study: Study, root: Path, results: Path) -> list[Trial]:
 
 
 def export_search(study: Study, root: Path, results: Path) -> Path | None:
-    """Write the records of the trials trained here where they can be committed; None if none."""
-    records = RunStore(root / SEARCH).records()
-    if not records:
+    """Add the records of the trials trained here to the committed ones; None if there are none."""
+    trained = RunStore(root / SEARCH).records()
+    if not trained:
         return None
-    write_records(_committed(study, results), records)
+    records = {record.run_id: record for record in [*_committed_records(study, results), *trained]}
+    write_records(_committed(study, results), records.values())
     return _committed(study, results)
 
 

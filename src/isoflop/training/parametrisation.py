@@ -13,7 +13,8 @@ and l = blocks / reference_blocks, relative to the recipe's rates:
     router                   router_scale / w       1/w        1          0
     norms                    one                    1          1/l        0
 
-A decay of w undoes the smaller rate, since AdamW multiplies the two. A tied head is an embedding.
+A decay of w undoes the smaller rate, since AdamW multiplies the two. A tied embedding is a head: its
+logits would start at the scale of the embedding times the square root of the width.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
     for name, parameter in model.named_parameters():
         owner, leaf = name.split("."), name.split(".")[-2]
         fan_in = parameter.shape[-1]
-        if owner[0] == "embedding":
+        if owner[0] == "embedding" and not config.tied_embeddings:
             group = Group(recipe.embedding_scale, 1, 1, 0)
-        elif owner[0] == "head":
+        elif owner[0] in ("embedding", "head"):
             group = Group(1 / (recipe.reference_width**0.5 * w), 1 / w, 1, w)
         elif parameter.dim() == 1:
             group = Group(None, 1, 1 / l, 0)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from isoflop.config import ModelConfig, Recipe
+from isoflop.model import build
+from isoflop.training import initialise
+
+
+@pytest.mark.parametrize("width", [32, 256])
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_the_first_loss_is_near_that_of_guessing(width: int, tied: bool) -> None:
+    config = ModelConfig(
+        vocabulary=256,
+        width=width,
+        blocks=2,
+        heads=2,
+        head_width=16,
+        hidden=2 * width,
+        tied_embeddings=tied,
+    )
+    model = build(config)
+    initialise(model, Recipe(), seed=0)
+    tokens = torch.randint(0, 256, (4, 65), generator=torch.Generator().manual_seed(1))
+    logits = model(tokens[:, :-1]).logits
+    loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    assert math.log(256) - 0.1 < float(loss) < math.log(256) + 1

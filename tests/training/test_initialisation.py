@@ -26,6 +26,8 @@ def test_the_first_loss_is_near_that_of_guessing(width: int, tied: bool) -> None
     model = build(config)
     initialise(model, Recipe(), seed=0)
     tokens = torch.randint(0, 256, (4, 65), generator=torch.Generator().manual_seed(1))
-    logits = model(tokens[:, :-1]).logits
+    with torch.no_grad():
+        logits = model(tokens[:, :-1]).logits
     loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    assert math.log(256) - 0.1 < float(loss) < math.log(256) + 1
+    # A tied model starts out expecting the token that it has just seen.
+    assert math.log(256) - 0.1 < float(loss) < math.log(256) + (2 if tied else 1)

@@ -13,8 +13,8 @@ and l = blocks / reference_blocks, relative to the recipe's rates:
     router                   router_scale / w       1/w        1          0
     norms                    one                    1          1/l        0
 
-A decay of w undoes the smaller rate, since AdamW multiplies the two. A tied embedding is a head: its
-logits would start at the scale of the embedding times the square root of the width.
+A decay of w undoes the smaller rate, since AdamW multiplies the two. A tied embedding is a head:
+otherwise its logits would start at its scale times the square root of the width.
 """
 
 from __future__ import annotations

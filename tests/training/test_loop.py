@@ -17,7 +17,7 @@ from isoflop.data import Batches, prepare
 from isoflop.model import Transformer, build
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, Trainer, initialise, load_model, rate_factor, train
-from isoflop.training.loop import CURVE_POINTS, thin
+from isoflop.training.run import CURVE_POINTS, thin
 
 MakeRun = Callable[..., RunConfig]
 DEPTHS = [EveryToken(), TopK(capacity=0.25), RandomK(capacity=0.5)]
@@ -149,7 +149,7 @@ def test_a_held_out_loss_that_is_not_finite_ends_the_run(
     def infinite(*_: Any, split: str, decision: str, **__: Any) -> Any:
         raise FloatingPointError(f"{split} loss under {decision} is inf")
 
-    monkeypatch.setattr("isoflop.training.loop.evaluate", infinite)
+    monkeypatch.setattr("isoflop.training.run.evaluate", infinite)
     record = train(make_run(), folder, cache=cache, threads=1)
     assert record.state == "diverged"
     assert record.reason == "validation loss under every_token is inf after step 3"

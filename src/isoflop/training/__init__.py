@@ -1,9 +1,10 @@
 """The training loop, the parametrisation and the schedule."""
 
 from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
-from isoflop.training.loop import Interrupted, Progress, load_model, train
+from isoflop.training.loop import load_model, train
 from isoflop.training.memory import keep_freed_memory
 from isoflop.training.parametrisation import group_of, initialise, optimiser
+from isoflop.training.run import Interrupted, Progress
 from isoflop.training.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer
 

@@ -202,7 +202,7 @@ def test_bench_train_of_a_study_measures_its_numbered_models(
     losses = (2.0, 1.8, 1.9)
     records = [make_record(r.config, loss) for r, loss in zip(by_size, losses, strict=True)]
     write_records(tmp_path / "results" / "small" / "records.jsonl", records)
-    assert main(["bench", "train", str(study_file), "--force", "--threads", "1"]) == 0
+    assert main(["bench", "train", str(study_file), "--force"]) == 0
     assert measured.options["force"] is True
     assert measured.options["threads"] == 1
     (group,) = measured.groups

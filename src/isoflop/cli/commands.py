@@ -254,7 +254,8 @@ def bench_train(
     out: Out = None,
     results: Results = RESULTS,
     threads: Annotated[
-        int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
+        int | None,
+        arg(metavar="INT", help="CPU threads; 1 for a study, as its runs have, else all cores."),
     ] = None,
     force: Annotated[bool, arg(help="Measure although the machine is busy, and say so.")] = False,
     json: Json = False,
@@ -266,13 +267,15 @@ def bench_train(
     from isoflop.config.load import load_study
     from isoflop.config.problems import quoted
 
-    cores = len(os.sched_getaffinity(0)) if threads is None else threads
     if study is None:
-        report = measure(standard_groups(), cores, force)
+        cores = len(os.sched_getaffinity(0))
+        report = measure(standard_groups(), cores if threads is None else threads, force)
     else:
         asked = load_study(study)
         root = out or RUNS / asked.name
-        report = measure(study_groups(asked, root, results), cores, force)
+        report = measure(
+            study_groups(asked, root, results), 1 if threads is None else threads, force
+        )
         print(f"wrote {keep(report, root)}", file=sys.stderr)
     if json:
         show_json(report.model_dump(mode="json"))

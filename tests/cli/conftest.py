@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from isoflop.config import Environment, Evaluation, RunRecord, decisions
+from given import ENVIRONMENT
+from isoflop.config import Evaluation, RunRecord, decisions
 from isoflop.config.load import load_study
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import achieved_flops, next_runs
@@ -44,16 +45,7 @@ def record_of(config, loss, state="finished", reason=None):
         seconds=1.0,
         evaluations=evaluations if state == "finished" else (),
         data_sha256="0" * 64,
-        environment=Environment(
-            isoflop="0",
-            torch="0",
-            python="0",
-            machine="test",
-            device="cpu",
-            threads=1,
-            compiled=False,
-            code="0",
-        ),
+        environment=ENVIRONMENT,
     )
 
 

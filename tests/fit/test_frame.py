@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from given import ENVIRONMENT
 from isoflop.config import (
-    Environment,
     Evaluation,
     ModelConfig,
     ParameterCount,
@@ -12,17 +12,6 @@ from isoflop.config import (
     TopK,
 )
 from isoflop.fit import COLUMNS, budgets, curve_rows, frame, one_budget, trained_sizes
-
-ENVIRONMENT = Environment(
-    isoflop="0",
-    torch="2",
-    python="3",
-    machine="m",
-    device="cpu",
-    threads=1,
-    compiled=False,
-    code="c",
-)
 
 
 def record(

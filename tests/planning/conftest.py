@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
+from given import ENVIRONMENT
 from isoflop.config import (
-    Environment,
     Evaluation,
     ParameterCount,
     RandomK,
@@ -60,16 +60,7 @@ def make_record() -> MakeRecord:
             seconds=1.0,
             evaluations=evaluations,
             data_sha256="0" * 64,
-            environment=Environment(
-                isoflop="0",
-                torch="0",
-                python="3",
-                machine="none",
-                device="cpu",
-                threads=1,
-                compiled=False,
-                code="0",
-            ),
+            environment=ENVIRONMENT,
         )
 
     return make

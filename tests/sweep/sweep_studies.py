@@ -9,9 +9,9 @@ import signal
 import time
 from pathlib import Path
 
+from given import ENVIRONMENT
 from isoflop.config import (
     DataConfig,
-    Environment,
     Evaluation,
     Grid,
     RunConfig,
@@ -30,16 +30,6 @@ from isoflop.storage import StorageError
 
 BASELINE = Variant(name="Baseline")
 ROUTED = Variant(name="MoD", depth=TopK(capacity=0.25))
-ENVIRONMENT = Environment(
-    isoflop="0",
-    torch="0",
-    python="0",
-    machine="x",
-    device="cpu",
-    threads=1,
-    compiled=False,
-    code="",
-)
 STARTS = "starts.txt"
 
 

@@ -8,27 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from isoflop.config import DataConfig, Depth, EveryToken, ModelConfig, Recipe, RunConfig
+from given import RECIPE
+from isoflop.config import DataConfig, Depth, EveryToken, ModelConfig, RunConfig
 
 WORDS = ("the", "a", "state", "of", "union", "law", "peace", "we", "our", "year", "war", "shall")
 
-# Every field is named, so that a change of the defaults is no change here.
-RECIPE = Recipe(
-    learning_rate=8e-3,
-    reference_width=16,
-    reference_blocks=2,
-    warmup_fraction=0.1,
-    final_fraction=0.0,
-    weight_decay=0.1,
-    beta1=0.9,
-    beta2=0.95,
-    epsilon=1e-8,
-    gradient_clip=1.0,
-    router_rate=1.0,
-    embedding_scale=1.0,
-    router_scale=0.02,
-    precision="fp32",
-)
 
 MakeRun = Callable[..., RunConfig]
 

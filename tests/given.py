@@ -1,0 +1,34 @@
+"""What tests of several rooms take as given: an environment and a recipe."""
+
+from __future__ import annotations
+
+from isoflop.config import Environment, Recipe
+
+ENVIRONMENT = Environment(
+    isoflop="0",
+    torch="0",
+    python="0",
+    machine="test",
+    device="cpu",
+    threads=1,
+    compiled=False,
+    code="0",
+)
+
+RECIPE = Recipe(
+    learning_rate=8e-3,
+    reference_width=16,
+    reference_blocks=2,
+    warmup_fraction=0.1,
+    final_fraction=0.0,
+    weight_decay=0.1,
+    beta1=0.9,
+    beta2=0.95,
+    epsilon=1e-8,
+    gradient_clip=1.0,
+    router_rate=1.0,
+    embedding_scale=1.0,
+    router_scale=0.02,
+    precision="fp32",
+)
+"""Every field is named, so that a change of the defaults is no change of what is tested."""

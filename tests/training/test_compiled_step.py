@@ -1,0 +1,50 @@
+"""A compiled step computes what the eager one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK
+from isoflop.model import build
+from isoflop.training import Trainer, can_compile, initialise
+
+MakeRun = Callable[..., RunConfig]
+STEPS, TOLERANCE = 4, 1e-4
+
+# torch's compiler warns of what torch itself does.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+needs_compiler = pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "depth",
+    [
+        pytest.param(EveryToken(), marks=pytest.mark.slow, id="dense"),
+        pytest.param(TopK(capacity=0.25), id="top-k"),
+        pytest.param(RandomK(capacity=0.25), marks=pytest.mark.slow, id="random control"),
+    ],
+)
+def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth) -> None:
+    config = make_run(depth)
+    trainers = []
+    for compiled in (False, True):
+        model = build(config.model)
+        initialise(model, config.recipe, config.seed)
+        trainers.append(Trainer(model, config, compiled=compiled))
+    eager, compiled = trainers
+    for index in range(STEPS):
+        generator = torch.Generator().manual_seed(index)
+        batch = torch.randint(256, (3, 17), generator=generator)
+        expected, found = eager.step(batch, index, 1.0), compiled.step(batch, index, 1.0)
+        assert found.loss == pytest.approx(expected.loss, rel=TOLERANCE)
+        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=TOLERANCE)
+        assert found.routing.keys() == expected.routing.keys()
+    for name, value in eager.model.state_dict().items():
+        torch.testing.assert_close(
+            compiled.model.state_dict()[name], value, rtol=0.02, atol=1e-4, msg=name
+        )

@@ -211,6 +211,54 @@ def report(study: StudyFile, out: Out = None, results: Results = RESULTS) -> Non
 
 
 @app.command
+def fit(
+    runs: Annotated[
+        Path,
+        Positional,
+        arg(metavar="TABLE", help="A study, its records, or a CSV, TSV, JSONL or Parquet table."),
+    ],
+    columns: Annotated[
+        tuple[str, ...],
+        arg(metavar="NAME=COLUMN", help="Columns of the table that have names of their own."),
+    ] = (),
+    tolerance: Annotated[float, arg(help="Budgets this near to each other count as one.")] = 0.1,
+    baseline: Annotated[
+        str | None, arg(metavar="VARIANT", help="Whom the others are held against.")
+    ] = None,
+    margin: Annotated[
+        float | None, arg(metavar="NATS", help="Difference of loss that counts as none.")
+    ] = None,
+    delta: Annotated[float, arg(help="Of the Huber loss on log loss.")] = 1e-3,
+    level: Annotated[float, arg(help="Probability that intervals are to hold.")] = 0.95,
+    resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000,
+    seed: Annotated[int, arg(help="Of the bootstrap.")] = 0,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Fit loss against size and tokens, with intervals, and compare variants."""
+    from isoflop.cli.fitting import fit_tables, runs_to_fit
+    from isoflop.cli.tables import show, show_json
+    from isoflop.fit import fit_runs
+
+    found, study = runs_to_fit(runs, columns, tolerance, RUNS, results)
+    if study is not None:
+        baseline = baseline or study.baseline_variant.name
+    result = fit_runs(
+        found.table,
+        baseline=baseline,
+        margin=margin,
+        delta=delta,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
+    if json:
+        show_json(result.model_dump(mode="json"))
+    else:
+        show(fit_tables(result, found))
+
+
+@app.command
 def export(
     study: StudyFile,
     to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,

@@ -3,6 +3,15 @@
 from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
 from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
+from isoflop.fit.fitting import (
+    Coefficient,
+    FitResult,
+    FittedLaw,
+    FittedMinimum,
+    FittedSurface,
+    VariantFit,
+    fit_runs,
+)
 from isoflop.fit.frame import (
     COLUMNS,
     TrainedSize,
@@ -26,7 +35,9 @@ from isoflop.fit.minimum import (
 from isoflop.fit.noise import NoisyMinimum, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.fit.power_law import PowerLaw, fit_power_law
+from isoflop.fit.profile import profile_intervals
 from isoflop.fit.projection import fit_variable_projection
+from isoflop.fit.reading import LeftOutRows, RunTable, group_budgets, read_table, run_table
 from isoflop.fit.resampling import (
     bootstrap,
     bootstrap_document_difference,
@@ -34,28 +45,40 @@ from isoflop.fit.resampling import (
 )
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
+from isoflop.fit.surface_bootstrap import surface_draws, surface_intervals
+from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, sentence, verdicts
 
 __all__ = [
     "COLUMNS",
     "ESTIMATORS",
+    "BudgetVerdict",
     "Claim",
+    "Coefficient",
     "Comparison",
     "CurveMinimum",
     "Estimate",
     "Estimator",
+    "FitResult",
+    "FittedLaw",
+    "FittedMinimum",
+    "FittedSurface",
     "Interval",
+    "LeftOutRows",
     "LossMatch",
     "Minimum",
+    "Multiplier",
     "NoisyMinimum",
     "NumberedModel",
     "Parabola",
     "PowerLaw",
     "Roles",
+    "RunTable",
     "SpreadRatio",
     "Status",
     "Surface",
     "SurfaceFit",
     "TrainedSize",
+    "VariantFit",
     "Verdict",
     "akima",
     "bootstrap",
@@ -69,9 +92,12 @@ __all__ = [
     "fit_huber",
     "fit_parabola",
     "fit_power_law",
+    "fit_runs",
     "fit_surface",
     "fit_variable_projection",
     "frame",
+    "group_budgets",
+    "holm",
     "loss_matching",
     "minima",
     "mod_claims",
@@ -80,9 +106,16 @@ __all__ = [
     "optimal_size",
     "optimum_law",
     "parabola",
+    "profile_intervals",
+    "read_table",
+    "run_table",
     "seed_spread",
+    "sentence",
     "spread_ratio",
+    "surface_draws",
+    "surface_intervals",
     "surface_minimum",
     "trained_sizes",
+    "verdicts",
     "welch",
 ]

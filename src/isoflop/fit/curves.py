@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import budgets, curve_rows
-from isoflop.fit.huber import fit_huber
+from isoflop.fit.huber import HUBER_DELTA, fit_huber
 from isoflop.fit.minimum import Estimator, Minimum, akima, parabola, size_means
 from isoflop.fit.power_law import PowerLaw, fit_power_law
 from isoflop.fit.projection import fit_variable_projection
@@ -32,8 +32,16 @@ def fit_surface(
     table: pd.DataFrame,
     variant: str,
     estimator: SurfaceEstimator = "surface",
+    *,
+    delta: float = HUBER_DELTA,
 ) -> SurfaceFit:
     """Fit one surface to a variant's finished runs of all budgets.
+
+    Args:
+        table: as `frame` makes it.
+        variant: whose runs.
+        estimator: Huber on log loss, or least squares on the loss.
+        delta: of the Huber loss.
 
     Raises:
         ValueError: the variant has no finished run.
@@ -44,22 +52,30 @@ def fit_surface(
         raise ValueError(f"there is no finished run of {variant!r} to fit")
     columns = (rows["parameters"].array, rows["tokens"].array, rows["loss"].array)
     n, d, y = (np.asarray(column, dtype=np.float64) for column in columns)
-    return fit_huber(n, d, y) if estimator == "surface" else fit_variable_projection(n, d, y)
+    return (
+        fit_huber(n, d, y, delta=delta)
+        if estimator == "surface"
+        else fit_variable_projection(n, d, y)
+    )
 
 
 def minima(
-    table: pd.DataFrame, estimators: Iterable[Estimator] = ESTIMATORS
+    table: pd.DataFrame,
+    estimators: Iterable[Estimator] = ESTIMATORS,
+    *,
+    surfaces: Mapping[tuple[str, Estimator], SurfaceFit] | None = None,
 ) -> tuple[CurveMinimum, ...]:
     """Return the minimum of each variant at each budget by each estimator, refusals included.
 
     Args:
         table: as `frame` makes it.
         estimators: which ones; how far they disagree is a systematic error bar.
+        surfaces: by variant and estimator, where they have been fitted already.
     """
     wanted = tuple(estimators)
+    known = dict(surfaces or {})
     found = []
     for variant in table["variant"].drop_duplicates().tolist():
-        surfaces: dict[str, SurfaceFit] = {}
         for budget in budgets(table):
             rows = curve_rows(table, variant, budget)
             if rows.empty:
@@ -72,10 +88,10 @@ def minima(
                     case "akima":
                         minimum = akima(n, y)
                     case "surface" | "variable_projection":
-                        if estimator not in surfaces:
-                            surfaces[estimator] = fit_surface(table, variant, estimator)
+                        if (variant, estimator) not in known:
+                            known[variant, estimator] = fit_surface(table, variant, estimator)
                         minimum = surface_minimum(
-                            surfaces[estimator], n, y, rows["tokens"].to_numpy()
+                            known[variant, estimator], n, y, rows["tokens"].to_numpy()
                         )
                 found.append(
                     CurveMinimum(

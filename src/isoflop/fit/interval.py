@@ -32,17 +32,40 @@ class Estimate(Frozen):
     error: float = Field(ge=0)
     degrees_of_freedom: float = Field(gt=0)
 
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Return Student's interval of the value."""
+        half = float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom)) * self.error
+        return Interval(
+            value=self.value, low=self.value - half, high=self.value + half, level=level
+        )
 
-def welch(first: Estimate, second: Estimate, *, level: float = LEVEL) -> Interval:
-    """Return `first` - `second` with its interval for unequal variances (Welch, Satterthwaite)."""
+    def p_below(self, limit: float = 0.0) -> float:
+        """Return the one-sided p-value for a value below `limit`: small where it is below."""
+        if self.error == 0:
+            return float(self.value >= limit)
+        return float(stats.t.cdf((self.value - limit) / self.error, self.degrees_of_freedom))
+
+    def p_above(self, limit: float = 0.0) -> float:
+        """Return the one-sided p-value for a value above `limit`."""
+        negative = self.model_copy(update={"value": -self.value})
+        return negative.p_below(-limit)
+
+
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """Return `first` - `second` for unequal variances (Welch, Satterthwaite)."""
     variances = (first.error**2, second.error**2)
     total = sum(variances)
-    difference = first.value - second.value
-    if total == 0:
-        return Interval(value=difference, low=difference, high=difference, level=level)
-    freedom = 1 / (
-        (variances[0] / total) ** 2 / first.degrees_of_freedom
-        + (variances[1] / total) ** 2 / second.degrees_of_freedom
+    freedom = min(first.degrees_of_freedom, second.degrees_of_freedom)
+    if total > 0:
+        freedom = 1 / (
+            (variances[0] / total) ** 2 / first.degrees_of_freedom
+            + (variances[1] / total) ** 2 / second.degrees_of_freedom
+        )
+    return Estimate(
+        value=first.value - second.value, error=math.sqrt(total), degrees_of_freedom=freedom
     )
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(total)
-    return Interval(value=difference, low=difference - half, high=difference + half, level=level)
+
+
+def welch(first: Estimate, second: Estimate, *, level: float = LEVEL) -> Interval:
+    """Return the interval of `first` - `second`; see `difference`."""
+    return difference(first, second).interval(level)

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy import stats
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import TrainedSize, curve_rows, trained_sizes
 from isoflop.fit.interval import LEVEL, Estimate
-from isoflop.fit.minimum import Floats, Minimum, Parabola, fit_parabola, parabola
+from isoflop.fit.minimum import Minimum, Parabola, fit_parabola, parabola
 
 NEAREST = 3
 """Replicated sizes that the seeds are averaged over: a parabola's minimum rests on about as many,
@@ -33,6 +34,8 @@ class NoisyMinimum(Frozen):
     """Degrees of freedom of `run_spread`."""
     seeds: int = 0
     """Seeds near the minimum."""
+    seed_deviations: dict[int, float] = Field(default_factory=dict)
+    """How far each of them lies above the others, averaged over sizes, nats per token."""
     reason: str | None = None
     """Why an estimate is missing."""
 
@@ -64,7 +67,8 @@ def noisy_minimum(
         ),
         key=lambda one: abs(math.log(one.parameters / curve.parameters)),
     )
-    deviations = _seed_deviations(sizes)
+    by_seed = _seed_deviations(sizes)
+    deviations = np.array(list(by_seed.values()))
     run_spread, freedom = _run_spread(sizes)
     count = len(deviations)
     loss = None
@@ -79,18 +83,20 @@ def noisy_minimum(
         run_spread=run_spread,
         run_spread_freedom=freedom,
         seeds=count,
+        seed_deviations=by_seed,
         reason=None if loss else "one seed near the minimum, so its noise is not known",
     )
 
 
-def _seed_deviations(sizes: list[TrainedSize]) -> Floats:
+def _seed_deviations(sizes: list[TrainedSize]) -> dict[int, float]:
     """Return each seed's mean deviation; `sizes` come with the nearest to the minimum first."""
     seeds = max((one.seeds for one in sizes), key=len)
     replicated = [one for one in sizes if set(seeds) <= set(one.seeds)][:NEAREST]
     losses = np.array(
         [[one.seed_losses[one.seeds.index(seed)] for seed in seeds] for one in replicated]
     )
-    return np.asarray((losses - losses.mean(axis=1, keepdims=True)).mean(axis=0))
+    deviations = (losses - losses.mean(axis=1, keepdims=True)).mean(axis=0)
+    return dict(zip(seeds, deviations.tolist(), strict=True))
 
 
 def _run_spread(sizes: list[TrainedSize]) -> tuple[float | None, int]:

@@ -89,7 +89,7 @@ def surface_minimum(
     if refused is not None:
         return refused
     surface = fit.surface
-    tokens_at = tokens if callable(tokens) else _interpolated(parameters, tokens)
+    tokens_at = tokens if callable(tokens) else interpolated_tokens(parameters, tokens)
 
     def loss_at(x: float) -> float:
         n = np.array([math.exp(x)])
@@ -122,7 +122,8 @@ def surface_minimum(
     )
 
 
-def _interpolated(parameters: ArrayLike, tokens: ArrayLike) -> Callable[[Floats], Floats]:
+def interpolated_tokens(parameters: ArrayLike, tokens: ArrayLike) -> Callable[[Floats], Floats]:
+    """Return tokens as a function of size along a budget: a monotone cubic in logs."""
     sizes, log_tokens = size_means(parameters, np.log(np.asarray(tokens, dtype=np.float64)))
     curve = PchipInterpolator(np.log(sizes), log_tokens)
 

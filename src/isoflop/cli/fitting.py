@@ -1,0 +1,233 @@
+"""`isoflop fit`: whose runs are fitted, and how the result is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from isoflop.cli.tables import Column, table
+from isoflop.config import ModelConfig, RandomK, RunRecord, Study, TopK
+from isoflop.config.load import load_study
+from isoflop.config.problems import quoted
+from isoflop.fit import (
+    Coefficient,
+    FitResult,
+    FittedMinimum,
+    FittedSurface,
+    RunTable,
+    VariantFit,
+    frame,
+    read_table,
+    sentence,
+)
+from isoflop.planning.assignment import assign
+from isoflop.report.notation import count, exponent, significant
+from isoflop.runs import read_records
+from isoflop.sweep import Ledger
+
+STUDY_FILES = (".toml", ".json")
+COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
+ESTIMATOR_NAMES = {
+    "parabola": "parabola",
+    "akima": "Akima",
+    "surface": "approach 3",
+    "variable_projection": "projection",
+}
+
+
+def runs_to_fit(
+    path: Path, columns: Sequence[str], tolerance: float, runs: Path, results: Path
+) -> tuple[RunTable, Study | None]:
+    """Return the runs that a path names: a study's, those of exported records, or a table's.
+
+    Args:
+        path: a study file, `records.jsonl` as `isoflop export` writes it, or any table.
+        columns: `NAME=COLUMN` each, for tables.
+        tolerance: of budgets, for tables.
+        runs: folder of the study's own folder.
+        results: folder of committed records.
+
+    Raises:
+        ValueError: nothing there can be fitted; in one line.
+    """
+    if path.suffix.lower() in STUDY_FILES:
+        study = load_study(path)
+        return _study_runs(study, runs / study.name, results), study
+    if _holds_records(path):
+        return _record_runs(read_records(path)), None
+    return read_table(path, columns=_mapping(columns), tolerance=tolerance), None
+
+
+def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
+    """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
+    for verdict in result.verdicts:
+        yield Text(quoted(sentence(verdict)), style="bold")
+    if result.verdicts:
+        yield Text(
+            f"Intervals are {result.level:.0%}; better, worse and equivalent are said after Holm's "
+            f"correction for {len(result.verdicts)} comparisons."
+        )
+    yield _minima(result)
+    yield _surfaces(result)
+    for name, fit in result.variants.items():
+        for surface in (fit.surface, fit.variable_projection):
+            if surface.status != "converged":
+                yield Text(quoted(f"{name}, {_words(surface)}: {surface.message}."))
+    yield from _laws(result)
+    for note in runs.notes:
+        yield Text(quoted(note))
+    for one in runs.left_out:
+        yield Text(quoted(f"Left out: {one.rows} rows (first: row {one.first}): {one.reason}."))
+
+
+def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
+    records = Ledger(study, root, results).records
+    runs = assign(study, records)
+    own = [record for record in records if record.run_id in runs.variant_of]
+    if not own:
+        raise ValueError(
+            f"no run of {study.name} has a record in {root} or {results / study.name}; "
+            "train it with `isoflop run` first"
+        )
+    order = [variant.name for variant in study.variants]
+    own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))
+    return RunTable(frame(own, runs.variant_of, off_ladder=runs.off_ladder), (), ())
+
+
+def _holds_records(path: Path) -> bool:
+    """Return whether a file holds records as `isoflop export` writes them."""
+    if path.suffix.lower() != ".jsonl" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first = file.readline()
+    try:
+        row = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and {"run_id", "config", "data_sha256"} <= row.keys()
+
+
+def _record_runs(records: Sequence[RunRecord]) -> RunTable:
+    names = {record.run_id: _described(record.config.model) for record in records}
+    if len({record.config.budget_flops for record in records} - {None}) == 0:
+        raise ValueError("none of these runs has a budget; fit a table of them instead")
+    note = (
+        "Variants are named by their routing, and every shape counts as one of their ladder; the "
+        "study file says more."
+    )
+    return RunTable(frame(records, names), (), (note,))
+
+
+def _described(model: ModelConfig) -> str:
+    match model.depth:
+        case TopK(capacity=capacity) | RandomK(capacity=capacity):
+            where = (
+                f"every {model.depth.every}"
+                if model.depth.blocks is None
+                else f"blocks {list(model.depth.blocks)}"
+            )
+            return f"{model.depth.kind} {capacity:.4g} {where}"
+        case _:
+            return model.depth.kind
+
+
+def _mapping(columns: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in columns:
+        name, equals, column = one.partition("=")
+        if not equals or not name or not column or name in found:
+            raise ValueError(
+                f"--columns has {one!r}; expected NAME=COLUMN with each name once, such as "
+                "loss=final_loss"
+            )
+        found[name] = column
+    return found
+
+
+def _minima(result: FitResult) -> RenderableType:
+    columns = [
+        Column("variant", wraps=True, number=False),
+        Column("budget"),
+        Column("estimator", number=False),
+        Column("parameters"),
+        Column("loss"),
+        Column("interval of the loss"),
+        Column("status", number=False),
+    ]
+    cells = [
+        (
+            name,
+            exponent(one.budget_flops),
+            ESTIMATOR_NAMES[one.estimator],
+            "-" if one.parameters is None else count(one.parameters),
+            "-" if one.loss is None else f"{one.loss:.4f}",
+            _loss_interval(one),
+            one.status,
+        )
+        for name, fit in result.variants.items()
+        for one in _shown(fit)
+    ]
+    return table("Minima of loss over log parameters", columns, cells)
+
+
+def _shown(fit: VariantFit) -> list[FittedMinimum]:
+    """Return the minima worth a line: of many budgets with too few sizes each, none."""
+    found = [one for one in fit.minima if one.status != "too_few"]
+    return found or list(fit.minima[:4])
+
+
+def _loss_interval(one: FittedMinimum) -> str:
+    if one.interval is None:
+        return "-"
+    return f"[{one.interval.low:.4f}, {one.interval.high:.4f}]"
+
+
+def _surfaces(result: FitResult) -> RenderableType:
+    columns = [
+        Column("variant", wraps=True, number=False),
+        Column("estimator", number=False),
+        *(Column(name, wraps=True) for name in COEFFICIENTS),
+        Column("runs"),
+    ]
+    cells = [
+        (
+            name,
+            _words(surface),
+            *(_coefficient(getattr(surface, one)) for one in COEFFICIENTS),
+            str(surface.points),
+        )
+        for name, fit in result.variants.items()
+        for surface in (fit.surface, fit.variable_projection)
+    ]
+    return table("L = E + A / N^alpha + B / D^beta; N ~ C^a, D ~ C^b", columns, cells)
+
+
+def _coefficient(one: Coefficient | None) -> str:
+    if one is None:
+        return "-"
+    ends = "" if one.low is None or one.high is None else f" {_number(one.low)} {_number(one.high)}"
+    return _number(one.value) + ends
+
+
+def _number(value: float) -> str:
+    return significant(value) if 1e-3 <= abs(value) < 1e4 else exponent(value)
+
+
+def _laws(result: FitResult) -> Iterator[Text]:
+    for name, fit in result.variants.items():
+        laws = [
+            f"{ESTIMATOR_NAMES[law.estimator]} {law.a.value:.3f}"
+            + ("" if law.a.low is None else f" [{law.a.low:.3f}, {law.a.high:.3f}]")
+            for law in fit.laws
+            if law.a is not None
+        ]
+        if laws:
+            yield Text(quoted(f"{name}: optimal N ~ C^a with a = {', '.join(laws)}."))
+
+
+def _words(surface: FittedSurface) -> str:
+    return ESTIMATOR_NAMES[surface.estimator]

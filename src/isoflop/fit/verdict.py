@@ -1,0 +1,336 @@
+"""Is one variant better than another at the same compute, by how much, and how sure is that?
+
+The difference of two minima is judged on seeds: where both variants were trained with the same
+ones, seed by seed. What it is worth is said as a compute multiplier: the share of its compute at
+which a variant reaches the other's loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from isoflop.config import Frozen
+from isoflop.fit.frame import budgets
+from isoflop.fit.interval import LEVEL, Estimate, Interval, difference
+from isoflop.fit.minimum import Floats
+from isoflop.fit.minimum_draws import minimum_draws, run_noise
+from isoflop.fit.noise import NoisyMinimum, noisy_minimum
+from isoflop.fit.resampling import RESAMPLES
+
+Outcome = Literal["better", "worse", "equivalent", "unresolved"]
+
+
+class Difference(Frozen):
+    """A variant's minimum loss less the baseline's at one budget, with the tests made of it."""
+
+    interval: Interval
+    """Nats per token; negative is better."""
+    paired: bool
+    """Whether it was taken seed by seed."""
+    p_superior: float
+    """One-sided: how often no better a variant would look this good or better."""
+    p_inferior: float
+    p_equivalent: float | None = None
+    """Larger of the two one-sided tests against the margin (TOST); None without a margin."""
+
+
+class Multiplier(Frozen):
+    """Compute at which a variant reaches the baseline's loss, over the baseline's compute."""
+
+    interval: Interval
+    irreducible: float
+    """Loss that is taken to remain at infinite compute, nats per token."""
+    sensitivity: tuple[tuple[float, float], ...]
+    """The multiplier for other irreducible losses: pairs of (loss, multiplier)."""
+
+
+class BudgetVerdict(Frozen):
+    """What the runs at one budget say of one variant against the baseline."""
+
+    baseline: str
+    variant: str
+    budget_flops: float
+    outcome: Outcome
+    difference: Difference | None = None
+    multiplier: Multiplier | None = None
+    p_adjusted: float | None = None
+    """Of the likeliest outcome, by Holm over all comparisons made; None without a difference."""
+    margin: float | None = None
+    """Difference declared beforehand to count as none, nats per token."""
+    reason: str | None = None
+    """What kept the variants from being compared, or their noise from being known."""
+
+
+def verdicts(
+    table: pd.DataFrame,
+    baseline: str,
+    *,
+    margin: float | None = None,
+    irreducible: float | None = None,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[BudgetVerdict, ...]:
+    """Return the verdict on every other variant at every budget.
+
+    A variant is better, worse or equivalent only where the test of that stands at 1 - `level`
+    after Holm's correction for all comparisons made here.
+
+    Args:
+        table: as `frame` or `run_table` makes it.
+        baseline: the variant that the others are held against.
+        margin: difference of loss that counts as none, declared before the runs were seen.
+        irreducible: loss at infinite compute that multipliers assume; None for none, 0.
+        level: probability that intervals are to hold.
+        resamples: of the intervals of multipliers.
+        seed: of these.
+
+    Raises:
+        ValueError: the baseline is not in the table, or the margin is not positive.
+    """
+    names = table["variant"].drop_duplicates().tolist()
+    if baseline not in names:
+        raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
+    if margin is not None and not margin > 0:
+        raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
+    floor = irreducible or 0.0
+    frontiers = {
+        name: _Frontier.measured(table, name, resamples, seed + i) for i, name in enumerate(names)
+    }
+    open_verdicts: list[
+        tuple[NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None]
+    ] = []
+    for budget in budgets(table):
+        base = noisy_minimum(table, baseline, budget, level=level)
+        for name in names:
+            if name == baseline:
+                continue
+            one = noisy_minimum(table, name, budget, level=level)
+            apart = _difference(one, base, margin, level)
+            multiplier = None
+            if apart is not None:
+                multiplier = _multiplier(frontiers[name], frontiers[baseline], budget, floor, level)
+            open_verdicts.append((one, base, budget, apart, multiplier))
+    adjusted = holm([_best_p(apart)[1] for *_, apart, _ in open_verdicts])
+    return tuple(
+        _verdict(*one, margin=margin, p=p, level=level)
+        for one, p in zip(open_verdicts, adjusted, strict=True)
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for their number by Holm's step-down method; None stays None."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = highest
+    return adjusted
+
+
+def _difference(
+    one: NoisyMinimum, base: NoisyMinimum, margin: float | None, level: float
+) -> Difference | None:
+    if one.loss is None or base.loss is None:
+        return None
+    common = sorted(set(one.seed_deviations) & set(base.seed_deviations))
+    paired = len(common) >= 2 and len(common) == len(one.seed_deviations)
+    paired = paired and len(common) == len(base.seed_deviations)
+    if paired:
+        apart = np.array([one.seed_deviations[s] - base.seed_deviations[s] for s in common])
+        estimate = Estimate(
+            value=one.loss.value - base.loss.value,
+            error=float(apart.std(ddof=1)) / math.sqrt(len(apart)),
+            degrees_of_freedom=len(apart) - 1,
+        )
+    else:
+        estimate = difference(one.loss, base.loss)
+    return Difference(
+        interval=estimate.interval(level),
+        paired=paired,
+        p_superior=estimate.p_below(),
+        p_inferior=estimate.p_above(),
+        p_equivalent=None
+        if margin is None
+        else max(estimate.p_below(margin), estimate.p_above(-margin)),
+    )
+
+
+class _Frontier:
+    """Minimum loss against compute of one variant, and noisy copies of it."""
+
+    def __init__(self, budget_flops: Floats, losses: Floats, draws: Floats) -> None:
+        self.log_budgets = np.log(budget_flops)
+        self.losses = losses
+        self.draws = draws
+        """(R, budgets), NaN where a copy has no minimum."""
+
+    @classmethod
+    def measured(
+        cls, table: pd.DataFrame, variant: str, resamples: int, seed: int
+    ) -> _Frontier | None:
+        """Return the frontier, None with fewer than two budgets that have a minimum."""
+        found = []
+        for i, budget in enumerate(budgets(table)):
+            minimum = noisy_minimum(table, variant, budget).minimum
+            noise = run_noise(table, variant, budget)
+            if minimum.loss is None or noise is None:
+                continue
+            _, losses = minimum_draws(
+                table,
+                variant,
+                budget,
+                "parabola",
+                noise,
+                resamples=resamples,
+                seed=seed * 1000 + i,
+            )
+            found.append((budget, minimum.loss, losses))
+        if len(found) < 2:
+            return None
+        return cls(
+            np.array([one[0] for one in found]),
+            np.array([one[1] for one in found]),
+            np.stack([one[2] for one in found], axis=1),
+        )
+
+    def log_compute_at(self, losses: Floats, of: Floats, floor: float) -> Floats:
+        """Return log FLOPs at which frontiers (R, budgets) reach losses (R).
+
+        Between budgets, and beyond them, log reducible loss is a line in log compute.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            heights = np.log(of - floor)
+            wanted = np.log(losses - floor)
+        found = np.full(len(losses), math.nan)
+        for row, (height, goal) in enumerate(zip(heights, wanted, strict=True)):
+            usable = np.isfinite(height)
+            if usable.sum() < 2 or not math.isfinite(goal):
+                continue
+            x, y = self.log_budgets[usable], height[usable]
+            # The segment whose losses hold the goal; the outermost ones reach beyond the budgets.
+            at = int(np.clip(np.searchsorted(-y, -goal) - 1, 0, len(x) - 2))
+            slope = (y[at + 1] - y[at]) / (x[at + 1] - x[at])
+            if slope < 0:
+                found[row] = x[at] + (goal - y[at]) / slope
+        return found
+
+
+def _multiplier(
+    one: _Frontier | None,
+    base: _Frontier | None,
+    budget: float,
+    floor: float,
+    level: float,
+) -> Multiplier | None:
+    if one is None or base is None:
+        return None
+    at = np.flatnonzero(np.isclose(base.log_budgets, math.log(budget)))
+    if not len(at):
+        return None
+    index = int(at[0])
+    lowest = float(min(one.losses.min(), base.losses.min()))
+
+    def value(irreducible: float) -> float:
+        goal = base.losses[index : index + 1]
+        log_compute = one.log_compute_at(goal, one.losses[None], irreducible)
+        return float(np.exp(log_compute[0] - math.log(budget)))
+
+    centre = value(floor)
+    if not math.isfinite(centre):
+        return None
+    logs = one.log_compute_at(base.draws[:, index], one.draws, floor) - math.log(budget)
+    usable = logs[np.isfinite(logs)]
+    if len(usable) < 0.9 * len(logs):
+        return None
+    low, high = np.exp(np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])).tolist()
+    others = sorted({0.0, round(0.5 * lowest, 4), round(0.9 * lowest, 4)} - {floor})
+    return Multiplier(
+        interval=Interval(
+            value=centre,
+            low=low,
+            high=high,
+            level=level,
+            resamples=len(usable),
+            refused=len(logs) - len(usable),
+        ),
+        irreducible=floor,
+        sensitivity=tuple((other, value(other)) for other in others),
+    )
+
+
+def _best_p(apart: Difference | None) -> tuple[Outcome, float | None]:
+    """Return the outcome that the tests speak for most, with its p-value."""
+    if apart is None:
+        return "unresolved", None
+    tests: Mapping[Outcome, float] = {
+        "better": min(1.0, 2 * apart.p_superior),
+        "worse": min(1.0, 2 * apart.p_inferior),
+    }
+    if apart.p_equivalent is not None:
+        tests = {**tests, "equivalent": apart.p_equivalent}
+    outcome = min(tests, key=tests.__getitem__)
+    return outcome, tests[outcome]
+
+
+def _verdict(
+    one: NoisyMinimum,
+    base: NoisyMinimum,
+    budget: float,
+    apart: Difference | None,
+    multiplier: Multiplier | None,
+    *,
+    margin: float | None,
+    p: float | None,
+    level: float,
+) -> BudgetVerdict:
+    outcome, _ = _best_p(apart)
+    if p is None or p > 1 - level:
+        outcome = "unresolved"
+    verdict = BudgetVerdict(
+        baseline=base.variant,
+        variant=one.variant,
+        budget_flops=budget,
+        outcome=outcome,
+        difference=apart,
+        multiplier=multiplier,
+        p_adjusted=p,
+        margin=margin,
+        reason="; ".join(f"{s.variant}: {s.reason}" for s in (one, base) if s.reason) or None,
+    )
+    return verdict
+
+
+def sentence(verdict: BudgetVerdict) -> str:
+    """Return a verdict in words, with its intervals."""
+    at = f"At {verdict.budget_flops:.3g} FLOPs".replace("e+", "e")
+    name, base = verdict.variant, verdict.baseline
+    if verdict.difference is None:
+        return f"{at} {name} and {base} cannot be compared ({verdict.reason})."
+    gap = verdict.difference.interval
+    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] nats per token"
+    needs = None
+    if verdict.multiplier is not None:
+        m = verdict.multiplier.interval
+        needs = f"needs {m.value:.2f}x [{m.low:.2f}, {m.high:.2f}] the compute of {base}"
+    match verdict.outcome:
+        case "better" | "worse":
+            side = "below" if verdict.outcome == "better" else "above"
+            return f"{at} {name} {needs or f'is {side} {base}'}: a loss difference of {numbers}."
+        case "equivalent":
+            return (
+                f"{at} {name} equals {base} to within {verdict.margin:g} nats per token: a loss "
+                f"difference of {numbers}."
+            )
+        case _:
+            hint = f"; it {needs}" if needs else ""
+            return (
+                f"{at} it is unresolved which of {name} and {base} is better: a loss difference "
+                f"of {numbers}{hint}."
+            )

@@ -1,0 +1,95 @@
+"""`isoflop fit` on a study, its records, and tables of other people."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isoflop.cli import main
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of two variants at three budgets, with seeds, from a known surface."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, floor in (("plain", 1.7), ("routed \x1b[31m", 1.65)):
+        for budget in (1e18, 1e19, 1e20):
+            for size in np.sqrt(budget / 120) * 1.6 ** np.arange(-3, 4):
+                tokens = budget / 6 / size
+                loss = floor + 400 * size**-0.34 + 1500 * tokens**-0.37
+                for seed in range(3):
+                    noisy = loss + 0.002 * rng.standard_normal()
+                    rows.append((name, seed, budget, size, noisy))
+    columns = ["variant", "seed", "Training FLOP", "Model Size", "final"]
+    path = tmp_path / "table.csv"
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    return path
+
+
+def run(capsys, *arguments, code=0):
+    assert main([str(argument) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    return captured.out if code == 0 else captured.err
+
+
+def test_json_has_minima_and_surfaces_of_every_variant(table, capsys):
+    found = json.loads(run(capsys, "fit", table, "--columns", "loss=final", "--json"))
+    assert list(found["variants"]) == ["plain", "routed \x1b[31m"]
+    plain = found["variants"]["plain"]
+    assert {(one["budget_flops"], one["estimator"]) for one in plain["minima"]} == {
+        (budget, estimator)
+        for budget in (1e18, 1e19, 1e20)
+        for estimator in ("parabola", "akima", "surface", "variable_projection")
+    }
+    for one in plain["minima"]:
+        assert one["status"] == "converged"
+        assert one["interval"]["low"] < one["loss"] < one["interval"]["high"]
+        assert one["interval"]["parameters_low"] < one["parameters"]
+    for name, true in (("E", 1.7), ("alpha", 0.34), ("beta", 0.37)):
+        fitted = plain["surface"][name]
+        assert fitted["value"] == pytest.approx(true, rel=0.1)
+        assert fitted["low"] < fitted["value"] < fitted["high"]
+    assert plain["surface"]["a"]["value"] + plain["surface"]["b"]["value"] == pytest.approx(1)
+    assert plain["surface"]["delta"] == 1e-3
+    assert [one["outcome"] for one in found["verdicts"]] == ["better"] * 3
+
+
+def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
+    shown = run(capsys, "fit", table, "--columns", "loss=final")
+    assert r"routed \x1b[31m needs 0." in shown
+    assert "tokens follows from C = 6 N D" in shown
+    for text in ("parabola", "Akima", "approach 3", "projection", "optimal N ~ C^a"):
+        assert text in shown
+
+
+def test_a_study_and_its_records_are_fitted(study_file, committed, capsys):
+    found = json.loads(run(capsys, "fit", study_file, "--json"))
+    assert found["baseline"] == "Baseline"
+    exported = study_file.parent / "results" / "small" / "records.jsonl"
+    found = json.loads(run(capsys, "fit", exported, "--json"))
+    assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.csv",), "does not exist"),
+        (("table.csv",), "expected loss and two of"),
+        (("table.csv", "--columns", "loss"), "expected NAME=COLUMN"),
+        (("table.csv", "--columns", "loss=nothing"), "has no column 'nothing'"),
+        (("table.csv", "--columns", "loss=final", "--baseline", "x"), "baseline is 'x'"),
+        (("table.csv", "--columns", "loss=final", "--level", "2"), "level is 2"),
+        (("table.csv", "--columns", "loss=final", "--margin", "-1"), "margin is -1"),
+        (("table.csv", "--columns", "loss=final", "--delta", "0"), "delta is 0"),
+        (("table.csv", "--columns", "loss=final", "--resamples", "1"), "resamples is 1"),
+        (("table.csv", "--columns", "loss=final", "--tolerance", "3"), "tolerance is 3"),
+    ],
+)
+def test_bad_arguments_are_one_line(table, monkeypatch, arguments, message, capsys):
+    monkeypatch.chdir(table.parent)
+    told = run(capsys, "fit", *arguments, code=2)
+    assert message in told
+    assert told.count("\n") == 1

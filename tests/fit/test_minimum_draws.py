@@ -1,0 +1,78 @@
+"""Noise of runs, its two parts, and the intervals of minima that follow from it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isoflop.fit import parabola
+from isoflop.fit.minimum_draws import minimum_draws, run_noise
+
+MakeRuns = Callable[..., pd.DataFrame]
+BUDGET = 5e12
+
+
+def simulated(
+    runs: MakeRuns, own: float, shared: float, seeds: int, generator: np.random.Generator
+) -> pd.DataFrame:
+    table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=tuple(1e-12 * s for s in range(1, seeds)))
+    of_seed = shared * generator.standard_normal(seeds)
+    table["loss"] += own * generator.standard_normal(len(table)) + of_seed[table["seed"]]
+    return table
+
+
+def test_parts_of_the_noise_are_told_apart(runs: MakeRuns) -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        run_noise(simulated(runs, 0.002, 0.006, 8, rng), "Baseline", BUDGET) for _ in range(60)
+    ]
+    assert all(one is not None and one.source == "seeds" for one in found)
+    own = np.mean([one.run_spread**2 for one in found if one]) ** 0.5
+    shared = np.mean([one.seed_spread**2 for one in found if one]) ** 0.5
+    assert own == pytest.approx(0.002, rel=0.15)
+    assert shared == pytest.approx(0.006, rel=0.25)
+
+
+def test_without_replicates_the_scatter_about_the_parabola_is_the_noise(runs: MakeRuns) -> None:
+    table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=())
+    table["loss"] += 0.003 * np.random.default_rng(3).standard_normal(len(table))
+    noise = run_noise(table, "Baseline", BUDGET)
+    assert noise is not None
+    assert noise.source == "scatter"
+    assert 0.001 < noise.run_spread < 0.009
+
+
+def test_too_few_runs_tell_no_noise(runs: MakeRuns) -> None:
+    table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=()).iloc[1:6]
+    assert run_noise(table, "Baseline", BUDGET) is None
+    assert run_noise(table, "nobody", BUDGET) is None
+
+
+@pytest.mark.parametrize(("own", "shared"), [(0.004, 0.0), (0.002, 0.004)])
+def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, shared: float) -> None:
+    """Coverage over 120 studies of four seeds; nominal 95%, binomial error 2%."""
+    rng = np.random.default_rng(7)
+    held = 0
+    for study in range(120):
+        table = simulated(runs, own, shared, 4, rng)
+        noise = run_noise(table, "Baseline", BUDGET)
+        assert noise is not None
+        _, losses = minimum_draws(
+            table, "Baseline", BUDGET, "parabola", noise, resamples=150, seed=study
+        )
+        low, high = np.nanquantile(losses, [0.025, 0.975])
+        held += low <= 1.2 <= high
+    assert 0.88 <= held / 120 <= 1.0
+
+
+def test_akima_and_parabola_are_drawn_about_their_own_minimum(runs: MakeRuns) -> None:
+    table = simulated(runs, 0.001, 0.0, 3, np.random.default_rng(5))
+    noise = run_noise(table, "Baseline", BUDGET)
+    assert noise is not None
+    minimum = parabola(table["parameters"], table["loss"])
+    sizes, losses = minimum_draws(table, "Baseline", BUDGET, "parabola", noise, resamples=100)
+    assert np.nanmedian(losses) == pytest.approx(minimum.loss, abs=1e-3)
+    assert np.exp(np.nanmedian(sizes)) == pytest.approx(minimum.parameters, rel=0.1)
+    _, akima = minimum_draws(table, "Baseline", BUDGET, "akima", noise, resamples=20)
+    assert np.isfinite(akima).sum() > 10

@@ -1,0 +1,163 @@
+"""Tables as people keep them become runs, or say in one line why not."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isoflop.fit import COLUMNS, group_budgets, read_table, run_table
+
+GOOD = pd.DataFrame(
+    {"loss": [3.0, 2.9, 2.95], "parameters": [1e6, 2e6, 4e6], "tokens": [4e7, 2e7, 1e7]}
+)
+
+
+def test_the_third_of_size_tokens_and_compute_follows() -> None:
+    runs = run_table(GOOD)
+    assert list(runs.table) == list(COLUMNS)
+    np.testing.assert_allclose(runs.table["budget_flops"], 6 * 4e13)
+    assert any("6 N D" in note for note in runs.notes)
+    compute = GOOD.drop(columns="tokens").assign(budget_flops=2.4e14)
+    np.testing.assert_allclose(run_table(compute).table["tokens"], GOOD["tokens"])
+    sizes = GOOD.drop(columns="parameters").assign(budget_flops=2.4e14)
+    np.testing.assert_allclose(run_table(sizes).table["parameters"], GOOD["parameters"])
+
+
+def test_all_three_are_taken_as_they_are() -> None:
+    runs = run_table(GOOD.assign(budget_flops=7e14))
+    np.testing.assert_allclose(runs.table["budget_flops"], 7e14)
+    assert runs.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "mapping"),
+    [
+        (("Model Size", "Training FLOP", "loss"), {}),
+        (("N", "C", "Final Loss"), {}),
+        (("n_params", "train_flops", "val_loss"), {}),
+        (
+            ("how big", "how dear", "how bad"),
+            {"parameters": "how big", "budget_flops": "how dear", "loss": "how bad"},
+        ),
+    ],
+)
+def test_columns_are_known_by_many_names(
+    names: tuple[str, str, str], mapping: dict[str, str]
+) -> None:
+    rows = pd.DataFrame({names[0]: [1e6, 2e6], names[1]: [1e15, 1e15], names[2]: [3.0, 2.9]})
+    table = run_table(rows, columns=mapping).table
+    assert table["parameters"].tolist() == [1e6, 2e6]
+    assert table["loss"].tolist() == [3.0, 2.9]
+
+
+def test_an_ambiguous_column_must_be_named() -> None:
+    rows = GOOD.drop(columns="loss").assign(test_loss=3.0, val_loss=3.1)
+    with pytest.raises(ValueError, match=r"'test_loss', 'val_loss'.*--columns"):
+        run_table(rows)
+    assert run_table(rows, columns={"loss": "val_loss"}).table["loss"].iloc[0] == 3.1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (GOOD.drop(columns="loss"), "expected loss and two of"),
+        (GOOD.drop(columns="tokens"), "expected loss and two of"),
+        (GOOD.iloc[:0], "no usable run"),
+        (GOOD.assign(loss=-1.0), "zero or negative"),
+    ],
+)
+def test_a_table_without_runs_says_what_was_expected(rows: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_table(rows)
+
+
+def test_rows_that_are_no_runs_are_left_out_and_counted() -> None:
+    bad = pd.DataFrame(
+        {
+            "loss": [None, "diverged", np.inf, -2.0, 3.0, 3.0, 0.0],
+            "parameters": [1e6, 1e6, 1e6, 1e6, 0.0, 1e6, 1e6],
+            "tokens": [1e7, 1e7, 1e7, 1e7, 1e7, np.nan, 1e7],
+        }
+    )
+    runs = run_table(pd.concat([GOOD, bad, GOOD], ignore_index=True))
+    assert len(runs.table) == 3
+    told = {one.reason: (one.rows, one.first) for one in runs.left_out}
+    assert told == {
+        "loss is missing or no number": (2, 4),
+        "loss is infinite": (1, 6),
+        "loss is zero or negative": (2, 7),
+        "parameters is zero or negative": (1, 8),
+        "tokens is missing or no number": (1, 9),
+        "the row is a copy of an earlier one": (3, 11),
+    }
+
+
+def test_seeds_of_equal_loss_are_no_copies() -> None:
+    twice = pd.concat([GOOD, GOOD]).assign(seed=[0, 0, 0, 1, 1, 1])
+    assert len(run_table(twice).table) == 6
+
+
+def test_only_finished_runs_count_where_states_are_told() -> None:
+    runs = run_table(GOOD.assign(state=["finished", "diverged", "finished"]))
+    assert len(runs.table) == 2
+    assert runs.left_out[0].reason == "the run has not finished"
+
+
+def test_budgets_that_nearly_agree_are_one() -> None:
+    flops = np.array([1.09e15, 1e15, 0.93e15, 3e15, 1e19])
+    groups, farthest = group_budgets(flops, 0.1)
+    assert groups[0] == groups[1] == groups[2]
+    assert groups[0] == pytest.approx(np.sqrt(0.93 * 1.09) * 1e15)
+    assert groups[3:].tolist() == [3e15, 1e19]
+    assert farthest == pytest.approx(np.sqrt(1.09 / 0.93) - 1)
+    assert len(np.unique(group_budgets(flops, 0.01)[0])) == 5
+
+
+def test_equal_budgets_stay_exactly_what_they_are() -> None:
+    groups, farthest = group_budgets(np.full(5, 3.3e21))
+    assert groups.tolist() == [3.3e21] * 5
+    assert farthest == 0
+
+
+def test_numbers_of_the_largest_runs_do_not_overflow() -> None:
+    rows = GOOD.assign(parameters=GOOD["parameters"] * 1e6, tokens=GOOD["tokens"] * 1e6)
+    assert run_table(rows).table["budget_flops"].tolist() == pytest.approx([2.4e26] * 3)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_reads_every_format(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"runs.{ending}"
+    match ending:
+        case "csv":
+            GOOD.to_csv(path, index=False)
+        case "tsv":
+            GOOD.to_csv(path, index=False, sep="\t")
+        case "jsonl":
+            GOOD.to_json(path, orient="records", lines=True)
+        case _:
+            GOOD.to_parquet(path)
+    assert read_table(path).table["loss"].tolist() == [3.0, 2.9, 2.95]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("runs.xls", b"", "expected one of .csv"),
+        ("runs.csv", b"", "cannot be read as csv"),
+        ("runs.csv", b"\xff\xfe\x00loss", "cannot be read as csv"),
+        ("runs.jsonl", b'{"loss": 1}\n{"loss":', "line 2 is not JSON"),
+        ("runs.jsonl", b"[1]", "line 1 is not a JSON object"),
+        ("runs.parquet", b"PAR1", "cannot be read as parquet"),
+        ("none.csv", None, "does not exist"),
+    ],
+)
+def test_an_unreadable_file_is_one_line(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_table(path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,114 @@
+"""Verdicts: what is known of two variants, said no more surely than the runs allow."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isoflop.fit import holm, sentence, verdicts
+
+MakeRuns = Callable[..., pd.DataFrame]
+SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
+
+
+def two_budgets(runs: MakeRuns, gain: float, slope: float = -0.05, **shape: float) -> pd.DataFrame:
+    """Return a table whose minima fall by `slope` per e-fold of compute; MoD is lower by `gain`."""
+    parts = []
+    for budget in (5e12, 5e13):
+        loss = 1.2 + slope * np.log(budget / 5e12)
+        variants = {"Baseline": {"loss": loss, **shape}, "MoD": {"loss": loss - gain, **shape}}
+        parts.append(runs(variants, budget=budget, seed_shifts=SHIFTS))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -> None:
+    table = two_budgets(runs, gain=0.02)
+    first, second = verdicts(table, "Baseline")
+    assert (first.outcome, second.outcome) == ("better", "better")
+    assert first.difference is not None
+    assert first.difference.interval.value == pytest.approx(-0.02, abs=1e-6)
+    assert first.multiplier is not None
+    m = first.multiplier.interval
+    # A line in log loss over log compute, so nearly 0.05 per e-fold: exp(-0.02 / 0.05).
+    assert m.value == pytest.approx(np.exp(-0.02 / 0.05), rel=0.05)
+    assert m.low < m.value < m.high < 1
+    assert "needs 0.6" in sentence(first)
+    assert "At 5e12 FLOPs MoD" in sentence(first)
+
+
+def test_the_multiplier_hangs_little_on_the_irreducible_loss(runs: MakeRuns) -> None:
+    verdict = verdicts(two_budgets(runs, gain=0.02), "Baseline")[0]
+    assert verdict.multiplier is not None
+    values = [value for _, value in verdict.multiplier.sensitivity]
+    assert len(values) >= 2
+    assert max(values) / min(values) < 1.2
+
+
+def test_no_gain_within_the_noise_is_unresolved(runs: MakeRuns) -> None:
+    rng = np.random.default_rng(0)
+    table = two_budgets(runs, gain=0.0)
+    table["loss"] += 0.01 * rng.standard_normal(len(table))
+    for verdict in verdicts(table, "Baseline"):
+        assert verdict.outcome == "unresolved"
+        assert "unresolved" in sentence(verdict)
+
+
+def test_equivalence_needs_a_margin_declared_and_held(runs: MakeRuns) -> None:
+    table = two_budgets(runs, gain=0.0005)
+    table["loss"] += 0.0003 * np.random.default_rng(1).standard_normal(len(table))
+    assert {one.outcome for one in verdicts(table, "Baseline", margin=0.005)} == {"equivalent"}
+    assert "equivalent" not in {one.outcome for one in verdicts(table, "Baseline")}
+    assert "equivalent" not in {one.outcome for one in verdicts(table, "Baseline", margin=1e-5)}
+
+
+def test_seeds_in_common_are_paired(runs: MakeRuns) -> None:
+    # Seeds move both variants alike, by far more than the variants differ.
+    table = two_budgets(runs, gain=0.003, noise=20.0)
+    paired = verdicts(table, "Baseline")[0]
+    assert paired.difference is not None
+    assert paired.difference.paired
+    assert paired.outcome == "better"
+    apart = table.copy()
+    apart.loc[apart["variant"] == "MoD", "seed"] += 100
+    unpaired = verdicts(apart, "Baseline")[0]
+    assert unpaired.difference is not None
+    assert not unpaired.difference.paired
+    assert unpaired.outcome == "unresolved"
+
+
+def test_one_budget_has_no_multiplier(runs: MakeRuns) -> None:
+    table = runs({"Baseline": {"loss": 1.2}, "MoD": {"loss": 1.19}}, seed_shifts=SHIFTS)
+    (verdict,) = verdicts(table, "Baseline")
+    assert verdict.multiplier is None
+    assert verdict.difference is not None
+
+
+def test_a_variant_without_a_minimum_is_not_compared(runs: MakeRuns) -> None:
+    table = runs({"Baseline": {"loss": 1.2}, "MoD": {"loss": 1.19, "at": 1e9}})
+    (verdict,) = verdicts(table, "Baseline")
+    assert verdict.outcome == "unresolved"
+    assert "cannot be compared" in sentence(verdict)
+
+
+def test_holm_is_the_step_down_of_the_textbook() -> None:
+    assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
+    assert holm([0.9, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_many_comparisons_make_a_verdict_harder(runs: MakeRuns) -> None:
+    names = {f"v{i}": {"loss": 1.2} for i in range(8)}
+    table = runs({"Baseline": {"loss": 1.2}, "MoD": {"loss": 1.1965}, **names}, seed_shifts=SHIFTS)
+    table["loss"] += 0.001 * np.random.default_rng(2).standard_normal(len(table))
+    alone = verdicts(table[table["variant"].isin(["Baseline", "MoD"])], "Baseline")[0]
+    among = next(one for one in verdicts(table, "Baseline") if one.variant == "MoD")
+    assert alone.p_adjusted is not None
+    assert among.p_adjusted is not None
+    assert among.p_adjusted > 3 * alone.p_adjusted
+
+
+@pytest.mark.parametrize(("baseline", "margin"), [("nobody", None), ("Baseline", -1.0)])
+def test_bad_arguments_are_told(runs: MakeRuns, baseline: str, margin: float | None) -> None:
+    with pytest.raises(ValueError, match=r"baseline is|margin is"):
+        verdicts(runs({"Baseline": {"loss": 1.2}}), baseline, margin=margin)

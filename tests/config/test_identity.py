@@ -76,6 +76,7 @@ CHANGES = {
         "budget_flops": 6e12,
         "convention": "full",
         "seed": 1,
+        "data_seed": 3,
         "evaluation_tokens": 1024,
     },
 }

@@ -33,6 +33,17 @@ def test_runs_are_assigned_to_the_variant_they_were_planned_for(make_study, make
     assert found.off_ladder == matched
 
 
+def test_checks_are_known_as_such(make_study, make_record):
+    study = make_study(seeds=(0, 1), learning_rate_check=(0.5, 2.0), data_orders=(0, 1))
+    records, planned = trained(study, make_record)
+    found = assign(study, records)
+    beside = {i: run.variant for i, run in planned.items() if run.purpose in ("rate", "order")}
+    assert len(beside) == 3 * 4
+    assert found.checks == beside
+    assert found.all == {i: run.variant for i, run in planned.items()}
+    assert found.foreign == ()
+
+
 def test_runs_of_an_edited_study_are_foreign(make_study, make_record):
     study = make_study()
     records = [make_record(run.config, 1.0) for run in next_runs(study, [])]

@@ -94,6 +94,27 @@ def test_seeds_are_added_at_the_minimum_and_its_neighbours(
     assert replicated == {(sizes[i], seed) for i in (best - 1, best, best + 1) for seed in (1, 2)}
 
 
+def test_rates_and_data_orders_are_checked_at_the_minimum_last(
+    make_study: Any, make_record: Any
+) -> None:
+    study = make_study(
+        seeds=(0, 1), data_orders=(0, 1, 7), learning_rate_check=(0.5, 2.0), matched_shapes=False
+    )
+    runs, records = drive(study, valley(study), make_record)
+    usual = study.recipe.learning_rate
+    for name in ("Baseline", "MoD", "Random"):
+        mine = [run for run in runs if run.variant == name]
+        beside = [run for run in mine if run.purpose in ("rate", "order")]
+        assert mine[-len(beside) :] == beside
+        rates = [run for run in beside if run.purpose == "rate"]
+        assert {run.config.recipe.learning_rate for run in rates} == {usual / 2, usual * 2}
+        orders = {(run.config.seed, run.config.data_order) for run in beside if run not in rates}
+        assert orders == {(0, 1), (0, 7), (1, 0), (1, 7)}
+        best = next(b for b in brackets(study, records) if b.variant == name)
+        assert {total(run.config) for run in beside} == {best.minimum_parameters}
+    assert bound(study).checks == 3 * 6
+
+
 @pytest.mark.parametrize("displaced", [0.1, 0.3, 3.0, 10.0])
 def test_sizes_are_added_on_the_side_of_the_minimum(
     make_study: Any, make_record: Any, displaced: float

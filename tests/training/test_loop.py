@@ -87,6 +87,24 @@ def test_is_the_plain_loop_over_steps(make_run: MakeRun, cache: Path, folder: Ru
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
+def test_the_data_order_has_a_seed_of_its_own(
+    make_run: MakeRun, cache: Path, tmp_path: Path
+) -> None:
+    config = make_run(steps=2)
+
+    def losses(**changes: int) -> list[float]:
+        changed = config.model_copy(update=changes)
+        folder = RunFolder(tmp_path / "runs" / changed.run_id)
+        train(changed, folder, cache=cache, threads=1, compiled=False)
+        return [row["loss"] for row in folder.read_metrics()[0]]
+
+    usual, reordered, other = losses(), losses(data_seed=1), losses(seed=1)
+    assert losses(data_seed=0) == usual
+    # The same start on other batches, and another start on the same batches.
+    assert len({usual[0], reordered[0], other[0]}) == 3
+    assert losses(seed=1, data_seed=0) != other
+
+
 def test_learns(make_run: MakeRun, cache: Path, folder: RunFolder) -> None:
     record = train(make_run(steps=60), folder, cache=cache, threads=1)
     rows, _ = folder.read_metrics()

@@ -82,7 +82,7 @@ def _totals(plan: Plan, timing: str) -> Iterator[str]:
     )
     yield (
         f"At most: {bound.runs} more ({bound.sizes} sizes, {bound.replicates} further seeds, "
-        f"{bound.matched} matched shapes), {exponent(bound.flops)} FLOPs"
+        f"{bound.matched} matched shapes, {bound.checks} checks), {exponent(bound.flops)} FLOPs"
         f"{within(plan.bound_seconds)}"
     )
     yield f"Counted as {plan.convention!r}. Times: {timing}."

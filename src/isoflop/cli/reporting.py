@@ -36,7 +36,7 @@ def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
         runs.variant_of,
         root / PAGE,
         off_ladder=runs.off_ladder,
-        missing=[_left_out(row) for row in rows if row.run_id not in runs.variant_of],
+        missing=[_left_out(row) for row in rows if row.run_id not in runs.all],
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
         command=command,
     )

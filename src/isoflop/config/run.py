@@ -103,6 +103,8 @@ class RunConfig(Frozen):
     """Nominal training budget; None when the run stands alone."""
     convention: Convention = "causal"
     seed: int = Field(default=0, ge=0)
+    data_seed: int | None = Field(default=None, ge=0)
+    """Decides the order of the data; None for `seed`, which decides everything else."""
     evaluation_tokens: int = Field(default=262_144, ge=1)
     """Held-out tokens read from the start of each split at the end of training."""
 
@@ -110,6 +112,11 @@ class RunConfig(Frozen):
     def run_id(self) -> str:
         """Twelve hexadecimal digits that name what is studied."""
         return fingerprint([RUN_ID_VERSION, self])[:12]
+
+    @property
+    def data_order(self) -> int:
+        """Seed of the order in which the data comes."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def tokens_per_step(self) -> int:

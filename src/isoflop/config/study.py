@@ -82,6 +82,12 @@ class Study(Frozen):
     seeds: tuple[int, ...] = (0,)
     replicate: Literal["near_minimum", "all"] = "near_minimum"
     """Where seeds after the first are trained: at the minimum and its neighbours, or everywhere."""
+    data_orders: tuple[int, ...] = ()
+    """Data orders that every seed is trained with at each minimum, beside its own (the seed)."""
+    learning_rate_check: tuple[float, ...] = ()
+    """Multiples of each variant's learning rate that are tried at each of its minima."""
+    equivalence_margin: float | None = Field(default=None, gt=0)
+    """Difference of loss that counts as none, nats per token; declared before training."""
     convention: Convention = "causal"
     tokens_per_step: int | None = Field(default=None, ge=1)
     """Tokens in an optimiser step; None for the built-in function of the budget."""
@@ -126,6 +132,23 @@ class Study(Frozen):
         if not value or len(set(value)) != len(value) or min(value) < 0:
             raise ValueError(
                 f"seeds is {list(value)}; expected at least one, distinct and not negative"
+            )
+        return value
+
+    @field_validator("data_orders")
+    @classmethod
+    def _distinct_orders(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value) or min(value, default=0) < 0:
+            raise ValueError(f"data_orders is {list(value)}; expected distinct and not negative")
+        return value
+
+    @field_validator("learning_rate_check")
+    @classmethod
+    def _other_rates(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) != len(value) or any(one <= 0 or one == 1 for one in value):
+            raise ValueError(
+                f"learning_rate_check is {list(value)}; expected distinct positive multiples, "
+                "without 1, which is trained anyway"
             )
         return value
 

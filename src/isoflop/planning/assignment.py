@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
+from isoflop.planning.cell import checks
 from isoflop.planning.recipe import affordable, ladder, resolve
 from isoflop.planning.sizes import Ladder
 
@@ -14,11 +15,18 @@ class Assignment(Frozen):
     """The runs of a study among the records at hand."""
 
     variant_of: dict[str, str]
-    """Name of the variant, by run id."""
+    """Name of the variant, by run id, of the runs that fits and figures show."""
+    checks: dict[str, str]
+    """The same of runs beside a minimum: other learning rates, other data orders."""
     off_ladder: frozenset[str]
     """Run ids of shapes that are not of the variant's own ladder: the matched ones."""
     foreign: tuple[str, ...]
     """Run ids that the study, as it is now, would not train."""
+
+    @property
+    def all(self) -> dict[str, str]:
+        """Name of the variant of every run of the study, by run id."""
+        return {**self.variant_of, **self.checks}
 
 
 def assign(study: Study, records: Iterable[RunRecord]) -> Assignment:
@@ -29,26 +37,32 @@ def assign(study: Study, records: Iterable[RunRecord]) -> Assignment:
     Raises:
         ValueError: If the bounds of the grid leave a variant fewer than three sizes.
     """
-    own, matched = _possible(study)
+    own, matched, checked = _possible(study)
     ids = [record.run_id for record in records]
+    known = own.keys() | matched.keys() | checked.keys()
     return Assignment(
         variant_of={i: own.get(i) or matched[i] for i in ids if i in own or i in matched},
         off_ladder=frozenset(i for i in ids if i not in own and i in matched),
-        foreign=tuple(i for i in ids if i not in own and i not in matched),
+        checks={i: checked[i] for i in ids if i in checked and i not in own and i not in matched},
+        foreign=tuple(i for i in ids if i not in known),
     )
 
 
 @lru_cache(maxsize=8)
-def _possible(study: Study) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the variant of every run a study may train: on ladders, and in matched shapes."""
+def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return the variant of every run a study may train: on ladders, in matched shapes, checks."""
     own: dict[str, str] = {}
     matched: dict[str, str] = {}
+    checked: dict[str, str] = {}
     challenger = study.challenger_variant if study.matched_shapes else None
     for budget in study.budgets_flops:
         for variant in study.variants:
             for model in _models(study, ladder(study, variant, budget)):
                 for run_id in _run_ids(study, variant, budget, model):
                     own.setdefault(run_id, variant.name)
+                if affordable(study, budget, model):
+                    for _, config in checks(study, variant, budget, model):
+                        checked.setdefault(config.run_id, variant.name)
         if challenger is None:
             continue
         for shape in _models(study, ladder(study, study.baseline_variant, budget)):
@@ -61,7 +75,7 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str]]:
             )
             for run_id in _run_ids(study, challenger, budget, model):
                 matched[run_id] = challenger.name
-    return own, matched
+    return own, matched, checked
 
 
 def _models(study: Study, sizes: Ladder) -> Iterator[ModelConfig]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import product
 from typing import Literal
 
 from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Variant
 from isoflop.planning.recipe import affordable, ladder, resolve
 
-Purpose = Literal["initial", "added", "replicate", "matched", "trial"]
+Purpose = Literal["initial", "added", "replicate", "matched", "trial", "rate", "order"]
 """Why a run is trained: first sizes, sizes beyond a minimum's side, more seeds, matched shapes,
-or a trial of the recipe."""
+a trial of the recipe, another learning rate or another data order at the best size."""
 
 
 class PlannedRun(Frozen):
@@ -113,7 +114,8 @@ class Cell:
         """Return the runs without a record that the cell needs now; none once it is settled.
 
         First the sizes at hand, then sizes beyond a minimum near the edge, then further seeds at
-        the minimum and its neighbours. Each waits for the one before, since it depends on it.
+        the minimum and its neighbours, then other learning rates and data orders at the minimum.
+        Each waits for the one before, since it depends on it.
         """
         everywhere = self.study.replicate == "all"
         started = self._missing(
@@ -124,7 +126,23 @@ class Cell:
         added = self._beyond()
         if added:
             return self._missing(added, self.study.seeds if everywhere else self.study.seeds[:1])
-        return self._missing(self._near_minimum(), self.study.seeds)
+        return self._missing(self._near_minimum(), self.study.seeds) or self._checks()
+
+    def _checks(self) -> list[PlannedRun]:
+        """Return the runs beside the minimum that no fit uses: other rates, other data orders."""
+        assert self.minimum is not None
+        return [
+            PlannedRun(
+                variant=self.variant.name,
+                budget_flops=self.budget_flops,
+                config=config,
+                purpose=purpose,
+            )
+            for purpose, config in checks(
+                self.study, self.variant, self.budget_flops, self.model(self.minimum)
+            )
+            if config.run_id not in self._records
+        ]
 
     def _beyond(self) -> list[int]:
         """Return rungs that continue the ladder on the short sides of the minimum, near ones first.
@@ -185,6 +203,24 @@ class Cell:
                 self.study, self.variant, self.budget_flops, self.model(rung), seed
             )
         return self._runs[rung, seed]
+
+
+def checks(
+    study: Study, variant: Variant, budget_flops: float, model: ModelConfig
+) -> Iterator[tuple[Literal["rate", "order"], RunConfig]]:
+    """Yield the runs that check a minimum: other learning rates, and seeds with other data orders.
+
+    Rates are tried with the first seed. Every seed is trained with the data order of every other,
+    at the budget's minimum, where `data_orders` asks for it.
+    """
+    rate = variant.learning_rate or study.recipe.learning_rate
+    for multiplier in study.learning_rate_check:
+        other = variant.model_copy(update={"learning_rate": rate * multiplier})
+        yield "rate", resolve(study, other, budget_flops, model, study.seeds[0])
+    for seed, order in product(study.seeds, study.data_orders):
+        if seed != order:
+            config = resolve(study, variant, budget_flops, model, seed)
+            yield "order", config.model_copy(update={"data_seed": order})
 
 
 def _validation_loss(record: RunRecord) -> float:

@@ -42,6 +42,8 @@ class Bound(Frozen):
     """Further seeds, at most: as if every size became the minimum or its neighbour."""
     matched: int
     """Challengers in the shapes of baselines, at most."""
+    checks: int
+    """Other learning rates and data orders at minima; more when noise moves a minimum meanwhile."""
     flops: float
     """Nominal training FLOPs of all these."""
     usual_runs: int
@@ -51,7 +53,7 @@ class Bound(Frozen):
     @property
     def runs(self) -> int:
         """Runs added, at most."""
-        return self.sizes + self.replicates + self.matched
+        return self.sizes + self.replicates + self.matched + self.checks
 
 
 def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
@@ -66,8 +68,8 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
 
     Returns:
         Each run once: the first sizes; when a variant's runs at a budget are done, sizes on the
-        short sides of its minimum; then further seeds; and, where the baseline is settled, the
-        challenger in its shapes.
+        short sides of its minimum; then further seeds; then checks of the minimum; and, where
+        the baseline is settled, the challenger in its shapes.
 
     Raises:
         ValueError: If a first size cannot be trained within the budget, or the challenger cannot
@@ -115,7 +117,9 @@ def bound(study: Study) -> Bound:
     further_seeds = len(study.seeds) - 1
     everywhere = study.replicate == "all"
     matched = 2 if _challenger(study) is not None else 0
-    sizes = replicates = usual_runs = 0
+    orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
+    beside = len(study.learning_rate_check) + orders
+    sizes = replicates = checked = usual_runs = 0
     flops = usual_flops = 0.0
     for budget in study.budgets_flops:
         most = usual = matched
@@ -124,8 +128,9 @@ def bound(study: Study) -> Bound:
             reseeded = added if everywhere else len(cell.initial) + added
             sizes += added
             replicates += reseeded * further_seeds
-            most += added + reseeded * further_seeds
-            usual += 0 if everywhere else 3 * further_seeds
+            checked += beside
+            most += added + reseeded * further_seeds + beside
+            usual += beside + (0 if everywhere else 3 * further_seeds)
         usual_runs += usual
         flops += most * budget
         usual_flops += usual * budget
@@ -133,6 +138,7 @@ def bound(study: Study) -> Bound:
         sizes=sizes,
         replicates=replicates,
         matched=matched * len(study.budgets_flops),
+        checks=checked,
         flops=flops,
         usual_runs=usual_runs,
         usual_flops=usual_flops,

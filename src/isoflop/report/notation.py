@@ -38,6 +38,8 @@ def exponent(value: float, digits: int = 3, *, trim: bool = True) -> str:
 
     Superscript digits are missing from many fonts, which would mix typefaces in a picture.
     """
+    if value == 0:
+        return "0"
     mantissa, power = f"{value:.{digits - 1}e}".split("e")
     if trim and "." in mantissa:
         mantissa = mantissa.rstrip("0").rstrip(".")

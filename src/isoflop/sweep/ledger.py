@@ -77,7 +77,7 @@ def export(study: Study, root: Path, results: Path) -> Path:
         StorageError: the results cannot be written.
     """
     ledger = Ledger(study, root, results)
-    own = assign(study, ledger.records).variant_of
+    own = assign(study, ledger.records).all
     records = [record for record in ledger.records if record.run_id in own]
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")

@@ -101,7 +101,7 @@ def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, 
 
 def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:
     """Refuse to go on with a study on other data than it was begun on."""
-    own = assign(study, ledger.records).variant_of
+    own = assign(study, ledger.records).all
     begun = {r.run_id: r.data_sha256 for r in ledger.records if r.run_id in own}
     for run in needed:
         pinned = ledger.store.folder(run.config.run_id).pinned()
@@ -120,6 +120,6 @@ def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha
 def _tell_changes(study: Study, changes: list[str], ledger: Ledger, display: Display) -> None:
     if not changes:
         return
-    kept = len(assign(study, ledger.records).variant_of)
+    kept = len(assign(study, ledger.records).all)
     display.say(f"{study.name} changed since it was run last: {'; '.join(changes)}")
     display.say(f"{kept} of the runs recorded so far are part of it as it is now")

@@ -189,7 +189,7 @@ class Scheduler:
         )
 
     def _count(self) -> None:
-        own = assign(self.study, self.ledger.records).variant_of
+        own = assign(self.study, self.ledger.records).all
         self.states = Counter(r.state for r in self.ledger.records if r.run_id in own)
         self.flops = {run.config.run_id: achieved_flops(run.config) for run in self.needed}
 

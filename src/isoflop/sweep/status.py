@@ -72,10 +72,11 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
     """
     ledger = Ledger(study, root, results)
     found = assign(study, ledger.records)
+    known = found.all
     rows = [
-        _recorded(record, found.variant_of[record.run_id], ledger.is_taken_up(record.run_id))
+        _recorded(record, known[record.run_id], ledger.is_taken_up(record.run_id))
         for record in ledger.records
-        if record.run_id in found.variant_of
+        if record.run_id in known
     ]
     rows += [
         _unrecorded(run, ledger.store.folder(run.config.run_id))

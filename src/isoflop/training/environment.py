@@ -17,7 +17,18 @@ from isoflop.version import __version__
 COMPILE_FROM_FLOPS = 2e12
 """Compiling blocks takes about 20 s once per width; from this budget on a run earns it back."""
 
-_DECISIVE = ("config", "data", "ops", "model", "evaluation", "training", "costs.py")
+_DECISIVE = (
+    "config/base.py",
+    "config/model.py",
+    "config/run.py",
+    "data",
+    "ops",
+    "model",
+    "evaluation",
+    "training",
+    "costs.py",
+)
+"""What a study is, and how files are read, decides which runs there are, not what one computes."""
 
 
 def environment(device: str, threads: int, compiled: bool) -> Environment:

@@ -60,7 +60,10 @@ class Run:
         self.data = data
         self.pinned = pinned
         self.batches = Batches(
-            data.split("train"), config.data.sequence_length, config.sequences_per_step, config.seed
+            data.split("train"),
+            config.data.sequence_length,
+            config.sequences_per_step,
+            config.data_order,
         )
         model = build(config.model)
         initialise(model, config.recipe, config.seed)

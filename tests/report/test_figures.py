@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study as synthetic
-from conftest import analysed, bench_rows
+from made_reports import analysed, bench_rows
 
 from isoflop.config import CurvePoint, Variant
 from isoflop.report.curves import _Bracket, _columns

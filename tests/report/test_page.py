@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 import synthetic_study as synthetic
-from conftest import analysed, bench_rows, html_of
+from made_reports import analysed, bench_rows, html_of
 
 from isoflop.config import EveryToken, TopK, Variant
 from isoflop.report.page import script_json

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import synthetic_study as synthetic
-from conftest import analysed
+from made_reports import analysed
 
 from isoflop.fit import seed_spread, spread_ratio
-from isoflop.report.words import results
+from isoflop.report.words import headline, results
 
 
 def _sentences(seeds: tuple[int, ...]) -> tuple[str, ...]:
@@ -32,3 +32,18 @@ def test_the_spread_over_seeds_is_stated_with_its_interval() -> None:
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_too_few_seeds_state_no_spread(seeds: tuple[int, ...]) -> None:
     assert not any("over seeds" in sentence for sentence in _sentences(seeds))
+
+
+def test_the_headline_says_whether_the_noise_leaves_the_winner_open() -> None:
+    def said(noise: float) -> str:
+        study = synthetic.study(seeds=(0, 1, 2, 3, 4), variants=synthetic.VARIANTS[:2])
+        return headline(analysed(study, synthetic.runs(study, noise=noise)), ())
+
+    assert "leaves open" not in said(noise=0.0005)
+    assert "MoD 12.5% has the lowest loss" in said(noise=0.0005)
+    assert "leaves open" in said(noise=0.03)
+
+
+def test_each_variant_has_a_verdict_with_its_interval() -> None:
+    sentences = _sentences((0, 1, 2))
+    assert any(s.startswith("At 5e12 FLOPs MoD 12.5%") and "nats per byte" in s for s in sentences)

@@ -5,7 +5,7 @@ import io
 import pandas as pd
 import pytest
 import synthetic_study as synthetic
-from conftest import bench_rows
+from made_reports import bench_rows
 
 from isoflop.config import EveryToken, TopK, Variant
 from isoflop.report import write_report

@@ -241,8 +241,12 @@ def fit(
     from isoflop.fit import fit_runs
 
     found, study = runs_to_fit(runs, columns, tolerance, RUNS, results)
+    names = found.table["variant"].drop_duplicates().tolist()
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
     if study is not None:
         baseline = baseline or study.baseline_variant.name
+        margin = margin or study.equivalence_margin
     result = fit_runs(
         found.table,
         baseline=baseline,

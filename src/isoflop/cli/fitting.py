@@ -72,9 +72,9 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
             f"correction for {len(result.verdicts)} comparisons."
         )
     yield _minima(result)
-    yield _surfaces(result)
+    yield from _surfaces(result)
     for name, fit in result.variants.items():
-        for surface in (fit.surface, fit.variable_projection):
+        for surface in _fitted(fit):
             if surface.status != "converged":
                 yield Text(quoted(f"{name}, {_words(surface)}: {surface.message}."))
     yield from _laws(result)
@@ -186,31 +186,37 @@ def _loss_interval(one: FittedMinimum) -> str:
     return f"[{one.interval.low:.4f}, {one.interval.high:.4f}]"
 
 
-def _surfaces(result: FitResult) -> RenderableType:
-    columns = [
-        Column("variant", wraps=True, number=False),
-        Column("estimator", number=False),
-        *(Column(name, wraps=True) for name in COEFFICIENTS),
-        Column("runs"),
-    ]
-    cells = [
-        (
-            name,
-            _words(surface),
-            *(_coefficient(getattr(surface, one)) for one in COEFFICIENTS),
-            str(surface.points),
-        )
-        for name, fit in result.variants.items()
-        for surface in (fit.surface, fit.variable_projection)
-    ]
-    return table("L = E + A / N^alpha + B / D^beta; N ~ C^a, D ~ C^b", columns, cells)
+def _surfaces(result: FitResult) -> Iterator[RenderableType]:
+    """Yield a table per estimator: a line per coefficient, a column per variant."""
+    for estimator in ("surface", "variable_projection"):
+        found = {
+            name: surface
+            for name, fit in result.variants.items()
+            for surface in _fitted(fit)
+            if surface.estimator == estimator and surface.status == "converged"
+        }
+        if not found:
+            continue
+        columns = [Column("", number=False), *(Column(name, wraps=True) for name in found)]
+        cells = [
+            (one, *(_coefficient(getattr(surface, one)) for surface in found.values()))
+            for one in COEFFICIENTS
+        ]
+        cells.append(("runs", *(str(surface.points) for surface in found.values())))
+        title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
+        yield table(title, columns, cells)
+
+
+def _fitted(fit: VariantFit) -> list[FittedSurface]:
+    return [one for one in (fit.surface, fit.variable_projection) if one is not None]
 
 
 def _coefficient(one: Coefficient | None) -> str:
     if one is None:
         return "-"
-    ends = "" if one.low is None or one.high is None else f" {_number(one.low)} {_number(one.high)}"
-    return _number(one.value) + ends
+    if one.low is None or one.high is None:
+        return _number(one.value)
+    return f"{_number(one.value)} [{_number(one.low)}, {_number(one.high)}]"
 
 
 def _number(value: float) -> str:

@@ -9,6 +9,7 @@ from isoflop.fit.fitting import (
     FittedLaw,
     FittedMinimum,
     FittedSurface,
+    MinimumInterval,
     VariantFit,
     fit_runs,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "LeftOutRows",
     "LossMatch",
     "Minimum",
+    "MinimumInterval",
     "Multiplier",
     "NoisyMinimum",
     "NumberedModel",

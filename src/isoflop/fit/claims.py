@@ -124,8 +124,8 @@ def _larger(one: NoisyMinimum | None, base: NoisyMinimum, level: float) -> Claim
     return _judged(
         statement,
         interval,
-        f"the optimum of {one.variant} is at {math.exp(one.log_parameters.value):.4g} parameters, "
-        f"{ratio:.2f} [{low:.2f}, {high:.2f}] times the {math.exp(base.log_parameters.value):.4g} "
+        f"the optimum of {one.variant} is at {math.exp(one.log_parameters.value):,.0f} parameters, "
+        f"{ratio:.2f} [{low:.2f}, {high:.2f}] times the {math.exp(base.log_parameters.value):,.0f} "
         f"of {base.variant}",
     )
 
@@ -184,7 +184,7 @@ def _cheaper(
     return _judged(
         statement,
         interval,
-        f"{one.variant} of {best.parameters:.4g} parameters, at {best.forward_flops / limit:.2f} "
+        f"{one.variant} of {best.parameters:,.0f} parameters, at {best.forward_flops / limit:.2f} "
         f"of the forward FLOPs, has {best.loss:.4f} against {base.loss.value:.4f}, a difference of "
         f"{_numbers(interval)} nats per token",
     )

@@ -107,9 +107,9 @@ class VariantFit(Frozen):
 
     runs: int
     minima: tuple[FittedMinimum, ...]
-    surface: FittedSurface
-    """Approach 3: Huber on log loss."""
-    variable_projection: FittedSurface
+    surface: FittedSurface | None = None
+    """Approach 3: Huber on log loss. None, as the next one, where it was not asked for."""
+    variable_projection: FittedSurface | None = None
     laws: tuple[FittedLaw, ...]
     noise: Mapping[str, RunNoise]
     """How far runs scatter, by budget."""
@@ -130,6 +130,7 @@ def fit_runs(
     *,
     baseline: str | None = None,
     margin: float | None = None,
+    estimators: Sequence[Estimator] = ESTIMATORS,
     delta: float = HUBER_DELTA,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
@@ -139,8 +140,10 @@ def fit_runs(
 
     Args:
         table: as `frame` or `run_table` makes it.
-        baseline: the variant that others are held against; the first if left out.
+        baseline: the variant that others are held against; the first if left out. While it has
+            no finished run there are no verdicts.
         margin: difference of loss that counts as none, nats per token, declared beforehand.
+        estimators: of the minima; surfaces are fitted where they are among them.
         delta: of the Huber loss on log loss.
         level: probability that intervals are to hold.
         resamples: bootstrap samples behind each interval.
@@ -158,11 +161,14 @@ def fit_runs(
     names = table.loc[table["state"] == "finished", "variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError("the table has no finished run; train some first")
-    fits = {name: _VariantFits(table, name, delta, level, resamples, seed).fit() for name in names}
     reference = baseline or names[0]
+    fits = {
+        name: _VariantFits(table, name, estimators, delta, level, resamples, seed).fit()
+        for name in names
+    }
     compared: tuple[BudgetVerdict, ...] = ()
-    if len(names) > 1:
-        floor = _irreducible(fits[reference]) if reference in fits else None
+    if reference in fits and len(names) > 1:
+        floor = _irreducible(fits[reference])
         compared = verdicts(
             table,
             reference,
@@ -175,7 +181,7 @@ def fit_runs(
     return FitResult(
         variants=fits,
         verdicts=compared,
-        baseline=reference if len(names) > 1 else None,
+        baseline=reference if compared else None,
         level=level,
     )
 
@@ -183,7 +189,7 @@ def fit_runs(
 def _irreducible(fit: VariantFit) -> float | None:
     """Return E of the baseline where the runs tell it."""
     for surface in (fit.surface, fit.variable_projection):
-        if surface.status == "converged" and surface.E is not None:
+        if surface and surface.status == "converged" and surface.E is not None:
             return surface.E.value
     return None
 
@@ -195,12 +201,14 @@ class _VariantFits:
         self,
         table: pd.DataFrame,
         variant: str,
+        estimators: Sequence[Estimator],
         delta: float,
         level: float,
         resamples: int,
         seed: int,
     ) -> None:
         self.table, self.variant, self.delta = table, variant, delta
+        self.estimators = tuple(estimators)
         self.level, self.resamples, self.seed = level, resamples, seed
         own = table[(table["variant"] == variant) & (table["state"] == "finished")]
         self.budgets = [b for b in budgets(own) if len(curve_rows(table, variant, b))]
@@ -210,23 +218,29 @@ class _VariantFits:
         )
         noises = {b: run_noise(table, variant, b) for b in self.budgets}
         self.noise = {b: noise for b, noise in noises.items() if noise is not None}
-        self.huber = fit_surface(table, variant, "surface", delta=delta)
-        self.projected = fit_surface(table, variant, "variable_projection")
+        self.surfaces: dict[Estimator, SurfaceFit] = {}
+        if "surface" in self.estimators:
+            self.surfaces["surface"] = fit_surface(table, variant, "surface", delta=delta)
+        if "variable_projection" in self.estimators:
+            self.surfaces["variable_projection"] = fit_surface(
+                table, variant, "variable_projection"
+            )
         self.draws: dict[tuple[Estimator, float], tuple[Floats, Floats]] = {}
 
     def fit(self) -> VariantFit:
-        surfaces = {fit.estimator: self._surface(fit) for fit in (self.huber, self.projected)}
+        surfaces = {name: self._surface(fit) for name, fit in self.surfaces.items()}
         found = minima(
             self.table[self.table["variant"] == self.variant],
-            surfaces={(self.variant, fit.estimator): fit for fit in (self.huber, self.projected)},
+            self.estimators,
+            surfaces={(self.variant, name): fit for name, fit in self.surfaces.items()},
         )
         fitted = tuple(self._minimum(one) for one in found)
         return VariantFit(
             runs=len(self.rows),
             minima=fitted,
-            surface=surfaces["surface"],
-            variable_projection=surfaces["variable_projection"],
-            laws=tuple(self._law(estimator, fitted) for estimator in ESTIMATORS),
+            surface=surfaces.get("surface"),
+            variable_projection=surfaces.get("variable_projection"),
+            laws=tuple(self._law(estimator, fitted) for estimator in self.estimators),
             noise={f"{budget:.6g}": noise for budget, noise in self.noise.items()},
         )
 

@@ -20,7 +20,7 @@ from isoflop.fit.interval import LEVEL, Interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.resampling import RESAMPLES
 from isoflop.fit.surface import SurfaceFit, interpolated_tokens
-from isoflop.fit.surface_data import SurfaceData, checked_runs
+from isoflop.fit.surface_data import EXPONENTS, SurfaceData, checked_runs
 
 ITERATIONS = 300
 CONVERGED = 1e-7
@@ -191,6 +191,7 @@ def _descend(
         floor = 1e-9 * diagonal.max(axis=1, keepdims=True) + 1e-300
         np.einsum("rkk->rk", damped)[:] += damping[active, None] * diagonal + floor
         trial = x[active] - np.linalg.solve(damped, gradient[..., None])[..., 0]
+        trial[:, 3:] = trial[:, 3:].clip(*EXPONENTS)
         new_cost, new_gradient, new_curvature = problem.expand(trial, w)
         better = new_cost < cost
         fall = np.where(better, cost - new_cost, 0) / np.maximum(cost, 1e-300)

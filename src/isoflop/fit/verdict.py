@@ -307,14 +307,14 @@ def _verdict(
     return verdict
 
 
-def sentence(verdict: BudgetVerdict) -> str:
-    """Return a verdict in words, with its intervals."""
+def sentence(verdict: BudgetVerdict, unit: str = "nats per token") -> str:
+    """Return a verdict in words, with its intervals; losses are in `unit`."""
     at = f"At {verdict.budget_flops:.3g} FLOPs".replace("e+", "e")
     name, base = verdict.variant, verdict.baseline
     if verdict.difference is None:
         return f"{at} {name} and {base} cannot be compared ({verdict.reason})."
     gap = verdict.difference.interval
-    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] nats per token"
+    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] {unit}"
     needs = None
     if verdict.multiplier is not None:
         m = verdict.multiplier.interval
@@ -325,7 +325,7 @@ def sentence(verdict: BudgetVerdict) -> str:
             return f"{at} {name} {needs or f'is {side} {base}'}: a loss difference of {numbers}."
         case "equivalent":
             return (
-                f"{at} {name} equals {base} to within {verdict.margin:g} nats per token: a loss "
+                f"{at} {name} equals {base} to within {verdict.margin:g} {unit}: a loss "
                 f"difference of {numbers}."
             )
         case _:

@@ -10,17 +10,21 @@ import pandas as pd
 from isoflop.config import RunRecord, Study
 from isoflop.fit import (
     ESTIMATORS,
+    BudgetVerdict,
     Claim,
     Comparison,
     CurveMinimum,
     Estimator,
+    FitResult,
     LossMatch,
+    MinimumInterval,
     NumberedModel,
     Roles,
     TrainedSize,
     compare,
     figure3_models,
     figure4_models,
+    fit_runs,
     frame,
     loss_matching,
     minima,
@@ -51,6 +55,10 @@ class BudgetResult:
     """Each other variant's minimum against the baseline's."""
     matches: Mapping[str, LossMatch]
     """How few forward FLOPs of each other variant reach the baseline's loss."""
+    verdicts: Mapping[str, BudgetVerdict]
+    """What may be said of each other variant against the baseline."""
+    intervals: Mapping[tuple[str, Estimator], MinimumInterval]
+    """Of the minima, by variant and estimator, where the runs tell one."""
     claims: tuple[Claim, ...]
     """The published claims, judged; empty where the study has no routed variant."""
     reference: TrainedSize | None
@@ -83,6 +91,8 @@ class Analysis:
     """By run id."""
     estimators: tuple[Estimator, ...]
     """Of the minima, in the order in which they are shown; the headline one comes first."""
+    fits: FitResult | None = None
+    """Surfaces, laws, noise; None while no run has finished."""
     budgets: tuple[BudgetResult, ...] = ()
 
     @property
@@ -133,8 +143,16 @@ def analyse(
     table = frame(kept, variant_of, off_ladder=off_ladder)
     found = minima(table, estimators)
     by_id = {record.run_id: record for record in kept}
-    analysis = Analysis(study, table, by_id, estimators)
     finished = table[table["state"] == "finished"]
+    fits = None
+    if len(finished):
+        fits = fit_runs(
+            table,
+            baseline=study.baseline_variant.name,
+            margin=study.equivalence_margin,
+            estimators=estimators,
+        )
+    analysis = Analysis(study, table, by_id, estimators, fits)
     budgets = sorted(set(finished["budget_flops"].tolist()))
     results = tuple(_budget_result(analysis, budget, found) for budget in budgets)
     return replace(analysis, budgets=results)
@@ -169,10 +187,28 @@ def _budget_result(
         if optimum
         else {},
         matches={name: loss_matching(table, optimum, name) for name in others} if optimum else {},
+        verdicts={one.variant: one for one in _compared(analysis) if one.budget_flops == budget},
+        intervals=_intervals(analysis, budget),
         claims=_claims(table, roles, budget) if roles else (),
         reference=min(ladder, key=lambda size: size.loss, default=None),
         reference_bracketed=optimal_size(table, baseline, budget).model is not None,
     )
+
+
+def _compared(analysis: Analysis) -> tuple[BudgetVerdict, ...]:
+    return analysis.fits.verdicts if analysis.fits else ()
+
+
+def _intervals(
+    analysis: Analysis, budget: float
+) -> Mapping[tuple[str, Estimator], MinimumInterval]:
+    fits = analysis.fits.variants if analysis.fits else {}
+    return {
+        (name, one.estimator): one.interval
+        for name, fit in fits.items()
+        for one in fit.minima
+        if one.budget_flops == budget and one.interval is not None
+    }
 
 
 def _roles(study: Study) -> Roles | None:

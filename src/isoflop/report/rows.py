@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from isoflop.config import Evaluation, RunConfig, RunRecord, decisions
-from isoflop.fit import Claim, NumberedModel
+from isoflop.fit import Claim, MinimumInterval, NumberedModel
 from isoflop.reference import mod_figures
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.figures import BudgetFigures
@@ -41,6 +41,9 @@ def minima_rows(analysis: Analysis) -> list[Row]:
             cells = [
                 {
                     "loss": f"{one.minimum.loss:.4f}" if one.minimum.loss is not None else None,
+                    "interval": _interval(
+                        result.intervals.get((one.variant, one.minimum.estimator))
+                    ),
                     "parameters": count(one.minimum.parameters or 0.0),
                     "status": one.minimum.status.replace("_", " "),
                     "message": one.minimum.message,
@@ -191,6 +194,10 @@ def _model_row(rule: str, one: NumberedModel, cost: dict[Hashable, Any] | None) 
         "flops_per_step": scientific(cost["flops_per_step"], 3, trim=False),
         "speed": "not measured" if math.isnan(speed) else significant(speed),
     }
+
+
+def _interval(found: MinimumInterval | None) -> str:
+    return "" if found is None else f"[{found.low:.4f}, {found.high:.4f}]"
 
 
 def _mean(evaluations: Sequence[Evaluation | None], *, bits: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isoflop.fit import Comparison, CurveMinimum, seed_spread, spread_ratio
+from isoflop.fit import Comparison, CurveMinimum, seed_spread, sentence, spread_ratio
 from isoflop.report.analysis import SMALLEST_BUDGET_FLOPS, Analysis, BudgetResult
 from isoflop.report.notation import count, percent, scientific
 
@@ -26,7 +26,14 @@ def headline(analysis: Analysis, doubts: tuple[str, ...]) -> str:
         return f"{at}, no variant has a lower minimum than {best.variant}."
     relative = largest.comparisons[best.variant].relative_difference
     assert relative is not None
-    return f"{at}, {best.variant} has the lowest loss: {percent(-relative)} below {_of(analysis)}."
+    gap = f"{percent(-relative)} below {_of(analysis)}"
+    verdict = largest.verdicts.get(best.variant)
+    if verdict is not None and verdict.outcome == "better":
+        return f"{at}, {best.variant} has the lowest loss: {gap}."
+    return (
+        f"{at}, {best.variant} has the lowest loss, {gap}, but the noise between seeds leaves "
+        "open whether it is better."
+    )
 
 
 def doubts(analysis: Analysis) -> tuple[str, ...]:
@@ -69,6 +76,8 @@ def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
         )
     for name, comparison in result.comparisons.items():
         if base is not None and base.minimum.loss is not None:
+            if name in result.verdicts and result.verdicts[name].difference is not None:
+                sentences.append(sentence(result.verdicts[name], analysis.loss_unit))
             sentences.append(_against_baseline(analysis, result, name, comparison))
     spread = _seed_spread(analysis, result)
     if spread is not None:

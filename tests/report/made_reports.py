@@ -1,0 +1,45 @@
+"""What the tests of the report make from the synthetic study: an analysis, a page, speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from isoflop.config import RunRecord, Study
+from isoflop.report.analysis import Analysis, analyse
+from isoflop.report.figures import study_figures
+from isoflop.report.page import Source, page
+from isoflop.report.provenance import LeftOut
+from isoflop.report.speeds import BenchRow
+
+
+def analysed(study: Study, runs: Sequence[tuple[str, float, RunRecord]], **options) -> Analysis:
+    names = {record.run_id: variant for variant, _, record in runs}
+    records = [record for _, _, record in runs]
+    # The surfaces take seconds to fit, and a report treats them like any other estimator.
+    return analyse(study, records, names, estimators=("parabola", "akima"), **options)
+
+
+def html_of(
+    analysis: Analysis,
+    records: Sequence[RunRecord],
+    *,
+    missing: Sequence[LeftOut] = (),
+    speeds: Sequence[BenchRow] = (),
+) -> str:
+    figures = study_figures(analysis, speeds)
+    stills = {one.name: "<svg/>" for one in figures.all()}
+    source = Source(records=records, missing=missing, speeds=speeds, command="isoflop report x")
+    return page(analysis, figures, stills, source)
+
+
+def bench_rows(runs: Sequence[tuple[str, float, RunRecord]]) -> list[BenchRow]:
+    """Return a measured speed of 2e10 FLOP/s for every model."""
+    return [
+        BenchRow(
+            variant=variant,
+            parameters=record.parameters.total,
+            flops_per_step=(flops := record.train_flops["causal"] / record.config.steps),
+            steps_per_second=2e10 / flops,
+        )
+        for variant, _, record in runs
+    ]

@@ -32,10 +32,11 @@ def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
     rows = status(study, root, results).rows
     return write_report(
         study,
-        [record for record in records if record.run_id in runs.variant_of],
+        [record for record in records if record.run_id in runs.all],
         runs.variant_of,
         root / PAGE,
         off_ladder=runs.off_ladder,
+        checks=runs.checks,
         missing=[_left_out(row) for row in rows if row.run_id not in runs.all],
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
         command=command,

@@ -1,5 +1,6 @@
 """Minima, power laws, loss surface, bootstrap, comparison."""
 
+from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
 from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
 from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
@@ -73,6 +74,7 @@ __all__ = [
     "NumberedModel",
     "Parabola",
     "PowerLaw",
+    "RateCheck",
     "Roles",
     "RunTable",
     "SpreadRatio",
@@ -80,6 +82,7 @@ __all__ = [
     "Surface",
     "SurfaceFit",
     "TrainedSize",
+    "VarianceComponents",
     "VariantFit",
     "Verdict",
     "akima",
@@ -109,6 +112,7 @@ __all__ = [
     "optimum_law",
     "parabola",
     "profile_intervals",
+    "rate_checks",
     "read_table",
     "run_table",
     "seed_spread",
@@ -118,6 +122,7 @@ __all__ = [
     "surface_intervals",
     "surface_minimum",
     "trained_sizes",
+    "variance_components",
     "verdicts",
     "welch",
 ]

@@ -19,8 +19,10 @@ from isoflop.fit import (
     LossMatch,
     MinimumInterval,
     NumberedModel,
+    RateCheck,
     Roles,
     TrainedSize,
+    VarianceComponents,
     compare,
     figure3_models,
     figure4_models,
@@ -30,7 +32,9 @@ from isoflop.fit import (
     minima,
     mod_claims,
     optimal_size,
+    rate_checks,
     trained_sizes,
+    variance_components,
 )
 from isoflop.report.published import counterparts
 
@@ -93,6 +97,10 @@ class Analysis:
     """Of the minima, in the order in which they are shown; the headline one comes first."""
     fits: FitResult | None = None
     """Surfaces, laws, noise; None while no run has finished."""
+    rates: tuple[RateCheck, ...] = ()
+    """Other learning rates tried at minima."""
+    components: tuple[VarianceComponents, ...] = ()
+    """What seeds and data orders vary the loss by."""
     budgets: tuple[BudgetResult, ...] = ()
 
     @property
@@ -126,6 +134,7 @@ def analyse(
     variant_of: Mapping[str, str],
     off_ladder: Collection[str] = (),
     estimators: tuple[Estimator, ...] = ESTIMATORS,
+    checks: Mapping[str, str] | None = None,
 ) -> Analysis:
     """Fit what `records` hold.
 
@@ -135,12 +144,19 @@ def analyse(
         variant_of: name of the variant of each run id.
         off_ladder: run ids of shapes that are not of their variant's own ladder.
         estimators: of the minima, `HEADLINE` among them.
+        checks: name of the variant of each run that checks a minimum; no fit uses it.
 
     Raises:
         ValueError: a record that belongs to no variant, is listed twice, or lacks its loss.
     """
     kept = [record for record in records if record.config.budget_flops in study.budgets_flops]
-    table = frame(kept, variant_of, off_ladder=off_ladder)
+    beside = checks or {}
+    everything = {**variant_of, **beside}
+    table = frame(
+        [record for record in kept if record.run_id not in beside],
+        variant_of,
+        off_ladder=off_ladder,
+    )
     found = minima(table, estimators)
     by_id = {record.run_id: record for record in kept}
     finished = table[table["state"] == "finished"]
@@ -152,7 +168,15 @@ def analyse(
             margin=study.equivalence_margin,
             estimators=estimators,
         )
-    analysis = Analysis(study, table, by_id, estimators, fits)
+    analysis = Analysis(
+        study,
+        table,
+        by_id,
+        estimators,
+        fits,
+        rates=rate_checks(kept, everything),
+        components=variance_components(kept, everything),
+    )
     budgets = sorted(set(finished["budget_flops"].tolist()))
     results = tuple(_budget_result(analysis, budget, found) for budget in budgets)
     return replace(analysis, budgets=results)

@@ -145,6 +145,43 @@ def decision_rows(analysis: Analysis) -> list[Row]:
     return rows
 
 
+def rate_rows(analysis: Analysis) -> list[Row]:
+    """Return a row per learning-rate check, the lowest loss marked."""
+    return [
+        {
+            "at": scientific(one.budget_flops),
+            "variant": one.variant,
+            "parameters": count(one.parameters),
+            "trials": [
+                {
+                    "rate": f"{rate:.3g}",
+                    "loss": "diverged" if loss is None else f"{loss:.4f}",
+                    "best": rate == one.best,
+                }
+                for rate, loss in zip(one.rates, one.losses, strict=True)
+            ],
+            "interior": "yes" if one.interior else "no",
+        }
+        for one in analysis.rates
+    ]
+
+
+def component_rows(analysis: Analysis) -> list[Row]:
+    """Return a row per model whose seeds were crossed with data orders."""
+    return [
+        {
+            "at": scientific(one.budget_flops),
+            "variant": one.variant,
+            "parameters": count(one.parameters),
+            "seed": f"{one.seed:.4f}",
+            "order": f"{one.order:.4f}",
+            "rest": f"{one.rest:.4f}",
+            "runs": f"{one.seeds} \N{MULTIPLICATION SIGN} {one.orders}",
+        }
+        for one in analysis.components
+    ]
+
+
 def left_out_rows(
     analysis: Analysis, records: Sequence[RunRecord], missing: Sequence[LeftOut]
 ) -> list[Row]:

@@ -26,6 +26,7 @@ def write_report(
     out: Path,
     *,
     off_ladder: Collection[str] = (),
+    checks: Mapping[str, str] | None = None,
     missing: Sequence[LeftOut] = (),
     speeds: Sequence[BenchRow] = (),
     command: str | None = None,
@@ -38,6 +39,7 @@ def write_report(
         variant_of: name of the variant of each run id.
         out: folder for `index.html` and `figures/`; created, and files in it replaced.
         off_ladder: run ids of shapes that are not of their variant's own ladder.
+        checks: name of the variant of each run that checks a minimum; no fit uses it.
         missing: runs that have no record yet.
         speeds: rows of `isoflop bench train`; without them nothing is said about wall-clock.
         command: what makes this page again, for the reader.
@@ -51,13 +53,15 @@ def write_report(
         StorageError: something cannot be written.
     """
     shown = {variant.name: visible(variant.name) for variant in study.variants}
-    unknown = sorted(set(variant_of.values()) - set(shown))
+    beside = checks or {}
+    unknown = sorted({*variant_of.values(), *beside.values()} - set(shown))
     if unknown:
         raise ValueError(f"a run belongs to variant {unknown[0]!r}; expected one of {list(shown)}")
     study = _renamed(study, shown)
     measured = [row.model_copy(update={"variant": visible(row.variant)}) for row in speeds]
     names = {run_id: shown[name] for run_id, name in variant_of.items()}
-    analysis = analyse(study, records, names, off_ladder)
+    shown_checks = {run_id: shown[name] for run_id, name in beside.items()}
+    analysis = analyse(study, records, names, off_ladder, checks=shown_checks)
     figures = study_figures(analysis, measured)
     stills = {one.name: write_figure(one, out / FIGURES) for one in figures.all()}
     source = Source(

@@ -1,0 +1,102 @@
+"""What was tried beside minima is told from the records alone."""
+
+import numpy as np
+import pytest
+
+from given import ENVIRONMENT
+from isoflop.config import (
+    Evaluation,
+    ModelConfig,
+    ParameterCount,
+    Recipe,
+    RunConfig,
+    RunRecord,
+)
+from isoflop.fit import rate_checks, variance_components
+
+MODEL = ModelConfig(vocabulary=256, width=32, blocks=2, heads=2, head_width=16, hidden=80)
+
+
+def record(loss: float | None, rate: float = 8e-3, seed: int = 0, order: int | None = None):
+    config = RunConfig(
+        model=MODEL,
+        recipe=Recipe(learning_rate=rate),
+        steps=10,
+        sequences_per_step=2,
+        budget_flops=5e12,
+        seed=seed,
+        data_seed=order,
+    )
+    evaluations = (
+        ()
+        if loss is None
+        else tuple(
+            Evaluation(split=s, decision="every_token", loss=loss, bits_per_byte=loss, tokens=9)
+            for s in ("validation", "test")
+        )
+    )
+    return RunRecord(
+        run_id=config.run_id,
+        state="finished" if loss is not None else "diverged",
+        config=config,
+        parameters=ParameterCount(total=5, non_embedding=3, active=3),
+        forward_flops=1.0,
+        train_flops={},
+        seconds=1.0,
+        evaluations=evaluations,
+        data_sha256="0",
+        environment=ENVIRONMENT,
+    )
+
+
+def named(records):
+    return {one.run_id: "Baseline" for one in records}
+
+
+@pytest.mark.parametrize(
+    ("losses", "interior"),
+    [((1.2, 1.1, 1.3), True), ((1.0, 1.1, 1.3), False), ((1.2, 1.1, None), True)],
+)
+def test_a_rate_is_interior_when_both_neighbours_are_worse(losses, interior: bool) -> None:
+    records = [record(loss, rate) for loss, rate in zip(losses, (5e-3, 8e-3, 1.3e-2), strict=True)]
+    (check,) = rate_checks(records, named(records))
+    assert check.rates == (5e-3, 8e-3, 1.3e-2)
+    assert check.losses == losses
+    assert check.interior is interior
+
+
+def test_other_seeds_are_no_check_of_the_rate() -> None:
+    records = [record(1.0, 5e-3), record(1.1, 8e-3), record(1.2, 1.3e-2, seed=1)]
+    assert rate_checks(records, named(records)) == ()
+
+
+def test_components_are_recovered_from_a_crossed_layout() -> None:
+    rng = np.random.default_rng(0)
+    of_seed, of_order = 0.01 * rng.standard_normal(12), 0.004 * rng.standard_normal(12)
+    records = [
+        record(1.2 + of_seed[s] + of_order[o] + 0.002 * rng.standard_normal(), seed=s, order=o)
+        for s in range(12)
+        for o in range(12)
+    ]
+    (found,) = variance_components(records, named(records))
+    assert found.seed == pytest.approx(of_seed.std(ddof=1), rel=0.1)
+    assert found.order == pytest.approx(of_order.std(ddof=1), rel=0.1)
+    assert found.rest == pytest.approx(0.002, rel=0.2)
+    assert (found.seeds, found.orders) == (12, 12)
+
+
+def test_a_seeds_own_order_counts_and_incomplete_seeds_are_left_out() -> None:
+    records = [
+        record(1.2, seed=0),
+        record(1.3, seed=1),
+        record(1.25, seed=0, order=1),
+        record(1.27, seed=1, order=0),
+        record(1.9, seed=2),
+    ]
+    (found,) = variance_components(records, named(records))
+    assert (found.seeds, found.orders) == (2, 2)
+
+
+def test_seeds_alone_tell_no_components() -> None:
+    records = [record(1.2 + 0.01 * seed, seed=seed) for seed in range(4)]
+    assert variance_components(records, named(records)) == ()

@@ -93,3 +93,21 @@ def test_bad_arguments_are_one_line(table, monkeypatch, arguments, message, caps
     told = run(capsys, "fit", *arguments, code=2)
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, capsys):
+    arguments = ("predict", table, "--columns", "loss=final", "--budget", "1e21")
+    shown = run(capsys, *arguments, "--resamples", "50")
+    assert "Predicted optimum at 1e21 FLOPs" in shown
+    assert "1e20 FLOPs predicted from the smaller budgets" in shown
+    where = tmp_path / "registered.json"
+    found = json.loads(run(capsys, *arguments, "--resamples", "50", "--json", "--register", where))
+    assert {one["way"] for one in found["predictions"]} == {
+        "minima",
+        "surface",
+        "variable_projection",
+    }
+    assert len(found["leave_largest_out"]) == 6
+    assert len(json.loads(where.read_text())["sha256"]) == 64
+    told = run(capsys, *arguments, "--register", where, code=2)
+    assert "is not replaced" in told

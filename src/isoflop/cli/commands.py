@@ -263,6 +263,52 @@ def fit(
 
 
 @app.command
+def predict(
+    runs: Annotated[
+        Path,
+        Positional,
+        arg(metavar="TABLE", help="A study, its records, or a CSV, TSV, JSONL or Parquet table."),
+    ],
+    budget: Annotated[float, arg(metavar="FLOPS", help="Training FLOPs to predict for.")],
+    register: Annotated[
+        Path | None, arg(metavar="FILE", help="Write the prediction there, before it is trained.")
+    ] = None,
+    columns: Annotated[
+        tuple[str, ...],
+        arg(metavar="NAME=COLUMN", help="Columns of the table that have names of their own."),
+    ] = (),
+    tolerance: Annotated[float, arg(help="Budgets this near to each other count as one.")] = 0.1,
+    level: Annotated[float, arg(help="Probability that intervals are to hold.")] = 0.95,
+    resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Predict the optimal size, tokens and loss at a budget that is not trained yet."""
+    from isoflop.cli.fitting import runs_to_fit
+    from isoflop.cli.predicting import prediction_tables
+    from isoflop.cli.tables import show, show_json
+    from isoflop.fit import leave_largest_out
+    from isoflop.fit import predict as foresee
+    from isoflop.report.registration import register as write_down
+
+    found, study = runs_to_fit(runs, columns, tolerance, RUNS, results)
+    made = foresee(found.table, budget, level=level, resamples=resamples)
+    tested = leave_largest_out(found.table, level=level, resamples=resamples)
+    if register is not None:
+        write_down(register, study.name if study else runs.name, found.table, made)
+        print(f"wrote {register}", file=sys.stderr)
+    if json:
+        show_json(
+            {
+                "predictions": [one.model_dump(mode="json") for one in made],
+                "leave_largest_out": [one.model_dump(mode="json") for one in tested],
+            }
+        )
+    else:
+        show(prediction_tables(made, tested, level))
+
+
+@app.command
 def export(
     study: StudyFile,
     to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,

@@ -9,11 +9,14 @@ from isoflop.config import Study
 from isoflop.planning.assignment import assign
 from isoflop.report import BenchRow, LeftOut, write_report
 from isoflop.report.notation import count
+from isoflop.report.registration import read_registrations
 from isoflop.sweep import Ledger, RunRow, status
 
 SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
 PAGE = "report"
+PREDICTIONS = "predictions"
+"""Folder of registered predictions in `results/NAME/`."""
 
 
 def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
@@ -39,6 +42,7 @@ def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
         checks=runs.checks,
         missing=[_left_out(row) for row in rows if row.run_id not in runs.all],
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
+        registered=read_registrations(results / study.name / PREDICTIONS),
         command=command,
     )
 

@@ -37,6 +37,7 @@ from isoflop.fit.minimum import (
 from isoflop.fit.noise import NoisyMinimum, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.fit.power_law import PowerLaw, fit_power_law
+from isoflop.fit.prediction import Miss, Predicted, Prediction, leave_largest_out, misses, predict
 from isoflop.fit.profile import profile_intervals
 from isoflop.fit.projection import fit_variable_projection
 from isoflop.fit.reading import LeftOutRows, RunTable, group_budgets, read_table, run_table
@@ -69,11 +70,14 @@ __all__ = [
     "LossMatch",
     "Minimum",
     "MinimumInterval",
+    "Miss",
     "Multiplier",
     "NoisyMinimum",
     "NumberedModel",
     "Parabola",
     "PowerLaw",
+    "Predicted",
+    "Prediction",
     "RateCheck",
     "Roles",
     "RunTable",
@@ -103,14 +107,17 @@ __all__ = [
     "frame",
     "group_budgets",
     "holm",
+    "leave_largest_out",
     "loss_matching",
     "minima",
+    "misses",
     "mod_claims",
     "noisy_minimum",
     "one_budget",
     "optimal_size",
     "optimum_law",
     "parabola",
+    "predict",
     "profile_intervals",
     "rate_checks",
     "read_table",

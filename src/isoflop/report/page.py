@@ -18,6 +18,7 @@ from isoflop.report.analysis import Analysis
 from isoflop.report.figures import StudyFigures
 from isoflop.report.notation import count, scientific
 from isoflop.report.provenance import LeftOut, environment_of, mixed_environments
+from isoflop.report.registration import Registration
 from isoflop.report.render import vega_javascript
 from isoflop.report.speeds import BenchRow
 from isoflop.report.text import visible
@@ -41,6 +42,8 @@ class Source:
     speeds: Sequence[BenchRow]
     command: str
     """What makes this page again."""
+    registered: Sequence[Registration] = ()
+    """Predictions that were written down before their budget was trained."""
 
 
 def page(
@@ -92,6 +95,7 @@ def page(
         decisions=rows.decision_rows(analysis),
         rates=rows.rate_rows(analysis),
         components=rows.component_rows(analysis),
+        predictions=rows.prediction_rows(analysis, source.registered),
         unit=analysis.loss_unit,
         command=source.command,
         configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),

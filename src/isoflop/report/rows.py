@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from statistics import mean
 from typing import Any
 
 import pandas as pd
 
 from isoflop.config import Evaluation, RunConfig, RunRecord, decisions
-from isoflop.fit import Claim, MinimumInterval, NumberedModel
+from isoflop.fit import Claim, MinimumInterval, NumberedModel, Predicted, misses
 from isoflop.reference import mod_figures
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.figures import BudgetFigures
 from isoflop.report.notation import count, scientific, significant
 from isoflop.report.provenance import LeftOut
+from isoflop.report.registration import Registration
 from isoflop.report.speeds import BenchRow
 from isoflop.report.tables import model_costs
 
@@ -28,6 +29,13 @@ ESTIMATOR_WORDS = {
     "surface": "Surface, Huber",
     "variable_projection": "Surface, least squares",
 }
+
+WAY_WORDS = {
+    "minima": "power laws of minima",
+    "surface": "surface, Huber",
+    "variable_projection": "surface, least squares",
+}
+"""How a prediction was made."""
 
 Row = dict[str, object]
 
@@ -182,6 +190,39 @@ def component_rows(analysis: Analysis) -> list[Row]:
     ]
 
 
+def prediction_rows(analysis: Analysis, registered: Sequence[Registration]) -> list[Row]:
+    """Return a row per registered prediction, with the miss where its budget has been trained."""
+    rows: list[Row] = []
+    names = {variant.name for variant in analysis.study.variants}
+    for one in registered:
+        missed = {
+            (miss.prediction.variant, miss.prediction.way): miss
+            for miss in misses(analysis.table, one.predictions)
+        }
+        for made in one.predictions:
+            if made.variant not in names:
+                continue
+            miss = missed.get((made.variant, made.way))
+            rows.append(
+                {
+                    "at": scientific(one.budget_flops),
+                    "variant": made.variant,
+                    "way": WAY_WORDS[made.way],
+                    "parameters": _predicted(made.parameters, count),
+                    "loss": _predicted(made.loss, "{:.4f}".format),
+                    "measured": "not trained yet"
+                    if miss is None
+                    else f"{miss.loss:.4f} at {count(miss.parameters)}",
+                    "error": NONE
+                    if miss is None or miss.loss_error is None
+                    else f"{miss.loss_error:+.4f}",
+                    "runs": one.runs,
+                    "sha256": one.sha256[:12],
+                }
+            )
+    return rows
+
+
 def left_out_rows(
     analysis: Analysis, records: Sequence[RunRecord], missing: Sequence[LeftOut]
 ) -> list[Row]:
@@ -235,6 +276,13 @@ def _model_row(rule: str, one: NumberedModel, cost: dict[Hashable, Any] | None) 
 
 def _interval(found: MinimumInterval | None) -> str:
     return "" if found is None else f"[{found.low:.4f}, {found.high:.4f}]"
+
+
+def _predicted(one: Predicted | None, shown: Callable[[float], str]) -> str:
+    if one is None:
+        return NONE
+    ends = "" if one.low is None or one.high is None else f" [{shown(one.low)}, {shown(one.high)}]"
+    return shown(one.value) + ends
 
 
 def _mean(evaluations: Sequence[Evaluation | None], *, bits: bool = False) -> str:

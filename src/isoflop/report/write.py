@@ -11,6 +11,7 @@ from isoflop.report.analysis import analyse
 from isoflop.report.figures import study_figures
 from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
+from isoflop.report.registration import Registration
 from isoflop.report.render import write_figure
 from isoflop.report.speeds import BenchRow
 from isoflop.report.text import visible
@@ -29,6 +30,7 @@ def write_report(
     checks: Mapping[str, str] | None = None,
     missing: Sequence[LeftOut] = (),
     speeds: Sequence[BenchRow] = (),
+    registered: Sequence[Registration] = (),
     command: str | None = None,
 ) -> Path:
     """Write figures (PNG, SVG, PDF, CSV) and one self-contained page.
@@ -42,6 +44,7 @@ def write_report(
         checks: name of the variant of each run that checks a minimum; no fit uses it.
         missing: runs that have no record yet.
         speeds: rows of `isoflop bench train`; without them nothing is said about wall-clock.
+        registered: predictions that were written down before their budget was trained.
         command: what makes this page again, for the reader.
 
     Returns:
@@ -69,9 +72,18 @@ def write_report(
         missing=missing,
         speeds=measured,
         command=command or f"isoflop report {study.name}.toml",
+        registered=[_shown_registration(one, shown) for one in registered],
     )
     storage.write_text(out / PAGE, page(analysis, figures, stills, source))
     return out / PAGE
+
+
+def _shown_registration(one: Registration, shown: Mapping[str, str]) -> Registration:
+    predictions = tuple(
+        made.model_copy(update={"variant": shown.get(made.variant, visible(made.variant))})
+        for made in one.predictions
+    )
+    return one.model_copy(update={"predictions": predictions})
 
 
 def _renamed(study: Study, shown: Mapping[str, str]) -> Study:

@@ -20,9 +20,12 @@ def runs() -> Callable[..., pd.DataFrame]:
         *,
         seed_shifts: tuple[float, ...] = (-0.001, 0.0, 0.001),
         budget: float = BUDGET,
+        paired: bool = False,
     ) -> pd.DataFrame:
         rows = []
-        for name, shape in variants.items():
+        for index, (name, shape) in enumerate(variants.items()):
+            # Shifts that are alike for all variants would cancel where seeds are paired.
+            first_seed = 0 if paired else 100 * index
             flops = shape.get("flops_per_parameter", 2.0)
             noise = shape.get("noise", 1.0)
             at = shape.get("at", CENTRE)
@@ -39,7 +42,7 @@ def runs() -> Callable[..., pd.DataFrame]:
                             "state": "finished",
                             "on_ladder": True,
                             "budget_flops": budget,
-                            "seed": seed,
+                            "seed": first_seed + seed,
                             "blocks": 2 + i,
                             "width": 32 + 16 * i,
                             "parameters": size,

@@ -153,3 +153,12 @@ def test_welch_verdicts_err_about_as_often_as_the_level_says(runs) -> None:
         wrong += claim.verdict != "unresolved"
     assert judged > 100
     assert wrong / judged <= 0.12
+
+
+def test_seeds_in_common_are_paired(runs) -> None:
+    level = {name: {"loss": 1.25 - 3e-3 * i} for i, name in enumerate(PUBLISHED)}
+    table = runs(level, seed_shifts=(-0.02, 0.0, 0.02), paired=True)
+    table["loss"] += np.random.default_rng(0).normal(0, 2e-4, len(table))
+    first = mod_claims(table, ROLES)[0]
+    assert first.verdict == "held"
+    assert "3 seeds, paired" in first.sentence

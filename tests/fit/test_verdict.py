@@ -18,7 +18,7 @@ def two_budgets(runs: MakeRuns, gain: float, slope: float = -0.05, **shape: floa
     for budget in (5e12, 5e13):
         loss = 1.2 + slope * np.log(budget / 5e12)
         variants = {"Baseline": {"loss": loss, **shape}, "MoD": {"loss": loss - gain, **shape}}
-        parts.append(runs(variants, budget=budget, seed_shifts=SHIFTS))
+        parts.append(runs(variants, budget=budget, seed_shifts=SHIFTS, paired=True))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -115,6 +115,24 @@ def test_rates_and_data_orders_are_checked_at_the_minimum_last(
     assert bound(study).checks == 3 * 6
 
 
+def test_sizes_that_another_study_trained_are_not_this_ones(
+    make_study: Any, make_record: Any
+) -> None:
+    wide = make_study(variants=(Variant(name="only"),))
+    _, records = drive(wide, valley(wide), make_record)
+    single = wide.model_copy(
+        update={
+            "seeds": (0, 1, 2),
+            "replicate": "all",
+            "grid": wide.grid.model_copy(update={"sizes": 1, "added_at_most": 0}),
+        }
+    )
+    runs, _ = drive(single, valley(single), make_record)
+    assert len(runs) == 3
+    # One of the three is at hand already.
+    assert len(next_runs(single, records)) == 2
+
+
 @pytest.mark.parametrize("displaced", [0.1, 0.3, 3.0, 10.0])
 def test_sizes_are_added_on_the_side_of_the_minimum(
     make_study: Any, make_record: Any, displaced: float

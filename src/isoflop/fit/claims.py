@@ -15,7 +15,7 @@ import pandas as pd
 from isoflop.config import Frozen
 from isoflop.fit.frame import one_budget, trained_sizes
 from isoflop.fit.interval import LEVEL, Estimate, Interval, welch
-from isoflop.fit.noise import NoisyMinimum, noisy_minimum
+from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import optimal_size
 
 Verdict = Literal["held", "not held", "unresolved"]
@@ -89,15 +89,17 @@ def _lower(
     statement = f"{_name(one)} {relation} {_name(other)}"
     if one is None or other is None:
         return _absent(statement)
-    if one.loss is None or other.loss is None:
+    found = minimum_difference(one, other)
+    if found is None or one.loss is None or other.loss is None:
         return _unresolved(statement, _reasons(one, other))
-    interval = welch(one.loss, other.loss, level=level)
+    estimate, paired = found
+    interval = estimate.interval(level)
     return _judged(
         statement,
         interval,
         f"{one.variant} reaches {one.loss.value:.4f} and {other.variant} {other.loss.value:.4f}, "
-        f"a difference of {_numbers(interval)} nats per token over {one.seeds} and "
-        f"{other.seeds} seeds",
+        f"a difference of {_numbers(interval)} nats per token over "
+        + (f"{one.seeds} seeds, paired" if paired else f"{one.seeds} and {other.seeds} seeds"),
     )
 
 

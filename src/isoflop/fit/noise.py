@@ -11,7 +11,7 @@ from scipy import stats
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import TrainedSize, curve_rows, trained_sizes
-from isoflop.fit.interval import LEVEL, Estimate
+from isoflop.fit.interval import LEVEL, Estimate, difference
 from isoflop.fit.minimum import Minimum, Parabola, fit_parabola, parabola
 
 NEAREST = 3
@@ -86,6 +86,27 @@ def noisy_minimum(
         seed_deviations=by_seed,
         reason=None if loss else "one seed near the minimum, so its noise is not known",
     )
+
+
+def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[Estimate, bool] | None:
+    """Return `one`'s minimum loss less `other`'s, and whether it was taken seed by seed.
+
+    Where both have the same seeds, two or more, each seed gives a difference of its own: what
+    moves both alike, such as the order of the data, cancels. Else the errors add up. None where
+    either loss has no error.
+    """
+    if one.loss is None or other.loss is None:
+        return None
+    seeds = sorted(one.seed_deviations)
+    if len(seeds) < 2 or seeds != sorted(other.seed_deviations):
+        return difference(one.loss, other.loss), False
+    apart = np.array([one.seed_deviations[s] - other.seed_deviations[s] for s in seeds])
+    estimate = Estimate(
+        value=one.loss.value - other.loss.value,
+        error=float(apart.std(ddof=1)) / math.sqrt(len(apart)),
+        degrees_of_freedom=len(apart) - 1,
+    )
+    return estimate, True
 
 
 def _seed_deviations(sizes: list[TrainedSize]) -> dict[int, float]:

@@ -16,10 +16,10 @@ import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import budgets
-from isoflop.fit.interval import LEVEL, Estimate, Interval, difference
+from isoflop.fit.interval import LEVEL, Interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.minimum_draws import minimum_draws, run_noise
-from isoflop.fit.noise import NoisyMinimum, noisy_minimum
+from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.resampling import RESAMPLES
 
 Outcome = Literal["better", "worse", "equivalent", "unresolved"]
@@ -137,20 +137,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def _difference(
     one: NoisyMinimum, base: NoisyMinimum, margin: float | None, level: float
 ) -> Difference | None:
-    if one.loss is None or base.loss is None:
+    found = minimum_difference(one, base)
+    if found is None:
         return None
-    common = sorted(set(one.seed_deviations) & set(base.seed_deviations))
-    paired = len(common) >= 2 and len(common) == len(one.seed_deviations)
-    paired = paired and len(common) == len(base.seed_deviations)
-    if paired:
-        apart = np.array([one.seed_deviations[s] - base.seed_deviations[s] for s in common])
-        estimate = Estimate(
-            value=one.loss.value - base.loss.value,
-            error=float(apart.std(ddof=1)) / math.sqrt(len(apart)),
-            degrees_of_freedom=len(apart) - 1,
-        )
-    else:
-        estimate = difference(one.loss, base.loss)
+    estimate, paired = found
     return Difference(
         interval=estimate.interval(level),
         paired=paired,

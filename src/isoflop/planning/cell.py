@@ -56,10 +56,12 @@ class Cell:
     def rungs(self) -> range:
         """Rungs of the first sizes and of those that were added to them so far."""
         first, stop = self.initial.start, self.initial.stop
-        while self._started(first - 1):
-            first -= 1
-        while self._started(stop):
-            stop += 1
+        room = self.study.grid.added_at_most
+        # Sizes beyond may be at hand from other studies; those that this one may add are its own.
+        while room and self._started(first - 1):
+            first, room = first - 1, room - 1
+        while room and self._started(stop):
+            stop, room = stop + 1, room - 1
         return range(first, stop)
 
     @cached_property

@@ -76,8 +76,6 @@ def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
         )
     for name, comparison in result.comparisons.items():
         if base is not None and base.minimum.loss is not None:
-            if name in result.verdicts and result.verdicts[name].difference is not None:
-                sentences.append(sentence(result.verdicts[name], analysis.loss_unit))
             sentences.append(_against_baseline(analysis, result, name, comparison))
     spread = _seed_spread(analysis, result)
     if spread is not None:
@@ -115,9 +113,13 @@ def _against_baseline(
 ) -> str:
     if comparison.difference is None or comparison.relative_difference is None:
         return f"{name} is not compared with {_of(analysis)}: {comparison.reason}."
+    verdict = result.verdicts.get(name)
     side = "below" if comparison.difference < 0 else "above"
-    text = (
-        f"{name} is {abs(comparison.difference):.4f} {analysis.loss_unit} "
+    text = f"{name} is"
+    if verdict is not None and verdict.difference is not None:
+        text = f"{sentence(verdict, analysis.loss_unit)} Its minimum is"
+    text += (
+        f" {abs(comparison.difference):.4f} {analysis.loss_unit} "
         f"({percent(abs(comparison.relative_difference))}) {side} {_of(analysis)}, at "
         f"{comparison.parameter_ratio:.2f} times its parameters."
     )

@@ -75,9 +75,10 @@ def bench_train(
                 _row(index, case, times, peaks, threads)
                 for case, times in zip(group, timed, strict=True)
             ]
+            names = _told_apart(group)
             ratios += [
-                _ratio(index, group[0], case, timed[0], times)
-                for case, times in zip(group[1:], timed[1:], strict=True)
+                _ratio(index, names[0], name, timed[0], times)
+                for name, times in zip(names[1:], timed[1:], strict=True)
             ]
     return BenchReport(
         rows=tuple(rows),
@@ -171,17 +172,19 @@ def _row(
     )
 
 
+def _told_apart(group: Sequence[Case]) -> list[str]:
+    """Return the contenders' names, with their sizes where the same name stands for several."""
+    names = [case_name(case) for case in group]
+    if len(set(names)) == len(names):
+        return names
+    sizes = [parameters(case.config.model).total for case in group]
+    return [f"{name} of {size:,} parameters" for name, size in zip(names, sizes, strict=True)]
+
+
 def _ratio(
-    group: int, first: Case, other: Case, first_times: Sequence[float], times: Sequence[float]
+    group: int, first: str, other: str, first_times: Sequence[float], times: Sequence[float]
 ) -> Ratio:
     """Compare a contender with the group's first, round by round."""
     pairs = [a / b for a, b in zip(first_times, times, strict=True)]
     low, middle, high = quantiles(pairs, n=4, method="inclusive")
-    return Ratio(
-        group=group,
-        name=case_name(other),
-        reference=case_name(first),
-        speed_ratio=middle,
-        low=low,
-        high=high,
-    )
+    return Ratio(group=group, name=other, reference=first, speed_ratio=middle, low=low, high=high)

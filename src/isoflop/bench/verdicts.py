@@ -19,15 +19,18 @@ def verdicts(rows: Sequence[BenchRow], ratios: Sequence[Ratio]) -> tuple[Verdict
 
     Args:
         rows: the first of each group is what the others are compared with.
-        ratios: one for every further row.
+        ratios: one for every further row, in their order.
     """
-    by_contender = {(ratio.group, ratio.name): ratio.speed_ratio for ratio in ratios}
+    following = iter(ratios)
     first: dict[int, BenchRow] = {}
     found: list[Verdict] = []
     for row in rows:
         ours = first.setdefault(row.group, row)
-        if row is not ours and _shape(row) == _shape(ours) and ours.compiled:
-            found += _held_to(ours, row, by_contender[row.group, row.name])
+        if row is ours:
+            continue
+        ratio = next(following)
+        if _shape(row) == _shape(ours) and ours.compiled:
+            found += _held_to(ours, row, ratio.speed_ratio)
     return tuple(found)
 
 

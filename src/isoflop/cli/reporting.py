@@ -15,6 +15,9 @@ from isoflop.sweep import Ledger, RunRow, status
 SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
 PAGE = "report"
+FIGURES = "figures"
+EXPORTED = (".png", ".csv")
+"""Forms of a figure that are exported: what a README shows, and the numbers."""
 PREDICTIONS = "predictions"
 """Folder of registered predictions in `results/NAME/`."""
 
@@ -54,6 +57,17 @@ def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
         return None
     storage.write_json(target, storage.read_json(measured))
     return target
+
+
+def export_figures(study: Study, root: Path, results: Path) -> list[Path]:
+    """Copy the report's pictures and the tables behind them into `results/NAME/figures/`."""
+    target = results / study.name / FIGURES
+    written = []
+    for source in sorted((root / PAGE / FIGURES).glob("*")):
+        if source.suffix in EXPORTED:
+            storage.write_bytes(target / source.name, source.read_bytes())
+            written.append(target / source.name)
+    return written
 
 
 def _left_out(row: RunRow) -> LeftOut:

@@ -24,8 +24,9 @@ from isoflop.fit.frame import (
     trained_sizes,
 )
 from isoflop.fit.huber import fit_huber
-from isoflop.fit.interval import Estimate, Interval, welch
+from isoflop.fit.interval import Estimate, Interval, difference, welch
 from isoflop.fit.minimum import (
+    PARABOLA_SIZES,
     Estimator,
     Minimum,
     Parabola,
@@ -54,6 +55,7 @@ from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, sentence, verdi
 __all__ = [
     "COLUMNS",
     "ESTIMATORS",
+    "PARABOLA_SIZES",
     "BudgetVerdict",
     "Claim",
     "Coefficient",
@@ -96,6 +98,7 @@ __all__ = [
     "budgets",
     "compare",
     "curve_rows",
+    "difference",
     "figure3_models",
     "figure4_models",
     "fit_huber",

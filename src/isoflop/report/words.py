@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from isoflop.fit import Comparison, CurveMinimum, seed_spread, sentence, spread_ratio
+import math
+from statistics import mean, stdev
+
+from isoflop.fit import (
+    PARABOLA_SIZES,
+    Comparison,
+    CurveMinimum,
+    Estimate,
+    difference,
+    seed_spread,
+    sentence,
+    spread_ratio,
+)
 from isoflop.report.analysis import SMALLEST_BUDGET_FLOPS, Analysis, BudgetResult
 from isoflop.report.notation import count, percent, scientific
 
@@ -19,6 +31,12 @@ def headline(analysis: Analysis, doubts: tuple[str, ...]) -> str:
     largest = analysis.budgets[-1]
     ranking = largest.ranking()
     at = f"At {scientific(largest.budget_flops)} FLOPs"
+    if all(
+        len(analysis.ladder(variant.name, result.budget_flops)) < PARABOLA_SIZES
+        for result in analysis.budgets
+        for variant in analysis.study.variants
+    ):
+        return f"{at}, too few sizes were trained for minima; this study shows the seeds' spread."
     if not ranking or largest.headline(analysis.baseline) not in ranking:
         return f"{at}, the baseline has no minimum that may be used, so nothing is compared."
     best = ranking[0]
@@ -147,6 +165,7 @@ def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
         losses[name] = best.seed_losses
     base, routed = losses[analysis.baseline], losses[analysis.challenger]
     ratio = spread_ratio(routed, base)
+    apart = difference(_mean(routed), _mean(base)).interval()
     spreads = ", ".join(
         f"{spread.value:.4f} [{spread.low:.4f}, {spread.high:.4f}] for {name} ({len(values)} seeds)"
         for name, values in losses.items()
@@ -154,8 +173,15 @@ def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
     )
     return (
         f"Standard deviation of the loss over seeds at the best size: {spreads}; their ratio is "
-        f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}] (95%, normal losses)."
+        f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}] (95%, normal "
+        f"losses). The means of these seeds are {mean(base):.4f} and {mean(routed):.4f}, a difference of "
+        f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]."
     )
+
+
+def _mean(losses: tuple[float, ...]) -> Estimate:
+    error = stdev(losses) / math.sqrt(len(losses))
+    return Estimate(value=mean(losses), error=error, degrees_of_freedom=len(losses) - 1)
 
 
 def _of(analysis: Analysis) -> str:

@@ -41,11 +41,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
 @contextmanager
 def scheduler(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Train a study in another process, and leave it when runs are under way."""
+    here = Path(__file__).parent
     script = folder / "train_study.py"
     script.write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, str(script), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))},
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
@@ -71,7 +72,8 @@ def test_the_same_call_goes_on(corpus: Path, tmp_path: Path, how: signal.Signals
     root = tmp_path / "study"
     store = RunStore(root)
     with scheduler(tmp_path) as process:
-        wait_for(lambda: under_way(store))
+        wait_for(lambda: process.poll() is not None or under_way(store))
+        assert process.poll() is None, process.communicate()[1]
         if how == signal.SIGKILL:
             process.kill()
         else:

@@ -204,3 +204,16 @@ def test_variants_never_share_a_look():
     assert style.names[0] == names[3]
     looks = list(zip(style.colours, style.shapes, strict=True))
     assert all(one != other for one, other in itertools.combinations(looks[:7], 2))
+
+
+def test_means_and_minima_come_with_intervals(analysis):
+    rows = curves(analysis)
+    shown = rows[rows["row"].isin(["mean", "minimum"])]
+    assert ((shown["low"] < shown["loss"]) & (shown["loss"] < shown["high"])).all()
+    assert rows.loc[rows["row"] == "run", "low"].isna().all()
+
+
+def test_one_run_without_neighbours_has_no_interval():
+    study = synthetic.study(seeds=(0,), variants=synthetic.VARIANTS[:1])
+    alone = analysed(study, synthetic.runs(study, widths=(48,)))
+    assert curves(alone)["low"].isna().all()

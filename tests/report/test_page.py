@@ -82,7 +82,9 @@ def test_words_tell_winner_margin_size_and_flops(html):
     assert "At 5×10¹² FLOPs, MoD 12.5% has the lowest loss" in text
     assert re.search(r"MoD 12\.5% has the lowest minimum, 1\.\d{4} nats per byte at \d+K", text)
     assert re.search(r"At 5e12 FLOPs MoD 12\.5% is below Baseline: a loss difference of -0", text)
-    assert re.search(r"minimum is 0\.\d{4} nats per byte \(\d\.\d%\) below Baseline", text)
+    assert re.search(
+        r"That is \d\.\d% of the loss, at \d\.\d\d times the baseline's parameters", text
+    )
     assert re.search(r"baseline's loss with \d\d% of the optimal baseline's forward FLOPs", text)
     assert "MoD 50%, random is the worst held" in text
     assert "No verdict" not in text

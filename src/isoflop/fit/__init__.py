@@ -35,7 +35,8 @@ from isoflop.fit.minimum import (
     fit_parabola,
     parabola,
 )
-from isoflop.fit.noise import NoisyMinimum, noisy_minimum
+from isoflop.fit.minimum_draws import RunNoise, run_noise
+from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.fit.power_law import PowerLaw, fit_power_law
 from isoflop.fit.prediction import Miss, Predicted, Prediction, leave_largest_out, misses, predict
@@ -82,6 +83,7 @@ __all__ = [
     "Prediction",
     "RateCheck",
     "Roles",
+    "RunNoise",
     "RunTable",
     "SpreadRatio",
     "Status",
@@ -113,6 +115,7 @@ __all__ = [
     "leave_largest_out",
     "loss_matching",
     "minima",
+    "minimum_difference",
     "misses",
     "mod_claims",
     "noisy_minimum",
@@ -124,6 +127,7 @@ __all__ = [
     "profile_intervals",
     "rate_checks",
     "read_table",
+    "run_noise",
     "run_table",
     "seed_spread",
     "sentence",

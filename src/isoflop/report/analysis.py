@@ -21,6 +21,7 @@ from isoflop.fit import (
     NumberedModel,
     RateCheck,
     Roles,
+    RunNoise,
     TrainedSize,
     VarianceComponents,
     compare,
@@ -118,6 +119,11 @@ class Analysis:
     def loss_unit(self) -> str:
         """What losses are in."""
         return f"nats per {'byte' if self.study.data.tokenizer == 'bytes' else 'token'}"
+
+    def noise(self, variant: str, budget_flops: float) -> RunNoise | None:
+        """Return how far a curve's runs scatter, where they tell it."""
+        fit = self.fits.variants.get(variant) if self.fits else None
+        return fit.noise.get(f"{budget_flops:.6g}") if fit else None
 
     def sizes(self, variant: str, budget_flops: float) -> tuple[TrainedSize, ...]:
         """Return the trained shapes of a variant at a budget, the smallest first."""

@@ -26,7 +26,7 @@ def loss_against_parameters(
 
     Args:
         table: columns `row` (run, off_ladder, mean, minimum, refused), `variant`, `budget_flops`,
-            `parameters`, `loss` (nats), `seed`.
+            `parameters`, `loss` (nats), `seed`, `low` and `high` (ends of intervals).
         style: colours and shapes of the variants.
         loss_title: title of the loss axis.
         caption: how to read the figure and which minima were refused.
@@ -44,6 +44,8 @@ def loss_against_parameters(
         alt.Tooltip("budget_flops:Q", title="Budget, FLOPs", format="~e"),
         alt.Tooltip("parameters:Q", title="Parameters", format=",.0f"),
         alt.Tooltip("loss:Q", title="Loss", format=".4f"),
+        alt.Tooltip("low:Q", title="95% from", format=".4f"),
+        alt.Tooltip("high:Q", title="to", format=".4f"),
         alt.Tooltip("seed:Q", title="Seed"),
     ]
     base = alt.Chart().encode(x=x, y=y)
@@ -62,6 +64,14 @@ def loss_against_parameters(
         .mark_point(filled=False, size=30, opacity=0.7, strokeWidth=1.2)
         .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip)
     )
+    between = base.transform_filter("isValid(datum.low)").encode(y="low:Q", y2="high:Q")
+    mean_bars = between.transform_filter("datum.row === 'mean'").mark_rule(
+        strokeWidth=1, strokeOpacity=0.55, clip=True
+    )
+    minimum_bars = between.transform_filter("datum.row === 'minimum'").mark_rule(
+        strokeWidth=2.4, color=INK, clip=True
+    )
+    bars = [mean_bars.encode(color=style.colour()), minimum_bars]
     minima = (
         base.transform_filter("datum.row === 'minimum'")
         .mark_point(filled=True, size=95, opacity=1, stroke=INK, strokeWidth=1.4)
@@ -76,7 +86,7 @@ def loss_against_parameters(
         "loss-against-parameters",
         "Loss against parameters",
         caption,
-        [lines, runs, off_ladder, minima, refused, *_brackets(table, loss_title)],
+        [lines, runs, off_ladder, *bars, minima, refused, *_brackets(table, loss_title)],
         table,
         height=400,
     )

@@ -91,7 +91,8 @@ def _curves(analysis: Analysis, style: Style) -> Panel:
     caption = (
         "Each point is one trained model; lines join the means over seeds at one budget, which "
         f"the bracket at the right names. A large outlined mark is a minimum (by {HEADLINE} in "
-        "log parameters)."
+        "log parameters). Bars are 95% intervals: thin ones of a mean (from the "
+        "spread of its curve's runs), thick ones of a minimum."
     )
     if (table["row"] == "off_ladder").any():
         caption += " Hollow points are routed models in a baseline's shape; fits leave them out."

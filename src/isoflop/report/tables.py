@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from isoflop.config import CurvePoint, RunRecord
-from isoflop.fit import NumberedModel
+from isoflop.fit import Estimate, NumberedModel, RunNoise, TrainedSize
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
 from isoflop.report.notation import count, exponent, significant
 from isoflop.report.published import COLUMNS, OURS
 from isoflop.report.speeds import BenchRow, steps_per_second
+
+NoEnds = tuple[None, None]
 
 CURVE_POINTS = 150
 """Points of a training curve that a figure draws at most."""
@@ -20,9 +23,10 @@ CURVE_POINTS = 150
 def curves(analysis: Analysis) -> pd.DataFrame:
     """Return the rows of the U-curves: runs, means over seeds, minima and refusals.
 
-    A refused minimum has a row of its own at the lowest mean, so that it is seen as refused.
+    Means and minima come with the ends of their 95% intervals. A refused
+    minimum has a row of its own at the lowest mean, so that it is seen as refused.
     """
-    rows: list[tuple[str, str, float, float, float, int | None]] = []
+    rows: list[tuple[str, str, float, float, float, int | None, float | None, float | None]] = []
     for result in analysis.budgets:
         budget = result.budget_flops
         for variant in [one.name for one in analysis.study.variants]:
@@ -30,23 +34,43 @@ def curves(analysis: Analysis) -> pd.DataFrame:
             for size in sizes:
                 what = "run" if size.on_ladder else "off_ladder"
                 rows += [
-                    (what, variant, budget, size.parameters, loss, seed)
+                    (what, variant, budget, size.parameters, loss, seed, None, None)
                     for seed, loss in zip(size.seeds, size.seed_losses, strict=True)
                 ]
             ladder = analysis.ladder(variant, budget)
-            rows += [("mean", variant, budget, s.parameters, s.loss, None) for s in ladder]
+            noise = analysis.noise(variant, budget)
+            rows += [
+                ("mean", variant, budget, s.parameters, s.loss, None, *_mean_interval(s, noise))
+                for s in ladder
+            ]
             found = result.headline(variant)
             if found is None:
                 continue
             minimum = found.minimum
             if minimum.parameters is not None and minimum.loss is not None:
-                rows.append(("minimum", variant, budget, minimum.parameters, minimum.loss, None))
+                interval = result.intervals.get((variant, minimum.estimator))
+                ends = (interval.low, interval.high) if interval else (None, None)
+                rows.append(
+                    ("minimum", variant, budget, minimum.parameters, minimum.loss, None, *ends)
+                )
             elif ladder:
                 low = min(ladder, key=lambda size: size.loss)
-                rows.append(("refused", variant, budget, low.parameters, low.loss, None))
-    return pd.DataFrame(
-        rows, columns=["row", "variant", "budget_flops", "parameters", "loss", "seed"]
-    ).astype({"seed": "Int64"})
+                rows.append(
+                    ("refused", variant, budget, low.parameters, low.loss, None, None, None)
+                )
+    columns = ["row", "variant", "budget_flops", "parameters", "loss", "seed", "low", "high"]
+    kinds = {"seed": "Int64", "low": "float64", "high": "float64"}
+    return pd.DataFrame(rows, columns=columns).astype(kinds)
+
+
+def _mean_interval(size: TrainedSize, noise: RunNoise | None) -> tuple[float, float] | NoEnds:
+    """Return the 95% interval of a size's mean loss, from the spread of all of its curve's runs."""
+    if noise is None:
+        return None, None
+    error = math.hypot(noise.run_spread, noise.seed_spread) / math.sqrt(len(size.seed_losses))
+    freedom = noise.run_freedom + noise.seed_freedom
+    interval = Estimate(value=size.loss, error=error, degrees_of_freedom=freedom).interval()
+    return interval.low, interval.high
 
 
 def relative_losses(analysis: Analysis, result: BudgetResult) -> pd.DataFrame:

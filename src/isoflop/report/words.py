@@ -11,6 +11,8 @@ from isoflop.fit import (
     CurveMinimum,
     Estimate,
     difference,
+    minimum_difference,
+    noisy_minimum,
     seed_spread,
     sentence,
     spread_ratio,
@@ -47,11 +49,28 @@ def headline(analysis: Analysis, doubts: tuple[str, ...]) -> str:
     gap = f"{percent(-relative)} below {_of(analysis)}"
     verdict = largest.verdicts.get(best.variant)
     if verdict is not None and verdict.outcome == "better":
-        return f"{at}, {best.variant} has the lowest loss: {gap}."
+        return f"{at}, {best.variant} has the lowest loss: {gap}{_near(analysis, largest)}."
     return (
         f"{at}, {best.variant} has the lowest loss, {gap}, but the noise between seeds leaves "
         "open whether it is better."
     )
+
+
+def _near(analysis: Analysis, result: BudgetResult) -> str:
+    """Return which variants cannot be told from the best one, the baseline left aside."""
+    measured = [
+        noisy_minimum(analysis.table, one.variant, result.budget_flops)
+        for one in result.ranking()
+        if one.variant != analysis.baseline
+    ]
+    near = []
+    for other in measured[1:]:
+        apart = minimum_difference(other, measured[0])
+        if apart is not None and apart[0].interval().low <= 0:
+            near.append(other.variant)
+    if not near:
+        return ""
+    return f"; {' and '.join(near)} cannot be told from it"
 
 
 def doubts(analysis: Analysis) -> tuple[str, ...]:
@@ -133,14 +152,13 @@ def _against_baseline(
         return f"{name} is not compared with {_of(analysis)}: {comparison.reason}."
     verdict = result.verdicts.get(name)
     side = "below" if comparison.difference < 0 else "above"
-    text = f"{name} is"
+    share = percent(abs(comparison.relative_difference))
     if verdict is not None and verdict.difference is not None:
-        text = f"{sentence(verdict, analysis.loss_unit)} Its minimum is"
-    text += (
-        f" {abs(comparison.difference):.4f} {analysis.loss_unit} "
-        f"({percent(abs(comparison.relative_difference))}) {side} {_of(analysis)}, at "
-        f"{comparison.parameter_ratio:.2f} times its parameters."
-    )
+        text = f"{sentence(verdict, analysis.loss_unit)} That is {share} of the loss"
+    else:
+        apart = f"{abs(comparison.difference):.4f} {analysis.loss_unit}"
+        text = f"{name} is {apart} ({share}) {side} {_of(analysis)}"
+    text += f", at {comparison.parameter_ratio:.2f} times the baseline's parameters."
     match = result.matches[name]
     if match.fraction is not None:
         text += (
@@ -174,8 +192,8 @@ def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
     return (
         f"Standard deviation of the loss over seeds at the best size: {spreads}; their ratio is "
         f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}] (95%, normal "
-        f"losses). The means of these seeds are {mean(base):.4f} and {mean(routed):.4f}, a difference of "
-        f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]."
+        f"losses). The means of these seeds are {mean(base):.4f} and {mean(routed):.4f}, a "
+        f"difference of {apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]."
     )
 
 

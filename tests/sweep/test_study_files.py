@@ -7,7 +7,7 @@ from sweep_studies import BASELINE, ROUTED, record_of, size, tiny
 
 from isoflop.config import RunRecord, Study, Variant
 from isoflop.planning import next_runs
-from isoflop.runs import RunStore, read_records
+from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Freed, Ledger, clean, export, status
 from isoflop.sweep.failure import commit_failure
 from isoflop.sweep.ledger import save_study
@@ -35,6 +35,20 @@ def records(study: Study) -> list[RunRecord]:
 
 
 # --- the ledger
+
+
+def test_trials_of_a_recipe_are_taken_up_and_full_records_come_before_them(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    other = tmp_path / "results" / "other"
+    as_trial = record_of(records[0].config, loss=0.5)
+    write_records(other / "search.jsonl", [as_trial, records[1]])
+    ledger = Ledger(study, tmp_path / "here", tmp_path / "results")
+    assert ledger.get(as_trial.run_id) == as_trial
+    write_records(other / "records.jsonl", records[:1])
+    ledger = Ledger(study, tmp_path / "here", tmp_path / "results")
+    assert ledger.get(as_trial.run_id) == records[0]
+    assert ledger.is_taken_up(records[1].run_id)
 
 
 def test_own_records_come_before_committed_ones(

@@ -13,6 +13,7 @@ from isoflop.planning.assignment import assign
 from isoflop.runs import RunStore, read_records, write_records
 
 RECORDS = "records.jsonl"
+TRIALS = "search.jsonl"
 STUDY = "study.json"
 
 
@@ -22,8 +23,9 @@ class Ledger:
     Args:
         study: whose records.
         root: the study's folder.
-        results: folder of committed results, records lie in `results/NAME/records.jsonl`. Those
-            of every study are taken up, since studies may share runs; None for none.
+        results: folder of committed results, records lie in `results/NAME/records.jsonl`, those
+            of recipe trials in `search.jsonl` beside. Those of every study are taken up, since
+            studies may share runs; None for none.
 
     Raises:
         ValueError: a record cannot be read; it names the file.
@@ -33,7 +35,7 @@ class Ledger:
         self.store = RunStore(root)
         self._local: dict[str, RunRecord] = {}
         self._committed: dict[str, RunRecord] = {}
-        for path in sorted(results.glob(f"*/{RECORDS}")) if results is not None else []:
+        for path in [] if results is None else committed_files(results):
             self._committed |= {record.run_id: record for record in read_records(path)}
         self.refresh()
 
@@ -64,6 +66,11 @@ class Ledger:
     def records(self) -> list[RunRecord]:
         """All records, by run id."""
         return [record for _, record in sorted({**self._committed, **self._local}.items())]
+
+
+def committed_files(results: Path) -> list[Path]:
+    """Return the files of committed records, those of recipe trials first."""
+    return [*sorted(results.glob(f"*/{TRIALS}")), *sorted(results.glob(f"*/{RECORDS}"))]
 
 
 def export(study: Study, root: Path, results: Path) -> Path:

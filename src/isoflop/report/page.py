@@ -59,6 +59,7 @@ def page(
     """
     study = analysis.study
     found_doubts = doubts(analysis)
+    fitted = set(analysis.table["run_id"])
     style = Style.of([variant.name for variant in study.variants], analysis.baseline)
     by_budget = {one.budget_flops: one for one in figures.budgets}
     environment = Environment(
@@ -72,7 +73,7 @@ def page(
         lede=headline(analysis, found_doubts),
         facts=_facts(analysis, source),
         doubts=found_doubts,
-        mixed=mixed_environments(source.records),
+        mixed=mixed_environments([r for r in source.records if r.run_id in fitted]),
         colours=dict(zip(style.names, style.colours, strict=True)),
         curves=figures.curves,
         estimators=[rows.ESTIMATOR_WORDS[name] for name in analysis.estimators],

@@ -72,10 +72,10 @@ def test_a_budget_not_trained_has_no_miss() -> None:
 
 
 def test_one_budget_has_no_law_and_says_so() -> None:
-    by_minima = predict(table((1e18,)), 1e20, resamples=20)[0]
-    assert by_minima.parameters is None
-    assert by_minima.reason is not None
-    assert "needs two" in by_minima.reason
+    for one in predict(table((1e18,)), 1e20, resamples=20):
+        assert one.parameters is None
+        assert one.reason is not None
+        assert "one budget" in one.reason or "needs two" in one.reason
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf")])

@@ -98,6 +98,11 @@ def test_seeds_of_equal_loss_are_no_copies() -> None:
     assert len(run_table(twice).table) == 6
 
 
+def test_runs_without_a_seed_share_none() -> None:
+    assert run_table(GOOD).table["seed"].nunique() == 3
+    assert run_table(GOOD.assign(seed=[0.0, None, None])).table["seed"].nunique() == 3
+
+
 def test_only_finished_runs_count_where_states_are_told() -> None:
     runs = run_table(GOOD.assign(state=["finished", "diverged", "finished"]))
     assert len(runs.table) == 2

@@ -19,6 +19,7 @@ from isoflop.fit.surface_data import (
     checked_runs,
     distinct_pairs,
     judged,
+    thinned,
     too_few_pairs,
 )
 
@@ -66,16 +67,20 @@ def fit_huber(
         np.array(point)
         for point in itertools.product(levels, levels, levels, START_EXPONENTS, START_EXPONENTS)
     ]
-    problem = _HuberProblem(data, delta)
-    points.sort(key=problem.value)
+    problem, rough = _HuberProblem(data, delta), thinned(data)
+    points.sort(key=_HuberProblem(rough, delta).value)
     projected = fit_variable_projection(parameters, tokens, losses)
     known = _unknowns(projected, data)
     chosen = points[:starts] if known is None else [*points[:starts], known]
-    best = _descend(problem, chosen)
+    best = _descend(problem, _HuberProblem(rough, delta), chosen)
 
     # E = 0 is at minus infinity in log E, where no descent arrives: it is tried on its own.
     floorless = _HuberProblem(data, delta, floor=False)
-    without = _descend(floorless, [point[1:] for point in chosen])
+    without = _descend(
+        floorless,
+        _HuberProblem(rough, delta, floor=False),
+        [point[1:] for point in chosen],
+    )
     if floorless.value(without) <= problem.value(best):
         problem, e, (a, b, alpha, beta) = floorless, 0.0, without.tolist()
         settled = problem.settled(without)
@@ -94,9 +99,9 @@ def fit_huber(
     return judged("surface", data, surface, settled)
 
 
-def _descend(problem: _HuberProblem, starts: list[Floats]) -> Floats:
+def _descend(problem: _HuberProblem, rough: _HuberProblem, starts: list[Floats]) -> Floats:
     """Return the lowest point reached, with the long search spent on the best start only."""
-    lowest = min((_newton(problem, start, SHORT_SEARCH) for start in starts), key=problem.value)
+    lowest = min((_newton(rough, start, SHORT_SEARCH) for start in starts), key=problem.value)
     return _newton(problem, lowest, LONG_SEARCH)
 
 

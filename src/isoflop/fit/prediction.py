@@ -246,6 +246,8 @@ class _Predictor:
     def _by_surface(
         self, way: Literal["surface", "variable_projection"]
     ) -> tuple[tuple[float, Floats], ...]:
+        if len(self.known) < 2:
+            raise _NoneToGive("one budget tells nothing of how the optimum moves with it")
         fit = fit_surface(self.table, self.variant, way, delta=self.delta)
         if fit.surface is None or fit.status != "converged":
             raise _NoneToGive(fit.message)

@@ -11,16 +11,18 @@ import itertools
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import OptimizeResult, least_squares, nnls
 
 from isoflop.fit.minimum import Floats
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import (
     EXPONENTS,
     SURFACE_POINTS,
+    SurfaceData,
     checked_runs,
     distinct_pairs,
     judged,
+    thinned,
     too_few_pairs,
 )
 
@@ -46,43 +48,55 @@ def fit_variable_projection(
     if distinct_pairs(data) < SURFACE_POINTS:
         return too_few_pairs("variable_projection", data)
 
-    def solve(exponents: Floats) -> tuple[Floats, Floats]:
-        terms = data.terms(float(exponents[0]), float(exponents[1]))
-        coefficients, _ = nnls(terms, data.losses)
+    rough = _Projection(thinned(data))
+    grid = np.geomspace(0.03, 2.0, 12)
+    candidates = [np.array(pair) for pair in itertools.product(grid, grid)]
+    candidates.sort(key=lambda pair: float(np.sum(rough.residuals(pair) ** 2)))
+    found = [rough.descend(start) for start in candidates[:starts]]
+    best = min(found, key=lambda one: float(one.cost))
+    whole = _Projection(data)
+    if len(data.losses) > len(rough.data.losses):
+        best = whole.descend(best.x)
+    alpha, beta = (float(value) for value in best.x)
+    e, a, b = (float(value) for value in whole.solve(best.x)[0])
+    return judged(
+        "variable_projection", data, data.surface(e, a, b, alpha, beta), bool(best.status > 0)
+    )
+
+
+class _Projection:
+    """Residuals of the loss as a function of alpha and beta, the rest solved for."""
+
+    def __init__(self, data: SurfaceData) -> None:
+        self.data = data
+
+    def solve(self, exponents: Floats) -> tuple[Floats, Floats]:
+        terms = self.data.terms(float(exponents[0]), float(exponents[1]))
+        coefficients, _ = nnls(terms, self.data.losses)
         return coefficients, terms
 
-    def residuals(exponents: Floats) -> Floats:
-        coefficients, terms = solve(exponents)
-        return np.asarray(terms @ coefficients - data.losses)
+    def residuals(self, exponents: Floats) -> Floats:
+        coefficients, terms = self.solve(exponents)
+        return np.asarray(terms @ coefficients - self.data.losses)
 
-    def jacobian(exponents: Floats) -> Floats:
+    def jacobian(self, exponents: Floats) -> Floats:
         # Kaufman's approximation: the change of the terms, less what E, A and B take up.
-        coefficients, terms = solve(exponents)
+        coefficients, terms = self.solve(exponents)
+        u, v = self.data.u, self.data.v
         moved = np.stack(
-            [-data.u * terms[:, 1] * coefficients[1], -data.v * terms[:, 2] * coefficients[2]], 1
+            [-u * terms[:, 1] * coefficients[1], -v * terms[:, 2] * coefficients[2]], 1
         )
         basis, _ = np.linalg.qr(terms[:, coefficients > 0])
         return np.asarray(moved - basis @ (basis.T @ moved))
 
-    grid = np.geomspace(0.03, 2.0, 12)
-    candidates = [np.array(pair) for pair in itertools.product(grid, grid)]
-    candidates.sort(key=lambda pair: float(np.sum(residuals(pair) ** 2)))
-    found = [
-        least_squares(
-            residuals,
+    def descend(self, start: Floats) -> OptimizeResult:
+        return least_squares(
+            self.residuals,
             start,
-            jac=jacobian,
+            jac=self.jacobian,
             bounds=EXPONENTS,
             xtol=1e-15,
             ftol=1e-15,
             gtol=1e-15,
             max_nfev=500,
         )
-        for start in candidates[:starts]
-    ]
-    best = min(found, key=lambda one: float(one.cost))
-    alpha, beta = (float(value) for value in best.x)
-    e, a, b = (float(value) for value in solve(best.x)[0])
-    return judged(
-        "variable_projection", data, data.surface(e, a, b, alpha, beta), bool(best.status > 0)
-    )

@@ -287,14 +287,15 @@ def _third(rows: pd.DataFrame, missing: str) -> pd.Series:
 
 
 def _as_frame(rows: pd.DataFrame) -> pd.DataFrame:
+    # Runs without a seed share none: each gets a number of its own.
+    seeds = rows.get("seed", pd.Series(np.nan, index=rows.index))
     given: Mapping[str, Sequence[Any] | pd.Series | float | bool | str | int] = {
         "variant": rows["variant"],
         "run_id": [f"row {number + 1}" for number in rows.index],
         "state": "finished",
         "on_ladder": True,
         "budget_flops": rows["budget_flops"],
-        # Runs without a seed share none.
-        "seed": rows["seed"].fillna(-1) if "seed" in rows else list(range(len(rows))),
+        "seed": seeds.where(seeds.notna(), -1.0 - np.arange(len(rows))),
         "blocks": 0,
         "width": 0,
         "parameters": rows["parameters"],

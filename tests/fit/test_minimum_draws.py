@@ -54,6 +54,7 @@ def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, sha
     """Coverage over 120 studies of four seeds; nominal 95%, binomial error 2%."""
     rng = np.random.default_rng(7)
     held = 0
+    widths = []
     for study in range(120):
         table = simulated(runs, own, shared, 4, rng)
         noise = run_noise(table, "Baseline", BUDGET)
@@ -63,7 +64,11 @@ def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, sha
         )
         low, high = np.nanquantile(losses, [0.025, 0.975])
         held += low <= 1.2 <= high
-    assert 0.88 <= held / 120 <= 1.0
+        widths.append(high - low)
+    assert held / 120 >= 0.88
+    # A wide interval holds anything. The minimum rests on about four runs of four seeds: four
+    # standard errors, and half as much again for what is not known of the noise.
+    assert np.median(widths) < 6 * np.hypot(own, shared) / 2
 
 
 def test_akima_and_parabola_are_drawn_about_their_own_minimum(runs: MakeRuns) -> None:

@@ -283,7 +283,7 @@ def _verdict(
     outcome, _ = _best_p(apart)
     if p is None or p > 1 - level:
         outcome = "unresolved"
-    verdict = BudgetVerdict(
+    return BudgetVerdict(
         baseline=base.variant,
         variant=one.variant,
         budget_flops=budget,
@@ -294,7 +294,6 @@ def _verdict(
         margin=margin,
         reason="; ".join(f"{s.variant}: {s.reason}" for s in (one, base) if s.reason) or None,
     )
-    return verdict
 
 
 def sentence(verdict: BudgetVerdict, unit: str = "nats per token") -> str:

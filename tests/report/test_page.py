@@ -32,7 +32,7 @@ class Elements(HTMLParser):
     def handle_endtag(self, tag):
         while self._inside and self._inside.pop() != tag:
             pass
-        if tag in ("td", "th", "dt", "dd", "li"):
+        if tag in ("td", "th", "dt", "dd", "li", "p", "summary"):
             self.text += " "
 
     def handle_data(self, data):
@@ -183,9 +183,9 @@ def test_about_says_what_is_defined_and_how_to_do_it_again(html):
     text = Elements(html).words
     for words in (
         "da7a" * 16,
-        "total parameters",
+        "Total parameters",
         "convention 'causal'",
-        "by document",
+        "By document",
         "predictor",
         "x86_64, AMD EPYC, 2 cores",
         "isoflop report x",

@@ -26,6 +26,9 @@ COUNT_LABEL = "replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'B')"
 POWER_LABEL = "datum.value === 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
 """Vega expression that writes a tick as 5e12."""
 
+SIGNED_LABEL = "datum.value === 0 ? '0' : format(datum.value, '+~g')"
+"""Vega expression that writes a tick as +0.01."""
+
 
 @dataclass(frozen=True)
 class Figure:

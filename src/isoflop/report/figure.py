@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from isoflop.report.notation import log_ticks
-from isoflop.report.theme import CONFIG
+from isoflop.report.theme import CONFIG, PICKED
 
 DATA = "figure"
 """Name of a chart's main data set: the rows of the figure's table."""
@@ -69,10 +69,17 @@ def figure(
     *,
     height: int,
     width: int = FULL_WIDTH,
+    pickable: bool = False,
 ) -> Figure:
-    """Layer charts over one table and give them the house style."""
+    """Layer charts over one table and give them the house style.
+
+    With `pickable`, a click on a variant in the legend fades the others: marks whose opacity is
+    `theme.fading`.
+    """
     # The table joins in the specification: altair copies a chart's data at every step.
     chart = alt.layer(*layers, data=alt.NamedData(name=DATA))
+    if pickable:
+        chart = chart.add_params(PICKED)
     chart = chart.properties(height=height).configure(**CONFIG)
     return Figure(name, title, caption, chart, table, width)
 

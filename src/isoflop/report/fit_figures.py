@@ -16,7 +16,7 @@ from isoflop.report.figure import (
     inline,
     padded,
 )
-from isoflop.report.theme import INK, MUTED, SHAPES, Style
+from isoflop.report.theme import INK, MUTED, SHAPES, Style, fading
 
 _ROW_STEP = 17
 """Height of one estimator's interval; a curve has one more for the gap to the next."""
@@ -59,13 +59,13 @@ def surface_residuals(
     )
     within = band.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
     zero = band.mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.Y("zero:Q", title=y_title))
-    base = alt.Chart().encode(x=x, y=y, color=style.colour())
+    base = alt.Chart().encode(x=x, y=y, color=style.colour(), opacity=fading())
     lines = base.transform_filter("datum.row === 'mean'").mark_line(
         strokeWidth=1.5, strokeOpacity=0.85
     )
     runs = (
         base.transform_filter("datum.row === 'run'")
-        .mark_point(filled=True, size=30, opacity=1, fillOpacity=0.6)
+        .mark_point(filled=True, size=30, fillOpacity=0.6)
         .encode(
             shape=style.shape(),
             tooltip=[
@@ -78,7 +78,9 @@ def surface_residuals(
             ],
         )
     )
-    return figure(name, title, caption, [within, zero, lines, runs], table, height=280)
+    return figure(
+        name, title, caption, [within, zero, lines, runs], table, height=280, pickable=True
+    )
 
 
 def agreement(
@@ -116,7 +118,7 @@ def agreement(
             type="log" if logarithmic else "linear",
             domain=_log_padded([*known, middle]) if logarithmic else padded([*known, middle]),
             nice=False,
-            zero=False,
+            zero=alt.Undefined if logarithmic else False,
         ),
         axis=alt.Axis(values=list(_RATIO_TICKS), format="~g")
         if logarithmic

@@ -68,7 +68,7 @@ def test_the_recipe_is_the_study_s(analysis: Analysis, evidence: Evidence) -> No
     assert "weight decay 0.07" in said(changed, evidence, "optimiser, with")[1]
     assert "fp32" in said(changed, evidence, "precision")[1]
     assert "width 7.5 times the blocks" in said(changed, evidence, "architecture")[1]
-    assert said(analysis, evidence, "rates?")[1].startswith("peak 0.008 ")
+    assert said(analysis, evidence, "rates?")[1].startswith("Every variant: peak 0.008 ")
 
 
 def test_a_search_is_counted_by_variant(analysis: Analysis, evidence: Evidence) -> None:
@@ -155,7 +155,20 @@ def test_mixed_code_is_disclosed(study, runs) -> None:
     changed = [(variant, budget, record.model_copy(update={"environment": other})), *runs[1:]]
     found = Evidence(records=[one for *_, one in changed])
     text = said(analysed(study, changed), found, "made alike")[1]
-    assert text.startswith("No, code fingerprint: c0dec0dec0de")
+    assert text.startswith("No. Code fingerprint: c0dec0dec0de")
+    assert "beefbeefbeef (1 run)" in text
+
+
+def test_checks_by_other_code_are_disclosed_apart(study, runs) -> None:
+    beside = synthetic.record(study.variants[0], 5e12, 96, seed=11)
+    other = beside.environment.model_copy(update={"code": "beef" * 16})
+    beside = beside.model_copy(update={"environment": other})
+    analysis = analysed(
+        study, [*runs, ("Baseline", 5e12, beside)], checks={beside.run_id: "Baseline"}
+    )
+    found = Evidence(records=[*(record for *_, record in runs), beside])
+    text = said(analysis, found, "made alike")[1]
+    assert text.startswith("Those in the figures were.")
     assert "beefbeefbeef (1 run)" in text
 
 

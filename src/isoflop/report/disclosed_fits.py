@@ -53,7 +53,8 @@ def fits(analysis: Analysis, evidence: Evidence) -> Topic:
     """Return what was fitted, how, and how each fit ended."""
     surfaces = _surfaces(analysis)
     ended = tuple(
-        f"{name}, {ESTIMATOR_WORDS[fit.estimator].lower()}: {_ended(fit)}" for name, fit in surfaces
+        f"{name}, {_lowered(ESTIMATOR_WORDS[fit.estimator])}: {_ended(fit)}"
+        for name, fit in surfaces
     )
     exponents = f"alpha and beta lie within {EXPONENTS[0]:g} to {EXPONENTS[1]:g}"
     return Topic(
@@ -155,8 +156,6 @@ def comparisons(analysis: Analysis, evidence: Evidence) -> Topic:
 
 def raw_data(analysis: Analysis, evidence: Evidence) -> Topic:
     """Return where the numbers are, and on what and by which code they were made."""
-    fitted = set(analysis.table["run_id"])
-    mixed = mixed_environments([one for one in evidence.records if one.run_id in fitted])
     alike = environment_of(evidence.records)
     return Topic(
         "Raw data and code",
@@ -177,16 +176,7 @@ def raw_data(analysis: Analysis, evidence: Evidence) -> Topic:
                 or ("No run has a record.",),
                 "disclosed" if evidence.records else "missing",
             ),
-            Disclosure(
-                "Were all runs made alike?",
-                tuple(
-                    f"No, {one.what}: "
-                    + ", ".join(f"{value} ({plural(runs, 'run')})" for value, runs in one.values)
-                    for one in mixed
-                )
-                or ("Yes: one code, one environment, the same data.",),
-                "disclosed" if evidence.records else "not applicable",
-            ),
+            _made_alike(analysis, evidence),
         ),
     )
 
@@ -195,11 +185,35 @@ def _per_estimator(analysis: Analysis, said: Callable[[Estimator], str]) -> tupl
     return tuple(f"{ESTIMATOR_WORDS[one]}: {said(one)}." for one in analysis.estimators)
 
 
+def _made_alike(analysis: Analysis, evidence: Evidence) -> Disclosure:
+    question = "Were all runs made alike?"
+    if not evidence.records:
+        return Disclosure(question, ("No run has a record.",), "not applicable")
+    fitted = set(analysis.table["run_id"])
+    mixed = mixed_environments([one for one in evidence.records if one.run_id in fitted])
+    beside = mixed_environments(evidence.records)
+    if not beside:
+        return Disclosure(question, ("Yes: one code, one environment, the same data.",))
+    lines = [
+        f"{one.what}: "
+        + ", ".join(f"{value} ({plural(runs, 'run')})" for value, runs in one.values)
+        + "."
+        for one in mixed or beside
+    ]
+    first = "No." if mixed else "Those in the figures were. With the checks beside the minima:"
+    return Disclosure(question, (first, *(line[:1].upper() + line[1:] for line in lines)))
+
+
+def _lowered(words: str) -> str:
+    return words[:1].lower() + words[1:]
+
+
 def _surfaces(analysis: Analysis) -> Sequence[tuple[str, FittedSurface]]:
-    variants = analysis.fits.variants if analysis.fits else {}
+    found = analysis.fits.variants if analysis.fits else {}
     return [
-        (name, surface)
-        for name, fit in variants.items()
+        (variant.name, surface)
+        for variant in analysis.study.variants
+        if (fit := found.get(variant.name)) is not None
         for surface in (fit.surface, fit.variable_projection)
         if surface is not None
     ]
@@ -243,7 +257,7 @@ def _disagreement(analysis: Analysis) -> Disclosure:
         (
             f"By {spanned(losses, '{:.4f}'.format)} {analysis.loss_unit} in the loss of a minimum "
             f"and by a factor of {spanned(sizes, '{:.2f}'.format)} in its size. No interval holds "
-            f"this systematic error; the words use the {ESTIMATOR_WORDS[HEADLINE].lower()}.",
+            f"this systematic error; the words use the {_lowered(ESTIMATOR_WORDS[HEADLINE])}.",
         ),
     )
 

@@ -250,7 +250,7 @@ def _architecture(study: Study, variant: Variant) -> str:
                 else "blocks " + ", ".join(map(str, routed.blocks))
             )
             depth = (
-                f"{where} processes the {routed.capacity:g} of the tokens that {chooser} ranks "
+                f"{where} processes the {100 * routed.capacity:g}% of tokens that {chooser} ranks "
                 f"highest, {routed.gate} gate"
             )
     parts = [

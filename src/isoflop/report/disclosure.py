@@ -73,8 +73,8 @@ def by_variant(
 ) -> tuple[str, ...]:
     """Return one line per variant, or one for all where they agree."""
     found = [(one.name, values[one.name]) for one in study.variants if one.name in values]
-    if len({value for _, value in found}) == 1:
-        return (shown(found[0][1]),)
+    if len(found) > 1 and len({value for _, value in found}) == 1:
+        return (f"Every variant: {shown(found[0][1])}",)
     return tuple(f"{name}: {shown(value)}" for name, value in found)
 
 

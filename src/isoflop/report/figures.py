@@ -240,11 +240,12 @@ def _models(
 def _residuals(analysis: Analysis, style: Style) -> tuple[Panel, ...]:
     found = [(one, fit_tables.residuals(analysis, one)) for one in analysis.budgets]
     drawn = [(one, table) for one, table in found if len(table)]
-    fitted = (
-        {name: fit.surface for name, fit in analysis.fits.variants.items() if fit.surface}
-        if (analysis.fits)
-        else {}
-    )
+    found_fits = analysis.fits.variants if analysis.fits else {}
+    fitted = {
+        variant.name: fit.surface
+        for variant in analysis.study.variants
+        if (fit := found_fits.get(variant.name)) is not None and fit.surface is not None
+    }
     without = [f"{name}: {fit.message}." for name, fit in fitted.items() if fit.E is None]
     if not drawn:
         if not fitted:

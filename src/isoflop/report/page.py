@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +16,7 @@ from isoflop import storage
 from isoflop.config import canonical
 from isoflop.report import disclosed_fits, disclosed_runs, rows
 from isoflop.report.analysis import Analysis
-from isoflop.report.disclosure import Evidence, standings
+from isoflop.report.disclosure import Evidence, Standing, standings
 from isoflop.report.figures import StudyFigures
 from isoflop.report.notation import scientific
 from isoflop.report.provenance import mixed_environments
@@ -79,7 +80,7 @@ def page(
     return environment.get_template("page.html.jinja").render(
         study=study,
         lede=headline(analysis, found_doubts),
-        facts=_facts(analysis, source),
+        facts=_facts(analysis, source, standings(topics)),
         doubts=found_doubts,
         mixed=mixed_environments([r for r in source.evidence.records if r.run_id in fitted]),
         colours=dict(zip(style.names, style.colours, strict=True)),
@@ -134,7 +135,7 @@ def _harmless(value: object) -> object:
     return visible(str(value), keep=" \n") if plain else value
 
 
-def _facts(analysis: Analysis, source: Source) -> list[tuple[str, str]]:
+def _facts(analysis: Analysis, source: Source, answers: Counter[Standing]) -> list[tuple[str, str]]:
     study = analysis.study
     finished = sum(record.state == "finished" for record in source.evidence.records)
     facts = [
@@ -142,6 +143,7 @@ def _facts(analysis: Analysis, source: Source) -> list[tuple[str, str]]:
         ("Budgets, FLOPs", ", ".join(scientific(budget) for budget in study.budgets_flops)),
         ("Seeds", str(len(study.seeds))),
         ("Runs finished", str(finished)),
+        ("Checklist", f"{answers['disclosed']} of {answers.total()} answered"),
     ]
     others = len(source.evidence.records) - finished + len(source.evidence.missing)
     return [*facts, ("Runs left out", str(others))] if others else facts

@@ -14,6 +14,7 @@ from isoflop.fit.huber import HUBER_DELTA
 from isoflop.report.analysis import Analysis
 from isoflop.report.figure import Figure
 from isoflop.report.figures import Absent, StudyFigures, study_figures
+from isoflop.report.fit_figures import _domain
 from isoflop.report.fit_tables import estimator_minima, residuals
 
 BUMP = 0.02
@@ -101,6 +102,19 @@ def test_agreement_is_two_figures_with_all_estimators(drawn: StudyFigures) -> No
         alt.LayerChart.from_dict(one.spec())
         assert set(one.table["estimator"]) == {"Parabola", "Akima", "Surface, Huber"}
         assert "Refused" not in one.caption
+
+
+def test_one_huge_interval_does_not_squeeze_the_others(bumped: Analysis) -> None:
+    table = estimator_minima(bumped)
+    before = _domain(table, "loss_difference", logarithmic=False)
+    at = table["loss_difference_low"].first_valid_index()
+    table.loc[at, "loss_difference_low"] = -1.0
+    low, high = _domain(table, "loss_difference", logarithmic=False)
+    marks = table["loss_difference"]
+    assert -0.5 < low < marks.min() < marks.max() < high
+    assert high == pytest.approx(before[1], abs=0.1 * (high - low))
+    low, high = _domain(table, "parameters_ratio", logarithmic=True)
+    assert 0 < low < table["parameters_ratio"].min() <= table["parameters_ratio"].max() < high
 
 
 def test_refused_minima_are_marked_and_said(study) -> None:

@@ -290,7 +290,7 @@ def _agreement(analysis: Analysis, style: Style) -> tuple[Figure, ...]:
     caption = (
         "A row per curve, a mark per estimator, with 95% intervals; zero is the median of the "
         "curve's estimators. Marks that lie apart by more than their intervals show a systematic "
-        "error that no interval holds."
+        "error that no interval holds. Intervals far wider than most are cut at the edge."
     )
     if table["loss"].isna().any():
         caption += " Refused minima have no mark; the table of minima says why."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from isoflop.report.figure import (
@@ -20,6 +21,8 @@ from isoflop.report.theme import INK, MUTED, SHAPES, Style, fading
 
 _ROW_STEP = 17
 """Height of one estimator's interval; a curve has one more for the gap to the next."""
+FARTHEST = 3.0
+"""How many median intervals an axis reaches beyond the outermost mark, at most."""
 _RATIO_TICKS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1, 1.25, 1.6, 2, 3, 5, 10)
 _ROW_LABEL = "split(datum.label, '\\n')"
 
@@ -108,15 +111,13 @@ def agreement(
     """
     estimators = table["estimator"].drop_duplicates().tolist()
     curves = table["curve"].drop_duplicates().tolist()
-    ends = table[[column, f"{column}_low", f"{column}_high"]].to_numpy().ravel()
-    known = [value for value in ends.tolist() if pd.notna(value)]
     middle = 1.0 if logarithmic else 0.0
     x = alt.X(
         f"{column}:Q",
         title=axis,
         scale=alt.Scale(
             type="log" if logarithmic else "linear",
-            domain=_log_padded([*known, middle]) if logarithmic else padded([*known, middle]),
+            domain=_domain(table, column, logarithmic=logarithmic),
             nice=False,
             zero=alt.Undefined if logarithmic else False,
         ),
@@ -155,7 +156,7 @@ def agreement(
     base = alt.Chart().encode(y=rows, yOffset=offset, color=style.colour(legend=False))
     bars = (
         base.transform_filter(f"isValid(datum.{ends_tip[0]})")
-        .mark_rule(strokeWidth=1.8, strokeOpacity=0.75)
+        .mark_rule(strokeWidth=1.8, strokeOpacity=0.75, clip=True)
         .encode(x=alt.X(f"{ends_tip[0]}:Q", title=axis), x2=f"{ends_tip[1]}:Q")
     )
     points = (
@@ -174,7 +175,16 @@ def agreement(
     )
 
 
-def _log_padded(values: Sequence[float]) -> list[float]:
-    low, high = min(values), max(values)
-    room = max((high / low) ** 0.06, 1.01)
-    return [low / room, high * room]
+def _domain(table: pd.DataFrame, column: str, *, logarithmic: bool) -> list[float]:
+    """Return an axis that holds every mark, and of the intervals what is not far beyond."""
+    values = table[[column, f"{column}_low", f"{column}_high"]].to_numpy(dtype="float64")
+    if logarithmic:
+        values = np.log(values)
+    marks, ends = values[:, 0], values[:, 1:]
+    marks = marks[np.isfinite(marks)]
+    reach = np.abs(ends - values[:, :1])
+    far = FARTHEST * float(np.nanmedian(reach)) if np.isfinite(reach).any() else 0.0
+    low, high = float(marks.min()), float(marks.max())
+    inside = ends[np.isfinite(ends)].clip(low - far, high + far)
+    domain = padded([*inside.tolist(), low, high, 0.0])
+    return np.exp(domain).tolist() if logarithmic else domain

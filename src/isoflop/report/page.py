@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from isoflop import storage
 from isoflop.config import canonical
-from isoflop.report import disclosed_fits, disclosed_runs, rows
+from isoflop.report import disclosed_fits, disclosed_runs, disclosed_training, rows
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosure import Evidence, Standing, standings
 from isoflop.report.figures import StudyFigures
@@ -30,8 +30,8 @@ from isoflop.version import __version__
 
 TOPICS = (
     disclosed_runs.quantities,
-    disclosed_runs.models,
-    disclosed_runs.training,
+    disclosed_training.models,
+    disclosed_training.training,
     disclosed_runs.data,
     disclosed_runs.counted_runs,
     disclosed_fits.fits,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from isoflop.config import DataConfig
-from isoflop.data import CorpusSize, TokenStore, Unavailable, describe, locate, prepare
+from isoflop.data import CorpusSize, TokenStore, Unavailable, describe, locate, prepare, prepared
 from isoflop.data import preparation as module
 from isoflop.data.corpora import documents
 
@@ -246,3 +246,14 @@ def test_describe_gives_the_size_or_the_reason(corpus: Path, tmp_path: Path) -> 
     assert "isoflop[datasets]" in remote.reason
     blocked = describe(data(corpus), corpus / "not a folder")
     assert isinstance(blocked, Unavailable)
+
+
+def test_only_what_was_prepared_is_opened(corpus: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert prepared(data(corpus), cache) is None
+    assert not cache.exists()
+    made = prepare(data(corpus), cache)
+    opened = prepared(data(corpus, sequence_length=16), cache)
+    assert opened is not None
+    assert opened.sha256 == made.sha256
+    assert prepared(data(tmp_path / "absent.jsonl"), cache) is None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from isoflop.config import RunRecord, Study
 from isoflop.report.analysis import Analysis, analyse
+from isoflop.report.disclosure import Evidence
 from isoflop.report.figures import study_figures
 from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
@@ -15,8 +16,9 @@ from isoflop.report.speeds import BenchRow
 def analysed(study: Study, runs: Sequence[tuple[str, float, RunRecord]], **options) -> Analysis:
     names = {record.run_id: variant for variant, _, record in runs}
     records = [record for _, _, record in runs]
-    # The surfaces take seconds to fit, and a report treats them like any other estimator.
-    return analyse(study, records, names, estimators=("parabola", "akima"), **options)
+    # The surfaces take seconds to fit, and most of a report treats them as any other estimator.
+    options = {"estimators": ("parabola", "akima"), **options}
+    return analyse(study, records, names, **options)
 
 
 def html_of(
@@ -28,7 +30,8 @@ def html_of(
 ) -> str:
     figures = study_figures(analysis, speeds)
     stills = {one.name: "<svg/>" for one in figures.all()}
-    source = Source(records=records, missing=missing, speeds=speeds, command="isoflop report x")
+    evidence = Evidence(records=records, missing=missing)
+    source = Source(evidence=evidence, speeds=speeds, command="isoflop report x")
     return page(analysis, figures, stills, source)
 
 

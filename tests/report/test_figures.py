@@ -28,6 +28,8 @@ def test_every_figure_satisfies_the_schema(figures):
         "training-seconds-5e12",
         "flops-per-step-5e12",
         "steps-per-second-5e12",
+        "estimator-losses",
+        "estimator-sizes",
         "published-minima",
         "published-models",
     ]

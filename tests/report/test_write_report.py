@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 
 import pandas as pd
@@ -12,6 +13,8 @@ from isoflop.report import write_report
 from isoflop.report.render import write_table
 
 FIGURES = (
+    "estimator-losses",
+    "estimator-sizes",
     "flops-per-step-5e12",
     "loss-against-parameters",
     "published-minima",
@@ -45,7 +48,8 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
     assert 'src="http' not in html
 
     written = sorted(path.name for path in (page.parent / "figures").iterdir())
-    assert written == sorted(f"{n}.{e}" for n in FIGURES for e in ("csv", "pdf", "png", "svg"))
+    files = [f"{n}.{e}" for n in FIGURES for e in ("csv", "pdf", "png", "svg")]
+    assert written == sorted([*files, "runs.csv"])
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
     for name in FIGURES:
         for ending, start in starts.items():
@@ -64,6 +68,9 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
         svg = (page.parent / "figures" / f"{name}.svg").read_text()
         assert svg.count(f'aria-roledescription="{mark}"') == expected, name
 
+    raw = (page.parent / "figures" / "runs.csv").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() in html
+    assert len(pd.read_csv(io.BytesIO(raw))) == len(runs)
     curves = pd.read_csv(page.parent / "figures" / "loss-against-parameters.csv")
     assert sorted(curves[curves["row"] == "run"]["loss"]) == pytest.approx(
         sorted(record.evaluation().loss for *_, record in runs)

@@ -200,13 +200,16 @@ def status(
 
 
 @app.command
-def report(study: StudyFile, out: Out = None, results: Results = RESULTS) -> None:
+def report(
+    study: StudyFile, out: Out = None, results: Results = RESULTS, cache: Cache = CACHE
+) -> None:
     """Write figures, their tables and one self-contained page from the runs so far."""
     from isoflop.cli.reporting import report_study
     from isoflop.config.load import load_study
 
     asked = load_study(study)
-    page = report_study(asked, out or RUNS / asked.name, results, f"isoflop report {study}")
+    command = f"isoflop report {study}"
+    page = report_study(asked, out or RUNS / asked.name, results, cache, command)
     print(f"page: {page}")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.config import Study
+from isoflop.cli.searching import search_of
+from isoflop.config import RunRecord, Study
+from isoflop.data import prepared
 from isoflop.planning.assignment import assign
 from isoflop.report import BenchRow, LeftOut, write_report
 from isoflop.report.notation import count
@@ -22,8 +25,15 @@ PREDICTIONS = "predictions"
 """Folder of registered predictions in `results/NAME/`."""
 
 
-def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
+def report_study(study: Study, root: Path, results: Path, cache: Path, command: str) -> Path:
     """Write the report of a study into its folder and return the path of the page.
+
+    Args:
+        study: What was studied.
+        root: Its folder.
+        results: Where committed records, speeds and predictions lie.
+        cache: Where prepared corpora lie; nothing is prepared for a report.
+        command: What makes the page again.
 
     Raises:
         ValueError: no run of the study has a record.
@@ -36,15 +46,18 @@ def report_study(study: Study, root: Path, results: Path, command: str) -> Path:
             "train it with `isoflop run` first"
         )
     rows = status(study, root, results).rows
+    own = [record for record in records if record.run_id in runs.all]
     return write_report(
         study,
-        [record for record in records if record.run_id in runs.all],
+        own,
         runs.variant_of,
         root / PAGE,
         off_ladder=runs.off_ladder,
         checks=runs.checks,
         missing=[_left_out(row) for row in rows if row.run_id not in runs.all],
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
+        search=search_of(study, root, results),
+        train_tokens=_train_tokens(study, own, cache),
         registered=read_registrations(results / study.name / PREDICTIONS),
         command=command,
     )
@@ -68,6 +81,14 @@ def export_figures(study: Study, root: Path, results: Path) -> list[Path]:
             storage.write_bytes(target / source.name, source.read_bytes())
             written.append(target / source.name)
     return written
+
+
+def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> int | None:
+    """Return the size of the training split of the very corpus that the runs were trained on."""
+    store = prepared(study.data, cache)
+    if store is None or {record.data_sha256 for record in records} != {store.sha256}:
+        return None
+    return int(store.manifest["splits"]["train"]["tokens"])
 
 
 def _left_out(row: RunRow) -> LeftOut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from isoflop.cli.tables import Column, table
 from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
+from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Outcome, run_study
 
@@ -34,6 +36,23 @@ def found_trials(study: Study, root: Path, results: Path) -> list[Trial]:
     records = {record.run_id: record for record in RunStore(root / SEARCH).records()}
     records |= {record.run_id: record for record in _committed_records(study, results)}
     return trials(study, list(records.values()))
+
+
+def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
+    """Return how many trials the recipe was chosen from; None where the study declares none."""
+    if study.search is None:
+        return None
+    made = found_trials(study, root, results)
+    named = {config.run_id for trial in made for config in trial.configs}
+    recorded = {
+        record.run_id
+        for record in [*RunStore(root / SEARCH).records(), *_committed_records(study, results)]
+    }
+    return RecipeSearch(
+        declared=Counter(trial.variant for trial in made),
+        finished=Counter(trial.variant for trial in made if trial.loss is not None),
+        further_runs=len(recorded - named),
+    )
 
 
 def export_search(study: Study, root: Path, results: Path) -> Path | None:

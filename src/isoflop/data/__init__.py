@@ -2,7 +2,7 @@
 
 from isoflop.data.batches import Batches
 from isoflop.data.corpora import Corpus, locate
-from isoflop.data.preparation import CorpusSize, Unavailable, describe, prepare
+from isoflop.data.preparation import CorpusSize, Unavailable, describe, prepare, prepared
 from isoflop.data.store import SplitName, TokenSplit, TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
 from isoflop.data.windows import evaluation_windows
@@ -22,4 +22,5 @@ __all__ = [
     "evaluation_windows",
     "locate",
     "prepare",
+    "prepared",
 ]

@@ -64,14 +64,23 @@ def prepare(data: DataConfig, cache: Path) -> TokenStore:
             if not folder.exists():
                 storage.remove_leftovers(folder.parent)
                 storage.commit_folder(folder, lambda target: _build(data, corpora, target))
-    prepared = TokenStore.open(folder)
-    tokens = int(prepared.manifest["splits"]["train"]["tokens"])
+    opened = TokenStore.open(folder)
+    tokens = int(opened.manifest["splits"]["train"]["tokens"])
     if tokens <= data.sequence_length:
         raise ValueError(
             f"sequence_length is {data.sequence_length}, but the training split has {tokens} "
             "tokens; expected more than one sequence: use a larger corpus or shorter sequences"
         )
-    return prepared
+    return opened
+
+
+def prepared(data: DataConfig, cache: Path) -> TokenStore | None:
+    """Return what `prepare` left in the cache; None where it has not, or cannot be read."""
+    try:
+        folder = _folder(data, locate(data), cache)
+        return TokenStore.open(folder) if folder.exists() else None
+    except (ValueError, OSError):
+        return None
 
 
 def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:

@@ -123,6 +123,10 @@ class FitResult(Frozen):
     """Every other variant against the baseline at every budget; empty for one variant."""
     baseline: str | None
     level: float
+    resamples: int
+    """Copies of the runs behind each interval."""
+    seed: int
+    """Of these copies."""
 
 
 def fit_runs(
@@ -183,6 +187,8 @@ def fit_runs(
         verdicts=compared,
         baseline=reference if compared else None,
         level=level,
+        resamples=resamples,
+        seed=seed,
     )
 
 

@@ -14,6 +14,7 @@ from isoflop.fit.projection import fit_variable_projection
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import (
     EXPONENTS,
+    STARTS,
     SURFACE_POINTS,
     SurfaceData,
     checked_runs,
@@ -24,7 +25,10 @@ from isoflop.fit.surface_data import (
 )
 
 HUBER_DELTA = 1e-3
+START_LEVELS = (-3.0, -1.5, -0.7, -0.2)
+"""Logs of the terms E, A and B at the mean size and tokens, less the mean log loss."""
 START_EXPONENTS = (0.1, 0.3, 0.6, 1.0, 2.0)
+"""The grid of starts is every combination of three levels and two exponents."""
 SHORT_SEARCH = 100
 LONG_SEARCH = 2000
 """Iterations of Newton's method from each start, and then from the best point."""
@@ -39,7 +43,7 @@ def fit_huber(
     losses: ArrayLike,
     *,
     delta: float = HUBER_DELTA,
-    starts: int = 8,
+    starts: int = STARTS,
 ) -> SurfaceFit:
     """Fit the surface by Huber loss on log fitted - log measured loss (approach 3).
 
@@ -62,7 +66,7 @@ def fit_huber(
         return too_few_pairs("surface", data)
     # Log terms at N0, D0 are of the size of the log loss, so the grid spans what is plausible.
     middle = float(np.log(data.losses).mean())
-    levels = middle + np.array([-3.0, -1.5, -0.7, -0.2])
+    levels = middle + np.array(START_LEVELS)
     points = [
         np.array(point)
         for point in itertools.product(levels, levels, levels, START_EXPONENTS, START_EXPONENTS)

@@ -17,6 +17,7 @@ from isoflop.fit.minimum import Floats
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import (
     EXPONENTS,
+    STARTS,
     SURFACE_POINTS,
     SurfaceData,
     checked_runs,
@@ -26,9 +27,12 @@ from isoflop.fit.surface_data import (
     too_few_pairs,
 )
 
+START_EXPONENTS = tuple(np.geomspace(0.03, 2.0, 12).tolist())
+"""The grid of starts is every pair of these."""
+
 
 def fit_variable_projection(
-    parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, starts: int = 8
+    parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, starts: int = STARTS
 ) -> SurfaceFit:
     """Fit the surface by least squares on the loss, searching alpha and beta alone.
 
@@ -49,8 +53,7 @@ def fit_variable_projection(
         return too_few_pairs("variable_projection", data)
 
     rough = _Projection(thinned(data))
-    grid = np.geomspace(0.03, 2.0, 12)
-    candidates = [np.array(pair) for pair in itertools.product(grid, grid)]
+    candidates = [np.array(pair) for pair in itertools.product(START_EXPONENTS, repeat=2)]
     candidates.sort(key=lambda pair: float(np.sum(rough.residuals(pair) ** 2)))
     found = [rough.descend(start) for start in candidates[:starts]]
     best = min(found, key=lambda one: float(one.cost))

@@ -13,6 +13,8 @@ from isoflop.fit.surface import Surface, SurfaceEstimator, SurfaceFit
 
 EXPONENTS = (0.01, 4.0)
 """Bounds of alpha and beta; a fit that ends on them has not found them."""
+STARTS = 8
+"""Points of a grid of starts, the best ones, that are descended from."""
 SURFACE_POINTS = 6
 """Five coefficients and one point to check them with."""
 SMALLEST_SHARE = 1e-6

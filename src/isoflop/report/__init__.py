@@ -7,13 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from isoflop.report.disclosure import RecipeSearch
     from isoflop.report.provenance import LeftOut
     from isoflop.report.speeds import BenchRow
     from isoflop.report.write import write_report
 
-__all__ = ["BenchRow", "LeftOut", "write_report"]
+__all__ = ["BenchRow", "LeftOut", "RecipeSearch", "write_report"]
 
-_HOME = {"BenchRow": "speeds", "LeftOut": "provenance", "write_report": "write"}
+_HOME = {
+    "BenchRow": "speeds",
+    "LeftOut": "provenance",
+    "RecipeSearch": "disclosure",
+    "write_report": "write",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from isoflop.report.figure import Figure, count_axis, figure, inline, padded
 from isoflop.report.notation import exponent
-from isoflop.report.theme import INK, MUTED, Style
+from isoflop.report.theme import INK, MUTED, Style, fading
 
 _BRACKET_GAP = 10
 _BRACKET_STEP = 58
@@ -52,19 +52,21 @@ def loss_against_parameters(
     lines = (
         base.transform_filter("datum.row === 'mean'")
         .mark_line(strokeWidth=1.5, strokeOpacity=0.85)
-        .encode(color=style.colour(), detail="budget_flops:N")
+        .encode(color=style.colour(), detail="budget_flops:N", opacity=fading())
     )
     runs = (
         base.transform_filter("datum.row === 'run'")
-        .mark_point(filled=True, size=26, opacity=1, fillOpacity=0.5)
-        .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip)
+        .mark_point(filled=True, size=26, fillOpacity=0.5)
+        .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip, opacity=fading())
     )
     off_ladder = (
         base.transform_filter("datum.row === 'off_ladder'")
-        .mark_point(filled=False, size=30, opacity=0.7, strokeWidth=1.2)
-        .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip)
+        .mark_point(filled=False, size=30, strokeWidth=1.2)
+        .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip, opacity=fading(0.7))
     )
-    between = base.transform_filter("isValid(datum.low)").encode(y="low:Q", y2="high:Q")
+    between = base.transform_filter("isValid(datum.low)").encode(
+        y="low:Q", y2="high:Q", opacity=fading()
+    )
     mean_bars = between.transform_filter("datum.row === 'mean'").mark_rule(
         strokeWidth=1, strokeOpacity=0.55, clip=True
     )
@@ -74,13 +76,13 @@ def loss_against_parameters(
     bars = [mean_bars.encode(color=style.colour()), minimum_bars]
     minima = (
         base.transform_filter("datum.row === 'minimum'")
-        .mark_point(filled=True, size=95, opacity=1, stroke=INK, strokeWidth=1.4)
-        .encode(fill=style.fill(), shape=style.shape(), tooltip=tooltip)
+        .mark_point(filled=True, size=95, stroke=INK, strokeWidth=1.4)
+        .encode(fill=style.fill(), shape=style.shape(), tooltip=tooltip, opacity=fading())
     )
     refused = (
         base.transform_filter("datum.row === 'refused'")
         .mark_text(text="\N{MULTIPLICATION SIGN}", fontSize=20, fontWeight="bold")
-        .encode(color=style.colour(), tooltip=tooltip)
+        .encode(color=style.colour(), tooltip=tooltip, opacity=fading())
     )
     return figure(
         "loss-against-parameters",
@@ -89,6 +91,7 @@ def loss_against_parameters(
         [lines, runs, off_ladder, *bars, minima, refused, *_brackets(table, loss_title)],
         table,
         height=400,
+        pickable=True,
     )
 
 

@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from isoflop.report.notation import log_ticks
-from isoflop.report.theme import CONFIG
+from isoflop.report.theme import CONFIG, PICKED
 
 DATA = "figure"
 """Name of a chart's main data set: the rows of the figure's table."""
@@ -25,6 +25,9 @@ COUNT_LABEL = "replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'B')"
 
 POWER_LABEL = "datum.value === 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
 """Vega expression that writes a tick as 5e12."""
+
+SIGNED_LABEL = "datum.value === 0 ? '0' : format(datum.value, '+~g')"
+"""Vega expression that writes a tick as +0.01."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,17 @@ def figure(
     *,
     height: int,
     width: int = FULL_WIDTH,
+    pickable: bool = False,
 ) -> Figure:
-    """Layer charts over one table and give them the house style."""
+    """Layer charts over one table and give them the house style.
+
+    With `pickable`, a click on a variant in the legend fades the others: marks whose opacity is
+    `theme.fading`.
+    """
     # The table joins in the specification: altair copies a chart's data at every step.
     chart = alt.layer(*layers, data=alt.NamedData(name=DATA))
+    if pickable:
+        chart = chart.add_params(PICKED)
     chart = chart.properties(height=height).configure(**CONFIG)
     return Figure(name, title, caption, chart, table, width)
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from isoflop.report import tables
+from isoflop.report import fit_tables, tables
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
 from isoflop.report.curves import loss_against_parameters
-from isoflop.report.figure import Figure
+from isoflop.report.figure import Figure, padded
+from isoflop.report.fit_figures import agreement, surface_residuals
 from isoflop.report.models import bars, training_loss
 from isoflop.report.normalised import normalised_loss
-from isoflop.report.notation import exponent, scientific
+from isoflop.report.notation import exponent, percent, scientific
 from isoflop.report.published import beside_published, published_minima, published_points
 from isoflop.report.speeds import BenchRow
 from isoflop.report.theme import Style
@@ -49,6 +50,10 @@ class StudyFigures:
 
     curves: Panel
     budgets: tuple[BudgetFigures, ...]
+    residuals: tuple[Panel, ...]
+    """Of the surface, a figure per budget."""
+    agreement: tuple[Figure, ...]
+    """Minima by every estimator; empty while no curve has one."""
     published: tuple[Figure, ...]
     """Ours beside the published ones; empty where the study shares no variant with the paper."""
 
@@ -57,7 +62,8 @@ class StudyFigures:
         panels: list[Panel] = [self.curves]
         for budget in self.budgets:
             panels += [budget.relative, *budget.models]
-        return [panel for panel in (*panels, *self.published) if isinstance(panel, Figure)]
+        panels += [*self.residuals, *self.agreement, *self.published]
+        return [panel for panel in panels if isinstance(panel, Figure)]
 
 
 def study_figures(analysis: Analysis, speeds: Sequence[BenchRow]) -> StudyFigures:
@@ -79,6 +85,8 @@ def study_figures(analysis: Analysis, speeds: Sequence[BenchRow]) -> StudyFigure
             )
             for result in analysis.budgets
         ),
+        residuals=_residuals(analysis, style),
+        agreement=_agreement(analysis, style),
         published=_published(analysis, style),
     )
 
@@ -227,6 +235,87 @@ def _models(
             )
         )
     return tuple(panels)
+
+
+def _residuals(analysis: Analysis, style: Style) -> tuple[Panel, ...]:
+    found = [(one, fit_tables.residuals(analysis, one)) for one in analysis.budgets]
+    drawn = [(one, table) for one, table in found if len(table)]
+    found_fits = analysis.fits.variants if analysis.fits else {}
+    fitted = {
+        variant.name: fit.surface
+        for variant in analysis.study.variants
+        if (fit := found_fits.get(variant.name)) is not None and fit.surface is not None
+    }
+    without = [f"{name}: {fit.message}." for name, fit in fitted.items() if fit.E is None]
+    if not drawn:
+        if not fitted:
+            return ()
+        why = "No variant has a surface. " + " ".join(without)
+        return (Absent("Residuals of the loss surface", why),)
+    delta = next(fit.delta for fit in fitted.values() if fit.delta is not None)
+    spread = pd.concat([table["residual"] for _, table in drawn])
+    domain = padded([*spread, -2 * delta, 2 * delta])
+    fits = "; ".join(
+        f"{name} {fit.status.replace('_', ' ')}, {percent(fit.residual, 2)}"
+        for name, fit in fitted.items()
+        if fit.residual is not None
+    )
+    caption = (
+        "What L = E + A/N^alpha + B/D^beta, fitted by Huber loss to all runs of a variant, leaves: "
+        "above zero a run is worse than its surface says. Points are runs, lines join the means "
+        "over seeds; a line that bends is a shape that the surface lacks. Within the grey band "
+        f"(delta, {delta:g}) a residual counts squared, outside linearly. How each fit ended, and "
+        f"its residuals' root mean square as a share of the loss: {fits}."
+    )
+    if without:
+        caption += " Without a surface: " + " ".join(without)
+    return tuple(
+        surface_residuals(
+            f"surface-residuals-{exponent(one.budget_flops)}",
+            f"Residuals of the loss surface, {scientific(one.budget_flops)} FLOPs",
+            table,
+            style,
+            delta=delta,
+            domain=domain,
+            caption=caption if one is drawn[0][0] else "As the figure before, on the same axis.",
+        )
+        for one, table in drawn
+    )
+
+
+def _agreement(analysis: Analysis, style: Style) -> tuple[Figure, ...]:
+    table = fit_tables.estimator_minima(analysis)
+    if table["loss"].isna().all():
+        return ()
+    caption = (
+        "A row per curve, a mark per estimator, with 95% intervals; zero is the median of the "
+        "curve's estimators. Marks that lie apart by more than their intervals show a systematic "
+        "error that no interval holds. Intervals far wider than most are cut at the edge."
+    )
+    if table["loss"].isna().any():
+        caption += " Refused minima have no mark; the table of minima says why."
+    return (
+        agreement(
+            "estimator-losses",
+            "Loss of the minima by estimator",
+            table,
+            style,
+            column="loss_difference",
+            axis="Loss less the estimators' median, nats",
+            logarithmic=False,
+            caption=caption,
+        ),
+        agreement(
+            "estimator-sizes",
+            "Size of the minima by estimator",
+            table,
+            style,
+            column="parameters_ratio",
+            axis="Parameters / the estimators' median",
+            logarithmic=True,
+            caption=caption.replace("zero is", "one is"),
+        ),
+    )
 
 
 def _published(analysis: Analysis, style: Style) -> tuple[Figure, ...]:

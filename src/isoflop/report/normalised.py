@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from isoflop.report.figure import COUNT_LABEL, Figure, figure, inline, padded
-from isoflop.report.theme import INK, MUTED, Style
+from isoflop.report.theme import INK, MUTED, Style, fading
 
 _LARGEST_AREA = 760
 _TICKS = [2.0**power for power in range(-6, 7)]
@@ -76,10 +76,11 @@ def normalised_loss(
     lines = (
         base.transform_filter("datum.on_ladder")
         .mark_line(strokeDash=[4, 3], strokeWidth=1.2, strokeOpacity=0.8)
-        .encode(color=style.colour(), order="parameters:Q")
+        .encode(color=style.colour(), order="parameters:Q", opacity=fading())
     )
-    bubbles = base.mark_point(filled=True, opacity=1, fillOpacity=0.6, shape="circle").encode(
+    bubbles = base.mark_point(filled=True, fillOpacity=0.6, shape="circle").encode(
         color=style.colour(),
+        opacity=fading(),
         size=size,
         tooltip=[
             alt.Tooltip("variant:N", title="Variant"),
@@ -95,6 +96,7 @@ def normalised_loss(
         [*rules, lines, bubbles, *_markers(base, table, size)],
         table,
         height=360,
+        pickable=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -12,12 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from isoflop import storage
-from isoflop.config import RunRecord, Study, canonical
-from isoflop.report import rows
+from isoflop.config import canonical
+from isoflop.report import disclosed_fits, disclosed_runs, disclosed_training, rows
 from isoflop.report.analysis import Analysis
+from isoflop.report.disclosure import Evidence, Standing, standings
 from isoflop.report.figures import StudyFigures
-from isoflop.report.notation import count, scientific
-from isoflop.report.provenance import LeftOut, environment_of, mixed_environments
+from isoflop.report.notation import scientific
+from isoflop.report.provenance import mixed_environments
 from isoflop.report.registration import Registration
 from isoflop.report.render import vega_javascript
 from isoflop.report.speeds import BenchRow
@@ -26,19 +28,25 @@ from isoflop.report.theme import Style
 from isoflop.report.words import doubts, headline, results
 from isoflop.version import __version__
 
-CONVENTIONS = {
-    "causal": "exact closed forms; each query is charged for the keys it may attend",
-    "full": "exact closed forms; attention is charged for the whole square of T by T",
-    "6nd": "6 N D with N the non-embedding parameters",
-}
+TOPICS = (
+    disclosed_runs.quantities,
+    disclosed_training.models,
+    disclosed_training.training,
+    disclosed_runs.data,
+    disclosed_runs.counted_runs,
+    disclosed_fits.fits,
+    disclosed_fits.uncertainty,
+    disclosed_fits.comparisons,
+    disclosed_fits.raw_data,
+)
+"""What is disclosed, in the order of the page."""
 
 
 @dataclass(frozen=True)
 class Source:
     """What a page is made from besides the fitted records."""
 
-    records: Sequence[RunRecord]
-    missing: Sequence[LeftOut]
+    evidence: Evidence
     speeds: Sequence[BenchRow]
     command: str
     """What makes this page again."""
@@ -55,12 +63,13 @@ def page(
         analysis: the fitted records.
         figures: as `study_figures` makes them.
         stills: SVG of each figure by its name, for print and where scripts are off.
-        source: records, missing runs, speeds and command.
+        source: what the checklist is taken from, speeds and command.
     """
     study = analysis.study
     found_doubts = doubts(analysis)
     fitted = set(analysis.table["run_id"])
     style = Style.of([variant.name for variant in study.variants], analysis.baseline)
+    topics = [topic(analysis, source.evidence) for topic in TOPICS]
     by_budget = {one.budget_flops: one for one in figures.budgets}
     environment = Environment(
         loader=PackageLoader("isoflop.report"),
@@ -71,9 +80,9 @@ def page(
     return environment.get_template("page.html.jinja").render(
         study=study,
         lede=headline(analysis, found_doubts),
-        facts=_facts(analysis, source),
+        facts=_facts(analysis, source, standings(topics)),
         doubts=found_doubts,
-        mixed=mixed_environments([r for r in source.records if r.run_id in fitted]),
+        mixed=mixed_environments([r for r in source.evidence.records if r.run_id in fitted]),
         colours=dict(zip(style.names, style.colours, strict=True)),
         curves=figures.curves,
         estimators=[rows.ESTIMATOR_WORDS[name] for name in analysis.estimators],
@@ -86,13 +95,16 @@ def page(
                 "relative": by_budget[result.budget_flops].relative,
                 "panels": by_budget[result.budget_flops].models,
                 "models": rows.model_rows(analysis, result, source.speeds),
-                "ratios": rows.ratio_rows(by_budget[result.budget_flops]),
+                "ratios": rows.ratio_rows(by_budget[result.budget_flops].costs),
             }
             for result in analysis.budgets
         ],
+        residuals=figures.residuals,
+        agreement=figures.agreement,
         published=figures.published,
-        left_out=rows.left_out_rows(analysis, source.records, source.missing),
-        about=_about(analysis, source),
+        left_out=rows.left_out_rows(analysis, source.evidence.records, source.evidence.missing),
+        topics=topics,
+        standings=standings(topics),
         decisions=rows.decision_rows(analysis),
         rates=rows.rate_rows(analysis),
         components=rows.component_rows(analysis),
@@ -123,63 +135,18 @@ def _harmless(value: object) -> object:
     return visible(str(value), keep=" \n") if plain else value
 
 
-def _facts(analysis: Analysis, source: Source) -> list[tuple[str, str]]:
+def _facts(analysis: Analysis, source: Source, answers: Counter[Standing]) -> list[tuple[str, str]]:
     study = analysis.study
-    finished = sum(record.state == "finished" for record in source.records)
+    finished = sum(record.state == "finished" for record in source.evidence.records)
     facts = [
         ("Variants", str(len(study.variants))),
         ("Budgets, FLOPs", ", ".join(scientific(budget) for budget in study.budgets_flops)),
         ("Seeds", str(len(study.seeds))),
         ("Runs finished", str(finished)),
+        ("Checklist", f"{answers['disclosed']} of {answers.total()} answered"),
     ]
-    others = len(source.records) - finished + len(source.missing)
+    others = len(source.evidence.records) - finished + len(source.evidence.missing)
     return [*facts, ("Runs left out", str(others))] if others else facts
-
-
-def _about(analysis: Analysis, source: Source) -> list[tuple[str, str]]:
-    study, data = analysis.study, analysis.study.data
-    hashes = sorted({record.data_sha256 for record in source.records})
-    held_out = f"{data.validation_fraction:.0%} validation, {data.test_fraction:.0%} test"
-    return [
-        ("Corpus", ", ".join(data.corpora)),
-        ("Data, SHA-256", ", ".join(hashes) or rows.NONE),
-        ("Tokeniser", f"{data.tokenizer}, sequences of {data.sequence_length}"),
-        (
-            "Splits",
-            f"by document: training, {held_out}. The recipe is searched on validation; the loss "
-            "shown is on test.",
-        ),
-        (
-            "Loss",
-            f"mean negative log-likelihood, {analysis.loss_unit}, under a causal routing decision "
-            "fixed beforehand: the stop-gradient predictor for learned routing, random draws for "
-            "the random control",
-        ),
-        ("N", "total parameters, embeddings included; the axis of every figure"),
-        ("D", "tokens trained on"),
-        (
-            "C",
-            f"training FLOPs, convention '{study.convention}': {CONVENTIONS[study.convention]}; "
-            "backward is twice forward; router, decision head and logits count",
-        ),
-        ("Tokens per step", _tokens_per_step(study, source.records)),
-        ("Seeds", ", ".join(str(seed) for seed in study.seeds)),
-        *((what[:1].upper() + what[1:], value) for what, value in environment_of(source.records)),
-    ]
-
-
-def _tokens_per_step(study: Study, records: Sequence[RunRecord]) -> str:
-    found = sorted(
-        {(record.config.budget_flops or 0.0, record.config.tokens_per_step) for record in records}
-    )
-    several = len(study.budgets_flops) > 1
-    return (
-        ", ".join(
-            f"{count(tokens, 4)} at {scientific(budget)} FLOPs" if several else f"{tokens:,}"
-            for budget, tokens in found
-        )
-        or rows.NONE
-    )
 
 
 def _data_address(svg: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,18 @@ def write_figure(figure: Figure, folder: Path) -> str:
     return svg
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path) -> str:
     """Write `table` as CSV in which no text is taken for a formula by a spreadsheet.
+
+    Returns:
+        The SHA-256 of the file, in hexadecimal digits.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    storage.write_text(path, table.map(_inert).to_csv(index=False, lineterminator="\n"))
+    text = table.map(_inert).to_csv(index=False, lineterminator="\n")
+    storage.write_text(path, text)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def vega_javascript() -> str:

@@ -13,7 +13,6 @@ from isoflop.config import Evaluation, RunConfig, RunRecord, decisions
 from isoflop.fit import Claim, MinimumInterval, NumberedModel, Predicted, misses
 from isoflop.reference import mod_figures
 from isoflop.report.analysis import Analysis, BudgetResult
-from isoflop.report.figures import BudgetFigures
 from isoflop.report.notation import count, scientific, significant
 from isoflop.report.provenance import LeftOut
 from isoflop.report.registration import Registration
@@ -101,9 +100,11 @@ def model_rows(analysis: Analysis, result: BudgetResult, speeds: Sequence[BenchR
     return rows
 
 
-def ratio_rows(figures: BudgetFigures) -> list[list[str]]:
-    """Return size and costs of Figure 3's models over model 1's, ours beside the published."""
-    costs = figures.costs
+def ratio_rows(costs: pd.DataFrame) -> list[list[str]]:
+    """Return size and costs of Figure 3's models over model 1's, ours beside the published.
+
+    `costs` is as `tables.model_costs` makes it.
+    """
     if costs.empty or 1 not in set(costs["number"]):
         return []
     ours = costs.set_index("number")

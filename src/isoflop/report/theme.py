@@ -59,6 +59,19 @@ CONFIG: Mapping[str, Any] = {
     "title": {"color": INK, "fontSize": 13, "anchor": "start"},
 }
 
+PICKED = alt.selection_point(name="picked", fields=["variant"], bind="legend", toggle="true")
+"""The variants whose legend entries were clicked, until clicked again; all while there are none."""
+
+FAINT = 0.07
+
+
+def fading(opacity: float = 1.0) -> Any:
+    """Return an opacity that falls where other variants than a mark's own were picked.
+
+    The first layer that a figure shows must carry `PICKED`; see `figure.figure`.
+    """
+    return alt.when(PICKED).then(alt.value(opacity)).otherwise(alt.value(FAINT))
+
 
 @dataclass(frozen=True)
 class Style:
@@ -98,7 +111,7 @@ class Style:
         return alt.Fill(
             "variant:N",
             scale=alt.Scale(domain=list(self.names), range=list(self.colours)),
-            legend=None,
+            legend=alt.Legend(columns=_columns(len(self.names)), symbolOpacity=1),
         )
 
     def shape(self, *, legend: bool = True) -> alt.Shape:

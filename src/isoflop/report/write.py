@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.report.analysis import analyse
+from isoflop.report.disclosure import Evidence, RecipeSearch
 from isoflop.report.figures import study_figures
+from isoflop.report.fit_tables import RUNS
 from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
 from isoflop.report.registration import Registration
-from isoflop.report.render import write_figure
+from isoflop.report.render import write_figure, write_table
 from isoflop.report.speeds import BenchRow
 from isoflop.report.text import visible
 
@@ -31,9 +34,11 @@ def write_report(
     missing: Sequence[LeftOut] = (),
     speeds: Sequence[BenchRow] = (),
     registered: Sequence[Registration] = (),
+    search: RecipeSearch | None = None,
+    train_tokens: int | None = None,
     command: str | None = None,
 ) -> Path:
-    """Write figures (PNG, SVG, PDF, CSV) and one self-contained page.
+    """Write figures (PNG, SVG, PDF, CSV), a table of all runs and one self-contained page.
 
     Args:
         study: what was studied.
@@ -45,6 +50,8 @@ def write_report(
         missing: runs that have no record yet.
         speeds: rows of `isoflop bench train`; without them nothing is said about wall-clock.
         registered: predictions that were written down before their budget was trained.
+        search: how many trials the recipe was chosen from; None where that is not known.
+        train_tokens: size of the training split; None where the corpus is not at hand.
         command: what makes this page again, for the reader.
 
     Returns:
@@ -68,14 +75,27 @@ def write_report(
     figures = study_figures(analysis, measured)
     stills = {one.name: write_figure(one, out / FIGURES) for one in figures.all()}
     source = Source(
-        records=records,
-        missing=missing,
+        evidence=Evidence(
+            records=records,
+            missing=[replace(one, variant=visible(one.variant)) for one in missing],
+            search=search and _shown_search(search, shown),
+            train_tokens=train_tokens,
+            runs_sha256=write_table(analysis.table, out / FIGURES / f"{RUNS}.csv"),
+        ),
         speeds=measured,
         command=command or f"isoflop report {study.name}.toml",
         registered=[_shown_registration(one, shown) for one in registered],
     )
     storage.write_text(out / PAGE, page(analysis, figures, stills, source))
     return out / PAGE
+
+
+def _shown_search(search: RecipeSearch, shown: Mapping[str, str]) -> RecipeSearch:
+    return replace(
+        search,
+        declared={shown[name]: number for name, number in search.declared.items()},
+        finished={shown[name]: number for name, number in search.finished.items()},
+    )
 
 
 def _shown_registration(one: Registration, shown: Mapping[str, str]) -> Registration:

@@ -1,0 +1,245 @@
+"""The page in a real browser, headless and without a network."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import synthetic_study as synthetic
+from made_reports import bench_rows
+
+from isoflop.config import RandomK, TopK, Variant
+from isoflop.report import LeftOut, write_report
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'"
+)
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HOSTILE = (
+    "</script><script>window.flag = 1</script>",
+    '"><img src=x onerror="window.flag = 2">',
+    "\u202e\u0645\u0631\u062d\u0628\u0627 <svg onload=window.flag=3> {{ 7*7 }}",
+    "W" * 80,
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as started:
+        known = [shutil.which(name) for name in CHROMIUM] + [started.chromium.executable_path]
+        path = next((one for one in known if one and Path(one).exists()), None)
+        if path is None:
+            pytest.skip("no Chromium: install the package chromium, or run playwright install")
+        opened = started.chromium.launch(executable_path=path, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """Return a page whose every text that a user can set is hostile."""
+    depths = ({}, *({"depth": depth} for depth in (TopK(capacity=0.125), TopK(capacity=0.5))))
+    variants = tuple(
+        Variant(name=name, **options)
+        for name, options in zip(HOSTILE, (*depths, {"depth": RandomK(capacity=0.5)}), strict=True)
+    )
+    study = synthetic.study(seeds=(0, 1), variants=variants)
+    # Six sizes give a variant a surface, which takes seconds to fit: one of the variants is enough.
+    runs = [
+        run
+        for run in synthetic.runs(study, widths=(32, 48, 64, 96, 128, 192))
+        if run[0] == HOSTILE[0] or run[2].config.model.width < 192
+    ]
+    bad = synthetic.diverged(variants[1], 5e12, 64, f"loss was NaN {HOSTILE[1]}")
+    with pytest.MonkeyPatch.context() as patch:
+        # The page holds the SVG alone; the other files take seconds.
+        for form in ("png", "pdf"):
+            patch.setattr(f"isoflop.report.render.vl_convert.svg_to_{form}", lambda *_, **__: b"")
+        return write_report(
+            study,
+            [*(record for *_, record in runs), bad],
+            {**{record.run_id: name for name, _, record in runs}, bad.run_id: HOSTILE[1]},
+            tmp_path_factory.mktemp("report"),
+            missing=[LeftOut(HOSTILE[3], 5e12, "80K", 1, "pending", HOSTILE[0])],
+            speeds=bench_rows(runs),
+            command=f"isoflop report '{HOSTILE[1]}'",
+        )
+
+
+class Opened:
+    """A page in a tab, with what it asked for and complained about."""
+
+    def __init__(self, tab: playwright.Page, path: Path) -> None:
+        self.tab = tab
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        tab.on("request", lambda request: self.requests.append(request.url))
+        tab.on("console", lambda said: self.complaints.append(said.text))
+        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        tab.goto(path.as_uri())
+        tab.wait_for_function(
+            "[...document.querySelectorAll('.live')].every(one => one.querySelector('svg'))"
+        )
+
+    def js(self, expression: str):
+        return self.tab.evaluate(expression)
+
+
+@contextlib.contextmanager
+def _open(browser, path: Path, width: int = 1200, **options) -> Iterator[Opened]:
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
+    try:
+        yield Opened(context.new_page(), path)
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, written) -> Iterator[Opened]:
+    with _open(browser, written) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def phone(browser, written) -> Iterator[Opened]:
+    with _open(browser, written, 390, has_touch=True, is_mobile=True) as one:
+        yield one
+
+
+def test_it_opens_without_network_or_complaint(opened: Opened, written: Path) -> None:
+    assert opened.requests == [written.as_uri()]
+    assert opened.complaints == []
+    assert written.stat().st_size < 5_000_000
+
+
+def test_every_figure_draws_its_marks(opened: Opened, written: Path) -> None:
+    names = {path.stem for path in written.parent.joinpath("figures").glob("*.svg")}
+    assert len(names) == 11
+    marks = opened.js(
+        "Object.fromEntries([...document.querySelectorAll('.live')].map(one => [one.id.slice(5), "
+        "one.querySelectorAll('[aria-roledescription]').length]))"
+    )
+    assert set(marks) == names
+    assert all(number >= 4 for number in marks.values()), marks
+
+
+def test_no_text_runs_or_becomes_markup(opened: Opened) -> None:
+    assert opened.js("typeof window.flag") == "undefined"
+    assert opened.js("document.querySelectorAll('main script, main img:not(.still)').length") == 0
+    for text in (HOSTILE[0], HOSTILE[1], HOSTILE[3]):
+        assert text in opened.js("document.querySelector('main').innerText")
+    assert "\u202e" not in opened.js("document.documentElement.outerHTML")
+
+
+def test_a_click_in_the_legend_fades_the_other_variants(browser, opened: Opened) -> None:
+    figure = opened.tab.locator("#live-loss-against-parameters")
+    opacities = (
+        "[...document.querySelectorAll('#live-loss-against-parameters .mark-line path')]"
+        ".map(one => Number(one.getAttribute('opacity') ?? 1))"
+    )
+    assert opened.js(opacities) == [1, 1, 1, 1]
+    before = figure.screenshot()
+    entry = figure.locator(".role-legend-label text").nth(1)
+    entry.click()
+    opened.tab.wait_for_function(f"{opacities}.filter(one => one < 0.5).length === 3")
+    after = figure.screenshot()
+    assert 0.005 < _ink(browser, after) < 0.8 * _ink(browser, before)
+    entry.click()
+    opened.tab.wait_for_function(f"{opacities}.every(one => one === 1)")
+
+
+def test_a_click_folds_a_topic_of_the_checklist(opened: Opened) -> None:
+    answer = opened.tab.get_by_text("What is N?")
+    assert answer.is_visible()
+    opened.tab.locator("details.topic > summary").first.click()
+    assert not answer.is_visible()
+    opened.tab.locator("details.topic > summary").first.click()
+    assert answer.is_visible()
+
+
+def test_pointing_at_a_run_tells_its_numbers(opened: Opened) -> None:
+    run = opened.tab.locator("#live-loss-against-parameters .mark-symbol path").first
+    run.hover(force=True)
+    tip = opened.tab.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert re.search(r"Loss\s+1\.\d{4}", tip.inner_text())
+    assert opened.js("typeof window.flag") == "undefined"
+
+
+@pytest.mark.parametrize("at", ["opened", "phone"])
+def test_nothing_is_wider_than_the_screen(at: str, request) -> None:
+    shown = request.getfixturevalue(at)
+    width = shown.js("document.documentElement.clientWidth")
+    assert width == (390 if at == "phone" else 1200)
+    assert shown.js("document.documentElement.scrollWidth") == width
+    # What is wider, such as a table, scrolls in a box of its own.
+    beyond = shown.js(
+        "[...document.querySelectorAll('main *')].filter(one => !one.closest('.scroll, pre, svg'))"
+        ".filter(one => one.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(one => one.outerHTML.slice(0, 80))"
+    )
+    assert beyond == []
+    assert shown.complaints == []
+
+
+def test_print_has_every_figure_as_a_still(browser, written: Path) -> None:
+    with _open(browser, written) as shown:
+        shown.tab.emulate_media(media="print")
+        visible = shown.js(
+            "[...document.querySelectorAll('.still')].filter(one => one.checkVisibility() "
+            "&& one.complete && one.naturalWidth > 0 && one.clientHeight > 50).length"
+        )
+        figures = shown.js("document.querySelectorAll('figure').length")
+        assert visible == figures == 11
+        assert shown.js(
+            "[...document.querySelectorAll('.live')].every(one => !one.checkVisibility())"
+        )
+        pdf = shown.tab.pdf(format="A4")
+    assert pdf.startswith(b"%PDF")
+    pages = len(re.findall(rb"/Type\s*/Page\b", pdf))
+    assert 6 <= pages <= 30
+
+
+def test_without_scripts_the_stills_stand_in(browser, written: Path) -> None:
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(written.as_uri())
+    assert tab.locator("img.still:visible").count() == 11
+    assert tab.locator(".live:visible").count() == 0
+    context.close()
+
+
+def _ink(browser, png: bytes) -> float:
+    """Return the share of a picture's pixels that are not nearly white."""
+    tab = browser.new_page()
+    share = tab.evaluate(
+        """async text => {
+            const bytes = Uint8Array.from(atob(text), one => one.charCodeAt(0));
+            const picture = await createImageBitmap(new Blob([bytes], {type: "image/png"}));
+            const canvas = new OffscreenCanvas(picture.width, picture.height);
+            const context = canvas.getContext("2d");
+            context.drawImage(picture, 0, 0);
+            const data = context.getImageData(0, 0, picture.width, picture.height).data;
+            const inked = (_, i) => Math.min(...data.slice(4 * i, 4 * i + 3)) < 200;
+            return Array.from({length: data.length / 4}, inked).filter(Boolean).length
+                / (data.length / 4);
+        }""",
+        base64.b64encode(png).decode("ascii"),
+    )
+    tab.close()
+    return float(share)

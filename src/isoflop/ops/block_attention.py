@@ -275,7 +275,7 @@ class _Part:
         self.tiles = tiles or tile(
             chosen.flatten(1, 2),
             self.blocks,
-            longest=kernel.longest,
+            cut=kernel.cut,
             multiple=kernel.multiple,
         )
 

@@ -21,8 +21,8 @@ from isoflop.ops.block_tiles import UNBOUNDED, Tiles
 class BlockKernel(Protocol):
     """What block attention needs of a device."""
 
-    longest: int
-    """Rows of the longest tile."""
+    cut: int
+    """Rows from which a list of queries is worth a second tile."""
     multiple: int
     """Tiles are filled up to a multiple of this many rows."""
 
@@ -68,7 +68,7 @@ class BlockKernel(Protocol):
 class CpuKernel:
     """Torch's flash attention for CPUs, in batches of runs of one length."""
 
-    longest = 1024
+    cut = 1024
     multiple = 64
     # Rows of a call: what is gathered for it stays in cache, and every thread has runs to work on.
     rows_at_once = 1 << 14
@@ -127,7 +127,7 @@ class CpuKernel:
 class CudaKernel:
     """Torch's variable-length attention; runs of any length in one call, nothing filled up."""
 
-    longest = UNBOUNDED
+    cut = UNBOUNDED
     multiple = 1
 
     def __init__(self) -> None:

@@ -33,15 +33,15 @@ class Tiles:
     """Rows of each tile."""
 
 
-def tile(chosen: Tensor, blocks: int, *, longest: int = UNBOUNDED, multiple: int = 1) -> Tiles:
+def tile(chosen: Tensor, blocks: int, *, cut: int = UNBOUNDED, multiple: int = 1) -> Tiles:
     """Sort queries by selected block and cut the lists into tiles.
 
     Args:
         chosen: block numbers (U, Q, S), negative where none is selected.
         blocks: N.
-        longest: rows of the longest tile; longer lists make several.
-        multiple: rows of a tile are a multiple of this, filled up with empty rows; it divides
-            `longest`.
+        cut: a list is cut evenly into as many tiles of at least this many rows as it has; a
+            shorter one is a tile.
+        multiple: rows of a tile are a multiple of this, filled up with empty rows.
     """
     units, queries, selected = chosen.shape
     device = chosen.device
@@ -51,19 +51,19 @@ def tile(chosen: Tensor, blocks: int, *, longest: int = UNBOUNDED, multiple: int
     pairs = pairs[order]
     counts = torch.bincount(lists, minlength=units * blocks)
 
-    whole, rest = counts // longest, counts % longest
-    per_list = whole + (rest > 0)
+    per_list = (counts // cut).clamp(min=1) * (counts > 0)
+    each = -(-counts // per_list.clamp(min=1))
+    each = -(-each // multiple) * multiple
     block = torch.repeat_interleave(per_list)
     first_tile = per_list.cumsum(0) - per_list
-    within = torch.arange(len(block), device=device) - first_tile[block]
-    filled_rest = (rest + multiple - 1) // multiple * multiple
-    lengths = torch.where(within < whole[block], longest, filled_rest[block])
+    lengths = each[block]
     lengths, order = torch.sort(lengths, descending=True, stable=True)
     begins = torch.empty_like(lengths)
     begins[order] = lengths.cumsum(0) - lengths
 
     rank = torch.arange(len(pairs), device=device) - (counts.cumsum(0) - counts)[lists]
-    row = begins[first_tile[lists] + rank // longest] + rank % longest
+    each = each[lists]
+    row = begins[first_tile[lists] + rank // each] + rank % each
     rows = int(lengths.sum())
     query = torch.full((rows,), -1, dtype=torch.int64, device=device)
     query[row] = pairs // max(1, selected)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from isoflop.config import (
+    Attention,
     BlockAttention,
     Convention,
     EveryToken,
@@ -156,6 +157,26 @@ def train_flops_per_token(
     return (1 + BACKWARD_OVER_FORWARD) * forward / sequence_length
 
 
+def attended_pairs(attention: Attention, tokens: int, *, causal: bool = True) -> tuple[int, int]:
+    """Return pairs of query and key that are attended, and of query and mean key in the gate.
+
+    Args:
+        attention: which keys a query attends.
+        tokens: T, tokens of a sequence.
+        causal: whether own blocks count up to the query only, as under the `causal` convention,
+            or whole, as under `full`.
+    """
+    match attention:
+        case BlockAttention(block_size=size, top_k=top_k):
+            if top_k * size < tokens:
+                return _block_pairs(tokens, size, top_k, causal=causal)
+        case FullAttention():
+            pass
+        case _:
+            assert_never(attention)
+    return (tokens * (tokens + 1) // 2 if causal else tokens * tokens), 0
+
+
 def cache_bytes(
     config: ModelConfig, sequence_length: int, batch: int = 1, bytes_per_value: int = 2
 ) -> int:
@@ -190,7 +211,8 @@ def _flops_by_products(config: ModelConfig, sequence_length: int, *, causal: boo
     tokens = _tokens_by_block(config, sequence_length)
     pairs, gated = 0, 0
     for block, processed in enumerate(tokens):
-        of_block = _attended_pairs(config, block, processed, causal=causal)
+        attention = FullAttention() if _is_full(config, block) else config.attention
+        of_block = attended_pairs(attention, processed, causal=causal)
         pairs, gated = pairs + of_block[0], gated + of_block[1]
     router, decision_head = _routing_weights(config)
     # Every token is scored, also those that a block then leaves out.
@@ -228,23 +250,8 @@ def _flops_by_weights(config: ModelConfig, sequence_length: int) -> ForwardFlops
     )
 
 
-def _attended_pairs(
-    config: ModelConfig, block: int, tokens: int, *, causal: bool
-) -> tuple[int, int]:
-    """Pairs of query and key, and of query and mean key, per head in one block of the model."""
-    match config.attention:
-        case BlockAttention(block_size=size, top_k=top_k) if not _is_full(config, block):
-            if top_k * size < tokens:
-                return _block_pairs(tokens, size, top_k, causal=causal)
-        case BlockAttention() | FullAttention():
-            pass
-        case _:
-            assert_never(config.attention)
-    return (tokens * (tokens + 1) // 2 if causal else tokens * tokens), 0
-
-
 def _block_pairs(tokens: int, size: int, top_k: int, *, causal: bool) -> tuple[int, int]:
-    """Like `_attended_pairs` for block attention that leaves some blocks out."""
+    """Like `attended_pairs` for block attention that leaves some blocks out."""
     whole, rest = divmod(tokens, size)
     # Of the whole blocks, the first, second, ... select 0, 1, ... up to top_k - 1 earlier ones.
     growing = min(whole, top_k)

@@ -30,7 +30,7 @@ from isoflop.ops.block_routing import (
 from isoflop.ops.block_tiles import Tiles, tile
 
 # Rows of gathered queries held at a time; the partial results of all are needed to merge them.
-ROWS_AT_ONCE = 1 << 17
+ROWS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -225,16 +225,15 @@ class _BlockAttention(torch.autograd.Function):
         scale: float,
     ) -> tuple[Tensor, Tensor]:
         kernel = _kernel(q)
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        lse = q.new_empty(q.shape[:-1], dtype=wide)
-        parts = []
+        results: list[tuple[Tensor, ...]] = []
+        tiles = []
         for some in _units_at_once(chosen):
             part = _Part(q[some], k[some], v[some], chosen[some], block_size, scale, kernel)
-            out[some], lse[some] = part.forward()
-            parts.append(part.tiles)
+            results.append(part.forward(q.dtype))
+            tiles.append(part.tiles)
+        out, lse = _joined(results)
         ctx.save_for_backward(q, k, v, out, lse, chosen)
-        ctx.tiles, ctx.block_size, ctx.scale = parts, block_size, scale
+        ctx.tiles, ctx.block_size, ctx.scale = tiles, block_size, scale
         ctx.mark_non_differentiable(lse)
         return out, lse
 
@@ -243,12 +242,14 @@ class _BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, chosen = ctx.saved_tensors
         kernel = _kernel(q)
-        dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+        results = []
         for some, tiles in zip(_units_at_once(chosen), ctx.tiles, strict=True):
             part = _Part(
                 q[some], k[some], v[some], chosen[some], ctx.block_size, ctx.scale, kernel, tiles
             )
-            dq[some], dk[some], dv[some] = part.backward(grad[some], out[some], lse[some])
+            gradients = part.backward(grad[some], out[some], lse[some])
+            results.append(tuple(gradient.to(q.dtype) for gradient in gradients))
+        dq, dk, dv = _joined(results)
         return dq, dk, dv, None, None, None
 
 
@@ -279,8 +280,8 @@ class _Part:
             multiple=kernel.multiple,
         )
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Return output (U, h, slots, K) and log-sum-exp (U, h, slots)."""
+    def forward(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return output (U, h, slots, K) in `dtype` and log-sum-exp (U, h, slots)."""
         tiles, width = self.tiles, self.shape[-1]
         own, own_lse = self.kernel.forward(
             self._own(self.q), self.k, self.v, self.block_size, True, self.scale
@@ -305,10 +306,10 @@ class _Part:
             partial[rows], partial_lse[rows] = part[:, 0], part_lse[:, 0]
         parts_lse = partial_lse[tiles.slot]
         lse = torch.logsumexp(torch.cat([own_lse[:, None], parts_lse], 1), 1)
-        merged = own.to(lse.dtype) * (own_lse - lse).exp()[:, None]
+        merged = own.to(lse.dtype).mul_((own_lse - lse).exp()[:, None])
         for rows, weight in zip(tiles.slot.T, (parts_lse - lse[:, None]).exp().T, strict=True):
             merged.addcmul_(partial.index_select(0, rows).to(lse.dtype), weight[:, None])
-        return merged.view(self.shape), lse.view(self.shape[:-1])
+        return merged.to(dtype).view(self.shape), lse.view(self.shape[:-1])
 
     def backward(self, grad: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v of these units, float32 at least."""
@@ -376,6 +377,24 @@ def _units_at_once(chosen: Tensor) -> list[slice]:
     units, rows = chosen.shape[0], chosen[0].numel()
     step = max(1, ROWS_AT_ONCE // max(1, rows))
     return [slice(begin, begin + step) for begin in range(0, units, step)]
+
+
+def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Join what parts gave, unit after unit; a single part is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = tuple(
+        x.new_empty(sum(part[i].shape[0] for part in parts), *x.shape[1:])
+        for i, x in enumerate(parts[0])
+    )
+    begin = 0
+    while parts:
+        part = parts.pop(0)
+        end = begin + part[0].shape[0]
+        for to, x in zip(whole, part, strict=True):
+            to[begin:end] = x
+        begin = end
+    return whole
 
 
 def _kernel(q: Tensor) -> BlockKernel:

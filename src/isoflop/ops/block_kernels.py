@@ -71,7 +71,7 @@ class CpuKernel:
     cut = 1024
     multiple = 64
     # Rows of a call: what is gathered for it stays in cache, and every thread has runs to work on.
-    rows_at_once = 1 << 14
+    rows_at_once = 1 << 13
     _forward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     _backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Gate scores held at a time, so that long sequences do not hold T x N of them.
-SCORES_AT_ONCE = 1 << 22
+SCORES_AT_ONCE = 1 << 20
 # Matrix products sum the columns left over from whole vectors in another order. With none left
 # over, equal blocks get equal scores to the last bit, and ties are ties.
 COLUMNS = 32

@@ -14,6 +14,7 @@ from isoflop.version import __version__
 if TYPE_CHECKING:
     from isoflop.config import (
         Attention,
+        BlockAttention,
         DataConfig,
         Decision,
         Depth,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "isoflop.config": (
         "Attention",
+        "BlockAttention",
         "DataConfig",
         "Decision",
         "Depth",
@@ -87,6 +89,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Attention",
+    "BlockAttention",
     "DataConfig",
     "Decision",
     "Depth",

@@ -1,14 +1,17 @@
 """Parameters, FLOPs and cache bytes of a model, as closed forms over its configuration.
 
 A multiply-accumulate is two FLOPs: a product of an (m, k) with a (k, n) matrix costs 2mnk. Norms,
-rotary positions, softmax, activations and the gate's product are not counted; router, decision
-head and logits are. A backward pass is twice a forward pass by definition.
+rotary positions, softmax, activations, block means and the gate's product are not counted; router,
+decision head, block gate and logits are. A backward pass is twice a forward pass by definition.
 
 Conventions, which differ in what attention is charged for:
 
 - `causal`: a query is charged for the keys it may attend, T(T+1)/2 pairs in a dense block and
-  k(k+1)/2 in a routed one. The default, and fair between kinds of attention.
-- `full`: T^2 pairs, and k^2 in a routed block, as Chinchilla and Mixture-of-Depths count.
+  k(k+1)/2 in a routed one; under block attention for its own block up to itself, for the earlier
+  blocks it selects, and for the gate's product with the mean of every earlier block. The default,
+  and fair between kinds of attention.
+- `full`: T^2 pairs, and k^2 in a routed block, as Chinchilla and Mixture-of-Depths count; under
+  block attention whole blocks, and the gate's product with the mean of every block.
 - `6nd`: 2N FLOPs per token forward and 6N in training, where N is every parameter except the
   embedding and an untied head, routed or not, as Mixture of Block Attention counts.
 """
@@ -18,6 +21,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from isoflop.config import (
+    Attention,
+    BlockAttention,
     Convention,
     EveryToken,
     Frozen,
@@ -29,6 +34,9 @@ from isoflop.config import (
     SwiGlu,
     TopK,
 )
+
+_MEAN_BYTES = 4
+"""Of a value of a block's mean key, which is kept in float32."""
 
 BACKWARD_OVER_FORWARD = 2
 """FLOPs of a backward pass over those of a forward pass, by definition."""
@@ -44,6 +52,8 @@ class ForwardFlops(Frozen):
     """Queries, keys, values and output."""
     attention_scores: int
     """Scores and the weighted sum of values."""
+    block_gate: int
+    """Products of queries with mean keys of blocks."""
     feed_forward: int
     router: int
     decision_head: int
@@ -56,6 +66,7 @@ class ForwardFlops(Frozen):
             "embedding": self.embedding,
             "attention_projections": self.attention_projections,
             "attention_scores": self.attention_scores,
+            "block_gate": self.block_gate,
             "feed_forward": self.feed_forward,
             "router": self.router,
             "decision_head": self.decision_head,
@@ -98,7 +109,9 @@ def parameters(config: ModelConfig) -> ParameterCount:
 def forward_flops(
     config: ModelConfig, sequence_length: int, convention: Convention = "causal"
 ) -> ForwardFlops:
-    """Count the FLOPs of a forward pass over one sequence, as training runs it.
+    """Count the FLOPs of a forward pass of the finished model over one sequence.
+
+    Routed blocks choose by top-k, as in training.
 
     Args:
         config: The model.
@@ -125,6 +138,8 @@ def train_flops_per_token(
 ) -> float:
     """Return the FLOPs of training on one token: a forward pass and a backward one, twice as dear.
 
+    A model that turns to full attention during training is charged for both in their shares.
+
     Args:
         config: The model.
         sequence_length: T, tokens in a sequence; the result is the mean over a full one.
@@ -133,8 +148,33 @@ def train_flops_per_token(
     Raises:
         ValueError: If `sequence_length` is not positive.
     """
-    forward = forward_flops(config, sequence_length, convention)
-    return (1 + BACKWARD_OVER_FORWARD) * forward.total / sequence_length
+    forward: float = forward_flops(config, sequence_length, convention).total
+    if isinstance(config.attention, BlockAttention) and config.attention.ends_full:
+        share = config.attention.full_from
+        sparse = _never_turning_full(config, config.attention)
+        before = forward_flops(sparse, sequence_length, convention).total
+        forward = share * before + (1 - share) * forward
+    return (1 + BACKWARD_OVER_FORWARD) * forward / sequence_length
+
+
+def attended_pairs(attention: Attention, tokens: int, *, causal: bool = True) -> tuple[int, int]:
+    """Return pairs of query and key that are attended, and of query and mean key in the gate.
+
+    Args:
+        attention: which keys a query attends.
+        tokens: T, tokens of a sequence.
+        causal: whether own blocks count up to the query only, as under the `causal` convention,
+            or whole, as under `full`.
+    """
+    match attention:
+        case BlockAttention(block_size=size, top_k=top_k):
+            if top_k * size < tokens:
+                return _block_pairs(tokens, size, top_k, causal=causal)
+        case FullAttention():
+            pass
+        case _:
+            assert_never(attention)
+    return (tokens * (tokens + 1) // 2 if causal else tokens * tokens), 0
 
 
 def cache_bytes(
@@ -155,23 +195,25 @@ def cache_bytes(
         ValueError: If `sequence_length` is not positive.
     """
     _check_length(sequence_length)
-    match config.attention:
-        case FullAttention():
-            values_per_token = 2 * config.key_value_heads * config.head_width
-        case _:
-            assert_never(config.attention)
-    kept = sum(_tokens_by_block(config, sequence_length))
-    return batch * kept * values_per_token * bytes_per_value
+    per_token = 2 * config.key_value_heads * config.head_width
+    kept = 0
+    for block, tokens in enumerate(_tokens_by_block(config, sequence_length)):
+        kept += tokens * per_token * bytes_per_value
+        if not _is_full(config, block):
+            assert isinstance(config.attention, BlockAttention)
+            means = tokens // config.attention.block_size
+            kept += means * config.key_value_heads * config.head_width * _MEAN_BYTES
+    return batch * kept
 
 
 def _flops_by_products(config: ModelConfig, sequence_length: int, *, causal: bool) -> ForwardFlops:
     """Count matrix products, with attention charged by the pair of query and key."""
     tokens = _tokens_by_block(config, sequence_length)
-    match config.attention:
-        case FullAttention():
-            pairs = sum(n * (n + 1) // 2 if causal else n * n for n in tokens)
-        case _:
-            assert_never(config.attention)
+    pairs, gated = 0, 0
+    for block, processed in enumerate(tokens):
+        attention = FullAttention() if _is_full(config, block) else config.attention
+        of_block = attended_pairs(attention, processed, causal=causal)
+        pairs, gated = pairs + of_block[0], gated + of_block[1]
     router, decision_head = _routing_weights(config)
     # Every token is scored, also those that a block then leaves out.
     scored = sequence_length * len(config.routed_blocks)
@@ -180,6 +222,7 @@ def _flops_by_products(config: ModelConfig, sequence_length: int, *, causal: boo
         embedding=0,
         attention_projections=2 * _projection_weights(config) * sum(tokens),
         attention_scores=2 * 2 * config.heads * config.head_width * pairs,
+        block_gate=2 * config.heads * config.head_width * gated,
         feed_forward=2 * _feed_forward_weights(config) * sum(tokens),
         router=2 * router * scored,
         decision_head=2 * decision_head * scored,
@@ -199,6 +242,7 @@ def _flops_by_weights(config: ModelConfig, sequence_length: int) -> ForwardFlops
         embedding=0,
         attention_projections=per_weight * config.blocks * attention,
         attention_scores=0,
+        block_gate=0,
         feed_forward=per_weight * config.blocks * feed_forward,
         router=per_weight * routed * router,
         decision_head=per_weight * routed * decision_head,
@@ -206,9 +250,41 @@ def _flops_by_weights(config: ModelConfig, sequence_length: int) -> ForwardFlops
     )
 
 
+def _block_pairs(tokens: int, size: int, top_k: int, *, causal: bool) -> tuple[int, int]:
+    """Like `attended_pairs` for block attention that leaves some blocks out."""
+    whole, rest = divmod(tokens, size)
+    # Of the whole blocks, the first, second, ... select 0, 1, ... up to top_k - 1 earlier ones.
+    growing = min(whole, top_k)
+    selected = growing * (growing - 1) // 2 + (whole - growing) * (top_k - 1)
+    earlier = size * size * selected + rest * size * min(top_k - 1, whole)
+    if causal:
+        own = whole * size * (size + 1) // 2 + rest * (rest + 1) // 2
+        return own + earlier, size * whole * (whole - 1) // 2 + rest * whole
+    return whole * size * size + rest * rest + earlier, tokens * (whole + (rest > 0))
+
+
+def _is_full(config: ModelConfig, block: int) -> bool:
+    """Whether a block of the finished model attends fully."""
+    turns = isinstance(config.attention, BlockAttention) and config.attention.ends_full
+    return turns or config.attends_fully(block)
+
+
+def _never_turning_full(config: ModelConfig, attention: BlockAttention) -> ModelConfig:
+    sparse = attention.model_copy(update={"full_from": 1.0})
+    return config.model_copy(update={"attention": sparse})
+
+
 def _projection_weights(config: ModelConfig) -> int:
-    """Weights of the query, key, value and output matrices of a block."""
-    return 2 * config.width * config.head_width * (config.heads + config.key_value_heads)
+    """Weights of a block that every token meets around attention: the query, key, value and output
+    matrices, and a convolution of the keys."""
+    matrices = 2 * config.width * config.head_width * (config.heads + config.key_value_heads)
+    match config.attention:
+        case FullAttention():
+            return matrices
+        case BlockAttention(key_convolution=taps):
+            return matrices + taps * config.key_value_heads * config.head_width
+        case _:
+            assert_never(config.attention)
 
 
 def _attention_weights(config: ModelConfig) -> int:

@@ -13,6 +13,7 @@ import torch
 
 from isoflop.config import (
     Attention,
+    BlockAttention,
     Depth,
     FeedForward,
     FullAttention,
@@ -37,6 +38,8 @@ def members(choice: Any) -> list[type]:
 
 
 def made(kind: type) -> Any:
+    if issubclass(kind, BlockAttention):
+        return kind(block_size=3, top_k=2, full_last=1, key_convolution=3)
     return kind(capacity=0.4) if issubclass(kind, Routed) else kind()
 
 

@@ -17,9 +17,11 @@ import torch
 
 from given import RECIPE
 from isoflop.config import (
+    BlockAttention,
     Depth,
     EveryToken,
     FeedForward,
+    FullAttention,
     Gelu,
     ModelConfig,
     RandomK,
@@ -35,7 +37,10 @@ STEPS, TOLERANCE = 20, 1e-4
 
 PINNED = RECIPE.model_copy(update={"learning_rate": 6e-3, "final_fraction": 0.1})
 
-DEPTHS: dict[str, tuple[Depth, FeedForward, bool]] = {
+BLOCKS = BlockAttention(block_size=4, top_k=2, full_last=1, key_convolution=3)
+
+CHOICES: dict[str, tuple[Depth, FeedForward, bool]] = {
+    "block attention": (EveryToken(), SwiGlu(), False),
     "dense": (EveryToken(), SwiGlu(), False),
     "dense, GELU, query-key norm": (EveryToken(), Gelu(), True),
     "top-k, linear": (TopK(capacity=0.25, every=2, gate="linear"), SwiGlu(), False),
@@ -50,7 +55,7 @@ DEPTHS: dict[str, tuple[Depth, FeedForward, bool]] = {
 
 
 def config_of(name: str) -> RunConfig:
-    depth, feed_forward, variation = DEPTHS[name]
+    depth, feed_forward, variation = CHOICES[name]
     return RunConfig(
         model=ModelConfig(
             vocabulary=37,
@@ -60,6 +65,7 @@ def config_of(name: str) -> RunConfig:
             kv_heads=2,
             head_width=8,
             hidden=48,
+            attention=BLOCKS if name == "block attention" else FullAttention(),
             depth=depth,
             feed_forward=feed_forward,
             query_key_norm=variation,
@@ -96,7 +102,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.parametrize("name", CHOICES)
 def test_losses_stay_put(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())
     found = losses(name)
@@ -107,13 +113,13 @@ def test_losses_stay_put(name: str) -> None:
 
 def test_variants_are_told_apart() -> None:
     golden = json.loads(GOLDEN.read_text())
-    assert set(golden) == set(DEPTHS)
+    assert set(golden) == set(CHOICES)
     finals = sorted(values[-1] for values in golden.values())
     assert all(b - a > 10 * TOLERANCE for a, b in pairwise(finals))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    rounded = {name: [round(loss, 6) for loss in losses(name)] for name in DEPTHS}
+    rounded = {name: [round(loss, 6) for loss in losses(name)] for name in CHOICES}
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(json.dumps(rounded, indent=1) + "\n")

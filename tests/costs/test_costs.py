@@ -8,6 +8,7 @@ import random
 import pytest
 
 from isoflop.config import (
+    BlockAttention,
     Convention,
     EveryToken,
     Gelu,
@@ -28,6 +29,21 @@ CHOICES = {
     "top_k": BASE.model_copy(update={"depth": TopK(capacity=0.3, every=2)}),
     "top_k_blocks": BASE.model_copy(update={"depth": TopK(capacity=0.125, blocks=(1, 2, 4))}),
     "random_k": BASE.model_copy(update={"depth": RandomK(capacity=0.5, every=3)}),
+    "block": BASE.model_copy(update={"attention": BlockAttention(block_size=4, top_k=3)}),
+    "block, own only": BASE.model_copy(update={"attention": BlockAttention(block_size=7, top_k=1)}),
+    "block, last full": BASE.model_copy(
+        update={"attention": BlockAttention(block_size=5, top_k=2, full_last=2, key_convolution=3)}
+    ),
+    "block, all": BASE.model_copy(update={"attention": BlockAttention(block_size=10, top_k=3)}),
+    "block, turned full": BASE.model_copy(
+        update={"attention": BlockAttention(block_size=5, top_k=2, full_from=0.9)}
+    ),
+    "block, top_k": BASE.model_copy(
+        update={
+            "attention": BlockAttention(block_size=4, top_k=2),
+            "depth": TopK(capacity=0.7, every=2),
+        }
+    ),
 }
 LENGTH = 29
 
@@ -50,6 +66,9 @@ def weights_by_block(config: ModelConfig) -> list[dict[str, list[tuple[int, ...]
             "router": [],
             "decision_head": [],
         }
+        if isinstance(config.attention, BlockAttention):
+            taps = config.attention.key_convolution
+            block["attention"].append((taps, kv_heads * config.head_width))
         if isinstance(config.feed_forward, SwiGlu):
             block["feed_forward"].append((width, config.hidden))
         if config.query_key_norm:
@@ -66,10 +85,30 @@ def size(shapes: list[tuple[int, ...]]) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def attended_pairs(processed: list[int], convention: Convention) -> int:
-    """Pairs of query and key, counted one by one over a mask of processed positions."""
-    allowed = (lambda q, k: k <= q) if convention == "causal" else (lambda q, k: True)
-    return sum(1 for q in processed for k in processed if allowed(q, k))
+def attended_pairs(
+    config: ModelConfig, index: int, processed: list[int], convention: Convention
+) -> tuple[int, int]:
+    """Pairs of query and key, and of query and mean key, counted one by one over a mask."""
+    attention, count = config.attention, len(processed)
+    full = not isinstance(attention, BlockAttention) or attention.full_from < 1
+    if isinstance(attention, BlockAttention) and not full:
+        full = index >= 5 - attention.full_last or attention.block_size * attention.top_k >= count
+    if full:
+        allowed = (lambda q, k: k <= q) if convention == "causal" else (lambda q, k: True)
+        return sum(1 for q in processed for k in processed if allowed(q, k)), 0
+    assert isinstance(attention, BlockAttention)
+    pairs, means, draw = 0, 0, random.Random(index)
+    blocks = [
+        range(start, min(start + attention.block_size, count))
+        for start in range(0, count, attention.block_size)
+    ]
+    for q in range(count):
+        own = q // attention.block_size
+        selected = draw.sample(range(own), min(own, attention.top_k - 1))
+        pairs += sum(len(blocks[i]) for i in selected)
+        pairs += sum(1 for k in blocks[own] if k <= q or convention == "full")
+        means += own if convention == "causal" else len(blocks)
+    return pairs, means
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -113,9 +152,9 @@ def test_flops_are_those_of_products_and_masks_counted_one_by_one(
             processed = draw.sample(processed, math.floor(config.depth.capacity * LENGTH))
         expected["attention_projections"] += 2 * len(processed) * size(block["attention"])
         # A score and a weighted value, each a product over the head width.
-        expected["attention_scores"] += (
-            attended_pairs(processed, convention) * 6 * (2 * 14 + 2 * 14)
-        )
+        pairs, means = attended_pairs(config, index, processed, convention)
+        expected["attention_scores"] += pairs * 6 * (2 * 14 + 2 * 14)
+        expected["block_gate"] += means * 6 * 2 * 14
         expected["feed_forward"] += 2 * len(processed) * size(block["feed_forward"])
         expected["router"] += 2 * LENGTH * size(block["router"])
         expected["decision_head"] += 2 * LENGTH * size(block["decision_head"])
@@ -125,7 +164,17 @@ def test_flops_are_those_of_products_and_masks_counted_one_by_one(
     assert counted.total == sum(expected.values())
     assert counted.per_token == counted.total / LENGTH
     assert sum(counted.parts_per_token.values()) == pytest.approx(counted.per_token)
-    assert train_flops_per_token(config, LENGTH, convention) == 3 * counted.total / LENGTH
+    if name != "block, turned full":
+        assert train_flops_per_token(config, LENGTH, convention) == 3 * counted.total / LENGTH
+
+
+def test_training_that_turns_to_full_attention_is_charged_for_both() -> None:
+    turning = CHOICES["block, turned full"]
+    blocks = turning.model_copy(update={"attention": BlockAttention(block_size=5, top_k=2)})
+    sparse, full = (forward_flops(config, LENGTH).total for config in (blocks, BASE))
+    assert sparse < full == forward_flops(turning, LENGTH).total
+    expected = 3 * (0.9 * sparse + 0.1 * full) / LENGTH
+    assert train_flops_per_token(turning, LENGTH) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -161,6 +210,10 @@ def test_cache_holds_keys_and_values_of_the_tokens_that_each_block_processed() -
     assert cache_bytes(BASE, 40, batch=7, bytes_per_value=4) == 7 * 5 * 40 * per_token * 4
     routed = BASE.model_copy(update={"depth": TopK(capacity=0.125, every=2)})
     assert cache_bytes(routed, 40) == (3 * 40 + 2 * 5) * per_token * 2
+    # Means of the whole blocks come on top, in float32, where attention goes by blocks.
+    blocks = BASE.model_copy(update={"attention": BlockAttention(block_size=9, full_last=2)})
+    means = 3 * (40 // 9) * 3 * 14 * 4
+    assert cache_bytes(blocks, 40) == 5 * 40 * per_token * 2 + means
 
 
 @pytest.mark.parametrize("length", [0, -3])

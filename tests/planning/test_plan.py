@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from isoflop.config import DataConfig, RunConfig, ShapeFamily, TopK, Variant
+from isoflop.config import BlockAttention, DataConfig, RunConfig, ShapeFamily, TopK, Variant
 from isoflop.planning import (
     ACCELERATORS,
     Plan,
@@ -32,6 +32,26 @@ def test_rows_are_the_first_runs_with_what_they_take(make_study: Any) -> None:
     assert plan.elapsed_seconds is None
     assert plan.bound_seconds is None
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("top_k", "capacity", "message"),
+    [
+        (2, None, None),
+        (4, None, "attends fully: 256 keys of 256 in a sequence"),
+        (2, 0.75, None),
+        (2, 0.5, "attends fully in its routed blocks: 128 keys of 128 selected tokens"),
+    ],
+)
+def test_block_attention_that_leaves_nothing_out_is_warned_of(
+    make_study: Any, top_k: int, capacity: float | None, message: str | None
+) -> None:
+    depth = {} if capacity is None else {"depth": TopK(capacity=capacity, every=2)}
+    attention = BlockAttention(block_size=64, top_k=top_k)
+    study = make_study(variants=(Variant(name="blocks", attention=attention, **depth),))
+    for row in make_plan(study, train_tokens=10**9).rows:
+        found = [text for text in row.warnings if "attends fully" in text]
+        assert found == ([] if message is None else [message])
 
 
 def test_more_than_one_epoch_is_warned_of(make_study: Any) -> None:

@@ -3,9 +3,22 @@
 `bench_train` takes groups of cases and gives a `BenchReport`, whose `model_dump(mode="json")` is
 what `--json` prints and what lies in `runs/NAME/bench.json`. `standard_groups()` are the fixed
 comparison with Hugging Face's Llama, `study_group(models)` the numbered models of a study.
-`measure_speed` gives `planning` its expected times on this machine.
+`bench_attention` takes `attention_cases()` and gives an `AttentionReport`: block attention beside
+torch's fused one. `measure_speed` gives `planning` its expected times on this machine.
 """
 
+from isoflop.bench.attention import (
+    AttentionCase,
+    AttentionReport,
+    AttentionRow,
+    attention_cases,
+    bench_attention,
+)
+from isoflop.bench.attention_report import (
+    attention_figure,
+    attention_verdicts,
+    describe_attention,
+)
 from isoflop.bench.cases import Case, Implementation, standard_groups, study_group
 from isoflop.bench.machine import busy, gemm_peak
 from isoflop.bench.report import BenchReport, BenchRow, Ratio, Verdict, describe
@@ -13,15 +26,23 @@ from isoflop.bench.speed import measure_speed
 from isoflop.bench.train import bench_train
 
 __all__ = [
+    "AttentionCase",
+    "AttentionReport",
+    "AttentionRow",
     "BenchReport",
     "BenchRow",
     "Case",
     "Implementation",
     "Ratio",
     "Verdict",
+    "attention_cases",
+    "attention_figure",
+    "attention_verdicts",
+    "bench_attention",
     "bench_train",
     "busy",
     "describe",
+    "describe_attention",
     "gemm_peak",
     "measure_speed",
     "standard_groups",

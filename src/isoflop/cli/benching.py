@@ -1,4 +1,4 @@
-"""`isoflop bench train`: what is measured, and where the numbers go."""
+"""`isoflop bench`: what is measured, and where the numbers go."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.bench import BenchReport, Case, bench_train, study_group
+from isoflop.bench import (
+    AttentionReport,
+    BenchReport,
+    Case,
+    attention_figure,
+    bench_train,
+    study_group,
+)
 from isoflop.cli.reporting import SPEEDS
 from isoflop.config import RunConfig, Study
 from isoflop.fit import NumberedModel, figure3_models, figure4_models, frame
 from isoflop.planning.assignment import assign
+from isoflop.report.render import write_figure
 from isoflop.sweep import Ledger
 
 
@@ -21,9 +29,20 @@ def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> 
     Raises:
         ValueError: the machine is busy and nobody forced it.
     """
-    return bench_train(
-        groups, threads=threads, force=force, watch=lambda text: print(text, file=sys.stderr)
-    )
+    return bench_train(groups, threads=threads, force=force, watch=tell)
+
+
+def tell(text: str) -> None:
+    """Tell on standard error what goes on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def keep_attention(report: AttentionReport, folder: Path) -> Path:
+    """Write a measurement of attention and its figure into a folder, by its dtype."""
+    path = folder / f"attention-{report.rows[0].dtype}.json"
+    storage.write_json(path, report.model_dump(mode="json"))
+    write_figure(attention_figure(report), folder)
+    return path
 
 
 def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, ...], ...]:

@@ -387,4 +387,43 @@ def bench_train(
         print("\n".join(map(quoted, describe(report))))
 
 
+@bench.command(name="attention")
+def bench_attention(
+    lengths: Annotated[
+        tuple[int, ...], arg(help="Tokens; twice the longest is measured forward only.")
+    ] = (1024, 2048, 4096, 8192, 16384, 32768, 65536),
+    block_sizes: Annotated[tuple[int, ...], arg(help="Keys in a block.")] = (64, 128, 256, 512),
+    top_k: Annotated[int, arg(help="Blocks that a query attends, its own among them.")] = 3,
+    dtype: Annotated[Literal["fp32", "bf16"], arg(help="Of both contenders.")] = "fp32",
+    threads: Annotated[
+        int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
+    ] = None,
+    out: Annotated[
+        Path | None, arg(metavar="FOLDER", help="Write rows and figure there as well.")
+    ] = None,
+    force: Annotated[bool, arg(help="Measure although the machine is busy, and say so.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure block attention beside full attention; the default takes about ten minutes."""
+    from isoflop.bench import attention_cases, describe_attention
+    from isoflop.bench import bench_attention as run
+    from isoflop.cli.benching import keep_attention, tell
+    from isoflop.cli.tables import show_json
+
+    cases = attention_cases(
+        lengths=lengths,
+        block_sizes=block_sizes,
+        top_k=top_k,
+        dtype=dtype,
+        threads=threads or len(os.sched_getaffinity(0)),
+    )
+    report = run(cases, force=force, watch=tell)
+    if out is not None:
+        tell(f"wrote {keep_attention(report, out)}")
+    if json:
+        show_json([row.model_dump(mode="json") for row in report.rows])
+    else:
+        print("\n".join(describe_attention(report)))
+
+
 app.command(bench, name="bench", help="Measure throughput on this machine.")

@@ -23,6 +23,7 @@ PIPED_WIDTH = 120
 PARTS = {
     "attention_projections": "proj.",
     "attention_scores": "scores",
+    "block_gate": "gate",
     "feed_forward": "feed-fwd",
     "router": "router",
     "decision_head": "decision",

@@ -3,6 +3,7 @@
 from isoflop.config.base import Frozen, canonical, fingerprint
 from isoflop.config.model import (
     Attention,
+    BlockAttention,
     Decision,
     Depth,
     EveryToken,
@@ -31,6 +32,7 @@ from isoflop.config.study import Grid, Search, ShapeFamily, Study, Variant
 
 __all__ = [
     "Attention",
+    "BlockAttention",
     "Convention",
     "CurvePoint",
     "DataConfig",

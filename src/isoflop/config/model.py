@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from pydantic import Field, model_validator
 
@@ -28,8 +28,33 @@ class FullAttention(Frozen):
     kind: Literal["full"] = "full"
 
 
-Attention = FullAttention
-"""The closed choice of attention; a second member makes it a union discriminated by `kind`."""
+class BlockAttention(Frozen):
+    """Mixture of Block Attention (arXiv 2502.13189): a query's own block and the best earlier ones.
+
+    In a routed block, blocks are formed over the selected tokens.
+    """
+
+    kind: Literal["block"] = "block"
+    block_size: int = Field(default=512, ge=1)
+    """Keys in a block."""
+    top_k: int = Field(default=3, ge=1)
+    """Blocks that a query attends; the own block counts."""
+    full_last: int = Field(default=0, ge=0)
+    """Last blocks of the model that attend fully (section 3.3)."""
+    full_from: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of training after which every block attends fully, as the finished model does; 1
+    for never (section 3.3)."""
+    key_convolution: int = Field(default=0, ge=0, le=64)
+    """Width of a causal depthwise convolution that is added to the keys; 0 for none (arXiv
+    2511.11571)."""
+
+    @property
+    def ends_full(self) -> bool:
+        """Whether the finished model attends fully."""
+        return self.full_from < 1
+
+
+Attention = Annotated[FullAttention | BlockAttention, Field(discriminator="kind")]
 
 
 class EveryToken(Frozen):
@@ -120,6 +145,11 @@ class ModelConfig(Frozen):
             raise ValueError(
                 f"kv_heads is {self.kv_heads}, which does not divide heads = {self.heads}"
             )
+        if isinstance(self.attention, BlockAttention) and self.attention.full_last > self.blocks:
+            raise ValueError(
+                f"attention.full_last is {self.attention.full_last}; expected at most "
+                f"blocks = {self.blocks}"
+            )
         if isinstance(self.depth, Routed):
             if self.depth.blocks is not None:
                 bad = [i for i in self.depth.blocks if not 0 <= i < self.blocks]
@@ -149,6 +179,16 @@ class ModelConfig(Frozen):
         if depth.blocks is not None:
             return tuple(sorted(depth.blocks))
         return tuple(i for i in range(self.blocks) if i % depth.every == depth.every - 1)
+
+    def attends_fully(self, block: int) -> bool:
+        """Return whether a block attends fully from the first step of training on."""
+        match self.attention:
+            case FullAttention():
+                return True
+            case BlockAttention(full_last=last):
+                return block >= self.blocks - last
+            case _:
+                assert_never(self.attention)
 
 
 def decisions(depth: EveryToken | TopK | RandomK) -> tuple[Decision, ...]:

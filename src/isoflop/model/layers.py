@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isoflop.config import FullAttention, Gelu, ModelConfig, SwiGlu
-from isoflop.ops import causal_attention, rotate
+from isoflop.config import BlockAttention, FullAttention, Gelu, ModelConfig, SwiGlu
+from isoflop.ops import block_attention, causal_attention, rotate
 
 
 class RmsNorm(nn.Module):
@@ -30,10 +30,35 @@ class RmsNorm(nn.Module):
         return (wide * scale).to(x.dtype) * self.weight
 
 
-class SelfAttention(nn.Module):
-    """Grouped-query causal self-attention with rotary positions."""
+class KeyConvolution(nn.Module):
+    """k_t + silu(sum_i w_i k_{t-i}) over the last few keys, per channel (arXiv 2511.11571).
 
-    def __init__(self, config: ModelConfig) -> None:
+    Where the paper is silent: it is applied before the keys' norm and rotary positions.
+    """
+
+    def __init__(self, taps: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels, taps))
+
+    def forward(self, keys: Tensor) -> Tensor:
+        """Return keys of the shape of `keys`, (B, T, G, K)."""
+        batch, length, groups, width = keys.shape
+        channels, taps = self.weight.shape
+        rows = F.pad(keys.reshape(batch, length, channels).transpose(1, 2), (taps - 1, 0))
+        # Tap 0 meets the key itself, and conv1d's last tap does.
+        mixed = F.conv1d(rows, self.weight.flip(1)[:, None].to(rows.dtype), groups=channels)
+        return keys + F.silu(mixed.transpose(1, 2).reshape(batch, length, groups, width))
+
+
+class SelfAttention(nn.Module):
+    """Grouped-query causal self-attention with rotary positions, over all keys or by blocks.
+
+    Args:
+        config: the model.
+        block: index of the block that it belongs to.
+    """
+
+    def __init__(self, config: ModelConfig, block: int) -> None:
         super().__init__()
         self.heads, self.groups = config.heads, config.key_value_heads
         self.head_width = config.head_width
@@ -45,11 +70,18 @@ class SelfAttention(nn.Module):
         if config.query_key_norm:
             self.query_norm = RmsNorm(self.head_width, config.norm_epsilon)
             self.key_norm = RmsNorm(self.head_width, config.norm_epsilon)
+        self.key_convolution: nn.Module = nn.Identity()
         match config.attention:
             case FullAttention():
-                self.attend = causal_attention
+                self.by_block: BlockAttention | None = None
+            case BlockAttention(key_convolution=taps):
+                self.by_block = None if config.attends_fully(block) else config.attention
+                if taps:
+                    self.key_convolution = KeyConvolution(taps, self.groups * self.head_width)
             case _:
                 assert_never(config.attention)
+        self.full = self.by_block is None or self.by_block.ends_full
+        """Whether all keys are attended now; a model starts out as it is when finished."""
 
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         """Attend within `x` (B, T, D) at positions with the given rotary tables."""
@@ -57,10 +89,16 @@ class SelfAttention(nn.Module):
         heads = self.query_key_value(x).view(batch, length, -1, self.head_width)
         q, k, v = heads.split((self.heads, self.groups, self.groups), dim=2)
         q = rotate(self.query_norm(q), cosines, sines).to(v.dtype)
-        k = rotate(self.key_norm(k), cosines, sines).to(v.dtype)
-        mixed = self.attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        k = rotate(self.key_norm(self.key_convolution(k)), cosines, sines).to(v.dtype)
+        mixed = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         result: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
         return result
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.full or self.by_block is None:
+            return causal_attention(q, k, v)
+        chosen = self.by_block
+        return block_attention(q, k, v, block_size=chosen.block_size, top_k=chosen.top_k)
 
 
 class SwiGluFeedForward(nn.Module):
@@ -104,12 +142,17 @@ def feed_forward(config: ModelConfig) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Self-attention and feed-forward, pre-norm: returns f(x), and the caller adds it to x."""
+    """Self-attention and feed-forward, pre-norm: returns f(x), and the caller adds it to x.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: the model.
+        index: which of its blocks this is.
+    """
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.attention_norm = RmsNorm(config.width, config.norm_epsilon)
-        self.attention = SelfAttention(config)
+        self.attention = SelfAttention(config, index)
         self.feed_forward_norm = RmsNorm(config.width, config.norm_epsilon)
         self.feed_forward = feed_forward(config)
 

@@ -40,11 +40,11 @@ class RoutedBlock(nn.Module):
 
     threshold: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         assert isinstance(config.depth, Routed)
         self.depth = config.depth
-        self.block = Block(config)
+        self.block = Block(config, index)
         self.router = nn.Linear(config.width, 1, bias=False)
         self.predictor: nn.Sequential | None = None
         if isinstance(config.depth, TopK):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isoflop.config import Decision, ModelConfig, RandomK, decisions
-from isoflop.model.layers import Block, RmsNorm
+from isoflop.model.layers import Block, RmsNorm, SelfAttention
 from isoflop.model.routing import RoutedBlock, Routing
 from isoflop.ops import rotary_tables
 
@@ -35,7 +35,8 @@ class Transformer(nn.Module):
         routed = set(config.routed_blocks)
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(
-            RoutedBlock(config) if i in routed else Block(config) for i in range(config.blocks)
+            RoutedBlock(config, i) if i in routed else Block(config, i)
+            for i in range(config.blocks)
         )
         self.norm = RmsNorm(config.width, config.norm_epsilon)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
@@ -47,6 +48,16 @@ class Transformer(nn.Module):
     def routed(self) -> list[RoutedBlock]:
         """The routed blocks, in order."""
         return [block for block in self.blocks if isinstance(block, RoutedBlock)]
+
+    def attend_fully(self, full: bool) -> None:
+        """Make blocks that may attend by key blocks attend all keys, or stop doing so.
+
+        Attention by blocks has no parameters of its own, so that a model may turn at any time. A
+        new one attends as the finished model does (`BlockAttention.full_from`).
+        """
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.full = full or module.by_block is None
 
     def forward(
         self,

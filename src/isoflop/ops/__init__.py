@@ -1,6 +1,11 @@
 """Pure tensor functions; beside each fast one, a slow obvious reference."""
 
 from isoflop.ops.attention import causal_attention, causal_attention_reference
+from isoflop.ops.block_attention import (
+    BlockAttentionResult,
+    block_attention,
+    block_attention_reference,
+)
 from isoflop.ops.rope import rotary_tables, rotate
 from isoflop.ops.selection import (
     add_at,
@@ -12,7 +17,10 @@ from isoflop.ops.selection import (
 )
 
 __all__ = [
+    "BlockAttentionResult",
     "add_at",
+    "block_attention",
+    "block_attention_reference",
     "causal_attention",
     "causal_attention_reference",
     "gather_tokens",

@@ -15,43 +15,46 @@ DENSE_LENGTH = 1024
 CHUNK = 128
 
 
-def causal_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def causal_attention_reference(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None
+) -> Tensor:
     """Softmax attention over all earlier positions, written out.
 
     Args:
         q: (B, H, T, K).
         k: (B, G, T, K) with G dividing H; query head h reads key head h // (H/G).
         v: like `k`.
+        scale: multiplies the scores; None for K ** -0.5.
 
     Returns:
         (B, H, T, K).
     """
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     weights: Tensor = scores.masked_fill(future, float("-inf")).softmax(-1)
     return weights @ v
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """Softmax attention over all earlier positions.
 
     Same arguments and result as `causal_attention_reference`. Short bfloat16 sequences on a CPU
     take chunked dense products, everything else torch's fused kernel.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= DENSE_LENGTH:
-        return _chunked(q, k, v)
+        return _chunked(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)
     return F.scaled_dot_product_attention(
-        q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
 
 
-def _chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _chunked(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Attend chunk by chunk of queries, each to the keys up to its own end."""
     batch, heads, length, width = q.shape
     groups = k.shape[1]
-    q = q * width**-0.5
+    q = q * scale
     outputs = []
     for start in range(0, length, CHUNK):
         stop = min(start + CHUNK, length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from isoflop.config import Frozen, RunConfig, Study
+from isoflop.config import BlockAttention, Frozen, Routed, RunConfig, Study
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning.accelerators import Speed
 from isoflop.planning.cell import PlannedRun
@@ -165,6 +165,7 @@ def _row_warnings(
         warnings.append(f"reads its training data {epochs:.1f} times")
     if config.steps < FEW_STEPS:
         warnings.append(f"has only {config.steps} steps")
+    warnings += _attention_warnings(config)
     memory = estimate_memory(config)
     if memory_bytes is not None and memory.total_bytes > memory_bytes:
         room = memory_bytes - memory.state_bytes
@@ -175,6 +176,24 @@ def _row_warnings(
             at_once = int(room // memory.sequence_bytes)
             warnings.append(f"needs steps split to {at_once} sequences at a time")
     return tuple(warnings)
+
+
+def _attention_warnings(config: RunConfig) -> list[str]:
+    """Warn where block attention leaves nothing out, and so is full attention."""
+    model, length = config.model, config.data.sequence_length
+    if not isinstance(model.attention, BlockAttention):
+        return []
+    attended = model.attention.block_size * model.attention.top_k
+    if attended >= length:
+        return [f"attends fully: {attended:,} keys of {length:,} in a sequence"]
+    if isinstance(model.depth, Routed):
+        selected = model.depth.selected_tokens(length)
+        if attended >= selected:
+            return [
+                f"attends fully in its routed blocks: {attended:,} keys of {selected:,} selected "
+                "tokens"
+            ]
+    return []
 
 
 def _study_warnings(study: Study, train_tokens: int | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ and l = blocks / reference_blocks, relative to the recipe's rates:
     head                     (reference_width^1/2 * w)^-1   1/w   1       w
     router                   router_scale / w       1/w        1          0
     norms                    one                    1          1/l        0
+    key convolution          zero                   1          1/l        0
 
 A decay of w undoes the smaller rate, since AdamW multiplies the two. A tied embedding is a head:
 otherwise its logits would start at its scale times the square root of the width.
@@ -55,6 +56,8 @@ def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
             group = Group(1 / (recipe.reference_width**0.5 * w), 1 / w, 1, w)
         elif parameter.dim() == 1:
             group = Group(None, 1, 1 / l, 0)
+        elif leaf == "key_convolution":
+            group = Group(0.0, 1, 1 / l, 0)
         elif leaf == "router":
             group = Group(recipe.router_scale / w, recipe.router_rate / w, 1, 0)
         elif leaf in ("output", "down"):

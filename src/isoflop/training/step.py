@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isoflop.config import RandomK, RunConfig, TopK
+from isoflop.config import BlockAttention, RandomK, RunConfig, TopK
 from isoflop.model import Routing, Transformer, predictor_loss, router_loss
 from isoflop.training.parametrisation import optimiser, predictor_parameters
 
@@ -73,6 +73,7 @@ class Trainer:
             rate_factor: share of the peak learning rate.
         """
         self.model.train()
+        self._turn_attention(index)
         with self.autocast():
             stream, routing = self.model.stream(tokens[:, :-1], noise=self._noise(tokens, index))
             loss = self._readout_loss(self.model, stream, tokens[:, 1:])
@@ -96,6 +97,11 @@ class Trainer:
         """Return the context that computes in the run's precision."""
         enabled = self.config.recipe.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _turn_attention(self, index: int) -> None:
+        attention = self.config.model.attention
+        if isinstance(attention, BlockAttention) and attention.ends_full:
+            self.model.attend_fully(index >= attention.full_from * self.config.steps)
 
     def _noise(self, tokens: Tensor, index: int) -> Tensor | None:
         if not isinstance(self.config.model.depth, RandomK):

@@ -1,0 +1,191 @@
+"""What is measured of attention, what the ratios are of, and how it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from isoflop.bench import (
+    AttentionReport,
+    AttentionRow,
+    attention,
+    attention_cases,
+    attention_figure,
+    attention_verdicts,
+    bench_attention,
+    describe_attention,
+)
+from isoflop.bench.attention import crossovers, measure, peak_bytes
+from isoflop.cli import main
+
+
+def row(length: int, ratio: float, size: int = 512, **changes: object) -> AttentionRow:
+    settings = {
+        "sequence_length": length,
+        "block_size": size,
+        "top_k": 3,
+        "direction": "forward+backward",
+        "dtype": "fp32",
+        "threads": 2,
+        "batch": 1,
+        "heads": 4,
+        "head_width": 64,
+        "full_seconds": 3.0,
+        "block_seconds": 3.0 / ratio,
+        "time_ratio": ratio,
+        "flop_ratio": 2 * ratio,
+        "full_peak_bytes": 100,
+        "block_peak_bytes": 140,
+        "rounds": 3,
+    }
+    return AttentionRow.model_validate({**settings, **changes})
+
+
+def report(*rows: AttentionRow, busy: str | None = None) -> AttentionReport:
+    return AttentionReport(rows=rows, busy=busy, torch="0", machine="test")
+
+
+def test_cases_leave_out_what_is_full_attention() -> None:
+    cases = attention_cases(lengths=(2048, 1024), block_sizes=(512, 64), threads=2)
+    assert [(c.sequence_length, c.direction, c.block_sizes) for c in cases] == [
+        (1024, "forward", (64,)),
+        (1024, "forward+backward", (64,)),
+        (2048, "forward", (64, 512)),
+        (2048, "forward+backward", (64, 512)),
+        (4096, "forward", (64, 512)),
+    ]
+    standard = attention_cases(threads=2)
+    assert standard[-1].sequence_length == 131072
+    assert standard[-1].direction == "forward"
+    assert max(c.sequence_length for c in standard if c.direction != "forward") == 65536
+    assert all(c.batch * c.heads >= 4 and c.head_width == 64 for c in standard)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lengths": (64,), "block_sizes": (32,)}, "no length of \\[64\\] is above top_k = 3"),
+        ({"lengths": (0,)}, "length is 0"),
+        ({"top_k": 0}, "top_k is 0"),
+    ],
+)
+def test_nothing_to_measure(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attention_cases(threads=1, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_measured_in_turns(direction: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(attention.time, "perf_counter", lambda: float(next(ticks)))
+    case = attention_cases(
+        lengths=(96,), block_sizes=(8, 16), threads=1, heads=2, head_width=8, seconds=0, dtype=dtype
+    )[direction != "forward"]
+    small, large = measure(case)
+    assert (small.block_size, large.block_size) == (8, 16)
+    assert small.direction == direction
+    assert small.rounds == attention.LEAST_ROUNDS
+    # A call is between two ticks of the clock.
+    assert small.full_seconds == small.block_seconds == small.reference_seconds == 1.0
+    assert small.time_ratio == 1.0
+    # 96 x 97 / 2 pairs over 12 own triangles, and 0, 1, 2, 2, ... earlier blocks of 8 x 8.
+    assert small.flop_ratio == 96 * 97 / 2 / (12 * 36 + 64 * (0 + 1 + 10 * 2))
+    assert small.share == pytest.approx(1 / small.flop_ratio)
+
+
+def test_peak_is_that_of_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    case = attention_cases(
+        lengths=(512,), block_sizes=(8,), threads=1, heads=4, head_width=64, seconds=0
+    )[1]
+    threads = torch.get_num_threads()
+    full = peak_bytes(case, 0)
+    assert torch.get_num_threads() == threads
+    if full is None:
+        assert not attention._CLEAR.exists()
+    else:
+        assert 0 <= full < 2**30
+    monkeypatch.setattr(attention, "_CLEAR", tmp_path / "missing" / "clear_refs")
+    assert peak_bytes(case, 8) is None
+    monkeypatch.setattr(attention, "_CLEAR", tmp_path / "clear_refs")
+    monkeypatch.setattr(attention, "_STATUS", tmp_path / "missing")
+    assert peak_bytes(case, 8) is None
+
+
+def test_a_busy_machine_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "busy", lambda: "others are at work")
+    cases = attention_cases(lengths=(64,), block_sizes=(8,), threads=1)
+    with pytest.raises(ValueError, match="others are at work; wait until it is idle"):
+        bench_attention(cases)
+
+
+def test_crossover_is_where_it_stays_faster() -> None:
+    rows = [row(1024, 1.2), row(2048, 0.9), row(4096, 1.1), row(8192, 3.0), row(8192, 0.5, 64)]
+    assert list(crossovers(rows)) == [
+        ("forward+backward", 512, 4096),
+        ("forward+backward", 64, None),
+    ]
+
+
+def test_bars() -> None:
+    found = attention_verdicts(
+        report(
+            row(2048, 0.5),
+            row(4096, 0.9),
+            row(32768, 8.0, block_peak_bytes=160),
+            row(32768, 8.0, size=64),
+            row(32768, 8.0, direction="forward"),
+        )
+    )
+    assert [(v.claim.split(": ", 1)[1], v.held) for v in found] == [
+        ("faster than full attention", False),
+        ("full attention's memory, in block attention's", True),
+        ("faster than full attention", True),
+        ("full attention's memory, in block attention's", False),
+        ("share of the ideal", False),
+    ]
+
+
+def test_reads_well() -> None:
+    text = "\n".join(describe_attention(report(row(4096, 2.0), busy="others are at work")))
+    assert text.startswith("WARNING: measured on a BUSY machine, do not quote: others are at work")
+    assert "1 x 4 heads of 64, fp32, 2 threads, top_k 3" in text
+    assert "forward+backward, blocks of 512: faster from 4,096 tokens on" in text
+    assert "held: blocks of 512, 4,096 tokens: faster than full attention: 2" in text
+    assert "50%" in text
+
+
+def test_figure_shows_the_rows() -> None:
+    made = attention_figure(report(row(4096, 2.0), row(8192, 3.0), row(8192, 5.0, 64)))
+    assert list(made.table["time_ratio"]) == [2.0, 3.0, 5.0]
+    assert list(made.table["flop_ratio"]) == [4.0, 6.0, 10.0]
+    made.chart.to_dict(validate=True)
+
+
+def test_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def measured(cases: object, **options: object) -> AttentionReport:
+        asked.append((cases, options))
+        return report(row(4096, 2.0))
+
+    import isoflop.bench
+
+    monkeypatch.setattr(isoflop.bench, "bench_attention", measured)
+    arguments = ["bench", "attention", "--lengths", "4096", "--block-sizes", "512", "--force"]
+    assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert {"sequence_length", "block_size", "top_k", "direction", "full_seconds"} <= set(printed)
+    assert {"block_seconds", "flop_ratio", "full_peak_bytes", "block_peak_bytes"} <= set(printed)
+    kept = AttentionReport.model_validate_json((tmp_path / "attention-fp32.json").read_text())
+    assert kept == report(row(4096, 2.0))
+    assert (tmp_path / "attention-speed.png").stat().st_size > 5000
+    assert asked[0][1]["force"] is True
+    assert main(arguments) == 0
+    assert "faster from 4,096 tokens on" in capsys.readouterr().out
+    assert main(["bench", "attention", "--lengths", "64", "--block-sizes", "512"]) == 2

@@ -14,7 +14,8 @@ import torch
 
 import isoflop
 
-PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "library.md"
 
 
 def test_every_public_name_can_be_had() -> None:
@@ -67,8 +68,8 @@ print("torch" in sys.modules)
     assert result.stdout.split() == ["False", "False", "True"]
 
 
-def blocks_of_page() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+def blocks_of_page(page: Path = PAGE) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
 def test_the_page_runs(
@@ -101,3 +102,16 @@ def test_the_page_runs(
     ]
     assert [line.split(":")[0] for line in printed[3][1:]] == ["causal", "full", "6nd"]
     assert len(printed[4]) == 7
+
+
+def test_the_page_on_block_attention_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, typing.Any] = {}
+    blocks = blocks_of_page(DOCS / "block-attention.md")
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "block-attention.md", "exec"), names)
+        printed = capsys.readouterr().out.splitlines()
+        shown = re.findall(r"print\(.*\)  # (.*)", block)
+        assert len(shown) == len(printed)
+        for comment, line in zip(shown, printed, strict=True):
+            assert comment.startswith(line)

@@ -118,7 +118,7 @@ def attention_cases(
     heads: int = 4,
     head_width: int = 64,
     batch: int = 1,
-    seconds: float = 20.0,
+    seconds: float = 8.0,
 ) -> tuple[AttentionCase, ...]:
     """Return the standard comparison: every length both ways, and twice the longest forward.
 

@@ -6,6 +6,8 @@ from isoflop.ops.block_attention import (
     block_attention,
     block_attention_reference,
 )
+from isoflop.ops.block_decoding import block_attention_step, extend_means
+from isoflop.ops.block_routing import block_means
 from isoflop.ops.rope import rotary_tables, rotate
 from isoflop.ops.selection import (
     add_at,
@@ -21,8 +23,11 @@ __all__ = [
     "add_at",
     "block_attention",
     "block_attention_reference",
+    "block_attention_step",
+    "block_means",
     "causal_attention",
     "causal_attention_reference",
+    "extend_means",
     "gather_tokens",
     "mask_positions",
     "membership",

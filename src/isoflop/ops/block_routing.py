@@ -142,12 +142,12 @@ def choose_blocks(q: Tensor, means: Tensor, first: Tensor, block_size: int, coun
             numbers[:columns] >= first[:, begin:end, None]
         )
         scores.masked_fill_(~allowed[:, None, :, None], -math.inf)
-        best = _largest(scores, min(count, end - 1)).flatten(2, 3)
+        best = largest_blocks(scores, min(count, end - 1)).flatten(2, 3)
         chosen[:, :, there, : best.shape[-1]] = best
     return chosen
 
 
-def _largest(scores: Tensor, count: int) -> Tensor:
+def largest_blocks(scores: Tensor, count: int) -> Tensor:
     """Return the indices of the largest scores along the last axis, ascending, NONE for -inf.
 
     Ties go to the lowest index, and the order does not hang on how `topk` sorts.

@@ -1,0 +1,85 @@
+"""Block attention a token at a time, over a cache that keeps block means beside the keys.
+
+Axes: B batch, H query heads, G key/value heads, K head width, N whole blocks, S cached tokens.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from isoflop.ops.block_routing import NONE, block_means, largest_blocks
+
+
+def extend_means(means: Tensor, k: Tensor, block_size: int) -> Tensor:
+    """Return the means of all whole blocks of `k`, computing only those not in `means` yet.
+
+    Args:
+        means: of the first blocks, (B, G, N', K), as `block_means` or this function gave them.
+        k: cached keys, (B, G, S, K).
+        block_size: keys in a block.
+    """
+    known = means.shape[2]
+    if k.shape[2] // block_size == known:
+        return means
+    return torch.cat([means, block_means(k[:, :, known * block_size :], block_size)], dim=2)
+
+
+def block_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    means: Tensor,
+    *,
+    block_size: int,
+    top_k: int,
+    scale: float | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """Attend from the last token of every sequence, as `block_attention` does.
+
+    Only the blocks that are attended are read: top_k * block_size keys, however many are cached.
+
+    Args:
+        q: of the last token, (B, H, 1, K).
+        k: cached keys, the last token's among them, (B, G, S, K).
+        v: like `k`.
+        means: of the whole blocks of `k`, (B, G, N, K), in float32 at least.
+        block_size: keys in a block.
+        top_k: blocks attended, the own one among them.
+        scale: multiplies the scores; None for K ** -0.5.
+        lengths: tokens of each sequence, (B,), at least 1; what lies behind them in the cache is
+            not read. None where all have S.
+
+    Returns:
+        (B, H, 1, K).
+    """
+    batch, heads, _, width = q.shape
+    groups, cached = k.shape[1:3]
+    if lengths is None:
+        lengths = torch.full((batch,), cached, device=q.device)
+    last = lengths - 1
+    own = last // block_size
+    grouped = q.view(batch, groups, heads // groups, width)
+
+    chosen = own[:, None, None, None].expand(-1, groups, heads // groups, -1)
+    count = min(top_k - 1, means.shape[2])
+    if count:
+        scores = grouped.to(means.dtype) @ means.transpose(-1, -2)
+        earlier = torch.arange(means.shape[2], device=q.device) < own[:, None]
+        scores = scores.masked_fill(~earlier[:, None, None], -math.inf)
+        chosen = torch.cat([largest_blocks(scores, count), chosen], dim=-1)
+
+    keys = chosen[..., None] * block_size + torch.arange(block_size, device=q.device)
+    allowed = (chosen[..., None] != NONE) & (keys <= last[:, None, None, None, None])
+    keys, allowed = keys.clamp(0, cached - 1).flatten(2), allowed.flatten(3)
+    attended_k, attended_v = (
+        x.gather(2, keys[..., None].expand(-1, -1, -1, width)).view(*allowed.shape, width)
+        for x in (k, v)
+    )
+    scores = torch.einsum("bgrk,bgrsk->bgrs", grouped, attended_k).to(means.dtype)
+    scores = scores * (width**-0.5 if scale is None else scale)
+    weights = scores.masked_fill(~allowed, -math.inf).softmax(-1).to(v.dtype)
+    return torch.einsum("bgrs,bgrsk->bgrk", weights, attended_v).reshape(batch, heads, 1, width)

@@ -24,7 +24,7 @@ from isoflop.fit.frame import (
     trained_sizes,
 )
 from isoflop.fit.huber import fit_huber
-from isoflop.fit.interval import Estimate, Interval, difference, welch
+from isoflop.fit.interval import Estimate, Interval, difference, percentile_interval, welch
 from isoflop.fit.minimum import (
     PARABOLA_SIZES,
     Estimator,
@@ -123,6 +123,7 @@ __all__ = [
     "optimal_size",
     "optimum_law",
     "parabola",
+    "percentile_interval",
     "predict",
     "profile_intervals",
     "rate_checks",

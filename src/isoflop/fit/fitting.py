@@ -13,7 +13,7 @@ from isoflop.config import Frozen
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import PARABOLA_SIZES, Estimator, Floats, Status
 from isoflop.fit.minimum_draws import RunNoise, minimum_draws, run_noise
 from isoflop.fit.power_law import fit_power_law
@@ -30,6 +30,9 @@ from isoflop.fit.verdict import BudgetVerdict, verdicts
 
 DELTAS = (1e-4, 1e-2)
 """Other Huber deltas that the surface is fitted with, to see how much hangs on the choice."""
+
+FEWEST_DRAWS = 10
+"""Copies of the runs that have a value, below which they give no interval."""
 
 
 class MinimumInterval(Frozen):
@@ -340,20 +343,19 @@ class _VariantFits:
                 seed=self.seed,
             )
         sizes, losses = self.draws.get((estimator, budget), (np.array([]), np.array([])))
-        usable = np.isfinite(losses)
-        if usable.sum() < 10:
+        minimum = one.minimum
+        if np.isfinite(losses).sum() < FEWEST_DRAWS or minimum.parameters is None:
             return None
-        ends = [(1 - self.level) / 2, (1 + self.level) / 2]
-        low, high = np.quantile(losses[usable], ends).tolist()
-        smallest, largest = np.exp(np.quantile(sizes[usable], ends)).tolist()
+        loss = percentile_interval(minimum.loss or 0.0, losses, level=self.level)
+        size = percentile_interval(minimum.parameters, np.exp(sizes), level=self.level)
         return MinimumInterval(
-            low=low,
-            high=high,
-            parameters_low=smallest,
-            parameters_high=largest,
+            low=loss.low,
+            high=loss.high,
+            parameters_low=size.low,
+            parameters_high=size.high,
             level=self.level,
             source=source,
-            refused=int((~usable).sum()),
+            refused=loss.refused,
         )
 
     def _law(self, estimator: Estimator, fitted: Sequence[FittedMinimum]) -> FittedLaw:
@@ -372,10 +374,9 @@ class _VariantFits:
             x = np.log([c for c, _ in points])
             weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
             slopes = np.stack(drawn, axis=1) @ weights
-            usable = slopes[np.isfinite(slopes)]
-            if len(usable) >= 10:
-                ends = [(1 - self.level) / 2, (1 + self.level) / 2]
-                low, high = np.quantile(usable, ends).tolist()
+            if np.isfinite(slopes).sum() >= FEWEST_DRAWS:
+                found = percentile_interval(law.a, slopes, level=self.level)
+                low, high = found.low, found.high
         return known.model_copy(update={"a": Coefficient(value=law.a, low=low, high=high)})
 
 

@@ -1,9 +1,11 @@
-"""Values with their uncertainty, and the Welch interval of a difference."""
+"""Values with their uncertainty, intervals from draws, and the Welch interval of a difference."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy import stats
 
@@ -49,6 +51,32 @@ class Estimate(Frozen):
         """Return the one-sided p-value for a value above `limit`."""
         negative = self.model_copy(update={"value": -self.value})
         return negative.p_below(-limit)
+
+
+def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
+    """Return the interval between two quantiles of a value's draws.
+
+    Args:
+        value: what the runs as they are give.
+        draws: the same of resampled or simulated runs; NaN where one of them gave no value.
+        level: share of the draws that lie between the quantiles.
+
+    Raises:
+        ValueError: no draw has a value.
+    """
+    drawn = np.asarray(draws, dtype=np.float64)
+    usable = drawn[np.isfinite(drawn)]
+    if not usable.size:
+        raise ValueError("the statistic has no value on any resample of the runs")
+    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(
+        value=value,
+        low=low,
+        high=high,
+        level=level,
+        resamples=len(usable),
+        refused=len(drawn) - len(usable),
+    )
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:

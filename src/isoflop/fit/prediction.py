@@ -17,11 +17,11 @@ from isoflop.config import Frozen
 from isoflop.fit.curves import fit_surface
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL
+from isoflop.fit.interval import LEVEL, percentile_interval
 from isoflop.fit.minimum import Floats, parabola
 from isoflop.fit.minimum_draws import minimum_draws, run_noise
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.surface_bootstrap import surface_draws
+from isoflop.fit.surface_bootstrap import lowest_along, surface_draws
 
 Way = Literal["minima", "surface", "variable_projection"]
 WAYS: tuple[Way, ...] = ("minima", "surface", "variable_projection")
@@ -182,11 +182,10 @@ class _Predictor:
         )
 
     def _interval(self, value: float, draws: Floats) -> Predicted:
-        usable = draws[np.isfinite(draws)]
-        if len(usable) < max(10, 0.5 * len(draws)):
+        if np.isfinite(draws).sum() < max(10, 0.5 * len(draws)):
             return Predicted(value=value)
-        low, high = np.quantile(usable, [(1 - self.level) / 2, (1 + self.level) / 2]).tolist()
-        return Predicted(value=value, low=low, high=high)
+        found = percentile_interval(value, draws, level=self.level)
+        return Predicted(value=value, low=found.low, high=found.high)
 
     def _tokens(self, log_n: Floats) -> Floats:
         slope, height = self.flops_law
@@ -261,12 +260,13 @@ class _Predictor:
             seed=self.seed,
         )
         s = fit.surface
-        own = np.array([[s.E, s.A, s.B, s.alpha, s.beta, 0, 0]])
+        own = np.array([[s.E, s.A, s.B, s.alpha, s.beta]])
         # Where a size grows as the root of the budget.
         growth = np.log(self.budget / self.c).mean() / 2
         middle = float(np.log(self.n).mean() + growth)
         grid = np.linspace(middle - math.log(SPAN), middle + math.log(SPAN), SIZES)
-        value, drawn = (self._lowest(grid, rows) for rows in (own, draws))
+        log_tokens = np.log(self._tokens(grid))
+        value, drawn = (lowest_along(rows, grid, log_tokens) for rows in (own, draws))
         if not np.isfinite(value[0][0]):
             raise _NoneToGive("the surface has no minimum along this budget")
         return (
@@ -274,17 +274,6 @@ class _Predictor:
             (float(self._tokens(value[0])[0]), self._tokens(drawn[0])),
             (float(value[1][0]), drawn[1]),
         )
-
-    def _lowest(self, grid: Floats, draws: Floats) -> tuple[Floats, Floats]:
-        """Return log size and loss at the minimum of each surface (R,) along the new budget."""
-        e, a, b, alpha, beta = (column[:, None] for column in draws.T[:5])
-        with np.errstate(over="ignore", invalid="ignore"):
-            losses = e + a * np.exp(-alpha * grid) + b * self._tokens(grid) ** -beta
-        losses = np.where(np.isnan(losses), np.inf, losses)
-        best = losses.argmin(axis=1)
-        inside = (best > 0) & (best < len(grid) - 1)
-        lowest = losses[np.arange(len(best)), best]
-        return np.where(inside, grid[best], math.nan), np.where(inside, lowest, math.nan)
 
 
 class _NoneToGive(Exception):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.resampling import RESAMPLES
 from isoflop.fit.surface import SurfaceFit, interpolated_tokens
@@ -87,18 +87,11 @@ def surface_intervals(
     s = fit.surface
     a, b = compute_exponents(s.alpha, s.beta)
     values = (s.E, s.A, s.B, s.alpha, s.beta, float(a), float(b))
-    usable = draws[np.isfinite(draws).all(axis=1)]
-    ends = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    whole = np.isfinite(draws).all(axis=1, keepdims=True)
+    columns = np.where(whole, draws, math.nan).T
     return {
-        name: Interval(
-            value=value,
-            low=float(ends[0, i]),
-            high=float(ends[1, i]),
-            level=level,
-            resamples=len(usable),
-            refused=len(draws) - len(usable),
-        )
-        for i, (name, value) in enumerate(zip(QUANTITIES, values, strict=True))
+        name: percentile_interval(value, column, level=level)
+        for name, value, column in zip(QUANTITIES, values, columns, strict=True)
     }
 
 
@@ -116,19 +109,32 @@ def draws_along_budget(
     """
     sizes = np.asarray(parameters, dtype=np.float64)
     grid = np.linspace(math.log(sizes.min()), math.log(sizes.max()), ALONG_BUDGET)
-    log_tokens = np.log(interpolated_tokens(sizes, tokens)(np.exp(grid)))
+    return lowest_along(draws, grid, np.log(interpolated_tokens(sizes, tokens)(np.exp(grid))))
+
+
+def lowest_along(draws: Floats, log_sizes: Floats, log_tokens: Floats) -> tuple[Floats, Floats]:
+    """Return log size and loss at the minimum of each surface along a path of sizes and tokens.
+
+    Both have shape (R,), with NaN where a surface is lowest at an end of the path.
+
+    Args:
+        draws: as `surface_draws` returns them, (R, 5 or more).
+        log_sizes: log N of each point of the path, evenly apart.
+        log_tokens: log D of each of them.
+    """
     e, a, b, alpha, beta = (column[:, None] for column in draws.T[:5])
     with np.errstate(over="ignore", invalid="ignore"):
-        losses = e + a * np.exp(-alpha * grid) + b * np.exp(-beta * log_tokens)
+        losses = e + a * np.exp(-alpha * log_sizes) + b * np.exp(-beta * log_tokens)
     best = np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=1)
-    inside = (best > 0) & (best < len(grid) - 1)
-    at = np.clip(best, 1, len(grid) - 2)
+    inside = (best > 0) & (best < len(log_sizes) - 1)
+    at = np.clip(best, 1, len(log_sizes) - 2)
     left, middle, right = (losses[np.arange(len(at)), at + step] for step in (-1, 0, 1))
     # Three points of a fine grid: their parabola is as good as any search.
-    bend = left - 2 * middle + right
-    shift = np.where(bend > 0, (left - right) / (2 * np.where(bend > 0, bend, 1)), 0.0)
-    log_n = grid[at] + shift * (grid[1] - grid[0])
-    loss = middle - (left - right) * shift / 4
+    with np.errstate(invalid="ignore"):
+        bend = left - 2 * middle + right
+        shift = np.where(bend > 0, (left - right) / (2 * np.where(bend > 0, bend, 1)), 0.0)
+        log_n = log_sizes[at] + shift * (log_sizes[1] - log_sizes[0])
+        loss = middle - (left - right) * shift / 4
     return np.where(inside, log_n, math.nan), np.where(inside, loss, math.nan)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import budgets
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.minimum_draws import minimum_draws, run_noise
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
@@ -236,20 +236,11 @@ def _multiplier(
     if not math.isfinite(centre):
         return None
     logs = one.log_compute_at(base.draws[:, index], one.draws, floor) - math.log(budget)
-    usable = logs[np.isfinite(logs)]
-    if len(usable) < 0.9 * len(logs):
+    if np.isfinite(logs).sum() < 0.9 * len(logs):
         return None
-    low, high = np.exp(np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])).tolist()
     others = sorted({0.0, round(0.5 * lowest, 4), round(0.9 * lowest, 4)} - {floor})
     return Multiplier(
-        interval=Interval(
-            value=centre,
-            low=low,
-            high=high,
-            level=level,
-            resamples=len(usable),
-            refused=len(logs) - len(usable),
-        ),
+        interval=percentile_interval(centre, np.exp(logs), level=level),
         irreducible=floor,
         sensitivity=tuple((other, value(other)) for other in others),
     )

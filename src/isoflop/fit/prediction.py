@@ -19,7 +19,7 @@ from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL, percentile_interval
 from isoflop.fit.minimum import Floats, parabola
-from isoflop.fit.minimum_draws import minimum_draws, run_noise
+from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.resampling import RESAMPLES
 from isoflop.fit.surface_bootstrap import lowest_along, surface_draws
 
@@ -73,6 +73,7 @@ def predict(
     resamples: int = RESAMPLES,
     delta: float = HUBER_DELTA,
     seed: int = 0,
+    draws: CurveDraws | None = None,
 ) -> tuple[Prediction, ...]:
     """Return the predicted optimum of every variant at a budget, each of `WAYS`.
 
@@ -83,6 +84,7 @@ def predict(
         resamples: bootstrap samples behind each interval.
         delta: of the Huber loss.
         seed: of the bootstrap.
+        draws: noisy minima of the table, where they have been drawn already.
 
     Raises:
         ValueError: the budget is not positive, or there is no finished run.
@@ -93,25 +95,40 @@ def predict(
     names = finished["variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError("the table has no finished run to predict from")
+    drawn = draws or CurveDraws(finished, resamples=resamples, seed=seed)
     found = []
     for name in names:
-        predictor = _Predictor(finished, name, budget_flops, level, resamples, delta, seed)
+        predictor = _Predictor(finished, name, budget_flops, level, resamples, delta, seed, drawn)
         found += [predictor.by(way) for way in WAYS]
     return tuple(found)
 
 
-def leave_largest_out(table: pd.DataFrame, **options: float) -> tuple[Miss, ...]:
+def leave_largest_out(
+    table: pd.DataFrame,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    delta: float = HUBER_DELTA,
+    seed: int = 0,
+    draws: CurveDraws | None = None,
+) -> tuple[Miss, ...]:
     """Return how far the largest budget's minima are from what the smaller ones predict.
 
-    Args:
-        table: as `frame` or `run_table` makes it.
-        options: of `predict`.
+    Arguments are those of `predict`.
     """
     known = budgets(table[table["state"] == "finished"])
     if len(known) < 2:
         return ()
     largest = known[-1]
-    predictions = predict(table[table["budget_flops"] < largest], largest, **options)  # type: ignore[arg-type]
+    predictions = predict(
+        table[table["budget_flops"] < largest],
+        largest,
+        level=level,
+        resamples=resamples,
+        delta=delta,
+        seed=seed,
+        draws=draws,
+    )
     return misses(table, predictions)
 
 
@@ -149,7 +166,9 @@ class _Predictor:
         resamples: int,
         delta: float,
         seed: int,
+        draws: CurveDraws,
     ) -> None:
+        self.draws = draws
         self.table, self.variant, self.budget = table, variant, budget
         self.level, self.resamples, self.delta, self.seed = level, resamples, delta, seed
         own = table[table["variant"] == variant]
@@ -198,26 +217,15 @@ class _Predictor:
 
     def _by_minima(self) -> tuple[tuple[float, Floats], ...]:
         points, sizes, losses = [], [], []
-        for i, budget in enumerate(self.known):
+        for budget in self.known:
             rows = curve_rows(self.table, self.variant, budget)
             minimum = parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
             if minimum.parameters is None or minimum.loss is None:
                 continue
             points.append((math.log(budget), math.log(minimum.parameters), minimum.loss))
-            noise = run_noise(self.table, self.variant, budget)
-            drawn = (
-                (np.full(self.resamples, math.nan),) * 2
-                if noise is None
-                else minimum_draws(
-                    self.table,
-                    self.variant,
-                    budget,
-                    "parabola",
-                    noise,
-                    resamples=self.resamples,
-                    seed=1000 * self.seed + i,
-                )
-            )
+            drawn = self.draws.minima(self.variant, budget)
+            if drawn is None:
+                drawn = (np.full(self.resamples, math.nan),) * 2
             sizes.append(drawn[0])
             losses.append(drawn[1])
         if len(points) < 2:

@@ -18,7 +18,7 @@ from isoflop.config import Frozen
 from isoflop.fit.frame import budgets
 from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
-from isoflop.fit.minimum_draws import minimum_draws, run_noise
+from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.resampling import RESAMPLES
 
@@ -75,6 +75,7 @@ def verdicts(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    draws: CurveDraws | None = None,
 ) -> tuple[BudgetVerdict, ...]:
     """Return the verdict on every other variant at every budget.
 
@@ -89,6 +90,7 @@ def verdicts(
         level: probability that intervals are to hold.
         resamples: of the intervals of multipliers.
         seed: of these.
+        draws: noisy minima of the table, where they have been drawn already.
 
     Raises:
         ValueError: the baseline is not in the table, or the margin is not positive.
@@ -99,9 +101,8 @@ def verdicts(
     if margin is not None and not margin > 0:
         raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
     floor = irreducible or 0.0
-    frontiers = {
-        name: _Frontier.measured(table, name, resamples, seed + i) for i, name in enumerate(names)
-    }
+    drawn = draws or CurveDraws(table, resamples=resamples, seed=seed)
+    frontiers = {name: _Frontier.measured(table, name, drawn) for name in names}
     open_verdicts: list[
         tuple[NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None]
     ] = []
@@ -162,26 +163,14 @@ class _Frontier:
         """(R, budgets), NaN where a copy has no minimum."""
 
     @classmethod
-    def measured(
-        cls, table: pd.DataFrame, variant: str, resamples: int, seed: int
-    ) -> _Frontier | None:
+    def measured(cls, table: pd.DataFrame, variant: str, draws: CurveDraws) -> _Frontier | None:
         """Return the frontier, None with fewer than two budgets that have a minimum."""
         found = []
-        for i, budget in enumerate(budgets(table)):
+        for budget in budgets(table):
             minimum = noisy_minimum(table, variant, budget).minimum
-            noise = run_noise(table, variant, budget)
-            if minimum.loss is None or noise is None:
-                continue
-            _, losses = minimum_draws(
-                table,
-                variant,
-                budget,
-                "parabola",
-                noise,
-                resamples=resamples,
-                seed=seed * 1000 + i,
-            )
-            found.append((budget, minimum.loss, losses))
+            drawn = draws.minima(variant, budget)
+            if minimum.loss is not None and drawn is not None:
+                found.append((budget, minimum.loss, drawn[1]))
         if len(found) < 2:
             return None
         return cls(

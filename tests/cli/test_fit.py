@@ -61,16 +61,22 @@ def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
     shown = run(capsys, "fit", table, "--columns", "loss=final")
     assert r"routed \x1b[31m needs 0." in shown
     assert "tokens follows from C = 6 N D" in shown
-    for text in ("parabola", "Akima", "approach 3", "projection", "optimal N ~ C^a"):
+    for text in ("parabola", "Akima", "Huber surface", "least-squares surface", "optimal N ~ C^a"):
         assert text in shown
 
 
 def test_a_study_and_its_records_are_fitted(study_file, committed, capsys):
     found = json.loads(run(capsys, "fit", study_file, "--json"))
     assert found["baseline"] == "Baseline"
+    assert found["loss_unit"] == "nats per byte"
     exported = study_file.parent / "results" / "small" / "records.jsonl"
     found = json.loads(run(capsys, "fit", exported, "--json"))
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
+    assert "nats per byte" in run(capsys, "fit", study_file)
+
+
+def test_of_a_table_no_unit_is_known_and_none_is_said(table, capsys):
+    assert "nats" not in run(capsys, "fit", table, "--columns", "loss=final", "--resamples", "20")
 
 
 @pytest.mark.parametrize(

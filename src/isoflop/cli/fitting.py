@@ -9,11 +9,13 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.text import Text
 
+from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.tables import Column, table
 from isoflop.config import ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
 from isoflop.config.problems import quoted
 from isoflop.fit import (
+    ESTIMATOR_NAMES,
     Coefficient,
     FitResult,
     FittedMinimum,
@@ -31,41 +33,32 @@ from isoflop.sweep import Ledger
 
 STUDY_FILES = (".toml", ".json")
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
-ESTIMATOR_NAMES = {
-    "parabola": "parabola",
-    "akima": "Akima",
-    "surface": "approach 3",
-    "variable_projection": "projection",
-}
 
 
-def runs_to_fit(
-    path: Path, columns: Sequence[str], tolerance: float, runs: Path, results: Path
-) -> tuple[RunTable, Study | None]:
+def runs_to_fit(options: FitOptions, runs: Path) -> tuple[RunTable, Study | None]:
     """Return the runs that a path names: a study's, those of exported records, or a table's.
 
     Args:
-        path: a study file, `records.jsonl` as `isoflop export` writes it, or any table.
-        columns: `NAME=COLUMN` each, for tables.
-        tolerance: of budgets, for tables.
+        options: with the path of a study file, of `records.jsonl` as `isoflop export` writes it,
+            or of any table.
         runs: folder of the study's own folder.
-        results: folder of committed records.
 
     Raises:
         ValueError: nothing there can be fitted; in one line.
     """
+    path = options.runs
     if path.suffix.lower() in STUDY_FILES:
         study = load_study(path)
-        return _study_runs(study, runs / study.name, results), study
+        return _study_runs(study, runs / study.name, options.results), study
     if _holds_records(path):
         return _record_runs(read_records(path)), None
-    return read_table(path, columns=_mapping(columns), tolerance=tolerance), None
+    return read_table(path, columns=_mapping(options.columns), tolerance=options.tolerance), None
 
 
 def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
     for verdict in result.verdicts:
-        yield Text(quoted(sentence(verdict)), style="bold")
+        yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
     if result.verdicts:
         yield Text(
             f"Intervals are {result.level:.0%}; better, worse and equivalent are said after Holm's "
@@ -95,7 +88,14 @@ def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
         )
     order = [variant.name for variant in study.variants]
     own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))
-    return RunTable(frame(own, runs.variant_of, off_ladder=runs.off_ladder), (), ())
+    table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
+    return RunTable(table, (), (), loss_unit=_loss_unit(own))
+
+
+def _loss_unit(records: Sequence[RunRecord]) -> str | None:
+    """Return what the losses of records are in, None where that is not the same for all."""
+    units = {record.config.data.loss_unit for record in records}
+    return units.pop() if len(units) == 1 else None
 
 
 def _holds_records(path: Path) -> bool:
@@ -119,7 +119,7 @@ def _record_runs(records: Sequence[RunRecord]) -> RunTable:
         "Variants are named by their routing, and every shape counts as one of their ladder; the "
         "study file says more."
     )
-    return RunTable(frame(records, names), (), (note,))
+    return RunTable(frame(records, names), (), (note,), loss_unit=_loss_unit(records))
 
 
 def _described(model: ModelConfig) -> str:
@@ -171,7 +171,8 @@ def _minima(result: FitResult) -> RenderableType:
         for name, fit in result.variants.items()
         for one in _shown(fit)
     ]
-    return table("Minima of loss over log parameters", columns, cells)
+    unit = f", in {result.loss_unit}" if result.loss_unit else ""
+    return table(f"Minima of loss over log parameters{unit}", columns, cells)
 
 
 def _shown(fit: VariantFit) -> list[FittedMinimum]:

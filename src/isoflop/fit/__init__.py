@@ -4,16 +4,17 @@ from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, varia
 from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
 from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
-from isoflop.fit.fitting import (
+from isoflop.fit.fitted import (
     Coefficient,
     FitResult,
     FittedLaw,
     FittedMinimum,
     FittedSurface,
+    IntervalSource,
     MinimumInterval,
     VariantFit,
-    fit_runs,
 )
+from isoflop.fit.fitting import fit_runs
 from isoflop.fit.frame import (
     COLUMNS,
     TrainedSize,
@@ -26,6 +27,7 @@ from isoflop.fit.frame import (
 from isoflop.fit.huber import fit_huber
 from isoflop.fit.interval import Estimate, Interval, difference, percentile_interval, welch
 from isoflop.fit.minimum import (
+    ESTIMATOR_NAMES,
     PARABOLA_SIZES,
     Estimator,
     Minimum,
@@ -35,7 +37,7 @@ from isoflop.fit.minimum import (
     fit_parabola,
     parabola,
 )
-from isoflop.fit.minimum_draws import RunNoise, run_noise
+from isoflop.fit.minimum_draws import CurveDraws, RunNoise, run_noise
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.fit.power_law import PowerLaw, fit_power_law
@@ -56,11 +58,13 @@ from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, sentence, verdi
 __all__ = [
     "COLUMNS",
     "ESTIMATORS",
+    "ESTIMATOR_NAMES",
     "PARABOLA_SIZES",
     "BudgetVerdict",
     "Claim",
     "Coefficient",
     "Comparison",
+    "CurveDraws",
     "CurveMinimum",
     "Estimate",
     "Estimator",
@@ -69,6 +73,7 @@ __all__ = [
     "FittedMinimum",
     "FittedSurface",
     "Interval",
+    "IntervalSource",
     "LeftOutRows",
     "LossMatch",
     "Minimum",

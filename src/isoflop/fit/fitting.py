@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from isoflop.config import Frozen
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima
+from isoflop.fit.fitted import (
+    Coefficient,
+    FitResult,
+    FittedLaw,
+    FittedMinimum,
+    FittedSurface,
+    IntervalSource,
+    MinimumInterval,
+    VariantFit,
+)
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
 from isoflop.fit.interval import LEVEL, Interval, percentile_interval
-from isoflop.fit.minimum import PARABOLA_SIZES, Estimator, Floats, Status
-from isoflop.fit.minimum_draws import RunNoise, minimum_draws, run_noise
+from isoflop.fit.minimum import PARABOLA_SIZES, Estimator, Floats
+from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.power_law import fit_power_law
 from isoflop.fit.profile import profile_intervals
 from isoflop.fit.resampling import RESAMPLES
@@ -35,99 +43,6 @@ FEWEST_DRAWS = 10
 """Copies of the runs that have a value, below which they give no interval."""
 
 
-class MinimumInterval(Frozen):
-    """Interval of a minimum's loss (`low`, `high`) and of its size."""
-
-    low: float
-    high: float
-    parameters_low: float
-    parameters_high: float
-    level: float
-    source: Literal["seeds", "scatter", "runs"]
-    """Noise between seeds, noise about the parabola, or resampled runs."""
-    refused: int
-    """Copies of the curve without a minimum, of those drawn."""
-
-
-class FittedMinimum(Frozen):
-    """The minimum of one curve by one estimator."""
-
-    budget_flops: float
-    estimator: Estimator
-    status: Status
-    message: str
-    parameters: float | None = None
-    tokens: float | None = None
-    loss: float | None = None
-    interval: MinimumInterval | None = None
-
-
-class Coefficient(Frozen):
-    """A fitted number with the ends of its interval; ends are missing where nothing tells them."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    profile_low: float | None = None
-    profile_high: float | None = None
-
-
-class FittedSurface(Frozen):
-    """L = E + A / N^alpha + B / D^beta, and the exponents of the optimum, N ~ C^a and D ~ C^b."""
-
-    estimator: Estimator
-    status: Status
-    message: str
-    points: int
-    E: Coefficient | None = None
-    A: Coefficient | None = None
-    B: Coefficient | None = None
-    alpha: Coefficient | None = None
-    beta: Coefficient | None = None
-    a: Coefficient | None = None
-    b: Coefficient | None = None
-    condition: float | None = None
-    residual: float | None = None
-    """Root mean square of log fitted loss - log loss."""
-    delta: float | None = None
-    """Of the Huber loss."""
-    delta_sensitivity: Mapping[str, Surface] = {}
-    """The surface for other deltas; as many ways to weigh runs that lie far off."""
-
-
-class FittedLaw(Frozen):
-    """Optimal size N = k C^a through the minima of one estimator (approach 2)."""
-
-    estimator: Estimator
-    status: Status
-    message: str
-    k: float | None = None
-    a: Coefficient | None = None
-
-
-class VariantFit(Frozen):
-    """All fits of one variant."""
-
-    runs: int
-    minima: tuple[FittedMinimum, ...]
-    surface: FittedSurface | None = None
-    """Approach 3: Huber on log loss. None, as the next one, where it was not asked for."""
-    variable_projection: FittedSurface | None = None
-    laws: tuple[FittedLaw, ...]
-    noise: Mapping[str, RunNoise]
-    """How far runs scatter, by budget."""
-
-
-class FitResult(Frozen):
-    """What `isoflop fit` finds."""
-
-    variants: Mapping[str, VariantFit]
-    verdicts: tuple[BudgetVerdict, ...]
-    """Every other variant against the baseline at every budget; empty for one variant."""
-    baseline: str | None
-    level: float
-
-
 def fit_runs(
     table: pd.DataFrame,
     *,
@@ -138,6 +53,7 @@ def fit_runs(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    loss_unit: str | None = None,
 ) -> FitResult:
     """Fit every variant of a table by every estimator, with intervals, and compare them.
 
@@ -145,12 +61,13 @@ def fit_runs(
         table: as `frame` or `run_table` makes it.
         baseline: the variant that others are held against; the first if left out. While it has
             no finished run there are no verdicts.
-        margin: difference of loss that counts as none, nats per token, declared beforehand.
+        margin: difference of loss that counts as none, declared beforehand.
         estimators: of the minima; surfaces are fitted where they are among them.
         delta: of the Huber loss on log loss.
         level: probability that intervals are to hold.
         resamples: bootstrap samples behind each interval.
         seed: of these samples.
+        loss_unit: what losses are in, where that is known.
 
     Raises:
         ValueError: the table has no finished run, or an option is out of its range.
@@ -165,8 +82,9 @@ def fit_runs(
     if not names:
         raise ValueError("the table has no finished run; train some first")
     reference = baseline or names[0]
+    draws = CurveDraws(table, resamples=resamples, seed=seed)
     fits = {
-        name: _VariantFits(table, name, estimators, delta, level, resamples, seed).fit()
+        name: _VariantFits(table, name, estimators, delta, level, resamples, seed, draws).fit()
         for name in names
     }
     compared: tuple[BudgetVerdict, ...] = ()
@@ -180,12 +98,14 @@ def fit_runs(
             level=level,
             resamples=resamples,
             seed=seed,
+            draws=draws,
         )
     return FitResult(
         variants=fits,
         verdicts=compared,
         baseline=reference if compared else None,
         level=level,
+        loss_unit=loss_unit,
     )
 
 
@@ -209,8 +129,10 @@ class _VariantFits:
         level: float,
         resamples: int,
         seed: int,
+        draws: CurveDraws,
     ) -> None:
         self.table, self.variant, self.delta = table, variant, delta
+        self.curve_draws = draws
         self.estimators = tuple(estimators)
         self.level, self.resamples, self.seed = level, resamples, seed
         own = table[(table["variant"] == variant) & (table["state"] == "finished")]
@@ -219,7 +141,7 @@ class _VariantFits:
         self.n, self.d, self.y = (
             self.rows[name].to_numpy() for name in ("parameters", "tokens", "loss")
         )
-        noises = {b: run_noise(table, variant, b) for b in self.budgets}
+        noises = {b: draws.noise(variant, b) for b in self.budgets}
         self.noise = {b: noise for b, noise in noises.items() if noise is not None}
         self.surfaces: dict[Estimator, SurfaceFit] = {}
         if "surface" in self.estimators:
@@ -323,25 +245,20 @@ class _VariantFits:
             parameters=minimum.parameters,
             tokens=tokens,
             loss=minimum.loss,
+            forward_flops=one.forward_flops,
+            side=minimum.side,
             interval=None if minimum.loss is None else self._minimum_interval(one),
         )
 
     def _minimum_interval(self, one: CurveMinimum) -> MinimumInterval | None:
         estimator, budget = one.minimum.estimator, one.budget_flops
-        source: Literal["seeds", "scatter", "runs"] = "runs"
-        if estimator in ("parabola", "akima"):
-            if budget not in self.noise:
+        source: IntervalSource = "runs"
+        if estimator == "parabola" or estimator == "akima":
+            found = self.curve_draws.minima(self.variant, budget, estimator)
+            if found is None:
                 return None
+            self.draws[estimator, budget] = found
             source = self.noise[budget].source
-            self.draws[estimator, budget] = minimum_draws(
-                self.table,
-                self.variant,
-                budget,
-                "parabola" if estimator == "parabola" else "akima",
-                self.noise[budget],
-                resamples=self.resamples,
-                seed=self.seed,
-            )
         sizes, losses = self.draws.get((estimator, budget), (np.array([]), np.array([])))
         minimum = one.minimum
         if np.isfinite(losses).sum() < FEWEST_DRAWS or minimum.parameters is None:

@@ -73,6 +73,8 @@ class RunTable:
     left_out: tuple[LeftOutRows, ...]
     notes: tuple[str, ...]
     """What was assumed on the way, a sentence each."""
+    loss_unit: str | None = None
+    """What losses are in, where that is known."""
 
 
 def read_table(

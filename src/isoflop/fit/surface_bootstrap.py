@@ -1,10 +1,9 @@
 """Bootstrap of the loss surface: every resample is fitted, all of them in one array.
 
 A resample only changes how often each run counts, so it is a row of weights, and a thousand
-surfaces descend side by side from the fit to all runs. The descent is Levenberg's: Gauss-Newton
-steps on reweighted least squares, each resample with its own damping.
+surfaces descend side by side from the fit to all runs.
 
-Axes: R resamples, P runs, K = 5 unknowns (log E, log A, log B, alpha, beta).
+Axes: R resamples, P runs.
 """
 
 from __future__ import annotations
@@ -20,11 +19,9 @@ from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.resampling import RESAMPLES
 from isoflop.fit.surface import SurfaceFit, interpolated_tokens
-from isoflop.fit.surface_data import EXPONENTS, SurfaceData, checked_runs
+from isoflop.fit.surface_data import SurfaceData, checked_runs
+from isoflop.fit.surface_descent import descend
 
-ITERATIONS = 300
-CONVERGED = 1e-7
-"""Relative fall of the objective in one accepted step below which a resample has arrived."""
 LARGEST_ARRAY = 4_000_000
 """Numbers in one array (R, P); more resamples go in several batches."""
 ALONG_BUDGET = 801
@@ -73,7 +70,7 @@ def surface_draws(
     start = _unknowns(fit, data)
     step = max(1, LARGEST_ARRAY // (5 * len(data.losses)))
     parts = [
-        _descend(data, start, weights[at : at + step], fit.estimator == "surface", delta)
+        descend(data, start, weights[at : at + step], huber=fit.estimator == "surface", delta=delta)
         for at in range(0, resamples, step)
     ]
     return _quantities(np.concatenate(parts), data)
@@ -176,79 +173,3 @@ def _quantities(x: Floats, data: SurfaceData) -> Floats:
         exponents = compute_exponents(alpha, beta)
         columns = [np.exp(x[:, 0]), np.exp(scale_a), np.exp(scale_b), alpha, beta, *exponents]
     return np.stack(columns, axis=1)
-
-
-def _descend(
-    data: SurfaceData, start: Floats, weights: Floats, huber: bool, delta: float
-) -> Floats:
-    """Return the unknowns (R, K) at the minimum of each resample's objective."""
-    problem = _Batch(data, huber, delta)
-    x = np.repeat(start[None], len(weights), axis=0)
-    damping = np.full(len(weights), 1e-3)
-    active = np.arange(len(weights))
-    cost, gradient, curvature = problem.expand(x, weights)
-    for _ in range(ITERATIONS):
-        if not len(active):
-            break
-        w = weights[active]
-        diagonal = np.einsum("rkk->rk", curvature).copy()
-        damped = curvature.copy()
-        # An unknown that moves nothing, such as E at zero, stays where it is.
-        floor = 1e-9 * diagonal.max(axis=1, keepdims=True) + 1e-300
-        np.einsum("rkk->rk", damped)[:] += damping[active, None] * diagonal + floor
-        trial = x[active] - np.linalg.solve(damped, gradient[..., None])[..., 0]
-        trial[:, 3:] = trial[:, 3:].clip(*EXPONENTS)
-        new_cost, new_gradient, new_curvature = problem.expand(trial, w)
-        better = new_cost < cost
-        fall = np.where(better, cost - new_cost, 0) / np.maximum(cost, 1e-300)
-        x[active[better]] = trial[better]
-        cost = np.where(better, new_cost, cost)
-        gradient = np.where(better[:, None], new_gradient, gradient)
-        curvature = np.where(better[:, None, None], new_curvature, curvature)
-        damping[active] *= np.where(better, 0.3, 4.0)
-        arrived = (better & (fall < CONVERGED)) | (damping[active] > 1e8)
-        keep = ~arrived
-        active, cost, gradient, curvature = (
-            active[keep],
-            cost[keep],
-            gradient[keep],
-            curvature[keep],
-        )
-    return x
-
-
-class _Batch:
-    """Objective of many resamples at once, with gradient and reweighted Gauss-Newton matrix."""
-
-    def __init__(self, data: SurfaceData, huber: bool, delta: float) -> None:
-        self.data, self.huber, self.delta = data, huber, delta
-        self.log_losses = np.log(data.losses)
-
-    def expand(self, x: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return cost (R), gradient (R, K) and curvature (R, K, K) at x (R, K)."""
-        u, v = self.data.u, self.data.v
-        with np.errstate(over="ignore", invalid="ignore"):
-            e = np.broadcast_to(np.exp(x[:, :1]), (len(x), len(u)))
-            a = np.exp(x[:, 1:2] - x[:, 3:4] * u)
-            b = np.exp(x[:, 2:3] - x[:, 4:5] * v)
-            total = e + a + b
-            if self.huber:
-                residual = np.log(total) - self.log_losses
-                size = np.abs(residual)
-                inside = size <= self.delta
-                part = np.where(inside, size**2 / (2 * self.delta), size - self.delta / 2)
-                share = weights / np.maximum(size, self.delta)
-                scale = 1 / total
-            else:
-                residual = total - self.data.losses
-                part = residual**2 / 2
-                share = weights
-                scale = np.ones_like(total)
-            cost = np.einsum("rp,rp->r", weights, part)
-            jacobian = np.stack([e, a, b, -a * u, -b * v], axis=1) * scale[:, None]
-            weighted = jacobian * share[:, None]
-            gradient = np.einsum("rkp,rp->rk", weighted, residual)
-            curvature = weighted @ jacobian.transpose(0, 2, 1)
-        bad = ~(np.isfinite(cost) & np.isfinite(gradient).all(1))
-        cost = np.where(bad, np.inf, cost)
-        return cost, np.nan_to_num(gradient), np.nan_to_num(curvature)

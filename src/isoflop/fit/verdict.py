@@ -276,14 +276,15 @@ def _verdict(
     )
 
 
-def sentence(verdict: BudgetVerdict, unit: str = "nats per token") -> str:
-    """Return a verdict in words, with its intervals; losses are in `unit`."""
+def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
+    """Return a verdict in words, with its intervals; losses are in `unit` where that is known."""
+    in_unit = f" {unit}" if unit else ""
     at = f"At {verdict.budget_flops:.3g} FLOPs".replace("e+", "e")
     name, base = verdict.variant, verdict.baseline
     if verdict.difference is None:
         return f"{at} {name} and {base} cannot be compared ({verdict.reason})."
     gap = verdict.difference.interval
-    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] {unit}"
+    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]{in_unit}"
     needs = None
     if verdict.multiplier is not None:
         m = verdict.multiplier.interval
@@ -294,7 +295,7 @@ def sentence(verdict: BudgetVerdict, unit: str = "nats per token") -> str:
             return f"{at} {name} {needs or f'is {side} {base}'}: a loss difference of {numbers}."
         case "equivalent":
             return (
-                f"{at} {name} equals {base} to within {verdict.margin:g} {unit}: a loss "
+                f"{at} {name} equals {base} to within {verdict.margin:g}{in_unit}: a loss "
                 f"difference of {numbers}."
             )
         case _:

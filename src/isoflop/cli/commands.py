@@ -242,6 +242,7 @@ def fit(
         level=options.level,
         resamples=options.resamples,
         seed=options.seed,
+        curves=found.curves,
         loss_unit=found.loss_unit,
     )
     if options.json:

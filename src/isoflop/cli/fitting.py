@@ -25,6 +25,7 @@ from isoflop.fit import (
     frame,
     read_table,
     sentence,
+    training_curves,
 )
 from isoflop.planning.assignment import assign
 from isoflop.report.notation import count, exponent, significant
@@ -71,6 +72,7 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
             if surface.status != "converged":
                 yield Text(quoted(f"{name}, {_words(surface)}: {surface.message}."))
     yield from _laws(result)
+    yield from _envelopes(result)
     for note in runs.notes:
         yield Text(quoted(note))
     for one in runs.left_out:
@@ -89,7 +91,7 @@ def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
     order = [variant.name for variant in study.variants]
     own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))
     table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
-    return RunTable(table, (), (), loss_unit=_loss_unit(own))
+    return RunTable(table, (), (), loss_unit=_loss_unit(own), curves=training_curves(own))
 
 
 def _loss_unit(records: Sequence[RunRecord]) -> str | None:
@@ -119,7 +121,13 @@ def _record_runs(records: Sequence[RunRecord]) -> RunTable:
         "Variants are named by their routing, and every shape counts as one of their ladder; the "
         "study file says more."
     )
-    return RunTable(frame(records, names), (), (note,), loss_unit=_loss_unit(records))
+    return RunTable(
+        frame(records, names),
+        (),
+        (note,),
+        loss_unit=_loss_unit(records),
+        curves=training_curves(records),
+    )
 
 
 def _described(model: ModelConfig) -> str:
@@ -234,6 +242,26 @@ def _laws(result: FitResult) -> Iterator[Text]:
         ]
         if laws:
             yield Text(quoted(f"{name}: optimal N ~ C^a with a = {', '.join(laws)}."))
+
+
+def _envelopes(result: FitResult) -> Iterator[Text]:
+    for name, fit in result.variants.items():
+        found = fit.envelope
+        if found is None:
+            continue
+        if found.a is None or found.b is None:
+            yield Text(quoted(f"{name}, envelope of training curves: {found.message}."))
+            continue
+        a, b = (
+            f"{one.value:.3f}" + ("" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]")
+            for one in (found.a, found.b)
+        )
+        yield Text(
+            quoted(
+                f"{name}: envelope of training curves N ~ C^a with a = {a}, D ~ C^b with b = {b}, "
+                f"{found.sizes} sizes; biased, since no run has ended there."
+            )
+        )
 
 
 def _words(surface: FittedSurface) -> str:

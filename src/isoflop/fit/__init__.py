@@ -4,8 +4,8 @@ from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, varia
 from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
 from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
+from isoflop.fit.envelope import EnvelopeFit, fit_envelope
 from isoflop.fit.fitted import (
-    Coefficient,
     FitResult,
     FittedLaw,
     FittedMinimum,
@@ -23,9 +23,17 @@ from isoflop.fit.frame import (
     frame,
     one_budget,
     trained_sizes,
+    training_curves,
 )
 from isoflop.fit.huber import fit_huber
-from isoflop.fit.interval import Estimate, Interval, difference, percentile_interval, welch
+from isoflop.fit.interval import (
+    Coefficient,
+    Estimate,
+    Interval,
+    difference,
+    percentile_interval,
+    welch,
+)
 from isoflop.fit.minimum import (
     ESTIMATOR_NAMES,
     PARABOLA_SIZES,
@@ -66,6 +74,7 @@ __all__ = [
     "Comparison",
     "CurveDraws",
     "CurveMinimum",
+    "EnvelopeFit",
     "Estimate",
     "Estimator",
     "FitResult",
@@ -108,6 +117,7 @@ __all__ = [
     "difference",
     "figure3_models",
     "figure4_models",
+    "fit_envelope",
     "fit_huber",
     "fit_parabola",
     "fit_power_law",
@@ -142,6 +152,7 @@ __all__ = [
     "surface_intervals",
     "surface_minimum",
     "trained_sizes",
+    "training_curves",
     "variance_components",
     "verdicts",
     "welch",

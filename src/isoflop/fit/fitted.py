@@ -7,6 +7,8 @@ from typing import Literal
 
 from isoflop.config import Frozen
 from isoflop.fit.curves import CurveMinimum
+from isoflop.fit.envelope import EnvelopeFit
+from isoflop.fit.interval import Coefficient
 from isoflop.fit.minimum import Estimator, Minimum, Status
 from isoflop.fit.minimum_draws import RunNoise
 from isoflop.fit.surface import Surface
@@ -62,16 +64,6 @@ class FittedMinimum(Frozen):
         )
 
 
-class Coefficient(Frozen):
-    """A fitted number with the ends of its interval; ends are missing where nothing tells them."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    profile_low: float | None = None
-    profile_high: float | None = None
-
-
 class FittedSurface(Frozen):
     """L = E + A / N^alpha + B / D^beta, and the exponents of the optimum, N ~ C^a and D ~ C^b."""
 
@@ -114,6 +106,8 @@ class VariantFit(Frozen):
     """Approach 3: Huber on log loss. None, as the next one, where it was not asked for."""
     variable_projection: FittedSurface | None = None
     laws: tuple[FittedLaw, ...]
+    envelope: EnvelopeFit | None = None
+    """Approach 1; None where no run has a training curve."""
     noise: Mapping[str, RunNoise]
     """How far runs scatter, by budget."""
 

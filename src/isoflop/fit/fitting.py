@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima
+from isoflop.fit.envelope import fit_envelope
 from isoflop.fit.fitted import (
-    Coefficient,
     FitResult,
     FittedLaw,
     FittedMinimum,
@@ -21,7 +21,7 @@ from isoflop.fit.fitted import (
 )
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
-from isoflop.fit.interval import LEVEL, Interval, percentile_interval
+from isoflop.fit.interval import LEVEL, Coefficient, Interval, percentile_interval
 from isoflop.fit.minimum import PARABOLA_SIZES, Estimator, Floats
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.power_law import fit_power_law
@@ -53,6 +53,7 @@ def fit_runs(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    curves: pd.DataFrame | None = None,
     loss_unit: str | None = None,
 ) -> FitResult:
     """Fit every variant of a table by every estimator, with intervals, and compare them.
@@ -67,6 +68,7 @@ def fit_runs(
         level: probability that intervals are to hold.
         resamples: bootstrap samples behind each interval.
         seed: of these samples.
+        curves: training curves, as `training_curves` makes them, for the envelope.
         loss_unit: what losses are in, where that is known.
 
     Raises:
@@ -87,6 +89,12 @@ def fit_runs(
         name: _VariantFits(table, name, estimators, delta, level, resamples, seed, draws).fit()
         for name in names
     }
+    if curves is not None:
+        for name, fit in fits.items():
+            envelope = fit_envelope(
+                table, curves, name, level=level, resamples=resamples, seed=seed
+            )
+            fits[name] = fit.model_copy(update={"envelope": envelope})
     compared: tuple[BudgetVerdict, ...] = ()
     if reference in fits and len(names) > 1:
         floor = _irreducible(fits[reference])

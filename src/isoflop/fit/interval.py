@@ -27,6 +27,16 @@ class Interval(Frozen):
     """Resamples in which the statistic had no value, such as a minimum at an edge."""
 
 
+class Coefficient(Frozen):
+    """A fitted number with the ends of its interval; ends are missing where nothing tells them."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    profile_low: float | None = None
+    profile_high: float | None = None
+
+
 class Estimate(Frozen):
     """A value with its standard error and the degrees of freedom that the error rests on."""
 

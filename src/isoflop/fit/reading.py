@@ -75,6 +75,8 @@ class RunTable:
     """What was assumed on the way, a sentence each."""
     loss_unit: str | None = None
     """What losses are in, where that is known."""
+    curves: pd.DataFrame | None = None
+    """Training curves, as `isoflop.fit.training_curves` makes them, where there are some."""
 
 
 def read_table(

@@ -73,6 +73,7 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
                 yield Text(quoted(f"{name}, {_words(surface)}: {surface.message}."))
     yield from _laws(result)
     yield from _envelopes(result)
+    yield from _disagreements(result)
     for note in runs.notes:
         yield Text(quoted(note))
     for one in runs.left_out:
@@ -262,6 +263,27 @@ def _envelopes(result: FitResult) -> Iterator[Text]:
                 f"{found.sizes} sizes; biased, since no run has ended there."
             )
         )
+
+
+def _disagreements(result: FitResult) -> Iterator[Text]:
+    """Yield a line per variant with how far its estimators are apart."""
+    unit = f" {result.loss_unit}" if result.loss_unit else ""
+    for name, fit in result.variants.items():
+        parts = []
+        if fit.minimum_disagreements:
+            widest = max(one.loss for one in fit.minimum_disagreements)
+            farthest = max(one.parameter_ratio for one in fit.minimum_disagreements)
+            parts.append(
+                f"on a minimum by up to {widest:.4f}{unit} and {farthest:.2f} times in size"
+            )
+        if fit.surface_disagreement:
+            ranges = ", ".join(
+                f"{one} {significant(low)} to {significant(high)}"
+                for one, (low, high) in fit.surface_disagreement.ranges.items()
+            )
+            parts.append(f"on the surface by {ranges}")
+        if parts:
+            yield Text(quoted(f"{name}: estimators differ {'; '.join(parts)}."))
 
 
 def _words(surface: FittedSurface) -> str:

@@ -4,6 +4,12 @@ from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, varia
 from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
 from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
+from isoflop.fit.disagreement import (
+    MinimumDisagreement,
+    SurfaceDisagreement,
+    minimum_disagreements,
+    surface_disagreement,
+)
 from isoflop.fit.envelope import EnvelopeFit, fit_envelope
 from isoflop.fit.fitted import (
     FitResult,
@@ -86,6 +92,7 @@ __all__ = [
     "LeftOutRows",
     "LossMatch",
     "Minimum",
+    "MinimumDisagreement",
     "MinimumInterval",
     "Miss",
     "Multiplier",
@@ -102,6 +109,7 @@ __all__ = [
     "SpreadRatio",
     "Status",
     "Surface",
+    "SurfaceDisagreement",
     "SurfaceFit",
     "TrainedSize",
     "VarianceComponents",
@@ -131,6 +139,7 @@ __all__ = [
     "loss_matching",
     "minima",
     "minimum_difference",
+    "minimum_disagreements",
     "misses",
     "mod_claims",
     "noisy_minimum",
@@ -148,6 +157,7 @@ __all__ = [
     "seed_spread",
     "sentence",
     "spread_ratio",
+    "surface_disagreement",
     "surface_draws",
     "surface_intervals",
     "surface_minimum",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from isoflop.config import Frozen
 from isoflop.fit.curves import CurveMinimum
+from isoflop.fit.disagreement import MinimumDisagreement, SurfaceDisagreement
 from isoflop.fit.envelope import EnvelopeFit
 from isoflop.fit.interval import Coefficient
 from isoflop.fit.minimum import Estimator, Minimum, Status
@@ -84,7 +85,7 @@ class FittedSurface(Frozen):
     delta: float | None = None
     """Of the Huber loss."""
     delta_sensitivity: Mapping[str, Surface] = {}
-    """The surface for other deltas; as many ways to weigh runs that lie far off."""
+    """The surface for other deltas, where that converged: other ways to weigh runs far off."""
 
 
 class FittedLaw(Frozen):
@@ -110,6 +111,10 @@ class VariantFit(Frozen):
     """Approach 1; None where no run has a training curve."""
     noise: Mapping[str, RunNoise]
     """How far runs scatter, by budget."""
+    minimum_disagreements: tuple[MinimumDisagreement, ...] = ()
+    """How far estimators are apart, of each budget at which two or more converged."""
+    surface_disagreement: SurfaceDisagreement | None = None
+    """The same of the surface, by both estimators and every delta; None for fewer than two."""
 
 
 class FitResult(Frozen):

@@ -9,6 +9,11 @@ import numpy as np
 import pandas as pd
 
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima
+from isoflop.fit.disagreement import (
+    SurfaceDisagreement,
+    minimum_disagreements,
+    surface_disagreement,
+)
 from isoflop.fit.envelope import fit_envelope
 from isoflop.fit.fitted import (
     FitResult,
@@ -22,7 +27,7 @@ from isoflop.fit.fitted import (
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
 from isoflop.fit.interval import LEVEL, Coefficient, Interval, percentile_interval
-from isoflop.fit.minimum import PARABOLA_SIZES, Estimator, Floats
+from isoflop.fit.minimum import ESTIMATOR_NAMES, PARABOLA_SIZES, Estimator, Floats
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.power_law import fit_power_law
 from isoflop.fit.profile import profile_intervals
@@ -175,7 +180,19 @@ class _VariantFits:
             variable_projection=surfaces.get("variable_projection"),
             laws=tuple(self._law(estimator, fitted) for estimator in self.estimators),
             noise={f"{budget:.6g}": noise for budget, noise in self.noise.items()},
+            minimum_disagreements=minimum_disagreements(found),
+            surface_disagreement=self._surface_disagreement(surfaces.get("surface")),
         )
+
+    def _surface_disagreement(self, huber: FittedSurface | None) -> SurfaceDisagreement | None:
+        fits = {
+            ESTIMATOR_NAMES[name]: fit.surface
+            for name, fit in self.surfaces.items()
+            if fit.status == "converged" and fit.surface is not None
+        }
+        if huber is not None and huber.status == "converged":
+            fits |= {f"delta {d}": surface for d, surface in huber.delta_sensitivity.items()}
+        return surface_disagreement(tuple(fits), tuple(fits.values()))
 
     def _surface(self, fit: SurfaceFit) -> FittedSurface:
         huber = fit.estimator == "surface"
@@ -226,11 +243,15 @@ class _VariantFits:
 
     def _other_deltas(self) -> Mapping[str, Surface]:
         fits = {
-            f"{delta:g}": fit_huber(self.n, self.d, self.y, delta=delta).surface
+            f"{delta:g}": fit_huber(self.n, self.d, self.y, delta=delta)
             for delta in DELTAS
             if delta != self.delta
         }
-        return {name: surface for name, surface in fits.items() if surface is not None}
+        return {
+            name: fit.surface
+            for name, fit in fits.items()
+            if fit.surface is not None and fit.status == "converged"
+        }
 
     def _minimum(self, one: CurveMinimum) -> FittedMinimum:
         minimum, budget = one.minimum, one.budget_flops

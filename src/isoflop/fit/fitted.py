@@ -13,10 +13,12 @@ from isoflop.fit.interval import Coefficient
 from isoflop.fit.minimum import Estimator, Minimum, Status
 from isoflop.fit.minimum_draws import RunNoise
 from isoflop.fit.surface import Surface
+from isoflop.fit.surface_bootstrap import DrawsSource
 from isoflop.fit.verdict import BudgetVerdict
 
-IntervalSource = Literal["seeds", "scatter", "runs"]
-"""What an interval rests on: noise between seeds, noise about the parabola, resampled runs."""
+IntervalSource = Literal["seeds", "scatter"] | DrawsSource
+"""What an interval rests on. Of one curve: noise between seeds, or about the parabola. Of the
+surface: noise drawn from its residuals, resampled clusters, or the limit of many runs."""
 
 
 class MinimumInterval(Frozen):
@@ -82,6 +84,8 @@ class FittedSurface(Frozen):
     condition: float | None = None
     residual: float | None = None
     """Root mean square of log fitted loss - log loss."""
+    source: IntervalSource | None = None
+    """What the intervals rest on."""
     delta: float | None = None
     """Of the Huber loss."""
     delta_sensitivity: Mapping[str, Surface] = {}

@@ -36,6 +36,7 @@ from isoflop.fit.surface import Surface, SurfaceFit
 from isoflop.fit.surface_bootstrap import (
     QUANTITIES,
     draws_along_budget,
+    draws_source,
     surface_draws,
     surface_intervals,
 )
@@ -58,6 +59,7 @@ def fit_runs(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    cluster: str | None = None,
     curves: pd.DataFrame | None = None,
     loss_unit: str | None = None,
 ) -> FitResult:
@@ -73,6 +75,8 @@ def fit_runs(
         level: probability that intervals are to hold.
         resamples: bootstrap samples behind each interval.
         seed: of these samples.
+        cluster: column of the table; runs of a variant that share its value share some noise, and
+            are resampled together in the intervals of the surfaces.
         curves: training curves, as `training_curves` makes them, for the envelope.
         loss_unit: what losses are in, where that is known.
 
@@ -85,13 +89,19 @@ def fit_runs(
         raise ValueError(f"resamples is {resamples}; expected at least 20")
     if not delta > 0:
         raise ValueError(f"delta is {delta:g}; expected a positive number")
+    if margin is not None and not margin > 0:
+        raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
+    if cluster is not None and cluster not in table:
+        raise ValueError(f"cluster is {cluster!r}; expected a column of {list(table)}")
     names = table.loc[table["state"] == "finished", "variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError("the table has no finished run; train some first")
     reference = baseline or names[0]
     draws = CurveDraws(table, resamples=resamples, seed=seed)
     fits = {
-        name: _VariantFits(table, name, estimators, delta, level, resamples, seed, draws).fit()
+        name: _VariantFits(
+            table, name, estimators, delta, level, resamples, seed, cluster, draws
+        ).fit()
         for name in names
     }
     if curves is not None:
@@ -142,6 +152,7 @@ class _VariantFits:
         level: float,
         resamples: int,
         seed: int,
+        cluster: str | None,
         draws: CurveDraws,
     ) -> None:
         self.table, self.variant, self.delta = table, variant, delta
@@ -154,6 +165,7 @@ class _VariantFits:
         self.n, self.d, self.y = (
             self.rows[name].to_numpy() for name in ("parameters", "tokens", "loss")
         )
+        self.clusters = None if cluster is None else self.rows[cluster].astype(str).to_numpy()
         noises = {b: draws.noise(variant, b) for b in self.budgets}
         self.noise = {b: noise for b, noise in noises.items() if noise is not None}
         self.surfaces: dict[Estimator, SurfaceFit] = {}
@@ -204,9 +216,10 @@ class _VariantFits:
             condition=fit.condition,
             residual=fit.residual,
             delta=self.delta if huber else None,
+            source=draws_source(fit.points, clustered=self.clusters is not None),
         )
         if fit.surface is None:
-            return known
+            return known.model_copy(update={"source": None})
         draws = self._surface_draws(fit)
         intervals = surface_intervals(fit, draws, level=self.level)
         # Where the coefficients are not to be quoted, neither are limits of each.
@@ -228,6 +241,7 @@ class _VariantFits:
             self.n,
             self.d,
             self.y,
+            clusters=self.clusters,
             delta=self.delta,
             resamples=self.resamples,
             seed=self.seed,
@@ -281,7 +295,7 @@ class _VariantFits:
 
     def _minimum_interval(self, one: CurveMinimum) -> MinimumInterval | None:
         estimator, budget = one.minimum.estimator, one.budget_flops
-        source: IntervalSource = "runs"
+        source: IntervalSource = draws_source(len(self.rows), clustered=self.clusters is not None)
         if estimator == "parabola" or estimator == "akima":
             found = self.curve_draws.minima(self.variant, budget, estimator)
             if found is None:

@@ -98,7 +98,7 @@ def fit_huber(
 
 def _lowest(data: SurfaceData, starts: Floats, delta: float) -> Floats:
     """Return the lowest of the points that descents from `starts` (S, 5) arrive at."""
-    found = descend(data, starts, np.ones((len(starts), len(data.losses))), huber=True, delta=delta)
+    found = descend(data, starts, huber=True, delta=delta)
     floor = bool(np.isfinite(starts[0, 0]))
     problem = _HuberProblem(data, delta, floor=floor)
     costs = [problem.value(point if floor else point[1:]) for point in found]

@@ -21,6 +21,7 @@ from isoflop.fit.interval import LEVEL, percentile_interval
 from isoflop.fit.minimum import Floats, parabola
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.resampling import RESAMPLES
+from isoflop.fit.surface import SurfaceEstimator, SurfaceFit
 from isoflop.fit.surface_bootstrap import lowest_along, surface_draws
 
 Way = Literal["minima", "surface", "variable_projection"]
@@ -169,6 +170,7 @@ class _Predictor:
         draws: CurveDraws,
     ) -> None:
         self.draws = draws
+        self.surfaces: dict[SurfaceEstimator, SurfaceFit] = {}
         self.table, self.variant, self.budget = table, variant, budget
         self.level, self.resamples, self.delta, self.seed = level, resamples, delta, seed
         own = table[table["variant"] == variant]
@@ -210,9 +212,16 @@ class _Predictor:
         slope, height = self.flops_law
         return np.asarray(self.budget / np.exp(slope * log_n + height))
 
+    def _surface(self, estimator: SurfaceEstimator) -> SurfaceFit:
+        if estimator not in self.surfaces:
+            self.surfaces[estimator] = fit_surface(
+                self.table, self.variant, estimator, delta=self.delta
+            )
+        return self.surfaces[estimator]
+
     def _irreducible(self) -> float:
         """Return E where the runs tell it, else 0."""
-        fit = fit_surface(self.table, self.variant, "surface", delta=self.delta)
+        fit = self._surface("surface")
         return fit.surface.E if fit.surface is not None and fit.status == "converged" else 0.0
 
     def _by_minima(self) -> tuple[tuple[float, Floats], ...]:
@@ -255,7 +264,7 @@ class _Predictor:
     ) -> tuple[tuple[float, Floats], ...]:
         if len(self.known) < 2:
             raise _NoneToGive("one budget tells nothing of how the optimum moves with it")
-        fit = fit_surface(self.table, self.variant, way, delta=self.delta)
+        fit = self._surface(way)
         if fit.surface is None or fit.status != "converged":
             raise _NoneToGive(fit.message)
         draws = surface_draws(

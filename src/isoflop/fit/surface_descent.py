@@ -1,4 +1,4 @@
-"""Many surfaces fitted side by side: starts of one fit, or resamples of its runs.
+"""Many surfaces fitted side by side: starts of one fit, resamples or noisy copies of its runs.
 
 The descent is Levenberg's: Gauss-Newton steps on reweighted least squares, each surface with its
 own damping.
@@ -10,6 +10,7 @@ at N0 and D0. E = 0 is log E = -inf, and stays.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isoflop.fit.minimum import Floats
 from isoflop.fit.surface_data import EXPONENTS, SurfaceData
@@ -20,22 +21,36 @@ CONVERGED = 1e-7
 
 
 def descend(
-    data: SurfaceData, start: Floats, weights: Floats, *, huber: bool, delta: float
+    data: SurfaceData,
+    start: Floats,
+    *,
+    huber: bool,
+    delta: float,
+    weights: Floats | None = None,
+    losses: Floats | None = None,
 ) -> Floats:
     """Return the unknowns (R, K) that each descent arrives at.
 
     Args:
         data: the runs.
         start: unknowns to start from, (K,) or (R, K).
-        weights: how often each run counts, (R, P).
         huber: Huber on log loss; else least squares on the loss.
         delta: of the Huber loss.
+        weights: how often each run counts, (R, P); once each if left out.
+        losses: other losses of the runs, (R, P).
     """
-    problem = _Objective(data, huber, delta)
-    x = np.broadcast_to(start, (len(weights), 5)).copy()
-    damping = np.full(len(weights), 1e-3)
-    active = np.arange(len(weights))
-    cost, gradient, curvature = problem.expand(x, weights)
+    count = max(len(one) for one in (np.atleast_2d(start), weights, losses) if one is not None)
+    shape = (count, len(data.losses))
+    problem = _Objective(
+        data,
+        np.broadcast_to(data.losses if losses is None else losses, shape),
+        np.broadcast_to(1.0 if weights is None else weights, shape),
+        delta if huber else None,
+    )
+    x = np.broadcast_to(start, (count, 5)).copy()
+    damping = np.full(count, 1e-3)
+    active = np.arange(count)
+    cost, gradient, curvature = problem.expand(x, active)
     for _ in range(ITERATIONS):
         if not len(active):
             break
@@ -46,7 +61,7 @@ def descend(
         np.einsum("rkk->rk", damped)[:] += damping[active, None] * diagonal + floor
         trial = x[active] - np.linalg.solve(damped, gradient[..., None])[..., 0]
         trial[:, 3:] = trial[:, 3:].clip(*EXPONENTS)
-        new_cost, new_gradient, new_curvature = problem.expand(trial, weights[active])
+        new_cost, new_gradient, new_curvature = problem.expand(trial, active)
         better = new_cost < cost
         fall = np.where(better, cost - new_cost, 0) / np.maximum(cost, 1e-300)
         x[active[better]] = trial[better]
@@ -63,32 +78,32 @@ def descend(
 class _Objective:
     """Objective of many surfaces, with gradient and reweighted Gauss-Newton matrix."""
 
-    def __init__(self, data: SurfaceData, huber: bool, delta: float) -> None:
-        self.data, self.huber, self.delta = data, huber, delta
-        self.log_losses = np.log(data.losses)
+    def __init__(
+        self, data: SurfaceData, losses: Floats, weights: Floats, delta: float | None
+    ) -> None:
+        self.data, self.losses, self.weights, self.delta = data, losses, weights, delta
 
-    def expand(self, x: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return cost (R), gradient (R, K) and curvature (R, K, K) at x (R, K)."""
+    def expand(self, x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """Return cost (A), gradient (A, K) and curvature (A, K, K) at x (A, K) of rows (A)."""
         u, v = self.data.u, self.data.v
+        losses, weights = self.losses[rows], self.weights[rows]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            e = np.broadcast_to(np.exp(x[:, :1]), (len(x), len(u)))
+            e = np.broadcast_to(np.exp(x[:, :1]), losses.shape)
             a = np.exp(x[:, 1:2] - x[:, 3:4] * u)
             b = np.exp(x[:, 2:3] - x[:, 4:5] * v)
             total = e + a + b
-            if self.huber:
-                residual = np.log(total) - self.log_losses
+            jacobian = np.stack([e, a, b, -a * u, -b * v], axis=1)
+            if self.delta is None:
+                residual = total - losses
+                part, share = residual**2 / 2, weights
+            else:
+                residual = np.log(total / losses)
                 size = np.abs(residual)
                 inside = size <= self.delta
                 part = np.where(inside, size**2 / (2 * self.delta), size - self.delta / 2)
                 share = weights / np.maximum(size, self.delta)
-                scale = 1 / total
-            else:
-                residual = total - self.data.losses
-                part = residual**2 / 2
-                share = weights
-                scale = np.ones_like(total)
+                jacobian /= total[:, None]
             cost = np.einsum("rp,rp->r", weights, part)
-            jacobian = np.stack([e, a, b, -a * u, -b * v], axis=1) * scale[:, None]
             weighted = jacobian * share[:, None]
             gradient = np.einsum("rkp,rp->rk", weighted, residual)
             curvature = weighted @ jacobian.transpose(0, 2, 1)

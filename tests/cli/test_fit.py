@@ -82,6 +82,21 @@ def test_a_study_and_its_records_are_fitted(study_file, committed, capsys):
     assert "nats per byte" in run(capsys, "fit", study_file)
 
 
+def test_clusters_are_a_column_of_the_table_or_of_the_records(table, study_file, committed, capsys):
+    arguments = ("fit", table, "--columns", "loss=final", "--resamples", "20", "--json")
+    alone = json.loads(run(capsys, *arguments))
+    assert alone["variants"]["plain"]["surface"]["source"] == "residuals"
+    shared = json.loads(run(capsys, *arguments, "--cluster", "Training FLOP"))
+    found = shared["variants"]["plain"]["surface"]
+    assert found["source"] == "clusters"
+    assert found["E"]["value"] == alone["variants"]["plain"]["surface"]["E"]["value"]
+    assert found["E"]["low"] != alone["variants"]["plain"]["surface"]["E"]["low"]
+    assert "has no column 'lab'" in run(capsys, *arguments, "--cluster", "lab", code=2)
+    told = run(capsys, "fit", study_file, "--cluster", "lab", code=2)
+    assert "--cluster is 'lab'" in told
+    run(capsys, "fit", study_file, "--cluster", "seed")
+
+
 def test_of_a_table_no_unit_is_known_and_none_is_said(table, capsys):
     assert "nats" not in run(capsys, "fit", table, "--columns", "loss=final", "--resamples", "20")
 

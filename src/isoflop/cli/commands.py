@@ -221,13 +221,17 @@ def fit(
     margin: Annotated[
         float | None, arg(metavar="LOSS", help="Difference of loss that counts as none.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        arg(metavar="COLUMN", help="Runs that share its value are resampled together (surfaces)."),
+    ] = None,
 ) -> None:
     """Fit loss against size and tokens, with intervals, and compare variants."""
     from isoflop.cli.fitting import fit_tables, runs_to_fit
     from isoflop.cli.tables import show, show_json
     from isoflop.fit import fit_runs
 
-    found, study = runs_to_fit(options, RUNS)
+    found, study = runs_to_fit(options, RUNS, cluster=cluster)
     names = found.table["variant"].drop_duplicates().tolist()
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
@@ -242,6 +246,7 @@ def fit(
         level=options.level,
         resamples=options.resamples,
         seed=options.seed,
+        cluster=None if cluster is None else "cluster",
         curves=found.curves,
         loss_unit=found.loss_unit,
     )

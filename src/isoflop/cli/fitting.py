@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -33,16 +34,24 @@ from isoflop.runs import read_records
 from isoflop.sweep import Ledger
 
 STUDY_FILES = (".toml", ".json")
+SOURCE_WORDS = {
+    "residuals": "noise drawn from the residuals, and refits",
+    "clusters": "resampling whole clusters, and refits",
+    "limit": "the distribution that many runs lead to, without refits",
+}
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
 
 
-def runs_to_fit(options: FitOptions, runs: Path) -> tuple[RunTable, Study | None]:
+def runs_to_fit(
+    options: FitOptions, runs: Path, *, cluster: str | None = None
+) -> tuple[RunTable, Study | None]:
     """Return the runs that a path names: a study's, those of exported records, or a table's.
 
     Args:
         options: with the path of a study file, of `records.jsonl` as `isoflop export` writes it,
             or of any table.
         runs: folder of the study's own folder.
+        cluster: column that goes into a column `cluster` of the runs.
 
     Raises:
         ValueError: nothing there can be fitted; in one line.
@@ -50,10 +59,22 @@ def runs_to_fit(options: FitOptions, runs: Path) -> tuple[RunTable, Study | None
     path = options.runs
     if path.suffix.lower() in STUDY_FILES:
         study = load_study(path)
-        return _study_runs(study, runs / study.name, options.results), study
+        found = _study_runs(study, runs / study.name, options.results)
+        return _with_cluster(found, cluster), study
     if _holds_records(path):
-        return _record_runs(read_records(path)), None
-    return read_table(path, columns=_mapping(options.columns), tolerance=options.tolerance), None
+        return _with_cluster(_record_runs(read_records(path)), cluster), None
+    columns = _mapping(options.columns)
+    found = read_table(path, columns=columns, tolerance=options.tolerance, cluster=cluster)
+    return found, None
+
+
+def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
+    """Return runs of records with one of their columns as `cluster`."""
+    if cluster is None:
+        return runs
+    if cluster not in runs.table:
+        raise ValueError(f"--cluster is {cluster!r}; expected one of {list(runs.table)}")
+    return replace(runs, table=runs.table.assign(cluster=runs.table[cluster]))
 
 
 def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
@@ -215,6 +236,9 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
         cells.append(("runs", *(str(surface.points) for surface in found.values())))
         title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
         yield table(title, columns, cells)
+        runs = next(iter(found.values()))
+        if runs.source is not None:
+            yield Text(f"Its intervals are by {SOURCE_WORDS[runs.source]}.")
 
 
 def _fitted(fit: VariantFit) -> list[FittedSurface]:

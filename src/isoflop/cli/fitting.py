@@ -23,6 +23,7 @@ from isoflop.fit import (
     FittedSurface,
     RunTable,
     VariantFit,
+    fraction_sentence,
     frame,
     read_table,
     sentence,
@@ -81,6 +82,8 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
     for verdict in result.verdicts:
         yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
+        if verdict.forward_fraction is not None:
+            yield Text(quoted(fraction_sentence(verdict)))
     if result.verdicts:
         yield Text(
             f"Intervals are {result.level:.0%}; better, worse and equivalent are said after Holm's "
@@ -236,9 +239,8 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
         cells.append(("runs", *(str(surface.points) for surface in found.values())))
         title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
         yield table(title, columns, cells)
-        runs = next(iter(found.values()))
-        if runs.source is not None:
-            yield Text(f"Its intervals are by {SOURCE_WORDS[runs.source]}.")
+        sources = sorted({SOURCE_WORDS[one.source] for one in found.values() if one.source})
+        yield Text(f"Its intervals are by {'; '.join(sources)}.")
 
 
 def _fitted(fit: VariantFit) -> list[FittedSurface]:

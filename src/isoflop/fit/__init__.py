@@ -67,7 +67,14 @@ from isoflop.fit.resampling import (
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
 from isoflop.fit.surface_bootstrap import surface_draws, surface_intervals
-from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, sentence, verdicts
+from isoflop.fit.verdict import (
+    BudgetVerdict,
+    Multiplier,
+    fraction_sentence,
+    holm,
+    sentence,
+    verdicts,
+)
 
 __all__ = [
     "COLUMNS",
@@ -132,6 +139,7 @@ __all__ = [
     "fit_runs",
     "fit_surface",
     "fit_variable_projection",
+    "fraction_sentence",
     "frame",
     "group_budgets",
     "holm",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -113,7 +114,6 @@ class CurveDraws:
             return None
         key = (variant, budget_flops, estimator)
         if key not in self._minima:
-            curve = zlib.crc32(f"{variant} at {budget_flops!r}".encode())
             self._minima[key] = minimum_draws(
                 self.table,
                 variant,
@@ -121,9 +121,27 @@ class CurveDraws:
                 estimator,
                 noise,
                 resamples=self.resamples,
-                seed=(self.seed, curve),
+                seed=self._seed(variant, budget_flops),
             )
         return self._minima[key]
+
+    def size_losses(self, variant: str, budget_flops: float) -> tuple[Floats, Floats] | None:
+        """Return the distinct sizes (S,), ascending, and noisy mean losses of each (R, S).
+
+        The noise is that behind `minima`; None where nothing tells it.
+        """
+        noise = self.noise(variant, budget_flops)
+        if noise is None:
+            return None
+        rows = curve_rows(self.table, variant, budget_flops)
+        parts = []
+        for losses in _batches(rows, noise, self.resamples, self._seed(variant, budget_flops)):
+            sizes, _, means = _means(rows["parameters"].to_numpy(), losses)
+            parts.append(means)
+        return sizes, np.concatenate(parts)
+
+    def _seed(self, variant: str, budget_flops: float) -> tuple[int, int]:
+        return self.seed, zlib.crc32(f"{variant} at {budget_flops!r}".encode())
 
 
 def minimum_draws(
@@ -152,12 +170,7 @@ def minimum_draws(
     rows = curve_rows(table, variant, budget_flops)
     sizes = rows["parameters"].to_numpy()
     minima_of = _parabola_minima if estimator == "parabola" else _akima_minima
-    generator = np.random.default_rng(seed)
-    step = max(1, LARGEST_ARRAY // len(rows))
-    parts = [
-        minima_of(sizes, noisy_losses(rows, noise, min(step, resamples - at), generator))
-        for at in range(0, resamples, step)
-    ]
+    parts = [minima_of(sizes, losses) for losses in _batches(rows, noise, resamples, seed)]
     log_sizes, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
     return log_sizes, losses
 
@@ -172,6 +185,16 @@ def noisy_losses(
     of_run = own[:, None] * generator.standard_normal((copies, len(rows)))
     of_seed = shared[:, None] * generator.standard_normal((copies, int(seeds.max()) + 1))
     return np.asarray(centre + of_run + of_seed[:, seeds])
+
+
+def _batches(
+    rows: pd.DataFrame, noise: RunNoise, copies: int, seed: int | tuple[int, ...]
+) -> Iterator[Floats]:
+    """Yield `noisy_losses` a few copies at a time, so that no array gets large."""
+    generator = np.random.default_rng(seed)
+    step = max(1, LARGEST_ARRAY // len(rows))
+    for at in range(0, copies, step):
+        yield noisy_losses(rows, noise, min(step, copies - at), generator)
 
 
 def _parabola_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:

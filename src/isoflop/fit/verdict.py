@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
+from isoflop.fit.comparison import loss_matching
+from isoflop.fit.curves import CurveMinimum, minima
 from isoflop.fit.frame import budgets
 from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
@@ -58,6 +60,8 @@ class BudgetVerdict(Frozen):
     outcome: Outcome
     difference: Difference | None = None
     multiplier: Multiplier | None = None
+    forward_fraction: Interval | None = None
+    """Share of the optimal baseline's forward FLOPs per token at which the variant has its loss."""
     p_adjusted: float | None = None
     """Of the likeliest outcome, by Holm over all comparisons made; None without a difference."""
     margin: float | None = None
@@ -104,8 +108,11 @@ def verdicts(
     drawn = draws or CurveDraws(table, resamples=resamples, seed=seed)
     frontiers = {name: _Frontier.measured(table, name, drawn) for name in names}
     open_verdicts: list[
-        tuple[NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None]
+        tuple[
+            NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None, Interval | None
+        ]
     ] = []
+    optima = {one.budget_flops: one for one in _baseline_minima(table, baseline)}
     for budget in budgets(table):
         base = noisy_minimum(table, baseline, budget, level=level)
         for name in names:
@@ -116,12 +123,20 @@ def verdicts(
             multiplier = None
             if apart is not None:
                 multiplier = _multiplier(frontiers[name], frontiers[baseline], budget, floor, level)
-            open_verdicts.append((one, base, budget, apart, multiplier))
-    adjusted = holm([_best_p(apart)[1] for *_, apart, _ in open_verdicts])
+            fraction = None
+            if budget in optima:
+                match = loss_matching(table, optima[budget], name, draws=drawn, level=level)
+                fraction = match.interval
+            open_verdicts.append((one, base, budget, apart, multiplier, fraction))
+    adjusted = holm([_best_p(apart)[1] for *_, apart, _, _ in open_verdicts])
     return tuple(
         _verdict(*one, margin=margin, p=p, level=level)
         for one, p in zip(open_verdicts, adjusted, strict=True)
     )
+
+
+def _baseline_minima(table: pd.DataFrame, baseline: str) -> tuple[CurveMinimum, ...]:
+    return minima(table[table["variant"] == baseline], ("parabola",))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -255,6 +270,7 @@ def _verdict(
     budget: float,
     apart: Difference | None,
     multiplier: Multiplier | None,
+    fraction: Interval | None,
     *,
     margin: float | None,
     p: float | None,
@@ -270,6 +286,7 @@ def _verdict(
         outcome=outcome,
         difference=apart,
         multiplier=multiplier,
+        forward_fraction=fraction,
         p_adjusted=p,
         margin=margin,
         reason="; ".join(f"{s.variant}: {s.reason}" for s in (one, base) if s.reason) or None,
@@ -304,3 +321,18 @@ def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
                 f"{at} it is unresolved which of {name} and {base} is better: a loss difference "
                 f"of {numbers}{hint}."
             )
+
+
+def fraction_sentence(verdict: BudgetVerdict) -> str:
+    """Return in words what share of the baseline's forward FLOPs gives its loss.
+
+    Raises:
+        ValueError: the verdict has no such share.
+    """
+    found = verdict.forward_fraction
+    if found is None:
+        raise ValueError(f"{verdict.variant} has no share of forward FLOPs to tell")
+    return (
+        f"{verdict.variant} has the minimum loss of {verdict.baseline} at {found.value:.2f} "
+        f"[{found.low:.2f}, {found.high:.2f}] of its forward FLOPs per token."
+    )

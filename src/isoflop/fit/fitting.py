@@ -26,7 +26,7 @@ from isoflop.fit.fitted import (
 )
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
-from isoflop.fit.interval import LEVEL, Coefficient, Interval, percentile_interval
+from isoflop.fit.interval import LEVEL, Coefficient, Interval, basic_interval, percentile_interval
 from isoflop.fit.minimum import ESTIMATOR_NAMES, PARABOLA_SIZES, Estimator, Floats
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.power_law import fit_power_law
@@ -93,7 +93,15 @@ def fit_runs(
         raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
     if cluster is not None and cluster not in table:
         raise ValueError(f"cluster is {cluster!r}; expected a column of {list(table)}")
-    names = table.loc[table["state"] == "finished", "variant"].drop_duplicates().tolist()
+    finished = table[table["state"] == "finished"]
+    for column in ("loss", "parameters", "tokens"):
+        wrong = finished[~(np.isfinite(finished[column]) & (finished[column] > 0))]
+        if len(wrong):
+            raise ValueError(
+                f"{column} of {wrong['run_id'].iloc[0]} is {wrong[column].iloc[0]:g}; expected a "
+                "positive number of each finished run: `run_table` leaves other rows out"
+            )
+    names = finished["variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError("the table has no finished run; train some first")
     reference = baseline or names[0]
@@ -294,19 +302,25 @@ class _VariantFits:
         )
 
     def _minimum_interval(self, one: CurveMinimum) -> MinimumInterval | None:
-        estimator, budget = one.minimum.estimator, one.budget_flops
+        minimum, budget = one.minimum, one.budget_flops
+        estimator = minimum.estimator
         source: IntervalSource = draws_source(len(self.rows), clustered=self.clusters is not None)
+        # Noise lowers the minimum of a curve; a surface through all runs hardly follows it.
+        interval = percentile_interval
         if estimator == "parabola" or estimator == "akima":
             found = self.curve_draws.minima(self.variant, budget, estimator)
             if found is None:
                 return None
             self.draws[estimator, budget] = found
-            source = self.noise[budget].source
-        sizes, losses = self.draws.get((estimator, budget), (np.array([]), np.array([])))
-        minimum = one.minimum
-        if np.isfinite(losses).sum() < FEWEST_DRAWS or minimum.parameters is None:
+            source, interval = self.noise[budget].source, basic_interval
+        if (estimator, budget) not in self.draws:
             return None
-        loss = percentile_interval(minimum.loss or 0.0, losses, level=self.level)
+        assert minimum.loss is not None
+        assert minimum.parameters is not None
+        sizes, losses = self.draws[estimator, budget]
+        if np.isfinite(losses).sum() < FEWEST_DRAWS:
+            return None
+        loss = interval(minimum.loss, losses, level=self.level)
         size = percentile_interval(minimum.parameters, np.exp(sizes), level=self.level)
         return MinimumInterval(
             low=loss.low,

@@ -26,7 +26,7 @@ from isoflop.fit.surface_descent import descend
 
 HUBER_DELTA = 1e-3
 START_EXPONENTS = (0.1, 0.3, 0.6, 1.0, 2.0)
-STARTS = 64
+STARTS = 32
 NEWTON_STEPS = 2000
 SETTLED = 1e-6
 """Gradient of the mean Huber loss over delta, of order one far from a minimum, that counts as

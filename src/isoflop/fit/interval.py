@@ -89,6 +89,17 @@ def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL)
     )
 
 
+def basic_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
+    """Return the basic bootstrap interval: quantiles of the draws, reflected about the value.
+
+    For a value that noise moves to one side: draws lie as far to that side of the value as the
+    value lies of the truth. (Davison and Hinkley, Bootstrap Methods, section 2.4.) Arguments and
+    errors are those of `percentile_interval`.
+    """
+    found = percentile_interval(value, draws, level=level)
+    return found.model_copy(update={"low": 2 * value - found.high, "high": 2 * value - found.low})
+
+
 def difference(first: Estimate, second: Estimate) -> Estimate:
     """Return `first` - `second` for unequal variances (Welch, Satterthwaite)."""
     variances = (first.error**2, second.error**2)

@@ -156,7 +156,8 @@ def minimum_draws(
 ) -> tuple[Floats, Floats]:
     """Return log size and loss at the minima of noisy copies of a variant's curve at a budget.
 
-    Both have shape (resamples,), with NaN where a copy's minimum was refused.
+    Both have shape (resamples,). Where a copy's minimum is refused its loss is NaN. Its size is
+    that of the end where it lies, or else NaN: to leave such copies out would cut off a tail.
 
     Args:
         table: as `frame` or `run_table` makes it.
@@ -198,12 +199,13 @@ def _batches(
 
 
 def _parabola_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
-    """Return what `parabola` says of each row of `losses` (R, P): log size and loss, or NaN."""
+    """Return what `parabola` says of each row of `losses` (R, P), as `minimum_draws` does."""
     sizes, inverse, means = _means(parameters, losses)
-    log_sizes, heights = np.full(len(losses), math.nan), np.full(len(losses), math.nan)
-    if len(sizes) < PARABOLA_SIZES:
-        return log_sizes, heights
     best = means.argmin(axis=1)
+    heights = np.full(len(losses), math.nan)
+    if len(sizes) < PARABOLA_SIZES:
+        return heights, heights
+    log_sizes = _ends(sizes, best)
     # Copies with the same lowest size are fitted to the same runs.
     for lowest in np.unique(best[(best > 0) & (best < len(sizes) - 1)]).tolist():
         copies = np.flatnonzero(best == lowest)
@@ -215,20 +217,21 @@ def _parabola_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats
         height, slope, curvature = solve @ losses[np.ix_(copies, kept)].T
         with np.errstate(divide="ignore", invalid="ignore"):
             vertex = -slope / (2 * curvature)
-        good = (curvature > 0) & (x.min() < vertex) & (vertex < x.max())
-        log_sizes[copies[good]] = centre + scale * vertex[good]
+        valley = curvature > 0
+        good = valley & (x.min() < vertex) & (vertex < x.max())
+        log_sizes[copies[valley]] = centre + scale * vertex[valley].clip(x.min(), x.max())
         heights[copies[good]] = (height + slope * vertex / 2)[good]
     return log_sizes, heights
 
 
 def _akima_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
-    """Return what `akima` says of each row of `losses` (R, P): log size and loss, or NaN."""
+    """Return what `akima` says of each row of `losses` (R, P), as `minimum_draws` does."""
     sizes, _, means = _means(parameters, losses)
     none = np.full(len(losses), math.nan)
     if len(sizes) < AKIMA_SIZES:
         return none, none
     # A copy may fall below zero where losses are small against their noise.
-    x, y = np.log(sizes), np.log(np.maximum(means, 1e-12)).T
+    x, y = np.log(sizes), np.log(np.maximum(means, 1e-12 * means.max())).T
     curve = Akima1DInterpolator(x, y)
     cubic, square, slope, start = curve.c
     # Where the slope of each piece is zero, if that is within the piece; and the points.
@@ -246,9 +249,17 @@ def _akima_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
     lowest = means.argmin(axis=1)
     good = (lowest > 0) & (lowest < len(sizes) - 1)
     return (
-        np.where(good, places[best, copies], math.nan),
+        np.where(good, places[best, copies], _ends(sizes, lowest)),
         np.where(good, np.exp(flat[best, copies]), math.nan),
     )
+
+
+def _ends(sizes: Floats, best: NDArray[np.intp]) -> Floats:
+    """Return the log size of copies (R,) whose lowest size is the first or the last, else NaN."""
+    ends = np.full(len(best), math.nan)
+    for end in (0, len(sizes) - 1):
+        ends[best == end] = math.log(sizes[end])
+    return ends
 
 
 def _means(parameters: Floats, losses: Floats) -> tuple[Floats, NDArray[np.intp], Floats]:

@@ -24,6 +24,16 @@ def fitted_losses(data: SurfaceData, x: Floats) -> tuple[Floats, Floats]:
     return total, np.stack(columns, axis=1) / total[:, None]
 
 
+def normal_spread(residual: Floats) -> float:
+    """Return the standard deviation of residuals (P,) about a surface, outliers aside.
+
+    It is that of normal noise with the same median absolute residual, not counting as many of the
+    smallest as there are unknowns, which a fit may pass through.
+    """
+    size = np.sort(np.abs(residual))
+    return max(1e-12, float(np.median(size[min(5, len(size) - 1) :])) / stats.norm.ppf(0.75))
+
+
 def unfitted_residuals(data: SurfaceData, x: Floats) -> Floats:
     """Return log residuals (P,) as large as the noise: what the fit took up is given back.
 
@@ -32,13 +42,13 @@ def unfitted_residuals(data: SurfaceData, x: Floats) -> Floats:
 
     Args:
         data: the runs.
-        x: the surface by least squares on log loss; (K,).
+        x: the surface by nearly least squares on log loss; (K,).
     """
     total, jacobian = fitted_losses(data, x)
     basis, size, _ = np.linalg.svd(jacobian, full_matrices=False)
     leverage = (basis[:, size > 1e-10 * size[0]] ** 2).sum(axis=1)
-    residual = np.log(data.losses / total) / np.sqrt(np.maximum(1 - leverage, 1 / len(total)))
-    return np.asarray(residual - residual.mean())
+    residual = np.log(data.losses / total)
+    return np.asarray(residual / np.sqrt(np.maximum(1 - leverage, 1 / len(total))))
 
 
 def limit_draws(
@@ -89,12 +99,8 @@ def limit_draws(
 def share_within(residual: Floats, delta: float) -> float:
     """Return how likely a residual is to lie within delta of zero; smoothed, as few runs do.
 
-    The normal kernel has the width of Silverman's rule for a spread told by absolute residuals,
-    which an outlier hardly moves.
+    The normal kernel has the width of Silverman's rule.
     """
-    spread = math.sqrt(math.pi / 2) * float(np.abs(residual).mean())
-    width = math.hypot(1.06 * spread * len(residual) ** -0.2, delta)
-    inside = stats.norm.cdf((delta - residual) / width) - stats.norm.cdf(
-        (-delta - residual) / width
-    )
-    return float(np.mean(inside))
+    width = math.hypot(1.06 * normal_spread(residual) * len(residual) ** -0.2, delta)
+    below, above = ((side * delta - residual) / width for side in (-1, 1))
+    return float(np.mean(stats.norm.cdf(above) - stats.norm.cdf(below)))

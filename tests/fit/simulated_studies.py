@@ -50,6 +50,9 @@ class Design:
     shift: float
     """Middle of the sizes over the optimum."""
     noise: float
+    """Standard deviation on log loss."""
+    uneven: float = 1
+    """Noise at the smallest budget over that at the largest; `noise` is in the middle."""
 
     @property
     def budgets_flops(self) -> np.ndarray:
@@ -66,9 +69,11 @@ class Design:
     def studies(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield N, D and noisy losses of each study."""
         n, d, y = self.noise_free()
+        place = np.log(6 * n * d / self.budgets_flops[0]) / np.log(self.span)
+        spread = self.noise * self.uneven ** (0.5 - place)
         for study in range(count):
             noise = np.random.default_rng(study).standard_normal(len(n))
-            yield n, d, y * np.exp(self.noise * noise)
+            yield n, d, y * np.exp(spread * noise)
 
     def truth(self) -> Mapping[str, float]:
         """Return the coefficients and exponents of the surface."""
@@ -81,6 +86,7 @@ DESIGNS = {
     "symmetric, off by 3, 4 x 7 x 2": Design(SYMMETRIC, 4, 100, 2, 3, 0.005),
     "asymmetric, centred, 5 x 7 x 1": Design(ASYMMETRIC, 5, 1000, 1, 1, 0.01),
     "asymmetric, off by 3, 3 x 7 x 3": Design(ASYMMETRIC, 3, 100, 3, 3, 0.005),
+    "asymmetric, centred, 4 x 7 x 1, noise 4 to 1": Design(ASYMMETRIC, 4, 100, 1, 1, 0.005, 4),
 }
 
 

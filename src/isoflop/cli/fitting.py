@@ -36,8 +36,8 @@ from isoflop.sweep import Ledger
 
 STUDY_FILES = (".toml", ".json")
 SOURCE_WORDS = {
-    "residuals": "noise drawn from the residuals, and refits",
-    "clusters": "resampling whole clusters, and refits",
+    "residuals": "refits with the residuals under random signs",
+    "clusters": "refits with the residuals under random signs, one for each cluster",
     "limit": "the distribution that many runs lead to, without refits",
 }
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")

@@ -18,7 +18,7 @@ from isoflop.fit.verdict import BudgetVerdict
 
 IntervalSource = Literal["seeds", "scatter"] | DrawsSource
 """What an interval rests on. Of one curve: noise between seeds, or about the parabola. Of the
-surface: noise drawn from its residuals, resampled clusters, or the limit of many runs."""
+surface: residuals under random signs, one for each run or cluster, or the limit of many runs."""
 
 
 class MinimumInterval(Frozen):

@@ -20,7 +20,7 @@ from isoflop.fit.interval import LEVEL, Interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import SurfaceData, checked_runs
-from isoflop.fit.surface_errors import share_within
+from isoflop.fit.surface_errors import within
 
 UNKNOWNS = ("E", "A", "B", "alpha", "beta")
 WIDENINGS = 40
@@ -99,7 +99,7 @@ class _Profile:
         if not self.huber:
             return self.lowest * (1 + float(stats.f.ppf(level, 1, free)) / free)
         slope = np.clip(residual / self.delta, -1, 1)
-        curvature = share_within(residual, self.delta) / self.delta
+        curvature = float(within(residual, self.delta).mean()) / self.delta
         # Slopes at the fit are smaller than at the truth, by what five unknowns took up.
         scale = float(np.sum(slope**2)) / free / curvature
         return self.lowest + 0.5 * scale * float(stats.f.ppf(level, 1, free))

@@ -1,12 +1,12 @@
 """Surfaces as the noise of the runs might have made them: draws behind every interval of one.
 
-- Runs whose noise is their own: the noise is drawn anew from the residuals, onto the fitted
-  surface. To resample the runs themselves would leave designs that determine the surface worse
-  than the one trained, and intervals that are too wide; with Huber's fit by a third.
-- Runs in clusters: whole clusters are resampled, so that what they share is drawn with them.
-- More than `BOOTSTRAP_RUNS` runs: the distribution that many runs lead to, without refits.
+Up to `BOOTSTRAP_RUNS` runs it is the wild bootstrap (Wu 1986; for medians, which Huber's fit is
+near to, Feng, He and Hu 2011): each run's residual, as large as the noise, is added to the fitted
+surface with a sign drawn anew, and the copy is fitted. The grid stays the one that was trained,
+and noise may differ between runs. Runs of a cluster share their signs, so that what they share
+stays in them. All copies descend side by side.
 
-Refits descend side by side from the fit to all runs.
+For more runs it is the distribution that many runs lead to, without refits.
 
 Axes: R draws, P runs.
 """
@@ -73,9 +73,9 @@ def surface_draws(
         parameters: N of each run.
         tokens: D of each run.
         losses: nats per token of each run.
-        clusters: label of each run; runs with one label share something and are drawn together.
+        clusters: label of each run; runs with one label share some noise and are drawn together.
         delta: of the Huber loss, where the fit is by it.
-        resamples: R.
+        resamples: R, the number of draws.
         seed: of the draws.
 
     Raises:
@@ -99,19 +99,10 @@ def surface_draws(
             generator=generator,
         )
         return _quantities(drawn, data)
-    if source == "clusters":
-        changed = {"weights": cluster_weights(labels, resamples, generator)}
-    else:
-        changed = {"losses": noisy_copies(data, start, resamples, generator)}
+    copies = noisy_copies(data, start, labels, resamples, generator)
     step = max(1, LARGEST_ARRAY // (5 * runs))
     parts = [
-        descend(
-            data,
-            start,
-            huber=huber,
-            delta=delta,
-            **{name: rows[at : at + step] for name, rows in changed.items()},
-        )
+        descend(data, start, huber=huber, delta=delta, losses=copies[at : at + step])
         for at in range(0, resamples, step)
     ]
     return _quantities(np.concatenate(parts), data)
@@ -125,22 +116,26 @@ def draws_source(runs: int, *, clustered: bool) -> DrawsSource:
 
 
 def noisy_copies(
-    data: SurfaceData, x: Floats, copies: int, generator: np.random.Generator
+    data: SurfaceData,
+    x: Floats,
+    labels: NDArray[np.intp],
+    copies: int,
+    generator: np.random.Generator,
 ) -> Floats:
-    """Return losses (copies, P): the surface at x (K,) with noise drawn from the residuals.
+    """Return losses (copies, P): the surface at x (K,) with the residuals under random signs.
 
     Residuals are those about a fit that is nearly least squares but for outliers, whatever the
     estimator: Huber's with a small delta passes through some runs, whose residual of zero is no
-    noise. Their spread is drawn as well, since few runs do not tell it.
+    noise. Their spread is drawn as well, since few runs, or few clusters, do not tell it.
     """
     own = normal_spread(np.log(data.losses / fitted_losses(data, x)[0]))
     smooth = descend(data, x, huber=True, delta=EFFICIENT * own)[0]
     residuals = unfitted_residuals(data, smooth)
-    runs = len(residuals)
-    freedom = max(1, runs - 5)
+    clusters = int(labels.max()) + 1
+    freedom = max(1, min(len(residuals) - 5, clusters - 1))
     spread = np.sqrt(freedom / generator.chisquare(freedom, (copies, 1)))
-    noise = residuals[generator.integers(runs, size=(copies, runs))] * spread
-    return np.asarray(fitted_losses(data, x)[0] * np.exp(noise))
+    signs = generator.choice([-1.0, 1.0], size=(copies, clusters))[:, labels]
+    return np.asarray(fitted_losses(data, x)[0] * np.exp(residuals * signs * spread))
 
 
 def cluster_labels(runs: int, clusters: ArrayLike | None) -> NDArray[np.intp]:
@@ -153,16 +148,6 @@ def cluster_labels(runs: int, clusters: ArrayLike | None) -> NDArray[np.intp]:
     if labels.max() == 0:
         raise ValueError("all runs are in one cluster; expected two or more to resample")
     return np.asarray(labels, dtype=np.intp)
-
-
-def cluster_weights(
-    labels: NDArray[np.intp], resamples: int, generator: np.random.Generator
-) -> Floats:
-    """Return how often each run counts in each resample of whole clusters, shape (R, P)."""
-    clusters = int(labels.max()) + 1
-    even = np.full(clusters, 1 / clusters)
-    times = generator.multinomial(clusters, even, size=resamples)
-    return times[:, labels].astype(np.float64)
 
 
 def surface_intervals(

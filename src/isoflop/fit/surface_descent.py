@@ -1,4 +1,4 @@
-"""Many surfaces fitted side by side: starts of one fit, resamples or noisy copies of its runs.
+"""Many surfaces fitted side by side: starts of one fit, or noisy copies of its runs.
 
 The descent is Levenberg's: Gauss-Newton steps on reweighted least squares, each surface with its
 own damping.
@@ -26,7 +26,6 @@ def descend(
     *,
     huber: bool,
     delta: float,
-    weights: Floats | None = None,
     losses: Floats | None = None,
 ) -> Floats:
     """Return the unknowns (R, K) that each descent arrives at.
@@ -36,17 +35,12 @@ def descend(
         start: unknowns to start from, (K,) or (R, K).
         huber: Huber on log loss; else least squares on the loss.
         delta: of the Huber loss.
-        weights: how often each run counts, (R, P); once each if left out.
         losses: other losses of the runs, (R, P).
     """
-    count = max(len(one) for one in (np.atleast_2d(start), weights, losses) if one is not None)
-    shape = (count, len(data.losses))
-    problem = _Objective(
-        data,
-        np.broadcast_to(data.losses if losses is None else losses, shape),
-        np.broadcast_to(1.0 if weights is None else weights, shape),
-        delta if huber else None,
-    )
+    given = data.losses[None] if losses is None else losses
+    count = max(len(given), len(np.atleast_2d(start)))
+    given = np.broadcast_to(given, (count, len(data.losses)))
+    problem = _Objective(data, given, delta if huber else None)
     x = np.broadcast_to(start, (count, 5)).copy()
     damping = np.full(count, 1e-3)
     active = np.arange(count)
@@ -78,15 +72,13 @@ def descend(
 class _Objective:
     """Objective of many surfaces, with gradient and reweighted Gauss-Newton matrix."""
 
-    def __init__(
-        self, data: SurfaceData, losses: Floats, weights: Floats, delta: float | None
-    ) -> None:
-        self.data, self.losses, self.weights, self.delta = data, losses, weights, delta
+    def __init__(self, data: SurfaceData, losses: Floats, delta: float | None) -> None:
+        self.data, self.losses, self.delta = data, losses, delta
 
     def expand(self, x: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         """Return cost (A), gradient (A, K) and curvature (A, K, K) at x (A, K) of rows (A)."""
         u, v = self.data.u, self.data.v
-        losses, weights = self.losses[rows], self.weights[rows]
+        losses = self.losses[rows]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             e = np.broadcast_to(np.exp(x[:, :1]), losses.shape)
             a = np.exp(x[:, 1:2] - x[:, 3:4] * u)
@@ -95,15 +87,15 @@ class _Objective:
             jacobian = np.stack([e, a, b, -a * u, -b * v], axis=1)
             if self.delta is None:
                 residual = total - losses
-                part, share = residual**2 / 2, weights
+                part, share = residual**2 / 2, np.ones_like(total)
             else:
                 residual = np.log(total / losses)
                 size = np.abs(residual)
                 inside = size <= self.delta
                 part = np.where(inside, size**2 / (2 * self.delta), size - self.delta / 2)
-                share = weights / np.maximum(size, self.delta)
+                share = 1 / np.maximum(size, self.delta)
                 jacobian /= total[:, None]
-            cost = np.einsum("rp,rp->r", weights, part)
+            cost = part.sum(axis=1)
             weighted = jacobian * share[:, None]
             gradient = np.einsum("rkp,rp->rk", weighted, residual)
             curvature = weighted @ jacobian.transpose(0, 2, 1)

@@ -37,8 +37,8 @@ def normal_spread(residual: Floats) -> float:
 def unfitted_residuals(data: SurfaceData, x: Floats) -> Floats:
     """Return log residuals (P,) as large as the noise: what the fit took up is given back.
 
-    A run that pulls the fit towards itself has too small a residual, by the root of one less its
-    leverage (the HC2 correction of MacKinnon and White 1985).
+    A run that pulls the fit towards itself has too small a residual; over one less its leverage it
+    is that about a fit without the run (the HC3 correction of MacKinnon and White 1985).
 
     Args:
         data: the runs.
@@ -48,7 +48,7 @@ def unfitted_residuals(data: SurfaceData, x: Floats) -> Floats:
     basis, size, _ = np.linalg.svd(jacobian, full_matrices=False)
     leverage = (basis[:, size > 1e-10 * size[0]] ** 2).sum(axis=1)
     residual = np.log(data.losses / total)
-    return np.asarray(residual / np.sqrt(np.maximum(1 - leverage, 1 / len(total))))
+    return np.asarray(residual / np.maximum(1 - leverage, 1 / len(total)))
 
 
 def limit_draws(
@@ -76,17 +76,18 @@ def limit_draws(
     total, jacobian = fitted_losses(data, x)
     if delta is None:
         jacobian = jacobian * total[:, None]
-        slope, bend = total - data.losses, 1.0
+        slope, bend = total - data.losses, np.ones_like(total)
     else:
+        # How likely each run is to lie where the Huber loss bends: noise may differ between runs.
         residual = np.log(total / data.losses)
-        slope, bend = np.clip(residual / delta, -1, 1), share_within(residual, delta) / delta
+        slope, bend = np.clip(residual / delta, -1, 1), within(residual, delta) / delta
     clusters = int(labels.max()) + 1
     scores = np.stack(
         [np.bincount(labels, slope * column, clusters) for column in jacobian.T], axis=1
     )
     # Columns differ by orders of magnitude, and one of a term that is zero has no inverse.
     scale = np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)
-    bread = np.linalg.pinv(bend * (jacobian / scale).T @ (jacobian / scale), rcond=1e-12)
+    bread = np.linalg.pinv((jacobian / scale).T * bend @ (jacobian / scale), rcond=1e-12)
     half = (scores / scale) @ bread * math.sqrt(clusters / max(1, clusters - 1))
     covariance = half.T @ half
     width, axes = np.linalg.eigh(covariance)
@@ -96,11 +97,11 @@ def limit_draws(
     return np.asarray(x + tail[:, None] * normal / scale)
 
 
-def share_within(residual: Floats, delta: float) -> float:
-    """Return how likely a residual is to lie within delta of zero; smoothed, as few runs do.
+def within(residual: Floats, delta: float) -> Floats:
+    """Return how likely each residual (P,) was to lie within delta of zero.
 
-    The normal kernel has the width of Silverman's rule.
+    A normal kernel with the width of Silverman's rule: whether it does lie there tells too little.
     """
     width = math.hypot(1.06 * normal_spread(residual) * len(residual) ** -0.2, delta)
     below, above = ((side * delta - residual) / width for side in (-1, 1))
-    return float(np.mean(stats.norm.cdf(above) - stats.norm.cdf(below)))
+    return np.asarray(stats.norm.cdf(above) - stats.norm.cdf(below))

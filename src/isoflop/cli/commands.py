@@ -223,7 +223,7 @@ def fit(
     ] = None,
     cluster: Annotated[
         str | None,
-        arg(metavar="COLUMN", help="Runs that share its value are resampled together (surfaces)."),
+        arg(metavar="COLUMN", help="Runs that share its value share noise, which surfaces heed."),
     ] = None,
 ) -> None:
     """Fit loss against size and tokens, with intervals, and compare variants."""

@@ -303,11 +303,11 @@ def _disagreements(result: FitResult) -> Iterator[Text]:
                 f"on a minimum by up to {widest:.4f}{unit} and {farthest:.2f} times in size"
             )
         if fit.surface_disagreement:
-            ranges = ", ".join(
-                f"{one} {significant(low)} to {significant(high)}"
+            gaps = ", ".join(
+                f"{high - low:.2g} in {one}"
                 for one, (low, high) in fit.surface_disagreement.ranges.items()
             )
-            parts.append(f"on the surface by {ranges}")
+            parts.append(f"on the surface by {gaps}")
         if parts:
             yield Text(quoted(f"{name}: estimators differ {'; '.join(parts)}."))
 

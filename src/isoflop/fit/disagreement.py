@@ -28,7 +28,7 @@ class SurfaceDisagreement(Frozen):
     fits: tuple[str, ...]
     """Those that are compared, two or more: estimators, and Huber with other deltas."""
     ranges: Mapping[str, tuple[float, float]]
-    """Lowest and highest E, alpha, beta, a and b."""
+    """Lowest and highest E, alpha, beta and a; b is 1 - a."""
 
 
 def minimum_disagreements(minima: Iterable[CurveMinimum]) -> tuple[MinimumDisagreement, ...]:
@@ -73,7 +73,6 @@ def surface_disagreement(
         "alpha": [one.alpha for one in surfaces],
         "beta": [one.beta for one in surfaces],
         "a": [one.beta / (one.alpha + one.beta) for one in surfaces],
-        "b": [one.alpha / (one.alpha + one.beta) for one in surfaces],
     }
     return SurfaceDisagreement(
         fits=tuple(fits),

@@ -54,6 +54,7 @@ def test_json_has_minima_and_surfaces_of_every_variant(table, capsys):
         assert fitted["low"] < fitted["value"] < fitted["high"]
     assert plain["surface"]["a"]["value"] + plain["surface"]["b"]["value"] == pytest.approx(1)
     assert plain["surface"]["delta"] == 1e-3
+    assert plain["surface"]["source"] == "residuals"
     assert [one["outcome"] for one in found["verdicts"]] == ["better"] * 3
 
 
@@ -61,16 +62,36 @@ def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
     shown = run(capsys, "fit", table, "--columns", "loss=final")
     assert r"routed \x1b[31m needs 0." in shown
     assert "tokens follows from C = 6 N D" in shown
-    for text in ("parabola", "Akima", "approach 3", "projection", "optimal N ~ C^a"):
+    assert "nats" not in shown, "of a table no unit is known"
+    for text in (
+        "parabola",
+        "Akima",
+        "Huber surface",
+        "least-squares surface",
+        "estimators differ on a minimum",
+        "optimal N ~ C^a",
+    ):
         assert text in shown
 
 
 def test_a_study_and_its_records_are_fitted(study_file, committed, capsys):
     found = json.loads(run(capsys, "fit", study_file, "--json"))
     assert found["baseline"] == "Baseline"
+    assert found["loss_unit"] == "nats per byte"
     exported = study_file.parent / "results" / "small" / "records.jsonl"
     found = json.loads(run(capsys, "fit", exported, "--json"))
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
+    assert "nats per byte" in run(capsys, "fit", study_file)
+
+
+def test_clusters_are_a_column_of_the_table_or_of_the_records(table, study_file, committed, capsys):
+    arguments = ("fit", table, "--columns", "loss=final", "--resamples", "20", "--json")
+    found = json.loads(run(capsys, *arguments, "--cluster", "Training FLOP"))
+    assert found["variants"]["plain"]["surface"]["source"] == "clusters"
+    assert "has no column 'lab'" in run(capsys, *arguments, "--cluster", "lab", code=2)
+    told = run(capsys, "fit", study_file, "--cluster", "lab", code=2)
+    assert "--cluster is 'lab'" in told
+    run(capsys, "fit", study_file, "--cluster", "seed")
 
 
 @pytest.mark.parametrize(

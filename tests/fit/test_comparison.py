@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import CurveMinimum, compare, loss_matching, minima, optimum_law
+from isoflop.fit import CurveDraws, CurveMinimum, compare, loss_matching, minima, optimum_law
+from isoflop.fit.comparison import _crossings
 
 BASE = {"Baseline": {"loss": 1.25}}
 
@@ -86,6 +88,46 @@ def test_fraction_is_exact_on_a_straight_stretch(runs) -> None:
     table.loc[mod, "loss"] = 1.25 - 0.1 * (step[mod] + 0.5)
     match = loss_matching(table, at(table, "Baseline"), "MoD")
     assert match.fraction == pytest.approx(1.6**-0.5, rel=1e-9)
+
+
+def test_the_fraction_has_an_interval_by_the_noise_of_both_curves(runs) -> None:
+    variants = {"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.23, "flops_per_parameter": 1.2}}
+    found = []
+    for noise in (0.001, 0.004):
+        table = runs(variants, seed_shifts=(-noise, 0.0, noise))
+        draws = CurveDraws(table, resamples=400)
+        match = loss_matching(table, at(table, "Baseline"), "MoD", draws=draws)
+        assert match.interval.value == match.fraction
+        assert match.interval.low < match.fraction < match.interval.high
+        found.append(match.interval.high / match.interval.low)
+    assert 1.005 < found[0] < found[1] < 3
+    alone = loss_matching(table, at(table, "Baseline"), "MoD")
+    assert (alone.fraction, alone.interval) == (match.fraction, None)
+
+
+def test_copies_cross_where_each_of_them_would_alone(runs) -> None:
+    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.23}})
+    draws = CurveDraws(table, resamples=50)
+    sizes, losses = draws.size_losses("MoD", 5e12)
+    targets = draws.minima("Baseline", 5e12)[1]
+    crossed = _crossings(np.log(2 * sizes), losses, targets)
+    mod = table[(table["variant"] == "MoD") & (table["seed"] == 100)]
+    base = at(table, "Baseline")
+    for curve, target, log_flops in zip(losses, targets, crossed, strict=True):
+        copy = mod.assign(loss=curve)
+        moved = base.model_copy(
+            update={"minimum": base.minimum.model_copy(update={"loss": target})}
+        )
+        alone = loss_matching(copy, moved, "MoD")
+        assert np.exp(log_flops) / base.forward_flops == pytest.approx(alone.fraction)
+
+
+def test_a_fraction_that_noise_often_loses_has_no_interval(runs) -> None:
+    # The challenger touches the baseline's loss, so half the copies never reach it.
+    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.2499}}, seed_shifts=(-0.01, 0.01))
+    match = loss_matching(table, at(table, "Baseline"), "MoD", draws=CurveDraws(table))
+    assert match.fraction is not None
+    assert match.interval is None
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import parabola
-from isoflop.fit.minimum_draws import minimum_draws, run_noise
+from isoflop.fit import akima, curve_rows, parabola
+from isoflop.fit.minimum_draws import CurveDraws, minimum_draws, noisy_losses, run_noise
 
 MakeRuns = Callable[..., pd.DataFrame]
 BUDGET = 5e12
+SIZES = 2e5 * 1.6 ** np.arange(-3, 4)
 
 
 def simulated(
@@ -69,6 +70,49 @@ def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, sha
     # A wide interval holds anything. The minimum rests on about four runs of four seeds: four
     # standard errors, and half as much again for what is not known of the noise.
     assert np.median(widths) < 6 * np.hypot(own, shared) / 2
+
+
+@pytest.mark.parametrize("estimator", [parabola, akima])
+def test_minima_of_copies_are_those_of_each_copy_alone(runs: MakeRuns, estimator) -> None:
+    table = simulated(runs, 0.02, 0.01, 3, np.random.default_rng(5))
+    noise = run_noise(table, "Baseline", BUDGET)
+    rows = curve_rows(table, "Baseline", BUDGET)
+    # More copies than runs and sizes, so that axes cannot be mixed up.
+    copies = noisy_losses(rows, noise, 150, np.random.default_rng(3))
+    drawn = minimum_draws(
+        table, "Baseline", BUDGET, estimator.__name__, noise, resamples=150, seed=3
+    )
+    refused = 0
+    for losses, log_size, loss in zip(copies, *drawn, strict=True):
+        alone = estimator(rows["parameters"], losses)
+        if alone.loss is None:
+            refused += 1
+            assert np.isnan(loss)
+            if alone.status == "edge":
+                # At the end of the sizes, or of the window that the parabola is fitted to.
+                near = rows["parameters"].between(SIZES[1], SIZES[-2])
+                end = rows["parameters"][~near] if estimator is akima else rows["parameters"]
+                assert np.isclose(np.exp(log_size), end).any(), alone
+            else:
+                assert np.isnan(log_size), alone
+            continue
+        assert np.exp(log_size) == pytest.approx(alone.parameters, rel=1e-6)
+        assert loss == pytest.approx(alone.loss, rel=1e-9)
+    assert 0 < refused < 75
+
+
+def test_curves_are_drawn_once_each_and_not_alike(runs: MakeRuns) -> None:
+    tables = [
+        runs({"Baseline": {"loss": 1.2}, "MoD": {"loss": 1.2}}, budget=b) for b in (1e12, 5e12)
+    ]
+    draws = CurveDraws(pd.concat(tables), resamples=40, seed=1)
+    first = draws.minima("Baseline", 1e12)
+    assert first is draws.minima("Baseline", 1e12)
+    # The curves are the same but for the noise, which is each curve's own.
+    for variant, budget in (("Baseline", 5e12), ("MoD", 1e12)):
+        other = draws.minima(variant, budget)
+        assert abs(np.corrcoef(first[1], other[1])[0, 1]) < 0.6
+    assert CurveDraws(tables[0], resamples=40, seed=2).minima("Baseline", 1e12)[1][0] != first[1][0]
 
 
 def test_akima_and_parabola_are_drawn_about_their_own_minimum(runs: MakeRuns) -> None:

@@ -119,6 +119,14 @@ def test_budgets_that_nearly_agree_are_one() -> None:
     assert len(np.unique(group_budgets(flops, 0.01)[0])) == 5
 
 
+def test_clusters_come_from_a_column_and_a_missing_one_is_its_own() -> None:
+    rows = GOOD.assign(lab=["a", "a", None])
+    table = run_table(rows, cluster="lab").table
+    assert table["cluster"].tolist() == ["a", "a", "row 3"]
+    with pytest.raises(ValueError, match="has no column 'team'"):
+        run_table(rows, cluster="team")
+
+
 def test_equal_budgets_stay_exactly_what_they_are() -> None:
     groups, farthest = group_budgets(np.full(5, 3.3e21))
     assert groups.tolist() == [3.3e21] * 5

@@ -13,6 +13,7 @@ from isoflop.fit import (
 
 FITS = [fit_variable_projection, fit_huber]
 CHINCHILLA = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
+SYMMETRIC = Surface(E=1.7, A=400, B=400, alpha=0.34, beta=0.34)
 SMALL_SKEW = Surface(E=0.8, A=500, B=90, alpha=0.62, beta=0.25)
 
 
@@ -32,10 +33,14 @@ def grid(surface: Surface, budgets: list[float], shift: int = 0) -> tuple[np.nda
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     ("truth", "budgets"),
-    [(CHINCHILLA, [6e18, 2e19, 1e20]), (SMALL_SKEW, [5e12, 1.6e13, 5e13])],
-    ids=["published", "small"],
+    [
+        (CHINCHILLA, [6e18, 2e19, 1e20]),
+        (SMALL_SKEW, [5e12, 1.6e13, 5e13]),
+        (SYMMETRIC, [1e18, 1e19, 1e20]),
+    ],
+    ids=["published", "small", "symmetric"],
 )
-@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("shift", [-2, 0, 2])
 def test_noise_free_law_is_recovered(fit, truth: Surface, budgets: list[float], shift: int) -> None:
     n, d = grid(truth, budgets, shift)
     result = fit(n, d, truth.loss(n, d))

@@ -1,12 +1,20 @@
-"""The bootstrap of a surface agrees with fitting each resample on its own."""
+"""Draws of a surface are what fitting each noisy copy on its own gives."""
+
+import time
 
 import numpy as np
 import pytest
 
 from isoflop.fit import fit_huber, fit_variable_projection, surface_draws, surface_intervals
 from isoflop.fit.surface import Surface, surface_minimum
-from isoflop.fit.surface_bootstrap import _weights as weights_of
-from isoflop.fit.surface_bootstrap import compute_exponents, draws_along_budget
+from isoflop.fit.surface_bootstrap import (
+    _unknowns,
+    compute_exponents,
+    draws_along_budget,
+    draws_source,
+    noisy_copies,
+)
+from isoflop.fit.surface_data import checked_runs
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 
@@ -23,19 +31,88 @@ def runs(budgets: int = 5, sizes: int = 9, noise: float = 0.01, seed: int = 0) -
     return np.stack([n, d, TRUE.loss(n, d) * np.exp(noise * draws)])
 
 
-@pytest.mark.parametrize("fit", [fit_huber, fit_variable_projection])
-def test_draws_are_the_fits_of_the_resamples(fit) -> None:
+FITS = [fit_huber, fit_variable_projection]
+
+
+def assert_same(row: np.ndarray, surface: Surface | None) -> None:
+    assert surface is not None
+    assert row[0] == pytest.approx(surface.E, rel=2e-3)
+    assert row[3:5].tolist() == pytest.approx([surface.alpha, surface.beta], rel=5e-3)
+    a, b = compute_exponents(surface.alpha, surface.beta)
+    assert row[5:].tolist() == pytest.approx([float(a), float(b)], rel=5e-3)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [1, 3])
+def test_draws_are_the_fits_of_the_noisy_copies(fit, size: int) -> None:
     n, d, y = runs()
-    draws = surface_draws(fit(n, d, y), n, d, y, resamples=5, seed=3)
-    times = weights_of(len(n), None, 5, np.random.default_rng(3)).astype(int)
-    for row, counts in zip(draws, times, strict=True):
-        chosen = np.repeat(np.arange(len(n)), counts)
-        surface = fit(n[chosen], d[chosen], y[chosen]).surface
+    clusters = np.arange(len(n)) // size
+    fitted = fit(n, d, y)
+    draws = surface_draws(fitted, n, d, y, clusters=clusters, resamples=4, seed=3)
+    data = checked_runs(n, d, y)
+    copies = noisy_copies(data, _unknowns(fitted, data), clusters, 4, np.random.default_rng(3))
+    for row, losses in zip(draws, copies, strict=True):
+        surface = fit(n, d, losses).surface
         assert surface is not None
         assert row[0] == pytest.approx(surface.E, rel=2e-3)
         assert row[3:5].tolist() == pytest.approx([surface.alpha, surface.beta], rel=5e-3)
         a, b = compute_exponents(surface.alpha, surface.beta)
         assert row[5:].tolist() == pytest.approx([float(a), float(b)], rel=5e-3)
+
+
+def test_copies_scatter_as_each_run_does() -> None:
+    n, d, y = (np.tile(column, 20) for column in runs(noise=0.0))
+    # The second half of the runs is noisier.
+    spread = np.where(np.arange(len(n)) < len(n) // 2, 0.01, 0.03)
+    y = y * np.exp(spread * np.random.default_rng(0).standard_normal(len(y)))
+    data, fitted = checked_runs(n, d, y), fit_variable_projection(n, d, y)
+    start = _unknowns(fitted, data)
+    copies = noisy_copies(data, start, np.arange(len(n)), 500, np.random.default_rng(0))
+    noise = np.log(copies / fitted.surface.loss(n, d))
+    assert np.abs(noise.mean()) < 2e-4
+    for wanted in (0.01, 0.03):
+        of_these = noise[:, spread == wanted]
+        assert np.sqrt((of_these**2).mean()) == pytest.approx(wanted, rel=0.1)
+
+
+def test_the_runs_of_a_cluster_are_moved_together() -> None:
+    n, d, y = runs()
+    data, fitted = checked_runs(n, d, y), fit_variable_projection(n, d, y)
+    labels = np.repeat(np.arange(9), 5)
+    start = _unknowns(fitted, data)
+    copies = noisy_copies(data, start, labels, 40, np.random.default_rng(0))
+    signs = np.sign(np.log(copies / fitted.surface.loss(n, d)))
+    # A pair of runs is on the same side in every copy, or on opposite sides in every copy.
+    same = (signs[:, :-1] == signs[:, 1:]).mean(axis=0)
+    within = labels[:-1] == labels[1:]
+    assert set(same[within]) == {0.0, 1.0}
+    assert ((same[~within] > 0.1) & (same[~within] < 0.9)).all()
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_the_limit_of_many_runs_is_what_refits_give(fit, monkeypatch) -> None:
+    n, d, y = (np.tile(column, 12) for column in runs(noise=0.0))
+    y = y * np.exp(0.01 * np.random.default_rng(2).standard_normal(len(y)))
+    fitted = fit(n, d, y)
+    refits = surface_draws(fitted, n, d, y, resamples=400)
+    monkeypatch.setattr("isoflop.fit.surface_bootstrap.BOOTSTRAP_RUNS", 100)
+    assert draws_source(len(n), clustered=False) == "limit"
+    limit = surface_draws(fitted, n, d, y, resamples=4000)
+    for column in (0, 3, 4, 5):
+        assert limit[:, column].std() == pytest.approx(refits[:, column].std(), rel=0.2), column
+        assert np.median(limit[:, column]) == pytest.approx(np.median(refits[:, column]), rel=0.02)
+
+
+def test_a_table_of_thousands_of_runs_takes_the_limit_and_seconds() -> None:
+    n, d, y = (np.tile(column, 150) for column in runs(noise=0.0))
+    y = y * np.exp(0.01 * np.random.default_rng(2).standard_normal(len(y)))
+    started = time.perf_counter()
+    fitted = fit_huber(n, d, y)
+    intervals = surface_intervals(fitted, surface_draws(fitted, n, d, y))
+    assert time.perf_counter() - started < 20
+    for name, truth in TRUE.model_dump().items():
+        assert intervals[name].low < truth < intervals[name].high, name
+        assert intervals[name].high / intervals[name].low < 1.5, name
 
 
 def test_exponents_of_the_optimum_add_up_to_one() -> None:
@@ -51,22 +128,27 @@ def test_without_noise_the_interval_is_a_point() -> None:
         assert interval.low == pytest.approx(interval.high, rel=1e-4), name
 
 
-def test_clusters_are_drawn_whole() -> None:
-    labels = np.repeat(np.arange(9), 5)
-    times = weights_of(45, labels, 30, np.random.default_rng(0))
-    assert (times.sum(axis=1) == 45).all()
-    for label in range(9):
-        assert (np.ptp(times[:, labels == label], axis=1) == 0).all()
-
-
-def test_shared_noise_widens_the_interval_only_when_it_is_clustered() -> None:
+@pytest.mark.parametrize("limit", [10, 1000])
+def test_shared_noise_widens_the_interval_only_when_it_is_clustered(limit, monkeypatch) -> None:
+    monkeypatch.setattr("isoflop.fit.surface_bootstrap.BOOTSTRAP_RUNS", limit)
     n, d, y = runs(budgets=12, noise=0.002)
     labels = np.repeat(np.arange(12), 9)
     y = y * np.exp(0.03 * np.random.default_rng(1).standard_normal(12))[labels]
-    fit = fit_huber(n, d, y)
+    fit = fit_variable_projection(n, d, y)
+    names = [f"lab {label}" for label in labels]
     alone = surface_intervals(fit, surface_draws(fit, n, d, y))["E"]
-    clustered = surface_intervals(fit, surface_draws(fit, n, d, y, clusters=labels))["E"]
+    clustered = surface_intervals(fit, surface_draws(fit, n, d, y, clusters=names))["E"]
     assert clustered.high - clustered.low > 1.2 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "message"), [([1, 2], "a label per run"), (["x"] * 45, "all runs are in one")]
+)
+def test_clusters_that_cannot_be_resampled_are_told(clusters, message) -> None:
+    n, d, y = runs()
+    fit = fit_variable_projection(n, d, y)
+    with pytest.raises(ValueError, match=message):
+        surface_draws(fit, n, d, y, clusters=clusters)
 
 
 def test_minima_along_a_budget_agree_with_the_search() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import holm, sentence, verdicts
+from isoflop.fit import fraction_sentence, holm, sentence, verdicts
 
 MakeRuns = Callable[..., pd.DataFrame]
 SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
@@ -35,6 +35,20 @@ def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -
     assert m.low < m.value < m.high < 1
     assert "needs 0.6" in sentence(first)
     assert "At 5e12 FLOPs MoD" in sentence(first)
+
+
+def test_the_share_of_forward_flops_at_equal_loss_is_told(runs: MakeRuns) -> None:
+    first = verdicts(two_budgets(runs, gain=0.02), "Baseline")[0]
+    found = first.forward_fraction
+    assert found is not None
+    # 0.02 x^2 = 0.02 at x = -1, on lines between sizes a factor of 1.6 apart.
+    assert found.value == pytest.approx(np.exp(-1), rel=0.05)
+    assert found.low < found.value < found.high < 0.6
+    assert "the minimum loss of Baseline at 0.3" in fraction_sentence(first)
+    same = verdicts(two_budgets(runs, gain=-0.02), "Baseline")[0]
+    assert same.forward_fraction is None
+    with pytest.raises(ValueError, match="no share"):
+        fraction_sentence(same)
 
 
 def test_the_multiplier_hangs_little_on_the_irreducible_loss(runs: MakeRuns) -> None:

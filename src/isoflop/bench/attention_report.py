@@ -9,8 +9,11 @@ import pandas as pd
 
 from isoflop.bench.attention import AttentionReport, AttentionRow, Direction, crossovers
 from isoflop.bench.report import Verdict
-from isoflop.report.figure import COUNT_LABEL, FULL_WIDTH, Figure, figure
+from isoflop.report.figure import FULL_WIDTH, Figure, figure
 from isoflop.report.theme import INK, MUTED
+
+LENGTH_LABEL = "datum.value % 1024 ? format(datum.value, ',') : datum.value / 1024 + 'K'"
+"""Vega expression that writes a tick as 8K, of 1,024 tokens each."""
 
 FASTER_FROM = 4096
 SHARE_FROM = 32768
@@ -80,13 +83,17 @@ def attention_figure(report: AttentionReport) -> Figure:
         "sequence_length:Q",
         title="Tokens in the sequence",
         scale=alt.Scale(type="log", base=2, domain=[lengths[0], lengths[-1]], nice=False),
-        axis=alt.Axis(values=lengths, labelExpr=COUNT_LABEL, grid=False),
+        axis=alt.Axis(values=lengths, labelExpr=LENGTH_LABEL, grid=False),
     )
     y = alt.Y(
         "time_ratio:Q",
         title="Times as fast as full attention",
-        scale=alt.Scale(type="log"),
-        axis=alt.Axis(values=[0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128], format="~g"),
+        scale=alt.Scale(
+            type="log",
+            domain=[0.8 * min(table["time_ratio"]), 1.2 * max(table["flop_ratio"])],
+            nice=False,
+        ),
+        axis=alt.Axis(values=[2.0**i for i in range(-4, 11)], format="~g"),
     )
     order = [f"blocks of {size}" for size in sorted({row.block_size for row in report.rows})]
     colour = alt.Color(

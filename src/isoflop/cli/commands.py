@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
+from isoflop.cli.fit_options import FitOptions
+
 app = SubcommandApp()
 bench = SubcommandApp()
 
@@ -215,35 +217,24 @@ def report(
 
 @app.command
 def fit(
-    runs: Annotated[
-        Path,
-        Positional,
-        arg(metavar="TABLE", help="A study, its records, or a CSV, TSV, JSONL or Parquet table."),
-    ],
-    columns: Annotated[
-        tuple[str, ...],
-        arg(metavar="NAME=COLUMN", help="Columns of the table that have names of their own."),
-    ] = (),
-    tolerance: Annotated[float, arg(help="Budgets this near to each other count as one.")] = 0.1,
+    options: Annotated[FitOptions, arg(name="")],
     baseline: Annotated[
         str | None, arg(metavar="VARIANT", help="Whom the others are held against.")
     ] = None,
     margin: Annotated[
-        float | None, arg(metavar="NATS", help="Difference of loss that counts as none.")
+        float | None, arg(metavar="LOSS", help="Difference of loss that counts as none.")
     ] = None,
-    delta: Annotated[float, arg(help="Of the Huber loss on log loss.")] = 1e-3,
-    level: Annotated[float, arg(help="Probability that intervals are to hold.")] = 0.95,
-    resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000,
-    seed: Annotated[int, arg(help="Of the bootstrap.")] = 0,
-    results: Results = RESULTS,
-    json: Json = False,
+    cluster: Annotated[
+        str | None,
+        arg(metavar="COLUMN", help="Runs that share its value share noise, which surfaces heed."),
+    ] = None,
 ) -> None:
     """Fit loss against size and tokens, with intervals, and compare variants."""
     from isoflop.cli.fitting import fit_tables, runs_to_fit
     from isoflop.cli.tables import show, show_json
     from isoflop.fit import fit_runs
 
-    found, study = runs_to_fit(runs, columns, tolerance, RUNS, results)
+    found, study = runs_to_fit(options, RUNS, cluster=cluster)
     names = found.table["variant"].drop_duplicates().tolist()
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
@@ -254,12 +245,15 @@ def fit(
         found.table,
         baseline=baseline,
         margin=margin,
-        delta=delta,
-        level=level,
-        resamples=resamples,
-        seed=seed,
+        delta=options.delta,
+        level=options.level,
+        resamples=options.resamples,
+        seed=options.seed,
+        cluster=None if cluster is None else "cluster",
+        curves=found.curves,
+        loss_unit=found.loss_unit,
     )
-    if json:
+    if options.json:
         show_json(result.model_dump(mode="json"))
     else:
         show(fit_tables(result, found))
@@ -267,40 +261,24 @@ def fit(
 
 @app.command
 def predict(
-    runs: Annotated[
-        Path,
-        Positional,
-        arg(metavar="TABLE", help="A study, its records, or a CSV, TSV, JSONL or Parquet table."),
-    ],
+    options: Annotated[FitOptions, arg(name="")],
     budget: Annotated[float, arg(metavar="FLOPS", help="Training FLOPs to predict for.")],
     register: Annotated[
         Path | None, arg(metavar="FILE", help="Write the prediction there, before it is trained.")
     ] = None,
-    columns: Annotated[
-        tuple[str, ...],
-        arg(metavar="NAME=COLUMN", help="Columns of the table that have names of their own."),
-    ] = (),
-    tolerance: Annotated[float, arg(help="Budgets this near to each other count as one.")] = 0.1,
-    level: Annotated[float, arg(help="Probability that intervals are to hold.")] = 0.95,
-    resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000,
-    results: Results = RESULTS,
-    json: Json = False,
 ) -> None:
     """Predict the optimal size, tokens and loss at a budget that is not trained yet."""
     from isoflop.cli.fitting import runs_to_fit
-    from isoflop.cli.predicting import prediction_tables
+    from isoflop.cli.predicting import prediction_tables, predictions
     from isoflop.cli.tables import show, show_json
-    from isoflop.fit import leave_largest_out
-    from isoflop.fit import predict as foresee
     from isoflop.report.registration import register as write_down
 
-    found, study = runs_to_fit(runs, columns, tolerance, RUNS, results)
-    made = foresee(found.table, budget, level=level, resamples=resamples)
-    tested = leave_largest_out(found.table, level=level, resamples=resamples)
+    found, study = runs_to_fit(options, RUNS)
+    made, tested = predictions(found, budget, options)
     if register is not None:
-        write_down(register, study.name if study else runs.name, found.table, made)
+        write_down(register, study.name if study else options.runs.name, found.table, made)
         print(f"wrote {register}", file=sys.stderr)
-    if json:
+    if options.json:
         show_json(
             {
                 "predictions": [one.model_dump(mode="json") for one in made],
@@ -308,7 +286,7 @@ def predict(
             }
         )
     else:
-        show(prediction_tables(made, tested, level))
+        show(prediction_tables(made, tested, options.level))
 
 
 @app.command

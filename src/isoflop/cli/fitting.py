@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.tables import Column, table
 from isoflop.config import ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
 from isoflop.config.problems import quoted
 from isoflop.fit import (
+    ESTIMATOR_NAMES,
     Coefficient,
     FitResult,
     FittedMinimum,
     FittedSurface,
     RunTable,
     VariantFit,
+    fraction_sentence,
     frame,
     read_table,
     sentence,
+    training_curves,
 )
 from isoflop.planning.assignment import assign
 from isoflop.report.notation import count, exponent, significant
@@ -30,42 +35,55 @@ from isoflop.runs import read_records
 from isoflop.sweep import Ledger
 
 STUDY_FILES = (".toml", ".json")
-COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
-ESTIMATOR_NAMES = {
-    "parabola": "parabola",
-    "akima": "Akima",
-    "surface": "approach 3",
-    "variable_projection": "projection",
+SOURCE_WORDS = {
+    "residuals": "refits with the residuals under random signs",
+    "clusters": "refits with the residuals under random signs, one for each cluster",
+    "limit": "the distribution that many runs lead to, without refits",
 }
+COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
 
 
 def runs_to_fit(
-    path: Path, columns: Sequence[str], tolerance: float, runs: Path, results: Path
+    options: FitOptions, runs: Path, *, cluster: str | None = None
 ) -> tuple[RunTable, Study | None]:
     """Return the runs that a path names: a study's, those of exported records, or a table's.
 
     Args:
-        path: a study file, `records.jsonl` as `isoflop export` writes it, or any table.
-        columns: `NAME=COLUMN` each, for tables.
-        tolerance: of budgets, for tables.
+        options: with the path of a study file, of `records.jsonl` as `isoflop export` writes it,
+            or of any table.
         runs: folder of the study's own folder.
-        results: folder of committed records.
+        cluster: column that goes into a column `cluster` of the runs.
 
     Raises:
         ValueError: nothing there can be fitted; in one line.
     """
+    path = options.runs
     if path.suffix.lower() in STUDY_FILES:
         study = load_study(path)
-        return _study_runs(study, runs / study.name, results), study
+        found = _study_runs(study, runs / study.name, options.results)
+        return _with_cluster(found, cluster), study
     if _holds_records(path):
-        return _record_runs(read_records(path)), None
-    return read_table(path, columns=_mapping(columns), tolerance=tolerance), None
+        return _with_cluster(_record_runs(read_records(path)), cluster), None
+    columns = _mapping(options.columns)
+    found = read_table(path, columns=columns, tolerance=options.tolerance, cluster=cluster)
+    return found, None
+
+
+def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
+    """Return runs of records with one of their columns as `cluster`."""
+    if cluster is None:
+        return runs
+    if cluster not in runs.table:
+        raise ValueError(f"--cluster is {cluster!r}; expected one of {list(runs.table)}")
+    return replace(runs, table=runs.table.assign(cluster=runs.table[cluster]))
 
 
 def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
     for verdict in result.verdicts:
-        yield Text(quoted(sentence(verdict)), style="bold")
+        yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
+        if verdict.forward_fraction is not None:
+            yield Text(quoted(fraction_sentence(verdict)))
     if result.verdicts:
         yield Text(
             f"Intervals are {result.level:.0%}; better, worse and equivalent are said after Holm's "
@@ -78,6 +96,8 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
             if surface.status != "converged":
                 yield Text(quoted(f"{name}, {_words(surface)}: {surface.message}."))
     yield from _laws(result)
+    yield from _envelopes(result)
+    yield from _disagreements(result)
     for note in runs.notes:
         yield Text(quoted(note))
     for one in runs.left_out:
@@ -95,7 +115,14 @@ def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
         )
     order = [variant.name for variant in study.variants]
     own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))
-    return RunTable(frame(own, runs.variant_of, off_ladder=runs.off_ladder), (), ())
+    table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
+    return RunTable(table, (), (), loss_unit=_loss_unit(own), curves=training_curves(own))
+
+
+def _loss_unit(records: Sequence[RunRecord]) -> str | None:
+    """Return what the losses of records are in, None where that is not the same for all."""
+    units = {record.config.data.loss_unit for record in records}
+    return units.pop() if len(units) == 1 else None
 
 
 def _holds_records(path: Path) -> bool:
@@ -119,7 +146,13 @@ def _record_runs(records: Sequence[RunRecord]) -> RunTable:
         "Variants are named by their routing, and every shape counts as one of their ladder; the "
         "study file says more."
     )
-    return RunTable(frame(records, names), (), (note,))
+    return RunTable(
+        frame(records, names),
+        (),
+        (note,),
+        loss_unit=_loss_unit(records),
+        curves=training_curves(records),
+    )
 
 
 def _described(model: ModelConfig) -> str:
@@ -171,7 +204,8 @@ def _minima(result: FitResult) -> RenderableType:
         for name, fit in result.variants.items()
         for one in _shown(fit)
     ]
-    return table("Minima of loss over log parameters", columns, cells)
+    unit = f", in {result.loss_unit}" if result.loss_unit else ""
+    return table(f"Minima of loss over log parameters{unit}", columns, cells)
 
 
 def _shown(fit: VariantFit) -> list[FittedMinimum]:
@@ -205,6 +239,8 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
         cells.append(("runs", *(str(surface.points) for surface in found.values())))
         title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
         yield table(title, columns, cells)
+        sources = sorted({SOURCE_WORDS[one.source] for one in found.values() if one.source})
+        yield Text(f"Its intervals are by {'; '.join(sources)}.")
 
 
 def _fitted(fit: VariantFit) -> list[FittedSurface]:
@@ -233,6 +269,47 @@ def _laws(result: FitResult) -> Iterator[Text]:
         ]
         if laws:
             yield Text(quoted(f"{name}: optimal N ~ C^a with a = {', '.join(laws)}."))
+
+
+def _envelopes(result: FitResult) -> Iterator[Text]:
+    for name, fit in result.variants.items():
+        found = fit.envelope
+        if found is None:
+            continue
+        if found.a is None or found.b is None:
+            yield Text(quoted(f"{name}, envelope of training curves: {found.message}."))
+            continue
+        a, b = (
+            f"{one.value:.3f}" + ("" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]")
+            for one in (found.a, found.b)
+        )
+        yield Text(
+            quoted(
+                f"{name}: envelope of training curves N ~ C^a with a = {a}, D ~ C^b with b = {b}, "
+                f"{found.sizes} sizes; biased, since no run has ended there."
+            )
+        )
+
+
+def _disagreements(result: FitResult) -> Iterator[Text]:
+    """Yield a line per variant with how far its estimators are apart."""
+    unit = f" {result.loss_unit}" if result.loss_unit else ""
+    for name, fit in result.variants.items():
+        parts = []
+        if fit.minimum_disagreements:
+            widest = max(one.loss for one in fit.minimum_disagreements)
+            farthest = max(one.parameter_ratio for one in fit.minimum_disagreements)
+            parts.append(
+                f"on a minimum by up to {widest:.4f}{unit} and {farthest:.2f} times in size"
+            )
+        if fit.surface_disagreement:
+            gaps = ", ".join(
+                f"{high - low:.2g} in {one}"
+                for one, (low, high) in fit.surface_disagreement.ranges.items()
+            )
+            parts.append(f"on the surface by {gaps}")
+        if parts:
+            yield Text(quoted(f"{name}: estimators differ {'; '.join(parts)}."))
 
 
 def _words(surface: FittedSurface) -> str:

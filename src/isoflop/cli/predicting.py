@@ -1,4 +1,4 @@
-"""`isoflop predict`: how predictions are shown."""
+"""`isoflop predict`: how predictions are made and shown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,45 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
+from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.tables import Column, table
 from isoflop.config.problems import quoted
-from isoflop.fit import Miss, Predicted, Prediction
+from isoflop.fit import (
+    CurveDraws,
+    Miss,
+    Predicted,
+    Prediction,
+    RunTable,
+    leave_largest_out,
+    predict,
+)
 from isoflop.report.notation import count, exponent
 from isoflop.report.rows import WAY_WORDS
+
+
+def predictions(
+    runs: RunTable, budget_flops: float, options: FitOptions
+) -> tuple[tuple[Prediction, ...], tuple[Miss, ...]]:
+    """Return the predictions at a budget, and those of the largest one from the smaller ones."""
+    draws = CurveDraws(runs.table, resamples=options.resamples, seed=options.seed)
+    made = predict(
+        runs.table,
+        budget_flops,
+        level=options.level,
+        resamples=options.resamples,
+        delta=options.delta,
+        seed=options.seed,
+        draws=draws,
+    )
+    tested = leave_largest_out(
+        runs.table,
+        level=options.level,
+        resamples=options.resamples,
+        delta=options.delta,
+        seed=options.seed,
+        draws=draws,
+    )
+    return made, tested
 
 
 def prediction_tables(

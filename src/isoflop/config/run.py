@@ -31,6 +31,11 @@ class DataConfig(Frozen):
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     split_seed: int = Field(default=0, ge=0)
 
+    @property
+    def loss_unit(self) -> str:
+        """What losses on this data are in."""
+        return f"nats per {'byte' if self.tokenizer == 'bytes' else 'token'}"
+
     @field_validator("corpus")
     @classmethod
     def _distinct_corpora(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:

@@ -4,16 +4,23 @@ from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, varia
 from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
 from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
-from isoflop.fit.fitting import (
-    Coefficient,
+from isoflop.fit.disagreement import (
+    MinimumDisagreement,
+    SurfaceDisagreement,
+    minimum_disagreements,
+    surface_disagreement,
+)
+from isoflop.fit.envelope import EnvelopeFit, fit_envelope
+from isoflop.fit.fitted import (
     FitResult,
     FittedLaw,
     FittedMinimum,
     FittedSurface,
+    IntervalSource,
     MinimumInterval,
     VariantFit,
-    fit_runs,
 )
+from isoflop.fit.fitting import fit_runs
 from isoflop.fit.frame import (
     COLUMNS,
     TrainedSize,
@@ -22,10 +29,20 @@ from isoflop.fit.frame import (
     frame,
     one_budget,
     trained_sizes,
+    training_curves,
 )
 from isoflop.fit.huber import fit_huber
-from isoflop.fit.interval import Estimate, Interval, difference, welch
+from isoflop.fit.interval import (
+    Coefficient,
+    Estimate,
+    Interval,
+    basic_interval,
+    difference,
+    percentile_interval,
+    welch,
+)
 from isoflop.fit.minimum import (
+    ESTIMATOR_NAMES,
     PARABOLA_SIZES,
     Estimator,
     Minimum,
@@ -35,7 +52,7 @@ from isoflop.fit.minimum import (
     fit_parabola,
     parabola,
 )
-from isoflop.fit.minimum_draws import RunNoise, run_noise
+from isoflop.fit.minimum_draws import CurveDraws, RunNoise, run_noise
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.fit.power_law import PowerLaw, fit_power_law
@@ -51,17 +68,27 @@ from isoflop.fit.resampling import (
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
 from isoflop.fit.surface_bootstrap import surface_draws, surface_intervals
-from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, sentence, verdicts
+from isoflop.fit.verdict import (
+    BudgetVerdict,
+    Multiplier,
+    fraction_sentence,
+    holm,
+    sentence,
+    verdicts,
+)
 
 __all__ = [
     "COLUMNS",
     "ESTIMATORS",
+    "ESTIMATOR_NAMES",
     "PARABOLA_SIZES",
     "BudgetVerdict",
     "Claim",
     "Coefficient",
     "Comparison",
+    "CurveDraws",
     "CurveMinimum",
+    "EnvelopeFit",
     "Estimate",
     "Estimator",
     "FitResult",
@@ -69,9 +96,11 @@ __all__ = [
     "FittedMinimum",
     "FittedSurface",
     "Interval",
+    "IntervalSource",
     "LeftOutRows",
     "LossMatch",
     "Minimum",
+    "MinimumDisagreement",
     "MinimumInterval",
     "Miss",
     "Multiplier",
@@ -88,12 +117,14 @@ __all__ = [
     "SpreadRatio",
     "Status",
     "Surface",
+    "SurfaceDisagreement",
     "SurfaceFit",
     "TrainedSize",
     "VarianceComponents",
     "VariantFit",
     "Verdict",
     "akima",
+    "basic_interval",
     "bootstrap",
     "bootstrap_document_difference",
     "bootstrap_documents",
@@ -103,12 +134,14 @@ __all__ = [
     "difference",
     "figure3_models",
     "figure4_models",
+    "fit_envelope",
     "fit_huber",
     "fit_parabola",
     "fit_power_law",
     "fit_runs",
     "fit_surface",
     "fit_variable_projection",
+    "fraction_sentence",
     "frame",
     "group_budgets",
     "holm",
@@ -116,6 +149,7 @@ __all__ = [
     "loss_matching",
     "minima",
     "minimum_difference",
+    "minimum_disagreements",
     "misses",
     "mod_claims",
     "noisy_minimum",
@@ -123,6 +157,7 @@ __all__ = [
     "optimal_size",
     "optimum_law",
     "parabola",
+    "percentile_interval",
     "predict",
     "profile_intervals",
     "rate_checks",
@@ -132,10 +167,12 @@ __all__ = [
     "seed_spread",
     "sentence",
     "spread_ratio",
+    "surface_disagreement",
     "surface_draws",
     "surface_intervals",
     "surface_minimum",
     "trained_sizes",
+    "training_curves",
     "variance_components",
     "verdicts",
     "welch",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
+import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.fit.curves import CurveMinimum
 from isoflop.fit.frame import TrainedSize, trained_sizes
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
+from isoflop.fit.minimum import Floats
+from isoflop.fit.minimum_draws import CurveDraws
+
+CROSSING_SHARE = 0.9
+"""Copies of the curves that must cross, below which the interval would leave out its own tail."""
 
 
 class Comparison(Frozen):
@@ -33,6 +39,8 @@ class LossMatch(Frozen):
 
     fraction: float | None = None
     """Of the optimal baseline's forward FLOPs, at the crossing of the challenger's curve."""
+    interval: Interval | None = None
+    """Of the fraction, by the noise of both curves; None where nothing tells it."""
     fraction_reason: str | None = None
     """Why there is no fraction."""
     model: TrainedSize | None = None
@@ -75,7 +83,14 @@ def compare(baseline: CurveMinimum, challenger: CurveMinimum) -> Comparison:
     )
 
 
-def loss_matching(table: pd.DataFrame, baseline: CurveMinimum, challenger: str) -> LossMatch:
+def loss_matching(
+    table: pd.DataFrame,
+    baseline: CurveMinimum,
+    challenger: str,
+    *,
+    draws: CurveDraws | None = None,
+    level: float = LEVEL,
+) -> LossMatch:
     """Return the share of the optimal baseline's forward FLOPs that gives its loss.
 
     The challenger's ladder, seeds averaged, is walked from the cheapest forward pass up; between
@@ -86,37 +101,93 @@ def loss_matching(table: pd.DataFrame, baseline: CurveMinimum, challenger: str) 
         table: as `frame` makes it.
         baseline: the baseline's minimum at the budget.
         challenger: name of the other variant.
+        draws: noise of the curves, which the interval is made from; none without.
+        level: probability that the interval is to hold.
     """
     target, optimal = baseline.minimum.loss, baseline.forward_flops
     if target is None or optimal is None:
         return LossMatch(
             fraction_reason=f"{baseline.variant} has no minimum: {baseline.minimum.message}"
         )
-    sizes = sorted(
-        trained_sizes(table, challenger, baseline.budget_flops), key=lambda one: one.forward_flops
-    )
+    budget = baseline.budget_flops
+    sizes = sorted(trained_sizes(table, challenger, budget), key=lambda one: one.forward_flops)
     model = next((one for one in sizes if one.loss <= target), None)
-    fraction, reason = _crossing([one for one in sizes if one.on_ladder], target, optimal)
+    ladder = [one for one in sizes if one.on_ladder]
+    fraction, interval = None, None
+    reason = _no_crossing(ladder, target, optimal)
+    if reason is None:
+        losses = np.array([[one.loss for one in ladder]])
+        log_flops = np.log([one.forward_flops for one in ladder])
+        crossing = _crossings(log_flops, losses, np.array([target]))
+        fraction = float(np.exp(crossing[0]) / optimal)
+        if draws is not None:
+            interval = _fraction_interval(table, fraction, baseline, ladder, draws, level)
     return LossMatch(
         fraction=fraction,
+        interval=interval,
         fraction_reason=reason,
         model=model,
         model_fraction=None if model is None else model.forward_flops / optimal,
     )
 
 
-def _crossing(
-    sizes: list[TrainedSize], target: float, optimal: float
-) -> tuple[float | None, str | None]:
-    if not sizes:
-        return None, "no finished runs"
-    if sizes[0].loss <= target:
-        below = sizes[0].forward_flops / optimal
-        return None, f"even the cheapest size reaches the loss; the fraction is below {below:.3g}"
-    for before, after in itertools.pairwise(sizes):
-        if after.loss <= target < before.loss:
-            share = (before.loss - target) / (before.loss - after.loss)
-            step = math.log(after.forward_flops / before.forward_flops)
-            return before.forward_flops * math.exp(share * step) / optimal, None
-    lowest = min(one.loss for one in sizes)
-    return None, f"never reaches {target:.4f}; its lowest loss is {lowest:.4f}"
+def _no_crossing(ladder: list[TrainedSize], target: float, optimal: float) -> str | None:
+    """Return why a ladder, the cheapest size first, has no crossing; None where it has one."""
+    if not ladder:
+        return "no finished runs"
+    if ladder[0].loss <= target:
+        below = ladder[0].forward_flops / optimal
+        return f"even the cheapest size reaches the loss; the fraction is below {below:.3g}"
+    lowest = min(one.loss for one in ladder)
+    if lowest > target:
+        return f"never reaches {target:.4f}; its lowest loss is {lowest:.4f}"
+    return None
+
+
+def _crossings(log_flops: Floats, losses: Floats, targets: Floats) -> Floats:
+    """Return log forward FLOPs (R,) at which curves (R, S) first fall to targets (R,), or NaN.
+
+    Args:
+        log_flops: of each size, ascending; (S,).
+        losses: of each size.
+        targets: what is to be reached.
+    """
+    goal = targets[:, None]
+    falls = (losses[:, :-1] > goal) & (losses[:, 1:] <= goal)
+    # A curve that starts below its goal has been there already.
+    found = falls.any(axis=1) & (losses[:, 0] > targets)
+    at, rows = falls.argmax(axis=1), np.arange(len(losses))
+    before, after = losses[rows, at], losses[rows, at + 1]
+    share = (before - targets) / np.where(found, before - after, 1.0)
+    return np.where(found, log_flops[at] + share * np.diff(log_flops)[at], math.nan)
+
+
+def _fraction_interval(
+    table: pd.DataFrame,
+    fraction: float,
+    baseline: CurveMinimum,
+    ladder: list[TrainedSize],
+    draws: CurveDraws,
+    level: float,
+) -> Interval | None:
+    """Return the interval of a fraction; None where too few copies of the curves cross."""
+    budget = baseline.budget_flops
+    base = draws.minima(baseline.variant, budget)
+    noisy = draws.size_losses(ladder[0].variant, budget)
+    if base is None or noisy is None:
+        return None
+    sizes, losses = noisy
+    flops = {one.parameters: one.forward_flops for one in ladder}
+    log_flops = np.log([flops[size] for size in sizes.tolist()])
+    order = np.argsort(log_flops)
+    own = [one for one in trained_sizes(table, baseline.variant, budget) if one.on_ladder]
+    log_optimal = np.interp(
+        base[0],
+        np.log([one.parameters for one in own]),
+        np.log([one.forward_flops for one in own]),
+    )
+    targets = np.where(np.isfinite(base[1]), base[1], -math.inf)
+    crossing = _crossings(log_flops[order], losses[:, order], targets) - log_optimal
+    if np.isfinite(crossing).mean() < CROSSING_SHARE:
+        return None
+    return percentile_interval(fraction, np.exp(crossing), level=level)

@@ -2,131 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from isoflop.config import Frozen
-from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima
-from isoflop.fit.frame import budgets, curve_rows
-from isoflop.fit.huber import HUBER_DELTA, fit_huber
-from isoflop.fit.interval import LEVEL, Interval
-from isoflop.fit.minimum import PARABOLA_SIZES, Estimator, Floats, Status
-from isoflop.fit.minimum_draws import RunNoise, minimum_draws, run_noise
-from isoflop.fit.power_law import fit_power_law
-from isoflop.fit.profile import profile_intervals
-from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.surface import Surface, SurfaceFit
-from isoflop.fit.surface_bootstrap import (
-    QUANTITIES,
-    draws_along_budget,
-    surface_draws,
-    surface_intervals,
+from isoflop.fit.curves import ESTIMATORS
+from isoflop.fit.envelope import fit_envelope
+from isoflop.fit.fitted import (
+    FitResult,
+    VariantFit,
 )
+from isoflop.fit.huber import HUBER_DELTA
+from isoflop.fit.interval import LEVEL
+from isoflop.fit.minimum import Estimator
+from isoflop.fit.minimum_draws import CurveDraws
+from isoflop.fit.resampling import RESAMPLES
+from isoflop.fit.variant_fitter import VariantFitter
 from isoflop.fit.verdict import BudgetVerdict, verdicts
-
-DELTAS = (1e-4, 1e-2)
-"""Other Huber deltas that the surface is fitted with, to see how much hangs on the choice."""
-
-
-class MinimumInterval(Frozen):
-    """Interval of a minimum's loss (`low`, `high`) and of its size."""
-
-    low: float
-    high: float
-    parameters_low: float
-    parameters_high: float
-    level: float
-    source: Literal["seeds", "scatter", "runs"]
-    """Noise between seeds, noise about the parabola, or resampled runs."""
-    refused: int
-    """Copies of the curve without a minimum, of those drawn."""
-
-
-class FittedMinimum(Frozen):
-    """The minimum of one curve by one estimator."""
-
-    budget_flops: float
-    estimator: Estimator
-    status: Status
-    message: str
-    parameters: float | None = None
-    tokens: float | None = None
-    loss: float | None = None
-    interval: MinimumInterval | None = None
-
-
-class Coefficient(Frozen):
-    """A fitted number with the ends of its interval; ends are missing where nothing tells them."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    profile_low: float | None = None
-    profile_high: float | None = None
-
-
-class FittedSurface(Frozen):
-    """L = E + A / N^alpha + B / D^beta, and the exponents of the optimum, N ~ C^a and D ~ C^b."""
-
-    estimator: Estimator
-    status: Status
-    message: str
-    points: int
-    E: Coefficient | None = None
-    A: Coefficient | None = None
-    B: Coefficient | None = None
-    alpha: Coefficient | None = None
-    beta: Coefficient | None = None
-    a: Coefficient | None = None
-    b: Coefficient | None = None
-    condition: float | None = None
-    residual: float | None = None
-    """Root mean square of log fitted loss - log loss."""
-    delta: float | None = None
-    """Of the Huber loss."""
-    delta_sensitivity: Mapping[str, Surface] = {}
-    """The surface for other deltas; as many ways to weigh runs that lie far off."""
-
-
-class FittedLaw(Frozen):
-    """Optimal size N = k C^a through the minima of one estimator (approach 2)."""
-
-    estimator: Estimator
-    status: Status
-    message: str
-    k: float | None = None
-    a: Coefficient | None = None
-
-
-class VariantFit(Frozen):
-    """All fits of one variant."""
-
-    runs: int
-    minima: tuple[FittedMinimum, ...]
-    surface: FittedSurface | None = None
-    """Approach 3: Huber on log loss. None, as the next one, where it was not asked for."""
-    variable_projection: FittedSurface | None = None
-    laws: tuple[FittedLaw, ...]
-    noise: Mapping[str, RunNoise]
-    """How far runs scatter, by budget."""
-
-
-class FitResult(Frozen):
-    """What `isoflop fit` finds."""
-
-    variants: Mapping[str, VariantFit]
-    verdicts: tuple[BudgetVerdict, ...]
-    """Every other variant against the baseline at every budget; empty for one variant."""
-    baseline: str | None
-    level: float
-    resamples: int
-    """Copies of the runs behind each interval."""
-    seed: int
-    """Of these copies."""
 
 
 def fit_runs(
@@ -139,6 +32,9 @@ def fit_runs(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    cluster: str | None = None,
+    curves: pd.DataFrame | None = None,
+    loss_unit: str | None = None,
 ) -> FitResult:
     """Fit every variant of a table by every estimator, with intervals, and compare them.
 
@@ -146,12 +42,16 @@ def fit_runs(
         table: as `frame` or `run_table` makes it.
         baseline: the variant that others are held against; the first if left out. While it has
             no finished run there are no verdicts.
-        margin: difference of loss that counts as none, nats per token, declared beforehand.
+        margin: difference of loss that counts as none, declared beforehand.
         estimators: of the minima; surfaces are fitted where they are among them.
         delta: of the Huber loss on log loss.
         level: probability that intervals are to hold.
         resamples: bootstrap samples behind each interval.
         seed: of these samples.
+        cluster: column of the table; runs of a variant that share its value share some noise, and
+            are resampled together in the intervals of the surfaces.
+        curves: training curves, as `training_curves` makes them, for the envelope.
+        loss_unit: what losses are in, where that is known.
 
     Raises:
         ValueError: the table has no finished run, or an option is out of its range.
@@ -162,14 +62,35 @@ def fit_runs(
         raise ValueError(f"resamples is {resamples}; expected at least 20")
     if not delta > 0:
         raise ValueError(f"delta is {delta:g}; expected a positive number")
-    names = table.loc[table["state"] == "finished", "variant"].drop_duplicates().tolist()
+    if margin is not None and not margin > 0:
+        raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
+    if cluster is not None and cluster not in table:
+        raise ValueError(f"cluster is {cluster!r}; expected a column of {list(table)}")
+    finished = table[table["state"] == "finished"]
+    for column in ("loss", "parameters", "tokens"):
+        wrong = finished[~(np.isfinite(finished[column]) & (finished[column] > 0))]
+        if len(wrong):
+            raise ValueError(
+                f"{column} of {wrong['run_id'].iloc[0]} is {wrong[column].iloc[0]:g}; expected a "
+                "positive number of each finished run: `run_table` leaves other rows out"
+            )
+    names = finished["variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError("the table has no finished run; train some first")
     reference = baseline or names[0]
+    draws = CurveDraws(table, resamples=resamples, seed=seed)
     fits = {
-        name: _VariantFits(table, name, estimators, delta, level, resamples, seed).fit()
+        name: VariantFitter(
+            table, name, estimators, delta, level, resamples, seed, cluster, draws
+        ).fit()
         for name in names
     }
+    if curves is not None:
+        for name, fit in fits.items():
+            envelope = fit_envelope(
+                table, curves, name, level=level, resamples=resamples, seed=seed
+            )
+            fits[name] = fit.model_copy(update={"envelope": envelope})
     compared: tuple[BudgetVerdict, ...] = ()
     if reference in fits and len(names) > 1:
         floor = _irreducible(fits[reference])
@@ -181,6 +102,7 @@ def fit_runs(
             level=level,
             resamples=resamples,
             seed=seed,
+            draws=draws,
         )
     return FitResult(
         variants=fits,
@@ -189,6 +111,7 @@ def fit_runs(
         level=level,
         resamples=resamples,
         seed=seed,
+        loss_unit=loss_unit,
     )
 
 
@@ -198,201 +121,3 @@ def _irreducible(fit: VariantFit) -> float | None:
         if surface and surface.status == "converged" and surface.E is not None:
             return surface.E.value
     return None
-
-
-class _VariantFits:
-    """Fits of one variant, which share its surfaces, noise and draws."""
-
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        variant: str,
-        estimators: Sequence[Estimator],
-        delta: float,
-        level: float,
-        resamples: int,
-        seed: int,
-    ) -> None:
-        self.table, self.variant, self.delta = table, variant, delta
-        self.estimators = tuple(estimators)
-        self.level, self.resamples, self.seed = level, resamples, seed
-        own = table[(table["variant"] == variant) & (table["state"] == "finished")]
-        self.budgets = [b for b in budgets(own) if len(curve_rows(table, variant, b))]
-        self.rows = pd.concat([curve_rows(table, variant, b) for b in self.budgets])
-        self.n, self.d, self.y = (
-            self.rows[name].to_numpy() for name in ("parameters", "tokens", "loss")
-        )
-        noises = {b: run_noise(table, variant, b) for b in self.budgets}
-        self.noise = {b: noise for b, noise in noises.items() if noise is not None}
-        self.surfaces: dict[Estimator, SurfaceFit] = {}
-        if "surface" in self.estimators:
-            self.surfaces["surface"] = fit_surface(table, variant, "surface", delta=delta)
-        if "variable_projection" in self.estimators:
-            self.surfaces["variable_projection"] = fit_surface(
-                table, variant, "variable_projection"
-            )
-        self.draws: dict[tuple[Estimator, float], tuple[Floats, Floats]] = {}
-
-    def fit(self) -> VariantFit:
-        surfaces = {name: self._surface(fit) for name, fit in self.surfaces.items()}
-        found = minima(
-            self.table[self.table["variant"] == self.variant],
-            self.estimators,
-            surfaces={(self.variant, name): fit for name, fit in self.surfaces.items()},
-        )
-        fitted = tuple(self._minimum(one) for one in found)
-        return VariantFit(
-            runs=len(self.rows),
-            minima=fitted,
-            surface=surfaces.get("surface"),
-            variable_projection=surfaces.get("variable_projection"),
-            laws=tuple(self._law(estimator, fitted) for estimator in self.estimators),
-            noise={f"{budget:.6g}": noise for budget, noise in self.noise.items()},
-        )
-
-    def _surface(self, fit: SurfaceFit) -> FittedSurface:
-        huber = fit.estimator == "surface"
-        known = FittedSurface(
-            estimator=fit.estimator,
-            status=fit.status,
-            message=fit.message,
-            points=fit.points,
-            condition=fit.condition,
-            residual=fit.residual,
-            delta=self.delta if huber else None,
-        )
-        if fit.surface is None:
-            return known
-        draws = self._surface_draws(fit)
-        intervals = surface_intervals(fit, draws, level=self.level)
-        # Where the coefficients are not to be quoted, neither are limits of each.
-        profiles = (
-            profile_intervals(fit, self.n, self.d, self.y, delta=self.delta, level=self.level)
-            if fit.status == "converged"
-            else {}
-        )
-        return known.model_copy(
-            update={
-                **{name: _coefficient(intervals[name], profiles.get(name)) for name in QUANTITIES},
-                "delta_sensitivity": self._other_deltas() if huber else {},
-            }
-        )
-
-    def _surface_draws(self, fit: SurfaceFit) -> Floats:
-        draws = surface_draws(
-            fit,
-            self.n,
-            self.d,
-            self.y,
-            delta=self.delta,
-            resamples=self.resamples,
-            seed=self.seed,
-        )
-        for budget in self.budgets:
-            here = curve_rows(self.table, self.variant, budget)
-            if here["parameters"].nunique() < PARABOLA_SIZES:
-                continue
-            self.draws[fit.estimator, budget] = draws_along_budget(
-                draws, here["parameters"].to_numpy(), here["tokens"].to_numpy()
-            )
-        return draws
-
-    def _other_deltas(self) -> Mapping[str, Surface]:
-        fits = {
-            f"{delta:g}": fit_huber(self.n, self.d, self.y, delta=delta).surface
-            for delta in DELTAS
-            if delta != self.delta
-        }
-        return {name: surface for name, surface in fits.items() if surface is not None}
-
-    def _minimum(self, one: CurveMinimum) -> FittedMinimum:
-        minimum, budget = one.minimum, one.budget_flops
-        here = curve_rows(self.table, self.variant, budget)
-        tokens = None
-        if minimum.parameters is not None:
-            order = np.argsort(here["parameters"].to_numpy())
-            tokens = math.exp(
-                np.interp(
-                    math.log(minimum.parameters),
-                    np.log(here["parameters"].to_numpy()[order]),
-                    np.log(here["tokens"].to_numpy()[order]),
-                )
-            )
-        return FittedMinimum(
-            budget_flops=budget,
-            estimator=minimum.estimator,
-            status=minimum.status,
-            message=minimum.message,
-            parameters=minimum.parameters,
-            tokens=tokens,
-            loss=minimum.loss,
-            interval=None if minimum.loss is None else self._minimum_interval(one),
-        )
-
-    def _minimum_interval(self, one: CurveMinimum) -> MinimumInterval | None:
-        estimator, budget = one.minimum.estimator, one.budget_flops
-        source: Literal["seeds", "scatter", "runs"] = "runs"
-        if estimator in ("parabola", "akima"):
-            if budget not in self.noise:
-                return None
-            source = self.noise[budget].source
-            self.draws[estimator, budget] = minimum_draws(
-                self.table,
-                self.variant,
-                budget,
-                "parabola" if estimator == "parabola" else "akima",
-                self.noise[budget],
-                resamples=self.resamples,
-                seed=self.seed,
-            )
-        sizes, losses = self.draws.get((estimator, budget), (np.array([]), np.array([])))
-        usable = np.isfinite(losses)
-        if usable.sum() < 10:
-            return None
-        ends = [(1 - self.level) / 2, (1 + self.level) / 2]
-        low, high = np.quantile(losses[usable], ends).tolist()
-        smallest, largest = np.exp(np.quantile(sizes[usable], ends)).tolist()
-        return MinimumInterval(
-            low=low,
-            high=high,
-            parameters_low=smallest,
-            parameters_high=largest,
-            level=self.level,
-            source=source,
-            refused=int((~usable).sum()),
-        )
-
-    def _law(self, estimator: Estimator, fitted: Sequence[FittedMinimum]) -> FittedLaw:
-        points = [
-            (one.budget_flops, one.parameters)
-            for one in fitted
-            if one.estimator == estimator and one.parameters is not None
-        ]
-        law = fit_power_law([c for c, _ in points], [n for _, n in points])
-        known = FittedLaw(estimator=estimator, status=law.status, message=law.message, k=law.k)
-        if law.a is None:
-            return known
-        drawn = [self.draws[estimator, c][0] for c, _ in points if (estimator, c) in self.draws]
-        low = high = None
-        if len(drawn) == len(points):
-            x = np.log([c for c, _ in points])
-            weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
-            slopes = np.stack(drawn, axis=1) @ weights
-            usable = slopes[np.isfinite(slopes)]
-            if len(usable) >= 10:
-                ends = [(1 - self.level) / 2, (1 + self.level) / 2]
-                low, high = np.quantile(usable, ends).tolist()
-        return known.model_copy(update={"a": Coefficient(value=law.a, low=low, high=high)})
-
-
-def _coefficient(interval: Interval, profile: Interval | None) -> Coefficient:
-    def finite(end: float) -> float | None:
-        return end if math.isfinite(end) else None
-
-    return Coefficient(
-        value=interval.value,
-        low=finite(interval.low),
-        high=finite(interval.high),
-        profile_low=finite(profile.low) if profile else None,
-        profile_high=finite(profile.high) if profile else None,
-    )

@@ -117,6 +117,28 @@ def _row(record: RunRecord, variant: str, *, on_ladder: bool) -> dict[str, objec
     }
 
 
+def training_curves(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Return a row per point of every record's training curve.
+
+    Columns are `run_id`, `tokens`, those seen half way between the point and the one before, and
+    `loss`, the mean training loss between them, nats per token.
+    """
+    parts = [
+        pd.DataFrame(
+            {
+                "run_id": record.run_id,
+                "tokens": (steps[:-1] + steps[1:]) / 2 * record.config.tokens_per_step,
+                "loss": [point.loss for point in record.curve],
+            }
+        )
+        for record in records
+        for steps in [np.array([0.0, *(point.step for point in record.curve)])]
+        if record.curve
+    ]
+    columns = {"run_id": "str", "tokens": "float64", "loss": "float64"}
+    return pd.concat(parts) if parts else pd.DataFrame(columns=list(columns)).astype(columns)
+
+
 def curve_rows(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
     """Return the finished runs of a variant's ladder at a budget: what a fit is made from."""
     kept = _finished(table, variant, budget_flops)

@@ -14,7 +14,6 @@ from isoflop.fit.projection import fit_variable_projection
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import (
     EXPONENTS,
-    STARTS,
     SURFACE_POINTS,
     SurfaceData,
     checked_runs,
@@ -23,15 +22,15 @@ from isoflop.fit.surface_data import (
     thinned,
     too_few_pairs,
 )
+from isoflop.fit.surface_descent import descend
 
 HUBER_DELTA = 1e-3
 START_LEVELS = (-3.0, -1.5, -0.7, -0.2)
 """Logs of the terms E, A and B at the mean size and tokens, less the mean log loss."""
 START_EXPONENTS = (0.1, 0.3, 0.6, 1.0, 2.0)
 """The grid of starts is every combination of three levels and two exponents."""
-SHORT_SEARCH = 100
-LONG_SEARCH = 2000
-"""Iterations of Newton's method from each start, and then from the best point."""
+STARTS = 32
+NEWTON_STEPS = 2000
 SETTLED = 1e-6
 """Gradient of the mean Huber loss over delta, of order one far from a minimum, that counts as
 zero."""
@@ -47,9 +46,9 @@ def fit_huber(
 ) -> SurfaceFit:
     """Fit the surface by Huber loss on log fitted - log measured loss (approach 3).
 
-    The objective is evaluated on the whole grid of starts, and descended from the best few and
-    from variable projection's answer with exact gradient and curvature: the published optimiser
-    had stopped early (arXiv 2404.10102).
+    The objective is evaluated on the whole grid of starts and descended from the best of them and
+    from variable projection's answer; the lowest point is followed to the end with exact gradient
+    and curvature: the published optimiser had stopped early (arXiv 2404.10102).
 
     Args:
         parameters: N of each run.
@@ -75,16 +74,13 @@ def fit_huber(
     points.sort(key=_HuberProblem(rough, delta).value)
     projected = fit_variable_projection(parameters, tokens, losses)
     known = _unknowns(projected, data)
-    chosen = points[:starts] if known is None else [*points[:starts], known]
-    best = _descend(problem, _HuberProblem(rough, delta), chosen)
+    chosen = np.stack(points[:starts] if known is None else [*points[:starts], known])
+    best = _newton(problem, _lowest(rough, chosen, delta))
 
     # E = 0 is at minus infinity in log E, where no descent arrives: it is tried on its own.
     floorless = _HuberProblem(data, delta, floor=False)
-    without = _descend(
-        floorless,
-        _HuberProblem(rough, delta, floor=False),
-        [point[1:] for point in chosen],
-    )
+    chosen[:, 0] = -math.inf
+    without = _newton(floorless, _lowest(rough, chosen, delta)[1:])
     if floorless.value(without) <= problem.value(best):
         problem, e, (a, b, alpha, beta) = floorless, 0.0, without.tolist()
         settled = problem.settled(without)
@@ -103,20 +99,23 @@ def fit_huber(
     return judged("surface", data, surface, settled)
 
 
-def _descend(problem: _HuberProblem, rough: _HuberProblem, starts: list[Floats]) -> Floats:
-    """Return the lowest point reached, with the long search spent on the best start only."""
-    lowest = min((_newton(rough, start, SHORT_SEARCH) for start in starts), key=problem.value)
-    return _newton(problem, lowest, LONG_SEARCH)
+def _lowest(data: SurfaceData, starts: Floats, delta: float) -> Floats:
+    """Return the lowest of the points that descents from `starts` (S, 5) arrive at."""
+    found = descend(data, starts, huber=True, delta=delta)
+    floor = bool(np.isfinite(starts[0, 0]))
+    problem = _HuberProblem(data, delta, floor=floor)
+    costs = [problem.value(point if floor else point[1:]) for point in found]
+    return np.asarray(found[int(np.argmin(costs))])
 
 
-def _newton(problem: _HuberProblem, start: Floats, iterations: int) -> Floats:
+def _newton(problem: _HuberProblem, start: Floats) -> Floats:
     found = minimize(
         problem.value,
         start,
         jac=problem.gradient,
         hess=problem.hessian,
         method="trust-exact",
-        options={"gtol": 1e-13, "maxiter": iterations},
+        options={"gtol": 1e-13, "maxiter": NEWTON_STEPS},
     )
     return np.asarray(found.x, dtype=np.float64)
 

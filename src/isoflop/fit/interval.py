@@ -1,9 +1,11 @@
-"""Values with their uncertainty, and the Welch interval of a difference."""
+"""Values with their uncertainty, intervals from draws, and the Welch interval of a difference."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy import stats
 
@@ -23,6 +25,16 @@ class Interval(Frozen):
     """Resamples that gave a value, where it comes from a bootstrap."""
     refused: int = 0
     """Resamples in which the statistic had no value, such as a minimum at an edge."""
+
+
+class Coefficient(Frozen):
+    """A fitted number with the ends of its interval; ends are missing where nothing tells them."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    profile_low: float | None = None
+    profile_high: float | None = None
 
 
 class Estimate(Frozen):
@@ -49,6 +61,43 @@ class Estimate(Frozen):
         """Return the one-sided p-value for a value above `limit`."""
         negative = self.model_copy(update={"value": -self.value})
         return negative.p_below(-limit)
+
+
+def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
+    """Return the interval between two quantiles of a value's draws.
+
+    Args:
+        value: what the runs as they are give.
+        draws: the same of resampled or simulated runs; NaN where one of them gave no value.
+        level: share of the draws that lie between the quantiles.
+
+    Raises:
+        ValueError: no draw has a value.
+    """
+    drawn = np.asarray(draws, dtype=np.float64)
+    usable = drawn[np.isfinite(drawn)]
+    if not usable.size:
+        raise ValueError("the statistic has no value on any resample of the runs")
+    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(
+        value=value,
+        low=low,
+        high=high,
+        level=level,
+        resamples=len(usable),
+        refused=len(drawn) - len(usable),
+    )
+
+
+def basic_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
+    """Return the basic bootstrap interval: quantiles of the draws, reflected about the value.
+
+    For a value that noise moves to one side: draws lie as far to that side of the value as the
+    value lies of the truth. (Davison and Hinkley, Bootstrap Methods, section 2.4.) Arguments and
+    errors are those of `percentile_interval`.
+    """
+    found = percentile_interval(value, draws, level=level)
+    return found.model_copy(update={"low": 2 * value - found.high, "high": 2 * value - found.low})
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:

@@ -8,6 +8,7 @@ The third, a loss surface over all budgets, is in `isoflop.fit.surface`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,14 @@ Status = Literal[
 
 Estimator = Literal["parabola", "akima", "surface", "variable_projection"]
 """`surface` is the Huber fit of approach 3; `variable_projection` fits the same surface."""
+
+ESTIMATOR_NAMES: Mapping[Estimator, str] = {
+    "parabola": "parabola",
+    "akima": "Akima",
+    "surface": "Huber surface",
+    "variable_projection": "least-squares surface",
+}
+"""What a person reads."""
 
 PARABOLA_SIZES = 3
 AKIMA_SIZES = 5
@@ -156,6 +165,13 @@ def too_few(estimator: Estimator, sizes: int, needed: int) -> Minimum:
     )
 
 
+def in_window(sizes: Floats, best: int, window: float = WINDOW) -> NDArray[np.bool_]:
+    """Return which sizes a parabola about the one at index `best` is fitted to."""
+    distance = np.abs(np.log(sizes / sizes[best]))
+    nearest = np.sort(distance)[min(WINDOW_SIZES, len(sizes)) - 1]
+    return np.asarray(distance <= max(math.log(window), nearest))
+
+
 def fit_parabola(parameters: ArrayLike, losses: ArrayLike, *, window: float = WINDOW) -> Parabola:
     """Fit loss as a parabola in log parameters to the runs around the lowest size.
 
@@ -172,9 +188,7 @@ def fit_parabola(parameters: ArrayLike, losses: ArrayLike, *, window: float = WI
     sizes, means = size_means(n, y)
     if len(sizes) < PARABOLA_SIZES:
         raise ValueError(f"a parabola needs {PARABOLA_SIZES} sizes; got {len(sizes)}")
-    distance = np.abs(np.log(sizes / sizes[np.argmin(means)]))
-    nearest = np.sort(distance)[min(WINDOW_SIZES, len(sizes)) - 1]
-    kept = np.isin(n, sizes[distance <= max(math.log(window), nearest)])
+    kept = np.isin(n, sizes[in_window(sizes, int(np.argmin(means)), window)])
     n, y = n[kept], y[kept]
 
     centre = float(np.exp(np.log(n).mean()))

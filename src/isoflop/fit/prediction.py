@@ -17,11 +17,12 @@ from isoflop.config import Frozen
 from isoflop.fit.curves import fit_surface
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL
+from isoflop.fit.interval import LEVEL, percentile_interval
 from isoflop.fit.minimum import Floats, parabola
-from isoflop.fit.minimum_draws import minimum_draws, run_noise
+from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.surface_bootstrap import surface_draws
+from isoflop.fit.surface import SurfaceEstimator, SurfaceFit
+from isoflop.fit.surface_bootstrap import lowest_along, surface_draws
 
 Way = Literal["minima", "surface", "variable_projection"]
 WAYS: tuple[Way, ...] = ("minima", "surface", "variable_projection")
@@ -73,6 +74,7 @@ def predict(
     resamples: int = RESAMPLES,
     delta: float = HUBER_DELTA,
     seed: int = 0,
+    draws: CurveDraws | None = None,
 ) -> tuple[Prediction, ...]:
     """Return the predicted optimum of every variant at a budget, each of `WAYS`.
 
@@ -83,6 +85,7 @@ def predict(
         resamples: bootstrap samples behind each interval.
         delta: of the Huber loss.
         seed: of the bootstrap.
+        draws: noisy minima of the table, where they have been drawn already.
 
     Raises:
         ValueError: the budget is not positive, or there is no finished run.
@@ -93,25 +96,40 @@ def predict(
     names = finished["variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError("the table has no finished run to predict from")
+    drawn = draws or CurveDraws(finished, resamples=resamples, seed=seed)
     found = []
     for name in names:
-        predictor = _Predictor(finished, name, budget_flops, level, resamples, delta, seed)
+        predictor = _Predictor(finished, name, budget_flops, level, resamples, delta, seed, drawn)
         found += [predictor.by(way) for way in WAYS]
     return tuple(found)
 
 
-def leave_largest_out(table: pd.DataFrame, **options: float) -> tuple[Miss, ...]:
+def leave_largest_out(
+    table: pd.DataFrame,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    delta: float = HUBER_DELTA,
+    seed: int = 0,
+    draws: CurveDraws | None = None,
+) -> tuple[Miss, ...]:
     """Return how far the largest budget's minima are from what the smaller ones predict.
 
-    Args:
-        table: as `frame` or `run_table` makes it.
-        options: of `predict`.
+    Arguments are those of `predict`.
     """
     known = budgets(table[table["state"] == "finished"])
     if len(known) < 2:
         return ()
     largest = known[-1]
-    predictions = predict(table[table["budget_flops"] < largest], largest, **options)  # type: ignore[arg-type]
+    predictions = predict(
+        table[table["budget_flops"] < largest],
+        largest,
+        level=level,
+        resamples=resamples,
+        delta=delta,
+        seed=seed,
+        draws=draws,
+    )
     return misses(table, predictions)
 
 
@@ -149,7 +167,10 @@ class _Predictor:
         resamples: int,
         delta: float,
         seed: int,
+        draws: CurveDraws,
     ) -> None:
+        self.draws = draws
+        self.surfaces: dict[SurfaceEstimator, SurfaceFit] = {}
         self.table, self.variant, self.budget = table, variant, budget
         self.level, self.resamples, self.delta, self.seed = level, resamples, delta, seed
         own = table[table["variant"] == variant]
@@ -182,43 +203,38 @@ class _Predictor:
         )
 
     def _interval(self, value: float, draws: Floats) -> Predicted:
-        usable = draws[np.isfinite(draws)]
-        if len(usable) < max(10, 0.5 * len(draws)):
+        if np.isfinite(draws).sum() < max(10, 0.5 * len(draws)):
             return Predicted(value=value)
-        low, high = np.quantile(usable, [(1 - self.level) / 2, (1 + self.level) / 2]).tolist()
-        return Predicted(value=value, low=low, high=high)
+        found = percentile_interval(value, draws, level=self.level)
+        return Predicted(value=value, low=found.low, high=found.high)
 
     def _tokens(self, log_n: Floats) -> Floats:
         slope, height = self.flops_law
         return np.asarray(self.budget / np.exp(slope * log_n + height))
 
+    def _surface(self, estimator: SurfaceEstimator) -> SurfaceFit:
+        if estimator not in self.surfaces:
+            self.surfaces[estimator] = fit_surface(
+                self.table, self.variant, estimator, delta=self.delta
+            )
+        return self.surfaces[estimator]
+
     def _irreducible(self) -> float:
         """Return E where the runs tell it, else 0."""
-        fit = fit_surface(self.table, self.variant, "surface", delta=self.delta)
+        fit = self._surface("surface")
         return fit.surface.E if fit.surface is not None and fit.status == "converged" else 0.0
 
     def _by_minima(self) -> tuple[tuple[float, Floats], ...]:
         points, sizes, losses = [], [], []
-        for i, budget in enumerate(self.known):
+        for budget in self.known:
             rows = curve_rows(self.table, self.variant, budget)
             minimum = parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
             if minimum.parameters is None or minimum.loss is None:
                 continue
             points.append((math.log(budget), math.log(minimum.parameters), minimum.loss))
-            noise = run_noise(self.table, self.variant, budget)
-            drawn = (
-                (np.full(self.resamples, math.nan),) * 2
-                if noise is None
-                else minimum_draws(
-                    self.table,
-                    self.variant,
-                    budget,
-                    "parabola",
-                    noise,
-                    resamples=self.resamples,
-                    seed=1000 * self.seed + i,
-                )
-            )
+            drawn = self.draws.minima(self.variant, budget)
+            if drawn is None:
+                drawn = (np.full(self.resamples, math.nan),) * 2
             sizes.append(drawn[0])
             losses.append(drawn[1])
         if len(points) < 2:
@@ -248,7 +264,7 @@ class _Predictor:
     ) -> tuple[tuple[float, Floats], ...]:
         if len(self.known) < 2:
             raise _NoneToGive("one budget tells nothing of how the optimum moves with it")
-        fit = fit_surface(self.table, self.variant, way, delta=self.delta)
+        fit = self._surface(way)
         if fit.surface is None or fit.status != "converged":
             raise _NoneToGive(fit.message)
         draws = surface_draws(
@@ -261,12 +277,13 @@ class _Predictor:
             seed=self.seed,
         )
         s = fit.surface
-        own = np.array([[s.E, s.A, s.B, s.alpha, s.beta, 0, 0]])
+        own = np.array([[s.E, s.A, s.B, s.alpha, s.beta]])
         # Where a size grows as the root of the budget.
         growth = np.log(self.budget / self.c).mean() / 2
         middle = float(np.log(self.n).mean() + growth)
         grid = np.linspace(middle - math.log(SPAN), middle + math.log(SPAN), SIZES)
-        value, drawn = (self._lowest(grid, rows) for rows in (own, draws))
+        log_tokens = np.log(self._tokens(grid))
+        value, drawn = (lowest_along(rows, grid, log_tokens) for rows in (own, draws))
         if not np.isfinite(value[0][0]):
             raise _NoneToGive("the surface has no minimum along this budget")
         return (
@@ -274,17 +291,6 @@ class _Predictor:
             (float(self._tokens(value[0])[0]), self._tokens(drawn[0])),
             (float(value[1][0]), drawn[1]),
         )
-
-    def _lowest(self, grid: Floats, draws: Floats) -> tuple[Floats, Floats]:
-        """Return log size and loss at the minimum of each surface (R,) along the new budget."""
-        e, a, b, alpha, beta = (column[:, None] for column in draws.T[:5])
-        with np.errstate(over="ignore", invalid="ignore"):
-            losses = e + a * np.exp(-alpha * grid) + b * self._tokens(grid) ** -beta
-        losses = np.where(np.isnan(losses), np.inf, losses)
-        best = losses.argmin(axis=1)
-        inside = (best > 0) & (best < len(grid) - 1)
-        lowest = losses[np.arange(len(best)), best]
-        return np.where(inside, grid[best], math.nan), np.where(inside, lowest, math.nan)
 
 
 class _NoneToGive(Exception):

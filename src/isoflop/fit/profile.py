@@ -20,6 +20,7 @@ from isoflop.fit.interval import LEVEL, Interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import SurfaceData, checked_runs
+from isoflop.fit.surface_errors import within
 
 UNKNOWNS = ("E", "A", "B", "alpha", "beta")
 WIDENINGS = 40
@@ -98,17 +99,9 @@ class _Profile:
         if not self.huber:
             return self.lowest * (1 + float(stats.f.ppf(level, 1, free)) / free)
         slope = np.clip(residual / self.delta, -1, 1)
-        # E[psi'] is the share of residuals within delta, which a few runs tell poorly; smoothed.
-        width = 1.06 * float(np.std(residual)) * len(residual) ** -0.2
-        spread = math.sqrt(width**2 + self.delta**2)
-        inside = float(
-            np.mean(
-                stats.norm.cdf((self.delta - residual) / spread)
-                - stats.norm.cdf((-self.delta - residual) / spread)
-            )
-        )
-        curvature = inside / self.delta
-        scale = float(np.mean(slope**2)) / curvature
+        curvature = float(within(residual, self.delta).mean()) / self.delta
+        # Slopes at the fit are smaller than at the truth, by what five unknowns took up.
+        scale = float(np.sum(slope**2)) / free / curvature
         return self.lowest + 0.5 * scale * float(stats.f.ppf(level, 1, free))
 
     def end(self, direction: float, limit: float) -> float:

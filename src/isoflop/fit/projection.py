@@ -8,6 +8,7 @@ the best points of a coarse grid.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,16 +53,19 @@ def fit_variable_projection(
     if distinct_pairs(data) < SURFACE_POINTS:
         return too_few_pairs("variable_projection", data)
 
-    rough = _Projection(thinned(data))
+    # The optimiser's tolerances are absolute, so losses are of order one whatever their unit.
+    unit = float(data.losses.mean())
+    scaled = replace(data, losses=data.losses / unit)
+    rough = _Projection(thinned(scaled))
     candidates = [np.array(pair) for pair in itertools.product(START_EXPONENTS, repeat=2)]
     candidates.sort(key=lambda pair: float(np.sum(rough.residuals(pair) ** 2)))
     found = [rough.descend(start) for start in candidates[:starts]]
     best = min(found, key=lambda one: float(one.cost))
-    whole = _Projection(data)
+    whole = _Projection(scaled)
     if len(data.losses) > len(rough.data.losses):
         best = whole.descend(best.x)
     alpha, beta = (float(value) for value in best.x)
-    e, a, b = (float(value) for value in whole.solve(best.x)[0])
+    e, a, b = (float(value) * unit for value in whole.solve(best.x)[0])
     return judged(
         "variable_projection", data, data.surface(e, a, b, alpha, beta), bool(best.status > 0)
     )

@@ -69,14 +69,23 @@ class RunTable:
     """Runs read from a table, with what was assumed and what was left out."""
 
     table: pd.DataFrame
-    """Columns as `isoflop.fit.COLUMNS`; `budget_flops` is the middle of its group."""
+    """Columns as `isoflop.fit.COLUMNS`, and `cluster` where one was asked for; `budget_flops` is
+    the middle of its group."""
     left_out: tuple[LeftOutRows, ...]
     notes: tuple[str, ...]
     """What was assumed on the way, a sentence each."""
+    loss_unit: str | None = None
+    """What losses are in, where that is known."""
+    curves: pd.DataFrame | None = None
+    """Training curves, as `isoflop.fit.training_curves` makes them, where there are some."""
 
 
 def read_table(
-    path: Path, *, columns: Mapping[str, str] | None = None, tolerance: float = TOLERANCE
+    path: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    tolerance: float = TOLERANCE,
+    cluster: str | None = None,
 ) -> RunTable:
     """Return the runs in a CSV, TSV, JSONL or Parquet file.
 
@@ -84,11 +93,13 @@ def read_table(
         path: the file; its ending tells the format.
         columns: name in the file of each column that has another name than `ALIASES` knows.
         tolerance: as for `run_table`.
+        cluster: as for `run_table`.
 
     Raises:
         ValueError: the file cannot be read, lacks a column, or holds no usable run.
     """
-    return run_table(_read(path), columns=columns, tolerance=tolerance, source=str(path))
+    rows = _read(path)
+    return run_table(rows, columns=columns, tolerance=tolerance, cluster=cluster, source=str(path))
 
 
 def run_table(
@@ -96,6 +107,7 @@ def run_table(
     *,
     columns: Mapping[str, str] | None = None,
     tolerance: float = TOLERANCE,
+    cluster: str | None = None,
     source: str = "the table",
 ) -> RunTable:
     """Return the runs in a data frame as fits want them.
@@ -108,6 +120,8 @@ def run_table(
         rows: a run each.
         columns: name in `rows` of each column that has another name than `ALIASES` knows.
         tolerance: budgets within this share of the middle of their group count as one.
+        cluster: column of `rows` that goes into a column `cluster` of the runs, for `fit_runs`; a
+            run without a value is a cluster of its own.
         source: what to call the table in messages.
 
     Raises:
@@ -119,6 +133,11 @@ def run_table(
     values = pd.DataFrame(
         {name: _numbers(rows[column]) for name, column in named.items() if name in _NUMBERS}
     )
+    if cluster is not None:
+        if cluster not in rows:
+            raise ValueError(f"{source} has no column {cluster!r}; it has {_columns(rows)}")
+        own = pd.Series([f"row {i + 1}" for i in range(len(rows))], index=rows.index)
+        values["cluster"] = rows[cluster].astype(str).where(rows[cluster].notna(), own)
     variants = rows[named["variant"]] if "variant" in named else pd.Series(ALL, index=rows.index)
     values["variant"] = variants.where(variants.notna(), ALL).astype(str)
     finished = np.ones(len(rows), dtype=bool)
@@ -140,7 +159,10 @@ def run_table(
             f"Budgets within {tolerance:.0%} of the middle of their group count as one; the "
             f"farthest lies {spread:.1%} from it."
         )
-    return RunTable(_as_frame(kept), tuple(left_out), tuple(notes))
+    table = _as_frame(kept)
+    if cluster is not None:
+        table["cluster"] = kept["cluster"].to_numpy()
+    return RunTable(table, tuple(left_out), tuple(notes))
 
 
 def group_budgets(budget_flops: Floats, tolerance: float = TOLERANCE) -> tuple[Floats, float]:
@@ -224,8 +246,7 @@ def _named(rows: pd.DataFrame, columns: Mapping[str, str], source: str) -> dict[
         if name in columns:
             if columns[name] not in rows:
                 raise ValueError(
-                    f"{source} has no column {columns[name]!r} for {name}; it has "
-                    f"{[str(column) for column in rows][:20]}"
+                    f"{source} has no column {columns[name]!r} for {name}; it has {_columns(rows)}"
                 )
             found[name] = columns[name]
             continue
@@ -241,10 +262,15 @@ def _named(rows: pd.DataFrame, columns: Mapping[str, str], source: str) -> dict[
     axes = [axis for axis in _AXES if axis in found]
     if "loss" not in found or len(axes) < 2:
         raise ValueError(
-            f"{source} has the columns {[str(column) for column in rows][:20]}; expected loss and "
+            f"{source} has the columns {_columns(rows)}; expected loss and "
             f"two of {', '.join(_AXES)}: map other names with --columns"
         )
     return found
+
+
+def _columns(rows: pd.DataFrame) -> list[str]:
+    """Return the names of the first columns, for a message."""
+    return [str(column) for column in rows][:20]
 
 
 def _numbers(column: pd.Series) -> pd.Series:

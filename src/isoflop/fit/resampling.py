@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 
 Run = TypeVar("Run")
@@ -61,8 +62,8 @@ def bootstrap(
                 for group in groups
             ]
         draws.append(statistic(drawn))
-    usable = np.array([draw for draw in draws if draw is not None])
-    return _percentile(value, usable, level, refused=resamples - len(usable))
+    found = [math.nan if draw is None else draw for draw in draws]
+    return percentile_interval(value, found, level=level)
 
 
 def bootstrap_documents(
@@ -131,18 +132,9 @@ def _document_interval(
     for i in range(resamples):
         times = generator.multinomial(len(sums), even)
         draws[i] = times @ sums / (times @ counts)
-    return _percentile(float(sums.sum() / counts.sum()), draws, level)
+    return percentile_interval(float(sums.sum() / counts.sum()), draws, level=level)
 
 
 def _check_resamples(resamples: int) -> None:
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
-
-
-def _percentile(value: float, draws: Floats, level: float, refused: int = 0) -> Interval:
-    if not draws.size:
-        raise ValueError("the statistic has no value on any resample of the runs")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(
-        value=value, low=low, high=high, level=level, resamples=len(draws), refused=refused
-    )

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from isoflop.config import Frozen
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 
 
@@ -82,22 +82,14 @@ def spread_ratio(
     )
     # A resample of one repeated run has a spread of rounding errors only.
     usable = (spread_a > 1e-9 * np.ptp(a)) & (spread_b > 1e-9 * np.ptp(b))
-    ends = np.quantile(
-        spread_a[usable] / spread_b[usable], [(1 - level) / 2, (1 + level) / 2]
-    ).tolist()
+    ratios = np.full(resamples, math.nan)
+    ratios[usable] = spread_a[usable] / spread_b[usable]
     return SpreadRatio(
         ratio=ratio,
         f_test=Interval(
             value=ratio, low=ratio / math.sqrt(high), high=ratio / math.sqrt(low), level=level
         ),
-        bootstrap=Interval(
-            value=ratio,
-            low=ends[0],
-            high=ends[1],
-            level=level,
-            resamples=int(usable.sum()),
-            refused=resamples - int(usable.sum()),
-        ),
+        bootstrap=percentile_interval(ratio, ratios, level=level),
     )
 
 

@@ -1,32 +1,47 @@
-"""Bootstrap of the loss surface: every resample is fitted, all of them in one array.
+"""Surfaces as the noise of the runs might have made them: draws behind every interval of one.
 
-A resample only changes how often each run counts, so it is a row of weights, and a thousand
-surfaces descend side by side from the fit to all runs. The descent is Levenberg's: Gauss-Newton
-steps on reweighted least squares, each resample with its own damping.
+Up to `BOOTSTRAP_RUNS` runs it is the wild bootstrap (Wu 1986; for medians, which Huber's fit is
+near to, Feng, He and Hu 2011): each run's residual, as large as the noise, is added to the fitted
+surface with a sign drawn anew, and the copy is fitted. The grid stays the one that was trained,
+and noise may differ between runs. Runs of a cluster share their signs, so that what they share
+stays in them. All copies descend side by side.
 
-Axes: R resamples, P runs, K = 5 unknowns (log E, log A, log B, alpha, beta).
+For more runs it is the distribution that many runs lead to, without refits.
+
+Axes: R draws, P runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.resampling import RESAMPLES
 from isoflop.fit.surface import SurfaceFit, interpolated_tokens
-from isoflop.fit.surface_data import EXPONENTS, SurfaceData, checked_runs
+from isoflop.fit.surface_data import SurfaceData, checked_runs
+from isoflop.fit.surface_descent import descend
+from isoflop.fit.surface_errors import (
+    fitted_losses,
+    limit_draws,
+    normal_spread,
+    unfitted_residuals,
+)
 
-ITERATIONS = 300
-CONVERGED = 1e-7
-"""Relative fall of the objective in one accepted step below which a resample has arrived."""
 LARGEST_ARRAY = 4_000_000
-"""Numbers in one array (R, P); more resamples go in several batches."""
+"""Numbers in one array (R, K, P); more draws go in several batches."""
+BOOTSTRAP_RUNS = 2000
+"""A thousand refits of more runs would take minutes, and tell what the limit does."""
+EFFICIENT = 1.345
+"""Huber's delta over the spread of normal noise at which it needs 5% more runs than least
+squares."""
+DrawsSource = Literal["residuals", "clusters", "limit"]
 ALONG_BUDGET = 801
 """Sizes, even in log, at which resampled surfaces are evaluated along a budget."""
 QUANTITIES = ("E", "A", "B", "alpha", "beta", "a", "b")
@@ -51,16 +66,16 @@ def surface_draws(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Floats:
-    """Return the surface of each resample of the runs, columns as `QUANTITIES`, shape (R, 7).
+    """Return surfaces that noise might have made, columns as `QUANTITIES`, shape (R, 7).
 
     Args:
         fit: the surface through all runs, of the estimator that is to be resampled.
         parameters: N of each run.
         tokens: D of each run.
         losses: nats per token of each run.
-        clusters: label of each run; runs with one label share something and are drawn together.
+        clusters: label of each run; runs with one label share some noise and are drawn together.
         delta: of the Huber loss, where the fit is by it.
-        resamples: R.
+        resamples: R, the number of draws.
         seed: of the draws.
 
     Raises:
@@ -69,14 +84,70 @@ def surface_draws(
     data = checked_runs(parameters, tokens, losses)
     if fit.surface is None:
         raise ValueError(f"there is no surface to resample: {fit.message}")
-    weights = _weights(len(data.losses), clusters, resamples, np.random.default_rng(seed))
+    runs, generator = len(data.losses), np.random.default_rng(seed)
+    labels = cluster_labels(runs, clusters)
     start = _unknowns(fit, data)
-    step = max(1, LARGEST_ARRAY // (5 * len(data.losses)))
+    huber = fit.estimator == "surface"
+    source = draws_source(runs, clustered=clusters is not None)
+    if source == "limit":
+        drawn = limit_draws(
+            data,
+            start,
+            labels,
+            delta=delta if huber else None,
+            draws=resamples,
+            generator=generator,
+        )
+        return _quantities(drawn, data)
+    copies = noisy_copies(data, start, labels, resamples, generator)
+    step = max(1, LARGEST_ARRAY // (5 * runs))
     parts = [
-        _descend(data, start, weights[at : at + step], fit.estimator == "surface", delta)
+        descend(data, start, huber=huber, delta=delta, losses=copies[at : at + step])
         for at in range(0, resamples, step)
     ]
     return _quantities(np.concatenate(parts), data)
+
+
+def draws_source(runs: int, *, clustered: bool) -> DrawsSource:
+    """Return what `surface_draws` draws for so many runs."""
+    if runs > BOOTSTRAP_RUNS:
+        return "limit"
+    return "clusters" if clustered else "residuals"
+
+
+def noisy_copies(
+    data: SurfaceData,
+    x: Floats,
+    labels: NDArray[np.intp],
+    copies: int,
+    generator: np.random.Generator,
+) -> Floats:
+    """Return losses (copies, P): the surface at x (K,) with the residuals under random signs.
+
+    Residuals are those about a fit that is nearly least squares but for outliers, whatever the
+    estimator: Huber's with a small delta passes through some runs, whose residual of zero is no
+    noise. Their spread is drawn as well, since few runs, or few clusters, do not tell it.
+    """
+    own = normal_spread(np.log(data.losses / fitted_losses(data, x)[0]))
+    smooth = descend(data, x, huber=True, delta=EFFICIENT * own)[0]
+    residuals = unfitted_residuals(data, smooth)
+    clusters = int(labels.max()) + 1
+    freedom = max(1, min(len(residuals) - 5, clusters - 1))
+    spread = np.sqrt(freedom / generator.chisquare(freedom, (copies, 1)))
+    signs = generator.choice([-1.0, 1.0], size=(copies, clusters))[:, labels]
+    return np.asarray(fitted_losses(data, x)[0] * np.exp(residuals * signs * spread))
+
+
+def cluster_labels(runs: int, clusters: ArrayLike | None) -> NDArray[np.intp]:
+    """Return the cluster of each run, numbered from 0; without clusters each is its own."""
+    if clusters is None:
+        return np.arange(runs)
+    labels = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if labels.shape != (runs,):
+        raise ValueError(f"clusters has shape {labels.shape}; expected a label per run")
+    if labels.max() == 0:
+        raise ValueError("all runs are in one cluster; expected two or more to resample")
+    return np.asarray(labels, dtype=np.intp)
 
 
 def surface_intervals(
@@ -87,18 +158,11 @@ def surface_intervals(
     s = fit.surface
     a, b = compute_exponents(s.alpha, s.beta)
     values = (s.E, s.A, s.B, s.alpha, s.beta, float(a), float(b))
-    usable = draws[np.isfinite(draws).all(axis=1)]
-    ends = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    whole = np.isfinite(draws).all(axis=1, keepdims=True)
+    columns = np.where(whole, draws, math.nan).T
     return {
-        name: Interval(
-            value=value,
-            low=float(ends[0, i]),
-            high=float(ends[1, i]),
-            level=level,
-            resamples=len(usable),
-            refused=len(draws) - len(usable),
-        )
-        for i, (name, value) in enumerate(zip(QUANTITIES, values, strict=True))
+        name: percentile_interval(value, column, level=level)
+        for name, value, column in zip(QUANTITIES, values, columns, strict=True)
     }
 
 
@@ -116,35 +180,33 @@ def draws_along_budget(
     """
     sizes = np.asarray(parameters, dtype=np.float64)
     grid = np.linspace(math.log(sizes.min()), math.log(sizes.max()), ALONG_BUDGET)
-    log_tokens = np.log(interpolated_tokens(sizes, tokens)(np.exp(grid)))
+    return lowest_along(draws, grid, np.log(interpolated_tokens(sizes, tokens)(np.exp(grid))))
+
+
+def lowest_along(draws: Floats, log_sizes: Floats, log_tokens: Floats) -> tuple[Floats, Floats]:
+    """Return log size and loss at the minimum of each surface along a path of sizes and tokens.
+
+    Both have shape (R,), with NaN where a surface is lowest at an end of the path.
+
+    Args:
+        draws: as `surface_draws` returns them, (R, 5 or more).
+        log_sizes: log N of each point of the path, evenly apart.
+        log_tokens: log D of each of them.
+    """
     e, a, b, alpha, beta = (column[:, None] for column in draws.T[:5])
     with np.errstate(over="ignore", invalid="ignore"):
-        losses = e + a * np.exp(-alpha * grid) + b * np.exp(-beta * log_tokens)
+        losses = e + a * np.exp(-alpha * log_sizes) + b * np.exp(-beta * log_tokens)
     best = np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=1)
-    inside = (best > 0) & (best < len(grid) - 1)
-    at = np.clip(best, 1, len(grid) - 2)
+    inside = (best > 0) & (best < len(log_sizes) - 1)
+    at = np.clip(best, 1, len(log_sizes) - 2)
     left, middle, right = (losses[np.arange(len(at)), at + step] for step in (-1, 0, 1))
     # Three points of a fine grid: their parabola is as good as any search.
-    bend = left - 2 * middle + right
-    shift = np.where(bend > 0, (left - right) / (2 * np.where(bend > 0, bend, 1)), 0.0)
-    log_n = grid[at] + shift * (grid[1] - grid[0])
-    loss = middle - (left - right) * shift / 4
+    with np.errstate(invalid="ignore"):
+        bend = left - 2 * middle + right
+        shift = np.where(bend > 0, (left - right) / (2 * np.where(bend > 0, bend, 1)), 0.0)
+        log_n = log_sizes[at] + shift * (log_sizes[1] - log_sizes[0])
+        loss = middle - (left - right) * shift / 4
     return np.where(inside, log_n, math.nan), np.where(inside, loss, math.nan)
-
-
-def _weights(
-    runs: int, clusters: ArrayLike | None, resamples: int, generator: np.random.Generator
-) -> Floats:
-    """Return how often each run counts in each resample, shape (R, P)."""
-    if clusters is None:
-        labels = np.arange(runs)
-    else:
-        labels = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        if labels.shape != (runs,):
-            raise ValueError(f"clusters has shape {labels.shape}; expected a label per run")
-    groups = int(labels.max()) + 1
-    times = generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
-    return times[:, labels].astype(np.float64)
 
 
 def _unknowns(fit: SurfaceFit, data: SurfaceData) -> Floats:
@@ -170,79 +232,3 @@ def _quantities(x: Floats, data: SurfaceData) -> Floats:
         exponents = compute_exponents(alpha, beta)
         columns = [np.exp(x[:, 0]), np.exp(scale_a), np.exp(scale_b), alpha, beta, *exponents]
     return np.stack(columns, axis=1)
-
-
-def _descend(
-    data: SurfaceData, start: Floats, weights: Floats, huber: bool, delta: float
-) -> Floats:
-    """Return the unknowns (R, K) at the minimum of each resample's objective."""
-    problem = _Batch(data, huber, delta)
-    x = np.repeat(start[None], len(weights), axis=0)
-    damping = np.full(len(weights), 1e-3)
-    active = np.arange(len(weights))
-    cost, gradient, curvature = problem.expand(x, weights)
-    for _ in range(ITERATIONS):
-        if not len(active):
-            break
-        w = weights[active]
-        diagonal = np.einsum("rkk->rk", curvature).copy()
-        damped = curvature.copy()
-        # An unknown that moves nothing, such as E at zero, stays where it is.
-        floor = 1e-9 * diagonal.max(axis=1, keepdims=True) + 1e-300
-        np.einsum("rkk->rk", damped)[:] += damping[active, None] * diagonal + floor
-        trial = x[active] - np.linalg.solve(damped, gradient[..., None])[..., 0]
-        trial[:, 3:] = trial[:, 3:].clip(*EXPONENTS)
-        new_cost, new_gradient, new_curvature = problem.expand(trial, w)
-        better = new_cost < cost
-        fall = np.where(better, cost - new_cost, 0) / np.maximum(cost, 1e-300)
-        x[active[better]] = trial[better]
-        cost = np.where(better, new_cost, cost)
-        gradient = np.where(better[:, None], new_gradient, gradient)
-        curvature = np.where(better[:, None, None], new_curvature, curvature)
-        damping[active] *= np.where(better, 0.3, 4.0)
-        arrived = (better & (fall < CONVERGED)) | (damping[active] > 1e8)
-        keep = ~arrived
-        active, cost, gradient, curvature = (
-            active[keep],
-            cost[keep],
-            gradient[keep],
-            curvature[keep],
-        )
-    return x
-
-
-class _Batch:
-    """Objective of many resamples at once, with gradient and reweighted Gauss-Newton matrix."""
-
-    def __init__(self, data: SurfaceData, huber: bool, delta: float) -> None:
-        self.data, self.huber, self.delta = data, huber, delta
-        self.log_losses = np.log(data.losses)
-
-    def expand(self, x: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return cost (R), gradient (R, K) and curvature (R, K, K) at x (R, K)."""
-        u, v = self.data.u, self.data.v
-        with np.errstate(over="ignore", invalid="ignore"):
-            e = np.broadcast_to(np.exp(x[:, :1]), (len(x), len(u)))
-            a = np.exp(x[:, 1:2] - x[:, 3:4] * u)
-            b = np.exp(x[:, 2:3] - x[:, 4:5] * v)
-            total = e + a + b
-            if self.huber:
-                residual = np.log(total) - self.log_losses
-                size = np.abs(residual)
-                inside = size <= self.delta
-                part = np.where(inside, size**2 / (2 * self.delta), size - self.delta / 2)
-                share = weights / np.maximum(size, self.delta)
-                scale = 1 / total
-            else:
-                residual = total - self.data.losses
-                part = residual**2 / 2
-                share = weights
-                scale = np.ones_like(total)
-            cost = np.einsum("rp,rp->r", weights, part)
-            jacobian = np.stack([e, a, b, -a * u, -b * v], axis=1) * scale[:, None]
-            weighted = jacobian * share[:, None]
-            gradient = np.einsum("rkp,rp->rk", weighted, residual)
-            curvature = weighted @ jacobian.transpose(0, 2, 1)
-        bad = ~(np.isfinite(cost) & np.isfinite(gradient).all(1))
-        cost = np.where(bad, np.inf, cost)
-        return cost, np.nan_to_num(gradient), np.nan_to_num(curvature)

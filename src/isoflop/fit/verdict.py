@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
+from isoflop.fit.comparison import loss_matching
+from isoflop.fit.curves import CurveMinimum, minima
 from isoflop.fit.frame import budgets
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
-from isoflop.fit.minimum_draws import minimum_draws, run_noise
+from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.resampling import RESAMPLES
 
@@ -58,6 +60,8 @@ class BudgetVerdict(Frozen):
     outcome: Outcome
     difference: Difference | None = None
     multiplier: Multiplier | None = None
+    forward_fraction: Interval | None = None
+    """Share of the optimal baseline's forward FLOPs per token at which the variant has its loss."""
     p_adjusted: float | None = None
     """Of the likeliest outcome, by Holm over all comparisons made; None without a difference."""
     margin: float | None = None
@@ -75,6 +79,7 @@ def verdicts(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    draws: CurveDraws | None = None,
 ) -> tuple[BudgetVerdict, ...]:
     """Return the verdict on every other variant at every budget.
 
@@ -89,6 +94,7 @@ def verdicts(
         level: probability that intervals are to hold.
         resamples: of the intervals of multipliers.
         seed: of these.
+        draws: noisy minima of the table, where they have been drawn already.
 
     Raises:
         ValueError: the baseline is not in the table, or the margin is not positive.
@@ -99,12 +105,14 @@ def verdicts(
     if margin is not None and not margin > 0:
         raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
     floor = irreducible or 0.0
-    frontiers = {
-        name: _Frontier.measured(table, name, resamples, seed + i) for i, name in enumerate(names)
-    }
+    drawn = draws or CurveDraws(table, resamples=resamples, seed=seed)
+    frontiers = {name: _Frontier.measured(table, name, drawn) for name in names}
     open_verdicts: list[
-        tuple[NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None]
+        tuple[
+            NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None, Interval | None
+        ]
     ] = []
+    optima = {one.budget_flops: one for one in _baseline_minima(table, baseline)}
     for budget in budgets(table):
         base = noisy_minimum(table, baseline, budget, level=level)
         for name in names:
@@ -115,12 +123,20 @@ def verdicts(
             multiplier = None
             if apart is not None:
                 multiplier = _multiplier(frontiers[name], frontiers[baseline], budget, floor, level)
-            open_verdicts.append((one, base, budget, apart, multiplier))
-    adjusted = holm([_best_p(apart)[1] for *_, apart, _ in open_verdicts])
+            fraction = None
+            if budget in optima:
+                match = loss_matching(table, optima[budget], name, draws=drawn, level=level)
+                fraction = match.interval
+            open_verdicts.append((one, base, budget, apart, multiplier, fraction))
+    adjusted = holm([_best_p(apart)[1] for *_, apart, _, _ in open_verdicts])
     return tuple(
         _verdict(*one, margin=margin, p=p, level=level)
         for one, p in zip(open_verdicts, adjusted, strict=True)
     )
+
+
+def _baseline_minima(table: pd.DataFrame, baseline: str) -> tuple[CurveMinimum, ...]:
+    return minima(table[table["variant"] == baseline], ("parabola",))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -162,26 +178,14 @@ class _Frontier:
         """(R, budgets), NaN where a copy has no minimum."""
 
     @classmethod
-    def measured(
-        cls, table: pd.DataFrame, variant: str, resamples: int, seed: int
-    ) -> _Frontier | None:
+    def measured(cls, table: pd.DataFrame, variant: str, draws: CurveDraws) -> _Frontier | None:
         """Return the frontier, None with fewer than two budgets that have a minimum."""
         found = []
-        for i, budget in enumerate(budgets(table)):
+        for budget in budgets(table):
             minimum = noisy_minimum(table, variant, budget).minimum
-            noise = run_noise(table, variant, budget)
-            if minimum.loss is None or noise is None:
-                continue
-            _, losses = minimum_draws(
-                table,
-                variant,
-                budget,
-                "parabola",
-                noise,
-                resamples=resamples,
-                seed=seed * 1000 + i,
-            )
-            found.append((budget, minimum.loss, losses))
+            drawn = draws.minima(variant, budget)
+            if minimum.loss is not None and drawn is not None:
+                found.append((budget, minimum.loss, drawn[1]))
         if len(found) < 2:
             return None
         return cls(
@@ -236,20 +240,11 @@ def _multiplier(
     if not math.isfinite(centre):
         return None
     logs = one.log_compute_at(base.draws[:, index], one.draws, floor) - math.log(budget)
-    usable = logs[np.isfinite(logs)]
-    if len(usable) < 0.9 * len(logs):
+    if np.isfinite(logs).sum() < 0.9 * len(logs):
         return None
-    low, high = np.exp(np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])).tolist()
     others = sorted({0.0, round(0.5 * lowest, 4), round(0.9 * lowest, 4)} - {floor})
     return Multiplier(
-        interval=Interval(
-            value=centre,
-            low=low,
-            high=high,
-            level=level,
-            resamples=len(usable),
-            refused=len(logs) - len(usable),
-        ),
+        interval=percentile_interval(centre, np.exp(logs), level=level),
         irreducible=floor,
         sensitivity=tuple((other, value(other)) for other in others),
     )
@@ -275,6 +270,7 @@ def _verdict(
     budget: float,
     apart: Difference | None,
     multiplier: Multiplier | None,
+    fraction: Interval | None,
     *,
     margin: float | None,
     p: float | None,
@@ -290,20 +286,22 @@ def _verdict(
         outcome=outcome,
         difference=apart,
         multiplier=multiplier,
+        forward_fraction=fraction,
         p_adjusted=p,
         margin=margin,
         reason="; ".join(f"{s.variant}: {s.reason}" for s in (one, base) if s.reason) or None,
     )
 
 
-def sentence(verdict: BudgetVerdict, unit: str = "nats per token") -> str:
-    """Return a verdict in words, with its intervals; losses are in `unit`."""
+def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
+    """Return a verdict in words, with its intervals; losses are in `unit` where that is known."""
+    in_unit = f" {unit}" if unit else ""
     at = f"At {verdict.budget_flops:.3g} FLOPs".replace("e+", "e")
     name, base = verdict.variant, verdict.baseline
     if verdict.difference is None:
         return f"{at} {name} and {base} cannot be compared ({verdict.reason})."
     gap = verdict.difference.interval
-    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] {unit}"
+    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]{in_unit}"
     needs = None
     if verdict.multiplier is not None:
         m = verdict.multiplier.interval
@@ -314,7 +312,7 @@ def sentence(verdict: BudgetVerdict, unit: str = "nats per token") -> str:
             return f"{at} {name} {needs or f'is {side} {base}'}: a loss difference of {numbers}."
         case "equivalent":
             return (
-                f"{at} {name} equals {base} to within {verdict.margin:g} {unit}: a loss "
+                f"{at} {name} equals {base} to within {verdict.margin:g}{in_unit}: a loss "
                 f"difference of {numbers}."
             )
         case _:
@@ -323,3 +321,18 @@ def sentence(verdict: BudgetVerdict, unit: str = "nats per token") -> str:
                 f"{at} it is unresolved which of {name} and {base} is better: a loss difference "
                 f"of {numbers}{hint}."
             )
+
+
+def fraction_sentence(verdict: BudgetVerdict) -> str:
+    """Return in words what share of the baseline's forward FLOPs gives its loss.
+
+    Raises:
+        ValueError: the verdict has no such share.
+    """
+    found = verdict.forward_fraction
+    if found is None:
+        raise ValueError(f"{verdict.variant} has no share of forward FLOPs to tell")
+    return (
+        f"{verdict.variant} has the minimum loss of {verdict.baseline} at {found.value:.2f} "
+        f"[{found.low:.2f}, {found.high:.2f}] of its forward FLOPs per token."
+    )

@@ -30,7 +30,6 @@ from isoflop.fit import (
     fit_runs,
     frame,
     loss_matching,
-    minima,
     mod_claims,
     optimal_size,
     rate_checks,
@@ -118,7 +117,7 @@ class Analysis:
     @property
     def loss_unit(self) -> str:
         """What losses are in."""
-        return f"nats per {'byte' if self.study.data.tokenizer == 'bytes' else 'token'}"
+        return self.study.data.loss_unit
 
     def noise(self, variant: str, budget_flops: float) -> RunNoise | None:
         """Return how far a curve's runs scatter, where they tell it."""
@@ -163,7 +162,6 @@ def analyse(
         variant_of,
         off_ladder=off_ladder,
     )
-    found = minima(table, estimators)
     by_id = {record.run_id: record for record in kept}
     finished = table[table["state"] == "finished"]
     fits = None
@@ -173,7 +171,9 @@ def analyse(
             baseline=study.baseline_variant.name,
             margin=study.equivalence_margin,
             estimators=estimators,
+            loss_unit=study.data.loss_unit,
         )
+    found = fits.curve_minima() if fits else ()
     analysis = Analysis(
         study,
         table,

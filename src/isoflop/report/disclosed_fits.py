@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from isoflop.fit import PARABOLA_SIZES, Estimator, FittedSurface
-from isoflop.fit.fitting import DELTAS
 from isoflop.fit.huber import HUBER_DELTA, START_EXPONENTS, START_LEVELS
+from isoflop.fit.huber import STARTS as HUBER_DESCENTS
 from isoflop.fit.minimum import AKIMA_SIZES, WINDOW
 from isoflop.fit.projection import START_EXPONENTS as PROJECTION_EXPONENTS
 from isoflop.fit.surface_data import EXPONENTS, STARTS
+from isoflop.fit.variant_fitter import DELTAS
 from isoflop.report.analysis import HEADLINE, Analysis
 from isoflop.report.disclosure import Disclosure, Evidence, Topic, plural, spanned
 from isoflop.report.fit_tables import RUNS, estimator_minima
@@ -38,8 +39,9 @@ METHODS: Mapping[Estimator, str] = {
     ),
     "surface": (
         f"Huber loss with delta {HUBER_DELTA:g} on log fitted less log measured loss; "
-        f"{HUBER_STARTS:,} starts compared, the best {STARTS} and the least-squares answer "
-        "descended by a trust-region Newton method with exact derivatives, also with E at zero"
+        f"{HUBER_STARTS:,} starts compared, the best {HUBER_DESCENTS} and the least-squares "
+        "answer descended, the lowest followed to its end by a trust-region Newton method "
+        "with exact derivatives, also with E at zero"
     ),
     "variable_projection": (
         "least squares on the loss, with E, A and B solved exactly by non-negative least squares; "

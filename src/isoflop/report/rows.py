@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from isoflop.config import Evaluation, RunConfig, RunRecord, decisions
-from isoflop.fit import Claim, MinimumInterval, NumberedModel, Predicted, misses
+from isoflop.fit import ESTIMATOR_NAMES, Claim, MinimumInterval, NumberedModel, Predicted, misses
 from isoflop.reference import mod_figures
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.notation import count, scientific, significant
@@ -22,17 +22,12 @@ from isoflop.report.tables import model_costs
 NONE = "\N{EN DASH}"
 """What stands for a number that there is none of."""
 
-ESTIMATOR_WORDS = {
-    "parabola": "Parabola",
-    "akima": "Akima",
-    "surface": "Surface, Huber",
-    "variable_projection": "Surface, least squares",
-}
+ESTIMATOR_WORDS = {name: words[0].upper() + words[1:] for name, words in ESTIMATOR_NAMES.items()}
 
 WAY_WORDS = {
     "minima": "power laws of minima",
-    "surface": "surface, Huber",
-    "variable_projection": "surface, least squares",
+    "surface": ESTIMATOR_NAMES["surface"],
+    "variable_projection": ESTIMATOR_NAMES["variable_projection"],
 }
 """How a prediction was made."""
 

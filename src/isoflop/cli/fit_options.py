@@ -1,0 +1,33 @@
+"""What `isoflop fit` and `isoflop predict` are both told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Whose runs are fitted, and what intervals of the fits rest on."""
+
+    runs: Annotated[
+        Path,
+        Positional,
+        arg(metavar="TABLE", help="A study, its records, or a CSV, TSV, JSONL or Parquet table."),
+    ]
+    columns: Annotated[
+        tuple[str, ...],
+        arg(metavar="NAME=COLUMN", help="Columns of the table that have names of their own."),
+    ] = ()
+    tolerance: Annotated[float, arg(help="Budgets this near to each other count as one.")] = 0.1
+    delta: Annotated[float, arg(help="Of the Huber loss on log loss.")] = 1e-3
+    level: Annotated[float, arg(help="Probability that intervals are to hold.")] = 0.95
+    resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000
+    seed: Annotated[int, arg(help="Of the bootstrap.")] = 0
+    results: Annotated[
+        Path, arg(metavar="FOLDER", help="Committed records to start from, a folder per study.")
+    ] = Path("results")
+    json: Annotated[bool, arg(help="Print JSON in place of tables.")] = False

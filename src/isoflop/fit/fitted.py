@@ -1,0 +1,143 @@
+"""What a fit of a table of runs finds, as values that can be written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from isoflop.config import Frozen
+from isoflop.fit.curves import CurveMinimum
+from isoflop.fit.disagreement import MinimumDisagreement, SurfaceDisagreement
+from isoflop.fit.envelope import EnvelopeFit
+from isoflop.fit.interval import Coefficient
+from isoflop.fit.minimum import Estimator, Minimum, Status
+from isoflop.fit.minimum_draws import RunNoise
+from isoflop.fit.surface import Surface
+from isoflop.fit.surface_bootstrap import DrawsSource
+from isoflop.fit.verdict import BudgetVerdict
+
+IntervalSource = Literal["seeds", "scatter"] | DrawsSource
+"""What an interval rests on. Of one curve: noise between seeds, or about the parabola. Of the
+surface: residuals under random signs, one for each run or cluster, or the limit of many runs."""
+
+
+class MinimumInterval(Frozen):
+    """Interval of a minimum's loss (`low`, `high`) and of its size."""
+
+    low: float
+    high: float
+    parameters_low: float
+    parameters_high: float
+    level: float
+    source: IntervalSource
+    refused: int
+    """Copies of the curve without a minimum, of those drawn."""
+
+
+class FittedMinimum(Frozen):
+    """The minimum of one curve by one estimator."""
+
+    budget_flops: float
+    estimator: Estimator
+    status: Status
+    message: str
+    parameters: float | None = None
+    tokens: float | None = None
+    loss: float | None = None
+    forward_flops: float | None = None
+    """Per token at the minimum."""
+    side: Literal["smaller", "larger"] | None = None
+    """For `edge`: where sizes are missing."""
+    interval: MinimumInterval | None = None
+
+    def of_curve(self, variant: str) -> CurveMinimum:
+        """Return it as `minima` does."""
+        return CurveMinimum(
+            variant=variant,
+            budget_flops=self.budget_flops,
+            minimum=Minimum(
+                estimator=self.estimator,
+                status=self.status,
+                message=self.message,
+                parameters=self.parameters,
+                loss=self.loss,
+                side=self.side,
+            ),
+            forward_flops=self.forward_flops,
+        )
+
+
+class FittedSurface(Frozen):
+    """L = E + A / N^alpha + B / D^beta, and the exponents of the optimum, N ~ C^a and D ~ C^b."""
+
+    estimator: Estimator
+    status: Status
+    message: str
+    points: int
+    E: Coefficient | None = None
+    A: Coefficient | None = None
+    B: Coefficient | None = None
+    alpha: Coefficient | None = None
+    beta: Coefficient | None = None
+    a: Coefficient | None = None
+    b: Coefficient | None = None
+    condition: float | None = None
+    residual: float | None = None
+    """Root mean square of log fitted loss - log loss."""
+    source: IntervalSource | None = None
+    """What the intervals rest on."""
+    delta: float | None = None
+    """Of the Huber loss."""
+    delta_sensitivity: Mapping[str, Surface] = {}
+    """The surface for other deltas, where that converged: other ways to weigh runs far off."""
+
+
+class FittedLaw(Frozen):
+    """Optimal size N = k C^a through the minima of one estimator (approach 2)."""
+
+    estimator: Estimator
+    status: Status
+    message: str
+    k: float | None = None
+    a: Coefficient | None = None
+
+
+class VariantFit(Frozen):
+    """All fits of one variant."""
+
+    runs: int
+    minima: tuple[FittedMinimum, ...]
+    surface: FittedSurface | None = None
+    """Approach 3: Huber on log loss. None, as the next one, where it was not asked for."""
+    variable_projection: FittedSurface | None = None
+    laws: tuple[FittedLaw, ...]
+    envelope: EnvelopeFit | None = None
+    """Approach 1; None where no run has a training curve."""
+    noise: Mapping[str, RunNoise]
+    """How far runs scatter, by budget."""
+    minimum_disagreements: tuple[MinimumDisagreement, ...] = ()
+    """How far estimators are apart, of each budget at which two or more converged."""
+    surface_disagreement: SurfaceDisagreement | None = None
+    """The same of the surface, by both estimators and every delta; None for fewer than two."""
+
+
+class FitResult(Frozen):
+    """What `isoflop fit` finds."""
+
+    variants: Mapping[str, VariantFit]
+    verdicts: tuple[BudgetVerdict, ...]
+    """Every other variant against the baseline at every budget; empty for one variant."""
+    baseline: str | None
+    level: float
+    resamples: int
+    """Copies of the runs behind each interval."""
+    seed: int
+    """Of these copies."""
+    loss_unit: str | None = None
+    """What losses are in, where that is known."""
+
+    def curve_minima(self) -> tuple[CurveMinimum, ...]:
+        """Return the minimum of each variant at each budget by each estimator, refusals too."""
+        return tuple(
+            one.of_curve(name) for name, fit in self.variants.items() for one in fit.minima
+        )

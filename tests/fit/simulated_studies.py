@@ -1,0 +1,202 @@
+"""Studies drawn from a known surface: how often intervals hold the truth, and what is biased."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from isoflop.fit import (
+    Interval,
+    Surface,
+    akima,
+    curve_rows,
+    fit_huber,
+    fit_runs,
+    fit_variable_projection,
+    parabola,
+    percentile_interval,
+    profile_intervals,
+    run_table,
+    surface_draws,
+    surface_intervals,
+)
+from isoflop.fit.surface_bootstrap import draws_along_budget
+
+SYMMETRIC = Surface(E=1.7, A=400.0, B=400.0, alpha=0.34, beta=0.34)
+ASYMMETRIC = Surface(E=1.7, A=400.0, B=90.0, alpha=0.45, beta=0.25)
+SIZES = 1.6 ** np.arange(-3.0, 4)
+FITS = {"Huber": fit_huber, "least squares": fit_variable_projection}
+
+
+def optimum(surface: Surface, flops: float) -> float:
+    """Return the optimal parameters for C = 6 N D (arXiv 2203.15556, equation 4)."""
+    power = 1 / (surface.alpha + surface.beta)
+    ratio = surface.alpha * surface.A / (surface.beta * surface.B)
+    return float(ratio**power * (flops / 6) ** (surface.beta * power))
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a study trains: seven sizes at each budget, with noise on log loss."""
+
+    surface: Surface
+    budgets: int
+    span: float
+    """Largest budget over the smallest."""
+    seeds: int
+    shift: float
+    """Middle of the sizes over the optimum."""
+    noise: float
+    """Standard deviation on log loss."""
+    uneven: float = 1
+    """Noise at the smallest budget over that at the largest; `noise` is in the middle."""
+
+    @property
+    def budgets_flops(self) -> np.ndarray:
+        return 1e18 * np.geomspace(1, self.span, self.budgets)
+
+    def noise_free(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return N, D and loss of every run."""
+        n = np.concatenate(
+            [optimum(self.surface, c) * self.shift * SIZES for c in self.budgets_flops]
+        )
+        n, c = np.tile(n, self.seeds), np.tile(self.budgets_flops.repeat(len(SIZES)), self.seeds)
+        return n, c / 6 / n, self.surface.loss(n, c / 6 / n)
+
+    def studies(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield N, D and noisy losses of each study."""
+        n, d, y = self.noise_free()
+        place = np.log(6 * n * d / self.budgets_flops[0]) / np.log(self.span)
+        spread = self.noise * self.uneven ** (0.5 - place)
+        for study in range(count):
+            noise = np.random.default_rng(study).standard_normal(len(n))
+            yield n, d, y * np.exp(spread * noise)
+
+    def truth(self) -> Mapping[str, float]:
+        """Return the coefficients and exponents of the surface."""
+        s = self.surface
+        return {**s.model_dump(), "a": s.beta / (s.alpha + s.beta)}
+
+
+DESIGNS = {
+    "symmetric, centred, 3 x 7 x 1": Design(SYMMETRIC, 3, 100, 1, 1, 0.005),
+    "symmetric, off by 3, 4 x 7 x 2": Design(SYMMETRIC, 4, 100, 2, 3, 0.005),
+    "asymmetric, centred, 5 x 7 x 1": Design(ASYMMETRIC, 5, 1000, 1, 1, 0.01),
+    "asymmetric, off by 3, 3 x 7 x 3": Design(ASYMMETRIC, 3, 100, 3, 3, 0.005),
+    "asymmetric, centred, 4 x 7 x 1, noise 4 to 1": Design(ASYMMETRIC, 4, 100, 1, 1, 0.005, 4),
+}
+
+
+def surface_coverage(design: Design, studies: int, *, resamples: int = 400) -> pd.DataFrame:
+    """Return the share of studies whose intervals hold each quantity, a row per estimator.
+
+    `loss` and `size` are those of the minima along the budgets; `studies` is the share of fits
+    that converged, which alone have intervals.
+    """
+    truth = design.truth()
+    held = []
+    for study, columns in enumerate(design.studies(studies)):
+        for name, fit in FITS.items():
+            fitted = fit(*columns)
+            if fitted.status != "converged":
+                continue
+            draws = surface_draws(fitted, *columns, resamples=resamples, seed=study)
+            found = _held(surface_intervals(fitted, draws), truth)
+            held.append({"estimator": name, **found, **_minima_held(design, columns, draws)})
+    return _shares(held, studies)
+
+
+def profile_coverage(design: Design, studies: int) -> pd.DataFrame:
+    """Return the same for profile intervals of the surface's coefficients."""
+    held = []
+    for columns in design.studies(studies):
+        for name, fit in FITS.items():
+            fitted = fit(*columns)
+            if fitted.status == "converged":
+                found = _held(profile_intervals(fitted, *columns), design.truth())
+                held.append({"estimator": name, **found})
+    return _shares(held, studies)
+
+
+def _held(intervals: Mapping[str, Interval], truth: Mapping[str, float]) -> dict[str, bool]:
+    return {
+        name: one.low <= truth[name] <= one.high for name, one in intervals.items() if name in truth
+    }
+
+
+def _minima_held(
+    design: Design, columns: tuple[np.ndarray, ...], draws: np.ndarray
+) -> dict[str, float]:
+    """Return the share of budgets whose surface minima are held."""
+    n, d, _ = columns
+    held = []
+    for flops in design.budgets_flops:
+        here = np.isclose(6 * n * d, flops)
+        size = optimum(design.surface, flops)
+        truth = np.log(size), float(design.surface.loss(size, flops / 6 / size))
+        drawn = draws_along_budget(draws, n[here], d[here])
+        intervals = [percentile_interval(0.0, one) for one in drawn]
+        held.append([i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)])
+    size_held, loss_held = np.mean(held, axis=0)
+    return {"loss": loss_held, "size": size_held}
+
+
+def _shares(held: list[dict[str, object]], studies: int) -> pd.DataFrame:
+    found = pd.DataFrame(held).groupby("estimator")
+    return found.mean().assign(studies=found.size() / studies)
+
+
+def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> pd.DataFrame:
+    """Return the share of minima whose intervals hold the surface's, a row per estimator.
+
+    A curve that is refused has no interval and counts in `curves` only: the share that has one.
+    """
+    held = []
+    for study, columns in enumerate(design.studies(studies)):
+        table = _table(*columns)
+        fit = fit_runs(table, estimators=("parabola", "akima"), resamples=resamples, seed=study)
+        for one in fit.variants["all runs"].minima:
+            if one.interval is None:
+                continue
+            size = optimum(design.surface, one.budget_flops)
+            loss = float(design.surface.loss(size, one.budget_flops / 6 / size))
+            held.append(
+                {
+                    "estimator": one.estimator,
+                    "loss": one.interval.low <= loss <= one.interval.high,
+                    "size": one.interval.parameters_low <= size <= one.interval.parameters_high,
+                    "curves": 1 / studies / design.budgets,
+                }
+            )
+    found = pd.DataFrame(held).groupby("estimator")
+    return found.mean().assign(curves=found["curves"].sum())
+
+
+def minimum_bias(design: Design) -> pd.DataFrame:
+    """Return how far noise-free minima are from the truth, a row per estimator and budget."""
+    exact = _table(*design.noise_free())
+    rows = []
+    for budget in exact["budget_flops"].unique():
+        curve = curve_rows(exact, "all runs", budget)
+        size = optimum(design.surface, budget)
+        truth = float(design.surface.loss(size, budget / 6 / size))
+        for estimator in (parabola, akima):
+            found = estimator(curve["parameters"], curve["loss"])
+            rows.append(
+                {
+                    "estimator": estimator.__name__,
+                    "budget": budget,
+                    "status": found.status,
+                    "size ratio": (found.parameters or np.nan) / size,
+                    "loss error": (np.nan if found.loss is None else found.loss) - truth,
+                }
+            )
+    return pd.DataFrame(rows).set_index(["estimator", "budget"])
+
+
+def _table(n: np.ndarray, d: np.ndarray, y: np.ndarray) -> pd.DataFrame:
+    rows = pd.DataFrame({"parameters": n, "tokens": d, "loss": y})
+    return run_table(rows.assign(budget_flops=6 * n * d, seed=np.arange(len(n)))).table

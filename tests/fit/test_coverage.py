@@ -1,0 +1,109 @@
+"""How often nominal 95% intervals hold the truth, over simulated studies; the parabola's bias.
+
+With -s the tables of docs/fits.md are printed.
+"""
+
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated_studies import (
+    ASYMMETRIC,
+    DESIGNS,
+    FITS,
+    SIZES,
+    SYMMETRIC,
+    Design,
+    minimum_bias,
+    minimum_coverage,
+    optimum,
+    profile_coverage,
+    surface_coverage,
+)
+
+from isoflop.fit import fit_power_law, parabola, surface_draws
+from isoflop.fit.minimum import WINDOW
+
+
+def over_designs(coverage, studies: int) -> pd.DataFrame:
+    """Return the coverage of every design, a row per design and estimator."""
+    found = {name: coverage(design, studies) for name, design in DESIGNS.items()}
+    table = pd.concat(found, names=["design"])
+    print(f"\n{coverage.__name__}, {studies} studies each\n{table.round(3).to_string()}")
+    return table
+
+
+@pytest.mark.slow
+def test_surface_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """400 studies of each design: a binomial error of 1.1%."""
+    found = over_designs(surface_coverage, 400)
+    assert (found["studies"] > 0.99).all()
+    columns = ["E", "A", "B", "alpha", "beta", "a"]
+    pooled = found[columns].groupby("estimator").mean()
+    assert pooled.min(axis=None) >= 0.90, pooled
+    assert pooled.max(axis=None) <= 0.97, pooled
+    # Each on its own, to within two errors.
+    assert found[columns].min(axis=None) >= 0.90 - 0.022, found
+    assert found[columns].max(axis=None) <= 0.97 + 0.022, found
+
+
+@pytest.mark.slow
+def test_profile_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """100 studies of each design: a binomial error of 2.2%, of 1.0% over the five."""
+    found = over_designs(profile_coverage, 100)
+    pooled = found[["E", "A", "B", "alpha", "beta"]].groupby("estimator").mean()
+    assert pooled.min(axis=None) >= 0.90, pooled
+    assert pooled.max(axis=None) <= 0.97, pooled
+
+
+@pytest.mark.slow
+def test_intervals_of_minima_hold_the_truth_where_the_grid_is_centred() -> None:
+    """200 studies of each design. Off centre, curves with a minimum are the lucky ones."""
+    found = over_designs(minimum_coverage, 200)
+    assert (found["loss"] >= 0.86).all()
+    centred = found[found.index.get_level_values("design").str.contains("centred")]
+    assert (centred["loss"] >= 0.90).all()
+    assert (centred["size"] >= 0.90).all()
+
+
+@pytest.mark.parametrize(
+    ("surface", "shift", "ratio", "error"),
+    [
+        (SYMMETRIC, 1, 1.0, -0.0003),
+        (SYMMETRIC, 3, 1.006, -0.0002),
+        (ASYMMETRIC, 1 / 3, 0.980, -0.0006),
+        (ASYMMETRIC, 1, 1.053, -0.0003),
+        (ASYMMETRIC, 3, 0.992, 0.0003),
+    ],
+)
+def test_the_parabola_is_biased_without_any_noise(surface, shift, ratio, error) -> None:
+    found = minimum_bias(Design(surface, 3, 100, 1, shift, 0)).loc["parabola"]
+    assert (found["status"] == "converged").all()
+    # The surface is the same curve at every budget, but for the height of the valley.
+    np.testing.assert_allclose(found["size ratio"], ratio, atol=1e-3)
+    assert found["loss error"].iloc[0] == pytest.approx(error, abs=5e-5)
+
+
+@pytest.mark.parametrize("surface", [SYMMETRIC, ASYMMETRIC])
+@pytest.mark.parametrize(("window", "bias"), [(WINDOW, 0.0028), (math.inf, 0.0163)])
+def test_a_grid_that_drifts_bends_the_parabolas_exponent(surface, window, bias) -> None:
+    budgets, shifts = np.array([1e18, 1e19, 1e20]), (1 / 3, 1, 3)
+    found = []
+    for flops, shift in zip(budgets, shifts, strict=True):
+        n = optimum(surface, flops) * shift * SIZES
+        found.append(parabola(n, surface.loss(n, flops / 6 / n), window=window).parameters)
+    true = surface.beta / (surface.alpha + surface.beta)
+    assert fit_power_law(budgets, found).a - true == pytest.approx(bias, rel=0.05)
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=list(FITS))
+def test_a_thousand_draws_of_250_runs_take_less_than_ten_seconds(fit) -> None:
+    n, d, y = next(Design(SYMMETRIC, 6, 1000, 6, 1, 0.005).studies(1))
+    n, d, y = n[:250], d[:250], y[:250]
+    fitted = fit(n, d, y)
+    started = time.process_time()
+    draws = surface_draws(fitted, n, d, y, resamples=1000)
+    assert time.process_time() - started < 10
+    assert np.isfinite(draws).all()

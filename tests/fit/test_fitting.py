@@ -1,0 +1,154 @@
+"""Whole tables, fit by fit: hostile ones get a sensible answer or a clear message."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isoflop.fit import FitResult, Surface, fit_runs, minima, run_table
+
+TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
+LARGE = Surface(E=1.4, A=3e5, B=8e4, alpha=0.45, beta=0.35)
+
+
+def rows(
+    surface: Surface = TRUE,
+    budgets: tuple[float, ...] = (1e18, 1e19, 1e20),
+    noise: float = 0.003,
+    seeds: int = 2,
+) -> pd.DataFrame:
+    """Return seven sizes about the optimum of each budget."""
+    power = 1 / (surface.alpha + surface.beta)
+    ratio = surface.alpha * surface.A / (surface.beta * surface.B)
+    generator = np.random.default_rng(0)
+    made = []
+    for budget in budgets:
+        best = ratio**power * (budget / 6) ** (surface.beta * power)
+        for n in best * 1.6 ** np.arange(-3.0, 4):
+            loss = float(surface.loss(n, budget / 6 / n))
+            made += [
+                (seed, budget, n, budget / 6 / n, loss * np.exp(noise * z))
+                for seed, z in enumerate(generator.standard_normal(seeds))
+            ]
+    columns = ["seed", "budget_flops", "parameters", "tokens", "loss"]
+    return pd.DataFrame(made, columns=columns)
+
+
+def fitted(table: pd.DataFrame, **options: object) -> FitResult:
+    return fit_runs(run_table(table).table, resamples=30, **options)
+
+
+def test_the_minima_of_a_fit_are_those_of_the_curves() -> None:
+    table = run_table(rows()).table
+    result = fit_runs(table, resamples=20)
+    assert result.curve_minima() == minima(table)
+    small = table[table["parameters"] < 5e8]
+    edge = fit_runs(small, estimators=("parabola",), resamples=20).curve_minima()
+    assert edge == minima(small, ("parabola",))
+    assert "larger" in {one.minimum.side for one in edge}
+
+
+def test_bad_rows_change_nothing_but_are_counted() -> None:
+    clean = rows()
+    bad = clean.iloc[:6].assign(
+        loss=[np.inf, -2.0, np.nan, 0.0, 3.0, 3.0],
+        tokens=[1e9, 1e9, 1e9, 1e9, np.nan, -1.0],
+        seed=9,
+    )
+    mixed = pd.concat([clean, bad, clean.iloc[:3]], ignore_index=True)
+    assert sum(one.rows for one in run_table(mixed).left_out) == 9
+    some = {"estimators": ("parabola", "variable_projection")}
+    assert fitted(mixed, **some).variants == fitted(clean, **some).variants
+
+
+def test_one_budget_has_minima_but_no_coefficients_to_quote() -> None:
+    fit = fitted(rows(budgets=(1e19,))).variants["all runs"]
+    assert {one.status for one in fit.minima} == {"converged"}
+    assert (fit.surface.status, fit.surface.E.profile_low) == ("ill_conditioned", None)
+    assert {law.status for law in fit.laws} == {"too_few"}
+
+
+def test_numbers_of_the_largest_runs_keep_their_precision() -> None:
+    fit = fitted(rows(LARGE, (1e25, 1e26, 1e27), noise=0.0, seeds=1)).variants["all runs"]
+    for surface in (fit.surface, fit.variable_projection):
+        for name, value in LARGE.model_dump().items():
+            assert getattr(surface, name).value == pytest.approx(value, rel=1e-6), name
+    sizes = [one.parameters for one in fit.minima if one.estimator == "surface"]
+    assert all(1e10 < size < 1e13 for size in sizes)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e25])
+def test_the_unit_of_the_loss_changes_nothing_else(unit: float) -> None:
+    plain = fitted(rows()).variants["all runs"]
+    scaled = fitted(rows().assign(loss=rows()["loss"] * unit)).variants["all runs"]
+    for one, other in zip(plain.minima, scaled.minima, strict=True):
+        assert other.parameters == pytest.approx(one.parameters, rel=1e-5)
+        assert other.loss == pytest.approx(one.loss * unit, rel=1e-6)
+    assert scaled.surface.alpha.value == pytest.approx(plain.surface.alpha.value, rel=1e-6)
+    assert scaled.surface.E.low == pytest.approx(plain.surface.E.low * unit, rel=1e-4)
+
+
+def test_an_outlier_moves_neither_hubers_surface_nor_its_intervals_far() -> None:
+    table = rows()
+    table.loc[5, "loss"] *= 1e6
+    plain, spoilt = (fitted(one).variants["all runs"].surface for one in (rows(), table))
+    for name in ("E", "alpha", "beta"):
+        one, other = getattr(plain, name), getattr(spoilt, name)
+        assert one.low < other.value < one.high, name
+        assert other.high - other.low < 2 * (one.high - one.low), name
+        assert other.profile_high - other.profile_low < 2 * (one.profile_high - one.profile_low)
+
+
+@pytest.mark.parametrize(
+    ("table", "statuses"),
+    [
+        (rows().iloc[:1], {"too_few"}),
+        (rows().iloc[:4], {"too_few"}),
+        (rows().assign(loss=2.0), {"edge", "at_bound"}),
+        (rows(seeds=1).assign(loss=lambda t: np.log(t["parameters"])), {"edge", "at_bound"}),
+    ],
+    ids=["one run", "two sizes", "one loss", "larger is worse"],
+)
+def test_a_table_that_tells_nothing_is_refused_by_every_estimator(table, statuses) -> None:
+    fit = fitted(table).variants["all runs"]
+    assert {one.status for one in fit.minima} <= statuses
+    assert {one.loss for one in fit.minima} == {None}
+    assert all(one.message for one in fit.minima)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_finished_run_without_a_loss_is_named(bad: float) -> None:
+    table = run_table(rows()).table
+    table.loc[3, "loss"] = bad
+    with pytest.raises(ValueError, match="loss of row 4 is"):
+        fit_runs(table)
+
+
+def random_table(count: int) -> pd.DataFrame:
+    """Return runs at random compute and size, every one of its own."""
+    generator = np.random.default_rng(0)
+    budget = np.exp(generator.uniform(np.log(1e18), np.log(1e21), count))
+    n = np.sqrt(budget / 120) * np.exp(generator.normal(0, 0.7, count))
+    noise = np.exp(0.01 * generator.standard_normal(count))
+    loss = TRUE.loss(n, budget / 6 / n) * noise
+    return pd.DataFrame({"budget_flops": budget, "parameters": n, "loss": loss})
+
+
+def test_thousands_of_rows_take_the_limit_and_say_so() -> None:
+    table = run_table(random_table(3000)).table
+    fit = fit_runs(table, estimators=("surface",), resamples=100).variants["all runs"]
+    assert (fit.surface.status, fit.surface.source) == ("converged", "limit")
+    assert fit.surface.E.low < TRUE.E < fit.surface.E.high
+    assert {one.interval.source for one in fit.minima if one.interval} == {"limit"}
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_take_less_than_a_minute() -> None:
+    started = time.process_time()
+    fit = fit_runs(run_table(random_table(100_000)).table).variants["all runs"]
+    assert time.process_time() - started < 60
+    for name, value in TRUE.model_dump().items():
+        found = getattr(fit.surface, name)
+        assert found.low < value < found.high, name
+        assert found.high / found.low < 1.2, name

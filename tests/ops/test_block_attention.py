@@ -11,8 +11,11 @@ from torch import Tensor
 from isoflop.ops import (
     block_attention,
     block_attention_reference,
+    block_parts,
+    block_routing,
     causal_attention_reference,
 )
+from isoflop.ops.block_kernels import CpuKernel
 
 # Below, at and above a multiple of the block, a single token, and one block only.
 LENGTHS = [1, 5, 55, 56, 61]
@@ -236,17 +239,11 @@ def test_details() -> None:
 
 @pytest.mark.parametrize("limit", ["SCORES_AT_ONCE", "ROWS_AT_ONCE"])
 def test_holding_less_at_once_changes_nothing(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from isoflop.ops import block_kernels, block_routing
-
     given = inputs(61)
     expected = both_ways(block_attention, given, TRUE, block_size=7, top_k=3)
-    room = block_routing if limit == "SCORES_AT_ONCE" else None
-    if room is None:
-        import sys
-
-        room = sys.modules["isoflop.ops.block_attention"]
-        monkeypatch.setattr(block_kernels.CpuKernel, "rows_at_once", 1)
+    room = block_routing if limit == "SCORES_AT_ONCE" else block_parts
     monkeypatch.setattr(room, limit, 1)
+    monkeypatch.setattr(CpuKernel, "rows_at_once", 1)
     result = both_ways(block_attention, given, TRUE, block_size=7, top_k=3)
     for true, found in zip(expected, result, strict=True):
         torch.testing.assert_close(found, true)

@@ -1,12 +1,9 @@
 """Pure tensor functions; beside each fast one, a slow obvious reference."""
 
 from isoflop.ops.attention import causal_attention, causal_attention_reference
-from isoflop.ops.block_attention import (
-    BlockAttentionResult,
-    block_attention,
-    block_attention_reference,
-)
+from isoflop.ops.block_attention import BlockAttentionResult, block_attention
 from isoflop.ops.block_decoding import block_attention_step, extend_means
+from isoflop.ops.block_reference import block_attention_reference
 from isoflop.ops.block_routing import block_means
 from isoflop.ops.rope import rotary_tables, rotate
 from isoflop.ops.selection import (

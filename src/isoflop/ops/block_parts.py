@@ -1,0 +1,216 @@
+"""Block attention with its gradient: own blocks and selected blocks, merged by log-sum-exp.
+
+Axes: U units (a batch row and a key/value head), h query heads that share a unit's keys, K head
+width, N key blocks, S selected earlier blocks per query.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from isoflop.ops.block_kernels import BlockKernel, CpuKernel, CudaKernel
+from isoflop.ops.block_tiles import Tiles, tile
+
+# Rows of gathered queries held at a time; the partial results of all are needed to merge them.
+ROWS_AT_ONCE = 1 << 14
+
+
+class BlockAttentionFunction(torch.autograd.Function):
+    """Attention to own and selected blocks, and its gradient.
+
+    q is (U, h, N * block_size, K) and k, v are (U, N * block_size, K), for U pairs of a batch row
+    and a key head, and h query heads that share it; `chosen` is (U, h, N * block_size, S).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        chosen: Tensor,
+        block_size: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output, like `q`, and the log-sum-exp (U, h, N * block_size)."""
+        kernel = _kernel(q)
+        results: list[tuple[Tensor, ...]] = []
+        tiles = []
+        for some in _units_at_once(chosen):
+            part = _Part(q[some], k[some], v[some], chosen[some], block_size, scale, kernel)
+            results.append(part.forward(q.dtype))
+            tiles.append(part.tiles)
+        out, lse = _joined(results)
+        ctx.save_for_backward(q, k, v, out, lse, chosen)
+        ctx.tiles, ctx.block_size, ctx.scale = tiles, block_size, scale
+        ctx.mark_non_differentiable(lse)
+        return out, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of q, k and v; the log-sum-exp passes none."""
+        q, k, v, out, lse, chosen = ctx.saved_tensors
+        kernel = _kernel(q)
+        results = []
+        for some, tiles in zip(_units_at_once(chosen), ctx.tiles, strict=True):
+            part = _Part(
+                q[some], k[some], v[some], chosen[some], ctx.block_size, ctx.scale, kernel, tiles
+            )
+            gradients = part.backward(grad[some], out[some], lse[some])
+            results.append(tuple(gradient.to(q.dtype) for gradient in gradients))
+        dq, dk, dv = _joined(results)
+        return dq, dk, dv, None, None, None
+
+
+class _Part:
+    """Block attention of some units, small enough to hold all partial results of."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        chosen: Tensor,
+        block_size: int,
+        scale: float,
+        kernel: BlockKernel,
+        tiles: Tiles | None = None,
+    ) -> None:
+        self.shape, self.block_size = q.shape, block_size
+        self.scale, self.kernel = scale, kernel
+        units, self.heads, slots, _ = q.shape
+        self.blocks = slots // block_size
+        self.q = q
+        self.k, self.v = (x.reshape(units * self.blocks, block_size, -1) for x in (k, v))
+        self.tiles = tiles or tile(
+            chosen.flatten(1, 2),
+            self.blocks,
+            cut=kernel.cut,
+            multiple=kernel.multiple,
+        )
+
+    def forward(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return output (U, h, slots, K) in `dtype` and log-sum-exp (U, h, slots)."""
+        tiles, width = self.tiles, self.shape[-1]
+        own, own_lse = self.kernel.forward(
+            self._own(self.q), self.k, self.v, self.block_size, True, self.scale
+        )
+        own, own_lse = self._by_query(own), self._by_query(own_lse)
+        # The last row stands for no block: nothing is added, with no weight.
+        partial = own.new_empty(tiles.rows + 1, width)
+        partial_lse = own_lse.new_full((tiles.rows + 1,), -math.inf)
+        partial[-1] = 0
+        queries = self.q.reshape(-1, width)
+        for some, rows in self.kernel.batches(tiles):
+            block = tiles.block[some]
+            gathered = queries.index_select(0, tiles.query[rows])
+            part, part_lse = self.kernel.forward(
+                gathered[:, None],
+                self.k.index_select(0, block),
+                self.v.index_select(0, block),
+                tiles.lengths[some],
+                False,
+                self.scale,
+            )
+            partial[rows], partial_lse[rows] = part[:, 0], part_lse[:, 0]
+        parts_lse = partial_lse[tiles.slot]
+        lse = torch.logsumexp(torch.cat([own_lse[:, None], parts_lse], 1), 1)
+        merged = own.to(lse.dtype).mul_((own_lse - lse).exp()[:, None])
+        for rows, weight in zip(tiles.slot.T, (parts_lse - lse[:, None]).exp().T, strict=True):
+            merged.addcmul_(partial.index_select(0, rows).to(lse.dtype), weight[:, None])
+        return merged.to(dtype).view(self.shape), lse.view(self.shape[:-1])
+
+    def backward(self, grad: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of q, k and v of these units, float32 at least."""
+        tiles, width = self.tiles, self.shape[-1]
+        dq, dk, dv = (
+            x.to(lse.dtype)
+            for x in self.kernel.backward(
+                self._own(grad),
+                self._own(self.q),
+                self.k,
+                self.v,
+                self._own(out),
+                self._own(lse[..., None])[..., 0],
+                self.block_size,
+                True,
+                self.scale,
+            )
+        )
+        dq = self._by_query(dq)
+        dk, dv = (x.reshape(self.k.shape) for x in (dk, dv))
+        partial = dq.new_empty(tiles.rows + 1, width)
+        partial[-1] = 0
+        queries, grads, outs = (x.reshape(-1, width) for x in (self.q, grad, out))
+        sums = lse.flatten()
+        filled = torch.ones(tiles.rows, 1, dtype=grads.dtype, device=grads.device)
+        filled[tiles.empty] = 0
+        for some, rows in self.kernel.batches(tiles):
+            block, query = tiles.block[some], tiles.query[rows]
+            # An empty row repeats the first query. With neither query nor gradient it adds zero
+            # to the gradients of keys and values, at any log-sum-exp.
+            dq_rows, dk_tiles, dv_tiles = self.kernel.backward(
+                grads.index_select(0, query).mul_(filled[rows])[:, None],
+                queries.index_select(0, query).mul_(filled[rows])[:, None],
+                self.k.index_select(0, block),
+                self.v.index_select(0, block),
+                outs.index_select(0, query)[:, None],
+                sums.index_select(0, query).mul_(filled[rows, 0])[:, None],
+                tiles.lengths[some],
+                False,
+                self.scale,
+            )
+            partial[rows] = dq_rows[:, 0].to(partial.dtype)
+            dk.index_add_(0, block, dk_tiles.to(dk.dtype))
+            dv.index_add_(0, block, dv_tiles.to(dv.dtype))
+        for rows in tiles.slot.T:
+            dq += partial.index_select(0, rows)
+        return dq.view(self.shape), dk.view(self._keys_shape), dv.view(self._keys_shape)
+
+    @property
+    def _keys_shape(self) -> tuple[int, int, int]:
+        return self.shape[0], self.shape[2], self.shape[3]
+
+    def _own(self, x: Tensor) -> Tensor:
+        """Turn (U, h, slots, ...) into rows by block, (U * slots, h, ...)."""
+        return x.transpose(1, 2).flatten(0, 1)
+
+    def _by_query(self, rows: Tensor) -> Tensor:
+        """Turn rows by block (U * slots, h, ...) into rows by query, (U * h * slots, ...)."""
+        units, _, slots, _ = self.shape
+        return rows.view(units, slots, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
+
+
+def _units_at_once(chosen: Tensor) -> list[slice]:
+    """Split units so that the rows gathered for one slice stay few."""
+    units, rows = chosen.shape[0], chosen[0].numel()
+    step = max(1, ROWS_AT_ONCE // max(1, rows))
+    return [slice(begin, begin + step) for begin in range(0, units, step)]
+
+
+def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Join what parts gave, unit after unit; a single part is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = tuple(
+        x.new_empty(sum(part[i].shape[0] for part in parts), *x.shape[1:])
+        for i, x in enumerate(parts[0])
+    )
+    begin = 0
+    while parts:
+        part = parts.pop(0)
+        end = begin + part[0].shape[0]
+        for to, x in zip(whole, part, strict=True):
+            to[begin:end] = x
+        begin = end
+    return whole
+
+
+def _kernel(q: Tensor) -> BlockKernel:
+    return CudaKernel() if q.is_cuda else CpuKernel()

@@ -128,12 +128,13 @@ class VariantFitter:
             return known.model_copy(update={"source": None})
         draws = self._surface_draws(fit)
         intervals = surface_intervals(fit, draws, level=self.level)
-        # Where the coefficients are not to be quoted, neither are limits of each.
-        profiles = (
-            profile_intervals(fit, self.n, self.d, self.y, delta=self.delta, level=self.level)
-            if fit.status == "converged"
-            else {}
-        )
+        # Where the coefficients are not to be quoted, neither are limits of each; in the limit of
+        # many runs a profile's are those there already.
+        profiles: Mapping[str, Interval] = {}
+        if fit.status == "converged" and known.source != "limit":
+            profiles = profile_intervals(
+                fit, self.n, self.d, self.y, delta=self.delta, level=self.level
+            )
         return known.model_copy(
             update={
                 **{name: _coefficient(intervals[name], profiles.get(name)) for name in QUANTITIES},

@@ -104,15 +104,25 @@ def test_peak_is_that_of_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     threads = torch.get_num_threads()
     full = peak_bytes(case, 0)
     assert torch.get_num_threads() == threads
-    if full is None:
-        assert not attention._CLEAR.exists()
-    else:
-        assert 0 <= full < 2**30
+    assert (full is None) == (not attention._CLEAR.exists())
     monkeypatch.setattr(attention, "_CLEAR", tmp_path / "missing" / "clear_refs")
     assert peak_bytes(case, 8) is None
     monkeypatch.setattr(attention, "_CLEAR", tmp_path / "clear_refs")
     monkeypatch.setattr(attention, "_STATUS", tmp_path / "missing")
     assert peak_bytes(case, 8) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not attention._CLEAR.exists(), reason="the system does not tell peaks")
+def test_each_contender_s_memory_is_its_own() -> None:
+    cases = attention_cases(lengths=(8192,), block_sizes=(512,), threads=1, seconds=0)
+    (found,) = bench_attention(cases[1:2], force=True).rows
+    values = 4 * 8192 * 64 * 4
+    assert found.full_peak_bytes is not None
+    assert found.block_peak_bytes is not None
+    # Inputs, output and gradients are eight such tensors; nobody needs thrice as many.
+    assert 8 * values <= found.full_peak_bytes < 12 * values
+    assert 8 * values <= found.block_peak_bytes < 24 * values
 
 
 def test_a_busy_machine_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:

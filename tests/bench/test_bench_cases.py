@@ -3,7 +3,7 @@ import torch
 
 from isoflop.bench import Case, standard_groups, steps
 from isoflop.bench.steps import prepare_step
-from isoflop.config import DataConfig, Gelu, ModelConfig, RunConfig
+from isoflop.config import BlockAttention, DataConfig, Gelu, ModelConfig, RunConfig
 from isoflop.costs import parameters
 
 
@@ -63,9 +63,10 @@ def test_the_peer_has_our_parameters_and_learns(monkeypatch: pytest.MonkeyPatch)
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_the_peer_has_only_plain_decoders() -> None:
+@pytest.mark.parametrize("other", [{"feed_forward": Gelu()}, {"attention": BlockAttention()}])
+def test_the_peer_has_only_plain_decoders(other: dict[str, object]) -> None:
     pytest.importorskip("transformers", reason="needs transformers")
-    config = small(feed_forward=Gelu())
+    config = small(**other)
     with pytest.raises(ValueError, match="plain decoder"):
         prepare_step(
             Case(variant="dense", config=config, compiled=False, implementation="transformers")

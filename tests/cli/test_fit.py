@@ -84,6 +84,19 @@ def test_a_study_and_its_records_are_fitted(study_file, committed, capsys):
     assert "nats per byte" in run(capsys, "fit", study_file)
 
 
+def test_records_of_other_attention_are_another_variant(study_file, committed, capsys):
+    exported = study_file.parent / "results" / "small" / "records.jsonl"
+    rows = [json.loads(line) for line in exported.read_text().splitlines()]
+    for row in rows:
+        if row["config"]["model"]["depth"]["kind"] == "top_k":
+            row["config"]["model"]["depth"] = {"kind": "every_token"}
+            row["config"]["model"]["attention"] = {"kind": "block", "block_size": 8, "top_k": 2}
+            row["evaluations"] = [one | {"decision": "every_token"} for one in row["evaluations"]]
+    exported.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = json.loads(run(capsys, "fit", exported, "--json"))
+    assert set(found["variants"]) == {"every_token", "every_token, 2 blocks of 8 attended"}
+
+
 def test_clusters_are_a_column_of_the_table_or_of_the_records(table, study_file, committed, capsys):
     arguments = ("fit", table, "--columns", "loss=final", "--resamples", "20", "--json")
     found = json.loads(run(capsys, *arguments, "--cluster", "Training FLOP"))

@@ -8,7 +8,7 @@ import pytest
 import synthetic_study as synthetic
 from made_reports import analysed
 
-from isoflop.config import Search, ShapeFamily
+from isoflop.config import BlockAttention, Search, ShapeFamily
 from isoflop.fit import ESTIMATORS
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosed_fits import FORMS, HUBER_STARTS, METHODS
@@ -52,6 +52,34 @@ def test_every_question_has_an_answer(analysis: Analysis, evidence: Evidence) ->
 def test_every_estimator_has_its_form_and_its_method() -> None:
     assert set(FORMS) == set(METHODS) == set(ESTIMATORS)
     assert f"{HUBER_STARTS:,} starts" in METHODS["surface"]
+
+
+def test_it_says_what_surfaces_intervals_are_by(study, runs, evidence: Evidence) -> None:
+    about = "intervals, and at which level"
+    text = said(analysed(study, runs, estimators=ESTIMATORS), evidence, about)[1]
+    assert "Surfaces: refits with the residuals under random signs." in text
+    minima_only = analysed(study, runs, estimators=("parabola", "akima"))
+    assert "Surfaces" not in said(minima_only, evidence, about)[1]
+
+
+def test_the_envelope_is_told_or_why_there_is_none(analysis: Analysis, evidence: Evidence) -> None:
+    standing, text = said(analysis, evidence, "envelope")
+    assert standing == "disclosed"
+    assert "Baseline: " in text
+    assert said(replace(analysis, fits=None), evidence, "envelope")[0] == "not applicable"
+
+
+def test_block_attention_is_described(analysis: Analysis, evidence: Evidence) -> None:
+    attention = BlockAttention(block_size=64, top_k=4, full_last=2, full_from=0.9)
+    variants = [analysis.study.variants[0].model_copy(update={"attention": attention})]
+    study = analysis.study.model_copy(
+        update={"variants": (*variants, *analysis.study.variants[1:])}
+    )
+    text = said(replace(analysis, study=study), evidence, "architecture")[1]
+    assert (
+        "Baseline: block attention (4 blocks of 64 attended, last 2 full, full from 0.9 of "
+        "training on)" in text
+    )
 
 
 def test_the_recipe_is_the_study_s(analysis: Analysis, evidence: Evidence) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK
+from isoflop.config import BlockAttention, Depth, EveryToken, RandomK, RunConfig, TopK
 from isoflop.model import build
 from isoflop.training import Trainer, can_compile, initialise
 
@@ -26,11 +26,16 @@ needs_compiler = pytest.mark.skipif(not can_compile(), reason="there is no C++ c
     [
         pytest.param(EveryToken(), marks=pytest.mark.slow, id="dense"),
         pytest.param(TopK(capacity=0.25), id="top-k"),
+        pytest.param(None, marks=pytest.mark.slow, id="block attention"),
         pytest.param(RandomK(capacity=0.25), marks=pytest.mark.slow, id="random control"),
     ],
 )
-def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth) -> None:
-    config = make_run(depth)
+def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None) -> None:
+    config = make_run(depth or EveryToken())
+    if depth is None:
+        attention = BlockAttention(block_size=4, top_k=2, full_from=0.5, key_convolution=3)
+        model = config.model.model_copy(update={"attention": attention})
+        config = config.model_copy(update={"model": model, "steps": STEPS})
     trainers = []
     for compiled in (False, True):
         model = build(config.model)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isoflop.bench.cases import Case
-from isoflop.config import EveryToken, RunConfig, SwiGlu
+from isoflop.config import EveryToken, FullAttention, RunConfig, SwiGlu
 from isoflop.model import build
 from isoflop.training import Trainer, initialise
 
@@ -62,7 +62,8 @@ def llama(config: RunConfig) -> LlamaForCausalLM:
 
     model = config.model
     if (
-        not isinstance(model.depth, EveryToken)
+        not isinstance(model.attention, FullAttention)
+        or not isinstance(model.depth, EveryToken)
         or not isinstance(model.feed_forward, SwiGlu)
         or model.query_key_norm
     ):

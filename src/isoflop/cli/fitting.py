@@ -12,10 +12,11 @@ from rich.text import Text
 
 from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.tables import Column, table
-from isoflop.config import ModelConfig, RandomK, RunRecord, Study, TopK
+from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
 from isoflop.config.problems import quoted
 from isoflop.fit import (
+    DRAWS_WORDS,
     ESTIMATOR_NAMES,
     Coefficient,
     FitResult,
@@ -35,11 +36,6 @@ from isoflop.runs import read_records
 from isoflop.sweep import Ledger
 
 STUDY_FILES = (".toml", ".json")
-SOURCE_WORDS = {
-    "residuals": "refits with the residuals under random signs",
-    "clusters": "refits with the residuals under random signs, one for each cluster",
-    "limit": "the distribution that many runs lead to, without refits",
-}
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
 
 
@@ -94,7 +90,9 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     for name, fit in result.variants.items():
         for surface in _fitted(fit):
             if surface.status != "converged":
-                yield Text(quoted(f"{name}, {_words(surface)}: {surface.message}."))
+                yield Text(
+                    quoted(f"{name}, {ESTIMATOR_NAMES[surface.estimator]}: {surface.message}.")
+                )
     yield from _laws(result)
     yield from _envelopes(result)
     yield from _disagreements(result)
@@ -143,8 +141,8 @@ def _record_runs(records: Sequence[RunRecord]) -> RunTable:
     if len({record.config.budget_flops for record in records} - {None}) == 0:
         raise ValueError("none of these runs has a budget; fit a table of them instead")
     note = (
-        "Variants are named by their routing, and every shape counts as one of their ladder; the "
-        "study file says more."
+        "Variants are named by routing and attention, and every shape counts as one of their "
+        "ladder; the study file says more."
     )
     return RunTable(
         frame(records, names),
@@ -163,9 +161,12 @@ def _described(model: ModelConfig) -> str:
                 if model.depth.blocks is None
                 else f"blocks {list(model.depth.blocks)}"
             )
-            return f"{model.depth.kind} {capacity:.4g} {where}"
+            depth = f"{model.depth.kind} {capacity:.4g} {where}"
         case _:
-            return model.depth.kind
+            depth = model.depth.kind
+    if isinstance(model.attention, BlockAttention):
+        return f"{depth}, {model.attention.described}"
+    return depth
 
 
 def _mapping(columns: Sequence[str]) -> dict[str, str]:
@@ -239,7 +240,7 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
         cells.append(("runs", *(str(surface.points) for surface in found.values())))
         title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
         yield table(title, columns, cells)
-        sources = sorted({SOURCE_WORDS[one.source] for one in found.values() if one.source})
+        sources = sorted({DRAWS_WORDS[one.source] for one in found.values() if one.source})
         yield Text(f"Its intervals are by {'; '.join(sources)}.")
 
 
@@ -310,7 +311,3 @@ def _disagreements(result: FitResult) -> Iterator[Text]:
             parts.append(f"on the surface by {gaps}")
         if parts:
             yield Text(quoted(f"{name}: estimators differ {'; '.join(parts)}."))
-
-
-def _words(surface: FittedSurface) -> str:
-    return ESTIMATOR_NAMES[surface.estimator]

@@ -53,6 +53,18 @@ class BlockAttention(Frozen):
         """Whether the finished model attends fully."""
         return self.full_from < 1
 
+    @property
+    def described(self) -> str:
+        """The choice in words, what is left at its default unsaid."""
+        parts = [f"{self.top_k} blocks of {self.block_size} attended"]
+        if self.full_last:
+            parts.append(f"last {self.full_last} full")
+        if self.ends_full:
+            parts.append(f"full from {self.full_from:g} of training on")
+        if self.key_convolution:
+            parts.append(f"keys convolved over {self.key_convolution}")
+        return ", ".join(parts)
+
 
 Attention = Annotated[FullAttention | BlockAttention, Field(discriminator="kind")]
 

@@ -67,7 +67,7 @@ from isoflop.fit.resampling import (
 )
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
-from isoflop.fit.surface_bootstrap import surface_draws, surface_intervals
+from isoflop.fit.surface_bootstrap import DRAWS_WORDS, surface_draws, surface_intervals
 from isoflop.fit.verdict import (
     BudgetVerdict,
     Multiplier,
@@ -79,6 +79,7 @@ from isoflop.fit.verdict import (
 
 __all__ = [
     "COLUMNS",
+    "DRAWS_WORDS",
     "ESTIMATORS",
     "ESTIMATOR_NAMES",
     "PARABOLA_SIZES",

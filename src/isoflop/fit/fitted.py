@@ -84,7 +84,7 @@ class FittedSurface(Frozen):
     condition: float | None = None
     residual: float | None = None
     """Root mean square of log fitted loss - log loss."""
-    source: IntervalSource | None = None
+    source: DrawsSource | None = None
     """What the intervals rest on."""
     delta: float | None = None
     """Of the Huber loss."""

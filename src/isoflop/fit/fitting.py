@@ -9,10 +9,7 @@ import pandas as pd
 
 from isoflop.fit.curves import ESTIMATORS
 from isoflop.fit.envelope import fit_envelope
-from isoflop.fit.fitted import (
-    FitResult,
-    VariantFit,
-)
+from isoflop.fit.fitted import FitResult, VariantFit
 from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL
 from isoflop.fit.minimum import Estimator

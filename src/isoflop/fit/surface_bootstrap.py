@@ -42,6 +42,12 @@ EFFICIENT = 1.345
 """Huber's delta over the spread of normal noise at which it needs 5% more runs than least
 squares."""
 DrawsSource = Literal["residuals", "clusters", "limit"]
+DRAWS_WORDS: Mapping[DrawsSource, str] = {
+    "residuals": "refits with the residuals under random signs",
+    "clusters": "refits with the residuals under random signs, one for each cluster",
+    "limit": "the distribution that many runs lead to, without refits",
+}
+"""What a person reads."""
 ALONG_BUDGET = 801
 """Sizes, even in log, at which resampled surfaces are evaluated along a budget."""
 QUANTITIES = ("E", "A", "B", "alpha", "beta", "a", "b")

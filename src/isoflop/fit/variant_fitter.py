@@ -29,7 +29,7 @@ from isoflop.fit.minimum import ESTIMATOR_NAMES, PARABOLA_SIZES, Estimator, Floa
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.power_law import fit_power_law
 from isoflop.fit.profile import profile_intervals
-from isoflop.fit.surface import Surface, SurfaceFit
+from isoflop.fit.surface import Surface, SurfaceFit, interpolated_tokens
 from isoflop.fit.surface_bootstrap import (
     QUANTITIES,
     draws_along_budget,
@@ -176,17 +176,11 @@ class VariantFitter:
 
     def _minimum(self, one: CurveMinimum) -> FittedMinimum:
         minimum, budget = one.minimum, one.budget_flops
-        here = curve_rows(self.table, self.variant, budget)
         tokens = None
         if minimum.parameters is not None:
-            order = np.argsort(here["parameters"].to_numpy())
-            tokens = math.exp(
-                np.interp(
-                    math.log(minimum.parameters),
-                    np.log(here["parameters"].to_numpy()[order]),
-                    np.log(here["tokens"].to_numpy()[order]),
-                )
-            )
+            here = curve_rows(self.table, self.variant, budget)
+            tokens_at = interpolated_tokens(here["parameters"], here["tokens"])
+            tokens = float(tokens_at(np.array(minimum.parameters)))
         return FittedMinimum(
             budget_flops=budget,
             estimator=minimum.estimator,

@@ -39,15 +39,21 @@ class BlockAttentionFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Return the output, like `q`, and the log-sum-exp (U, h, N * block_size)."""
         kernel = _kernel(q)
+        blocks = q.shape[2] // block_size
+        parts = [
+            (
+                some,
+                tile(chosen[some].flatten(1, 2), blocks, cut=kernel.cut, multiple=kernel.multiple),
+            )
+            for some in _units_at_once(chosen)
+        ]
         results: list[tuple[Tensor, ...]] = []
-        tiles = []
-        for some in _units_at_once(chosen):
-            part = _Part(q[some], k[some], v[some], chosen[some], block_size, scale, kernel)
+        for some, tiles in parts:
+            part = _Part(q[some], k[some], v[some], tiles, block_size, scale, kernel)
             results.append(part.forward(q.dtype))
-            tiles.append(part.tiles)
         out, lse = _joined(results)
-        ctx.save_for_backward(q, k, v, out, lse, chosen)
-        ctx.tiles, ctx.block_size, ctx.scale = tiles, block_size, scale
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.parts, ctx.block_size, ctx.scale = parts, block_size, scale
         ctx.mark_non_differentiable(lse)
         return out, lse
 
@@ -55,13 +61,11 @@ class BlockAttentionFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k and v; the log-sum-exp passes none."""
-        q, k, v, out, lse, chosen = ctx.saved_tensors
+        q, k, v, out, lse = ctx.saved_tensors
         kernel = _kernel(q)
         results = []
-        for some, tiles in zip(_units_at_once(chosen), ctx.tiles, strict=True):
-            part = _Part(
-                q[some], k[some], v[some], chosen[some], ctx.block_size, ctx.scale, kernel, tiles
-            )
+        for some, tiles in ctx.parts:
+            part = _Part(q[some], k[some], v[some], tiles, ctx.block_size, ctx.scale, kernel)
             gradients = part.backward(grad[some], out[some], lse[some])
             results.append(tuple(gradient.to(q.dtype) for gradient in gradients))
         dq, dk, dv = _joined(results)
@@ -76,24 +80,15 @@ class _Part:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        chosen: Tensor,
+        tiles: Tiles,
         block_size: int,
         scale: float,
         kernel: BlockKernel,
-        tiles: Tiles | None = None,
     ) -> None:
         self.shape, self.block_size = q.shape, block_size
-        self.scale, self.kernel = scale, kernel
-        units, self.heads, slots, _ = q.shape
-        self.blocks = slots // block_size
+        self.tiles, self.scale, self.kernel = tiles, scale, kernel
         self.q = q
-        self.k, self.v = (x.reshape(units * self.blocks, block_size, -1) for x in (k, v))
-        self.tiles = tiles or tile(
-            chosen.flatten(1, 2),
-            self.blocks,
-            cut=kernel.cut,
-            multiple=kernel.multiple,
-        )
+        self.k, self.v = (x.reshape(-1, block_size, x.shape[-1]) for x in (k, v))
 
     def forward(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return output (U, h, slots, K) in `dtype` and log-sum-exp (U, h, slots)."""
@@ -195,7 +190,10 @@ def _units_at_once(chosen: Tensor) -> list[slice]:
 
 
 def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Join what parts gave, unit after unit; a single part is not copied."""
+    """Join what parts gave, unit after unit; a single part is not copied.
+
+    The list is emptied on the way, so that no part is held twice for long.
+    """
     if len(parts) == 1:
         return parts[0]
     whole = tuple(

@@ -34,6 +34,7 @@ from isoflop.fit import (
     optimal_size,
     rate_checks,
     trained_sizes,
+    training_curves,
     variance_components,
 )
 from isoflop.report.published import counterparts
@@ -171,6 +172,7 @@ def analyse(
             baseline=study.baseline_variant.name,
             margin=study.equivalence_margin,
             estimators=estimators,
+            curves=training_curves(kept),
             loss_unit=study.data.loss_unit,
         )
     found = fits.curve_minima() if fits else ()

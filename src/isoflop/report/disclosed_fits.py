@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from isoflop.fit import PARABOLA_SIZES, Estimator, FittedSurface
+from isoflop.fit import DRAWS_WORDS, PARABOLA_SIZES, Estimator, FittedSurface
 from isoflop.fit.huber import HUBER_DELTA, START_EXPONENTS, START_LEVELS
 from isoflop.fit.huber import STARTS as HUBER_DESCENTS
 from isoflop.fit.minimum import AKIMA_SIZES, WINDOW
@@ -13,7 +13,7 @@ from isoflop.fit.surface_data import EXPONENTS, STARTS
 from isoflop.fit.variant_fitter import DELTAS
 from isoflop.report.analysis import HEADLINE, Analysis
 from isoflop.report.disclosure import Disclosure, Evidence, Topic, plural, spanned
-from isoflop.report.fit_tables import RUNS, estimator_minima
+from isoflop.report.fit_tables import RUNS
 from isoflop.report.notation import percent
 from isoflop.report.provenance import environment_of, mixed_environments
 from isoflop.report.rows import ESTIMATOR_WORDS
@@ -80,6 +80,7 @@ def fits(analysis: Analysis, evidence: Evidence) -> Topic:
                 "disclosed" if ended else "not applicable",
             ),
             _delta(surfaces),
+            _envelopes(analysis),
         ),
     )
 
@@ -104,8 +105,8 @@ def uncertainty(analysis: Analysis, evidence: Evidence) -> Topic:
                     f"{percent(fit.level, 0)} everywhere, from {fit.resamples:,} copies of the "
                     f"runs (seed {fit.seed}).",
                     "Minima by parabola and Akima: the measured noise added to the curve, which is "
-                    "fitted again. Surfaces: runs resampled and fitted again. Means over seeds and "
-                    "differences: Student's t.",
+                    f"fitted again. {_surface_draws(analysis)}Means over seeds and differences: "
+                    "Student's t.",
                 ),
             ),
             Disclosure(
@@ -210,6 +211,28 @@ def _lowered(words: str) -> str:
     return words[:1].lower() + words[1:]
 
 
+def _surface_draws(analysis: Analysis) -> str:
+    """Return what the intervals of the surfaces are by, a sentence and a space."""
+    sources = sorted({DRAWS_WORDS[fit.source] for _, fit in _surfaces(analysis) if fit.source})
+    return f"Surfaces: {'; '.join(sources)}. " if sources else ""
+
+
+def _envelopes(analysis: Analysis) -> Disclosure:
+    question = "What does the envelope of the training curves say (approach 1)?"
+    found = analysis.fits.variants if analysis.fits else {}
+    lines = tuple(
+        f"{name}: {envelope.message}"
+        + ("" if envelope.a is None else f", N ~ C^a with a = {envelope.a.value:.3f}")
+        + "."
+        for name, fit in found.items()
+        if (envelope := fit.envelope) is not None
+    )
+    if not lines:
+        return Disclosure(question, ("No run has a training curve.",), "not applicable")
+    biased = "Its points lie before the runs' ends, so it is biased; nothing else rests on it."
+    return Disclosure(question, (*lines, biased))
+
+
 def _surfaces(analysis: Analysis) -> Sequence[tuple[str, FittedSurface]]:
     found = analysis.fits.variants if analysis.fits else {}
     return [
@@ -247,13 +270,12 @@ def _delta(surfaces: Sequence[tuple[str, FittedSurface]]) -> Disclosure:
 
 def _disagreement(analysis: Analysis) -> Disclosure:
     question = "How far do the estimators disagree?"
-    found = estimator_minima(analysis).dropna(subset=["loss"])
-    curves = found.groupby(["variant", "budget_flops"])
-    several = curves.filter(lambda rows: len(rows) > 1).groupby(["variant", "budget_flops"])
-    if not len(several):
+    fits = analysis.fits.variants.values() if analysis.fits else ()
+    found = [one for fit in fits for one in fit.minimum_disagreements]
+    if not found:
         return Disclosure(question, ("No curve has minima by two estimators.",), "not applicable")
-    losses = (several["loss"].max() - several["loss"].min()).tolist()
-    sizes = (several["parameters"].max() / several["parameters"].min()).tolist()
+    losses = [one.loss for one in found]
+    sizes = [one.parameter_ratio for one in found]
     return Disclosure(
         question,
         (

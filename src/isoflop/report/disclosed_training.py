@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isoflop.config import (
+    BlockAttention,
     EveryToken,
+    FullAttention,
     RandomK,
     Recipe,
     RunRecord,
@@ -120,8 +122,13 @@ def _architecture(study: Study, variant: Variant) -> str:
                 f"{where} processes the {100 * routed.capacity:g}% of tokens that {chooser} ranks "
                 f"highest, {routed.gate} gate"
             )
+    match variant.attention:
+        case FullAttention():
+            attention = "full attention"
+        case BlockAttention() as blocks:
+            attention = f"block attention ({blocks.described})"
     parts = [
-        f"{variant.attention.kind} attention",
+        attention,
         depth,
         f"{variant.feed_forward.kind} feed-forward, {family.hidden_per_width:.3g} times as wide",
         f"width {family.width_per_block:g} times the blocks",

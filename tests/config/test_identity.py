@@ -32,6 +32,7 @@ CHANGES = {
         "kv_heads": 2,
         "head_width": 14,
         "hidden": 144,
+        "attention": {"kind": "block", "block_size": 64},
         "feed_forward": {"kind": "gelu"},
         "query_key_norm": True,
         "tied_embeddings": True,
@@ -42,6 +43,7 @@ CHANGES = {
         "corpus": "sotu",
         "tokenizer": "bytes",
         "sequence_length": 128,
+        "windows": "documents",
         "validation_fraction": 0.1,
         "test_fraction": 0.1,
         "split_seed": 1,
@@ -78,12 +80,15 @@ CHANGES = {
         "seed": 1,
         "data_seed": 3,
         "evaluation_tokens": 1024,
+        "positions": {"ranges": 4, "trailing": 16},
     },
 }
 
 
 def changed(table, key, value):
     run = json.loads(json.dumps(RUN))
+    if key == "positions":
+        run["data"]["windows"] = "documents"
     target = {"run": run, "depth": run["model"]["depth"]}.get(table)
     if target is None:
         target = run.setdefault(table, {})
@@ -128,7 +133,8 @@ def test_run_id_ignores_how_a_number_is_written():
     ("table", "key"), [(table, key) for table, keys in CHANGES.items() for key in keys]
 )
 def test_every_field_changes_the_run_id(table, key):
-    assert changed(table, key, CHANGES[table][key]).run_id != run_id(RUN)
+    same = changed(table, key, None).run_id if key == "positions" else run_id(RUN)
+    assert changed(table, key, CHANGES[table][key]).run_id != same
 
 
 def test_every_field_is_tried():
@@ -141,9 +147,8 @@ def test_every_field_is_tried():
         "run": config,
     }
     nested = {"model", "data", "recipe", "depth"}
-    # Full attention is the only kind so far, so there is nothing to change it to.
     for name, value in tables.items():
-        fields = set(type(value).model_fields) - nested - {"attention"}
+        fields = set(type(value).model_fields) - nested
         assert set(CHANGES[name]) == fields, name
 
 

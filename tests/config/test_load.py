@@ -116,7 +116,7 @@ def test_floats_without_fraction_count_as_whole_numbers():
             {"variants": depth(kind="top_k", capacity=0.5, gate="quadratic")},
             "variants[1].depth.gate is 'quadratic'; expected one of 'linear', 'sigmoid', 'tanh'",
         ),
-        ({"budgets_flops": 5e12}, "budgets_flops is 5000000000000; expected a list of numbers, at"),
+        ({"budgets_flops": 5e12}, "budgets_flops is 5000000000000; expected a list of numbers"),
         ({"budgets_flops": [float("nan")]}, "budgets_flops[0] is nan; expected a number"),
         ({"budgets_flops": [2e12, 1e12]}, "budgets_flops is [2000000000000.0, 1000000000000.0]; e"),
         ({"variants": []}, "variants is []; expected a list of tables, at least 1"),

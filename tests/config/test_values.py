@@ -3,10 +3,29 @@
 import pytest
 from pydantic import ValidationError
 
-from isoflop.config import DataConfig, EveryToken, ModelConfig, RandomK, Study, TopK, decisions
+from isoflop.config import (
+    DataConfig,
+    EveryToken,
+    ModelConfig,
+    Positions,
+    RandomK,
+    RunConfig,
+    Scaling,
+    Study,
+    TopK,
+    decisions,
+)
 
 MODEL = {"vocabulary": 256, "width": 48, "blocks": 5, "heads": 6, "head_width": 16, "hidden": 128}
 STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "A"}, {"name": "B"}]}
+SCALING = {"models": [{"blocks": 2, "width": 32}, {"blocks": 3, "width": 48}]}
+SCALED = {
+    "name": "s",
+    "scaling": SCALING,
+    "data": {"windows": "documents"},
+    "variants": [{"name": "A"}],
+}
+RUN = {"model": MODEL, "steps": 5, "sequences_per_step": 2}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +68,13 @@ STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "A"}, {"nam
         (Study, {**STUDY, "learning_rate_check": [0.5, 0.5]}, "distinct"),
         (Study, {**STUDY, "variants": [{"name": "A"}, {"name": "A"}]}, "distinct names"),
         (Study, {**STUDY, "baseline": "C"}, "expected one of"),
+        (Study, {**STUDY, "budgets_flops": []}, r"are missing; expected .*\[\[scaling.models\]\]"),
+        (Study, {**STUDY, "scaling": SCALING}, "are both there"),
+        (Study, {**SCALED, "scaling": {**SCALING, "checked_model": 2}}, "expected at most 1"),
+        (Study, {**STUDY, "positions": {}}, "expected 'documents'"),
+        (RunConfig, {**RUN, "positions": {}}, "expected 'documents'"),
+        (Study, {**SCALED, "positions": {"ranges": 7}}, "7 ranges and 128 trailing targets"),
+        (Study, {**SCALED, "positions": {"trailing": 257}}, "expected a divisor and at most all"),
         (Study, {**STUDY, "challenger": "C"}, "expected one of"),
     ],
 )
@@ -110,3 +136,19 @@ def test_data_counts_its_corpora_and_its_vocabulary():
     assert DataConfig().vocabulary == 256
     assert DataConfig(tokenizer="bpe:0512").vocabulary == 512
     assert DataConfig(tokenizer="bpe:0512") == DataConfig(tokenizer="bpe:512")
+
+
+def test_spans_are_the_ranges_then_the_whole_then_the_trailing_part():
+    spans = Positions(ranges=3, trailing=4).spans(12)
+    assert spans == ((0, 4), (4, 8), (8, 12), (0, 12))
+    assert Positions(ranges=3, trailing=5).spans(12)[-1] == (7, 12)
+
+
+def test_a_run_that_tells_no_positions_apart_has_no_spans():
+    assert RunConfig.model_validate(RUN).spans == ()
+
+
+@pytest.mark.parametrize(("models", "named", "checked"), [(5, None, 2), (2, None, 1), (5, 0, 0)])
+def test_rates_are_checked_at_the_middle_model_unless_one_is_named(models, named, checked):
+    sizes = [{"blocks": 2, "width": 32}] * models
+    assert Scaling.model_validate({"models": sizes, "checked_model": named}).checked == checked

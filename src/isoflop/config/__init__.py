@@ -24,11 +24,28 @@ from isoflop.config.record import (
     Evaluation,
     ParameterCount,
     RunRecord,
+    SpanLoss,
     Split,
     State,
 )
-from isoflop.config.run import Convention, DataConfig, Precision, Recipe, RunConfig
-from isoflop.config.study import Grid, Search, ShapeFamily, Study, Variant
+from isoflop.config.run import (
+    Convention,
+    DataConfig,
+    Positions,
+    Precision,
+    Recipe,
+    RunConfig,
+    Span,
+)
+from isoflop.config.study import (
+    Grid,
+    ScaledModel,
+    Scaling,
+    Search,
+    ShapeFamily,
+    Study,
+    Variant,
+)
 
 __all__ = [
     "Attention",
@@ -49,14 +66,19 @@ __all__ = [
     "Grid",
     "ModelConfig",
     "ParameterCount",
+    "Positions",
     "Precision",
     "RandomK",
     "Recipe",
     "Routed",
     "RunConfig",
     "RunRecord",
+    "ScaledModel",
+    "Scaling",
     "Search",
     "ShapeFamily",
+    "Span",
+    "SpanLoss",
     "Split",
     "State",
     "Study",

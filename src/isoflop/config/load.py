@@ -47,7 +47,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     if not isinstance(config, Study):
         raise ValueError(
             f"{quoted(os.fspath(path))}: has a `model` table, so it describes a single run; "
-            "expected a study, with budgets_flops and variants"
+            "expected a study, with variants and budgets_flops or [scaling]"
         )
     return config
 

@@ -16,6 +16,30 @@ State = Literal["pending", "running", "interrupted", "finished", "diverged", "fa
 Split = Literal["validation", "test"]
 
 
+class SpanLoss(Frozen):
+    """Loss over a span of positions, from the windows of documents that reach the span's end."""
+
+    start: int
+    stop: int
+    """Positions from `start` up to but not including `stop`."""
+    loss: float
+    """Mean negative log-likelihood, nats per token."""
+    document_losses: tuple[float, ...]
+    """Summed negative log-likelihood in the span of each document that has such a window, nats."""
+    document_windows: tuple[int, ...]
+    """Windows of each of these documents."""
+
+    @property
+    def windows(self) -> int:
+        """Windows that reach the span's end."""
+        return sum(self.document_windows)
+
+    @property
+    def tokens(self) -> int:
+        """Targets that the loss is the mean of."""
+        return self.windows * (self.stop - self.start)
+
+
 class Evaluation(Frozen):
     """Held-out loss under one routing decision."""
 
@@ -30,6 +54,9 @@ class Evaluation(Frozen):
     document_tokens: tuple[int, ...] = ()
     realised_capacity: tuple[float, ...] = ()
     """Share of tokens processed by each routed block."""
+    spans: tuple[SpanLoss, ...] = ()
+    """Losses by position, as the run's `positions` asks for; a span that no window reaches is left
+    out."""
 
 
 class CurvePoint(Frozen):
@@ -37,6 +64,8 @@ class CurvePoint(Frozen):
 
     step: int
     loss: float
+    span_losses: tuple[float, ...] = ()
+    """The same of each of the run's spans of positions."""
 
 
 class ParameterCount(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from isoflop.config.base import Frozen, fingerprint
 from isoflop.config.model import ModelConfig
@@ -14,6 +14,9 @@ Convention = Literal["causal", "full", "6nd"]
 """How compute is counted; see `isoflop.costs`."""
 
 Precision = Literal["bf16", "fp32"]
+
+Span = tuple[int, int]
+"""Positions of targets within a window, from the first up to but not including the second."""
 
 RUN_ID_VERSION = 1
 
@@ -27,6 +30,10 @@ class DataConfig(Frozen):
     """`bytes`, or `bpe:SIZE` trained on the training split."""
     sequence_length: int = Field(default=256, ge=2)
     """T, the tokens a model sees at once."""
+    windows: Literal["stream", "documents"] = "stream"
+    """What a window of T tokens is cut from: the stream of documents one after the other, or a
+    single document, so that every position has the context it seems to have; documents shorter
+    than a window are then left out of training."""
     validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     split_seed: int = Field(default=0, ge=0)
@@ -70,6 +77,39 @@ class DataConfig(Frozen):
         return 256 if self.tokenizer == "bytes" else int(self.tokenizer.split(":")[1])
 
 
+class Positions(Frozen):
+    """Ranges of positions in a window whose losses are told apart (arXiv 2502.13189, section 3.1).
+
+    Position 0 is the first target of a window, predicted from one token.
+    """
+
+    ranges: int = Field(default=8, ge=2)
+    """Equal ranges that a window is cut into."""
+    trailing: int = Field(default=128, ge=1)
+    """Last targets of a window, whose loss is told as well."""
+
+    def spans(self, sequence_length: int) -> tuple[Span, ...]:
+        """Return the ranges in order, then the whole window, then its trailing part."""
+        step = sequence_length // self.ranges
+        spans = [(start, start + step) for start in range(0, sequence_length, step)]
+        spans += [(0, sequence_length), (sequence_length - self.trailing, sequence_length)]
+        return tuple(dict.fromkeys(spans))
+
+    def check(self, data: DataConfig) -> None:
+        """Raise a ValueError where windows of `data` cannot be cut so."""
+        if data.windows != "documents":
+            raise ValueError(
+                "positions are told apart, but data.windows is 'stream'; expected 'documents', "
+                "since a position means nothing in a window that spans several documents"
+            )
+        if data.sequence_length % self.ranges or self.trailing > data.sequence_length:
+            raise ValueError(
+                f"positions has {self.ranges} ranges and {self.trailing} trailing targets; "
+                f"expected a divisor and at most all of data.sequence_length = "
+                f"{data.sequence_length}"
+            )
+
+
 class Recipe(Frozen):
     """How a model is trained. Rates are those of the reference shape; `training` transfers them."""
 
@@ -111,7 +151,22 @@ class RunConfig(Frozen):
     data_seed: int | None = Field(default=None, ge=0)
     """Decides the order of the data; None for `seed`, which decides everything else."""
     evaluation_tokens: int = Field(default=262_144, ge=1)
-    """Held-out tokens read from the start of each split at the end of training."""
+    """Held-out tokens read of each split at the end of training."""
+    positions: Positions | None = None
+    """Ranges of positions whose losses are told apart, in training and at its end."""
+
+    @model_validator(mode="after")
+    def _cut_windows(self) -> RunConfig:
+        if self.positions is not None:
+            self.positions.check(self.data)
+        return self
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Spans of positions whose losses are told apart; empty for none."""
+        if self.positions is None:
+            return ()
+        return self.positions.spans(self.data.sequence_length)
 
     @property
     def run_id(self) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from isoflop.config.base import Frozen
 from isoflop.config.model import Attention, Depth, EveryToken, FeedForward, FullAttention, SwiGlu
-from isoflop.config.run import Convention, DataConfig, Recipe
+from isoflop.config.run import Convention, DataConfig, Positions, Recipe
 
 
 class ShapeFamily(Frozen):
@@ -62,6 +62,43 @@ class Search(Frozen):
     `centre_parameters`."""
 
 
+class ScaledModel(Frozen):
+    """One size of a scaling study; heads and feed-forward follow from the shape family."""
+
+    blocks: int = Field(ge=1)
+    width: int = Field(ge=1)
+    tokens: float | None = Field(default=None, ge=1)
+    """D; None for the study's tokens per parameter."""
+
+
+class Scaling(Frozen):
+    """Sizes that every variant is trained at, for as many tokens: loss against compute.
+
+    Compute is 6 N D, N without embeddings, the same for every variant of a size (arXiv 2502.13189,
+    section 3.1).
+    """
+
+    models: tuple[ScaledModel, ...] = Field(min_length=2)
+    tokens_per_parameter: float = Field(default=20.0, gt=0)
+    """D over N, N without embeddings."""
+    checked_model: int | None = Field(default=None, ge=0)
+    """Which of the models other learning rates are tried at, from 0; None for the middle one."""
+
+    @model_validator(mode="after")
+    def _existing_model(self) -> Scaling:
+        if self.checked_model is not None and self.checked_model >= len(self.models):
+            raise ValueError(
+                f"checked_model is {self.checked_model}; expected at most {len(self.models) - 1}, "
+                "as models are counted from 0"
+            )
+        return self
+
+    @property
+    def checked(self) -> int:
+        """Index of the model that other learning rates are tried at."""
+        return len(self.models) // 2 if self.checked_model is None else self.checked_model
+
+
 class Variant(Frozen):
     """One contender. What it leaves out it takes from the study."""
 
@@ -75,10 +112,15 @@ class Variant(Frozen):
 
 
 class Study(Frozen):
-    """Which variant wins at the same compute? Budgets and variants are named, sizes are found."""
+    """Which variant wins at the same compute? Budgets and variants are named, sizes are found.
+
+    A scaling study names its sizes in place of budgets.
+    """
 
     name: str
-    budgets_flops: tuple[float, ...] = Field(min_length=1)
+    budgets_flops: tuple[float, ...] = ()
+    scaling: Scaling | None = None
+    """Sizes to train every variant at, in place of budgets."""
     seeds: tuple[int, ...] = (0,)
     replicate: Literal["near_minimum", "all"] = "near_minimum"
     """Where seeds after the first are trained: at the minimum and its neighbours, or everywhere."""
@@ -98,7 +140,9 @@ class Study(Frozen):
     matched_shapes: bool = True
     """Also train the challenger in the shapes of the optimal baseline and of one twice its size."""
     evaluation_tokens: int = Field(default=262_144, ge=1)
-    """Held-out tokens read from the start of each split at the end of a run."""
+    """Held-out tokens read of each split at the end of a run."""
+    positions: Positions | None = None
+    """Ranges of positions whose losses are told apart."""
     data: DataConfig = DataConfig()
     recipe: Recipe = Recipe()
     shape: ShapeFamily = ShapeFamily()
@@ -161,6 +205,19 @@ class Study(Frozen):
             named = getattr(self, key)
             if named is not None and named not in names:
                 raise ValueError(f"{key} is {named!r}; expected one of {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_or_sizes(self) -> Study:
+        if bool(self.budgets_flops) == (self.scaling is not None):
+            raise ValueError(
+                "budgets_flops and [scaling] are "
+                + ("both there" if self.budgets_flops else "missing")
+                + "; expected budgets_flops = [...] to find the best sizes at them, or "
+                "[[scaling.models]] to train every variant at the same sizes"
+            )
+        if self.positions is not None:
+            self.positions.check(self.data)
         return self
 
     @property

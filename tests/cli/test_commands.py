@@ -96,6 +96,41 @@ def test_plan_for_this_machine_goes_by_its_measured_speed(study_file, capsys):
     assert "name an --accelerator" in huge["timing"]
 
 
+@pytest.fixture
+def scaling_file(study_file, study):
+    values = study.model_dump(mode="json")
+    sizes = [{"blocks": 2, "width": 16}, {"blocks": 2, "width": 24}]
+    for key in ("budgets_flops", "grid", "replicate", "challenger", "matched_shapes"):
+        del values[key]
+    values |= {"scaling": {"models": sizes}, "learning_rate_check": [0.5]}
+    path = study_file.with_name("scaling.json")
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_plan_of_a_scaling_study_lists_all_of_its_runs(scaling_file, capsys):
+    runs = next_runs(load_study(scaling_file), [])
+    shown = output(capsys, "plan", scaling_file)
+    for run in runs:
+        assert run.config.run_id in shown
+    assert f"All: {len(runs)} runs" in shown
+    assert "rate" in shown
+    assert "usually" not in shown
+
+
+def test_costs_and_status_of_a_scaling_study(scaling_file, capsys):
+    rows = json.loads(output(capsys, "costs", scaling_file, "--json"))
+    assert [row["model"]["width"] for row in rows] == [16, 16, 24, 24]
+    shown = output(capsys, "status", scaling_file)
+    assert "pending" in shown
+    assert "Minima" not in shown
+    assert "more sizes" not in shown
+
+
+def test_steps_of_a_scaling_study_are_not_timed(scaling_file, capsys):
+    assert "names its sizes" in output(capsys, "bench", "train", scaling_file, code=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from isoflop.config.load import load_study
-from isoflop.planning import accelerator_speed, make_plan
+from isoflop.costs import parameters
+from isoflop.planning import accelerator_speed, make_plan, scaling_runs
 
 FILES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
 
-def test_the_five_studies_are_here():
+def test_the_studies_are_here():
     assert {path.stem for path in FILES} >= {
         "demo",
         "mod-variants",
@@ -18,6 +19,8 @@ def test_the_five_studies_are_here():
         "mod-isoflop",
         "mod-variants-paper",
         "mod-isoflop-paper",
+        "moba-scaling",
+        "moba-scaling-paper",
     }
 
 
@@ -34,12 +37,28 @@ def test_each_tells_its_command_duration_and_expectation(path):
 def test_each_can_be_planned(path):
     study = load_study(path)
     plan = make_plan(study, speed=accelerator_speed("H100-SXM"), memory_bytes=80e9)
-    seeds = len(study.seeds) if study.replicate == "all" else 1
-    cells = len(study.variants) * len(study.budgets_flops)
-    assert len(plan.rows) == study.grid.sizes * cells * seeds
+    if study.scaling is None:
+        seeds = len(study.seeds) if study.replicate == "all" else 1
+        cells = len(study.variants) * len(study.budgets_flops)
+        assert len(plan.rows) == study.grid.sizes * cells * seeds
+    else:
+        checks = len(study.learning_rate_check)
+        runs = len(study.scaling.models) * len(study.seeds) + checks
+        assert len(plan.rows) == len(study.variants) * runs
     assert plan.elapsed_seconds is not None
     for row in plan.rows:
         assert row.achieved_flops == pytest.approx(row.budget_flops, rel=0.01)
         if study.name.endswith("-paper"):
             assert 50e6 <= row.parameters <= 3e9
-            assert row.tokens_per_step == 128 * 2048
+            assert row.tokens_per_step == (128 * 2048 if study.scaling is None else 1 << 20)
+
+
+def test_the_published_models_of_block_attention_have_their_sizes():
+    study = load_study(next(path for path in FILES if path.stem == "moba-scaling-paper"))
+    runs = scaling_runs(study)
+    full = [run.config for run in runs if run.variant == "Full attention"]
+    sizes = [parameters(config.model).non_embedding for config in full]
+    # 1.1B and 1.5B are 1.15B and 1.57B as 12 layers x width^2, which the rest are close to.
+    assert sizes == pytest.approx([545e6, 822e6, 1.1e9, 1.5e9, 2.1e9], rel=0.055)
+    assert [config.model.heads for config in full] == [14, 16, 18, 20, 22]
+    assert {config.model.head_width for config in full} == {128}

@@ -71,6 +71,8 @@ RUN = {"model": MODEL, "steps": 5, "sequences_per_step": 2}
         (Study, {**STUDY, "budgets_flops": []}, r"are missing; expected .*\[\[scaling.models\]\]"),
         (Study, {**STUDY, "scaling": SCALING}, "are both there"),
         (Study, {**SCALED, "scaling": {**SCALING, "checked_model": 2}}, "expected at most 1"),
+        (Study, {**SCALED, "grid": {"sizes": 5}}, "grid is given, but"),
+        (Study, {**SCALED, "matched_shapes": False}, "matched_shapes is given, but"),
         (Study, {**STUDY, "positions": {}}, "expected 'documents'"),
         (RunConfig, {**RUN, "positions": {}}, "expected 'documents'"),
         (Study, {**SCALED, "positions": {"ranges": 7}}, "7 ranges and 128 trailing targets"),

@@ -51,6 +51,11 @@ def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, .
     Raises:
         ValueError: no minimum is known yet, so no model is singled out.
     """
+    if study.scaling is not None:
+        raise ValueError(
+            f"study {study.name} names its sizes, and its report shows no steps per second; "
+            "measure the standard shapes (isoflop bench train) or isoflop bench attention"
+        )
     records = Ledger(study, root, results).records
     runs = assign(study, records)
     own = [record for record in records if record.run_id in runs.variant_of]

@@ -6,7 +6,7 @@ from typing import get_args
 
 from isoflop.config import Convention, Frozen, ModelConfig, ParameterCount, RunConfig, Study
 from isoflop.costs import cache_bytes, forward_flops, parameters, train_flops_per_token
-from isoflop.planning import ladder
+from isoflop.planning import ladder, scaling_runs
 
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
@@ -34,12 +34,20 @@ class CostRow(Frozen):
 def cost_rows(config: Study | RunConfig) -> list[CostRow]:
     """Return the costs of a run's model, or of each variant at its expected optimum by budget.
 
+    Of a scaling study, those of each variant at each size.
+
     Raises:
         ValueError: a variant has no size within the bounds of the study's grid.
     """
+    length = config.data.sequence_length
     if isinstance(config, RunConfig):
-        length = config.data.sequence_length
         return [_row("run", config.budget_flops, config.model, length, config.convention)]
+    if config.scaling is not None:
+        return [
+            _row(run.variant, run.budget_flops, run.config.model, length, config.convention)
+            for run in scaling_runs(config)
+            if run.purpose == "initial"
+        ]
     rows = []
     for budget in config.budgets_flops:
         for variant in config.variants:
@@ -47,7 +55,6 @@ def cost_rows(config: Study | RunConfig) -> list[CostRow]:
             initial = sizes.initial
             model = sizes.rung(initial[len(initial) // 2])
             assert model is not None, "the ladder's initial rungs exist"
-            length = config.data.sequence_length
             rows.append(_row(variant.name, budget, model, length, config.convention))
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 
 from rich.console import RenderableType
@@ -36,11 +36,21 @@ def plan_tables(plan: Plan, timing: str) -> Iterator[RenderableType]:
         timing: Where the expected times come from, or why there are none.
     """
     several_seeds = len({row.seed for row in plan.rows}) > 1
-    for (budget, variant), rows in groupby(plan.rows, lambda row: (row.budget_flops, row.variant)):
-        yield _runs(f"{variant} at {exponent(budget)} FLOPs", list(rows), several_seeds)
+    for title, rows in _groups(plan):
+        yield _runs(title, rows, several_seeds)
     yield Text("\n".join(_totals(plan, timing)))
     for warning in _warnings(plan):
         yield Text(f"warning: {warning}", style="yellow")
+
+
+def _groups(plan: Plan) -> Iterator[tuple[str, list[PlannedRow]]]:
+    """Yield the runs of each table with its title: a variant at a budget, or at its sizes."""
+    if plan.scaling:
+        for variant in dict.fromkeys(row.variant for row in plan.rows):
+            yield variant, [row for row in plan.rows if row.variant == variant]
+        return
+    for (budget, variant), rows in groupby(plan.rows, lambda row: (row.budget_flops, row.variant)):
+        yield f"{variant} at {exponent(budget)} FLOPs", list(rows)
 
 
 def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> RenderableType:
@@ -48,6 +58,7 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> Renderable
         "run": [row.run_id for row in rows],
         "shape": [f"{row.blocks} x {row.width}" for row in rows],
         "seed": [str(row.seed) for row in rows],
+        "rate": [f"{row.learning_rate:g}" for row in rows],
         "params": [count(row.parameters) for row in rows],
         "tokens": [count(row.tokens) for row in rows],
         "steps": [f"{row.steps:,}" for row in rows],
@@ -58,6 +69,8 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> Renderable
     }
     if not several_seeds:
         del columns["seed"]
+    if len({row.learning_rate for row in rows}) == 1:
+        del columns["rate"]
     if all(row.seconds is None for row in rows):
         del columns["time"]
     return table(
@@ -68,14 +81,21 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> Renderable
 
 
 def _totals(plan: Plan, timing: str) -> Iterator[str]:
-    bound = plan.bound
     at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
 
     def within(seconds: float | None) -> str:
         return "" if seconds is None else f", about {amount(seconds)} in all"
 
     first = "" if plan.elapsed_seconds is None else f", about {amount(plan.elapsed_seconds)}"
-    yield f"First: {len(plan.rows)} runs, {exponent(plan.total_flops)} FLOPs{first}{at_once}"
+    named = "All" if plan.scaling else "First"
+    yield f"{named}: {len(plan.rows)} runs, {exponent(plan.total_flops)} FLOPs{first}{at_once}"
+    if not plan.scaling:
+        yield from _added(plan, within)
+    yield f"Counted as {plan.convention!r}. Times: {timing}."
+
+
+def _added(plan: Plan, within: Callable[[float | None], str]) -> Iterator[str]:
+    bound = plan.bound
     yield (
         f"Then usually: {bound.usual_runs} more, {exponent(bound.usual_flops)} FLOPs"
         f"{within(plan.usual_seconds)}"
@@ -85,7 +105,6 @@ def _totals(plan: Plan, timing: str) -> Iterator[str]:
         f"{bound.matched} matched shapes, {bound.checks} checks), {exponent(bound.flops)} FLOPs"
         f"{within(plan.bound_seconds)}"
     )
-    yield f"Counted as {plan.convention!r}. Times: {timing}."
 
 
 def _warnings(plan: Plan) -> Iterator[str]:

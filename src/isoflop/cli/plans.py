@@ -52,12 +52,14 @@ def plan_study(
 
 def _measured(study: Study) -> tuple[Speed | None, str]:
     """Return the speed of the study's runs on one thread here, and how it is known."""
-    if study.budgets_flops[-1] > LARGEST_MEASURED_FLOPS:
+    runs = next_runs(study, [])
+    if max(run.budget_flops for run in runs) > LARGEST_MEASURED_FLOPS:
         return None, "not for this machine, which would take too long; name an --accelerator"
-    configs = [run.config for run in next_runs(study, [])]
     from isoflop.bench import measure_speed
 
-    return measure_speed(configs), "from steps measured here just now, one thread per run"
+    return measure_speed(
+        [run.config for run in runs]
+    ), "from steps measured here just now, one thread per run"
 
 
 def _physical_memory() -> float:

@@ -34,7 +34,8 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
     """
     states = ", ".join(f"{found.counts[state]} {state}" for state in ORDER if state in found.counts)
     yield Text(f"{found.study}: {states}", style="bold")
-    yield _minima(found.brackets)
+    if found.brackets:
+        yield _minima(found.brackets)
     loud = [row for row in found.rows if row.state in LOUD]
     if loud:
         yield _runs(loud)
@@ -42,7 +43,8 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
     if found.complete:
         yield Text("Every run that the study needs has its record.")
     else:
-        yield Text(f"To go on: {hint}. What finishes may show that more sizes are needed.")
+        growing = " What finishes may show that more sizes are needed." if found.brackets else ""
+        yield Text(f"To go on: {hint}.{growing}")
 
 
 def _minima(found: Sequence[Bracket]) -> RenderableType:

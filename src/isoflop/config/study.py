@@ -78,7 +78,7 @@ class Scaling(Frozen):
     section 3.1).
     """
 
-    models: tuple[ScaledModel, ...] = Field(min_length=2)
+    models: tuple[ScaledModel, ...] = Field(min_length=1)
     tokens_per_parameter: float = Field(default=20.0, gt=0)
     """D over N, N without embeddings."""
     checked_model: int | None = Field(default=None, ge=0)
@@ -216,9 +216,23 @@ class Study(Frozen):
                 + "; expected budgets_flops = [...] to find the best sizes at them, or "
                 "[[scaling.models]] to train every variant at the same sizes"
             )
+        if self.scaling is not None:
+            self._refuse_search_for_sizes()
         if self.positions is not None:
             self.positions.check(self.data)
         return self
+
+    def _refuse_search_for_sizes(self) -> None:
+        useless = [
+            key
+            for key in ("grid", "search", "replicate", "challenger", "matched_shapes")
+            if getattr(self, key) != type(self).model_fields[key].get_default()
+        ]
+        if useless:
+            raise ValueError(
+                f"{useless[0]} is given, but [scaling] names the sizes; expected none, since it "
+                "serves the search for the best size at a budget: remove it"
+            )
 
     @property
     def baseline_variant(self) -> Variant:

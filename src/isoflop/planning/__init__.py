@@ -20,6 +20,7 @@ from isoflop.planning.recipe import (
     sequences_per_step,
     tokens_per_step,
 )
+from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import Trial, next_trials, trials
 from isoflop.planning.shapes import shape
 from isoflop.planning.sizes import Ladder
@@ -50,6 +51,7 @@ __all__ = [
     "next_runs",
     "next_trials",
     "resolve",
+    "scaling_runs",
     "sequences_per_step",
     "shape",
     "tokens_per_step",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
-from isoflop.planning.cell import checks
+from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Variant
+from isoflop.planning.checks import checks
 from isoflop.planning.recipe import affordable, ladder, resolve
+from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.sizes import Ladder
 
 
@@ -35,7 +36,8 @@ def assign(study: Study, records: Iterable[RunRecord]) -> Assignment:
     A run that two variants share counts for the first of them.
 
     Raises:
-        ValueError: If the bounds of the grid leave a variant fewer than three sizes.
+        ValueError: If the bounds of the grid leave a variant fewer than three sizes, or a size
+            that the study names cannot be trained.
     """
     own, matched, checked = _possible(study)
     ids = [record.run_id for record in records]
@@ -55,13 +57,17 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
     matched: dict[str, str] = {}
     checked: dict[str, str] = {}
     challenger = study.challenger_variant if study.matched_shapes else None
+    for run in scaling_runs(study) if study.scaling else ():
+        found = checked if run.purpose in ("rate", "order") else own
+        found.setdefault(run.config.run_id, run.variant)
     for budget in study.budgets_flops:
         for variant in study.variants:
             for model in _models(study, ladder(study, variant, budget)):
                 for run_id in _run_ids(study, variant, budget, model):
                     own.setdefault(run_id, variant.name)
                 if affordable(study, budget, model):
-                    for _, config in checks(study, variant, budget, model):
+                    resolved = partial(_resolved, study, budget, model)
+                    for _, config in checks(study, variant, resolved):
                         checked.setdefault(config.run_id, variant.name)
         if challenger is None:
             continue
@@ -76,6 +82,12 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
             for run_id in _run_ids(study, challenger, budget, model):
                 matched[run_id] = challenger.name
     return own, matched, checked
+
+
+def _resolved(
+    study: Study, budget: float, model: ModelConfig, variant: Variant, seed: int
+) -> RunConfig:
+    return resolve(study, variant, budget, model, seed)
 
 
 def _models(study: Study, sizes: Ladder) -> Iterator[ModelConfig]:

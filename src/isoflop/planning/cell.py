@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from itertools import product
 from typing import Literal
 
 from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Variant
+from isoflop.planning.checks import checks
 from isoflop.planning.recipe import affordable, ladder, resolve
 
 Purpose = Literal["initial", "added", "replicate", "matched", "trial", "rate", "order"]
@@ -132,7 +132,6 @@ class Cell:
 
     def _checks(self) -> list[PlannedRun]:
         """Return the runs beside the minimum that no fit uses: other rates, other data orders."""
-        assert self.minimum is not None
         return [
             PlannedRun(
                 variant=self.variant.name,
@@ -140,11 +139,13 @@ class Cell:
                 config=config,
                 purpose=purpose,
             )
-            for purpose, config in checks(
-                self.study, self.variant, self.budget_flops, self.model(self.minimum)
-            )
+            for purpose, config in checks(self.study, self.variant, self._resolved_minimum)
             if config.run_id not in self._records
         ]
+
+    def _resolved_minimum(self, variant: Variant, seed: int) -> RunConfig:
+        assert self.minimum is not None
+        return resolve(self.study, variant, self.budget_flops, self.model(self.minimum), seed)
 
     def _beyond(self) -> list[int]:
         """Return rungs that continue the ladder on the short sides of the minimum, near ones first.
@@ -205,24 +206,6 @@ class Cell:
                 self.study, self.variant, self.budget_flops, self.model(rung), seed
             )
         return self._runs[rung, seed]
-
-
-def checks(
-    study: Study, variant: Variant, budget_flops: float, model: ModelConfig
-) -> Iterator[tuple[Literal["rate", "order"], RunConfig]]:
-    """Yield the runs that check a minimum: other learning rates, and seeds with other data orders.
-
-    Rates are tried with the first seed. Every seed is trained with the data order of every other,
-    at the budget's minimum, where `data_orders` asks for it.
-    """
-    rate = variant.learning_rate or study.recipe.learning_rate
-    for multiplier in study.learning_rate_check:
-        other = variant.model_copy(update={"learning_rate": rate * multiplier})
-        yield "rate", resolve(study, other, budget_flops, model, study.seeds[0])
-    for seed, order in product(study.seeds, study.data_orders):
-        if seed != order:
-            config = resolve(study, variant, budget_flops, model, seed)
-            yield "order", config.model_copy(update={"data_seed": order})
 
 
 def _validation_loss(record: RunRecord) -> float:

@@ -8,6 +8,7 @@ from isoflop.config import Frozen, ModelConfig, Routed, RunRecord, Study, Varian
 from isoflop.costs import parameters
 from isoflop.planning.cell import Cell, PlannedRun
 from isoflop.planning.recipe import affordable, resolve
+from isoflop.planning.scaling import scaling_runs
 
 MATCHED_RATIO = 2.0
 """Parameters of the larger baseline whose shape the challenger is trained in, over the optimum's.
@@ -69,12 +70,15 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     Returns:
         Each run once: the first sizes; when a variant's runs at a budget are done, sizes on the
         short sides of its minimum; then further seeds; then checks of the minimum; and, where
-        the baseline is settled, the challenger in its shapes.
+        the baseline is settled, the challenger in its shapes. Of a scaling study, see
+        `scaling_runs`.
 
     Raises:
         ValueError: If a first size cannot be trained within the budget, or the challenger cannot
             be built in the baseline's shapes.
     """
+    if study.scaling is not None:
+        return scaling_runs(study, records)
     by_id = {record.run_id: record for record in records}
     planned: dict[str, PlannedRun] = {}
     for budget in study.budgets_flops:
@@ -89,7 +93,7 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
 
 
 def brackets(study: Study, records: Sequence[RunRecord]) -> list[Bracket]:
-    """Return where each minimum stands, by budget and variant."""
+    """Return where each minimum stands, by budget and variant; a scaling study has none."""
     by_id = {record.run_id: record for record in records}
     return [
         Bracket(

@@ -24,6 +24,7 @@ class PlannedRow(Frozen):
     budget_flops: float
     """Nominal training FLOPs."""
     seed: int
+    learning_rate: float
     run_id: str
     width: int
     blocks: int
@@ -50,6 +51,8 @@ class Plan(Frozen):
 
     study: str
     convention: str
+    scaling: bool
+    """Whether the study names its sizes, so that nothing will be added."""
     rows: tuple[PlannedRow, ...]
     bound: Bound
     workers: int
@@ -121,6 +124,7 @@ def make_plan(
     return Plan(
         study=study.name,
         convention=study.convention,
+        scaling=study.scaling is not None,
         rows=rows,
         bound=bound(study),
         workers=workers,
@@ -138,6 +142,7 @@ def _row(
         variant=run.variant,
         budget_flops=run.budget_flops,
         seed=config.seed,
+        learning_rate=config.recipe.learning_rate,
         run_id=config.run_id,
         width=config.model.width,
         blocks=config.model.blocks,

@@ -126,6 +126,25 @@ def resolve(
             f"{named} {steps} steps, which miss the budget by {missed:.1%}; expected at most "
             f"{BUDGET_TOLERANCE:.0%}: {advice}"
         )
+    return run_config(study, variant, model, budget_flops=budget_flops, steps=steps, seed=seed)
+
+
+def run_config(
+    study: Study,
+    variant: Variant,
+    model: ModelConfig,
+    *,
+    budget_flops: float,
+    steps: int,
+    seed: int,
+) -> RunConfig:
+    """Return the run that trains a model for a number of steps with a study's data and recipe.
+
+    Raises:
+        ValueError: If the capacity selects no token of a sequence, or if `tokens_per_step` is not
+            a whole number of sequences.
+    """
+    _check_capacity(study, variant)
     recipe = study.recipe
     if variant.learning_rate is not None:
         recipe = recipe.model_copy(update={"learning_rate": variant.learning_rate})
@@ -139,6 +158,7 @@ def resolve(
         convention=study.convention,
         seed=seed,
         evaluation_tokens=study.evaluation_tokens,
+        positions=study.positions,
     )
 
 

@@ -93,6 +93,27 @@ def shape(
     return best
 
 
+def named_shape(
+    family: ShapeFamily,
+    blocks: int,
+    width: int,
+    *,
+    vocabulary: int,
+    attention: Attention = FullAttention(),  # noqa: B008 - frozen
+    depth: Depth = EveryToken(),  # noqa: B008 - frozen
+    feed_forward: FeedForward = SwiGlu(),  # noqa: B008 - frozen
+) -> ModelConfig:
+    """Return the model of a family with so many blocks and that width.
+
+    Heads and feed-forward are the family's; see `shape` for the other arguments.
+
+    Raises:
+        ValueError: If the variant's depth has no block to route, or attention more full blocks
+            than there are.
+    """
+    return _builder(family, vocabulary, attention, depth, feed_forward)(blocks, width)
+
+
 def smallest_shape(
     family: ShapeFamily,
     *,

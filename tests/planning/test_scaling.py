@@ -1,0 +1,139 @@
+"""A scaling study: every variant at every named size, for as many tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from isoflop.config import (
+    BlockAttention,
+    DataConfig,
+    Positions,
+    ScaledModel,
+    Scaling,
+    Study,
+    TopK,
+    Variant,
+)
+from isoflop.costs import parameters, train_flops_per_token
+from isoflop.planning import bound, brackets, next_runs, scaling_runs
+from isoflop.planning.assignment import assign
+
+MODELS = (
+    ScaledModel(blocks=2, width=40),
+    ScaledModel(blocks=3, width=56, tokens=5e6),
+    ScaledModel(blocks=4, width=96),
+)
+
+
+@pytest.fixture
+def scaled(make_study: Any) -> Study:
+    study: Study = make_study(
+        budgets_flops=(),
+        scaling=Scaling(models=MODELS, tokens_per_parameter=30),
+        seeds=(3, 5),
+        learning_rate_check=(0.5, 2.0),
+        data=DataConfig(sequence_length=512, windows="documents"),
+        positions=Positions(ranges=4, trailing=32),
+        variants=(
+            Variant(name="Full"),
+            Variant(name="Block", attention=BlockAttention(block_size=64)),
+            Variant(name="Convolved", attention=BlockAttention(block_size=64, key_convolution=3)),
+        ),
+    )
+    return study
+
+
+def test_every_variant_gets_every_size_and_seed_and_the_middle_size_its_checks(
+    scaled: Study,
+) -> None:
+    runs = next_runs(scaled, [])
+    assert Counter(run.purpose for run in runs) == {"initial": 9, "rate": 6, "replicate": 9}
+    shapes = Counter(
+        (run.variant, run.config.model.width, run.config.seed)
+        for run in runs
+        if run.purpose != "rate"
+    )
+    assert shapes == Counter(
+        (name, width, seed)
+        for name in ("Full", "Block", "Convolved")
+        for width in (40, 56, 96)
+        for seed in (3, 5)
+    )
+    rates = [run for run in runs if run.purpose == "rate"]
+    assert {run.config.model.width for run in rates} == {56}
+    assert {run.config.recipe.learning_rate for run in rates} == {4e-3, 1.6e-2}
+    assert len({run.config.run_id for run in runs}) == len(runs)
+
+
+def test_a_size_has_the_same_tokens_batch_and_compute_for_every_variant(scaled: Study) -> None:
+    runs = next_runs(scaled, [])
+    for width in (40, 56, 96):
+        same = {
+            (run.budget_flops, run.config.steps, run.config.sequences_per_step)
+            for run in runs
+            if run.config.model.width == width
+        }
+        assert len(same) == 1, "a key convolution's parameters move neither tokens nor compute"
+
+
+def test_tokens_are_in_proportion_to_size_unless_they_are_named(scaled: Study) -> None:
+    full = [run.config for run in next_runs(scaled, []) if run.variant == "Full"]
+    small, named, large = (
+        next(config for config in full if config.model.width == width) for width in (40, 56, 96)
+    )
+    for config in (small, large):
+        wanted = 30 * parameters(config.model).non_embedding
+        assert config.tokens == pytest.approx(wanted, abs=config.tokens_per_step / 2)
+    assert named.tokens == pytest.approx(5e6, abs=named.tokens_per_step / 2)
+    for config in full:
+        counted = config.tokens * train_flops_per_token(config.model, 512, "6nd")
+        steps = config.tokens_per_step / config.tokens
+        assert config.budget_flops == pytest.approx(counted, rel=steps)
+
+
+def test_runs_tell_positions_apart(scaled: Study) -> None:
+    assert {run.config.positions for run in next_runs(scaled, [])} == {scaled.positions}
+
+
+def test_what_has_a_record_is_not_asked_for_and_nothing_is_ever_added(
+    scaled: Study, make_record: Any
+) -> None:
+    runs = next_runs(scaled, [])
+    records = [make_record(run.config, 2.0) for run in runs[:4]]
+    records.append(make_record(runs[4].config, None, "diverged"))
+    assert next_runs(scaled, records) == runs[5:]
+    assert next_runs(scaled, [make_record(run.config, 2.0) for run in runs]) == []
+    assert bound(scaled).runs == 0
+    assert brackets(scaled, records) == []
+
+
+def test_records_are_assigned_to_their_variants(scaled: Study, make_record: Any) -> None:
+    runs = next_runs(scaled, [])
+    records = [make_record(run.config, 2.0) for run in runs]
+    foreign = make_record(runs[0].config.model_copy(update={"seed": 99}), 2.0)
+    found = assign(scaled, [*records, foreign])
+    assert found.foreign == (foreign.run_id,)
+    assert not found.off_ladder
+    assert found.checks == {r.config.run_id: r.variant for r in runs if r.purpose == "rate"}
+    assert found.variant_of == {r.config.run_id: r.variant for r in runs if r.purpose != "rate"}
+
+
+def test_too_few_tokens_for_a_step_are_refused(scaled: Study) -> None:
+    study = scaled.model_copy(update={"tokens_per_step": 512 * 40_000})
+    with pytest.raises(ValueError, match=r"2 blocks of width 40 get .* less than half of a step"):
+        next_runs(study, [])
+
+
+def test_a_routing_that_a_named_size_cannot_have_is_refused(scaled: Study) -> None:
+    routed = Variant(name="MoD", depth=TopK(capacity=0.5, every=4))
+    study = scaled.model_copy(update={"variants": (*scaled.variants, routed)})
+    with pytest.raises(ValueError, match="routes no block"):
+        next_runs(study, [])
+
+
+def test_a_study_of_budgets_names_no_sizes(make_study: Any) -> None:
+    with pytest.raises(ValueError, match=r"names budgets, no sizes"):
+        scaling_runs(make_study())

@@ -161,7 +161,7 @@ def too_few(estimator: Estimator, sizes: int, needed: int) -> Minimum:
     return Minimum(
         estimator=estimator,
         status="too_few",
-        message=f"{sizes} sizes measured, {needed} needed",
+        message=f"{sizes} size{'s' * (sizes != 1)} measured, {needed} needed",
     )
 
 

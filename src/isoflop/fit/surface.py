@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import minimize_scalar
@@ -25,6 +26,9 @@ SurfaceEstimator = Literal["surface", "variable_projection"]
 
 SEARCH_POINTS = 2001
 """Sizes, even in log, among which the surface's minimum is bracketed before refinement."""
+
+INTERPOLATED_SIZES = 20
+"""Tokens of at most so many sizes are interpolated along a budget; of more they are smoothed."""
 
 
 class Surface(Frozen):
@@ -69,7 +73,7 @@ def surface_minimum(
 
     Along a budget C = c(N) * D the tokens are a function of the size. They are either given as
     that function, or taken from the runs: log tokens interpolated over log parameters by a
-    monotone cubic, which is exact where D is a power of N. The search never leaves the sizes
+    curve that is exact where D is a power of N. The search never leaves the sizes
     measured at the budget. A surface that is ill-conditioned or at a bound is used where it exists,
     and the message says so: its coefficients trade off along directions in which the loss at the
     measured sizes hardly changes.
@@ -89,7 +93,7 @@ def surface_minimum(
     if refused is not None:
         return refused
     surface = fit.surface
-    tokens_at = tokens if callable(tokens) else interpolated_tokens(parameters, tokens)
+    tokens_at = tokens if callable(tokens) else tokens_along_budget(parameters, tokens)
 
     def loss_at(x: float) -> float:
         n = np.array([math.exp(x)])
@@ -122,10 +126,19 @@ def surface_minimum(
     )
 
 
-def interpolated_tokens(parameters: ArrayLike, tokens: ArrayLike) -> Callable[[Floats], Floats]:
-    """Return tokens as a function of size along a budget: a monotone cubic in logs."""
+def tokens_along_budget(parameters: ArrayLike, tokens: ArrayLike) -> Callable[[Floats], Floats]:
+    """Return tokens as a function of size along a budget, in logs.
+
+    Through the few sizes of a ladder, a monotone cubic. Runs of a table are grouped to budgets
+    within a tolerance, so that their tokens scatter; through many of them the curve would follow
+    the scatter, and the surface's minimum along it with it: there it is a parabola.
+    """
     sizes, log_tokens = size_means(parameters, np.log(np.asarray(tokens, dtype=np.float64)))
-    curve = PchipInterpolator(np.log(sizes), log_tokens)
+    curve: Callable[[Floats], Floats]
+    if len(sizes) > INTERPOLATED_SIZES:
+        curve = Polynomial.fit(np.log(sizes), log_tokens, deg=2)
+    else:
+        curve = PchipInterpolator(np.log(sizes), log_tokens)
 
     def tokens_at(n: Floats) -> Floats:
         return np.asarray(np.exp(curve(np.log(n))), dtype=np.float64)

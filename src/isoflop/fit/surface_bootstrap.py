@@ -24,7 +24,7 @@ from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.surface import SurfaceFit, interpolated_tokens
+from isoflop.fit.surface import SurfaceFit, tokens_along_budget
 from isoflop.fit.surface_data import SurfaceData, checked_runs
 from isoflop.fit.surface_descent import descend
 from isoflop.fit.surface_errors import (
@@ -186,7 +186,7 @@ def draws_along_budget(
     """
     sizes = np.asarray(parameters, dtype=np.float64)
     grid = np.linspace(math.log(sizes.min()), math.log(sizes.max()), ALONG_BUDGET)
-    return lowest_along(draws, grid, np.log(interpolated_tokens(sizes, tokens)(np.exp(grid))))
+    return lowest_along(draws, grid, np.log(tokens_along_budget(sizes, tokens)(np.exp(grid))))
 
 
 def lowest_along(draws: Floats, log_sizes: Floats, log_tokens: Floats) -> tuple[Floats, Floats]:

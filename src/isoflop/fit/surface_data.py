@@ -21,7 +21,10 @@ SMALLEST_SHARE = 1e-6
 """A term below this share of the loss everywhere is at its bound, zero."""
 WORST_CONDITION = 1e3
 """Three budgets give about 50; one, where tokens follow from size, several thousand."""
-
+LEAST_SPREAD = 0.1
+"""Of runs across the line that they lie along in log size and log tokens, over that along it. Three
+budgets have about 0.5. One has a few hundredths, and then noise may still bend the surface so that
+its condition number looks good."""
 
 ROUGH_RUNS = 2000
 """More runs than these hardly change which starts are good."""
@@ -140,6 +143,12 @@ def judged(
         status, message = "not_converged", "the optimiser stopped before the minimum"
     elif bounds:
         status, message = "at_bound", "; ".join(bounds)
+    elif _spread(data) < LEAST_SPREAD:
+        status = "ill_conditioned"
+        message = (
+            "tokens follow from size, as at a single budget, so that the runs do not tell the "
+            "coefficients apart; more budgets would"
+        )
     elif condition > WORST_CONDITION:
         status = "ill_conditioned"
         message = (
@@ -155,3 +164,9 @@ def judged(
         condition=condition if math.isfinite(condition) else None,
         residual=residual,
     )
+
+
+def _spread(data: SurfaceData) -> float:
+    """Return how far runs spread across the line they lie along, over how far along it."""
+    along, across = np.linalg.svd(np.column_stack([data.u, data.v]), compute_uv=False).tolist()
+    return float(across / along) if along else 0.0

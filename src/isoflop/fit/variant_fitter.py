@@ -29,7 +29,7 @@ from isoflop.fit.minimum import ESTIMATOR_NAMES, PARABOLA_SIZES, Estimator, Floa
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.power_law import fit_power_law
 from isoflop.fit.profile import profile_intervals
-from isoflop.fit.surface import Surface, SurfaceFit, interpolated_tokens
+from isoflop.fit.surface import Surface, SurfaceFit, tokens_along_budget
 from isoflop.fit.surface_bootstrap import (
     QUANTITIES,
     draws_along_budget,
@@ -179,7 +179,7 @@ class VariantFitter:
         tokens = None
         if minimum.parameters is not None:
             here = curve_rows(self.table, self.variant, budget)
-            tokens_at = interpolated_tokens(here["parameters"], here["tokens"])
+            tokens_at = tokens_along_budget(here["parameters"], here["tokens"])
             tokens = float(tokens_at(np.array(minimum.parameters)))
         return FittedMinimum(
             budget_flops=budget,

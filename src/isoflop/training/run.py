@@ -64,6 +64,7 @@ class Run:
             config.data.sequence_length,
             config.sequences_per_step,
             config.data_order,
+            config.data.windows,
         )
         model = build(config.model)
         initialise(model, config.recipe, config.seed)
@@ -168,6 +169,8 @@ class Run:
                 self.config.data.sequence_length,
                 split=split,
                 decision=decision,
+                windows=self.config.data.windows,
+                spans=self.config.spans,
                 limit_tokens=limit,
                 seed=self.config.seed,
             )

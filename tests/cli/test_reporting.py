@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from isoflop.cli.reporting import _train_tokens
@@ -55,3 +56,6 @@ def test_the_corpus_counts_only_where_the_runs_had_it(study: Study, tmp_path: Pa
     own = record.model_copy(update={"data_sha256": store.sha256})
     assert _train_tokens(small, [own], cache) == store.manifest["splits"]["train"]["tokens"] > 0
     assert _train_tokens(small, [own, record], cache) is None
+    within = small.model_copy(update={"data": data.model_copy(update={"windows": "documents"})})
+    lengths = np.diff(store.split("train").offsets)
+    assert _train_tokens(within, [own], cache) == 8 * int(((lengths - 1) // 8).sum())

@@ -78,7 +78,7 @@ def test_the_page_runs(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     threads = torch.get_num_threads()
     blocks = blocks_of_page()
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict[str, typing.Any] = {}
     printed = []
     try:

@@ -2,19 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_split import stream
 
-from isoflop.data import Batches, TokenSplit, evaluation_windows
-from isoflop.data.permutation import permute
-
-
-def stream(*lengths: int) -> TokenSplit:
-    """Documents of the given numbers of tokens, end included; ids tell the position."""
-    offsets = np.cumsum([0, *lengths])
-    tokens = np.arange(1, offsets[-1] + 1, dtype=np.uint16)
-    tokens[offsets[1:] - 1] = 0
-    token_bytes = np.ones(int(offsets[-1]) + 1, dtype=np.int64)
-    token_bytes[0] = 0
-    return TokenSplit(tokens, offsets, np.array(lengths) - 1, token_bytes)
+from isoflop.data import Batches
+from isoflop.data.permutation import draw, permute
 
 
 def one_epoch(batches: Batches, sequences: int, epoch: int = 0) -> np.ndarray:
@@ -94,6 +85,12 @@ def test_order_is_pinned() -> None:
     # Another process or release with another order could not resume a run exactly.
     found = permute(np.arange(9), 1000, 5, np.arange(9)).tolist()
     assert found == [761, 647, 55, 61, 913, 825, 294, 390, 224]
+    item = np.arange(9)
+    drawn = draw(np.full(9, 999), 5, item, item).tolist()
+    assert drawn == [518, 941, 819, 635, 132, 298, 225, 331, 694]
+    assert Batches(stream(40, 61), 5, 4, seed=7).batch(6)[:, 0].tolist() == [26, 61, 96, 86]
+    within = Batches(stream(11, 20, 7, 3, 19), 5, 9, 7, "documents")
+    assert within.batch(6)[:, 0].tolist() == [53, 48, 1, 43, 33, 22, 6, 12, 17]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
@@ -115,39 +112,99 @@ def test_split_shorter_than_a_window() -> None:
         Batches(stream(5), 5, 2, seed=0)
 
 
-@pytest.mark.parametrize("limit", [None, 1, 14, 15, 16, 29, 37, 1000])
-@pytest.mark.parametrize("lengths", [(38,), (7, 1, 13, 17), (2, 2)])
-def test_evaluation_covers_each_target_once(lengths: tuple[int, ...], limit: int | None) -> None:
-    split = stream(*lengths)
-    expected = min(sum(lengths) - 1, limit or 1000)
-    targets, inputs, owners = [], [], []
-    for tokens, document, mask in evaluation_windows(split, 5, 3, limit):
-        assert tokens.shape == (3, 6)
-        assert document.shape == mask.shape == (3, 5)
-        assert (document[~mask] == -1).all()
-        assert (tokens[:, 1:][~mask] == 0).all()
-        inputs += tokens[:, :-1][mask].tolist()
-        targets += tokens[:, 1:][mask].tolist()
-        owners += document[mask].tolist()
-    assert inputs == split.tokens[:expected].tolist()
-    assert targets == split.tokens[1 : expected + 1].tolist()
-    assert owners == np.repeat(np.arange(len(lengths)), lengths)[1 : expected + 1].tolist()
-
-
-def test_evaluation_windows_follow_each_other() -> None:
-    (tokens, _, _), *_ = evaluation_windows(stream(40), 5, 3)
-    np.testing.assert_array_equal(tokens[1:, 0], tokens[:-1, -1])
-
-
-def test_evaluation_without_targets() -> None:
-    for split, limit in ((stream(1), None), (stream(9), 0)):
-        with pytest.raises(ValueError, match="expected at least one token"):
-            next(evaluation_windows(split, 5, 3, limit))
-
-
-def test_bytes_of_a_stretch() -> None:
+def test_bytes_of_ids() -> None:
     split = stream(7, 5, 3)
     assert split.bytes == 12
-    assert split.count_bytes(0, 15) == 12
-    assert split.count_bytes(0, 7) == split.count_bytes(0, 6) == 6
-    assert split.count_bytes(6, 8) == 1
+    assert split.count_bytes(split.tokens) == 12
+    assert split.count_bytes(split.tokens[:7]) == split.count_bytes(split.tokens[:6]) == 6
+    assert split.count_bytes(split.tokens[6:8]) == 1
+
+
+# Documents whose slack, for windows of 5, is 0, 4, 1, 2 and 3; the fourth holds no window.
+DOCUMENTS = (11, 20, 7, 3, 19)
+WHOLE = 2 + 3 + 1 + 0 + 3
+
+
+def document_of(row: np.ndarray) -> tuple[int, int]:
+    """The document that a row was cut from, and where in it the row begins."""
+    # Ids tell the position, from 1; the end of a document, 0, comes last in it if at all.
+    begin = int(row[0]) - 1
+    offsets = np.cumsum([0, *DOCUMENTS])
+    document = int(np.searchsorted(offsets, begin, side="right")) - 1
+    return document, begin - int(offsets[document])
+
+
+def epoch_of_documents(epoch: int, seed: int = 0) -> dict[int, list[int]]:
+    """Where the windows of an epoch begin in each document."""
+    batches = Batches(stream(*DOCUMENTS), 5, WHOLE, seed, "documents")
+    assert batches.windows == WHOLE
+    found: dict[int, list[int]] = {}
+    for row in batches.batch(epoch):
+        document, begin = document_of(row)
+        found.setdefault(document, []).append(begin)
+    return {document: sorted(begins) for document, begins in sorted(found.items())}
+
+
+def test_windows_lie_within_documents() -> None:
+    split = stream(*DOCUMENTS)
+    batches = Batches(split, 5, 4, 3, "documents")
+    for row in np.concatenate([batches.batch(step) for step in range(60)]):
+        document, begin = document_of(row)
+        start = int(split.offsets[document]) + begin
+        np.testing.assert_array_equal(row, split.tokens[start : start + 6])
+        assert start + 6 <= split.offsets[document + 1]
+        # Id 0 is the end of a document, so it is a target at most.
+        assert (row[:-1] != 0).all()
+
+
+def test_an_epoch_holds_each_whole_window_once() -> None:
+    for epoch in range(30):
+        found = epoch_of_documents(epoch)
+        assert list(found) == [0, 1, 2, 4]
+        for document, begins in found.items():
+            targets = DOCUMENTS[document] - 1
+            assert len(begins) == targets // 5
+            assert begins == [begins[0] + 5 * i for i in range(len(begins))]
+            assert 0 <= begins[0] <= targets % 5
+
+
+def test_offsets_cover_the_slack_over_epochs() -> None:
+    epochs = 400
+    seen = [epoch_of_documents(epoch) for epoch in range(epochs)]
+    for document, slack in ((0, 0), (1, 4), (2, 1), (4, 3)):
+        offsets = np.array([found[document][0] for found in seen])
+        counts = np.bincount(offsets, minlength=slack + 1)
+        assert len(counts) == slack + 1
+        share = 1 / (slack + 1)
+        # Five standard deviations of a binomial count.
+        spread = 5 * (epochs * share * (1 - share)) ** 0.5
+        assert np.abs(counts - epochs * share).max() <= spread
+    # Documents draw apart from each other, and seeds too.
+    first, second = (np.array([found[d][0] for found in seen]) for d in (1, 4))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.25
+    assert any(epoch_of_documents(epoch, seed=1) != seen[epoch] for epoch in range(3))
+
+
+def test_epochs_of_document_windows_have_different_orders() -> None:
+    batches = Batches(stream(*[11] * 7), 5, 7, 0, "documents")
+    first, second = one_epoch(batches, 7), one_epoch(batches, 7, epoch=1)
+    # Without slack the windows stay the same, and only their order changes.
+    assert sorted(first) == sorted(second)
+    assert first.tolist() != second.tolist()
+    assert batches.epochs(3) == 1.5
+
+
+def test_document_batches_are_a_function_of_seed_and_step() -> None:
+    split = stream(*DOCUMENTS)
+    forwards = [Batches(split, 5, 4, 3, "documents").batch(step) for step in range(8)]
+    resumed = Batches(split, 5, 4, 3, "documents")
+    for step in (7, 2, 7, 0):
+        np.testing.assert_array_equal(resumed.batch(step), forwards[step])
+        parts = [resumed.batch(step, rank, 2) for rank in range(2)]
+        np.testing.assert_array_equal(np.concatenate(parts), forwards[step])
+
+
+def test_documents_shorter_than_a_window() -> None:
+    assert Batches(stream(4, 6, 5), 5, 2, 0, "documents").windows == 1
+    with pytest.raises(ValueError, match=r"sequence_length is 5, but the longest document has 5"):
+        Batches(stream(4, 5, 3), 5, 2, 0, "documents")

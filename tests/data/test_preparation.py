@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from isoflop.config import DataConfig
-from isoflop.data import CorpusSize, TokenStore, Unavailable, describe, locate, prepare, prepared
+from isoflop.data import (
+    Batches,
+    CorpusSize,
+    TokenStore,
+    Unavailable,
+    describe,
+    locate,
+    prepare,
+    prepared,
+)
 from isoflop.data import preparation as module
 from isoflop.data.corpora import documents
 
@@ -54,7 +63,7 @@ def test_store_holds_every_document_once(corpus: Path, tmp_path: Path, tokenizer
         split = store.split(name)
         assert split.documents == len(found) > 0
         assert split.document_bytes.tolist() == [len(text) for text in found]
-        assert split.bytes == sum(map(len, found)) == split.count_bytes(0, len(split.tokens))
+        assert split.bytes == sum(map(len, found)) == split.count_bytes(split.tokens)
         assert store.manifest["splits"][name]["bytes"] == split.bytes
         assert [t for t in original if t in set(found)] == found
     assert not set(texts["train"]) & set(texts["test"])
@@ -83,7 +92,7 @@ def test_second_time_reads_no_text(
 ) -> None:
     first = prepare(data(corpus), tmp_path / "cache")
     monkeypatch.setattr(module, "documents", None)
-    again = prepare(data(corpus, sequence_length=16), tmp_path / "cache")
+    again = prepare(data(corpus, sequence_length=16, windows="documents"), tmp_path / "cache")
     assert again.folder == first.folder
     assert again.sha256 == first.sha256
 
@@ -151,6 +160,21 @@ def test_corpus_shorter_than_the_context(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("ab")
     with pytest.raises(ValueError, match="2 distinct documents; expected at least 3"):
         prepare(data(tmp_path / "b.txt"), tmp_path / "cache")
+
+
+def test_documents_shorter_than_the_context(corpus: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    lengths = np.diff(prepare(data(corpus), cache).split("train").offsets)
+    longest = int(lengths.max())
+    within = data(corpus, sequence_length=longest - 1, windows="documents")
+    assert prepare(within, cache).documents == 120
+    beyond = data(corpus, sequence_length=longest, windows="documents")
+    expected = f"sequence_length is {longest}, but the longest document has {longest} tokens"
+    with pytest.raises(ValueError, match=expected):
+        prepare(beyond, cache)
+    unavailable = describe(beyond, cache)
+    assert isinstance(unavailable, Unavailable)
+    assert expected in unavailable.reason
 
 
 def test_failure_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
@@ -238,6 +262,11 @@ def test_describe_gives_the_size_or_the_reason(corpus: Path, tmp_path: Path) -> 
     size = describe(data(corpus), cache)
     train = prepare(data(corpus), cache).split("train")
     assert size == CorpusSize(len(train.tokens), train.bytes, train.documents)
+    # Of documents only what their windows hold is trained on.
+    long = data(corpus, sequence_length=31, windows="documents")
+    held = Batches(train, 31, 1, 0, "documents").windows * 31
+    assert 0 < held < len(train.tokens) - 31
+    assert describe(long, cache) == CorpusSize(held, train.bytes, train.documents)
     missing = describe(data("/no/where"), cache)
     assert isinstance(missing, Unavailable)
     assert "corpus is '/no/where'; expected" in missing.reason

@@ -127,6 +127,132 @@ def test_does_not_depend_on_how_windows_are_batched(sequences: int) -> None:
     assert found.realised_capacity == expected.realised_capacity
 
 
+SPANS = [(0, 3), (3, 5), (5, 7), (0, 7), (4, 7), (0, 2)]
+
+
+def windows_by_brute_force(
+    model: Transformer, held_out: TokenSplit, decision: Decision, noise: Tensor | None
+) -> list[tuple[int, list[float], int]]:
+    """Document, nats of its targets and bytes of text of each window, one document after another.
+
+    Each window is a forward pass of its own, without padding.
+    """
+    found = []
+    for document, (begin, end) in enumerate(pairwise(held_out.offsets.tolist())):
+        for start in range(begin, end - 1, LENGTH):
+            stop = min(start + LENGTH, end - 1)
+            part = torch.from_numpy(held_out.tokens[start : stop + 1].astype(np.int64))
+            cut = None if noise is None else noise[..., : stop - start]
+            with torch.no_grad():
+                output = model(part[None, :-1], decision=decision, noise=cut)
+            chances = output.logits[0].double().softmax(-1)
+            nats = [-math.log(chances[i, part[i + 1]]) for i in range(stop - start)]
+            found.append((document, nats, int(held_out.token_bytes[part[1:]].sum())))
+    return found
+
+
+@pytest.mark.parametrize(("depth", "decision"), CASES)
+def test_windows_of_documents_equal_a_loop_over_them(depth: object, decision: Decision) -> None:
+    model = model_with(depth)
+    held_out = split(5, 13, 1, 22, 15, 8)
+    found = evaluate(
+        model,
+        held_out,
+        LENGTH,
+        split="test",
+        decision=decision,
+        windows="documents",
+        spans=SPANS,
+        sequences=3,
+        seed=11,
+    )
+    noise = control_noise(model, decision, 3, LENGTH, 11)
+    expected = windows_by_brute_force(model, held_out, decision, noise)
+    nats = [value for _, values, _ in expected for value in values]
+    assert found.tokens == len(nats) == 4 + 12 + 0 + 21 + 14 + 7
+    assert found.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
+    bits = sum(nats) / math.log(2) / sum(size for _, _, size in expected)
+    assert found.bits_per_byte == pytest.approx(bits, rel=1e-5)
+    assert found.document_tokens == (4, 12, 21, 14, 7)
+
+    assert [(one.start, one.stop) for one in found.spans] == SPANS
+    for one in found.spans:
+        reaching = [(d, sum(v[one.start : one.stop])) for d, v, _ in expected if len(v) >= one.stop]
+        owners = sorted({document for document, _ in reaching})
+        sums = [sum(total for d, total in reaching if d == owner) for owner in owners]
+        assert one.document_losses == pytest.approx(sums, abs=1e-3)
+        assert one.document_windows == tuple(
+            sum(d == owner for d, _ in reaching) for owner in owners
+        )
+        assert one.loss == pytest.approx(sum(sums) / one.tokens, rel=1e-5)
+    # Windows of 4, 7 and 5, three of 7, two of 7, and 7 targets.
+    assert [one.windows for one in found.spans] == [9, 8, 7, 7, 7, 9]
+
+
+def test_ranges_of_whole_windows_average_to_the_window() -> None:
+    found = evaluate(
+        model_with(LEARNED),
+        split(15, 8, 22),
+        LENGTH,
+        split="test",
+        decision="predictor",
+        windows="documents",
+        spans=[(0, 3), (3, 7), (0, 7)],
+        sequences=4,
+    )
+    first, second, window = found.spans
+    assert first.windows == second.windows == window.windows == 6
+    assert window.loss == pytest.approx((3 * first.loss + 4 * second.loss) / 7, rel=1e-12)
+    assert window.loss == pytest.approx(found.loss, rel=1e-12)
+    assert window.document_losses == pytest.approx(found.document_losses, abs=1e-4)
+
+
+def test_spans_change_nothing_else() -> None:
+    model, held_out = model_with(LEARNED), split(20, 9, 13)
+    with_spans, without = (
+        evaluate(
+            model,
+            held_out,
+            LENGTH,
+            split="test",
+            decision="predictor",
+            windows="documents",
+            spans=spans,
+            limit_tokens=25,
+        )
+        for spans in (SPANS, [])
+    )
+    assert with_spans.spans
+    assert with_spans.model_copy(update={"spans": ()}) == without
+    # The first windows of the three documents, of 7 targets each; a fourth would exceed the limit.
+    assert without.document_tokens == (7, 7, 7)
+
+
+def test_a_span_that_no_document_reaches_is_left_out() -> None:
+    found = evaluate(
+        model_with(EveryToken()),
+        split(5, 6),
+        LENGTH,
+        split="test",
+        decision="every_token",
+        windows="documents",
+        spans=SPANS,
+    )
+    assert [(one.start, one.stop) for one in found.spans] == [(0, 3), (3, 5), (0, 2)]
+
+
+def test_spans_of_windows_from_the_stream_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"windows is 'stream'; expected windows='documents'"):
+        evaluate(
+            model_with(EveryToken()),
+            split(30),
+            LENGTH,
+            split="test",
+            decision="every_token",
+            spans=SPANS,
+        )
+
+
 def test_top_k_realises_its_capacity() -> None:
     # Whole windows only: padding competes with text for places.
     held_out = split(20, 2 * 3 * LENGTH + 1 - 20)

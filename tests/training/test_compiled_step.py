@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from told_apart import SPANS, told_apart
 
 from isoflop.config import BlockAttention, Depth, EveryToken, RandomK, RunConfig, TopK
 from isoflop.model import build
@@ -36,6 +37,18 @@ def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None)
         attention = BlockAttention(block_size=4, top_k=2, full_from=0.5, key_convolution=3)
         model = config.model.model_copy(update={"attention": attention})
         config = config.model_copy(update={"model": model, "steps": STEPS})
+    assert_alike(config)
+
+
+@needs_compiler
+def test_compiled_steps_tell_positions_apart_alike(make_run: MakeRun) -> None:
+    config = told_apart(make_run())
+    # The readout is all that differs, so one block will do.
+    model = config.model.model_copy(update={"blocks": 1})
+    assert_alike(config.model_copy(update={"model": model}), spans=len(SPANS))
+
+
+def assert_alike(config: RunConfig, spans: int = 0) -> None:
     trainers = []
     for compiled in (False, True):
         model = build(config.model)
@@ -49,6 +62,8 @@ def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None)
         assert found.loss == pytest.approx(expected.loss, rel=TOLERANCE)
         assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=TOLERANCE)
         assert found.routing.keys() == expected.routing.keys()
+        assert found.span_losses == pytest.approx(expected.span_losses, rel=TOLERANCE)
+        assert len(found.span_losses) == spans
     for name, value in eager.model.state_dict().items():
         torch.testing.assert_close(
             compiled.model.state_dict()[name], value, rtol=0.02, atol=1e-4, msg=name

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from told_apart import SPANS, told_apart
 
 from isoflop import checkpoint
 from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK, decisions
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.data import Batches, prepare
+from isoflop.evaluation import evaluate
 from isoflop.model import Transformer, build
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, Trainer, initialise, load_model, rate_factor, train
@@ -216,6 +218,57 @@ def test_compiling_without_a_compiler_is_refused(
     assert not train(large, again, cache=cache, threads=1).environment.compiled
 
 
+@pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
+def test_a_run_tells_positions_apart(
+    make_run: MakeRun, cache: Path, folder: RunFolder, depth: Depth
+) -> None:
+    config = told_apart(make_run(depth))
+    record = train(config, folder, cache=cache, threads=1, compiled=False)
+    assert record == folder.record()
+    rows, _ = folder.read_metrics()
+    for row in rows:
+        assert len(row["span_losses"]) == len(SPANS)
+        assert sum(row["span_losses"][:4]) / 4 == pytest.approx(row["loss"], rel=1e-5)
+    for point, row in zip(record.curve, rows, strict=True):
+        assert point.span_losses == pytest.approx(row["span_losses"], abs=1e-6)
+
+    # The windows trained on lie within documents.
+    split = prepare(config.data, cache).split("train")
+    batches = Batches(split, 16, 3, config.seed, "documents")
+    model = build(config.model)
+    initialise(model, config.recipe, config.seed)
+    first = Trainer(model, config, compiled=False).step(torch.from_numpy(batches.batch(0)), 0, 0.0)
+    assert rows[0]["loss"] == first.loss
+    assert rows[0]["span_losses"] == list(first.span_losses)
+
+    for one in record.evaluations:
+        assert tuple((span.start, span.stop) for span in one.spans) == SPANS
+        assert all(sum(span.document_windows) == span.windows > 0 for span in one.spans)
+    again = evaluate(
+        load_model(folder),
+        prepare(config.data, cache).split("test"),
+        16,
+        split="test",
+        decision=decisions(config.model.depth)[0],
+        windows="documents",
+        spans=config.spans,
+        limit_tokens=200,
+        seed=config.seed,
+    )
+    assert record.evaluation() == again
+
+
+def test_thinning_averages_spans_too() -> None:
+    count = 3 * CURVE_POINTS
+    losses = torch.rand(count, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [{"step": i + 1, "loss": a, "span_losses": [b, c]} for i, (a, b, c) in enumerate(losses)]
+    points = thin(rows)
+    assert len(points) == CURVE_POINTS
+    for index, point in enumerate(points):
+        means = torch.tensor(losses[3 * index : 3 * index + 3]).mean(0).tolist()
+        assert [point.loss, *point.span_losses] == pytest.approx(means, abs=2e-6)
+
+
 @pytest.mark.parametrize("rows", [0, 1, CURVE_POINTS - 1, CURVE_POINTS, 1003])
 def test_thinning_keeps_the_mean_and_the_last_step(rows: int) -> None:
     losses = torch.rand(rows, generator=torch.Generator().manual_seed(0)).tolist()
@@ -225,5 +278,6 @@ def test_thinning_keeps_the_mean_and_the_last_step(rows: int) -> None:
     for point in points:
         part = losses[start : point.step]
         assert point.loss == pytest.approx(sum(part) / len(part), abs=1e-6)
+        assert point.span_losses == ()
         start = point.step
     assert start == rows

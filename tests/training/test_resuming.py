@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from told_apart import told_apart
 
 from isoflop import checkpoint
 from isoflop.config import Depth, EveryToken, RandomK, RunConfig, RunRecord, TopK
@@ -70,6 +71,19 @@ def test_stopping_again_and_again_changes_nothing(
     record = train(config, stopped, cache=cache, threads=1)
     assert record.state == stopped.state() == "finished"
     assert record.attempts == 4
+    assert_same_run(stopped, undisturbed)
+
+
+def test_stopping_changes_nothing_where_positions_are_told_apart(
+    make_run: MakeRun, cache: Path, tmp_path: Path
+) -> None:
+    config = told_apart(make_run())
+    undisturbed, stopped = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+    record = train(config, undisturbed, cache=cache, threads=1, compiled=False)
+    assert record.evaluations[0].spans
+    with pytest.raises(Interrupted):
+        train(config, stopped, cache=cache, threads=1, stop=stop_after(5))
+    train(config, stopped, cache=cache, threads=1)
     assert_same_run(stopped, undisturbed)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from told_apart import SPANS, told_apart
 from torch import Tensor
 
 from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK
@@ -205,3 +206,30 @@ def test_bf16_stays_close_to_fp32(make_run: MakeRun) -> None:
         assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+@pytest.mark.parametrize("depth", [EveryToken(), LEARNED])
+def test_span_losses_are_of_the_batch_before_the_update(make_run: MakeRun, depth: Depth) -> None:
+    trainer = trainer_of(told_apart(make_run(depth)))
+    tokens = batch()
+    with torch.no_grad():
+        logits = trainer.model(tokens[:, :-1], decision=None).logits.double()
+    chances = logits.log_softmax(-1)
+    nats = [[-float(chances[b, t, tokens[b, t + 1]]) for t in range(16)] for b in range(3)]
+    expected = [
+        sum(sum(row[start:stop]) for row in nats) / (3 * (stop - start)) for start, stop in SPANS
+    ]
+    result = trainer.step(tokens, 0, 1.0)
+    assert result.span_losses == pytest.approx(expected, rel=1e-5)
+    assert result.span_losses[4] == pytest.approx(result.loss, rel=1e-6)
+
+
+def test_telling_positions_apart_trains_alike(make_run: MakeRun) -> None:
+    config = make_run(LEARNED)
+    usual, apart = trainer_of(config), trainer_of(told_apart(config))
+    for index in range(3):
+        expected, found = (trainer.step(batch(index), index, 1.0) for trainer in (usual, apart))
+        assert expected.span_losses == ()
+        assert len(found.span_losses) == 6
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-4)

@@ -8,7 +8,7 @@ from pathlib import Path
 from isoflop import storage
 from isoflop.cli.searching import search_of
 from isoflop.config import RunRecord, Study
-from isoflop.data import prepared
+from isoflop.data import prepared, train_tokens
 from isoflop.planning.assignment import assign
 from isoflop.report import BenchRow, LeftOut, write_report
 from isoflop.report.notation import count
@@ -84,11 +84,11 @@ def export_figures(study: Study, root: Path, results: Path) -> list[Path]:
 
 
 def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> int | None:
-    """Return the size of the training split of the very corpus that the runs were trained on."""
+    """Return what an epoch holds of the very corpus that the runs were trained on, in tokens."""
     store = prepared(study.data, cache)
     if store is None or {record.data_sha256 for record in records} != {store.sha256}:
         return None
-    return int(store.manifest["splits"]["train"]["tokens"])
+    return train_tokens(store, study.data)
 
 
 def _left_out(row: RunRow) -> LeftOut:

@@ -36,6 +36,7 @@ from isoflop.config.run import (
     Recipe,
     RunConfig,
     Span,
+    Windows,
 )
 from isoflop.config.study import (
     Grid,
@@ -85,6 +86,7 @@ __all__ = [
     "SwiGlu",
     "TopK",
     "Variant",
+    "Windows",
     "canonical",
     "decisions",
     "fingerprint",

@@ -15,6 +15,9 @@ Convention = Literal["causal", "full", "6nd"]
 
 Precision = Literal["bf16", "fp32"]
 
+Windows = Literal["stream", "documents"]
+"""What windows of tokens are cut from; see `DataConfig.windows`."""
+
 Span = tuple[int, int]
 """Positions of targets within a window, from the first up to but not including the second."""
 
@@ -30,7 +33,7 @@ class DataConfig(Frozen):
     """`bytes`, or `bpe:SIZE` trained on the training split."""
     sequence_length: int = Field(default=256, ge=2)
     """T, the tokens a model sees at once."""
-    windows: Literal["stream", "documents"] = "stream"
+    windows: Windows = "stream"
     """What a window of T tokens is cut from: the stream of documents one after the other, or a
     single document, so that every position has the context it seems to have; documents shorter
     than a window are then left out of training."""

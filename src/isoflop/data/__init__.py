@@ -2,10 +2,17 @@
 
 from isoflop.data.batches import Batches
 from isoflop.data.corpora import Corpus, locate
-from isoflop.data.preparation import CorpusSize, Unavailable, describe, prepare, prepared
+from isoflop.data.preparation import (
+    CorpusSize,
+    Unavailable,
+    describe,
+    prepare,
+    prepared,
+    train_tokens,
+)
 from isoflop.data.store import SplitName, TokenSplit, TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
-from isoflop.data.windows import evaluation_windows
+from isoflop.data.windows import document_windows, evaluation_windows, whole_windows
 
 __all__ = [
     "Batches",
@@ -19,8 +26,11 @@ __all__ = [
     "Tokenizer",
     "Unavailable",
     "describe",
+    "document_windows",
     "evaluation_windows",
     "locate",
     "prepare",
     "prepared",
+    "train_tokens",
+    "whole_windows",
 ]

@@ -1,4 +1,4 @@
-"""A keyed permutation of 0..n-1 that is computed where it is asked for, and stored nowhere."""
+"""A keyed permutation and keyed draws, computed where they are asked for and stored nowhere."""
 
 from __future__ import annotations
 
@@ -25,13 +25,33 @@ def permute(
     """
     half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
     mask = np.uint64((1 << int(half)) - 1)
-    key = _mix(epoch.astype(np.uint64) + _mix(np.full(1, seed % (1 << 64), dtype=np.uint64)))
+    key = _key(seed, epoch)
     value = index.astype(np.uint64)
     outside = np.ones(len(value), dtype=np.bool_)
     while outside.any():
         value[outside] = _feistel(value[outside], key[outside], half, mask)
         outside = value >= np.uint64(size)
     return value.astype(np.int64)
+
+
+def draw(
+    bound: NDArray[np.int64], seed: int, epoch: NDArray[np.int64], item: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return integers drawn uniformly from 0 up to and including `bound`.
+
+    Args:
+        bound: (n,) not negative.
+        seed: not negative; with `epoch` and `item` the key.
+        epoch: (n,) epoch of each draw.
+        item: (n,) what is drawn for, not negative.
+    """
+    value = _mix(_key(seed, epoch) ^ _mix(item.astype(np.uint64) + _GOLDEN))
+    # The remainder favours low values by one part in 2^64 / bound.
+    return (value % (bound.astype(np.uint64) + np.uint64(1))).astype(np.int64)
+
+
+def _key(seed: int, epoch: NDArray[np.int64]) -> NDArray[np.uint64]:
+    return _mix(epoch.astype(np.uint64) + _mix(np.full(1, seed % (1 << 64), dtype=np.uint64)))
 
 
 def _feistel(

@@ -21,6 +21,7 @@ from isoflop.data import splitting, store
 from isoflop.data.corpora import Corpus, Document, documents, locate
 from isoflop.data.store import TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+from isoflop.data.windows import whole_windows
 
 FORMAT = 1
 """Raised when the same data would give other files."""
@@ -31,6 +32,7 @@ class CorpusSize:
     """How much there is to train on."""
 
     train_tokens: int
+    """Tokens that an epoch goes through; see `train_tokens`."""
     train_bytes: int
     train_documents: int
 
@@ -45,12 +47,12 @@ class Unavailable:
 def prepare(data: DataConfig, cache: Path) -> TokenStore:
     """Read, split and tokenise the corpora of `data`, or open what was prepared before.
 
-    The store lies in `cache/<key>/tokens`, where the key is a hash of `data` (but its sequence
-    length) and of the path, size, modification and change time of every file, so that opening it
-    again reads no text. An edit that leaves all of these as they are goes unnoticed; any other
-    gives another store, and other content another `TokenStore.sha256`. A hub data set is asked
-    for once. Documents are read two times (three with BPE), never held together in memory. When
-    two processes prepare the same store, the second waits and opens it.
+    The store lies in `cache/<key>/tokens`, where the key is a hash of `data` (but its windows and
+    their length) and of the path, size, modification and change time of every file, so that
+    opening it again reads no text. An edit that leaves all of these as they are goes unnoticed;
+    any other gives another store, and other content another `TokenStore.sha256`. A hub data set
+    is asked for once. Documents are read two times (three with BPE), never held together in
+    memory. When two processes prepare the same store, the second waits and opens it.
 
     Raises:
         ValueError: a corpus is missing, empty, binary, malformed or too small; one line.
@@ -71,6 +73,7 @@ def prepare(data: DataConfig, cache: Path) -> TokenStore:
             f"sequence_length is {data.sequence_length}, but the training split has {tokens} "
             "tokens; expected more than one sequence: use a larger corpus or shorter sequences"
         )
+    train_tokens(opened, data)  # refuses documents that hold no window
     return opened
 
 
@@ -81,6 +84,21 @@ def prepared(data: DataConfig, cache: Path) -> TokenStore | None:
         return TokenStore.open(folder) if folder.exists() else None
     except (ValueError, OSError):
         return None
+
+
+def train_tokens(store: TokenStore, data: DataConfig) -> int:
+    """Return the tokens of the training split that an epoch goes through.
+
+    All of them where windows are cut from the stream; where they are cut from documents, those
+    that the windows hold.
+
+    Raises:
+        ValueError: no document holds a window.
+    """
+    if data.windows == "stream":
+        return int(store.manifest["splits"]["train"]["tokens"])
+    whole = whole_windows(store.split("train"), data.sequence_length)
+    return int(whole.sum()) * data.sequence_length
 
 
 def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:
@@ -96,10 +114,12 @@ def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:
                 f"corpus {remote[0]} has not been downloaded yet; a run does it, "
                 "with the package of pip install 'isoflop[datasets]'"
             )
-        train = prepare(data, cache).manifest["splits"]["train"]
+        store = prepare(data, cache)
+        tokens = train_tokens(store, data)
     except (ValueError, OSError) as error:
         return Unavailable(str(error))
-    return CorpusSize(train["tokens"], train["bytes"], train["documents"])
+    train = store.manifest["splits"]["train"]
+    return CorpusSize(tokens, train["bytes"], train["documents"])
 
 
 def _folder(data: DataConfig, corpora: Sequence[Corpus], cache: Path) -> Path:
@@ -108,6 +128,7 @@ def _folder(data: DataConfig, corpora: Sequence[Corpus], cache: Path) -> Path:
         for source in corpus.sources:
             of_files.update(f"{source.kind}\0{source.path}\0{source.stamp}\n".encode())
     description = {**canonical(data), "sequence_length": None}
+    description.pop("windows", None)
     parts = [FORMAT, sorted(description.items()), of_files.hexdigest(), _versions(data)]
     return cache / fingerprint(parts)[:20] / "tokens"
 

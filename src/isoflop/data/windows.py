@@ -1,4 +1,4 @@
-"""Windows that cover a split from its start, for evaluation."""
+"""Windows that cover a split, or its documents, from their start, for evaluation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from isoflop.data.store import TokenSplit
 
+Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
+"""Tokens (B, T + 1); the document of each target, (B, T), -1 where masked, the end of a document
+counting to it; mask (B, T), True where there is a target."""
+
 
 def evaluation_windows(
     split: TokenSplit, sequence_length: int, sequences: int, limit_tokens: int | None = None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]:
+) -> Iterator[Batch]:
     """Yield the windows of a split in order, each token but the first a target exactly once.
 
     All batches have the same shape: the end is padded with id 0, masked out. Padding sits behind
@@ -25,8 +29,7 @@ def evaluation_windows(
         limit_tokens: stop after so many targets, within a document if need be; None for all.
 
     Yields:
-        tokens (B, T + 1); the document of each target, (B, T), -1 where masked, the end of a
-        document counting to it; mask (B, T), True where there is a target.
+        tokens, documents and mask of B windows; see `Batch`.
 
     Raises:
         ValueError: the split has no target, or the limit is less than 1.
@@ -53,3 +56,73 @@ def evaluation_windows(
             np.where(mask, document, -1).astype(np.int64),
             mask,
         )
+
+
+def document_windows(
+    split: TokenSplit, sequence_length: int, sequences: int, limit_tokens: int | None = None
+) -> Iterator[Batch]:
+    """Yield windows that lie within one document each, every token of it but the first a target.
+
+    Windows begin at 0, T, 2T, ... of a document; its last one may be shorter. They come in rounds,
+    the first window of every document, then the second of those that have one, and so on, so that
+    a limit is spread over documents. Batches have the same shape, and padding is the same, as in
+    `evaluation_windows`.
+
+    Args:
+        split: the token stream.
+        sequence_length: T.
+        sequences: B, windows in each batch.
+        limit_tokens: stop before the first window that would exceed so many targets; only where
+            that is the very first window is it cut short, to the limit. None for all.
+
+    Yields:
+        tokens, documents and mask of B windows; see `Batch`.
+
+    Raises:
+        ValueError: no document has a target, or the limit is less than 1.
+    """
+    targets_of = np.diff(split.offsets) - 1
+    windows_of = -(-targets_of // sequence_length)
+    document = np.repeat(np.arange(split.documents), windows_of)
+    turn = np.arange(len(document)) - np.repeat(np.cumsum(windows_of) - windows_of, windows_of)
+    order = np.argsort(turn, kind="stable")
+    document, begin = document[order], turn[order] * sequence_length
+    targets = np.minimum(targets_of[document] - begin, sequence_length)
+    if limit_tokens is not None:
+        targets[:1] = np.minimum(targets[:1], limit_tokens)
+        targets = targets[: np.searchsorted(np.cumsum(targets), limit_tokens, side="right")]
+    if targets.sum() < 1:
+        raise ValueError(
+            f"the longest document has {targets_of.max(initial=-1) + 1} tokens and the limit is "
+            f"{limit_tokens}; expected at least one token to predict"
+        )
+    begin = split.offsets[document] + begin
+    position = np.arange(sequence_length)
+    for first in range(0, len(targets), sequences):
+        part = slice(first, min(first + sequences, len(targets)))
+        count = np.zeros(sequences, dtype=np.int64)
+        count[: part.stop - first] = targets[part]
+        mask = position < count[:, None]
+        tokens = np.zeros((sequences, sequence_length + 1), dtype=np.int64)
+        owner = np.full((sequences, sequence_length), -1, dtype=np.int64)
+        for row, (start, length) in enumerate(zip(begin[part], targets[part], strict=True)):
+            tokens[row, : length + 1] = split.tokens[start : start + length + 1]
+            owner[row, :length] = document[first + row]
+        yield tokens, owner, mask
+
+
+def whole_windows(split: TokenSplit, sequence_length: int) -> NDArray[np.int64]:
+    """Return how many windows of T targets lie one after the other in each document, (documents,).
+
+    Raises:
+        ValueError: not one does.
+    """
+    lengths = np.diff(split.offsets)
+    whole: NDArray[np.int64] = (lengths - 1) // sequence_length
+    if not whole.any():
+        raise ValueError(
+            f"windows are cut from documents and sequence_length is {sequence_length}, but the "
+            f"longest document has {lengths.max(initial=0)} tokens; expected one of more than "
+            "sequence_length: use longer documents, shorter sequences or windows = 'stream'"
+        )
+    return whole

@@ -106,7 +106,7 @@ def make_plan(
 
     Args:
         study: What is asked.
-        train_tokens: Tokens of the training split; None where the corpus is not at hand.
+        train_tokens: Tokens that an epoch goes through; None where the corpus is not at hand.
         speed: FLOP/s of a run, from a measurement or `accelerator_speed`; None for no times.
             It is the speed of one of `workers` runs while all of them are going.
         workers: Runs trained at a time.

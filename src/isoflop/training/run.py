@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,7 @@ class Run:
             config.data.sequence_length,
             config.sequences_per_step,
             config.data_order,
+            config.data.windows,
         )
         model = build(config.model)
         initialise(model, config.recipe, config.seed)
@@ -145,6 +146,8 @@ class Run:
             * rate_factor(self.config, self.step - 1),
             "gradient_norm": result.gradient_norm,
         }
+        if result.span_losses:
+            row["span_losses"] = list(result.span_losses)
         if result.routing:
             row["routing"] = result.routing
         return row
@@ -168,6 +171,8 @@ class Run:
                 self.config.data.sequence_length,
                 split=split,
                 decision=decision,
+                windows=self.config.data.windows,
+                spans=self.config.spans,
                 limit_tokens=limit,
                 seed=self.config.seed,
             )
@@ -233,14 +238,25 @@ class Run:
 
 
 def thin(rows: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
-    """Return at most CURVE_POINTS points, each the mean loss since the one before."""
+    """Return at most CURVE_POINTS points, each the mean losses since the one before."""
     points = []
     count = min(CURVE_POINTS, len(rows))
     for index in range(count):
         part = rows[index * len(rows) // count : (index + 1) * len(rows) // count]
-        mean = sum(float(row["loss"]) for row in part) / len(part)
-        points.append(CurvePoint(step=int(part[-1]["step"]), loss=round(mean, 6)))
+        spans = zip(*(row.get("span_losses", ()) for row in part), strict=True)
+        points.append(
+            CurvePoint(
+                step=int(part[-1]["step"]),
+                loss=_mean(row["loss"] for row in part),
+                span_losses=tuple(_mean(losses) for losses in spans),
+            )
+        )
     return tuple(points)
+
+
+def _mean(losses: Iterable[float]) -> float:
+    found = [float(loss) for loss in losses]
+    return round(sum(found) / len(found), 6)
 
 
 def tensors_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

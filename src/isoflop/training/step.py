@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoflop.config import BlockAttention, RandomK, RunConfig, TopK
+from isoflop.evaluation import token_losses
 from isoflop.model import Routing, Transformer, predictor_loss, router_loss
 from isoflop.training.parametrisation import optimiser, predictor_parameters
 
@@ -33,6 +34,8 @@ class StepResult:
     """Global norm of the decision heads' gradient before clipping."""
     routing: dict[str, list[float]]
     """Statistics by routed block; empty for the plain transformer."""
+    span_losses: tuple[float, ...] = ()
+    """The same as `loss` of each of the run's spans of positions."""
 
     @property
     def finite(self) -> bool:
@@ -57,12 +60,13 @@ class Trainer:
         self._predictors = predictor_parameters(model)
         apart = {id(parameter) for parameter in self._predictors}
         self._language = [p for p in model.parameters() if id(p) not in apart]
-        self._readout_loss = _readout_loss
+        # A mean needs no loss of each token, (B, T), which spans of positions are taken from.
+        self._readout_loss = _readout_losses if config.spans else _readout_loss
         if compiled:
             # Blocks of a kind share their code, so compiling costs once per width, not per depth.
             for block in model.blocks:
                 block.compile(dynamic=False)
-            self._readout_loss = torch.compile(_readout_loss, dynamic=False)
+            self._readout_loss = torch.compile(self._readout_loss, dynamic=False)
 
     def step(self, tokens: Tensor, index: int, rate_factor: float) -> StepResult:
         """Train on one batch.
@@ -76,14 +80,19 @@ class Trainer:
         self._turn_attention(index)
         with self.autocast():
             stream, routing = self.model.stream(tokens[:, :-1], noise=self._noise(tokens, index))
-            loss = self._readout_loss(self.model, stream, tokens[:, 1:])
+            losses = self._readout_loss(self.model, stream, tokens[:, 1:])
+        loss = losses.mean()
         total = loss + self._auxiliary(routing)
         # The type stub of backward is untyped in torch.
         total.backward()  # type: ignore[no-untyped-call]
         norm = _clip(self._language, self.config.recipe.gradient_clip)
         predictor_norm = _clip(self._predictors, self.config.recipe.gradient_clip)
         result = StepResult(
-            float(loss.detach()), float(norm), float(predictor_norm), _statistics(routing)
+            float(loss.detach()),
+            float(norm),
+            float(predictor_norm),
+            _statistics(routing),
+            tuple(float(losses.detach()[:, a:b].mean()) for a, b in self.config.spans),
         )
         if result.finite:
             for group in self.optimiser.param_groups:
@@ -132,6 +141,10 @@ class Trainer:
 def _readout_loss(model: Transformer, stream: Tensor, targets: Tensor) -> Tensor:
     logits = model.readout(stream)
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+
+def _readout_losses(model: Transformer, stream: Tensor, targets: Tensor) -> Tensor:
+    return token_losses(model.readout(stream), targets)
 
 
 def _clip(parameters: list[nn.Parameter], limit: float) -> Tensor:

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from synthetic_split import stream
+
+from isoflop.data import document_windows, evaluation_windows, whole_windows
+
+
+@pytest.mark.parametrize("limit", [None, 1, 14, 15, 16, 29, 37, 1000])
+@pytest.mark.parametrize("lengths", [(38,), (7, 1, 13, 17), (2, 2)])
+def test_evaluation_covers_each_target_once(lengths: tuple[int, ...], limit: int | None) -> None:
+    split = stream(*lengths)
+    expected = min(sum(lengths) - 1, limit or 1000)
+    targets, inputs, owners = [], [], []
+    for tokens, document, mask in evaluation_windows(split, 5, 3, limit):
+        assert tokens.shape == (3, 6)
+        assert document.shape == mask.shape == (3, 5)
+        assert (document[~mask] == -1).all()
+        assert (tokens[:, 1:][~mask] == 0).all()
+        inputs += tokens[:, :-1][mask].tolist()
+        targets += tokens[:, 1:][mask].tolist()
+        owners += document[mask].tolist()
+    assert inputs == split.tokens[:expected].tolist()
+    assert targets == split.tokens[1 : expected + 1].tolist()
+    assert owners == np.repeat(np.arange(len(lengths)), lengths)[1 : expected + 1].tolist()
+
+
+def test_evaluation_windows_follow_each_other() -> None:
+    (tokens, _, _), *_ = evaluation_windows(stream(40), 5, 3)
+    np.testing.assert_array_equal(tokens[1:, 0], tokens[:-1, -1])
+
+
+def test_evaluation_without_targets() -> None:
+    for split, limit in ((stream(1), None), (stream(9), 0)):
+        with pytest.raises(ValueError, match="expected at least one token"):
+            next(evaluation_windows(split, 5, 3, limit))
+
+
+LENGTHS = (13, 1, 38, 6, 12, 2)
+"""Documents with 12, 0, 37, 5, 11 and 1 targets."""
+
+
+def windows_by_rounds(lengths: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Document, first input and number of targets of each window of 5, in order."""
+    rounds = range(max(lengths))
+    return [
+        (document, 5 * turn, min(5, length - 1 - 5 * turn))
+        for turn in rounds
+        for document, length in enumerate(lengths)
+        if length - 1 > 5 * turn
+    ]
+
+
+@pytest.mark.parametrize("sequences", [1, 3, 32])
+@pytest.mark.parametrize("limit", [None, 1, 4, 5, 6, 21, 22, 25, 26, 65, 66, 1000])
+def test_document_windows_come_in_rounds(sequences: int, limit: int | None) -> None:
+    split = stream(*LENGTHS)
+    expected, total = [], 0
+    for document, begin, targets in windows_by_rounds(LENGTHS):
+        if limit is not None and total + targets > limit:
+            if not expected:
+                expected = [(document, begin, limit)]
+            break
+        expected.append((document, begin, targets))
+        total += targets
+    found = []
+    for tokens, document, mask in document_windows(split, 5, sequences, limit):
+        assert tokens.shape == (sequences, 6)
+        assert document.shape == mask.shape == (sequences, 5)
+        assert tokens.dtype == document.dtype == np.int64
+        assert (document[~mask] == -1).all()
+        assert (tokens[:, 1:][~mask] == 0).all()
+        for row, owner, kept in zip(tokens, document, mask, strict=True):
+            count = int(kept.sum())
+            assert kept[:count].all()
+            if count:
+                (one,) = set(owner[:count].tolist())
+                begin = int(row[0]) - 1
+                assert row[: count + 1].tolist() == split.tokens[begin:][: count + 1].tolist()
+                found.append((one, begin - int(split.offsets[one]), count))
+    assert found == expected
+
+
+def test_document_windows_hold_each_target_once() -> None:
+    split = stream(*LENGTHS)
+    parts = [tokens[:, 1:][mask] for tokens, _, mask in document_windows(split, 5, 4)]
+    targets = np.sort(np.concatenate(parts))
+    # All but the first token of each document.
+    assert targets.tolist() == np.sort(np.delete(split.tokens, split.offsets[:-1])).tolist()
+
+
+def test_document_windows_without_targets() -> None:
+    for split, limit in ((stream(1, 1), None), (stream(9, 4), 0)):
+        with pytest.raises(ValueError, match="expected at least one token"):
+            next(document_windows(split, 5, 3, limit))
+
+
+def test_whole_windows_leave_out_what_is_shorter() -> None:
+    assert whole_windows(stream(*LENGTHS), 5).tolist() == [2, 0, 7, 1, 2, 0]
+    assert whole_windows(stream(*LENGTHS), 37).tolist() == [0, 0, 1, 0, 0, 0]
+    with pytest.raises(ValueError, match="longest document has 38 tokens; expected one of more"):
+        whole_windows(stream(*LENGTHS), 38)

@@ -230,10 +230,26 @@ def fit(
     ] = None,
 ) -> None:
     """Fit loss against size and tokens, with intervals, and compare variants."""
-    from isoflop.cli.fitting import fit_tables, runs_to_fit
+    from isoflop.cli.fitting import fit_tables, runs_to_fit, scaling_study
+    from isoflop.cli.scaling import fit_scaling_study, scaling_tables
     from isoflop.cli.tables import show, show_json
     from isoflop.fit import fit_runs
 
+    scaled = scaling_study(options.runs)
+    if scaled is not None:
+        fitted = fit_scaling_study(
+            scaled,
+            RUNS / scaled.name,
+            options.results,
+            baseline=baseline,
+            margin=margin,
+            level=options.level,
+        )
+        if options.json:
+            show_json(fitted.model_dump(mode="json"))
+        else:
+            show(scaling_tables(fitted, scaled.data.loss_unit))
+        return
     found, study = runs_to_fit(options, RUNS, cluster=cluster)
     names = found.table["variant"].drop_duplicates().tolist()
     if baseline is not None and baseline not in names:

@@ -11,14 +11,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isoflop.cli.fit_options import FitOptions
-from isoflop.cli.tables import Column, table
+from isoflop.cli.tables import Column, coefficient, table
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
 from isoflop.config.problems import quoted
 from isoflop.fit import (
     DRAWS_WORDS,
     ESTIMATOR_NAMES,
-    Coefficient,
     FitResult,
     FittedMinimum,
     FittedSurface,
@@ -31,12 +30,20 @@ from isoflop.fit import (
     training_curves,
 )
 from isoflop.planning.assignment import assign
-from isoflop.report.notation import count, exponent, significant
+from isoflop.report.notation import count, exponent
 from isoflop.runs import read_records
 from isoflop.sweep import Ledger
 
 STUDY_FILES = (".toml", ".json")
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
+
+
+def scaling_study(path: Path) -> Study | None:
+    """Return the scaling study that a path names; None for anything else."""
+    if path.suffix.lower() not in STUDY_FILES:
+        return None
+    study = load_study(path)
+    return study if study.scaling is not None else None
 
 
 def runs_to_fit(
@@ -56,6 +63,11 @@ def runs_to_fit(
     path = options.runs
     if path.suffix.lower() in STUDY_FILES:
         study = load_study(path)
+        if study.scaling is not None:
+            raise ValueError(
+                f"study {study.name} names its sizes, so that no optimum at a budget follows from "
+                f"it; `isoflop fit {path}` shows its projections"
+            )
         found = _study_runs(study, runs / study.name, options.results)
         return _with_cluster(found, cluster), study
     if _holds_records(path):
@@ -234,7 +246,7 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
             continue
         columns = [Column("", number=False), *(Column(name, wraps=True) for name in found)]
         cells = [
-            (one, *(_coefficient(getattr(surface, one)) for surface in found.values()))
+            (one, *(coefficient(getattr(surface, one)) for surface in found.values()))
             for one in COEFFICIENTS
         ]
         cells.append(("runs", *(str(surface.points) for surface in found.values())))
@@ -246,18 +258,6 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
 
 def _fitted(fit: VariantFit) -> list[FittedSurface]:
     return [one for one in (fit.surface, fit.variable_projection) if one is not None]
-
-
-def _coefficient(one: Coefficient | None) -> str:
-    if one is None:
-        return "-"
-    if one.low is None or one.high is None:
-        return _number(one.value)
-    return f"{_number(one.value)} [{_number(one.low)}, {_number(one.high)}]"
-
-
-def _number(value: float) -> str:
-    return significant(value) if 1e-3 <= abs(value) < 1e4 else exponent(value)
 
 
 def _laws(result: FitResult) -> Iterator[Text]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -15,7 +16,10 @@ from isoflop import storage
 from isoflop.cli.costing import CONVENTIONS, CostRow
 from isoflop.config import ModelConfig
 from isoflop.config.problems import quoted
-from isoflop.report.notation import count, exponent, percent
+from isoflop.report.notation import count, exponent, percent, significant
+
+if TYPE_CHECKING:
+    from isoflop.fit import Coefficient
 
 PIPED_WIDTH = 120
 """Columns of a table that goes to a file or another program."""
@@ -75,6 +79,19 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) 
     for row in rows:
         made.add_row(*(Text(quoted(cell)) for cell in row))
     return made
+
+
+def coefficient(one: Coefficient | None) -> str:
+    """Return a fitted number with its interval, a dash where there is none."""
+    if one is None:
+        return "-"
+    if one.low is None or one.high is None:
+        return _number(one.value)
+    return f"{_number(one.value)} [{_number(one.low)}, {_number(one.high)}]"
+
+
+def _number(value: float) -> str:
+    return significant(value) if 1e-3 <= abs(value) < 1e4 else exponent(value)
 
 
 def shape(model: ModelConfig) -> str:

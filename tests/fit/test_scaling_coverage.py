@@ -63,15 +63,16 @@ def test_intervals_hold_about_as_often_as_they_say() -> None:
 @pytest.mark.parametrize("windows", [EQUAL, UNEQUAL])
 def test_document_intervals_hold_whatever_the_lengths(windows: Sequence[int]) -> None:
     generator = np.random.default_rng(7)
-    counts, held, studies = np.array(windows), 0, 4000
+    counts, held, studies = np.array(windows), 0, 10_000
     for _ in range(studies):
         means = generator.standard_normal(len(counts))
         found = document_estimate(means * counts, counts)
         assert found is not None
         interval = found.interval()
         held += interval.low <= 0 <= interval.high
-    # Unequal lengths are judged to the safe side: the jackknife's variance is too large.
-    assert 0.94 < held / studies < (0.96 if windows is EQUAL else 0.99)
+    # 10,000 samples have a binomial error of 0.2%. Where three of sixteen documents hold most of
+    # the text, the interval is a little too wide.
+    assert 0.943 < held / studies < (0.957 if windows is EQUAL else 0.975)
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
-"""How often the intervals of a scaling fit hold the truth, on simulated studies."""
+"""How often the intervals of a scaling fit hold the truth, on simulated studies.
+
+With -s the table of docs/fits.md is printed.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,9 @@ def test_document_intervals_hold_whatever_the_lengths(windows: Sequence[int]) ->
 @pytest.mark.parametrize("gap_noise", [0.0, 0.004, 0.02])
 def test_coverage_over_designs(windows: Sequence[int], seeds: int, gap_noise: float) -> None:
     shares = coverage(400, windows, seeds, gap_noise, first=1000)
-    print(len(windows), seeds, gap_noise, shares)
+    columns = " | ".join(f"{share:.3f}" for share in shares.values())
+    kind = "equal" if windows is EQUAL else "unequal"
+    print(f"\n| {len(windows)}, {kind} | {seeds} | {gap_noise:g} | {columns} |")
     for name, share in shares.items():
         # 400 studies have a binomial error of 1.1%.
         assert share > 0.95 - 3 * 0.011, name

@@ -90,3 +90,27 @@ def test_coverage_over_designs(windows: Sequence[int], seeds: int, gap_noise: fl
     for name, share in shares.items():
         # 400 studies have a binomial error of 1.1%.
         assert share > 0.95 - 3 * 0.011, name
+
+
+@pytest.mark.slow
+def test_a_gap_of_the_margin_is_seldom_equivalent_and_none_mostly_is() -> None:
+    full, studies = power_law(1.3, B), 200
+    called = {0.01: 0, 0.0: 0}
+    for by in called:
+        for number in range(studies):
+            fit = fit_scaling(
+                *study(
+                    {"full": full, "block": lambda c, span, by=by: full(c, span) + by},
+                    seed_noise=0.004,
+                    document_noise=0.003,
+                    gap_noise=0.004,
+                    generator=np.random.default_rng(number),
+                ),
+                baseline="full",
+                margin=0.01,
+            )
+            called[by] += bool(fit.equivalent_everywhere("block"))
+    print(f"\nequivalent where the gap is the margin, and where there is none: {called}")
+    # 200 studies have a binomial error of 1.5% at 5%.
+    assert called[0.01] / studies < 0.05 + 3 * 0.015
+    assert called[0.0] / studies > 0.9

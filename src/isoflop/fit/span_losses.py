@@ -121,9 +121,8 @@ def with_documents(value: float, seeds: Estimate | None, documents: Estimate) ->
     """Return a value with the errors of seeds, where they are known, and of documents.
 
     The inverse degrees of freedom are averaged by the shares of both variances, after Cochran and
-    Cox (Experimental Designs, section 4.14). Satterthwaite's would be too many where a few
-    documents, with a variance of few degrees of freedom, weigh the most: they hold a gap in 0.91
-    to 0.93 of studies that this holds in 0.95.
+    Cox (Experimental Designs, section 4.14). Satterthwaite's are too many where a few
+    documents weigh the most: by chance their variance comes out small, and with it their share.
     """
     if seeds is None:
         return documents.model_copy(update={"value": value})

@@ -4,6 +4,7 @@ from isoflop.config.base import Frozen, canonical, fingerprint
 from isoflop.config.model import (
     Attention,
     BlockAttention,
+    Cap,
     Decision,
     Depth,
     EveryToken,
@@ -51,6 +52,7 @@ from isoflop.config.study import (
 __all__ = [
     "Attention",
     "BlockAttention",
+    "Cap",
     "Convention",
     "CurvePoint",
     "DataConfig",

@@ -108,6 +108,23 @@ class RandomK(Routed):
 Depth = Annotated[EveryToken | TopK | RandomK, Field(discriminator="kind")]
 
 
+class Cap(Frozen):
+    """At most so many processed tokens in a window of positions, in each routed block.
+
+    Windows do not overlap. A token that a causal decision wants is processed while fewer than
+    `tokens` were processed in its window before it.
+    """
+
+    window: int = Field(ge=1)
+    """Positions in a window."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Most tokens processed in a window; None for what the model's capacity makes of it."""
+
+    def most(self, depth: Routed) -> int:
+        """Return how many tokens of a window may be processed."""
+        return depth.selected_tokens(self.window) if self.tokens is None else self.tokens
+
+
 class SwiGlu(Frozen):
     """Gated feed-forward of three matrices, as in Llama."""
 

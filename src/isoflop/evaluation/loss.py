@@ -16,7 +16,7 @@ from torch import Tensor
 from isoflop.config import Decision, Evaluation, RandomK, Span, Split, Windows
 from isoflop.data import TokenSplit, document_windows, evaluation_windows
 from isoflop.evaluation.positions import SpanSums
-from isoflop.model import Transformer
+from isoflop.model import Transformer, control_draws
 
 
 def evaluate(
@@ -115,10 +115,10 @@ def control_noise(
     """
     if not isinstance(model.config.depth, RandomK):
         return None
-    generator = torch.Generator().manual_seed(seed)
     routed = len(model.routed)
     if decision == "bernoulli":
-        draws = torch.rand(length, routed, generator=generator).T
+        draws = control_draws(length, routed, seed)
     else:
+        generator = torch.Generator().manual_seed(seed)
         draws = torch.randn(routed, sequences, length, generator=generator)
     return draws.to(next(model.parameters()).device)

@@ -1,11 +1,19 @@
 """Modules that call ops: attention, routing, feed-forward, transformer; `build(config)`."""
 
-from isoflop.model.layers import Block, RmsNorm, SelfAttention
-from isoflop.model.routing import RoutedBlock, Routing, gate, predictor_loss, router_loss
+from isoflop.model.layers import Block, Memory, RmsNorm, SelfAttention
+from isoflop.model.routing import (
+    RoutedBlock,
+    Routing,
+    control_draws,
+    gate,
+    predictor_loss,
+    router_loss,
+)
 from isoflop.model.transformer import Output, Transformer, build
 
 __all__ = [
     "Block",
+    "Memory",
     "Output",
     "RmsNorm",
     "RoutedBlock",
@@ -13,6 +21,7 @@ __all__ = [
     "SelfAttention",
     "Transformer",
     "build",
+    "control_draws",
     "gate",
     "predictor_loss",
     "router_loss",

@@ -5,7 +5,7 @@ Axes: B batch, T time, D width, H heads, G key/value heads, K head width.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -40,14 +40,36 @@ class KeyConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels, taps))
 
-    def forward(self, keys: Tensor) -> Tensor:
-        """Return keys of the shape of `keys`, (B, T, G, K)."""
+    def forward(self, keys: Tensor, before: Tensor | None = None) -> Tensor:
+        """Return keys of the shape of `keys`, (B, T, G, K).
+
+        Args:
+            keys: as projected.
+            before: the taps - 1 keys before them, (B, taps - 1, G, K); None for zeros.
+        """
         batch, length, groups, width = keys.shape
         channels, taps = self.weight.shape
-        rows = F.pad(keys.reshape(batch, length, channels).transpose(1, 2), (taps - 1, 0))
+        rows = keys.reshape(batch, length, channels).transpose(1, 2)
+        if before is None:
+            rows = F.pad(rows, (taps - 1, 0))
+        else:
+            rows = torch.cat([before.flatten(2).transpose(1, 2), rows], dim=-1)
         # Tap 0 meets the key itself, and conv1d's last tap does.
         mixed = F.conv1d(rows, self.weight.flip(1)[:, None].to(rows.dtype), groups=channels)
         return keys + F.silu(mixed.transpose(1, 2).reshape(batch, length, groups, width))
+
+
+class Memory(Protocol):
+    """What attention remembers of the tokens before those at hand, and takes up of these."""
+
+    def preceding(self, keys: Tensor) -> Tensor | None:
+        """Take up `keys` (B, T, G, K) as projected; return those that a convolution needs before.
+
+        Those are (B, taps - 1, G, K); None at the start of a sequence.
+        """
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Take up keys and values (B, G, T, K); attend from `q` (B, H, T, K), giving its shape."""
 
 
 class SelfAttention(nn.Module):
@@ -70,7 +92,7 @@ class SelfAttention(nn.Module):
         if config.query_key_norm:
             self.query_norm = RmsNorm(self.head_width, config.norm_epsilon)
             self.key_norm = RmsNorm(self.head_width, config.norm_epsilon)
-        self.key_convolution: nn.Module = nn.Identity()
+        self.key_convolution: KeyConvolution | None = None
         match config.attention:
             case FullAttention():
                 self.by_block: BlockAttention | None = None
@@ -83,18 +105,31 @@ class SelfAttention(nn.Module):
         self.full = self.by_block is None or self.by_block.ends_full
         """Whether all keys are attended now; a model starts out as it is when finished."""
 
-    def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        """Attend within `x` (B, T, D) at positions with the given rotary tables."""
+    def forward(
+        self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None
+    ) -> Tensor:
+        """Attend from `x` (B, T, D), at positions with the given rotary tables.
+
+        Args:
+            x: tokens, which attend each other causally.
+            cosines: rotary table, (T, K/2) or (B, T, K/2).
+            sines: like `cosines`.
+            memory: of earlier tokens, attended too; None where there are none.
+        """
         batch, length, _ = x.shape
         heads = self.query_key_value(x).view(batch, length, -1, self.head_width)
         q, k, v = heads.split((self.heads, self.groups, self.groups), dim=2)
+        if self.key_convolution is not None:
+            k = self.key_convolution(k, None if memory is None else memory.preceding(k))
         q = rotate(self.query_norm(q), cosines, sines).to(v.dtype)
-        k = rotate(self.key_norm(self.key_convolution(k)), cosines, sines).to(v.dtype)
-        mixed = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        k = rotate(self.key_norm(k), cosines, sines).to(v.dtype)
+        attend = self.attend if memory is None else memory.attend
+        mixed = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         result: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
         return result
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend causally from q (B, H, T, K) to k and v (B, G, T, K), over all keys or by blocks."""
         if self.full or self.by_block is None:
             return causal_attention(q, k, v)
         chosen = self.by_block
@@ -156,9 +191,14 @@ class Block(nn.Module):
         self.feed_forward_norm = RmsNorm(config.width, config.norm_epsilon)
         self.feed_forward = feed_forward(config)
 
-    def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        """Return the update f(x) of shape (B, T, D), without the outer residual."""
-        attended = self.attention(self.attention_norm(x), cosines, sines)
+    def forward(
+        self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None
+    ) -> Tensor:
+        """Return the update f(x) of shape (B, T, D), without the outer residual.
+
+        Arguments are those of `SelfAttention`.
+        """
+        attended = self.attention(self.attention_norm(x), cosines, sines, memory)
         # The sum keeps the residual stream's dtype under autocast.
         middle = x + attended
         update: Tensor = attended + self.feed_forward(self.feed_forward_norm(middle))

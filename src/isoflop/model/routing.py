@@ -12,9 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isoflop.config import Decision, Gate, ModelConfig, Routed, TopK
-from isoflop.model.layers import Block
-from isoflop.ops import add_at, gather_tokens, mask_positions, membership, top_k_positions
+from isoflop.config import Cap, Decision, Gate, ModelConfig, Routed, TopK
+from isoflop.model.layers import Block, Memory
+from isoflop.ops import (
+    add_at,
+    cap_selection,
+    gather_tokens,
+    mask_positions,
+    membership,
+    top_k_positions,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class RoutedBlock(nn.Module):
         sines: Tensor,
         decision: Decision,
         noise: Tensor | None,
+        cap: Cap | None = None,
     ) -> tuple[Tensor, Routing]:
         """Return the stream after this block, (B, T, D), and what was decided.
 
@@ -73,14 +81,11 @@ class RoutedBlock(nn.Module):
             decision: who selects.
             noise: for the random control, Gaussian scores (B, T) under `top_k`, uniform draws
                 (B, T) or (T,) under `bernoulli`.
+            cap: on what a causal decision selects; None for none.
         """
         length = x.shape[1]
-        with torch.autocast(x.device.type, enabled=False):
-            logits = (x.float() * self.router.weight.float()).sum(-1)
-        predicted = None
-        if self.predictor is not None:
-            predicted = self.predictor(x.detach()).squeeze(-1).float()
-
+        logits = self.router_logits(x)
+        predicted = self.predictor_logits(x)
         smallest = None
         if decision == "top_k":
             scores = logits.detach() if noise is None else noise
@@ -88,21 +93,68 @@ class RoutedBlock(nn.Module):
             smallest = scores.gather(1, positions).amin(-1).mean()
             real, selected = None, membership(positions, length)
         else:
-            selected = self._causal(decision, logits, predicted, noise)
+            selected = self.wants(decision, logits, predicted, noise)
+            if cap is not None:
+                selected, _ = cap_selection(selected, cap.window, cap.most(self.depth))
             positions, real = mask_positions(selected)
+        x = self.process(x, logits, cosines, sines, positions, real)
+        return x, Routing(logits, selected, predicted, smallest)
 
+    def router_logits(self, x: Tensor) -> Tensor:
+        """Return the router logits r = w.x of a stream (B, T, D), (B, T) float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return (x.float() * self.router.weight.float()).sum(-1)
+
+    def predictor_logits(self, x: Tensor) -> Tensor | None:
+        """Return the predictor's logits for being selected, (B, T) float32, if it has one."""
+        if self.predictor is None:
+            return None
+        predicted: Tensor = self.predictor(x.detach()).squeeze(-1).float()
+        return predicted
+
+    def process(
+        self,
+        x: Tensor,
+        logits: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        positions: Tensor,
+        real: Tensor | None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Return the stream (B, T, D) with the gated updates of the selected tokens added.
+
+        Args:
+            x: residual stream, (B, T, D).
+            logits: router logits, (B, T).
+            cosines: rotary table of all positions, (T, K/2).
+            sines: like `cosines`.
+            positions: of the selected tokens, (B, C), ascending.
+            real: false where a position is padding behind the selected ones, (B, C) bool; None
+                where none is.
+            memory: takes up the keys and values of the selected tokens.
+        """
         tokens = gather_tokens(x, positions)
-        update = self.block(tokens, cosines[positions], sines[positions])
+        update = self.block(tokens, cosines[positions], sines[positions], memory)
         weight = gate(self.depth.gate, logits.gather(1, positions))
         if real is not None:
             weight = weight * real
-        x = add_at(x, positions, weight.unsqueeze(-1) * update)
-        return x, Routing(logits, selected, predicted, smallest)
+        return add_at(x, positions, weight.unsqueeze(-1) * update)
 
-    def _causal(
+    def wants(
         self, decision: Decision, logits: Tensor, predicted: Tensor | None, noise: Tensor | None
     ) -> Tensor:
-        """Return which tokens are selected when each position decides from its own past."""
+        """Return which tokens are selected when each position decides from its own past.
+
+        Args:
+            decision: a causal one.
+            logits: router logits, (B, T).
+            predicted: logits of the predictor, (B, T); the decision `predictor` needs them.
+            noise: uniform draws, (B, T) or (T,); the decision `bernoulli` needs them.
+
+        Returns:
+            (B, T) bool.
+        """
         match decision:
             case "predictor":
                 assert predicted is not None
@@ -133,6 +185,20 @@ def gate(kind: Gate, logits: Tensor) -> Tensor:
             return 1 + logits.tanh()
         case _:
             assert_never(kind)
+
+
+def control_draws(length: int, routed: int, seed: int) -> Tensor:
+    """Return the uniform draws by which the random control decides causally, (R, T).
+
+    They are keyed by seed, block and position: those of a longer sequence begin alike.
+
+    Args:
+        length: T.
+        routed: R, routed blocks.
+        seed: keys the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(length, routed, generator=generator).T
 
 
 def predictor_loss(routing: Routing) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from isoflop.config import Decision, ModelConfig, RandomK, decisions
+from isoflop.config import Cap, Decision, ModelConfig, RandomK, decisions
 from isoflop.model.layers import Block, RmsNorm, SelfAttention
 from isoflop.model.routing import RoutedBlock, Routing
 from isoflop.ops import rotary_tables
@@ -65,6 +65,7 @@ class Transformer(nn.Module):
         *,
         decision: Decision | None = None,
         noise: Tensor | None = None,
+        cap: Cap | None = None,
     ) -> Output:
         """Return logits and routing decisions.
 
@@ -74,11 +75,12 @@ class Transformer(nn.Module):
                 and for the causal headline decision otherwise.
             noise: what the random control decides by, (R, B, T) or (R, T) for R routed blocks;
                 None draws it from torch's global generator.
+            cap: on what a causal decision selects; None for none.
 
         Raises:
-            ValueError: the decision does not fit the model.
+            ValueError: the decision or the cap does not fit the model.
         """
-        x, routing = self.stream(tokens, decision=decision, noise=noise)
+        x, routing = self.stream(tokens, decision=decision, noise=noise, cap=cap)
         return Output(self.readout(x), routing)
 
     def stream(
@@ -87,12 +89,18 @@ class Transformer(nn.Module):
         *,
         decision: Decision | None = None,
         noise: Tensor | None = None,
+        cap: Cap | None = None,
     ) -> tuple[Tensor, tuple[Routing, ...]]:
         """Return the residual stream after the last block, (B, T, D), and the decisions.
 
         Arguments and errors are those of `forward`.
         """
         decision = self._decision(decision)
+        if cap is not None and (decision == "top_k" or not self.routed):
+            raise ValueError(
+                f"a cap is given with decision {decision!r} and {len(self.routed)} routed blocks; "
+                "expected a causal decision in a model that routes, or no cap"
+            )
         batch, length = tokens.shape
         if noise is None and isinstance(self.config.depth, RandomK):
             draw = torch.randn if decision == "top_k" else torch.rand
@@ -103,7 +111,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             if isinstance(block, RoutedBlock):
                 scores = None if noise is None else noise[len(routing)]
-                x, decided = block(x, cosines, sines, decision, scores)
+                x, decided = block(x, cosines, sines, decision, scores, cap)
                 routing.append(decided)
             else:
                 x = x + block(x, cosines, sines)

@@ -50,6 +50,30 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = N
     )
 
 
+def attention_step(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+    """Softmax attention from the last token of every sequence to all cached ones.
+
+    Args:
+        q: of the last token, (B, H, 1, K).
+        k: cached keys, the last token's among them, (B, G, S, K).
+        v: like `k`.
+        scale: multiplies the scores; None for K ** -0.5.
+
+    Returns:
+        (B, H, 1, K).
+    """
+    batch, heads, _, width = q.shape
+    alone = batch == 1 and heads == k.shape[1] and q.dtype == torch.float32
+    if alone or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(
+            q, k, v, scale=scale, enable_gqa=heads != k.shape[1]
+        )
+    # A CPU's fused kernel is slower for more rows than one, and for key heads that are shared.
+    grouped = q.reshape(batch, k.shape[1], -1, width)
+    scores = (grouped @ k.transpose(-1, -2)).float() * (width**-0.5 if scale is None else scale)
+    return (scores.softmax(-1).to(v.dtype) @ v).view(batch, heads, 1, width)
+
+
 def _chunked(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Attend chunk by chunk of queries, each to the keys up to its own end."""
     batch, heads, length, width = q.shape

@@ -45,6 +45,43 @@ def mask_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
     return order, mask.gather(1, order)
 
 
+def cap_selection(
+    wanted: Tensor,
+    window: int,
+    most: int,
+    *,
+    start: Tensor | None = None,
+    before: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Keep the first `most` wanted tokens of every window of positions.
+
+    Windows do not overlap; position 0 begins the first. A token's fate hangs on earlier ones only,
+    so a sequence may come in parts.
+
+    Args:
+        wanted: tokens at consecutive positions, (B, T) bool.
+        window: positions in a window.
+        most: tokens to keep in each.
+        start: position of each row's first token, (B,); None for 0.
+        before: tokens wanted earlier in the window of the token before the first, (B,), that one
+            among them; None for 0.
+
+    Returns:
+        The tokens kept, (B, T) bool, and how many were wanted in the window up to each, (B, T).
+    """
+    batch, length = wanted.shape
+    total = wanted.cumsum(1)
+    offsets = torch.arange(length, device=wanted.device)
+    into = (offsets if start is None else start[:, None] + offsets) % window
+    # Index of the token before the window's first; -1 and below where there is none at hand.
+    outside = (offsets - into - 1).expand(batch, -1)
+    earlier = total.gather(1, outside.clamp(min=0)).masked_fill_(outside < 0, 0)
+    counts = total - earlier
+    if before is not None:
+        counts = counts + torch.where(outside < -1, before[:, None], 0)
+    return wanted & (counts <= most), counts
+
+
 def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
     """Return the rows of `x` at `positions`: (B, T, D) and (B, C) give (B, C, D)."""
     return (

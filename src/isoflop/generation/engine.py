@@ -1,0 +1,302 @@
+"""Runs a model a token at a time, over a cache; knows token ids only.
+
+Axes: B batch, T time, R routed blocks, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from isoflop.config import Cap, Decision, EveryToken, decisions
+from isoflop.generation.cache import BlockCache, Filling, Stepping
+from isoflop.model import RoutedBlock, Transformer, control_draws, gate
+from isoflop.ops import cap_selection, mask_positions
+
+Forced = Callable[[int, Tensor], Tensor]
+"""Which tokens a routed block processes, in place of the decision: from the block's number among
+the routed ones and positions (B, T) to (B, T) bool."""
+
+LEAST_POSITIONS = 256
+"""Of the tables that are made for positions to come."""
+
+
+class Engine:
+    """Decodes a batch of sequences with a key-value cache.
+
+    A routed block is run for the sequences whose token it processes and costs the others nothing
+    but the decision. `prefill` begins a batch, each `step` adds a token to every sequence.
+
+    Args:
+        model: used as it is; its weights may be float32 or bfloat16.
+        decision: a causal one; None for the model's headline decision.
+        cap: on what the decision selects; None for none.
+        seed: keys what the random control draws.
+        forced: takes the decision's place, for benchmarks and tests; the decision is computed all
+            the same, so that its cost is paid.
+
+    Raises:
+        ValueError: the decision or the cap does not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        decision: Decision | None = None,
+        *,
+        cap: Cap | None = None,
+        seed: int = 0,
+        forced: Forced | None = None,
+    ) -> None:
+        depth = model.config.depth
+        if decision == "top_k":
+            raise ValueError(
+                "decision is 'top_k', which ranks tokens that are not there yet; expected one of "
+                f"{', '.join(_causal(model))}"
+            )
+        if decision is not None and decision not in _causal(model):
+            raise ValueError(
+                f"decision is {decision!r}; expected one of {', '.join(_causal(model))} for a "
+                f"model with depth {depth.kind!r}"
+            )
+        if cap is not None and isinstance(depth, EveryToken):
+            raise ValueError("a cap is given, but the model has no routed block; leave it out")
+        self.model = model
+        self.decision: Decision = _causal(model)[0] if decision is None else decision
+        self.cap = cap
+        self.caches: tuple[BlockCache, ...] = ()
+        """By block of the model, once `prefill` has been called."""
+        self.lengths: list[int] = []
+        """Tokens seen, by sequence."""
+        self._seed, self._forced = seed, forced
+        self._device = model.embedding.weight.device
+        self._processed: list[Tensor] = []
+        self._wanted: list[Tensor] = []
+        self._draws: Tensor | None = None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the caches of all blocks hold in use."""
+        return sum(cache.bytes for cache in self.caches)
+
+    @property
+    def processed(self) -> Tensor:
+        """Which of the tokens last given each routed block processed, (R, B, T) bool.
+
+        T is the longest prompt after `prefill`, with False behind shorter ones, and 1 after `step`.
+        """
+        if not self._processed:
+            width = 1 if self.caches else 0
+            return torch.zeros(0, len(self.lengths), width, dtype=torch.bool)
+        return torch.stack(self._processed)
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Sequence[Sequence[int]], *, reserve: int = 0) -> Tensor:
+        """Begin a batch, and return the logits (B, V) after the last token of each prompt.
+
+        Args:
+            prompts: token ids; lengths may differ.
+            reserve: tokens to come for which dense blocks have room made at once.
+
+        Raises:
+            ValueError: there is no prompt, one is empty, or an id is outside the vocabulary.
+        """
+        if not prompts:
+            raise ValueError("no prompts are given; expected at least one")
+        for number, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise ValueError(f"prompt {number} is empty; expected at least one token id")
+            self._check_ids(prompt)
+        model, lengths = self.model, [len(prompt) for prompt in prompts]
+        batch, longest = len(prompts), max(lengths)
+        self.lengths = lengths
+        self._processed, self._wanted = [], []
+        self.caches = tuple(
+            BlockCache(
+                block.block.attention if isinstance(block, RoutedBlock) else block.attention,
+                batch,
+                0 if isinstance(block, RoutedBlock) else longest + reserve,
+            )
+            for block in model.blocks
+        )
+        # Padding lies behind the prompts, so causal attention keeps it out of them.
+        tokens = torch.zeros(batch, longest, dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : lengths[row]] = torch.as_tensor(prompt)
+        ends = torch.tensor(lengths, device=self._device)
+        positions = torch.arange(longest, device=self._device)
+        real = positions < ends[:, None]
+        cosines, sines = (table[:longest] for table in self._tables(longest))
+        x: Tensor = model.embedding(tokens.to(self._device))
+        for block, cache in zip(model.blocks, self.caches, strict=True):
+            if not isinstance(block, RoutedBlock):
+                x = x + block(x, cosines, sines, Filling(cache, lengths))
+                continue
+            logits = block.router_logits(x)
+            selected = self._wants(block, x, logits, positions.expand(batch, -1)) & real
+            if self.cap is not None and self._forced is None:
+                selected, counts = cap_selection(
+                    selected, self.cap.window, self.cap.most(block.depth)
+                )
+                self._wanted.append(counts.gather(1, ends[:, None] - 1).squeeze(1))
+            self._processed.append(selected)
+            if bool(selected.any()):
+                chosen, among = mask_positions(selected)
+                memory = Filling(cache, selected.sum(1).tolist())
+                x = block.process(x, logits, cosines, sines, chosen, among, memory)
+        return model.readout(x[torch.arange(batch, device=self._device), ends - 1])
+
+    @torch.inference_mode()
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        """Add a token to every sequence, and return the logits (B, V) after it.
+
+        Args:
+            tokens: one id for each sequence of the batch.
+
+        Raises:
+            ValueError: there is no batch yet, or the tokens do not fit it.
+        """
+        if not self.caches:
+            raise ValueError("there is no batch yet; call prefill first")
+        if len(tokens) != len(self.lengths):
+            raise ValueError(
+                f"{len(tokens)} tokens are given; expected one for each of the "
+                f"{len(self.lengths)} sequences of the batch"
+            )
+        self._check_ids(tokens)
+        model, lengths = self.model, self.lengths
+        rows = range(len(lengths))
+        tables = self._tables(max(lengths) + 1)
+        positions = torch.tensor(lengths, device=self._device)[:, None]
+        first = lengths[0]
+        even = all(length == first for length in lengths)
+        cosines, sines = (
+            table[first : first + 1] if even else table[positions] for table in tables
+        )
+        x: Tensor = model.embedding(torch.tensor(tokens, device=self._device)[:, None])
+        self._processed = []
+        for block, cache in zip(model.blocks, self.caches, strict=True):
+            if isinstance(block, RoutedBlock):
+                x = self._routed_step(block, cache, x, cosines, sines, positions)
+            else:
+                x = x + block(x, cosines, sines, Stepping(cache, rows, every=True))
+        self.lengths = [length + 1 for length in lengths]
+        return model.readout(x[:, 0])
+
+    def keep(self, sequences: Sequence[int]) -> None:
+        """Drop all sequences of the batch but those named, which then come in the order named.
+
+        Raises:
+            ValueError: none is named, or one is not in the batch.
+        """
+        if not sequences or not all(0 <= one < len(self.lengths) for one in sequences):
+            raise ValueError(
+                f"sequences is {list(sequences)}; expected some of 0 to {len(self.lengths) - 1}"
+            )
+        self.lengths = [self.lengths[one] for one in sequences]
+        for cache in self.caches:
+            cache.keep(sequences)
+        rows = torch.tensor(sequences, device=self._device)
+        self._processed = [one[rows] for one in self._processed]
+        self._wanted = [one[rows] for one in self._wanted]
+
+    def _routed_step(
+        self,
+        block: RoutedBlock,
+        cache: BlockCache,
+        x: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
+        number = len(self._processed)
+        logits = block.router_logits(x)
+        selected = self._wants(block, x, logits, positions)
+        if self.cap is not None and self._forced is None:
+            selected, counts = cap_selection(
+                selected,
+                self.cap.window,
+                self.cap.most(block.depth),
+                start=positions[:, 0],
+                before=self._wanted[number],
+            )
+            self._wanted[number] = counts[:, 0]
+        self._processed.append(selected)
+        taken = selected[:, 0].tolist()
+        rows = [row for row, goes in enumerate(taken) if goes]
+        if not rows:
+            return x
+        every = len(rows) == len(taken)
+        memory = Stepping(cache, rows, every)
+        tokens, index = x, memory.index
+        if index is not None:
+            tokens, logits = x[index], logits[index]
+            if cosines.dim() == 3:
+                cosines, sines = cosines[index], sines[index]
+        update = block.block(tokens, cosines, sines, memory)
+        update = (gate(block.depth.gate, logits).unsqueeze(-1) * update).to(x.dtype)
+        return x + update if index is None else x.index_add(0, index, update)
+
+    def _wants(self, block: RoutedBlock, x: Tensor, logits: Tensor, positions: Tensor) -> Tensor:
+        """Return which of the tokens `x` (B, T, D) at `positions` (B, T) a block is to process."""
+        number = len(self._processed)
+        predicted = block.predictor_logits(x) if self.decision == "predictor" else None
+        noise = None
+        if self.decision == "bernoulli":
+            assert self._draws is not None
+            noise = self._draws[number][positions]
+        wanted = block.wants(self.decision, logits, predicted, noise)
+        return wanted if self._forced is None else self._forced(number, positions)
+
+    def _tables(self, length: int) -> tuple[Tensor, Tensor]:
+        """Return rotary tables for at least `length` positions, and see to the control's draws."""
+        rounded = LEAST_POSITIONS
+        while rounded < length:
+            rounded *= 2
+        if self.decision == "bernoulli" and (
+            self._draws is None or self._draws.shape[1] < rounded
+        ):
+            routed = len(self.model.routed)
+            self._draws = control_draws(rounded, routed, self._seed).to(self._device)
+        return self.model.rotary(rounded, self._device)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        vocabulary = self.model.config.vocabulary
+        if not 0 <= min(ids) <= max(ids) < vocabulary:
+            wrong = next(one for one in ids if not 0 <= one < vocabulary)
+            raise ValueError(f"token id {wrong} is given; expected ids from 0 to {vocabulary - 1}")
+
+
+def nominal_share(model: Transformer) -> Forced:
+    """Return a rule by which every routed block processes exactly its nominal share of tokens.
+
+    The tokens are evenly spaced, and those of different blocks are staggered. It makes no sense of
+    the text: it is for benchmarks, where speed must not be bought by processing less.
+
+    Args:
+        model: one that routes.
+
+    Raises:
+        ValueError: the model has no routed block.
+    """
+    depth = model.config.depth
+    if isinstance(depth, EveryToken):
+        raise ValueError("the model has no routed block; a nominal share needs one")
+    capacity, routed = depth.capacity, len(model.routed)
+
+    def forced(number: int, positions: Tensor) -> Tensor:
+        # A token is processed where the share, summed up to it, passes a whole number.
+        offset = number / (routed * capacity)
+        sums = (positions + offset).double() * capacity
+        return (sums + capacity).floor() > sums.floor()
+
+    return forced
+
+
+def _causal(model: Transformer) -> tuple[Decision, ...]:
+    """Return the decisions that generation can be run under, the headline one first."""
+    known = tuple(one for one in decisions(model.config.depth) if one != "top_k")
+    # every_token is also a limit that any model can be run in.
+    return known if "every_token" in known else (*known, "every_token")

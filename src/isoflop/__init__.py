@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isoflop.config import (
         Attention,
         BlockAttention,
+        Cap,
         DataConfig,
         Decision,
         Depth,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     )
     from isoflop.data import prepare
     from isoflop.evaluation import evaluate
+    from isoflop.generation import Continuation, Engine, Sampling, Token, generate, stream
     from isoflop.model import Output, Routing, Transformer, build
     from isoflop.runs import RunFolder, read_records
     from isoflop.training import load_model, train
@@ -52,6 +54,7 @@ _HOMES = {
     "isoflop.config": (
         "Attention",
         "BlockAttention",
+        "Cap",
         "DataConfig",
         "Decision",
         "Depth",
@@ -81,6 +84,14 @@ _HOMES = {
     ),
     "isoflop.data": ("prepare",),
     "isoflop.evaluation": ("evaluate",),
+    "isoflop.generation": (
+        "Continuation",
+        "Engine",
+        "Sampling",
+        "Token",
+        "generate",
+        "stream",
+    ),
     "isoflop.model": ("Output", "Routing", "Transformer", "build"),
     "isoflop.runs": ("RunFolder", "read_records"),
     "isoflop.training": ("load_model", "train"),
@@ -90,9 +101,12 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Attention",
     "BlockAttention",
+    "Cap",
+    "Continuation",
     "DataConfig",
     "Decision",
     "Depth",
+    "Engine",
     "Evaluation",
     "EveryToken",
     "FeedForward",
@@ -108,8 +122,10 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "RunRecord",
+    "Sampling",
     "Study",
     "SwiGlu",
+    "Token",
     "TopK",
     "Transformer",
     "__version__",
@@ -118,12 +134,14 @@ __all__ = [
     "decisions",
     "evaluate",
     "forward_flops",
+    "generate",
     "load",
     "load_model",
     "load_study",
     "parameters",
     "prepare",
     "read_records",
+    "stream",
     "train",
     "train_flops_per_token",
 ]

@@ -183,7 +183,8 @@ def cache_bytes(
     """Return the bytes of the key/value cache after `sequence_length` tokens.
 
     A routed block keeps only the tokens it processed, k of them under top-k; under a causal
-    decision k is what to expect.
+    decision k is what to expect. Block attention keeps the mean of every whole block too, and a
+    convolution on keys the last keys before it.
 
     Args:
         config: The model.
@@ -199,6 +200,9 @@ def cache_bytes(
     kept = 0
     for block, tokens in enumerate(_tokens_by_block(config, sequence_length)):
         kept += tokens * per_token * bytes_per_value
+        if isinstance(config.attention, BlockAttention) and config.attention.key_convolution:
+            raw = min(tokens, config.attention.key_convolution - 1)
+            kept += raw * config.key_value_heads * config.head_width * bytes_per_value
         if not _is_full(config, block):
             assert isinstance(config.attention, BlockAttention)
             means = tokens // config.attention.block_size

@@ -38,15 +38,16 @@ def test_prefill_plus_decode_is_the_full_forward(
     torch.testing.assert_close(means, block_means(k, block_size))
 
 
-def test_sequences_of_different_length() -> None:
+@pytest.mark.parametrize("spoilt", [1e3, torch.nan])
+def test_sequences_of_different_length(spoilt: float) -> None:
     q, k, v = inputs(2)
     lengths = torch.tensor([5, 61, 30])
     options = {"block_size": 7, "top_k": 3}
     last = torch.stack([q[row, :, n - 1 : n] for row, n in enumerate(lengths)])
     spoilt_k, spoilt_v = k.clone(), v.clone()
     for row, n in enumerate(lengths):
-        spoilt_k[row, :, n:] = 1e3
-        spoilt_v[row, :, n:] = 1e3
+        spoilt_k[row, :, n:] = spoilt
+        spoilt_v[row, :, n:] = spoilt
     step = block_attention_step(
         last, spoilt_k, spoilt_v, block_means(spoilt_k, 7), lengths=lengths, **options
     )

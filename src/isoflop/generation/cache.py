@@ -46,7 +46,8 @@ class BlockCache:
         self._values = torch.empty_like(self._keys)
         self._means: Tensor | None = None
         if self.by_block is not None:
-            self._means = self._keys.new_empty(self._shape_of_means(), dtype=torch.float32)
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            self._means = self._keys.new_empty(self._shape_of_means(), dtype=wide)
         self._tail: Tensor | None = None
         if attention.key_convolution is not None:
             taps = attention.key_convolution.weight.shape[1]
@@ -202,9 +203,7 @@ class BlockCache:
         if lengths is None and top_k * size >= longest:
             return attention_step(q, k, v)
         means = self._means[rows, :, : longest // size]
-        return block_attention_step(
-            q, k, v, means, block_size=size, top_k=top_k, lengths=lengths
-        )
+        return block_attention_step(q, k, v, means, block_size=size, top_k=top_k, lengths=lengths)
 
 
 @dataclass(frozen=True)

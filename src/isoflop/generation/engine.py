@@ -71,6 +71,7 @@ class Engine:
         self.lengths: list[int] = []
         """Tokens seen, by sequence."""
         self._seed, self._forced = seed, forced
+        self._given = 0
         self._device = model.embedding.weight.device
         self._processed: list[Tensor] = []
         self._wanted: list[Tensor] = []
@@ -88,8 +89,7 @@ class Engine:
         T is the longest prompt after `prefill`, with False behind shorter ones, and 1 after `step`.
         """
         if not self._processed:
-            width = 1 if self.caches else 0
-            return torch.zeros(0, len(self.lengths), width, dtype=torch.bool)
+            return torch.zeros(0, len(self.lengths), self._given, dtype=torch.bool)
         return torch.stack(self._processed)
 
     @torch.inference_mode()
@@ -111,15 +111,11 @@ class Engine:
             self._check_ids(prompt)
         model, lengths = self.model, [len(prompt) for prompt in prompts]
         batch, longest = len(prompts), max(lengths)
-        self.lengths = lengths
+        self.lengths, self._given = lengths, longest
         self._processed, self._wanted = [], []
         self.caches = tuple(
-            BlockCache(
-                block.block.attention if isinstance(block, RoutedBlock) else block.attention,
-                batch,
-                0 if isinstance(block, RoutedBlock) else longest + reserve,
-            )
-            for block in model.blocks
+            BlockCache(attention, batch, 0 if block in model.routed else longest + reserve)
+            for block, attention in zip(model.blocks, model.attentions, strict=True)
         )
         # Padding lies behind the prompts, so causal attention keeps it out of them.
         tokens = torch.zeros(batch, longest, dtype=torch.int64)
@@ -176,7 +172,7 @@ class Engine:
             table[first : first + 1] if even else table[positions] for table in tables
         )
         x: Tensor = model.embedding(torch.tensor(tokens, device=self._device)[:, None])
-        self._processed = []
+        self._processed, self._given = [], 1
         for block, cache in zip(model.blocks, self.caches, strict=True):
             if isinstance(block, RoutedBlock):
                 x = self._routed_step(block, cache, x, cosines, sines, positions)
@@ -255,9 +251,7 @@ class Engine:
         rounded = LEAST_POSITIONS
         while rounded < length:
             rounded *= 2
-        if self.decision == "bernoulli" and (
-            self._draws is None or self._draws.shape[1] < rounded
-        ):
+        if self.decision == "bernoulli" and (self._draws is None or self._draws.shape[1] < rounded):
             routed = len(self.model.routed)
             self._draws = control_draws(rounded, routed, self._seed).to(self._device)
         return self.model.rotary(rounded, self._device)

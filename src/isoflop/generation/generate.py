@@ -94,9 +94,7 @@ def stream(
                     sampler.keep(going)
                 logits = engine.step([ids[row] for row in going])
                 decided = engine.processed[:, :, 0].T.tolist()
-                processed = {
-                    row: tuple(taken) for row, taken in zip(going, decided, strict=True)
-                }
+                processed = {row: tuple(taken) for row, taken in zip(going, decided, strict=True)}
             yield tuple(
                 Token(sequence, ids[row], processed.get(row), reasons[row])
                 for row, sequence in enumerate(running)
@@ -119,9 +117,7 @@ def generate(
 ) -> list[Continuation]:
     """Return a continuation of each prompt. Arguments and errors are those of `stream`."""
     drawn: list[list[Token]] = [[] for _ in prompts]
-    for tokens in stream(
-        engine, prompts, sampling, max_tokens=max_tokens, stop=stop, seed=seed
-    ):
+    for tokens in stream(engine, prompts, sampling, max_tokens=max_tokens, stop=stop, seed=seed):
         for token in tokens:
             drawn[token.sequence].append(token)
     return [Continuation(tuple(tokens)) for tokens in drawn]

@@ -56,8 +56,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         sampling: how; of equally likely tokens a cut prefers the lowest ids.
     """
     wide = logits.double()
-    # Below the smallest positive double the quotient would overflow; the limit is greedy.
-    if sampling.temperature < 1e-300:
+    if sampling.temperature == 0:
         best = wide.argmax(-1, keepdim=True)
         return torch.zeros_like(wide).scatter(1, best, 1.0)
     highest = wide.amax(-1, keepdim=True)
@@ -65,9 +64,10 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     drops = whole < sampling.min_p * whole.amax(-1, keepdim=True)
     if sampling.top_k is not None or sampling.top_p < 1:
         ordered, order = whole.sort(dim=-1, descending=True, stable=True)
-        # What lies before a token; the likeliest has nothing before it.
-        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
-        beyond[:, 0] = False
+        beyond = torch.zeros_like(drops)
+        if sampling.top_p < 1:
+            # A token goes where those before it reach the probability; the likeliest has none.
+            beyond[:, 1:] = ordered.cumsum(-1)[:, :-1] >= sampling.top_p
         if sampling.top_k is not None:
             beyond[:, sampling.top_k :] = True
         drops = drops | torch.zeros_like(drops).scatter(1, order, beyond)
@@ -105,9 +105,10 @@ class Sampler:
         draws = torch.stack(
             [torch.rand((), generator=one, dtype=torch.float64) for one in self._streams]
         )
-        # The first token whose sum passes the draw; one of probability zero passes nothing.
-        places = draws.to(sums.device)[:, None] * sums[:, -1:]
-        found: list[int] = torch.searchsorted(sums, places, right=True).squeeze(1).tolist()
+        # Places above 0 and up to the whole sum: the first token whose sum reaches one has a
+        # probability above 0.
+        places = (1 - draws.to(sums.device))[:, None] * sums[:, -1:]
+        found: list[int] = torch.searchsorted(sums, places).squeeze(1).tolist()
         return found
 
     def keep(self, sequences: Sequence[int]) -> None:

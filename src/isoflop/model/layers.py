@@ -129,7 +129,7 @@ class SelfAttention(nn.Module):
         return result
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend causally from q (B, H, T, K) to k and v (B, G, T, K), over all keys or by blocks."""
+        """Attend causally from q (B, H, T, K) to k and v (B, G, T, K), to all keys or by blocks."""
         if self.full or self.by_block is None:
             return causal_attention(q, k, v)
         chosen = self.by_block

@@ -45,6 +45,11 @@ class Transformer(nn.Module):
         self._rotary: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
+    def attentions(self) -> list[SelfAttention]:
+        """The attention of every block, in order."""
+        return [module for module in self.modules() if isinstance(module, SelfAttention)]
+
+    @property
     def routed(self) -> list[RoutedBlock]:
         """The routed blocks, in order."""
         return [block for block in self.blocks if isinstance(block, RoutedBlock)]
@@ -55,9 +60,8 @@ class Transformer(nn.Module):
         Attention by blocks has no parameters of its own, so that a model may turn at any time. A
         new one attends as the finished model does (`BlockAttention.full_from`).
         """
-        for module in self.modules():
-            if isinstance(module, SelfAttention):
-                module.full = full or module.by_block is None
+        for attention in self.attentions:
+            attention.full = full or attention.by_block is None
 
     def forward(
         self,
@@ -126,8 +130,10 @@ class Transformer(nn.Module):
         """Return the rotary tables for `length` positions, each (T, K/2), made once."""
         key = (length, device)
         if key not in self._rotary:
-            tables = rotary_tables(length, self.config.head_width, self.config.rope_base)
-            self._rotary[key] = (tables[0].to(device), tables[1].to(device))
+            # Tables made while generating must also serve training.
+            with torch.inference_mode(False):
+                tables = rotary_tables(length, self.config.head_width, self.config.rope_base)
+                self._rotary[key] = (tables[0].to(device), tables[1].to(device))
         return self._rotary[key]
 
     def _decision(self, decision: Decision | None) -> Decision:

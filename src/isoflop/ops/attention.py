@@ -65,9 +65,7 @@ def attention_step(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = Non
     batch, heads, _, width = q.shape
     alone = batch == 1 and heads == k.shape[1] and q.dtype == torch.float32
     if alone or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(
-            q, k, v, scale=scale, enable_gqa=heads != k.shape[1]
-        )
+        return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=heads != k.shape[1])
     # A CPU's fused kernel is slower for more rows than one, and for key heads that are shared.
     grouped = q.reshape(batch, k.shape[1], -1, width)
     scores = (grouped @ k.transpose(-1, -2)).float() * (width**-0.5 if scale is None else scale)

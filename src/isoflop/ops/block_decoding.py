@@ -73,8 +73,10 @@ def block_attention_step(
         chosen = torch.cat([largest_blocks(scores, count), chosen], dim=-1)
 
     keys = chosen[..., None] * block_size + torch.arange(block_size, device=q.device)
-    allowed = (chosen[..., None] != NONE) & (keys <= last[:, None, None, None, None])
-    keys, allowed = keys.clamp(0, cached - 1).flatten(2), allowed.flatten(3)
+    ends = last[:, None, None, None, None]
+    allowed = (chosen[..., None] != NONE) & (keys <= ends)
+    # A slot without a token may hold anything, and zero times that need not be zero.
+    keys, allowed = keys.clamp(min=0).minimum(ends).flatten(2), allowed.flatten(3)
     attended_k, attended_v = (
         x.gather(2, keys[..., None].expand(-1, -1, -1, width)).view(*allowed.shape, width)
         for x in (k, v)

@@ -1,0 +1,293 @@
+"""Prefill plus decode is the full causal forward, whatever attends, routes or decides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from decoded import (
+    PROMPTS,
+    TOLERANCE,
+    TOTALS,
+    causal_noise,
+    decode,
+    forward,
+    model_with,
+    same,
+    texts,
+)
+from torch import Tensor
+
+from isoflop.config import (
+    BlockAttention,
+    Cap,
+    Decision,
+    EveryToken,
+    FullAttention,
+    Gelu,
+    RandomK,
+    TopK,
+)
+from isoflop.generation import Engine, nominal_share
+
+LEARNED = TopK(capacity=0.4, router_bce=0.1)
+NEAR_TIE = 1e-4
+ATTENTIONS = {
+    "full": FullAttention(),
+    "block": BlockAttention(block_size=3, top_k=2),
+    "block, last full": BlockAttention(block_size=4, top_k=2, full_last=2),
+    "block, own only": BlockAttention(block_size=2, top_k=1),
+    "block, all": BlockAttention(block_size=5, top_k=7),
+    "key convolution": BlockAttention(block_size=3, top_k=2, full_last=1, key_convolution=3),
+    "ends full": BlockAttention(block_size=3, top_k=2, full_from=0.5, key_convolution=2),
+}
+CAP = Cap(window=5, tokens=2)
+DECISIONS: list[tuple[object, Decision, Cap | None]] = [
+    (EveryToken(), "every_token", None),
+    (LEARNED, "predictor", None),
+    (LEARNED, "predictor", CAP),
+    (LEARNED, "threshold", None),
+    (LEARNED, "router", CAP),
+    (LEARNED, "every_token", None),
+    (RandomK(capacity=0.4), "bernoulli", None),
+    (RandomK(capacity=0.4), "bernoulli", CAP),
+]
+
+
+@pytest.mark.parametrize(("depth", "decision", "cap"), DECISIONS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_prefill_plus_decode_is_the_full_forward(
+    attention: str, depth: object, decision: Decision, cap: Cap | None
+) -> None:
+    model = model_with(depth, attention=ATTENTIONS[attention], query_key_norm=True)
+    whole = texts()
+    found = decode(Engine(model, decision, cap=cap), whole)
+    for text, prompt, one in zip(whole, PROMPTS, found, strict=True):
+        expected, margins = forward(model, text, decision, cap, prompt)
+        flipped = (one.processed != expected.processed).nonzero()
+        if len(flipped):
+            # Rounding may turn a decision that is near a tie, and what follows differs then.
+            first = int(flipped[:, 1].min())
+            blocks = flipped[flipped[:, 1] == first, 0]
+            assert float(margins[blocks[0], first]) < NEAR_TIE
+            assert first > len(text) // 2, "the seed gives too early a tie to test anything"
+            end = max(0, first - prompt + 1)
+            same(one.logits[:end], expected.logits[:end])
+        else:
+            same(one.logits, expected.logits)
+        if model.routed and decision != "every_token":
+            assert 0 < int(expected.processed.sum()) < expected.processed.numel()
+
+
+@pytest.mark.parametrize("attention", ["full", "key convolution"])
+def test_frozen_decisions_leave_no_ties(attention: str) -> None:
+    model = model_with(LEARNED, attention=ATTENTIONS[attention])
+    whole = texts()
+    expected = [
+        forward(model, text, "predictor", None, prompt)[0]
+        for text, prompt in zip(whole, PROMPTS, strict=True)
+    ]
+    longest = max(TOTALS)
+    for row, (text, prompt) in enumerate(zip(whole, PROMPTS, strict=True)):
+        frozen = torch.zeros(len(model.routed), longest, dtype=torch.bool)
+        frozen[:, : len(text)] = expected[row].processed
+        engine = Engine(model, forced=lambda block, at, frozen=frozen: frozen[block][at])
+        (found,) = decode(engine, [text], [prompt])
+        assert torch.equal(found.processed, expected[row].processed)
+        same(found.logits, expected[row].logits)
+
+
+@pytest.mark.parametrize(("depth", "decision", "cap"), DECISIONS[:5])
+@pytest.mark.parametrize("attention", ["full", "key convolution"])
+def test_alone_is_as_in_a_batch(
+    attention: str, depth: object, decision: Decision, cap: Cap | None
+) -> None:
+    model = model_with(depth, seed=3, attention=ATTENTIONS[attention])
+    whole = texts(seed=4)
+    together = decode(Engine(model, decision, cap=cap), whole)
+    for text, prompt, one in zip(whole, PROMPTS, together, strict=True):
+        (alone,) = decode(Engine(model, decision, cap=cap), [text], [prompt])
+        assert torch.equal(alone.processed, one.processed)
+        same(alone.logits, one.logits)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"feed_forward": Gelu(), "tied_embeddings": True},
+        {"kv_heads": 4, "depth": TopK(capacity=0.4, gate="sigmoid")},
+        {"kv_heads": 1, "depth": TopK(capacity=0.4, gate="tanh", blocks=(0, 3))},
+        {"depth": RandomK(capacity=0.4, gate="tanh", every=1)},
+    ],
+    ids=["gelu, tied", "sigmoid", "tanh, one key head", "every block routed"],
+)
+def test_other_choices(choices: dict[str, object]) -> None:
+    model = model_with(seed=5, **choices)
+    whole = texts((19, 19), seed=6)
+    engine = Engine(model)
+    for text, one in zip(whole, decode(engine, whole, (5, 5)), strict=True):
+        expected, _ = forward(model, text, engine.decision, None, 5)
+        assert torch.equal(one.processed, expected.processed)
+        same(one.logits, expected.logits)
+
+
+@pytest.mark.parametrize("attention", ["full", "block"])
+def test_bfloat16_weights_are_as_exact_as_in_the_forward_pass(attention: str) -> None:
+    model = model_with(TopK(capacity=0.5), attention=ATTENTIONS[attention]).bfloat16()
+    (text,) = texts((23,))
+    (found,) = decode(Engine(model, "every_token"), [text], [9])
+    assert found.logits.dtype == torch.bfloat16
+    rounded, _ = forward(model, text, "every_token", None, 9)
+    exact, _ = forward(model.float(), text, "every_token", None, 9)
+    ours, theirs = ((one.logits.float() - exact.logits).norm() for one in (found, rounded))
+    assert 0 < float(ours) < 1.5 * float(theirs) < 0.15 * float(exact.logits.norm())
+
+
+@pytest.mark.parametrize(("depth", "decision", "cap"), DECISIONS)
+def test_the_future_does_not_reach_the_past(
+    depth: object, decision: Decision, cap: Cap | None
+) -> None:
+    model = model_with(depth, attention=ATTENTIONS["key convolution"])
+    (text,) = texts((23,), seed=7)
+    for t in (3, 11, 20):
+        changed = text[: t + 1] + [(token + 7) % 31 for token in text[t + 1 :]]
+        noise = causal_noise(model, len(text))
+        with torch.inference_mode():
+            before, after = (
+                model(torch.tensor([x]), decision=decision, noise=noise, cap=cap).logits[0]
+                for x in (text, changed)
+            )
+        same(after[: t + 1], before[: t + 1])
+        assert float((after - before)[t + 1 :].abs().max()) > 1e-2
+        # Neither does it reach what the cache of either holds of the past.
+        engines = [Engine(model, decision, cap=cap) for _ in range(3)]
+        for engine, given in zip(engines, (text, changed, text[: t + 1]), strict=True):
+            engine.prefill([given])
+        for caches in zip(*(engine.caches for engine in engines), strict=True):
+            held = caches[2].lengths[0]
+            for cache in caches[:2]:
+                assert cache.lengths[0] >= held
+                for read in ("keys", "values"):
+                    torch.testing.assert_close(
+                        getattr(cache, read)(0)[:, :held],
+                        getattr(caches[2], read)(0),
+                        rtol=TOLERANCE,
+                        atol=TOLERANCE,
+                    )
+
+
+def test_top_k_shows_the_future() -> None:
+    model = model_with(LEARNED)
+    (text,) = texts((23,), seed=7)
+    changed = text[:12] + [(token + 7) % 31 for token in text[12:]]
+    with torch.inference_mode():
+        before, after = (
+            model(torch.tensor([x]), decision="top_k").logits[0, :12] for x in (text, changed)
+        )
+    assert float((after - before).abs().max()) > 1e-2
+
+
+def rows_given(block: torch.nn.Module) -> list[int]:
+    """Record how many rows a block is run on, call by call."""
+    seen: list[int] = []
+
+    def look(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].shape[0])
+
+    block.register_forward_pre_hook(look)
+    return seen
+
+
+def test_a_block_is_run_only_for_the_sequences_it_processes() -> None:
+    model = model_with(LEARNED)
+    seen = [rows_given(block.block) for block in model.routed]
+    engine = Engine(model)
+    engine.prefill(texts((4, 6, 5)))
+    for calls in seen:
+        calls.clear()
+    counts: list[list[int]] = [[], []]
+    for token in range(12):
+        engine.step([token, 2 * token, 30 - token])
+        for number, count in enumerate(engine.processed[:, :, 0].sum(1).tolist()):
+            counts[number] += [count] if count else []
+    assert all(len(set(one)) > 1 for one in counts)
+    assert sum(map(sum, counts)) < 2 * 3 * 12
+    assert seen == counts
+
+
+def never(block: int, positions: Tensor) -> Tensor:
+    return torch.zeros_like(positions, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("attention", ["full", "key convolution"])
+def test_a_block_may_process_nothing_for_long(attention: str) -> None:
+    model = model_with(LEARNED, attention=ATTENTIONS[attention])
+    whole = texts((13, 13))
+
+    def late(block: int, positions: Tensor) -> Tensor:
+        # The second routed block takes its first token of the first row at a step.
+        return (positions >= 9) if block else never(block, positions)
+
+    for forced, held in ((never, 0), (late, 4)):
+        engine = Engine(model, forced=forced)
+        found = decode(engine, whole, (4, 4))
+        assert [cache.lengths for cache in engine.caches] == [
+            [13, 13],
+            [0, 0],
+            [13, 13],
+            [held] * 2,
+        ]
+        # Without its routed blocks, or with the second one over the last tokens only.
+        for row, text in enumerate(whole):
+            with torch.inference_mode():
+                x = model.embedding(torch.tensor([text]))
+                cosines, sines = model.rotary(13, x.device)
+                x = x + model.blocks[0](x, cosines, sines)
+                x = x + model.blocks[2](x, cosines, sines)
+                if held:
+                    last = model.routed[1]
+                    logits = last.router_logits(x)
+                    x = last.process(x, logits, cosines, sines, torch.arange(9, 13)[None], None)
+                same(found[row].logits, model.readout(x)[0, 3:])
+
+
+def test_errors_say_what_is_expected() -> None:
+    routed, plain = model_with(TopK(capacity=0.4)), model_with()
+    for decision, words in (
+        ("top_k", "not there yet; expected one of predictor, threshold, every_token"),
+        ("router", "decision is 'router'; expected one of predictor, threshold, every_token"),
+        ("bernoulli", "for a model with depth 'top_k'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Engine(routed, decision)
+    with pytest.raises(ValueError, match="a cap is given, but the model has no routed block"):
+        Engine(plain, cap=CAP)
+    with pytest.raises(ValueError, match="the model has no routed block"):
+        nominal_share(plain)
+    engine = Engine(plain)
+    with pytest.raises(ValueError, match="call prefill first"):
+        engine.step([1])
+    for prompts, words in (
+        ([], "no prompts are given"),
+        ([[1], []], "prompt 1 is empty"),
+        ([[1, 31]], "token id 31 is given; expected ids from 0 to 30"),
+        ([[-1]], "token id -1 is given"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            engine.prefill(prompts)
+    engine.prefill([[1], [2, 3]])
+    with pytest.raises(ValueError, match="1 tokens are given; expected one for each of the 2"):
+        engine.step([4])
+    with pytest.raises(ValueError, match="token id 99"):
+        engine.step([4, 99])
+    for sequences in ([], [2], [-1]):
+        with pytest.raises(ValueError, match="expected some of 0 to 1"):
+            engine.keep(sequences)
+
+
+def test_training_goes_on_after_generating() -> None:
+    model = model_with(LEARNED)
+    Engine(model).prefill([[1, 2, 3]])
+    model.train()
+    tokens = torch.zeros(1, 256, dtype=torch.int64)
+    model(tokens).logits.sum().backward()
+    assert model.embedding.weight.grad is not None

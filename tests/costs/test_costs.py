@@ -214,6 +214,12 @@ def test_cache_holds_keys_and_values_of_the_tokens_that_each_block_processed() -
     blocks = BASE.model_copy(update={"attention": BlockAttention(block_size=9, full_last=2)})
     means = 3 * (40 // 9) * 3 * 14 * 4
     assert cache_bytes(blocks, 40) == 5 * 40 * per_token * 2 + means
+    # A convolution over five keys needs the four before a key, where there are as many.
+    convolved = blocks.model_copy(
+        update={"attention": blocks.attention.model_copy(update={"key_convolution": 5})}
+    )
+    assert cache_bytes(convolved, 40) == cache_bytes(blocks, 40) + 5 * 4 * per_token
+    assert cache_bytes(convolved, 3) == cache_bytes(blocks, 3) + 5 * 3 * per_token
 
 
 @pytest.mark.parametrize("length", [0, -3])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoflop.config import Decision, EveryToken, ModelConfig, RandomK, TopK, decisions
-from isoflop.model import Transformer, build
+from isoflop.config import Cap, Decision, EveryToken, ModelConfig, RandomK, TopK, decisions
+from isoflop.model import Transformer, build, control_draws
 
 BATCH, LENGTH = 3, 17
 LEARNED = TopK(capacity=0.3, router_bce=0.1)
@@ -162,3 +162,34 @@ def test_a_decision_that_does_not_fit_is_refused(depth: object, decision: Decisi
     model = model_with(depth)
     with pytest.raises(ValueError, match=f"decision is '{decision}'; expected one of "):
         model(token_ids(), decision=decision)
+
+
+@pytest.mark.parametrize("decision", ["predictor", "threshold", "router", "every_token"])
+def test_a_cap_processes_the_first_wanted_tokens_of_each_window(decision: Decision) -> None:
+    model = model_with(LEARNED)
+    tokens = token_ids()[:, :15]
+    with torch.no_grad():
+        free = model(tokens, decision=decision).routing[0].selected
+        held = model(tokens, decision=decision, cap=Cap(window=5, tokens=2)).routing
+        loose = model(tokens, decision=decision, cap=Cap(window=5, tokens=5))
+        # Left to the model, it is its capacity: 0.3 of ten tokens.
+        nominal = model(tokens, decision=decision, cap=Cap(window=10)).routing[0].selected
+    wanted = free.view(BATCH, 3, 5)
+    expected = (wanted & (wanted.cumsum(-1) <= 2)).flatten(1)
+    assert torch.equal(held[0].selected, expected)
+    assert not torch.equal(expected, free)
+    assert int(nominal[:, :10].sum(1).max()) == 3
+    assert torch.equal(loose.logits, model(tokens, decision=decision).logits)
+
+
+@pytest.mark.parametrize(("depth", "decision"), [(LEARNED, "top_k"), (EveryToken(), None)])
+def test_a_cap_that_does_not_fit_is_refused(depth: object, decision: Decision | None) -> None:
+    with pytest.raises(ValueError, match="expected a causal decision in a model that routes"):
+        model_with(depth)(token_ids(), decision=decision, cap=Cap(window=4))
+
+
+def test_draws_of_the_control_are_keyed_by_seed_block_and_position() -> None:
+    short, long = control_draws(13, 3, seed=5), control_draws(1000, 3, seed=5)
+    assert torch.equal(short, long[:, :13])
+    assert not torch.equal(short, control_draws(13, 3, seed=6))
+    assert short.unique().numel() == 3 * 13

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoflop.ops import causal_attention, causal_attention_reference
+from isoflop.ops import attention_step, causal_attention, causal_attention_reference
 from isoflop.ops.attention import CHUNK, DENSE_LENGTH
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -76,3 +76,20 @@ def test_the_future_does_not_reach_the_past(dtype: torch.dtype) -> None:
     after = causal_attention(q, changed_k, changed_v)
     assert torch.equal(before[:, :, :131], after[:, :, :131])
     assert not torch.equal(before[:, :, 131:], after[:, :, 131:])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("heads", "groups"), HEADS)
+@pytest.mark.parametrize("length", [1, 63, 300])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_step_is_the_last_row(
+    batch: int, length: int, heads: int, groups: int, dtype: torch.dtype
+) -> None:
+    q, k, v = (x[:batch] for x in inputs(heads, groups, length, dtype)[:3])
+    exact = causal_attention_reference(q.double(), k.double(), v.double(), scale=0.4)[:, :, -1:]
+    reference = causal_attention_reference(q, k, v, scale=0.4)[:, :, -1:]
+    found = attention_step(q[:, :, -1:], k, v, scale=0.4)
+    assert found.dtype == dtype
+    # In float64 the exact result is the reference itself.
+    floor = (8 if dtype == torch.float64 else 1) * torch.finfo(dtype).eps * exact.norm()
+    assert (found - exact).norm() <= 2 * (reference - exact).norm() + floor

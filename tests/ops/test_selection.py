@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isoflop.ops import (
     add_at,
+    cap_selection,
     gather_tokens,
     mask_positions,
     membership,
@@ -122,3 +123,40 @@ def test_routed_update_reference_by_hand() -> None:
     result = routed_update_reference(x, selected, gates, total_and_position)
     # 1 + 10 * (1 + 3 + 0) and 3 - 1 * (1 + 3 + 2).
     assert result.squeeze(-1).tolist() == [[41.0, 2.0, -3.0], [4.0, 5.0, 6.0]]
+
+
+@pytest.mark.parametrize(("window", "most"), [(1, 1), (5, 2), (5, 5), (7, 1), (40, 3)])
+def test_a_cap_keeps_the_first_wanted_tokens_of_each_window(window: int, most: int) -> None:
+    wanted = torch.rand(3, 23, generator=torch.Generator().manual_seed(window)) < 0.6
+    expected = torch.zeros_like(wanted)
+    for row in range(3):
+        for t in range(23):
+            begin = t // window * window
+            before = int(expected[row, begin:t].sum())
+            expected[row, t] = bool(wanted[row, t]) and before < most
+    kept, _ = cap_selection(wanted, window, most)
+    assert torch.equal(kept, expected)
+    assert torch.equal(kept, wanted) == (most >= window or window == 1)
+    # In parts of any length it is the same.
+    for length in (1, 4, 6):
+        before, parts = None, []
+        for begin in range(0, 23, length):
+            kept, counts = cap_selection(
+                wanted[:, begin : begin + length],
+                window,
+                most,
+                start=torch.full((3,), begin),
+                before=before,
+            )
+            before = counts[:, -1]
+            parts.append(kept)
+        assert torch.equal(torch.cat(parts, dim=1), expected)
+
+
+def test_rows_under_a_cap_may_be_at_positions_of_their_own() -> None:
+    wanted = torch.tensor([[True, True, True, True]]).expand(3, -1)
+    start, before = torch.tensor([3, 4, 8]), torch.tensor([1, 2, 7])
+    kept, counts = cap_selection(wanted, 4, 2, start=start, before=before)
+    # Positions 3 to 6, where one token was wanted in the window before; 4 to 7; 8 to 11.
+    assert kept.tolist() == [[True, True, True, False]] + 2 * [[True, True, False, False]]
+    assert counts.tolist() == [[2, 1, 2, 3]] + 2 * [[1, 2, 3, 4]]

@@ -68,7 +68,8 @@ def attention_step(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = Non
         return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=heads != k.shape[1])
     # A CPU's fused kernel is slower for more rows than one, and for key heads that are shared.
     grouped = q.reshape(batch, k.shape[1], -1, width)
-    scores = (grouped @ k.transpose(-1, -2)).float() * (width**-0.5 if scale is None else scale)
+    scores = (grouped @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32))
+    scores = scores * (width**-0.5 if scale is None else scale)
     return (scores.softmax(-1).to(v.dtype) @ v).view(batch, heads, 1, width)
 
 

@@ -1,0 +1,120 @@
+"""Continuations: seeds, ends, and a stream that tells the same as the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from decoded import model_with, texts
+
+from isoflop.config import BlockAttention, Cap, RandomK, TopK
+from isoflop.generation import Continuation, Engine, Sampling, generate, stream
+
+WARM = Sampling(temperature=1.5, top_k=20, top_p=0.95, min_p=0.01)
+ROUTED = TopK(capacity=0.4)
+
+
+def test_greedy_takes_what_the_forward_pass_finds_likeliest() -> None:
+    model = model_with(ROUTED)
+    prompts = texts((5, 8, 1))
+    for prompt, found in zip(prompts, generate(Engine(model), prompts, max_tokens=9), strict=True):
+        text = list(prompt)
+        with torch.inference_mode():
+            for _ in range(9):
+                text.append(int(model(torch.tensor([text])).logits[0, -1].argmax()))
+            routing = model(torch.tensor([text[:-1]])).routing
+        assert list(found.ids) == text[len(prompt) :]
+        assert found.reason == "length"
+        # A token's decisions are those at its own position; the last is not run.
+        assert found.tokens[-1].processed is None
+        decided = torch.stack([one.selected[0, len(prompt) :] for one in routing])
+        assert [token.processed for token in found.tokens[:-1]] == [
+            tuple(one) for one in decided.T.tolist()
+        ]
+
+
+@pytest.mark.parametrize("depth", [None, ROUTED, RandomK(capacity=0.4)])
+@pytest.mark.parametrize("sampling", [WARM, Sampling()])
+def test_a_seed_gives_the_same_text_alone_and_in_a_batch(sampling: Sampling, depth: object) -> None:
+    model = model_with(depth, attention=BlockAttention(block_size=4, top_k=2))
+    prompts = texts((5, 8, 1, 5))
+    engine = Engine(model)
+    together = generate(engine, prompts, sampling, max_tokens=11, seed=40)
+    assert together == generate(engine, prompts, sampling, max_tokens=11, seed=40)
+    for number, prompt in enumerate(prompts):
+        (alone,) = generate(engine, [prompt], sampling, max_tokens=11, seed=40 + number)
+        assert alone.ids == together[number].ids
+        assert [one.processed for one in alone.tokens] == [
+            one.processed for one in together[number].tokens
+        ]
+    other = generate(engine, prompts, sampling, max_tokens=11, seed=90)
+    assert all(a.ids != b.ids for a, b in zip(together, other, strict=True))
+
+
+def test_the_stream_is_the_whole_and_ends_at_stop_ids() -> None:
+    model = model_with(ROUTED)
+    prompts = texts((5, 8, 1))
+    free = generate(Engine(model), prompts, WARM, max_tokens=30, seed=3)
+    stop = {free[1].ids[4], free[2].ids[7]}
+    engine = Engine(model)
+    steps = list(stream(engine, prompts, WARM, max_tokens=30, stop=stop, seed=3))
+    found = generate(Engine(model), prompts, WARM, max_tokens=30, stop=stop, seed=3)
+    assert [
+        Continuation(tuple(token for step in steps for token in step if token.sequence == number))
+        for number in range(3)
+    ] == found
+    for number, (one, whole) in enumerate(zip(found, free, strict=True)):
+        ends = [place for place, token in enumerate(whole.ids) if token in stop]
+        length = ends[0] + 1 if ends else 30
+        assert one.ids == whole.ids[:length]
+        assert one.reason == ("stop" if ends else "length")
+        assert all(token.sequence == number for token in one.tokens)
+        assert [token.reason is None for token in one.tokens] == [True] * (length - 1) + [False]
+        assert one.tokens[-1].processed is None
+    lengths = [len(one.ids) for one in found]
+    assert len(set(lengths)) > 1
+    # Sequences that have ended are no longer run.
+    assert [len(step) for step in steps] == [
+        sum(length > step for length in lengths) for step in range(max(lengths))
+    ]
+    # A last token is not run, so that no step is wasted.
+    assert max(engine.lengths) <= max(
+        len(prompt) + length - 1 for prompt, length in zip(prompts, lengths, strict=True)
+    )
+
+
+def test_a_stream_yields_as_it_goes() -> None:
+    engine = Engine(model_with(ROUTED))
+    steps = stream(engine, [[1, 2, 3]], max_tokens=50)
+    next(steps)
+    assert engine.lengths == [4]
+    next(steps)
+    assert engine.lengths == [5]
+
+
+def test_a_cap_holds_while_generating() -> None:
+    model = model_with(ROUTED)
+    cap = Cap(window=6, tokens=2)
+    prompt = texts((7,))[0]
+    (free,) = generate(Engine(model), [prompt], WARM, max_tokens=36)
+    (held,) = generate(Engine(model, cap=cap), [prompt], WARM, max_tokens=36)
+
+    def most(found: Continuation) -> int:
+        processed = torch.tensor([token.processed for token in found.tokens[5:35]])
+        return int(processed.view(5, 6, 2).sum(1).max())
+
+    # The windows begin at position 12.
+    assert most(free) > 2
+    assert most(held) == 2
+
+
+def test_bad_arguments_are_refused_before_anything_runs() -> None:
+    engine = Engine(model_with())
+    for arguments, words in (
+        ({"max_tokens": 0}, "max_tokens is 0; expected at least 1"),
+        ({"max_tokens": 3, "stop": [31]}, "stop id 31 is given; expected ids from 0 to 30"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            stream(engine, [[1]], **arguments)
+        assert engine.lengths == []
+    with pytest.raises(ValueError, match="no prompts are given"):
+        generate(engine, [], max_tokens=3)

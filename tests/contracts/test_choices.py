@@ -1,4 +1,5 @@
-"""Every combination of choices builds, trains, evaluates, costs what it says and round-trips.
+"""Every combination of choices builds, trains, evaluates, generates, costs what it says and
+round-trips.
 
 The choices are read off the unions in `config`, so a new member is walked without being named.
 """
@@ -25,6 +26,8 @@ from isoflop.config import (
     decisions,
 )
 from isoflop.costs import forward_flops, parameters
+from isoflop.evaluation import control_noise
+from isoflop.generation import Engine
 from isoflop.model import build
 from isoflop.training import Trainer, initialise
 
@@ -154,3 +157,23 @@ def test_saved_weights_give_the_same_model(
             expected = first(tokens, decision=decision).logits
             torch.manual_seed(3)
             assert torch.equal(second(tokens, decision=decision).logits, expected)
+
+
+@pytest.mark.parametrize(("attention", "depth", "feed_forward", "switches"), COMBINATIONS)
+def test_decoding_gives_the_forward_pass(
+    attention: type, depth: type, feed_forward: type, switches: dict[str, Any]
+) -> None:
+    config = run_of(attention, depth, feed_forward, switches).model
+    model = build(config, seed=0).eval()
+    tokens = torch.randint(31, (2, 13), generator=torch.Generator().manual_seed(2))
+    for decision in decisions(config.depth):
+        if decision == "top_k":
+            continue
+        noise = control_noise(model, decision, 2, 13, seed=5)
+        with torch.inference_mode():
+            expected = model(tokens, decision=decision, noise=noise).logits
+        engine = Engine(model, decision, seed=5)
+        logits = [engine.prefill(tokens[:, :4].tolist())]
+        logits += [engine.step(tokens[:, t].tolist()) for t in range(4, 13)]
+        found = torch.stack(logits, dim=1)
+        assert float((found - expected[:, 3:]).abs().max()) <= 1e-5 * float(expected.abs().max())

@@ -115,3 +115,19 @@ def test_the_page_on_block_attention_runs(capsys: pytest.CaptureFixture[str]) ->
         assert len(shown) == len(printed)
         for comment, line in zip(shown, printed, strict=True):
             assert comment.startswith(line)
+
+
+def test_the_page_on_generation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, typing.Any] = {}
+    blocks = blocks_of_page(DOCS / "generation.md")
+    assert len(blocks) == 5
+    printed = []
+    for block in blocks:
+        exec(compile(block, "generation.md", "exec"), names)
+        printed.append(capsys.readouterr().out.splitlines())
+    assert printed[0] == ["20 length", "20 length"]
+    # Two sequences of six tokens, the last ones not run.
+    assert len(printed[1]) == 12
+    assert [line.split()[2:] for line in printed[1][-2:]] == [["None", "length"]] * 2
+    for block, lines in zip(blocks[2:], printed[2:], strict=True):
+        assert re.findall(r"print\(.*\)  # (.*)", block) == lines

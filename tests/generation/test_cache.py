@@ -53,9 +53,12 @@ def test_the_nominal_share_is_exact_and_staggered() -> None:
         rule = nominal_share(model)
         taken = torch.stack([rule(block, torch.arange(length)[None])[0] for block in range(4)])
         assert taken.sum(1).tolist() == [share] * 4
+        rows = rule(1, torch.arange(length).expand(3, -1))
+        assert rows.sum(1).tolist() == [share] * 3
         if capacity < 0.2:
-            # No two blocks process the same token.
+            # No two blocks process the same token, and no two sequences go together.
             assert int(taken.sum(0).max()) == 1
+            assert int(rows.sum(0).max()) == 1
 
 
 def test_slots_grow_and_hold_rotated_keys_of_processed_tokens_only() -> None:

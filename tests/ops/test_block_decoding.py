@@ -62,3 +62,22 @@ def test_equal_blocks_are_chosen_as_in_training() -> None:
     expected = block_attention(q, k, v, block_size=8, top_k=3)
     step = block_attention_step(q[:, :, -1:], k, v, block_means(k, 8), block_size=8, top_k=3)
     torch.testing.assert_close(step, expected[:, :, -1:])
+
+
+@pytest.mark.parametrize("layout", ["tokens before heads", "more slots", "odd strides"])
+def test_any_layout_of_the_cache(layout: str) -> None:
+    q, k, v = inputs(2)
+    options = {"block_size": 7, "top_k": 3}
+    expected = block_attention_step(q[:, :, -1:], k, v, block_means(k, 7), **options)
+
+    def laid_out(x: Tensor) -> Tensor:
+        if layout == "tokens before heads":
+            return x.transpose(1, 2).contiguous().transpose(1, 2)
+        if layout == "more slots":
+            return torch.cat([x, torch.full_like(x, torch.nan)], dim=2)[:, :, :LENGTH]
+        return torch.cat([x, torch.full_like(x[..., :3], torch.nan)], dim=3)[..., :14]
+
+    found = block_attention_step(
+        q[:, :, -1:], laid_out(k), laid_out(v), block_means(k, 7), **options
+    )
+    assert torch.equal(found, expected)

@@ -77,11 +77,26 @@ def block_attention_step(
     allowed = (chosen[..., None] != NONE) & (keys <= ends)
     # A slot without a token may hold anything, and zero times that need not be zero.
     keys, allowed = keys.clamp(min=0).minimum(ends).flatten(2), allowed.flatten(3)
-    attended_k, attended_v = (
-        x.gather(2, keys[..., None].expand(-1, -1, -1, width)).view(*allowed.shape, width)
-        for x in (k, v)
-    )
+    attended_k, attended_v = (_tokens_at(x, keys).view(*allowed.shape, width) for x in (k, v))
     scores = torch.einsum("bgrk,bgrsk->bgrs", grouped, attended_k).to(means.dtype)
     scores = scores * (width**-0.5 if scale is None else scale)
     weights = scores.masked_fill(~allowed, -math.inf).softmax(-1).to(v.dtype)
     return torch.einsum("bgrs,bgrsk->bgrk", weights, attended_v).reshape(batch, heads, 1, width)
+
+
+def _tokens_at(x: Tensor, positions: Tensor) -> Tensor:
+    """Return the tokens of `x` (B, G, S, K) at `positions` (B, G, M), (B, G, M, K).
+
+    Tokens are copied whole, many times as fast as by `gather`, which goes value by value.
+    """
+    batch, groups, cached, width = x.shape
+    if x.stride(3) != 1 or any(stride % width for stride in x.stride()[:3]):
+        x = x.contiguous()
+    # Strides in tokens: the cache may hold more of them than are at hand.
+    per_row, per_group, per_token = (stride // width for stride in x.stride()[:3])
+    tokens = (batch - 1) * per_row + (groups - 1) * per_group + (cached - 1) * per_token + 1
+    rows = torch.arange(batch, device=x.device)[:, None, None] * per_row
+    rows = rows + torch.arange(groups, device=x.device)[:, None] * per_group
+    at = (rows + positions * per_token).flatten()
+    found = x.as_strided((tokens, width), (width, 1)).index_select(0, at)
+    return found.view(batch, groups, -1, width)

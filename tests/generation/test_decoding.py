@@ -28,6 +28,7 @@ from isoflop.config import (
     TopK,
 )
 from isoflop.generation import Engine, nominal_share
+from isoflop.generation.engine import LEAST_POSITIONS
 
 LEARNED = TopK(capacity=0.4, router_bce=0.1)
 NEAR_TIE = 1e-4
@@ -173,6 +174,17 @@ def test_the_future_does_not_reach_the_past(
                         rtol=TOLERANCE,
                         atol=TOLERANCE,
                     )
+
+
+@pytest.mark.parametrize("depth", [LEARNED, RandomK(capacity=0.4)])
+def test_a_text_may_outgrow_the_tables(depth: object) -> None:
+    model = model_with(depth)
+    whole = texts((LEAST_POSITIONS + 5,))
+    engine = Engine(model)
+    (found,) = decode(engine, whole, (LEAST_POSITIONS - 4,))
+    expected, _ = forward(model, whole[0], engine.decision, None, LEAST_POSITIONS - 4)
+    assert torch.equal(found.processed, expected.processed)
+    same(found.logits, expected.logits)
 
 
 def test_top_k_shows_the_future() -> None:

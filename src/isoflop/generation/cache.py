@@ -62,6 +62,11 @@ class BlockCache:
         return self._values[sequence, :, : self.lengths[sequence]]
 
     @property
+    def device(self) -> torch.device:
+        """Where the cache lies."""
+        return self._keys.device
+
+    @property
     def bytes(self) -> int:
         """Bytes of what is stored: keys, values, block means, and raw keys for a convolution."""
         _, groups, _, width = self._keys.shape
@@ -235,7 +240,7 @@ class Stepping:
 
     def __init__(self, cache: BlockCache, rows: Sequence[int], every: bool) -> None:
         self._cache, self._rows = cache, rows
-        self.index = None if every else torch.tensor(rows, device=cache._keys.device)
+        self.index = None if every else torch.tensor(rows, device=cache.device)
 
     def preceding(self, keys: Tensor) -> Tensor:
         """Take up raw keys; return those before them."""

@@ -37,8 +37,8 @@ class Engine:
         decision: a causal one; None for the model's headline decision.
         cap: on what the decision selects; None for none.
         seed: keys what the random control draws.
-        forced: takes the decision's place, for benchmarks and tests; the decision is computed all
-            the same, so that its cost is paid.
+        forced: takes the place of the decision and the cap, for benchmarks and tests; the decision
+            is computed all the same, so that its cost is paid.
 
     Raises:
         ValueError: the decision or the cap does not fit the model.

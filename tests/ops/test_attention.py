@@ -81,14 +81,21 @@ def test_the_future_does_not_reach_the_past(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize(("heads", "groups"), HEADS)
 @pytest.mark.parametrize("length", [1, 63, 300])
+@pytest.mark.parametrize("free", [0, 13, 600])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_step_is_the_last_row(
-    batch: int, length: int, heads: int, groups: int, dtype: torch.dtype
+    batch: int, free: int, length: int, heads: int, groups: int, dtype: torch.dtype
 ) -> None:
     q, k, v = (x[:batch] for x in inputs(heads, groups, length, dtype)[:3])
     exact = causal_attention_reference(q.double(), k.double(), v.double(), scale=0.4)[:, :, -1:]
     reference = causal_attention_reference(q, k, v, scale=0.4)[:, :, -1:]
-    found = attention_step(q[:, :, -1:], k, v, scale=0.4)
+    # Free slots are not attended, whatever number is left in them.
+    slots = [
+        torch.cat([x, torch.full_like(x[:, :, :1], 50).expand(-1, -1, free, -1)], 2) for x in (k, v)
+    ]
+    found = attention_step(q[:, :, -1:], *slots, length=length, scale=0.4)
+    if not free:
+        assert torch.equal(found, attention_step(q[:, :, -1:], k, v, scale=0.4))
     assert found.dtype == dtype
     # In float64 the exact result is the reference itself.
     floor = (8 if dtype == torch.float64 else 1) * torch.finfo(dtype).eps * exact.norm()

@@ -25,7 +25,7 @@ LEAST_SLOTS = 16
 class BlockCache:
     """Keys and values of one block, of each sequence only the tokens that the block processed.
 
-    Slots grow by doubling. Of a sequence's slots only its first `lengths` are ever read. Block
+    Slots grow by doubling. Of a sequence's slots only its first `lengths` are attended. Block
     attention keeps the mean key of each whole block beside them, and a convolution on keys the
     last raw keys.
 
@@ -42,8 +42,8 @@ class BlockCache:
         self.lengths = [0] * batch
         """Tokens stored, by sequence."""
         shape = (batch, attention.groups, max(slots, LEAST_SLOTS), attention.head_width)
-        self._keys = torch.empty(shape, dtype=weight.dtype, device=weight.device)
-        self._values = torch.empty_like(self._keys)
+        self._keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self._values = torch.zeros_like(self._keys)
         self._means: Tensor | None = None
         if self.by_block is not None:
             wide = torch.promote_types(weight.dtype, torch.float32)
@@ -201,12 +201,13 @@ class BlockCache:
         )
 
     def _attend(self, q: Tensor, rows: slice, longest: int, lengths: Tensor | None) -> Tensor:
-        k, v = self._keys[rows, :, :longest], self._values[rows, :, :longest]
+        k, v = self._keys[rows], self._values[rows]
         if self.by_block is None or self._means is None:
-            return attention_step(q, k, v)
+            return attention_step(q, k, v, length=longest)
         size, top_k = self.by_block.block_size, self.by_block.top_k
         if lengths is None and top_k * size >= longest:
-            return attention_step(q, k, v)
+            return attention_step(q, k, v, length=longest)
+        k, v = k[:, :, :longest], v[:, :, :longest]
         means = self._means[rows, :, : longest // size]
         return block_attention_step(q, k, v, means, block_size=size, top_k=top_k, lengths=lengths)
 
@@ -253,7 +254,7 @@ class Stepping:
 
 
 def _with_slots(x: Tensor, slots: int) -> Tensor:
-    """Return a copy of `x` (B, G, S, K) with more slots, the new ones not set."""
-    grown = x.new_empty(*x.shape[:2], slots, x.shape[3])
+    """Return a copy of `x` (B, G, S, K) with more slots, zeros in the new ones."""
+    grown = x.new_zeros(*x.shape[:2], slots, x.shape[3])
     grown[:, :, : x.shape[2]] = x
     return grown

@@ -13,6 +13,9 @@ from torch import Tensor
 # in bfloat16 beat torch's tiled kernel, which computes in float32 there.
 DENSE_LENGTH = 1024
 CHUNK = 128
+# Slots of a bfloat16 cache on a CPU, over its tokens, up to which products run over free slots
+# too: they need memory without gaps, and would copy the cache to have it.
+MOST_SLOTS = 4
 
 
 def causal_attention_reference(
@@ -50,27 +53,40 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = N
     )
 
 
-def attention_step(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+def attention_step(
+    q: Tensor, k: Tensor, v: Tensor, *, length: int | None = None, scale: float | None = None
+) -> Tensor:
     """Softmax attention from the last token of every sequence to all cached ones.
 
     Args:
         q: of the last token, (B, H, 1, K).
         k: cached keys, the last token's among them, (B, G, S, K).
         v: like `k`.
+        length: tokens of every sequence; slots behind them hold finite numbers, which get no
+            weight. None for S.
         scale: multiplies the scores; None for K ** -0.5.
 
     Returns:
         (B, H, 1, K).
     """
     batch, heads, _, width = q.shape
-    alone = batch == 1 and heads == k.shape[1] and q.dtype == torch.float32
-    if alone or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=heads != k.shape[1])
+    groups, slots = k.shape[1:3]
+    length = slots if length is None else length
+    on_cpu = q.device.type == "cpu"
+    whole = on_cpu and q.dtype == torch.bfloat16 and slots <= MOST_SLOTS * length
+    if not whole:
+        k, v = k[:, :, :length], v[:, :, :length]
+    if not on_cpu or (batch == 1 and heads == groups and q.dtype == torch.float32):
+        return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=heads != groups)
     # A CPU's fused kernel is slower for more rows than one, and for key heads that are shared.
-    grouped = q.reshape(batch, k.shape[1], -1, width)
-    scores = (grouped @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32))
-    scores = scores * (width**-0.5 if scale is None else scale)
-    return (scores.softmax(-1).to(v.dtype) @ v).view(batch, heads, 1, width)
+    grouped = q.reshape(batch, groups, -1, width)
+    scores = grouped @ k.transpose(-1, -2)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = scores[..., :length].to(wide) * (width**-0.5 if scale is None else scale)
+    weights = scores.softmax(-1).to(v.dtype)
+    if whole and slots > length:
+        weights = F.pad(weights, (0, slots - length))
+    return (weights @ v).view(batch, heads, 1, width)
 
 
 def _chunked(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

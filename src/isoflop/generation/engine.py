@@ -211,7 +211,9 @@ class Engine:
         positions: Tensor,
     ) -> Tensor:
         number = len(self._processed)
-        logits = block.router_logits(x)
+        # Only these decide by the router; otherwise it is asked for the tokens that go.
+        asked = self.decision in ("threshold", "router")
+        logits = block.router_logits(x) if asked else None
         selected = self._wants(block, x, logits, positions)
         if self.cap is not None and self._forced is None:
             selected, counts = cap_selection(
@@ -231,14 +233,19 @@ class Engine:
         memory = Stepping(cache, rows, every)
         tokens, index = x, memory.index
         if index is not None:
-            tokens, logits = x[index], logits[index]
+            tokens = x[index]
+            logits = None if logits is None else logits[index]
             if cosines.dim() == 3:
                 cosines, sines = cosines[index], sines[index]
+        if logits is None:
+            logits = block.router_logits(tokens)
         update = block.block(tokens, cosines, sines, memory)
         update = (gate(block.depth.gate, logits).unsqueeze(-1) * update).to(x.dtype)
         return x + update if index is None else x.index_add(0, index, update)
 
-    def _wants(self, block: RoutedBlock, x: Tensor, logits: Tensor, positions: Tensor) -> Tensor:
+    def _wants(
+        self, block: RoutedBlock, x: Tensor, logits: Tensor | None, positions: Tensor
+    ) -> Tensor:
         """Return which of the tokens `x` (B, T, D) at `positions` (B, T) a block is to process."""
         number = len(self._processed)
         predicted = block.predictor_logits(x) if self.decision == "predictor" else None
@@ -246,7 +253,7 @@ class Engine:
         if self.decision == "bernoulli":
             assert self._draws is not None
             noise = self._draws[number][positions]
-        wanted = block.wants(self.decision, logits, predicted, noise)
+        wanted = block.wants(self.decision, positions.shape, logits, predicted, noise)
         return wanted if self._forced is None else self._forced(number, positions)
 
     def _tables(self, length: int) -> tuple[Tensor, Tensor]:

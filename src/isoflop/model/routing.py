@@ -93,7 +93,7 @@ class RoutedBlock(nn.Module):
             smallest = scores.gather(1, positions).amin(-1).mean()
             real, selected = None, membership(positions, length)
         else:
-            selected = self.wants(decision, logits, predicted, noise)
+            selected = self.wants(decision, logits.shape, logits, predicted, noise)
             if cap is not None:
                 selected, _ = cap_selection(selected, cap.window, cap.most(self.depth))
             positions, real = mask_positions(selected)
@@ -142,15 +142,21 @@ class RoutedBlock(nn.Module):
         return add_at(x, positions, weight.unsqueeze(-1) * update)
 
     def wants(
-        self, decision: Decision, logits: Tensor, predicted: Tensor | None, noise: Tensor | None
+        self,
+        decision: Decision,
+        shape: torch.Size,
+        logits: Tensor | None,
+        predicted: Tensor | None,
+        noise: Tensor | None,
     ) -> Tensor:
         """Return which tokens are selected when each position decides from its own past.
 
         Args:
             decision: a causal one.
-            logits: router logits, (B, T).
-            predicted: logits of the predictor, (B, T); the decision `predictor` needs them.
-            noise: uniform draws, (B, T) or (T,); the decision `bernoulli` needs them.
+            shape: (B, T) of the tokens.
+            logits: router logits, (B, T); `threshold` and `router` need them.
+            predicted: logits of the predictor, (B, T); `predictor` needs them.
+            noise: uniform draws, (B, T) or (T,); `bernoulli` needs them.
 
         Returns:
             (B, T) bool.
@@ -160,14 +166,16 @@ class RoutedBlock(nn.Module):
                 assert predicted is not None
                 return predicted > 0
             case "threshold":
+                assert logits is not None
                 return logits >= self.threshold
             case "router":
+                assert logits is not None
                 return logits > 0
             case "bernoulli":
                 assert noise is not None
-                return (noise < self.depth.capacity).expand_as(logits)
+                return (noise < self.depth.capacity).expand(shape)
             case "every_token":
-                return torch.ones_like(logits, dtype=torch.bool)
+                return torch.ones(shape, dtype=torch.bool, device=self.threshold.device)
             case "top_k":
                 raise AssertionError("top_k is not causal")
             case _:

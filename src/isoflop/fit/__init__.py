@@ -10,6 +10,7 @@ from isoflop.fit.disagreement import (
     minimum_disagreements,
     surface_disagreement,
 )
+from isoflop.fit.document_error import document_estimate
 from isoflop.fit.envelope import EnvelopeFit, fit_envelope
 from isoflop.fit.fitted import (
     FitResult,
@@ -55,7 +56,7 @@ from isoflop.fit.minimum import (
 from isoflop.fit.minimum_draws import CurveDraws, RunNoise, run_noise
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
-from isoflop.fit.power_law import PowerLaw, fit_power_law
+from isoflop.fit.power_law import PowerLaw, fit_power_law, power_law_intervals
 from isoflop.fit.prediction import Miss, Predicted, Prediction, leave_largest_out, misses, predict
 from isoflop.fit.profile import profile_intervals
 from isoflop.fit.projection import fit_variable_projection
@@ -65,6 +66,16 @@ from isoflop.fit.resampling import (
     bootstrap_document_difference,
     bootstrap_documents,
 )
+from isoflop.fit.scaling import (
+    PFLOPS_DAY,
+    Axis,
+    Projection,
+    ScalingFit,
+    SizeLoss,
+    SpanGap,
+    gap_sentence,
+)
+from isoflop.fit.scaling_fitting import fit_scaling
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
 from isoflop.fit.surface_bootstrap import DRAWS_WORDS, surface_draws, surface_intervals
@@ -83,6 +94,8 @@ __all__ = [
     "ESTIMATORS",
     "ESTIMATOR_NAMES",
     "PARABOLA_SIZES",
+    "PFLOPS_DAY",
+    "Axis",
     "BudgetVerdict",
     "Claim",
     "Coefficient",
@@ -111,10 +124,14 @@ __all__ = [
     "PowerLaw",
     "Predicted",
     "Prediction",
+    "Projection",
     "RateCheck",
     "Roles",
     "RunNoise",
     "RunTable",
+    "ScalingFit",
+    "SizeLoss",
+    "SpanGap",
     "SpreadRatio",
     "Status",
     "Surface",
@@ -133,6 +150,7 @@ __all__ = [
     "compare",
     "curve_rows",
     "difference",
+    "document_estimate",
     "figure3_models",
     "figure4_models",
     "fit_envelope",
@@ -140,10 +158,12 @@ __all__ = [
     "fit_parabola",
     "fit_power_law",
     "fit_runs",
+    "fit_scaling",
     "fit_surface",
     "fit_variable_projection",
     "fraction_sentence",
     "frame",
+    "gap_sentence",
     "group_budgets",
     "holm",
     "leave_largest_out",
@@ -159,6 +179,7 @@ __all__ = [
     "optimum_law",
     "parabola",
     "percentile_interval",
+    "power_law_intervals",
     "predict",
     "profile_intervals",
     "rate_checks",

@@ -1,4 +1,4 @@
-"""Power laws y = k * x^a, such as the optimal size against the budget."""
+"""Power laws y = k * x^a, such as the optimal size or the loss against compute."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isoflop.config import Frozen
+from isoflop.fit.interval import LEVEL, Coefficient, Estimate
 from isoflop.fit.minimum import Status
 
 
@@ -66,4 +67,37 @@ def fit_power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
         points=len(xs),
         log_residual=residual,
         message=f"line through {len(xs)} points in log space{note}",
+    )
+
+
+def power_law_intervals(
+    law: PowerLaw, x: ArrayLike, *, level: float = LEVEL
+) -> tuple[Coefficient, Coefficient]:
+    """Return k and a with Student's intervals, by the scatter of log y about the line.
+
+    Points are taken to scatter independently and alike. Two points leave no scatter, so that the
+    ends are missing.
+
+    Args:
+        law: as `fit_power_law` found it.
+        x: the values that it was fitted to.
+        level: probability that the intervals are to hold.
+
+    Raises:
+        ValueError: the fit was refused.
+    """
+    if law.k is None or law.a is None:
+        raise ValueError(f"there is no power law to tell intervals of: {law.message}")
+    if law.log_residual is None:
+        return Coefficient(value=law.k), Coefficient(value=law.a)
+    u = np.log(np.asarray(x, dtype=np.float64))
+    spread = float(np.sum((u - u.mean()) ** 2))
+    free = len(u) - 2
+    error_log_k = law.log_residual * math.sqrt(1 / len(u) + float(u.mean()) ** 2 / spread)
+    log_k = Estimate(value=math.log(law.k), error=error_log_k, degrees_of_freedom=free)
+    a = Estimate(value=law.a, error=law.log_residual / math.sqrt(spread), degrees_of_freedom=free)
+    of_log_k, of_a = log_k.interval(level), a.interval(level)
+    return (
+        Coefficient(value=law.k, low=math.exp(of_log_k.low), high=math.exp(of_log_k.high)),
+        Coefficient(value=law.a, low=of_a.low, high=of_a.high),
     )

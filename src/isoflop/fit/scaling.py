@@ -76,7 +76,7 @@ class SpanGap(Frozen):
     start: int
     stop: int
     non_embedding: int | None
-    """The size; None for the mean over all sizes."""
+    """The size, by the baseline's N; None for the mean over all sizes."""
     difference: Interval | None = None
     """Nats per token; negative is better. None where the reason tells why."""
     seed_error: float | None = None
@@ -88,9 +88,14 @@ class SpanGap(Frozen):
     documents: int = 0
     windows: int = 0
     outcome: Outcome = "unresolved"
-    """At 1 - level, equivalent by two one-sided tests at the margin."""
+    """At 1 - level; see `fit_scaling`."""
     p_equivalent: float | None = None
+    """Larger of the two one-sided tests against the margin (TOST); None without a margin or where
+    seed noise is not known."""
+    p_different: float | None = None
+    """Two-sided, by Holm over the spans; None where seed noise is not known."""
     reason: str | None = None
+    """What kept sizes from being compared, or their noise from being known."""
 
 
 class ScalingFit(Frozen):
@@ -106,3 +111,50 @@ class ScalingFit(Frozen):
     projections: tuple[Projection, ...]
     gaps: tuple[SpanGap, ...]
     """By span: the mean over sizes, then each size."""
+
+    def equivalent_everywhere(self, variant: str) -> bool | None:
+        """Return whether a variant is shown to equal the baseline in every span, over sizes.
+
+        Every test has to stand, so none is corrected for their number: the chance that all do
+        where one span truly differs by the margin is at most 1 - `level` (intersection-union).
+        False means not shown, which is not the same as different. None where a span could not be
+        tested.
+
+        Raises:
+            ValueError: there is no gap of that variant.
+        """
+        gaps = [one for one in self.gaps if one.variant == variant and one.non_embedding is None]
+        if not gaps:
+            known = sorted({one.variant for one in self.gaps})
+            raise ValueError(f"variant is {variant!r}; expected one of {known}")
+        if any(one.p_equivalent is None for one in gaps):
+            return None
+        return all(one.outcome == "equivalent" for one in gaps)
+
+
+def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
+    """Return a gap in words, with its interval; losses are in `unit` where that is known."""
+    at = f"Positions {gap.start}-{gap.stop - 1}"
+    if gap.non_embedding is not None:
+        at += f" at N = {gap.non_embedding:,}"
+    name, base = gap.variant, gap.baseline
+    if gap.difference is None:
+        return f"{at}: {name} and {base} cannot be compared ({gap.reason})."
+    in_unit = f" {unit}" if unit else ""
+    found = gap.difference
+    numbers = (
+        f"difference {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]{in_unit}, "
+        f"{gap.pairs} {'pair' if gap.pairs == 1 else 'pairs'} of runs"
+    )
+    notes = f"; {gap.reason}" if gap.reason else ""
+    match gap.outcome:
+        case "equivalent":
+            claim = f"{name} is equivalent to {base} within {fit.margin:g}{in_unit}"
+        case "better" | "worse":
+            side = "lower" if gap.outcome == "better" else "higher"
+            claim = f"{name} has a {side} loss than {base}"
+        case _:
+            claim = f"it is unresolved which of {name} and {base} is better"
+            if gap.p_different is not None and not found.low <= 0 <= found.high:
+                notes += "; the interval excludes 0, but not once corrected for the other spans"
+    return f"{at}: {claim} ({numbers}{notes})."

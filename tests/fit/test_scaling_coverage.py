@@ -1,0 +1,86 @@
+"""How often the intervals of a scaling fit hold the truth, on simulated studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scaling_records import LENGTH, power_law, study
+
+from isoflop.fit import document_estimate, fit_scaling
+
+B = -0.09
+GAP = 0.003
+EQUAL = (4,) * 24
+UNEQUAL = (40, 1, 2, 1, 12, 1, 3, 5, 1, 1, 2, 8, 1, 1, 25, 2)
+"""Windows of documents: three of sixteen hold 73% of the text."""
+
+
+def coverage(
+    studies: int, windows: Sequence[int], seeds: int, gap_noise: float, *, first: int = 0
+) -> dict[str, float]:
+    """Return the share of studies whose 95% intervals hold b, a size's loss and the mean gap."""
+    full = power_law(1.3, B)
+    held = {"b": 0, "loss": 0, "gap": 0, "gap at a size": 0}
+    for number in range(first, first + studies):
+        fit = fit_scaling(
+            *study(
+                {"full": full, "block": lambda c, span: full(c, span) + GAP},
+                seeds=range(seeds),
+                windows=windows,
+                seed_noise=0.004,
+                document_noise=0.003,
+                gap_noise=gap_noise,
+                generator=np.random.default_rng(number),
+            ),
+            baseline="full",
+        )
+        line = next(
+            one
+            for one in fit.projections
+            if (one.variant, one.start, one.stop, one.axis) == ("full", 0, LENGTH, "6nd")
+        )
+        assert line.b is not None
+        assert line.b.low is not None
+        assert line.b.high is not None
+        held["b"] += line.b.low <= B <= line.b.high
+        loss = next(one for one in fit.losses if (one.start, one.stop) == (0, LENGTH))
+        held["loss"] += loss.loss.low <= full(loss.compute["6nd"], (0, LENGTH)) <= loss.loss.high
+        mean, single, *_ = (one for one in fit.gaps if (one.start, one.stop) == (0, LENGTH))
+        for name, gap in (("gap", mean), ("gap at a size", single)):
+            assert gap.difference is not None
+            held[name] += gap.difference.low <= GAP <= gap.difference.high
+    return {name: count / studies for name, count in held.items()}
+
+
+def test_intervals_hold_about_as_often_as_they_say() -> None:
+    # 80 studies have a binomial error of 2.4%.
+    for share in coverage(80, UNEQUAL, 3, 0.004).values():
+        assert share > 0.95 - 3 * 0.024
+
+
+@pytest.mark.parametrize("windows", [EQUAL, UNEQUAL])
+def test_document_intervals_hold_whatever_the_lengths(windows: Sequence[int]) -> None:
+    generator = np.random.default_rng(7)
+    counts, held, studies = np.array(windows), 0, 4000
+    for _ in range(studies):
+        means = generator.standard_normal(len(counts))
+        found = document_estimate(means * counts, counts)
+        assert found is not None
+        interval = found.interval()
+        held += interval.low <= 0 <= interval.high
+    # Unequal lengths are judged to the safe side: the jackknife's variance is too large.
+    assert 0.94 < held / studies < (0.96 if windows is EQUAL else 0.99)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("windows", [EQUAL, UNEQUAL])
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("gap_noise", [0.0, 0.004, 0.02])
+def test_coverage_over_designs(windows: Sequence[int], seeds: int, gap_noise: float) -> None:
+    shares = coverage(400, windows, seeds, gap_noise, first=1000)
+    print(len(windows), seeds, gap_noise, shares)
+    for name, share in shares.items():
+        # 400 studies have a binomial error of 1.1%.
+        assert share > 0.95 - 3 * 0.011, name

@@ -1,13 +1,11 @@
-"""A scaling study whose losses follow known power laws, and a fit of them by least squares."""
+"""A scaling study whose losses follow known power laws, so that its figures are known too."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
 
-import numpy as np
 from synthetic_study import ENVIRONMENT
 
 from isoflop.config import (
@@ -28,8 +26,7 @@ from isoflop.config import (
     Study,
     Variant,
 )
-from isoflop.fit import Coefficient, Interval
-from isoflop.fit.scaling import PFLOPS_DAY, Projection, ScalingFit, SizeLoss, SpanGap
+from isoflop.fit import PFLOPS_DAY
 
 WINDOW = 2048
 SIZES = ((4, 64), (5, 80), (6, 96), (8, 128), (10, 160))
@@ -37,7 +34,8 @@ VARIANTS = (
     Variant(name="Full attention"),
     Variant(name="Block attention", attention=BlockAttention(block_size=64, top_k=3)),
 )
-AXES = ("6nd", "causal")
+DOCUMENTS, WINDOWS = 10, 4
+"""Held-out documents, and windows of each."""
 
 
 def study(
@@ -151,8 +149,10 @@ def record(
                         start=start,
                         stop=stop,
                         loss=loss,
-                        document_losses=tuple([loss * (stop - start) * 4] * 10),
-                        document_windows=(4,) * 10,
+                        document_losses=tuple(
+                            (loss + apart) * (stop - start) * WINDOWS for apart in _apart(blocks)
+                        ),
+                        document_windows=(WINDOWS,) * DOCUMENTS,
                     )
                     for (start, stop), loss in zip(config.spans, losses, strict=True)
                 ),
@@ -162,6 +162,13 @@ def record(
         data_sha256="da7a" * 16,
         environment=ENVIRONMENT,
     )
+
+
+def _apart(blocks: int) -> list[float]:
+    """Return how far each document's loss is from the mean, nearly the same in every run."""
+    noise = random.Random(blocks)
+    found = [0.2 * (i - (DOCUMENTS - 1) / 2) + noise.gauss(0, 0.002) for i in range(DOCUMENTS)]
+    return [one - sum(found) / DOCUMENTS for one in found]
 
 
 def runs(of: Study, **options) -> dict[str, list[RunRecord]]:
@@ -194,118 +201,3 @@ def joined(found: Mapping[str, Sequence[RunRecord]]) -> tuple[list[RunRecord], d
     """Return all records, and the name of the variant of each."""
     records = [one for own in found.values() for one in own]
     return records, {one.run_id: name for name, own in found.items() for one in own}
-
-
-def fitted(
-    records: Sequence[RunRecord],
-    variant_of: Mapping[str, str],
-    *,
-    baseline: str,
-    margin: float | None = None,
-    level: float = 0.95,
-    split: str = "test",
-) -> ScalingFit:
-    """Stand in for `fit_scaling`: lines by least squares, intervals of twice the error."""
-    spans = records[0].config.spans
-    names = sorted({variant_of[one.run_id] for one in records}, key=lambda one: one != baseline)
-    by: dict[tuple[str, int], list[RunRecord]] = {}
-    for one in records:
-        by.setdefault((variant_of[one.run_id], one.parameters.non_embedding), []).append(one)
-    sizes = sorted({size for _, size in by})
-
-    def loss(one: RunRecord, span: tuple[int, int]) -> float:
-        found = one.evaluation(split)
-        assert found is not None
-        return next(s.loss for s in found.spans if (s.start, s.stop) == span)
-
-    losses, projections, gaps = [], [], []
-    for span in spans:
-        at = {"start": span[0], "stop": span[1]}
-        for name in names:
-            own = {size: by[name, size] for size in sizes if (name, size) in by}
-            means = {size: mean(loss(one, span) for one in found) for size, found in own.items()}
-            for size, found in own.items():
-                losses.append(
-                    SizeLoss(
-                        variant=name,
-                        non_embedding=size,
-                        compute={a: found[0].train_flops[a] / PFLOPS_DAY for a in AXES},
-                        **at,
-                        loss=_interval(means[size], 0.001),
-                        seeds=tuple(one.config.seed for one in found),
-                        documents=10,
-                        windows=40,
-                        tokens=40 * (span[1] - span[0]),
-                    )
-                )
-            for axis in AXES:
-                shared = {"variant": name, **at, "axis": axis, "sizes": len(own)}
-                if len(own) < 3:
-                    refused = {"status": "too_few", "message": f"{len(own)} sizes of 3 needed"}
-                    projections.append(Projection(**shared, **refused))
-                    continue
-                xs = [math.log(own[s][0].train_flops[axis] / PFLOPS_DAY) for s in own]
-                ys = [math.log(means[size]) for size in own]
-                b, log_a = np.polyfit(xs, ys, 1)
-                projections.append(
-                    Projection(
-                        **shared,
-                        status="converged",
-                        message="least squares on log loss over log compute",
-                        a=Coefficient(
-                            value=math.exp(log_a),
-                            low=math.exp(log_a - 0.05),
-                            high=math.exp(log_a + 0.05),
-                        ),
-                        b=Coefficient(value=b, low=b - 0.003, high=b + 0.003),
-                        log_residual=0.001,
-                    )
-                )
-        for name in names[1:]:
-            apart = {
-                size: [
-                    loss(one, span) - loss(other, span)
-                    for one, other in zip(by[name, size], by[baseline, size], strict=True)
-                ]
-                for size in sizes
-                if (name, size) in by and (baseline, size) in by
-            }
-            for key, found in ((None, [d for own in apart.values() for d in own]), *apart.items()):
-                error = 0.0006 if len(found) < 2 else stdev(found) / math.sqrt(len(found))
-                value, half = mean(found), 2.2 * error
-                outcome = "unresolved"
-                if margin is not None and abs(value) + half < margin:
-                    outcome = "equivalent"
-                elif value - half > 0:
-                    outcome = "worse"
-                elif value + half < 0:
-                    outcome = "better"
-                gaps.append(
-                    SpanGap(
-                        variant=name,
-                        baseline=baseline,
-                        **at,
-                        non_embedding=key,
-                        difference=_interval(value, half),
-                        seed_error=error if len(found) > 1 else None,
-                        document_error=0.0003,
-                        pairs=len(found),
-                        documents=10,
-                        windows=40,
-                        outcome=outcome,
-                        p_equivalent=None if margin is None else 0.01,
-                    )
-                )
-    return ScalingFit(
-        baseline=baseline,
-        margin=margin,
-        level=level,
-        spans=spans,
-        losses=tuple(losses),
-        projections=tuple(projections),
-        gaps=tuple(gaps),
-    )
-
-
-def _interval(value: float, half: float) -> Interval:
-    return Interval(value=value, low=value - half, high=value + half)

@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isoflop.report.disclosure import RecipeSearch
     from isoflop.report.provenance import LeftOut
+    from isoflop.report.scaling_published import PublishedScaling
+    from isoflop.report.scaling_write import write_scaling_report
     from isoflop.report.speeds import BenchRow
     from isoflop.report.write import write_report
 
-__all__ = ["BenchRow", "LeftOut", "RecipeSearch", "write_report"]
+__all__ = [
+    "BenchRow",
+    "LeftOut",
+    "PublishedScaling",
+    "RecipeSearch",
+    "write_report",
+    "write_scaling_report",
+]
 
 _HOME = {
     "BenchRow": "speeds",
     "LeftOut": "provenance",
+    "PublishedScaling": "scaling_published",
     "RecipeSearch": "disclosure",
     "write_report": "write",
+    "write_scaling_report": "scaling_write",
 }
 
 

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from isoflop import fit as fits
 from isoflop.config import RunRecord, Study
-from isoflop.fit import RateCheck, frame, rate_checks
+from isoflop.fit import (
+    PFLOPS_DAY,
+    Axis,
+    Projection,
+    RateCheck,
+    ScalingFit,
+    SpanGap,
+    fit_scaling,
+    frame,
+    rate_checks,
+)
 from isoflop.fit.interval import LEVEL
-from isoflop.fit.scaling import PFLOPS_DAY, Axis, Projection, ScalingFit, SpanGap
 
 Span = tuple[int, int]
 
@@ -28,7 +36,7 @@ class ScalingAnalysis:
     records: Mapping[str, RunRecord]
     """By run id, checks included."""
     fit: ScalingFit | None
-    """None while no run has finished."""
+    """None while no run of the baseline has finished."""
     rates: tuple[RateCheck, ...]
     """Other learning rates tried at one of the sizes."""
 
@@ -134,11 +142,11 @@ def analyse_scaling(
     beside = checks or {}
     own = [record for record in records if record.run_id not in beside]
     table = frame(own, variant_of)
-    finished = [record for record in own if record.state == "finished"]
+    done = {variant_of[record.run_id] for record in own if record.state == "finished"}
     fit = None
-    if finished:
-        fit = fits.fit_scaling(
-            finished,
+    if study.baseline_variant.name in done:
+        fit = fit_scaling(
+            own,
             variant_of,
             baseline=study.baseline_variant.name,
             margin=study.equivalence_margin,

@@ -63,7 +63,7 @@ def loss_against_compute(
     ]
     curves = (
         base.transform_filter("datum.row === 'curve'")
-        .mark_line(strokeWidth=0.8, strokeOpacity=0.45)
+        .mark_line(strokeWidth=0.8, strokeOpacity=0.45, aria=False)
         .encode(detail=["non_embedding:N", "seed:N"], order="compute:Q")
     )
     # Lines on top of one another take turns, so that each is seen.
@@ -206,6 +206,6 @@ def loss_axis() -> alt.Y:
     return alt.Y(
         "loss:Q",
         title=None,
-        scale=alt.Scale(type="log", nice=False, zero=False),
+        scale=alt.Scale(type="log", nice=False),
         axis=alt.Axis(tickCount=5, format="~g", labelBound=True),
     )

@@ -22,7 +22,7 @@ KINDS = {
 }
 """What the lines of the figure are."""
 
-_DASHES = ([1, 0], [6, 3], [1.5, 2])
+_DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [1.5, 2])
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def published_losses(published: PublishedScaling) -> Figure:
     )
     table = table.assign(kind_words=table["kind"].map(KINDS))
     curves = base.transform_filter("datum.kind === 'curve'").mark_line(
-        strokeWidth=0.8, strokeOpacity=0.5
+        strokeWidth=0.8, strokeOpacity=0.5, aria=False
     )
     lines = base.transform_filter("datum.kind !== 'curve'").mark_line(strokeWidth=1.6)
     return panels(
@@ -98,7 +98,7 @@ def _is_full(attention: str) -> bool:
 
 def _visible(lines: pd.DataFrame) -> pd.DataFrame:
     """Return the lines thinned, without what of the curves is off a panel's scale."""
-    kept = []
+    kept: list[pd.DataFrame] = []
     for _, panel in lines.groupby("order", sort=True):
         curves = panel[panel["kind"] == "curve"].sort_values("compute")
         finals = curves.groupby(["attention", "curve"])["loss"].last()

@@ -7,8 +7,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from isoflop.fit import Coefficient
-from isoflop.fit.scaling import PFLOPS_DAY
+from isoflop.fit import PFLOPS_DAY, Coefficient
 from isoflop.report.notation import count, percent, scientific
 from isoflop.report.provenance import LeftOut
 from isoflop.report.rows import NONE, Row, size_of
@@ -58,6 +57,7 @@ def gap_rows(analysis: ScalingAnalysis) -> list[Row]:
                 {
                     "span": name,
                     "variant": variant,
+                    "known": gap is not None,
                     "gap": f"{gap.value:+.4f}" if gap else NONE,
                     "interval": f"[{gap.low:+.4f}, {gap.high:+.4f}]"
                     if gap

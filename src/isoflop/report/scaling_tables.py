@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import BlockAttention, CurvePoint, ModelConfig, RunRecord
-from isoflop.fit.scaling import PFLOPS_DAY, Axis
+from isoflop.fit import PFLOPS_DAY, Axis
 from isoflop.report.notation import count
 from isoflop.report.scaling_analysis import ScalingAnalysis, Span, compute_of
 

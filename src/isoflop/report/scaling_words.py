@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from isoflop.fit import Outcome
-from isoflop.fit.scaling import SpanGap
+from isoflop.fit import SpanGap
+from isoflop.fit.verdict import Outcome
 from isoflop.report.notation import percent
 from isoflop.report.scaling_analysis import ScalingAnalysis, Span
 
-MEANINGS: dict[Outcome, str] = {
-    "equivalent": "equivalent",
-    "worse": "worse",
-    "better": "better",
-    "unresolved": "unresolved",
-}
-
 METHOD = (
-    "Each line is L = a C^b, fitted by least squares on log loss over log compute, through the mean "
-    "final test loss of each size; training curves are shown and not fitted."
+    "Each line is L = a C^b by least squares on log loss over log compute, through the mean final "
+    "test loss of each size; training curves are shown and not fitted. The intervals of a and b "
+    "are Student's, from the scatter of the sizes about the line."
 )
 """How projections are made."""
 
@@ -27,7 +21,7 @@ METHOD = (
 def headline(analysis: ScalingAnalysis) -> str:
     """Return the page's first sentences: the answer for each variant, by range of positions."""
     if analysis.fit is None:
-        return "No run has finished, so there is nothing to compare."
+        return f"No run of {analysis.baseline} has finished, so there is nothing to compare."
     if not analysis.challengers:
         return f"{analysis.baseline} alone was trained, so there is nothing to compare it with."
     return " ".join(_answer(analysis, name) for name in analysis.challengers)
@@ -79,7 +73,7 @@ def doubts(analysis: ScalingAnalysis) -> tuple[str, ...]:
     at_edge = [one.variant for one in analysis.rates if not one.interior]
     if at_edge:
         found.append(
-            f"The learning rate of {_listed(at_edge)} is not between two worse ones at the size "
+            f"The learning rate of {listed(at_edge)} is not between two worse ones at the size "
             "where it was checked."
         )
     return tuple(found)
@@ -96,7 +90,7 @@ def refusals(analysis: ScalingAnalysis) -> tuple[str, ...]:
         + (
             "every range"
             if len(found) == len(analysis.spans)
-            else _listed([name for span, name in analysis.names.items() if span in found])
+            else listed([name for span, name in analysis.names.items() if span in found])
         )
         + f" ({message})"
         for (variant, message), found in spans.items()
@@ -107,39 +101,30 @@ def _answer(analysis: ScalingAnalysis, variant: str) -> str:
     """Return in a sentence at which ranges a variant matches the baseline, is worse, or better."""
     base, margin = analysis.baseline, analysis.study.equivalence_margin
     spans = analysis.ranges or analysis.spans
-    outcomes = {
-        span: "unresolved" if one is None or one.difference is None else one.outcome
-        for span in spans
-        for one in (analysis.gap(variant, span),)
-    }
-    groups = {
-        outcome: [span for span in spans if outcomes[span] == outcome] for outcome in MEANINGS
-    }
+    groups: dict[Outcome, list[Span]] = {}
+    for span in spans:
+        one = analysis.gap(variant, span)
+        known = one is not None and one.difference is not None
+        groups.setdefault(one.outcome if one and known else "unresolved", []).append(span)
     within = f" to within {margin:g} {analysis.loss_unit}" if margin else ""
-    whole = len(spans)
-    everywhere = "at every range of positions" if whole > 1 else f"at {analysis.names[spans[0]]}"
-    if len(groups["equivalent"]) == whole:
-        return f"{variant} matches {base}{within} {everywhere}."
-    parts = []
-    if groups["equivalent"]:
-        parts.append(f"matches {base}{within} at {_places(groups['equivalent'])}")
+    clauses: list[str] = []
+    if "equivalent" in groups:
+        clauses.append(f"matches {base}{within} {_places(analysis, groups['equivalent'])}")
     for outcome in ("worse", "better"):
-        at = groups[outcome]
-        if at:
-            where = everywhere if len(at) == whole else f"at {_places(at)}"
-            parts.append(f"is {outcome} {where}, by {_extent(analysis, variant, at)}")
-    if groups["unresolved"] and not parts:
+        if outcome in groups:
+            than = "" if clauses else f" than {base}"
+            at = groups[outcome]
+            clauses.append(
+                f"is {outcome}{than} {_places(analysis, at)}, by {_extent(analysis, variant, at)}"
+            )
+    if not clauses:
         return (
-            f"Whether {variant} matches {base} is unresolved {everywhere}: "
-            "the intervals hold too much."
+            f"Whether {variant} matches {base} is unresolved at every range of positions: the "
+            "intervals leave it open."
         )
-    text = f"{variant} " + ", and ".join(parts)
-    if not groups["equivalent"]:
-        text = text.replace(" worse ", f" worse than {base} ", 1)
-        if not groups["worse"]:
-            text = text.replace(" better ", f" better than {base} ", 1)
-    if groups["unresolved"]:
-        text += f"; {_places(groups['unresolved'])} are unresolved"
+    text = f"{variant} {', and '.join(clauses)}"
+    if "unresolved" in groups:
+        text += f"; it is unresolved {_places(analysis, groups['unresolved'])}"
     return f"{text}."
 
 
@@ -153,15 +138,18 @@ def _extent(analysis: ScalingAnalysis, variant: str, spans: Sequence[Span]) -> s
     return f"{low if low == high else f'{low} to {high}'} {analysis.loss_unit}"
 
 
-def _places(spans: Sequence[Span]) -> str:
-    """Return ranges in words, neighbours joined: positions 0-511 and 1024-2047."""
+def _places(analysis: ScalingAnalysis, spans: Sequence[Span]) -> str:
+    """Return where ranges are, neighbours joined: at positions 0-511 and 1024-2047."""
+    every = analysis.ranges or analysis.spans
+    if len(spans) == len(every) > 1:
+        return "at every range of positions"
     joined: list[Span] = []
     for start, stop in sorted(spans):
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], stop)
         else:
             joined.append((start, stop))
-    return "positions " + _listed([f"{start}\N{EN DASH}{stop - 1}" for start, stop in joined])
+    return "at positions " + listed([f"{start}\N{EN DASH}{stop - 1}" for start, stop in joined])
 
 
 def _sentence(analysis: ScalingAnalysis, one: SpanGap, name: str) -> str:
@@ -170,8 +158,8 @@ def _sentence(analysis: ScalingAnalysis, one: SpanGap, name: str) -> str:
     match one.outcome:
         case "equivalent":
             return (
-                f"{at} {one.variant} equals {base} to within {analysis.study.equivalence_margin:g}: "
-                f"a gap of {gap}."
+                f"{at} {one.variant} equals {base} to within "
+                f"{analysis.study.equivalence_margin:g}: a gap of {gap}."
             )
         case "worse" | "better":
             return f"{at} {one.variant} is {one.outcome} than {base}: a gap of {gap}."
@@ -212,5 +200,6 @@ def _unknown(analysis: ScalingAnalysis, variant: str) -> list[str]:
     ]
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Return several things in words: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -10,7 +10,7 @@ from isoflop.cli.searching import search_of
 from isoflop.config import RunRecord, Study
 from isoflop.data import prepared
 from isoflop.planning.assignment import assign
-from isoflop.report import BenchRow, LeftOut, write_report
+from isoflop.report import BenchRow, LeftOut, write_report, write_scaling_report
 from isoflop.report.notation import count
 from isoflop.report.registration import read_registrations
 from isoflop.sweep import Ledger, RunRow, status
@@ -47,6 +47,18 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         )
     rows = status(study, root, results).rows
     own = [record for record in records if record.run_id in runs.all]
+    missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
+    if study.scaling is not None:
+        return write_scaling_report(
+            study,
+            own,
+            runs.variant_of,
+            root / PAGE,
+            checks=runs.checks,
+            missing=missing,
+            train_tokens=_train_tokens(study, own, cache),
+            command=command,
+        )
     return write_report(
         study,
         own,
@@ -54,7 +66,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         root / PAGE,
         off_ladder=runs.off_ladder,
         checks=runs.checks,
-        missing=[_left_out(row) for row in rows if row.run_id not in runs.all],
+        missing=missing,
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
         search=search_of(study, root, results),
         train_tokens=_train_tokens(study, own, cache),

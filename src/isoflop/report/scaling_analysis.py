@@ -74,6 +74,14 @@ class ScalingAnalysis:
         """The spans in words, in their order."""
         return {span: self._name(span) for span in self.spans}
 
+    @property
+    def short_names(self) -> dict[Span, str]:
+        """The same where it is clear that positions are meant."""
+        return {
+            span: name.removeprefix("positions ").removesuffix(" positions")
+            for span, name in self.names.items()
+        }
+
     def finished(self) -> Iterator[tuple[str, RunRecord]]:
         """Yield variant and record of each finished run that is fitted, in the study's order."""
         done = self.table[self.table["state"] == "finished"]

@@ -13,7 +13,7 @@ from isoflop.report.notation import percent
 from isoflop.report.scaling_analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling_figures import gaps_by_span, loss_against_compute
 from isoflop.report.scaling_published import PublishedScaling, published_losses
-from isoflop.report.scaling_words import METHOD, refusals
+from isoflop.report.scaling_words import refusals
 from isoflop.report.theme import Style
 
 AXIS_LABELS: Mapping[Axis, str] = {"6nd": "6ND (as published)", "causal": "exact FLOPs"}
@@ -59,8 +59,9 @@ def _losses(analysis: ScalingAnalysis, style: Style, axis: Axis) -> Panel:
     caption = (
         f"{counted} Thin lines are training curves, one per run, the early part cut; points are "
         "test losses at the end of runs; dashed lines are projections, drawn on to "
-        f"{scaling_tables.BEYOND:g} times the largest compute, taking turns where they coincide. "
-        f"{METHOD} Both axes are logarithmic; each panel has its own losses."
+        f"{scaling_tables.BEYOND:g} times the largest compute, taking turns where they coincide: "
+        "L = a C^b by least squares through the mean final losses of the sizes. Both axes are "
+        "logarithmic; each panel has its own losses."
     )
     refused = refusals(analysis)
     if refused:

@@ -19,7 +19,7 @@ from isoflop.report.scaling_tables import sparsity
 def coefficient_rows(analysis: ScalingAnalysis) -> list[Row]:
     """Return a and b of every span and variant on both axes, or why there are none."""
     rows: list[Row] = []
-    for span, name in analysis.names.items():
+    for span, name in analysis.short_names.items():
         for variant in analysis.study.variants:
             found = [analysis.projection(variant.name, span, axis) for axis in AXES]
             if all(one is None for one in found):
@@ -48,7 +48,7 @@ def gap_rows(analysis: ScalingAnalysis) -> list[Row]:
     """Return each variant's gap in every span, the mean over sizes, with what it rests on."""
     rows: list[Row] = []
     for variant in analysis.challengers:
-        for span, name in analysis.names.items():
+        for span, name in analysis.short_names.items():
             one = analysis.gap(variant, span)
             if one is None:
                 continue
@@ -57,18 +57,16 @@ def gap_rows(analysis: ScalingAnalysis) -> list[Row]:
                 {
                     "span": name,
                     "variant": variant,
-                    "known": gap is not None,
-                    "gap": f"{gap.value:+.4f}" if gap else NONE,
-                    "interval": f"[{gap.low:+.4f}, {gap.high:+.4f}]"
-                    if gap
-                    else one.reason or "no reason was recorded",
+                    "gap": f"{gap.value:+.4f}" if gap else None,
+                    "interval": f"[{gap.low:+.4f}, {gap.high:+.4f}]" if gap else None,
+                    "reason": one.reason,
                     "seed_error": _error(one.seed_error),
                     "document_error": _error(one.document_error),
-                    "outcome": one.outcome if gap else "unresolved",
+                    "outcome": one.outcome,
                     "style": {"equivalent": "held", "better": "held", "worse": "not-held"}.get(
                         one.outcome, "unresolved"
                     ),
-                    "p": NONE if one.p_equivalent is None else f"{one.p_equivalent:.3f}",
+                    "p": NONE if one.p_equivalent is None else _p_value(one.p_equivalent),
                     "pairs": one.pairs,
                     "documents": one.documents,
                     "windows": one.windows,
@@ -97,7 +95,9 @@ def model_rows(analysis: ScalingAnalysis) -> list[Row]:
                 "steps": f"{config.steps:,}",
                 "batch": f"{config.tokens_per_step:,}",
                 "rate": f"{config.recipe.learning_rate:.3g}",
-                "compute": [scientific(first.train_flops[a] / PFLOPS_DAY, 3) for a in AXES],
+                "compute": [
+                    scientific(first.train_flops[a] / PFLOPS_DAY, 3, trim=False) for a in AXES
+                ],
                 "sparsity": percent(share) if share else "full",
                 "loss": f"{sum(losses) / len(losses):.4f}" if losses else NONE,
                 "seeds": len(same),
@@ -108,6 +108,7 @@ def model_rows(analysis: ScalingAnalysis) -> list[Row]:
 
 def check_rows(analysis: ScalingAnalysis) -> list[Row]:
     """Return a row per learning-rate check, the lowest loss marked."""
+    order = [variant.name for variant in analysis.study.variants]
     sizes = {record.parameters.total: record for record in analysis.records.values()}
     return [
         {
@@ -123,7 +124,7 @@ def check_rows(analysis: ScalingAnalysis) -> list[Row]:
             ],
             "interior": "yes" if one.interior else "no",
         }
-        for one in analysis.rates
+        for one in sorted(analysis.rates, key=lambda one: order.index(one.variant))
     ]
 
 
@@ -186,3 +187,7 @@ def _interval(one: Coefficient, shown: Callable[[float], str]) -> dict[str, str]
 
 def _error(value: float | None) -> str:
     return NONE if value is None else f"{value:.4f}"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

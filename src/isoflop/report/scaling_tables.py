@@ -97,7 +97,7 @@ def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
     rows = [
         (
             "size" if one.non_embedding else "mean",
-            _short(name),
+            name,
             one.start,
             one.stop,
             one.variant,
@@ -108,7 +108,7 @@ def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
             one.difference.high,
             one.outcome,
         )
-        for span, name in analysis.names.items()
+        for span, name in analysis.short_names.items()
         for one in (analysis.fit.gaps if analysis.fit else ())
         if (one.start, one.stop) == span and one.difference is not None
     ]
@@ -207,10 +207,6 @@ def _test_loss(record: RunRecord, span: Span) -> float | None:
 
 def _of(record: RunRecord) -> tuple[int, int]:
     return record.parameters.non_embedding, record.config.seed
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("positions ").removesuffix(" positions")
 
 
 def _rounded(compute: float) -> float:

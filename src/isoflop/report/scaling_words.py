@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from isoflop.fit import SpanGap
 from isoflop.fit.verdict import Outcome
@@ -125,7 +125,28 @@ def _answer(analysis: ScalingAnalysis, variant: str) -> str:
     text = f"{variant} {', and '.join(clauses)}"
     if "unresolved" in groups:
         text += f"; it is unresolved {_places(analysis, groups['unresolved'])}"
-    return f"{text}."
+    return " ".join((f"{text}.", *_within_margin(analysis, variant, groups.get("equivalent", []))))
+
+
+def _within_margin(
+    analysis: ScalingAnalysis, variant: str, equivalent: Sequence[Span]
+) -> Iterator[str]:
+    """Yield where a loss that counts as equal is known to be higher, and where lower."""
+    for side, sign in (("higher", 1), ("lower", -1)):
+        at = [
+            span
+            for span in equivalent
+            if (one := analysis.gap(variant, span)) is not None
+            and one.difference is not None
+            and one.p_different is not None
+            and one.p_different <= 1 - analysis.level
+            and one.difference.value * sign > 0
+        ]
+        if at:
+            yield (
+                f"Within that margin its loss is {side} {_places(analysis, at)}, "
+                f"by {_extent(analysis, variant, at)}."
+            )
 
 
 def _extent(analysis: ScalingAnalysis, variant: str, spans: Sequence[Span]) -> str:

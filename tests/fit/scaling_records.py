@@ -60,7 +60,7 @@ def study(
         windows: of each document.
         seed_noise: standard deviation of a run's loss, nats.
         document_noise: of the log of a document's difficulty, which every run shares.
-        gap_noise: of a document's own difference between variants, nats.
+        gap_noise: of a document's own difference from the first variant, nats.
         generator: of the noise.
     """
     draw = generator or np.random.default_rng(0)
@@ -68,7 +68,7 @@ def study(
     hard = np.exp(document_noise * draw.standard_normal(len(counts)))
     records, variant_of = [], {}
     for number, (name, law) in enumerate(laws.items()):
-        own = gap_noise * draw.standard_normal(len(counts))
+        own = gap_noise * draw.standard_normal(len(counts)) * (number > 0)
         for shape in sizes:
             non_embedding = SIZES[shape]
             cost = compute(non_embedding)

@@ -1,4 +1,7 @@
-"""How often the intervals of a scaling fit hold the truth, on simulated studies."""
+"""How often the intervals of a scaling fit hold the truth, on simulated studies.
+
+With -s the table of docs/fits.md is printed.
+"""
 
 from __future__ import annotations
 
@@ -63,15 +66,16 @@ def test_intervals_hold_about_as_often_as_they_say() -> None:
 @pytest.mark.parametrize("windows", [EQUAL, UNEQUAL])
 def test_document_intervals_hold_whatever_the_lengths(windows: Sequence[int]) -> None:
     generator = np.random.default_rng(7)
-    counts, held, studies = np.array(windows), 0, 4000
+    counts, held, studies = np.array(windows), 0, 10_000
     for _ in range(studies):
         means = generator.standard_normal(len(counts))
         found = document_estimate(means * counts, counts)
         assert found is not None
         interval = found.interval()
         held += interval.low <= 0 <= interval.high
-    # Unequal lengths are judged to the safe side: the jackknife's variance is too large.
-    assert 0.94 < held / studies < (0.96 if windows is EQUAL else 0.99)
+    # 10,000 samples have a binomial error of 0.2%. Where three of sixteen documents hold most of
+    # the text, the interval is a little too wide.
+    assert 0.943 < held / studies < (0.957 if windows is EQUAL else 0.975)
 
 
 @pytest.mark.slow
@@ -80,7 +84,33 @@ def test_document_intervals_hold_whatever_the_lengths(windows: Sequence[int]) ->
 @pytest.mark.parametrize("gap_noise", [0.0, 0.004, 0.02])
 def test_coverage_over_designs(windows: Sequence[int], seeds: int, gap_noise: float) -> None:
     shares = coverage(400, windows, seeds, gap_noise, first=1000)
-    print(len(windows), seeds, gap_noise, shares)
+    columns = " | ".join(f"{share:.3f}" for share in shares.values())
+    kind = "equal" if windows is EQUAL else "unequal"
+    print(f"\n| {len(windows)}, {kind} | {seeds} | {gap_noise:g} | {columns} |")
     for name, share in shares.items():
         # 400 studies have a binomial error of 1.1%.
         assert share > 0.95 - 3 * 0.011, name
+
+
+@pytest.mark.slow
+def test_a_gap_of_the_margin_is_seldom_equivalent_and_none_mostly_is() -> None:
+    full, studies = power_law(1.3, B), 200
+    called = {0.01: 0, 0.0: 0}
+    for by in called:
+        for number in range(studies):
+            fit = fit_scaling(
+                *study(
+                    {"full": full, "block": lambda c, span, by=by: full(c, span) + by},
+                    seed_noise=0.004,
+                    document_noise=0.003,
+                    gap_noise=0.004,
+                    generator=np.random.default_rng(number),
+                ),
+                baseline="full",
+                margin=0.01,
+            )
+            called[by] += bool(fit.equivalent_everywhere("block"))
+    print(f"\nequivalent where the gap is the margin, and where there is none: {called}")
+    # 200 studies have a binomial error of 1.5% at 5%.
+    assert called[0.01] / studies < 0.05 + 3 * 0.015
+    assert called[0.0] / studies > 0.9

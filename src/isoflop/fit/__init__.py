@@ -60,6 +60,12 @@ from isoflop.fit.power_law import PowerLaw, fit_power_law, power_law_intervals
 from isoflop.fit.prediction import Miss, Predicted, Prediction, leave_largest_out, misses, predict
 from isoflop.fit.profile import profile_intervals
 from isoflop.fit.projection import fit_variable_projection
+from isoflop.fit.published_scaling import (
+    Refit,
+    RefitMethod,
+    refit_published_scaling,
+    refit_table,
+)
 from isoflop.fit.reading import LeftOutRows, RunTable, group_budgets, read_table, run_table
 from isoflop.fit.resampling import (
     bootstrap,
@@ -126,6 +132,8 @@ __all__ = [
     "Prediction",
     "Projection",
     "RateCheck",
+    "Refit",
+    "RefitMethod",
     "Roles",
     "RunNoise",
     "RunTable",
@@ -184,6 +192,8 @@ __all__ = [
     "profile_intervals",
     "rate_checks",
     "read_table",
+    "refit_published_scaling",
+    "refit_table",
     "run_noise",
     "run_table",
     "seed_spread",

@@ -8,17 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isoflop.fit.interval import Estimate
-from isoflop.fit.minimum import Floats
 
 
 def document_estimate(sums: ArrayLike, tokens: ArrayLike) -> Estimate | None:
     """Return the mean over tokens of many documents, with the error that other ones would give.
 
     The mean is the ratio of both totals. Tokens of one document are alike, so documents are the
-    sample, and the variance is the jackknife's: what leaving each of them out does. Degrees of
-    freedom are those of that variance where documents' means scatter alike (Bell and McCaffrey,
-    Survey Methodology 28, 2002): one less than the documents where they are equally long, fewer
-    where a few long ones decide.
+    sample, and the variance is the jackknife's: what leaving each of them out does. A few long
+    documents tell as little as few documents do, so the degrees of freedom are one less than
+    Kish's effective number of documents, (sum of tokens)^2 / sum of tokens^2, and at least one.
 
     Args:
         sums: total of each document, such as its summed loss in nats.
@@ -44,25 +42,7 @@ def document_estimate(sums: ArrayLike, tokens: ArrayLike) -> Estimate | None:
     leverage = share / (1 - share)
     moved = leverage * (totals / counts - mean)
     variance = (1 - 1 / len(totals)) * float(moved @ moved)
+    effective = 1 / float(share @ share)
     return Estimate(
-        value=mean, error=math.sqrt(variance), degrees_of_freedom=_freedom(share, leverage)
+        value=mean, error=math.sqrt(variance), degrees_of_freedom=max(1.0, effective - 1)
     )
-
-
-def _freedom(share: Floats, leverage: Floats) -> float:
-    """Return tr(M)^2 / tr(M^2) of the variance's quadratic form M in the documents' means.
-
-    M = (I - p 1^T) D^2 (I - 1 p^T) for shares p and D = diag(leverage): a diagonal matrix and one
-    of rank two, so that it need not be written out.
-    """
-    squares = leverage**2
-    total = float(squares.sum())
-    vectors = np.stack([share, squares])
-    core = np.array([[total, -1.0], [-1.0, 0.0]])
-    low_rank_diagonal = np.einsum("in,ij,jn->n", vectors, core, vectors)
-    trace = total + float(low_rank_diagonal.sum())
-    inner = core @ (vectors @ vectors.T)
-    square_trace = float(
-        squares @ squares + 2 * squares @ low_rank_diagonal + np.trace(inner @ inner)
-    )
-    return trace**2 / square_trace

@@ -102,15 +102,6 @@ def basic_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> I
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
     """Return `first` - `second` for unequal variances (Welch, Satterthwaite)."""
-    error, freedom = combined_error(first, second)
-    return Estimate(value=first.value - second.value, error=error, degrees_of_freedom=freedom)
-
-
-def combined_error(first: Estimate, second: Estimate) -> tuple[float, float]:
-    """Return the standard error that two independent ones add up to, and its degrees of freedom.
-
-    Degrees of freedom are Satterthwaite's; the fewer of both where neither has an error.
-    """
     variances = (first.error**2, second.error**2)
     total = sum(variances)
     freedom = min(first.degrees_of_freedom, second.degrees_of_freedom)
@@ -119,7 +110,9 @@ def combined_error(first: Estimate, second: Estimate) -> tuple[float, float]:
             (variances[0] / total) ** 2 / first.degrees_of_freedom
             + (variances[1] / total) ** 2 / second.degrees_of_freedom
         )
-    return math.sqrt(total), freedom
+    return Estimate(
+        value=first.value - second.value, error=math.sqrt(total), degrees_of_freedom=freedom
+    )
 
 
 def welch(first: Estimate, second: Estimate, *, level: float = LEVEL) -> Interval:

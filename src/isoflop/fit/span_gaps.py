@@ -4,8 +4,7 @@ Runs are paired by size and seed, and read the same windows of the same document
 moves both alike cancels. Sizes are fixed: a mean over them speaks of these sizes. The seeds' part
 of the variance is that of the pairs' differences within sizes, pooled, so that it is taken to be
 alike at all sizes and independent between them. The documents' part is that of
-`document_estimate` on each document's difference, averaged over seeds and then sizes. Degrees of
-freedom of both together are Satterthwaite's.
+`document_estimate` on each document's difference, averaged over seeds and then sizes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 from isoflop.config import SpanLoss
 from isoflop.config.run import Span
 from isoflop.fit.document_error import document_estimate
-from isoflop.fit.interval import Estimate, combined_error
+from isoflop.fit.interval import Estimate
 from isoflop.fit.power_law import fit_power_law, power_law_intervals
 from isoflop.fit.scaling import Axis, Projection, SizeLoss
 from isoflop.fit.span_runs import SpanRuns
@@ -118,8 +118,19 @@ def document_tokens(loss: SpanLoss) -> list[int]:
 
 
 def with_documents(value: float, seeds: Estimate | None, documents: Estimate) -> Estimate:
-    """Return a value with the errors of seeds, where they are known, and of documents."""
+    """Return a value with the errors of seeds, where they are known, and of documents.
+
+    The inverse degrees of freedom are averaged by the shares of both variances, after Cochran and
+    Cox (Experimental Designs, section 4.14). Satterthwaite's are too many where a few
+    documents weigh the most: by chance their variance comes out small, and with it their share.
+    """
     if seeds is None:
         return documents.model_copy(update={"value": value})
-    error, freedom = combined_error(seeds, documents)
-    return Estimate(value=value, error=error, degrees_of_freedom=freedom)
+    variances = (seeds.error**2, documents.error**2)
+    total = sum(variances)
+    freedom = min(seeds.degrees_of_freedom, documents.degrees_of_freedom)
+    if total > 0:
+        freedom = total / (
+            variances[0] / seeds.degrees_of_freedom + variances[1] / documents.degrees_of_freedom
+        )
+    return Estimate(value=value, error=math.sqrt(total), degrees_of_freedom=freedom)

@@ -11,13 +11,14 @@ import synthetic_scaling as synthetic
 from made_reports import analysed_scaling
 
 from isoflop.config import CurvePoint
-from isoflop.fit import PFLOPS_DAY
+from isoflop.fit import PFLOPS_DAY, refit_published_scaling
+from isoflop.reference import moba_scaling
 from isoflop.report.figure import Figure
 from isoflop.report.figures import Absent
 from isoflop.report.scaling_analysis import AXES
 from isoflop.report.scaling_panels import scaling_figures
-from isoflop.report.scaling_published import published_losses
-from isoflop.report.scaling_rows import check_rows, model_rows
+from isoflop.report.scaling_published import POINTS, published_lines, published_losses
+from isoflop.report.scaling_rows import check_rows, model_rows, published_rows
 from isoflop.report.scaling_tables import (
     BEYOND,
     gaps,
@@ -120,8 +121,8 @@ def test_gaps_have_the_mean_and_every_size_in_each_span(scaling):
     }
 
 
-def test_figures_follow_the_schema(scaling, published):
-    figures = scaling_figures(scaling, published)
+def test_figures_follow_the_schema(scaling):
+    figures = scaling_figures(scaling, published_lines())
     assert [one.name for one in figures.all()] == [
         "gaps-by-position",
         "loss-against-compute-6nd",
@@ -134,15 +135,34 @@ def test_figures_follow_the_schema(scaling, published):
     assert "width" not in figures.losses["6nd"].spec()
 
 
-def test_the_published_figure_is_labelled_and_keeps_the_ends_of_curves(published):
-    figure = published_losses(published)
+def test_the_published_figure_is_labelled_and_keeps_the_ends_of_curves():
+    figure = published_losses(published_lines())
     assert figure.title.startswith("Published, not trained here")
     assert "2502.13189" in figure.caption
-    assert figure.spec()["facet"]["sort"] == ["30k-32k", "0k-2k"]
-    curves = figure.table[figure.table["kind"] == "curve"]
-    assert curves["loss"].max() < 4
-    ends = curves.groupby(["panel", "attention", "curve"])["compute"].max()
-    assert ends.to_list() == [2.0**curve for _ in range(4) for curve in range(5)]
+    assert "1.06% of the loss apart (median), at most 2.04%" in figure.caption
+    order = figure.spec()["facet"]["sort"]
+    assert (len(order), order[0], order[-1]) == (18, "0K–2K", "last 2K of 32K")
+    curves = figure.table[figure.table["kind"] == "curve"].set_index(["panel", "attention"])
+    assert curves.groupby(level=[0, 1]).size().max() <= 5 * POINTS
+    for panel in moba_scaling().panels[2:]:
+        shown = curves.loc[f"{panel.start // 1024}K–{panel.stop // 1024}K", "MoBA"]
+        ends = [curve[-1] for curve in panel.moba.curves]
+        assert list(shown.groupby("curve")["compute"].max()) == [compute for compute, _ in ends]
+
+
+def test_published_coefficients_stand_beside_ours():
+    rows = published_rows(published_lines())
+    assert len(rows) == 36
+    last = next(r for r in rows if r["panel"] == "30K–32K" and r["attention"] == "full attention")
+    assert (last["cells"][0], last["cells"][2]) == ("1.464", "-0.097")
+    assert last["cells"][3] == f"{_ends_of('30k-32k', 'full').b:.4f}"
+    assert published_rows(None) == []
+
+
+def _ends_of(panel: str, attention: str):
+    wanted = (panel, attention, "ends")
+    found = refit_published_scaling()
+    return next(one for one in found if (one.panel, one.attention, one.method) == wanted)
 
 
 def test_models_tell_shape_compute_and_sparsity(scaling):

@@ -7,10 +7,16 @@ from pathlib import Path
 
 from isoflop import storage
 from isoflop.cli.searching import search_of
-from isoflop.config import RunRecord, Study
+from isoflop.config import BlockAttention, RunRecord, Study
 from isoflop.data import prepared
 from isoflop.planning.assignment import assign
-from isoflop.report import BenchRow, LeftOut, write_report, write_scaling_report
+from isoflop.report import (
+    BenchRow,
+    LeftOut,
+    published_lines,
+    write_report,
+    write_scaling_report,
+)
 from isoflop.report.notation import count
 from isoflop.report.registration import read_registrations
 from isoflop.sweep import Ledger, RunRow, status
@@ -56,6 +62,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
             root / PAGE,
             checks=runs.checks,
             missing=missing,
+            published=published_lines() if _blocks(study) else None,
             train_tokens=_train_tokens(study, own, cache),
             command=command,
         )
@@ -101,6 +108,11 @@ def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> in
     if store is None or {record.data_sha256 for record in records} != {store.sha256}:
         return None
     return int(store.manifest["splits"]["train"]["tokens"])
+
+
+def _blocks(study: Study) -> bool:
+    """Return whether a variant has the attention that the published curves are of."""
+    return any(isinstance(variant.attention, BlockAttention) for variant in study.variants)
 
 
 def _left_out(row: RunRow) -> LeftOut:

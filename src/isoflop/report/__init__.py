@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isoflop.report.disclosure import RecipeSearch
     from isoflop.report.provenance import LeftOut
-    from isoflop.report.scaling_published import PublishedScaling
+    from isoflop.report.scaling_published import PublishedLines, published_lines
     from isoflop.report.scaling_write import write_scaling_report
     from isoflop.report.speeds import BenchRow
     from isoflop.report.write import write_report
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchRow",
     "LeftOut",
-    "PublishedScaling",
+    "PublishedLines",
     "RecipeSearch",
+    "published_lines",
     "write_report",
     "write_scaling_report",
 ]
@@ -26,8 +27,9 @@ __all__ = [
 _HOME = {
     "BenchRow": "speeds",
     "LeftOut": "provenance",
-    "PublishedScaling": "scaling_published",
+    "PublishedLines": "scaling_published",
     "RecipeSearch": "disclosure",
+    "published_lines": "scaling_published",
     "write_report": "write",
     "write_scaling_report": "scaling_write",
 }

@@ -12,7 +12,7 @@ from isoflop.report.notation import count, percent
 from isoflop.report.page import rendered
 from isoflop.report.scaling_analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling_panels import AXIS_LABELS, AXIS_SHORT, ScalingFigures
-from isoflop.report.scaling_published import PublishedScaling
+from isoflop.report.scaling_published import PublishedLines
 from isoflop.report.scaling_words import METHOD, doubts, headline, results
 
 TOPICS = (
@@ -32,7 +32,7 @@ class ScalingSource:
     """What a page is made from besides the fitted records."""
 
     evidence: Evidence
-    published: PublishedScaling | None
+    published: PublishedLines | None
     command: str
     """What makes this page again."""
 

@@ -12,7 +12,7 @@ from isoflop.report.figures import Absent, Panel
 from isoflop.report.notation import percent
 from isoflop.report.scaling_analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling_figures import gaps_by_span, loss_against_compute
-from isoflop.report.scaling_published import PublishedScaling, published_losses
+from isoflop.report.scaling_published import PublishedLines, published_losses
 from isoflop.report.scaling_words import refusals
 from isoflop.report.theme import Style
 
@@ -34,9 +34,7 @@ class ScalingFigures:
         return [panel for panel in panels if isinstance(panel, Figure)]
 
 
-def scaling_figures(
-    analysis: ScalingAnalysis, published: PublishedScaling | None
-) -> ScalingFigures:
+def scaling_figures(analysis: ScalingAnalysis, published: PublishedLines | None) -> ScalingFigures:
     """Return the figures of a scaling study, the published one where `published` is there."""
     style = Style.of([variant.name for variant in analysis.study.variants], analysis.baseline)
     return ScalingFigures(

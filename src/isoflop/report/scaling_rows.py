@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-import pandas as pd
-
 from isoflop.fit import PFLOPS_DAY, Coefficient
 from isoflop.report.notation import count, percent, scientific
 from isoflop.report.provenance import LeftOut
 from isoflop.report.rows import NONE, Row, size_of
 from isoflop.report.scaling_analysis import AXES, ScalingAnalysis
-from isoflop.report.scaling_published import PublishedScaling
+from isoflop.report.scaling_published import PublishedLines
 from isoflop.report.scaling_tables import sparsity
 
 
@@ -128,7 +126,7 @@ def check_rows(analysis: ScalingAnalysis) -> list[Row]:
     ]
 
 
-def published_rows(published: PublishedScaling | None) -> list[Row]:
+def published_rows(published: PublishedLines | None) -> list[Row]:
     """Return the published coefficients beside ours from the same curves."""
     if published is None:
         return []
@@ -138,7 +136,7 @@ def published_rows(published: PublishedScaling | None) -> list[Row]:
             "panel": row["panel"],
             "attention": row["attention"],
             "cells": [
-                NONE if pd.isna(row[column]) else shown(row[column])
+                shown(row[column])
                 for column, shown in (
                     ("a", "{:.3f}".format),
                     ("refit_a", "{:.3f}".format),
@@ -146,7 +144,7 @@ def published_rows(published: PublishedScaling | None) -> list[Row]:
                     ("refit_b", "{:.4f}".format),
                 )
             ],
-            "apart": NONE if pd.isna(row["refit_b"]) else f"{row['refit_b'] - row['b']:+.4f}",
+            "apart": percent(row["apart"], 2),
         }
         for row in table.to_dict("records")
     ]

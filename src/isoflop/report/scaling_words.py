@@ -13,7 +13,8 @@ from isoflop.report.scaling_analysis import ScalingAnalysis, Span
 METHOD = (
     "Each line is L = a C^b by least squares on log loss over log compute, through the mean final "
     "test loss of each size; training curves are shown and not fitted. The intervals of a and b "
-    "are Student's, from the scatter of the sizes about the line."
+    "are Student's, from the scatter of the sizes about the line; what other documents would do to "
+    "it is not in them."
 )
 """How projections are made."""
 

@@ -15,7 +15,7 @@ from isoflop.report.render import write_figure, write_table
 from isoflop.report.scaling_analysis import analyse_scaling
 from isoflop.report.scaling_page import ScalingSource, scaling_page
 from isoflop.report.scaling_panels import scaling_figures
-from isoflop.report.scaling_published import PublishedScaling
+from isoflop.report.scaling_published import PublishedLines
 from isoflop.report.scaling_tables import all_runs
 from isoflop.report.text import visible
 from isoflop.report.write import FIGURES, PAGE, shown_names, shown_study
@@ -29,7 +29,7 @@ def write_scaling_report(
     *,
     checks: Mapping[str, str] | None = None,
     missing: Sequence[LeftOut] = (),
-    published: PublishedScaling | None = None,
+    published: PublishedLines | None = None,
     train_tokens: int | None = None,
     command: str | None = None,
 ) -> Path:

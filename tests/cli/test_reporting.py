@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from isoflop.cli.reporting import _train_tokens
+from isoflop.cli import reporting
+from isoflop.cli.reporting import _train_tokens, report_study
 from isoflop.cli.searching import search_of
-from isoflop.config import Study
+from isoflop.config import BlockAttention, FullAttention, ScaledModel, Scaling, Study, Variant
 from isoflop.config.load import load_study
 from isoflop.data import prepare
 from isoflop.planning import trials
+from isoflop.planning.assignment import Assignment
 from isoflop.runs import read_records, write_records
 
 ROOT = Path(__file__).parents[2]
@@ -55,3 +58,37 @@ def test_the_corpus_counts_only_where_the_runs_had_it(study: Study, tmp_path: Pa
     own = record.model_copy(update={"data_sha256": store.sha256})
     assert _train_tokens(small, [own], cache) == store.manifest["splits"]["train"]["tokens"] > 0
     assert _train_tokens(small, [own, record], cache) is None
+
+
+@pytest.mark.parametrize("attention", [FullAttention(), BlockAttention(block_size=64)])
+def test_a_scaling_study_gets_its_own_report(attention, monkeypatch, tmp_path: Path) -> None:
+    one, other = read_records(SHIPPED / "records.jsonl")[:2]
+    sizes = (ScaledModel(blocks=2, width=32), ScaledModel(blocks=3, width=48))
+    study = Study(
+        name="sizes",
+        scaling=Scaling(models=sizes),
+        variants=(Variant(name="Full"), Variant(name="Other", attention=attention)),
+    )
+    runs = Assignment(
+        variant_of={one.run_id: "Full"},
+        checks={other.run_id: "Full"},
+        off_ladder=frozenset(),
+        foreign=(),
+    )
+    ledger = SimpleNamespace(records=[one, other])
+    monkeypatch.setattr(reporting, "Ledger", lambda *_: ledger)
+    monkeypatch.setattr(reporting, "assign", lambda *_: runs)
+    monkeypatch.setattr(reporting, "status", lambda *_: SimpleNamespace(rows=()))
+    asked = {}
+
+    def write(study, records, variant_of, out, **options):
+        asked.update(options, records=records, variant_of=variant_of)
+        return out / "index.html"
+
+    monkeypatch.setattr(reporting, "write_scaling_report", write)
+    page = report_study(study, tmp_path, tmp_path, tmp_path, "isoflop report sizes.toml")
+    assert page == tmp_path / "report" / "index.html"
+    assert asked["records"] == [one, other]
+    assert (asked["variant_of"], asked["checks"]) == (runs.variant_of, runs.checks)
+    # The published curves are of block attention, and shown beside nothing else.
+    assert (asked["published"] is not None) == isinstance(attention, BlockAttention)

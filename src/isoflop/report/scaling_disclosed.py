@@ -25,7 +25,7 @@ def quantities(analysis: ScalingAnalysis, evidence: Evidence) -> Topic:
     held = ""
     if counts:
         held = (
-            f" {spanned([w for w, _ in counts], '{:,}'.format)} windows of "
+            f" Here: {spanned([w for w, _ in counts], '{:,}'.format)} windows of "
             f"{spanned([d for _, d in counts], '{:,}'.format)} documents."
         )
     return Topic(

@@ -137,7 +137,8 @@ def published_losses(published: PublishedLines) -> Figure:
         "dotted ones our fits to the ends of the same curves, as on this page. The paper does "
         f"not state its method; its lines and ours lie {percent(apart.median(), 2)} of the loss "
         f"apart (median), at most {percent(apart.max(), 2)}. Losses are nats per token of another "
-        "corpus and tokeniser, so only slopes and gaps compare with ours. The early parts of curves are cut.",
+        "corpus and tokeniser, so only slopes and gaps compare with ours. The early parts of "
+        "curves are cut.",
         [curves, lines],
         table,
         order=order,

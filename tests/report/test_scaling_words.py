@@ -8,6 +8,7 @@ import pytest
 import synthetic_scaling as synthetic
 from made_reports import analysed_scaling
 
+from isoflop.config import BlockAttention, Variant
 from isoflop.report.scaling_analysis import ScalingAnalysis
 from isoflop.report.scaling_panels import scaling_figures
 from isoflop.report.scaling_rows import gap_rows
@@ -35,7 +36,10 @@ def test_an_equal_variant_is_said_to_match_within_the_margin(scaling):
         "positions."
     )
     # It differs by less than the margin, and that is told as well.
-    assert re.search(r"Within that margin its loss is higher at positions \d+–2047, by 0\.00", said)
+    assert re.search(
+        r"Within that margin the loss of Block attention is higher at positions \d+–2047", said
+    )
+    assert "lower" not in said
     gap = scaling.gap("Block attention", (0, 2048)).difference
     first = results(scaling)[0]
     assert f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] nats per byte" in first
@@ -96,3 +100,13 @@ def test_one_seed_is_a_doubt_and_has_no_seed_error():
     assert "unresolved at every range" in headline(analysis)
     assert {row["seed_error"] for row in gap_rows(analysis)} == {"–"}
     assert len(losses_against_compute(analysis, "6nd").query("row == 'run'")) == 10 * 2 * 5
+
+
+def test_several_variants_are_answered_in_turn_with_the_rest_below():
+    third = Variant(name="Shorter", attention=BlockAttention(block_size=32, top_k=3))
+    scaling = analysed_scaling(synthetic.study(variants=(*synthetic.VARIANTS, third)))
+    said = headline(scaling)
+    assert said.count(" matches Full attention to within 0.01 nats per byte at every range") == 2
+    assert "Within that margin" not in said
+    for name in ("Block attention", "Shorter"):
+        assert sum(f"the loss of {name} is higher" in one for one in results(scaling)) == 1

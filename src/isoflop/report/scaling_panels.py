@@ -82,8 +82,9 @@ def _gaps(analysis: ScalingAnalysis, style: Style) -> Panel:
         return Absent("Gaps by position", why)
     margin = analysis.study.equivalence_margin
     band = (
-        f"The grey band is the margin declared before training, {margin:g}: "
-        "a variant whose thick interval lies within it matches."
+        f"The grey band is the margin declared before training, {margin:g}; a variant whose thick "
+        f"interval lies in it matches, for which {percent(2 * analysis.level - 1, 0)} intervals "
+        "would do."
         if margin
         else "No margin was declared, so there is no band."
     )

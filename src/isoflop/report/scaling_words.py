@@ -25,7 +25,10 @@ def headline(analysis: ScalingAnalysis) -> str:
         return f"No run of {analysis.baseline} has finished, so there is nothing to compare."
     if not analysis.challengers:
         return f"{analysis.baseline} alone was trained, so there is nothing to compare it with."
-    return " ".join(_answer(analysis, name) for name in analysis.challengers)
+    answers = [_answer(analysis, name) for name in analysis.challengers]
+    if len(answers) == 1:
+        answers += _within_margin(analysis, *analysis.challengers)
+    return " ".join(answers)
 
 
 def results(analysis: ScalingAnalysis) -> tuple[str, ...]:
@@ -43,6 +46,8 @@ def results(analysis: ScalingAnalysis) -> tuple[str, ...]:
                 f"Of the ranges, the largest gap of {variant} is at {analysis.names[span]}: "
                 f"{_numbers(analysis, one)}."
             )
+        if len(analysis.challengers) > 1:
+            sentences += _within_margin(analysis, variant)
         sentences += _unknown(analysis, variant)
     return tuple(sentences)
 
@@ -126,26 +131,26 @@ def _answer(analysis: ScalingAnalysis, variant: str) -> str:
     text = f"{variant} {', and '.join(clauses)}"
     if "unresolved" in groups:
         text += f"; it is unresolved {_places(analysis, groups['unresolved'])}"
-    return " ".join((f"{text}.", *_within_margin(analysis, variant, groups.get("equivalent", []))))
+    return f"{text}."
 
 
-def _within_margin(
-    analysis: ScalingAnalysis, variant: str, equivalent: Sequence[Span]
-) -> Iterator[str]:
+def _within_margin(analysis: ScalingAnalysis, variant: str) -> Iterator[str]:
     """Yield where a loss that counts as equal is known to be higher, and where lower."""
+    gaps = [(span, analysis.gap(variant, span)) for span in analysis.ranges]
     for side, sign in (("higher", 1), ("lower", -1)):
         at = [
             span
-            for span in equivalent
-            if (one := analysis.gap(variant, span)) is not None
+            for span, one in gaps
+            if one is not None
+            and one.outcome == "equivalent"
             and one.difference is not None
+            and one.difference.value * sign > 0
             and one.p_different is not None
             and one.p_different <= 1 - analysis.level
-            and one.difference.value * sign > 0
         ]
         if at:
             yield (
-                f"Within that margin its loss is {side} {_places(analysis, at)}, "
+                f"Within that margin the loss of {variant} is {side} {_places(analysis, at)}, "
                 f"by {_extent(analysis, variant, at)}."
             )
 

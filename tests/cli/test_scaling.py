@@ -149,3 +149,12 @@ def test_no_optimum_is_predicted_from_named_sizes(study_file, records, capsys):
     told = output(capsys, "predict", study_file, "--budget", "1e14", code=2)
     assert "names its sizes" in told
     assert "isoflop fit" in told
+
+
+def test_report_is_the_page_of_a_scaling_study(study_file, records, tmp_path, capsys):
+    assert "report/index.html" in output(capsys, "report", study_file)
+    folder = tmp_path / "runs" / "scaled" / "report"
+    page = (folder / "index.html").read_text()
+    assert "Block matches Full" in page
+    for name in ("gaps-by-position", "loss-against-compute-6nd", "published-losses"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000

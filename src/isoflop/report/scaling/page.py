@@ -14,6 +14,7 @@ from isoflop.report.scaling import disclosed, rows
 from isoflop.report.scaling.analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling.panels import AXIS_LABELS, AXIS_SHORT, ScalingFigures
 from isoflop.report.scaling.published import PublishedLines
+from isoflop.report.scaling.switch import switch_sentences
 from isoflop.report.scaling.words import METHOD, doubts, headline, results
 
 TOPICS = (
@@ -81,6 +82,8 @@ def scaling_page(
             for axis in AXES
         ],
         gaps=figures.gaps,
+        switch=figures.switch,
+        switch_sentences=switch_sentences(analysis),
         gap_table=rows.gap_rows(analysis),
         coefficients=rows.coefficient_rows(analysis),
         published=figures.published,

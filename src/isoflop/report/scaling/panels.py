@@ -13,6 +13,7 @@ from isoflop.report.scaling import tables
 from isoflop.report.scaling.analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling.figures import gaps_by_span, loss_against_compute
 from isoflop.report.scaling.published import PublishedLines, published_losses
+from isoflop.report.scaling.switch import switch_figure
 from isoflop.report.scaling.words import refusals
 from isoflop.report.theme import Style
 
@@ -26,11 +27,13 @@ class ScalingFigures:
 
     gaps: Panel
     losses: Mapping[Axis, Panel]
+    switch: Figure | None
+    """Where no variant turns to full attention, None."""
     published: Figure | None
 
     def all(self) -> list[Figure]:
         """Return every figure that can be drawn."""
-        panels = [self.gaps, *self.losses.values(), self.published]
+        panels = [self.gaps, *self.losses.values(), self.switch, self.published]
         return [panel for panel in panels if isinstance(panel, Figure)]
 
 
@@ -40,6 +43,7 @@ def scaling_figures(analysis: ScalingAnalysis, published: PublishedLines | None)
     return ScalingFigures(
         gaps=_gaps(analysis, style),
         losses={axis: _losses(analysis, style, axis) for axis in AXES},
+        switch=switch_figure(analysis, style),
         published=None if published is None else published_losses(published),
     )
 

@@ -104,7 +104,8 @@ class DecisionMeasures(Frozen):
     evaluation: Evaluation
     loss: Measured
     """Nats per token."""
-    bits_per_byte: Measured
+    bits_per_byte: Measured | None
+    """None where the targets stand for no text."""
     leak: Leak | None = None
     """None for top-k and for models without routed blocks."""
     future: FutureChange | None = None

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from isoflop.config import Measured
 from isoflop.fit import document_estimate
 
-Sums = NDArray[np.float64]
+Sums = NDArray[np.float64] | NDArray[np.int64]
 """A total of each document, (documents,)."""
 
 

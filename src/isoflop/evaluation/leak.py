@@ -21,7 +21,7 @@ def leak(causal: Evaluation, top_k: Evaluation) -> Leak:
         )
     losses = np.array(causal.document_losses)
     gains = losses - np.array(top_k.document_losses)
-    nats = over_documents(gains, np.array(causal.document_tokens, dtype=np.float64))
+    nats = over_documents(gains, np.array(causal.document_tokens))
     if nats is None:
         raise ValueError("the evaluations have no losses by document; evaluate the model anew")
     return Leak(nats=nats, share=over_documents(gains, losses))

@@ -11,11 +11,21 @@ import torch
 from evaluation.known_leak import LENGTH as TWO
 from evaluation.known_leak import A, B, C, leaking_model, text
 from evaluation.test_loss import LENGTH, SPANS, VOCABULARY, model_with, split
-from isoflop.config import Decision, EveryToken, Measures, RandomK, TopK, Windows, decisions
+from isoflop.config import (
+    BlockMeasures,
+    Decision,
+    EveryToken,
+    Measures,
+    RandomK,
+    TokenSelection,
+    TopK,
+    Windows,
+    decisions,
+)
 from isoflop.data import document_windows
 from isoflop.evaluation import control_noise, evaluate
 from isoflop.evaluation.future import future_change
-from isoflop.evaluation.measuring import PERTURBED_WINDOWS, measure
+from isoflop.evaluation.measuring import EXTREMES, PERTURBED_WINDOWS, measure
 
 LEARNED = TopK(capacity=0.4, router_bce=0.1)
 
@@ -65,6 +75,10 @@ def selections(model, held_out, decision: Decision) -> tuple[np.ndarray, np.ndar
     return np.stack(ids), np.stack(taken, axis=1)
 
 
+def extremes(block: BlockMeasures) -> tuple[tuple[TokenSelection, ...], ...]:
+    return block.most_selected, block.least_selected
+
+
 def test_routing_is_measured_on_whole_windows() -> None:
     model, held_out = model_with(LEARNED), split(15, 33, 1, 22, 30, 5)
     found = measure(
@@ -93,8 +107,11 @@ def test_routing_is_measured_on_whole_windows() -> None:
             assert block.nominal_capacity == 2 / 7
             assert block.realised_capacity == pytest.approx(mine.mean())
             assert block.share_by_position == pytest.approx(mine.mean(0))
-            shares = [row.share for row in (*block.most_selected, *block.least_selected[::-1])]
-            assert shares == sorted(shares, reverse=True)
+            most, least = ([row.share for row in rows] for rows in extremes(block))
+            assert most == sorted(most, reverse=True)
+            assert least == sorted(least)
+            assert len(most) == len(least) == min(EXTREMES, len(frequent))
+            assert most[0] >= least[-1]
             assert (
                 block.most_selected[0].selected == mine[ids == block.most_selected[0].token].sum()
             )

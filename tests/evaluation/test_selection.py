@@ -40,11 +40,15 @@ def test_counts(parts: tuple[slice, ...]) -> None:
     assert sums.never(1, 1) == (1, 6)
     # The first block selects 5 and 6, the second 3 and 5.
     assert sums.never(1) == (1,)
-    assert sums.ranked(2, 0) == [
+    most = [
         TokenSelection(token=5, occurrences=4, selected=4),
         TokenSelection(token=3, occurrences=5, selected=0),
         TokenSelection(token=1, occurrences=2, selected=0),
     ]
+    assert sums.most_selected(2, 0) == most
+    # Of ids that share a place, the one that occurs more often comes first.
+    assert sums.least_selected(2, 0) == [most[1], most[2], most[0]]
+    assert [row.share for row in sums.least_selected(2, 1)] == [0, 0.2, 0.5]
 
 
 def test_ids_that_do_not_occur_are_not_never_selected() -> None:

@@ -24,6 +24,8 @@ from isoflop.report.notation import percent
 BARS = "▁▂▃▄▅▆▇█"
 NAMED = 4
 """Ids at either end that a row names."""
+FEW_DOCUMENTS = 10
+"""Fewer than these say little of others, and intervals are wide."""
 DECISION = Column("decision", number=False)
 
 
@@ -37,6 +39,11 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
         [DECISION, Column(unit), Column("bits per byte")],
         ((one.decision, _interval(one.loss), _interval(one.bits_per_byte)) for one in rows),
     )
+    if found.documents < FEW_DOCUMENTS:
+        yield Text(
+            f"These are {found.documents} documents, which say little of others; "
+            "--tokens reads more of them."
+        )
     sample = found.measures.sample
     if sample is None:
         return

@@ -39,7 +39,7 @@ from isoflop.model import Output, Transformer
 PERTURBED_WINDOWS = 32
 """Windows whose future is changed, spread evenly over the text."""
 EXTREMES = 8
-"""Most and least selected ids that are named."""
+"""Ids that are named of those most and of those least selected."""
 
 
 def measure(
@@ -188,7 +188,6 @@ class _Sums:
         for index, block in enumerate(self._config.routed_blocks):
             assert isinstance(self._config.depth, Routed)
             selected = self._config.depth.selected_tokens(self._length)
-            ranked = self.selection.ranked(minimum, index)
             found.append(
                 BlockMeasures(
                     block=block,
@@ -198,8 +197,8 @@ class _Sums:
                     entropy=self._entropy.entropy(index),
                     share_by_position=self.selection.share_by_position(index),
                     never_selected=self.selection.never(minimum, index),
-                    most_selected=tuple(ranked[:EXTREMES]),
-                    least_selected=tuple(reversed(ranked[-EXTREMES:])),
+                    most_selected=tuple(self.selection.most_selected(minimum, index)[:EXTREMES]),
+                    least_selected=tuple(self.selection.least_selected(minimum, index)[:EXTREMES]),
                 )
             )
         return tuple(found)

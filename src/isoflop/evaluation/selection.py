@@ -59,19 +59,25 @@ class SelectionSums:
         ids = self.frequent(minimum)
         return tuple(ids[counts[ids] == 0].tolist())
 
-    def ranked(self, minimum: int, index: int) -> list[TokenSelection]:
+    def most_selected(self, minimum: int, index: int) -> list[TokenSelection]:
         """Return the frequent ids by share selected in a block, the largest first.
 
         Ties go to the id that occurs more often, then to the lower one.
         """
+        return sorted(
+            self._rows(minimum, index), key=lambda one: (-one.share, -one.occurrences, one.token)
+        )
+
+    def least_selected(self, minimum: int, index: int) -> list[TokenSelection]:
+        """Return the same with the smallest share first; ties as in `most_selected`."""
+        return sorted(
+            self._rows(minimum, index), key=lambda one: (one.share, -one.occurrences, one.token)
+        )
+
+    def _rows(self, minimum: int, index: int) -> list[TokenSelection]:
         ids = self.frequent(minimum)
-        found = [
-            TokenSelection(token=i, occurrences=n, selected=k)
-            for i, n, k in zip(
-                ids.tolist(),
-                self._occurrences[ids].tolist(),
-                self._of[index][ids].tolist(),
-                strict=True,
-            )
+        columns = (ids, self._occurrences[ids], self._of[index][ids])
+        return [
+            TokenSelection(token=token, occurrences=occurrences, selected=selected)
+            for token, occurrences, selected in zip(*(c.tolist() for c in columns), strict=True)
         ]
-        return sorted(found, key=lambda one: (-one.share, -one.occurrences, one.token))

@@ -46,7 +46,13 @@ def make_run(root):
     )
 
     def make(name: str, tokenizer: str = "bytes", **recipe: object) -> RunFolder:
-        data = DataConfig(corpus=str(folder), tokenizer=tokenizer, sequence_length=16)
+        data = DataConfig(
+            corpus=str(folder),
+            tokenizer=tokenizer,
+            sequence_length=16,
+            validation_fraction=0.2,
+            test_fraction=0.2,
+        )
         config = RunConfig(
             model=ModelConfig(
                 vocabulary=data.vocabulary,
@@ -61,7 +67,7 @@ def make_run(root):
             recipe=RECIPE.model_copy(update=recipe),
             steps=3,
             sequences_per_step=3,
-            evaluation_tokens=400,
+            evaluation_tokens=2000,
         )
         run = RunFolder(root / "runs" / config.run_id)
         before = torch.get_num_threads()
@@ -138,7 +144,7 @@ def test_a_part_is_shown_and_not_kept(make_run, evaluate, options):
     assert {one["split"] for one in decided} == {
         "validation" if "validation" in options else "test"
     }
-    assert decided[0]["tokens"] == (100 if "--tokens" in options else 400)
+    assert decided[0]["tokens"] == (100 if "--tokens" in options else 2000)
     expected = ["top_k", "threshold"] if "--decisions" in options else None
     assert expected is None or [one["decision"] for one in decided] == expected
 
@@ -169,6 +175,7 @@ def test_tables_fit_the_terminal(make_run, root, width):
     for one in evaluation_tables(evaluate_run(folder, cache=root / "cache"), folder.config()):
         console.print(one)
     lines = file.getvalue().splitlines()
+    assert "'\N{OPEN BOX}'" in file.getvalue()
     assert max(map(len, lines)) <= width
     assert not any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)
 
@@ -185,6 +192,7 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, root, tm
         folder, "--decisions", "predictor"
     )
     assert "there is no such file or folder" in refused(folder, "--corpus", "nowhere")
+    assert "threads is 0; expected at least 1" in refused(folder, "--threads", "0")
     assert "the limit is 0" in refused(folder, "--tokens", "0")
     assert "no window of 16 tokens is full" in refused(make_run("routed"), "--tokens", "9")
 

@@ -63,10 +63,10 @@ def test_causal_decisions_owe_the_future_nothing(
     assert found.changed_visibly == 0
 
 
-def test_block_attention_owes_it_nothing_that_can_be_seen() -> None:
+@pytest.mark.parametrize("decision", ["predictor", "threshold"])
+def test_block_attention_owes_it_nothing_either(decision: Decision) -> None:
     model = model_with(LEARNED, BlockAttention(block_size=3, top_k=2))
-    # Kernels put queries of several windows into one tile, whose shape depends on all of them.
-    assert future_change(model, WINDOWS, "predictor").changed_visibly == 0
+    assert future_change(model, WINDOWS, decision).changed == 0
 
 
 def test_top_k_shows_the_future() -> None:

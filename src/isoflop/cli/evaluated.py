@@ -22,6 +22,7 @@ from isoflop.config.problems import quoted
 from isoflop.report.notation import percent
 
 BARS = "▁▂▃▄▅▆▇█"
+SPACE = "\N{OPEN BOX}"
 NAMED = 4
 """Ids at either end that a row names."""
 FEW_DOCUMENTS = 10
@@ -30,7 +31,10 @@ DECISION = Column("decision", number=False)
 
 
 def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[RenderableType]:
-    """Yield what was found out about a run's model, the headline decision's detail last."""
+    """Yield what was found out about a run's model.
+
+    Positions and ids are those of the first causal decision, the headline one unless left out.
+    """
     yield Text(quoted(_heading(found, config)), style="bold")
     rows = found.measures.decisions
     unit = config.data.loss_unit
@@ -50,7 +54,7 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     yield _leaks(rows, unit)
     yield _agreements(rows)
     yield _entropies(rows)
-    headline = rows[0]
+    headline = next((one for one in rows if one.decision != "top_k"), rows[0])
     yield _positions(headline)
     yield _tokens(headline, sample, found.token_texts)
     yield Text(quoted(_never(headline, sample, found.token_texts)))
@@ -198,11 +202,12 @@ def _by_block(rows: Iterable[DecisionMeasures]) -> Iterator[tuple[str, BlockMeas
 
 
 def _ids(rows: Sequence[TokenSelection], texts: dict[int, str]) -> str:
-    return ", ".join(f"{_text(texts[row.token])} {percent(row.share, 0)}" for row in rows[:NAMED])
+    return ", ".join(f"{_text(texts[row.token])}={percent(row.share, 0)}" for row in rows[:NAMED])
 
 
 def _text(text: str) -> str:
-    return f"'{text}'"
+    """Return the text of an id in quotes, its spaces visible and no place to break a line."""
+    return f"'{text.replace(' ', SPACE)}'"
 
 
 def _bars(shares: Sequence[float], most: float) -> str:

@@ -46,8 +46,10 @@ def evaluate_run(
 
     Raises:
         ValueError: the folder holds no finished run or no checkpoint, the corpus cannot be had or
-            changed, or a decision does not fit the model.
+            changed, a decision does not fit the model, or `threads` is below 1.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
     record = _finished(folder)
     config = record.config
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from evaluation.known_leak import LENGTH, A, B, C, leaking_model
 from isoflop.config import (
@@ -67,6 +68,20 @@ def test_causal_decisions_owe_the_future_nothing(
 def test_block_attention_owes_it_nothing_either(decision: Decision) -> None:
     model = model_with(LEARNED, BlockAttention(block_size=3, top_k=2))
     assert future_change(model, WINDOWS, decision).changed == 0
+
+
+def test_what_depends_on_the_row_or_on_the_whole_batch_is_no_change() -> None:
+    model = model_with(LEARNED)
+    readout = model.readout
+
+    def rounded(x: Tensor) -> Tensor:
+        logits = readout(x)
+        row = torch.arange(len(x))[:, None, None]
+        return logits + 0.1 * row + (logits > 1).sum()
+
+    model.readout = rounded
+    assert future_change(model, WINDOWS, "predictor").changed == 0
+    assert future_change(model, WINDOWS, "top_k").changed_visibly > 0.1
 
 
 def test_top_k_shows_the_future() -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from isoflop.data import prepare
     from isoflop.evaluation import evaluate
+    from isoflop.evaluation.measuring import measure
     from isoflop.model import Output, Routing, Transformer, build
     from isoflop.runs import RunFolder, read_records
     from isoflop.training import load_model, train
@@ -81,6 +82,7 @@ _HOMES = {
     ),
     "isoflop.data": ("prepare",),
     "isoflop.evaluation": ("evaluate",),
+    "isoflop.evaluation.measuring": ("measure",),
     "isoflop.model": ("Output", "Routing", "Transformer", "build"),
     "isoflop.runs": ("RunFolder", "read_records"),
     "isoflop.training": ("load_model", "train"),
@@ -121,6 +123,7 @@ __all__ = [
     "load",
     "load_model",
     "load_study",
+    "measure",
     "parameters",
     "prepare",
     "read_records",

@@ -1,6 +1,19 @@
 """What a model, a run, a study and a record are: frozen values, no torch."""
 
 from isoflop.config.base import Frozen, canonical, fingerprint
+from isoflop.config.measures import (
+    Agreement,
+    BlockMeasures,
+    DecisionMeasures,
+    FutureChange,
+    Leak,
+    Measured,
+    Measures,
+    RoutedEntropy,
+    RoutingSample,
+    RunEvaluation,
+    TokenSelection,
+)
 from isoflop.config.model import (
     Attention,
     BlockAttention,
@@ -49,12 +62,15 @@ from isoflop.config.study import (
 )
 
 __all__ = [
+    "Agreement",
     "Attention",
     "BlockAttention",
+    "BlockMeasures",
     "Convention",
     "CurvePoint",
     "DataConfig",
     "Decision",
+    "DecisionMeasures",
     "Depth",
     "Environment",
     "Evaluation",
@@ -62,9 +78,13 @@ __all__ = [
     "FeedForward",
     "Frozen",
     "FullAttention",
+    "FutureChange",
     "Gate",
     "Gelu",
     "Grid",
+    "Leak",
+    "Measured",
+    "Measures",
     "ModelConfig",
     "ParameterCount",
     "Positions",
@@ -72,7 +92,10 @@ __all__ = [
     "RandomK",
     "Recipe",
     "Routed",
+    "RoutedEntropy",
+    "RoutingSample",
     "RunConfig",
+    "RunEvaluation",
     "RunRecord",
     "ScaledModel",
     "Scaling",
@@ -84,6 +107,7 @@ __all__ = [
     "State",
     "Study",
     "SwiGlu",
+    "TokenSelection",
     "TopK",
     "Variant",
     "Windows",

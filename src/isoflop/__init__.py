@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from isoflop.data import prepare
     from isoflop.evaluation import evaluate
+    from isoflop.evaluation.measuring import measure
     from isoflop.generation import Continuation, Engine, Sampling, Token, generate, stream
     from isoflop.model import Output, Routing, Transformer, build
     from isoflop.runs import RunFolder, read_records
@@ -84,6 +85,7 @@ _HOMES = {
     ),
     "isoflop.data": ("prepare",),
     "isoflop.evaluation": ("evaluate",),
+    "isoflop.evaluation.measuring": ("measure",),
     "isoflop.generation": (
         "Continuation",
         "Engine",
@@ -138,6 +140,7 @@ __all__ = [
     "load",
     "load_model",
     "load_study",
+    "measure",
     "parameters",
     "prepare",
     "read_records",

@@ -78,7 +78,7 @@ def test_the_page_runs(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     threads = torch.get_num_threads()
     blocks = blocks_of_page()
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names: dict[str, typing.Any] = {}
     printed = []
     try:
@@ -102,6 +102,10 @@ def test_the_page_runs(
     ]
     assert [line.split(":")[0] for line in printed[3][1:]] == ["causal", "full", "6nd"]
     assert len(printed[4]) == 7
+    seen = [line.partition(" of")[0] for line in printed[6] if not line.startswith(" ")]
+    assert seen[0] == "predictor: 0%"
+    assert seen[1] != "top_k: 0%"
+    assert seen[2] == "threshold: 0%"
 
 
 def test_the_page_on_block_attention_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def test_store_holds_every_document_once(corpus: Path, tmp_path: Path, tokenizer
         split = store.split(name)
         assert split.documents == len(found) > 0
         assert split.document_bytes.tolist() == [len(text) for text in found]
-        assert split.bytes == sum(map(len, found)) == split.count_bytes(split.tokens)
+        assert split.bytes == sum(map(len, found)) == split.token_bytes[split.tokens].sum()
         assert store.manifest["splits"][name]["bytes"] == split.bytes
         assert [t for t in original if t in set(found)] == found
     assert not set(texts["train"]) & set(texts["test"])
@@ -286,3 +286,32 @@ def test_only_what_was_prepared_is_opened(corpus: Path, tmp_path: Path) -> None:
     assert opened is not None
     assert opened.sha256 == made.sha256
     assert prepared(data(tmp_path / "absent.jsonl"), cache) is None
+
+
+def test_another_corpus_is_read_with_a_given_tokeniser(corpus: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    own = prepare(data(corpus, tokenizer="bpe:300"), cache).tokenizer
+    other = tmp_path / "other.jsonl"
+    rows = ({"text": f"Quite another text, no {i}. " * 4} for i in range(80))
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = data(other, tokenizer="bpe:300")
+    given, trained = prepare(config, cache, own), prepare(config, cache)
+    assert given.folder != trained.folder
+    assert prepare(config, cache, own).folder == given.folder
+    texts = split_texts(given, "train")
+    assert sorted(texts) == sorted(split_texts(trained, "train"))
+    first = given.split("train")
+    expected = own.encode([texts[0]])[0]
+    np.testing.assert_array_equal(first.tokens[: first.offsets[1] - 1], expected)
+    np.testing.assert_array_equal(first.token_bytes, own.token_bytes)
+
+
+def test_a_given_tokeniser_of_bytes_is_the_data_s_own(corpus: Path, tmp_path: Path) -> None:
+    store = prepare(data(corpus), tmp_path / "cache")
+    assert prepare(data(corpus), tmp_path / "cache", store.tokenizer).folder == store.folder
+
+
+def test_a_tokeniser_of_another_size_is_refused(corpus: Path, tmp_path: Path) -> None:
+    own = prepare(data(corpus), tmp_path / "cache").tokenizer
+    with pytest.raises(ValueError, match=r"has 256 ids, but the data asks for 'bpe:300' of 300"):
+        prepare(data(corpus, tokenizer="bpe:300"), tmp_path / "cache", own)

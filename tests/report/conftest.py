@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pytest
+import synthetic_scaling
 import synthetic_study as synthetic
-from made_reports import analysed, bench_rows
+from made_reports import analysed, analysed_scaling, bench_rows
 
 from isoflop.config import Study
 from isoflop.report.analysis import Analysis
 from isoflop.report.figures import StudyFigures, study_figures
+from isoflop.report.scaling.analysis import ScalingAnalysis
 
 
 @pytest.fixture
@@ -38,3 +40,13 @@ def analysis(study, runs) -> Analysis:
 @pytest.fixture(scope="session")
 def figures(analysis, runs) -> StudyFigures:
     return study_figures(analysis, bench_rows(runs))
+
+
+@pytest.fixture(scope="session")
+def scaling_study() -> Study:
+    return synthetic_scaling.study()
+
+
+@pytest.fixture(scope="session")
+def scaling(scaling_study) -> ScalingAnalysis:
+    return analysed_scaling(scaling_study)

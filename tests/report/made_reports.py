@@ -1,8 +1,10 @@
-"""What the tests of the report make from the synthetic study: an analysis, a page, speeds."""
+"""What the tests of the report make from the synthetic studies: an analysis, a page, speeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import synthetic_scaling
 
 from isoflop.config import RunRecord, Study
 from isoflop.report.analysis import Analysis, analyse
@@ -10,6 +12,7 @@ from isoflop.report.disclosure import Evidence
 from isoflop.report.figures import study_figures
 from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
+from isoflop.report.scaling.analysis import ScalingAnalysis, analyse_scaling
 from isoflop.report.speeds import BenchRow
 
 
@@ -19,6 +22,12 @@ def analysed(study: Study, runs: Sequence[tuple[str, float, RunRecord]], **optio
     # The surfaces take seconds to fit, and most of a report treats them as any other estimator.
     options = {"estimators": ("parabola", "akima"), **options}
     return analyse(study, records, names, **options)
+
+
+def analysed_scaling(study: Study, **options) -> ScalingAnalysis:
+    records, names = synthetic_scaling.joined(synthetic_scaling.runs(study, **options))
+    beside, checks = synthetic_scaling.joined(synthetic_scaling.checks(study))
+    return analyse_scaling(study, [*records, *beside], names, checks)
 
 
 def html_of(

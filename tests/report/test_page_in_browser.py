@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import synthetic_scaling
 import synthetic_study as synthetic
 from made_reports import bench_rows
 
 from isoflop.config import RandomK, TopK, Variant
-from isoflop.report import LeftOut, write_report
+from isoflop.report import LeftOut, write_report, write_scaling_report
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'"
@@ -81,6 +82,17 @@ def written(tmp_path_factory) -> Path:
         )
 
 
+@pytest.fixture(scope="module")
+def scaling_page(tmp_path_factory) -> Path:
+    """Return the page of a scaling study with 30 runs."""
+    study = synthetic_scaling.study()
+    records, names = synthetic_scaling.joined(synthetic_scaling.runs(study))
+    with pytest.MonkeyPatch.context() as patch:
+        for form in ("png", "pdf"):
+            patch.setattr(f"isoflop.report.render.vl_convert.svg_to_{form}", lambda *_, **__: b"")
+        return write_scaling_report(study, records, names, tmp_path_factory.mktemp("scaling"))
+
+
 class Opened:
     """A page in a tab, with what it asked for and complained about."""
 
@@ -93,7 +105,8 @@ class Opened:
         tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         tab.goto(path.as_uri())
         tab.wait_for_function(
-            "[...document.querySelectorAll('.live')].every(one => one.querySelector('svg'))"
+            "[...document.querySelectorAll('.live')].filter(one => one.checkVisibility())"
+            ".every(one => one.querySelector('svg'))"
         )
 
     def js(self, expression: str):
@@ -221,6 +234,47 @@ def test_without_scripts_the_stills_stand_in(browser, written: Path) -> None:
     tab.goto(written.as_uri())
     assert tab.locator("img.still:visible").count() == 11
     assert tab.locator(".live:visible").count() == 0
+    context.close()
+
+
+AXES = ("6nd", "causal")
+SHOWN = "[...document.querySelectorAll('.choice')].filter(one => one.checkVisibility())"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1200, 4), (390, 2)])
+def test_the_axis_of_compute_is_switched_by_keyboard(browser, scaling_page, width, columns) -> None:
+    with _open(browser, scaling_page, width) as shown:
+        first, second = (f"#choice-{axis} .live" for axis in AXES)
+        assert shown.js(f"{SHOWN}.map(one => one.id)") == ["choice-6nd"]
+        shown.tab.locator("#axis-6nd").focus()
+        shown.tab.keyboard.press("ArrowRight")
+        assert shown.js(f"{SHOWN}.map(one => one.id)") == ["choice-causal"]
+        shown.tab.wait_for_selector(f"{second} svg")
+        # Every run is drawn in every panel, and panels stand where there is room for them.
+        runs = ".mark-symbol [aria-roledescription='point']"
+        assert shown.tab.locator(f"{second} {runs}").count() == 30 * 10
+        tops = shown.js(
+            f"[...document.querySelectorAll('{second} text')]"
+            ".filter(one => one.textContent.startsWith('positions'))"
+            ".map(one => Math.round(one.getBoundingClientRect().top))"
+        )
+        assert len(tops) == 8
+        assert tops.count(tops[0]) == columns
+        shown.tab.keyboard.press("ArrowLeft")
+        assert shown.tab.locator(first).is_visible()
+        assert shown.js("document.documentElement.scrollWidth") == width
+        assert shown.complaints == []
+        shown.tab.emulate_media(media="print")
+        assert shown.js(f"{SHOWN}.length") == 1
+        assert not shown.tab.locator(".switch").is_visible()
+
+
+def test_without_scripts_both_axes_of_compute_are_shown(browser, scaling_page) -> None:
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(scaling_page.as_uri())
+    assert tab.locator(".choice img.still:visible").count() == 2
+    assert not tab.locator(".switch").is_visible()
     context.close()
 
 

@@ -12,10 +12,14 @@ import pytest
 
 from given import ENVIRONMENT
 from isoflop.config import (
+    DecisionMeasures,
     Evaluation,
+    Measured,
+    Measures,
     ModelConfig,
     ParameterCount,
     RunConfig,
+    RunEvaluation,
     RunRecord,
 )
 from isoflop.runs import RunClaimed, RunFolder
@@ -278,6 +282,43 @@ def test_a_damaged_record_is_never_taken_for_an_unfinished_run(run: RunFolder) -
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"record\.json is not valid JSON"):
         run.state()
+
+
+def evaluation_of(config: RunConfig, loss: float) -> RunEvaluation:
+    recorded = record_of(config).evaluations[0]
+    one = DecisionMeasures(
+        evaluation=recorded,
+        loss=Measured(value=loss, low=loss - 0.5, high=loss + 0.5),
+        bits_per_byte=Measured(value=1.5 * loss),
+    )
+    return RunEvaluation(
+        run_id=config.run_id,
+        corpus=("sotu", "python"),
+        data_sha256="d" * 64,
+        sequence_length=256,
+        documents=3,
+        torch="0",
+        measures=Measures(decisions=(one,)),
+        token_texts={0: "<|end|>", 233: "\\xe9"},
+    )
+
+
+def test_an_evaluation_comes_back_and_may_be_written_anew(run: RunFolder) -> None:
+    assert run.evaluation() is None
+    for loss in (2.0, 1.0):
+        with run.claim():
+            assert run.write_evaluation(evaluation_of(CONFIG, loss)).name == "evaluation.json"
+        assert RunFolder(run.path).evaluation() == evaluation_of(CONFIG, loss)
+    assert run.record() is None
+    assert run.state() == "pending"
+
+
+def test_an_evaluation_of_another_run_or_without_the_claim_is_refused(run: RunFolder) -> None:
+    with run.claim(), pytest.raises(ValueError, match="the evaluation is of"):
+        run.write_evaluation(evaluation_of(OTHER, 1.0))
+    with pytest.raises(RuntimeError, match="must be claimed"):
+        RunFolder(run.path).write_evaluation(evaluation_of(CONFIG, 1.0))
+    assert run.evaluation() is None
 
 
 def test_a_full_disk_leaves_no_record(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from isoflop.cli.fit_options import FitOptions
+from isoflop.config import Decision
 
 app = SubcommandApp()
 bench = SubcommandApp()
@@ -124,6 +125,59 @@ def train(
     else:
         run, folder = run_of(found, out or RUNS / found.name, results, run_id)
     return train_one(run, folder, cache=cache, device=device, threads=threads)
+
+
+@app.command(name="eval")
+def eval_(
+    checkpoint: Annotated[
+        Path,
+        Positional,
+        arg(metavar="CHECKPOINT", help="Folder of a finished run: runs/STUDY/runs/RUN_ID."),
+    ],
+    split: Annotated[Literal["test", "validation"], arg(help="Held-out text to read.")] = "test",
+    tokens: Annotated[
+        int | None, arg(metavar="INT", help="Tokens to read; the run's evaluation_tokens else.")
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        arg(metavar="NAME", help="Another corpus to read, with the run's tokeniser."),
+    ] = None,
+    decisions: Annotated[
+        tuple[Decision, ...], arg(help="Who decides, top-k aside; all that the model knows else.")
+    ] = (),
+    cache: Cache = CACHE,
+    device: Annotated[Literal["cpu", "cuda"], arg(help="What to evaluate on.")] = "cpu",
+    threads: Annotated[
+        int | None, arg(metavar="INT", help="CPU threads of torch; as in training else.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure a trained model by routing decision: loss, the leak, agreement with top-k, tokens.
+
+    Without options that say otherwise, the result is kept as evaluation.json in the run's folder.
+    """
+    from isoflop.cli.evaluated import evaluation_tables
+    from isoflop.cli.evaluating import evaluate_run, keep
+    from isoflop.cli.tables import show, show_json
+    from isoflop.runs import RunFolder
+
+    folder = RunFolder(checkpoint)
+    found = evaluate_run(
+        folder,
+        cache=cache,
+        split=split,
+        tokens=tokens,
+        corpus=corpus,
+        among=decisions,
+        device=device,
+        threads=threads,
+    )
+    if split == "test" and tokens is None and corpus is None and not decisions:
+        print(f"wrote {keep(folder, found)}", file=sys.stderr)
+    if json:
+        show_json(found.model_dump(mode="json"))
+    else:
+        show(evaluation_tables(found, folder.config()))
 
 
 @app.command

@@ -7,10 +7,16 @@ from pathlib import Path
 
 from isoflop import storage
 from isoflop.cli.searching import search_of
-from isoflop.config import RunRecord, Study
+from isoflop.config import BlockAttention, RunRecord, Study
 from isoflop.data import prepared, train_tokens
 from isoflop.planning.assignment import assign
-from isoflop.report import BenchRow, LeftOut, write_report
+from isoflop.report import (
+    BenchRow,
+    LeftOut,
+    published_lines,
+    write_report,
+    write_scaling_report,
+)
 from isoflop.report.notation import count
 from isoflop.report.registration import read_registrations
 from isoflop.sweep import Ledger, RunRow, status
@@ -47,6 +53,19 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         )
     rows = status(study, root, results).rows
     own = [record for record in records if record.run_id in runs.all]
+    missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
+    if study.scaling is not None:
+        return write_scaling_report(
+            study,
+            own,
+            runs.variant_of,
+            root / PAGE,
+            checks=runs.checks,
+            missing=missing,
+            published=published_lines() if _blocks(study) else None,
+            train_tokens=_train_tokens(study, own, cache),
+            command=command,
+        )
     return write_report(
         study,
         own,
@@ -54,7 +73,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         root / PAGE,
         off_ladder=runs.off_ladder,
         checks=runs.checks,
-        missing=[_left_out(row) for row in rows if row.run_id not in runs.all],
+        missing=missing,
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
         search=search_of(study, root, results),
         train_tokens=_train_tokens(study, own, cache),
@@ -89,6 +108,11 @@ def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> in
     if store is None or {record.data_sha256 for record in records} != {store.sha256}:
         return None
     return train_tokens(store, study.data)
+
+
+def _blocks(study: Study) -> bool:
+    """Return whether a variant has the attention that the published curves are of."""
+    return any(isinstance(variant.attention, BlockAttention) for variant in study.variants)
 
 
 def _left_out(row: RunRow) -> LeftOut:

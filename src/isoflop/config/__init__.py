@@ -1,6 +1,19 @@
 """What a model, a run, a study and a record are: frozen values, no torch."""
 
 from isoflop.config.base import Frozen, canonical, fingerprint
+from isoflop.config.measures import (
+    Agreement,
+    BlockMeasures,
+    DecisionMeasures,
+    FutureChange,
+    Leak,
+    Measured,
+    Measures,
+    RoutedEntropy,
+    RoutingSample,
+    RunEvaluation,
+    TokenSelection,
+)
 from isoflop.config.model import (
     Attention,
     BlockAttention,
@@ -50,13 +63,16 @@ from isoflop.config.study import (
 )
 
 __all__ = [
+    "Agreement",
     "Attention",
     "BlockAttention",
+    "BlockMeasures",
     "Cap",
     "Convention",
     "CurvePoint",
     "DataConfig",
     "Decision",
+    "DecisionMeasures",
     "Depth",
     "Environment",
     "Evaluation",
@@ -64,9 +80,13 @@ __all__ = [
     "FeedForward",
     "Frozen",
     "FullAttention",
+    "FutureChange",
     "Gate",
     "Gelu",
     "Grid",
+    "Leak",
+    "Measured",
+    "Measures",
     "ModelConfig",
     "ParameterCount",
     "Positions",
@@ -74,7 +94,10 @@ __all__ = [
     "RandomK",
     "Recipe",
     "Routed",
+    "RoutedEntropy",
+    "RoutingSample",
     "RunConfig",
+    "RunEvaluation",
     "RunRecord",
     "ScaledModel",
     "Scaling",
@@ -86,6 +109,7 @@ __all__ = [
     "State",
     "Study",
     "SwiGlu",
+    "TokenSelection",
     "TopK",
     "Variant",
     "Windows",

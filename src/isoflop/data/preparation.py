@@ -44,7 +44,7 @@ class Unavailable:
     reason: str
 
 
-def prepare(data: DataConfig, cache: Path) -> TokenStore:
+def prepare(data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None) -> TokenStore:
     """Read, split and tokenise the corpora of `data`, or open what was prepared before.
 
     The store lies in `cache/<key>/tokens`, where the key is a hash of `data` (but its windows and
@@ -54,18 +54,31 @@ def prepare(data: DataConfig, cache: Path) -> TokenStore:
     is asked for once. Documents are read two times (three with BPE), never held together in
     memory. When two processes prepare the same store, the second waits and opens it.
 
+    Args:
+        data: the corpora and how they are split.
+        cache: where stores lie.
+        tokenizer: of another store, to read these corpora with; None for one of their own.
+
     Raises:
-        ValueError: a corpus is missing, empty, binary, malformed or too small; one line.
+        ValueError: a corpus is missing, empty, binary, malformed or too small, or the tokeniser has
+            another vocabulary; one line.
         StorageError: the cache cannot be written.
     """
+    if tokenizer is not None and tokenizer.vocabulary != data.vocabulary:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocabulary} ids, but the data asks for "
+            f"{data.tokenizer!r} of {data.vocabulary}; expected equally many"
+        )
     corpora = locate(data)
-    folder = _folder(data, corpora, cache)
+    folder = _folder(data, corpora, cache, tokenizer)
     if not folder.exists():
         storage.make_folder(folder.parent)
         with FileLock(folder.parent / "lock"):
             if not folder.exists():
                 storage.remove_leftovers(folder.parent)
-                storage.commit_folder(folder, lambda target: _build(data, corpora, target))
+                storage.commit_folder(
+                    folder, lambda target: _build(data, corpora, target, tokenizer)
+                )
     opened = TokenStore.open(folder)
     tokens = int(opened.manifest["splits"]["train"]["tokens"])
     if tokens <= data.sequence_length:
@@ -122,7 +135,9 @@ def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:
     return CorpusSize(tokens, train["bytes"], train["documents"])
 
 
-def _folder(data: DataConfig, corpora: Sequence[Corpus], cache: Path) -> Path:
+def _folder(
+    data: DataConfig, corpora: Sequence[Corpus], cache: Path, tokenizer: Tokenizer | None = None
+) -> Path:
     of_files = hashlib.sha256()
     for corpus in corpora:
         for source in corpus.sources:
@@ -130,6 +145,8 @@ def _folder(data: DataConfig, corpora: Sequence[Corpus], cache: Path) -> Path:
     description = {**canonical(data), "sequence_length": None}
     description.pop("windows", None)
     parts = [FORMAT, sorted(description.items()), of_files.hexdigest(), _versions(data)]
+    if isinstance(tokenizer, BpeTokenizer):
+        parts.append(hashlib.sha256(tokenizer.specification.encode()).hexdigest())
     return cache / fingerprint(parts)[:20] / "tokens"
 
 
@@ -146,9 +163,11 @@ class _Survey:
     corpora: list[dict[str, Any]]
 
 
-def _build(data: DataConfig, corpora: Sequence[Corpus], folder: Path) -> None:
+def _build(
+    data: DataConfig, corpora: Sequence[Corpus], folder: Path, tokenizer: Tokenizer | None
+) -> None:
     survey = _survey(data, corpora)
-    tokenizer = _tokenizer(data, lambda: _again(corpora, survey))
+    tokenizer = tokenizer or _tokenizer(data, lambda: _again(corpora, survey))
     texts = ((split, document.text) for split, document in _again(corpora, survey))
     manifest = {
         "format": FORMAT,

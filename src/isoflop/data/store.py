@@ -47,10 +47,6 @@ class TokenSplit:
         """UTF-8 bytes of text; bits per byte are summed nats / ln 2 / bytes."""
         return int(self.document_bytes.sum())
 
-    def count_bytes(self, ids: NDArray[np.integer[Any]]) -> int:
-        """Return the UTF-8 bytes of text that `ids` (n,) stand for."""
-        return int(np.bincount(ids, minlength=len(self.token_bytes)) @ self.token_bytes)
-
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:

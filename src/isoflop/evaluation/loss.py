@@ -6,7 +6,8 @@ Axes: B batch, T time, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from isoflop.config import Decision, Evaluation, RandomK, Span, Split, Windows
 from isoflop.data import TokenSplit, document_windows, evaluation_windows
+from isoflop.data.windows import Batch
 from isoflop.evaluation.positions import SpanSums
-from isoflop.model import Transformer, control_draws
+from isoflop.model import Output, Transformer, control_draws
 
 
 def evaluate(
@@ -56,47 +58,103 @@ def evaluate(
             f"spans is {tuple(spans)}, but windows is {windows!r}; expected windows='documents', "
             "since a position means nothing in a window that spans several documents"
         )
-    documents = held_out.documents
-    losses, counts = np.zeros(documents), np.zeros(documents, dtype=np.int64)
+    sums = LossSums(model, held_out, sequence_length, spans)
     noise = control_noise(model, decision, sequences, sequence_length, seed)
-    processed = torch.zeros(len(model.routed), dtype=torch.float64)
-    targets = text_bytes = 0
-    by_span = SpanSums(spans, sequence_length, documents)
-    cut = evaluation_windows if windows == "stream" else document_windows
-    device = next(model.parameters()).device
+    with evaluating(model) as device:
+        for window in windows_of(held_out, sequence_length, sequences, windows, limit_tokens):
+            batch = torch.from_numpy(window[0]).to(device)
+            sums.add(model(batch[:, :-1], decision=decision, noise=noise), window)
+    return sums.evaluation(split, decision)
+
+
+@contextmanager
+def evaluating(model: Transformer) -> Iterator[torch.device]:
+    """Put a model into evaluation mode, without gradients, and back; gives its device."""
     was_training = model.training
     model.eval()
     try:
-        for tokens, document, mask in cut(held_out, sequence_length, sequences, limit_tokens):
-            batch = torch.from_numpy(tokens).to(device)
-            keep = torch.from_numpy(mask)
-            with torch.inference_mode():
-                output = model(batch[:, :-1], decision=decision, noise=noise)
-                nats = token_losses(output.logits, batch[:, 1:]).double().cpu()
-            losses += np.bincount(document[mask], nats[keep].numpy(), documents)
-            counts += np.bincount(document[mask], minlength=documents)
-            by_span.add(nats.numpy(), document, mask)
-            targets += int(keep.sum())
-            text_bytes += held_out.count_bytes(tokens[:, 1:][mask])
-            for index, routing in enumerate(output.routing):
-                processed[index] += routing.selected.cpu()[keep].sum()
+        with torch.inference_mode():
+            yield next(model.parameters()).device
     finally:
         model.train(was_training)
-    seen = counts > 0
-    total = float(losses.sum())
-    if not math.isfinite(total):
-        raise FloatingPointError(f"{split} loss under {decision} is {total}")
-    return Evaluation(
-        split=split,
-        decision=decision,
-        loss=total / targets,
-        bits_per_byte=total / math.log(2) / max(1, text_bytes),
-        tokens=targets,
-        document_losses=tuple(round(x, 4) for x in losses[seen].tolist()),
-        document_tokens=tuple(counts[seen].tolist()),
-        realised_capacity=tuple((processed / targets).tolist()),
-        spans=by_span.losses(),
-    )
+
+
+def windows_of(
+    held_out: TokenSplit,
+    sequence_length: int,
+    sequences: int,
+    windows: Windows,
+    limit_tokens: int | None,
+) -> Iterator[Batch]:
+    """Return the windows that a loss is measured on; see `evaluate` for the arguments."""
+    cut = evaluation_windows if windows == "stream" else document_windows
+    return cut(held_out, sequence_length, sequences, limit_tokens)
+
+
+class LossSums:
+    """Adds up the loss of a model under one decision, by document and span, over windows.
+
+    Args:
+        model: whose outputs are added.
+        held_out: what the windows are of.
+        sequence_length: T.
+        spans: spans of positions whose losses are told apart.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        held_out: TokenSplit,
+        sequence_length: int,
+        spans: Sequence[Span] = (),
+    ) -> None:
+        documents = held_out.documents
+        self.losses = np.zeros(documents)
+        """Summed nats of each document."""
+        self.tokens = np.zeros(documents, dtype=np.int64)
+        """Targets of each document."""
+        self.bytes = np.zeros(documents, dtype=np.int64)
+        """UTF-8 bytes of text that the targets of each document stand for."""
+        self._token_bytes = held_out.token_bytes
+        self._processed = torch.zeros(len(model.routed), dtype=torch.float64)
+        self._spans = SpanSums(spans, sequence_length, documents)
+
+    def add(self, output: Output, window: Batch) -> None:
+        """Add what the model gave for a batch of windows."""
+        tokens, document, mask = window
+        documents = len(self.losses)
+        keep = torch.from_numpy(mask)
+        targets = torch.from_numpy(tokens[:, 1:]).to(output.logits.device)
+        nats = token_losses(output.logits, targets).double().cpu().numpy()
+        owner, ids = document[mask], tokens[:, 1:][mask]
+        self.losses += np.bincount(owner, nats[mask], documents)
+        self.tokens += np.bincount(owner, minlength=documents)
+        self.bytes += np.bincount(owner, self._token_bytes[ids], documents).astype(np.int64)
+        self._spans.add(nats, document, mask)
+        for index, routing in enumerate(output.routing):
+            self._processed[index] += routing.selected.cpu()[keep].sum()
+
+    def evaluation(self, split: Split, decision: Decision) -> Evaluation:
+        """Return the loss of what was added.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
+        total, targets = float(self.losses.sum()), int(self.tokens.sum())
+        if not math.isfinite(total):
+            raise FloatingPointError(f"{split} loss under {decision} is {total}")
+        seen = self.tokens > 0
+        return Evaluation(
+            split=split,
+            decision=decision,
+            loss=total / targets,
+            bits_per_byte=total / math.log(2) / max(1, int(self.bytes.sum())),
+            tokens=targets,
+            document_losses=tuple(round(x, 4) for x in self.losses[seen].tolist()),
+            document_tokens=tuple(self.tokens[seen].tolist()),
+            realised_capacity=tuple((self._processed / targets).tolist()),
+            spans=self._spans.losses(),
+        )
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,16 +9,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isoflop.report.disclosure import RecipeSearch
     from isoflop.report.provenance import LeftOut
+    from isoflop.report.scaling.published import PublishedLines, published_lines
+    from isoflop.report.scaling.write import write_scaling_report
     from isoflop.report.speeds import BenchRow
     from isoflop.report.write import write_report
 
-__all__ = ["BenchRow", "LeftOut", "RecipeSearch", "write_report"]
+__all__ = [
+    "BenchRow",
+    "LeftOut",
+    "PublishedLines",
+    "RecipeSearch",
+    "published_lines",
+    "write_report",
+    "write_scaling_report",
+]
 
 _HOME = {
     "BenchRow": "speeds",
     "LeftOut": "provenance",
+    "PublishedLines": "scaling.published",
     "RecipeSearch": "disclosure",
+    "published_lines": "scaling.published",
     "write_report": "write",
+    "write_scaling_report": "scaling.write",
 }
 
 

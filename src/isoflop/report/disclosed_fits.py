@@ -12,7 +12,7 @@ from isoflop.fit.projection import START_EXPONENTS as PROJECTION_EXPONENTS
 from isoflop.fit.surface_data import EXPONENTS, STARTS
 from isoflop.fit.variant_fitter import DELTAS
 from isoflop.report.analysis import HEADLINE, Analysis
-from isoflop.report.disclosure import Disclosure, Evidence, Topic, plural, spanned
+from isoflop.report.disclosure import Disclosure, Evidence, Measured, Topic, plural, spanned
 from isoflop.report.fit_tables import RUNS
 from isoflop.report.notation import percent
 from isoflop.report.provenance import environment_of, mixed_environments
@@ -157,7 +157,7 @@ def comparisons(analysis: Analysis, evidence: Evidence) -> Topic:
     )
 
 
-def raw_data(analysis: Analysis, evidence: Evidence) -> Topic:
+def raw_data(analysis: Measured, evidence: Evidence) -> Topic:
     """Return where the numbers are, and on what and by which code they were made."""
     alike = environment_of(evidence.records)
     return Topic(
@@ -188,7 +188,7 @@ def _per_estimator(analysis: Analysis, said: Callable[[Estimator], str]) -> tupl
     return tuple(f"{ESTIMATOR_WORDS[one]}: {said(one)}." for one in analysis.estimators)
 
 
-def _made_alike(analysis: Analysis, evidence: Evidence) -> Disclosure:
+def _made_alike(analysis: Measured, evidence: Evidence) -> Disclosure:
     question = "Were all runs made alike?"
     if not evidence.records:
         return Disclosure(question, ("No run has a record.",), "not applicable")

@@ -9,7 +9,15 @@ from isoflop.config import (
     decisions,
 )
 from isoflop.report.analysis import Analysis
-from isoflop.report.disclosure import Disclosure, Evidence, Topic, by_variant, plural, spanned
+from isoflop.report.disclosure import (
+    Disclosure,
+    Evidence,
+    Measured,
+    Topic,
+    by_variant,
+    plural,
+    spanned,
+)
 from isoflop.report.notation import count, scientific
 
 CONVENTIONS = {
@@ -69,10 +77,18 @@ def quantities(analysis: Analysis, evidence: Evidence) -> Topic:
     )
 
 
-def data(analysis: Analysis, evidence: Evidence) -> Topic:
+def data(analysis: Measured, evidence: Evidence) -> Topic:
     """Return what was trained and evaluated on."""
     chosen = analysis.study.data
     hashes = sorted({record.data_sha256 for record in evidence.records})
+    tuned = "The recipe and the sizes that are added are"
+    if analysis.study.scaling is not None:
+        tuned = "The recipe is"
+    windows = (
+        "; each cut from a single document, and documents shorter than one left out of training"
+        if chosen.windows == "documents"
+        else ""
+    )
     return Topic(
         "Data",
         (
@@ -86,16 +102,15 @@ def data(analysis: Analysis, evidence: Evidence) -> Topic:
                 "Which tokeniser?",
                 (
                     f"{chosen.tokenizer}, {chosen.vocabulary:,} token ids, sequences of "
-                    f"{chosen.sequence_length:,}",
+                    f"{chosen.sequence_length:,}{windows}",
                 ),
             ),
             Disclosure(
                 "Which splits?",
                 (
                     f"By document: {chosen.validation_fraction:.0%} validation, "
-                    f"{chosen.test_fraction:.0%} test, the rest training. The recipe and the sizes "
-                    "that are added are chosen on validation; every loss that is compared is on "
-                    "test.",
+                    f"{chosen.test_fraction:.0%} test, the rest training. {tuned} chosen on "
+                    "validation; every loss that is compared is on test.",
                 ),
             ),
             _epochs(evidence),

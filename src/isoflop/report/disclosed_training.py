@@ -46,7 +46,7 @@ def models(analysis: Analysis, evidence: Evidence) -> Topic:
                 "Which architecture has each variant?",
                 (
                     "Decoders with pre-norm RMSNorm, rotary positions and no biases.",
-                    *(f"{one.name}: {_architecture(study, one)}" for one in study.variants),
+                    *(f"{one.name}: {architecture(study, one)}" for one in study.variants),
                 ),
             ),
             Disclosure(
@@ -60,29 +60,10 @@ def models(analysis: Analysis, evidence: Evidence) -> Topic:
 def training(analysis: Analysis, evidence: Evidence) -> Topic:
     """Return how the models were trained, and how that was chosen."""
     study = analysis.study
-    recipe = study.recipe
-    rates = {v.name: v.learning_rate or recipe.learning_rate for v in study.variants}
-    reference = f"{recipe.reference_blocks} blocks of width {recipe.reference_width}"
     return Topic(
         "Training",
         (
-            Disclosure("Which optimiser, with which settings?", (_optimiser(recipe),)),
-            Disclosure(
-                "Which learning rates?",
-                (
-                    *by_variant(study, rates, lambda rate: f"peak {rate:g}"),
-                    f"These are rates at the reference shape, {reference}; the maximal update "
-                    "parametrisation with CompleteP's depth rule carries them to other shapes.",
-                ),
-            ),
-            Disclosure(
-                "Which schedule?",
-                (
-                    f"Linear warm-up over {percent(recipe.warmup_fraction, 0)} of the steps, then "
-                    f"a cosine to {percent(recipe.final_fraction, 0)} of the peak at the last "
-                    "step of each run, whatever its length.",
-                ),
-            ),
+            *recipe(study),
             Disclosure(
                 "Which batch?",
                 (
@@ -91,22 +72,49 @@ def training(analysis: Analysis, evidence: Evidence) -> Topic:
                 ),
                 "disclosed" if evidence.records else "missing",
             ),
-            Disclosure(
-                "How were models initialised, in which precision?",
-                (
-                    "Hidden matrices with variance 1 / fan-in, embeddings with standard deviation "
-                    f"{recipe.embedding_scale:g}, routers with {recipe.router_scale:g} at the "
-                    f"reference width; trained in {recipe.precision}.",
-                ),
-            ),
             Disclosure("Which seeds?", (_seeds(study),)),
-            _trials(study, evidence),
+            trials(study, evidence),
             _rate_checks(analysis),
         ),
     )
 
 
-def _architecture(study: Study, variant: Variant) -> str:
+def recipe(study: Study) -> tuple[Disclosure, ...]:
+    """Return what is the same for all models: optimiser, rates, schedule, initialisation."""
+    recipe = study.recipe
+    rates = {v.name: v.learning_rate or recipe.learning_rate for v in study.variants}
+    reference = f"{recipe.reference_blocks} blocks of width {recipe.reference_width}"
+    return (
+        Disclosure("Which optimiser, with which settings?", (_optimiser(recipe),)),
+        Disclosure(
+            "Which learning rates?",
+            (
+                *by_variant(study, rates, lambda rate: f"peak {rate:g}"),
+                f"These are rates at the reference shape, {reference}; the maximal update "
+                "parametrisation with CompleteP's depth rule carries them to other shapes.",
+            ),
+        ),
+        Disclosure(
+            "Which schedule?",
+            (
+                f"Linear warm-up over {percent(recipe.warmup_fraction, 0)} of the steps, then "
+                f"a cosine to {percent(recipe.final_fraction, 0)} of the peak at the last "
+                "step of each run, whatever its length.",
+            ),
+        ),
+        Disclosure(
+            "How were models initialised, in which precision?",
+            (
+                "Hidden matrices with variance 1 / fan-in, embeddings with standard deviation "
+                f"{recipe.embedding_scale:g}, routers with {recipe.router_scale:g} at the "
+                f"reference width; trained in {recipe.precision}.",
+            ),
+        ),
+    )
+
+
+def architecture(study: Study, variant: Variant) -> str:
+    """Return a variant's choices in words."""
     family = variant.shape or study.shape
     match variant.depth:
         case EveryToken():
@@ -131,7 +139,7 @@ def _architecture(study: Study, variant: Variant) -> str:
         attention,
         depth,
         f"{variant.feed_forward.kind} feed-forward, {family.hidden_per_width:.3g} times as wide",
-        f"width {family.width_per_block:g} times the blocks",
+        *([] if study.scaling else [f"width {family.width_per_block:g} times the blocks"]),
         f"heads about {family.head_width} wide",
     ]
     if family.queries_per_kv_head > 1:
@@ -181,7 +189,8 @@ def _seeds(study: Study) -> str:
     return f"{text}. A seed decides the initialisation and the order of the data.{also}"
 
 
-def _trials(study: Study, evidence: Evidence) -> Disclosure:
+def trials(study: Study, evidence: Evidence) -> Disclosure:
+    """Return how many trials the recipe was chosen from."""
     question = "How was the recipe chosen, with how many trials per variant?"
     search = evidence.search
     if study.search is None or search is None:

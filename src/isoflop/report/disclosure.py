@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
+
+import pandas as pd
 
 from isoflop.config import RunRecord, Study
 from isoflop.report.provenance import LeftOut
@@ -35,6 +37,18 @@ class Topic:
 
     title: str
     items: tuple[Disclosure, ...]
+
+
+class Measured(Protocol):
+    """What every analysis of a study has."""
+
+    @property
+    def study(self) -> Study:
+        """What was studied."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The runs that figures show, as `isoflop.fit.frame` makes it."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from isoflop.report.notation import log_ticks
-from isoflop.report.theme import CONFIG, PICKED
+from isoflop.report.theme import CONFIG, INK, MUTED, PICKED
 
 DATA = "figure"
 """Name of a chart's main data set: the rows of the figure's table."""
@@ -20,8 +20,17 @@ DATA = "figure"
 FULL_WIDTH, HALF_WIDTH = 640, 380
 """Plots of figures that stand alone on the page, and of those that stand in pairs."""
 
+PANEL_WIDTH, PANEL_COLUMNS = 150, 4
+"""Of figures with a panel per range of positions: width of a panel, panels beside one another."""
+
 COUNT_LABEL = "replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'B')"
 """Vega expression that writes a tick as 100K, 2.5M, 1B."""
+
+COMPUTE_LABEL = (
+    "datum.value >= 0.01 && datum.value < 1e4 ? format(datum.value, '~g') "
+    ": replace(format(datum.value, '~e'), '+', '')"
+)
+"""Vega expression that writes a tick as 0.3 or 5e-7."""
 
 POWER_LABEL = "datum.value === 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
 """Vega expression that writes a tick as 5e12."""
@@ -39,18 +48,22 @@ class Figure:
     title: str
     caption: str
     """How to read it, in plain text."""
-    chart: alt.LayerChart
+    chart: alt.LayerChart | alt.FacetChart
     """Without the table's rows, which `spec` adds."""
     table: pd.DataFrame
     picture_width: int
-    """Width of the plot in rendered pictures, pixels before scaling."""
+    """Width of the plot, or of each panel, in rendered pictures, pixels before scaling."""
 
     def spec(self, width: int | None = None) -> dict[str, Any]:
-        """Return the Vega-Lite specification, as wide as `width` pixels or as its container."""
-        return self._without_data | {
-            "width": width or "container",
-            "data": {"name": DATA, "values": _values(self.table)},
-        }
+        """Return the Vega-Lite specification, as wide as `width` pixels or as its container.
+
+        Panels are as wide as in pictures unless `width` is given: Vega-Lite cannot fit them into a
+        container, so the page's script does.
+        """
+        spec = self._without_data | {"data": {"name": DATA, "values": _values(self.table)}}
+        if isinstance(self.chart, alt.FacetChart):
+            return spec | {"spec": spec["spec"] | {"width": width or self.picture_width}}
+        return spec | {"width": width or "container"}
 
     @cached_property
     def _without_data(self) -> dict[str, Any]:
@@ -81,6 +94,61 @@ def figure(
     if pickable:
         chart = chart.add_params(PICKED)
     chart = chart.properties(height=height).configure(**CONFIG)
+    return Figure(name, title, caption, chart, table, width)
+
+
+def panels(
+    name: str,
+    title: str,
+    caption: str,
+    layers: Sequence[alt.Chart | alt.LayerChart],
+    table: pd.DataFrame,
+    *,
+    order: Sequence[str],
+    axis_title: str,
+    height: int,
+    width: int = PANEL_WIDTH,
+    columns: int = PANEL_COLUMNS,
+) -> Figure:
+    """Layer charts over one table, a panel per value of its column `panel`, in the house style.
+
+    Panels share the scale of the x axis; each has a y axis of its own.
+
+    Args:
+        name: file name of the figure.
+        title: its title.
+        caption: how to read it.
+        layers: charts of a panel, without titles on their axes.
+        table: its rows.
+        order: the panels, the first at the top left.
+        axis_title: what the axes are, said once above all panels.
+        height: of a panel, pixels.
+        width: of a panel in pictures, pixels.
+        columns: panels beside one another, where there is room.
+    """
+    chart = (
+        alt.layer(*layers, data=alt.NamedData(name=DATA))
+        .properties(height=height)
+        .facet(
+            alt.Facet(
+                "panel:N",
+                sort=list(order),
+                title=None,
+                header=alt.Header(
+                    labelAnchor="start", labelFontSize=12, labelPadding=4, labelColor=INK
+                ),
+            ),
+            columns=min(columns, len(order)),
+            spacing={"row": 56, "column": 36},
+            bounds="flush",
+        )
+        .resolve_scale(y="independent")
+        .resolve_axis(x="independent")
+        .properties(
+            title=alt.Title(axis_title, fontSize=12, fontWeight="normal", color=MUTED, offset=8)
+        )
+        .configure(**CONFIG)
+    )
     return Figure(name, title, caption, chart, table, width)
 
 

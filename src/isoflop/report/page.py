@@ -16,7 +16,8 @@ from isoflop import storage
 from isoflop.config import canonical
 from isoflop.report import disclosed_fits, disclosed_runs, disclosed_training, rows
 from isoflop.report.analysis import Analysis
-from isoflop.report.disclosure import Evidence, Standing, standings
+from isoflop.report.disclosure import Evidence, Measured, Standing, Topic, standings
+from isoflop.report.figure import Figure
 from isoflop.report.figures import StudyFigures
 from isoflop.report.notation import scientific
 from isoflop.report.provenance import mixed_environments
@@ -65,25 +66,21 @@ def page(
         stills: SVG of each figure by its name, for print and where scripts are off.
         source: what the checklist is taken from, speeds and command.
     """
-    study = analysis.study
     found_doubts = doubts(analysis)
-    fitted = set(analysis.table["run_id"])
-    style = Style.of([variant.name for variant in study.variants], analysis.baseline)
     topics = [topic(analysis, source.evidence) for topic in TOPICS]
     by_budget = {one.budget_flops: one for one in figures.budgets}
-    environment = Environment(
-        loader=PackageLoader("isoflop.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_harmless,
-    )
-    return environment.get_template("page.html.jinja").render(
-        study=study,
+    return rendered(
+        "page.html.jinja",
+        analysis,
+        source.evidence,
+        figures.all(),
+        stills,
+        topics,
+        kicker="Equal-compute study",
         lede=headline(analysis, found_doubts),
         facts=_facts(analysis, source, standings(topics)),
         doubts=found_doubts,
-        mixed=mixed_environments([r for r in source.evidence.records if r.run_id in fitted]),
-        colours=dict(zip(style.names, style.colours, strict=True)),
+        doubts_title="No verdict stands on these runs.",
         curves=figures.curves,
         estimators=[rows.ESTIMATOR_WORDS[name] for name in analysis.estimators],
         minima=rows.minima_rows(analysis),
@@ -103,18 +100,55 @@ def page(
         agreement=figures.agreement,
         published=figures.published,
         left_out=rows.left_out_rows(analysis, source.evidence.records, source.evidence.missing),
-        topics=topics,
-        standings=standings(topics),
         decisions=rows.decision_rows(analysis),
         rates=rows.rate_rows(analysis),
         components=rows.component_rows(analysis),
         predictions=rows.prediction_rows(analysis, source.registered),
         unit=analysis.loss_unit,
         command=source.command,
+    )
+
+
+def rendered(
+    template: str,
+    analysis: Measured,
+    evidence: Evidence,
+    figures: Sequence[Figure],
+    stills: Mapping[str, str],
+    topics: Sequence[Topic],
+    **values: object,
+) -> str:
+    """Return a page from its template, with what every page has.
+
+    Args:
+        template: file name of a template that extends `document.html.jinja`.
+        analysis: the fitted records.
+        evidence: what else the page is made from.
+        figures: all that the page shows.
+        stills: SVG of each figure by its name.
+        topics: the checklist.
+        values: what the template prints besides.
+    """
+    study = analysis.study
+    fitted = set(analysis.table["run_id"])
+    style = Style.of([one.name for one in study.variants], study.baseline_variant.name)
+    environment = Environment(
+        loader=PackageLoader("isoflop.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_harmless,
+    )
+    return environment.get_template(template).render(
+        **values,
+        study=study,
+        mixed=mixed_environments([r for r in evidence.records if r.run_id in fitted]),
+        colours=dict(zip(style.names, style.colours, strict=True)),
+        topics=topics,
+        standings=standings(topics),
         configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
         version=__version__,
         stills={name: _data_address(svg) for name, svg in stills.items()},
-        specs=script_json({one.name: one.spec() for one in figures.all()}),
+        specs=script_json({one.name: one.spec() for one in figures}),
         css=_packaged("page.css"),
         script=_packaged("page.js"),
         vega=vega_javascript(),

@@ -62,12 +62,9 @@ def write_report(
             loss.
         StorageError: something cannot be written.
     """
-    shown = {variant.name: visible(variant.name) for variant in study.variants}
     beside = checks or {}
-    unknown = sorted({*variant_of.values(), *beside.values()} - set(shown))
-    if unknown:
-        raise ValueError(f"a run belongs to variant {unknown[0]!r}; expected one of {list(shown)}")
-    study = _renamed(study, shown)
+    shown = shown_names(study, {**variant_of, **beside})
+    study = shown_study(study, shown)
     measured = [row.model_copy(update={"variant": visible(row.variant)}) for row in speeds]
     names = {run_id: shown[name] for run_id, name in variant_of.items()}
     shown_checks = {run_id: shown[name] for run_id, name in beside.items()}
@@ -90,6 +87,19 @@ def write_report(
     return out / PAGE
 
 
+def shown_names(study: Study, variant_of: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of a study's variants as they are safe to draw and to print.
+
+    Raises:
+        ValueError: a run belongs to no variant of the study.
+    """
+    shown = {variant.name: visible(variant.name) for variant in study.variants}
+    unknown = sorted(set(variant_of.values()) - set(shown))
+    if unknown:
+        raise ValueError(f"a run belongs to variant {unknown[0]!r}; expected one of {list(shown)}")
+    return shown
+
+
 def _shown_search(search: RecipeSearch, shown: Mapping[str, str]) -> RecipeSearch:
     return replace(
         search,
@@ -106,7 +116,7 @@ def _shown_registration(one: Registration, shown: Mapping[str, str]) -> Registra
     return one.model_copy(update={"predictions": predictions})
 
 
-def _renamed(study: Study, shown: Mapping[str, str]) -> Study:
+def shown_study(study: Study, shown: Mapping[str, str]) -> Study:
     """Return `study` with its variants under the names that are safe to draw and to print."""
     return study.model_copy(
         update={

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from isoflop import storage
-from isoflop.config import Environment, Frozen, RunConfig, RunRecord, State
+from isoflop.config import Environment, Frozen, RunConfig, RunEvaluation, RunRecord, State
 from isoflop.runs.metrics import MetricsLog, read_metrics
 
 CLAIM_PATIENCE_SECONDS = 0.5
@@ -56,6 +56,8 @@ def parse_value(kind: type[Value], data: Any, source: str) -> Value:
 class RunFolder:
     """One run on disk: `config.json`, `pinned.json`, `metrics.jsonl`, `record.json`, `checkpoint/`.
 
+    Beside these `evaluation.json`, once its model was evaluated; unlike the record, it may be
+    written anew.
     Anybody may read. Who pins, counts attempts, or writes metrics or the record holds the claim,
     and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
     """
@@ -241,6 +243,22 @@ class RunFolder:
     def record(self) -> RunRecord | None:
         """Return the outcome, None while there is none."""
         return self._read("record.json", RunRecord)
+
+    def write_evaluation(self, evaluation: RunEvaluation) -> Path:
+        """Commit what was measured of the finished model, in place of an earlier one."""
+        self.check_claim()
+        run_id = self.config().run_id
+        if evaluation.run_id != run_id:
+            raise ValueError(
+                f"{self.path} holds run {run_id}, the evaluation is of {evaluation.run_id}"
+            )
+        path = self._member("evaluation.json")
+        storage.write_json(path, evaluation.model_dump(mode="json"))
+        return path
+
+    def evaluation(self) -> RunEvaluation | None:
+        """Return what was measured of the finished model, None where nothing was."""
+        return self._read("evaluation.json", RunEvaluation)
 
     def state(self) -> State:
         """Return where the run stands, from what is on disk alone."""

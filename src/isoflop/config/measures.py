@@ -1,0 +1,158 @@
+"""What is measured of a trained model beyond its loss: who decides, and what that changes.
+
+Here rather than in `evaluation`, so that a report reads it without torch. Intervals are those that
+other documents would give, at 95%.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from isoflop.config.base import Frozen
+from isoflop.config.model import Decision
+from isoflop.config.record import Evaluation
+
+
+class Measured(Frozen):
+    """A value and the interval that other documents would give; no ends with fewer than two."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Leak(Frozen):
+    """How much lower the loss is under top-k, which looks ahead, than under a causal decision."""
+
+    nats: Measured
+    """Nats per token, paired by document; positive where top-k is lower."""
+    share: Measured | None
+    """The same as a share of the causal loss; None where that is zero."""
+
+
+class FutureChange(Frozen):
+    """What becomes of the logits up to a random position when every later token is another one."""
+
+    windows: int
+    logits: int
+    """Next-token logits compared, one set for each position up to the cut of each window."""
+    changed: float
+    """Share of them that differ in any bit."""
+    changed_visibly: float
+    """Share of them with an entry that differs by more than 1e-3."""
+
+
+class Agreement(Frozen):
+    """How a decision compares with membership in the top k of the same windows."""
+
+    accuracy: float
+    """Share of tokens that both select or both skip."""
+    precision: float | None
+    """Share of the selected tokens that are in the top k; None where none is selected."""
+    recall: float
+    """Share of the top k that is selected."""
+
+
+class RoutedEntropy(Frozen):
+    """Entropy of the next-token prediction at tokens that a block processed and skipped, nats."""
+
+    processed: Measured | None
+    """None where no token was processed."""
+    skipped: Measured | None
+    """None where none was skipped."""
+    difference: Measured | None
+    """Processed less skipped."""
+
+
+class TokenSelection(Frozen):
+    """How often a vocabulary id was processed."""
+
+    token: int
+    occurrences: int
+    selected: int
+
+    @property
+    def share(self) -> float:
+        """Share of the occurrences that were processed."""
+        return self.selected / self.occurrences
+
+
+class BlockMeasures(Frozen):
+    """What one routed block does under one decision."""
+
+    block: int
+    """Index in the model."""
+    nominal_capacity: float
+    """Share of a window that top-k selects."""
+    realised_capacity: float
+    agreement: Agreement | None
+    """None for top-k itself."""
+    entropy: RoutedEntropy
+    share_by_position: tuple[float, ...]
+    """Share selected in each of equal ranges of a window's positions, in order."""
+    never_selected: tuple[int, ...]
+    """Frequent ids, of which no occurrence is selected in this block."""
+    most_selected: tuple[TokenSelection, ...]
+    """Frequent ids with the largest share selected, the largest first."""
+    least_selected: tuple[TokenSelection, ...]
+    """Frequent ids with the smallest share selected, the smallest first."""
+
+
+class DecisionMeasures(Frozen):
+    """A model under one routing decision."""
+
+    evaluation: Evaluation
+    loss: Measured
+    """Nats per token."""
+    bits_per_byte: Measured | None
+    """None where the targets stand for no text."""
+    leak: Leak | None = None
+    """None for top-k and for models without routed blocks."""
+    future: FutureChange | None = None
+    """None for models without routed blocks."""
+    blocks: tuple[BlockMeasures, ...] = ()
+    never_selected: tuple[int, ...] = ()
+    """Frequent ids, of which no occurrence is selected in any block."""
+
+    @property
+    def decision(self) -> Decision:
+        """Who decides."""
+        return self.evaluation.decision
+
+
+class RoutingSample(Frozen):
+    """What the measures of routing rest on: windows that are full of tokens."""
+
+    windows: int
+    tokens: int
+    minimum_occurrences: int = Field(ge=1)
+    """How often an id occurs at least to count as frequent."""
+    frequent_ids: int
+
+
+class Measures(Frozen):
+    """A model under each of its decisions, over the same text; the headline decision first."""
+
+    decisions: tuple[DecisionMeasures, ...]
+    sample: RoutingSample | None = None
+    """None for models without routed blocks."""
+
+    def under(self, decision: Decision) -> DecisionMeasures | None:
+        """Return the measures under a decision, None where they were not taken."""
+        return next((one for one in self.decisions if one.decision == decision), None)
+
+
+class RunEvaluation(Frozen):
+    """What `isoflop eval` finds out about the model of a run; the content of `evaluation.json`."""
+
+    run_id: str
+    corpus: str | tuple[str, ...]
+    """What was read, as a study names it."""
+    data_sha256: str
+    sequence_length: int
+    documents: int
+    """Documents that a target of the loss lies in."""
+    torch: str
+    measures: Measures
+    token_texts: dict[int, str]
+    """Text of each id that the measures name; bytes that are not UTF-8 are escaped."""

@@ -1,0 +1,57 @@
+"""Means over the tokens of many documents, with the interval that other documents would give."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isoflop.config import Measured
+from isoflop.fit import document_estimate
+
+Sums = NDArray[np.float64] | NDArray[np.int64]
+"""A total of each document, (documents,)."""
+
+
+def over_documents(sums: Sums, weights: Sums) -> Measured | None:
+    """Return the sum of `sums` over that of `weights`; None where no document has weight.
+
+    Documents without weight, such as one whose only target is its end where bytes are the
+    weight, count to the value and not to its interval.
+
+    Args:
+        sums: totals of the documents, such as nats.
+        weights: what to divide by, such as tokens or bytes; not negative.
+    """
+    heavy = weights > 0
+    if not heavy.any():
+        return None
+    value = float(sums.sum() / weights.sum())
+    estimate = document_estimate(sums[heavy], weights[heavy])
+    if estimate is None:
+        return Measured(value=value)
+    interval = estimate.model_copy(update={"value": value}).interval()
+    return Measured(value=value, low=interval.low, high=interval.high)
+
+
+def difference_over_documents(
+    sums: Sums, weights: Sums, other_sums: Sums, other_weights: Sums
+) -> Measured | None:
+    """Return the first mean less the other one; None where one of them has no tokens.
+
+    Both means come from the same documents, so their errors are not independent. Linearised, the
+    difference is a mean over the tokens of both together, whose interval is known.
+
+    Args:
+        sums: totals of the documents over their first kind of tokens.
+        weights: tokens of the first kind in each document.
+        other_sums: like `sums`, of the second kind.
+        other_weights: like `weights`.
+    """
+    first, second = float(weights.sum()), float(other_weights.sum())
+    if not first or not second:
+        return None
+    mean, other_mean = float(sums.sum()) / first, float(other_sums.sum()) / second
+    both = weights + other_weights
+    # What a document does to either mean sums to zero over documents.
+    pull = (sums - mean * weights) / first - (other_sums - other_mean * other_weights) / second
+    return over_documents((mean - other_mean) * both + pull * both.sum(), both)

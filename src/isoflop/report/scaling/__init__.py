@@ -1,0 +1,1 @@
+"""The report of a scaling study: loss against compute at named sizes, by position."""

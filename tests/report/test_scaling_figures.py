@@ -1,0 +1,210 @@
+"""Figures and tables of a scaling study: what they show is what the runs and the fit hold."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import altair as alt
+import pytest
+import synthetic_scaling as synthetic
+from made_reports import analysed_scaling
+
+from isoflop.config import CurvePoint
+from isoflop.fit import PFLOPS_DAY, refit_published_scaling
+from isoflop.reference import moba_scaling
+from isoflop.report.figure import Figure
+from isoflop.report.figures import Absent
+from isoflop.report.scaling.analysis import AXES
+from isoflop.report.scaling.panels import scaling_figures
+from isoflop.report.scaling.published import POINTS, published_lines, published_losses
+from isoflop.report.scaling.rows import check_rows, model_rows, published_rows
+from isoflop.report.scaling.tables import (
+    BEYOND,
+    gaps,
+    log_thinned,
+    losses_against_compute,
+    sparsity,
+)
+from isoflop.report.scaling.words import doubts, headline, results
+
+PANELS = [
+    *(f"positions {start}–{start + 255}" for start in range(0, 2048, 256)),
+    "all positions",
+    "last 128",
+]
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_panels_are_the_spans_and_curves_end_at_their_runs_compute(scaling, axis):
+    table = losses_against_compute(scaling, axis)
+    assert table["panel"].drop_duplicates().tolist() == PANELS
+    keys = ["panel", "variant", "non_embedding", "seed"]
+    ends = table[table["row"] == "curve"].groupby(keys)["compute"].max()
+    runs = table[table["row"] == "run"].set_index(keys)
+    assert len(runs) == len(ends) == len(PANELS) * 2 * 5 * 3
+    assert (ends == runs["compute"].reindex(ends.index)).all()
+    by_hand = {
+        (variant, record.parameters.non_embedding, record.config.seed): record
+        for variant, record in scaling.finished()
+    }
+    for (panel, *run), row in list(runs.iterrows())[::17]:
+        record = by_hand[tuple(run)]
+        span = record.evaluation("test").spans[PANELS.index(panel)]
+        assert row["compute"] == pytest.approx(record.train_flops[axis] / PFLOPS_DAY, rel=1e-4)
+        assert row["loss"] == pytest.approx(span.loss, abs=1e-5)
+
+
+def test_the_axes_differ_for_block_attention_only_in_compute(scaling):
+    by_6nd, exact = (losses_against_compute(scaling, axis) for axis in AXES)
+    sizes = {}
+    for name, table in (("6nd", by_6nd), ("exact", exact)):
+        runs = table[(table["row"] == "run") & (table["panel"] == "all positions")]
+        sizes[name] = runs.groupby(["variant", "non_embedding"])["compute"].first()
+    assert (sizes["6nd"]["Block attention"] == sizes["6nd"]["Full attention"]).all()
+    assert (sizes["exact"]["Block attention"] < sizes["exact"]["Full attention"]).all()
+
+
+def test_projections_reach_beyond_the_largest_compute_on_the_fitted_line(scaling):
+    table = losses_against_compute(scaling, "6nd")
+    lines = table[table["row"] == "projection"]
+    assert len(lines) == 2 * 2 * len(PANELS)
+    farthest = BEYOND * table.loc[table["row"] == "run", "compute"].max()
+    assert lines["compute"].max() == pytest.approx(farthest, rel=1e-4)
+    span = scaling.spans[3]
+    for variant in ("Full attention", "Block attention"):
+        law = scaling.projection(variant, span, "6nd")
+        own = lines[(lines["variant"] == variant) & (lines["panel"] == scaling.names[span])]
+        for compute, loss in zip(own["compute"], own["loss"], strict=True):
+            assert loss == pytest.approx(law.at(compute), abs=1e-5)
+
+
+def test_what_of_a_curve_is_off_the_scale_is_cut(scaling):
+    table = losses_against_compute(scaling, "6nd")
+    for _, panel in table.groupby("panel"):
+        finals = panel.loc[panel["row"] != "curve", "loss"]
+        curves = panel.loc[panel["row"] == "curve", "loss"]
+        assert curves.max() <= finals.max() + 0.6 * (finals.max() - finals.min())
+    assert max(p.loss for r in scaling.records.values() for p in r.curve) > 4
+
+
+def test_thinning_is_even_in_log_steps_and_keeps_end_and_mean():
+    curve = [CurvePoint(step=5 * (i + 1), loss=1 / (i + 1)) for i in range(200)]
+    thin = log_thinned(curve, 12)
+    assert len(thin) <= 12
+    assert (thin[0].step, thin[-1].step) == (5, 1000)
+    steps = [0, *(point.step for point in thin)]
+    covered = [b - a for a, b in itertools.pairwise(steps)]
+    assert sum(p.loss * n for p, n in zip(thin, covered, strict=True)) == pytest.approx(
+        5 * sum(point.loss for point in curve)
+    )
+    ratios = [b / a for a, b in itertools.pairwise(steps[6:])]
+    assert max(ratios) / min(ratios) < 1.3
+    assert log_thinned(curve[:12], 12) == curve[:12]
+    assert log_thinned([], 12) == []
+
+
+def test_gaps_have_the_mean_and_every_size_in_each_span(scaling):
+    table = gaps(scaling)
+    assert len(table) == len(PANELS) * (1 + 5)
+    assert table["span"].drop_duplicates().tolist()[-3:] == ["1792–2047", "all", "last 128"]
+    means = table[table["row"] == "mean"]
+    for row in means.to_dict("records"):
+        gap = scaling.gap("Block attention", (row["start"], row["stop"]))
+        assert (row["difference"], row["low"]) == (gap.difference.value, gap.difference.low)
+    assert set(table.loc[table["row"] == "size", "mark"]) == {
+        "213K",
+        "416K",
+        "719K",
+        "1.7M",
+        "3.33M",
+    }
+
+
+def test_figures_follow_the_schema(scaling):
+    figures = scaling_figures(scaling, published_lines())
+    assert [one.name for one in figures.all()] == [
+        "gaps-by-position",
+        "loss-against-compute-6nd",
+        "loss-against-compute-exact",
+        "published-losses",
+    ]
+    for one in figures.all():
+        alt.Chart.from_dict(one.spec() | {"data": {"values": []}}, validate=True)
+    assert figures.losses["6nd"].spec(150)["spec"]["width"] == 150
+    assert "width" not in figures.losses["6nd"].spec()
+
+
+def test_the_published_figure_is_labelled_and_keeps_the_ends_of_curves():
+    figure = published_losses(published_lines())
+    assert figure.title.startswith("Published, not trained here")
+    assert "2502.13189" in figure.caption
+    assert "1.06% of the loss apart (median), at most 2.04%" in figure.caption
+    order = figure.spec()["facet"]["sort"]
+    assert (len(order), order[0], order[-1]) == (18, "0K–2K", "last 2K of 32K")
+    curves = figure.table[figure.table["kind"] == "curve"].set_index(["panel", "attention"])
+    assert curves.groupby(level=[0, 1]).size().max() <= 5 * POINTS
+    for panel in moba_scaling().panels[2:]:
+        shown = curves.loc[f"{panel.start // 1024}K–{panel.stop // 1024}K", "MoBA"]
+        ends = [curve[-1] for curve in panel.moba.curves]
+        assert list(shown.groupby("curve")["compute"].max()) == [compute for compute, _ in ends]
+
+
+def test_published_coefficients_stand_beside_ours():
+    rows = published_rows(published_lines())
+    assert len(rows) == 36
+    last = next(r for r in rows if r["panel"] == "30K–32K" and r["attention"] == "full attention")
+    assert (last["cells"][0], last["cells"][2]) == ("1.464", "-0.097")
+    assert last["cells"][3] == f"{_ends_of('30k-32k', 'full').b:.4f}"
+    assert published_rows(None) == []
+
+
+def _ends_of(panel: str, attention: str):
+    wanted = (panel, attention, "ends")
+    found = refit_published_scaling()
+    return next(one for one in found if (one.panel, one.attention, one.method) == wanted)
+
+
+def test_models_tell_shape_compute_and_sparsity(scaling):
+    rows = model_rows(scaling)
+    assert len(rows) == 10
+    block = next(row for row in rows if row["variant"] == "Block attention")
+    assert (block["shape"], block["seeds"], block["sparsity"]) == ("4 × 64", 3, "90.6%")
+    assert {row["sparsity"] for row in rows if row["variant"] == "Full attention"} == {"full"}
+    model = synthetic.record(scaling.study, synthetic.VARIANTS[1], 4, 64).config.model
+    assert sparsity(model, 128) == 0.0
+
+
+def test_learning_rate_checks_are_told_and_not_drawn(scaling):
+    rows = check_rows(scaling)
+    assert [row["variant"] for row in rows] == ["Full attention", "Block attention"]
+    assert all(row["interior"] == "yes" and row["size"] == "6 blocks of width 96" for row in rows)
+    assert [one["rate"] for one in rows[0]["trials"]] == ["0.004", "0.008", "0.016"]
+    assert len(scaling.table) == 30
+
+
+def test_refused_projections_are_named_and_not_drawn(scaling):
+    refused = tuple(
+        one.model_copy(update={"status": "too_few", "message": "1 size", "a": None, "b": None})
+        if one.variant == "Block attention" and one.start == 256
+        else one
+        for one in scaling.fit.projections
+    )
+    without = replace(scaling, fit=scaling.fit.model_copy(update={"projections": refused}))
+    table = losses_against_compute(without, "causal")
+    lines = table[(table["row"] == "projection") & (table["panel"] == "positions 256–511")]
+    assert set(lines["variant"]) == {"Full attention"}
+    said = "Block attention at positions 256–511 (1 size)"
+    assert said in scaling_figures(without, None).losses["causal"].caption
+    assert any(said in doubt for doubt in doubts(without))
+
+
+def test_one_variant_alone_is_shown_and_not_compared():
+    analysis = analysed_scaling(synthetic.study(variants=synthetic.VARIANTS[:1]))
+    assert headline(analysis) == (
+        "Full attention alone was trained, so there is nothing to compare it with."
+    )
+    figures = scaling_figures(analysis, None)
+    assert isinstance(figures.gaps, Absent)
+    assert isinstance(figures.losses["6nd"], Figure)
+    assert results(analysis) == ()

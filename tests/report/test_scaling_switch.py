@@ -1,0 +1,100 @@
+"""Training loss where block attention turns to full attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic_scaling as synthetic
+
+from isoflop.config import BlockAttention, CurvePoint, Variant
+from isoflop.report.scaling.analysis import analyse_scaling
+from isoflop.report.scaling.panels import scaling_figures
+from isoflop.report.scaling.switch import (
+    LOSS,
+    SHOWN_FROM,
+    apart_panel,
+    switch_sentences,
+    switch_table,
+)
+
+TURN = 0.8
+VARIANTS = (
+    Variant(name="Full"),
+    Variant(name="Block", attention=BlockAttention(block_size=64)),
+    Variant(name="Turning", attention=BlockAttention(block_size=64, full_from=TURN)),
+)
+SIZES = ((4, 64), (5, 80))
+
+
+def loss_at(variant, blocks, seed, share):
+    """The batch decides most of it; what block attention costs is known."""
+    batch = np.sin(40 * share + seed) * 0.3 + 2 - share
+    apart = {"Full": 0.0, "Block": 0.02, "Turning": 0.02 if share <= TURN else 0.004}[variant]
+    return batch + apart * blocks
+
+
+def analysed(seeds=(0, 1, 2), variants=VARIANTS, points=100):
+    study = synthetic.study(seeds=seeds, variants=variants, sizes=SIZES)
+    records, variant_of = [], {}
+    for variant in variants:
+        for blocks, width in SIZES:
+            for seed in seeds:
+                one = synthetic.record(study, variant, blocks, width, seed)
+                steps = [round(one.config.steps * (i + 1) / points) for i in range(points)]
+                curve = tuple(
+                    CurvePoint(
+                        step=step,
+                        loss=loss_at(variant.name, blocks, seed, step / one.config.steps),
+                        span_losses=one.curve[0].span_losses,
+                    )
+                    for step in steps
+                )
+                records.append(one.model_copy(update={"curve": curve}))
+                variant_of[one.run_id] = variant.name
+    return analyse_scaling(study, records, variant_of)
+
+
+def test_differences_are_taken_in_the_same_batches_of_the_largest_size():
+    analysis = analysed()
+    table = switch_table(analysis)
+    apart = table[(table["panel"] == apart_panel(analysis)) & (table["row"] == "curve")]
+    assert set(apart["variant"]) == {"Block", "Turning"}
+    block = apart[apart["variant"] == "Block"]
+    assert block["loss"].to_numpy() == pytest.approx(0.02 * 5)
+    turning = apart[apart["variant"] == "Turning"]
+    before, after = turning["share"] < TURN - 0.05, turning["share"] > TURN + 0.05
+    assert turning.loc[before, "loss"].to_numpy() == pytest.approx(0.02 * 5)
+    assert turning.loc[after, "loss"].to_numpy() == pytest.approx(0.004 * 5)
+    assert table["share"].min() >= SHOWN_FROM
+
+
+def test_the_loss_itself_is_shown_of_every_variant_and_the_turn_in_both_panels():
+    analysis = analysed()
+    table = switch_table(analysis)
+    losses = table[(table["panel"] == LOSS) & (table["row"] == "curve")]
+    assert set(losses["variant"]) == {"Full", "Block", "Turning"}
+    turns = table[table["row"] == "turn"]
+    assert set(turns["panel"]) == {LOSS, apart_panel(analysis)}
+    assert set(turns["share"]) == {TURN}
+
+
+def test_the_sentence_has_the_loss_before_and_after():
+    (sentence,) = switch_sentences(analysed())
+    assert "Turning attends fully from 80% of training on" in sentence
+    assert "+0.1000 over the 10% of training before" in sentence
+    assert "+0.0200 over the last 5%" in sentence
+    assert "above +0.0200" in sentence
+    assert "means over 3 seeds" in sentence
+
+
+def test_a_study_in_which_nothing_turns_has_no_such_figure():
+    analysis = analysed(variants=VARIANTS[:2])
+    assert switch_table(analysis).empty
+    assert switch_sentences(analysis) == ()
+    assert scaling_figures(analysis, None).switch is None
+
+
+def test_the_figure_is_among_all():
+    figures = scaling_figures(analysed(seeds=(0,)), None)
+    assert figures.switch is not None
+    assert figures.switch in figures.all()

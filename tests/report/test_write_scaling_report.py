@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import synthetic_scaling as synthetic
+from test_page import Elements
+
+from isoflop.config import BlockAttention, Variant
+from isoflop.report import LeftOut, published_lines, write_scaling_report
+
+
+def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, without_vega):
+    study = scaling_study
+    failed = synthetic.record(study, study.variants[0], 4, 64).model_copy(
+        update={"state": "failed", "reason": "out of memory", "evaluations": (), "curve": ()}
+    )
+    waiting = LeftOut("Block attention", float("nan"), "213K", 0, "pending", "not started")
+    page = write_scaling_report(
+        study, [failed], {failed.run_id: "Full attention"}, tmp_path, missing=[waiting]
+    )
+    text = Elements(page.read_text()).words
+    assert "No run of Full attention has finished, so there is nothing to compare." in text
+    assert "4 blocks of width 64 0 failed out of memory" in text
+    assert "213K 0 pending not started" in text
+
+
+def test_a_report_is_one_page_with_its_figures(scaling_study, tmp_path):
+    study = scaling_study
+    records, names = synthetic.joined(synthetic.runs(study))
+    beside, checks = synthetic.joined(synthetic.checks(study))
+    page = write_scaling_report(
+        study, [*records, *beside], names, tmp_path, checks=checks, published=published_lines()
+    )
+    html = page.read_text()
+    assert page.stat().st_size < 5_000_000
+    assert 'src="http' not in html
+    figures = tmp_path / "figures"
+    assert {path.name for path in figures.iterdir()} == {
+        "runs.csv",
+        *(
+            f"{name}.{ending}"
+            for name in (
+                "gaps-by-position",
+                "loss-against-compute-6nd",
+                "loss-against-compute-exact",
+                "published-losses",
+            )
+            for ending in ("csv", "pdf", "png", "svg")
+        ),
+    }
+    raw = (figures / "runs.csv").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() in html
+    runs = pd.read_csv(figures / "runs.csv")
+    assert len(runs) == 30
+    assert runs["loss_0_2048"].tolist() == pytest.approx(runs["loss"].tolist(), abs=1e-5)
+    text = Elements(html).words
+    for said in (
+        "Compute 6ND (as published) exact FLOPs",
+        "Published, not trained here",
+        "Published coefficients (arXiv 2502.13189) beside ours",
+        "by least squares on log loss over log compute",
+        "Learning rates tried at one size",
+        "Parameters without embeddings.",
+        "tested from both sides (TOST)",
+        "None: every run of the study has finished.",
+    ):
+        assert said in text, said
+
+
+def test_names_are_text_whatever_they_hold(tmp_path: Path, without_vega):
+    hostile = "</script><img src=x onerror=alert(1)>\x1b{{ 7*7 }}"
+    variants = (
+        Variant(name="=Full"),
+        Variant(name=hostile, attention=BlockAttention(block_size=64, top_k=3)),
+    )
+    study = synthetic.study(variants=variants, seeds=(0, 1), sizes=synthetic.SIZES[:3])
+    records, names = synthetic.joined(synthetic.runs(study, points=20))
+    html = write_scaling_report(study, records, names, tmp_path).read_text()
+    assert "<img src=x" not in html
+    assert "\x1b" not in html
+    assert "</script><img src=x onerror=alert(1)>\\x1b{{ 7*7 }}" in Elements(html).words
+    table = pd.read_csv(tmp_path / "figures" / "loss-against-compute-6nd.csv")
+    assert "'=Full" in set(table["variant"])
+
+
+def test_a_run_of_no_variant_is_refused(scaling_study, tmp_path):
+    study = scaling_study
+    record = synthetic.record(study, study.variants[0], 4, 64)
+    with pytest.raises(ValueError, match="a run belongs to variant 'other'; expected one of"):
+        write_scaling_report(study, [record], {record.run_id: "other"}, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -52,6 +52,7 @@ from isoflop.config.run import (
     Span,
     Windows,
 )
+from isoflop.config.sample import SampledToken, TextSample
 from isoflop.config.study import (
     Grid,
     ScaledModel,
@@ -99,6 +100,7 @@ __all__ = [
     "RunConfig",
     "RunEvaluation",
     "RunRecord",
+    "SampledToken",
     "ScaledModel",
     "Scaling",
     "Search",
@@ -109,6 +111,7 @@ __all__ = [
     "State",
     "Study",
     "SwiGlu",
+    "TextSample",
     "TokenSelection",
     "TopK",
     "Variant",

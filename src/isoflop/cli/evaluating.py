@@ -169,6 +169,7 @@ def _texts(measures: Measures, tokenizer: Tokenizer) -> dict[int, str]:
     named: set[int] = set()
     for one in measures.decisions:
         named.update(one.never_selected)
+        named.update(one.stretch.tokens if one.stretch is not None else ())
         for block in one.blocks:
             named.update(block.never_selected)
             named.update(row.token for row in (*block.most_selected, *block.least_selected))

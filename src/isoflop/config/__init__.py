@@ -10,8 +10,10 @@ from isoflop.config.measures import (
     Measured,
     Measures,
     RoutedEntropy,
+    RouterWeights,
     RoutingSample,
     RunEvaluation,
+    Stretch,
     TokenSelection,
 )
 from isoflop.config.model import (
@@ -96,6 +98,7 @@ __all__ = [
     "Recipe",
     "Routed",
     "RoutedEntropy",
+    "RouterWeights",
     "RoutingSample",
     "RunConfig",
     "RunEvaluation",
@@ -109,6 +112,7 @@ __all__ = [
     "SpanLoss",
     "Split",
     "State",
+    "Stretch",
     "Study",
     "SwiGlu",
     "TextSample",

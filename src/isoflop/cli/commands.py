@@ -433,7 +433,7 @@ def export(
     out: Out = None,
 ) -> None:
     """Write a study's records, speeds and figures where they can be committed or shared."""
-    from isoflop.cli.reporting import export_figures, export_speeds
+    from isoflop.cli.reporting import export_figures, export_routed, export_speeds
     from isoflop.cli.searching import export_search
     from isoflop.config.load import load_study
     from isoflop.sweep import export as write
@@ -444,6 +444,8 @@ def export(
     for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
         if written is not None:
             print(f"wrote {written}")
+    for written in export_routed(asked, root, to):
+        print(f"wrote {written}")
     figures = export_figures(asked, root, to)
     if figures:
         print(f"wrote {len(figures)} files in {figures[0].parent}")

@@ -26,7 +26,7 @@ from isoflop.report.routed import RoutedModel
 from isoflop.report.routed_tables import DENSE, PROCESSED, SKIPPED, panel_name
 from isoflop.report.theme import CHALLENGER_COLOURS, INK, MUTED
 
-_STATES = {PROCESSED: CHALLENGER_COLOURS[0], SKIPPED: "#dfdfd8", DENSE: "#b3b3ad"}
+_STATES = {PROCESSED: CHALLENGER_COLOURS[0], SKIPPED: "#dfdfd8", DENSE: "#b5d2e6"}
 _MOST_ROW_HEIGHT, _GRID_HEIGHT = 26, 420
 _ROW = 34
 """Height of one decision's interval."""
@@ -125,7 +125,7 @@ def _weights(table: pd.DataFrame, measures: Measures) -> Figure:
         alt.Chart()
         .mark_bar(strokeWidth=0, binSpacing=0)
         .encode(
-            x=alt.X("weight:Q", title=None, axis=alt.Axis(grid=False, tickCount=4)),
+            x=alt.X("weight:Q", bin="binned", title=None, axis=alt.Axis(grid=False, tickCount=4)),
             x2="weight_end:Q",
             y=alt.Y("share:Q", title=None, stack="zero", axis=alt.Axis(format="~%", tickCount=4)),
             color=alt.Color(
@@ -158,6 +158,7 @@ def _weights(table: pd.DataFrame, measures: Measures) -> Figure:
         order=order,
         axis_title="Share of tokens against router weight",
         height=150,
+        same_x=False,
     )
 
 
@@ -173,8 +174,8 @@ def _losses(table: pd.DataFrame, loss_unit: str) -> tuple[Figure, ...]:
         "loss",
         f"Test loss, {loss_unit}",
         "Test loss of the same weights under each decision, with the 95% interval that other "
-        "documents would give. Intervals overlap since they are of the same documents; the "
-        "differences are paired.",
+        "documents would give. These are the same documents for each, so overlapping intervals "
+        "do not make decisions equal; the paired differences tell.",
     )
     above = table.dropna(subset=["difference"])
     if above.empty:
@@ -208,7 +209,9 @@ def _intervals(
         f"{column}:Q",
         title=axis,
         scale=alt.Scale(
-            domain=padded([*seen, *([] if reference is None else [reference])]), nice=False
+            domain=padded([*seen, *([] if reference is None else [reference])]),
+            nice=False,
+            zero=False,
         ),
         axis=alt.Axis(tickCount=4, labelExpr=alt.Undefined if reference is None else SIGNED_LABEL),
     )
@@ -223,7 +226,7 @@ def _intervals(
     ends = (
         base.transform_filter(f"isValid(datum.{low})")
         .mark_rule(strokeWidth=2.2, color=CHALLENGER_COLOURS[0], strokeOpacity=0.7)
-        .encode(x=alt.X(f"{low}:Q", title=axis), x2=f"{high}:Q")
+        .encode(x=alt.X(f"{low}:Q", title=axis, scale=alt.Scale(zero=False)), x2=f"{high}:Q")
     )
     points = base.mark_point(filled=True, size=80, opacity=1, color=CHALLENGER_COLOURS[0]).encode(
         x=x,

@@ -9,7 +9,7 @@ import pandas as pd
 from isoflop.config import DecisionMeasures, Measures
 from isoflop.report.text import visible
 
-DENSE, PROCESSED, SKIPPED = "dense block", "processed", "skipped"
+DENSE, PROCESSED, SKIPPED = "dense block, all tokens", "processed", "skipped"
 """What became of a token in a block."""
 
 
@@ -92,13 +92,13 @@ def panel_name(block: int) -> str:
 
 
 def decision_losses(measures: Measures) -> pd.DataFrame:
-    """Return a row per decision: its loss, and how far it lies above that of top-k.
+    """Return a row per decision, top-k last: its loss, and how far it lies above that of top-k.
 
     Returns:
         Columns `decision`, `loss`, `difference`, each with its ends in `_low` and `_high`.
     """
     rows = []
-    for one in measures.decisions:
+    for one in sorted(measures.decisions, key=lambda one: one.decision == "top_k"):
         above = None if one.leak is None else one.leak.nats
         rows.append(
             {

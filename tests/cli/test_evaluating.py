@@ -46,6 +46,7 @@ def test_a_routed_run_has_the_losses_of_its_record(make_run, evaluate, precision
         assert one.evaluation.document_tokens == recorded.document_tokens
         assert f"{recorded.loss:.4f} [" in shown
         assert (one.future.changed_visibly == 0) == (one.decision != "top_k")
+    assert set(found.measures.decisions[0].stretch.tokens) <= set(found.token_texts)
     for text in ("predictor", "threshold", "router", "none", "Agreement", "25.0%", "Entropy"):
         assert text in shown
     # The record is left alone, and the evaluation may be written anew.

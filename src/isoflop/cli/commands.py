@@ -215,7 +215,7 @@ def sample(
     write: Annotated[
         bool, arg(help="Keep it as sample.json in the run's folder, for the report.")
     ] = False,
-    json: Json = False,
+    json: Annotated[bool, arg(help="Print JSON when it is done, in place of text.")] = False,
 ) -> None:
     """Generate text, each token coloured by how many routed blocks processed it."""
     from isoflop.cli.sampled import TextDisplay, summary

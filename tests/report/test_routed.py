@@ -65,6 +65,14 @@ def test_runs_of_other_variants_are_not_chosen(study, records, names, runs, rank
     assert len(found.missing) == 2
 
 
+def test_before_anything_is_known_a_run_with_its_checkpoint_is_named(study, records, names, ranked):
+    trained = [ranked[4].run_id, ranked[2].run_id, "another"]
+    assert routed_model(study, records, names, {}, {}, trained).record == ranked[2]
+    known = {ranked[3].run_id: made_routed.sample(ranked[3])}
+    assert routed_model(study, records, names, {}, known, trained).record == ranked[3]
+    assert routed_model(study, records, names, {}, {}, ["another"]).record == ranked[0]
+
+
 def test_a_study_without_a_routed_run_has_none(study, records, names):
     dense = study.model_copy(update={"variants": study.variants[:1]})
     assert chosen(dense, records, names) is None
@@ -152,6 +160,7 @@ def test_a_page_says_how_to_find_out(without_vega, study, analysis, records, nam
     folder = f"runs/mod-variants/runs/{ranked[0].run_id}"
     words = Elements(html).words
     assert f"isoflop eval {folder} and isoflop sample {folder} --prompt TEXT --write" in words
+    assert "No model of MoD 12.5% was looked into yet" in words
     assert "generated-text" not in re.findall(r'id="([^"]*)"', html)
     assert "Inside a routed model" not in Elements(html_of(analysis, records)).words
     done = chosen(study, records, names, ranked[:1], ranked[:1])

@@ -134,7 +134,8 @@ def _routed(
     # A committed file is of one run, and lies in a folder as in that of a run.
     committed = RunFolder(results / study.name)
     store = RunStore(root)
-    folders = [committed, *(store.folder(run_id) for run_id in variant_of)]
+    own = [store.folder(run_id) for run_id in variant_of]
+    folders = [committed, *own]
     evaluations = [found for one in folders if (found := one.evaluation()) is not None]
     samples = [kept for one in folders if (kept := one.sample()) is not None]
     return routed_model(
@@ -143,6 +144,7 @@ def _routed(
         variant_of,
         {one.run_id: one for one in evaluations},
         {one.run_id: one for one in samples},
+        [one.path.name for one in own if one.checkpoints.is_dir()],
     )
 
 

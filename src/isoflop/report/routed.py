@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from isoflop.config import RunEvaluation, RunRecord, Study, TextSample
@@ -43,11 +43,12 @@ def routed_model(
     variant_of: Mapping[str, str],
     evaluations: Mapping[str, RunEvaluation],
     samples: Mapping[str, TextSample],
+    trained: Collection[str] = (),
 ) -> RoutedModel | None:
     """Return the challenger's run to look into; see `CHOICE`.
 
     While there is neither an evaluation nor a sample of any, it is the run with the lowest test
-    loss, with nothing known of it.
+    loss of those that still have their checkpoint, or of all, with nothing known of it.
 
     Args:
         study: whose challenger.
@@ -55,6 +56,7 @@ def routed_model(
         variant_of: name of the variant of each run id.
         evaluations: those at hand, by run id.
         samples: those at hand, by run id.
+        trained: ids of runs whose checkpoint is at hand.
 
     Returns:
         None where the study has no challenger, or no run of it has finished.
@@ -71,7 +73,8 @@ def routed_model(
         and (evaluation := record.evaluation()) is not None
     }
     known = losses.keys() & (evaluations.keys() | samples.keys())
-    best = min(known or losses, key=lambda run_id: losses[run_id], default=None)
+    candidates = known or losses.keys() & set(trained) or losses
+    best = min(candidates, key=lambda run_id: losses[run_id], default=None)
     if best is None:
         return None
     record = next(record for record in records if record.run_id == best)

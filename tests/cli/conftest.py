@@ -1,15 +1,25 @@
-"""A small study on disk, with made-up records, for the commands to be tried on."""
+"""What commands are tried on: a small study with made-up records, and tiny trained runs."""
 
 import json
 
 import pytest
 
-from given import ENVIRONMENT
-from isoflop.config import Evaluation, RunRecord, decisions
+from given import ENVIRONMENT, RECIPE
+from isoflop.config import (
+    DataConfig,
+    Evaluation,
+    EveryToken,
+    ModelConfig,
+    RandomK,
+    RunConfig,
+    RunRecord,
+    TopK,
+    decisions,
+)
 from isoflop.config.load import load_study
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import achieved_flops, next_runs
-from isoflop.runs import write_records
+from isoflop.runs import RunFolder, write_records
 
 HOSTILE = "MoD [bold]\x1b[31m"
 STUDY = {
@@ -22,6 +32,13 @@ STUDY = {
         {"name": "Baseline"},
         {"name": HOSTILE, "depth": {"kind": "top_k", "capacity": 0.5, "every": 2}},
     ],
+}
+
+WORDS = ("the", "a", "state", "of", "union", "law", "peace", "we", "our", "year", "war", "shall")
+DEPTHS = {
+    "dense": EveryToken(),
+    "routed": TopK(capacity=0.25, router_bce=0.01),
+    "random": RandomK(capacity=0.25),
 }
 
 
@@ -79,3 +96,58 @@ def committed(study, tmp_path):
 def make_record():
     """The function that makes up a record of a run."""
     return record_of
+
+
+@pytest.fixture(scope="session")
+def trained_root(tmp_path_factory):
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture(scope="session")
+def make_run(trained_root):
+    """Train a run of this depth and tokeniser once, and return its folder."""
+    import torch
+
+    from isoflop.training import train
+
+    folder = trained_root / "corpus"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for index in range(60):
+        chosen = torch.randint(len(WORDS), (60,), generator=generator).tolist()
+        (folder / f"{index:02}.txt").write_text(" ".join(WORDS[i] for i in chosen))
+    (trained_root / "other.jsonl").write_text(
+        "".join(json.dumps({"text": f"Number {i}: {i * i}. " * 12}) + "\n" for i in range(60))
+    )
+
+    def make(name: str, tokenizer: str = "bytes", **recipe: object) -> RunFolder:
+        data = DataConfig(
+            corpus=str(folder),
+            tokenizer=tokenizer,
+            sequence_length=16,
+            validation_fraction=0.2,
+            test_fraction=0.2,
+        )
+        config = RunConfig(
+            model=ModelConfig(
+                vocabulary=data.vocabulary,
+                width=16,
+                blocks=4,
+                heads=2,
+                head_width=8,
+                hidden=24,
+                depth=DEPTHS[name],
+            ),
+            data=data,
+            recipe=RECIPE.model_copy(update=recipe),
+            steps=3,
+            sequences_per_step=3,
+            evaluation_tokens=2000,
+        )
+        run = RunFolder(trained_root / "runs" / config.run_id)
+        before = torch.get_num_threads()
+        train(config, run, cache=trained_root / "cache", threads=1)
+        torch.set_num_threads(before)
+        return run
+
+    return make

@@ -10,80 +10,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from given import RECIPE
 from isoflop.cli import main
 from isoflop.cli.evaluated import evaluation_tables
 from isoflop.cli.evaluating import evaluate_run
-from isoflop.config import DataConfig, EveryToken, ModelConfig, RandomK, RunConfig, TopK
 from isoflop.data import prepare
 from isoflop.runs import RunFolder
-from isoflop.training import train
-
-WORDS = ("the", "a", "state", "of", "union", "law", "peace", "we", "our", "year", "war", "shall")
-DEPTHS = {
-    "dense": EveryToken(),
-    "routed": TopK(capacity=0.25, router_bce=0.01),
-    "random": RandomK(capacity=0.25),
-}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("evaluated")
-
-
-@pytest.fixture(scope="module")
-def make_run(root):
-    """Train a run of this depth and tokeniser once, and return its folder."""
-    folder = root / "corpus"
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for index in range(60):
-        chosen = torch.randint(len(WORDS), (60,), generator=generator).tolist()
-        (folder / f"{index:02}.txt").write_text(" ".join(WORDS[i] for i in chosen))
-    (root / "other.jsonl").write_text(
-        "".join(json.dumps({"text": f"Number {i}: {i * i}. " * 12}) + "\n" for i in range(60))
-    )
-
-    def make(name: str, tokenizer: str = "bytes", **recipe: object) -> RunFolder:
-        data = DataConfig(
-            corpus=str(folder),
-            tokenizer=tokenizer,
-            sequence_length=16,
-            validation_fraction=0.2,
-            test_fraction=0.2,
-        )
-        config = RunConfig(
-            model=ModelConfig(
-                vocabulary=data.vocabulary,
-                width=16,
-                blocks=4,
-                heads=2,
-                head_width=8,
-                hidden=24,
-                depth=DEPTHS[name],
-            ),
-            data=data,
-            recipe=RECIPE.model_copy(update=recipe),
-            steps=3,
-            sequences_per_step=3,
-            evaluation_tokens=2000,
-        )
-        run = RunFolder(root / "runs" / config.run_id)
-        before = torch.get_num_threads()
-        train(config, run, cache=root / "cache", threads=1)
-        torch.set_num_threads(before)
-        return run
-
-    return make
 
 
 @pytest.fixture
-def evaluate(root, capsys):
+def evaluate(trained_root, capsys):
     def call(folder: RunFolder | Path, *arguments: object, code: int = 0) -> str:
         path = folder.path if isinstance(folder, RunFolder) else folder
         before = torch.get_num_threads()
-        command = ["eval", path, "--cache", root / "cache", *arguments]
+        command = ["eval", path, "--cache", trained_root / "cache", *arguments]
         try:
             assert main([str(argument) for argument in command]) == code
         finally:
@@ -107,6 +46,7 @@ def test_a_routed_run_has_the_losses_of_its_record(make_run, evaluate, precision
         assert one.evaluation.document_tokens == recorded.document_tokens
         assert f"{recorded.loss:.4f} [" in shown
         assert (one.future.changed_visibly == 0) == (one.decision != "top_k")
+    assert set(found.measures.decisions[0].stretch.tokens) <= set(found.token_texts)
     for text in ("predictor", "threshold", "router", "none", "Agreement", "25.0%", "Entropy"):
         assert text in shown
     # The record is left alone, and the evaluation may be written anew.
@@ -150,17 +90,19 @@ def test_a_part_is_shown_and_not_kept(make_run, evaluate, options):
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe:270"])
-def test_another_corpus_is_read_with_the_runs_tokeniser(make_run, evaluate, root, tokenizer):
+def test_another_corpus_is_read_with_the_runs_tokeniser(
+    make_run, evaluate, trained_root, tokenizer
+):
     folder = make_run("routed", tokenizer)
-    corpus = root / "other.jsonl"
+    corpus = trained_root / "other.jsonl"
     found = json.loads(evaluate(folder, "--corpus", corpus, "--json"))
     assert found["corpus"] == str(corpus)
     data = folder.config().data
     other = data.model_copy(update={"corpus": str(corpus)})
-    own_tokeniser = prepare(data, root / "cache").tokenizer
-    assert found["data_sha256"] == prepare(other, root / "cache", own_tokeniser).sha256
+    own_tokeniser = prepare(data, trained_root / "cache").tokenizer
+    assert found["data_sha256"] == prepare(other, trained_root / "cache", own_tokeniser).sha256
     if tokenizer != "bytes":
-        assert found["data_sha256"] != prepare(other, root / "cache").sha256
+        assert found["data_sha256"] != prepare(other, trained_root / "cache").sha256
     assert folder.evaluation() is None or folder.evaluation().corpus != str(corpus)
     own = json.loads(evaluate(folder, "--json"))
     losses = [one["measures"]["decisions"][0]["loss"]["value"] for one in (found, own)]
@@ -168,11 +110,13 @@ def test_another_corpus_is_read_with_the_runs_tokeniser(make_run, evaluate, root
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_tables_fit_the_terminal(make_run, root, width):
+def test_tables_fit_the_terminal(make_run, trained_root, width):
     folder = make_run("routed")
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False)
-    for one in evaluation_tables(evaluate_run(folder, cache=root / "cache"), folder.config()):
+    for one in evaluation_tables(
+        evaluate_run(folder, cache=trained_root / "cache"), folder.config()
+    ):
         console.print(one)
     lines = file.getvalue().splitlines()
     assert "'\N{OPEN BOX}'" in file.getvalue()
@@ -180,7 +124,7 @@ def test_tables_fit_the_terminal(make_run, root, width):
     assert not any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)
 
 
-def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, root, tmp_path):
+def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, trained_root, tmp_path):
     def refused(*arguments):
         told = evaluate(*arguments, code=2).splitlines()
         assert len(told) == 1
@@ -205,12 +149,12 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, root, tm
     assert pending.evaluation() is None
 
 
-def test_data_that_changed_is_refused(make_run, evaluate, root):
+def test_data_that_changed_is_refused(make_run, evaluate, trained_root):
     folder = make_run("dense")
-    added = root / "corpus" / "99.txt"
+    added = trained_root / "corpus" / "99.txt"
     added.write_text("we have something else to say " * 20)
     try:
         assert "the data of run" in evaluate(folder, code=2)
-        evaluate(folder, "--corpus", root / "corpus")
+        evaluate(folder, "--corpus", trained_root / "corpus")
     finally:
         added.unlink()

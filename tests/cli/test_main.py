@@ -11,7 +11,20 @@ from isoflop.runs import RunClaimed
 from isoflop.storage import StorageError
 from isoflop.version import __version__
 
-NAMES = ("init", "costs", "plan", "train", "run", "status", "report", "export", "clean", "bench")
+NAMES = (
+    "init",
+    "costs",
+    "plan",
+    "train",
+    "eval",
+    "sample",
+    "run",
+    "status",
+    "report",
+    "export",
+    "clean",
+    "bench",
+)
 
 _RUN = "import sys; from isoflop.cli import main; sys.exit(main(sys.argv[1:]))"
 

@@ -8,13 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isoflop.cli.reporting import _train_tokens
+from isoflop.cli.reporting import _train_tokens, export_routed
 from isoflop.cli.searching import search_of
-from isoflop.config import Study
+from isoflop.config import (
+    DecisionMeasures,
+    Measured,
+    Measures,
+    RunEvaluation,
+    RunRecord,
+    SampledToken,
+    Study,
+    TextSample,
+)
 from isoflop.config.load import load_study
 from isoflop.data import prepare
 from isoflop.planning import trials
-from isoflop.runs import read_records, write_records
+from isoflop.runs import RunStore, read_records, write_records
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "results" / "mod-variants"
@@ -59,3 +68,68 @@ def test_the_corpus_counts_only_where_the_runs_had_it(study: Study, tmp_path: Pa
     within = small.model_copy(update={"data": data.model_copy(update={"windows": "documents"})})
     lengths = np.diff(store.split("train").offsets)
     assert _train_tokens(within, [own], cache) == 8 * int(((lengths - 1) // 8).sum())
+
+
+def known_of(record: RunRecord) -> tuple[RunEvaluation, TextSample]:
+    evaluation = record.evaluation()
+    assert evaluation is not None
+    found = RunEvaluation(
+        run_id=record.run_id,
+        corpus="sotu",
+        data_sha256=record.data_sha256,
+        sequence_length=256,
+        documents=3,
+        torch="0",
+        measures=Measures(
+            decisions=(
+                DecisionMeasures(
+                    evaluation=evaluation,
+                    loss=Measured(value=evaluation.loss),
+                    bits_per_byte=None,
+                ),
+            )
+        ),
+        token_texts={},
+    )
+    sample = TextSample(
+        run_id=record.run_id,
+        routed_blocks=record.config.model.routed_blocks,
+        decision="predictor",
+        cap=None,
+        temperature=1.0,
+        top_k=None,
+        top_p=1.0,
+        min_p=0.0,
+        seed=0,
+        prompt=(),
+        tokens=(SampledToken(id=7, text="x", processed=()),),
+        reason="length",
+        torch="0",
+    )
+    return found, sample
+
+
+def test_what_is_known_of_the_best_routed_run_is_exported(study: Study, tmp_path: Path) -> None:
+    results, root = tmp_path / "results", tmp_path / "runs"
+    records = read_records(SHIPPED / "records.jsonl")
+    write_records(results / study.name / "records.jsonl", records)
+    assert export_routed(study, root, results) == []
+
+    challenger = study.challenger_variant
+    assert challenger is not None
+    own = [r for r in records if r.config.model.depth == challenger.depth]
+    good, better = sorted(own, key=lambda r: -r.evaluation().loss)[-2:]  # type: ignore[union-attr]
+    for record in (good, better):
+        folder = RunStore(root).folder(record.run_id)
+        folder.create(record.config)
+        evaluation, sample = known_of(record)
+        with folder.claim():
+            folder.write_evaluation(evaluation)
+            folder.write_sample(sample)
+        written = export_routed(study, root, results)
+        assert [path.name for path in written] == ["evaluation.json", "sample.json"]
+        assert json.loads(written[0].read_text()) == evaluation.model_dump(mode="json")
+        assert json.loads(written[1].read_text()) == sample.model_dump(mode="json")
+    # From committed results alone it is found again, and so exported elsewhere.
+    again = export_routed(study, tmp_path / "elsewhere", results)
+    assert json.loads(again[0].read_text())["run_id"] == better.run_id

@@ -59,7 +59,8 @@ def test_a_dense_model_has_losses_alone() -> None:
     found = measure(model_with(EveryToken()), split(30, 40), LENGTH, split="test")
     (one,) = found.decisions
     assert found.sample is None
-    assert (one.leak, one.future, one.blocks, one.never_selected) == (None, None, (), ())
+    assert (one.leak, one.future, one.stretch) == (None, None, None)
+    assert one.blocks == one.never_selected == ()
 
 
 def selections(model, held_out, decision: Decision) -> tuple[np.ndarray, np.ndarray]:
@@ -99,12 +100,18 @@ def test_routing_is_measured_on_whole_windows() -> None:
 
     for one in found.decisions:
         _, selected = selections(model, held_out, one.decision)
+        assert one.stretch is not None
+        assert one.stretch.tokens == tuple(ids[0].tolist())
+        assert np.array_equal(np.array(one.stretch.processed), selected[:, 0])
         anywhere = set(ids[selected.any(0)].tolist())
         assert one.never_selected == tuple(i for i in frequent.tolist() if i not in anywhere)
         assert [block.block for block in one.blocks] == [1, 3]
         for index, block in enumerate(one.blocks):
             mine, best = selected[index], top_k[index]
             assert block.nominal_capacity == 2 / 7
+            assert block.router_weights is not None
+            assert sum(block.router_weights.processed) == mine.sum()
+            assert sum(block.router_weights.skipped) == (~mine).sum()
             assert block.realised_capacity == pytest.approx(mine.mean())
             assert block.share_by_position == pytest.approx(mine.mean(0))
             most, least = ([row.share for row in rows] for rows in extremes(block))

@@ -12,6 +12,7 @@ from isoflop.report.disclosure import Evidence
 from isoflop.report.figures import study_figures
 from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
+from isoflop.report.routed import RoutedModel
 from isoflop.report.scaling.analysis import ScalingAnalysis, analyse_scaling
 from isoflop.report.speeds import BenchRow
 
@@ -36,11 +37,12 @@ def html_of(
     *,
     missing: Sequence[LeftOut] = (),
     speeds: Sequence[BenchRow] = (),
+    routed: RoutedModel | None = None,
 ) -> str:
-    figures = study_figures(analysis, speeds)
+    figures = study_figures(analysis, speeds, routed)
     stills = {one.name: "<svg/>" for one in figures.all()}
     evidence = Evidence(records=records, missing=missing)
-    source = Source(evidence=evidence, speeds=speeds, command="isoflop report x")
+    source = Source(evidence, speeds, command="isoflop report x", routed=routed)
     return page(analysis, figures, stills, source)
 
 

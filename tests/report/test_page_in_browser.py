@@ -9,13 +9,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import made_routed
 import pytest
 import synthetic_scaling
 import synthetic_study as synthetic
 from made_reports import bench_rows
 
 from isoflop.config import RandomK, TopK, Variant
-from isoflop.report import LeftOut, write_report, write_scaling_report
+from isoflop.report import LeftOut, routed_model, write_report, write_scaling_report
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'"
@@ -67,6 +68,15 @@ def written(tmp_path_factory) -> Path:
         if run[0] == HOSTILE[0] or run[2].config.model.width < 192
     ]
     bad = synthetic.diverged(variants[1], 5e12, 64, f"loss was NaN {HOSTILE[1]}")
+    names = {record.run_id: name for name, _, record in runs}
+    look = next(record for name, _, record in runs if name == HOSTILE[1])
+    inside = routed_model(
+        study,
+        [record for *_, record in runs],
+        names,
+        {look.run_id: made_routed.evaluation(look)},
+        {look.run_id: made_routed.sample(look)},
+    )
     with pytest.MonkeyPatch.context() as patch:
         # The page holds the SVG alone; the other files take seconds.
         for form in ("png", "pdf"):
@@ -74,10 +84,11 @@ def written(tmp_path_factory) -> Path:
         return write_report(
             study,
             [*(record for *_, record in runs), bad],
-            {**{record.run_id: name for name, _, record in runs}, bad.run_id: HOSTILE[1]},
+            {**names, bad.run_id: HOSTILE[1]},
             tmp_path_factory.mktemp("report"),
             missing=[LeftOut(HOSTILE[3], 5e12, "80K", 1, "pending", HOSTILE[0])],
             speeds=bench_rows(runs),
+            routed=inside,
             command=f"isoflop report '{HOSTILE[1]}'",
         )
 
@@ -142,7 +153,7 @@ def test_it_opens_without_network_or_complaint(opened: Opened, written: Path) ->
 
 def test_every_figure_draws_its_marks(opened: Opened, written: Path) -> None:
     names = {path.stem for path in written.parent.joinpath("figures").glob("*.svg")}
-    assert len(names) == 11
+    assert len(names) == 15
     marks = opened.js(
         "Object.fromEntries([...document.querySelectorAll('.live')].map(one => [one.id.slice(5), "
         "one.querySelectorAll('[aria-roledescription]').length]))"
@@ -217,8 +228,12 @@ def test_print_has_every_figure_as_a_still(browser, written: Path) -> None:
             "[...document.querySelectorAll('.still')].filter(one => one.checkVisibility() "
             "&& one.complete && one.naturalWidth > 0 && one.clientHeight > 50).length"
         )
-        figures = shown.js("document.querySelectorAll('figure').length")
-        assert visible == figures == 11
+        figures = shown.js("document.querySelectorAll('figure:not(.generated)').length")
+        assert visible == figures == 15
+        assert shown.js(
+            "[...document.querySelectorAll('.strip span[style]')].every(one => "
+            "getComputedStyle(one).printColorAdjust === 'exact')"
+        )
         assert shown.js(
             "[...document.querySelectorAll('.live')].every(one => !one.checkVisibility())"
         )
@@ -232,7 +247,7 @@ def test_without_scripts_the_stills_stand_in(browser, written: Path) -> None:
     context = browser.new_context(offline=True, java_script_enabled=False)
     tab = context.new_page()
     tab.goto(written.as_uri())
-    assert tab.locator("img.still:visible").count() == 11
+    assert tab.locator("img.still:visible").count() == 15
     assert tab.locator(".live:visible").count() == 0
     context.close()
 

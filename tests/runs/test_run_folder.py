@@ -21,6 +21,8 @@ from isoflop.config import (
     RunConfig,
     RunEvaluation,
     RunRecord,
+    SampledToken,
+    TextSample,
 )
 from isoflop.runs import RunClaimed, RunFolder
 from isoflop.storage import StorageError
@@ -301,6 +303,35 @@ def evaluation_of(config: RunConfig, loss: float) -> RunEvaluation:
         measures=Measures(decisions=(one,)),
         token_texts={0: "<|end|>", 233: "\\xe9"},
     )
+
+
+def test_a_sample_comes_back_and_may_be_written_anew(run: RunFolder) -> None:
+    assert run.sample() is None
+    for text in ("\x1b[31m\u2028", "other"):
+        made = TextSample(
+            run_id=CONFIG.run_id,
+            routed_blocks=(),
+            decision="every_token",
+            cap=None,
+            temperature=1.0,
+            top_k=None,
+            top_p=1.0,
+            min_p=0.0,
+            seed=0,
+            prompt=(),
+            tokens=(SampledToken(id=7, text=text, processed=()),),
+            reason="length",
+            torch="0",
+        )
+        with pytest.raises(RuntimeError, match="must be claimed"):
+            run.write_sample(made)
+        with run.claim():
+            assert run.write_sample(made).name == "sample.json"
+        assert RunFolder(run.path).sample() == made
+    other = made.model_copy(update={"run_id": "0" * 12})
+    with run.claim(), pytest.raises(ValueError, match="the sample is of 000000000000"):
+        run.write_sample(other)
+    assert run.record() is None
 
 
 def test_an_evaluation_comes_back_and_may_be_written_anew(run: RunFolder) -> None:

@@ -181,6 +181,73 @@ def eval_(
 
 
 @app.command
+def sample(
+    checkpoint: Annotated[
+        Path,
+        Positional,
+        arg(metavar="CHECKPOINT", help="Folder of a finished run: runs/STUDY/runs/RUN_ID."),
+    ],
+    prompt: Annotated[str, arg(metavar="TEXT", help="What is continued.")] = "",
+    tokens: Annotated[int, arg(help="Tokens to draw, unless the document ends before.")] = 200,
+    temperature: Annotated[float, arg(help="Divides the logits; 0 takes the likeliest.")] = 0.8,
+    top_k: Annotated[
+        int | None, arg(metavar="INT", help="Draw from so many likely tokens; all else.")
+    ] = None,
+    top_p: Annotated[float, arg(help="Draw from the likeliest of this probability.")] = 1.0,
+    min_p: Annotated[
+        float, arg(help="Draw from tokens at least so many times as likely as the likeliest.")
+    ] = 0.0,
+    seed: Annotated[int, arg(help="The same seed gives the same text.")] = 0,
+    decision: Annotated[
+        Decision | None, arg(help="Who decides, not top_k; the model's headline decision else.")
+    ] = None,
+    cap_window: Annotated[
+        int | None, arg(metavar="INT", help="Cap what a block processes in so many positions.")
+    ] = None,
+    cap_tokens: Annotated[
+        int | None, arg(metavar="INT", help="The cap; what the capacity makes of the window else.")
+    ] = None,
+    cache: Cache = CACHE,
+    threads: Annotated[
+        int | None, arg(metavar="INT", help="CPU threads of torch; as in training else.")
+    ] = None,
+    plain: Annotated[bool, arg(help="Text without colours.")] = False,
+    write: Annotated[
+        bool, arg(help="Keep it as sample.json in the run's folder, for the report.")
+    ] = False,
+    json: Annotated[bool, arg(help="Print JSON when it is done, in place of text.")] = False,
+) -> None:
+    """Generate text, each token coloured by how many routed blocks processed it."""
+    from isoflop.cli.sampled import TextDisplay, summary
+    from isoflop.cli.sampling import Wishes, cap_of, keep, sample_run
+    from isoflop.cli.tables import show_json
+    from isoflop.runs import RunFolder
+
+    folder = RunFolder(checkpoint)
+    wishes = Wishes(
+        prompt=prompt,
+        tokens=tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        decision=decision,
+        cap=cap_of(cap_window, cap_tokens),
+    )
+    if json:
+        found = sample_run(folder, wishes, cache=cache, show=lambda _: None, threads=threads)
+        show_json(found.model_dump(mode="json"))
+    else:
+        routed = len(folder.config().model.routed_blocks)
+        with TextDisplay(routed, plain=plain) as display:
+            found = sample_run(folder, wishes, cache=cache, show=display.show, threads=threads)
+        print(summary(found), file=sys.stderr)
+    if write:
+        print(f"wrote {keep(folder, found)}", file=sys.stderr)
+
+
+@app.command
 def run(
     study: StudyFile,
     out: Out = None,
@@ -366,7 +433,7 @@ def export(
     out: Out = None,
 ) -> None:
     """Write a study's records, speeds and figures where they can be committed or shared."""
-    from isoflop.cli.reporting import export_figures, export_speeds
+    from isoflop.cli.reporting import export_figures, export_routed, export_speeds
     from isoflop.cli.searching import export_search
     from isoflop.config.load import load_study
     from isoflop.sweep import export as write
@@ -377,6 +444,8 @@ def export(
     for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
         if written is not None:
             print(f"wrote {written}")
+    for written in export_routed(asked, root, to):
+        print(f"wrote {written}")
     figures = export_figures(asked, root, to)
     if figures:
         print(f"wrote {len(figures)} files in {figures[0].parent}")

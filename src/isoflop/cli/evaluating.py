@@ -50,7 +50,7 @@ def evaluate_run(
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; expected at least 1")
-    record = _finished(folder)
+    record = finished_record(folder)
     config = record.config
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
     import torch
@@ -98,8 +98,12 @@ def keep(folder: RunFolder, evaluation: RunEvaluation) -> Path:
         return folder.write_evaluation(evaluation)
 
 
-def _finished(folder: RunFolder) -> RunRecord:
-    """Return the record of a run that is finished and has its checkpoint."""
+def finished_record(folder: RunFolder) -> RunRecord:
+    """Return the record of a run that is finished and has its checkpoint.
+
+    Raises:
+        ValueError: the folder holds no such run.
+    """
     if not (folder.path / "config.json").is_file():
         raise ValueError(
             f"{folder.path} is not a run folder: it has no config.json; "
@@ -129,17 +133,33 @@ def _text(
     if corpus is not None and own.tokenizer == "bytes":
         other = DataConfig.model_validate({**own.model_dump(), "corpus": corpus})
         return other, prepare(other, cache)
-    store = prepare(own, cache)
-    if store.sha256 != record.data_sha256:
-        raise ValueError(
-            f"the data of run {record.run_id} changed: it was trained on SHA-256 "
-            f"{record.data_sha256}, now the data has {store.sha256}; restore the corpus"
-            + ("" if own.tokenizer != "bytes" else ", or read it as another one with --corpus")
-        )
+    store = own_store(config, record, cache)
     if corpus is None:
         return own, store
     other = DataConfig.model_validate({**own.model_dump(), "corpus": corpus})
     return other, prepare(other, cache, store.tokenizer)
+
+
+def own_store(config: RunConfig, record: RunRecord, cache: Path) -> TokenStore:
+    """Return what a run was trained on.
+
+    Raises:
+        ValueError: the corpus cannot be had, or changed.
+    """
+    from isoflop.data import prepare
+
+    store = prepare(config.data, cache)
+    if store.sha256 != record.data_sha256:
+        raise ValueError(
+            f"the data of run {record.run_id} changed: it was trained on SHA-256 "
+            f"{record.data_sha256}, now the data has {store.sha256}; restore the corpus"
+            + (
+                ", or read it as another one with --corpus"
+                if config.data.tokenizer == "bytes"
+                else ""
+            )
+        )
+    return store
 
 
 def _texts(measures: Measures, tokenizer: Tokenizer) -> dict[int, str]:
@@ -149,6 +169,7 @@ def _texts(measures: Measures, tokenizer: Tokenizer) -> dict[int, str]:
     named: set[int] = set()
     for one in measures.decisions:
         named.update(one.never_selected)
+        named.update(one.stretch.tokens if one.stretch is not None else ())
         for block in one.blocks:
             named.update(block.never_selected)
             named.update(row.token for row in (*block.most_selected, *block.least_selected))

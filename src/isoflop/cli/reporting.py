@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isoflop import storage
@@ -13,12 +13,15 @@ from isoflop.planning.assignment import assign
 from isoflop.report import (
     BenchRow,
     LeftOut,
+    RoutedModel,
     published_lines,
+    routed_model,
     write_report,
     write_scaling_report,
 )
 from isoflop.report.notation import count
 from isoflop.report.registration import read_registrations
+from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Ledger, RunRow, status
 
 SPEEDS = "bench.json"
@@ -27,6 +30,8 @@ PAGE = "report"
 FIGURES = "figures"
 EXPORTED = (".png", ".csv")
 """Forms of a figure that are exported: what a README shows, and the numbers."""
+EVALUATION, SAMPLE = "evaluation.json", "sample.json"
+"""Files of a routed model in its run's folder, and in `results/NAME/`."""
 PREDICTIONS = "predictions"
 """Folder of registered predictions in `results/NAME/`."""
 
@@ -76,6 +81,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         missing=missing,
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
         search=search_of(study, root, results),
+        routed=_routed(study, own, runs.variant_of, root, results),
         train_tokens=_train_tokens(study, own, cache),
         registered=read_registrations(results / study.name / PREDICTIONS),
         command=command,
@@ -100,6 +106,46 @@ def export_figures(study: Study, root: Path, results: Path) -> list[Path]:
             storage.write_bytes(target / source.name, source.read_bytes())
             written.append(target / source.name)
     return written
+
+
+def export_routed(study: Study, root: Path, results: Path) -> list[Path]:
+    """Copy what is known of the routed model that a report looks into to `results/NAME/`."""
+    records = Ledger(study, root, results).records
+    model = _routed(study, records, assign(study, records).variant_of, root, results)
+    if model is None:
+        return []
+    known = ((EVALUATION, model.evaluation), (SAMPLE, model.sample))
+    written = []
+    for name, value in known:
+        if value is not None:
+            storage.write_json(results / study.name / name, value.model_dump(mode="json"))
+            written.append(results / study.name / name)
+    return written
+
+
+def _routed(
+    study: Study,
+    records: Sequence[RunRecord],
+    variant_of: Mapping[str, str],
+    root: Path,
+    results: Path,
+) -> RoutedModel | None:
+    """Return the routed model to look into, from the runs' folders and committed results."""
+    # A committed file is of one run, and lies in a folder as in that of a run.
+    committed = RunFolder(results / study.name)
+    store = RunStore(root)
+    own = [store.folder(run_id) for run_id in variant_of]
+    folders = [committed, *own]
+    evaluations = [found for one in folders if (found := one.evaluation()) is not None]
+    samples = [kept for one in folders if (kept := one.sample()) is not None]
+    return routed_model(
+        study,
+        records,
+        variant_of,
+        {one.run_id: one for one in evaluations},
+        {one.run_id: one for one in samples},
+        [one.path.name for one in own if one.checkpoints.is_dir()],
+    )
 
 
 def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> int | None:

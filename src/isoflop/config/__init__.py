@@ -10,8 +10,10 @@ from isoflop.config.measures import (
     Measured,
     Measures,
     RoutedEntropy,
+    RouterWeights,
     RoutingSample,
     RunEvaluation,
+    Stretch,
     TokenSelection,
 )
 from isoflop.config.model import (
@@ -52,6 +54,7 @@ from isoflop.config.run import (
     Span,
     Windows,
 )
+from isoflop.config.sample import SampledToken, TextSample
 from isoflop.config.study import (
     Grid,
     ScaledModel,
@@ -95,10 +98,12 @@ __all__ = [
     "Recipe",
     "Routed",
     "RoutedEntropy",
+    "RouterWeights",
     "RoutingSample",
     "RunConfig",
     "RunEvaluation",
     "RunRecord",
+    "SampledToken",
     "ScaledModel",
     "Scaling",
     "Search",
@@ -107,8 +112,10 @@ __all__ = [
     "SpanLoss",
     "Split",
     "State",
+    "Stretch",
     "Study",
     "SwiGlu",
+    "TextSample",
     "TokenSelection",
     "TopK",
     "Variant",

@@ -77,6 +77,15 @@ class TokenSelection(Frozen):
         return self.selected / self.occurrences
 
 
+class RouterWeights(Frozen):
+    """How many router weights r = w.x lie in each of equal ranges, by what became of the token."""
+
+    edges: tuple[float, ...]
+    """Ends of the ranges, one more than there are; the outer two hold what lies beyond them."""
+    processed: tuple[int, ...]
+    skipped: tuple[int, ...]
+
+
 class BlockMeasures(Frozen):
     """What one routed block does under one decision."""
 
@@ -96,6 +105,16 @@ class BlockMeasures(Frozen):
     """Frequent ids with the largest share selected, the largest first."""
     least_selected: tuple[TokenSelection, ...]
     """Frequent ids with the smallest share selected, the smallest first."""
+    router_weights: RouterWeights | None = None
+    """Of the first windows; None in evaluations of earlier versions."""
+
+
+class Stretch(Frozen):
+    """Tokens that follow one another in a window, from its start, and who processed each."""
+
+    tokens: tuple[int, ...]
+    processed: tuple[tuple[bool, ...], ...]
+    """By routed block, then by token."""
 
 
 class DecisionMeasures(Frozen):
@@ -113,6 +132,8 @@ class DecisionMeasures(Frozen):
     blocks: tuple[BlockMeasures, ...] = ()
     never_selected: tuple[int, ...] = ()
     """Frequent ids, of which no occurrence is selected in any block."""
+    stretch: Stretch | None = None
+    """Of the first whole window; None for models without routed blocks."""
 
     @property
     def decision(self) -> Decision:

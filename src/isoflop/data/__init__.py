@@ -11,7 +11,7 @@ from isoflop.data.preparation import (
     train_tokens,
 )
 from isoflop.data.store import SplitName, TokenSplit, TokenStore
-from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, TextStream, Tokenizer
 from isoflop.data.windows import document_windows, evaluation_windows, whole_windows
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Corpus",
     "CorpusSize",
     "SplitName",
+    "TextStream",
     "TokenSplit",
     "TokenStore",
     "Tokenizer",

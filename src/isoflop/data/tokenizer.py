@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -125,6 +126,25 @@ class BpeTokenizer:
     def decode(self, ids: Iterable[int]) -> bytes:
         """Return the text of `ids`; the ends of documents are dropped."""
         return b"".join(self._text_of[i] for i in ids)
+
+
+class TextStream:
+    """Text of ids that come one at a time; a character comes with the id that completes it.
+
+    Bytes that cannot be UTF-8 become replacement characters. The pieces joined are the whole text
+    decoded so at once.
+
+    Args:
+        tokenizer: whose ids come.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def add(self, token: int, *, last: bool = False) -> str:
+        """Return the characters that `token` completes; with `last`, what is left as well."""
+        return self._decoder.decode(self._tokenizer.decode([token]), final=last)
 
 
 def _byte_characters() -> list[str]:

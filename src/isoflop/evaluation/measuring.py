@@ -22,6 +22,7 @@ from isoflop.config import (
     RoutingSample,
     Span,
     Split,
+    Stretch,
     Windows,
     decisions,
 )
@@ -33,11 +34,14 @@ from isoflop.evaluation.future import future_change
 from isoflop.evaluation.intervals import over_documents
 from isoflop.evaluation.leak import leak
 from isoflop.evaluation.loss import LossSums, control_noise, evaluating, windows_of
+from isoflop.evaluation.router_weights import WeightSums
 from isoflop.evaluation.selection import SelectionSums
 from isoflop.model import Output, Transformer
 
 PERTURBED_WINDOWS = 32
 """Windows whose future is changed, spread evenly over the text."""
+STRETCH_TOKENS = 128
+"""Tokens at the start of the first whole window whose decisions are told one by one."""
 EXTREMES = 8
 """Ids that are named of those most and of those least selected."""
 
@@ -127,6 +131,7 @@ def measure(
                 else None,
                 blocks=one.blocks(minimum_occurrences),
                 never_selected=one.selection.never(minimum_occurrences),
+                stretch=one.stretch,
             )
         )
     sample = RoutingSample(
@@ -154,6 +159,8 @@ class _Sums:
         self.selection = SelectionSums(routed, sequence_length, model.config.vocabulary)
         self._agreement = None if decision == "top_k" else AgreementSums(routed)
         self._entropy = EntropySums(routed, held_out.documents)
+        self._weights = WeightSums(routed)
+        self.stretch: Stretch | None = None
         self._config = model.config
         self._length = sequence_length
 
@@ -176,6 +183,13 @@ class _Sums:
         selected = np.stack([one.selected.cpu()[rows].numpy() for one in output.routing])
         entropy = prediction_entropy(output.logits).double().cpu()[rows].numpy()
         self._entropy.add(entropy, selected, document[whole])
+        weights = np.stack([one.logits.float().cpu()[rows].numpy() for one in output.routing])
+        self._weights.add(weights, selected)
+        if self.stretch is None and whole.any():
+            self.stretch = Stretch(
+                tokens=tuple(tokens[whole][0, :-1][:STRETCH_TOKENS].tolist()),
+                processed=tuple(tuple(one[0, :STRETCH_TOKENS].tolist()) for one in selected),
+            )
         self.selection.add(tokens[whole, :-1], selected)
         if self._agreement is not None:
             assert top_k is not None
@@ -199,6 +213,7 @@ class _Sums:
                     never_selected=self.selection.never(minimum, index),
                     most_selected=tuple(self.selection.most_selected(minimum, index)[:EXTREMES]),
                     least_selected=tuple(self.selection.least_selected(minimum, index)[:EXTREMES]),
+                    router_weights=self._weights.histogram(index),
                 )
             )
         return tuple(found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isoflop.report.disclosure import RecipeSearch
     from isoflop.report.provenance import LeftOut
+    from isoflop.report.routed import RoutedModel, routed_model
     from isoflop.report.scaling.published import PublishedLines, published_lines
     from isoflop.report.scaling.write import write_scaling_report
     from isoflop.report.speeds import BenchRow
@@ -19,7 +20,9 @@ __all__ = [
     "LeftOut",
     "PublishedLines",
     "RecipeSearch",
+    "RoutedModel",
     "published_lines",
+    "routed_model",
     "write_report",
     "write_scaling_report",
 ]
@@ -29,7 +32,9 @@ _HOME = {
     "LeftOut": "provenance",
     "PublishedLines": "scaling.published",
     "RecipeSearch": "disclosure",
+    "RoutedModel": "routed",
     "published_lines": "scaling.published",
+    "routed_model": "routed",
     "write_report": "write",
     "write_scaling_report": "scaling.write",
 }

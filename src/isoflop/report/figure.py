@@ -109,10 +109,11 @@ def panels(
     height: int,
     width: int = PANEL_WIDTH,
     columns: int = PANEL_COLUMNS,
+    same_x: bool = True,
 ) -> Figure:
     """Layer charts over one table, a panel per value of its column `panel`, in the house style.
 
-    Panels share the scale of the x axis; each has a y axis of its own.
+    Each has a y axis of its own.
 
     Args:
         name: file name of the figure.
@@ -125,6 +126,7 @@ def panels(
         height: of a panel, pixels.
         width: of a panel in pictures, pixels.
         columns: panels beside one another, where there is room.
+        same_x: whether panels share the scale of the x axis.
     """
     chart = (
         alt.layer(*layers, data=alt.NamedData(name=DATA))
@@ -142,7 +144,7 @@ def panels(
             spacing={"row": 56, "column": 36},
             bounds="flush",
         )
-        .resolve_scale(y="independent")
+        .resolve_scale(x="shared" if same_x else "independent", y="independent")
         .resolve_axis(x="independent")
         .properties(
             title=alt.Title(axis_title, fontSize=12, fontWeight="normal", color=MUTED, offset=8)

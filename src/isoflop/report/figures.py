@@ -16,6 +16,8 @@ from isoflop.report.models import bars, training_loss
 from isoflop.report.normalised import normalised_loss
 from isoflop.report.notation import exponent, percent, scientific
 from isoflop.report.published import beside_published, published_minima, published_points
+from isoflop.report.routed import RoutedModel
+from isoflop.report.routed_figures import RoutedFigures, routed_figures
 from isoflop.report.speeds import BenchRow
 from isoflop.report.theme import Style
 from isoflop.report.words import refusals
@@ -56,22 +58,27 @@ class StudyFigures:
     """Minima by every estimator; empty while no curve has one."""
     published: tuple[Figure, ...]
     """Ours beside the published ones; empty where the study shares no variant with the paper."""
+    routed: RoutedFigures
+    """Of the routed model that the report looks into."""
 
     def all(self) -> list[Figure]:
         """Return every figure that can be drawn."""
         panels: list[Panel] = [self.curves]
         for budget in self.budgets:
             panels += [budget.relative, *budget.models]
-        panels += [*self.residuals, *self.agreement, *self.published]
+        panels += [*self.routed.all(), *self.residuals, *self.agreement, *self.published]
         return [panel for panel in panels if isinstance(panel, Figure)]
 
 
-def study_figures(analysis: Analysis, speeds: Sequence[BenchRow]) -> StudyFigures:
+def study_figures(
+    analysis: Analysis, speeds: Sequence[BenchRow], routed: RoutedModel | None = None
+) -> StudyFigures:
     """Return the figures of a study.
 
     Args:
         analysis: its fitted records.
         speeds: measured steps per second; without them two panels say how to get them.
+        routed: the routed model to look into, if there is one.
     """
     style = Style.of([variant.name for variant in analysis.study.variants], analysis.baseline)
     return StudyFigures(
@@ -88,6 +95,9 @@ def study_figures(analysis: Analysis, speeds: Sequence[BenchRow]) -> StudyFigure
         residuals=_residuals(analysis, style),
         agreement=_agreement(analysis, style),
         published=_published(analysis, style),
+        routed=RoutedFigures((), ())
+        if routed is None
+        else routed_figures(routed, analysis.loss_unit),
     )
 
 

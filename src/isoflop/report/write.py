@@ -16,6 +16,7 @@ from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
 from isoflop.report.registration import Registration
 from isoflop.report.render import write_figure, write_table
+from isoflop.report.routed import RoutedModel
 from isoflop.report.speeds import BenchRow
 from isoflop.report.text import visible
 
@@ -35,6 +36,7 @@ def write_report(
     speeds: Sequence[BenchRow] = (),
     registered: Sequence[Registration] = (),
     search: RecipeSearch | None = None,
+    routed: RoutedModel | None = None,
     train_tokens: int | None = None,
     command: str | None = None,
 ) -> Path:
@@ -51,6 +53,7 @@ def write_report(
         speeds: rows of `isoflop bench train`; without them nothing is said about wall-clock.
         registered: predictions that were written down before their budget was trained.
         search: how many trials the recipe was chosen from; None where that is not known.
+        routed: the routed model to look into (see `routed_model`); None for none.
         train_tokens: size of the training split; None where the corpus is not at hand.
         command: what makes this page again, for the reader.
 
@@ -69,7 +72,8 @@ def write_report(
     names = {run_id: shown[name] for run_id, name in variant_of.items()}
     shown_checks = {run_id: shown[name] for run_id, name in beside.items()}
     analysis = analyse(study, records, names, off_ladder, checks=shown_checks)
-    figures = study_figures(analysis, measured)
+    inside = routed and replace(routed, variant=visible(routed.variant))
+    figures = study_figures(analysis, measured, inside)
     stills = {one.name: write_figure(one, out / FIGURES) for one in figures.all()}
     source = Source(
         evidence=Evidence(
@@ -82,6 +86,7 @@ def write_report(
         speeds=measured,
         command=command or f"isoflop report {study.name}.toml",
         registered=[_shown_registration(one, shown) for one in registered],
+        routed=inside,
     )
     storage.write_text(out / PAGE, page(analysis, figures, stills, source))
     return out / PAGE

@@ -13,7 +13,15 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from isoflop import storage
-from isoflop.config import Environment, Frozen, RunConfig, RunEvaluation, RunRecord, State
+from isoflop.config import (
+    Environment,
+    Frozen,
+    RunConfig,
+    RunEvaluation,
+    RunRecord,
+    State,
+    TextSample,
+)
 from isoflop.runs.metrics import MetricsLog, read_metrics
 
 CLAIM_PATIENCE_SECONDS = 0.5
@@ -56,8 +64,8 @@ def parse_value(kind: type[Value], data: Any, source: str) -> Value:
 class RunFolder:
     """One run on disk: `config.json`, `pinned.json`, `metrics.jsonl`, `record.json`, `checkpoint/`.
 
-    Beside these `evaluation.json`, once its model was evaluated; unlike the record, it may be
-    written anew.
+    Beside these `evaluation.json`, once its model was evaluated, and `sample.json`, text that it
+    generated; unlike the record, they may be written anew.
     Anybody may read. Who pins, counts attempts, or writes metrics or the record holds the claim,
     and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
     """
@@ -259,6 +267,20 @@ class RunFolder:
     def evaluation(self) -> RunEvaluation | None:
         """Return what was measured of the finished model, None where nothing was."""
         return self._read("evaluation.json", RunEvaluation)
+
+    def write_sample(self, sample: TextSample) -> Path:
+        """Commit text that the finished model generated, in place of an earlier one."""
+        self.check_claim()
+        run_id = self.config().run_id
+        if sample.run_id != run_id:
+            raise ValueError(f"{self.path} holds run {run_id}, the sample is of {sample.run_id}")
+        path = self._member("sample.json")
+        storage.write_json(path, sample.model_dump(mode="json"))
+        return path
+
+    def sample(self) -> TextSample | None:
+        """Return text that the finished model generated, None where none was kept."""
+        return self._read("sample.json", TextSample)
 
     def state(self) -> State:
         """Return where the run stands, from what is on disk alone."""

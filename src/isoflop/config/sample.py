@@ -1,0 +1,51 @@
+"""Text that a trained model generated, and which blocks processed it: what a report shows of it.
+
+Here rather than in `generation`, so that a report reads it without torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from isoflop.config.base import Frozen
+from isoflop.config.model import Cap, Decision
+
+
+class SampledToken(Frozen):
+    """A token of a sample."""
+
+    id: int
+    text: str
+    """Characters that it completes, as they are; empty while one is incomplete. At the end of a
+    sample, bytes that are not UTF-8 are replacement characters."""
+    processed: tuple[int, ...] | None
+    """Routed blocks that processed it, as indices in the model; None for the last token, which
+    the model is not run on."""
+
+
+class TextSample(Frozen):
+    """A prompt and its continuation; the content of `sample.json` in a run's folder."""
+
+    run_id: str
+    routed_blocks: tuple[int, ...]
+    """Indices in the model; empty for a dense one."""
+    decision: Decision
+    cap: Cap | None
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float
+    seed: int
+    prompt: tuple[SampledToken, ...]
+    """With the id that ends documents before it, where the model has seen documents follow it."""
+    tokens: tuple[SampledToken, ...]
+    """What was drawn."""
+    reason: Literal["stop", "length"]
+    """Why it ended: with its document, or at the most tokens."""
+    torch: str
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of the tokens that each routed block processed, those that it was run on."""
+        run = [one.processed for one in (*self.prompt, *self.tokens) if one.processed is not None]
+        return tuple(sum(block in one for one in run) / len(run) for block in self.routed_blocks)

@@ -1,0 +1,82 @@
+"""The routed model that a report looks into: which one, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from isoflop.config import RunEvaluation, RunRecord, Study, TextSample
+
+CHOICE = (
+    "Of the challenger's runs that are on disk with an evaluation or a sample, it is the one with "
+    "the lowest test loss."
+)
+"""How a model is chosen, for the reader."""
+
+
+@dataclass(frozen=True)
+class RoutedModel:
+    """A trained model of the study's challenger, and what was found out about it."""
+
+    variant: str
+    folder: str
+    """Of the run, where studies lie by default."""
+    record: RunRecord
+    evaluation: RunEvaluation | None
+    """What `isoflop eval` kept."""
+    sample: TextSample | None
+    """What `isoflop sample --write` kept."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Commands that would find out the rest."""
+        made = {
+            f"isoflop eval {self.folder}": self.evaluation is not None,
+            f"isoflop sample {self.folder} --prompt TEXT --write": self.sample is not None,
+        }
+        return tuple(command for command, done in made.items() if not done)
+
+
+def routed_model(
+    study: Study,
+    records: Sequence[RunRecord],
+    variant_of: Mapping[str, str],
+    evaluations: Mapping[str, RunEvaluation],
+    samples: Mapping[str, TextSample],
+    trained: Collection[str] = (),
+) -> RoutedModel | None:
+    """Return the challenger's run to look into; see `CHOICE`.
+
+    While there is neither an evaluation nor a sample of any, it is the run with the lowest test
+    loss of those that still have their checkpoint, or of all, with nothing known of it.
+
+    Args:
+        study: whose challenger.
+        records: outcomes of its runs.
+        variant_of: name of the variant of each run id.
+        evaluations: those at hand, by run id.
+        samples: those at hand, by run id.
+        trained: ids of runs whose checkpoint is at hand.
+
+    Returns:
+        None where the study has no challenger, or no run of it has finished.
+    """
+    challenger = study.challenger_variant
+    if challenger is None:
+        return None
+    losses = {
+        record.run_id: (evaluation.loss, record.run_id)
+        for record in records
+        if variant_of.get(record.run_id) == challenger.name
+        and record.config.model.routed_blocks
+        and record.state == "finished"
+        and (evaluation := record.evaluation()) is not None
+    }
+    known = losses.keys() & (evaluations.keys() | samples.keys())
+    candidates = known or losses.keys() & set(trained) or losses
+    best = min(candidates, key=lambda run_id: losses[run_id], default=None)
+    if best is None:
+        return None
+    record = next(record for record in records if record.run_id == best)
+    folder = f"runs/{study.name}/runs/{best}"
+    return RoutedModel(challenger.name, folder, record, evaluations.get(best), samples.get(best))

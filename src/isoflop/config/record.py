@@ -64,8 +64,8 @@ class CurvePoint(Frozen):
 
     step: int
     loss: float
-    span_losses: tuple[float, ...] = ()
-    """The same of each of the run's spans of positions."""
+    span_losses: tuple[float, ...] = Field(default=(), exclude_if=lambda losses: not losses)
+    """The same of each of the run's spans of positions; not written where there are none."""
 
 
 class ParameterCount(Frozen):

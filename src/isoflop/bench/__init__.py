@@ -4,8 +4,9 @@
 what `--json` prints and what lies in `runs/NAME/bench.json`. `standard_groups()` are the fixed
 comparison with Hugging Face's Llama, `study_group(models)` the numbered models of a study.
 `bench_attention` takes `attention_cases()` and gives an `AttentionReport`: block attention beside
-torch's fused one. `bench_decode` takes `decode_cases()` and gives a `DecodeReport`: steps of dense and
-routed models over a filled cache. `measure_speed` gives `planning` its expected times on this machine.
+torch's fused one. `bench_decode` takes `decode_cases()` and gives a `DecodeReport`: steps of dense
+and routed models over a filled cache. `measure_speed` gives `planning` its expected times on this
+machine.
 """
 
 from isoflop.bench.attention import (

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isoflop.bench.steps import llama
 from isoflop.config import EveryToken, ModelConfig
@@ -149,18 +149,15 @@ class LlamaDecoder:
     ) -> None:
         from transformers import DynamicCache
 
-        self.model = llama(model, context + reserve).to(dtype).eval()
+        made: nn.Module = llama(model, context + reserve)
+        self.model = made.to(dtype).eval()
         self.cache = DynamicCache()
+        self.cache_bytes = 0
+        """Bytes of keys and values that are stored."""
         for block in range(model.blocks):
             k, v = _random(batch, model.key_value_heads, context, model.head_width, dtype)
-            self.cache.update(k, v, block)
+            self.cache_bytes += sum(x.nbytes for x in self.cache.update(k, v, block))
         self._ids = torch.zeros(batch, 1, dtype=torch.int64)
-
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes of keys and values that are stored."""
-        layers = self.cache.layers
-        return sum(x.numel() * x.element_size() for one in layers for x in (one.keys, one.values))
 
     @torch.inference_mode()
     def step(self) -> None:

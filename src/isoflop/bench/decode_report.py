@@ -154,19 +154,19 @@ def _verdicts(rows: Sequence[DecodeRow]) -> Iterator[Verdict]:
     wide = [row for row in rows if _is_routed(row) and row.width >= BAR_WIDTH]
     yield from _worst(
         [row for row in wide if row.batch == BAR_BATCH],
-        "{} steps faster than dense at batch 1, at the least",
+        "{} over dense in speed at batch 1, at the least",
         lambda row: row.speed_ratio,
         LEAST_SPEED_RATIO,
     )
     yield from _worst(
         [row for row in rows if row.implementation == "transformers"],
-        "dense beside {}, at the least",
+        "dense over {} in speed, at the least",
         lambda row: 1 / row.speed_ratio,
         1.0,
     )
     yield from _worst(
         [row for row in rows if _is_routed(row)],
-        "the dense cache in those of {}, at the least",
+        "dense over {} in bytes of cache, at the least",
         lambda row: 1 / row.cache_ratio,
         1 / MOST_CACHE_RATIO,
     )
@@ -206,9 +206,9 @@ def _cells(row: DecodeRow) -> list[str]:
         f"{row.context:,}",
         row.name,
         f"{row.step_seconds * 1e3:.3g}",
-        f"{row.tokens_per_second:.3g}",
+        f"{row.tokens_per_second:,.0f}",
         f"{row.speed_ratio:.3g}",
-        f"{row.low:.3g} to {row.high:.3g}",
+        "" if _is_dense(row) else f"{row.low:.3g} to {row.high:.3g}",
         f"{row.flop_ratio:.3g}",
         f"{row.parameter_ratio:.3g}",
         f"{row.byte_ratio:.3g}",
@@ -228,7 +228,7 @@ def _shape(report: DecodeReport) -> str:
 def _share(report: DecodeReport) -> str:
     """Say what was forced and what came of it."""
     shares = sorted({row.realised_share for row in report.rows if _is_routed(row)})
-    realised = " to ".join(f"{share:.4%}" for share in dict.fromkeys((shares[0], shares[-1])))
+    realised = " to ".join(f"{share:.2%}" for share in dict.fromkeys((shares[0], shares[-1])))
     return (
         f"every other block routed, forced to {DEPTH.capacity:.1%} of the tokens "
         f"(realised: {realised})"
@@ -249,5 +249,5 @@ def _batch(batch: int) -> str:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return round numbers of a logarithmic axis."""
-    steps = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
+    steps = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0)
     return [step for step in steps if low <= step <= high]

@@ -212,7 +212,7 @@ def _cells(row: DecodeRow) -> list[str]:
         f"{row.flop_ratio:.3g}",
         f"{row.parameter_ratio:.3g}",
         f"{row.byte_ratio:.3g}",
-        f"{row.cache_bytes / 1e6:.3g}",
+        f"{row.cache_bytes / 1e6:,.1f}",
         str(row.rounds),
     ]
 

@@ -4,7 +4,9 @@
 what `--json` prints and what lies in `runs/NAME/bench.json`. `standard_groups()` are the fixed
 comparison with Hugging Face's Llama, `study_group(models)` the numbered models of a study.
 `bench_attention` takes `attention_cases()` and gives an `AttentionReport`: block attention beside
-torch's fused one. `measure_speed` gives `planning` its expected times on this machine.
+torch's fused one. `bench_decode` takes `decode_cases()` and gives a `DecodeReport`: steps of dense
+and routed models over a filled cache. `measure_speed` gives `planning` its expected times on this
+machine.
 """
 
 from isoflop.bench.attention import (
@@ -20,6 +22,14 @@ from isoflop.bench.attention_report import (
     describe_attention,
 )
 from isoflop.bench.cases import Case, Implementation, standard_groups, study_group
+from isoflop.bench.decode import (
+    DecodeCase,
+    DecodeReport,
+    DecodeRow,
+    bench_decode,
+    decode_cases,
+)
+from isoflop.bench.decode_report import decode_figure, decode_verdicts, describe_decode
 from isoflop.bench.machine import busy, gemm_peak
 from isoflop.bench.report import BenchReport, BenchRow, Ratio, Verdict, describe
 from isoflop.bench.speed import measure_speed
@@ -32,6 +42,9 @@ __all__ = [
     "BenchReport",
     "BenchRow",
     "Case",
+    "DecodeCase",
+    "DecodeReport",
+    "DecodeRow",
     "Implementation",
     "Ratio",
     "Verdict",
@@ -39,10 +52,15 @@ __all__ = [
     "attention_figure",
     "attention_verdicts",
     "bench_attention",
+    "bench_decode",
     "bench_train",
     "busy",
+    "decode_cases",
+    "decode_figure",
+    "decode_verdicts",
     "describe",
     "describe_attention",
+    "describe_decode",
     "gemm_peak",
     "measure_speed",
     "standard_groups",

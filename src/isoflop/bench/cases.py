@@ -68,7 +68,7 @@ def _standard_group(
                 blocks=blocks,
                 heads=heads,
                 head_width=width // heads,
-                hidden=_hidden(width),
+                hidden=hidden_width(width),
                 depth=depth,
             ),
             data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
@@ -86,6 +86,6 @@ def _standard_group(
     )
 
 
-def _hidden(width: int) -> int:
+def hidden_width(width: int) -> int:
     """Return Llama's feed-forward width, 8/3 of the model's to the next multiple of 32."""
     return -(-8 * width // (3 * 32)) * 32

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isoflop.bench.cases import Case
-from isoflop.config import EveryToken, FullAttention, RunConfig, SwiGlu
+from isoflop.config import EveryToken, FullAttention, ModelConfig, RunConfig, SwiGlu
 from isoflop.model import build
 from isoflop.training import Trainer, initialise
 
@@ -51,8 +51,12 @@ def _tokens(config: RunConfig) -> Tensor:
     return torch.randint(config.model.vocabulary, shape, generator=generator)
 
 
-def llama(config: RunConfig) -> LlamaForCausalLM:
-    """Return Hugging Face's Llama of the shape of a run's model, on its fast attention.
+def llama(model: ModelConfig, positions: int) -> LlamaForCausalLM:
+    """Return Hugging Face's Llama of the shape of a model, on its fast attention.
+
+    Args:
+        model: its shape.
+        positions: tokens of the longest sequence.
 
     Raises:
         ValueError: Llama has no such model.
@@ -60,7 +64,6 @@ def llama(config: RunConfig) -> LlamaForCausalLM:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model = config.model
     if (
         not isinstance(model.attention, FullAttention)
         or not isinstance(model.depth, EveryToken)
@@ -77,7 +80,7 @@ def llama(config: RunConfig) -> LlamaForCausalLM:
             num_attention_heads=model.heads,
             num_key_value_heads=model.key_value_heads,
             head_dim=model.head_width,
-            max_position_embeddings=config.data.sequence_length,
+            max_position_embeddings=positions,
             rms_norm_eps=model.norm_epsilon,
             tie_word_embeddings=model.tied_embeddings,
             use_cache=False,
@@ -89,7 +92,7 @@ def llama(config: RunConfig) -> LlamaForCausalLM:
 
 def _llama_step(config: RunConfig, tokens: Tensor, *, compiled: bool) -> Step:
     recipe = config.recipe
-    model = llama(config)
+    model = llama(config.model, config.data.sequence_length)
     model.train()
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(

@@ -11,8 +11,10 @@ from isoflop.bench import (
     AttentionReport,
     BenchReport,
     Case,
+    DecodeReport,
     attention_figure,
     bench_train,
+    decode_figure,
     study_group,
 )
 from isoflop.cli.reporting import SPEEDS
@@ -42,6 +44,14 @@ def keep_attention(report: AttentionReport, folder: Path) -> Path:
     path = folder / f"attention-{report.rows[0].dtype}.json"
     storage.write_json(path, report.model_dump(mode="json"))
     write_figure(attention_figure(report), folder)
+    return path
+
+
+def keep_decode(report: DecodeReport, folder: Path) -> Path:
+    """Write a measurement of decoding and its figure into a folder."""
+    path = folder / "decode.json"
+    storage.write_json(path, report.model_dump(mode="json"))
+    write_figure(decode_figure(report), folder)
     return path
 
 

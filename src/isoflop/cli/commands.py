@@ -543,4 +543,48 @@ def bench_attention(
         print("\n".join(describe_attention(report)))
 
 
+@bench.command(name="decode")
+def bench_decode(
+    contexts: Annotated[
+        tuple[int, ...], arg(help="Tokens seen before the steps; multiples of 8.")
+    ] = (256, 1024, 2048, 8192),
+    batches: Annotated[tuple[int, ...], arg(help="Sequences decoded together.")] = (1, 16),
+    threads: Annotated[
+        tuple[int, ...] | None, arg(metavar="INT ...", help="CPU threads; 1 and 2 if left out.")
+    ] = None,
+    dtype: Annotated[tuple[Literal["fp32", "bf16"], ...], arg(help="Of weights and cache.")] = (
+        "fp32",
+        "bf16",
+    ),
+    width: Annotated[int, arg(help="Of the models; a multiple of 64, the width of a head.")] = 512,
+    blocks: Annotated[int, arg(help="Of the models; every other one is routed.")] = 8,
+    out: Annotated[
+        Path | None, arg(metavar="FOLDER", help="Write rows and figure there as well.")
+    ] = None,
+    force: Annotated[bool, arg(help="Measure although the machine is busy, and say so.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure steps of generation, dense and routed; the default takes about ten minutes."""
+    from isoflop.bench import bench_decode as run
+    from isoflop.bench import decode_cases, describe_decode
+    from isoflop.cli.benching import keep_decode, tell
+    from isoflop.cli.tables import show_json
+
+    cases = decode_cases(
+        contexts=contexts,
+        batches=batches,
+        threads=threads,
+        dtypes=dtype,
+        width=width,
+        blocks=blocks,
+    )
+    report = run(cases, force=force, watch=tell)
+    if out is not None:
+        tell(f"wrote {keep_decode(report, out)}")
+    if json:
+        show_json([row.model_dump(mode="json") for row in report.rows])
+    else:
+        print("\n".join(describe_decode(report)))
+
+
 app.command(bench, name="bench", help="Measure throughput on this machine.")

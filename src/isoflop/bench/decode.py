@@ -1,0 +1,372 @@
+"""Measures steps of decoding: dense and routed models of equal shape, and Hugging Face's Llama.
+
+Each case is timed in a fresh process, in which the contenders take turns. Decisions are forced to
+the nominal share, so that speed is not bought by processing less. A prefill is not timed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+from isoflop.bench.cases import DENSE, ROUTED, VOCABULARY, Implementation, hidden_width
+from isoflop.bench.decoders import Decoder, EngineDecoder, LlamaDecoder
+from isoflop.bench.machine import DTYPES, busy, use_threads
+from isoflop.config import Frozen, ModelConfig, Precision, TopK
+from isoflop.costs import cache_bytes, forward_flops, parameters
+from isoflop.training import environment
+
+CONTEXTS = (256, 1024, 2048, 8192)
+BATCHES = (1, 16)
+HEAD_WIDTH = 64
+DEPTH = TopK(capacity=0.125, every=2)
+PERIOD = 8
+"""Tokens after which the nominal share repeats, and is exact; the routed model's turns are whole
+periods."""
+TURN_SECONDS = 0.2
+"""A turn takes about this long, but for what `PERIOD` and `GROWTH` say."""
+GROWTH = 32
+"""A turn adds at most a part in so many to the context, or a period where that is more. Then the
+context is set back."""
+LEAST_ROUNDS = 3
+
+_MEMORY = Path("/proc/meminfo")
+
+
+class DecodeCase(Frozen):
+    """A dense model, the routed one of its shape, and what they decode."""
+
+    model: ModelConfig
+    """The dense one."""
+    context: int
+    """Tokens that each sequence has seen."""
+    batch: int
+    threads: int
+    dtype: Precision
+    seconds: float
+    """Time for rounds, of which there are at least `LEAST_ROUNDS`."""
+
+    @property
+    def routed(self) -> ModelConfig:
+        """The routed model of the same shape."""
+        return self.model.model_copy(update={"depth": DEPTH})
+
+    @property
+    def name(self) -> str:
+        """The case in words."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.dtype}, {threads}, batch {self.batch}, {self.context:,} tokens"
+
+
+class DecodeRow(Frozen):
+    """The measured step of one contender, beside the dense model's in the same rounds."""
+
+    variant: str
+    implementation: Implementation
+    context: int
+    batch: int
+    threads: int
+    dtype: Precision
+    width: int
+    blocks: int
+    heads: int
+    head_width: int
+    hidden: int
+    vocabulary: int
+    parameters: int
+    """Total parameters."""
+    step_seconds: float
+    """Median over rounds."""
+    tokens_per_second: float
+    """Of all sequences."""
+    speed_ratio: float
+    """Dense step time over this one: the median over rounds of the paired ratio."""
+    low: float
+    """Lower quartile over rounds."""
+    high: float
+    """Upper quartile over rounds."""
+    realised_share: float
+    """Of the tokens that routed blocks processed; 1 where none is routed."""
+    cache_bytes: int
+    """Of keys and values stored at this context, as measured."""
+    flops_per_step: float
+    parameters_read: float
+    """Mean weights that a step needs: of a routed block, where any sequence's token goes."""
+    bytes_read: float
+    """Mean bytes of weights, keys and values that a step needs."""
+    flop_ratio: float
+    """Dense FLOPs per step over these; as the next two, what would be `speed_ratio` if nothing
+    else took time."""
+    parameter_ratio: float
+    """Dense weights read per step over these."""
+    byte_ratio: float
+    """Dense bytes read per step over these."""
+    cache_ratio: float
+    """Cache bytes over the dense model's."""
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        """The contender in words."""
+        return self.variant if self.implementation == "isoflop" else "Hugging Face's Llama"
+
+
+class DecodeReport(Frozen):
+    """Everything that one measurement of decoding gave."""
+
+    rows: tuple[DecodeRow, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
+    busy: str | None = None
+    """What else used the machine while this was forced; None for an idle machine."""
+    torch: str
+    transformers: str | None = None
+    """Version of the peer; None where it is not installed."""
+    machine: str
+
+
+def decode_cases(
+    *,
+    contexts: Sequence[int] = CONTEXTS,
+    batches: Sequence[int] = BATCHES,
+    threads: Sequence[int] | None = None,
+    dtypes: Sequence[Precision] = ("fp32", "bf16"),
+    width: int = 512,
+    blocks: int = 8,
+    seconds: float = 6.0,
+) -> tuple[DecodeCase, ...]:
+    """Return the standard comparison: every dtype, number of threads, batch and context.
+
+    Args:
+        contexts: tokens that each sequence has seen.
+        batches: sequences decoded together.
+        threads: cores to use; None for 1 and, where there are as many, 2.
+        dtypes: of weights and cache.
+        width: of the model; heads are `HEAD_WIDTH` wide.
+        blocks: of the model; every other one is routed.
+        seconds: time for the rounds of each case.
+
+    Raises:
+        ValueError: a number is out of its range, or there is nothing to measure.
+    """
+    cores = len(os.sched_getaffinity(0))
+    threads = tuple(one for one in (1, 2) if one <= cores) if threads is None else threads
+    given = {"contexts": contexts, "batches": batches, "threads": threads, "dtypes": dtypes}
+    for name, values in given.items():
+        if not values:
+            raise ValueError(f"no {name} are given; expected at least one")
+    for context in contexts:
+        if context < PERIOD or context % PERIOD:
+            raise ValueError(
+                f"a context is {context}; expected a multiple of {PERIOD}, over which a share of "
+                f"{DEPTH.capacity:.1%} is exact"
+            )
+    for batch in batches:
+        if batch < 1:
+            raise ValueError(f"a batch is {batch}; expected at least 1 sequence")
+    for one in threads:
+        if not 1 <= one <= cores:
+            raise ValueError(f"threads is {one}; expected 1 to {cores}, the cores at hand")
+    if width < HEAD_WIDTH or width % HEAD_WIDTH:
+        raise ValueError(
+            f"width is {width}; expected a multiple of {HEAD_WIDTH}, the width of a head"
+        )
+    if blocks < DEPTH.every:
+        raise ValueError(f"blocks is {blocks}; expected at least 2, since every other is routed")
+    model = ModelConfig(
+        vocabulary=VOCABULARY,
+        width=width,
+        blocks=blocks,
+        heads=width // HEAD_WIDTH,
+        head_width=HEAD_WIDTH,
+        hidden=hidden_width(width),
+    )
+    return tuple(
+        DecodeCase(
+            model=model, context=context, batch=batch, threads=one, dtype=dtype, seconds=seconds
+        )
+        for dtype in dict.fromkeys(dtypes)
+        for one in sorted(set(threads))
+        for batch in sorted(set(batches))
+        for context in sorted(set(contexts))
+    )
+
+
+def bench_decode(
+    cases: Sequence[DecodeCase],
+    *,
+    force: bool = False,
+    watch: Callable[[str], None] = lambda _: None,
+) -> DecodeReport:
+    """Measure every case in a process of its own.
+
+    The peer is left out with a note where it is not installed, a case where its caches would not
+    fit into the memory that is free.
+
+    Args:
+        cases: as `decode_cases` makes them.
+        force: measure although other processes are at work; the report then says so.
+        watch: told what goes on.
+
+    Raises:
+        ValueError: the machine is busy, or no case fits into memory.
+    """
+    reason = busy()
+    if reason is not None and not force:
+        raise ValueError(
+            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
+        )
+    peer = find_spec("transformers") is not None
+    notes = []
+    if not peer:
+        notes.append("transformers is not installed: no comparison with Hugging Face's Llama")
+    rows: list[DecodeRow] = []
+    fresh = multiprocessing.get_context("spawn")
+    for number, case in enumerate(cases, 1):
+        needed, free = needed_bytes(case, peer=peer), _free_bytes()
+        if free is not None and needed > free:
+            notes.append(
+                f"{case.name}: left out, since it needs {needed / 1e9:.1f} GB of memory and "
+                f"{free / 1e9:.1f} GB are free"
+            )
+            continue
+        watch(f"{number} of {len(cases)}: {case.name}")
+        with ProcessPoolExecutor(1, mp_context=fresh) as process:
+            rows += process.submit(measure, case, peer=peer).result()
+    if not rows:
+        raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")
+    return DecodeReport(
+        rows=tuple(rows),
+        notes=tuple(notes),
+        busy=reason,
+        torch=torch.__version__,
+        transformers=version("transformers") if peer else None,
+        machine=environment("cpu", cases[0].threads, compiled=False).machine,
+    )
+
+
+def measure(case: DecodeCase, *, peer: bool) -> list[DecodeRow]:
+    """Time a case in this process: dense, routed and, where asked for, the peer."""
+    reserve = max(1, case.context // GROWTH)
+    shape = (case.context, case.batch, max(reserve, PERIOD), DTYPES[case.dtype])
+    with use_threads(case.threads):
+        dense, routed = EngineDecoder(case.model, *shape), EngineDecoder(case.routed, *shape)
+        contenders: list[tuple[Decoder, int]] = [(dense, 1), (routed, PERIOD)]
+        if peer:
+            contenders.append((LlamaDecoder(case.model, *shape), 1))
+        for ours in (dense, routed):
+            for _ in range(PERIOD):
+                ours.watched_step()
+            ours.rewind(PERIOD)
+        counts = []
+        for decoder, unit in contenders:
+            turn(decoder, unit)
+            units = round(TURN_SECONDS / (turn(decoder, unit) * unit))
+            counts.append(unit * max(1, min(units, reserve // unit)))
+        times: list[list[float]] = [[] for _ in contenders]
+        until = time.perf_counter() + case.seconds
+        while len(times[0]) < LEAST_ROUNDS or time.perf_counter() < until:
+            for (decoder, _), count, own in zip(contenders, counts, times, strict=True):
+                own.append(turn(decoder, count))
+    rows = [
+        _row(case, DENSE, "isoflop", case.model, dense, dense, times[0], times[0]),
+        _row(case, ROUTED, "isoflop", case.routed, routed, dense, times[1], times[0]),
+    ]
+    if peer:
+        stored = contenders[2][0].cache_bytes
+        row = _row(case, DENSE, "transformers", case.model, dense, dense, times[2], times[0])
+        measured = {"cache_bytes": stored, "cache_ratio": stored / dense.cache_bytes}
+        rows.append(row.model_copy(update=measured))
+    return rows
+
+
+def turn(decoder: Decoder, steps: int) -> float:
+    """Return the mean seconds of some steps, after which the context is set back."""
+    started = time.perf_counter()
+    for _ in range(steps):
+        decoder.step()
+    seconds = (time.perf_counter() - started) / steps
+    decoder.rewind(steps)
+    return seconds
+
+
+def needed_bytes(case: DecodeCase, *, peer: bool) -> int:
+    """Return the memory that a case takes: weights and caches of all contenders, and copies.
+
+    Our slots grow by doubling; the peer copies a block's cache at a step.
+    """
+    size = DTYPES[case.dtype].itemsize
+    dense = cache_bytes(case.model, case.context, case.batch, size)
+    routed = cache_bytes(case.routed, case.context, case.batch, size)
+    weights = 4 * parameters(case.routed).total
+    return (3 if peer else 2) * (weights + dense) + routed
+
+
+def _row(
+    case: DecodeCase,
+    variant: str,
+    implementation: Implementation,
+    model: ModelConfig,
+    ours: EngineDecoder,
+    dense: EngineDecoder,
+    times: Sequence[float],
+    dense_times: Sequence[float],
+) -> DecodeRow:
+    pairs = [a / b for a, b in zip(dense_times, times, strict=True)]
+    low, middle, high = quantiles(pairs, n=4, method="inclusive")
+    seconds = median(times)
+    flops = _flops_per_step(model, case)
+    read, dense_read = (_bytes_read(one, case.dtype) for one in (ours, dense))
+    return DecodeRow(
+        variant=variant,
+        implementation=implementation,
+        **case.model_dump(include={"context", "batch", "threads", "dtype"}),
+        **model.model_dump(
+            include={"width", "blocks", "heads", "head_width", "hidden", "vocabulary"}
+        ),
+        parameters=parameters(model).total,
+        step_seconds=seconds,
+        tokens_per_second=case.batch / seconds,
+        speed_ratio=middle,
+        low=low,
+        high=high,
+        realised_share=ours.realised_share,
+        cache_bytes=ours.cache_bytes,
+        flops_per_step=flops,
+        parameters_read=ours.parameters_read,
+        bytes_read=read,
+        flop_ratio=_flops_per_step(case.model, case) / flops,
+        parameter_ratio=dense.parameters_read / ours.parameters_read,
+        byte_ratio=dense_read / read,
+        cache_ratio=ours.cache_bytes / dense.cache_bytes,
+        rounds=len(times),
+    )
+
+
+def _flops_per_step(model: ModelConfig, case: DecodeCase) -> float:
+    """Return the FLOPs of a step at the context: what a period adds to a forward pass."""
+    before, after = (forward_flops(model, case.context + more).total for more in (0, PERIOD))
+    return case.batch * (after - before) / PERIOD
+
+
+def _bytes_read(decoder: EngineDecoder, dtype: Precision) -> float:
+    return decoder.parameters_read * DTYPES[dtype].itemsize + decoder.cache_bytes_read
+
+
+def _free_bytes() -> int | None:
+    """Return the memory that processes can still take, None where nothing tells it."""
+    with suppress(OSError):
+        for line in _MEMORY.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None

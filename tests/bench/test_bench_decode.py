@@ -1,0 +1,406 @@
+"""What is measured of decoding, what the ratios are of, and how it reads."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from isoflop.bench import (
+    DecodeCase,
+    DecodeReport,
+    DecodeRow,
+    bench_decode,
+    decode,
+    decode_cases,
+    decode_figure,
+    decode_verdicts,
+    describe_decode,
+)
+from isoflop.bench.decode import measure, needed_bytes, turn
+from isoflop.bench.decoders import EngineDecoder, LlamaDecoder
+from isoflop.cli import main
+from isoflop.config import ModelConfig
+from isoflop.costs import cache_bytes, forward_flops, parameters
+from isoflop.generation import Engine, nominal_share
+from isoflop.model import build
+
+CONTEXT, BATCH = 24, 3
+
+
+def case(**changes: object) -> DecodeCase:
+    model = ModelConfig(vocabulary=40, width=20, blocks=4, heads=2, head_width=6, hidden=28)
+    settings = {
+        "model": model,
+        "context": CONTEXT,
+        "batch": BATCH,
+        "threads": 1,
+        "dtype": "fp32",
+        "seconds": 0,
+    }
+    return DecodeCase.model_validate({**settings, **changes})
+
+
+def decoder(*, routed: bool, dtype: torch.dtype = torch.float32) -> EngineDecoder:
+    model = case().routed if routed else case().model
+    return EngineDecoder(model, CONTEXT, BATCH, 8, dtype)
+
+
+def row(variant: str = "MoD 12.5%", ratio: float = 1.6, **changes: object) -> DecodeRow:
+    settings = {
+        "variant": variant,
+        "implementation": "isoflop",
+        "context": 256,
+        "batch": 1,
+        "threads": 2,
+        "dtype": "fp32",
+        "width": 512,
+        "blocks": 8,
+        "heads": 8,
+        "head_width": 64,
+        "hidden": 1376,
+        "vocabulary": 4096,
+        "parameters": 100,
+        "step_seconds": 0.01 / ratio,
+        "tokens_per_second": 100 * ratio,
+        "speed_ratio": ratio,
+        "low": 0.9 * ratio,
+        "high": 1.1 * ratio,
+        "realised_share": 0.125 if variant != "dense" else 1,
+        "cache_bytes": 5_000_000,
+        "flops_per_step": 1e6,
+        "parameters_read": 50,
+        "bytes_read": 200,
+        "flop_ratio": 1.7,
+        "parameter_ratio": 1.65,
+        "byte_ratio": 1.75,
+        "cache_ratio": 0.5625,
+        "rounds": 3,
+    }
+    return DecodeRow.model_validate({**settings, **changes})
+
+
+def rows(context: int = 256, ratio: float = 1.6, peer: float = 0.8) -> list[DecodeRow]:
+    return [
+        row("dense", 1.0, context=context, cache_ratio=1),
+        row(ratio=ratio, context=context),
+        row("dense", peer, context=context, cache_ratio=1, implementation="transformers"),
+    ]
+
+
+def report(*given: DecodeRow, **changes: object) -> DecodeReport:
+    return DecodeReport(rows=given, torch="0", machine="test", **changes)  # type: ignore[arg-type]
+
+
+def test_cases_are_every_combination_once() -> None:
+    cases = decode_cases(contexts=(2048, 256, 256), batches=(16, 1), threads=(1,), dtypes=("fp32",))
+    assert [(one.batch, one.context) for one in cases] == [
+        (1, 256),
+        (1, 2048),
+        (16, 256),
+        (16, 2048),
+    ]
+    standard = decode_cases()
+    assert {one.context for one in standard} == {256, 1024, 2048, 8192}
+    assert {one.batch for one in standard} == {1, 16}
+    assert {one.dtype for one in standard} == {"fp32", "bf16"}
+    for one in standard:
+        assert (one.model.width, one.model.blocks, one.model.vocabulary) == (512, 8, 4096)
+        assert one.model.routed_blocks == ()
+        assert one.routed.routed_blocks == (1, 3, 5, 7)
+        assert one.routed.model_copy(update={"depth": one.model.depth}) == one.model
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"contexts": (100,)}, "a context is 100; expected a multiple of 8"),
+        ({"contexts": (0,)}, "a context is 0"),
+        ({"batches": (4, 0)}, "a batch is 0"),
+        ({"threads": (0,)}, "threads is 0; expected 1 to"),
+        ({"threads": (10**6,)}, "threads is 1000000; expected 1 to"),
+        ({"width": 100}, "width is 100; expected a multiple of 64"),
+        ({"blocks": 1}, "blocks is 1; expected at least 2"),
+        ({"dtypes": ()}, "no dtypes are given"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode_cases(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("routed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_filled_cache_is_what_a_prefill_leaves(routed: bool, dtype: torch.dtype) -> None:
+    filled = decoder(routed=routed, dtype=dtype)
+    config = filled.engine.model.config
+    model = build(config, seed=0).to(dtype)
+    engine = Engine(model, forced=nominal_share(model) if routed else None)
+    engine.prefill([[7] * CONTEXT] * BATCH, reserve=8)
+    assert filled.engine.lengths == engine.lengths
+    for ours, theirs in zip(filled.engine.caches, engine.caches, strict=True):
+        assert ours.lengths == theirs.lengths
+        assert ours.keys(1).shape == theirs.keys(1).shape
+        assert ours.keys(1).dtype == theirs.keys(1).dtype == dtype
+        assert ours.allocated_bytes == theirs.allocated_bytes
+        assert float(ours.keys(2).abs().min()) > 0
+    assert filled.cache_bytes == engine.cache_bytes
+    assert filled.cache_bytes == cache_bytes(config, CONTEXT, BATCH, dtype.itemsize)
+
+
+def test_a_turn_processes_the_nominal_share_and_is_set_back() -> None:
+    ours = decoder(routed=True)
+    before = [list(cache.lengths) for cache in ours.engine.caches]
+    stored, keys = ours.cache_bytes, [cache.keys(0).clone() for cache in ours.engine.caches]
+    for _ in range(8):
+        ours.step()
+    assert ours.engine.lengths == [CONTEXT + 8] * BATCH
+    assert [cache.lengths[0] for cache in ours.engine.caches] == [32, 4, 32, 4]
+    ours.rewind(8)
+    assert ours.realised_share == 0.125
+    turn(ours, 16)
+    assert ours.realised_share == 0.125
+    assert ours.engine.lengths == [CONTEXT] * BATCH
+    assert [cache.lengths for cache in ours.engine.caches] == before
+    assert ours.cache_bytes == stored
+    assert all(
+        torch.equal(cache.keys(0), former)
+        for cache, former in zip(ours.engine.caches, keys, strict=True)
+    )
+    # Less than a period is no nominal share: what is said is what happened.
+    turn(ours, 1)
+    assert ours.realised_share != 0.125
+
+
+def test_what_a_step_reads() -> None:
+    ours, plain = decoder(routed=True), decoder(routed=False)
+    for one in (ours, plain):
+        for _ in range(8):
+            one.watched_step()
+        one.rewind(8)
+    width, hidden, inner, vocabulary = 20, 28, 12, 40
+    block = 4 * width * inner + 3 * width * hidden + 2 * width
+    # All blocks, the last norm, the head, and a row of the embedding for each sequence.
+    dense = 4 * block + width + vocabulary * width + BATCH * width
+    assert plain.parameters_read == dense
+    assert plain.cache_bytes_read == plain.cache_bytes
+    # Three staggered sequences want a routed block in three of eight steps; its router and
+    # predictor are always at hand.
+    routing = width + width * width // 2 + width // 2
+    assert ours.parameters_read == pytest.approx(dense - 2 * block * 5 / 8 + 2 * routing)
+    per_token = 2 * inner * 4 * BATCH
+    assert ours.cache_bytes_read == per_token * (2 * CONTEXT + 2 * (CONTEXT / 8) / 8)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_rows_are_the_arithmetic_of_a_measurement(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(decode.time, "perf_counter", lambda: float(next(ticks)))
+    one = case(dtype=dtype)
+    dense, routed = measure(one, peer=False)
+    assert (dense.name, routed.name) == ("dense", "MoD 12.5%")
+    # A turn is between two ticks of the clock: one step of the dense model, a period of the other.
+    assert (dense.step_seconds, routed.step_seconds) == (1.0, 1 / 8)
+    assert (routed.low, routed.speed_ratio, routed.high) == (8.0, 8.0, 8.0)
+    assert (dense.tokens_per_second, routed.tokens_per_second) == (BATCH, 8 * BATCH)
+    assert dense.rounds == routed.rounds == decode.LEAST_ROUNDS
+    assert (dense.realised_share, routed.realised_share) == (1.0, 0.125)
+    size = 4 if dtype == "fp32" else 2
+    for made, model in ((dense, one.model), (routed, one.routed)):
+        assert made.cache_bytes == cache_bytes(model, CONTEXT, BATCH, size)
+        assert made.parameters == parameters(model).total
+        steps = [forward_flops(model, CONTEXT + more).total for more in (0, 8)]
+        assert made.flops_per_step == BATCH * (steps[1] - steps[0]) / 8
+        assert made.parameter_ratio == dense.parameters_read / made.parameters_read
+        assert made.flop_ratio == dense.flops_per_step / made.flops_per_step
+        assert made.byte_ratio == dense.bytes_read / made.bytes_read
+    assert dense.bytes_read == dense.parameters_read * size + dense.cache_bytes
+    assert routed.cache_ratio == 0.5 * (1 + 1 / 8)
+    assert 1 < routed.parameter_ratio < routed.flop_ratio
+    assert (dense.width, dense.head_width, dense.hidden, dense.vocabulary) == (20, 6, 28, 40)
+
+
+def test_contenders_take_turns_and_share_a_slow_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+
+    def timed(decoder: EngineDecoder, steps: int) -> float:
+        turns.append(steps)
+        routed = bool(decoder.engine.model.routed)
+        slow = 7.0 if len(turns) in (7, 8) else 1.0
+        decoder.engine.step([0] * BATCH)
+        decoder.rewind(1)
+        return slow * (0.002 if routed else 0.005)
+
+    monkeypatch.setattr(decode, "turn", timed)
+    dense, routed = measure(case(context=1024), peer=False)
+    # Two to warm up and choose; then a fifth of a second, but no more than 1/32 of the context.
+    assert turns == [1, 1, 8, 8, *[32, 32] * 3]
+    assert dense.step_seconds == 0.005
+    assert (routed.low, routed.speed_ratio, routed.high) == (2.5, 2.5, 2.5)
+
+
+def test_the_peer_computes_what_ours_does() -> None:
+    pytest.importorskip("transformers", reason="needs transformers")
+    plain = decoder(routed=False)
+    peer = LlamaDecoder(case().model, CONTEXT, BATCH, 8, torch.float32)
+    assert peer.cache_bytes == plain.cache_bytes
+    ours, theirs = plain.engine.model, peer.model.model
+    with torch.no_grad():
+        theirs.embed_tokens.weight.copy_(ours.embedding.weight)
+        peer.model.lm_head.weight.copy_(ours.head.weight)
+        for block, layer in zip(ours.blocks, theirs.layers, strict=True):
+            parts = block.attention.query_key_value.weight.split(12)
+            attention = layer.self_attn
+            for linear, part in zip(
+                (attention.q_proj, attention.k_proj, attention.v_proj), parts, strict=True
+            ):
+                linear.weight.copy_(part)
+            attention.o_proj.weight.copy_(block.attention.output.weight)
+            gate, up = block.feed_forward.gate_up.weight.split(28)
+            layer.mlp.gate_proj.weight.copy_(gate)
+            layer.mlp.up_proj.weight.copy_(up)
+            layer.mlp.down_proj.weight.copy_(block.feed_forward.down.weight)
+    found = []
+    for one in (plain, peer):
+        ids = []
+        for _ in range(6):
+            one.step()
+            ids.append(torch.as_tensor(one._ids).flatten().tolist())
+        one.rewind(6)
+        one._ids = torch.zeros(BATCH, 1, dtype=torch.int64) if one is peer else [0] * BATCH
+        one.step()
+        assert torch.as_tensor(one._ids).flatten().tolist() == ids[0]
+        found.append(ids)
+    assert found[0] == found[1]
+    assert len({tuple(ids) for ids in found[0]}) > 1
+
+
+def test_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "busy", lambda: None)
+    made = bench_decode([case()])
+    peer = find_spec("transformers") is not None
+    assert [one.name for one in made.rows] == [
+        "dense",
+        "MoD 12.5%",
+        *(["Hugging Face's Llama"] if peer else []),
+    ]
+    assert (made.transformers is not None) == peer
+    assert all(one.cache_bytes == made.rows[0].cache_bytes for one in made.rows[2:])
+    assert all(one.step_seconds > 0 and one.rounds >= decode.LEAST_ROUNDS for one in made.rows)
+    assert DecodeReport.model_validate_json(made.model_dump_json()) == made
+
+
+class _Here:
+    """Takes the place of a pool of processes: runs what is submitted at once, here."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __enter__(self) -> _Here:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, function, *given, **named):  # type: ignore[no-untyped-def]
+        self.value = function(*given, **named)
+        return self
+
+    def result(self):  # type: ignore[no-untyped-def]
+        return self.value
+
+
+def test_what_is_missing_or_too_large_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "busy", lambda: "others are at work")
+    with pytest.raises(ValueError, match="others are at work; wait until it is idle"):
+        bench_decode([case()])
+    monkeypatch.setattr(decode, "ProcessPoolExecutor", _Here)
+    monkeypatch.setattr(decode, "find_spec", lambda name: None)
+    large = case(context=8192)
+    monkeypatch.setattr(decode, "_free_bytes", lambda: needed_bytes(large, peer=False) - 1)
+    told: list[str] = []
+    made = bench_decode([case(), large], force=True, watch=told.append)
+    assert [(one.name, one.context) for one in made.rows] == [("dense", 24), ("MoD 12.5%", 24)]
+    assert (made.busy, made.transformers) == ("others are at work", None)
+    assert told == ["1 of 2: fp32, 1 thread, batch 3, 24 tokens"]
+    missing, left_out = made.notes
+    assert missing == "transformers is not installed: no comparison with Hugging Face's Llama"
+    assert left_out.startswith("fp32, 1 thread, batch 3, 8,192 tokens: left out, since it needs")
+    with pytest.raises(ValueError, match=r"nothing to measure: .* left out"):
+        bench_decode([large], force=True)
+
+
+def test_bars_are_held_by_the_worst_row() -> None:
+    found = decode_verdicts(
+        report(
+            *rows(256, 1.6, 0.8),
+            *rows(1024, 1.4, 1.25),
+            row(ratio=1.1, batch=16),
+            row(ratio=1.1, width=256),
+        )
+    )
+    assert [(one.measured, one.held) for one in found] == [
+        (1.4, False),
+        (0.8, False),
+        (1 / 0.5625, True),
+    ]
+    assert "batch 1, 1,024 tokens" in found[0].claim
+    assert [one.held for one in decode_verdicts(report(*rows()))] == [True, True, True]
+    assert decode_verdicts(report(row("dense", 1.0, cache_ratio=1))) == ()
+
+
+def test_reads_well() -> None:
+    text = "\n".join(describe_decode(report(*rows(), busy="others are at work", notes=("a note",))))
+    assert text.startswith("WARNING: measured on a BUSY machine, do not quote: others are at work")
+    assert "Width 512, 8 blocks, 8 heads of 64, feed-forward 1376, vocabulary 4,096" in text
+    assert "forced to 12.5% of the tokens (realised: 12.50%)" in text
+    assert "1.44 to 1.76" in text
+    assert "Hugging Face's Llama" in text
+    assert "held: MoD 12.5% over dense in speed at batch 1" in text
+    assert text.endswith("note: a note")
+    drifted = describe_decode(report(*rows(), row(realised_share=0.13)))
+    assert "(realised: 12.50% to 13.00%)" in drifted[0]
+
+
+def test_figure_shows_all_but_the_dense_rows() -> None:
+    made = decode_figure(report(*rows(256), *rows(8192, 1.9, 0.3), row(dtype="bf16", threads=1)))
+    assert list(made.table["speed_ratio"]) == [1.6, 0.8, 1.9, 0.3, 1.6]
+    assert list(dict.fromkeys(made.table["panel"])) == ["fp32, 2 threads", "bf16, 1 thread"]
+    made.chart.to_dict(validate=True)
+
+
+def test_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def measured(cases: object, **options: object) -> DecodeReport:
+        asked.append((cases, options))
+        return report(*rows())
+
+    import isoflop.bench
+
+    monkeypatch.setattr(isoflop.bench, "bench_decode", measured)
+    arguments = ["bench", "decode", "--contexts", "512", "--batches", "2", "--threads", "1"]
+    arguments += ["--dtype", "bf16", "--width", "128", "--blocks", "2", "--force"]
+    assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [one["speed_ratio"] for one in printed] == [1.0, 1.6, 0.8]
+    assert {"tokens_per_second", "realised_share", "cache_bytes", "threads"} <= set(printed[0])
+    kept = DecodeReport.model_validate_json((tmp_path / "decode.json").read_text())
+    assert kept == report(*rows())
+    assert (tmp_path / "decode-speed.png").stat().st_size > 5000
+    ((one,), options) = asked[0]
+    assert (one.context, one.batch, one.threads, one.dtype) == (512, 2, 1, "bf16")
+    assert (one.model.width, one.model.blocks, options["force"]) == (128, 2, True)
+    assert main(arguments) == 0
+    assert "realised: 12.50%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [["--contexts", "100"], ["--batches", "0"], ["--width", "96"]])
+def test_command_refuses(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "decode", *option]) == 2
+    assert option[1] in capsys.readouterr().err

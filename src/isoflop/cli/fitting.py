@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isoflop.cli.fit_options import FitOptions
+from isoflop.cli.own_runs import own_runs
 from isoflop.cli.tables import Column, coefficient, table
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
@@ -29,10 +30,8 @@ from isoflop.fit import (
     sentence,
     training_curves,
 )
-from isoflop.planning.assignment import assign
 from isoflop.report.notation import count, exponent
 from isoflop.runs import read_records
-from isoflop.sweep import Ledger
 
 STUDY_FILES = (".toml", ".json")
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
@@ -115,14 +114,8 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
 
 
 def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
-    records = Ledger(study, root, results).records
-    runs = assign(study, records)
+    records, runs = own_runs(study, root, results)
     own = [record for record in records if record.run_id in runs.variant_of]
-    if not own:
-        raise ValueError(
-            f"no run of {study.name} has a record in {root} or {results / study.name}; "
-            "train it with `isoflop run` first"
-        )
     order = [variant.name for variant in study.variants]
     own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))
     table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)

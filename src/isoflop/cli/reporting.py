@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isoflop import storage
+from isoflop.cli.own_runs import own_runs
 from isoflop.cli.searching import search_of
 from isoflop.config import BlockAttention, RunRecord, Study
 from isoflop.data import prepared, train_tokens
@@ -49,15 +50,8 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
     Raises:
         ValueError: no run of the study has a record.
     """
-    records = Ledger(study, root, results).records
-    runs = assign(study, records)
-    if not runs.variant_of:
-        raise ValueError(
-            f"no run of {study.name} has a record in {root} or {results / study.name}; "
-            "train it with `isoflop run` first"
-        )
+    own, runs = own_runs(study, root, results)
     rows = status(study, root, results).rows
-    own = [record for record in records if record.run_id in runs.all]
     missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
     if study.scaling is not None:
         return write_scaling_report(

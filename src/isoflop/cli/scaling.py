@@ -8,13 +8,12 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.text import Text
 
+from isoflop.cli.own_runs import own_runs
 from isoflop.cli.tables import Column, coefficient, table
 from isoflop.config import Study
 from isoflop.config.problems import quoted
 from isoflop.fit import ScalingFit, fit_scaling, gap_sentence
-from isoflop.planning.assignment import assign
 from isoflop.report.notation import count
-from isoflop.sweep import Ledger
 
 
 def fit_scaling_study(
@@ -31,16 +30,10 @@ def fit_scaling_study(
     Raises:
         ValueError: no run has a record, or its runs tell no positions apart.
     """
-    records = Ledger(study, root, results).records
-    variant_of = assign(study, records).variant_of
-    if not variant_of:
-        raise ValueError(
-            f"no run of {study.name} has a record in {root} or {results / study.name}; "
-            "train it with `isoflop run` first"
-        )
+    records, runs = own_runs(study, root, results)
     return fit_scaling(
-        [record for record in records if record.run_id in variant_of],
-        variant_of,
+        records,
+        runs.variant_of,
         baseline=baseline or study.baseline_variant.name,
         margin=margin or study.equivalence_margin,
         level=level,

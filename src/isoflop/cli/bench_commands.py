@@ -1,0 +1,146 @@
+"""The subcommands of `isoflop bench`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel
+from tyro.conf import Positional, arg
+from tyro.extras import SubcommandApp
+
+from isoflop.cli.options import RESULTS, RUNS, Force, Json, Out, Results, RowsOut
+
+bench = SubcommandApp()
+
+
+@bench.command(name="train")
+def bench_train(
+    study: Annotated[
+        Path | None, Positional, arg(metavar="[STUDY]", help="Its models; else standard shapes.")
+    ] = None,
+    out: Out = None,
+    results: Results = RESULTS,
+    threads: Annotated[
+        int | None,
+        arg(metavar="INT", help="CPU threads; 1 for a study, as its runs have, else all cores."),
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure training steps per second, the contenders taking turns."""
+    from isoflop.bench import describe, standard_groups
+    from isoflop.cli.benching import keep, measure, study_groups
+    from isoflop.cli.tables import show_json
+    from isoflop.config.load import load_study
+    from isoflop.config.problems import quoted
+
+    if study is None:
+        cores = len(os.sched_getaffinity(0))
+        report = measure(standard_groups(), cores if threads is None else threads, force)
+    else:
+        asked = load_study(study)
+        root = out or RUNS / asked.name
+        report = measure(
+            study_groups(asked, root, results), 1 if threads is None else threads, force
+        )
+        print(f"wrote {keep(report, root)}", file=sys.stderr)
+    if json:
+        show_json(report.model_dump(mode="json"))
+    else:
+        print("\n".join(map(quoted, describe(report))))
+
+
+@bench.command(name="attention")
+def bench_attention(
+    lengths: Annotated[
+        tuple[int, ...], arg(help="Tokens; twice the longest is measured forward only.")
+    ] = (1024, 2048, 4096, 8192, 16384, 32768, 65536),
+    block_sizes: Annotated[tuple[int, ...], arg(help="Keys in a block.")] = (64, 128, 256, 512),
+    top_k: Annotated[int, arg(help="Blocks that a query attends, its own among them.")] = 3,
+    dtype: Annotated[Literal["fp32", "bf16"], arg(help="Of both contenders.")] = "fp32",
+    threads: Annotated[
+        int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
+    ] = None,
+    out: RowsOut = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure block attention beside full attention; the default takes about ten minutes."""
+    from isoflop.bench import attention_cases, describe_attention
+    from isoflop.bench import bench_attention as run
+    from isoflop.cli.benching import keep_attention, tell
+
+    cases = attention_cases(
+        lengths=lengths,
+        block_sizes=block_sizes,
+        top_k=top_k,
+        dtype=dtype,
+        threads=threads or len(os.sched_getaffinity(0)),
+    )
+    report = run(cases, force=force, watch=tell)
+    _show_rows(
+        report.rows,
+        describe_attention(report),
+        written=None if out is None else keep_attention(report, out),
+        json=json,
+    )
+
+
+@bench.command(name="decode")
+def bench_decode(
+    contexts: Annotated[
+        tuple[int, ...], arg(help="Tokens seen before the steps; multiples of 8.")
+    ] = (256, 1024, 2048, 8192),
+    batches: Annotated[tuple[int, ...], arg(help="Sequences decoded together.")] = (1, 16),
+    threads: Annotated[
+        tuple[int, ...] | None, arg(metavar="INT ...", help="CPU threads; 1 and 2 if left out.")
+    ] = None,
+    dtype: Annotated[tuple[Literal["fp32", "bf16"], ...], arg(help="Of weights and cache.")] = (
+        "fp32",
+        "bf16",
+    ),
+    width: Annotated[int, arg(help="Of the models; a multiple of 64, the width of a head.")] = 512,
+    blocks: Annotated[int, arg(help="Of the models; every other one is routed.")] = 8,
+    out: RowsOut = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure steps of generation, dense and routed; the default takes about ten minutes."""
+    from isoflop.bench import bench_decode as run
+    from isoflop.bench import decode_cases, describe_decode
+    from isoflop.cli.benching import keep_decode, tell
+
+    cases = decode_cases(
+        contexts=contexts,
+        batches=batches,
+        threads=threads,
+        dtypes=dtype,
+        width=width,
+        blocks=blocks,
+    )
+    report = run(cases, force=force, watch=tell)
+    _show_rows(
+        report.rows,
+        describe_decode(report),
+        written=None if out is None else keep_decode(report, out),
+        json=json,
+    )
+
+
+def _show_rows(
+    rows: Sequence[BaseModel], words: Sequence[str], *, written: Path | None, json: bool
+) -> None:
+    """Print what was measured, as JSON or in words, and tell where it was written."""
+    from isoflop.cli.benching import tell
+    from isoflop.cli.tables import show_json
+
+    if written is not None:
+        tell(f"wrote {written}")
+    if json:
+        show_json([row.model_dump(mode="json") for row in rows])
+    else:
+        print("\n".join(words))

@@ -1,0 +1,30 @@
+"""Which records of a study are at hand, and which variant each belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isoflop.config import RunRecord, Study
+from isoflop.planning.assignment import Assignment, assign
+from isoflop.sweep import Ledger
+
+
+def own_runs(study: Study, root: Path, results: Path) -> tuple[list[RunRecord], Assignment]:
+    """Return the records of a study's runs, those that check others too, and whose they are.
+
+    Args:
+        study: what was studied.
+        root: its folder.
+        results: where committed records lie.
+
+    Raises:
+        ValueError: no run that fits use has a record.
+    """
+    records = Ledger(study, root, results).records
+    runs = assign(study, records)
+    if not runs.variant_of:
+        raise ValueError(
+            f"no run of {study.name} has a record in {root} or {results / study.name}; "
+            "train it with `isoflop run` first"
+        )
+    return [record for record in records if record.run_id in runs.all], runs

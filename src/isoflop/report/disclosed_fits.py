@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from isoflop.config import Study
 from isoflop.fit import DRAWS_WORDS, PARABOLA_SIZES, Estimator, FittedSurface
 from isoflop.fit.huber import HUBER_DELTA, START_EXPONENTS, START_LEVELS
 from isoflop.fit.huber import STARTS as HUBER_DESCENTS
@@ -128,7 +129,6 @@ def comparisons(analysis: Analysis, evidence: Evidence) -> Topic:
     tested = sum(one.difference is not None for one in made)
     level = 1 - analysis.fits.level if analysis.fits else 0.05
     paired = sum(one.difference is not None and one.difference.paired for one in made)
-    margin = study.equivalence_margin
     return Topic(
         "Comparisons",
         (
@@ -143,16 +143,7 @@ def comparisons(analysis: Analysis, evidence: Evidence) -> Topic:
                 else ("None.",),
                 "disclosed" if made else "not applicable",
             ),
-            Disclosure(
-                "Which difference counts as none?",
-                ("No margin was declared, so nothing is called equivalent.",)
-                if margin is None
-                else (
-                    f"{margin:g} {analysis.loss_unit}, declared in the study; tested from both "
-                    "sides (TOST).",
-                ),
-                "not applicable" if margin is None else "disclosed",
-            ),
+            margin(study),
         ),
     )
 
@@ -288,3 +279,18 @@ def _disagreement(analysis: Analysis) -> Disclosure:
 
 def _nothing_fitted(question: str) -> Disclosure:
     return Disclosure(question, ("No run has finished.",), "not applicable")
+
+
+def margin(study: Study) -> Disclosure:
+    """Return which difference of loss counts as none."""
+    declared = study.equivalence_margin
+    return Disclosure(
+        "Which difference counts as none?",
+        ("No margin was declared, so nothing is called equivalent.",)
+        if declared is None
+        else (
+            f"{declared:g} {study.data.loss_unit}, declared in the study; tested from both sides "
+            "(TOST).",
+        ),
+        "not applicable" if declared is None else "disclosed",
+    )

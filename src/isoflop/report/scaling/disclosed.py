@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from isoflop.fit import PFLOPS_DAY
+from isoflop.report.disclosed_fits import margin
 from isoflop.report.disclosed_runs import CONVENTIONS
 from isoflop.report.disclosed_training import architecture, recipe, trials
 from isoflop.report.disclosure import Disclosure, Evidence, Topic, plural, spanned
@@ -167,7 +168,6 @@ def counted_runs(analysis: ScalingAnalysis, evidence: Evidence) -> Topic:
 
 def fits(analysis: ScalingAnalysis, evidence: Evidence) -> Topic:
     """Return what was fitted and compared, how, and what the intervals hold."""
-    margin = analysis.study.equivalence_margin
     refused = refusals(analysis)
     gaps = [
         one
@@ -204,15 +204,6 @@ def fits(analysis: ScalingAnalysis, evidence: Evidence) -> Topic:
                 ),
                 "disclosed" if gaps else "not applicable",
             ),
-            Disclosure(
-                "Which difference counts as none?",
-                ("No margin was declared, so nothing is called equivalent.",)
-                if margin is None
-                else (
-                    f"{margin:g} {analysis.loss_unit}, declared in the study; tested from both "
-                    "sides (TOST).",
-                ),
-                "not applicable" if margin is None else "disclosed",
-            ),
+            margin(analysis.study),
         ),
     )

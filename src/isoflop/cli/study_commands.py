@@ -1,0 +1,198 @@
+"""The subcommands on a study, from its file to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from isoflop.cli.options import (
+    CACHE,
+    RESULTS,
+    RUNS,
+    Cache,
+    ConfigFile,
+    Device,
+    Json,
+    Out,
+    Results,
+    StudyFile,
+    Workers,
+)
+
+
+def init(
+    path: Annotated[Path, Positional, arg(metavar="[PATH]", help="Where to write it.")] = Path(
+        "study.toml"
+    ),
+) -> None:
+    """Write a commented study to start from, and its JSON Schema for editors beside it."""
+    from isoflop.cli.starter import write_starter
+
+    for written in write_starter(path):
+        print(f"wrote {written}")
+    print(f"next: isoflop plan {path}")
+
+
+def costs(
+    config: ConfigFile,
+    json: Json = False,
+) -> None:
+    """Show parameters, FLOPs and cache bytes; of a study, at the sizes expected to be best."""
+    from isoflop.cli.costing import cost_rows
+    from isoflop.cli.tables import cost_tables, show, show_json
+    from isoflop.config.load import load
+
+    rows = cost_rows(load(config))
+    if json:
+        show_json([row.model_dump(mode="json") for row in rows])
+    else:
+        show(cost_tables(rows))
+
+
+def plan(
+    study: StudyFile,
+    accelerator: Annotated[
+        str | None, arg(metavar="NAME", help="Device to plan for, in place of this machine.")
+    ] = None,
+    utilisation: Annotated[float, arg(help="Achieved over peak FLOP/s of the device.")] = 0.4,
+    workers: Workers = None,
+    cache: Cache = CACHE,
+    json: Json = False,
+) -> None:
+    """Show what a study would train and what that takes, before any training."""
+    from isoflop.cli.planned import plan_json, plan_tables
+    from isoflop.cli.plans import plan_study
+    from isoflop.cli.tables import show, show_json
+    from isoflop.config.load import load_study
+
+    made, timing = plan_study(load_study(study), accelerator, utilisation, workers, cache)
+    if json:
+        show_json(plan_json(made, timing))
+    else:
+        show(plan_tables(made, timing))
+
+
+def run(
+    study: StudyFile,
+    out: Out = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+) -> int:
+    """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import run_study
+
+    asked = load_study(study)
+    outcome = run_study(
+        asked,
+        out or RUNS / asked.name,
+        cache,
+        workers=workers,
+        device=device,
+        results=results,
+    )
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    print(
+        f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
+        f"{outcome.left} left"
+    )
+    if outcome.failed or outcome.left:
+        print(f"what went wrong: isoflop status {study}")
+        return 1
+    print(f"next: isoflop report {study}")
+    return 0
+
+
+def search(
+    study: StudyFile,
+    out: Out = None,
+    workers: Workers = None,
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+) -> int:
+    """Train the trials of [search], the same for every variant, and show which was best."""
+    from isoflop.cli.searching import found_trials, search_study, search_table
+    from isoflop.cli.tables import show
+    from isoflop.config.load import load_study
+
+    asked = load_study(study)
+    root = out or RUNS / asked.name
+    outcome = search_study(asked, root, results, cache, workers)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    show([search_table(found_trials(asked, root, results))])
+    return 1 if outcome.left else 0
+
+
+def status(
+    study: StudyFile, out: Out = None, results: Results = RESULTS, json: Json = False
+) -> None:
+    """Show how far a study is, where its minima lie, and which runs failed."""
+    from isoflop.cli.standing import status_json, status_tables
+    from isoflop.cli.tables import show, show_json
+    from isoflop.config.load import load_study
+    from isoflop.sweep import status as find
+
+    asked = load_study(study)
+    found = find(asked, out or RUNS / asked.name, results)
+    if json:
+        show_json(status_json(found))
+    else:
+        show(status_tables(found, f"isoflop run {study}"))
+
+
+def report(
+    study: StudyFile, out: Out = None, results: Results = RESULTS, cache: Cache = CACHE
+) -> None:
+    """Write figures, their tables and one self-contained page from the runs so far."""
+    from isoflop.cli.reporting import report_study
+    from isoflop.config.load import load_study
+
+    asked = load_study(study)
+    command = f"isoflop report {study}"
+    page = report_study(asked, out or RUNS / asked.name, results, cache, command)
+    print(f"page: {page}")
+
+
+def export(
+    study: StudyFile,
+    to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,
+    out: Out = None,
+) -> None:
+    """Write a study's records, speeds and figures where they can be committed or shared."""
+    from isoflop.cli.reporting import export_figures, export_routed, export_speeds
+    from isoflop.cli.searching import export_search
+    from isoflop.config.load import load_study
+    from isoflop.sweep import export as write
+
+    asked = load_study(study)
+    root = out or RUNS / asked.name
+    print(f"wrote {write(asked, root, to)}")
+    for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
+        if written is not None:
+            print(f"wrote {written}")
+    for written in export_routed(asked, root, to):
+        print(f"wrote {written}")
+    figures = export_figures(asked, root, to)
+    if figures:
+        print(f"wrote {len(figures)} files in {figures[0].parent}")
+
+
+def clean(
+    study: StudyFile,
+    out: Out = None,
+    everything: Annotated[bool, arg(help="Also those of the best runs.")] = False,
+) -> None:
+    """Free disk: delete checkpoints of runs that have a record. Records and metrics stay."""
+    from isoflop.cli.tables import size
+    from isoflop.config.load import load_study
+    from isoflop.sweep import clean as discard
+
+    asked = load_study(study)
+    freed = discard(asked, out or RUNS / asked.name, everything=everything)
+    print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")

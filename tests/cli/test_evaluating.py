@@ -13,6 +13,7 @@ from rich.console import Console
 from isoflop.cli import main
 from isoflop.cli.evaluated import evaluation_tables
 from isoflop.cli.evaluating import evaluate_run
+from isoflop.config import Cap, RunEvaluation
 from isoflop.data import prepare
 from isoflop.runs import RunFolder
 
@@ -89,6 +90,21 @@ def test_a_part_is_shown_and_not_kept(make_run, evaluate, options):
     assert expected is None or [one["decision"] for one in decided] == expected
 
 
+def test_under_a_cap_decisions_are_shown_twice_and_not_kept(make_run, evaluate, tmp_path):
+    folder = make_run("routed")
+    before = folder.evaluation()
+    written = tmp_path / "capped.json"
+    shown = evaluate(folder, "--cap-window", 8, "--cap-tokens", 1, "--out", written)
+    assert folder.evaluation() == before
+    for text in ("predictor, 1 of 8", "threshold, 1 of 8", "of nominal"):
+        assert text in shown
+    found = RunEvaluation.model_validate_json(written.read_text())
+    caps = {one.evaluation.cap for one in found.measures.decisions}
+    assert caps == {None, Cap(window=8, tokens=1)}
+    assert "cap-window" in evaluate(folder, "--cap-tokens", 2, code=2)
+    assert "no routed block" in evaluate(make_run("dense"), "--cap-window", 4, code=2)
+
+
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe:270"])
 def test_another_corpus_is_read_with_the_runs_tokeniser(
     make_run, evaluate, trained_root, tokenizer
@@ -115,7 +131,7 @@ def test_tables_fit_the_terminal(make_run, trained_root, width):
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False)
     for one in evaluation_tables(
-        evaluate_run(folder, cache=trained_root / "cache"), folder.config()
+        evaluate_run(folder, cache=trained_root / "cache", cap=Cap(window=256)), folder.config()
     ):
         console.print(one)
     lines = file.getvalue().splitlines()

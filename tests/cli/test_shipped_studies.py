@@ -1,14 +1,18 @@
-"""The studies that ship: they load, are named as their files, and can be planned here."""
+"""What ships: studies load, are named as their files and can be planned; results can be read."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from isoflop.config import RunEvaluation
 from isoflop.config.load import load_study
 from isoflop.costs import parameters
 from isoflop.planning import accelerator_speed, make_plan, scaling_runs
 
-FILES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "studies").glob("*.toml"))
+EVALUATIONS = sorted((ROOT / "results").glob("*/evaluation*.json"))
 
 
 def test_the_studies_are_here():
@@ -62,3 +66,9 @@ def test_the_published_models_of_block_attention_have_their_sizes():
     assert sizes == pytest.approx([545e6, 822e6, 1.1e9, 1.5e9, 2.1e9], rel=0.055)
     assert [config.model.heads for config in full] == [14, 16, 18, 20, 22]
     assert {config.model.head_width for config in full} == {128}
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.stem)
+def test_committed_evaluations_are_what_this_version_writes(path):
+    found = RunEvaluation.model_validate_json(path.read_text())
+    assert found.model_dump(mode="json") == json.loads(path.read_text())

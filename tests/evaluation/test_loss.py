@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoflop.config import Decision, EveryToken, ModelConfig, RandomK, TopK
+from isoflop.config import Cap, Decision, Evaluation, EveryToken, ModelConfig, RandomK, TopK
 from isoflop.data import TokenSplit
 from isoflop.evaluation import control_noise, evaluate, token_losses
 from isoflop.model import Transformer, build
@@ -57,7 +57,12 @@ def model_with(depth: object) -> Transformer:
 
 
 def by_brute_force(
-    model: Transformer, held_out: TokenSplit, decision: Decision, noise: Tensor | None, targets: int
+    model: Transformer,
+    held_out: TokenSplit,
+    decision: Decision,
+    noise: Tensor | None,
+    targets: int,
+    cap: Cap | None = None,
 ) -> tuple[list[float], list[float]]:
     """Negative log-likelihood of each target in order, and share selected by each routed block."""
     stream = torch.from_numpy(held_out.tokens.astype(np.int64))
@@ -66,7 +71,7 @@ def by_brute_force(
         for start in range(0, targets, LENGTH):
             stop = min(start + LENGTH, targets)
             cut = None if noise is None else noise[..., : stop - start]
-            output = model(stream[None, start:stop], decision=decision, noise=cut)
+            output = model(stream[None, start:stop], decision=decision, noise=cut, cap=cap)
             logits = output.logits[0].double()
             for i in range(stop - start):
                 chances = logits[i].exp() / logits[i].exp().sum()
@@ -113,6 +118,37 @@ def test_equals_a_sum_over_tokens(depth: object, decision: Decision, limit: int 
     assert found.document_losses == pytest.approx([total for total, _ in expected], abs=1e-3)
     assert sum(found.document_tokens) == targets
     assert sum(found.document_losses) == pytest.approx(found.loss * targets, abs=1e-2)
+
+
+@pytest.mark.parametrize(("depth", "decision"), CASES[1:])
+def test_a_cap_is_heeded_and_told(depth: object, decision: Decision) -> None:
+    model, held_out = model_with(depth), split(5, 13, 1, 22, 12)
+    options = {"split": "test", "decision": decision, "sequences": 3, "seed": 11}
+    free = evaluate(model, held_out, LENGTH, **options)
+    found = evaluate(model, held_out, LENGTH, cap=Cap(window=3), **options)
+    # The capacity of 0.4 is one token of three.
+    assert found.cap == Cap(window=3, tokens=1)
+    noise = control_noise(model, decision, 3, LENGTH, 11)
+    nats, shares = by_brute_force(model, held_out, decision, noise, 52, Cap(window=3, tokens=1))
+    assert found.loss == pytest.approx(sum(nats) / 52, rel=1e-5)
+    assert found.realised_capacity == pytest.approx(shares)
+    # A window of seven positions has three windows of the cap.
+    assert max(found.realised_capacity) <= 3 / 7 < max(free.realised_capacity)
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+    assert "cap" not in free.model_dump(mode="json")
+
+
+def test_a_cap_needs_a_causal_decision_and_routed_blocks() -> None:
+    for depth, decision in ((LEARNED, "top_k"), (EveryToken(), "every_token")):
+        with pytest.raises(ValueError, match="expected a causal decision in a model that routes"):
+            evaluate(
+                model_with(depth),
+                split(30),
+                LENGTH,
+                split="test",
+                decision=decision,
+                cap=Cap(window=3),
+            )
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 32])

@@ -13,6 +13,7 @@ from evaluation.known_leak import A, B, C, leaking_model, text
 from evaluation.test_loss import LENGTH, SPANS, VOCABULARY, model_with, split
 from isoflop.config import (
     BlockMeasures,
+    Cap,
     Decision,
     EveryToken,
     Measures,
@@ -181,6 +182,45 @@ def test_top_k_is_taken_along_with_the_decisions_asked_for() -> None:
     assert [one.decision for one in found.decisions] == ["top_k", "threshold"]
     assert found.under("threshold") == every.under("threshold")
     assert found.under("predictor") is None
+
+
+@pytest.mark.parametrize("depth", [LEARNED, RandomK(capacity=0.4)])
+def test_under_a_cap_each_causal_decision_is_taken_twice(depth: object) -> None:
+    model, held_out = model_with(depth), split(15, 33, 1, 22, 30)
+    cap = Cap(window=3)
+    options = {"split": "test", "limit_tokens": 80, "sequences": 3, "seed": 4}
+    found = measure(model, held_out, LENGTH, cap=cap, **options)
+    free = measure(model, held_out, LENGTH, **options)
+    count = len(free.decisions)
+    assert found.decisions[:count] == free.decisions
+    assert found.under("top_k") == free.under("top_k")
+    held = found.decisions[count:]
+    causal = [one for one in free.decisions if one.decision != "top_k"]
+    assert [one.decision for one in held] == [one.decision for one in causal]
+    for one, uncapped in zip(held, causal, strict=True):
+        assert one.evaluation == evaluate(
+            model, held_out, LENGTH, decision=one.decision, cap=cap, **options
+        )
+        assert one.described == f"{one.decision}, 1 of 3"
+        assert one.realised_capacity < uncapped.realised_capacity
+        assert one.nominal_capacity == 2 / 7
+        assert one.future.changed == 0
+        # A cap takes away and never adds, in the first routed block, which nothing else changes.
+        before, after = (np.array(each.stretch.processed[0]) for each in (uncapped, one))
+        assert (after <= before).all()
+        assert one.blocks[0].realised_capacity < uncapped.blocks[0].realised_capacity
+        assert one.leak.nats.value == pytest.approx(
+            one.loss.value - found.under("top_k").loss.value, abs=1e-4
+        )
+    assert Measures.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_cap_with_nothing_to_hold_is_refused() -> None:
+    held_out, cap = split(30), Cap(window=3)
+    with pytest.raises(ValueError, match="the model has no routed block; leave it out"):
+        measure(model_with(EveryToken()), held_out, LENGTH, split="test", cap=cap)
+    with pytest.raises(ValueError, match="a cap is given with top_k alone"):
+        measure(model_with(LEARNED), held_out, LENGTH, split="test", cap=cap, among=["top_k"])
 
 
 @pytest.mark.parametrize(

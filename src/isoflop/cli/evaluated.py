@@ -41,7 +41,7 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     yield table(
         "Held-out loss [95% over documents]",
         [DECISION, Column(unit), Column("bits per byte")],
-        ((one.decision, _interval(one.loss), _interval(one.bits_per_byte)) for one in rows),
+        ((one.described, _interval(one.loss), _interval(one.bits_per_byte)) for one in rows),
     )
     if found.documents < FEW_DOCUMENTS:
         yield Text(
@@ -51,6 +51,7 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     sample = found.measures.sample
     if sample is None:
         return
+    yield _capacities(rows)
     yield _leaks(rows, unit)
     yield _agreements(rows)
     yield _entropies(rows)
@@ -72,19 +73,39 @@ def _heading(found: RunEvaluation, config: RunConfig) -> str:
     )
 
 
+def _capacities(rows: Sequence[DecisionMeasures]) -> RenderableType:
+    headings = ("selected", "of nominal", "lowest (block)", "highest (block)")
+    return table(
+        "Tokens that routed blocks process, over all of them and in the extreme ones",
+        [DECISION, *map(Column, headings)],
+        ((one.described, *_capacity(one)) for one in rows),
+    )
+
+
+def _capacity(one: DecisionMeasures) -> Iterator[str]:
+    realised, nominal = one.realised_capacity, one.nominal_capacity
+    assert realised is not None, "only a model that routes is asked"
+    assert nominal is not None
+    yield percent(realised)
+    yield percent(realised / nominal, 0)
+    for extreme in (min, max):
+        block = extreme(one.blocks, key=lambda block: block.realised_capacity)
+        yield f"{percent(block.realised_capacity)} ({block.block})"
+
+
 def _leaks(rows: Sequence[DecisionMeasures], unit: str) -> RenderableType:
     return table(
-        "What the future gives: loss, and logits that later tokens change",
+        f"What the future gives: loss, {unit}, and logits that later tokens change",
         [
             DECISION,
-            Column(f"top-k lower by, {unit}"),
+            Column("top-k lower by"),
             Column("of loss"),
             Column("changed"),
             Column("by > 1e-3"),
         ],
         (
             (
-                one.decision,
+                one.described,
                 "-" if one.leak is None else _interval(one.leak.nats),
                 "-"
                 if one.leak is None or one.leak.share is None
@@ -119,9 +140,9 @@ def _agreements(rows: Sequence[DecisionMeasures]) -> RenderableType:
 
 
 def _entropies(rows: Sequence[DecisionMeasures]) -> RenderableType:
-    headings = ("block", "processed", "skipped", "difference [95% over documents]")
+    headings = ("block", "processed", "skipped", "difference")
     return table(
-        "Entropy of next-token predictions, nats",
+        "Entropy of next-token predictions, nats [95% over documents]",
         [DECISION, *map(Column, headings)],
         (
             (
@@ -198,7 +219,7 @@ def _never(one: DecisionMeasures, sample: RoutingSample, texts: dict[int, str]) 
 def _by_block(rows: Iterable[DecisionMeasures]) -> Iterator[tuple[str, BlockMeasures]]:
     for one in rows:
         for index, block in enumerate(one.blocks):
-            yield "" if index else one.decision, block
+            yield "" if index else one.described, block
 
 
 def _ids(rows: Sequence[TokenSelection], texts: dict[int, str]) -> str:

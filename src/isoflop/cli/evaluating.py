@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isoflop.config import (
+    Cap,
     DataConfig,
     Decision,
     Measures,
@@ -29,6 +30,7 @@ def evaluate_run(
     tokens: int | None = None,
     corpus: str | None = None,
     among: Sequence[Decision] = (),
+    cap: Cap | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> RunEvaluation:
@@ -41,12 +43,13 @@ def evaluate_run(
         tokens: targets to read; None for as many as the record's evaluations.
         corpus: to read in place of the run's own, split alike and with the run's tokeniser.
         among: decisions to take; empty for all.
+        cap: each causal decision is taken as it is, and once more under this cap.
         device: `cpu` or `cuda`.
         threads: of torch; None for as many as the run was trained with.
 
     Raises:
         ValueError: the folder holds no finished run or no checkpoint, the corpus cannot be had or
-            changed, a decision does not fit the model, or `threads` is below 1.
+            changed, a decision or the cap does not fit the model, or `threads` is below 1.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; expected at least 1")
@@ -73,6 +76,7 @@ def evaluate_run(
                 data.sequence_length,
                 split=split,
                 among=among,
+                cap=cap,
                 windows=data.windows,
                 spans=config.spans,
                 limit_tokens=config.evaluation_tokens if tokens is None else tokens,

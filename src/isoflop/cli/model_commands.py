@@ -8,7 +8,23 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from isoflop.cli.options import CACHE, RESULTS, RUNS, Cache, ConfigFile, Device, Json, Out, Results
+from isoflop import storage
+from isoflop.cli.options import (
+    CACHE,
+    RESULTS,
+    RUNS,
+    Cache,
+    CapTokens,
+    CapWindow,
+    Checkpoint,
+    ConfigFile,
+    Device,
+    Json,
+    Out,
+    Results,
+    TorchThreads,
+    cap_of,
+)
 from isoflop.config import Decision
 
 
@@ -43,11 +59,7 @@ def train(
 
 
 def evaluate(
-    checkpoint: Annotated[
-        Path,
-        Positional,
-        arg(metavar="CHECKPOINT", help="Folder of a finished run: runs/STUDY/runs/RUN_ID."),
-    ],
+    checkpoint: Checkpoint,
     split: Annotated[Literal["test", "validation"], arg(help="Held-out text to read.")] = "test",
     tokens: Annotated[
         int | None, arg(metavar="INT", help="Tokens to read; the run's evaluation_tokens else.")
@@ -59,16 +71,18 @@ def evaluate(
     decisions: Annotated[
         tuple[Decision, ...], arg(help="Who decides, top-k aside; all that the model knows else.")
     ] = (),
+    cap_window: CapWindow = None,
+    cap_tokens: CapTokens = None,
     cache: Cache = CACHE,
     device: Annotated[Literal["cpu", "cuda"], arg(help="What to evaluate on.")] = "cpu",
-    threads: Annotated[
-        int | None, arg(metavar="INT", help="CPU threads of torch; as in training else.")
-    ] = None,
+    threads: TorchThreads = None,
+    out: Annotated[Path | None, arg(metavar="FILE", help="Write it there, as JSON.")] = None,
     json: Json = False,
 ) -> None:
     """Measure a trained model by routing decision: loss, the leak, agreement with top-k, tokens.
 
     Without options that say otherwise, the result is kept as evaluation.json in the run's folder.
+    Under a cap, each causal decision is shown as it is and capped.
     """
     from isoflop.cli.evaluated import evaluation_tables
     from isoflop.cli.evaluating import evaluate_run, keep
@@ -76,6 +90,7 @@ def evaluate(
     from isoflop.runs import RunFolder
 
     folder = RunFolder(checkpoint)
+    cap = cap_of(cap_window, cap_tokens)
     found = evaluate_run(
         folder,
         cache=cache,
@@ -83,11 +98,15 @@ def evaluate(
         tokens=tokens,
         corpus=corpus,
         among=decisions,
+        cap=cap,
         device=device,
         threads=threads,
     )
-    if split == "test" and tokens is None and corpus is None and not decisions:
+    if split == "test" and tokens is None and corpus is None and not decisions and cap is None:
         print(f"wrote {keep(folder, found)}", file=sys.stderr)
+    if out is not None:
+        storage.write_json(out, found.model_dump(mode="json"))
+        print(f"wrote {out}", file=sys.stderr)
     if json:
         show_json(found.model_dump(mode="json"))
     else:
@@ -95,11 +114,7 @@ def evaluate(
 
 
 def sample(
-    checkpoint: Annotated[
-        Path,
-        Positional,
-        arg(metavar="CHECKPOINT", help="Folder of a finished run: runs/STUDY/runs/RUN_ID."),
-    ],
+    checkpoint: Checkpoint,
     prompt: Annotated[str, arg(metavar="TEXT", help="What is continued.")] = "",
     tokens: Annotated[int, arg(help="Tokens to draw, unless the document ends before.")] = 200,
     temperature: Annotated[float, arg(help="Divides the logits; 0 takes the likeliest.")] = 0.8,
@@ -114,16 +129,10 @@ def sample(
     decision: Annotated[
         Decision | None, arg(help="Who decides, not top_k; the model's headline decision else.")
     ] = None,
-    cap_window: Annotated[
-        int | None, arg(metavar="INT", help="Cap what a block processes in so many positions.")
-    ] = None,
-    cap_tokens: Annotated[
-        int | None, arg(metavar="INT", help="The cap; what the capacity makes of the window else.")
-    ] = None,
+    cap_window: CapWindow = None,
+    cap_tokens: CapTokens = None,
     cache: Cache = CACHE,
-    threads: Annotated[
-        int | None, arg(metavar="INT", help="CPU threads of torch; as in training else.")
-    ] = None,
+    threads: TorchThreads = None,
     plain: Annotated[bool, arg(help="Text without colours.")] = False,
     write: Annotated[
         bool, arg(help="Keep it as sample.json in the run's folder, for the report.")
@@ -132,7 +141,7 @@ def sample(
 ) -> None:
     """Generate text, each token coloured by how many routed blocks processed it."""
     from isoflop.cli.sampled import TextDisplay, summary
-    from isoflop.cli.sampling import Wishes, cap_of, keep, sample_run
+    from isoflop.cli.sampling import Wishes, keep, sample_run
     from isoflop.cli.tables import show_json
     from isoflop.runs import RunFolder
 

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from isoflop.config import Cap
+
 RUNS = Path("runs")
 CACHE = Path("cache")
 RESULTS = Path("results")
@@ -25,7 +27,36 @@ Results = Annotated[
 Workers = Annotated[
     int | None, arg(metavar="INT", help="Runs at a time; one per core or device if left out.")
 ]
+Checkpoint = Annotated[
+    Path,
+    Positional,
+    arg(metavar="CHECKPOINT", help="Folder of a finished run: runs/STUDY/runs/RUN_ID."),
+]
+TorchThreads = Annotated[
+    int | None, arg(metavar="INT", help="CPU threads of torch; as in training else.")
+]
+CapWindow = Annotated[
+    int | None, arg(metavar="INT", help="Cap what a block processes in so many positions.")
+]
+CapTokens = Annotated[
+    int | None, arg(metavar="INT", help="The cap; what the capacity makes of the window else.")
+]
 Device = Annotated[Literal["cpu", "cuda"], arg(help="What to train on.")]
 Json = Annotated[bool, arg(help="Print JSON in place of tables.")]
 Force = Annotated[bool, arg(help="Measure although the machine is busy, and say so.")]
 RowsOut = Annotated[Path | None, arg(metavar="FOLDER", help="Write rows and figure there as well.")]
+
+
+def cap_of(window: int | None, tokens: int | None) -> Cap | None:
+    """Return the cap that two options describe, None where neither is given.
+
+    Raises:
+        ValueError: one is below 1, or tokens come without a window.
+    """
+    if window is None:
+        if tokens is not None:
+            raise ValueError("--cap-tokens is given without --cap-window, which it is counted in")
+        return None
+    if window < 1 or (tokens is not None and tokens < 1):
+        raise ValueError(f"the cap is {tokens} tokens of {window}; expected at least 1 of either")
+    return Cap(window=window, tokens=tokens)

@@ -36,21 +36,6 @@ class Wishes:
     cap: Cap | None
 
 
-def cap_of(window: int | None, tokens: int | None) -> Cap | None:
-    """Return the cap that two options describe, None where neither is given.
-
-    Raises:
-        ValueError: one is below 1, or tokens come without a window.
-    """
-    if window is None:
-        if tokens is not None:
-            raise ValueError("--cap-tokens is given without --cap-window, which it is counted in")
-        return None
-    if window < 1 or (tokens is not None and tokens < 1):
-        raise ValueError(f"the cap is {tokens} tokens of {window}; expected at least 1 of either")
-    return Cap(window=window, tokens=tokens)
-
-
 def sample_run(
     folder: RunFolder,
     wishes: Wishes,

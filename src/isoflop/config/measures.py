@@ -6,6 +6,8 @@ other documents would give, at 95%.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from isoflop.config.base import Frozen
@@ -140,6 +142,22 @@ class DecisionMeasures(Frozen):
         """Who decides."""
         return self.evaluation.decision
 
+    @property
+    def described(self) -> str:
+        """Who decides, and under which cap: `predictor, 8 of 64`."""
+        cap = self.evaluation.cap
+        return self.decision if cap is None else f"{self.decision}, {cap.tokens} of {cap.window}"
+
+    @property
+    def realised_capacity(self) -> float | None:
+        """Share of tokens that a routed block processes, over all of them; None without any."""
+        return _mean([block.realised_capacity for block in self.blocks])
+
+    @property
+    def nominal_capacity(self) -> float | None:
+        """Share that it processes under top-k."""
+        return _mean([block.nominal_capacity for block in self.blocks])
+
 
 class RoutingSample(Frozen):
     """What the measures of routing rest on: windows that are full of tokens."""
@@ -152,15 +170,25 @@ class RoutingSample(Frozen):
 
 
 class Measures(Frozen):
-    """A model under each of its decisions, over the same text; the headline decision first."""
+    """A model under each of its decisions, over the same text.
+
+    The headline decision comes first; decisions under a cap, if one was asked for, come last.
+    """
 
     decisions: tuple[DecisionMeasures, ...]
     sample: RoutingSample | None = None
     """None for models without routed blocks."""
 
     def under(self, decision: Decision) -> DecisionMeasures | None:
-        """Return the measures under a decision, None where they were not taken."""
-        return next((one for one in self.decisions if one.decision == decision), None)
+        """Return the measures under a decision without a cap, None where they were not taken."""
+        return next(
+            (
+                one
+                for one in self.decisions
+                if one.decision == decision and one.evaluation.cap is None
+            ),
+            None,
+        )
 
 
 class RunEvaluation(Frozen):
@@ -177,3 +205,7 @@ class RunEvaluation(Frozen):
     measures: Measures
     token_texts: dict[int, str]
     """Text of each id that the measures name; bytes that are not UTF-8 are escaped."""
+
+
+def _mean(shares: Sequence[float]) -> float | None:
+    return sum(shares) / len(shares) if shares else None

@@ -124,6 +124,10 @@ class Cap(Frozen):
         """Return how many tokens of a window may be processed."""
         return depth.selected_tokens(self.window) if self.tokens is None else self.tokens
 
+    def resolved(self, depth: Routed) -> Cap:
+        """Return the same cap with its number of tokens told."""
+        return Cap(window=self.window, tokens=self.most(depth))
+
 
 class SwiGlu(Frozen):
     """Gated feed-forward of three matrices, as in Llama."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from isoflop.config.base import Frozen
-from isoflop.config.model import Decision, decisions
+from isoflop.config.model import Cap, Decision, decisions
 from isoflop.config.run import RunConfig
 
 State = Literal["pending", "running", "interrupted", "finished", "diverged", "failed"]
@@ -45,6 +45,8 @@ class Evaluation(Frozen):
 
     split: Split
     decision: Decision
+    cap: Cap | None = Field(default=None, exclude_if=lambda cap: cap is None)
+    """On what the decision selects, its `tokens` told; not written where there was none."""
     loss: float
     """Mean negative log-likelihood, nats per token."""
     bits_per_byte: float

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isoflop.config import Decision, FutureChange
+from isoflop.config import Cap, Decision, FutureChange
 from isoflop.evaluation.loss import control_noise, evaluating
 from isoflop.model import Transformer
 
@@ -22,6 +22,7 @@ def future_change(
     windows: NDArray[np.int64],
     decision: Decision,
     *,
+    cap: Cap | None = None,
     seed: int = 0,
     pairs: int = 4,
 ) -> FutureChange:
@@ -36,6 +37,7 @@ def future_change(
         model: evaluated as it is.
         windows: ids, (W, T), T at least 2.
         decision: who selects.
+        cap: on what a causal decision selects; None for none.
         seed: keys the positions, the tokens and what the random control draws.
         pairs: windows at a time.
 
@@ -60,7 +62,7 @@ def future_change(
             noise = control_noise(model, decision, 2 * rows, length, seed)
             exchanged = torch.cat([two[rows:], two[:rows]])
             before, after = (
-                model(tokens, decision=decision, noise=noise).logits[:rows].float()
+                model(tokens, decision=decision, noise=noise, cap=cap).logits[:rows].float()
                 for tokens in (two, exchanged)
             )
             most = (before - after).abs().amax(-1)[torch.from_numpy(upto[part]).to(device)]

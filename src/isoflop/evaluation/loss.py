@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoflop.config import Decision, Evaluation, RandomK, Span, Split, Windows
+from isoflop.config import Cap, Decision, Evaluation, RandomK, Routed, Span, Split, Windows
 from isoflop.data import TokenSplit, document_windows, evaluation_windows
 from isoflop.data.windows import Batch
 from isoflop.evaluation.positions import SpanSums
@@ -28,6 +28,7 @@ def evaluate(
     *,
     split: Split,
     decision: Decision,
+    cap: Cap | None = None,
     windows: Windows = "stream",
     spans: Sequence[Span] = (),
     limit_tokens: int | None = None,
@@ -42,6 +43,7 @@ def evaluate(
         sequence_length: T, tokens a window; windows do not overlap.
         split: what to call the split in the result.
         decision: who selects the tokens of routed blocks.
+        cap: on what a causal decision selects; None for none.
         windows: what windows are cut from: the stream (see `evaluation_windows`), or each document
             (see `document_windows`), whose first token is then no target.
         spans: spans of positions whose losses are told apart; windows of documents only.
@@ -51,7 +53,7 @@ def evaluate(
 
     Raises:
         FloatingPointError: the loss is not finite.
-        ValueError: there is no target, or a span does not fit the windows.
+        ValueError: there is no target, a span does not fit the windows, or the cap not the model.
     """
     if spans and windows != "documents":
         raise ValueError(
@@ -63,8 +65,8 @@ def evaluate(
     with evaluating(model) as device:
         for window in windows_of(held_out, sequence_length, sequences, windows, limit_tokens):
             batch = torch.from_numpy(window[0]).to(device)
-            sums.add(model(batch[:, :-1], decision=decision, noise=noise), window)
-    return sums.evaluation(split, decision)
+            sums.add(model(batch[:, :-1], decision=decision, noise=noise, cap=cap), window)
+    return sums.evaluation(split, decision, cap)
 
 
 @contextmanager
@@ -109,6 +111,7 @@ class LossSums:
         spans: Sequence[Span] = (),
     ) -> None:
         documents = held_out.documents
+        self._depth = model.config.depth
         self.losses = np.zeros(documents)
         """Summed nats of each document."""
         self.tokens = np.zeros(documents, dtype=np.int64)
@@ -134,8 +137,8 @@ class LossSums:
         for index, routing in enumerate(output.routing):
             self._processed[index] += routing.selected.cpu()[keep].sum()
 
-    def evaluation(self, split: Split, decision: Decision) -> Evaluation:
-        """Return the loss of what was added.
+    def evaluation(self, split: Split, decision: Decision, cap: Cap | None = None) -> Evaluation:
+        """Return the loss of what was added under a decision and a cap.
 
         Raises:
             FloatingPointError: it is not finite.
@@ -144,9 +147,14 @@ class LossSums:
         if not math.isfinite(total):
             raise FloatingPointError(f"{split} loss under {decision} is {total}")
         seen = self.tokens > 0
+        told = None
+        if cap is not None:
+            assert isinstance(self._depth, Routed), "a model that does not route refuses a cap"
+            told = cap.resolved(self._depth)
         return Evaluation(
             split=split,
             decision=decision,
+            cap=told,
             loss=total / targets,
             bits_per_byte=total / math.log(2) / max(1, int(self.bytes.sum())),
             tokens=targets,

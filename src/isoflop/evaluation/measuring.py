@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from isoflop.config import (
     BlockMeasures,
+    Cap,
     Decision,
     DecisionMeasures,
     Measures,
@@ -53,6 +55,7 @@ def measure(
     *,
     split: Split,
     among: Sequence[Decision] = (),
+    cap: Cap | None = None,
     windows: Windows = "stream",
     spans: Sequence[Span] = (),
     limit_tokens: int | None = None,
@@ -73,6 +76,8 @@ def measure(
         split: what to call the split.
         among: the decisions to take; empty for all. Top-k, which others are held against, is
             always among them.
+        cap: each causal decision is taken as it is, and once more under this cap; None for none.
+            Top-k is never capped.
         windows: see `evaluate`.
         spans: see `evaluate`.
         limit_tokens: see `evaluate`.
@@ -82,18 +87,17 @@ def measure(
 
     Raises:
         FloatingPointError: a loss is not finite.
-        ValueError: a decision does not fit the model, there is no target, or no whole window.
+        ValueError: a decision or the cap does not fit the model, there is no target, or no whole
+            window.
     """
-    taken = _decisions(model.config, among)
-    sums = {
-        decision: _Sums(model, held_out, sequence_length, spans, decision) for decision in taken
-    }
+    taken = _rules(model.config, among, cap)
+    sums = {rule: _Sums(model, held_out, sequence_length, spans, rule.decision) for rule in taken}
     noise = {
-        decision: control_noise(model, decision, sequences, sequence_length, seed)
-        for decision in taken
+        rule: control_noise(model, rule.decision, sequences, sequence_length, seed)
+        for rule in taken
     }
     # Top-k first, since the others are held against it.
-    order = sorted(taken, key=lambda decision: decision != "top_k")
+    order = sorted(taken, key=lambda rule: rule.decision != "top_k")
     whole: list[NDArray[np.int64]] = []
     with evaluating(model) as device:
         for window in windows_of(held_out, sequence_length, sequences, windows, limit_tokens):
@@ -101,21 +105,21 @@ def measure(
             batch = torch.from_numpy(tokens[:, :-1]).to(device)
             whole.append(tokens[mask.all(1), :-1])
             top_k = None
-            for decision in order:
-                output = model(batch, decision=decision, noise=noise[decision])
-                selected = sums[decision].add(output, window, top_k)
-                top_k = selected if decision == "top_k" else top_k
+            for rule in order:
+                output = model(batch, decision=rule.decision, noise=noise[rule], cap=rule.cap)
+                selected = sums[rule].add(output, window, top_k)
+                top_k = selected if rule.decision == "top_k" else top_k
     full = np.concatenate(whole)
     if model.routed and not len(full):
         raise ValueError(
             f"no window of {sequence_length} tokens is full of text; expected one at least, since "
             "routing is measured on whole windows: evaluate more tokens"
         )
-    evaluations = {name: one.losses.evaluation(split, name) for name, one in sums.items()}
+    evaluations = {rule: one.losses.evaluation(split, *rule) for rule, one in sums.items()}
     spread = np.linspace(0, len(full) - 1, min(PERTURBED_WINDOWS, len(full))).astype(int)
     found = []
-    for name, evaluation in evaluations.items():
-        one = sums[name]
+    for rule, evaluation in evaluations.items():
+        one = sums[rule]
         nats = over_documents(one.losses.losses, one.losses.tokens)
         assert nats is not None
         found.append(
@@ -123,10 +127,10 @@ def measure(
                 evaluation=evaluation,
                 loss=nats,
                 bits_per_byte=over_documents(one.losses.losses / math.log(2), one.losses.bytes),
-                leak=leak(evaluation, evaluations["top_k"])
-                if model.routed and name != "top_k"
+                leak=leak(evaluation, evaluations[TOP_K])
+                if model.routed and rule != TOP_K
                 else None,
-                future=future_change(model, full[spread], name, seed=seed)
+                future=future_change(model, full[spread], rule.decision, cap=rule.cap, seed=seed)
                 if model.routed
                 else None,
                 blocks=one.blocks(minimum_occurrences),
@@ -143,8 +147,18 @@ def measure(
     return Measures(decisions=tuple(found), sample=sample if model.routed else None)
 
 
+class _Rule(NamedTuple):
+    """A decision, and the cap that it is taken under."""
+
+    decision: Decision
+    cap: Cap | None = None
+
+
+TOP_K = _Rule("top_k")
+
+
 class _Sums:
-    """What is added up under one decision."""
+    """What is added up under one rule."""
 
     def __init__(
         self,
@@ -219,8 +233,8 @@ class _Sums:
         return tuple(found)
 
 
-def _decisions(config: ModelConfig, among: Sequence[Decision]) -> tuple[Decision, ...]:
-    """Return the decisions to take, the headline one first, top-k among them."""
+def _rules(config: ModelConfig, among: Sequence[Decision], cap: Cap | None) -> tuple[_Rule, ...]:
+    """Return what to measure under, the headline decision first, top-k among them, caps last."""
     known = decisions(config.depth)
     for decision in among:
         if decision not in known:
@@ -228,4 +242,14 @@ def _decisions(config: ModelConfig, among: Sequence[Decision]) -> tuple[Decision
                 f"decision is {decision!r}; expected one of {', '.join(known)} for a model with "
                 f"depth {config.depth.kind!r}"
             )
-    return tuple(one for one in known if not among or one in among or one == "top_k")
+    free = [_Rule(one) for one in known if not among or one in among or one == "top_k"]
+    if cap is None:
+        return tuple(free)
+    if not config.routed_blocks:
+        raise ValueError("a cap is given, but the model has no routed block; leave it out")
+    capped = [_Rule(rule.decision, cap) for rule in free if rule != TOP_K]
+    if not capped:
+        raise ValueError(
+            "a cap is given with top_k alone, which takes none; name a causal decision besides"
+        )
+    return (*free, *capped)

@@ -102,7 +102,7 @@ def decision_losses(measures: Measures) -> pd.DataFrame:
         above = None if one.leak is None else one.leak.nats
         rows.append(
             {
-                "decision": one.decision,
+                "decision": one.described,
                 "loss": one.loss.value,
                 "loss_low": one.loss.low,
                 "loss_high": one.loss.high,

@@ -246,6 +246,15 @@ def discard_folder(path: Path) -> None:
     _delete(temporary)
 
 
+def move_folder(source: Path, target: Path) -> None:
+    """Give the folder `source` the name `target`, on the same file system, where nothing is yet."""
+    make_folder(target.parent)
+    with _explained(target):
+        os.replace(source, target)
+        _sync_folder(target.parent)
+        _sync_folder(source.parent)
+
+
 def _delete(path: Path) -> None:
     # What resists deletion stays a temporary name that readers ignore and the next owner removes.
     if path.is_dir() and not path.is_symlink():

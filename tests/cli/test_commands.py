@@ -11,7 +11,7 @@ from isoflop.config.load import load_study
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import next_runs
 from isoflop.runs import RunStore, read_records, write_records
-from isoflop.sweep import Outcome
+from isoflop.sweep import Outcome, Rebuilt
 
 
 @pytest.fixture(autouse=True)
@@ -319,3 +319,53 @@ def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch,
 def test_an_edited_study_file_is_read_anew(study_file):
     study_file.write_text(study_file.read_text().replace("small", "other"))
     assert load_study(study_file).name == "other"
+
+
+def test_rebuild_tells_the_time_and_how_models_compare(
+    study_file, study, make_record, monkeypatch, capsys, tmp_path
+):
+    runs = next_runs(study, [])
+    recorded = [make_record(run.config, 2.0) for run in (runs[0], runs[-1])]
+    write_records(tmp_path / "results" / "small" / "records.jsonl", recorded)
+    seen = {}
+
+    def rebuild(asked, root, cache, models, **options):
+        seen.update(options, models=models)
+        other = make_record(models[1].record.config, 2.125)
+        environment = other.environment.model_copy(update={"torch": "9"})
+        made = [
+            Rebuilt(models[0], models[0].record),
+            Rebuilt(models[1], other.model_copy(update={"environment": environment})),
+        ]
+        return made[: seen.get("done", 2)], "done" in seen
+
+    monkeypatch.setattr("isoflop.sweep.rebuild", rebuild)
+    assert main(["rebuild", str(study_file), "--workers", "2"]) == 0
+    captured = capsys.readouterr()
+    assert "training 2 models again, 2 at a time: about 2 min" in captured.err
+    assert "when they were recorded, 1 s" in captured.err
+    equal, differing = captured.out.splitlines()
+    assert equal == (
+        f"Baseline, run {recorded[0].run_id}: every loss is the recorded one, bit for bit, "
+        "test loss 2.0000"
+    )
+    assert differing == (
+        rf"MoD [bold]\x1b[31m, run {recorded[1].run_id}: losses differ from the recorded ones by "
+        "at most 0.12 nats per token, test loss 2.1250; changed since: torch 0 -> 9"
+    )
+    assert seen["workers"] == 2
+
+    # Interrupted, it tells how to go on.
+    seen["done"] = 1
+    shown = output(capsys, "rebuild", study_file, "--workers", "2", code=130)
+    assert f"go on with: isoflop rebuild {study_file} --workers 2" in shown
+
+    for record in recorded:
+        folder = RunStore(tmp_path / "runs" / "small").folder(record.run_id)
+        with folder.claim():
+            folder.create(record.config)
+            folder.write_record(record)
+        (folder.checkpoints / "step-00000001").mkdir(parents=True)
+    shown = output(capsys, "rebuild", study_file)
+    assert f"Baseline: its checkpoint is in runs/small/runs/{recorded[0].run_id}" in shown
+    assert "expected one of" in output(capsys, "rebuild", study_file, "Mod", code=2)

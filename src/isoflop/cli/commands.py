@@ -11,7 +11,18 @@ from tyro.extras import SubcommandApp
 from isoflop.cli.bench_commands import bench
 from isoflop.cli.fit_commands import fit, predict
 from isoflop.cli.model_commands import evaluate, sample, train
-from isoflop.cli.study_commands import clean, costs, export, init, plan, report, run, search, status
+from isoflop.cli.study_commands import (
+    clean,
+    costs,
+    export,
+    init,
+    plan,
+    rebuild,
+    report,
+    run,
+    search,
+    status,
+)
 
 app = SubcommandApp()
 app.command(init)
@@ -28,4 +39,5 @@ app.command(fit)
 app.command(predict)
 app.command(export)
 app.command(clean)
+app.command(rebuild)
 app.command(bench, name="bench", help="Measure throughput on this machine.")

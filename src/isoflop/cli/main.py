@@ -16,7 +16,7 @@ USAGE = 2
 """Exit code for what the user can mend: a study file, an argument, a missing corpus."""
 INTERRUPTED = 130
 
-RESUMABLE = frozenset({"run", "search", "train"})
+RESUMABLE = frozenset({"rebuild", "run", "search", "train"})
 """Subcommands that go on where they stopped."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -196,3 +197,44 @@ def clean(
     asked = load_study(study)
     freed = discard(asked, out or RUNS / asked.name, everything=everything)
     print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
+
+
+def rebuild(
+    study: StudyFile,
+    variant: Annotated[
+        str | None, Positional, arg(metavar="[VARIANT]", help="The only one to rebuild.")
+    ] = None,
+    out: Out = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+) -> int:
+    """Train the best models of a study again where their checkpoints are gone, and compare.
+
+    Best is the lowest validation loss of each variant and budget, as `isoflop clean` keeps. After
+    Ctrl-C the same command goes on.
+    """
+    from isoflop.cli.rebuilding import described, expectation
+    from isoflop.config.load import load_study
+    from isoflop.config.problems import quoted
+    from isoflop.sweep import best_models
+    from isoflop.sweep import rebuild as train_again
+
+    asked = load_study(study)
+    root = out or RUNS / asked.name
+    models = best_models(asked, root, results, variant)
+    for model in models:
+        if model.at_hand:
+            print(quoted(f"{model.variant}: its checkpoint is in {model.folder.path}"))
+    gone = [model for model in models if not model.at_hand]
+    if not gone:
+        return 0
+    if device == "cpu":
+        print(expectation(gone, workers), file=sys.stderr)
+    made, interrupted = train_again(asked, root, cache, gone, workers=workers, device=device)
+    for one in made:
+        print(quoted(described(one)))
+    if interrupted:
+        raise KeyboardInterrupt
+    return 0 if sum(one.record.state == "finished" for one in made) == len(gone) else 1

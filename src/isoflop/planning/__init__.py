@@ -10,7 +10,7 @@ from isoflop.planning.accelerators import (
 from isoflop.planning.cell import PlannedRun, Purpose
 from isoflop.planning.grid import Bound, Bracket, bound, brackets, next_runs
 from isoflop.planning.memory import MemoryEstimate, estimate_memory
-from isoflop.planning.plan import Plan, PlannedRow, make_plan
+from isoflop.planning.plan import Plan, PlannedRow, make_plan, makespan
 from isoflop.planning.recipe import (
     achieved_flops,
     affordable,
@@ -48,6 +48,7 @@ __all__ = [
     "expected_optimum",
     "ladder",
     "make_plan",
+    "makespan",
     "next_runs",
     "next_trials",
     "resolve",

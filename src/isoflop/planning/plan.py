@@ -75,7 +75,7 @@ class Plan(Frozen):
     def elapsed_seconds(self) -> float | None:
         """Time until the first runs are done, `workers` at a time, started in order."""
         seconds = _known([row.seconds for row in self.rows])
-        return None if seconds is None else _makespan(seconds, self.workers)
+        return None if seconds is None else makespan(seconds, self.workers)
 
     @property
     def bound_seconds(self) -> float | None:
@@ -228,7 +228,7 @@ def _known(seconds: Sequence[float | None]) -> list[float] | None:
     return known if len(known) == len(seconds) else None
 
 
-def _makespan(seconds: Sequence[float], workers: int) -> float:
+def makespan(seconds: Sequence[float], workers: int) -> float:
     """Return when the last of the runs ends if each starts on the first worker that is free."""
     free = [0.0] * workers
     for duration in seconds:

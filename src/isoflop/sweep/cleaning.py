@@ -36,7 +36,7 @@ def clean(study: Study, root: Path, *, everything: bool = False) -> Freed:
     """
     store = RunStore(root)
     records = store.records()
-    best = set() if everything else _best(records, assign(study, records).variant_of)
+    best = {} if everything else best_runs(records, assign(study, records).variant_of)
     freed = runs = kept = 0
     for record in records:
         folder = store.folder(record.run_id)
@@ -63,12 +63,24 @@ def _discard(folder: RunFolder) -> int:
         return 0
 
 
-def _best(records: Iterable[RunRecord], variant_of: Mapping[str, str]) -> set[str]:
+def best_runs(records: Iterable[RunRecord], variant_of: Mapping[str, str]) -> dict[str, RunRecord]:
+    """Return the finished run of each variant and budget with the lowest validation loss.
+
+    Judged by validation, so that what is shown of a model's test loss is not chosen by it.
+
+    Args:
+        records: outcomes of runs.
+        variant_of: name of the variant of each run id; other runs are left aside.
+
+    Returns:
+        The records by run id.
+    """
+    by_id = {record.run_id: record for record in records}
     lowest: dict[tuple[str, float | None], tuple[float, str]] = {}
-    for record in records:
+    for record in by_id.values():
         evaluation = record.evaluation("validation")
         if record.run_id in variant_of and record.state == "finished" and evaluation is not None:
             key = (variant_of[record.run_id], record.config.budget_flops)
             here = (evaluation.loss, record.run_id)
             lowest[key] = min(lowest.get(key, here), here)
-    return {run_id for _, run_id in lowest.values()}
+    return {run_id: by_id[run_id] for _, run_id in lowest.values()}

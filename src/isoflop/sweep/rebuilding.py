@@ -1,0 +1,236 @@
+"""Trains the best models of a study again where their checkpoints are gone, and compares.
+
+A model is trained beside the runs, in a folder that the study does not look into, so that nothing
+of the study is missing meanwhile. Only when it is finished it takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isoflop import storage
+from isoflop.config import RunRecord, Study
+from isoflop.data import prepare
+from isoflop.planning import PlannedRun
+from isoflop.planning.assignment import assign
+from isoflop.runs import RunFolder, RunStore, read_records
+from isoflop.sweep.cleaning import best_runs
+from isoflop.sweep.ledger import RECORDS
+from isoflop.sweep.running import Device, run_study
+
+REBUILT = "rebuilt"
+"""Folder of models under way, in a study's folder."""
+
+
+@dataclass(frozen=True)
+class BestModel:
+    """The best finished run of a variant at a budget, as it is recorded."""
+
+    variant: str
+    record: RunRecord
+    folder: RunFolder
+    """Where its checkpoint belongs."""
+    beside: RunFolder
+    """Where it is trained again."""
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the trained model is there."""
+        record, saved = self.folder.record(), self.folder.checkpoints
+        finished = record is not None and record.state == "finished"
+        return finished and saved.is_dir() and any(saved.iterdir())
+
+    @property
+    def left(self) -> float:
+        """Share of the steps that are still to be trained."""
+        if self.beside.record() is not None:
+            return 0.0
+        rows, _ = self.beside.read_metrics()
+        return 1 - (int(rows[-1]["step"]) if rows else 0) / self.record.config.steps
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A model trained again, beside what is recorded of it."""
+
+    model: BestModel
+    record: RunRecord
+
+    @property
+    def equal(self) -> bool:
+        """Whether every loss is the recorded one, to the last bit."""
+        return _losses(self.record) == _losses(self.model.record)
+
+    @property
+    def apart(self) -> float | None:
+        """Largest difference of two evaluations' losses, nats per token; None without any."""
+        before = {(one.split, one.decision): one.loss for one in self.model.record.evaluations}
+        both = [
+            abs(one.loss - before[one.split, one.decision])
+            for one in self.record.evaluations
+            if (one.split, one.decision) in before
+        ]
+        return max(both, default=None)
+
+    @property
+    def changes(self) -> dict[str, tuple[object, object]]:
+        """What differs in the environments, each with its value then and now."""
+        then, now = (one.environment.model_dump() for one in (self.model.record, self.record))
+        return {key: (then[key], now[key]) for key in then if then[key] != now[key]}
+
+
+def best_models(
+    study: Study, root: Path, results: Path, variant: str | None = None
+) -> list[BestModel]:
+    """Return the best model of each variant and budget, those that `clean` would keep.
+
+    Args:
+        study: whose.
+        root: its folder.
+        results: folder of committed results; what `results/NAME/` holds of a run comes before the
+            record in the study's folder.
+        variant: name of the only variant to look at; None for all.
+
+    Raises:
+        ValueError: there is no such variant, or no finished run.
+    """
+    names = [one.name for one in study.variants]
+    if variant is not None and variant not in names:
+        raise ValueError(f"variant is {variant!r}; expected one of {names}")
+    store, beside = RunStore(root), RunStore(root / REBUILT)
+    committed = results / study.name / RECORDS
+    known = [*beside.records(), *store.records()]
+    known += read_records(committed) if committed.exists() else []
+    records = {record.run_id: record for record in known}
+    variant_of = assign(study, records.values()).variant_of
+    found = [
+        BestModel(variant_of[run_id], record, store.folder(run_id), beside.folder(run_id))
+        for run_id, record in best_runs(records.values(), variant_of).items()
+        if variant in (None, variant_of[run_id])
+    ]
+    if not found:
+        raise ValueError(
+            f"no run of {variant or study.name} is finished in {root} or {committed}; train it "
+            "with `isoflop run` first"
+        )
+    budgets = {one.record.run_id: one.record.config.budget_flops or 0.0 for one in found}
+    return sorted(found, key=lambda one: (names.index(one.variant), budgets[one.record.run_id]))
+
+
+def rebuild(
+    study: Study,
+    root: Path,
+    cache: Path,
+    models: Sequence[BestModel],
+    *,
+    workers: int | None = None,
+    device: Device = "cpu",
+) -> tuple[list[Rebuilt], bool]:
+    """Train models whose checkpoint is gone, with the threads they had, and put them in place.
+
+    Where the folder holds a record with the same losses, it gets its checkpoint back and all else
+    in it stays. Otherwise the new run takes its place, since a record tells of the model beside it.
+
+    Args:
+        study: whose models.
+        root: its folder.
+        cache: where prepared corpora lie.
+        models: see `best_models`; those at hand are left alone.
+        workers: models trained at a time; None for one per core or device.
+        device: where to train.
+
+    Returns:
+        The models that were trained to their end, those of an interrupted call before too, and
+        whether this one was interrupted; then the same call goes on.
+
+    Raises:
+        ValueError: the data changed.
+        RunClaimed: another process works on a run.
+    """
+    gone = [model for model in models if not model.at_hand]
+    _check_data(study, cache, gone)
+    interrupted = False
+    for (threads, compiled), group in _alike(gone):
+        wanted = [_planned(model) for model in group]
+
+        def planner(
+            _: Study, records: Sequence[RunRecord], wanted: Sequence[PlannedRun] = wanted
+        ) -> list[PlannedRun]:
+            done = {record.run_id for record in records}
+            return [run for run in wanted if run.config.run_id not in done]
+
+        outcome = run_study(
+            study,
+            root / REBUILT,
+            cache,
+            workers=workers,
+            device=device,
+            threads=threads,
+            # Compiled as it was, where a compiler is at hand.
+            compiled=None if compiled else False,
+            planner=planner,
+        )
+        interrupted = outcome.interrupted
+        if interrupted:
+            break
+    made = [
+        Rebuilt(model, record) for model in gone if (record := model.beside.record()) is not None
+    ]
+    for one in made:
+        if one.record.state == "finished":
+            _put_in_place(one)
+    if gone and not RunStore(root / REBUILT).folders():
+        storage.discard_folder(root / REBUILT)
+    return made, interrupted
+
+
+def _losses(record: RunRecord) -> tuple[object, ...]:
+    return record.state, record.train_loss, record.curve, record.evaluations
+
+
+def _alike(models: Sequence[BestModel]) -> Iterator[tuple[tuple[int, bool], list[BestModel]]]:
+    """Yield the models that had the same threads and were compiled alike."""
+    groups: dict[tuple[int, bool], list[BestModel]] = {}
+    for model in models:
+        environment = model.record.environment
+        groups.setdefault((environment.threads, environment.compiled), []).append(model)
+    yield from groups.items()
+
+
+def _planned(model: BestModel) -> PlannedRun:
+    config = model.record.config
+    assert config.budget_flops is not None, "runs of a study have a budget"
+    return PlannedRun(
+        variant=model.variant, budget_flops=config.budget_flops, config=config, purpose="initial"
+    )
+
+
+def _check_data(study: Study, cache: Path, models: Sequence[BestModel]) -> None:
+    """Refuse to train on other data than what is recorded."""
+    if not models:
+        return
+    present = prepare(study.data, cache).sha256
+    for model in models:
+        if model.record.data_sha256 != present:
+            raise ValueError(
+                f"the data of study {study.name!r} changed: run {model.record.run_id} was trained "
+                f"on SHA-256 {model.record.data_sha256}, now the data has {present}; restore it"
+            )
+
+
+def _put_in_place(one: Rebuilt) -> None:
+    folder, beside = one.model.folder, one.model.beside
+    with beside.claim():
+        if not folder.path.exists():
+            storage.move_folder(beside.path, folder.path)
+            return
+        with folder.claim():
+            present = folder.record()
+            if present is not None and _losses(present) == _losses(one.record):
+                storage.move_folder(beside.checkpoints, folder.checkpoints)
+                storage.discard_folder(beside.path)
+            else:
+                storage.discard_folder(folder.path)
+                storage.move_folder(beside.path, folder.path)

@@ -1,0 +1,220 @@
+"""The best models of a study, trained again: the same bits here, and what becomes of others."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import sweep_studies as tinies
+from sweep_studies import BASELINE, ROUTED, record_of, starts, tiny
+
+from isoflop import checkpoint
+from isoflop.config import RunConfig, RunRecord, Study
+from isoflop.data import prepare
+from isoflop.planning import next_runs
+from isoflop.runs import RunFolder, RunStore, write_records
+from isoflop.sweep import Outcome, best_models, clean, export, rebuild, run_study
+from isoflop.sweep.rebuilding import REBUILT
+
+
+def test_a_model_whose_checkpoint_is_gone_is_trained_again_to_the_same_bits(
+    corpus: Path, tmp_path: Path
+) -> None:
+    study, root, results = tiny(corpus, ROUTED), tmp_path / "runs", tmp_path / "results"
+    cache = tmp_path / "cache"
+    run_study(study, root, cache, workers=2)
+    export(study, root, results)
+    (model,) = best_models(study, root, results)
+    assert model.at_hand
+    assert rebuild(study, root, cache, [model]) == ([], False)
+    saved = checkpoint.latest(model.folder.checkpoints)
+    record = model.folder.record()
+    metrics = (model.folder.path / "metrics.jsonl").read_bytes()
+    clean(study, root, everything=True)
+    assert not model.at_hand
+
+    made, interrupted = rebuild(study, root, cache, best_models(study, root, results), workers=1)
+    assert not interrupted
+    assert [one.equal for one in made] == [True]
+    assert made[0].apart == 0
+    assert made[0].changes == {}
+    again = checkpoint.latest(model.folder.checkpoints)
+    assert again.step == saved.step
+    assert again.tensors.keys() == saved.tensors.keys()
+    assert all(again.tensors[name].equal(tensor) for name, tensor in saved.tensors.items())
+    # Its record and all else stay, and nothing is left beside.
+    assert model.folder.record() == record
+    assert (model.folder.path / "metrics.jsonl").read_bytes() == metrics
+    assert not (root / REBUILT).exists()
+
+    # Where only the committed record is at hand, the whole run takes its place.
+    elsewhere = tmp_path / "elsewhere"
+    made, _ = rebuild(study, elsewhere, cache, best_models(study, elsewhere, results), workers=1)
+    assert [one.equal for one in made] == [True]
+    (model,) = best_models(study, elsewhere, results)
+    assert model.at_hand
+    assert model.folder.record() == made[0].record
+    assert RunStore(elsewhere).folders()[0].config() == record.config
+
+
+# --- with trainers that take no time
+
+
+class Place:
+    """Records of a study whose models can be had again at once."""
+
+    def __init__(self, corpus: Path, folder: Path) -> None:
+        self.study: Study = tiny(corpus, BASELINE, ROUTED)
+        self.root, self.results, self.cache = (folder / n for n in ("runs", "results", "cache"))
+        self.sha256 = prepare(self.study.data, self.cache).sha256
+        self.configs = [run.config for run in next_runs(self.study, [])]
+
+    def commit(self) -> list[RunRecord]:
+        records = [record_of(config, data_sha256=self.sha256) for config in self.configs]
+        write_records(self.results / "tiny" / "records.jsonl", records)
+        return records
+
+    def best(self, variant: str | None = None):
+        return best_models(self.study, self.root, self.results, variant)
+
+    def rebuild(self):
+        return rebuild(self.study, self.root, self.cache, self.best(), workers=2)
+
+
+@pytest.fixture
+def place(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(
+        "isoflop.sweep.rebuilding.run_study", partial(run_study, train=tinies.instant)
+    )
+    return Place(corpus, tmp_path)
+
+
+def with_losses(record: RunRecord, **losses: float) -> RunRecord:
+    """Return a record with other losses on the splits that are named."""
+    evaluations = tuple(
+        one.model_copy(update={"loss": losses.get(one.split, one.loss)})
+        for one in record.evaluations
+    )
+    return record.model_copy(update={"evaluations": evaluations})
+
+
+def test_the_best_is_told_by_validation(place: Place) -> None:
+    records = place.commit()
+    first, second, _ = (one for one in records if not one.config.model.routed_blocks)
+    changed = {
+        first.run_id: with_losses(first, validation=0.5, test=9.0),
+        second.run_id: with_losses(second, validation=0.6, test=0.1),
+    }
+    write_records(
+        place.results / "tiny" / "records.jsonl",
+        [changed.get(one.run_id, one) for one in records],
+    )
+    models = place.best()
+    assert [model.variant for model in models] == ["Baseline", "MoD"]
+    assert models[0].record.run_id == first.run_id
+    assert [model.record for model in place.best("MoD")] == [models[1].record]
+
+
+def test_what_cannot_be_rebuilt_is_told(place: Place) -> None:
+    with pytest.raises(
+        ValueError, match=r"variant is 'Mod'; expected one of \['Baseline', 'MoD'\]"
+    ):
+        place.best("Mod")
+    with pytest.raises(ValueError, match=r"no run of tiny is finished in .* train it with"):
+        place.best()
+    records = [one.model_copy(update={"data_sha256": "0" * 64}) for one in place.commit()]
+    write_records(place.results / "tiny" / "records.jsonl", records)
+    with pytest.raises(ValueError, match="the data of study 'tiny' changed: run"):
+        place.rebuild()
+    assert starts(place.cache) == []
+
+
+def test_another_outcome_takes_the_place_with_its_own_record(place: Place) -> None:
+    records = {one.run_id: one for one in place.commit()}
+    (model,) = place.best("MoD")
+    recorded = with_losses(model.record, test=model.record.evaluations[0].loss + 0.25)
+    write_records(
+        place.results / "tiny" / "records.jsonl",
+        (records | {recorded.run_id: recorded}).values(),
+    )
+    with model.folder.claim():
+        model.folder.create(recorded.config)
+        model.folder.write_record(recorded)
+    (model.folder.path / "evaluation.json").write_text("of the model that is gone")
+    made, _ = place.rebuild()
+    told = {one.model.variant: one for one in made}
+    assert told["Baseline"].equal
+    assert not told["MoD"].equal
+    assert told["MoD"].apart == pytest.approx(0.25)
+    assert model.folder.record() == told["MoD"].record != recorded
+    assert not (model.folder.path / "evaluation.json").exists()
+    # The trainer here leaves no checkpoint; with one there is nothing to do any more.
+    for one in made:
+        (one.model.folder.checkpoints / "step-00000001").mkdir(parents=True)
+    assert all(one.at_hand for one in place.best())
+    assert place.rebuild() == ([], False)
+
+
+def test_an_interrupted_call_puts_in_place_what_is_finished_and_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.commit()
+    models = place.best()
+
+    def interrupted(study: Study, root: Path, cache: Path, *, planner, **_: object) -> Outcome:
+        done, going = planner(study, [])
+        tinies.instant(done.config, RunStore(root).folder(done.config.run_id), cache=cache)
+        folder = RunStore(root).folder(going.config.run_id)
+        with folder.claim():
+            folder.create(going.config)
+            with folder.open_metrics(0) as metrics:
+                metrics.append({"step": 1, "loss": 3.0})
+        return Outcome(finished=1, diverged=0, failed=0, left=1, interrupted=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("isoflop.sweep.rebuilding.run_study", interrupted)
+        made, stopped = place.rebuild()
+    assert stopped
+    assert [one.model.record.run_id for one in made] == [models[0].record.run_id]
+    assert models[0].folder.record() is not None
+    assert models[1].folder.record() is None
+    assert models[1].left == pytest.approx(1 - 1 / models[1].record.config.steps)
+    (models[0].folder.checkpoints / "step-00000001").mkdir(parents=True)
+
+    made, stopped = place.rebuild()
+    assert not stopped
+    assert [one.model.record.run_id for one in made] == [models[1].record.run_id]
+    assert starts(place.cache) == [model.record.run_id for model in models]
+
+
+def test_a_model_that_was_finished_and_not_put_in_place_is(place: Place) -> None:
+    place.commit()
+    (model,) = place.best("MoD")
+    tinies.instant(model.record.config, model.beside, cache=place.cache)
+    assert model.left == 0
+    made, _ = rebuild(place.study, place.root, place.cache, [model])
+    assert [one.equal for one in made] == [True]
+    assert starts(place.cache) == [model.record.run_id]
+    assert model.folder.record() is not None
+    assert not (place.root / REBUILT).exists()
+
+
+def test_a_model_that_diverges_now_stays_beside(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.commit()
+    monkeypatch.setattr("isoflop.sweep.rebuilding.run_study", partial(run_study, train=diverges))
+    (model,) = place.best("MoD")
+    (one,), _ = rebuild(place.study, place.root, place.cache, [model])
+    assert (one.record.state, one.equal) == ("diverged", False)
+    assert not model.folder.path.exists()
+    assert model.beside.record() == one.record
+
+
+def diverges(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    record = record_of(config, state="diverged", reason="loss nan at step 3")
+    with folder.claim():
+        folder.create(config)
+        folder.write_record(record)
+    return record

@@ -25,6 +25,7 @@ from isoflop.config import (
     SpanLoss,
     Study,
     Variant,
+    decisions,
 )
 from isoflop.fit import PFLOPS_DAY
 
@@ -88,6 +89,7 @@ def record(
         head_width=16,
         hidden=3 * width,
         attention=variant.attention,
+        depth=variant.depth,
     )
     non_embedding = blocks * (4 * width**2 + 9 * width**2)
     assert of.scaling is not None
@@ -140,7 +142,7 @@ def record(
         evaluations=tuple(
             Evaluation(
                 split=split,
-                decision="every_token",
+                decision=decisions(variant.depth)[0],
                 loss=whole,
                 bits_per_byte=whole / math.log(2),
                 tokens=40 * WINDOW,

@@ -3,13 +3,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import made_routed
 import pandas as pd
 import pytest
 import synthetic_scaling as synthetic
 from test_page import Elements
 
-from isoflop.config import BlockAttention, Variant
-from isoflop.report import LeftOut, published_lines, write_scaling_report
+from isoflop.config import BlockAttention, TopK, Variant
+from isoflop.report import LeftOut, published_lines, routed_model, write_scaling_report
 
 
 def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, without_vega):
@@ -92,3 +93,32 @@ def test_a_run_of_no_variant_is_refused(scaling_study, tmp_path):
     with pytest.raises(ValueError, match="a run belongs to variant 'other'; expected one of"):
         write_scaling_report(study, [record], {record.run_id: "other"}, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_routed_model_of_a_scaling_study_is_looked_into(tmp_path: Path, without_vega):
+    name = "MoD \x1b[31m12.5%"
+    variants = (Variant(name="Dense"), Variant(name=name, depth=TopK(capacity=0.125)))
+    study = synthetic.study(variants=variants, seeds=(0, 1), sizes=synthetic.SIZES[:3])
+    records, names = synthetic.joined(synthetic.runs(study, points=20))
+    routed = [one for one in records if one.config.model.routed_blocks]
+    best = min(routed, key=lambda one: one.evaluation().loss)
+
+    def html(evaluations, samples):
+        model = routed_model(study, records, names, evaluations, samples)
+        return write_scaling_report(study, records, names, tmp_path, routed=model).read_text()
+
+    page = html({}, {})
+    assert 'id="routing-decisions"' not in page
+    folder = f"runs/moba-scaling/runs/{best.run_id}"
+    assert f"isoflop eval {folder} and isoflop sample {folder}" in Elements(page).words
+
+    page = html(
+        {best.run_id: made_routed.evaluation(best)}, {best.run_id: made_routed.sample(best)}
+    )
+    words = Elements(page).words
+    assert "Inside a routed model" in words
+    assert f"MoD \\x1b[31m12.5%, {best.config.model.blocks} blocks of width" in words
+    for figure in ("routing-decisions", "router-weights", "decision-losses", "generated-text"):
+        assert f'id="{figure}"' in page
+    assert (tmp_path / "figures" / "router-weights.csv").exists()
+    assert "\x1b" not in page

@@ -53,6 +53,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
     own, runs = own_runs(study, root, results)
     rows = status(study, root, results).rows
     missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
+    routed = _routed(study, own, runs.variant_of, root, results)
     if study.scaling is not None:
         return write_scaling_report(
             study,
@@ -62,6 +63,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
             checks=runs.checks,
             missing=missing,
             published=published_lines() if _blocks(study) else None,
+            routed=routed,
             train_tokens=_train_tokens(study, own, cache),
             command=command,
         )
@@ -75,7 +77,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         missing=missing,
         speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
         search=search_of(study, root, results),
-        routed=_routed(study, own, runs.variant_of, root, results),
+        routed=routed,
         train_tokens=_train_tokens(study, own, cache),
         registered=read_registrations(results / study.name / PREDICTIONS),
         command=command,

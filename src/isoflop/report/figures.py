@@ -95,9 +95,7 @@ def study_figures(
         residuals=_residuals(analysis, style),
         agreement=_agreement(analysis, style),
         published=_published(analysis, style),
-        routed=RoutedFigures((), ())
-        if routed is None
-        else routed_figures(routed, analysis.loss_unit),
+        routed=routed_figures(routed, analysis.loss_unit),
     )
 
 

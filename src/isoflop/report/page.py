@@ -19,13 +19,13 @@ from isoflop.report.analysis import Analysis
 from isoflop.report.disclosure import Evidence, Measured, Standing, Topic, standings
 from isoflop.report.figure import Figure
 from isoflop.report.figures import StudyFigures
-from isoflop.report.notation import count, scientific
+from isoflop.report.notation import scientific
 from isoflop.report.provenance import mixed_environments
 from isoflop.report.registration import Registration
 from isoflop.report.render import vega_javascript
-from isoflop.report.routed import CHOICE, RoutedModel
+from isoflop.report.routed import RoutedModel
+from isoflop.report.routed_section import routed_section
 from isoflop.report.speeds import BenchRow
-from isoflop.report.strip import strip
 from isoflop.report.text import visible
 from isoflop.report.theme import Style
 from isoflop.report.words import doubts, headline, results
@@ -103,7 +103,7 @@ def page(
         residuals=figures.residuals,
         agreement=figures.agreement,
         published=figures.published,
-        routed=_routed(source.routed, figures, analysis.loss_unit),
+        routed=routed_section(source.routed, figures.routed, analysis.loss_unit),
         left_out=rows.left_out_rows(analysis, source.evidence.records, source.evidence.missing),
         decisions=rows.decision_rows(analysis),
         rates=rows.rate_rows(analysis),
@@ -186,28 +186,6 @@ def _facts(analysis: Analysis, source: Source, answers: Counter[Standing]) -> li
     ]
     others = len(source.evidence.records) - finished + len(source.evidence.missing)
     return [*facts, ("Runs left out", str(others))] if others else facts
-
-
-def _routed(
-    model: RoutedModel | None, figures: StudyFigures, unit: str
-) -> dict[str, object] | None:
-    """Return what the page prints of the routed model, None where the study has none."""
-    if model is None:
-        return None
-    config, evaluation = model.record.config, model.record.evaluation()
-    return {
-        "variant": model.variant,
-        "run_id": model.record.run_id,
-        "shape": f"{config.model.blocks} blocks of width {config.model.width}",
-        "parameters": count(model.record.parameters.total),
-        "loss": "" if evaluation is None else f"{evaluation.loss:.4f} {unit}",
-        "choice": CHOICE,
-        "known": model.evaluation is not None or model.sample is not None,
-        "missing": model.missing,
-        "decisions": figures.routed.decisions,
-        "losses": figures.routed.losses,
-        "strip": None if model.sample is None else strip(model.sample),
-    }
 
 
 def _data_address(svg: str) -> str:

@@ -46,8 +46,10 @@ class RoutedFigures:
         return [*self.decisions, *self.losses]
 
 
-def routed_figures(model: RoutedModel, loss_unit: str) -> RoutedFigures:
-    """Return the figures of a model; none without an evaluation of it."""
+def routed_figures(model: RoutedModel | None, loss_unit: str) -> RoutedFigures:
+    """Return the figures of a model; none without a model, or an evaluation of it."""
+    if model is None:
+        return RoutedFigures((), ())
     found = model.evaluation
     if found is None or found.measures.sample is None:
         return RoutedFigures((), ())

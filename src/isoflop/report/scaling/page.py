@@ -10,6 +10,8 @@ from isoflop.report import disclosed_fits, disclosed_runs
 from isoflop.report.disclosure import Evidence, Standing, standings
 from isoflop.report.notation import count, percent
 from isoflop.report.page import rendered
+from isoflop.report.routed import RoutedModel
+from isoflop.report.routed_section import routed_section
 from isoflop.report.scaling import disclosed, rows
 from isoflop.report.scaling.analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling.panels import AXIS_LABELS, AXIS_SHORT, ScalingFigures
@@ -37,6 +39,8 @@ class ScalingSource:
     published: PublishedLines | None
     command: str
     """What makes this page again."""
+    routed: RoutedModel | None = None
+    """The routed model to look into."""
 
 
 def scaling_page(
@@ -86,6 +90,7 @@ def scaling_page(
         switch_sentences=switch_sentences(analysis),
         gap_table=rows.gap_rows(analysis),
         coefficients=rows.coefficient_rows(analysis),
+        routed=routed_section(source.routed, figures.routed, analysis.loss_unit),
         published=figures.published,
         published_table=rows.published_rows(source.published),
         models=rows.model_rows(analysis),

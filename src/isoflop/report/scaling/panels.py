@@ -9,6 +9,8 @@ from isoflop.fit import Axis
 from isoflop.report.figure import Figure
 from isoflop.report.figures import Absent, Panel
 from isoflop.report.notation import percent
+from isoflop.report.routed import RoutedModel
+from isoflop.report.routed_figures import RoutedFigures, routed_figures
 from isoflop.report.scaling import tables
 from isoflop.report.scaling.analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling.figures import gaps_by_span, loss_against_compute
@@ -29,21 +31,34 @@ class ScalingFigures:
     losses: Mapping[Axis, Panel]
     switch: Figure | None
     """Where no variant turns to full attention, None."""
+    routed: RoutedFigures
+    """Of the routed model that the report looks into."""
     published: Figure | None
 
     def all(self) -> list[Figure]:
         """Return every figure that can be drawn."""
-        panels = [self.gaps, *self.losses.values(), self.switch, self.published]
+        panels = [self.gaps, *self.losses.values(), self.switch, *self.routed.all(), self.published]
         return [panel for panel in panels if isinstance(panel, Figure)]
 
 
-def scaling_figures(analysis: ScalingAnalysis, published: PublishedLines | None) -> ScalingFigures:
-    """Return the figures of a scaling study, the published one where `published` is there."""
+def scaling_figures(
+    analysis: ScalingAnalysis,
+    published: PublishedLines | None,
+    routed: RoutedModel | None = None,
+) -> ScalingFigures:
+    """Return the figures of a scaling study.
+
+    Args:
+        analysis: the fitted records.
+        published: the published curves; None leaves their figure out.
+        routed: the routed model to look into, if there is one.
+    """
     style = Style.of([variant.name for variant in analysis.study.variants], analysis.baseline)
     return ScalingFigures(
         gaps=_gaps(analysis, style),
         losses={axis: _losses(analysis, style, axis) for axis in AXES},
         switch=switch_figure(analysis, style),
+        routed=routed_figures(routed, analysis.loss_unit),
         published=None if published is None else published_losses(published),
     )
 

@@ -12,6 +12,7 @@ from isoflop.report.disclosure import Evidence
 from isoflop.report.fit_tables import RUNS
 from isoflop.report.provenance import LeftOut
 from isoflop.report.render import write_figure, write_table
+from isoflop.report.routed import RoutedModel
 from isoflop.report.scaling.analysis import analyse_scaling
 from isoflop.report.scaling.page import ScalingSource, scaling_page
 from isoflop.report.scaling.panels import scaling_figures
@@ -30,6 +31,7 @@ def write_scaling_report(
     checks: Mapping[str, str] | None = None,
     missing: Sequence[LeftOut] = (),
     published: PublishedLines | None = None,
+    routed: RoutedModel | None = None,
     train_tokens: int | None = None,
     command: str | None = None,
 ) -> Path:
@@ -43,6 +45,7 @@ def write_scaling_report(
         checks: name of the variant of each run at another learning rate; no fit uses it.
         missing: runs that have no record yet.
         published: the published curves and coefficients; None leaves them out.
+        routed: the routed model to look into (see `routed_model`); None for none.
         train_tokens: size of the training split; None where the corpus is not at hand.
         command: what makes this page again, for the reader.
 
@@ -61,7 +64,8 @@ def write_scaling_report(
         {run_id: shown[name] for run_id, name in variant_of.items()},
         {run_id: shown[name] for run_id, name in (checks or {}).items()},
     )
-    figures = scaling_figures(analysis, published)
+    inside = routed and replace(routed, variant=visible(routed.variant))
+    figures = scaling_figures(analysis, published, inside)
     stills = {one.name: write_figure(one, out / FIGURES) for one in figures.all()}
     evidence = Evidence(
         records=records,
@@ -69,6 +73,8 @@ def write_scaling_report(
         train_tokens=train_tokens,
         runs_sha256=write_table(all_runs(analysis), out / FIGURES / f"{RUNS}.csv"),
     )
-    source = ScalingSource(evidence, published, command or f"isoflop report {study.name}.toml")
+    source = ScalingSource(
+        evidence, published, command or f"isoflop report {study.name}.toml", inside
+    )
     storage.write_text(out / PAGE, scaling_page(analysis, figures, stills, source))
     return out / PAGE

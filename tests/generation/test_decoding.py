@@ -27,8 +27,10 @@ from isoflop.config import (
     RandomK,
     TopK,
 )
-from isoflop.generation import Engine, nominal_share
+from isoflop.generation import Engine, generate, nominal_share
 from isoflop.generation.engine import LEAST_POSITIONS
+from isoflop.model import build
+from learned import WORDS, Trained
 
 LEARNED = TopK(capacity=0.4, router_bce=0.1)
 NEAR_TIE = 1e-4
@@ -303,3 +305,34 @@ def test_training_goes_on_after_generating() -> None:
     tokens = torch.zeros(1, 256, dtype=torch.int64)
     model(tokens).logits.sum().backward()
     assert model.embedding.weight.grad is not None
+
+
+@pytest.mark.parametrize("decision", ["predictor", "threshold", "router"])
+@pytest.mark.parametrize("cap", [None, Cap(window=8)])
+def test_a_trained_model_decodes_what_it_reads(
+    trained: Trained, decision: Decision, cap: Cap | None
+) -> None:
+    model = trained.model
+    whole = [trained.test.tokens[start : start + 61].tolist() for start in (0, 200, 431)]
+    prompts = (9, 30, 1)
+    turned = 0
+    found = decode(Engine(model, decision, cap=cap), whole, prompts)
+    for text, prompt, one in zip(whole, prompts, found, strict=True):
+        expected, margins = forward(model, text, decision, cap, prompt)
+        assert float(margins.min()) > NEAR_TIE, "the text has a tie; take another one"
+        assert torch.equal(one.processed, expected.processed)
+        same(one.logits, expected.logits)
+        turned += int(expected.processed.sum())
+    assert 0 < turned < 0.5 * 2 * 3 * 61
+
+
+def test_a_trained_model_goes_on_with_its_alphabet(trained: Trained) -> None:
+    alphabet = set(" ".join(WORDS).encode())
+    prompt = [0, *b"the state of"]
+    (found,) = generate(Engine(trained.model), [prompt], max_tokens=60, stop=[0])
+    (other,) = generate(Engine(build(trained.config.model, seed=0)), [prompt], max_tokens=60)
+    assert set(found.ids) <= alphabet
+    assert len(set(found.ids)) > 5
+    assert not set(other.ids) <= alphabet
+    shares = torch.tensor([one.processed for one in found.tokens[:-1]]).float().mean(0)
+    assert 0.02 < float(shares.min()) <= float(shares.max()) < 0.6

@@ -55,6 +55,8 @@ def test_a_model_whose_checkpoint_is_gone_is_trained_again_to_the_same_bits(
     (model,) = best_models(study, elsewhere, results)
     assert model.at_hand
     assert model.folder.record() == made[0].record
+    again = checkpoint.latest(model.folder.checkpoints)
+    assert all(again.tensors[name].equal(tensor) for name, tensor in saved.tensors.items())
     assert RunStore(elsewhere).folders()[0].config() == record.config
 
 

@@ -1,0 +1,59 @@
+"""A small routed model that has learned its text, where random weights are not enough."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from given import RECIPE
+from isoflop.config import DataConfig, ModelConfig, RunConfig, TopK
+
+if TYPE_CHECKING:
+    from learned import Trained
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train a model of four blocks, two of them routed, for some seconds."""
+    import torch
+
+    from isoflop.data import prepare
+    from isoflop.runs import RunFolder
+    from isoflop.training import load_model, train
+    from learned import WORDS, Trained
+
+    root = tmp_path_factory.mktemp("learned")
+    corpus = root / "corpus"
+    corpus.mkdir()
+    draw = random.Random(0)
+    for index in range(60):
+        (corpus / f"{index:02}.txt").write_text(" ".join(draw.choices(WORDS, k=150)))
+    data = DataConfig(
+        corpus=str(corpus),
+        sequence_length=32,
+        validation_fraction=0.1,
+        test_fraction=0.1,
+    )
+    config = RunConfig(
+        model=ModelConfig(
+            vocabulary=data.vocabulary,
+            width=24,
+            blocks=4,
+            heads=3,
+            head_width=8,
+            hidden=40,
+            depth=TopK(capacity=0.25, router_bce=0.01),
+        ),
+        data=data,
+        recipe=RECIPE,
+        steps=200,
+        sequences_per_step=8,
+        evaluation_tokens=1000,
+    )
+    folder = RunFolder(root / "run")
+    before = torch.get_num_threads()
+    train(config, folder, cache=root / "cache", threads=1)
+    torch.set_num_threads(before)
+    return Trained(load_model(folder), config, prepare(data, root / "cache").split("test"))

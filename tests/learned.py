@@ -1,0 +1,20 @@
+"""What the fixture `trained` gives: a small routed model that has learned its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isoflop.config import RunConfig
+from isoflop.data import TokenSplit
+from isoflop.model import Transformer
+
+WORDS = ("the", "state", "of", "union", "is", "strong", "and", "our", "law", "shall", "keep", "it")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, its run, and text that it has not seen."""
+
+    model: Transformer
+    config: RunConfig
+    test: TokenSplit

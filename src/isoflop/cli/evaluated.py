@@ -52,7 +52,7 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     if sample is None:
         return
     yield _capacities(rows)
-    yield _leaks(rows, unit)
+    yield _leaks(rows)
     yield _agreements(rows)
     yield _entropies(rows)
     headline = next((one for one in rows if one.decision != "top_k"), rows[0])
@@ -76,7 +76,7 @@ def _heading(found: RunEvaluation, config: RunConfig) -> str:
 def _capacities(rows: Sequence[DecisionMeasures]) -> RenderableType:
     headings = ("selected", "of nominal", "lowest (block)", "highest (block)")
     return table(
-        "Tokens that routed blocks process, over all of them and in the extreme ones",
+        "Share of tokens that routed blocks process",
         [DECISION, *map(Column, headings)],
         ((one.described, *_capacity(one)) for one in rows),
     )
@@ -93,9 +93,9 @@ def _capacity(one: DecisionMeasures) -> Iterator[str]:
         yield f"{percent(block.realised_capacity)} ({block.block})"
 
 
-def _leaks(rows: Sequence[DecisionMeasures], unit: str) -> RenderableType:
+def _leaks(rows: Sequence[DecisionMeasures]) -> RenderableType:
     return table(
-        f"What the future gives: loss, {unit}, and logits that later tokens change",
+        "What the future gives: loss, and logits that later tokens change",
         [
             DECISION,
             Column("top-k lower by"),

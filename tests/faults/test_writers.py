@@ -17,6 +17,7 @@ EXCEPTIONS = {
     ("checkpoint.py", "write_text"): "into that folder, too",
     ("data/store.py", "open"): "into a folder that commit_folder syncs, hashes and renames",
     ("data/store.py", "write_bytes"): "into that folder, too",
+    ("data/store.py", "write_text"): "into that folder, too",
     ("data/store.py", "save"): "into memory",
     ("sweep/worker.py", "os.open"): "the run's log.txt, which other libraries print to",
     ("runs/folder.py", "FileLock"): "an empty file that the kernel locks",

@@ -149,8 +149,7 @@ def write(
         "dtype": dtype.str,
         "splits": splits,
     }
-    text = storage.to_json({**described, **manifest}, indent=2)
-    (folder / _STORE).write_bytes(f"{text}\n".encode())
+    (folder / _STORE).write_text(storage.to_json({**described, **manifest}, indent=2) + "\n")
 
 
 def _write_array(path: Path, array: NDArray[np.int64]) -> None:

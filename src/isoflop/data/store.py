@@ -88,7 +88,7 @@ class TokenStore:
         """Map the tokens of a split into memory.
 
         Raises:
-            ValueError: the file was truncated.
+            ValueError: a file was truncated, or is none that `write` made.
         """
         path = self.folder / f"{name}.tokens"
         dtype = np.dtype(self.manifest["dtype"])
@@ -100,9 +100,9 @@ class TokenStore:
             )
         return TokenSplit(
             tokens=np.memmap(path, dtype=dtype, mode="r"),
-            offsets=np.load(self.folder / f"{name}.offsets.npy", allow_pickle=False),
-            document_bytes=np.load(self.folder / f"{name}.bytes.npy", allow_pickle=False),
-            token_bytes=np.load(self.folder / _TOKEN_BYTES, allow_pickle=False),
+            offsets=_read_array(self.folder / f"{name}.offsets.npy"),
+            document_bytes=_read_array(self.folder / f"{name}.bytes.npy"),
+            token_bytes=_read_array(self.folder / _TOKEN_BYTES),
         )
 
     def verify(self) -> None:
@@ -150,6 +150,19 @@ def write(
         "splits": splits,
     }
     (folder / _STORE).write_text(storage.to_json({**described, **manifest}, indent=2) + "\n")
+
+
+def _read_array(path: Path) -> NDArray[np.int64]:
+    # `np.load` would take pickles (if allowed) and archives for arrays as well.
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        problem = str(error).split("\n")[0]
+        raise ValueError(
+            f"{path} is damaged ({problem}); delete {path.parent} and run the same command again"
+        ) from None
+    return array
 
 
 def _write_array(path: Path, array: NDArray[np.int64]) -> None:

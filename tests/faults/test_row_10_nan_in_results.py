@@ -84,7 +84,7 @@ def test_a_fit_of_a_table_with_such_numbers_prints_strict_json(
             rows.append(f"A,{budget},{size},{3 + 0.02 * place**2 - 0.1 * math.log10(budget)}")
     rows += [f"A,1e15,2e6,{value}" for value in ("nan", "inf", "-inf", "")]
     (tmp_path / "runs.csv").write_text("\n".join(rows) + "\n")
-    assert main(["fit", str(tmp_path / "runs.csv"), "--resamples", "10", "--json"]) == 0
+    assert main(["fit", str(tmp_path / "runs.csv"), "--resamples", "100", "--json"]) == 0
     assert strict(capsys.readouterr().out)
 
 

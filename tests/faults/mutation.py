@@ -165,6 +165,8 @@ def main() -> int:
         parser.error(f"no guard has {options.only!r} in its name, file or test")
     if options.write and len(chosen) < len(guards()):
         parser.error("the table is of all guards; leave --only out")
+    if options.write:
+        inserted(DOCUMENT.read_text(), "")  # refused before minutes of work, not after
     if outcome([one.test for one in chosen], SOURCES.parent) != "passed":
         print("the tests do not pass with every guard in place", file=sys.stderr)
         return 1

@@ -74,6 +74,7 @@ def test_row_10_what_is_not_finite_is_null_in_all_that_is_written(
     assert strict(capsys.readouterr().out) == null
 
 
+@pytest.mark.slow
 def test_a_fit_of_a_table_with_such_numbers_prints_strict_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,12 +7,13 @@ STAMP := $(VENV)/.setup-stamp
 DEMO := studies/demo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check clean
+.PHONY: help setup demo test test-all guards check clean
 
 help:
 	@echo 'make demo      train the demonstration study and write its page'
 	@echo 'make test      quick tests'
 	@echo 'make test-all  quick and slow tests'
+	@echo 'make guards    remove each guard of the code in turn; some test must fail'
 	@echo 'make check     linters, types, import layers, quick tests'
 	@echo 'make setup     build $(VENV) only'
 	@echo 'make clean     remove $(VENV) and tool caches; runs, results and data stay'
@@ -34,6 +35,9 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+guards: setup
+	$(BIN)/python tests/faults/mutation.py --write
 
 check: setup
 	$(BIN)/ruff check

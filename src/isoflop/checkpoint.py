@@ -61,7 +61,8 @@ def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     separate = {}
     seen = set()
     for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
+        # A conjugated or negated view holds the bits of its base, and only says what it is.
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         memory = plain.untyped_storage().data_ptr()
         if memory in seen and plain.numel():
             plain = plain.clone()

@@ -2,7 +2,8 @@
 
 A file or folder is written under a temporary name beside its target, fsynced, renamed, and its
 parent fsynced. Nothing is overwritten in place. Only lines are appended, one write(2) each, after
-a torn tail has been cut. A failed fsync is never retried: the temporary file is thrown away.
+a torn tail has been cut. A failed fsync is never retried, since the kernel forgets what it could
+not write and a second one would succeed: temporary files are thrown away, logs closed.
 """
 
 from __future__ import annotations
@@ -65,6 +66,16 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Make the entries of the folder `path` survive a power cut.
+
+    For whoever builds on what it finds there: a writer that was killed between its rename and this
+    left an entry that is seen, yet not durable.
+    """
+    with _explained(path):
+        _sync_folder(path)
 
 
 def _sync_folder(path: Path) -> None:
@@ -301,6 +312,7 @@ class JsonLines:
 
     Opening creates the file where it is missing and cuts a torn last line, which would otherwise
     swallow the next one. Raises ValueError for a symbolic link, StorageError where writing fails.
+    Once what is in the file is in doubt, it is closed, and nothing more can be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -318,7 +330,7 @@ class JsonLines:
                 self._size = os.fstat(self._descriptor).st_size
                 self.truncate(self._end_of_last_line())
             except BaseException:
-                os.close(self._descriptor)
+                self._abandon()
                 raise
 
     def _end_of_last_line(self) -> int:
@@ -337,24 +349,40 @@ class JsonLines:
             if size != self._size:
                 os.ftruncate(self._descriptor, size)
                 self._size = size
-                os.fsync(self._descriptor)
+                self.sync()
 
     def append(self, row: Mapping[str, JSON]) -> None:
         """Append `row` as one line; when that fails the file is left as it was."""
         line = to_json(row).encode() + b"\n"
         with _explained(self.path):
+            self._check_open()
             try:
                 _write_all(self._descriptor, line)
             except BaseException:
-                with suppress(OSError):
+                try:
                     os.ftruncate(self._descriptor, self._size)
+                except OSError:
+                    self._abandon()
                 raise
         self._size += len(line)
 
     def sync(self) -> None:
         """Make the appended lines survive a power cut."""
         with _explained(self.path):
-            os.fsync(self._descriptor)
+            self._check_open()
+            try:
+                os.fsync(self._descriptor)
+            except OSError:
+                self._abandon()
+                raise
+
+    def _check_open(self) -> None:
+        if self._descriptor < 0:
+            raise OSError(errno.EBADF, "it is closed, as after a failed write")
+
+    def _abandon(self) -> None:
+        with suppress(OSError):
+            self.close()
 
     def close(self) -> None:
         """Close the file; idempotent."""

@@ -90,6 +90,8 @@ def test_shared_and_strided_tensors_come_back_as_separate_values(folder: Path) -
         "column": base[:, 1],
         "rows": base[1:3],
         "expanded": torch.tensor([2.0]).expand(5),
+        "conjugated": torch.tensor([1 + 2j]).conj(),
+        "negated": torch.tensor([1 + 2j]).conj().imag,
         "head": parameter,
         "embedding": parameter,
     }

@@ -97,6 +97,52 @@ def test_a_failed_sync_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             patch.setattr(os, "fsync", failing)
             with pytest.raises(StorageError, match="Input/output error"):
                 lines.sync()
+        # The kernel has dropped what it could not write, so a second fsync would seem to succeed.
+        for again in (lines.sync, lambda: lines.append({"step": 2})):
+            with pytest.raises(StorageError, match=r"lines\.jsonl: it is closed"):
+                again()
+
+
+@pytest.mark.parametrize("call", ["fsync", "ftruncate"])
+def test_a_tail_that_cannot_be_cut_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def failing(*_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path.parent.mkdir()
+    path.write_bytes(b'{"step":1}\n{"st')
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        with pytest.raises(StorageError, match=r"lines\.jsonl: Input/output error"):
+            JsonLines(path)
+
+
+def test_nothing_is_appended_behind_a_part_of_a_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    calls = []
+
+    def half_then_failing(descriptor: int, data: bytes) -> int:
+        calls.append(data)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(descriptor, data[:4])
+
+    def failing(*_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with JsonLines(path) as lines:
+        lines.append({"step": 1})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", half_then_failing)
+            patch.setattr(os, "ftruncate", failing)
+            with pytest.raises(StorageError, match="Input/output error"):
+                lines.append({"step": 2})
+        with pytest.raises(StorageError, match="it is closed"):
+            lines.append({"step": 2})
+    assert read_json_lines(path) == ([{"step": 1}], 1)
 
 
 def test_a_symbolic_link_is_refused(path: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from isoflop.evaluation import evaluate
 from isoflop.model import Transformer, build
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, Trainer, initialise, load_model, rate_factor, train
-from isoflop.training.run import CURVE_POINTS, thin
+from isoflop.training.curve import CURVE_POINTS, thin
 
 MakeRun = Callable[..., RunConfig]
 DEPTHS = [EveryToken(), TopK(capacity=0.25), RandomK(capacity=0.5)]

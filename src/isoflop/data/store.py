@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class TokenStore:
         """Map the tokens of a split into memory.
 
         Raises:
-            ValueError: the file was truncated.
+            ValueError: a file was truncated, or is none that `write` made.
         """
         path = self.folder / f"{name}.tokens"
         dtype = np.dtype(self.manifest["dtype"])
@@ -99,9 +100,9 @@ class TokenStore:
             )
         return TokenSplit(
             tokens=np.memmap(path, dtype=dtype, mode="r"),
-            offsets=np.load(self.folder / f"{name}.offsets.npy", allow_pickle=False),
-            document_bytes=np.load(self.folder / f"{name}.bytes.npy", allow_pickle=False),
-            token_bytes=np.load(self.folder / _TOKEN_BYTES, allow_pickle=False),
+            offsets=_read_array(self.folder / f"{name}.offsets.npy"),
+            document_bytes=_read_array(self.folder / f"{name}.bytes.npy"),
+            token_bytes=_read_array(self.folder / _TOKEN_BYTES),
         )
 
     def verify(self) -> None:
@@ -115,7 +116,7 @@ def write(
     texts: Iterable[tuple[int, bytes]],
     manifest: dict[str, Any],
 ) -> None:
-    """Tokenise `texts` into `folder`, to be committed by the caller.
+    """Tokenise `texts` into `folder`, which `storage.commit_folder` commits for the caller.
 
     Args:
         folder: an empty folder.
@@ -137,10 +138,10 @@ def write(
         for writer in writers:
             writer.close()
     hashes: dict[str, str] = {name: split["sha256"] for name, split in splits.items()}
-    np.save(folder / _TOKEN_BYTES, tokenizer.token_bytes)
+    _write_array(folder / _TOKEN_BYTES, tokenizer.token_bytes)
     hashes["tokenizer"] = "bytes"
     if isinstance(tokenizer, BpeTokenizer):
-        storage.write_text(folder / _TOKENIZER, tokenizer.specification)
+        (folder / _TOKENIZER).write_bytes(tokenizer.specification.encode())
         hashes["tokenizer"] = hashlib.sha256(tokenizer.specification.encode()).hexdigest()
     described: dict[str, Any] = {
         "sha256": hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest(),
@@ -148,7 +149,27 @@ def write(
         "dtype": dtype.str,
         "splits": splits,
     }
-    storage.write_json(folder / _STORE, {**described, **manifest})
+    (folder / _STORE).write_text(storage.to_json({**described, **manifest}, indent=2) + "\n")
+
+
+def _read_array(path: Path) -> NDArray[np.int64]:
+    # `np.load` would take pickles (if allowed) and archives for arrays as well.
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        problem = str(error).split("\n")[0]
+        raise ValueError(
+            f"{path} is damaged ({problem}); delete {path.parent} and run the same command again"
+        ) from None
+    return array
+
+
+def _write_array(path: Path, array: NDArray[np.int64]) -> None:
+    # By way of memory: of a full disk, numpy tells only how many numbers it could not write.
+    content = io.BytesIO()
+    np.save(content, array)
+    path.write_bytes(content.getvalue())
 
 
 class _SplitWriter:
@@ -170,8 +191,8 @@ class _SplitWriter:
 
     def finish(self) -> dict[str, Any]:
         self._file.close()
-        np.save(self._folder / f"{self._name}.offsets.npy", np.array(self._offsets, dtype="<i8"))
-        np.save(self._folder / f"{self._name}.bytes.npy", np.array(self._bytes, dtype="<i8"))
+        for name, numbers in (("offsets", self._offsets), ("bytes", self._bytes)):
+            _write_array(self._folder / f"{self._name}.{name}.npy", np.array(numbers, dtype="<i8"))
         return {
             "tokens": self._offsets[-1],
             "documents": len(self._bytes),

@@ -145,7 +145,7 @@ class RunFolder:
         """Own the run while the context lasts; RunClaimed when another live process does.
 
         The kernel holds the lock and releases it when the process dies, so clocks play no part.
-        Leftovers of killed writers are removed.
+        Leftovers of killed writers are removed, and what they renamed last is made durable.
         """
         path = self._member("claim")
         if self._claimed is not None:
@@ -159,6 +159,9 @@ class RunFolder:
         try:
             self._claimed = self._claim_identity()
             storage.remove_leftovers(self.path)
+            # An owner that was killed may have left what is seen, yet would be lost in a power cut.
+            for folder in (self.path.absolute().parent, self.path):
+                storage.sync_folder(folder)
             yield
         finally:
             self._claimed = None

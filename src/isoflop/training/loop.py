@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from isoflop import checkpoint
 from isoflop.config import RunConfig, RunRecord
 from isoflop.data import prepare
 from isoflop.model import Transformer, build
 from isoflop.runs import RunFolder
 from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
 from isoflop.training.memory import keep_freed_memory
-from isoflop.training.run import Progress, Run, tensors_under
+from isoflop.training.run import Progress, Run, newest_checkpoint, tensors_under
 
 
 def train(
@@ -76,12 +75,13 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
     """Return the model of the newest checkpoint in `folder`, in evaluation mode.
 
     Raises:
-        ValueError: there is no checkpoint.
+        ValueError: there is no checkpoint, or it is of another run.
     """
-    saved = checkpoint.latest(folder.checkpoints)
+    config = folder.config()
+    saved = newest_checkpoint(folder, config.run_id)
     if saved is None:
         raise ValueError(f"{folder.path} has no checkpoint; train the run first")
-    model = build(folder.config().model)
+    model = build(config.model)
     model.load_state_dict(tensors_under(saved.tensors, "model."))
     return model.to(device).eval()
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from isoflop import checkpoint
+from isoflop import checkpoint, storage
 from isoflop.config import (
-    CurvePoint,
     Decision,
     Environment,
     Evaluation,
@@ -25,12 +25,11 @@ from isoflop.data import Batches, TokenStore
 from isoflop.evaluation import evaluate
 from isoflop.model import build
 from isoflop.runs import RunFolder
+from isoflop.training.curve import has_losses, thin
 from isoflop.training.parametrisation import initialise
 from isoflop.training.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer
 
-CURVE_POINTS = 200
-"""Most points of the thinned training curve in a record."""
 VALIDATIONS = 4
 """Looks at the validation split during training, evenly spaced, each at a part of the tokens."""
 
@@ -186,11 +185,12 @@ class Run:
         tensors = {f"model.{k}": v for k, v in self.trainer.model.state_dict().items()}
         for index, moments in state.items():
             tensors.update({f"optimiser.{index}.{k}": v for k, v in moments.items()})
-        checkpoint.save(self.folder.checkpoints, self.step, tensors, {"seconds": self.seconds})
+        values: dict[str, storage.JSON] = {"run_id": self.config.run_id, "seconds": self.seconds}
+        checkpoint.save(self.folder.checkpoints, self.step, tensors, values)
         return True
 
     def _resume(self) -> None:
-        saved = checkpoint.latest(self.folder.checkpoints)
+        saved = newest_checkpoint(self.folder, self.config.run_id)
         if saved is None:
             return
         self.step = saved.step
@@ -203,9 +203,22 @@ class Run:
         state = self.trainer.optimiser.state_dict()
         self.trainer.optimiser.load_state_dict({**state, "state": moments})
 
+    def _metrics(self) -> list[dict[str, Any]]:
+        """Return the rows that a curve can be made from; a warning tells how many are corrupt."""
+        rows, corrupt = self.folder.read_metrics()
+        whole = [row for row in rows if has_losses(row, len(self.config.spans))]
+        lost = corrupt + len(rows) - len(whole)
+        if lost:
+            warnings.warn(
+                f"the training curve of {self.folder.path} lacks {lost} corrupt "
+                f"line{'s' if lost > 1 else ''} of its metrics.jsonl",
+                stacklevel=2,
+            )
+        return whole
+
     def _record(self, failure: str | None) -> RunRecord:
         config, length = self.config, self.config.data.sequence_length
-        rows, _ = self.folder.read_metrics()
+        rows = self._metrics()
         losses = [float(row["loss"]) for row in rows]
         tail = losses[-max(1, len(losses) // 20) :]
         tokens = self.step * config.tokens_per_step
@@ -237,26 +250,20 @@ class Run:
         )
 
 
-def thin(rows: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
-    """Return at most CURVE_POINTS points, each the mean losses since the one before."""
-    points = []
-    count = min(CURVE_POINTS, len(rows))
-    for index in range(count):
-        part = rows[index * len(rows) // count : (index + 1) * len(rows) // count]
-        spans = zip(*(row.get("span_losses", ()) for row in part), strict=True)
-        points.append(
-            CurvePoint(
-                step=int(part[-1]["step"]),
-                loss=_mean(row["loss"] for row in part),
-                span_losses=tuple(_mean(losses) for losses in spans),
-            )
+def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint | None:
+    """Return the newest valid checkpoint in `folder`, None where none was ever saved.
+
+    Raises:
+        ValueError: it is of another run than `run_id`, or none is good.
+    """
+    saved = checkpoint.latest(folder.checkpoints)
+    # Those of earlier versions do not tell.
+    if saved is not None and saved.values.get("run_id", run_id) != run_id:
+        raise ValueError(
+            f"{folder.checkpoints} holds checkpoints of run {saved.values['run_id']}, expected "
+            f"{run_id}; remove the folder to start from zero"
         )
-    return tuple(points)
-
-
-def _mean(losses: Iterable[float]) -> float:
-    found = [float(loss) for loss in losses]
-    return round(sum(found) / len(found), 6)
+    return saved
 
 
 def tensors_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -1,0 +1,67 @@
+"""A torn last line of metrics; a corrupt line in the middle.
+
+Injected: both, in the metrics of an interrupted run of a study. Expected: the tail is cut before a
+line is appended, the line in the middle is skipped and told of, and other runs stay visible.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+from one_tiny_run import tiny_run
+
+from isoflop.runs import RunStore
+from isoflop.training import Interrupted, train
+
+CORRUPT = {
+    "binary": lambda line: b"\x00\xff\xfe" + line[3:],
+    "torn": lambda line: line[: len(line) // 2] + b"\n",
+    "not finite": lambda line: line.replace(b'"gradient_norm":', b'"gradient_norm":NaN,"g":'),
+    "JSON without its loss": lambda line: line.replace(b'"loss":', b'"lors":'),
+    "a loss that is none": lambda line: line.replace(b'"loss":', b'"loss":null,"l":'),
+    "JSON without its step": lambda line: line.replace(b'"step":', b'"stop":'),
+}
+
+
+@pytest.mark.parametrize("damage", CORRUPT)
+def test_row_07_torn_and_corrupt_lines_are_cut_skipped_and_told_of(
+    tmp_path: Path, damage: str
+) -> None:
+    config, cache = tiny_run(tmp_path), tmp_path / "cache"
+    sibling = tiny_run(tmp_path, seed=1)
+    store = RunStore(tmp_path / "study")
+    run = store.folder(config.run_id)
+    train(sibling, store.folder(sibling.run_id), cache=cache, threads=1)
+    stops = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        train(config, run, cache=cache, threads=1, stop=lambda: next(stops))
+    metrics = run.path / "metrics.jsonl"
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    lines[1] = CORRUPT[damage](lines[1])
+    metrics.write_bytes(b"".join(lines) + b'{"step":4,"lo')
+
+    with pytest.warns(UserWarning, match=rf"{config.run_id} lacks 1 corrupt line of its metrics"):
+        record = train(config, run, cache=cache, threads=1)
+
+    rows, corrupt = run.read_metrics()
+    whole = [row["step"] for row in rows if row.get("loss") is not None]
+    assert whole == [1, 3, 4, 5, 6]
+    assert corrupt + len(rows) == 6
+    assert [point.step for point in record.curve] == whole
+    assert record.state == "finished"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert {one.run_id for one in store.records()} == {config.run_id, sibling.run_id}
+
+
+def test_a_damaged_record_hides_no_other_run(tmp_path: Path) -> None:
+    config, sibling = tiny_run(tmp_path), tiny_run(tmp_path, seed=1)
+    store = RunStore(tmp_path / "study")
+    for one in (config, sibling):
+        train(one, store.folder(one.run_id), cache=tmp_path / "cache", threads=1)
+    path = store.folder(config.run_id).path / "record.json"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.warns(UserWarning, match=f"record left out: .*{config.run_id}"):
+        assert [one.run_id for one in store.records()] == [sibling.run_id]

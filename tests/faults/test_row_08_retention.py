@@ -1,0 +1,101 @@
+"""Retention with shuffled modification times, or in a folder that was used before.
+
+Injected: times of checkpoints are shuffled after every save; checkpoints of later steps and of
+another run lie in the folder. Expected: the newest valid checkpoint, by step, is never deleted, and
+no run goes on from another run's state.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from one_tiny_run import assert_same_run, tiny_run
+
+from isoflop import checkpoint
+from isoflop.runs import RunFolder
+from isoflop.training import Interrupted, load_model, train
+
+
+def damage(path: Path) -> None:
+    data = bytearray((path / "state.safetensors").read_bytes())
+    data[-1] ^= 1
+    (path / "state.safetensors").write_bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore:damaged checkpoint")
+@pytest.mark.parametrize("seed", range(12))
+def test_row_08_the_newest_valid_checkpoint_is_never_deleted(disk: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    newest = -1
+    # Steps in any order, as when training went back to an older one, or the folder was in use.
+    for step in chance.choices(range(30), k=12):
+        keep = chance.choice([1, 2, 3])
+        checkpoint.save(disk, step, {"x": torch.tensor(step)}, {}, keep=keep)
+        names = sorted(os.listdir(disk))
+        assert any(name.startswith(f"step-{step:08}") for name in names)
+        assert len(names) <= keep + 1
+        newest = max(newest, step)
+        found = checkpoint.latest(disk)
+        assert found is not None
+        assert (found.step, int(found.tensors["x"])) == (newest, newest)
+        for name in names:
+            # Times behind, at and far ahead of the truth.
+            moment = chance.choice([0, 1e9, 4e9]) + chance.random()
+            os.utime(disk / name, (moment, moment))
+        if len(names) > 1 and chance.random() < 0.3:
+            damage(disk / names[-1])
+            left = checkpoint.latest(disk)
+            assert left is not None
+            newest = left.step
+
+
+def test_a_run_goes_on_exactly_whatever_its_clock_says(tmp_path: Path) -> None:
+    config, cache = tiny_run(tmp_path), tmp_path / "cache"
+    undisturbed, run = RunFolder(tmp_path / "undisturbed"), RunFolder(tmp_path / "run")
+    train(config, undisturbed, cache=cache, threads=1)
+    chance = random.Random(0)
+
+    def shuffle(_: object) -> None:
+        for path in run.checkpoints.glob("*") if run.checkpoints.exists() else ():
+            moment = chance.uniform(0, 4e9)
+            os.utime(path, (moment, moment))
+
+    for step, steps in ((1, 1), (3, 2), (5, 2)):
+        stop = iter([False] * (steps - 1) + [True])
+        with pytest.raises(Interrupted):
+            train(
+                config,
+                run,
+                cache=cache,
+                threads=1,
+                checkpoint_seconds=0,
+                watch=shuffle,
+                stop=lambda stop=stop: next(stop),
+            )
+        shuffle(None)
+        assert sorted(os.listdir(run.checkpoints))[-1] == f"step-{step:08}"
+    train(config, run, cache=cache, threads=1)
+    assert_same_run(run, undisturbed)
+
+
+def test_a_run_never_goes_on_from_the_state_of_another(tmp_path: Path) -> None:
+    config, other, cache = tiny_run(tmp_path), tiny_run(tmp_path, seed=1), tmp_path / "cache"
+    used, reused = RunFolder(tmp_path / "used"), RunFolder(tmp_path / "reused")
+    train(other, used, cache=cache, threads=1)
+    # Another run's folder as a whole is refused, and so are its checkpoints in a new one.
+    with pytest.raises(ValueError, match=f"holds run {other.run_id}, expected {config.run_id}"):
+        train(config, used, cache=cache, threads=1)
+    reused.create(config)
+    shutil.copytree(used.checkpoints, reused.checkpoints)
+    expected = f"checkpoints of run {other.run_id}, expected {config.run_id}; remove the folder"
+    with pytest.raises(ValueError, match=expected):
+        train(config, reused, cache=cache, threads=1)
+    with pytest.raises(ValueError, match=expected):
+        load_model(reused)
+    assert reused.record() is None
+    assert os.listdir(reused.checkpoints) == os.listdir(used.checkpoints)

@@ -146,8 +146,8 @@ def test_a_failure_tells_how_far_the_run_came(
     folder.create(config)
     with folder.claim():
         folder.pin(records[0].environment, "e" * 64)
-        folder.note_attempt()
-        folder.note_attempt()
+        folder.begin_attempt(0)
+        folder.begin_attempt(2)
         with folder.open_metrics(0) as metrics:
             for step in (1, 2, 3):
                 metrics.append({"step": step, "loss": 2.0, "seconds": 0.5})

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 RUNS = Path("runs")
 CACHE = Path("cache")
 RESULTS = Path("results")
+STALL_MINUTES = 30.0
 
 StudyFile = Annotated[Path, Positional, arg(metavar="STUDY", help="The study, as TOML or JSON.")]
 ConfigFile = Annotated[
@@ -25,7 +26,21 @@ Results = Annotated[
 Workers = Annotated[
     int | None, arg(metavar="INT", help="Runs at a time; one per core or device if left out.")
 ]
+MemoryGib = Annotated[
+    float | None,
+    arg(metavar="GIB", help="Memory that a run may take on a CPU; more fails it. No limit else."),
+]
+StallMinutes = Annotated[
+    float, arg(metavar="MIN", help="Without a sign of life for so long a run is killed as hung.")
+]
 Device = Annotated[Literal["cpu", "cuda"], arg(help="What to train on.")]
 Json = Annotated[bool, arg(help="Print JSON in place of tables.")]
 Force = Annotated[bool, arg(help="Measure although the machine is busy, and say so.")]
 RowsOut = Annotated[Path | None, arg(metavar="FOLDER", help="Write rows and figure there as well.")]
+
+
+def bytes_of(memory_gib: float | None) -> int | None:
+    """Return a limit of memory in bytes, None for none; a ValueError where it is no size."""
+    if memory_gib is not None and not memory_gib > 0:
+        raise ValueError(f"--memory-gib is {memory_gib}; expected more than 0")
+    return None if memory_gib is None else int(memory_gib * 2**30)

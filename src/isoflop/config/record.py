@@ -10,8 +10,12 @@ from isoflop.config.base import Frozen
 from isoflop.config.model import Decision, decisions
 from isoflop.config.run import RunConfig
 
-State = Literal["pending", "running", "interrupted", "finished", "diverged", "failed"]
-"""Where a run stands; derived from what is on disk. The last three are final."""
+State = Literal["pending", "running", "preempted", "interrupted", "finished", "diverged", "failed"]
+"""Where a run stands; derived from what is on disk. The last three are final.
+
+A `preempted` run was asked to stop, by SIGTERM or Ctrl-C, and saved a checkpoint; an `interrupted`
+one was killed, or its last attempt failed. Both go on.
+"""
 
 Split = Literal["validation", "test"]
 

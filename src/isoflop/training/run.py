@@ -50,15 +50,29 @@ class Progress:
 
 
 class Run:
-    """A run in progress, claimed and pinned."""
+    """A run in progress, claimed and pinned.
+
+    Args:
+        config: what is trained.
+        folder: where.
+        data: what on.
+        pinned: what it was first started with.
+        alive: called now and then while no step is made.
+    """
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, data: TokenStore, pinned: Environment
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        data: TokenStore,
+        pinned: Environment,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self.folder = folder
         self.data = data
         self.pinned = pinned
+        self.alive = alive
         self.batches = Batches(
             data.split("train"),
             config.data.sequence_length,
@@ -175,6 +189,7 @@ class Run:
                 spans=self.config.spans,
                 limit_tokens=limit,
                 seed=self.config.seed,
+                alive=self.alive,
             )
 
     def _save(self) -> bool:

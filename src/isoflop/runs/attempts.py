@@ -1,0 +1,78 @@
+"""Attempts at a run and how they ended: a line when one begins, a line when it ends."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal
+
+from isoflop import storage
+
+Ending = Literal["preempted", "failed"]
+"""Stopped as asked, with a checkpoint; or crashed, hung or out of memory."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run."""
+
+    number: int
+    """From 1."""
+    step: int
+    """Of the checkpoint that it went on from; 0 at a fresh start."""
+    ending: Ending | None = None
+    """None while it is under way, where it ended with the run's record, and where it was killed
+    with nobody left to tell."""
+    reason: str | None = None
+    """Why it failed."""
+
+
+def read_attempts(path: Path) -> list[Attempt]:
+    """Return the attempts in `path`, in order; corrupt lines are left out with a warning."""
+    try:
+        rows, corrupt = storage.read_json_lines(path)
+    except FileNotFoundError:
+        return []
+    found: dict[int, Attempt] = {}
+    for row in rows:
+        match row:
+            case {"attempt": int(number), "began_at_step": int(step)}:
+                found[number] = Attempt(number, step)
+            case {"attempt": int(number), "ended": "preempted" | "failed" as ending} if (
+                number in found
+            ):
+                reason = row.get("reason")
+                found[number] = replace(
+                    found[number], ending=ending, reason=None if reason is None else str(reason)
+                )
+            case _:
+                corrupt += 1
+    if corrupt:
+        warnings.warn(f"{path}: corrupt lines left out: {corrupt}", stacklevel=2)
+    return [found[number] for number in sorted(found)]
+
+
+def append_attempts(path: Path, *rows: Mapping[str, Any]) -> None:
+    """Append lines durably, after cutting a torn one."""
+    with storage.JsonLines(path) as lines:
+        for row in rows:
+            lines.append(row)
+        lines.sync()
+
+
+def began(number: int, step: int) -> Mapping[str, Any]:
+    """Return the line of an attempt that begins."""
+    return {"attempt": number, "began_at_step": step}
+
+
+def ended(number: int, ending: Ending, reason: str | None) -> Mapping[str, Any]:
+    """Return the line of an attempt that has ended."""
+    return {"attempt": number, "ended": ending, **({"reason": reason} if reason else {})}
+
+
+def without_progress(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the last attempts, as far back as they began from the same checkpoint."""
+    return list(takewhile(lambda one: one.step == attempts[-1].step, reversed(attempts)))

@@ -118,6 +118,9 @@ class RunRecord(Frozen):
     evaluations: tuple[Evaluation, ...] = ()
     data_sha256: str
     environment: Environment
+    resumed_under: tuple[Environment, ...] = Field(default=(), exclude_if=lambda found: not found)
+    """Other environments in which it went on, in order. Not written where there are none: only
+    then do its bits come from `environment` alone."""
 
     def evaluation(
         self, split: Split = "test", decision: Decision | None = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from isoflop import storage
+from isoflop.config import Environment
 
 Ending = Literal["preempted", "failed"]
 """Stopped as asked, with a checkpoint; or crashed, hung or out of memory."""
@@ -28,6 +30,8 @@ class Attempt:
     with nobody left to tell."""
     reason: str | None = None
     """Why it failed."""
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the environment that were not as pinned, with the values they had."""
 
 
 def read_attempts(path: Path) -> list[Attempt]:
@@ -39,8 +43,10 @@ def read_attempts(path: Path) -> list[Attempt]:
     found: dict[int, Attempt] = {}
     for row in rows:
         match row:
-            case {"attempt": int(number), "began_at_step": int(step)}:
-                found[number] = Attempt(number, step)
+            case {"attempt": int(number), "began_at_step": int(step), **rest} if _is_of_environment(
+                rest.get("changed", {})
+            ):
+                found[number] = Attempt(number, step, changed=rest.get("changed", {}))
             case {"attempt": int(number), "ended": "preempted" | "failed" as ending} if (
                 number in found
             ):
@@ -55,6 +61,13 @@ def read_attempts(path: Path) -> list[Attempt]:
     return [found[number] for number in sorted(found)]
 
 
+def _is_of_environment(changed: Any) -> bool:
+    return isinstance(changed, dict) and all(
+        name in Environment.model_fields and isinstance(value, str | int)
+        for name, value in changed.items()
+    )
+
+
 def append_attempts(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append lines durably, after cutting a torn one."""
     with storage.JsonLines(path) as lines:
@@ -63,9 +76,12 @@ def append_attempts(path: Path, *rows: Mapping[str, Any]) -> None:
         lines.sync()
 
 
-def began(number: int, step: int) -> Mapping[str, Any]:
+def began(
+    number: int, step: int, changed: Mapping[str, Any] = MappingProxyType({})
+) -> Mapping[str, Any]:
     """Return the line of an attempt that begins."""
-    return {"attempt": number, "began_at_step": step}
+    line = {"attempt": number, "began_at_step": step}
+    return {**line, "changed": dict(changed)} if changed else line
 
 
 def ended(number: int, ending: Ending, reason: str | None) -> Mapping[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -165,11 +166,14 @@ class RunFolder:
 
     # --- how often it was tried
 
-    def begin_attempt(self, step: int) -> int:
-        """Note, durably, that an attempt goes on from `step`; return its number, from 1."""
+    def begin_attempt(self, step: int, changed: Mapping[str, Any] = MappingProxyType({})) -> int:
+        """Note, durably, that an attempt goes on from `step`; return its number, from 1.
+
+        `changed` are the fields of the environment that are not as pinned, and what they are now.
+        """
         self.check_claim()
         number = self.attempts + 1
-        append_attempts(self._member(ATTEMPTS), began(number, step))
+        append_attempts(self._member(ATTEMPTS), began(number, step, changed))
         return number
 
     def end_attempt(self, ending: Ending, reason: str | None = None) -> None:

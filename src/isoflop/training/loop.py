@@ -78,17 +78,17 @@ def train(
             device, threads or torch.get_num_threads(), _compiles(config, compiled)
         )
         pinned = folder.pin(wanted, data.sha256)
-        _warn_of_differences(pinned.differences(wanted))
+        changed = _lasting(pinned.differences(wanted))
         torch.set_num_threads(pinned.environment.threads)
-        with _attempt(folder), limited_memory(memory_bytes):
+        with _attempt(folder, changed), limited_memory(memory_bytes):
             run = Run(config, folder, data, pinned.environment, alive)
             return run.finish(checkpoint_seconds, stop, watch)
 
 
 @contextmanager
-def _attempt(folder: RunFolder) -> Iterator[None]:
+def _attempt(folder: RunFolder, changed: Mapping[str, Any]) -> Iterator[None]:
     """Note that an attempt begins here, and how it ends where it leaves no record."""
-    folder.begin_attempt(checkpoint.newest_step(folder.checkpoints))
+    folder.begin_attempt(checkpoint.newest_step(folder.checkpoints), changed)
     try:
         yield
     except Interrupted:
@@ -129,7 +129,8 @@ def _compiles(config: RunConfig, wanted: bool | None) -> bool:
     return (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
 
 
-def _warn_of_differences(differences: Mapping[str, tuple[Any, Any]]) -> None:
+def _lasting(differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Warn of what is not as it was pinned, and return it as it is now."""
     # Threads and compilation are put back to what was pinned; the rest cannot be.
     lasting = {k: v for k, v in differences.items() if k not in ("threads", "compiled")}
     if lasting:
@@ -138,3 +139,4 @@ def _warn_of_differences(differences: Mapping[str, tuple[Any, Any]]) -> None:
             f"resuming under another environment ({changes}): bitwise equality is not promised",
             stacklevel=3,
         )
+    return {name: now for name, (_, now) in lasting.items()}

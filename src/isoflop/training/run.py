@@ -249,7 +249,16 @@ class Run:
             evaluations=tuple(evaluations),
             data_sha256=self.data.sha256,
             environment=self.pinned,
+            resumed_under=self._other_environments(),
         )
+
+    def _other_environments(self) -> tuple[Environment, ...]:
+        others = [
+            self.pinned.model_copy(update=dict(attempt.changed))
+            for attempt in self.folder.attempts_made()
+            if attempt.changed
+        ]
+        return tuple(dict.fromkeys(others))
 
 
 def thin(rows: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:

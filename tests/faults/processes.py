@@ -41,7 +41,7 @@ def _alone(target: Callable[..., object], args: tuple[object, ...], said: Path |
         stream.flush()
         os.dup2(descriptor, stream.fileno())
     # A scheduler in here forks its workers from the same server in place of starting another.
-    forkserver._forkserver.ensure_running = lambda: None
+    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
     code = target(*args)
     sys.exit(code if isinstance(code, int) else 0)
 

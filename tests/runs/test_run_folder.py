@@ -275,7 +275,7 @@ def test_a_torn_or_damaged_line_of_attempts_loses_no_other(run: RunFolder) -> No
     path = run.path / "attempts.jsonl"
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + b'{"attempt": "2"}\n[]\n' + second + b'{"attempt":3,"beg')
-    with pytest.warns(UserWarning, match="corrupt lines left out: 3"), run.claim():
+    with pytest.warns(UserWarning, match="corrupt lines left out: 2"), run.claim():
         assert run.begin_attempt(4) == 3
     with pytest.warns(UserWarning, match="corrupt lines left out: 2"):
         assert [one.step for one in run.attempts_made()] == [0, 3, 4]

@@ -35,12 +35,17 @@ class Attempt:
 
 
 def read_attempts(path: Path) -> list[Attempt]:
-    """Return the attempts in `path`, in order; corrupt lines are left out with a warning."""
+    """Return the attempts in `path`, in order; corrupt lines are left out with a warning.
+
+    A torn last line is none: it is what a power cut leaves, and the next one to write cuts it.
+    """
     try:
-        rows, corrupt = storage.read_json_lines(path)
+        data = path.read_bytes()
     except FileNotFoundError:
         return []
+    rows = [row for _, row in storage.scan_json_lines(data[: data.rfind(b"\n") + 1])]
     found: dict[int, Attempt] = {}
+    corrupt = 0
     for row in rows:
         match row:
             case {"attempt": int(number), "began_at_step": int(step), **rest} if _is_of_environment(

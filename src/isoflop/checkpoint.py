@@ -56,6 +56,11 @@ def _saved(folder: Path) -> list[_Saved]:
     return sorted(found, reverse=True)
 
 
+def newest_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint in `folder`, good or not; 0 while there is none."""
+    return max((saved.step for saved in _saved(folder)), default=0)
+
+
 def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the tensors on the CPU, contiguous, no two of them in the same memory."""
     separate = {}

@@ -263,12 +263,16 @@ def test_report_without_records_says_what_to_do(study_file, capsys):
         (Outcome(finished=6, diverged=1, failed=0, left=0, interrupted=False), 0),
         (Outcome(finished=5, diverged=0, failed=1, left=0, interrupted=False), 1),
         (Outcome(finished=2, diverged=0, failed=0, left=4, interrupted=True), 130),
+        (
+            Outcome(finished=2, diverged=0, failed=0, left=4, interrupted=True, terminated=True),
+            143,
+        ),
     ],
 )
 def test_run_tells_how_it_ended(study_file, monkeypatch, capsys, outcome, code):
     monkeypatch.setattr("isoflop.sweep.run_study", lambda *_, **__: outcome)
     shown = output(capsys, "run", study_file, code=code)
-    if code == 130:
+    if code > 2:
         assert f"go on with: isoflop run {study_file}" in shown
 
 

@@ -1,6 +1,7 @@
 """One run on disk: what it is, who works on it, what it left, and the state that follows."""
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from isoflop.config import (
     SampledToken,
     TextSample,
 )
-from isoflop.runs import RunClaimed, RunFolder
+from isoflop.runs import Attempt, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 
 MODEL = ModelConfig(vocabulary=256, width=32, blocks=2, heads=2, head_width=16, hidden=80)
@@ -190,7 +191,8 @@ def test_asking_for_the_state_neither_creates_nor_keeps_a_claim(run: RunFolder) 
 
 def test_writing_needs_the_claim(run: RunFolder) -> None:
     for write in (
-        run.note_attempt,
+        lambda: run.begin_attempt(0),
+        lambda: run.end_attempt("failed", "no"),
         lambda: run.pin(ENVIRONMENT, "a" * 64),
         lambda: run.open_metrics(0),
         lambda: run.write_record(record_of(CONFIG)),
@@ -216,18 +218,77 @@ def test_an_owner_whose_folder_was_replaced_cannot_commit(run: RunFolder) -> Non
     assert record.attempts == 2
 
 
+def test_a_file_system_without_locks_is_refused(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(OSError, match=r"cannot lock .*claim: .*file system with locks"):  # noqa: SIM117
+        with run.claim():
+            pass
+
+
 def test_a_claim_removes_what_killed_writers_left(run: RunFolder) -> None:
     (run.path / ".tmp-0123").write_text("x")
     with run.claim():
         assert not (run.path / ".tmp-0123").exists()
 
 
-def test_attempts_are_counted_across_processes(run: RunFolder) -> None:
+# --- attempts
+
+
+def test_attempts_are_noted_across_processes(run: RunFolder) -> None:
     assert run.attempts == 0
-    for expected in (1, 2, 3):
+    for number, step in enumerate((0, 7, 7), start=1):
         with run.claim():
-            assert run.note_attempt() == expected
-    assert RunFolder(run.path).attempts == 3
+            assert run.begin_attempt(step) == number
+    with run.claim():
+        run.end_attempt("failed", "no memory")
+    again = RunFolder(run.path)
+    assert again.attempts == 3
+    assert again.attempts_made() == [
+        Attempt(1, 0),
+        Attempt(2, 7),
+        Attempt(3, 7, "failed", "no memory"),
+    ]
+
+
+def test_an_attempt_that_fails_before_it_begins_is_one(run: RunFolder) -> None:
+    with run.claim():
+        run.end_attempt("failed", "no kernel")
+        run.begin_attempt(5)
+        run.end_attempt("preempted")
+        run.end_attempt("failed", "no data")
+    assert run.attempts_made() == [
+        Attempt(1, 0, "failed", "no kernel"),
+        Attempt(2, 5, "preempted"),
+        Attempt(3, 5, "failed", "no data"),
+    ]
+
+
+def test_a_torn_or_damaged_line_of_attempts_loses_no_other(run: RunFolder) -> None:
+    with run.claim():
+        run.begin_attempt(0)
+        run.begin_attempt(3)
+    path = run.path / "attempts.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b'{"attempt": "2"}\n[]\n' + second + b'{"attempt":3,"beg')
+    with pytest.warns(UserWarning, match="corrupt lines left out: 2"), run.claim():
+        assert run.begin_attempt(4) == 3
+    with pytest.warns(UserWarning, match="corrupt lines left out: 2"):
+        assert [one.step for one in run.attempts_made()] == [0, 3, 4]
+
+
+def test_attempts_go_on_from_the_number_that_was_kept_before(run: RunFolder) -> None:
+    (run.path / "attempts.json").write_text('{"attempts": 4}')
+    assert run.attempts == 4
+    assert run.state() == "interrupted"
+    with run.claim():
+        assert run.begin_attempt(9) == 5
+    assert run.attempts == 5
+    (run.path / "attempts.jsonl").unlink()
     (run.path / "attempts.json").write_text('{"attempts": "3"}')
     with pytest.raises(ValueError, match=r"attempts\.json is malformed"):
         _ = run.attempts
@@ -239,8 +300,18 @@ def test_attempts_are_counted_across_processes(run: RunFolder) -> None:
 def test_the_state_follows_from_what_is_on_disk(run: RunFolder) -> None:
     assert run.state() == "pending"
     with run.claim():
-        run.note_attempt()
+        run.begin_attempt(0)
         assert run.state() == "running"
+    assert run.state() == "interrupted"
+    with run.claim():
+        run.end_attempt("preempted")
+        assert run.state() == "running"
+    assert run.state() == "preempted"
+    with run.claim():
+        run.begin_attempt(4)
+    assert run.state() == "interrupted"
+    with run.claim():
+        run.end_attempt("failed", "no memory")
     assert run.state() == "interrupted"
     with run.claim():
         run.write_record(record_of(CONFIG, state="diverged", reason="loss is NaN at step 3"))
@@ -357,18 +428,26 @@ def test_a_full_disk_leaves_no_record(run: RunFolder, monkeypatch: pytest.Monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with run.claim():
-        run.note_attempt()
+        run.begin_attempt(0)
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(StorageError, match=r"record\.json: No space left"):
             run.write_record(record_of(CONFIG))
         monkeypatch.undo()
     assert run.state() == "interrupted"
-    assert sorted(os.listdir(run.path)) == ["attempts.json", "claim", "config.json"]
+    assert sorted(os.listdir(run.path)) == ["attempts.jsonl", "claim", "config.json"]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["config.json", "pinned.json", "attempts.json", "metrics.jsonl", "record.json", "checkpoint"],
+    [
+        "config.json",
+        "pinned.json",
+        "attempts.json",
+        "attempts.jsonl",
+        "metrics.jsonl",
+        "record.json",
+        "checkpoint",
+    ],
 )
 def test_symbolic_links_in_the_folder_are_refused(
     run: RunFolder, tmp_path: Path, name: str
@@ -379,6 +458,7 @@ def test_symbolic_links_in_the_folder_are_refused(
         "config.json": run.config,
         "pinned.json": run.pinned,
         "attempts.json": lambda: run.attempts,
+        "attempts.jsonl": run.attempts_made,
         "metrics.jsonl": run.read_metrics,
         "record.json": run.record,
         "checkpoint": lambda: run.checkpoints,

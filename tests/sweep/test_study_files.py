@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from sweep_studies import BASELINE, ROUTED, record_of, size, tiny
 
 from isoflop.config import RunRecord, Study, Variant
 from isoflop.planning import next_runs
@@ -11,6 +10,7 @@ from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Freed, Ledger, clean, export, status
 from isoflop.sweep.failure import commit_failure
 from isoflop.sweep.ledger import save_study
+from sweep_studies import BASELINE, ROUTED, record_of, size, tiny
 
 
 def commit(store: RunStore, record: RunRecord, checkpoint_bytes: int = 0) -> None:
@@ -146,8 +146,8 @@ def test_a_failure_tells_how_far_the_run_came(
     folder.create(config)
     with folder.claim():
         folder.pin(records[0].environment, "e" * 64)
-        folder.note_attempt()
-        folder.note_attempt()
+        folder.begin_attempt(0)
+        folder.begin_attempt(2)
         with folder.open_metrics(0) as metrics:
             for step in (1, 2, 3):
                 metrics.append({"step": step, "loss": 2.0, "seconds": 0.5})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from told_apart import SPANS, told_apart
 
 from isoflop.config import BlockAttention, Depth, EveryToken, RandomK, RunConfig, TopK
 from isoflop.model import build
-from isoflop.training import Trainer, can_compile, initialise
+from isoflop.runs import RunFolder
+from isoflop.training import Trainer, can_compile, initialise, train
 
 MakeRun = Callable[..., RunConfig]
 STEPS, TOLERANCE = 4, 1e-4
@@ -68,3 +70,16 @@ def assert_alike(config: RunConfig, spans: int = 0) -> None:
         torch.testing.assert_close(
             compiled.model.state_dict()[name], value, rtol=0.02, atol=1e-4, msg=name
         )
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_runs_with_two_threads_work_within_a_limit_of_memory(
+    make_run: MakeRun, cache: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    record = train(
+        make_run(), folder, cache=cache, threads=2, compiled=True, memory_bytes=3 * 2**30
+    )
+    assert record.state == "finished"
+    assert record.environment.compiled

@@ -67,7 +67,7 @@ def test_stopping_again_and_again_changes_nothing(
     for steps, reached in ((1, 1), (4, 5), (6, 11)):
         with pytest.raises(Interrupted, match=f"stopped at step {reached} of 12"):
             train(config, stopped, cache=cache, threads=1, stop=stop_after(steps))
-        assert stopped.state() == "interrupted"
+        assert stopped.state() == "preempted"
     record = train(config, stopped, cache=cache, threads=1)
     assert record.state == stopped.state() == "finished"
     assert record.attempts == 4

@@ -14,7 +14,8 @@ FAILED = 1
 """Exit code for what the machine did, such as a full disk, and for a run that did not succeed."""
 USAGE = 2
 """Exit code for what the user can mend: a study file, an argument, a missing corpus."""
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
 RESUMABLE = frozenset({"rebuild", "run", "search", "train"})
 """Subcommands that go on where they stopped."""
@@ -36,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return _dispatch(arguments)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         resumable = bool(arguments) and arguments[0] in RESUMABLE
         hint = f"; go on with: {shlex.join(['isoflop', *arguments])}" if resumable else ""
+        if _is_termination(error):
+            return _tell(f"terminated{hint}", TERMINATED)
         return _tell(f"interrupted{hint}", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has left, as `head` does. Python would complain again at exit.
@@ -68,6 +71,12 @@ def _dispatch(arguments: list[str]) -> int:
     return int(outcome or 0)
 
 
+def _is_termination(error: KeyboardInterrupt) -> bool:
+    from isoflop.sweep.interrupts import Terminated
+
+    return isinstance(error, Terminated)
+
+
 def _exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that its message explains, None for a bug of ours."""
     from isoflop.runs import RunClaimed
@@ -75,7 +84,7 @@ def _exit_code(error: Exception) -> int | None:
     match error:
         case ValueError():
             return USAGE
-        case OSError() | RunClaimed():
+        case OSError() | RunClaimed() | MemoryError():
             return FAILED
         case _:
             return None

@@ -20,9 +20,11 @@ from isoflop.cli.options import (
     ConfigFile,
     Device,
     Json,
+    MemoryGib,
     Out,
     Results,
     TorchThreads,
+    bytes_of,
     cap_of,
 )
 from isoflop.config import Decision
@@ -38,6 +40,7 @@ def train(
     cache: Cache = CACHE,
     device: Device = "cpu",
     threads: Annotated[int | None, arg(metavar="INT", help="CPU threads of torch.")] = None,
+    memory_gib: MemoryGib = None,
 ) -> int:
     """Train one model: a run file, or one run of a study. After Ctrl-C it goes on."""
     from isoflop.cli.single import run_of, train_one
@@ -55,7 +58,14 @@ def train(
         )
     else:
         run, folder = run_of(found, out or RUNS / found.name, results, run_id)
-    return train_one(run, folder, cache=cache, device=device, threads=threads)
+    return train_one(
+        run,
+        folder,
+        cache=cache,
+        device=device,
+        threads=threads,
+        memory_bytes=bytes_of(memory_gib),
+    )
 
 
 def evaluate(

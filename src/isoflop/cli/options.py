@@ -12,6 +12,7 @@ from isoflop.config import Cap
 RUNS = Path("runs")
 CACHE = Path("cache")
 RESULTS = Path("results")
+STALL_MINUTES = 30.0
 
 StudyFile = Annotated[Path, Positional, arg(metavar="STUDY", help="The study, as TOML or JSON.")]
 ConfigFile = Annotated[
@@ -41,6 +42,13 @@ CapWindow = Annotated[
 CapTokens = Annotated[
     int | None, arg(metavar="INT", help="The cap; what the capacity makes of the window else.")
 ]
+MemoryGib = Annotated[
+    float | None,
+    arg(metavar="GIB", help="Memory that a run may take on a CPU; more fails it. No limit else."),
+]
+StallMinutes = Annotated[
+    float, arg(metavar="MIN", help="Without a sign of life for so long a run is killed as hung.")
+]
 Device = Annotated[Literal["cpu", "cuda"], arg(help="What to train on.")]
 Json = Annotated[bool, arg(help="Print JSON in place of tables.")]
 Force = Annotated[bool, arg(help="Measure although the machine is busy, and say so.")]
@@ -60,3 +68,10 @@ def cap_of(window: int | None, tokens: int | None) -> Cap | None:
     if window < 1 or (tokens is not None and tokens < 1):
         raise ValueError(f"the cap is {tokens} tokens of {window}; expected at least 1 of either")
     return Cap(window=window, tokens=tokens)
+
+
+def bytes_of(memory_gib: float | None) -> int | None:
+    """Return a limit of memory in bytes, None for none; a ValueError where it is no size."""
+    if memory_gib is not None and not memory_gib > 0:
+        raise ValueError(f"--memory-gib is {memory_gib}; expected more than 0")
+    return None if memory_gib is None else int(memory_gib * 2**30)

@@ -14,7 +14,12 @@ LARGEST_MEASURED_FLOPS = 1e16
 
 
 def plan_study(
-    study: Study, device: str | None, utilisation: float, workers: int | None, cache: Path
+    study: Study,
+    device: str | None,
+    utilisation: float,
+    workers: int | None,
+    cache: Path,
+    memory_bytes: int | None = None,
 ) -> tuple[Plan, str]:
     """Return the plan of a study and where its times come from.
 
@@ -24,6 +29,7 @@ def plan_study(
         utilisation: Share of the accelerator's peak that is achieved.
         workers: Runs at a time; None for one per core here, or one accelerator.
         cache: Where prepared corpora lie.
+        memory_bytes: Memory that a run may take; None for all there is.
 
     Raises:
         ValueError: a run cannot be trained within its budget, or an option is out of range.
@@ -43,7 +49,7 @@ def plan_study(
         train_tokens=corpus.train_tokens if isinstance(corpus, CorpusSize) else None,
         speed=speed,
         workers=workers,
-        memory_bytes=memory,
+        memory_bytes=memory if memory_bytes is None else min(memory, memory_bytes),
     )
     if isinstance(corpus, Unavailable):
         made = made.model_copy(update={"warnings": (*made.warnings, corpus.reason)})

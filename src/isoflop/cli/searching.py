@@ -20,7 +20,14 @@ SEARCH = "search"
 
 
 def search_study(
-    study: Study, root: Path, results: Path, cache: Path, workers: int | None
+    study: Study,
+    root: Path,
+    results: Path,
+    cache: Path,
+    workers: int | None,
+    *,
+    memory_bytes: int | None,
+    stall_seconds: float,
 ) -> Outcome:
     """Train the trials of a study that have no record yet, neither here nor committed."""
     committed = _committed_records(study, results)
@@ -28,7 +35,15 @@ def search_study(
     def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         return next_trials(asked, [*records, *committed])
 
-    return run_study(study, root / SEARCH, cache, workers=workers, planner=planner)
+    return run_study(
+        study,
+        root / SEARCH,
+        cache,
+        workers=workers,
+        memory_bytes=memory_bytes,
+        stall_seconds=stall_seconds,
+        planner=planner,
+    )
 
 
 def found_trials(study: Study, root: Path, results: Path) -> list[Trial]:

@@ -12,17 +12,24 @@ from isoflop.config import RunConfig, RunRecord, Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Ledger
-from isoflop.sweep.interrupts import stop_signals
+from isoflop.sweep.interrupts import Terminated, stop_signals
 
 
 def train_one(
-    config: RunConfig, folder: RunFolder, *, cache: Path, device: str, threads: int | None
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    cache: Path,
+    device: str,
+    threads: int | None,
+    memory_bytes: int | None,
 ) -> int:
     """Train a run to its end, print its outcome, and return the exit code.
 
     Raises:
         ValueError: the run cannot be trained.
         KeyboardInterrupt: a signal asked to stop; there is a checkpoint to go on from.
+        MemoryError: the run needs more than `memory_bytes`.
     """
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
     from isoflop.training import Interrupted, train
@@ -36,11 +43,12 @@ def train_one(
                 cache=cache,
                 device=device,
                 threads=threads,
+                memory_bytes=memory_bytes,
                 stop=lambda: wish.to_stop,
                 watch=watch,
             )
         except Interrupted as error:
-            raise KeyboardInterrupt from error
+            raise Terminated if wish.by_sigterm else KeyboardInterrupt from error
     for line in _outcome(record, folder):
         print(line)
     return 0 if record.state == "finished" else 1

@@ -15,8 +15,16 @@ from isoflop.report.notation import count, exponent
 from isoflop.storage import JSON
 from isoflop.sweep import RunRow, StudyStatus
 
-ORDER: tuple[State, ...] = ("finished", "running", "interrupted", "pending", "diverged", "failed")
-LOUD = frozenset[State]({"running", "interrupted", "diverged", "failed"})
+ORDER: tuple[State, ...] = (
+    "finished",
+    "running",
+    "preempted",
+    "interrupted",
+    "pending",
+    "diverged",
+    "failed",
+)
+LOUD = frozenset[State]({"running", "preempted", "interrupted", "diverged", "failed"})
 """States whose runs are listed one by one."""
 
 

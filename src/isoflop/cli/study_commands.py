@@ -12,14 +12,18 @@ from isoflop.cli.options import (
     CACHE,
     RESULTS,
     RUNS,
+    STALL_MINUTES,
     Cache,
     ConfigFile,
     Device,
     Json,
+    MemoryGib,
     Out,
     Results,
+    StallMinutes,
     StudyFile,
     Workers,
+    bytes_of,
 )
 
 
@@ -59,6 +63,7 @@ def plan(
     ] = None,
     utilisation: Annotated[float, arg(help="Achieved over peak FLOP/s of the device.")] = 0.4,
     workers: Workers = None,
+    memory_gib: MemoryGib = None,
     cache: Cache = CACHE,
     json: Json = False,
 ) -> None:
@@ -68,7 +73,9 @@ def plan(
     from isoflop.cli.tables import show, show_json
     from isoflop.config.load import load_study
 
-    made, timing = plan_study(load_study(study), accelerator, utilisation, workers, cache)
+    made, timing = plan_study(
+        load_study(study), accelerator, utilisation, workers, cache, bytes_of(memory_gib)
+    )
     if json:
         show_json(plan_json(made, timing))
     else:
@@ -80,12 +87,15 @@ def run(
     out: Out = None,
     workers: Workers = None,
     device: Device = "cpu",
+    memory_gib: MemoryGib = None,
+    stall_minutes: StallMinutes = STALL_MINUTES,
     results: Results = RESULTS,
     cache: Cache = CACHE,
 ) -> int:
     """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
     from isoflop.config.load import load_study
     from isoflop.sweep import run_study
+    from isoflop.sweep.interrupts import Terminated
 
     asked = load_study(study)
     outcome = run_study(
@@ -94,10 +104,12 @@ def run(
         cache,
         workers=workers,
         device=device,
+        memory_bytes=bytes_of(memory_gib),
+        stall_seconds=60 * stall_minutes,
         results=results,
     )
     if outcome.interrupted:
-        raise KeyboardInterrupt
+        raise Terminated if outcome.terminated else KeyboardInterrupt
     print(
         f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
         f"{outcome.left} left"
@@ -113,6 +125,8 @@ def search(
     study: StudyFile,
     out: Out = None,
     workers: Workers = None,
+    memory_gib: MemoryGib = None,
+    stall_minutes: StallMinutes = STALL_MINUTES,
     results: Results = RESULTS,
     cache: Cache = CACHE,
 ) -> int:
@@ -120,12 +134,21 @@ def search(
     from isoflop.cli.searching import found_trials, search_study, search_table
     from isoflop.cli.tables import show
     from isoflop.config.load import load_study
+    from isoflop.sweep.interrupts import Terminated
 
     asked = load_study(study)
     root = out or RUNS / asked.name
-    outcome = search_study(asked, root, results, cache, workers)
+    outcome = search_study(
+        asked,
+        root,
+        results,
+        cache,
+        workers,
+        memory_bytes=bytes_of(memory_gib),
+        stall_seconds=60 * stall_minutes,
+    )
     if outcome.interrupted:
-        raise KeyboardInterrupt
+        raise Terminated if outcome.terminated else KeyboardInterrupt
     show([search_table(found_trials(asked, root, results))])
     return 1 if outcome.left else 0
 

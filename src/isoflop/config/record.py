@@ -10,8 +10,12 @@ from isoflop.config.base import Frozen
 from isoflop.config.model import Cap, Decision, decisions
 from isoflop.config.run import RunConfig
 
-State = Literal["pending", "running", "interrupted", "finished", "diverged", "failed"]
-"""Where a run stands; derived from what is on disk. The last three are final."""
+State = Literal["pending", "running", "preempted", "interrupted", "finished", "diverged", "failed"]
+"""Where a run stands; derived from what is on disk. The last three are final.
+
+A `preempted` run was asked to stop, by SIGTERM or Ctrl-C, and saved a checkpoint; an `interrupted`
+one was killed, or its last attempt failed. Both go on.
+"""
 
 Split = Literal["validation", "test"]
 
@@ -116,6 +120,9 @@ class RunRecord(Frozen):
     evaluations: tuple[Evaluation, ...] = ()
     data_sha256: str
     environment: Environment
+    resumed_under: tuple[Environment, ...] = Field(default=(), exclude_if=lambda found: not found)
+    """Other environments in which it went on, in order. Not written where there are none: only
+    then do its bits come from `environment` alone."""
 
     def evaluation(
         self, split: Split = "test", decision: Decision | None = None

@@ -6,7 +6,7 @@ Axes: B batch, T time, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -34,6 +34,7 @@ def evaluate(
     limit_tokens: int | None = None,
     sequences: int = 32,
     seed: int = 0,
+    alive: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Return the loss of `model` on the start of a split, or of its documents.
 
@@ -50,6 +51,7 @@ def evaluate(
         limit_tokens: stop after so many targets; None for all.
         sequences: B, windows at a time.
         seed: keys what the random control draws.
+        alive: called after each batch of windows.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -66,6 +68,7 @@ def evaluate(
         for window in windows_of(held_out, sequence_length, sequences, windows, limit_tokens):
             batch = torch.from_numpy(window[0]).to(device)
             sums.add(model(batch[:, :-1], decision=decision, noise=noise, cap=cap), window)
+            alive()
     return sums.evaluation(split, decision, cap)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from isoflop.config import Frozen, ModelConfig, Routed, RunConfig, SwiGlu
 from isoflop.costs import parameters
+from isoflop.planning.cell import PlannedRun
 
 _BYTES_PER_PARAMETER = 16
 """Weight, gradient and AdamW's two moments, four bytes each."""
@@ -52,6 +55,21 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
         sequence_bytes=processed + outside,
         sequences=config.sequences_per_step,
     )
+
+
+def memory_warnings(runs: Sequence[PlannedRun], limit_bytes: int | None) -> Iterator[str]:
+    """Yield a line where runs are expected to need more memory than a process may take."""
+    if limit_bytes is None:
+        return
+    needed = [(estimate_memory(run.config).total_bytes, run) for run in runs]
+    over = [(total, run) for total, run in needed if total > limit_bytes]
+    if over:
+        total, run = max(over, key=lambda one: one[0])
+        yield (
+            f"{len(over)} of {len(runs)} runs are expected to need more than the limit of "
+            f"{limit_bytes / 2**30:.3g} GiB of memory, the largest ({run.variant}, "
+            f"{parameters(run.config.model).total:,} parameters) about {total / 2**30:.3g} GiB"
+        )
 
 
 def _block_bytes_per_token(model: ModelConfig, value_bytes: int) -> int:

@@ -19,6 +19,8 @@ _ENVIRONMENT_WORDS = {
     "code": "code fingerprint",
 }
 
+_THEN = ", then "
+
 
 @dataclass(frozen=True)
 class Mixed:
@@ -55,7 +57,7 @@ def mixed_environments(records: Sequence[RunRecord]) -> tuple[Mixed, ...]:
     differing = [
         Mixed(words, tuple(values.most_common()))
         for words, values in _environment_values(records)
-        if len(values) > 1
+        if len(values) > 1 or any(_THEN in value for value in values)
     ]
     data = Counter(_short(record.data_sha256) for record in records)
     if len(data) > 1:
@@ -67,18 +69,23 @@ def _environment_values(records: Sequence[RunRecord]) -> list[tuple[str, Counter
     return [
         (
             _ENVIRONMENT_WORDS.get(name, name),
-            Counter(_environment_text(name, record.environment) for record in records),
+            Counter(_environment_text(name, record) for record in records),
         )
         for name in Environment.model_fields
         if records
     ]
 
 
-def _environment_text(name: str, environment: Environment) -> str:
-    value = getattr(environment, name)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return _short(value) if name == "code" else str(value)
+def _environment_text(name: str, record: RunRecord) -> str:
+    """Return a property of a run's environment, and what it was after the run went on elsewhere."""
+    found = []
+    for environment in (record.environment, *record.resumed_under):
+        value = getattr(environment, name)
+        if isinstance(value, bool):
+            found.append("yes" if value else "no")
+        else:
+            found.append(_short(value) if name == "code" else str(value))
+    return _THEN.join(dict.fromkeys(found))
 
 
 def _short(digest: str) -> str:

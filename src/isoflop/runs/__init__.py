@@ -1,10 +1,14 @@
-"""The run folder: configuration, metrics, record and claim of one run; a study's run folders."""
+"""The folder of one run: configuration, claim, attempts, metrics, record; a study's folders."""
 
-from isoflop.runs.folder import Pinned, RunClaimed, RunFolder
+from isoflop.runs.attempts import Attempt, Ending, without_progress
+from isoflop.runs.claim import RunClaimed
+from isoflop.runs.folder import Pinned, RunFolder
 from isoflop.runs.metrics import MetricsLog, read_metrics
 from isoflop.runs.store import RunStore, read_records, write_records
 
 __all__ = [
+    "Attempt",
+    "Ending",
     "MetricsLog",
     "Pinned",
     "RunClaimed",
@@ -12,5 +16,6 @@ __all__ = [
     "RunStore",
     "read_metrics",
     "read_records",
+    "without_progress",
     "write_records",
 ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from isoflop import storage
@@ -22,16 +20,15 @@ from isoflop.config import (
     State,
     TextSample,
 )
+from isoflop.runs.attempts import Attempt, Ending, append_attempts, began, ended, read_attempts
+from isoflop.runs.claim import Claim
 from isoflop.runs.metrics import MetricsLog, read_metrics
 
-CLAIM_PATIENCE_SECONDS = 0.5
-"""How long a claim waits. Longer than the moment for which asking for the state locks the file."""
+ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
+
+CLAIM = "claim"
 
 Value = TypeVar("Value", bound=Frozen)
-
-
-class RunClaimed(RuntimeError):
-    """Another live process works on the run, or took it over."""
 
 
 class Pinned(Frozen):
@@ -62,17 +59,18 @@ def parse_value(kind: type[Value], data: Any, source: str) -> Value:
 
 
 class RunFolder:
-    """One run on disk: `config.json`, `pinned.json`, `metrics.jsonl`, `record.json`, `checkpoint/`.
+    """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
+    `record.json`, `checkpoint/`.
 
     Beside these `evaluation.json`, once its model was evaluated, and `sample.json`, text that it
     generated; unlike the record, they may be written anew.
-    Anybody may read. Who pins, counts attempts, or writes metrics or the record holds the claim,
+    Anybody may read. Who pins, notes attempts, or writes metrics or the record holds the claim,
     and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._claimed: tuple[int, int] | None = None
+        self._claim = Claim(path / CLAIM)
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -99,7 +97,7 @@ class RunFolder:
         """Write `config.json` where it is missing; refuse a folder that belongs to another run."""
         if self._read("config.json", RunConfig) is None:
             # Claimed, since an owner removes what others left unfinished.
-            with nullcontext() if self._claimed else self.claim():
+            with nullcontext() if self._claim.is_mine else self.claim():
                 if self._read("config.json", RunConfig) is None:
                     storage.write_json(self._member("config.json"), config.model_dump(mode="json"))
         present = self.config()
@@ -147,32 +145,14 @@ class RunFolder:
         The kernel holds the lock and releases it when the process dies, so clocks play no part.
         Leftovers of killed writers are removed, and what they renamed last is made durable.
         """
-        path = self._member("claim")
-        if self._claimed is not None:
-            raise RunClaimed(f"{self.path} is claimed by this process already")
+        self._member(CLAIM)
         storage.make_folder(self.path)
-        lock = FileLock(path, CLAIM_PATIENCE_SECONDS, thread_local=False)
-        try:
-            lock.acquire(poll_interval=0.01)
-        except Timeout:
-            raise RunClaimed(f"another process is working on {self.path}") from None
-        try:
-            self._claimed = self._claim_identity()
+        with self._claim.hold():
             storage.remove_leftovers(self.path)
             # An owner that was killed may have left what is seen, yet would be lost in a power cut.
             for folder in (self.path.absolute().parent, self.path):
                 storage.sync_folder(folder)
             yield
-        finally:
-            self._claimed = None
-            lock.release()
-
-    def _claim_identity(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self.path / "claim", follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
 
     def check_claim(self) -> None:
         """Raise unless this object holds the claim; asked before anything is committed.
@@ -180,37 +160,54 @@ class RunFolder:
         RunClaimed when the folder was removed or replaced since, say while this process was
         stopped: whoever made the new folder owns the run now.
         """
-        if self._claimed is None:
-            raise RuntimeError(f"{self.path} must be claimed before it is written to")
-        if self._claim_identity() != self._claimed:
-            raise RunClaimed(f"{self.path} was removed or taken over by another process")
+        self._claim.check()
 
     def is_claimed(self) -> bool:
         """Return whether some live process holds the claim. Needs read access only."""
-        try:
-            descriptor = os.open(self._member("claim"), os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        try:
-            # Shared, so that two who ask do not take each other for an owner.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        self._member(CLAIM)
+        return self._claim.is_held()
 
-    def note_attempt(self) -> int:
-        """Count one more start of the run, durably, and return how many there were."""
+    # --- how often it was tried
+
+    def begin_attempt(self, step: int, changed: Mapping[str, Any] = MappingProxyType({})) -> int:
+        """Note, durably, that an attempt goes on from `step`; return its number, from 1.
+
+        `changed` are the fields of the environment that are not as pinned, and what they are now.
+        """
         self.check_claim()
-        attempts = self.attempts + 1
-        storage.write_json(self._member("attempts.json"), {"attempts": attempts})
-        return attempts
+        number = self.attempts + 1
+        append_attempts(self._member(ATTEMPTS), began(number, step, changed))
+        return number
+
+    def end_attempt(self, ending: Ending, reason: str | None = None) -> None:
+        """Note, durably, how the last attempt ended.
+
+        Where it has ended already, another one ended before it could begin, and is counted.
+        """
+        self.check_claim()
+        made = self.attempts_made()
+        if made and made[-1].ending is None:
+            append_attempts(self._member(ATTEMPTS), ended(made[-1].number, ending, reason))
+        else:
+            number = self.attempts + 1
+            step = made[-1].step if made else 0
+            append_attempts(
+                self._member(ATTEMPTS), began(number, step), ended(number, ending, reason)
+            )
+
+    def attempts_made(self) -> list[Attempt]:
+        """Return the attempts at the run, in order."""
+        return read_attempts(self._member(ATTEMPTS))
 
     @property
     def attempts(self) -> int:
         """How often the run was started."""
-        path = self._member("attempts.json")
+        made = self.attempts_made()
+        return made[-1].number if made else self._attempts_counted()
+
+    def _attempts_counted(self) -> int:
+        """Return the number that earlier versions kept, which attempts are numbered on from."""
+        path = self._member(ATTEMPTS_COUNTED)
         try:
             data = storage.read_json(path)
         except FileNotFoundError:
@@ -294,7 +291,10 @@ class RunFolder:
             return record.state
         if claimed:
             return "running"
-        traces = ("attempts.json", "pinned.json", "metrics.jsonl", "checkpoint")
+        made = self.attempts_made()
+        if made and made[-1].ending == "preempted":
+            return "preempted"
+        traces = (ATTEMPTS, ATTEMPTS_COUNTED, "pinned.json", "metrics.jsonl", "checkpoint")
         if any(self._member(name).exists() for name in traces):
             return "interrupted"
         return "pending"

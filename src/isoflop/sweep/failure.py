@@ -1,10 +1,31 @@
-"""The record of a run that could not be trained, so that its siblings and the report go on."""
+"""What is noted of a run that could not be trained, so that its siblings and the report go on."""
 
 from __future__ import annotations
 
 from isoflop.config import Environment, RunConfig, RunRecord
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
-from isoflop.runs import RunFolder
+from isoflop.runs import Attempt, RunFolder
+
+
+def note_failure(config: RunConfig, folder: RunFolder, reason: str, *, since: int) -> list[Attempt]:
+    """Note that an attempt failed, unless its process did so itself; return the attempts.
+
+    Args:
+        config: the run.
+        folder: where it lives.
+        reason: why it failed.
+        since: attempts there were before this one.
+
+    Raises:
+        RunClaimed: another live process works on the run.
+        StorageError: the folder cannot be written.
+    """
+    with folder.claim():
+        folder.create(config)
+        made = folder.attempts_made()
+        if not (made and made[-1].number > since and made[-1].ending == "failed"):
+            folder.end_attempt("failed", reason)
+        return folder.attempts_made()
 
 
 def commit_failure(

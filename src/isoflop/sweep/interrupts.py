@@ -15,6 +15,11 @@ class Wish:
     """Whether somebody asked to stop."""
 
     to_stop: bool = False
+    by_sigterm: bool = False
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asked to stop, and it was done."""
 
 
 @contextmanager
@@ -32,7 +37,8 @@ def stop_signals() -> Iterator[Wish]:
         # Nothing is printed here: the signal may have come in the middle of a print.
         if wish.to_stop and number == signal.SIGINT:
             raise KeyboardInterrupt
-        wish.to_stop = True
+        if not wish.to_stop:
+            wish.to_stop, wish.by_sigterm = True, number == signal.SIGTERM
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -35,6 +35,7 @@ class Worker:
     def __init__(self, run: PlannedRun, job: Job, slot: int, context: ForkServerContext) -> None:
         self.run = run
         self.slot = slot
+        self._memory_limited = job.options.get("memory_bytes") is not None
         self._ended: Ended | None = None
         self._line, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(target=work, args=(job, theirs))
@@ -79,7 +80,7 @@ class Worker:
         assert code is not None
         self._line.close()
         self._process.close()
-        return self._ended or Ended("failed", _crash(code))
+        return self._ended or Ended("failed", _crash(code, self._memory_limited))
 
     def ask_to_stop(self) -> None:
         """Ask for a checkpoint and an end."""
@@ -92,11 +93,13 @@ class Worker:
         self.close()
 
 
-def _crash(code: int) -> str:
+def _crash(code: int, memory_limited: bool) -> str:
     if code >= 0:
         return f"the process ended with exit code {code} and no word"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+    if memory_limited and -code in (signal.SIGABRT, signal.SIGSEGV):
+        memory = ", which going over the limit of memory (--memory-gib) may have led to"
     return f"the process was killed by {name}{memory}"
 
 

@@ -12,12 +12,17 @@ from isoflop.config import Study
 from isoflop.data import prepare
 from isoflop.planning import PlannedRun, next_runs
 from isoflop.planning.assignment import assign
+from isoflop.planning.memory import memory_warnings
 from isoflop.sweep.display import Display
 from isoflop.sweep.ledger import Ledger, save_study
 from isoflop.sweep.scheduler import Outcome, Planner, Scheduler, Training
 from isoflop.sweep.worker import Train, train_run
 
 Device = Literal["cpu", "cuda"]
+
+STALL_SECONDS = 1800.0
+"""Silence after which a run counts as hanging. A run gives a sign after each step and each batch
+that it evaluates; the longest silence is the first step, which compiles, and may take minutes."""
 
 
 def run_study(
@@ -30,6 +35,8 @@ def run_study(
     threads: int = 1,
     compiled: bool | None = None,
     checkpoint_seconds: float = 30.0,
+    memory_bytes: int | None = None,
+    stall_seconds: float = STALL_SECONDS,
     results: Path | None = None,
     console: Console | None = None,
     planner: Planner = next_runs,
@@ -50,6 +57,8 @@ def run_study(
         threads: of each run on the CPU.
         compiled: use torch.compile; None decides for each run.
         checkpoint_seconds: time between checkpoints of a run.
+        memory_bytes: limit of the memory of each run on a CPU; None for none.
+        stall_seconds: silence after which a run counts as hanging; that attempt then failed.
         results: folder of committed results; records in it are taken up.
         console: where progress goes; None for standard error.
         planner: says which runs have no record yet; asked again whenever a run ends.
@@ -62,6 +71,7 @@ def run_study(
         KeyboardInterrupt: the second Ctrl-C.
     """
     slots = _slots(workers, device, threads)
+    _check_limits(memory_bytes, stall_seconds, device)
     ledger = Ledger(study, root, results)
     needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
@@ -77,8 +87,11 @@ def run_study(
             "threads": threads,
             "compiled": compiled,
             "checkpoint_seconds": checkpoint_seconds,
+            "memory_bytes": memory_bytes,
         }
-        training = Training(train, options, device, cache, data_sha256)
+        training = Training(train, options, device, cache, data_sha256, stall_seconds)
+        for warning in memory_warnings(needed, memory_bytes):
+            display.say(f"warning: {warning}")
         return Scheduler(study, ledger, needed, training, slots, display, planner).run()
 
 
@@ -97,6 +110,15 @@ def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
     names = visible.split(",")[:devices]
     return [{"CUDA_VISIBLE_DEVICES": names[i % devices]} for i in range(workers or devices)]
+
+
+def _check_limits(memory_bytes: int | None, stall_seconds: float, device: Device) -> None:
+    if memory_bytes is not None and memory_bytes < 1:
+        raise ValueError(f"the limit of memory is {memory_bytes} bytes; expected more")
+    if memory_bytes is not None and device != "cpu":
+        raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
+    if not stall_seconds > 0:
+        raise ValueError(f"the longest silence of a run is {stall_seconds} s; expected more")
 
 
 def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:

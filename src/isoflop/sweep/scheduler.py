@@ -15,18 +15,18 @@ from isoflop.planning.assignment import assign
 from isoflop.runs import RunClaimed
 from isoflop.storage import StorageError
 from isoflop.sweep.display import Display, describe
-from isoflop.sweep.failure import commit_failure
+from isoflop.sweep.failure import commit_failure, note_failure
 from isoflop.sweep.interrupts import Wish, stop_signals
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.pool import Worker, start_server
 from isoflop.sweep.progress import Going, Meter, View
-from isoflop.sweep.worker import LOG, Job, Step, Train, Warned
+from isoflop.sweep.retries import FAILURES, tries
+from isoflop.sweep.watchdog import Watchdog
+from isoflop.sweep.worker import LOG, Alive, Ended, Job, Step, Train, Warned
 
 Planner = Callable[[Study, Sequence[RunRecord]], list[PlannedRun]]
 """Says which runs a study needs that have no record yet."""
 
-ATTEMPTS = 3
-"""How often a run is started before it counts as failed."""
 TICK_SECONDS = 0.25
 LOOK_SECONDS = 1.0
 """Time between two looks at what other processes work on and have recorded."""
@@ -43,6 +43,8 @@ class Outcome:
     """Runs still needed, as far as the grid knows; 0 when the study is complete."""
     interrupted: bool
     """Whether SIGINT or SIGTERM ended it; the same command goes on."""
+    terminated: bool = False
+    """Whether that was SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Training:
     device: str
     cache: Path
     data_sha256: str
+    stall_seconds: float
+    """Silence after which a run counts as hanging."""
 
     def job(self, run: PlannedRun, folder: Path, slot: Mapping[str, str]) -> Job:
         """Return what a worker is to do."""
@@ -98,7 +102,8 @@ class Scheduler:
         self.display = display
         self.workers: dict[str, Worker] = {}
         self.steps: dict[str, Step] = {}
-        self.attempts: Counter[str] = Counter()
+        self.attempts: dict[str, int] = {}
+        self.watchdog = Watchdog(training.stall_seconds)
         self.meter = Meter()
         self.unwritable: str | None = None
         self.elsewhere = 0
@@ -112,12 +117,11 @@ class Scheduler:
             OSError: the disk is full or broken.
             KeyboardInterrupt: the second Ctrl-C.
         """
-        interrupted = False
+        wish = Wish()
         if self.needed:
             self.context = start_server()
             with stop_signals() as wish:
                 self._train(wish)
-            interrupted = wish.to_stop
         if self.unwritable is not None:
             raise OSError(self.unwritable)
         return Outcome(
@@ -125,7 +129,8 @@ class Scheduler:
             diverged=self.states["diverged"],
             failed=self.states["failed"],
             left=len(self.needed),
-            interrupted=interrupted,
+            interrupted=wish.to_stop,
+            terminated=wish.by_sigterm,
         )
 
     def _train(self, wish: Wish) -> None:
@@ -155,11 +160,19 @@ class Scheduler:
             free = set(range(len(self.slots))) - {w.slot for w in self.workers.values()}
             if not free:
                 return
-            folder = self.ledger.store.folder(run.config.run_id)
-            if run.config.run_id not in self.workers and not folder.is_claimed():
-                slot = min(free)
-                job = self.training.job(run, folder.path, self.slots[slot])
-                self.workers[run.config.run_id] = Worker(run, job, slot, self.context)
+            run_id = run.config.run_id
+            folder = self.ledger.store.folder(run_id)
+            if run_id in self.workers or folder.is_claimed():
+                continue
+            verdict = tries(folder.attempts_made()).verdict
+            if verdict is not None:
+                self._give_up(run, verdict)
+                continue
+            slot = min(free)
+            job = self.training.job(run, folder.path, self.slots[slot])
+            self.attempts[run_id] = folder.attempts
+            self.workers[run_id] = Worker(run, job, slot, self.context)
+            self.watchdog.heard(run_id)
 
     def _listen(self, stopping: bool) -> None:
         """Wait a moment for what workers say, and deal with those that ended."""
@@ -172,7 +185,14 @@ class Scheduler:
             over = worker.is_over
             self._hear(run_id, worker)
             if over:
-                self._end(run_id, worker, stopping)
+                self._end(run_id, worker.run, worker.close(), stopping)
+        self.watchdog.look()
+        for run_id in self.watchdog.hanging:
+            worker = self.workers[run_id]
+            worker.kill()
+            minutes = self.watchdog.limit_seconds / 60
+            hung = f"hung: no sign of life for {minutes:.3g} minutes (--stall-minutes)"
+            self._end(run_id, worker.run, Ended("failed", hung), stopping)
         if time.monotonic() - self.looked > LOOK_SECONDS:
             self._look()
 
@@ -195,6 +215,7 @@ class Scheduler:
 
     def _hear(self, run_id: str, worker: Worker) -> None:
         for message in worker.messages():
+            self.watchdog.heard(run_id)
             match message:
                 case Step(step, steps):
                     # The first message comes with the first step, wherever the run went on.
@@ -203,20 +224,22 @@ class Scheduler:
                     self.steps[run_id] = message
                 case Warned(text):
                     self.display.say(f"{describe(worker.run)}: warning: {text}")
+                case Alive() | Ended():
+                    pass
 
-    def _end(self, run_id: str, worker: Worker, stopping: bool) -> None:
-        ended = worker.close()
+    def _end(self, run_id: str, run: PlannedRun, ended: Ended, stopping: bool) -> None:
         del self.workers[run_id]
+        self.watchdog.forget(run_id)
         self.steps.pop(run_id, None)
         self._look()
+        if self.ledger.get(run_id) is not None:
+            self._tell_record(run)
+            return
         match ended.how:
             case "recorded":
-                if self.ledger.get(run_id) is None:
-                    self._failed(worker.run, "training ended without a record")
-                else:
-                    self._tell_record(worker.run)
+                self._failed(run, "training ended without a record")
             case "failed" if not stopping:
-                self._failed(worker.run, ended.reason)
+                self._failed(run, ended.reason)
             case "unwritable":
                 self.unwritable = ended.reason
             case _:
@@ -224,18 +247,27 @@ class Scheduler:
                 pass
 
     def _failed(self, run: PlannedRun, reason: str) -> None:
-        """Count a failed attempt, and record the run as failed after the last one."""
+        """Note a failed attempt, and record the run as failed after the last one."""
         run_id = run.config.run_id
         folder = self.ledger.store.folder(run_id)
-        self.attempts[run_id] += 1
-        attempt = f"attempt {self.attempts[run_id]} of {ATTEMPTS} failed: {reason}"
-        if self.attempts[run_id] < ATTEMPTS:
-            self.display.say(f"{describe(run)}: {attempt}")
+        try:
+            made = note_failure(run.config, folder, reason, since=self.attempts[run_id])
+        except RunClaimed:
             return
+        except StorageError as error:
+            self.unwritable = str(error)
+            return
+        found = tries(made)
         self.display.say(
-            f"{describe(run)}: {attempt}; see {folder.path / LOG}, remove {folder.path} to train "
-            "it again"
+            f"{describe(run)}: attempt {min(found.failures, FAILURES)} of {FAILURES} failed: "
+            f"{reason}"
         )
+        if found.verdict is not None:
+            self._give_up(run, found.verdict)
+
+    def _give_up(self, run: PlannedRun, reason: str) -> None:
+        """Record a run as failed, so that its siblings and the report go on."""
+        folder = self.ledger.store.folder(run.config.run_id)
         try:
             commit_failure(
                 run.config,
@@ -249,6 +281,10 @@ class Scheduler:
         except StorageError as error:
             self.unwritable = str(error)
             return
+        self.display.say(
+            f"{describe(run)}: not tried again; see {folder.path / LOG}, remove {folder.path} to "
+            "train it again"
+        )
         self._look()
         self._tell_record(run)
 

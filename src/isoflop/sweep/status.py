@@ -33,7 +33,7 @@ class RunRow(Frozen):
     validation_loss: float | None
     """Under the headline decision; None unless finished."""
     reason: str | None
-    """Why the run diverged or failed."""
+    """Why the run diverged or failed, or its last attempt did."""
     taken_up: bool
     """Whether the record comes from committed results and not from the study's folder."""
 
@@ -118,6 +118,7 @@ def _unrecorded(run: PlannedRun, folder: RunFolder) -> RunRow:
     rows, _ = folder.read_metrics()
     last = rows[-1] if rows else {}
     loss = last.get("loss")
+    attempts = folder.attempts_made()
     return RunRow(
         run_id=config.run_id,
         variant=run.variant,
@@ -129,6 +130,6 @@ def _unrecorded(run: PlannedRun, folder: RunFolder) -> RunRow:
         steps=config.steps,
         train_loss=float(loss) if isinstance(loss, (int, float)) else None,
         validation_loss=None,
-        reason=None,
+        reason=attempts[-1].reason if attempts else None,
         taken_up=False,
     )

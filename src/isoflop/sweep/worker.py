@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 TELL_SECONDS = 0.4
 """Time between two messages on progress."""
-REASON_CHARACTERS = 500
-"""Of an exception's text kept as the reason; the log has all of it."""
 LOG = "log.txt"
 """File in the run folder that takes what the run's processes print."""
 
@@ -77,6 +75,11 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A sign of life while no step is made."""
+
+
+@dataclass(frozen=True)
 class Ended:
     """The last message of a worker that did not crash."""
 
@@ -84,7 +87,7 @@ class Ended:
     reason: str = ""
 
 
-Message = Step | Warned | Ended
+Message = Step | Warned | Alive | Ended
 
 
 def train_run(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
@@ -106,13 +109,19 @@ def work(job: Job, line: Connection) -> None:
 
 
 def _outcome(job: Job, talk: _Talk) -> Ended:
-    from isoflop.training import Interrupted
+    from isoflop.training import Interrupted, reason_of, volunteer_for_the_oom_killer
 
+    volunteer_for_the_oom_killer()
     try:
         make_folder(job.folder)
         _print_to(job.folder / LOG)
         job.train(
-            job.config, RunFolder(job.folder), stop=talk.stopping, watch=talk.watch, **job.options
+            job.config,
+            RunFolder(job.folder),
+            stop=talk.stopping,
+            watch=talk.watch,
+            alive=talk.alive,
+            **job.options,
         )
     except Interrupted:
         return Ended("interrupted")
@@ -122,8 +131,7 @@ def _outcome(job: Job, talk: _Talk) -> Ended:
         return Ended("unwritable", str(error))
     except Exception as error:
         traceback.print_exc()
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Ended("failed", reason[:REASON_CHARACTERS])
+        return Ended("failed", reason_of(error))
     return Ended("recorded")
 
 
@@ -160,11 +168,20 @@ class _Talk:
 
     def watch(self, progress: Progress) -> None:
         """Tell of a step, a few times a second and at the last one."""
+        if self._is_time() or progress.step == progress.steps:
+            self.say(Step(progress.step, progress.steps, progress.loss, progress.tokens_per_second))
+
+    def alive(self) -> None:
+        """Give a sign of life, a few times a second at most."""
+        if self._is_time():
+            self.say(Alive())
+
+    def _is_time(self) -> bool:
         now = time.monotonic()
-        if now - self._told < TELL_SECONDS and progress.step < progress.steps:
-            return
-        self._told = now
-        self.say(Step(progress.step, progress.steps, progress.loss, progress.tokens_per_second))
+        due = now - self._told >= TELL_SECONDS
+        if due:
+            self._told = now
+        return due
 
     def say(self, message: Message) -> None:
         # Nobody listens any more; `stopping` finds out.

@@ -1,8 +1,8 @@
 """The training loop, the parametrisation and the schedule."""
 
 from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
-from isoflop.training.loop import load_model, train
-from isoflop.training.memory import keep_freed_memory
+from isoflop.training.loop import load_model, reason_of, train
+from isoflop.training.memory import keep_freed_memory, volunteer_for_the_oom_killer
 from isoflop.training.parametrisation import group_of, initialise, optimiser
 from isoflop.training.run import Interrupted, Progress
 from isoflop.training.schedule import rate_factor
@@ -22,5 +22,7 @@ __all__ = [
     "load_model",
     "optimiser",
     "rate_factor",
+    "reason_of",
     "train",
+    "volunteer_for_the_oom_killer",
 ]

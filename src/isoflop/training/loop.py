@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from isoflop import checkpoint
 from isoflop.config import RunConfig, RunRecord
 from isoflop.data import prepare
 from isoflop.model import Transformer, build
-from isoflop.runs import RunFolder
+from isoflop.runs import RunClaimed, RunFolder
+from isoflop.storage import StorageError
 from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
-from isoflop.training.memory import keep_freed_memory
-from isoflop.training.run import Progress, Run, newest_checkpoint, tensors_under
+from isoflop.training.memory import keep_freed_memory, limited_memory
+from isoflop.training.run import Interrupted, Progress, Run, newest_checkpoint, tensors_under
+
+REASON_CHARACTERS = 500
+"""Of an exception's text kept as the reason of a failed attempt."""
 
 
 def train(
@@ -27,8 +33,10 @@ def train(
     threads: int | None = None,
     compiled: bool | None = None,
     checkpoint_seconds: float = 30.0,
+    memory_bytes: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[Progress], None] = lambda _: None,
+    alive: Callable[[], None] = lambda: None,
 ) -> RunRecord:
     """Train `config` in `folder` to the end and return its record, going on where it stopped.
 
@@ -43,16 +51,21 @@ def train(
         threads: of torch on the CPU; None for torch's own choice.
         compiled: use torch.compile; None decides by the budget and by what is installed.
         checkpoint_seconds: time between checkpoints.
+        memory_bytes: limit of this process's memory while it trains on a CPU; None for none.
         stop: asked after each step; True saves a checkpoint and raises Interrupted.
         watch: told of each step.
+        alive: called now and then while no step is made, as in evaluation.
 
     Raises:
         Interrupted: `stop` said so.
         RunClaimed: another process works on the run.
+        MemoryError: the run needs more than `memory_bytes`.
         ValueError: the data changed, or the folder holds another run or no good checkpoint.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+    if device == "cuda" and memory_bytes is not None:
+        raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
     keep_freed_memory()
     with folder.claim():
         folder.create(config)
@@ -60,15 +73,38 @@ def train(
         if done is not None:
             return done
         data = prepare(config.data, cache)
+        alive()
         wanted = environment(
             device, threads or torch.get_num_threads(), _compiles(config, compiled)
         )
         pinned = folder.pin(wanted, data.sha256)
-        _warn_of_differences(pinned.differences(wanted))
+        changed = _lasting(pinned.differences(wanted))
         torch.set_num_threads(pinned.environment.threads)
-        folder.note_attempt()
-        run = Run(config, folder, data, pinned.environment)
-        return run.finish(checkpoint_seconds, stop, watch)
+        with _attempt(folder, changed), limited_memory(memory_bytes):
+            run = Run(config, folder, data, pinned.environment, alive)
+            return run.finish(checkpoint_seconds, stop, watch)
+
+
+@contextmanager
+def _attempt(folder: RunFolder, changed: Mapping[str, Any]) -> Iterator[None]:
+    """Note that an attempt begins here, and how it ends where it leaves no record."""
+    folder.begin_attempt(checkpoint.newest_step(folder.checkpoints), changed)
+    try:
+        yield
+    except Interrupted:
+        folder.end_attempt("preempted")
+        raise
+    except (StorageError, RunClaimed):
+        # No fault of the run, and nothing more may be written to its folder.
+        raise
+    except Exception as error:
+        folder.end_attempt("failed", reason_of(error))
+        raise
+
+
+def reason_of(error: Exception) -> str:
+    """Return an exception as one short line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_CHARACTERS]
 
 
 def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
@@ -94,7 +130,8 @@ def _compiles(config: RunConfig, wanted: bool | None) -> bool:
     return (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
 
 
-def _warn_of_differences(differences: Mapping[str, tuple[Any, Any]]) -> None:
+def _lasting(differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Warn of what is not as it was pinned, and return it as it is now."""
     # Threads and compilation are put back to what was pinned; the rest cannot be.
     lasting = {k: v for k, v in differences.items() if k not in ("threads", "compiled")}
     if lasting:
@@ -103,3 +140,4 @@ def _warn_of_differences(differences: Mapping[str, tuple[Any, Any]]) -> None:
             f"resuming under another environment ({changes}): bitwise equality is not promised",
             stacklevel=3,
         )
+    return {name: now for name, (_, now) in lasting.items()}

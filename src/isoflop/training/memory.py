@@ -1,12 +1,20 @@
-"""How the C library hands memory back, which is what small steps would otherwise wait for."""
+"""The memory of a training process: kept between steps, and bounded."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 2**31 - 1
+_EXHAUSTED = ("allocate memory", "bad_alloc", "could not create a memory", "create a primitive")
+"""What torch and its libraries say when an allocation fails."""
+_OOM_SCORE = "500"
+"""Half of all memory is added to what the process uses when the system looks for a victim."""
 
 
 def keep_freed_memory() -> bool:
@@ -25,3 +33,39 @@ def keep_freed_memory() -> bool:
     # It answers 1 for done. glibc takes 32 MiB at most for the mmap threshold unless it is fixed.
     settings = ((_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, 2**26))
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
+
+
+@contextmanager
+def limited_memory(limit_bytes: int | None) -> Iterator[None]:
+    """Bound the memory of this process while the context lasts; None for no bound.
+
+    What is counted is RLIMIT_DATA: private writable memory, which tensors live in. RLIMIT_AS counts
+    address space, of which torch's libraries and memory-mapped corpora take gigabytes without
+    using them.
+
+    Raises:
+        MemoryError: an allocation went over the limit.
+    """
+    if limit_bytes is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    lowest = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (lowest, hard))
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _EXHAUSTED):
+            raise
+        raise MemoryError(
+            f"over the limit of {limit_bytes / 2**30:.3g} GiB of memory for a run (--memory-gib): "
+            f"{error}"
+        ) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def volunteer_for_the_oom_killer() -> None:
+    """Ask the system to end this process before its scheduler when memory runs out."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)

@@ -49,15 +49,29 @@ class Progress:
 
 
 class Run:
-    """A run in progress, claimed and pinned."""
+    """A run in progress, claimed and pinned.
+
+    Args:
+        config: what is trained.
+        folder: where.
+        data: what on.
+        pinned: what it was first started with.
+        alive: called now and then while no step is made.
+    """
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, data: TokenStore, pinned: Environment
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        data: TokenStore,
+        pinned: Environment,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self.folder = folder
         self.data = data
         self.pinned = pinned
+        self.alive = alive
         self.batches = Batches(
             data.split("train"),
             config.data.sequence_length,
@@ -174,6 +188,7 @@ class Run:
                 spans=self.config.spans,
                 limit_tokens=limit,
                 seed=self.config.seed,
+                alive=self.alive,
             )
 
     def _save(self) -> bool:
@@ -247,7 +262,16 @@ class Run:
             evaluations=tuple(evaluations),
             data_sha256=self.data.sha256,
             environment=self.pinned,
+            resumed_under=self._other_environments(),
         )
+
+    def _other_environments(self) -> tuple[Environment, ...]:
+        others = [
+            self.pinned.model_copy(update=dict(attempt.changed))
+            for attempt in self.folder.attempts_made()
+            if attempt.changed
+        ]
+        return tuple(dict.fromkeys(others))
 
 
 def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint | None:

@@ -1,0 +1,101 @@
+"""Who works on a run: a lock that the kernel holds for its owner and takes back when it dies."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+PATIENCE_SECONDS = 0.5
+"""How long a claim waits. Longer than the moment for which asking about it locks the file."""
+
+
+class RunClaimed(RuntimeError):
+    """Another live process works on the run, or took it over."""
+
+
+class Claim:
+    """The lock of one run's folder.
+
+    Args:
+        path: the file that is locked; it stays when the lock is let go of.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: tuple[int, int] | None = None
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this object holds it."""
+        return self._held is not None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the lock while the context lasts; RunClaimed when another live process does.
+
+        Raises:
+            OSError: the file system has no locks.
+        """
+        if self._held is not None:
+            raise RunClaimed(f"{self._path.parent} is claimed by this process already")
+        # Where there are no kernel locks filelock would fall back to a file that must not exist,
+        # which a killed owner leaves behind.
+        lock = FileLock(self._path, PATIENCE_SECONDS, thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire(poll_interval=0.01)
+        except Timeout:
+            raise RunClaimed(f"another process is working on {self._path.parent}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                raise
+            raise OSError(
+                error.errno,
+                f"cannot lock {self._path}: {error.strerror}; runs need a file system with locks",
+            ) from error
+        try:
+            self._held = self._identity()
+            yield
+        finally:
+            self._held = None
+            lock.release()
+
+    def check(self) -> None:
+        """Raise unless this object holds the lock of the file that is there now.
+
+        Raises:
+            RuntimeError: it was never taken.
+            RunClaimed: the file was removed or replaced since, say while this process was
+                stopped: whoever made the new one owns the run now.
+        """
+        if self._held is None:
+            raise RuntimeError(f"{self._path.parent} must be claimed before it is written to")
+        if self._identity() != self._held:
+            raise RunClaimed(f"{self._path.parent} was removed or taken over by another process")
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def is_held(self) -> bool:
+        """Return whether some live process holds the lock. Needs read access only."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            # Shared, so that two who ask do not take each other for an owner.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False

@@ -1,0 +1,42 @@
+"""A study that is killed a hundred times ends as the one that never was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kills import Killer
+from outcomes import assert_same_run
+from processes import others, wait_for
+
+from isoflop.config import Study
+from sweep_studies import BASELINE, ROUTED, tiny, write_corpus
+
+
+def six_runs(folder: Path, budget: float) -> Study:
+    return tiny(write_corpus(folder / "text.txt"), BASELINE, ROUTED, budget=budget)
+
+
+@pytest.mark.parametrize(
+    ("kills", "budget"), [(6, 3e8), pytest.param(100, 3e9, marks=pytest.mark.slow)]
+)
+def test_a_killed_study_ends_as_an_undisturbed_one(
+    tmp_path: Path, kills: int, budget: float
+) -> None:
+    study = six_runs(tmp_path, budget)
+    killer = Killer(study, tmp_path, seed=kills, checkpoint_seconds=0.05)
+    killer.kill(kills)
+    killer.finish()
+    wait_for(lambda: not others())
+    assert killer.victims.total() == kills
+    right = Killer(study, tmp_path / "right")
+    right.folder.mkdir()
+    right.finish()
+    assert len(right.store.folders()) == 6
+    assert {f.path.name for f in killer.store.folders()} == {
+        f.path.name for f in right.store.folders()
+    }
+    for folder in right.store.folders():
+        assert_same_run(killer.store.folder(folder.path.name), folder)
+    if kills > 50:
+        assert set(killer.victims) == {"worker", "scheduler", "group"}

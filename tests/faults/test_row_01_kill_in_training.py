@@ -1,0 +1,44 @@
+"""Row 1. Fault: a run is killed at any moment of its training, and again right after resuming.
+
+Injected: SIGKILL at seeded moments, three times; every second one as soon as the run has resumed.
+Expected: final weights bitwise those of the undisturbed run; one metric row for every step.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from outcomes import assert_same_run
+from processes import kill, start, wait_for
+from single_run import small_run, train_small
+
+from isoflop.runs import RunFolder
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_row_01_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    config = small_run(tmp_path)
+    right, killed = RunFolder(tmp_path / "right"), RunFolder(tmp_path / "killed")
+    cache = tmp_path / "cache"
+    train_small(config, right.path, cache)
+    metrics, attempts = killed.path / "metrics.jsonl", killed.path / "attempts.jsonl"
+    for number in range(3):
+        # A checkpoint every few steps, so that there are steps to be made again.
+        process = start(train_small, config, killed.path, cache, 0.02)
+        if number % 2:
+            wait_for(lambda number=number: lines(attempts) > number)
+        else:
+            until = lines(metrics) + chance.randint(1, 15)
+            wait_for(lambda until=until: lines(metrics) >= until)
+        kill(process)
+        assert killed.state() == "interrupted"
+    train_small(config, killed.path, cache)
+    record = killed.record()
+    assert record is not None
+    assert record.attempts == 4
+    assert_same_run(killed, right)

@@ -1,0 +1,102 @@
+"""Row 3. Fault: SIGTERM, as a batch system sends it, or Ctrl-C; in a step, and in a save.
+
+Injected: the signal, sent to `isoflop train` and `isoflop run`, and by a save to itself.
+Expected: a whole checkpoint, state `preempted`, one line with the command that goes on, exit code
+143 or 130; that command gives what the undisturbed run gives.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from outcomes import assert_same_run
+from processes import command, ended, send, start, wait_for
+from single_run import small_run, train_small
+
+from isoflop import storage
+from isoflop.cli import main
+from isoflop.runs import RunFolder, RunStore
+from sweep_studies import tiny, write_corpus
+
+TRAIN = ("train", "run.json", "--threads", "1")
+RUN = ("run", "study.json", "--workers", "2")
+
+
+def train_saving_often(folder: Path, in_a_save: bool) -> int:
+    """Run `isoflop train` with a checkpoint after each step; the third may send a SIGTERM."""
+    import isoflop.training
+
+    isoflop.training.train = functools.partial(isoflop.training.train, checkpoint_seconds=0.0)
+    replace, saves = os.replace, []
+
+    def signalled(old: Path, new: Path) -> None:
+        if Path(new).name.startswith("step-"):
+            saves.append(new)
+            if len(saves) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+        replace(old, new)
+
+    if in_a_save:
+        os.replace = signalled
+    return command(folder, *TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "code"),
+    [("step", signal.SIGTERM, 143), ("step", signal.SIGINT, 130), ("save", signal.SIGTERM, 143)],
+)
+def test_row_03_train_saves_and_tells_how_to_go_on(
+    tmp_path: Path, where: str, number: int, code: int
+) -> None:
+    config = small_run(tmp_path, steps=100)
+    (tmp_path / "run.json").write_text(config.model_dump_json())
+    folder = RunStore(tmp_path / "runs" / "single").folder(config.run_id)
+    said = tmp_path / "said.txt"
+    process = start(train_saving_often, tmp_path, where == "save", said=said)
+    if where == "step":
+        wait_for(lambda: len(folder.read_metrics()[0]) > 2)
+        send(process, number)
+    assert ended(process) == code
+    assert folder.state() == "preempted"
+    (saved, *_) = sorted(folder.checkpoints.iterdir(), reverse=True)
+    storage.verify_folder(saved)
+    step = int(saved.name.removeprefix("step-"))
+    assert [row["step"] for row in folder.read_metrics()[0]] == list(range(1, step + 1))
+    assert not list(folder.path.rglob(storage.TEMPORARY + "*"))
+    last = said.read_text().splitlines()[-1]
+    assert last.endswith("; go on with: isoflop train run.json --threads 1")
+    assert "Traceback" not in said.read_text()
+    # The command that the line names, and the run as if nothing had happened.
+    assert ended(start(command, tmp_path, *last.rpartition("go on with: isoflop ")[2].split())) == 0
+    train_small(config, tmp_path / "right", tmp_path / "cache", 30.0)
+    assert_same_run(folder, RunFolder(tmp_path / "right"))
+
+
+def test_row_03_a_study_is_preempted_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tiny(write_corpus(tmp_path / "text.txt"))
+    (tmp_path / "study.json").write_text(study.model_dump_json())
+    store = RunStore(tmp_path / "runs" / "tiny")
+    said = tmp_path / "said.txt"
+    process = start(command, tmp_path, *RUN, said=said)
+    wait_for(lambda: any(len(folder.read_metrics()[0]) > 2 for folder in store.folders()))
+    send(process, signal.SIGTERM)
+    assert ended(process) == 143
+    hint = "isoflop: terminated; go on with: isoflop run study.json --workers 2"
+    assert said.read_text().splitlines()[-1] == hint
+    assert "Traceback" not in said.read_text()
+    monkeypatch.chdir(tmp_path)
+    assert main(["status", "study.json", "--json"]) == 0
+    states = [row["state"] for row in json.loads(capsys.readouterr().out)["rows"]]
+    assert "preempted" in states
+    assert not {"running", "interrupted", "failed"} & set(states)
+    assert main(["status", "study.json"]) == 0
+    assert "preempted" in capsys.readouterr().out
+    assert ended(start(command, tmp_path, *RUN)) == 0
+    assert {folder.state() for folder in store.folders()} == {"finished"}

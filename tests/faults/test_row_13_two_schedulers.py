@@ -1,0 +1,36 @@
+"""Row 13. Fault: two `isoflop run` on one study.
+
+Injected: two schedulers in one folder, each with a run under way before either goes on.
+Expected: every run is committed exactly once, and no work is done twice while both are alive.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trainers
+from processes import ended, start
+
+from isoflop.runs import RunStore
+from isoflop.sweep import run_study, status
+from sweep_studies import Study, tiny, write_corpus
+
+
+def schedule(study: Study, folder: Path) -> None:
+    """Train a study, one run at a time; a target for `start`."""
+    outcome = run_study(
+        study, folder / "study", folder / "cache", workers=1, train=trainers.together
+    )
+    assert (outcome.left, outcome.failed) == (0, 0)
+
+
+def test_row_13_two_schedulers_share_the_runs(tmp_path: Path) -> None:
+    study = tiny(write_corpus(tmp_path / "text.txt"))
+    pair = [start(schedule, study, tmp_path, said=tmp_path / f"said{n}.txt") for n in range(2)]
+    assert [ended(process) for process in pair] == [0, 0]
+    assert status(study, tmp_path / "study").complete
+    for folder in RunStore(tmp_path / "study").folders():
+        assert folder.state() == "finished"
+        assert [one.step for one in folder.attempts_made()] == [0]
+        rows, _ = folder.read_metrics()
+        assert [row["step"] for row in rows] == list(range(1, folder.config().steps + 1))

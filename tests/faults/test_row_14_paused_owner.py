@@ -1,0 +1,47 @@
+"""Row 14. Fault: the owner of a run is paused, others go on, and it wakes up.
+
+Injected: SIGSTOP; meanwhile the folder is removed or replaced, and trained anew; SIGCONT.
+Expected: while it is paused its claim stands, since claims are kernel locks without leases. Once
+its folder is gone it cannot commit anything over the new owner.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from outcomes import assert_same_run
+from processes import ended, send, start, wait_for
+from single_run import small_run, train_small
+
+from isoflop.runs import RunClaimed, RunFolder
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_row_14_a_paused_owner_keeps_its_claim_and_commits_nothing_after_losing_it(
+    tmp_path: Path, how: str
+) -> None:
+    config = small_run(tmp_path)
+    folder, cache = RunFolder(tmp_path / "run"), tmp_path / "cache"
+    said = tmp_path / "said.txt"
+    process = start(train_small, config, folder.path, cache, said=said)
+    wait_for(lambda: len(folder.read_metrics()[0]) > 5)
+    send(process, signal.SIGSTOP)
+    assert folder.state() == "running"
+    with pytest.raises(RunClaimed, match="another process"):
+        train_small(config, folder.path, cache)
+
+    if how == "removed":
+        shutil.rmtree(folder.path)
+    else:
+        folder.path.rename(tmp_path / "aside")
+    train_small(config, folder.path, cache)
+    kept = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    send(process, signal.SIGCONT)
+    assert ended(process) == 1
+    assert "was removed or taken over by another process" in said.read_text()
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == kept
+    train_small(config, tmp_path / "right", cache)
+    assert_same_run(folder, RunFolder(tmp_path / "right"))

@@ -1,0 +1,58 @@
+"""Row 15. Fault: the clock is an hour off, forwards or backwards, and jumps meanwhile.
+
+Injected: `time.time` an hour off in one process, and times of files set by hand.
+Expected: no claim is stolen and none is stuck; the newest checkpoint is that of the highest step;
+the run ends as it does with a right clock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from outcomes import assert_same_run
+from processes import kill, start, wait_for
+from single_run import small_run, train_small
+
+from isoflop import checkpoint
+from isoflop.config import RunConfig
+from isoflop.runs import RunClaimed, RunFolder
+
+HOUR = 3600.0
+
+
+def train_at_another_time(config: RunConfig, folder: Path, cache: Path, hours: float) -> None:
+    """Train a run by a clock that is wrong; a target for `start`."""
+    right, right_ns = time.time, time.time_ns
+    time.time = lambda: right() + hours * HOUR
+    time.time_ns = lambda: right_ns() + int(hours * HOUR * 1e9)
+    train_small(config, folder, cache)
+
+
+@pytest.mark.parametrize("hours", [1.0, -1.0], ids=["ahead", "behind"])
+def test_row_15_a_wrong_clock_steals_nothing_and_is_stuck_nowhere(
+    tmp_path: Path, hours: float
+) -> None:
+    config = small_run(tmp_path)
+    folder, cache = RunFolder(tmp_path / "run"), tmp_path / "cache"
+    process = start(train_at_another_time, config, folder.path, cache, hours)
+    wait_for(lambda: len(folder.read_metrics()[0]) > 5)
+    # Not by another clock, and not by the times of the files either.
+    then = time.time() - 100 * hours * HOUR
+    os.utime(folder.path / "claim", (then, then))
+    with pytest.raises(RunClaimed):
+        train_small(config, folder.path, cache)
+    kill(process)
+    saved = sorted(folder.checkpoints.glob("step-*"))
+    assert len(saved) == 2
+    for age, path in enumerate(saved):
+        for file in (path, *path.iterdir()):
+            os.utime(file, (then - age * hours * HOUR,) * 2)
+    found = checkpoint.latest(folder.checkpoints)
+    assert found is not None
+    assert found.step == max(int(path.name.removeprefix("step-")) for path in saved)
+    train_small(config, folder.path, cache)
+    train_small(config, tmp_path / "right", cache)
+    assert_same_run(folder, RunFolder(tmp_path / "right"))

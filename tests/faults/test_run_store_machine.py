@@ -1,0 +1,269 @@
+"""The run store as a state machine: owners come, work, die at any moment, and files are damaged.
+
+After every step: nothing committed is lost or changed, nothing is committed twice, final states are
+final, one live owner at most, and each step of the metrics once and in order.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from owners import Owner
+
+from given import ENVIRONMENT
+from isoflop import checkpoint, storage
+from isoflop.config import ModelConfig, ParameterCount, RunConfig, RunRecord
+from isoflop.runs import RunFolder, RunStore
+
+MODEL = ModelConfig(vocabulary=256, width=8, blocks=2, heads=2, head_width=4, hidden=12)
+STEPS = 6
+FINAL = ("finished", "diverged", "failed")
+
+
+def config_of(number: int) -> RunConfig:
+    return RunConfig(model=MODEL, steps=STEPS, sequences_per_step=4, seed=number)
+
+
+def record_of(config: RunConfig, state: str, attempts: int) -> RunRecord:
+    return RunRecord(
+        run_id=config.run_id,
+        state=state,
+        reason=None if state == "finished" else "because",
+        config=config,
+        parameters=ParameterCount(total=3, non_embedding=2, active=1),
+        forward_flops=1.5,
+        train_flops={"causal": 1e12},
+        seconds=3.25,
+        attempts=attempts,
+        data_sha256="d" * 64,
+        environment=ENVIRONMENT,
+    )
+
+
+class RunStoreMachine(RuleBasedStateMachine):
+    """Two runs; of each what must be on disk, as far as it was reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="runs-"))
+        self.store = RunStore(self.root)
+        self.configs = [config_of(number) for number in range(2)]
+        self.owners: dict[int, Owner] = {}
+        self.began: dict[int, int] = {}
+        self.step: dict[int, int] = {}
+        self.saved: dict[int, set[int]] = {0: set(), 1: set()}
+        self.committed: dict[int, bytes] = {}
+        self.preempted: dict[int, bool] = {}
+
+    def folder(self, run: int) -> RunFolder:
+        return self.store.folder(self.configs[run].run_id)
+
+    def teardown(self) -> None:
+        for owner in self.owners.values():
+            owner.die()
+        shutil.rmtree(self.root)
+
+    runs = st.integers(0, 1)
+
+    @initialize()
+    def submit(self) -> None:
+        for run, config in enumerate(self.configs):
+            self.folder(run).create(config)
+
+    @rule(run=runs)
+    def claim(self, run: int) -> None:
+        """Another process tries to own the run: it does where nobody else does."""
+        owner = Owner(self.configs[run], self.folder(run).path)
+        assert owner.claimed == (run not in self.owners)
+        if owner.claimed:
+            self.owners[run] = owner
+
+    @rule(run=runs, what=st.sampled_from(["begin", "step", "save", "commit"]))
+    def write_without_the_claim(self, run: int, what: str) -> None:
+        folder = RunFolder(self.folder(run).path)
+        write = {
+            "begin": lambda: folder.begin_attempt(0),
+            "step": lambda: folder.open_metrics(0),
+            "save": folder.check_claim,
+            "commit": lambda: folder.write_record(record_of(self.configs[run], "finished", 1)),
+        }[what]
+        with pytest.raises(RuntimeError, match="must be claimed"):
+            write()
+
+    def _idle(self, run: int) -> bool:
+        return run in self.owners and run not in self.began and run not in self.committed
+
+    @precondition(lambda self: any(self._idle(run) for run in (0, 1)))
+    @rule()
+    def begin(self) -> None:
+        """An owner goes on from the newest checkpoint."""
+        run = next(run for run in (0, 1) if self._idle(run))
+        step = checkpoint.newest_step(self.folder(run).checkpoints)
+        assert step == max(self.saved[run], default=0)
+        before = self.folder(run).attempts
+        assert self.owners[run].ask("begin", step) == before + 1
+        self.began[run] = before + 1
+        self.step[run] = step
+        self.preempted[run] = False
+
+    def _busy(self, run: int) -> bool:
+        return run in self.began and run not in self.committed
+
+    @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
+    @rule(data=st.data())
+    def progress(self, data: st.DataObject) -> None:
+        run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
+        if self.step[run] < STEPS:
+            self.owners[run].ask("step", self.step[run] + 1)
+            self.step[run] += 1
+        if data.draw(st.booleans()):
+            self.owners[run].ask("save", self.step[run])
+            self.saved[run].add(self.step[run])
+
+    @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
+    @rule(data=st.data())
+    def preempt(self, data: st.DataObject) -> None:
+        run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
+        self.owners[run].ask("save", self.step[run])
+        self.saved[run].add(self.step[run])
+        self.owners[run].ask("preempted")
+        self._gone(run).let_go()
+        self.preempted[run] = True
+
+    @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
+    @rule(data=st.data(), state=st.sampled_from(FINAL))
+    def commit(self, data: st.DataObject, state: str) -> None:
+        run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
+        self.owners[run].ask("commit", record_of(self.configs[run], state, self.began[run]))
+        self.committed[run] = (self.folder(run).path / "record.json").read_bytes()
+
+    @precondition(lambda self: any(run in self.committed for run in self.owners))
+    @rule(state=st.sampled_from(FINAL))
+    def commit_again(self, state: str) -> None:
+        """An outcome that is not the recorded one is refused."""
+        run = next(run for run in self.owners if run in self.committed)
+        with pytest.raises(ValueError, match="is recorded as"):
+            self.owners[run].ask("commit", record_of(self.configs[run], state, 99))
+
+    def _gone(self, run: int) -> Owner:
+        self.began.pop(run, None)
+        return self.owners.pop(run)
+
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        """The owner is killed, at rest or in the middle of a commit."""
+        run = data.draw(st.sampled_from(sorted(self.owners)))
+        busy = self._busy(run)
+        what = data.draw(st.sampled_from(["rest", "save", "commit"] if busy else ["rest"]))
+        began, step = self.began.get(run, 0), self.step.get(run, 0)
+        owner = self._gone(run)
+        if what == "save":
+            owner.die("save", step)
+            # It may have been committed, or not; whole in either case.
+            if checkpoint.newest_step(self.folder(run).checkpoints) == step and step:
+                self.saved[run].add(step)
+        elif what == "commit":
+            owner.die("commit", record_of(self.configs[run], "finished", began))
+            path = self.folder(run).path / "record.json"
+            if path.exists():
+                self.committed[run] = path.read_bytes()
+        else:
+            owner.die()
+
+    @precondition(lambda self: self.owners)
+    @rule()
+    def restart(self) -> None:
+        """Everything is killed at once, and whoever looks next sees the disk alone."""
+        for run in list(self.owners):
+            self._gone(run).die()
+        self.store = RunStore(self.root)
+
+    @rule(run=runs, name=st.sampled_from(["metrics.jsonl", "attempts.jsonl"]), tail=st.binary())
+    def tear(self, run: int, name: str, tail: bytes) -> None:
+        """A power cut left a part of a line at the end of a file."""
+        path = self.folder(run).path / name
+        if run not in self.owners and path.exists():
+            with path.open("ab") as file:
+                file.write(b'{"attempt": 9' + tail.replace(b"\n", b""))
+
+    @rule(run=runs)
+    def leave_a_temporary(self, run: int) -> None:
+        """A killed writer left a part of a file."""
+        (self.folder(run).path / f"{storage.TEMPORARY}record").write_text('{"run_id":')
+
+    @invariant()
+    def nothing_committed_is_lost_or_changed(self) -> None:
+        for run in (0, 1):
+            folder, path = self.folder(run), self.folder(run).path / "record.json"
+            if run in self.committed:
+                assert path.read_bytes() == self.committed[run]
+                record = folder.record()
+                assert record is not None
+                assert folder.state() == record.state
+            else:
+                assert not path.exists()
+            for step in self.saved[run]:
+                storage.verify_folder(folder.checkpoints / f"step-{step:08d}")
+
+    @invariant()
+    def states_follow_from_the_disk(self) -> None:
+        for run in (0, 1):
+            state = self.folder(run).state()
+            if run in self.committed:
+                assert state in FINAL
+            elif run in self.owners:
+                assert state == "running"
+            elif self.preempted.get(run):
+                assert state == "preempted"
+            else:
+                assert state in ("pending", "interrupted")
+
+    @invariant()
+    def no_step_is_told_twice(self) -> None:
+        for run in (0, 1):
+            rows, _ = self.folder(run).read_metrics()
+            steps = [row["step"] for row in rows]
+            assert steps == list(range(1, len(steps) + 1))
+            assert len(steps) >= max(self.saved[run], default=0)
+
+
+QUICK = settings(
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # Shrinking takes minutes; the long test does it.
+    phases=(Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_run_store_keeps_what_it_was_given() -> None:
+    run_state_machine_as_test(RunStoreMachine, settings=QUICK)
+
+
+@pytest.mark.slow
+def test_the_run_store_keeps_what_it_was_given_at_random() -> None:
+    long = settings(
+        QUICK,
+        max_examples=150,
+        stateful_step_count=60,
+        derandomize=False,
+        phases=(Phase.generate, Phase.shrink),
+    )
+    run_state_machine_as_test(RunStoreMachine, settings=long)

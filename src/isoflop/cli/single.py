@@ -9,7 +9,8 @@ from pathlib import Path
 
 from isoflop.cli.progress import watching
 from isoflop.config import RunConfig, RunRecord, Study
-from isoflop.planning import next_runs
+from isoflop.config.problems import quoted
+from isoflop.planning import check_capacity, next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Ledger
 from isoflop.sweep.interrupts import stop_signals
@@ -24,10 +25,11 @@ def train_one(
         ValueError: the run cannot be trained.
         KeyboardInterrupt: a signal asked to stop; there is a checkpoint to go on from.
     """
+    check_capacity(config.model.depth, config.data.sequence_length, "model.")
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
     from isoflop.training import Interrupted, train
 
-    print(f"run {config.run_id} in {folder.path}", file=sys.stderr)
+    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
     with stop_signals() as wish, watching() as watch:
         try:
             record = train(
@@ -42,7 +44,7 @@ def train_one(
         except Interrupted as error:
             raise KeyboardInterrupt from error
     for line in _outcome(record, folder):
-        print(line)
+        print(quoted(line))
     return 0 if record.state == "finished" else 1
 
 

@@ -28,6 +28,7 @@ from isoflop.cli.options import (
     Workers,
 )
 from isoflop.config import Decision
+from isoflop.config.problems import quoted
 
 app = SubcommandApp()
 
@@ -42,8 +43,8 @@ def init(
     from isoflop.cli.starter import write_starter
 
     for written in write_starter(path):
-        print(f"wrote {written}")
-    print(f"next: isoflop plan {path}")
+        print(quoted(f"wrote {written}"))
+    print(quoted(f"next: isoflop plan {path}"))
 
 
 @app.command
@@ -164,7 +165,7 @@ def eval_(
         threads=threads,
     )
     if split == "test" and tokens is None and corpus is None and not decisions:
-        print(f"wrote {keep(folder, found)}", file=sys.stderr)
+        print(quoted(f"wrote {keep(folder, found)}"), file=sys.stderr)
     if json:
         show_json(found.model_dump(mode="json"))
     else:
@@ -235,7 +236,7 @@ def sample(
             found = sample_run(folder, wishes, cache=cache, show=display.show, threads=threads)
         print(summary(found), file=sys.stderr)
     if write:
-        print(f"wrote {keep(folder, found)}", file=sys.stderr)
+        print(quoted(f"wrote {keep(folder, found)}"), file=sys.stderr)
 
 
 @app.command
@@ -267,9 +268,9 @@ def run(
         f"{outcome.left} left"
     )
     if outcome.failed or outcome.left:
-        print(f"what went wrong: isoflop status {study}")
+        print(quoted(f"what went wrong: isoflop status {study}"))
         return 1
-    print(f"next: isoflop report {study}")
+    print(quoted(f"next: isoflop report {study}"))
     return 0
 
 
@@ -324,7 +325,7 @@ def report(
     asked = load_study(study)
     command = f"isoflop report {study}"
     page = report_study(asked, out or RUNS / asked.name, results, cache, command)
-    print(f"page: {page}")
+    print(quoted(f"page: {page}"))
 
 
 @app.command
@@ -405,7 +406,7 @@ def predict(
     made, tested = predictions(found, budget, options)
     if register is not None:
         write_down(register, study.name if study else options.runs.name, found.table, made)
-        print(f"wrote {register}", file=sys.stderr)
+        print(quoted(f"wrote {register}"), file=sys.stderr)
     if options.json:
         show_json(
             {
@@ -431,15 +432,15 @@ def export(
 
     asked = load_study(study)
     root = out or RUNS / asked.name
-    print(f"wrote {write(asked, root, to)}")
+    print(quoted(f"wrote {write(asked, root, to)}"))
     for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
         if written is not None:
-            print(f"wrote {written}")
+            print(quoted(f"wrote {written}"))
     for written in export_routed(asked, root, to):
-        print(f"wrote {written}")
+        print(quoted(f"wrote {written}"))
     figures = export_figures(asked, root, to)
     if figures:
-        print(f"wrote {len(figures)} files in {figures[0].parent}")
+        print(quoted(f"wrote {len(figures)} files in {figures[0].parent}"))
 
 
 @app.command

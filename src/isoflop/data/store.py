@@ -153,9 +153,10 @@ def _describes_store(manifest: Any) -> bool:
 def _integers(path: Path, length: int) -> NDArray[np.int64]:
     """Return the integers that a file of this length holds."""
     try:
-        found: NDArray[np.int64] = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            found: NDArray[np.int64] = np.lib.format.read_array(file, allow_pickle=False)
         fits = found.shape == (length,) and found.dtype == np.dtype("<i8") and (found >= 0).all()
-    except Exception as error:  # numpy raises what its parsers of headers and archives do
+    except Exception as error:  # numpy raises what its parser of headers does
         problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise _damaged(path, f"it is no array ({problem})") from None
     if not fits:

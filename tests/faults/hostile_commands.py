@@ -34,7 +34,7 @@ TEXT = "\n\n".join(
 )
 NO_ERRORS = ("isoflop: warning: ", "warning: ", "small: ")
 """How lines on standard error begin that tell of no error: warnings, and progress of a study."""
-TRACES = ("Traceback", "pydantic", "validation error for", "[Errno", "NoneType", "object is not")
+TRACES = ("Traceback", "pydantic", "validation error for", "[Errno", "'NoneType'", "object is not")
 """What a message for users never holds."""
 
 

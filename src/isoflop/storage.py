@@ -99,6 +99,22 @@ def make_folder(path: Path) -> None:
             _sync_folder(path.parent)
 
 
+def inside(root: Path, *names: str) -> Path:
+    """Return the path of `names` below the folder `root`, which may be a symbolic link itself.
+
+    Raises:
+        ValueError: one of the names is a symbolic link, which could lead anywhere.
+    """
+    path = root
+    for name in names:
+        path = path / name
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} is a symbolic link; expected a file or folder of its own: remove the link"
+            )
+    return path
+
+
 # --- whole files
 
 

@@ -128,8 +128,8 @@ def test_floats_without_fraction_count_as_whole_numbers():
         ({"convention": "casual"}, "convention is 'casual'; did you mean 'causal'?"),
         ({"baseline": "MoE"}, "baseline is 'MoE'; expected one of ['Baseline', 'MoD']"),
         ({"name": "../x"}, "name is '../x'; expected 1 to 64 letters"),
-        ({"grid": {"sizes": 0}}, "grid.sizes is 0; expected a whole number of at least 1"),
-        ({"grid": {"factor": 1}}, "grid.factor is 1; expected a number above 1"),
+        ({"grid": {"sizes": 0}}, "grid.sizes is 0; expected a whole number from 1 to 100"),
+        ({"grid": {"factor": 1}}, "grid.factor is 1; expected a number from 1.01 to 1,000"),
     ],
 )
 def test_a_wrong_study_is_told_by_key_path(changes, expected):
@@ -139,7 +139,7 @@ def test_a_wrong_study_is_told_by_key_path(changes, expected):
 def test_a_wrong_run_is_told_by_key_path():
     model = {**RUN["model"], "head_width": 15}
     assert problem(RunConfig, model=model).startswith("model: head_width is 15; rotary positions")
-    assert problem(RunConfig, steps=0) == "steps is 0; expected a whole number of at least 1"
+    assert problem(RunConfig, steps=0) == "steps is 0; expected a whole number from 1 to 1e+12"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
+
 from isoflop.config import (
     Agreement,
     BlockMeasures,
@@ -60,6 +62,8 @@ def evaluation(record: RunRecord, *, detailed: bool = True) -> RunEvaluation:
         )
 
     def measured(decision: str, loss: float, leak: Leak | None) -> DecisionMeasures:
+        routed = config.model.routed_blocks
+        rows = tuple(islice(cycle(PROCESSED[decision]), len(routed)))
         return DecisionMeasures(
             evaluation=Evaluation(
                 split="test", decision=decision, loss=loss, bits_per_byte=loss, tokens=100
@@ -67,8 +71,8 @@ def evaluation(record: RunRecord, *, detailed: bool = True) -> RunEvaluation:
             loss=Measured(value=loss, low=loss - 0.2, high=loss + 0.3),
             bits_per_byte=None,
             leak=leak,
-            blocks=tuple(block(number, decision) for number in config.model.routed_blocks),
-            stretch=Stretch(tokens=TOKENS, processed=PROCESSED[decision]) if detailed else None,
+            blocks=tuple(block(number, decision) for number in routed),
+            stretch=Stretch(tokens=TOKENS, processed=rows) if detailed else None,
         )
 
     leak = Leak(nats=Measured(value=0.004, low=0.001, high=0.007), share=None)

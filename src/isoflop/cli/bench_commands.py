@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from isoflop.cli.options import RESULTS, RUNS, Force, Json, Out, Results, RowsOut
+from isoflop.config.problems import quoted
 
 bench = SubcommandApp()
 
@@ -36,7 +37,6 @@ def bench_train(
     from isoflop.cli.benching import keep, measure, study_groups
     from isoflop.cli.tables import show_json
     from isoflop.config.load import load_study
-    from isoflop.config.problems import quoted
 
     if study is None:
         cores = len(os.sched_getaffinity(0))
@@ -47,7 +47,7 @@ def bench_train(
         report = measure(
             study_groups(asked, root, results), 1 if threads is None else threads, force
         )
-        print(f"wrote {keep(report, root)}", file=sys.stderr)
+        print(quoted(f"wrote {keep(report, root)}"), file=sys.stderr)
     if json:
         show_json(report.model_dump(mode="json"))
     else:
@@ -139,7 +139,7 @@ def _show_rows(
     from isoflop.cli.tables import show_json
 
     if written is not None:
-        tell(f"wrote {written}")
+        tell(quoted(f"wrote {written}"))
     if json:
         show_json([row.model_dump(mode="json") for row in rows])
     else:

@@ -170,14 +170,7 @@ def _texts(measures: Measures, tokenizer: Tokenizer) -> dict[int, str]:
     """Return the text of every id that the measures name."""
     from isoflop.data.tokenizer import END
 
-    named: set[int] = set()
-    for one in measures.decisions:
-        named.update(one.never_selected)
-        named.update(one.stretch.tokens if one.stretch is not None else ())
-        for block in one.blocks:
-            named.update(block.never_selected)
-            named.update(row.token for row in (*block.most_selected, *block.least_selected))
     return {
         token: tokenizer.decode([token]).decode(errors="backslashreplace") if token else END
-        for token in sorted(named)
+        for token in sorted(measures.named_tokens)
     }

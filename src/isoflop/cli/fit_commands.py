@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.options import RUNS
+from isoflop.config.problems import quoted
 
 
 def fit(
@@ -88,7 +89,7 @@ def predict(
     made, tested = predictions(found, budget, options)
     if register is not None:
         write_down(register, study.name if study else options.runs.name, found.table, made)
-        print(f"wrote {register}", file=sys.stderr)
+        print(quoted(f"wrote {register}"), file=sys.stderr)
     if options.json:
         show_json(
             {

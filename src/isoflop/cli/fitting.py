@@ -60,6 +60,8 @@ def runs_to_fit(
         ValueError: nothing there can be fitted; in one line.
     """
     path = options.runs
+    if options.seed < 0:
+        raise ValueError(f"seed is {options.seed}; expected 0 or more")
     if path.suffix.lower() in STUDY_FILES:
         study = load_study(path)
         if study.scaling is not None:
@@ -136,7 +138,7 @@ def _holds_records(path: Path) -> bool:
         first = file.readline()
     try:
         row = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and {"run_id", "config", "data_sha256"} <= row.keys()
 

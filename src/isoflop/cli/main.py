@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -14,6 +15,10 @@ FAILED = 1
 """Exit code for what the machine did, such as a full disk, and for a run that did not succeed."""
 USAGE = 2
 """Exit code for what the user can mend: a study file, an argument, a missing corpus."""
+MENDABLE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""Errors of the system that a path which the user named, or put there, explains."""
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _exit_code(error)
         if code is None or os.environ.get("ISOFLOP_DEBUG"):
             raise
-        return _tell(str(error), code)
+        return _tell(_words(error), code)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -84,10 +89,19 @@ def _exit_code(error: Exception) -> int | None:
     match error:
         case ValueError():
             return USAGE
+        case OSError(errno=number) if number in MENDABLE:
+            return USAGE
         case OSError() | RunClaimed() | MemoryError():
             return FAILED
         case _:
             return None
+
+
+def _words(error: Exception) -> str:
+    """Return the message of an error, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -97,7 +111,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _tell(message: str, code: int) -> int:
     """Print one line to standard error, whatever the message holds."""
-    from isoflop.config.problems import quoted
+    from isoflop.config.problems import quoted, shortened
 
-    print(f"isoflop: {quoted(' '.join(message.split()))}", file=sys.stderr)
+    print(f"isoflop: {shortened(quoted(' '.join(message.split())))}", file=sys.stderr)
     return code

@@ -28,6 +28,7 @@ from isoflop.cli.options import (
     cap_of,
 )
 from isoflop.config import Decision
+from isoflop.config.problems import quoted
 
 
 def train(
@@ -113,10 +114,10 @@ def evaluate(
         threads=threads,
     )
     if split == "test" and tokens is None and corpus is None and not decisions and cap is None:
-        print(f"wrote {keep(folder, found)}", file=sys.stderr)
+        print(quoted(f"wrote {keep(folder, found)}"), file=sys.stderr)
     if out is not None:
         storage.write_json(out, found.model_dump(mode="json"))
-        print(f"wrote {out}", file=sys.stderr)
+        print(quoted(f"wrote {out}"), file=sys.stderr)
     if json:
         show_json(found.model_dump(mode="json"))
     else:
@@ -176,4 +177,4 @@ def sample(
             found = sample_run(folder, wishes, cache=cache, show=display.show, threads=threads)
         print(summary(found), file=sys.stderr)
     if write:
-        print(f"wrote {keep(folder, found)}", file=sys.stderr)
+        print(quoted(f"wrote {keep(folder, found)}"), file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from isoflop.cli.tables import Column, amount, size, table
 from isoflop.config.problems import quoted
-from isoflop.planning import Plan, PlannedRow
+from isoflop.planning import Plan, PlannedRow, first_of_each_kind
 from isoflop.report.notation import count, exponent
 from isoflop.storage import JSON
 
@@ -110,12 +109,11 @@ def _added(plan: Plan, within: Callable[[float | None], str]) -> Iterator[str]:
 def _warnings(plan: Plan) -> Iterator[str]:
     """Yield the study's warnings, and of each kind that runs have the first one."""
     yield from map(quoted, plan.warnings)
-    kinds: dict[str, list[str]] = {}
-    for row in plan.rows:
-        where = f"{row.variant} at {exponent(row.budget_flops)}, {count(row.parameters)} parameters"
-        for warning in row.warnings:
-            kind = re.sub(r"[\d.,]+", "#", warning)
-            kinds.setdefault(kind, []).append(quoted(f"{where}, {warning}"))
-    for first, *others in kinds.values():
-        alike = f" (and {len(others)} more alike; --json lists them)" if others else ""
-        yield f"{first}{alike}"
+    named = (
+        (
+            f"{row.variant} at {exponent(row.budget_flops)}, {count(row.parameters)} parameters",
+            row.warnings,
+        )
+        for row in plan.rows
+    )
+    yield from map(quoted, first_of_each_kind(named, "--json lists them"))

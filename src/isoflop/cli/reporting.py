@@ -22,7 +22,7 @@ from isoflop.report import (
 )
 from isoflop.report.notation import count
 from isoflop.report.registration import read_registrations
-from isoflop.runs import RunFolder, RunStore
+from isoflop.runs import RunFolder, RunStore, parse_value
 from isoflop.sweep import Ledger, RunRow, status
 
 SPEEDS = "bench.json"
@@ -51,6 +51,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         ValueError: no run of the study has a record.
     """
     own, runs = own_runs(study, root, results)
+    page = storage.inside(root, PAGE, FIGURES).parent
     rows = status(study, root, results).rows
     missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
     routed = _routed(study, own, runs.variant_of, root, results)
@@ -59,7 +60,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
             study,
             own,
             runs.variant_of,
-            root / PAGE,
+            page,
             checks=runs.checks,
             missing=missing,
             published=published_lines() if _blocks(study) else None,
@@ -71,22 +72,23 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         study,
         own,
         runs.variant_of,
-        root / PAGE,
+        page,
         off_ladder=runs.off_ladder,
         checks=runs.checks,
         missing=missing,
-        speeds=_speeds(root / SPEEDS, results / study.name / SPEEDS),
+        speeds=_speeds(storage.inside(root, SPEEDS), storage.inside(results, study.name, SPEEDS)),
         search=search_of(study, root, results),
         routed=routed,
         train_tokens=_train_tokens(study, own, cache),
-        registered=read_registrations(results / study.name / PREDICTIONS),
+        registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
         command=command,
     )
 
 
 def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
     """Copy what was measured into `results/NAME/`; return the file, None where there is none."""
-    measured, target = root / SPEEDS, results / study.name / SPEEDS
+    measured = storage.inside(root, SPEEDS)
+    target = storage.inside(results, study.name, SPEEDS)
     if not measured.exists():
         return None
     storage.write_json(target, storage.read_json(measured))
@@ -95,10 +97,10 @@ def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
 
 def export_figures(study: Study, root: Path, results: Path) -> list[Path]:
     """Copy the report's pictures and the tables behind them into `results/NAME/figures/`."""
-    target = results / study.name / FIGURES
+    target = storage.inside(results, study.name, FIGURES)
     written = []
-    for source in sorted((root / PAGE / FIGURES).glob("*")):
-        if source.suffix in EXPORTED:
+    for source in sorted(storage.inside(root, PAGE, FIGURES).glob("*")):
+        if source.suffix in EXPORTED and not source.is_symlink():
             storage.write_bytes(target / source.name, source.read_bytes())
             written.append(target / source.name)
     return written
@@ -128,7 +130,7 @@ def _routed(
 ) -> RoutedModel | None:
     """Return the routed model to look into, from the runs' folders and committed results."""
     # A committed file is of one run, and lies in a folder as in that of a run.
-    committed = RunFolder(results / study.name)
+    committed = RunFolder(storage.inside(results, study.name))
     store = RunStore(root)
     own = [store.folder(run_id) for run_id in variant_of]
     folders = [committed, *own]
@@ -172,5 +174,12 @@ def _speeds(*candidates: Path) -> list[BenchRow]:
     """Return what the first of these files says was measured, nothing where there is none."""
     for path in candidates:
         if path.exists():
-            return [BenchRow.model_validate(row) for row in storage.read_json(path)["rows"]]
+            found = storage.read_json(path)
+            rows = found.get("rows") if isinstance(found, dict) else None
+            if not isinstance(rows, list):
+                raise ValueError(
+                    f"{path} holds no speeds; expected what `isoflop bench train` wrote there: "
+                    "run it again, or remove the file"
+                )
+            return [parse_value(BenchRow, row, str(path)) for row in rows]
     return []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from isoflop import storage
 from isoflop.cli.tables import Column, table
 from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
@@ -37,7 +38,7 @@ def search_study(
 
     return run_study(
         study,
-        root / SEARCH,
+        storage.inside(root, SEARCH),
         cache,
         workers=workers,
         memory_bytes=memory_bytes,
@@ -48,7 +49,7 @@ def search_study(
 
 def found_trials(study: Study, root: Path, results: Path) -> list[Trial]:
     """Return the trials with the losses known so far, from here and from committed records."""
-    records = {record.run_id: record for record in RunStore(root / SEARCH).records()}
+    records = {record.run_id: record for record in RunStore(storage.inside(root, SEARCH)).records()}
     records |= {record.run_id: record for record in _committed_records(study, results)}
     return trials(study, list(records.values()))
 
@@ -61,7 +62,10 @@ def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
     named = {config.run_id for trial in made for config in trial.configs}
     recorded = {
         record.run_id
-        for record in [*RunStore(root / SEARCH).records(), *_committed_records(study, results)]
+        for record in [
+            *RunStore(storage.inside(root, SEARCH)).records(),
+            *_committed_records(study, results),
+        ]
     }
     return RecipeSearch(
         declared=Counter(trial.variant for trial in made),
@@ -72,7 +76,7 @@ def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
 
 def export_search(study: Study, root: Path, results: Path) -> Path | None:
     """Add the records of the trials trained here to the committed ones; None if there are none."""
-    trained = RunStore(root / SEARCH).records()
+    trained = RunStore(storage.inside(root, SEARCH)).records()
     if not trained:
         return None
     records = {record.run_id: record for record in [*_committed_records(study, results), *trained]}
@@ -114,4 +118,4 @@ def _committed_records(study: Study, results: Path) -> list[RunRecord]:
 
 
 def _committed(study: Study, results: Path) -> Path:
-    return results / study.name / f"{SEARCH}.jsonl"
+    return storage.inside(results, study.name, f"{SEARCH}.jsonl")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from isoflop.cli.progress import watching
 from isoflop.config import RunConfig, RunRecord, Study
-from isoflop.planning import next_runs
+from isoflop.config.problems import quoted
+from isoflop.planning import check_capacity, next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Ledger
 from isoflop.sweep.interrupts import Terminated, stop_signals
@@ -31,10 +32,11 @@ def train_one(
         KeyboardInterrupt: a signal asked to stop; there is a checkpoint to go on from.
         MemoryError: the run needs more than `memory_bytes`.
     """
+    check_capacity(config.model.depth, config.data.sequence_length, "model.")
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
     from isoflop.training import Interrupted, train
 
-    print(f"run {config.run_id} in {folder.path}", file=sys.stderr)
+    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
     with stop_signals() as wish, watching() as watch:
         try:
             record = train(
@@ -50,7 +52,7 @@ def train_one(
         except Interrupted as error:
             raise Terminated if wish.by_sigterm else KeyboardInterrupt from error
     for line in _outcome(record, folder):
-        print(line)
+        print(quoted(line))
     return 0 if record.state == "finished" else 1
 
 

@@ -52,7 +52,7 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
         yield Text("Every run that the study needs has its record.")
     else:
         growing = " What finishes may show that more sizes are needed." if found.brackets else ""
-        yield Text(f"To go on: {hint}.{growing}")
+        yield Text(quoted(f"To go on: {hint}.{growing}"))
 
 
 def _minima(found: Sequence[Bracket]) -> RenderableType:

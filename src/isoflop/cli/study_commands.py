@@ -25,6 +25,7 @@ from isoflop.cli.options import (
     Workers,
     bytes_of,
 )
+from isoflop.config.problems import quoted
 
 
 def init(
@@ -36,8 +37,8 @@ def init(
     from isoflop.cli.starter import write_starter
 
     for written in write_starter(path):
-        print(f"wrote {written}")
-    print(f"next: isoflop plan {path}")
+        print(quoted(f"wrote {written}"))
+    print(quoted(f"next: isoflop plan {path}"))
 
 
 def costs(
@@ -115,9 +116,9 @@ def run(
         f"{outcome.left} left"
     )
     if outcome.failed or outcome.left:
-        print(f"what went wrong: isoflop status {study}")
+        print(quoted(f"what went wrong: isoflop status {study}"))
         return 1
-    print(f"next: isoflop report {study}")
+    print(quoted(f"next: isoflop report {study}"))
     return 0
 
 
@@ -180,7 +181,7 @@ def report(
     asked = load_study(study)
     command = f"isoflop report {study}"
     page = report_study(asked, out or RUNS / asked.name, results, cache, command)
-    print(f"page: {page}")
+    print(quoted(f"page: {page}"))
 
 
 def export(
@@ -196,15 +197,15 @@ def export(
 
     asked = load_study(study)
     root = out or RUNS / asked.name
-    print(f"wrote {write(asked, root, to)}")
+    print(quoted(f"wrote {write(asked, root, to)}"))
     for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
         if written is not None:
-            print(f"wrote {written}")
+            print(quoted(f"wrote {written}"))
     for written in export_routed(asked, root, to):
-        print(f"wrote {written}")
+        print(quoted(f"wrote {written}"))
     figures = export_figures(asked, root, to)
     if figures:
-        print(f"wrote {len(figures)} files in {figures[0].parent}")
+        print(quoted(f"wrote {len(figures)} files in {figures[0].parent}"))
 
 
 def clean(
@@ -240,7 +241,6 @@ def rebuild(
     """
     from isoflop.cli.rebuilding import described, expectation
     from isoflop.config.load import load_study
-    from isoflop.config.problems import quoted
     from isoflop.sweep import best_models
     from isoflop.sweep import rebuild as train_again
 

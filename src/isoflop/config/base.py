@@ -8,6 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+LARGEST_SEED = (1 << 63) - 1
+"""What torch, numpy and the splits all take."""
+
 
 class Frozen(BaseModel):
     """An immutable value that refuses unknown keys and can be written to JSON and read back."""

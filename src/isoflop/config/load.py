@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,22 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from isoflop.config.base import Frozen
-from isoflop.config.problems import describe, quoted
+from isoflop.config.problems import MOST_PROBLEMS, describe, quoted
 from isoflop.config.run import RunConfig
 from isoflop.config.study import Study
 
 MAX_BYTES = 1_000_000
 """Larger than any study; what exceeds it is some other file given by mistake."""
+
+MOST_DOTS = 200
+"""In a piece of TOML that may be a key; the parser needs memory by the square of a key's parts."""
+
+
+class _Date(Exception):
+    """A date or time in TOML, which nothing in a study is."""
+
+
+_TOO_DEEP = "is nested too deeply to be a study"
 
 Config = TypeVar("Config", bound=Frozen)
 
@@ -63,15 +74,20 @@ def validated(kind: type[Config], data: dict[str, Any], source: str) -> Config:
     Raises:
         ValueError: one line with the source, the key path, what is there and what was expected.
     """
-    data = _whole_numbers(data)
     try:
         # JSON mode, since only there a strict reading takes a list for a tuple. Strict, because
         # otherwise `capacity = true` would pass as 1.
-        return kind.model_validate_json(json.dumps(data, default=str), strict=True)
+        text = json.dumps(_whole_numbers(data), default=_refuse_date)
+        return kind.model_validate_json(text, strict=True)
+    except RecursionError:
+        raise ValueError(f"{quoted(source)}: {_TOO_DEEP}") from None
+    except _Date as error:
+        raise ValueError(f"{quoted(source)}: {error}") from None
     except ValidationError as error:
         problems = describe(error, kind)
+        at_least = "at least " if error.error_count() > MOST_PROBLEMS else ""
     more = len(problems) - 1
-    rest = f" (and {more} more {'problems' if more > 1 else 'problem'})" if more else ""
+    rest = f" (and {at_least}{more} more {'problems' if more > 1 else 'problem'})" if more else ""
     raise ValueError(f"{quoted(source)}: {problems[0]}{rest}") from None
 
 
@@ -83,11 +99,11 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     name = os.fspath(path)
     text = _text(name)
-    parse: Callable[[str], Any] = _json if name.endswith(".json") else tomllib.loads
+    parse: Callable[[str], Any] = _json if name.endswith(".json") else _toml
     try:
         data = parse(text)
     except RecursionError:
-        raise ValueError(f"{quoted(name)}: is nested too deeply to be a study") from None
+        raise ValueError(f"{quoted(name)}: {_TOO_DEEP}") from None
     except ValueError as error:
         form = "JSON" if parse is _json else "TOML"
         raise ValueError(f"{quoted(name)}: is not valid {form}: {quoted(str(error))}") from None
@@ -123,6 +139,13 @@ def _text(name: str) -> str:
         ) from None
 
 
+def _toml(text: str) -> Any:
+    """Parse TOML, refusing keys that nest thousands of tables, which would fill the memory."""
+    if any(piece.count(".") > MOST_DOTS for piece in re.split("[=,\n]", text)):
+        raise RecursionError
+    return tomllib.loads(text)
+
+
 def _json(text: str) -> Any:
     """Parse JSON, refusing what the standard parser lets pass: repeated keys, NaN, Infinity."""
 
@@ -138,6 +161,10 @@ def _json(text: str) -> Any:
         raise ValueError(f"{constant} is not a JSON number")
 
     return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse)
+
+
+def _refuse_date(value: Any) -> Any:
+    raise _Date(f"{value} is a date or time; expected text, in quotes, or a number")
 
 
 def _whole_numbers(value: Any) -> Any:

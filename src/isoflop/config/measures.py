@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from isoflop.config.base import Frozen
 from isoflop.config.model import Decision
@@ -70,7 +70,7 @@ class TokenSelection(Frozen):
     """How often a vocabulary id was processed."""
 
     token: int
-    occurrences: int
+    occurrences: int = Field(ge=1)
     selected: int
 
     @property
@@ -87,6 +87,14 @@ class RouterWeights(Frozen):
     processed: tuple[int, ...]
     skipped: tuple[int, ...]
 
+    @model_validator(mode="after")
+    def _by_range(self) -> RouterWeights:
+        if not len(self.edges) - 1 == len(self.processed) == len(self.skipped):
+            raise ValueError("edges, processed and skipped differ in their number of ranges")
+        if min((*self.processed, *self.skipped), default=0) < 0:
+            raise ValueError("processed and skipped count tokens; expected none below 0")
+        return self
+
 
 class BlockMeasures(Frozen):
     """What one routed block does under one decision."""
@@ -99,7 +107,7 @@ class BlockMeasures(Frozen):
     agreement: Agreement | None
     """None for top-k itself."""
     entropy: RoutedEntropy
-    share_by_position: tuple[float, ...]
+    share_by_position: tuple[float, ...] = Field(min_length=1)
     """Share selected in each of equal ranges of a window's positions, in order."""
     never_selected: tuple[int, ...]
     """Frequent ids, of which no occurrence is selected in this block."""
@@ -117,6 +125,12 @@ class Stretch(Frozen):
     tokens: tuple[int, ...]
     processed: tuple[tuple[bool, ...], ...]
     """By routed block, then by token."""
+
+    @model_validator(mode="after")
+    def _by_token(self) -> Stretch:
+        if any(len(row) != len(self.tokens) for row in self.processed):
+            raise ValueError(f"processed has rows that are not of {len(self.tokens)} tokens")
+        return self
 
 
 class DecisionMeasures(Frozen):
@@ -136,6 +150,12 @@ class DecisionMeasures(Frozen):
     """Frequent ids, of which no occurrence is selected in any block."""
     stretch: Stretch | None = None
     """Of the first whole window; None for models without routed blocks."""
+
+    @model_validator(mode="after")
+    def _by_block(self) -> DecisionMeasures:
+        if self.stretch is not None and len(self.stretch.processed) != len(self.blocks):
+            raise ValueError(f"stretch is not of {len(self.blocks)} blocks, which are measured")
+        return self
 
     @property
     def decision(self) -> Decision:
@@ -175,9 +195,28 @@ class Measures(Frozen):
     The headline decision comes first; decisions under a cap, if one was asked for, come last.
     """
 
-    decisions: tuple[DecisionMeasures, ...]
+    decisions: tuple[DecisionMeasures, ...] = Field(min_length=1)
     sample: RoutingSample | None = None
     """None for models without routed blocks."""
+
+    @model_validator(mode="after")
+    def _same_stretch(self) -> Measures:
+        stretches = {one.stretch.tokens for one in self.decisions if one.stretch is not None}
+        if len(stretches) > 1:
+            raise ValueError("decisions are shown on different tokens; expected the same stretch")
+        return self
+
+    @property
+    def named_tokens(self) -> frozenset[int]:
+        """Vocabulary ids that the measures name."""
+        named: set[int] = set()
+        for one in self.decisions:
+            named.update(one.never_selected)
+            named.update(one.stretch.tokens if one.stretch is not None else ())
+            for block in one.blocks:
+                named.update(block.never_selected)
+                named.update(row.token for row in (*block.most_selected, *block.least_selected))
+        return frozenset(named)
 
     def under(self, decision: Decision) -> DecisionMeasures | None:
         """Return the measures under a decision without a cap, None where they were not taken."""
@@ -205,6 +244,13 @@ class RunEvaluation(Frozen):
     measures: Measures
     token_texts: dict[int, str]
     """Text of each id that the measures name; bytes that are not UTF-8 are escaped."""
+
+    @model_validator(mode="after")
+    def _texts_of_all(self) -> RunEvaluation:
+        missing = self.measures.named_tokens - self.token_texts.keys()
+        if missing:
+            raise ValueError(f"token_texts lacks the text of id {min(missing)}")
+        return self
 
 
 def _mean(shares: Sequence[float]) -> float | None:

@@ -35,9 +35,9 @@ class BlockAttention(Frozen):
     """
 
     kind: Literal["block"] = "block"
-    block_size: int = Field(default=512, ge=1)
+    block_size: int = Field(default=512, ge=1, le=10**9)
     """Keys in a block."""
-    top_k: int = Field(default=3, ge=1)
+    top_k: int = Field(default=3, ge=1, le=10**9)
     """Blocks that a query attends; the own block counts."""
     full_last: int = Field(default=0, ge=0)
     """Last blocks of the model that attend fully (section 3.3)."""
@@ -80,7 +80,7 @@ class Routed(Frozen):
 
     capacity: float = Field(gt=0, le=1)
     """Share of a sequence's tokens that a routed block processes."""
-    every: int = Field(default=2, ge=1)
+    every: int = Field(default=2, ge=1, le=1000)
     """Block i is routed when i % every == every - 1."""
     blocks: tuple[int, ...] | None = None
     """Routed blocks by index, in place of `every`."""
@@ -95,7 +95,7 @@ class TopK(Routed):
     """Learned routing: the k tokens with the largest router logits are processed (section 3)."""
 
     kind: Literal["top_k"] = "top_k"
-    router_bce: float = Field(default=0.0, ge=0)
+    router_bce: float = Field(default=0.0, ge=0, le=1e9)
     """Weight of the binary cross-entropy that teaches the router logit to tell membership."""
 
 
@@ -115,7 +115,7 @@ class Cap(Frozen):
     `tokens` were processed in its window before it.
     """
 
-    window: int = Field(ge=1)
+    window: int = Field(ge=1, le=10**9)
     """Positions in a window."""
     tokens: int | None = Field(default=None, ge=1)
     """Most tokens processed in a window; None for what the model's capacity makes of it."""
@@ -147,17 +147,17 @@ FeedForward = Annotated[SwiGlu | Gelu, Field(discriminator="kind")]
 class ModelConfig(Frozen):
     """A decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, no biases."""
 
-    vocabulary: int = Field(ge=2)
-    width: int = Field(ge=1)
+    vocabulary: int = Field(ge=2, le=10**7)
+    width: int = Field(ge=1, le=10**6)
     """D, the residual stream."""
-    blocks: int = Field(ge=1)
-    heads: int = Field(ge=1)
+    blocks: int = Field(ge=1, le=10**4)
+    heads: int = Field(ge=1, le=10**6)
     """H, query heads."""
     kv_heads: int | None = Field(default=None, ge=1)
     """Key/value heads; None for as many as query heads."""
-    head_width: int = Field(ge=2)
+    head_width: int = Field(ge=2, le=10**6)
     """K; even, since rotary positions turn pairs. heads * head_width need not equal width."""
-    hidden: int = Field(ge=1)
+    hidden: int = Field(ge=1, le=10**8)
     """Feed-forward width."""
     attention: Attention = FullAttention()
     depth: Depth = EveryToken()
@@ -165,8 +165,8 @@ class ModelConfig(Frozen):
     query_key_norm: bool = False
     """RMSNorm on queries and keys per head, before rotary positions, as in Qwen3."""
     tied_embeddings: bool = False
-    rope_base: float = Field(default=10_000.0, gt=1)
-    norm_epsilon: float = Field(default=1e-5, gt=0)
+    rope_base: float = Field(default=10_000.0, gt=1, le=1e12)
+    norm_epsilon: float = Field(default=1e-5, gt=0, le=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

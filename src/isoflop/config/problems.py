@@ -14,7 +14,11 @@ from pydantic import ValidationError
 
 from isoflop.config.base import Frozen
 
+MOST_PROBLEMS = 100
+"""Only so many are put in words: a file that is no study may have one in each of its lines."""
+
 _LONGEST_VALUE = 60
+_LONGEST_LINE = 1000
 _PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -28,7 +32,7 @@ class _Place:
 
 
 def describe(error: ValidationError, kind: type[Frozen]) -> list[str]:
-    """Return one line for each problem, without repeating what follows from another one.
+    """Return one line for each of the first problems, without what follows from another one.
 
     Arguments:
         error: what validating data as a `kind` raised.
@@ -37,6 +41,7 @@ def describe(error: ValidationError, kind: type[Frozen]) -> list[str]:
     details = error.errors(include_url=False)
     # A misspelt key also makes the right one missing: what is unknown explains what is missing.
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+    details = details[:MOST_PROBLEMS]
     places = [_place(kind, detail["loc"]) for detail in details]
     lines: dict[str, None] = {}  # an ordered set: a union complains once for each member
     for detail, place in zip(details, places, strict=True):
@@ -47,6 +52,13 @@ def describe(error: ValidationError, kind: type[Frozen]) -> list[str]:
         if not follows:
             lines[_line(detail, place)] = None
     return list(lines)
+
+
+def shortened(text: str) -> str:
+    """Return `text` without its middle where it is too long to be read."""
+    if len(text) <= _LONGEST_LINE:
+        return text
+    return f"{text[: _LONGEST_LINE // 2]} ... {text[-_LONGEST_LINE // 2 :]}"
 
 
 def quoted(text: str) -> str:
@@ -146,6 +158,8 @@ def _bounds(limits: Iterable[Any], noun: str) -> str:
         return f" of {low} to {high}{unit}" if high else f", at least {low}{unit}"
     low = found.get("gt", found.get("ge"))
     high = found.get("lt", found.get("le"))
+    if low is not None and high is not None and "ge" in found and "le" in found:
+        return f" from {_number(low)} to {_number(high)}"
     if low is not None and high is not None:
         opening, closing = "(" if "gt" in found else "[", ")" if "lt" in found else "]"
         return f" in {opening}{low:g}, {high:g}{closing}"
@@ -154,6 +168,11 @@ def _bounds(limits: Iterable[Any], noun: str) -> str:
     if high is not None:
         return f" {'below' if 'lt' in found else 'of at most'} {high:g}"
     return ""
+
+
+def _number(value: float) -> str:
+    """Return a bound as people write it: 1,000,000 or 0.001 or 1e+12."""
+    return f"{int(value):,}" if value == int(value) and value < 1e12 else f"{value:g}"
 
 
 def _members(annotation: Any) -> Iterator[Any]:
@@ -210,7 +229,7 @@ def _shown(value: Any) -> str:
         case bool():
             text = str(value).lower()
         case float() if math.isfinite(value):
-            text = f"{value:g}"
+            text = f"{value:.12g}"
         case None:
             text = "null"
         case dict():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from isoflop.config.base import Frozen
 from isoflop.config.model import Cap, Decision, decisions
@@ -23,8 +23,8 @@ Split = Literal["validation", "test"]
 class SpanLoss(Frozen):
     """Loss over a span of positions, from the windows of documents that reach the span's end."""
 
-    start: int
-    stop: int
+    start: int = Field(ge=0)
+    stop: int = Field(ge=1)
     """Positions from `start` up to but not including `stop`."""
     loss: float
     """Mean negative log-likelihood, nats per token."""
@@ -32,6 +32,15 @@ class SpanLoss(Frozen):
     """Summed negative log-likelihood in the span of each document that has such a window, nats."""
     document_windows: tuple[int, ...]
     """Windows of each of these documents."""
+
+    @model_validator(mode="after")
+    def _by_document(self) -> SpanLoss:
+        if len(self.document_losses) != len(self.document_windows) or self.stop <= self.start:
+            raise ValueError(
+                f"positions {self.start} to {self.stop} have {len(self.document_losses)} losses "
+                f"and windows of {len(self.document_windows)} documents; expected as many of both"
+            )
+        return self
 
     @property
     def windows(self) -> int:
@@ -51,10 +60,10 @@ class Evaluation(Frozen):
     decision: Decision
     cap: Cap | None = Field(default=None, exclude_if=lambda cap: cap is None)
     """On what the decision selects, its `tokens` told; not written where there was none."""
-    loss: float
+    loss: float = Field(ge=0)
     """Mean negative log-likelihood, nats per token."""
     bits_per_byte: float
-    tokens: int
+    tokens: int = Field(ge=1)
     document_losses: tuple[float, ...] = ()
     """Summed negative log-likelihood of each document, nats."""
     document_tokens: tuple[int, ...] = ()
@@ -64,11 +73,20 @@ class Evaluation(Frozen):
     """Losses by position, as the run's `positions` asks for; a span that no window reaches is left
     out."""
 
+    @model_validator(mode="after")
+    def _by_document(self) -> Evaluation:
+        if len(self.document_losses) != len(self.document_tokens):
+            raise ValueError(
+                f"there are losses of {len(self.document_losses)} documents and tokens of "
+                f"{len(self.document_tokens)}; expected as many of both"
+            )
+        return self
+
 
 class CurvePoint(Frozen):
     """One point of the thinned training curve; the loss is the mean since the point before."""
 
-    step: int
+    step: int = Field(ge=1)
     loss: float
     span_losses: tuple[float, ...] = Field(default=(), exclude_if=lambda losses: not losses)
     """The same of each of the run's spans of positions; not written where there are none."""
@@ -77,9 +95,9 @@ class CurvePoint(Frozen):
 class ParameterCount(Frozen):
     """Parameters of a model."""
 
-    total: int
-    non_embedding: int
-    active: int
+    total: int = Field(ge=1)
+    non_embedding: int = Field(ge=1)
+    active: int = Field(ge=1)
     """What one token passes through on average: routed blocks weighted by capacity."""
 
 
@@ -107,7 +125,7 @@ class RunRecord(Frozen):
     """Why a run diverged or failed."""
     config: RunConfig
     parameters: ParameterCount
-    forward_flops: float
+    forward_flops: float = Field(gt=0)
     """Forward FLOPs per token under the run's convention, averaged over a full sequence."""
     train_flops: dict[str, float]
     """FLOPs of the whole training under each convention."""

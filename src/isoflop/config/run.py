@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from isoflop.config.base import Frozen, fingerprint
+from isoflop.config.base import LARGEST_SEED, Frozen, fingerprint
 from isoflop.config.model import ModelConfig
 
 Convention = Literal["causal", "full", "6nd"]
@@ -23,6 +23,8 @@ Span = tuple[int, int]
 
 RUN_ID_VERSION = 1
 
+LARGEST_BUDGET_FLOPS = 1e40
+
 
 class DataConfig(Frozen):
     """A corpus (or several), how it becomes tokens, and how it is split by document."""
@@ -31,7 +33,7 @@ class DataConfig(Frozen):
     """`sotu`, `python`, a path or glob of text, JSONL or Parquet, `hf:NAME[:config]`; or a list."""
     tokenizer: str = "bytes"
     """`bytes`, or `bpe:SIZE` trained on the training split."""
-    sequence_length: int = Field(default=256, ge=2)
+    sequence_length: int = Field(default=256, ge=2, le=10**9)
     """T, the tokens a model sees at once."""
     windows: Windows = "stream"
     """What a window of T tokens is cut from: the stream of documents one after the other, or a
@@ -39,7 +41,7 @@ class DataConfig(Frozen):
     than a window are then left out of training."""
     validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     @property
     def loss_unit(self) -> str:
@@ -86,9 +88,9 @@ class Positions(Frozen):
     Position 0 is the first target of a window, predicted from one token.
     """
 
-    ranges: int = Field(default=8, ge=2)
+    ranges: int = Field(default=8, ge=2, le=1000)
     """Equal ranges that a window is cut into."""
-    trailing: int = Field(default=128, ge=1)
+    trailing: int = Field(default=128, ge=1, le=10**9)
     """Last targets of a window, whose loss is told as well."""
 
     def spans(self, sequence_length: int) -> tuple[Span, ...]:
@@ -116,24 +118,24 @@ class Positions(Frozen):
 class Recipe(Frozen):
     """How a model is trained. Rates are those of the reference shape; `training` transfers them."""
 
-    learning_rate: float = Field(default=8e-3, gt=0)
+    learning_rate: float = Field(default=8e-3, gt=0, le=1e6)
     """Peak AdamW rate of the hidden matrices at `reference_width`."""
-    reference_width: int = Field(default=64, ge=1)
-    reference_blocks: int = Field(default=4, ge=1)
+    reference_width: int = Field(default=64, ge=1, le=10**6)
+    reference_blocks: int = Field(default=4, ge=1, le=10**4)
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     final_fraction: float = Field(default=0.0, ge=0, le=1)
     """Learning rate at the last step as a share of the peak (cosine in between)."""
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0, le=1e6)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
-    gradient_clip: float = Field(default=1.0, gt=0)
+    epsilon: float = Field(default=1e-8, gt=0, le=1)
+    gradient_clip: float = Field(default=1.0, gt=0, le=1e9)
     """Largest global norm of the gradient of everything but the decision heads."""
-    router_rate: float = Field(default=1.0, gt=0)
+    router_rate: float = Field(default=1.0, gt=0, le=1e6)
     """Learning rate of the routers as a multiple of the hidden matrices'."""
-    embedding_scale: float = Field(default=1.0, gt=0)
+    embedding_scale: float = Field(default=1.0, gt=0, le=1e6)
     """Standard deviation of the initial embedding."""
-    router_scale: float = Field(default=0.02, gt=0)
+    router_scale: float = Field(default=0.02, gt=0, le=1e6)
     """Standard deviation of the router's initial weights at `reference_width`."""
     precision: Precision = "bf16"
 
@@ -144,16 +146,16 @@ class RunConfig(Frozen):
     model: ModelConfig
     data: DataConfig = DataConfig()
     recipe: Recipe = Recipe()
-    steps: int = Field(ge=1)
-    sequences_per_step: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**12)
+    sequences_per_step: int = Field(ge=1, le=10**9)
     """B, sequences of `data.sequence_length` tokens in each optimiser step."""
-    budget_flops: float | None = Field(default=None, gt=0)
+    budget_flops: float | None = Field(default=None, gt=0, le=LARGEST_BUDGET_FLOPS)
     """Nominal training budget; None when the run stands alone."""
     convention: Convention = "causal"
-    seed: int = Field(default=0, ge=0)
-    data_seed: int | None = Field(default=None, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    data_seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """Decides the order of the data; None for `seed`, which decides everything else."""
-    evaluation_tokens: int = Field(default=262_144, ge=1)
+    evaluation_tokens: int = Field(default=262_144, ge=1, le=10**12)
     """Held-out tokens read of each split at the end of training."""
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart, in training and at its end."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field, model_validator
+
 from isoflop.config.base import Frozen
 from isoflop.config.model import Cap, Decision
 
@@ -38,14 +40,27 @@ class TextSample(Frozen):
     seed: int
     prompt: tuple[SampledToken, ...]
     """With the id that ends documents before it, where the model has seen documents follow it."""
-    tokens: tuple[SampledToken, ...]
+    tokens: tuple[SampledToken, ...] = Field(min_length=1)
     """What was drawn."""
     reason: Literal["stop", "length"]
     """Why it ended: with its document, or at the most tokens."""
     torch: str
 
+    @model_validator(mode="after")
+    def _known_blocks(self) -> TextSample:
+        for one in (*self.prompt, *self.tokens):
+            blocks = one.processed or ()
+            if not set(blocks) <= set(self.routed_blocks) or len(set(blocks)) != len(blocks):
+                raise ValueError(
+                    f"a token was processed by blocks {list(blocks)}; expected distinct ones of "
+                    f"the routed blocks {list(self.routed_blocks)}"
+                )
+        return self
+
     @property
     def shares(self) -> tuple[float, ...]:
         """Share of the tokens that each routed block processed, those that it was run on."""
         run = [one.processed for one in (*self.prompt, *self.tokens) if one.processed is not None]
-        return tuple(sum(block in one for one in run) / len(run) for block in self.routed_blocks)
+        return tuple(
+            sum(block in one for one in run) / max(1, len(run)) for block in self.routed_blocks
+        )

@@ -7,25 +7,28 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from isoflop.config.base import Frozen
+from isoflop.config.base import LARGEST_SEED, Frozen
 from isoflop.config.model import Attention, Depth, EveryToken, FeedForward, FullAttention, SwiGlu
-from isoflop.config.run import Convention, DataConfig, Positions, Recipe
+from isoflop.config.run import LARGEST_BUDGET_FLOPS, Convention, DataConfig, Positions, Recipe
+
+LARGEST_PARAMETERS = 1e13
+"""No larger shape is looked for."""
 
 
 class ShapeFamily(Frozen):
     """How a number of parameters becomes a shape: blocks against width, heads, feed-forward."""
 
-    width_per_block: float = Field(default=16.0, gt=0)
+    width_per_block: float = Field(default=16.0, ge=1e-3, le=1e6)
     """Wanted ratio of width to blocks; smaller means deeper."""
-    head_width: int = Field(default=32, ge=2)
+    head_width: int = Field(default=32, ge=2, le=10**6)
     """Wanted; the even number nearest to it that divides the width is taken."""
-    width_step: int = Field(default=8, ge=2)
+    width_step: int = Field(default=8, ge=2, le=10**4)
     """Widths are multiples of this."""
-    minimum_blocks: int = Field(default=2, ge=1)
-    hidden_per_width: float = Field(default=8 / 3, gt=0)
+    minimum_blocks: int = Field(default=2, ge=1, le=1000)
+    hidden_per_width: float = Field(default=8 / 3, gt=0, le=1000)
     """Feed-forward width over model width, rounded to a multiple of `hidden_step`."""
-    hidden_step: int = Field(default=16, ge=1)
-    queries_per_kv_head: int = Field(default=1, ge=1)
+    hidden_step: int = Field(default=16, ge=1, le=10**6)
+    queries_per_kv_head: int = Field(default=1, ge=1, le=10**4)
     query_key_norm: bool = False
     tied_embeddings: bool = False
 
@@ -33,17 +36,17 @@ class ShapeFamily(Frozen):
 class Grid(Frozen):
     """Which sizes are trained per variant and budget."""
 
-    sizes: int = Field(default=7, ge=1)
-    factor: float = Field(default=1.6, gt=1)
+    sizes: int = Field(default=7, ge=1, le=100)
+    factor: float = Field(default=1.6, ge=1.01, le=1000)
     """Ratio of neighbouring sizes' parameters."""
-    margin: int = Field(default=2, ge=1)
+    margin: int = Field(default=2, ge=1, le=100)
     """Sizes wanted on either side of the minimum; more are added until it has them."""
-    added_at_most: int = Field(default=6, ge=0)
+    added_at_most: int = Field(default=6, ge=0, le=100)
     """Bound on the sizes added per variant and budget."""
-    centre_parameters: float | None = Field(default=None, gt=0)
+    centre_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
     """Expected optimal parameters at the first budget; None for the built-in expectation."""
-    minimum_parameters: float | None = Field(default=None, gt=0)
-    maximum_parameters: float | None = Field(default=None, gt=0)
+    minimum_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
+    maximum_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
 
 
 class Search(Frozen):
@@ -55,9 +58,9 @@ class Search(Frozen):
     learning_rates: tuple[float, ...] = Field(min_length=1)
     width_per_block: tuple[float, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    budget_flops: float | None = Field(default=None, gt=0)
+    budget_flops: float | None = Field(default=None, gt=0, le=LARGEST_BUDGET_FLOPS)
     """Budget of a trial; None for the study's first."""
-    parameters: float | None = Field(default=None, gt=0)
+    parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
     """Total parameters of a trial; None for the variant's expected optimum, which moves with its
     `centre_parameters`."""
 
@@ -65,9 +68,9 @@ class Search(Frozen):
 class ScaledModel(Frozen):
     """One size of a scaling study; heads and feed-forward follow from the shape family."""
 
-    blocks: int = Field(ge=1)
-    width: int = Field(ge=1)
-    tokens: float | None = Field(default=None, ge=1)
+    blocks: int = Field(ge=1, le=10**4)
+    width: int = Field(ge=1, le=10**6)
+    tokens: float | None = Field(default=None, ge=1, le=1e18)
     """D; None for the study's tokens per parameter."""
 
 
@@ -79,7 +82,7 @@ class Scaling(Frozen):
     """
 
     models: tuple[ScaledModel, ...] = Field(min_length=1)
-    tokens_per_parameter: float = Field(default=20.0, gt=0)
+    tokens_per_parameter: float = Field(default=20.0, gt=0, le=1e9)
     """D over N, N without embeddings."""
     checked_model: int | None = Field(default=None, ge=0)
     """Which of the models other learning rates are tried at, from 0; None for the middle one."""
@@ -107,8 +110,8 @@ class Variant(Frozen):
     depth: Depth = EveryToken()
     feed_forward: FeedForward = SwiGlu()
     shape: ShapeFamily | None = None
-    learning_rate: float | None = Field(default=None, gt=0)
-    centre_parameters: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, le=1e6)
+    centre_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
 
 
 class Study(Frozen):
@@ -128,10 +131,10 @@ class Study(Frozen):
     """Data orders that every seed is trained with at each minimum, beside its own (the seed)."""
     learning_rate_check: tuple[float, ...] = ()
     """Multiples of each variant's learning rate that are tried at each of its minima."""
-    equivalence_margin: float | None = Field(default=None, gt=0)
+    equivalence_margin: float | None = Field(default=None, gt=0, le=1e6)
     """Difference of loss that counts as none, nats per token; declared before training."""
     convention: Convention = "causal"
-    tokens_per_step: int | None = Field(default=None, ge=1)
+    tokens_per_step: int | None = Field(default=None, ge=1, le=10**12)
     """Tokens in an optimiser step; None for the built-in function of the budget."""
     baseline: str | None = None
     """Variant the others are measured against; None for the first."""
@@ -139,7 +142,7 @@ class Study(Frozen):
     """Routed variant singled out in the figures; None for the first with a routed block."""
     matched_shapes: bool = True
     """Also train the challenger in the shapes of the optimal baseline and of one twice its size."""
-    evaluation_tokens: int = Field(default=262_144, ge=1)
+    evaluation_tokens: int = Field(default=262_144, ge=1, le=10**12)
     """Held-out tokens read of each split at the end of a run."""
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart."""
@@ -164,35 +167,42 @@ class Study(Frozen):
     @field_validator("budgets_flops")
     @classmethod
     def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(budget <= 0 for budget in value) or list(value) != sorted(set(value)):
+        within = all(0 < budget <= LARGEST_BUDGET_FLOPS for budget in value)
+        if not within or list(value) != sorted(set(value)):
             raise ValueError(
-                f"budgets_flops is {list(value)}; expected positive, ascending, distinct numbers"
+                f"budgets_flops is {list(value)}; expected positive, ascending, distinct numbers "
+                f"up to {LARGEST_BUDGET_FLOPS:g}"
             )
         return value
 
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or len(set(value)) != len(value) or min(value) < 0:
+        if not value or not _distinct_up_to(value, LARGEST_SEED):
             raise ValueError(
-                f"seeds is {list(value)}; expected at least one, distinct and not negative"
+                f"seeds is {list(value)}; expected at least one, distinct and not negative, "
+                f"up to {LARGEST_SEED}"
             )
         return value
 
     @field_validator("data_orders")
     @classmethod
     def _distinct_orders(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) != len(value) or min(value, default=0) < 0:
-            raise ValueError(f"data_orders is {list(value)}; expected distinct and not negative")
+        if not _distinct_up_to(value, LARGEST_SEED):
+            raise ValueError(
+                f"data_orders is {list(value)}; expected distinct and not negative, "
+                f"up to {LARGEST_SEED}"
+            )
         return value
 
     @field_validator("learning_rate_check")
     @classmethod
     def _other_rates(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(value)) != len(value) or any(one <= 0 or one == 1 for one in value):
+        within = all(0 < one <= 1e6 and one != 1 for one in value)
+        if len(set(value)) != len(value) or not within:
             raise ValueError(
-                f"learning_rate_check is {list(value)}; expected distinct positive multiples, "
-                "without 1, which is trained anyway"
+                f"learning_rate_check is {list(value)}; expected distinct positive multiples up "
+                "to 1e6, without 1, which is trained anyway"
             )
         return value
 
@@ -245,3 +255,7 @@ class Study(Frozen):
         if self.challenger is not None:
             return next(v for v in self.variants if v.name == self.challenger)
         return next((v for v in self.variants if v.depth.kind == "top_k"), None)
+
+
+def _distinct_up_to(values: tuple[int, ...], largest: int) -> bool:
+    return len(set(values)) == len(values) and all(0 <= one <= largest for one in values)

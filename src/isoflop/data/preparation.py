@@ -115,12 +115,18 @@ def train_tokens(store: TokenStore, data: DataConfig) -> int:
 
 
 def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:
-    """Return the size of the training split for planning, or why it cannot be had.
+    """Return the size of the training split for planning, or why it cannot be had here.
 
     Local corpora are prepared for it, as a run would do; a hub data set is not downloaded.
+
+    Raises:
+        ValueError: the corpus is here, but nothing can be trained on it; see `prepare`.
     """
     try:
         corpora = locate(data)
+    except (ValueError, OSError) as error:
+        return Unavailable(str(error))
+    try:
         remote = [c.name for c in corpora if any(s.kind == "hub" for s in c.sources)]
         if remote and not _folder(data, corpora, cache).exists():
             return Unavailable(
@@ -129,7 +135,7 @@ def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:
             )
         store = prepare(data, cache)
         tokens = train_tokens(store, data)
-    except (ValueError, OSError) as error:
+    except OSError as error:
         return Unavailable(str(error))
     train = store.manifest["splits"]["train"]
     return CorpusSize(tokens, train["bytes"], train["documents"])
@@ -147,7 +153,7 @@ def _folder(
     parts = [FORMAT, sorted(description.items()), of_files.hexdigest(), _versions(data)]
     if isinstance(tokenizer, BpeTokenizer):
         parts.append(hashlib.sha256(tokenizer.specification.encode()).hexdigest())
-    return cache / fingerprint(parts)[:20] / "tokens"
+    return storage.inside(cache, fingerprint(parts)[:20], "tokens")
 
 
 def _versions(data: DataConfig) -> str:

@@ -59,8 +59,20 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Open the store that `write` committed to `folder`."""
-        return cls(folder, storage.read_json(folder / _STORE))
+        """Open the store that `write` committed to `folder`.
+
+        Raises:
+            ValueError: its description is missing or damaged.
+        """
+        try:
+            manifest = storage.read_json(folder / _STORE)
+        except OSError as error:
+            raise _damaged(folder / _STORE, f"it cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise _damaged(folder / _STORE, str(error)) from None
+        if not _describes_store(manifest):
+            raise _damaged(folder / _STORE, "it does not describe a prepared corpus")
+        return cls(folder, manifest)
 
     @property
     def sha256(self) -> str:
@@ -88,26 +100,71 @@ class TokenStore:
         """Map the tokens of a split into memory.
 
         Raises:
-            ValueError: a file was truncated, or is none that `write` made.
+            ValueError: a file is missing, was truncated, is none that `write` made, or does not fit
+                the others.
         """
         path = self.folder / f"{name}.tokens"
         dtype = np.dtype(self.manifest["dtype"])
-        expected = int(self.manifest["splits"][name]["tokens"]) * dtype.itemsize
-        if path.stat().st_size != expected:
-            raise ValueError(
-                f"{path} is damaged: it has {path.stat().st_size} bytes, expected {expected}; "
-                f"delete {self.folder} and run the same command again"
+        described = self.manifest["splits"][name]
+        tokens, documents = described["tokens"], described["documents"]
+        size = path.stat().st_size if path.is_file() else 0
+        if size != tokens * dtype.itemsize:
+            raise _damaged(path, f"it has {size} bytes, expected {tokens * dtype.itemsize}")
+        offsets = _integers(self.folder / f"{name}.offsets.npy", documents + 1)
+        if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 1).any():
+            raise _damaged(
+                self.folder / f"{name}.offsets.npy",
+                f"documents do not follow one another up to token {tokens}",
             )
         return TokenSplit(
             tokens=np.memmap(path, dtype=dtype, mode="r"),
-            offsets=_read_array(self.folder / f"{name}.offsets.npy"),
-            document_bytes=_read_array(self.folder / f"{name}.bytes.npy"),
-            token_bytes=_read_array(self.folder / _TOKEN_BYTES),
+            offsets=offsets,
+            document_bytes=_integers(self.folder / f"{name}.bytes.npy", documents),
+            token_bytes=_integers(self.folder / _TOKEN_BYTES, self.vocabulary),
         )
 
     def verify(self) -> None:
         """Read everything and compare it with its checksums; a ValueError tells the damage."""
         storage.verify_folder(self.folder)
+
+
+def _damaged(path: Path, problem: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: {problem}; delete {path.parent} and run the same command again"
+    )
+
+
+def _describes_store(manifest: Any) -> bool:
+    match manifest:
+        case {
+            "sha256": str(),
+            "tokenizer": str(),
+            "vocabulary": int(vocabulary),
+            "dtype": "|u1" | "<u2" | "<u4",
+            "splits": {"train": train, "validation": validation, "test": test},
+        }:
+            counted = [
+                one.get(key) if isinstance(one, dict) else None
+                for one in (train, validation, test)
+                for key in ("tokens", "documents", "bytes")
+            ]
+            return vocabulary > 0 and all(isinstance(n, int) and n >= 0 for n in counted)
+    return False
+
+
+def _integers(path: Path, length: int) -> NDArray[np.int64]:
+    """Return the integers that a file of this length holds."""
+    try:
+        # `np.load` would take pickles (if allowed) and archives for arrays as well.
+        with path.open("rb") as file:
+            found: NDArray[np.int64] = np.lib.format.read_array(file, allow_pickle=False)
+        fits = found.shape == (length,) and found.dtype == np.dtype("<i8") and (found >= 0).all()
+    except Exception as error:  # numpy raises what its parser of headers does
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise _damaged(path, f"it is no array ({problem})") from None
+    if not fits:
+        raise _damaged(path, f"it does not hold {length} whole numbers")
+    return found
 
 
 def write(
@@ -150,19 +207,6 @@ def write(
         "splits": splits,
     }
     (folder / _STORE).write_text(storage.to_json({**described, **manifest}, indent=2) + "\n")
-
-
-def _read_array(path: Path) -> NDArray[np.int64]:
-    # `np.load` would take pickles (if allowed) and archives for arrays as well.
-    try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        problem = str(error).split("\n")[0]
-        raise ValueError(
-            f"{path} is damaged ({problem}); delete {path.parent} and run the same command again"
-        ) from None
-    return array
 
 
 def _write_array(path: Path, array: NDArray[np.int64]) -> None:

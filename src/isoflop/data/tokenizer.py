@@ -74,6 +74,8 @@ class BpeTokenizer:
         self._library.encode_special_tokens = True
         vocabulary: dict[str, int] = json.loads(specification)["model"]["vocab"]
         self.vocabulary = len(vocabulary)
+        if sorted(vocabulary.values()) != list(range(self.vocabulary)) or vocabulary[END]:
+            raise ValueError(f"the ids are not 0 for {END!r} and 1, 2, 3, ... for the others")
         byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
         self._text_of = [b""] * self.vocabulary
         for token, index in vocabulary.items():
@@ -110,8 +112,19 @@ class BpeTokenizer:
 
     @classmethod
     def load(cls, path: Path) -> BpeTokenizer:
-        """Read the tokeniser that was written to `path`."""
-        return cls(path.read_text(encoding="utf-8"))
+        """Read the tokeniser that was written to `path`.
+
+        Raises:
+            ValueError: it is none that this class trains.
+        """
+        try:
+            return cls(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare exceptions of its own
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ValueError(
+                f"{path} is damaged: it is not the JSON of a byte-level BPE tokeniser ({problem}); "
+                f"delete {path.parent} and run the same command again"
+            ) from None
 
     @property
     def token_bytes(self) -> NDArray[np.int64]:

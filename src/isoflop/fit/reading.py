@@ -50,6 +50,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Other names of the columns, in lower case with '_' for what is not a letter or digit."""
 
+LARGEST_NUMBER = 1e50
+"""Of a column, and its inverse the smallest; products of larger ones would overflow."""
+
+_LONGEST_HEADER = 100_000
 _AXES = ("budget_flops", "parameters", "tokens")
 _NUMBERS = ("loss", *_AXES, "forward_flops", "seed")
 
@@ -137,12 +141,12 @@ def run_table(
         if cluster not in rows:
             raise ValueError(f"{source} has no column {cluster!r}; it has {_columns(rows)}")
         own = pd.Series([f"row {i + 1}" for i in range(len(rows))], index=rows.index)
-        values["cluster"] = rows[cluster].astype(str).where(rows[cluster].notna(), own)
+        values["cluster"] = rows[cluster].map(str).where(rows[cluster].notna(), own)
     variants = rows[named["variant"]] if "variant" in named else pd.Series(ALL, index=rows.index)
-    values["variant"] = variants.where(variants.notna(), ALL).astype(str)
+    values["variant"] = variants.where(variants.notna(), ALL).map(str)
     finished = np.ones(len(rows), dtype=bool)
     if "state" in named:
-        finished = (rows[named["state"]].astype(str) == "finished").to_numpy()
+        finished = (rows[named["state"]].map(str) == "finished").to_numpy()
     kept, left_out = _usable(values, finished)
     if not len(kept):
         why = "; ".join(f"{one.rows} rows: {one.reason}" for one in left_out)
@@ -191,8 +195,8 @@ def group_budgets(budget_flops: Floats, tolerance: float = TOLERANCE) -> tuple[F
 def _read(path: Path) -> pd.DataFrame:
     ending = path.suffix.lower()
     readers: Mapping[str, Any] = {
-        ".csv": pd.read_csv,
-        ".tsv": lambda file: pd.read_csv(file, sep="\t"),
+        ".csv": lambda file: _separated(file, ","),
+        ".tsv": lambda file: _separated(file, "\t"),
         ".jsonl": _json_lines,
         ".ndjson": _json_lines,
         ".parquet": _parquet,
@@ -209,9 +213,23 @@ def _read(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def _separated(path: Path, separator: str) -> pd.DataFrame:
+    with path.open("rb") as file:
+        header = file.readline(_LONGEST_HEADER + 1)
+    if len(header) > _LONGEST_HEADER:
+        # The parser would take minutes and gigabytes for as many columns.
+        raise ValueError(
+            f"its first line is longer than {_LONGEST_HEADER:,} bytes; expected the names of "
+            "columns"
+        )
+    table: pd.DataFrame = pd.read_csv(path, sep=separator)
+    return table
+
+
 def _json_lines(path: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Lines of JSON end in a line feed alone: other ends of lines may stand in its strings.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -275,7 +293,18 @@ def _columns(rows: pd.DataFrame) -> list[str]:
 
 def _numbers(column: pd.Series) -> pd.Series:
     """Return a column as floats; what is no number becomes NaN."""
-    return pd.to_numeric(column, errors="coerce").astype("float64")
+    if column.dtype.kind in "bmMc":
+        return pd.Series(np.nan, index=column.index)
+    return column.map(_number).astype("float64")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _usable(values: pd.DataFrame, finished: np.ndarray) -> tuple[pd.DataFrame, list[LeftOutRows]]:
@@ -290,6 +319,8 @@ def _usable(values: pd.DataFrame, finished: np.ndarray) -> tuple[pd.DataFrame, l
         leave(values[name].isna(), f"{name} is missing or no number")
         leave(~np.isfinite(values[name]), f"{name} is infinite")
         leave(values[name] <= 0, f"{name} is zero or negative")
+        beyond = (values[name] > LARGEST_NUMBER) | (values[name] < 1 / LARGEST_NUMBER)
+        leave(beyond, f"{name} is beyond what any run has")
     same = values[reasons == ""].duplicated(keep="first")
     copies = np.zeros(len(values), dtype=bool)
     copies[np.flatnonzero(reasons == "")] = same.to_numpy()

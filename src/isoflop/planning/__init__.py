@@ -14,6 +14,7 @@ from isoflop.planning.plan import Plan, PlannedRow, make_plan, makespan
 from isoflop.planning.recipe import (
     achieved_flops,
     affordable,
+    check_capacity,
     expected_optimum,
     ladder,
     resolve,
@@ -24,6 +25,7 @@ from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import Trial, next_trials, trials
 from isoflop.planning.shapes import shape
 from isoflop.planning.sizes import Ladder
+from isoflop.planning.warnings import first_of_each_kind, planned_warnings
 
 __all__ = [
     "ACCELERATORS",
@@ -44,13 +46,16 @@ __all__ = [
     "affordable",
     "bound",
     "brackets",
+    "check_capacity",
     "estimate_memory",
     "expected_optimum",
+    "first_of_each_kind",
     "ladder",
     "make_plan",
     "makespan",
     "next_runs",
     "next_trials",
+    "planned_warnings",
     "resolve",
     "scaling_runs",
     "sequences_per_step",

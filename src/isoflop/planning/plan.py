@@ -5,16 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from isoflop.config import BlockAttention, Frozen, Routed, RunConfig, Study
+from isoflop.config import Frozen, Study
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning.accelerators import Speed
 from isoflop.planning.cell import PlannedRun
 from isoflop.planning.grid import Bound, bound, next_runs
 from isoflop.planning.memory import estimate_memory
 from isoflop.planning.recipe import achieved_flops, ladder
-
-FEW_STEPS = 200
-"""Below this many steps, warm-up and the discrete schedule weigh on the outcome."""
+from isoflop.planning.warnings import run_warnings
 
 
 class PlannedRow(Frozen):
@@ -158,47 +156,8 @@ def _row(
         ).per_token,
         memory_bytes=estimate_memory(config).total_bytes,
         seconds=None if speed is None else flops / _positive(speed(config)),
-        warnings=_row_warnings(config, epochs, memory_bytes),
+        warnings=run_warnings(config, train_tokens, memory_bytes),
     )
-
-
-def _row_warnings(
-    config: RunConfig, epochs: float | None, memory_bytes: float | None
-) -> tuple[str, ...]:
-    warnings = []
-    if epochs is not None and epochs > 1:
-        warnings.append(f"reads its training data {epochs:.1f} times")
-    if config.steps < FEW_STEPS:
-        warnings.append(f"has only {config.steps} steps")
-    warnings += _attention_warnings(config)
-    memory = estimate_memory(config)
-    if memory_bytes is not None and memory.total_bytes > memory_bytes:
-        room = memory_bytes - memory.state_bytes
-        if room < memory.sequence_bytes:
-            devices = -(-(memory.state_bytes + memory.sequence_bytes) // int(memory_bytes))
-            warnings.append(f"needs its state sharded over at least {devices} devices")
-        else:
-            at_once = int(room // memory.sequence_bytes)
-            warnings.append(f"needs steps split to {at_once} sequences at a time")
-    return tuple(warnings)
-
-
-def _attention_warnings(config: RunConfig) -> list[str]:
-    """Warn where block attention leaves nothing out, and so is full attention."""
-    model, length = config.model, config.data.sequence_length
-    if not isinstance(model.attention, BlockAttention):
-        return []
-    attended = model.attention.block_size * model.attention.top_k
-    if attended >= length:
-        return [f"attends fully: {attended:,} keys of {length:,} in a sequence"]
-    if isinstance(model.depth, Routed):
-        selected = model.depth.selected_tokens(length)
-        if attended >= selected:
-            return [
-                f"attends fully in its routed blocks: {attended:,} keys of {selected:,} selected "
-                "tokens"
-            ]
-    return []
 
 
 def _study_warnings(study: Study, train_tokens: int | None) -> tuple[str, ...]:

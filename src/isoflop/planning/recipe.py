@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from isoflop.config import ModelConfig, Routed, RunConfig, Study, Variant
+from isoflop.config import Depth, ModelConfig, Routed, RunConfig, Study, Variant
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning.sizes import Ladder
 
@@ -107,7 +107,7 @@ def resolve(
             the capacity selects no token of a sequence, or if `tokens_per_step` is not a whole
             number of sequences.
     """
-    _check_capacity(study, variant)
+    check_capacity(variant.depth, study.data.sequence_length, f"variant {variant.name!r}: ")
     steps = _steps(study, budget_flops, model)
     tokens = sequences_per_step(study, budget_flops) * study.data.sequence_length
     named = (
@@ -144,7 +144,7 @@ def run_config(
         ValueError: If the capacity selects no token of a sequence, or if `tokens_per_step` is not
             a whole number of sequences.
     """
-    _check_capacity(study, variant)
+    check_capacity(variant.depth, study.data.sequence_length, f"variant {variant.name!r}: ")
     recipe = study.recipe
     if variant.learning_rate is not None:
         recipe = recipe.model_copy(update={"learning_rate": variant.learning_rate})
@@ -182,12 +182,10 @@ def _missed(study: Study, budget_flops: float, model: ModelConfig, steps: int) -
     return abs(steps * _step_flops(study, budget_flops, model) / budget_flops - 1)
 
 
-def _check_capacity(study: Study, variant: Variant) -> None:
-    if not isinstance(variant.depth, Routed):
-        return
-    length = study.data.sequence_length
-    if variant.depth.capacity * length < 1:
+def check_capacity(depth: Depth, sequence_length: int, place: str = "") -> None:
+    """Raise a ValueError, which begins with `place`, where a depth selects no token at all."""
+    if isinstance(depth, Routed) and depth.capacity * sequence_length < 1:
         raise ValueError(
-            f"variant {variant.name!r}: depth.capacity = {variant.depth.capacity:g} of "
-            f"data.sequence_length = {length} selects no token; expected at least {1 / length:.2g}"
+            f"{place}depth.capacity = {depth.capacity:g} of data.sequence_length = "
+            f"{sequence_length} selects no token; expected at least {1 / sequence_length:.2g}"
         )

@@ -18,6 +18,7 @@ from isoflop.config import (
     ShapeFamily,
     SwiGlu,
 )
+from isoflop.config.study import LARGEST_PARAMETERS
 from isoflop.costs import parameters
 
 ASPECT_WEIGHT = 0.1
@@ -28,9 +29,6 @@ for an aspect that is nearer by a factor of about 1.4. Fits use the parameters a
 so missing the target a little costs nothing, while shapes that jump between deep and wide scatter
 the losses.
 """
-
-LARGEST_PARAMETERS = 1e13
-"""No larger shape is looked for."""
 
 _MOST_WIDTH_STEPS = 65_536
 _MOST_BLOCKS = 10_000
@@ -65,7 +63,8 @@ def shape(
         width is the even number nearest the family's that allows it.
 
     Raises:
-        ValueError: If `target_parameters` is not positive or above `LARGEST_PARAMETERS`.
+        ValueError: If `target_parameters` is not positive or above `LARGEST_PARAMETERS`, or the
+            depth allows no number of blocks.
     """
     if not 0 < target_parameters <= LARGEST_PARAMETERS:
         raise ValueError(
@@ -89,7 +88,12 @@ def shape(
         # Nor is one where the least width is already too narrow and too large.
         if min(too_narrow) > best_score or (len(widths) == 1 and min(too_narrow) > 0):
             break
-    assert best is not None
+    if best is None:
+        raise ValueError(
+            f"a model of at least {family.minimum_blocks} blocks with its routed ones has none "
+            f"below {_MOST_BLOCKS:,}; expected a smaller shape.minimum_blocks, depth.every or "
+            "depth.blocks"
+        )
     return best
 
 

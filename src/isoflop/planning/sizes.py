@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from isoflop.config import Attention, Depth, FeedForward, Grid, ModelConfig, ShapeFamily
+from isoflop.config.study import LARGEST_PARAMETERS
 from isoflop.costs import parameters
-from isoflop.planning.shapes import LARGEST_PARAMETERS, shape, smallest_shape
+from isoflop.planning.shapes import shape, smallest_shape
 
 FEWEST_SIZES = 3
 """A curve of fewer has no minimum; a grid that asks for fewer wants none."""

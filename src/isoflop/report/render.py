@@ -12,11 +12,13 @@ import vl_convert
 
 from isoflop import storage
 from isoflop.report.figure import Figure
+from isoflop.report.text import visible
 
 PNG_SCALE = 2.5
 
 _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = (*"=+-@", *"\uff1d\uff0b\uff0d\uff20")
+"""What a spreadsheet takes for the start of a formula, in full width as well."""
 
 
 def write_figure(figure: Figure, folder: Path) -> str:
@@ -63,4 +65,8 @@ def vega_javascript() -> str:
 
 
 def _inert(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+    if not isinstance(cell, str):
+        return cell
+    # A carriage return would end the row for some readers, and what follows begin a cell.
+    shown = visible(cell, keep=" \n")
+    return f"'{shown}" if shown.startswith(_FORMULA_STARTS) else shown

@@ -54,6 +54,8 @@ def routed_figures(model: RoutedModel | None, loss_unit: str) -> RoutedFigures:
     if found is None or found.measures.sample is None:
         return RoutedFigures((), ())
     measures = found.measures
+    if not any(one.decision != "top_k" for one in measures.decisions):
+        return RoutedFigures((), ())
     grid = routed_tables.decision_grid(
         measures, model.record.config.model.blocks, found.token_texts
     )

@@ -80,7 +80,7 @@ def router_weights(measures: Measures) -> pd.DataFrame:
                         "weight_end": high,
                         "state": state,
                         "tokens": tokens,
-                        "share": tokens / total,
+                        "share": tokens / max(1, total),
                     }
                 )
     return pd.DataFrame(rows)

@@ -2,7 +2,7 @@
 
 from isoflop.runs.attempts import Attempt, Ending, without_progress
 from isoflop.runs.claim import RunClaimed
-from isoflop.runs.folder import Pinned, RunFolder
+from isoflop.runs.folder import Pinned, RunFolder, parse_value
 from isoflop.runs.metrics import MetricsLog, read_metrics
 from isoflop.runs.store import RunStore, read_records, write_records
 
@@ -14,6 +14,7 @@ __all__ = [
     "RunClaimed",
     "RunFolder",
     "RunStore",
+    "parse_value",
     "read_metrics",
     "read_records",
     "without_progress",

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from isoflop import storage
 from isoflop.config import (
@@ -28,7 +28,7 @@ ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
 
 CLAIM = "claim"
 
-Value = TypeVar("Value", bound=Frozen)
+Value = TypeVar("Value", bound=BaseModel)
 
 
 class Pinned(Frozen):
@@ -56,6 +56,22 @@ def parse_value(kind: type[Value], data: Any, source: str) -> Value:
         raise ValueError(
             f"{source} is not a valid {kind.__name__}: {key}: {first['msg']}"
         ) from None
+
+
+def parse_record(data: Any, source: str) -> RunRecord:
+    """Return `data` as a record of the run that it names; a one-line ValueError as above."""
+    record = parse_value(RunRecord, data, source)
+    if record.config.run_id != record.run_id:
+        raise ValueError(
+            f"{source} is not a valid RunRecord: run_id is {record.run_id[:80]!r}; expected "
+            f"{record.config.run_id}, which its config makes"
+        )
+    if record.config.convention not in record.train_flops:
+        raise ValueError(
+            f"{source} is not a valid RunRecord: train_flops: lacks {record.config.convention!r}, "
+            "the convention of its config"
+        )
+    return record
 
 
 class RunFolder:
@@ -250,7 +266,12 @@ class RunFolder:
 
     def record(self) -> RunRecord | None:
         """Return the outcome, None while there is none."""
-        return self._read("record.json", RunRecord)
+        path = self._member("record.json")
+        try:
+            data = storage.read_json(path)
+        except FileNotFoundError:
+            return None
+        return parse_record(data, str(path))
 
     def write_evaluation(self, evaluation: RunEvaluation) -> Path:
         """Commit what was measured of the finished model, in place of an earlier one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from isoflop import storage
 from isoflop.config import RunRecord
-from isoflop.runs.folder import RunFolder, parse_value
+from isoflop.runs.folder import RunFolder, parse_record
 
 
 class RunStore:
@@ -26,14 +26,11 @@ class RunStore:
                 f"run id is {run_id[:80]!r}; expected 1 to 64 letters, digits, '.', '_' or '-', "
                 "starting with a letter or digit"
             )
-        path = self.root / "runs" / run_id
-        if path.is_symlink():
-            raise ValueError(f"{path} is a symbolic link; expected a folder: remove the link")
-        return RunFolder(path)
+        return RunFolder(storage.inside(self.root, "runs", run_id))
 
     def folders(self) -> list[RunFolder]:
         """Return the run folders that exist, by run id."""
-        runs = self.root / "runs"
+        runs = storage.inside(self.root, "runs")
         if not runs.is_dir():
             return []
         return [self.folder(p.name) for p in sorted(runs.iterdir()) if (p / "config.json").exists()]
@@ -63,7 +60,7 @@ def read_records(path: Path) -> list[RunRecord]:
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
             source = f"{path}, line {number},"
-            records.append(parse_value(RunRecord, storage.parse_json(line, source), source))
+            records.append(parse_record(storage.parse_json(line, source), source))
     _refuse_duplicates(records, path)
     return records
 

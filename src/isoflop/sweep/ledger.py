@@ -28,7 +28,7 @@ class Ledger:
             studies may share runs; None for none.
 
     Raises:
-        ValueError: a record cannot be read; it names the file.
+        ValueError: a record cannot be read, or its file is a symbolic link; it names the file.
     """
 
     def __init__(self, study: Study, root: Path, results: Path | None) -> None:
@@ -70,7 +70,8 @@ class Ledger:
 
 def committed_files(results: Path) -> list[Path]:
     """Return the files of committed records, those of recipe trials first."""
-    return [*sorted(results.glob(f"*/{TRIALS}")), *sorted(results.glob(f"*/{RECORDS}"))]
+    found = [*sorted(results.glob(f"*/{TRIALS}")), *sorted(results.glob(f"*/{RECORDS}"))]
+    return [storage.inside(results, path.parent.name, path.name) for path in found]
 
 
 def export(study: Study, root: Path, results: Path) -> Path:
@@ -88,15 +89,15 @@ def export(study: Study, root: Path, results: Path) -> Path:
     records = [record for record in ledger.records if record.run_id in own]
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")
-    path = results / study.name / RECORDS
+    path = storage.inside(results, study.name, RECORDS)
     write_records(path, records)
-    storage.write_json(path.with_name(STUDY), study.model_dump(mode="json"))
+    storage.write_json(storage.inside(results, study.name, STUDY), study.model_dump(mode="json"))
     return path
 
 
 def save_study(study: Study, root: Path) -> list[str]:
     """Write `root/study.json` and return what changed since it was written last, in words."""
-    path = root / STUDY
+    path = storage.inside(root, STUDY)
     now = study.model_dump(mode="json")
     before = storage.read_json(path) if path.exists() else now
     changes = _changes("", before, now)

@@ -9,8 +9,8 @@ from typing import Literal
 from rich.console import Console
 
 from isoflop.config import Study
-from isoflop.data import prepare
-from isoflop.planning import PlannedRun, next_runs
+from isoflop.data import prepare, train_tokens
+from isoflop.planning import PlannedRun, next_runs, planned_warnings
 from isoflop.planning.assignment import assign
 from isoflop.planning.memory import memory_warnings
 from isoflop.sweep.display import Display
@@ -78,8 +78,11 @@ def run_study(
         data_sha256 = ""
         if needed:
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
-            data_sha256 = prepare(study.data, cache).sha256
+            store = prepare(study.data, cache)
+            data_sha256 = store.sha256
             _check_data(study, ledger, needed, data_sha256)
+            for warning in planned_warnings(needed, train_tokens(store, study.data)):
+                display.say(f"warning: {warning}")
         _tell_changes(study, save_study(study, root), ledger, display)
         options = {
             "cache": cache,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,6 +120,8 @@ def _unrecorded(run: PlannedRun, folder: RunFolder) -> RunRow:
     last = rows[-1] if rows else {}
     loss = last.get("loss")
     attempts = folder.attempts_made()
+    # Lines of metrics that make no sense are no reason to show nothing.
+    plain = isinstance(loss, float) and math.isfinite(loss)
     return RunRow(
         run_id=config.run_id,
         variant=run.variant,
@@ -128,7 +131,7 @@ def _unrecorded(run: PlannedRun, folder: RunFolder) -> RunRow:
         state=folder.state(),
         step=int(last.get("step", 0)),
         steps=config.steps,
-        train_loss=float(loss) if isinstance(loss, (int, float)) else None,
+        train_loss=loss if plain else None,
         validation_loss=None,
         reason=attempts[-1].reason if attempts else None,
         taken_up=False,

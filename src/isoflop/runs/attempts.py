@@ -48,14 +48,14 @@ def read_attempts(path: Path) -> list[Attempt]:
     corrupt = 0
     for row in rows:
         match row:
-            case {"attempt": int(number), "began_at_step": int(step), **rest} if _is_of_environment(
-                rest.get("changed", {})
-            ):
-                found[number] = Attempt(number, step, changed=rest.get("changed", {}))
-            case {"attempt": int(number), "ended": "preempted" | "failed" as ending} if (
+            case {"attempt": int(number), "began_at_step": int(step), **rest} if (
+                changed := _changed(rest)
+            ) is not None:
+                found[number] = Attempt(number, step, changed=changed)
+            case {"attempt": int(number), "ended": "preempted" | "failed" as ending, **rest} if (
                 number in found
             ):
-                reason = row.get("reason")
+                reason = rest.get("reason")
                 found[number] = replace(
                     found[number], ending=ending, reason=None if reason is None else str(reason)
                 )
@@ -66,11 +66,15 @@ def read_attempts(path: Path) -> list[Attempt]:
     return [found[number] for number in sorted(found)]
 
 
-def _is_of_environment(changed: Any) -> bool:
-    return isinstance(changed, dict) and all(
-        name in Environment.model_fields and isinstance(value, str | int)
-        for name, value in changed.items()
-    )
+def _changed(row: Mapping[Any, Any]) -> Mapping[str, Any] | None:
+    """Return what a line tells of the environment; None where it is nothing of the kind."""
+    match row.get("changed", {}):
+        case dict(changed) if all(
+            name in Environment.model_fields and isinstance(value, str | int)
+            for name, value in changed.items()
+        ):
+            return changed
+    return None
 
 
 def append_attempts(path: Path, *rows: Mapping[str, Any]) -> None:

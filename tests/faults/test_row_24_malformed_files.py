@@ -158,6 +158,12 @@ def test_a_table_that_is_none_is_one_line(
     assert told in line
 
 
+def test_a_wide_header_is_refused_unread(box: Sandbox) -> None:
+    names = [f"c{i}" for i in range(20_000)]
+    (box.home / "t.csv").write_text(f"loss,parameters,tokens,{','.join(names)}\n3,1e5,1e7\n")
+    assert "its first line is longer than 100,000 bytes" in box.refused("fit", "t.csv")
+
+
 def test_a_table_of_other_types_is_read_or_refused(box: Sandbox) -> None:
     numbers = {"parameters": [1e5, 2e5], "tokens": [1e7, 1e7]}
     for column, told in (

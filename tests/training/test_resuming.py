@@ -108,6 +108,44 @@ def test_steps_since_the_checkpoint_are_done_again(
     assert_same_run(failed, undisturbed)
 
 
+@pytest.mark.parametrize(
+    ("save_seconds", "wanted", "saved_at"),
+    [(0.125, None, [4, 8, 12]), (1.0, None, [4, 10, 12]), (1.0, 5.0, list(range(1, 13)))],
+    ids=["quick", "slow", "as told"],
+)
+def test_saving_takes_a_small_share_of_the_time(
+    make_run: MakeRun,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_seconds: float,
+    wanted: float | None,
+    saved_at: list[int],
+) -> None:
+    """Steps of 10 seconds each; a second of saving is 2% of 50 seconds."""
+    now = 0.0
+    saved: list[int] = []
+
+    def slow_save(folder: Path, step: int, *args: Any, **more: Any) -> None:
+        nonlocal now
+        now += save_seconds
+        saved.append(step)
+        save(folder, step, *args, **more)
+
+    def work(_: Any) -> None:
+        nonlocal now
+        now += 10.0
+
+    save = checkpoint.save
+    monkeypatch.setattr("isoflop.training.run.time.monotonic", lambda: now)
+    monkeypatch.setattr("isoflop.training.run.checkpoint.save", slow_save)
+    config = make_run(DEPTHS[0])
+    assert config.steps == 12
+    run = RunFolder(tmp_path / "run")
+    train(config, run, cache=cache, threads=1, checkpoint_seconds=wanted, watch=work)
+    assert saved == saved_at
+
+
 def test_stopping_at_the_last_step_is_finishing(
     make_run: MakeRun, cache: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ comparison with Hugging Face's Llama, `study_group(models)` the numbered models 
 `bench_attention` takes `attention_cases()` and gives an `AttentionReport`: block attention beside
 torch's fused one. `bench_decode` takes `decode_cases()` and gives a `DecodeReport`: steps of dense
 and routed models over a filled cache. `measure_speed` gives `planning` its expected times on this
-machine.
+machine. `bench_bookkeeping` tells what metrics and checkpoints take of a run's time.
 """
 
 from isoflop.bench.attention import (
@@ -20,6 +20,13 @@ from isoflop.bench.attention_report import (
     attention_figure,
     attention_verdicts,
     describe_attention,
+)
+from isoflop.bench.bookkeeping import (
+    BookkeepingReport,
+    BookkeepingRow,
+    bench_bookkeeping,
+    describe_bookkeeping,
+    standard_runs,
 )
 from isoflop.bench.cases import Case, Implementation, standard_groups, study_group
 from isoflop.bench.decode import (
@@ -41,6 +48,8 @@ __all__ = [
     "AttentionRow",
     "BenchReport",
     "BenchRow",
+    "BookkeepingReport",
+    "BookkeepingRow",
     "Case",
     "DecodeCase",
     "DecodeReport",
@@ -52,6 +61,7 @@ __all__ = [
     "attention_figure",
     "attention_verdicts",
     "bench_attention",
+    "bench_bookkeeping",
     "bench_decode",
     "bench_train",
     "busy",
@@ -60,9 +70,11 @@ __all__ = [
     "decode_verdicts",
     "describe",
     "describe_attention",
+    "describe_bookkeeping",
     "describe_decode",
     "gemm_peak",
     "measure_speed",
     "standard_groups",
+    "standard_runs",
     "study_group",
 ]

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from isoflop.cli.options import RESULTS, RUNS, Force, Json, Out, Results, RowsOut
+from isoflop.cli.options import CACHE, RESULTS, RUNS, Cache, Force, Json, Out, Results, RowsOut
 from isoflop.config.problems import quoted
 
 bench = SubcommandApp()
@@ -127,6 +127,39 @@ def bench_decode(
         report.rows,
         describe_decode(report),
         written=None if out is None else keep_decode(report, out),
+        json=json,
+    )
+
+
+@bench.command(name="bookkeeping")
+def bench_bookkeeping(
+    study: Annotated[
+        Path | None,
+        Positional,
+        arg(metavar="[STUDY]", help="Its smallest and largest model; else standard shapes."),
+    ] = None,
+    seconds: Annotated[float, arg(help="Time for each model; checkpoints come every 30 s.")] = 100,
+    cache: Cache = CACHE,
+    out: RowsOut = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure what share of training time metrics and checkpoints take."""
+    from isoflop.bench import describe_bookkeeping
+    from isoflop.cli.benching import keep_bookkeeping, measure_bookkeeping
+    from isoflop.config.load import load_study
+
+    report = measure_bookkeeping(
+        None if study is None else load_study(study),
+        cache=cache,
+        runs=RUNS,
+        seconds=seconds,
+        force=force,
+    )
+    _show_rows(
+        report.rows,
+        describe_bookkeeping(report),
+        written=None if out is None else keep_bookkeeping(report, out),
         json=json,
     )
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from isoflop import storage
 from isoflop.bench import (
     AttentionReport,
     BenchReport,
+    BookkeepingReport,
     Case,
     DecodeReport,
     attention_figure,
+    bench_bookkeeping,
     bench_train,
     decode_figure,
+    standard_runs,
     study_group,
 )
 from isoflop.cli.reporting import SPEEDS
 from isoflop.config import RunConfig, Study
+from isoflop.costs import parameters
 from isoflop.fit import NumberedModel, figure3_models, figure4_models, frame
+from isoflop.planning import next_runs
 from isoflop.planning.assignment import assign
 from isoflop.report.render import write_figure
 from isoflop.sweep import Ledger
@@ -32,6 +38,38 @@ def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> 
         ValueError: the machine is busy and nobody forced it.
     """
     return bench_train(groups, threads=threads, force=force, watch=tell)
+
+
+def measure_bookkeeping(
+    study: Study | None, *, cache: Path, runs: Path, seconds: float, force: bool
+) -> BookkeepingReport:
+    """Measure the smallest and the largest model that a study plans, else the standard shapes.
+
+    The runs live in a folder of their own below `runs` and are thrown away.
+
+    Raises:
+        ValueError: the machine is busy and nobody forced it, or a run is over too early.
+    """
+    configs = standard_runs() if study is None else _extremes(study)
+    storage.make_folder(runs)
+    with TemporaryDirectory(dir=runs, prefix=storage.TEMPORARY) as folder:
+        return bench_bookkeeping(
+            configs, cache=cache, folder=Path(folder), seconds=seconds, force=force, watch=tell
+        )
+
+
+def _extremes(study: Study) -> tuple[RunConfig, ...]:
+    planned = sorted(
+        (run.config for run in next_runs(study, [])), key=lambda one: parameters(one.model).total
+    )
+    return (planned[0], planned[-1])
+
+
+def keep_bookkeeping(report: BookkeepingReport, folder: Path) -> Path:
+    """Write what bookkeeping costs into a folder."""
+    path = folder / "bookkeeping.json"
+    storage.write_json(path, report.model_dump(mode="json"))
+    return path
 
 
 def tell(text: str) -> None:

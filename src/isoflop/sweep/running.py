@@ -34,7 +34,7 @@ def run_study(
     device: Device = "cpu",
     threads: int = 1,
     compiled: bool | None = None,
-    checkpoint_seconds: float = 30.0,
+    checkpoint_seconds: float | None = None,
     memory_bytes: int | None = None,
     stall_seconds: float = STALL_SECONDS,
     results: Path | None = None,
@@ -56,7 +56,7 @@ def run_study(
         device: where to train.
         threads: of each run on the CPU.
         compiled: use torch.compile; None decides for each run.
-        checkpoint_seconds: time between checkpoints of a run.
+        checkpoint_seconds: time between checkpoints of a run; None as in `isoflop.training.train`.
         memory_bytes: limit of the memory of each run on a CPU; None for none.
         stall_seconds: silence after which a run counts as hanging; that attempt then failed.
         results: folder of committed results; records in it are taken up.

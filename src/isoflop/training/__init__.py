@@ -4,7 +4,7 @@ from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, enviro
 from isoflop.training.loop import load_model, reason_of, train
 from isoflop.training.memory import keep_freed_memory, volunteer_for_the_oom_killer
 from isoflop.training.parametrisation import group_of, initialise, optimiser
-from isoflop.training.run import Interrupted, Progress
+from isoflop.training.run import Interrupted, Progress, Run
 from isoflop.training.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer
 
@@ -12,6 +12,7 @@ __all__ = [
     "COMPILE_FROM_FLOPS",
     "Interrupted",
     "Progress",
+    "Run",
     "StepResult",
     "Trainer",
     "can_compile",

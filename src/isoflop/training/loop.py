@@ -32,7 +32,7 @@ def train(
     device: str = "cpu",
     threads: int | None = None,
     compiled: bool | None = None,
-    checkpoint_seconds: float = 30.0,
+    checkpoint_seconds: float | None = None,
     memory_bytes: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[Progress], None] = lambda _: None,
@@ -50,7 +50,8 @@ def train(
         device: `cpu` or `cuda`.
         threads: of torch on the CPU; None for torch's own choice.
         compiled: use torch.compile; None decides by the budget and by what is installed.
-        checkpoint_seconds: time between checkpoints.
+        checkpoint_seconds: time between checkpoints; None for half a minute, or longer where saving
+            takes more than 2% of that.
         memory_bytes: limit of this process's memory while it trains on a CPU; None for none.
         stop: asked after each step; True saves a checkpoint and raises Interrupted.
         watch: told of each step.

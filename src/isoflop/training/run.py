@@ -30,6 +30,10 @@ from isoflop.training.parametrisation import initialise
 from isoflop.training.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer
 
+CHECKPOINT_SECONDS = 30.0
+"""Time between two checkpoints, where saving one is quick."""
+CHECKPOINT_SHARE = 0.02
+"""Most of a run's time that saving checkpoints may take."""
 VALIDATIONS = 4
 """Looks at the validation split during training, evenly spaced, each at a part of the tokens."""
 
@@ -89,12 +93,17 @@ class Run:
         )
 
     def finish(
-        self, checkpoint_seconds: float, stop: Callable[[], bool], watch: Callable[[Progress], None]
+        self,
+        checkpoint_seconds: float | None,
+        stop: Callable[[], bool],
+        watch: Callable[[Progress], None],
     ) -> RunRecord:
-        """Train from wherever the run stands and commit its record."""
+        """Train from wherever the run stands and commit its record; arguments are `train`'s."""
         self._resume()
         failure = None
-        saved_at = time.monotonic()
+        due = time.monotonic() + (
+            CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
+        )
         saved_step = self.step
         with self.folder.open_metrics(self.step) as metrics:
             while self.step < self.config.steps:
@@ -124,11 +133,15 @@ class Run:
                     )
                 )
                 stopping = stop()
-                if stopping or time.monotonic() - saved_at > checkpoint_seconds:
+                if stopping or time.monotonic() > due:
+                    began = time.monotonic()
                     metrics.sync()
                     if not self._save():
                         break
-                    saved_at, saved_step = time.monotonic(), self.step
+                    saved_step = self.step
+                    due = time.monotonic() + _until_next(
+                        checkpoint_seconds, time.monotonic() - began
+                    )
                 if stopping and self.step < self.config.steps:
                     raise Interrupted(f"stopped at step {self.step} of {self.config.steps}")
             if saved_step < self.step:
@@ -272,6 +285,13 @@ class Run:
             if attempt.changed
         ]
         return tuple(dict.fromkeys(others))
+
+
+def _until_next(checkpoint_seconds: float | None, save_seconds: float) -> float:
+    """Return the time to train before the next checkpoint, from what the last one took."""
+    if checkpoint_seconds is not None:
+        return checkpoint_seconds
+    return max(CHECKPOINT_SECONDS, save_seconds / CHECKPOINT_SHARE)
 
 
 def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint | None:

@@ -1,0 +1,201 @@
+"""What it costs to write down: the share of training time that metrics and checkpoints take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from isoflop.bench.cases import DENSE, standard_groups
+from isoflop.bench.machine import busy, use_threads
+from isoflop.config import Environment, Frozen, Precision, RunConfig
+from isoflop.costs import parameters
+from isoflop.data import TokenStore, prepare
+from isoflop.runs import RunFolder
+from isoflop.training import Interrupted, Run, StepResult, environment
+from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile
+
+SHARE_PROMISED = 0.03
+WARM_UP = 3
+"""Steps before the time begins; the first two compile."""
+ENDLESS = 10_000_000
+
+
+class BookkeepingRow(Frozen):
+    """One model trained for a while as `isoflop run` does, with default settings."""
+
+    parameters: int
+    width: int
+    blocks: int
+    dtype: Precision
+    threads: int
+    compiled: bool
+    steps: int
+    step_seconds: float
+    """Median."""
+    checkpoints: int
+    checkpoint_bytes: int
+    checkpoint_seconds: float
+    """Median time to save one; the training between two is at least 50 times as long."""
+    training_seconds: float
+    """Time spent in steps."""
+    bookkeeping_seconds: float
+    """All else between the first step and the end of the last but looks at held-out text."""
+    share: float
+    """Of bookkeeping in both."""
+
+
+class BookkeepingReport(Frozen):
+    """What was measured."""
+
+    rows: tuple[BookkeepingRow, ...]
+    busy: str | None
+    """Why the numbers must not be quoted, None when the machine was idle."""
+    torch: str
+    machine: str
+
+
+def standard_runs() -> tuple[RunConfig, ...]:
+    """Return the dense models of the standard shapes, as runs without an end."""
+    return tuple(
+        case.config.model_copy(update={"steps": ENDLESS})
+        for group in standard_groups()
+        for case in group[:1]
+        if case.variant == DENSE
+    )
+
+
+def bench_bookkeeping(
+    configs: Sequence[RunConfig],
+    *,
+    cache: Path,
+    folder: Path,
+    seconds: float = 100.0,
+    force: bool = False,
+    watch: Callable[[str], None] = lambda _: None,
+) -> BookkeepingReport:
+    """Train each model for some time, one after the other, and tell what was not training.
+
+    Args:
+        configs: runs; they are not finished.
+        cache: where prepared corpora lie.
+        folder: where the runs may live; on the disk that is to be measured, and empty.
+        seconds: time for each, in which a few checkpoints should be due.
+        force: measure although other processes are at work; the report then says so.
+        watch: told what goes on.
+
+    Raises:
+        ValueError: the machine is busy, or the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; expected a folder for runs that are thrown away")
+    reason = busy()
+    if reason is not None and not force:
+        raise ValueError(
+            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
+        )
+    rows = []
+    with use_threads(1):
+        for index, config in enumerate(configs):
+            watch(f"training {parameters(config.model).total:,} parameters for {seconds:.0f} s")
+            store = prepare(config.data, cache)
+            rows.append(_row(config, RunFolder(folder / str(index)), store, seconds))
+    return BookkeepingReport(
+        rows=tuple(rows),
+        busy=reason,
+        torch=torch.__version__,
+        machine=environment("cpu", 1, compiled=False).machine,
+    )
+
+
+def describe_bookkeeping(report: BookkeepingReport) -> list[str]:
+    """Return what was measured, a line for each model."""
+    lines = [f"not to be quoted: {report.busy}"] if report.busy else []
+    for row in report.rows:
+        kept = "holds" if row.share < SHARE_PROMISED else "does not hold"
+        lines.append(
+            f"{row.parameters:,} parameters: {row.share:.2%} of {row.steps:,} steps' time "
+            f"({1000 * row.step_seconds:.1f} ms each) and {row.checkpoints} checkpoints "
+            f"({1000 * row.checkpoint_seconds:.0f} ms, {row.checkpoint_bytes / 2**20:.1f} MiB "
+            f"each); under {SHARE_PROMISED:.0%} {kept}"
+        )
+    return lines
+
+
+class _Timed(Run):
+    """A run that notes what its steps, saves and looks at held-out text take."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, data: TokenStore, pinned: Environment
+    ) -> None:
+        super().__init__(config, folder, data, pinned)
+        self.began: float | None = None
+        self.steps: list[float] = []
+        self.saves: list[float] = []
+        self.looks = 0.0
+
+    def _one_step(self) -> tuple[StepResult, float]:
+        if self.began is None:
+            for _ in range(WARM_UP):
+                super()._one_step()
+            self.began = time.perf_counter()
+        found = super()._one_step()
+        self.steps.append(found[1])
+        return found
+
+    def _save(self) -> bool:
+        started = time.perf_counter()
+        saved = super()._save()
+        self.saves.append(time.perf_counter() - started)
+        return saved
+
+    def _validation(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        found = super()._validation()
+        self.looks += time.perf_counter() - started
+        return found
+
+
+def _row(config: RunConfig, folder: RunFolder, store: TokenStore, seconds: float) -> BookkeepingRow:
+    compiled = (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
+    with folder.claim():
+        folder.create(config)
+        folder.begin_attempt(0)
+        run = _Timed(config, folder, store, environment("cpu", 1, compiled))
+
+        def over() -> bool:
+            return run.began is not None and time.perf_counter() - run.began > seconds
+
+        try:
+            run.finish(None, over, lambda _: None)
+        except Interrupted:
+            pass
+        else:
+            raise ValueError(
+                f"run {config.run_id} is over before {seconds:.0f} seconds; measure a longer one"
+            )
+        assert run.began is not None
+        whole = time.perf_counter() - run.began
+        newest = max(folder.checkpoints.iterdir())
+        training = sum(run.steps)
+        bookkeeping = whole - training - run.looks
+        return BookkeepingRow(
+            parameters=parameters(config.model).total,
+            width=config.model.width,
+            blocks=config.model.blocks,
+            dtype=config.recipe.precision,
+            threads=1,
+            compiled=compiled,
+            steps=len(run.steps),
+            step_seconds=median(run.steps),
+            checkpoints=len(run.saves),
+            checkpoint_bytes=sum(file.stat().st_size for file in newest.iterdir()),
+            checkpoint_seconds=median(run.saves),
+            training_seconds=training,
+            bookkeeping_seconds=bookkeeping,
+            share=bookkeeping / (training + bookkeeping),
+        )

@@ -1,0 +1,74 @@
+"""What is not training is told, and what is training is not counted in."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from given import RECIPE
+from isoflop import checkpoint
+from isoflop.bench import bench_bookkeeping, describe_bookkeeping, standard_runs
+from isoflop.config import DataConfig, ModelConfig, RunConfig
+
+SAVE_SECONDS = 0.4
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for index in range(30):
+        (corpus / f"{index}.txt").write_text(f"the state of the union {index} " * 20)
+    return RunConfig(
+        model=ModelConfig(vocabulary=256, width=16, blocks=2, heads=2, head_width=8, hidden=24),
+        data=DataConfig(corpus=str(corpus), sequence_length=32),
+        recipe=RECIPE,
+        steps=1_000_000,
+        sequences_per_step=3,
+    )
+
+
+def test_saving_counts_and_training_does_not(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_save(*args: Any, **more: Any) -> None:
+        time.sleep(SAVE_SECONDS)
+        save(*args, **more)
+
+    save = checkpoint.save
+    monkeypatch.setattr("isoflop.training.run.checkpoint.save", slow_save)
+    started = time.perf_counter()
+    report = bench_bookkeeping(
+        [config], cache=tmp_path / "cache", folder=tmp_path / "runs", seconds=0.3, force=True
+    )
+    whole = time.perf_counter() - started
+    (row,) = report.rows
+    assert row.checkpoints == 1
+    assert row.checkpoint_seconds >= SAVE_SECONDS
+    assert SAVE_SECONDS <= row.bookkeeping_seconds <= whole - row.training_seconds
+    assert row.training_seconds >= row.steps * row.step_seconds / 2 > 0
+    assert row.share == row.bookkeeping_seconds / (row.bookkeeping_seconds + row.training_seconds)
+    assert row.share > 0.03
+    assert row.checkpoint_bytes > 3 * 4 * row.parameters, "weights and two moments"
+    assert describe_bookkeeping(report)[-1].endswith("under 3% does not hold")
+
+
+def test_a_run_that_is_over_is_no_measurement(config: RunConfig, tmp_path: Path) -> None:
+    short = config.model_copy(update={"steps": 2})
+    with pytest.raises(ValueError, match="is over before 60 seconds; measure a longer one"):
+        bench_bookkeeping(
+            [short], cache=tmp_path / "cache", folder=tmp_path / "runs", seconds=60, force=True
+        )
+
+
+def test_a_folder_in_use_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not empty"):
+        bench_bookkeeping(
+            [config], cache=tmp_path / "cache", folder=tmp_path / "corpus", force=True
+        )
+
+
+def test_standard_runs_do_not_end() -> None:
+    assert [run.model.width for run in standard_runs()] == [256, 512]
+    assert all(run.steps > 1e6 for run in standard_runs())

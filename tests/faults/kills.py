@@ -20,6 +20,8 @@ from isoflop.sweep import run_study
 from isoflop.sweep.retries import FAILURES, LOST, tries
 
 WORKERS = 2
+STUDY_SECONDS = 3600.0
+"""Far longer than a whole study takes."""
 VICTIMS = ("worker", "scheduler", "group")
 
 
@@ -82,7 +84,7 @@ class Killer:
         """Let the study end."""
         self._start()
         assert self.scheduler is not None
-        assert ended(self.scheduler) == 0
+        assert ended(self.scheduler, STUDY_SECONDS) == 0
 
     def _start(self) -> None:
         if self.scheduler is None:

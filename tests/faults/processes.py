@@ -66,9 +66,9 @@ def kill(process: BaseProcess) -> None:
     assert ended(process) == -signal.SIGKILL
 
 
-def ended(process: BaseProcess) -> int:
+def ended(process: BaseProcess, patience_seconds: float = PATIENCE_SECONDS) -> int:
     """Wait for a process and return its exit code."""
-    process.join(PATIENCE_SECONDS)
+    process.join(patience_seconds)
     assert process.exitcode is not None, "the process does not end"
     return process.exitcode
 

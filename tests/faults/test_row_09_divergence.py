@@ -29,10 +29,11 @@ def test_row_09_a_diverged_run_stops_in_time_and_is_told(
     explosive = Variant(name="Explosive", learning_rate=1e25)
     study = tiny(write_corpus(tmp_path / "text.txt"), BASELINE, explosive)
     root = tmp_path / "runs" / "tiny"
+    said = io.StringIO()
     outcome = run_study(
-        study, root, tmp_path / "cache", checkpoint_seconds=0.0, console=Console(file=io.StringIO())
+        study, root, tmp_path / "cache", checkpoint_seconds=0.0, console=Console(file=said)
     )
-    assert (outcome.left, outcome.failed) == (0, 0)
+    assert (outcome.left, outcome.failed) == (0, 0), said.getvalue()
     assert outcome.finished >= 3
     assert outcome.diverged == 3
     for row in status(study, root).rows:

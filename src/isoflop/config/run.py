@@ -118,7 +118,7 @@ class Positions(Frozen):
 class Recipe(Frozen):
     """How a model is trained. Rates are those of the reference shape; `training` transfers them."""
 
-    learning_rate: float = Field(default=8e-3, gt=0, le=1e6)
+    learning_rate: float = Field(default=8e-3, gt=0, le=1e38)
     """Peak AdamW rate of the hidden matrices at `reference_width`."""
     reference_width: int = Field(default=64, ge=1, le=10**6)
     reference_blocks: int = Field(default=4, ge=1, le=10**4)

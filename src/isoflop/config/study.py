@@ -110,7 +110,7 @@ class Variant(Frozen):
     depth: Depth = EveryToken()
     feed_forward: FeedForward = SwiGlu()
     shape: ShapeFamily | None = None
-    learning_rate: float | None = Field(default=None, gt=0, le=1e6)
+    learning_rate: float | None = Field(default=None, gt=0, le=1e38)
     centre_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from isoflop.cli import main
+from isoflop.config import RunConfig
 
 
 @pytest.fixture
@@ -92,6 +93,7 @@ def test_records_of_other_attention_are_another_variant(study_file, committed, c
             row["config"]["model"]["depth"] = {"kind": "every_token"}
             row["config"]["model"]["attention"] = {"kind": "block", "block_size": 8, "top_k": 2}
             row["evaluations"] = [one | {"decision": "every_token"} for one in row["evaluations"]]
+            row["run_id"] = RunConfig.model_validate(row["config"]).run_id
     exported.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = json.loads(run(capsys, "fit", exported, "--json"))
     assert set(found["variants"]) == {"every_token", "every_token, 2 blocks of 8 attended"}

@@ -104,7 +104,7 @@ def table(ground: Ground, draw: random.Random) -> None:
             path.write_text("".join(to_json(row) + "\n" for row in rows))
         case "parquet":
             frame = pd.DataFrame(rows)
-            for column in frame.select_dtypes(object).columns:
+            for column in [name for name, kind in frame.dtypes.items() if kind.kind == "O"]:
                 frame[column] = frame[column].map(repr)
             frame.to_parquet(path)
         case _:

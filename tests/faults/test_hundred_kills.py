@@ -18,7 +18,7 @@ def six_runs(folder: Path, budget: float) -> Study:
 
 
 @pytest.mark.parametrize(
-    ("kills", "budget"), [(6, 3e8), pytest.param(100, 1e9, marks=pytest.mark.slow)]
+    ("kills", "budget"), [(6, 2.2e8), pytest.param(100, 1e9, marks=pytest.mark.slow)]
 )
 def test_a_killed_study_ends_as_an_undisturbed_one(
     tmp_path: Path, kills: int, budget: float

@@ -2,7 +2,7 @@
 
 Injected: a variant whose learning rate blows its weights up, in a study beside a sound one.
 Expected: it stops before the update, its last checkpoint is finite, it is `diverged` with a reason;
-the fits leave it out and the report tells why; its siblings finish.
+the fits leave it out and the report tells why, as of one that failed; its siblings finish.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from isoflop.cli import main
 from isoflop.config import Variant
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study, status
+from isoflop.sweep.failure import commit_failure
 from sweep_studies import BASELINE, tiny, write_corpus
 
 
@@ -48,10 +49,17 @@ def test_row_09_a_diverged_run_stops_in_time_and_is_told(
         assert all(tensor.isfinite().all() for tensor in saved.tensors.values())
         rows, _ = store.folder(record.run_id).read_metrics()
         assert len(rows) == saved.step < record.config.steps
+
+    # One of them failed instead.
+    failed, *diverged = diverged
+    folder = store.folder(failed.run_id)
+    (folder.path / "record.json").unlink()
+    commit_failure(failed.config, folder, "hung", data_sha256=failed.data_sha256, device="cpu")
     (tmp_path / "study.json").write_text(study.model_dump_json())
     monkeypatch.chdir(tmp_path)
     assert main(["report", "study.json"]) == 0
     page = html.unescape((root / "report" / "index.html").read_text())
-    assert "3 runs diverged: " in page
+    assert "2 runs diverged: " in page
+    assert "1 run failed: hung" in page
     assert all((record.reason or "") in page for record in diverged)
     assert f"{outcome.finished} runs of {outcome.finished + 3} records; the others are" in page

@@ -9,21 +9,22 @@ from kills import Killer
 from outcomes import assert_same_run
 from processes import others, wait_for
 
-from isoflop.config import Study
+from isoflop.config import Variant
 from sweep_studies import BASELINE, ROUTED, tiny, write_corpus
 
 
-def six_runs(folder: Path, budget: float) -> Study:
-    return tiny(write_corpus(folder / "text.txt"), BASELINE, ROUTED, budget=budget)
-
-
 @pytest.mark.parametrize(
-    ("kills", "budget"), [(6, 2.2e8), pytest.param(100, 1e9, marks=pytest.mark.slow)]
+    ("kills", "variants", "budget"),
+    [
+        (6, (ROUTED,), 2.2e8),
+        pytest.param(100, (BASELINE, ROUTED), 1e9, marks=pytest.mark.slow),
+    ],
+    ids=["6 kills", "100 kills"],
 )
 def test_a_killed_study_ends_as_an_undisturbed_one(
-    tmp_path: Path, kills: int, budget: float
+    tmp_path: Path, kills: int, variants: tuple[Variant, ...], budget: float
 ) -> None:
-    study = six_runs(tmp_path, budget)
+    study = tiny(write_corpus(tmp_path / "text.txt"), *variants, budget=budget)
     killer = Killer(study, tmp_path, seed=kills, checkpoint_seconds=0.05)
     killer.kill(kills)
     killer.finish()
@@ -32,7 +33,7 @@ def test_a_killed_study_ends_as_an_undisturbed_one(
     right = Killer(study, tmp_path / "right")
     right.folder.mkdir()
     right.finish()
-    assert len(right.store.folders()) == 6
+    assert len(right.store.folders()) == 3 * len(variants)
     assert {f.path.name for f in killer.store.folders()} == {
         f.path.name for f in right.store.folders()
     }

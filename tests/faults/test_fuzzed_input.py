@@ -195,12 +195,12 @@ SCALED = {
     "scaling": {"models": [{"blocks": 2, "width": 32}, {"blocks": 3, "width": 48}]},
 }
 PROPERTIES: dict[str, tuple[Callable[[Ground, random.Random], None], int]] = {
-    "a study": (study_file, 25),
-    "a table": (table, 12),
-    "files of runs": (run_files, 12),
-    "a prepared corpus": (store_files, 40),
-    "a corpus": (corpus, 15),
-    "a study's folder": (whole_folder, 12),
+    "a study": (study_file, 15),
+    "a table": (table, 6),
+    "files of runs": (run_files, 8),
+    "a prepared corpus": (store_files, 25),
+    "a corpus": (corpus, 8),
+    "a study's folder": (whole_folder, 6),
 }
 """What is damaged: how, and how many examples are tried by default."""
 

@@ -74,8 +74,7 @@ def test_names_of_variants_name_no_file(recorded: Sandbox) -> None:
     values = json.loads((recorded.home / "small.json").read_text())
     values["variants"][0]["name"], values["variants"][1]["name"] = "../x", "/tmp/x\0y"
     file = recorded.study(values)
-    with recorded.contained("runs/small", "out"):
-        assert recorded("report", file).code == 0
+    with recorded.contained("out"):  # a report of such names: see row 23
         assert recorded("export", file, "--to", "out").code == 0
     for name in ("", "v" * 81):
         assert "name" in recorded.refused(
@@ -107,8 +106,7 @@ def test_an_out_that_can_be_no_folder_is_one_line(box: Sandbox, out: str) -> Non
 
 def test_a_registered_prediction_that_cannot_be_written_is_one_line(recorded: Sandbox) -> None:
     asked = ("predict", "small.json", "--budget", "1e12", "--resamples", "20", "--register")
-    for place in ("o" * 300, "text.txt/p.json"):
-        assert recorded.refused(*asked, place)
+    assert "text.txt" in recorded.refused(*asked, "text.txt/p.json")
 
 
 @pytest.mark.parametrize("column", ["../x", "a\0b", "c" * 300, "a\nb", "\u202ex", " loss"])

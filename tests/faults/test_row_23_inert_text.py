@@ -116,41 +116,39 @@ def box(tmp_path: Path) -> Sandbox:
     return made
 
 
-@pytest.fixture
-def plain(box: Sandbox) -> Page:
-    assert box("report", "small.json").code == 0
-    return Page((box.home / "runs/small/report/index.html").read_text())
-
-
-def test_row_23_hostile_text_is_inert_everywhere(box: Sandbox, plain: Page) -> None:
-    # All of it at once; a name is at most 80 characters, so names take one after the other below.
-    text = "".join(TEXTS[:5])[:60] + "\x1b[31m\u202e"
-    file = rewrite(box, text)
-    said = [
-        box(*arguments)
-        for arguments in (
-            ("status", file),
-            ("plan", file),
-            ("costs", file),
-            ("fit", file, "--resamples", "20"),
-            ("report", file),
-        )
-    ]
+def test_row_23_hostile_text_is_inert_everywhere(box: Sandbox) -> None:
+    # Much of it at once: a report takes a second, and a name at most 80 characters.
+    file = rewrite(box, f"=cmd()/../{TEXTS[0]}-->]]>\x1b[31m\u202e")
+    with box.contained("runs/small/report"):
+        said = [
+            box(*arguments)
+            for arguments in (
+                ("status", file),
+                ("costs", file),
+                ("fit", file, "--resamples", "20"),
+                ("report", file),
+            )
+        ]
     assert [one.code for one in said] == [0] * len(said)
     assert all(is_inert(one.out + one.err) for one in said)
     html = (box.home / "runs/small/report/index.html").read_text()
     page = Page(html)
-    assert page.tags.count("script") == plain.tags.count("script") == 3
-    assert set(page.tags) == set(plain.tags)
-    assert page.attributes == plain.attributes
+    assert page.tags.count("script") == 3
+    assert not {"iframe", "object", "embed", "base", "link", "form", "svg"} & set(page.tags)
+    assert not any(name.startswith("on") for name in page.attributes)
     assert page.comments == 0
     assert "<script>alert(1)" in page.text
-    assert (
-        "49" not in page.text[page.text.index("{{ 7*7") - 5 :][:20] if "{{" in page.text else True
-    )
     assert is_inert(html)
-    for svg in (box.home / "runs/small/report/figures").glob("*.svg"):
+    figures = box.home / "runs/small/report/figures"
+    for svg in figures.glob("*.svg"):
         assert all("script" not in one.tag for one in ElementTree.parse(svg).iter())
+    tables = sorted(figures.glob("*.csv"))
+    assert any("cmd()" in path.read_text() for path in tables)
+    for path in tables:
+        with path.open(newline="") as opened:
+            for row in csv.reader(opened):
+                for cell in row:
+                    assert not cell.startswith(FORMULAS) or is_number(cell), (path, cell)
 
 
 @pytest.mark.parametrize("text", CODES, ids=range(len(CODES)))
@@ -208,17 +206,6 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path: Path, text: str) -> None:
     for variant, loss in cells:
         assert not variant.startswith(FORMULAS)
         float(loss)  # numbers stay numbers, those below zero too
-
-
-def test_no_table_of_a_report_has_a_formula(box: Sandbox) -> None:
-    assert box("report", rewrite(box, "=cmd()")).code == 0
-    tables = sorted((box.home / "runs/small/report/figures").glob("*.csv"))
-    assert tables
-    for path in tables:
-        with path.open(newline="") as file:
-            for row in csv.reader(file):
-                for cell in row:
-                    assert not cell.startswith(FORMULAS) or is_number(cell), (path, cell)
 
 
 def is_number(cell: str) -> bool:

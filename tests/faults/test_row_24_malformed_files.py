@@ -268,7 +268,6 @@ def test_measures_that_do_not_agree_are_refused(
         ("bench.json", '{"rows": [1]}'),
         ("bench.json", '{"rows": [{"variant": "a", "parameters": -1}]}'),
         ("bench.json", nested("[", "]", 100_000)),
-        ("report", ""),
     ],
 )
 def test_speeds_that_are_none_are_one_line(box: Sandbox, name: str, content: str) -> None:
@@ -365,7 +364,7 @@ def test_arrays_and_vocabularies_that_do_not_fit_are_refused(
             read_all(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\x80\x04]\x94.", b"{" * 1000])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04]\x94."])
 def test_a_checkpoint_that_is_none_is_one_line(box: Sandbox, content: bytes) -> None:
     study = fill(box)
     store = RunStore(box.home / "runs" / study.name)

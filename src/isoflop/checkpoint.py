@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,12 +93,14 @@ def save(
     tensors: Mapping[str, torch.Tensor],
     values: Mapping[str, JSON],
     keep: int = 2,
+    confirm: Callable[[], None] = lambda: None,
 ) -> None:
     """Commit a checkpoint of `step` in `folder`, then prune to the `keep` newest valid ones.
 
     The checkpoint just saved stays in any case. `values` must be finite, since JSON has no NaN.
-    For one writer at a time: unfinished folders of killed writers are removed. Raises
-    StorageError naming the path and the free bytes; earlier checkpoints are then untouched.
+    For one writer at a time: unfinished folders of killed writers are removed. `confirm` is called
+    right before the checkpoint appears; what it raises stops the commit. Raises StorageError naming
+    the path and the free bytes; earlier checkpoints are then untouched.
     """
     if step < 0 or keep < 1:
         raise ValueError(f"step is {step} and keep is {keep}; expected step >= 0 and keep >= 1")
@@ -113,7 +115,7 @@ def save(
         _write_tensors(temporary / TENSORS, tensors)
         (temporary / VALUES).write_text(text)
 
-    storage.commit_folder(target, write)
+    storage.commit_folder(target, write, confirm)
     _prune(folder, _Saved(step, serial, target), keep)
 
 

@@ -213,12 +213,15 @@ def _plain_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def commit_folder(target: Path, write: Callable[[Path], None]) -> None:
+def commit_folder(
+    target: Path, write: Callable[[Path], None], confirm: Callable[[], None] = lambda: None
+) -> None:
     """Make the folder `target` appear with all its files and a manifest, or not at all.
 
     `write` is called with a temporary folder on the same file system and fills it with plain
-    files in any way it likes; they are fsynced and hashed here. Raises FileExistsError when
-    `target` exists, since committed folders are never overwritten, and StorageError.
+    files in any way it likes; they are fsynced and hashed here. `confirm` is called right before
+    the rename; what it raises stops the commit. Raises FileExistsError when `target` exists, since
+    committed folders are never overwritten, and StorageError.
     """
     if os.path.lexists(target):
         raise FileExistsError(f"{target} exists; committed folders are never overwritten")
@@ -234,6 +237,7 @@ def commit_folder(target: Path, write: Callable[[Path], None]) -> None:
             manifest = to_json({"version": 1, "files": files})
             _write_new(temporary / MANIFEST, manifest.encode())
             _sync_folder(temporary)
+            confirm()
             os.replace(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -15,13 +15,15 @@ def test_silence_is_counted_from_the_last_sign() -> None:
     clock = Clock()
     watchdog = Watchdog(5.0, clock)
     watchdog.heard("a")
-    for second in range(9):
+    for second in range(8):
         clock.now += 1
         if second == 3:
             watchdog.heard("b")
         watchdog.look()
         assert watchdog.hanging == (["a"] if second >= 5 else [])
     watchdog.heard("a")
+    clock.now += 1
+    watchdog.look()
     assert watchdog.hanging == ["b"]
     watchdog.forget("b")
     assert watchdog.hanging == []

@@ -214,7 +214,19 @@ class Run:
         for index, moments in state.items():
             tensors.update({f"optimiser.{index}.{k}": v for k, v in moments.items()})
         values: dict[str, storage.JSON] = {"run_id": self.config.run_id, "seconds": self.seconds}
-        checkpoint.save(self.folder.checkpoints, self.step, tensors, values)
+        try:
+            # Asked once more at its end: while a checkpoint was written, this process may have been
+            # paused, and its run given to another.
+            checkpoint.save(
+                self.folder.checkpoints,
+                self.step,
+                tensors,
+                values,
+                confirm=self.folder.check_claim,
+            )
+        except storage.StorageError:
+            self.folder.check_claim()
+            raise
         return True
 
     def _resume(self) -> None:

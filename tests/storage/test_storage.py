@@ -229,6 +229,19 @@ def test_an_error_of_the_writer_passes_through(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_a_commit_that_is_not_confirmed_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "runs" / "one"
+
+    def refuse() -> None:
+        (temporary,) = target.parent.iterdir()
+        assert (temporary / "manifest.json").exists(), "asked when all is written"
+        raise RuntimeError("another process has it")
+
+    with pytest.raises(RuntimeError, match="another process has it"):
+        storage.commit_folder(target, lambda folder: None, refuse)
+    assert list(target.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["link", "folder"])
 def test_only_plain_files_are_committed(tmp_path: Path, kind: str) -> None:
     def odd(folder: Path) -> None:

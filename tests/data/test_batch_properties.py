@@ -114,7 +114,7 @@ def test_ranks_make_up_the_global_batch(one: Drawn, step: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn, st.integers(0, 10**6))
 def test_many_corpora_are_batched_alike(one: Drawn, step: int) -> None:
     hold_order(one)

@@ -75,7 +75,7 @@ def damaged_value(value: Any, draw: random.Random) -> Any:
             del holder[key]
         case 2 if isinstance(holder, list):
             holder.append(holder[key])
-        case 3 if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
+        case 3 if isinstance(holder[key], int | float) and 0 < abs(holder[key]) < 1e200:
             holder[key] = draw.choice((-holder[key], 0, holder[key] * 1e9, holder[key] / 1e9, 1e40))
         case _:
             holder[key] = draw.choice(JUNK)

@@ -261,8 +261,8 @@ def test_the_run_store_keeps_what_it_was_given() -> None:
 def test_the_run_store_keeps_what_it_was_given_at_random() -> None:
     long = settings(
         QUICK,
-        max_examples=150,
-        stateful_step_count=60,
+        max_examples=60,
+        stateful_step_count=50,
         derandomize=False,
         phases=(Phase.generate, Phase.shrink),
     )

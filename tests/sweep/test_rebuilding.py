@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import sweep_studies as tinies
-from sweep_studies import BASELINE, ROUTED, record_of, starts, tiny
 
+import sweep_studies as tinies
 from isoflop import checkpoint
 from isoflop.config import RunConfig, RunRecord, Study
 from isoflop.data import prepare
@@ -16,6 +15,7 @@ from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore, write_records
 from isoflop.sweep import Outcome, best_models, clean, export, rebuild, run_study
 from isoflop.sweep.rebuilding import REBUILT
+from sweep_studies import BASELINE, ROUTED, record_of, starts, tiny
 
 
 def test_a_model_whose_checkpoint_is_gone_is_trained_again_to_the_same_bits(

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-import sweep_studies as tinies
 from rich.console import Console
-from sweep_studies import BASELINE, ROUTED, starts, tiny
 
+import sweep_studies as tinies
 from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunStore
 from isoflop.sweep import Outcome, export, run_study, status
+from sweep_studies import BASELINE, ROUTED, starts, tiny
 
 
 class Place:

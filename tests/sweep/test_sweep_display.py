@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from sweep_studies import record_of, tiny
 
 from isoflop.config import Variant
 from isoflop.planning import PlannedRun, next_runs
 from isoflop.sweep.display import Display, duration
 from isoflop.sweep.progress import WINDOW_SECONDS, Going, Meter, View
 from isoflop.sweep.worker import Step
+from sweep_studies import record_of, tiny
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def place(tmp_path: Path) -> Place:
 @pytest.mark.parametrize(
     ("train", "reason"),
     [
-        (trainers.short_of_memory, "MemoryError: over the limit of 0.000977 GiB of memory"),
+        (trainers.short_of_memory, "MemoryError: over the limit of 2 GiB of memory"),
         (trainers.killed_at_one_step, "killed by SIGKILL, as the system does when memory runs out"),
         (trainers.hanging, "hung: no sign of life for 0.05 minutes"),
     ],

@@ -17,10 +17,16 @@ from sweep_studies import instant, is_large
 
 
 def short_of_memory(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
-    """Train, the large run within less memory than the process takes already."""
+    """Train, the large run within 2 GiB, of which it wants 4 after its first step."""
     if not is_large(config):
         return instant(config, folder, **options)
-    return train_run(config, folder, **{**options, "memory_bytes": 2**20})
+
+    def watch(_: object) -> None:
+        import torch
+
+        torch.empty(2**30)
+
+    return train_run(config, folder, **{**options, "memory_bytes": 2**31, "watch": watch})
 
 
 def killed_at_one_step(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:

@@ -126,7 +126,7 @@ def test_each_contender_s_memory_is_its_own() -> None:
 
 
 def test_a_busy_machine_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "busy", lambda: "others are at work")
+    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "others are at work")
     cases = attention_cases(lengths=(64,), block_sizes=(8,), threads=1)
     with pytest.raises(ValueError, match="others are at work; wait until it is idle"):
         bench_attention(cases)

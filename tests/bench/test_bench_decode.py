@@ -281,7 +281,7 @@ def test_the_peer_computes_what_ours_does() -> None:
 
 
 def test_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "busy", lambda: None)
+    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: None)
     made = bench_decode([case()])
     peer = find_spec("transformers") is not None
     assert [one.name for one in made.rows] == [
@@ -314,7 +314,7 @@ class _Here:
 
 
 def test_what_is_missing_or_too_large_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "busy", lambda: "others are at work")
+    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "others are at work")
     with pytest.raises(ValueError, match="others are at work; wait until it is idle"):
         bench_decode([case()])
     monkeypatch.setattr(decode, "ProcessPoolExecutor", _Here)

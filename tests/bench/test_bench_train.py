@@ -32,7 +32,7 @@ def case(variant: str = "dense", **settings: bool) -> Case:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "busy", lambda: None)
+    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: None)
     monkeypatch.setattr(bench_module, "gemm_peak", lambda precision, threads: 1e12)
 
 
@@ -89,13 +89,13 @@ def test_groups_are_compared_within_themselves() -> None:
 
 
 def test_a_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "busy", lambda: "other processes use 1.70 cores")
+    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "other processes use 1.70 cores")
     with pytest.raises(ValueError, match=r"1\.70 cores.*--force"):
         bench_train([[case()]], threads=1, seconds=0)
 
 
 def test_forcing_is_said_in_text_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "busy", lambda: "other processes use 1.70 cores")
+    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "other processes use 1.70 cores")
     report = bench_train([[case()]], threads=1, force=True, seconds=0)
     assert report.model_dump(mode="json")["busy"] == "other processes use 1.70 cores"
     first = describe(report)[0]

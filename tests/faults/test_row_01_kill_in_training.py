@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from one_tiny_run import tiny_run
 from outcomes import assert_same_run
+from own_process import train_small
 from processes import kill, start, wait_for
-from single_run import small_run, train_small
 
 from isoflop.runs import RunFolder
 
@@ -22,7 +23,7 @@ def lines(path: Path) -> int:
 
 def test_row_01_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
     chance = random.Random(1)
-    config = small_run(tmp_path)
+    config = tiny_run(tmp_path, steps=60)
     right, killed = RunFolder(tmp_path / "right"), RunFolder(tmp_path / "killed")
     cache = tmp_path / "cache"
     train_small(config, right.path, cache)

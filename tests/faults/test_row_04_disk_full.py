@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from one_tiny_run import assert_same_run, tiny_run
+from one_tiny_run import tiny_run
+from outcomes import assert_same_run
 from small_disk import fill, on_small_disk
 
 from isoflop import checkpoint, storage

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from one_tiny_run import assert_same_run, tiny_run
+from one_tiny_run import tiny_run
+from outcomes import assert_same_run
 
 from isoflop.config import RunConfig
 from isoflop.runs import RunFolder

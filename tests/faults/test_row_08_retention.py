@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_tiny_run import assert_same_run, tiny_run
+from one_tiny_run import tiny_run
+from outcomes import assert_same_run
 
 from isoflop import checkpoint
 from isoflop.runs import RunFolder

@@ -12,9 +12,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from one_tiny_run import tiny_run
 from outcomes import assert_same_run
+from own_process import train_small
 from processes import ended, send, start, wait_for
-from single_run import small_run, train_small
 
 from isoflop.runs import RunClaimed, RunFolder
 
@@ -23,7 +24,7 @@ from isoflop.runs import RunClaimed, RunFolder
 def test_row_14_a_paused_owner_keeps_its_claim_and_commits_nothing_after_losing_it(
     tmp_path: Path, how: str
 ) -> None:
-    config = small_run(tmp_path)
+    config = tiny_run(tmp_path, steps=60)
     folder, cache = RunFolder(tmp_path / "run"), tmp_path / "cache"
     said = tmp_path / "said.txt"
     process = start(train_small, config, folder.path, cache, said=said)

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from one_tiny_run import tiny_run
 from outcomes import assert_same_run
+from own_process import train_small
 from processes import kill, start, wait_for
-from single_run import small_run, train_small
 
 from isoflop import checkpoint
 from isoflop.config import RunConfig
@@ -35,7 +36,7 @@ def train_at_another_time(config: RunConfig, folder: Path, cache: Path, hours: f
 def test_row_15_a_wrong_clock_steals_nothing_and_is_stuck_nowhere(
     tmp_path: Path, hours: float
 ) -> None:
-    config = small_run(tmp_path)
+    config = tiny_run(tmp_path, steps=60)
     folder, cache = RunFolder(tmp_path / "run"), tmp_path / "cache"
     process = start(train_at_another_time, config, folder.path, cache, hours)
     wait_for(lambda: len(folder.read_metrics()[0]) > 5)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from single_run import small_run
+from one_tiny_run import tiny_run
 
 from isoflop.report.provenance import mixed_environments
 from isoflop.runs import RunFolder
@@ -22,7 +22,7 @@ from isoflop.training import Interrupted, train
 def test_row_18_another_torch_is_warned_of_recorded_and_flagged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, cache = small_run(tmp_path, steps=20), tmp_path / "cache"
+    config, cache = tiny_run(tmp_path, steps=20), tmp_path / "cache"
     folder, alike = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "alike")
     right = train(config, alike, cache=cache, threads=1)
     assert right.resumed_under == ()

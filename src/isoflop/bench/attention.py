@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoflop.bench.machine import DTYPES, busy, use_threads
+from isoflop.bench.machine import DTYPES, refuse_busy, use_threads
 from isoflop.config import BlockAttention, Frozen, FullAttention, Precision
 from isoflop.costs import attended_pairs
 from isoflop.ops import block_attention, block_attention_reference
@@ -178,11 +178,7 @@ def bench_attention(
     Raises:
         ValueError: the machine is busy.
     """
-    reason = busy()
-    if reason is not None and not force:
-        raise ValueError(
-            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
-        )
+    reason = refuse_busy(force)
     rows: list[AttentionRow] = []
     fresh = multiprocessing.get_context("spawn")
     for case in cases:

@@ -11,13 +11,18 @@ from typing import Any
 import torch
 
 from isoflop.bench.cases import DENSE, standard_groups
-from isoflop.bench.machine import busy, use_threads
+from isoflop.bench.machine import refuse_busy, use_threads
 from isoflop.config import Environment, Frozen, Precision, RunConfig
 from isoflop.costs import parameters
 from isoflop.data import TokenStore, prepare
 from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, Run, StepResult, environment
-from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile
+from isoflop.training import (
+    Interrupted,
+    Run,
+    StepResult,
+    compiles_by_default,
+    environment,
+)
 
 SHARE_PROMISED = 0.03
 WARM_UP = 3
@@ -93,11 +98,7 @@ def bench_bookkeeping(
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; expected a folder for runs that are thrown away")
-    reason = busy()
-    if reason is not None and not force:
-        raise ValueError(
-            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
-        )
+    reason = refuse_busy(force)
     rows = []
     with use_threads(1):
         for index, config in enumerate(configs):
@@ -161,7 +162,7 @@ class _Timed(Run):
 
 
 def _row(config: RunConfig, folder: RunFolder, store: TokenStore, seconds: float) -> BookkeepingRow:
-    compiled = (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
+    compiled = compiles_by_default(config)
     with folder.claim():
         folder.create(config)
         folder.begin_attempt(0)

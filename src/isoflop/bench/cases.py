@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from isoflop.config import DataConfig, Depth, EveryToken, Frozen, ModelConfig, RunConfig, TopK
-from isoflop.training import COMPILE_FROM_FLOPS, can_compile
+from isoflop.training import compiles_by_default
 
 Implementation = Literal["isoflop", "transformers"]
 
@@ -47,10 +47,8 @@ def study_group(
     """
     cases: dict[tuple[str, ModelConfig, int], Case] = {}
     for variant, config in models:
-        wanted = (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
-        case = Case(
-            variant=variant, config=config, compiled=wanted if compiled is None else compiled
-        )
+        wanted = compiles_by_default(config) if compiled is None else compiled
+        case = Case(variant=variant, config=config, compiled=wanted)
         cases.setdefault((variant, config.model, config.tokens_per_step), case)
     if not cases:
         raise ValueError("there are no models to measure; expected at least one")

@@ -21,7 +21,7 @@ import torch
 
 from isoflop.bench.cases import DENSE, ROUTED, VOCABULARY, Implementation, hidden_width
 from isoflop.bench.decoders import Decoder, EngineDecoder, LlamaDecoder
-from isoflop.bench.machine import DTYPES, busy, use_threads
+from isoflop.bench.machine import DTYPES, refuse_busy, use_threads
 from isoflop.config import Frozen, ModelConfig, Precision, TopK
 from isoflop.costs import cache_bytes, forward_flops, parameters
 from isoflop.training import environment
@@ -221,11 +221,7 @@ def bench_decode(
     Raises:
         ValueError: the machine is busy, or no case fits into memory.
     """
-    reason = busy()
-    if reason is not None and not force:
-        raise ValueError(
-            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
-        )
+    reason = refuse_busy(force)
     peer = find_spec("transformers") is not None
     notes = []
     if not peer:

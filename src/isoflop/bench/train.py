@@ -10,7 +10,7 @@ from statistics import median, quantiles
 import torch
 
 from isoflop.bench.cases import Case
-from isoflop.bench.machine import busy, gemm_peak, use_threads
+from isoflop.bench.machine import gemm_peak, refuse_busy, use_threads
 from isoflop.bench.report import BenchReport, BenchRow, Ratio, case_name
 from isoflop.bench.steps import Step, prepare_step
 from isoflop.bench.verdicts import verdicts
@@ -50,11 +50,7 @@ def bench_train(
     Raises:
         ValueError: the machine is busy, or there is nothing to measure.
     """
-    reason = busy()
-    if reason is not None and not force:
-        raise ValueError(
-            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
-        )
+    reason = refuse_busy(force)
     kept, notes = _at_hand(groups)
     if not kept:
         raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")

@@ -60,7 +60,10 @@ def parse_value(kind: type[Value], data: Any, source: str) -> Value:
 
 def parse_record(data: Any, source: str) -> RunRecord:
     """Return `data` as a record of the run that it names; a one-line ValueError as above."""
-    record = parse_value(RunRecord, data, source)
+    return _agreeing(parse_value(RunRecord, data, source), source)
+
+
+def _agreeing(record: RunRecord, source: str) -> RunRecord:
     if record.config.run_id != record.run_id:
         raise ValueError(
             f"{source} is not a valid RunRecord: run_id is {record.run_id[:80]!r}; expected "
@@ -92,12 +95,7 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r})"
 
     def _member(self, name: str) -> Path:
-        path = self.path / name
-        if path.is_symlink():
-            raise ValueError(
-                f"{path} is a symbolic link; a run folder holds its own files: remove the link"
-            )
-        return path
+        return storage.inside(self.path, name)
 
     def _read(self, name: str, kind: type[Value]) -> Value | None:
         path = self._member(name)
@@ -266,12 +264,8 @@ class RunFolder:
 
     def record(self) -> RunRecord | None:
         """Return the outcome, None while there is none."""
-        path = self._member("record.json")
-        try:
-            data = storage.read_json(path)
-        except FileNotFoundError:
-            return None
-        return parse_record(data, str(path))
+        record = self._read("record.json", RunRecord)
+        return None if record is None else _agreeing(record, str(self._member("record.json")))
 
     def write_evaluation(self, evaluation: RunEvaluation) -> Path:
         """Commit what was measured of the finished model, in place of an earlier one."""

@@ -1,6 +1,6 @@
 """The training loop, the parametrisation and the schedule."""
 
-from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
+from isoflop.training.environment import can_compile, compiles_by_default, environment
 from isoflop.training.loop import load_model, reason_of, train
 from isoflop.training.memory import keep_freed_memory, volunteer_for_the_oom_killer
 from isoflop.training.parametrisation import group_of, initialise, optimiser
@@ -9,13 +9,13 @@ from isoflop.training.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer
 
 __all__ = [
-    "COMPILE_FROM_FLOPS",
     "Interrupted",
     "Progress",
     "Run",
     "StepResult",
     "Trainer",
     "can_compile",
+    "compiles_by_default",
     "environment",
     "group_of",
     "initialise",

@@ -16,7 +16,7 @@ from isoflop.data import prepare
 from isoflop.model import Transformer, build
 from isoflop.runs import RunClaimed, RunFolder
 from isoflop.storage import StorageError
-from isoflop.training.environment import COMPILE_FROM_FLOPS, can_compile, environment
+from isoflop.training.environment import can_compile, compiles_by_default, environment
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.run import Interrupted, Progress, Run, newest_checkpoint, tensors_under
 
@@ -126,9 +126,7 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
 def _compiles(config: RunConfig, wanted: bool | None) -> bool:
     if wanted and not can_compile():
         raise ValueError("compilation was asked for, but no C++ compiler (g++ or clang++) is here")
-    if wanted is not None:
-        return wanted
-    return (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
+    return compiles_by_default(config) if wanted is None else wanted
 
 
 def _lasting(differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:

@@ -101,9 +101,7 @@ class Run:
         """Train from wherever the run stands and commit its record; arguments are `train`'s."""
         self._resume()
         failure = None
-        due = time.monotonic() + (
-            CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
-        )
+        due = time.monotonic() + _until_next(checkpoint_seconds, save_seconds=0.0)
         saved_step = self.step
         with self.folder.open_metrics(self.step) as metrics:
             while self.step < self.config.steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,7 @@ def test_a_missing_device_is_refused(make_run: MakeRun, cache: Path, folder: Run
 def test_compiling_without_a_compiler_is_refused(
     make_run: MakeRun, cache: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("isoflop.training.environment.shutil.which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ValueError, match=r"no C\+\+ compiler"):
         train(make_run(), folder, cache=cache, threads=1, compiled=True)
     large = make_run().model_copy(update={"budget_flops": 1e15})

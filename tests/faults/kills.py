@@ -75,7 +75,7 @@ class Killer:
             self._start()
             # Every third at once, whatever is going on; the others once the study has come on.
             if number % 3:
-                share = (number + self.chance.random()) / (times + 1)
+                share = (number + self.chance.random()) / (times + 2)
                 wait_for(lambda share=share: self._done() >= share * self.steps)
             time.sleep(self.chance.uniform(0, 0.05))
             self._strike(self._victim())

@@ -60,6 +60,12 @@ def send(process: BaseProcess, number: int) -> None:
     os.kill(process.pid, number)
 
 
+def wait_until_paused(process: BaseProcess) -> None:
+    """Wait until a process has stopped itself."""
+    wait_for(lambda: _state(process.pid) in "TXZ")
+    assert _state(process.pid) == "T"
+
+
 def kill(process: BaseProcess) -> None:
     """End a process by SIGKILL, and see that this is what it ended by."""
     process.kill()
@@ -81,11 +87,15 @@ def others(*known: BaseProcess) -> list[int]:
 
 
 def _lives(pid: int) -> bool:
+    return _state(pid) not in "ZX"
+
+
+def _state(pid: int | None) -> str:
+    """Return the letter that the kernel gives for a process: T if stopped, X if gone."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
-    return state not in "ZX"
+        return "X"
 
 
 def owner(folder: Path, *known: BaseProcess) -> int | None:

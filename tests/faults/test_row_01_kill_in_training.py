@@ -23,10 +23,10 @@ def lines(path: Path) -> int:
 
 def test_row_01_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
     chance = random.Random(1)
-    config = tiny_run(tmp_path, steps=60)
+    config = tiny_run(tmp_path, steps=200)
     right, killed = RunFolder(tmp_path / "right"), RunFolder(tmp_path / "killed")
     cache = tmp_path / "cache"
-    train_small(config, right.path, cache)
+    train_small(config, right.path, cache, 30.0)
     metrics, attempts = killed.path / "metrics.jsonl", killed.path / "attempts.jsonl"
     for number in range(3):
         # A checkpoint every few steps, so that there are steps to be made again.
@@ -38,7 +38,7 @@ def test_row_01_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
             wait_for(lambda until=until: lines(metrics) >= until)
         kill(process)
         assert killed.state() == "interrupted"
-    train_small(config, killed.path, cache)
+    train_small(config, killed.path, cache, 30.0)
     record = killed.record()
     assert record is not None
     assert record.attempts == 4

@@ -54,7 +54,7 @@ def train_saving_often(folder: Path, in_a_save: bool) -> int:
 def test_row_03_train_saves_and_tells_how_to_go_on(
     tmp_path: Path, where: str, number: int, code: int
 ) -> None:
-    config = tiny_run(tmp_path, steps=40)
+    config = tiny_run(tmp_path, steps=200)
     (tmp_path / "run.json").write_text(config.model_dump_json())
     folder = RunStore(tmp_path / "runs" / "single").folder(config.run_id)
     said = tmp_path / "said.txt"

@@ -1,6 +1,6 @@
 """Row 14. Fault: the owner of a run is paused, others go on, and it wakes up.
 
-Injected: SIGSTOP; meanwhile the folder is removed or replaced, and trained anew; SIGCONT.
+Injected: SIGSTOP after a step; the folder is removed or replaced, and trained anew; SIGCONT.
 Expected: while it is paused its claim stands, since claims are kernel locks without leases. Once
 its folder is gone it cannot commit anything over the new owner.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from one_tiny_run import tiny_run
 from outcomes import assert_same_run
-from own_process import train_small
-from processes import ended, send, start, wait_for
+from own_process import train_small, train_small_and_pause
+from processes import ended, send, start, wait_until_paused
 
 from isoflop.runs import RunClaimed, RunFolder
 
@@ -24,12 +24,11 @@ from isoflop.runs import RunClaimed, RunFolder
 def test_row_14_a_paused_owner_keeps_its_claim_and_commits_nothing_after_losing_it(
     tmp_path: Path, how: str
 ) -> None:
-    config = tiny_run(tmp_path, steps=60)
+    config = tiny_run(tmp_path, steps=12)
     folder, cache = RunFolder(tmp_path / "run"), tmp_path / "cache"
     said = tmp_path / "said.txt"
-    process = start(train_small, config, folder.path, cache, said=said)
-    wait_for(lambda: len(folder.read_metrics()[0]) > 5)
-    send(process, signal.SIGSTOP)
+    process = start(train_small_and_pause, config, folder.path, cache, 6, said=said)
+    wait_until_paused(process)
     assert folder.state() == "running"
     with pytest.raises(RunClaimed, match="another process"):
         train_small(config, folder.path, cache)

@@ -17,7 +17,7 @@ def train_small(
     folder: Path,
     cache: Path,
     checkpoint_seconds: float = 0.0,
-    watch: Callable[[Any], None] | None = None,
+    watch: Callable[[Any], None] = lambda _: None,
 ) -> None:
     """Train a run, by default with a checkpoint after each step; a target for `start`."""
     from isoflop.training import train

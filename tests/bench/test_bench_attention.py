@@ -194,7 +194,7 @@ def test_command(
     assert {"block_seconds", "flop_ratio", "full_peak_bytes", "block_peak_bytes"} <= set(printed)
     kept = AttentionReport.model_validate_json((tmp_path / "attention-fp32.json").read_text())
     assert kept == report(row(4096, 2.0))
-    assert (tmp_path / "attention-speed.png").stat().st_size > 5000
+    assert (tmp_path / "attention-fp32-speed.png").stat().st_size > 5000
     assert asked[0][1]["force"] is True
     assert main(arguments) == 0
     assert "faster from 4,096 tokens on" in capsys.readouterr().out

@@ -125,7 +125,7 @@ def attention_figure(report: AttentionReport) -> Figure:
     ]
     first = report.rows[0]
     return figure(
-        "attention-speed",
+        f"attention-{first.dtype}-speed",
         "Block attention beside full attention",
         f"Time of torch's fused causal attention over that of block attention with top_k "
         f"{first.top_k}, {first.batch} x {first.heads} heads of {first.head_width}, {first.dtype}, "

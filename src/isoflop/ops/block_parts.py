@@ -7,6 +7,7 @@ width, N key blocks, S selected earlier blocks per query.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,11 +48,15 @@ class BlockAttentionFunction(torch.autograd.Function):
             )
             for some in _units_at_once(chosen)
         ]
-        results: list[tuple[Tensor, ...]] = []
-        for some, tiles in parts:
+
+        def compute(some: slice, tiles: Tiles) -> tuple[Tensor, ...]:
             part = _Part(q[some], k[some], v[some], tiles, block_size, scale, kernel)
-            results.append(part.forward(q.dtype))
-        out, lse = _joined(results)
+            return part.forward()
+
+        lse_dtype = torch.promote_types(q.dtype, torch.float32)
+        out, lse = _by_parts(
+            parts, compute, [(q.shape, q.dtype), (q.shape[:-1], lse_dtype)], q.device
+        )
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.parts, ctx.block_size, ctx.scale = parts, block_size, scale
         ctx.mark_non_differentiable(lse)
@@ -63,12 +68,14 @@ class BlockAttentionFunction(torch.autograd.Function):
         """Return the gradients of q, k and v; the log-sum-exp passes none."""
         q, k, v, out, lse = ctx.saved_tensors
         kernel = _kernel(q)
-        results = []
-        for some, tiles in ctx.parts:
+
+        def compute(some: slice, tiles: Tiles) -> tuple[Tensor, ...]:
             part = _Part(q[some], k[some], v[some], tiles, ctx.block_size, ctx.scale, kernel)
-            gradients = part.backward(grad[some], out[some], lse[some])
-            results.append(tuple(gradient.to(q.dtype) for gradient in gradients))
-        dq, dk, dv = _joined(results)
+            return part.backward(grad[some], out[some], lse[some])
+
+        dq, dk, dv = _by_parts(
+            ctx.parts, compute, [(x.shape, x.dtype) for x in (q, k, v)], q.device
+        )
         return dq, dk, dv, None, None, None
 
 
@@ -90,8 +97,8 @@ class _Part:
         self.q = q
         self.k, self.v = (x.reshape(-1, block_size, x.shape[-1]) for x in (k, v))
 
-    def forward(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return output (U, h, slots, K) in `dtype` and log-sum-exp (U, h, slots)."""
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return output (U, h, slots, K) and log-sum-exp (U, h, slots), float32 at least."""
         tiles, width = self.tiles, self.shape[-1]
         own, own_lse = self.kernel.forward(
             self._own(self.q), self.k, self.v, self.block_size, True, self.scale
@@ -119,29 +126,27 @@ class _Part:
         merged = own.to(lse.dtype).mul_((own_lse - lse).exp()[:, None])
         for rows, weight in zip(tiles.slot.T, (parts_lse - lse[:, None]).exp().T, strict=True):
             merged.addcmul_(partial.index_select(0, rows).to(lse.dtype), weight[:, None])
-        return merged.to(dtype).view(self.shape), lse.view(self.shape[:-1])
+        return merged.view(self.shape), lse.view(self.shape[:-1])
 
     def backward(self, grad: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v of these units, float32 at least."""
         tiles, width = self.tiles, self.shape[-1]
-        dq, dk, dv = (
-            x.to(lse.dtype)
-            for x in self.kernel.backward(
-                self._own(grad),
-                self._own(self.q),
-                self.k,
-                self.v,
-                self._own(out),
-                self._own(lse[..., None])[..., 0],
-                self.block_size,
-                True,
-                self.scale,
-            )
+        dq, dk, dv = self.kernel.backward(
+            self._own(grad),
+            self._own(self.q),
+            self.k,
+            self.v,
+            self._own(out),
+            self._own(lse[..., None])[..., 0],
+            self.block_size,
+            True,
+            self.scale,
         )
-        dq = self._by_query(dq)
-        dk, dv = (x.reshape(self.k.shape) for x in (dk, dv))
+        # Parts stay as the kernel gives them; sums are float32 at least.
         partial = dq.new_empty(tiles.rows + 1, width)
         partial[-1] = 0
+        dq = self._by_query(dq).to(lse.dtype)
+        dk, dv = (x.reshape(self.k.shape).to(lse.dtype) for x in (dk, dv))
         queries, grads, outs = (x.reshape(-1, width) for x in (self.q, grad, out))
         sums = lse.flatten()
         filled = torch.ones(tiles.rows, 1, dtype=grads.dtype, device=grads.device)
@@ -161,7 +166,7 @@ class _Part:
                 False,
                 self.scale,
             )
-            partial[rows] = dq_rows[:, 0].to(partial.dtype)
+            partial[rows] = dq_rows[:, 0]
             dk.index_add_(0, block, dk_tiles.to(dk.dtype))
             dv.index_add_(0, block, dv_tiles.to(dv.dtype))
         for rows in tiles.slot.T:
@@ -189,25 +194,25 @@ def _units_at_once(chosen: Tensor) -> list[slice]:
     return [slice(begin, begin + step) for begin in range(0, units, step)]
 
 
-def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Join what parts gave, unit after unit; a single part is not copied.
+def _by_parts(
+    parts: Sequence[tuple[slice, Tiles]],
+    compute: Callable[[slice, Tiles], tuple[Tensor, ...]],
+    whole: Sequence[tuple[torch.Size, torch.dtype]],
+    device: torch.device,
+) -> tuple[Tensor, ...]:
+    """Return results of these shapes and dtypes, computed part after part.
 
-    The list is emptied on the way, so that no part is held twice for long.
+    They are made first, so that memory of one part, once freed, serves the next in one piece. A
+    single part is not copied.
     """
     if len(parts) == 1:
-        return parts[0]
-    whole = tuple(
-        x.new_empty(sum(part[i].shape[0] for part in parts), *x.shape[1:])
-        for i, x in enumerate(parts[0])
-    )
-    begin = 0
-    while parts:
-        part = parts.pop(0)
-        end = begin + part[0].shape[0]
-        for to, x in zip(whole, part, strict=True):
-            to[begin:end] = x
-        begin = end
-    return whole
+        found = compute(*parts[0])
+        return tuple(x.to(dtype) for x, (_, dtype) in zip(found, whole, strict=True))
+    results = tuple(torch.empty(shape, dtype=dtype, device=device) for shape, dtype in whole)
+    for some, tiles in parts:
+        for result, x in zip(results, compute(some, tiles), strict=True):
+            result[some] = x
+    return results
 
 
 def _kernel(q: Tensor) -> BlockKernel:

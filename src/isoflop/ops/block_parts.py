@@ -7,7 +7,6 @@ width, N key blocks, S selected earlier blocks per query.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from isoflop.ops.block_kernels import BlockKernel, CpuKernel, CudaKernel
 from isoflop.ops.block_tiles import Tiles, tile
 
 # Rows of gathered queries held at a time; the partial results of all are needed to merge them.
-ROWS_AT_ONCE = 1 << 14
+ROWS_AT_ONCE = 1 << 13
 
 
 class BlockAttentionFunction(torch.autograd.Function):
@@ -49,14 +48,12 @@ class BlockAttentionFunction(torch.autograd.Function):
             for some in _units_at_once(chosen)
         ]
 
-        def compute(some: slice, tiles: Tiles) -> tuple[Tensor, ...]:
+        # Results are made first, so that memory of one part, once freed, serves the next whole.
+        out = torch.empty_like(q)
+        lse = q.new_empty(q.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
+        for some, tiles in parts:
             part = _Part(q[some], k[some], v[some], tiles, block_size, scale, kernel)
-            return part.forward()
-
-        lse_dtype = torch.promote_types(q.dtype, torch.float32)
-        out, lse = _by_parts(
-            parts, compute, [(q.shape, q.dtype), (q.shape[:-1], lse_dtype)], q.device
-        )
+            out[some], lse[some] = part.forward()
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.parts, ctx.block_size, ctx.scale = parts, block_size, scale
         ctx.mark_non_differentiable(lse)
@@ -69,13 +66,10 @@ class BlockAttentionFunction(torch.autograd.Function):
         q, k, v, out, lse = ctx.saved_tensors
         kernel = _kernel(q)
 
-        def compute(some: slice, tiles: Tiles) -> tuple[Tensor, ...]:
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        for some, tiles in ctx.parts:
             part = _Part(q[some], k[some], v[some], tiles, ctx.block_size, ctx.scale, kernel)
-            return part.backward(grad[some], out[some], lse[some])
-
-        dq, dk, dv = _by_parts(
-            ctx.parts, compute, [(x.shape, x.dtype) for x in (q, k, v)], q.device
-        )
+            dq[some], dk[some], dv[some] = part.backward(grad[some], out[some], lse[some])
         return dq, dk, dv, None, None, None
 
 
@@ -192,27 +186,6 @@ def _units_at_once(chosen: Tensor) -> list[slice]:
     units, rows = chosen.shape[0], chosen[0].numel()
     step = max(1, ROWS_AT_ONCE // max(1, rows))
     return [slice(begin, begin + step) for begin in range(0, units, step)]
-
-
-def _by_parts(
-    parts: Sequence[tuple[slice, Tiles]],
-    compute: Callable[[slice, Tiles], tuple[Tensor, ...]],
-    whole: Sequence[tuple[torch.Size, torch.dtype]],
-    device: torch.device,
-) -> tuple[Tensor, ...]:
-    """Return results of these shapes and dtypes, computed part after part.
-
-    They are made first, so that memory of one part, once freed, serves the next in one piece. A
-    single part is not copied.
-    """
-    if len(parts) == 1:
-        found = compute(*parts[0])
-        return tuple(x.to(dtype) for x, (_, dtype) in zip(found, whole, strict=True))
-    results = tuple(torch.empty(shape, dtype=dtype, device=device) for shape, dtype in whole)
-    for some, tiles in parts:
-        for result, x in zip(results, compute(some, tiles), strict=True):
-            result[some] = x
-    return results
 
 
 def _kernel(q: Tensor) -> BlockKernel:

@@ -77,7 +77,7 @@ def projection(
             stop=span[1],
             axis=axis,
             status="too_few",
-            message=f"{len(losses)} sizes with a loss, at least 2 needed",
+            message=f"{len(losses)} size{'s' * (len(losses) != 1)} with a loss, at least 2 needed",
             sizes=len(losses),
         )
     compute = [one.compute[axis] for one in losses]

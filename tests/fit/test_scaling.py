@@ -100,7 +100,7 @@ def test_few_sizes_have_a_line_without_interval_or_none(sizes: int, status: str)
         assert (line.b.low, line.b.high) == (None, None)
     else:
         assert (line.a, line.b) == (None, None)
-        with pytest.raises(ValueError, match="1 sizes"):
+        with pytest.raises(ValueError, match="1 size with"):
             line.at(1.0)
 
 

@@ -47,7 +47,6 @@ class BlockAttentionFunction(torch.autograd.Function):
             )
             for some in _units_at_once(chosen)
         ]
-
         # Results are made first, so that memory of one part, once freed, serves the next whole.
         out = torch.empty_like(q)
         lse = q.new_empty(q.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
@@ -65,7 +64,6 @@ class BlockAttentionFunction(torch.autograd.Function):
         """Return the gradients of q, k and v; the log-sum-exp passes none."""
         q, k, v, out, lse = ctx.saved_tensors
         kernel = _kernel(q)
-
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         for some, tiles in ctx.parts:
             part = _Part(q[some], k[some], v[some], tiles, ctx.block_size, ctx.scale, kernel)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import fraction_sentence, holm, sentence, verdicts
+from isoflop.fit import estimates_sentence, fraction_sentence, holm, minima, sentence, verdicts
 
 MakeRuns = Callable[..., pd.DataFrame]
 SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
@@ -49,6 +49,41 @@ def test_the_share_of_forward_flops_at_equal_loss_is_told(runs: MakeRuns) -> Non
     assert same.forward_fraction is None
     with pytest.raises(ValueError, match="no share"):
         fraction_sentence(same)
+
+
+def test_what_each_estimator_says_of_the_difference_is_told(runs: MakeRuns) -> None:
+    table = two_budgets(runs, gain=0.02)
+    table["loss"] += 0.002 * np.random.default_rng(0).standard_normal(len(table))
+    first = verdicts(table, "Baseline")[0]
+    assert first.difference is not None
+    assert first.estimates["parabola"] == first.difference.interval.value
+    assert first.estimates["akima"] == pytest.approx(-0.02, abs=3e-3)
+    said = estimates_sentence(first)
+    assert f"{first.estimates['akima']:+.4f} (Akima)" in said
+    assert "sign" not in said
+    assert "interval" not in said
+    doubted = first.model_copy(update={"estimates": {**first.estimates, "akima": -0.09}})
+    assert estimates_sentence(doubted).endswith("further apart than that interval tells.")
+    assert verdicts(table, "Baseline", found=minima(table))[0].estimates == first.estimates
+
+
+def test_estimators_that_differ_in_sign_are_said_to(runs: MakeRuns) -> None:
+    table = runs({"Baseline": {"loss": 1.2}, "MoD": {"loss": 1.2}}, seed_shifts=SHIFTS)
+    # One size far below its neighbours draws Akima's curve down, and the parabola's hardly.
+    sizes = sorted(table["parameters"].unique())
+    table.loc[(table["variant"] == "MoD") & (table["parameters"] == sizes[3]), "loss"] -= 0.02
+    table.loc[(table["variant"] == "MoD") & (table["parameters"] != sizes[3]), "loss"] += 0.015
+    (verdict,) = verdicts(table, "Baseline")
+    assert verdict.estimates["akima"] < 0 < verdict.estimates["parabola"]
+    assert estimates_sentence(verdict).endswith("estimators do not agree on its sign.")
+
+
+def test_one_estimate_has_nothing_to_agree_with(runs: MakeRuns) -> None:
+    table = two_budgets(runs, gain=0.02)
+    verdict = verdicts(table, "Baseline", found=minima(table, ("parabola",)))[0]
+    assert list(verdict.estimates) == ["parabola"]
+    with pytest.raises(ValueError, match="two estimates"):
+        estimates_sentence(verdict)
 
 
 def test_the_multiplier_hangs_little_on_the_irreducible_loss(runs: MakeRuns) -> None:

@@ -24,6 +24,7 @@ from isoflop.fit import (
     FittedSurface,
     RunTable,
     VariantFit,
+    estimates_sentence,
     fraction_sentence,
     frame,
     read_table,
@@ -91,6 +92,8 @@ def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
     for verdict in result.verdicts:
         yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
+        if len(verdict.estimates) > 1:
+            yield Text(quoted(estimates_sentence(verdict)))
         if verdict.forward_fraction is not None:
             yield Text(quoted(fraction_sentence(verdict)))
     if result.verdicts:

@@ -88,6 +88,7 @@ from isoflop.fit.surface_bootstrap import DRAWS_WORDS, surface_draws, surface_in
 from isoflop.fit.verdict import (
     BudgetVerdict,
     Multiplier,
+    estimates_sentence,
     fraction_sentence,
     holm,
     sentence,
@@ -159,6 +160,7 @@ __all__ = [
     "curve_rows",
     "difference",
     "document_estimate",
+    "estimates_sentence",
     "figure3_models",
     "figure4_models",
     "fit_envelope",

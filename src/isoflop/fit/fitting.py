@@ -100,6 +100,7 @@ def fit_runs(
             resamples=resamples,
             seed=seed,
             draws=draws,
+            found=[one.of_curve(name) for name, fit in fits.items() for one in fit.minima],
         )
     return FitResult(
         variants=fits,

@@ -8,7 +8,7 @@ which a variant reaches the other's loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from isoflop.fit.comparison import loss_matching
 from isoflop.fit.curves import CurveMinimum, minima
 from isoflop.fit.frame import budgets
 from isoflop.fit.interval import LEVEL, Interval, percentile_interval
-from isoflop.fit.minimum import Floats
+from isoflop.fit.minimum import ESTIMATOR_NAMES, Estimator, Floats
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.resampling import RESAMPLES
@@ -59,6 +59,10 @@ class BudgetVerdict(Frozen):
     budget_flops: float
     outcome: Outcome
     difference: Difference | None = None
+    """By the parabola, as the outcome, the multiplier and the fraction are."""
+    estimates: Mapping[Estimator, float] = {}
+    """The difference by each estimator that found both minima, nats per token: how far they are
+    apart is a systematic error bar, which the interval of `difference` does not hold."""
     multiplier: Multiplier | None = None
     forward_fraction: Interval | None = None
     """Share of the optimal baseline's forward FLOPs per token at which the variant has its loss."""
@@ -80,6 +84,7 @@ def verdicts(
     resamples: int = RESAMPLES,
     seed: int = 0,
     draws: CurveDraws | None = None,
+    found: Iterable[CurveMinimum] | None = None,
 ) -> tuple[BudgetVerdict, ...]:
     """Return the verdict on every other variant at every budget.
 
@@ -95,6 +100,7 @@ def verdicts(
         resamples: of the intervals of multipliers.
         seed: of these.
         draws: noisy minima of the table, where they have been drawn already.
+        found: minima of the table by every estimator, where they have been fitted already.
 
     Raises:
         ValueError: the baseline is not in the table, or the margin is not positive.
@@ -129,10 +135,26 @@ def verdicts(
                 fraction = match.interval
             open_verdicts.append((one, base, budget, apart, multiplier, fraction))
     adjusted = holm([_best_p(apart)[1] for *_, apart, _, _ in open_verdicts])
+    fitted = tuple(minima(table) if found is None else found)
     return tuple(
-        _verdict(*one, margin=margin, p=p, level=level)
+        _verdict(*one, estimates=_estimates(fitted, *one[:3]), margin=margin, p=p, level=level)
         for one, p in zip(open_verdicts, adjusted, strict=True)
     )
+
+
+def _estimates(
+    found: Sequence[CurveMinimum], one: NoisyMinimum, base: NoisyMinimum, budget: float
+) -> dict[Estimator, float]:
+    losses = {
+        (at.variant, at.minimum.estimator): at.minimum.loss
+        for at in found
+        if at.budget_flops == budget and at.minimum.loss is not None
+    }
+    return {
+        estimator: loss - losses[base.variant, estimator]
+        for (name, estimator), loss in losses.items()
+        if name == one.variant and (base.variant, estimator) in losses
+    }
 
 
 def _baseline_minima(table: pd.DataFrame, baseline: str) -> tuple[CurveMinimum, ...]:
@@ -272,6 +294,7 @@ def _verdict(
     multiplier: Multiplier | None,
     fraction: Interval | None,
     *,
+    estimates: Mapping[Estimator, float],
     margin: float | None,
     p: float | None,
     level: float,
@@ -285,6 +308,7 @@ def _verdict(
         budget_flops=budget,
         outcome=outcome,
         difference=apart,
+        estimates=estimates,
         multiplier=multiplier,
         forward_fraction=fraction,
         p_adjusted=p,
@@ -336,3 +360,25 @@ def fraction_sentence(verdict: BudgetVerdict) -> str:
         f"{verdict.variant} has the minimum loss of {verdict.baseline} at {found.value:.2f} "
         f"[{found.low:.2f}, {found.high:.2f}] of its forward FLOPs per token."
     )
+
+
+def estimates_sentence(verdict: BudgetVerdict) -> str:
+    """Return in words what each estimator says of a difference, and whether they agree.
+
+    Raises:
+        ValueError: fewer than two estimators found both minima.
+    """
+    if len(verdict.estimates) < 2:
+        raise ValueError(f"{verdict.variant} has not two estimates of its difference to compare")
+    values = verdict.estimates.values()
+    told = ", ".join(
+        f"{value:+.4f} ({ESTIMATOR_NAMES[name]})" for name, value in verdict.estimates.items()
+    )
+    end = ""
+    if min(values) <= 0 <= max(values):
+        end = ": estimators do not agree on its sign"
+    elif verdict.difference is not None:
+        held = verdict.difference.interval
+        if min(values) < held.low or max(values) > held.high:
+            end = ": further apart than that interval tells"
+    return f"By estimator the difference is {told}{end}."

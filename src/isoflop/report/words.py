@@ -11,6 +11,7 @@ from isoflop.fit import (
     CurveMinimum,
     Estimate,
     difference,
+    estimates_sentence,
     minimum_difference,
     noisy_minimum,
     seed_spread,
@@ -159,6 +160,8 @@ def _against_baseline(
         apart = f"{abs(comparison.difference):.4f} {analysis.loss_unit}"
         text = f"{name} is {apart} ({share}) {side} {_of(analysis)}"
     text += f", at {comparison.parameter_ratio:.2f} times the baseline's parameters."
+    if verdict is not None and len(verdict.estimates) > 1:
+        text += f" {estimates_sentence(verdict)}"
     match = result.matches[name]
     if match.fraction is not None:
         text += (

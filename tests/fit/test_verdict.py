@@ -111,6 +111,22 @@ def test_equivalence_needs_a_margin_declared_and_held(runs: MakeRuns) -> None:
     assert "equivalent" not in {one.outcome for one in verdicts(table, "Baseline", margin=1e-5)}
 
 
+def test_runs_off_their_parabola_widen_the_interval_though_seeds_agree(runs: MakeRuns) -> None:
+    table = two_budgets(runs, gain=0.02)
+    exact = verdicts(table, "Baseline")[0]
+    sizes = sorted(table["parameters"].unique())
+    stuck = (table["variant"] == "MoD") & table["parameters"].isin(sizes[:1])
+    bent = verdicts(table.assign(loss=table["loss"] + 0.03 * stuck), "Baseline")[0]
+    assert exact.difference is not None
+    assert bent.difference is not None
+    narrow, wide = exact.difference.interval, bent.difference.interval
+    assert narrow.high - narrow.low < 1e-6
+    # The bend alone moves the minimum by 0.003: the interval must allow for it.
+    moved = abs(wide.value - narrow.value)
+    assert moved > 0.001
+    assert wide.low <= narrow.value <= wide.high
+
+
 def test_seeds_in_common_are_paired(runs: MakeRuns) -> None:
     # Seeds move both variants alike, by far more than the variants differ.
     table = two_budgets(runs, gain=0.003, noise=20.0)

@@ -106,6 +106,17 @@ class Parabola(Frozen):
         return math.sqrt(max(0.0, float(gradient @ np.array(self.covariance) @ gradient)))
 
     @property
+    def loss_error(self) -> float | None:
+        """Standard error of the loss at the vertex, by the scatter about the parabola.
+
+        None as above. The slope is zero there, so moving the vertex adds nothing.
+        """
+        if self.degrees_of_freedom < 1:
+            return None
+        gradient = np.array([1.0, self.vertex, self.vertex**2])
+        return math.sqrt(max(0.0, float(gradient @ np.array(self.covariance) @ gradient)))
+
+    @property
     def curvature_error(self) -> float | None:
         """Standard error of the curvature; None as above."""
         if self.degrees_of_freedom < 1:

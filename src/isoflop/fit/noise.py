@@ -26,6 +26,9 @@ class NoisyMinimum(Frozen):
     minimum: Minimum
     loss: Estimate | None = None
     """Minimum loss; its error from how whole seeds lie above or below the others."""
+    loss_by_scatter: Estimate | None = None
+    """The same loss; its error from how runs, less what their seed is off by, scatter about the
+    parabola. It holds what seeds cannot show: how far the parabola lies from the curve."""
     log_parameters: Estimate | None = None
     """Log of the optimal parameters; its error from the runs' scatter about the parabola."""
     run_spread: float | None = None
@@ -79,6 +82,7 @@ def noisy_minimum(
         variant=variant,
         minimum=minimum,
         loss=loss,
+        loss_by_scatter=_loss_by_scatter(rows, by_seed, minimum.loss),
         log_parameters=_log_parameters(curve, level),
         run_spread=run_spread,
         run_spread_freedom=freedom,
@@ -92,21 +96,39 @@ def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[Estimate
     """Return `one`'s minimum loss less `other`'s, and whether it was taken seed by seed.
 
     Where both have the same seeds, two or more, each seed gives a difference of its own: what
-    moves both alike, such as the order of the data, cancels. Else the errors add up. None where
-    either loss has no error.
+    moves both alike, such as the order of the data, cancels. Else the errors add up. Where runs
+    lie further from their parabolas than seeds tell, that makes the error. None where either
+    loss has no error by seeds.
     """
     if one.loss is None or other.loss is None:
         return None
     seeds = sorted(one.seed_deviations)
-    if len(seeds) < 2 or seeds != sorted(other.seed_deviations):
-        return difference(one.loss, other.loss), False
-    apart = np.array([one.seed_deviations[s] - other.seed_deviations[s] for s in seeds])
-    estimate = Estimate(
-        value=one.loss.value - other.loss.value,
-        error=float(apart.std(ddof=1)) / math.sqrt(len(apart)),
-        degrees_of_freedom=len(apart) - 1,
-    )
-    return estimate, True
+    paired = len(seeds) >= 2 and seeds == sorted(other.seed_deviations)
+    estimate = difference(one.loss, other.loss)
+    if paired:
+        apart = np.array([one.seed_deviations[s] - other.seed_deviations[s] for s in seeds])
+        estimate = Estimate(
+            value=estimate.value,
+            error=float(apart.std(ddof=1)) / math.sqrt(len(apart)),
+            degrees_of_freedom=len(apart) - 1,
+        )
+    if one.loss_by_scatter is not None and other.loss_by_scatter is not None:
+        by_scatter = difference(one.loss_by_scatter, other.loss_by_scatter)
+        estimate = max(estimate, by_scatter, key=lambda found: found.interval().high - found.value)
+    return estimate, paired
+
+
+def _loss_by_scatter(
+    rows: pd.DataFrame, seed_deviations: dict[int, float], loss: float
+) -> Estimate | None:
+    off = rows["seed"].map(seed_deviations).fillna(0.0).to_numpy()
+    curve = fit_parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy() - off)
+    error = curve.loss_error
+    free = curve.degrees_of_freedom - (len(seed_deviations) - 1)
+    if error is None or free < 1 or curve.curvature <= 0:
+        return None
+    error *= math.sqrt(curve.degrees_of_freedom / free)
+    return Estimate(value=loss, error=error, degrees_of_freedom=free)
 
 
 def _seed_deviations(sizes: list[TrainedSize]) -> dict[int, float]:

@@ -1,0 +1,90 @@
+"""Pairs of variants drawn from known surfaces: how often the interval of their difference holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from simulated_studies import ASYMMETRIC, SIZES, SYMMETRIC, optimum
+
+from isoflop.fit import Surface, minimum_difference, noisy_minimum, run_table
+
+FLOPS = 1e18
+SURFACES = {"baseline": SYMMETRIC, "variant": ASYMMETRIC}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variants at one budget: seven sizes, three seeds at the three lowest, one elsewhere."""
+
+    own: float = 0.007
+    """Standard deviation of a run's own noise, nats."""
+    shared: float = 0.004
+    """Of the noise that all runs of a seed share."""
+    common: bool = True
+    """Whether a seed moves both variants alike, as the order of data may."""
+    paired: bool = True
+    """Whether both variants have the same seeds."""
+    shift: float = 1.0
+    """Middle of the sizes over the optimum."""
+    stuck: float = 0.0
+    """How often the smallest size is 0.08 nats higher than it should be."""
+
+    def study(self, seed: int) -> pd.DataFrame:
+        """Return the runs of one study."""
+        rng = np.random.default_rng(seed)
+        shared = rng.standard_normal((2, 3)) * self.shared
+        rows = []
+        for i, (name, surface) in enumerate(SURFACES.items()):
+            n = optimum(surface, FLOPS) * self.shift * SIZES
+            off = shared[0 if self.common and self.paired else i]
+            first = surface.loss(n, FLOPS / 6 / n)
+            if rng.random() < self.stuck:
+                first[0] += 0.08
+            losses = first[:, None] + off + self.own * rng.standard_normal((len(n), 3))
+            best = int(np.argmin(losses[:, 0]))
+            for size, of_size in enumerate(losses):
+                for one in range(3 if abs(size - best) <= 1 else 1):
+                    label = one if self.paired else 3 * i + one
+                    rows.append((name, n[size], FLOPS, label, of_size[one]))
+        columns = ["variant", "parameters", "budget_flops", "seed", "loss"]
+        return run_table(pd.DataFrame(rows, columns=columns)).table
+
+
+PAIRS = {
+    "as usual": Pair(),
+    "seeds move variants apart": Pair(common=False),
+    "other seeds": Pair(paired=False),
+    "seeds count most": Pair(own=0.003, shared=0.008),
+    "much noise": Pair(own=0.015, shared=0.008),
+    "off centre by 2": Pair(shift=2),
+    "some smallest sizes stuck": Pair(stuck=0.3),
+    "hardly any noise": Pair(own=0.0003, shared=0.0003),
+}
+
+
+def difference_coverage(pair: Pair, studies: int) -> dict[str, float]:
+    """Return how often 95% intervals hold the difference, their half width, and what has one."""
+    truth = _minimum(SURFACES["variant"]) - _minimum(SURFACES["baseline"])
+    held, widths = [], []
+    for seed in range(studies):
+        table = pair.study(seed)
+        found = minimum_difference(
+            noisy_minimum(table, "variant", FLOPS), noisy_minimum(table, "baseline", FLOPS)
+        )
+        if found is None:
+            continue
+        interval = found[0].interval()
+        held.append(interval.low <= truth <= interval.high)
+        widths.append(interval.high - interval.value)
+    return {
+        "held": float(np.mean(held)),
+        "half width": float(np.median(widths)),
+        "compared": len(held) / studies,
+    }
+
+
+def _minimum(surface: Surface) -> float:
+    n = optimum(surface, FLOPS)
+    return float(surface.loss(n, FLOPS / 6 / n))

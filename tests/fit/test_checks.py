@@ -70,6 +70,39 @@ def test_other_seeds_are_no_check_of_the_rate() -> None:
     assert rate_checks(records, named(records)) == ()
 
 
+def test_seeds_that_have_every_rate_are_averaged_and_paired() -> None:
+    rates = (5e-3, 8e-3, 1.3e-2)
+    # Seeds move all rates alike; the third is short of a rate and is left out.
+    records = [
+        record(loss + off, rate, seed=seed)
+        for seed, off in ((0, 0.0), (1, 0.1))
+        for loss, rate in zip((1.2, 1.1 + 0.02 * seed, 1.3), rates, strict=True)
+    ]
+    records += [record(9.0, 8e-3, seed=2)]
+    (check,) = rate_checks(records, named(records))
+    assert check.seeds == 2
+    assert check.losses == pytest.approx((1.25, 1.16, 1.35))
+    assert check.above_best[1] is None
+    lower = check.above_best[0]
+    assert lower is not None
+    assert lower.value == pytest.approx(0.09)
+    # Student's t of two differences, 0.10 and 0.08: 12.7 times 0.01.
+    assert lower.high - lower.value == pytest.approx(0.127, abs=1e-3)
+    assert check.interior
+
+
+def test_a_rate_that_diverges_with_one_seed_counts_as_diverged() -> None:
+    records = [
+        record(None if (rate, seed) == (1.3e-2, 1) else loss, rate, seed=seed)
+        for seed in (0, 1)
+        for loss, rate in ((1.2, 5e-3), (1.1, 8e-3), (1.0, 1.3e-2))
+    ]
+    (check,) = rate_checks(records, named(records))
+    assert check.losses == (1.2, 1.1, None)
+    assert check.above_best[2] is None
+    assert check.interior
+
+
 def test_components_are_recovered_from_a_crossed_layout() -> None:
     rng = np.random.default_rng(0)
     of_seed, of_order = 0.01 * rng.standard_normal(12), 0.004 * rng.standard_normal(12)

@@ -115,6 +115,18 @@ def test_rates_and_data_orders_are_checked_at_the_minimum_last(
     assert bound(study).checks == 3 * 6
 
 
+def test_rates_are_checked_with_as_many_seeds_as_asked(make_study: Any, make_record: Any) -> None:
+    study = make_study(seeds=(4, 5, 6), learning_rate_check=(0.5, 2.0), learning_rate_check_seeds=2)
+    runs, _ = drive(study, valley(study), make_record)
+    usual = study.recipe.learning_rate
+    checked = [run for run in runs if run.purpose == "rate" and run.variant == "MoD"]
+    assert {(run.config.seed, run.config.recipe.learning_rate) for run in checked} == {
+        (seed, usual * multiplier) for seed in (4, 5) for multiplier in (0.5, 2.0)
+    }
+    assert len(checked) == 4
+    assert bound(study).checks == 3 * 4
+
+
 def test_sizes_that_another_study_trained_are_not_this_ones(
     make_study: Any, make_record: Any
 ) -> None:

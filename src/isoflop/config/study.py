@@ -131,6 +131,8 @@ class Study(Frozen):
     """Data orders that every seed is trained with at each minimum, beside its own (the seed)."""
     learning_rate_check: tuple[float, ...] = ()
     """Multiples of each variant's learning rate that are tried at each of its minima."""
+    learning_rate_check_seeds: int = Field(default=1, ge=1, le=10**6)
+    """Seeds that each of these is tried with: so many of `seeds`, from the first on."""
     equivalence_margin: float | None = Field(default=None, gt=0, le=1e6)
     """Difference of loss that counts as none, nats per token; declared before training."""
     convention: Convention = "causal"
@@ -205,6 +207,15 @@ class Study(Frozen):
                 "to 1e6, without 1, which is trained anyway"
             )
         return value
+
+    @model_validator(mode="after")
+    def _seeds_to_check(self) -> Study:
+        if self.learning_rate_check_seeds > len(self.seeds):
+            raise ValueError(
+                f"learning_rate_check_seeds is {self.learning_rate_check_seeds}; expected at most "
+                f"{len(self.seeds)}, as many as there are seeds"
+            )
+        return self
 
     @model_validator(mode="after")
     def _named_variants(self) -> Study:

@@ -7,15 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isoflop.config import Frozen, RunConfig, RunRecord
+from isoflop.fit.interval import Estimate, Interval
 
 RATES = 3
 """Learning rates that a check needs: the variant's own, a lower and a higher one."""
 
 
 class RateCheck(Frozen):
-    """Validation losses of one model, data order and seed at several learning rates."""
+    """Validation losses of one model at several learning rates, each with the same seeds."""
 
     variant: str
     budget_flops: float
@@ -23,7 +25,10 @@ class RateCheck(Frozen):
     rates: tuple[float, ...]
     """Ascending."""
     losses: tuple[float | None, ...]
-    """Validation loss under the headline decision, nats per token; None where diverged."""
+    """Mean validation loss over seeds, headline decision, nats per token; None where diverged."""
+    seeds: int
+    above_best: tuple[Interval | None, ...]
+    """Each loss less the lowest, paired by seed; None of the lowest, of diverged, with one seed."""
 
     @property
     def best(self) -> float:
@@ -60,36 +65,59 @@ class VarianceComponents(Frozen):
 def rate_checks(
     records: Sequence[RunRecord], variant_of: Mapping[str, str]
 ) -> tuple[RateCheck, ...]:
-    """Return every set of runs that differ in nothing but the learning rate, three or more.
+    """Return every model with three or more learning rates, over the seeds that have them all.
 
     Args:
         records: runs of a study, those at its minima and the checks beside them.
         variant_of: name of the variant of each run id; others are left aside.
     """
-    groups: dict[str, dict[float, RunRecord]] = defaultdict(dict)
+    groups: dict[str, dict[float, dict[int, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
         if record.run_id in variant_of and record.state != "failed":
             recipe = record.config.recipe
             alike = record.config.model_copy(
-                update={"recipe": recipe.model_copy(update={"learning_rate": 1.0})}
+                update={"recipe": recipe.model_copy(update={"learning_rate": 1.0}), "seed": 0}
             )
-            groups[alike.run_id][recipe.learning_rate] = record
-    checks = []
-    for found in groups.values():
-        if len(found) < RATES:
-            continue
-        rates = sorted(found)
-        first = found[rates[0]]
-        checks.append(
-            RateCheck(
-                variant=variant_of[first.run_id],
-                budget_flops=first.config.budget_flops or 0.0,
-                parameters=first.parameters.total,
-                rates=tuple(rates),
-                losses=tuple(_validation_loss(found[rate]) for rate in rates),
-            )
-        )
+            groups[alike.run_id][recipe.learning_rate][record.config.seed] = record
+    checks = [
+        check
+        for found in groups.values()
+        if len(found) >= RATES and (check := _rate_check(found, variant_of))
+    ]
     return tuple(sorted(checks, key=lambda one: (one.budget_flops, one.variant, one.parameters)))
+
+
+def _rate_check(
+    found: Mapping[float, Mapping[int, RunRecord]], variant_of: Mapping[str, str]
+) -> RateCheck | None:
+    """Return what runs of one model, by rate and seed, say; None where no seed has all rates."""
+    rates = sorted(found)
+    seeds = sorted(set.intersection(*(set(found[rate]) for rate in rates)))
+    if not seeds:
+        return None
+    first = found[rates[0]][seeds[0]]
+    losses = np.array([[_validation_loss(found[rate][seed]) for seed in seeds] for rate in rates])
+    means = losses.mean(axis=1)
+    best = losses[int(np.argmin(np.where(np.isnan(means), math.inf, means)))]
+    return RateCheck(
+        variant=variant_of[first.run_id],
+        budget_flops=first.config.budget_flops or 0.0,
+        parameters=first.parameters.total,
+        rates=tuple(rates),
+        losses=tuple(None if math.isnan(mean) else mean for mean in means.tolist()),
+        seeds=len(seeds),
+        above_best=tuple(_apart(each - best) for each in losses),
+    )
+
+
+def _apart(differences: NDArray[np.float64]) -> Interval | None:
+    """Return the mean of differences by seed with its interval."""
+    count = len(differences)
+    if count < 2 or np.isnan(differences).any() or not differences.any():
+        return None
+    error = float(differences.std(ddof=1)) / math.sqrt(count)
+    found = Estimate(value=float(differences.mean()), error=error, degrees_of_freedom=count - 1)
+    return found.interval()
 
 
 def variance_components(
@@ -146,9 +174,9 @@ def _pair(config: RunConfig) -> tuple[int, int]:
     return config.seed, config.data_order
 
 
-def _validation_loss(record: RunRecord) -> float | None:
+def _validation_loss(record: RunRecord) -> float:
     found = record.evaluation("validation") if record.state == "finished" else None
-    return None if found is None else found.loss
+    return math.nan if found is None else found.loss
 
 
 def _test_loss(record: RunRecord) -> float:

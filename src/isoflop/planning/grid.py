@@ -122,7 +122,7 @@ def bound(study: Study) -> Bound:
     everywhere = study.replicate == "all"
     matched = 2 if _challenger(study) is not None else 0
     orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
-    beside = len(study.learning_rate_check) + orders
+    beside = len(study.learning_rate_check) * study.learning_rate_check_seeds + orders
     sizes = replicates = checked = usual_runs = 0
     flops = usual_flops = 0.0
     for budget in study.budgets_flops:

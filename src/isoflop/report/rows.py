@@ -10,7 +10,16 @@ from typing import Any
 import pandas as pd
 
 from isoflop.config import Evaluation, RunConfig, RunRecord, decisions
-from isoflop.fit import ESTIMATOR_NAMES, Claim, MinimumInterval, NumberedModel, Predicted, misses
+from isoflop.fit import (
+    ESTIMATOR_NAMES,
+    Claim,
+    Interval,
+    MinimumInterval,
+    NumberedModel,
+    Predicted,
+    RateCheck,
+    misses,
+)
 from isoflop.reference import mod_figures
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.notation import count, scientific, significant
@@ -156,17 +165,24 @@ def rate_rows(analysis: Analysis) -> list[Row]:
             "at": scientific(one.budget_flops),
             "variant": one.variant,
             "parameters": count(one.parameters),
-            "trials": [
-                {
-                    "rate": f"{rate:.3g}",
-                    "loss": "diverged" if loss is None else f"{loss:.4f}",
-                    "best": rate == one.best,
-                }
-                for rate, loss in zip(one.rates, one.losses, strict=True)
-            ],
+            "trials": rate_trials(one),
+            "seeds": one.seeds,
             "interior": "yes" if one.interior else "no",
         }
         for one in analysis.rates
+    ]
+
+
+def rate_trials(check: RateCheck) -> list[Row]:
+    """Return what a check found at each learning rate, the lowest loss marked."""
+    return [
+        {
+            "rate": f"{rate:.3g}",
+            "loss": "diverged" if loss is None else f"{loss:.4f}",
+            "best": rate == check.best,
+            "above": "" if apart is None else _signed(apart),
+        }
+        for rate, loss, apart in zip(check.rates, check.losses, check.above_best, strict=True)
     ]
 
 
@@ -268,6 +284,10 @@ def _model_row(rule: str, one: NumberedModel, cost: dict[Hashable, Any] | None) 
         "flops_per_step": scientific(cost["flops_per_step"], 3, trim=False),
         "speed": "not measured" if math.isnan(speed) else significant(speed),
     }
+
+
+def _signed(found: Interval) -> str:
+    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
 def _interval(found: MinimumInterval | None) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 from isoflop.fit import PFLOPS_DAY, Coefficient
 from isoflop.report.notation import count, percent, scientific
 from isoflop.report.provenance import LeftOut
-from isoflop.report.rows import NONE, Row, size_of
+from isoflop.report.rows import NONE, Row, rate_trials, size_of
 from isoflop.report.scaling.analysis import AXES, ScalingAnalysis
 from isoflop.report.scaling.published import PublishedLines
 from isoflop.report.scaling.tables import sparsity
@@ -112,14 +112,8 @@ def check_rows(analysis: ScalingAnalysis) -> list[Row]:
         {
             "variant": one.variant,
             "size": size_of(sizes[one.parameters].config),
-            "trials": [
-                {
-                    "rate": f"{rate:.3g}",
-                    "loss": "diverged" if loss is None else f"{loss:.4f}",
-                    "best": rate == one.best,
-                }
-                for rate, loss in zip(one.rates, one.losses, strict=True)
-            ],
+            "trials": rate_trials(one),
+            "seeds": one.seeds,
             "interior": "yes" if one.interior else "no",
         }
         for one in sorted(analysis.rates, key=lambda one: order.index(one.variant))

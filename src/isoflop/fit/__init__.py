@@ -39,6 +39,7 @@ from isoflop.fit.interval import (
     Interval,
     basic_interval,
     difference,
+    mean_estimate,
     percentile_interval,
     welch,
 )
@@ -178,6 +179,7 @@ __all__ = [
     "holm",
     "leave_largest_out",
     "loss_matching",
+    "mean_estimate",
     "minima",
     "minimum_difference",
     "minimum_disagreements",

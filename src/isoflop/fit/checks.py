@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop.config import Frozen, RunConfig, RunRecord
-from isoflop.fit.interval import Estimate, Interval
+from isoflop.fit.interval import Interval, mean_estimate
 
 RATES = 3
 """Learning rates that a check needs: the variant's own, a lower and a higher one."""
@@ -112,12 +112,9 @@ def _rate_check(
 
 def _apart(differences: NDArray[np.float64]) -> Interval | None:
     """Return the mean of differences by seed with its interval."""
-    count = len(differences)
-    if count < 2 or np.isnan(differences).any() or not differences.any():
+    if len(differences) < 2 or np.isnan(differences).any() or not differences.any():
         return None
-    error = float(differences.std(ddof=1)) / math.sqrt(count)
-    found = Estimate(value=float(differences.mean()), error=error, degrees_of_freedom=count - 1)
-    return found.interval()
+    return mean_estimate(differences).interval()
 
 
 def variance_components(

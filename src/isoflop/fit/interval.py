@@ -63,6 +63,16 @@ class Estimate(Frozen):
         return negative.p_below(-limit)
 
 
+def mean_estimate(values: ArrayLike) -> Estimate:
+    """Return the mean of two or more independent values with its standard error."""
+    found = np.asarray(values, dtype=np.float64)
+    return Estimate(
+        value=float(found.mean()),
+        error=float(found.std(ddof=1)) / math.sqrt(len(found)),
+        degrees_of_freedom=len(found) - 1,
+    )
+
+
 def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
     """Return the interval between two quantiles of a value's draws.
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import TrainedSize, curve_rows, trained_sizes
-from isoflop.fit.interval import LEVEL, Estimate, difference
+from isoflop.fit.interval import LEVEL, Estimate, difference, mean_estimate
 from isoflop.fit.minimum import Minimum, Parabola, fit_parabola, parabola
 
 NEAREST = 3
@@ -76,8 +76,7 @@ def noisy_minimum(
     count = len(deviations)
     loss = None
     if count >= 2:
-        error = float(deviations.std(ddof=1)) / math.sqrt(count)
-        loss = Estimate(value=minimum.loss, error=error, degrees_of_freedom=count - 1)
+        loss = mean_estimate(deviations).model_copy(update={"value": minimum.loss})
     return NoisyMinimum(
         variant=variant,
         minimum=minimum,
@@ -107,11 +106,7 @@ def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[Estimate
     estimate = difference(one.loss, other.loss)
     if paired:
         apart = np.array([one.seed_deviations[s] - other.seed_deviations[s] for s in seeds])
-        estimate = Estimate(
-            value=estimate.value,
-            error=float(apart.std(ddof=1)) / math.sqrt(len(apart)),
-            degrees_of_freedom=len(apart) - 1,
-        )
+        estimate = mean_estimate(apart).model_copy(update={"value": estimate.value})
     if one.loss_by_scatter is not None and other.loss_by_scatter is not None:
         by_scatter = difference(one.loss_by_scatter, other.loss_by_scatter)
         estimate = max(estimate, by_scatter, key=lambda found: found.interval().high - found.value)

@@ -62,7 +62,8 @@ class BudgetVerdict(Frozen):
     """By the parabola, as the outcome, the multiplier and the fraction are."""
     estimates: Mapping[Estimator, float] = {}
     """The difference by each estimator that found both minima, nats per token: how far they are
-    apart is a systematic error bar, which the interval of `difference` does not hold."""
+    apart is a systematic error bar, of which the interval of `difference` holds only how badly
+    a parabola fits."""
     multiplier: Multiplier | None = None
     forward_fraction: Interval | None = None
     """Share of the optimal baseline's forward FLOPs per token at which the variant has its loss."""

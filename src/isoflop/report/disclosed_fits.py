@@ -107,7 +107,8 @@ def uncertainty(analysis: Analysis, evidence: Evidence) -> Topic:
                     f"runs (seed {fit.seed}).",
                     "Minima by parabola and Akima: the measured noise added to the curve, which is "
                     f"fitted again. {_surface_draws(analysis)}Means over seeds and differences: "
-                    "Student's t.",
+                    "Student's t, of differences of minima by seeds or by the scatter about the "
+                    "parabolas, whichever is wider.",
                 ),
             ),
             Disclosure(

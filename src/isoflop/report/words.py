@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from statistics import mean, stdev
+from statistics import mean
 
 from isoflop.fit import (
     PARABOLA_SIZES,
     Comparison,
     CurveMinimum,
-    Estimate,
     difference,
     estimates_sentence,
+    mean_estimate,
     minimum_difference,
     noisy_minimum,
     seed_spread,
@@ -186,7 +185,7 @@ def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
         losses[name] = best.seed_losses
     base, routed = losses[analysis.baseline], losses[analysis.challenger]
     ratio = spread_ratio(routed, base)
-    apart = difference(_mean(routed), _mean(base)).interval()
+    apart = difference(mean_estimate(routed), mean_estimate(base)).interval()
     spreads = ", ".join(
         f"{spread.value:.4f} [{spread.low:.4f}, {spread.high:.4f}] for {name} ({len(values)} seeds)"
         for name, values in losses.items()
@@ -198,11 +197,6 @@ def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
         f"losses). The means of these seeds are {mean(base):.4f} and {mean(routed):.4f}, a "
         f"difference of {apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]."
     )
-
-
-def _mean(losses: tuple[float, ...]) -> Estimate:
-    error = stdev(losses) / math.sqrt(len(losses))
-    return Estimate(value=mean(losses), error=error, degrees_of_freedom=len(losses) - 1)
 
 
 def _of(analysis: Analysis) -> str:

@@ -49,7 +49,7 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
 
     written = sorted(path.name for path in (page.parent / "figures").iterdir())
     files = [f"{n}.{e}" for n in FIGURES for e in ("csv", "pdf", "png", "svg")]
-    assert written == sorted([*files, "runs.csv"])
+    assert written == sorted([*files, "claims.csv", "runs.csv"])
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
     for name in FIGURES:
         for ending, start in starts.items():

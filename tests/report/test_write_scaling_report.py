@@ -40,6 +40,7 @@ def test_a_report_is_one_page_with_its_figures(scaling_study, tmp_path):
     assert 'src="http' not in html
     figures = tmp_path / "figures"
     assert {path.name for path in figures.iterdir()} == {
+        "learning-rates.csv",
         "runs.csv",
         *(
             f"{name}.{ending}"
@@ -52,6 +53,9 @@ def test_a_report_is_one_page_with_its_figures(scaling_study, tmp_path):
             for ending in ("csv", "pdf", "png", "svg")
         ),
     }
+    rates = pd.read_csv(figures / "learning-rates.csv")
+    assert rates["learning_rate"].tolist() == [0.004, 0.008, 0.016] * 2
+    assert 'href="figures/learning-rates.csv"' in html
     raw = (figures / "runs.csv").read_bytes()
     assert hashlib.sha256(raw).hexdigest() in html
     runs = pd.read_csv(figures / "runs.csv")

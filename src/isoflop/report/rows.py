@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from statistics import mean
 from typing import Any
 
@@ -15,8 +15,10 @@ from isoflop.fit import (
     Claim,
     Interval,
     MinimumInterval,
+    Miss,
     NumberedModel,
     Predicted,
+    Prediction,
     RateCheck,
     misses,
 )
@@ -204,7 +206,28 @@ def component_rows(analysis: Analysis) -> list[Row]:
 
 def prediction_rows(analysis: Analysis, registered: Sequence[Registration]) -> list[Row]:
     """Return a row per registered prediction, with the miss where its budget has been trained."""
-    rows: list[Row] = []
+    return [
+        {
+            "at": scientific(one.budget_flops),
+            "variant": made.variant,
+            "way": WAY_WORDS[made.way],
+            "parameters": _predicted(made.parameters, count),
+            "loss": _predicted(made.loss, "{:.4f}".format),
+            "measured": "not trained yet"
+            if miss is None
+            else f"{miss.loss:.4f} at {count(miss.parameters)}",
+            "error": NONE if miss is None or miss.loss_error is None else f"{miss.loss_error:+.4f}",
+            "runs": one.runs,
+            "sha256": one.sha256[:12],
+        }
+        for one, made, miss in beside_measured(analysis, registered)
+    ]
+
+
+def beside_measured(
+    analysis: Analysis, registered: Sequence[Registration]
+) -> Iterator[tuple[Registration, Prediction, Miss | None]]:
+    """Yield registered predictions of the study's variants, with the miss where there is one."""
     names = {variant.name for variant in analysis.study.variants}
     for one in registered:
         missed = {
@@ -212,27 +235,8 @@ def prediction_rows(analysis: Analysis, registered: Sequence[Registration]) -> l
             for miss in misses(analysis.table, one.predictions)
         }
         for made in one.predictions:
-            if made.variant not in names:
-                continue
-            miss = missed.get((made.variant, made.way))
-            rows.append(
-                {
-                    "at": scientific(one.budget_flops),
-                    "variant": made.variant,
-                    "way": WAY_WORDS[made.way],
-                    "parameters": _predicted(made.parameters, count),
-                    "loss": _predicted(made.loss, "{:.4f}".format),
-                    "measured": "not trained yet"
-                    if miss is None
-                    else f"{miss.loss:.4f} at {count(miss.parameters)}",
-                    "error": NONE
-                    if miss is None or miss.loss_error is None
-                    else f"{miss.loss_error:+.4f}",
-                    "runs": one.runs,
-                    "sha256": one.sha256[:12],
-                }
-            )
-    return rows
+            if made.variant in names:
+                yield one, made, missed.get((made.variant, made.way))
 
 
 def left_out_rows(

@@ -16,6 +16,7 @@ from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
 from isoflop.report.registration import Registration
 from isoflop.report.render import write_figure, write_table
+from isoflop.report.result_tables import write_result_tables
 from isoflop.report.routed import RoutedModel
 from isoflop.report.speeds import BenchRow
 from isoflop.report.text import visible
@@ -40,7 +41,7 @@ def write_report(
     train_tokens: int | None = None,
     command: str | None = None,
 ) -> Path:
-    """Write figures (PNG, SVG, PDF, CSV), a table of all runs and one self-contained page.
+    """Write figures (PNG, SVG, PDF, CSV), tables of runs and findings, one self-contained page.
 
     Args:
         study: what was studied.
@@ -88,6 +89,7 @@ def write_report(
         registered=[_shown_registration(one, shown) for one in registered],
         routed=inside,
     )
+    write_result_tables(analysis, source.registered, out / FIGURES)
     storage.write_text(out / PAGE, page(analysis, figures, stills, source))
     return out / PAGE
 

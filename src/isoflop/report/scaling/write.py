@@ -12,6 +12,7 @@ from isoflop.report.disclosure import Evidence
 from isoflop.report.fit_tables import RUNS
 from isoflop.report.provenance import LeftOut
 from isoflop.report.render import write_figure, write_table
+from isoflop.report.result_tables import learning_rates, write_found
 from isoflop.report.routed import RoutedModel
 from isoflop.report.scaling.analysis import analyse_scaling
 from isoflop.report.scaling.page import ScalingSource, scaling_page
@@ -76,5 +77,6 @@ def write_scaling_report(
     source = ScalingSource(
         evidence, published, command or f"isoflop report {study.name}.toml", inside
     )
+    write_found(learning_rates(analysis.rates), out / FIGURES / "learning-rates.csv")
     storage.write_text(out / PAGE, scaling_page(analysis, figures, stills, source))
     return out / PAGE

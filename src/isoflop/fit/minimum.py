@@ -162,7 +162,7 @@ def refused_at_edge(estimator: Estimator, sizes: Floats, means: Floats) -> Minim
         estimator=estimator,
         status="edge",
         side=side,
-        message=f"the lowest loss is at an end of the sizes measured, {sizes[best]:.4g} "
+        message=f"the lowest loss is at an end of the sizes measured, {sizes[best]:,.0f} "
         f"parameters; measure {side} ones",
     )
 
@@ -249,8 +249,8 @@ def parabola(parameters: ArrayLike, losses: ArrayLike, *, window: float = WINDOW
             estimator="parabola",
             status="edge",
             side=side,
-            message=f"the parabola's vertex lies outside the sizes {fit.smallest:.4g} to "
-            f"{fit.largest:.4g} that it was fitted to; measure {side} ones",
+            message=f"the parabola's vertex lies outside the sizes {fit.smallest:,.0f} to "
+            f"{fit.largest:,.0f} that it was fitted to; measure {side} ones",
         )
     used = int(np.count_nonzero((sizes >= fit.smallest) & (sizes <= fit.largest)))
     return Minimum(

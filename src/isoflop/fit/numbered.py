@@ -80,7 +80,7 @@ def optimal_size(
             number,
             rule,
             f"the lowest loss of {variant} is at an end of its sizes, "
-            f"{best.parameters:.4g} parameters",
+            f"{best.parameters:,.0f} parameters",
         )
     return NumberedModel(number=number, rule=rule, model=best)
 
@@ -92,7 +92,7 @@ def _about_twice(sizes: tuple[TrainedSize, ...], first: NumberedModel) -> Number
     wanted = 2 * first.model.parameters
     near = min(sizes, key=lambda one: abs(math.log(one.parameters / wanted)))
     if not TWICE[0] <= near.parameters / first.model.parameters <= TWICE[1]:
-        return _missing(2, rule, f"none was trained near {wanted:.4g} parameters")
+        return _missing(2, rule, f"none was trained near {wanted:,.0f} parameters")
     return NumberedModel(number=2, rule=rule, model=near)
 
 

@@ -108,8 +108,8 @@ def surface_minimum(
             estimator=fit.estimator,
             status="edge",
             side=side,
-            message=f"the surface is lowest at an end of the sizes measured, {sizes[0]:.4g} to "
-            f"{sizes[-1]:.4g} parameters; measure {side} ones",
+            message=f"the surface is lowest at an end of the sizes measured, {sizes[0]:,.0f} to "
+            f"{sizes[-1]:,.0f} parameters; measure {side} ones",
         )
     found = minimize_scalar(
         loss_at,

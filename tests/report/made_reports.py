@@ -12,6 +12,7 @@ from isoflop.report.disclosure import Evidence
 from isoflop.report.figures import study_figures
 from isoflop.report.page import Source, page
 from isoflop.report.provenance import LeftOut
+from isoflop.report.registration import Registration
 from isoflop.report.routed import RoutedModel
 from isoflop.report.scaling.analysis import ScalingAnalysis, analyse_scaling
 from isoflop.report.speeds import BenchRow
@@ -38,11 +39,14 @@ def html_of(
     missing: Sequence[LeftOut] = (),
     speeds: Sequence[BenchRow] = (),
     routed: RoutedModel | None = None,
+    registered: Sequence[Registration] = (),
 ) -> str:
     figures = study_figures(analysis, speeds, routed)
     stills = {one.name: "<svg/>" for one in figures.all()}
     evidence = Evidence(records=records, missing=missing)
-    source = Source(evidence, speeds, command="isoflop report x", routed=routed)
+    source = Source(
+        evidence, speeds, command="isoflop report x", registered=registered, routed=routed
+    )
     return page(analysis, figures, stills, source)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import synthetic_study as synthetic
-from made_reports import analysed
+from made_reports import analysed, html_of
+from test_page import Elements
 
 from isoflop.config import Study
 from isoflop.fit import predict
@@ -44,6 +45,11 @@ def test_the_miss_is_shown_once_the_budget_is_trained(
     for row in after:
         assert " at " in str(row["measured"])
         assert abs(float(str(row["error"]))) < 0.05
+    records = list(all_budgets.records.values())
+    text = Elements(html_of(all_budgets, records, registered=[found])).words
+    runs = f"{len(two_budgets.table)} finished runs"
+    assert f"predicted from {runs} of {asked.name}, SHA-256 {found.sha256}" in text
+    assert f"{after[0]['measured']} {after[0]['error']}" in text
 
 
 def test_a_changed_prediction_is_refused(

@@ -109,6 +109,7 @@ def page(
         rates=rows.rate_rows(analysis),
         components=rows.component_rows(analysis),
         predictions=rows.prediction_rows(analysis, source.registered),
+        registrations=rows.registration_rows(source.registered),
         unit=analysis.loss_unit,
         command=source.command,
     )

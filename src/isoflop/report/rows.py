@@ -217,10 +217,21 @@ def prediction_rows(analysis: Analysis, registered: Sequence[Registration]) -> l
             if miss is None
             else f"{miss.loss:.4f} at {count(miss.parameters)}",
             "error": NONE if miss is None or miss.loss_error is None else f"{miss.loss_error:+.4f}",
-            "runs": one.runs,
-            "sha256": one.sha256[:12],
         }
         for one, made, miss in beside_measured(analysis, registered)
+    ]
+
+
+def registration_rows(registered: Sequence[Registration]) -> list[Row]:
+    """Return a row per file of registered predictions: from what it was made, and its hash."""
+    return [
+        {
+            "at": scientific(one.budget_flops),
+            "study": one.study,
+            "runs": f"{one.runs:,}",
+            "sha256": one.sha256,
+        }
+        for one in registered
     ]
 
 

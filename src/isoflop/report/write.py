@@ -120,7 +120,7 @@ def _shown_registration(one: Registration, shown: Mapping[str, str]) -> Registra
         made.model_copy(update={"variant": shown.get(made.variant, visible(made.variant))})
         for made in one.predictions
     )
-    return one.model_copy(update={"predictions": predictions})
+    return one.model_copy(update={"study": visible(one.study), "predictions": predictions})
 
 
 def shown_study(study: Study, shown: Mapping[str, str]) -> Study:

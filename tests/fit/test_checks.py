@@ -49,6 +49,9 @@ def record(loss: float | None, rate: float = 8e-3, seed: int = 0, order: int | N
     )
 
 
+USED = {"Baseline": 8e-3}
+
+
 def named(records):
     return {one.run_id: "Baseline" for one in records}
 
@@ -59,15 +62,23 @@ def named(records):
 )
 def test_a_rate_is_interior_when_both_neighbours_are_worse(losses, interior: bool) -> None:
     records = [record(loss, rate) for loss, rate in zip(losses, (5e-3, 8e-3, 1.3e-2), strict=True)]
-    (check,) = rate_checks(records, named(records))
+    (check,) = rate_checks(records, named(records), USED)
     assert check.rates == (5e-3, 8e-3, 1.3e-2)
     assert check.losses == losses
     assert check.interior is interior
+    apart, interval = check.used_above_best
+    assert apart == pytest.approx(1.1 - min(loss for loss in losses if loss))
+    assert interval is None, "one seed tells none"
+
+
+def test_models_without_the_rate_used_are_no_check() -> None:
+    records = [record(1.0, rate) for rate in (5e-3, 6e-3, 7e-3)]
+    assert rate_checks(records, named(records), USED) == ()
 
 
 def test_other_seeds_are_no_check_of_the_rate() -> None:
     records = [record(1.0, 5e-3), record(1.1, 8e-3), record(1.2, 1.3e-2, seed=1)]
-    assert rate_checks(records, named(records)) == ()
+    assert rate_checks(records, named(records), USED) == ()
 
 
 def test_seeds_that_have_every_rate_are_averaged_and_paired() -> None:
@@ -79,7 +90,7 @@ def test_seeds_that_have_every_rate_are_averaged_and_paired() -> None:
         for loss, rate in zip((1.2, 1.1 + 0.02 * seed, 1.3), rates, strict=True)
     ]
     records += [record(9.0, 8e-3, seed=2)]
-    (check,) = rate_checks(records, named(records))
+    (check,) = rate_checks(records, named(records), USED)
     assert check.seeds == 2
     assert check.losses == pytest.approx((1.25, 1.16, 1.35))
     assert check.above_best[1] is None
@@ -97,7 +108,7 @@ def test_a_rate_that_diverges_with_one_seed_counts_as_diverged() -> None:
         for seed in (0, 1)
         for loss, rate in ((1.2, 5e-3), (1.1, 8e-3), (1.0, 1.3e-2))
     ]
-    (check,) = rate_checks(records, named(records))
+    (check,) = rate_checks(records, named(records), USED)
     assert check.losses == (1.2, 1.1, None)
     assert check.above_best[2] is None
     assert check.interior

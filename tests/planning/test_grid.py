@@ -13,6 +13,7 @@ import pytest
 from isoflop.config import RunConfig, RunRecord, Study, TopK, Variant
 from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, bound, brackets, expected_optimum, next_runs
+from isoflop.planning.assignment import assign
 
 Loss = Callable[[PlannedRun], float | None]
 """The validation loss of a run; None for one that diverges."""
@@ -125,6 +126,67 @@ def test_rates_are_checked_with_as_many_seeds_as_asked(make_study: Any, make_rec
     }
     assert len(checked) == 4
     assert bound(study).checks == 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1.0, {0.625, 1.6}),
+        (1.6, {0.625, 1.6, 2.56}),
+        (2.56, {0.625, 1.6, 2.56, 4.096}),
+        (9.0, {0.625, 1.6, 2.56, 4.096}),
+        (0.625, {0.625, 1.6, 0.390625}),
+        (0.01, {0.625, 1.6, 0.390625, 0.244141}),
+    ],
+)
+def test_rates_are_added_until_the_best_is_between_two(
+    make_study: Any, make_record: Any, best: float, tried: set[float]
+) -> None:
+    study = make_study(
+        seeds=(0, 1),
+        learning_rate_check=(0.625, 1.6),
+        learning_rate_check_seeds=2,
+        learning_rate_check_added=2,
+        matched_shapes=False,
+    )
+    usual, sizes = study.recipe.learning_rate, valley(study)
+
+    def loss(run: PlannedRun) -> float:
+        found = sizes(run)
+        assert found is not None
+        return found + 0.05 * math.log(run.config.recipe.learning_rate / usual / best) ** 2
+
+    runs, records = drive(study, loss, make_record, at_a_time=5)
+    checks = [run for run in runs if run.purpose == "rate"]
+    assert {
+        (run.variant, round(run.config.recipe.learning_rate / usual, 6), run.config.seed)
+        for run in checks
+    } == {
+        (name, one, seed)
+        for name in ("Baseline", "MoD", "Random")
+        for one in tried
+        for seed in (0, 1)
+    }
+    assert bound(study).checks == 3 * 2 * 4
+    found = assign(study, records)
+    assert found.foreign == ()
+    assert set(found.checks) == {run.config.run_id for run in checks}
+
+
+def test_a_rate_that_diverges_is_an_end(make_study: Any, make_record: Any) -> None:
+    study = make_study(
+        learning_rate_check=(0.5,), learning_rate_check_added=3, variants=(Variant(name="only"),)
+    )
+    usual, sizes = study.recipe.learning_rate, valley(study)
+
+    def loss(run: PlannedRun) -> float | None:
+        rate, found = run.config.recipe.learning_rate, sizes(run)
+        assert found is not None
+        return found - rate if rate <= usual else None
+
+    runs, _ = drive(study, loss, make_record)
+    rates = {run.config.recipe.learning_rate / usual for run in runs if run.purpose == "rate"}
+    assert rates == {0.5, 2.0}
 
 
 def test_sizes_that_another_study_trained_are_not_this_ones(

@@ -46,6 +46,21 @@ def scaled(make_study: Any) -> Study:
     return study
 
 
+def test_rates_are_added_at_the_checked_size(scaled: Study, make_record: Any) -> None:
+    study = scaled.model_copy(update={"learning_rate_check_added": 1})
+    assert bound(study).checks == 3
+    assert bound(study).flops == pytest.approx(
+        3 * max(run.budget_flops for run in next_runs(scaled, []) if run.purpose == "rate")
+    )
+    runs, records = [], []
+    while found := next_runs(study, records):
+        runs += found
+        records += [make_record(run.config, 1 - run.config.recipe.learning_rate) for run in found]
+    rates = [run.config.recipe.learning_rate for run in runs if run.purpose == "rate"]
+    assert Counter(rates) == {4e-3: 3, 1.6e-2: 3, 3.2e-2: 3}
+    assert assign(study, records).foreign == ()
+
+
 def test_every_variant_gets_every_size_and_seed_and_the_middle_size_its_checks(
     scaled: Study,
 ) -> None:

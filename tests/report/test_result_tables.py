@@ -46,11 +46,13 @@ def test_learning_rates_tell_how_far_each_lies_above_the_best():
         parameters=136_000,
         rates=(0.005, 0.008, 0.0128),
         losses=(1.52, 1.5, None),
+        used=0.005,
         seeds=3,
         above_best=(above, None, None),
     )
     table = learning_rates([check])
     assert table["learning_rate"].tolist() == [0.005, 0.008, 0.0128]
+    assert table["used"].tolist() == [True, False, False]
     assert table["best"].tolist() == [False, True, False]
     assert table["interior"].all()
     assert table["above_best_low"].tolist()[0] == 0.01

@@ -86,19 +86,20 @@ def _totals(plan: Plan, timing: str) -> Iterator[str]:
         return "" if seconds is None else f", about {amount(seconds)} in all"
 
     first = "" if plan.elapsed_seconds is None else f", about {amount(plan.elapsed_seconds)}"
-    named = "All" if plan.scaling else "First"
+    named = "First" if plan.bound.runs else "All"
     yield f"{named}: {len(plan.rows)} runs, {exponent(plan.total_flops)} FLOPs{first}{at_once}"
-    if not plan.scaling:
+    if plan.bound.runs:
         yield from _added(plan, within)
     yield f"Counted as {plan.convention!r}. Times: {timing}."
 
 
 def _added(plan: Plan, within: Callable[[float | None], str]) -> Iterator[str]:
     bound = plan.bound
-    yield (
-        f"Then usually: {bound.usual_runs} more, {exponent(bound.usual_flops)} FLOPs"
-        f"{within(plan.usual_seconds)}"
-    )
+    if not plan.scaling:
+        yield (
+            f"Then usually: {bound.usual_runs} more, {exponent(bound.usual_flops)} FLOPs"
+            f"{within(plan.usual_seconds)}"
+        )
     yield (
         f"At most: {bound.runs} more ({bound.sizes} sizes, {bound.replicates} further seeds, "
         f"{bound.matched} matched shapes, {bound.checks} checks), {exponent(bound.flops)} FLOPs"

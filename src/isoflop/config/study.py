@@ -133,6 +133,9 @@ class Study(Frozen):
     """Multiples of each variant's learning rate that are tried at each of its minima."""
     learning_rate_check_seeds: int = Field(default=1, ge=1, le=10**6)
     """Seeds that each of these is tried with: so many of `seeds`, from the first on."""
+    learning_rate_check_added: int = Field(default=0, ge=0, le=100)
+    """Rates that may be added to these, one by one, where the best is the lowest or the highest
+    tried: further out by as much as the last two are apart."""
     equivalence_margin: float | None = Field(default=None, gt=0, le=1e6)
     """Difference of loss that counts as none, nats per token; declared before training."""
     convention: Convention = "causal"
@@ -259,6 +262,11 @@ class Study(Frozen):
     def baseline_variant(self) -> Variant:
         """The variant the others are measured against."""
         return next((v for v in self.variants if v.name == self.baseline), self.variants[0])
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return the peak learning rate of each variant, at the reference shape."""
+        usual = self.recipe.learning_rate
+        return {one.name: one.learning_rate or usual for one in self.variants}
 
     @property
     def challenger_variant(self) -> Variant | None:

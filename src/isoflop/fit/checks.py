@@ -26,6 +26,8 @@ class RateCheck(Frozen):
     """Ascending."""
     losses: tuple[float | None, ...]
     """Mean validation loss over seeds, headline decision, nats per token; None where diverged."""
+    used: float
+    """The variant's own rate, which fits are about; one of `rates`."""
     seeds: int
     above_best: tuple[Interval | None, ...]
     """Each loss less the lowest, paired by seed; None of the lowest, of diverged, with one seed."""
@@ -38,8 +40,16 @@ class RateCheck(Frozen):
 
     @property
     def interior(self) -> bool:
-        """Whether a lower and a higher rate were both worse."""
+        """Whether a lower and a higher rate than the best were both tried, and worse."""
         return self.best not in (self.rates[0], self.rates[-1])
+
+    @property
+    def used_above_best(self) -> tuple[float | None, Interval | None]:
+        """How far the rate used lies above the best, and that with its interval where known."""
+        at = self.rates.index(self.used)
+        lowest, loss = self.losses[self.rates.index(self.best)], self.losses[at]
+        apart = None if loss is None or lowest is None else loss - lowest
+        return apart, self.above_best[at]
 
 
 class VarianceComponents(Frozen):
@@ -63,13 +73,14 @@ class VarianceComponents(Frozen):
 
 
 def rate_checks(
-    records: Sequence[RunRecord], variant_of: Mapping[str, str]
+    records: Sequence[RunRecord], variant_of: Mapping[str, str], used: Mapping[str, float]
 ) -> tuple[RateCheck, ...]:
     """Return every model with three or more learning rates, over the seeds that have them all.
 
     Args:
         records: runs of a study, those at its minima and the checks beside them.
         variant_of: name of the variant of each run id; others are left aside.
+        used: each variant's own learning rate; models not trained with it are left aside.
     """
     groups: dict[str, dict[float, dict[int, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
@@ -82,13 +93,15 @@ def rate_checks(
     checks = [
         check
         for found in groups.values()
-        if len(found) >= RATES and (check := _rate_check(found, variant_of))
+        if len(found) >= RATES and (check := _rate_check(found, variant_of, used))
     ]
     return tuple(sorted(checks, key=lambda one: (one.budget_flops, one.variant, one.parameters)))
 
 
 def _rate_check(
-    found: Mapping[float, Mapping[int, RunRecord]], variant_of: Mapping[str, str]
+    found: Mapping[float, Mapping[int, RunRecord]],
+    variant_of: Mapping[str, str],
+    used: Mapping[str, float],
 ) -> RateCheck | None:
     """Return what runs of one model, by rate and seed, say; None where no seed has all rates."""
     rates = sorted(found)
@@ -96,6 +109,9 @@ def _rate_check(
     if not seeds:
         return None
     first = found[rates[0]][seeds[0]]
+    own = used[variant_of[first.run_id]]
+    if own not in found:
+        return None
     losses = np.array([[_validation_loss(found[rate][seed]) for seed in seeds] for rate in rates])
     means = losses.mean(axis=1)
     best = losses[int(np.argmin(np.where(np.isnan(means), math.inf, means)))]
@@ -105,6 +121,7 @@ def _rate_check(
         parameters=first.parameters.total,
         rates=tuple(rates),
         losses=tuple(None if math.isnan(mean) else mean for mean in means.tolist()),
+        used=own,
         seeds=len(seeds),
         above_best=tuple(_apart(each - best) for each in losses),
     )

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Variant
-from isoflop.planning.checks import checks
+from isoflop.planning.checks import checks, validation_loss
 from isoflop.planning.recipe import affordable, ladder, resolve
 
 Purpose = Literal["initial", "added", "replicate", "matched", "trial", "rate", "order"]
@@ -74,7 +74,7 @@ class Cell:
         means = {}
         for rung in self.rungs:
             losses = [
-                _validation_loss(record)
+                validation_loss(record)
                 for seed in self.study.seeds
                 if (record := self._record(rung, seed)) and record.state == "finished"
             ]
@@ -139,7 +139,9 @@ class Cell:
                 config=config,
                 purpose=purpose,
             )
-            for purpose, config in checks(self.study, self.variant, self._resolved_minimum)
+            for purpose, config in checks(
+                self.study, self.variant, self._resolved_minimum, self._records
+            )
             if config.run_id not in self._records
         ]
 
@@ -206,13 +208,3 @@ class Cell:
                 self.study, self.variant, self.budget_flops, self.model(rung), seed
             )
         return self._runs[rung, seed]
-
-
-def _validation_loss(record: RunRecord) -> float:
-    evaluation = record.evaluation("validation")
-    if evaluation is None:
-        raise ValueError(
-            f"run {record.run_id} is finished but its record has no validation loss under the "
-            "decision that the grid goes by; remove the run's folder to train it again"
-        )
-    return evaluation.loss

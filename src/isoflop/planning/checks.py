@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, product
 from typing import Literal
 
-from isoflop.config import RunConfig, Study, Variant
+from isoflop.config import RunConfig, RunRecord, Study, Variant
+
+Checks = Iterator[tuple[Literal["rate", "order"], RunConfig]]
 
 
 def checks(
-    study: Study, variant: Variant, resolved: Callable[[Variant, int], RunConfig]
-) -> Iterator[tuple[Literal["rate", "order"], RunConfig]]:
+    study: Study,
+    variant: Variant,
+    resolved: Callable[[Variant, int], RunConfig],
+    records: Mapping[str, RunRecord] | None = None,
+) -> Checks:
     """Yield the runs that check one model: other learning rates, and seeds with other data orders.
 
     Rates are tried with the first `learning_rate_check_seeds` seeds. Every seed is trained with the
@@ -21,12 +28,91 @@ def checks(
         study: What is asked.
         variant: Whose model it is.
         resolved: The model's run for a variant, which may have another rate, and a seed.
+        records: Those at hand by run id, from which it follows which rates are added; None for
+            every rate that any records can lead to.
+
+    Raises:
+        ValueError: If a finished record lacks the validation loss it is judged by.
     """
     rate = variant.learning_rate or study.recipe.learning_rate
     tried = study.seeds[: study.learning_rate_check_seeds]
-    for seed, multiplier in product(tried, study.learning_rate_check):
-        other = variant.model_copy(update={"learning_rate": rate * multiplier})
-        yield "rate", resolved(other, seed)
+
+    def run(multiple: float, seed: int) -> RunConfig:
+        other = variant.model_copy(update={"learning_rate": rate * multiple})
+        return resolved(other, seed)
+
+    def outcomes(multiple: float) -> list[RunRecord | None]:
+        return [(records or {}).get(run(multiple, seed).run_id) for seed in tried]
+
+    added = chain(*_further(study)) if records is None else _added(study, outcomes)
+    for seed, multiple in product(tried, study.learning_rate_check):
+        yield "rate", run(multiple, seed)
+    for multiple, seed in product(added, tried):
+        yield "rate", run(multiple, seed)
     for seed, order in product(study.seeds, study.data_orders):
         if seed != order:
             yield "order", resolved(variant, seed).model_copy(update={"data_seed": order})
+
+
+def validation_loss(record: RunRecord) -> float:
+    """Return the loss that a finished run is judged by.
+
+    Raises:
+        ValueError: If its record lacks it.
+    """
+    evaluation = record.evaluation("validation")
+    if evaluation is None:
+        raise ValueError(
+            f"run {record.run_id} is finished but its record has no validation loss under the "
+            "decision that the grid goes by; remove the run's folder to train it again"
+        )
+    return evaluation.loss
+
+
+def _further(study: Study) -> tuple[list[float], list[float]]:
+    """Return the multiples that may be added below and above those asked for, near ones first."""
+    known = _multiples(study)
+    if len(known) < 2:
+        return [], []
+    steps = range(1, study.learning_rate_check_added + 1)
+    sides = ((known[0], known[0] / known[1]), (known[-1], known[-1] / known[-2]))
+    # Rounded, so that 1.6 * 1.6 is 2.56 in the records too.
+    lower, upper = ([float(f"{end * ratio**n:.6g}") for n in steps] for end, ratio in sides)
+    return lower, upper
+
+
+def _added(
+    study: Study, outcomes: Callable[[float], Sequence[RunRecord | None]]
+) -> Iterator[float]:
+    """Yield the multiples that the outcomes so far ask for, up to the first not trained yet."""
+    lower, upper = (iter(side) for side in _further(study))
+    means: dict[float, float] = {}
+    for multiple in _multiples(study):
+        means[multiple] = _mean(outcomes(multiple))
+    for _ in range(study.learning_rate_check_added):
+        if any(math.isnan(mean) for mean in means.values()):
+            return
+        best = min(means, key=means.__getitem__)
+        if min(means) < best < max(means):
+            return
+        further = next(upper if best == max(means) else lower, None)
+        if further is None:
+            return
+        yield further
+        means[further] = _mean(outcomes(further))
+
+
+def _multiples(study: Study) -> list[float]:
+    """Return the multiples asked for with the rate itself, ascending."""
+    return sorted({1.0, *study.learning_rate_check})
+
+
+def _mean(records: Sequence[RunRecord | None]) -> float:
+    """Return the mean loss; infinity where one diverged or failed, NaN where one is missing."""
+    if any(record is None for record in records):
+        return math.nan
+    return statistics.fmean(
+        validation_loss(record) if record.state == "finished" else math.inf
+        for record in records
+        if record is not None
+    )

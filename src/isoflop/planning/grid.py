@@ -8,7 +8,7 @@ from isoflop.config import Frozen, ModelConfig, Routed, RunRecord, Study, Varian
 from isoflop.costs import parameters
 from isoflop.planning.cell import Cell, PlannedRun
 from isoflop.planning.recipe import affordable, resolve
-from isoflop.planning.scaling import scaling_runs
+from isoflop.planning.scaling import possible_scaling_runs, scaling_runs
 
 MATCHED_RATIO = 2.0
 """Parameters of the larger baseline whose shape the challenger is trained in, over the optimum's.
@@ -118,6 +118,10 @@ def bound(study: Study) -> Bound:
     Raises:
         ValueError: If the bounds of the grid leave a variant fewer than three sizes.
     """
+    rates = study.learning_rate_check_added if study.learning_rate_check else 0
+    rate_runs = rates * study.learning_rate_check_seeds
+    if study.scaling is not None:
+        return _bound_of_sizes(study, rate_runs)
     further_seeds = len(study.seeds) - 1
     everywhere = study.replicate == "all"
     matched = 2 if _challenger(study) is not None else 0
@@ -132,8 +136,8 @@ def bound(study: Study) -> Bound:
             reseeded = added if everywhere else len(cell.initial) + added
             sizes += added
             replicates += reseeded * further_seeds
-            checked += beside
-            most += added + reseeded * further_seeds + beside
+            checked += beside + rate_runs
+            most += added + reseeded * further_seeds + beside + rate_runs
             usual += beside + (0 if everywhere else 3 * further_seeds)
         usual_runs += usual
         flops += most * budget
@@ -146,6 +150,24 @@ def bound(study: Study) -> Bound:
         flops=flops,
         usual_runs=usual_runs,
         usual_flops=usual_flops,
+    )
+
+
+def _bound_of_sizes(study: Study, rate_runs: int) -> Bound:
+    """Return the bound of a scaling study, which only adds learning rates to those asked for."""
+    checked = {
+        run.variant: run.budget_flops
+        for run in possible_scaling_runs(study)
+        if run.purpose == "rate"
+    }
+    return Bound(
+        sizes=0,
+        replicates=0,
+        matched=0,
+        checks=rate_runs * len(checked),
+        flops=rate_runs * sum(checked.values()),
+        usual_runs=0,
+        usual_flops=0,
     )
 
 

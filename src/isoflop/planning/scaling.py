@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from isoflop.config import ModelConfig, RunConfig, RunRecord, ScaledModel, Scaling, Study, Variant
@@ -25,16 +25,26 @@ def scaling_runs(study: Study, records: Sequence[RunRecord] = ()) -> list[Planne
 
     Returns:
         The first seed at every size, then other learning rates at the checked size, then further
-        seeds; in each the small sizes first.
+        seeds; in each the small sizes first. Learning rates that the study may add come once those
+        before them are done.
 
     Raises:
         ValueError: If the study names no sizes, or a size cannot be trained for its tokens.
     """
-    done = {record.run_id for record in records}
-    return [run for run in _runs(study) if run.config.run_id not in done]
+    done = {record.run_id: record for record in records}
+    return [run for run in _runs(study, done) if run.config.run_id not in done]
 
 
-def _runs(study: Study) -> Iterator[PlannedRun]:
+def possible_scaling_runs(study: Study) -> list[PlannedRun]:
+    """Return every run that `scaling_runs` asks for at some time, whatever comes of the others.
+
+    Raises:
+        ValueError: As `scaling_runs`.
+    """
+    return list(_runs(study, None))
+
+
+def _runs(study: Study, records: Mapping[str, RunRecord] | None) -> Iterator[PlannedRun]:
     scaling = _scaling(study)
     for turn, seed in enumerate(study.seeds):
         for scaled in scaling.models:
@@ -44,7 +54,8 @@ def _runs(study: Study) -> Iterator[PlannedRun]:
         if turn == 0:
             checked = scaling.models[scaling.checked]
             for variant in study.variants:
-                for purpose, config in checks(study, variant, partial(_resolved, study, checked)):
+                resolved = partial(_resolved, study, checked)
+                for purpose, config in checks(study, variant, resolved, records):
                     yield _planned(variant, config, purpose)
 
 

@@ -182,7 +182,7 @@ def analyse(
         by_id,
         estimators,
         fits,
-        rates=rate_checks(kept, everything),
+        rates=rate_checks(kept, everything, study.learning_rates()),
         components=variance_components(kept, everything),
     )
     budgets = sorted(set(finished["budget_flops"].tolist()))

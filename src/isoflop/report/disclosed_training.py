@@ -15,6 +15,7 @@ from isoflop.config import (
     TopK,
     Variant,
 )
+from isoflop.fit import RateCheck
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosure import Disclosure, Evidence, Topic, by_variant, plural, spanned
 from isoflop.report.notation import count, percent, scientific
@@ -82,7 +83,7 @@ def training(analysis: Analysis, evidence: Evidence) -> Topic:
 def recipe(study: Study) -> tuple[Disclosure, ...]:
     """Return what is the same for all models: optimiser, rates, schedule, initialisation."""
     recipe = study.recipe
-    rates = {v.name: v.learning_rate or recipe.learning_rate for v in study.variants}
+    rates = study.learning_rates()
     reference = f"{recipe.reference_blocks} blocks of width {recipe.reference_width}"
     return (
         Disclosure("Which optimiser, with which settings?", (_optimiser(recipe),)),
@@ -230,16 +231,30 @@ def _rate_checks(analysis: Analysis) -> Disclosure:
     checked = analysis.rates
     if not checked:
         return Disclosure(question, ("No.",), "missing")
-    others = [
-        f"{one.variant} at {scientific(one.budget_flops)} FLOPs"
-        for one in checked
-        if not one.interior
+    at_edge = [_model_of(one) for one in checked if not one.interior]
+    lines = [
+        f"At {plural(len(checked), 'minimum').replace('minimums', 'minima')}; the best rate tried "
+        "lies between a lower and a higher one that are both worse"
+        + (f", but for {', '.join(at_edge)}." if at_edge else " at all of them.")
     ]
-    text = f"At {plural(len(checked), 'minimum').replace('minimums', 'minima')}; the rate used "
-    text += "lies between a lower and a higher one that are both worse"
-    return Disclosure(
-        question,
-        (f"{text}, but for {', '.join(others)}." if others else f"{text} at all of them.",),
+    others = [_other_rate(one) for one in checked if one.best != one.used]
+    if others:
+        lines.append(f"It is the rate used, but for {'; '.join(others)}.")
+    return Disclosure(question, tuple(lines))
+
+
+def _model_of(check: RateCheck) -> str:
+    return f"{check.variant} at {scientific(check.budget_flops)} FLOPs"
+
+
+def _other_rate(check: RateCheck) -> str:
+    apart, interval = check.used_above_best
+    if apart is None:
+        return f"{_model_of(check)}, where {check.best:.3g} is best and the rate used diverged"
+    ends = f" [{interval.low:+.4f}, {interval.high:+.4f}]" if interval else ""
+    return (
+        f"{_model_of(check)}, where {check.best:.3g} is best and the rate used {apart:+.4f}{ends} "
+        "above it"
     )
 
 

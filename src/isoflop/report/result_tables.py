@@ -66,8 +66,9 @@ def claims(analysis: Analysis) -> pd.DataFrame:
 def learning_rates(checks: Sequence[RateCheck]) -> pd.DataFrame:
     """Return a row per model and learning rate tried: the mean validation loss over `seeds`.
 
-    `above_best`, with its ends, is how far that lies above the lowest, paired by seed; `interior`
-    says of the model whether a lower and a higher rate were both worse.
+    `above_best`, with its ends, is how far that lies above the lowest, paired by seed; `used` marks
+    the variant's own rate; `interior` says whether a lower and a higher rate than the best were
+    both worse.
     """
     rows = [
         {
@@ -80,6 +81,7 @@ def learning_rates(checks: Sequence[RateCheck]) -> pd.DataFrame:
             "above_best": above.value if above else None,
             "above_best_low": above.low if above else None,
             "above_best_high": above.high if above else None,
+            "used": rate == check.used,
             "best": rate == check.best,
             "interior": check.interior,
         }

@@ -182,6 +182,7 @@ def rate_trials(check: RateCheck) -> list[Row]:
             "rate": f"{rate:.3g}",
             "loss": "diverged" if loss is None else f"{loss:.4f}",
             "best": rate == check.best,
+            "used": rate == check.used,
             "above": "" if apart is None else _signed(apart),
         }
         for rate, loss, apart in zip(check.rates, check.losses, check.above_best, strict=True)

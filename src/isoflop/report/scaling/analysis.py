@@ -164,7 +164,7 @@ def analyse_scaling(
         table,
         {record.run_id: record for record in records},
         fit,
-        rate_checks(records, {**variant_of, **beside}),
+        rate_checks(records, {**variant_of, **beside}, study.learning_rates()),
     )
 
 

@@ -79,8 +79,8 @@ def doubts(analysis: ScalingAnalysis) -> tuple[str, ...]:
     at_edge = [one.variant for one in analysis.rates if not one.interior]
     if at_edge:
         found.append(
-            f"The learning rate of {listed(at_edge)} is not between two worse ones at the size "
-            "where it was checked."
+            f"The best learning rate tried of {listed(at_edge)} is not between two worse ones at "
+            "the size where it was checked."
         )
     return tuple(found)
 

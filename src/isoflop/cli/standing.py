@@ -83,7 +83,7 @@ def _verdict(one: Bracket) -> str:
         return "-"
     if one.settled:
         return "bracketed" if one.bracketed else "at the edge, no more sizes"
-    return "bracketed, seeds to come" if one.bracketed else "open"
+    return "bracketed, runs to come" if one.bracketed else "open"
 
 
 def _runs(rows: Sequence[RunRow]) -> RenderableType:

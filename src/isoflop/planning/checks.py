@@ -85,6 +85,8 @@ def _added(
     study: Study, outcomes: Callable[[float], Sequence[RunRecord | None]]
 ) -> Iterator[float]:
     """Yield the multiples that the outcomes so far ask for, up to the first not trained yet."""
+    if not study.learning_rate_check_added:
+        return
     lower, upper = (iter(side) for side in _further(study))
     means: dict[float, float] = {}
     for multiple in _multiples(study):

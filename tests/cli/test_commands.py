@@ -118,6 +118,17 @@ def test_plan_of_a_scaling_study_lists_all_of_its_runs(scaling_file, capsys):
     assert "usually" not in shown
 
 
+def test_plan_of_a_scaling_study_tells_rates_that_may_be_added(scaling_file, capsys):
+    values = json.loads(scaling_file.read_text()) | {"learning_rate_check_added": 2}
+    scaling_file.write_text(json.dumps(values))
+    shown = output(capsys, "plan", scaling_file)
+    added = 2 * len(values["variants"])
+    assert f"First: {len(next_runs(load_study(scaling_file), []))} runs" in shown
+    assert f"At most: {added} more" in shown
+    assert f"{added} checks" in shown
+    assert "usually" not in shown
+
+
 def test_costs_and_status_of_a_scaling_study(scaling_file, capsys):
     rows = json.loads(output(capsys, "costs", scaling_file, "--json"))
     assert [row["model"]["width"] for row in rows] == [16, 16, 24, 24]

@@ -67,6 +67,7 @@ RUN = {"model": MODEL, "steps": 5, "sequences_per_step": 2}
         (Study, {**STUDY, "learning_rate_check": [0.5, 1.0]}, "without 1"),
         (Study, {**STUDY, "learning_rate_check": [0.5, 0.5]}, "distinct"),
         (Study, {**STUDY, "learning_rate_check_seeds": 2}, "expected at most 1"),
+        (Study, {**STUDY, "learning_rate_check_added": 1}, "no other rate is tried"),
         (Study, {**STUDY, "variants": [{"name": "A"}, {"name": "A"}]}, "distinct names"),
         (Study, {**STUDY, "baseline": "C"}, "expected one of"),
         (Study, {**STUDY, "budgets_flops": []}, r"are missing; expected .*\[\[scaling.models\]\]"),

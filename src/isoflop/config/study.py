@@ -221,6 +221,15 @@ class Study(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _rates_to_add_to(self) -> Study:
+        if self.learning_rate_check_added and not self.learning_rate_check:
+            raise ValueError(
+                f"learning_rate_check_added is {self.learning_rate_check_added}, but no other rate "
+                "is tried; expected learning_rate_check = [0.625, 1.6] or other multiples with it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _named_variants(self) -> Study:
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, product
 from typing import Literal
 
@@ -34,7 +34,7 @@ def checks(
     Raises:
         ValueError: If a finished record lacks the validation loss it is judged by.
     """
-    rate = variant.learning_rate or study.recipe.learning_rate
+    rate = study.learning_rates()[variant.name]
     tried = study.seeds[: study.learning_rate_check_seeds]
 
     def run(multiple: float, seed: int) -> RunConfig:
@@ -44,7 +44,9 @@ def checks(
     def outcomes(multiple: float) -> list[RunRecord | None]:
         return [(records or {}).get(run(multiple, seed).run_id) for seed in tried]
 
-    added = chain(*_further(study)) if records is None else _added(study, outcomes)
+    added: Iterable[float] = ()
+    if study.learning_rate_check_added:
+        added = chain(*_further(study)) if records is None else _added(study, outcomes)
     for seed, multiple in product(tried, study.learning_rate_check):
         yield "rate", run(multiple, seed)
     for multiple, seed in product(added, tried):
@@ -72,8 +74,6 @@ def validation_loss(record: RunRecord) -> float:
 def _further(study: Study) -> tuple[list[float], list[float]]:
     """Return the multiples that may be added below and above those asked for, near ones first."""
     known = _multiples(study)
-    if len(known) < 2:
-        return [], []
     steps = range(1, study.learning_rate_check_added + 1)
     sides = ((known[0], known[0] / known[1]), (known[-1], known[-1] / known[-2]))
     # Rounded, so that 1.6 * 1.6 is 2.56 in the records too.
@@ -85,21 +85,13 @@ def _added(
     study: Study, outcomes: Callable[[float], Sequence[RunRecord | None]]
 ) -> Iterator[float]:
     """Yield the multiples that the outcomes so far ask for, up to the first not trained yet."""
-    if not study.learning_rate_check_added:
-        return
     lower, upper = (iter(side) for side in _further(study))
-    means: dict[float, float] = {}
-    for multiple in _multiples(study):
-        means[multiple] = _mean(outcomes(multiple))
+    means = {multiple: _mean(outcomes(multiple)) for multiple in _multiples(study)}
     for _ in range(study.learning_rate_check_added):
-        if any(math.isnan(mean) for mean in means.values()):
-            return
         best = min(means, key=means.__getitem__)
-        if min(means) < best < max(means):
+        if any(map(math.isnan, means.values())) or min(means) < best < max(means):
             return
-        further = next(upper if best == max(means) else lower, None)
-        if further is None:
-            return
+        further = next(upper if best == max(means) else lower)
         yield further
         means[further] = _mean(outcomes(further))
 

@@ -118,8 +118,7 @@ def bound(study: Study) -> Bound:
     Raises:
         ValueError: If the bounds of the grid leave a variant fewer than three sizes.
     """
-    rates = study.learning_rate_check_added if study.learning_rate_check else 0
-    rate_runs = rates * study.learning_rate_check_seeds
+    rate_runs = study.learning_rate_check_added * study.learning_rate_check_seeds
     if study.scaling is not None:
         return _bound_of_sizes(study, rate_runs)
     further_seeds = len(study.seeds) - 1

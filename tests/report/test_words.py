@@ -7,6 +7,7 @@ import synthetic_study as synthetic
 from made_reports import analysed
 
 from isoflop.fit import seed_spread, spread_ratio
+from isoflop.fit.verdict import Outcome
 from isoflop.report.words import headline, results
 
 
@@ -45,6 +46,34 @@ def test_the_headline_says_whether_the_noise_leaves_the_winner_open() -> None:
     unsure = verdict.model_copy(update={"outcome": "unresolved"})
     doubtful = replace(analysis, budgets=(replace(result, verdicts={name: unsure}),))
     assert "leaves open whether it is better" in headline(doubtful, ())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("worse", "no variant has a lower minimum than Baseline."),
+        (
+            "unresolved",
+            "Baseline has the lowest loss, but the noise between seeds leaves open whether "
+            "MoD 12.5% is worse.",
+        ),
+    ],
+)
+def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
+    outcome: Outcome, said: str
+) -> None:
+    study = synthetic.study(seeds=(0, 1, 2), variants=synthetic.VARIANTS[:2])
+    analysis = analysed(study, synthetic.runs(study))
+    (result,) = analysis.budgets
+    verdict = result.verdicts["MoD 12.5%"].model_copy(update={"outcome": outcome})
+    behind = {
+        key: found.model_copy(update={"minimum": found.minimum.model_copy(update={"loss": 9.0})})
+        if key[0] == "MoD 12.5%"
+        else found
+        for key, found in result.minima.items()
+    }
+    altered = replace(result, minima=behind, verdicts={"MoD 12.5%": verdict})
+    assert headline(replace(analysis, budgets=(altered,)), ()).endswith(said)
 
 
 def test_each_variant_has_a_verdict_with_its_interval() -> None:

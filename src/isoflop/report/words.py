@@ -43,6 +43,14 @@ def headline(analysis: Analysis, doubts: tuple[str, ...]) -> str:
         return f"{at}, the baseline has no minimum that may be used, so nothing is compared."
     best = ranking[0]
     if best.variant == analysis.baseline:
+        unresolved = [
+            name for name, found in largest.verdicts.items() if found.outcome == "unresolved"
+        ]
+        if unresolved:
+            return (
+                f"{at}, {best.variant} has the lowest loss, but the noise between seeds leaves "
+                f"open whether {' or '.join(unresolved)} is worse."
+            )
         return f"{at}, no variant has a lower minimum than {best.variant}."
     relative = largest.comparisons[best.variant].relative_difference
     assert relative is not None

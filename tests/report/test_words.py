@@ -7,7 +7,6 @@ import synthetic_study as synthetic
 from made_reports import analysed
 
 from isoflop.fit import seed_spread, spread_ratio
-from isoflop.fit.verdict import Outcome
 from isoflop.report.words import headline, results
 
 
@@ -49,23 +48,27 @@ def test_the_headline_says_whether_the_noise_leaves_the_winner_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("changed", "said"),
     [
-        ("worse", "no variant has a lower minimum than Baseline."),
+        ({"outcome": "worse"}, "no variant has a lower minimum than Baseline."),
         (
-            "unresolved",
+            {"outcome": "unresolved", "difference": None},
+            "no variant has a lower minimum than Baseline.",
+        ),
+        (
+            {"outcome": "unresolved"},
             "Baseline has the lowest loss, but the noise between seeds leaves open whether "
             "MoD 12.5% is worse.",
         ),
     ],
 )
 def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
-    outcome: Outcome, said: str
+    changed: dict[str, object], said: str
 ) -> None:
     study = synthetic.study(seeds=(0, 1, 2), variants=synthetic.VARIANTS[:2])
     analysis = analysed(study, synthetic.runs(study))
     (result,) = analysis.budgets
-    verdict = result.verdicts["MoD 12.5%"].model_copy(update={"outcome": outcome})
+    verdict = result.verdicts["MoD 12.5%"].model_copy(update=changed)
     behind = {
         key: found.model_copy(update={"minimum": found.minimum.model_copy(update={"loss": 9.0})})
         if key[0] == "MoD 12.5%"

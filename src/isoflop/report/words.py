@@ -44,7 +44,9 @@ def headline(analysis: Analysis, doubts: tuple[str, ...]) -> str:
     best = ranking[0]
     if best.variant == analysis.baseline:
         unresolved = [
-            name for name, found in largest.verdicts.items() if found.outcome == "unresolved"
+            name
+            for name, found in largest.verdicts.items()
+            if found.difference is not None and found.outcome == "unresolved"
         ]
         if unresolved:
             return (

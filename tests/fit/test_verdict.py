@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import estimates_sentence, fraction_sentence, holm, minima, sentence, verdicts
+from isoflop.fit import (
+    doubt_sentence,
+    estimates_sentence,
+    fraction_sentence,
+    holm,
+    minima,
+    sentence,
+    verdicts,
+)
 
 MakeRuns = Callable[..., pd.DataFrame]
 SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
@@ -62,8 +70,13 @@ def test_what_each_estimator_says_of_the_difference_is_told(runs: MakeRuns) -> N
     assert f"{first.estimates['akima']:+.4f} (Akima)" in said
     assert "sign" not in said
     assert "interval" not in said
+    assert doubt_sentence(first) is None
     doubted = first.model_copy(update={"estimates": {**first.estimates, "akima": -0.09}})
     assert estimates_sentence(doubted).endswith("further apart than that interval tells.")
+    told = doubt_sentence(doubted)
+    assert told is not None
+    assert told.startswith("By 4 estimators it is -0.0900 to ")
+    assert told.endswith(": further apart than that interval tells.")
     assert verdicts(table, "Baseline", found=minima(table))[0].estimates == first.estimates
 
 
@@ -82,6 +95,7 @@ def test_one_estimate_has_nothing_to_agree_with(runs: MakeRuns) -> None:
     table = two_budgets(runs, gain=0.02)
     verdict = verdicts(table, "Baseline", found=minima(table, ("parabola",)))[0]
     assert list(verdict.estimates) == ["parabola"]
+    assert doubt_sentence(verdict) is None
     with pytest.raises(ValueError, match="two estimates"):
         estimates_sentence(verdict)
 

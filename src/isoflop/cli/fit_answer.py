@@ -14,7 +14,7 @@ from isoflop.cli.fit_details import (
     law_words,
 )
 from isoflop.cli.fit_minima import fitted_curves, minima_table, refused_sentences
-from isoflop.cli.screen import Screen
+from isoflop.cli.screen import CLOSING, Screen, capped
 from isoflop.cli.tables import coefficient
 from isoflop.config.problems import quoted
 from isoflop.fit import (
@@ -41,7 +41,6 @@ WARNINGS = 3
 REASONS = 3
 NAMED = 3
 """Variants that a line names; of more it tells how many."""
-CLOSING = "All estimators, surfaces and intervals: --details. As JSON: --json."
 
 
 def fit_answer(result: FitResult, runs: RunTable) -> Screen:
@@ -49,7 +48,7 @@ def fit_answer(result: FitResult, runs: RunTable) -> Screen:
     return Screen(
         above=(
             *map(_plain, _understood(result, runs)),
-            *map(_plain, _first([f"Warning: {one}" for one in runs.warnings], WARNINGS)),
+            *map(_plain, capped([f"Warning: {one}" for one in runs.warnings], WARNINGS)),
             *(_one_variant(result) if len(result.variants) == 1 else _several_variants(result)),
         ),
         below=tuple(map(_plain, [*refused_sentences(result), CLOSING])),
@@ -113,10 +112,10 @@ def _several_variants(result: FitResult) -> Iterator[Text]:
     elif len(compared) <= WHOLE:
         yield from _whole(compared, result.loss_unit)
     else:
-        yield from map(_bold, _first(summary_sentences(result), MOST))
+        yield from map(_bold, capped(summary_sentences(result), MOST))
     if compared:
         yield _plain(holm_sentence(result))
-    yield from map(_plain, _first(incomparable_sentences(result), REASONS))
+    yield from map(_plain, capped(incomparable_sentences(result), REASONS))
     yield from map(_plain, _laws(result))
     yield from map(_plain, _missing_surfaces(result))
     apart = [
@@ -150,7 +149,9 @@ def _optimum(one: FittedMinimum, unit: str) -> str:
         loss += f" [{held.low:.4f}, {held.high:.4f}]"
     tokens = ""
     if one.tokens is not None:
-        tokens = f" and {count(one.tokens)} tokens ({one.tokens / one.parameters:.3g} of each)"
+        tokens = (
+            f" and {count(one.tokens)} tokens ({one.tokens / one.parameters:.3g} per parameter)"
+        )
     return (
         f"At {exponent(one.budget_flops)} FLOPs the optimum is {size} parameters{tokens}, with a "
         f"loss of {loss}{unit} ({ESTIMATOR_NAMES[one.estimator]})."
@@ -183,7 +184,7 @@ def _missing_surfaces(result: FitResult) -> Iterator[str]:
     for message, names in reasons.items():
         of = "" if len(result.variants) == 1 else f" of {_listed(names)}"
         lines.append(f"No surface{of}: {message}.")
-    yield from _first(lines, REASONS)
+    yield from capped(lines, REASONS)
 
 
 def _laws(result: FitResult) -> Iterator[str]:
@@ -202,12 +203,6 @@ def _listed(names: Sequence[str]) -> str:
     if len(names) > NAMED:
         return f"{len(names)} variants"
     return "; ".join(names)
-
-
-def _first(lines: Sequence[str], most: int) -> list[str]:
-    """Return the first lines, and how many more there are."""
-    more = len(lines) - most
-    return [*lines[:most], *([f"And {more} more: --details."] if more > 0 else [])]
 
 
 def _plain(text: str) -> Text:

@@ -33,7 +33,7 @@ def fit(
     from isoflop.cli.fit_answer import fit_answer
     from isoflop.cli.fit_details import fit_details
     from isoflop.cli.fitting import runs_to_fit, scaling_study
-    from isoflop.cli.scaling import fit_scaling_study, scaling_tables
+    from isoflop.cli.scaling import fit_scaling_study, scaling_answer, scaling_tables
     from isoflop.cli.tables import show, show_json
     from isoflop.fit import fit_runs
 
@@ -49,8 +49,10 @@ def fit(
         )
         if options.json:
             show_json(fitted.model_dump(mode="json"))
-        else:
+        elif details:
             show(scaling_tables(fitted, scaled.data.loss_unit))
+        else:
+            show([scaling_answer(fitted, scaled.data.loss_unit)])
         return
     found, study = runs_to_fit(options, RUNS, cluster=cluster)
     names = found.table["variant"].drop_duplicates().tolist()

@@ -53,7 +53,11 @@ def shown_curves(curves: Sequence[FittedCurve], most: int) -> tuple[FittedCurve,
 
 
 def minima_table(result: FitResult, most: int) -> list[RenderableType]:
-    """Return a table with a row for each of at most so many curves, and how many more there are."""
+    """Return a table with a row for each of at most so many curves, and how many more there are.
+
+    Under `spread` stand the highest minimum less the lowest, and the largest optimal size over the
+    smallest, of all estimators that converged.
+    """
     curves = fitted_curves(result)
     shown = shown_curves(curves, most)
     several = len(result.variants) > 1
@@ -64,7 +68,7 @@ def minima_table(result: FitResult, most: int) -> list[RenderableType]:
         Column("parameters"),
         Column("loss"),
         *([Column("by", wraps=True, number=False)] if len(ways) > 1 else []),
-        Column("estimators differ by"),
+        Column("spread"),
     ]
     rows = [
         (
@@ -77,9 +81,10 @@ def minima_table(result: FitResult, most: int) -> list[RenderableType]:
         )
         for one in shown
     ]
-    by = f", {ESTIMATOR_NAMES[next(iter(ways))]}" if len(ways) == 1 else ""
-    unit = f", in {result.loss_unit}" if result.loss_unit else ""
-    made: list[RenderableType] = [table(f"Minima{by}{unit}", columns, rows)]
+    by = f" by {ESTIMATOR_NAMES[next(iter(ways))]}" if len(ways) == 1 else ""
+    unit = f" in {result.loss_unit}" if result.loss_unit else ""
+    title = f"Minima{by}{unit}, and the spread of all estimators in loss and size"
+    made: list[RenderableType] = [table(title, columns, rows)]
     if len(shown) < len(curves):
         made.append(Text(f"{len(curves) - len(shown)} more of {len(curves)} minima: --details."))
     return made
@@ -139,4 +144,4 @@ def _loss(one: FittedMinimum) -> str:
 
 
 def _apart(one: MinimumDisagreement | None) -> str:
-    return "-" if one is None else f"{one.loss:.4f}, {one.parameter_ratio:.2f}x"
+    return "-" if one is None else f"{one.loss:.4f} {one.parameter_ratio:.2f}x"

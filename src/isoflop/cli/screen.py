@@ -6,20 +6,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.text import Text
 
 LINES = 40
 """Of a screen; what is longer scrolls the answer out of sight."""
 MOST_ROWS = 12
 """Of the table, however much room there is."""
+CLOSING = "All estimators, surfaces and intervals: --details. As JSON: --json."
+
+
+def capped(lines: Sequence[str], most: int) -> list[str]:
+    """Return the first lines, and in place of the others how many they are."""
+    more = len(lines) - most
+    return [*lines[:most], *([f"And {more} more: --details."] if more > 0 else [])]
 
 
 @dataclass(frozen=True)
 class Screen:
     """Sentences, a table that takes the lines they leave, and closing sentences."""
 
-    above: tuple[Text, ...]
-    below: tuple[Text, ...]
+    above: tuple[RenderableType, ...]
+    below: tuple[RenderableType, ...]
     rows: int
     """Rows that the whole table has; 0 for no table."""
     table: Callable[[int], Sequence[RenderableType]]

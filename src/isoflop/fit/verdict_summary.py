@@ -45,8 +45,7 @@ def summary_sentences(result: FitResult) -> tuple[str, ...]:
         return found.interval.value
 
     return tuple(
-        f"{name} is {_counts(by_variant[name])}. {sentence(by_variant[name][-1], result.loss_unit)}"
-        for name in sorted(by_variant, key=last_gap)
+        _summary(by_variant[name], result.loss_unit) for name in sorted(by_variant, key=last_gap)
     )
 
 
@@ -55,16 +54,33 @@ def incomparable_sentences(result: FitResult) -> tuple[str, ...]:
 
     Budgets at which neither has a run say nothing of the two, and are not counted.
     """
-    groups: dict[_Why, list[BudgetVerdict]] = {}
-    runs_of: dict[str, int] = {}
+    groups: dict[_Why, dict[str, list[float]]] = {}
+    own: dict[str, int] = {}
+    common: set[str] = set()
     for one in result.verdicts:
         why = _why(result, one)
         if why == ("no_run", "no_run"):
             continue
-        runs_of[one.variant] = runs_of.get(one.variant, 0) + 1
+        own[one.variant] = own.get(one.variant, 0) + 1
+        if "no_run" not in why:
+            common.add(one.variant)
         if one.difference is None:
-            groups.setdefault(why, []).append(one)
-    return tuple(_incomparable(why, found, runs_of) for why, found in groups.items())
+            at = groups.setdefault(why, {}).setdefault(one.variant, [])
+            at.append(one.budget_flops)
+    lines = []
+    apart = [name for name in own if name not in common]
+    if apart:
+        lines.append(f"No budget has runs of {result.baseline} and of {_named(apart, ' or ')}.")
+    for why, found in groups.items():
+        told = {name: budgets for name, budgets in found.items() if name in common}
+        if told:
+            lines.append(_incomparable(why, told, own, str(result.baseline)))
+    return tuple(lines)
+
+
+def _summary(verdicts: Sequence[BudgetVerdict], unit: str | None) -> str:
+    last = sentence(verdicts[-1], unit)
+    return last if len(verdicts) == 1 else f"{verdicts[0].variant} is {_counts(verdicts)}. {last}"
 
 
 def _counts(verdicts: Sequence[BudgetVerdict]) -> str:
@@ -82,13 +98,19 @@ def _counts(verdicts: Sequence[BudgetVerdict]) -> str:
 
 
 def _why(result: FitResult, verdict: BudgetVerdict) -> _Why:
+    """Return what keeps the two from being compared; a missing run before all else."""
     reason = verdict.reason or ""
-    variant = reason.startswith(f"{verdict.variant}: ")
-    base = reason.startswith(f"{verdict.baseline}: ") or f"; {verdict.baseline}: " in reason
-    return (
-        _missing(result, verdict.variant, verdict.budget_flops) if variant else None,
-        _missing(result, verdict.baseline, verdict.budget_flops) if base else None,
+    at_fault = (
+        reason.startswith(f"{verdict.variant}: "),
+        reason.startswith(f"{verdict.baseline}: ") or f"; {verdict.baseline}: " in reason,
     )
+    variant, base = (
+        _missing(result, name, verdict.budget_flops) if found else None
+        for name, found in zip((verdict.variant, verdict.baseline), at_fault, strict=True)
+    )
+    if "no_run" in (variant, base) and variant != base:
+        return ("no_run", None) if variant == "no_run" else (None, "no_run")
+    return variant, base
 
 
 def _missing(result: FitResult, variant: str, budget_flops: float) -> str:
@@ -99,36 +121,34 @@ def _missing(result: FitResult, variant: str, budget_flops: float) -> str:
     return "no_noise" if status == "converged" else status
 
 
-def _incomparable(why: _Why, verdicts: Sequence[BudgetVerdict], runs_of: Mapping[str, int]) -> str:
-    base = verdicts[0].baseline
-    names = list(dict.fromkeys(one.variant for one in verdicts))
-    budgets = sorted({one.budget_flops for one in verdicts})
-    many = len(names) > FEW
-    who = f"{len(names)} variants" if many else _listed(names)
+def _incomparable(
+    why: _Why, found: Mapping[str, Sequence[float]], own: Mapping[str, int], base: str
+) -> str:
+    """Return one reason for which variants are not compared at the budgets found of each."""
+    names = list(found)
+    budgets = {budget for here in found.values() for budget in here}
     if len(budgets) == 1:
-        where = f"At {_flops(budgets[0])} FLOPs"
+        who = f"At {_flops(*budgets)} FLOPs {_named(names, ' and ')}"
     elif len(names) == 1:
-        where = f"At {len(budgets)} of {runs_of[names[0]]} budgets"
+        who = f"At {len(budgets)} of {own[names[0]]} budgets {names[0]}"
     else:
-        total = sum(runs_of[name] for name in names)
-        where = f"At {len(verdicts)} of {total} pairs of variant and budget"
+        counted = [f"{name} (at {len(found[name])} of {own[name]} budgets)" for name in names]
+        who = _named(counted, " and ")
     of_variant, of_base = (_MISSING.get(one or "", "no usable minimum") for one in why)
     if why[0] == why[1]:
         reasons = [f"{'both have' if len(names) == 1 else 'each has'} {of_variant}"]
     else:
-        reasons = [
-            f"{subject} {of}"
-            for one, subject, of in (
-                (why[0], f"{names[0]} has" if len(names) == 1 else "they have", of_variant),
-                (why[1], f"{base} has", of_base),
-            )
-            if one is not None
-        ]
-    return f"{where} {who} cannot be compared with {base} ({', '.join(reasons)})."
+        one = f"{names[0]} has" if len(names) == 1 else "they have"
+        told = ((why[0], f"{one} {of_variant}"), (why[1], f"{base} has {of_base}"))
+        reasons = [text for missing, text in told if missing is not None]
+    return f"{who} cannot be compared with {base} ({', '.join(reasons)})."
 
 
-def _listed(names: Sequence[str]) -> str:
-    return "; ".join(names)
+def _named(names: Sequence[str], last: str) -> str:
+    """Return names as a list in words, or how many there are; names may have commas."""
+    if len(names) > FEW:
+        return f"{len(names)} variants"
+    return last.join(["; ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _flops(value: float) -> str:

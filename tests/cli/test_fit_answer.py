@@ -193,7 +193,7 @@ def test_many_verdicts_are_a_line_for_each_variant(fits):
     assert text.count("of 4 budgets") == 2
     assert text.count("At 1e22 FLOPs") == 2
     assert "Holm's correction for 8 comparisons." in text
-    parts = ("mod is better than dense", "moe is ", "Holm's", "Minima by")
+    parts = ("mod is ", "moe is better than dense at 2 of 4 budgets", "Holm's", "Minima by")
     order = [text.index(part) for part in parts]
     assert order == sorted(order)
 
@@ -251,6 +251,14 @@ def test_warnings_come_before_the_answer_and_are_counted(fits):
     assert lines.index("Warning: doubt 0") < next(
         i for i, line in enumerate(lines) if line.startswith("Optimal")
     )
+
+
+def test_losses_have_their_unit_where_it_is_known(fits):
+    result, read = fits["all in common"]
+    assert " in nats" not in joined(printed(result, read))
+    text = joined(printed(result.model_copy(update={"loss_unit": "nats per byte"}), read))
+    assert "Minima by parabola in nats per byte, and" in text
+    assert "] nats per byte" in text
 
 
 def test_rows_left_out_are_told_with_their_first(fits):

@@ -43,6 +43,9 @@ def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -
     assert m.low < m.value < m.high < 1
     assert "needs 0.6" in sentence(first)
     assert "At 5e12 FLOPs MoD" in sentence(first)
+    # Not significant among many, though its own interval lies below 0.
+    among_many = first.model_copy(update={"outcome": "unresolved"})
+    assert sentence(among_many).endswith("excludes 0, but not once corrected for all comparisons.")
 
 
 def test_the_share_of_forward_flops_at_equal_loss_is_told(runs: MakeRuns) -> None:
@@ -115,6 +118,7 @@ def test_no_gain_within_the_noise_is_unresolved(runs: MakeRuns) -> None:
     for verdict in verdicts(table, "Baseline"):
         assert verdict.outcome == "unresolved"
         assert "unresolved" in sentence(verdict)
+        assert "excludes 0" not in sentence(verdict)
 
 
 def test_equivalence_needs_a_margin_declared_and_held(runs: MakeRuns) -> None:

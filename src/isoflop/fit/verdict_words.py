@@ -30,6 +30,8 @@ def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
             )
         case _:
             hint = f"; it {needs}" if needs else ""
+            if not gap.low <= 0 <= gap.high:
+                hint += "; the interval excludes 0, but not once corrected for all comparisons"
             return (
                 f"{at} it is unresolved which of {name} and {base} is better: a loss difference "
                 f"of {numbers}{hint}."

@@ -136,6 +136,11 @@ def test_one_variant_is_answered_by_its_law_its_optimum_and_its_surface(fits):
     assert lines[0] == "234 runs at 28 budgets, 6e17 to 1e22 FLOPs."
 
 
+def test_without_a_law_the_surface_tells_how_the_optimum_grows(fits):
+    assert "b 0.486 [0.437, 0.535]." in joined(printed(*fits["one budget"]))
+    assert "b 0.486" not in joined(printed(*fits["one variant"]))
+
+
 def test_the_optimum_is_that_of_the_largest_budget(fits):
     result, read = fits["one variant"]
     (fit,) = result.variants.values()

@@ -43,6 +43,9 @@ NAMED = 3
 """Variants that a line names; of more it tells how many."""
 
 
+COEFFICIENTS = ("E", "A", "alpha", "B", "beta")
+
+
 def fit_answer(result: FitResult, runs: RunTable) -> Screen:
     """Return the answer, and under it the minima that it rests on as far as there is room."""
     return Screen(
@@ -97,7 +100,7 @@ def _one_variant(result: FitResult) -> Iterator[Text]:
         yield _bold("No budget has a minimum that may be told.")
     surface = _best_surface(fit)
     if surface is not None:
-        yield _plain(_surface(surface))
+        yield _plain(_surface(surface, exponents=law is None))
     yield from map(_plain, _missing_surfaces(result))
     apart = disagreement_words(fit, result.loss_unit)
     if apart is not None:
@@ -162,15 +165,18 @@ def _best_surface(fit: VariantFit) -> FittedSurface | None:
     return next((one for one in fitted_surfaces(fit) if one.status == "converged"), None)
 
 
-def _surface(one: FittedSurface) -> str:
+def _surface(one: FittedSurface, *, exponents: bool) -> str:
+    """Return a surface in a line, with how its optimum grows where no law tells it."""
+    of_optimum = ("a", "b") if exponents else ()
     told = ", ".join(
-        f"{name} {coefficient(getattr(one, name))}" for name in ("E", "A", "alpha", "B", "beta")
+        f"{name} {coefficient(getattr(one, name))}" for name in (*COEFFICIENTS, *of_optimum)
     )
     off = (
         "" if one.residual is None else f", off by {percent(one.residual, 2)} of the loss in r.m.s."
     )
     name = ESTIMATOR_NAMES[one.estimator]
-    return f"L = E + A/N^alpha + B/D^beta ({name}, {one.points} runs{off}): {told}."
+    optimum = ", N ~ C^a, D ~ C^b" if exponents else ""
+    return f"L = E + A/N^alpha + B/D^beta{optimum} ({name}, {one.points} runs{off}): {told}."
 
 
 def _missing_surfaces(result: FitResult) -> Iterator[str]:

@@ -83,7 +83,7 @@ def minima_table(result: FitResult, most: int) -> list[RenderableType]:
     ]
     by = f" by {ESTIMATOR_NAMES[next(iter(ways))]}" if len(ways) == 1 else ""
     unit = f" in {result.loss_unit}" if result.loss_unit else ""
-    title = f"Minima{by}{unit}, and the spread of all estimators in loss and size"
+    title = f"Minima{by}{unit}, and the spread of all estimators"
     made: list[RenderableType] = [table(title, columns, rows)]
     if len(shown) < len(curves):
         made.append(Text(f"{len(curves) - len(shown)} more of {len(curves)} minima: --details."))

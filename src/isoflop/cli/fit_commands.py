@@ -25,10 +25,15 @@ def fit(
         str | None,
         arg(metavar="COLUMN", help="Runs that share its value share noise, which surfaces heed."),
     ] = None,
+    details: Annotated[
+        bool, arg(help="Print every estimator, surface and interval, not only the answer.")
+    ] = False,
 ) -> None:
     """Fit loss against size and tokens, with intervals, and compare variants."""
-    from isoflop.cli.fitting import fit_tables, runs_to_fit, scaling_study
-    from isoflop.cli.scaling import fit_scaling_study, scaling_tables
+    from isoflop.cli.fit_answer import fit_answer
+    from isoflop.cli.fit_details import fit_details
+    from isoflop.cli.fitting import runs_to_fit, scaling_study
+    from isoflop.cli.scaling import fit_scaling_study, scaling_answer, scaling_tables
     from isoflop.cli.tables import show, show_json
     from isoflop.fit import fit_runs
 
@@ -44,8 +49,10 @@ def fit(
         )
         if options.json:
             show_json(fitted.model_dump(mode="json"))
-        else:
+        elif details:
             show(scaling_tables(fitted, scaled.data.loss_unit))
+        else:
+            show([scaling_answer(fitted, scaled.data.loss_unit)])
         return
     found, study = runs_to_fit(options, RUNS, cluster=cluster)
     names = found.table["variant"].drop_duplicates().tolist()
@@ -68,8 +75,10 @@ def fit(
     )
     if options.json:
         show_json(result.model_dump(mode="json"))
+    elif details:
+        show(fit_details(result, found))
     else:
-        show(fit_tables(result, found))
+        show([fit_answer(result, found)])
 
 
 def predict(

@@ -86,14 +86,13 @@ from isoflop.fit.scaling_fitting import fit_scaling
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
 from isoflop.fit.surface_bootstrap import DRAWS_WORDS, surface_draws, surface_intervals
-from isoflop.fit.verdict import (
-    BudgetVerdict,
-    Multiplier,
+from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, verdicts
+from isoflop.fit.verdict_summary import incomparable_sentences, summary_sentences
+from isoflop.fit.verdict_words import (
+    doubt_sentence,
     estimates_sentence,
     fraction_sentence,
-    holm,
     sentence,
-    verdicts,
 )
 
 __all__ = [
@@ -161,6 +160,7 @@ __all__ = [
     "curve_rows",
     "difference",
     "document_estimate",
+    "doubt_sentence",
     "estimates_sentence",
     "figure3_models",
     "figure4_models",
@@ -177,6 +177,7 @@ __all__ = [
     "gap_sentence",
     "group_budgets",
     "holm",
+    "incomparable_sentences",
     "leave_largest_out",
     "loss_matching",
     "mean_estimate",
@@ -203,6 +204,7 @@ __all__ = [
     "seed_spread",
     "sentence",
     "spread_ratio",
+    "summary_sentences",
     "surface_disagreement",
     "surface_draws",
     "surface_intervals",

@@ -82,6 +82,10 @@ class RunTable:
     """What losses are in, where that is known."""
     curves: pd.DataFrame | None = None
     """Training curves, as `isoflop.fit.training_curves` makes them, where there are some."""
+    understood: str = ""
+    """Which column is what, and how many rows are used, in a sentence; empty for records."""
+    warnings: tuple[str, ...] = ()
+    """What makes a result on these runs doubtful, a sentence each."""
 
 
 def read_table(

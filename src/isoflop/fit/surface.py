@@ -61,6 +61,8 @@ class SurfaceFit(Frozen):
     """Condition number of the Jacobian with unit columns, in (log E, log A, log B, alpha, beta)."""
     residual: float | None = None
     """Root mean square of log fitted loss - log loss."""
+    equal_exponents: bool = False
+    """Whether alpha and beta were held equal."""
 
 
 def surface_minimum(

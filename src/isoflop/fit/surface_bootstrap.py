@@ -25,8 +25,8 @@ from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.resampling import RESAMPLES
 from isoflop.fit.surface import SurfaceFit, tokens_along_budget
-from isoflop.fit.surface_data import SurfaceData, checked_runs
-from isoflop.fit.surface_descent import descend
+from isoflop.fit.surface_data import SurfaceData, checked_runs, directions
+from isoflop.fit.surface_descent import SurfaceObjective, descend
 from isoflop.fit.surface_errors import (
     fitted_losses,
     limit_draws,
@@ -34,8 +34,8 @@ from isoflop.fit.surface_errors import (
     unfitted_residuals,
 )
 
-LARGEST_ARRAY = 4_000_000
-"""Numbers in one array (R, K, P); more draws go in several batches."""
+REFITTED = 1e-10
+"""Relative fall of the objective in the last step of a copy."""
 BOOTSTRAP_RUNS = 2000
 """A thousand refits of more runs would take minutes, and tell what the limit does."""
 EFFICIENT = 1.345
@@ -93,25 +93,18 @@ def surface_draws(
     runs, generator = len(data.losses), np.random.default_rng(seed)
     labels = cluster_labels(runs, clusters)
     start = _unknowns(fit, data)
-    huber = fit.estimator == "surface"
+    ways = directions(equal_exponents=fit.equal_exponents)
+    own_delta = delta if fit.estimator == "surface" else None
     source = draws_source(runs, clustered=clusters is not None)
     if source == "limit":
         drawn = limit_draws(
-            data,
-            start,
-            labels,
-            delta=delta if huber else None,
-            draws=resamples,
-            generator=generator,
+            data, start, labels, ways, delta=own_delta, draws=resamples, generator=generator
         )
         return _quantities(drawn, data)
-    copies = noisy_copies(data, start, labels, resamples, generator)
-    step = max(1, LARGEST_ARRAY // (5 * runs))
-    parts = [
-        descend(data, start, huber=huber, delta=delta, losses=copies[at : at + step])
-        for at in range(0, resamples, step)
-    ]
-    return _quantities(np.concatenate(parts), data)
+    copies = noisy_copies(data, start, labels, resamples, generator, ways)
+    objective = SurfaceObjective(data, own_delta, copies)
+    drawn = descend(objective, start, directions=ways, exact=True, converged=REFITTED)
+    return _quantities(drawn, data)
 
 
 def draws_source(runs: int, *, clustered: bool) -> DrawsSource:
@@ -127,18 +120,22 @@ def noisy_copies(
     labels: NDArray[np.intp],
     copies: int,
     generator: np.random.Generator,
+    ways: Floats | None = None,
 ) -> Floats:
     """Return losses (copies, P): the surface at x (K,) with the residuals under random signs.
 
     Residuals are those about a fit that is nearly least squares but for outliers, whatever the
     estimator: Huber's with a small delta passes through some runs, whose residual of zero is no
-    noise. Their spread is drawn as well, since few runs, or few clusters, do not tell it.
+    noise. Their spread is drawn as well, since few runs, or few clusters, do not tell it. Unknowns
+    move along `ways` (K, F), each on its own if left out.
     """
-    own = normal_spread(np.log(data.losses / fitted_losses(data, x)[0]))
-    smooth = descend(data, x, huber=True, delta=EFFICIENT * own)[0]
-    residuals = unfitted_residuals(data, smooth)
+    free = np.eye(5) if ways is None else ways
+    own = normal_spread(np.log(data.losses / fitted_losses(data, x)[0]), free.shape[1])
+    near = SurfaceObjective(data, EFFICIENT * own)
+    smooth = descend(near, x, directions=free, exact=True, converged=REFITTED)[0]
+    residuals = unfitted_residuals(data, smooth, free)
     clusters = int(labels.max()) + 1
-    freedom = max(1, min(len(residuals) - 5, clusters - 1))
+    freedom = max(1, min(len(residuals) - free.shape[1], clusters - 1))
     spread = np.sqrt(freedom / generator.chisquare(freedom, (copies, 1)))
     signs = generator.choice([-1.0, 1.0], size=(copies, clusters))[:, labels]
     return np.asarray(fitted_losses(data, x)[0] * np.exp(residuals * signs * spread))
@@ -216,19 +213,11 @@ def lowest_along(draws: Floats, log_sizes: Floats, log_tokens: Floats) -> tuple[
 
 
 def _unknowns(fit: SurfaceFit, data: SurfaceData) -> Floats:
-    s = fit.surface
-    assert s is not None
+    assert fit.surface is not None
+    found = data.unknowns(fit.surface)
     # A term of zero has no log; far below the others it is as good as none.
-    least = 1e-9 * float(data.losses.min())
-    return np.array(
-        [
-            math.log(max(s.E, least)),
-            math.log(max(s.A * math.exp(-s.alpha * data.log_n0), least)),
-            math.log(max(s.B * math.exp(-s.beta * data.log_d0), least)),
-            s.alpha,
-            s.beta,
-        ]
-    )
+    found[:3] = np.maximum(found[:3], math.log(1e-9 * float(data.losses.min())))
+    return found
 
 
 def _quantities(x: Floats, data: SurfaceData) -> Floats:

@@ -20,7 +20,7 @@ from isoflop.fit.surface_data import (
     thinned,
     too_few_pairs,
 )
-from isoflop.fit.surface_descent import SurfaceObjective, descend
+from isoflop.fit.surface_descent import SurfaceObjective, descend, stationary
 
 HUBER_DELTA = 1e-3
 START_LEVELS = (-3.0, -1.5, -0.7, -0.2)
@@ -28,8 +28,12 @@ START_LEVELS = (-3.0, -1.5, -0.7, -0.2)
 START_EXPONENTS = (0.1, 0.3, 0.6, 1.0, 2.0)
 """The grid of starts is every combination of three levels and two exponents."""
 STARTS = 32
+CLOSE = 1e-4
+"""Relative fall in a step below which a descent from a start has come close."""
+FINALISTS = 4
+"""The lowest of these that are followed to the end."""
 ARRIVED = 1e-15
-"""Relative fall in the last step of the best of the descents."""
+"""Relative fall in the last step of these."""
 SETTLED = 1e-6
 """Gradient of the mean Huber loss over delta, of order one far from a minimum, that counts as
 zero."""
@@ -81,13 +85,13 @@ def fit_huber(
     floorless[:, 0] = -math.inf
     candidates = []
     for points in (floorless, chosen):
-        near = descend(rough, points, directions=ways)
-        best = near[int(np.argmin(rough.costs(near)))]
+        near = descend(rough, points, directions=ways, converged=CLOSE)
+        nearest = near[np.argsort(rough.costs(near), kind="stable")[:FINALISTS]]
         candidates.append(
-            descend(objective, best, directions=ways, exact=True, converged=ARRIVED)[0]
+            descend(objective, nearest, directions=ways, exact=True, converged=ARRIVED)
         )
-    costs = objective.costs(np.stack(candidates))
-    best = candidates[int(np.argmin(costs))]
+    ends = np.concatenate(candidates)
+    best = stationary(objective, ends[int(np.argmin(objective.costs(ends)))], ways)
     _, gradient, _ = objective.expand(best[None], exact=False)
     settled = bool(np.abs(gradient[0] @ ways).max() / len(data.losses) < SETTLED)
     log_e, a, b, alpha, beta = best.tolist()

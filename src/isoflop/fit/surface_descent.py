@@ -9,8 +9,6 @@ coefficients at N0 and D0, F directions that these may move in. E = 0 is log E =
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +18,7 @@ from isoflop.fit.surface_data import EXPONENTS, SurfaceData
 ITERATIONS = 300
 CONVERGED = 1e-7
 """Relative fall of the objective in one accepted step below which a surface has arrived."""
+LAST_STEPS = 5
 STOPPED = 1e8
 """Damping above which no step is left to try."""
 LARGEST_ARRAY = 200_000
@@ -154,6 +153,20 @@ def descend(
         some = ways if ways.ndim == 2 else ways[rows]
         whole[rows] = _descend(objective.of(rows), whole[rows], some, exact, converged, bounds)
     return whole
+
+
+def stationary(objective: SurfaceObjective, x: Floats, directions: Floats) -> Floats:
+    """Return x (K,) after Newton's steps that lower the gradient, where costs no longer tell."""
+    _, gradient, curvature = objective.expand(x[None], exact=True)
+    for _ in range(LAST_STEPS):
+        slope, bend = gradient[0] @ directions, directions.T @ curvature[0] @ directions
+        step = np.linalg.lstsq(bend, slope, rcond=None)[0]
+        trial = x - directions @ step
+        _, gradient, curvature = objective.expand(trial[None], exact=True)
+        if not np.abs(gradient[0] @ directions).max() < np.abs(slope).max():
+            break
+        x = trial
+    return x
 
 
 def _descend(

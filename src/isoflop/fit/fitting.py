@@ -14,8 +14,10 @@ from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL
 from isoflop.fit.minimum import Estimator
 from isoflop.fit.minimum_draws import CurveDraws
+from isoflop.fit.moved_runs import at_budgets, moving_surface
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.variant_fitter import VariantFitter
+from isoflop.fit.settings import FitSettings
+from isoflop.fit.variant_fitter import VariantFitter, fitted_surfaces
 from isoflop.fit.verdict import BudgetVerdict, verdicts
 
 
@@ -53,12 +55,7 @@ def fit_runs(
     Raises:
         ValueError: the table has no finished run, or an option is out of its range.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level:g}; expected a probability between 0 and 1")
-    if resamples < 20:
-        raise ValueError(f"resamples is {resamples}; expected at least 20")
-    if not delta > 0:
-        raise ValueError(f"delta is {delta:g}; expected a positive number")
+    settings = FitSettings(tuple(estimators), delta, level, resamples, seed, cluster)
     if margin is not None and not margin > 0:
         raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
     if cluster is not None and cluster not in table:
@@ -75,11 +72,13 @@ def fit_runs(
     if not names:
         raise ValueError("the table has no finished run; train some first")
     reference = baseline or names[0]
-    draws = CurveDraws(table, resamples=resamples, seed=seed)
+    surfaces = {name: fitted_surfaces(table, name, settings) for name in names}
+    moved = at_budgets(
+        table, {name: moving_surface(found.values()) for name, found in surfaces.items()}
+    )
+    draws = CurveDraws(moved, resamples=resamples, seed=seed)
     fits = {
-        name: VariantFitter(
-            table, name, estimators, delta, level, resamples, seed, cluster, draws
-        ).fit()
+        name: VariantFitter(table, moved, name, settings, surfaces[name], draws).fit()
         for name in names
     }
     if curves is not None:
@@ -92,7 +91,7 @@ def fit_runs(
     if reference in fits and len(names) > 1:
         floor = _irreducible(fits[reference])
         compared = verdicts(
-            table,
+            moved,
             reference,
             margin=margin,
             irreducible=floor,
@@ -114,8 +113,10 @@ def fit_runs(
 
 
 def _irreducible(fit: VariantFit) -> float | None:
-    """Return E of the baseline where the runs tell it."""
+    """Return E of the baseline where the runs tell it, by a surface that describes them."""
     for surface in (fit.surface, fit.variable_projection):
-        if surface and surface.status == "converged" and surface.E is not None:
+        if surface is None or surface.status != "converged" or surface.warning is not None:
+            continue
+        if surface.E is not None:
             return surface.E.value
     return None

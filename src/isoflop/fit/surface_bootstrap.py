@@ -23,8 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
+from isoflop.fit.optimum import compute_exponents
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.surface import SurfaceFit, tokens_along_budget
+from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import SurfaceData, checked_runs, directions
 from isoflop.fit.surface_descent import SurfaceObjective, descend
 from isoflop.fit.surface_errors import (
@@ -48,17 +49,8 @@ DRAWS_WORDS: Mapping[DrawsSource, str] = {
     "limit": "the distribution that many runs lead to, without refits",
 }
 """What a person reads."""
-ALONG_BUDGET = 801
-"""Sizes, even in log, at which resampled surfaces are evaluated along a budget."""
 QUANTITIES = ("E", "A", "B", "alpha", "beta", "a", "b")
-"""`a` and `b` are the exponents of the optimal N and D in compute: beta / (alpha + beta) and
-alpha / (alpha + beta)."""
-
-
-def compute_exponents(alpha: ArrayLike, beta: ArrayLike) -> tuple[Floats, Floats]:
-    """Return a and b of N = G (C / 6)^a and D = (C / 6)^b / G (arXiv 2203.15556, equation 4)."""
-    one, two = np.asarray(alpha, dtype=np.float64), np.asarray(beta, dtype=np.float64)
-    return two / (one + two), one / (one + two)
+"""`a` and `b` are the exponents of the optimal N and D in compute, `compute_exponents`."""
 
 
 def surface_draws(
@@ -71,6 +63,7 @@ def surface_draws(
     delta: float = HUBER_DELTA,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    slope: float = 1.0,
 ) -> Floats:
     """Return surfaces that noise might have made, columns as `QUANTITIES`, shape (R, 7).
 
@@ -83,6 +76,7 @@ def surface_draws(
         delta: of the Huber loss, where the fit is by it.
         resamples: R, the number of draws.
         seed: of the draws.
+        slope: of the law of FLOPs per token by size, which `a` and `b` hang on.
 
     Raises:
         ValueError: there is no surface to start from, or the columns do not fit together.
@@ -100,11 +94,11 @@ def surface_draws(
         drawn = limit_draws(
             data, start, labels, ways, delta=own_delta, draws=resamples, generator=generator
         )
-        return _quantities(drawn, data)
+        return _quantities(drawn, data, slope)
     copies = noisy_copies(data, start, labels, resamples, generator, ways)
     objective = SurfaceObjective(data, own_delta, copies)
     drawn = descend(objective, start, directions=ways, exact=True, converged=REFITTED)
-    return _quantities(drawn, data)
+    return _quantities(drawn, data, slope)
 
 
 def draws_source(runs: int, *, clustered: bool) -> DrawsSource:
@@ -154,12 +148,12 @@ def cluster_labels(runs: int, clusters: ArrayLike | None) -> NDArray[np.intp]:
 
 
 def surface_intervals(
-    fit: SurfaceFit, draws: Floats, *, level: float = LEVEL
+    fit: SurfaceFit, draws: Floats, *, level: float = LEVEL, slope: float = 1.0
 ) -> Mapping[str, Interval]:
-    """Return the percentile interval of each of `QUANTITIES`."""
+    """Return the percentile interval of each of `QUANTITIES`; `slope` as for `surface_draws`."""
     assert fit.surface is not None
     s = fit.surface
-    a, b = compute_exponents(s.alpha, s.beta)
+    a, b = compute_exponents(s.alpha, s.beta, slope)
     values = (s.E, s.A, s.B, s.alpha, s.beta, float(a), float(b))
     whole = np.isfinite(draws).all(axis=1, keepdims=True)
     columns = np.where(whole, draws, math.nan).T
@@ -167,23 +161,6 @@ def surface_intervals(
         name: percentile_interval(value, column, level=level)
         for name, value, column in zip(QUANTITIES, values, columns, strict=True)
     }
-
-
-def draws_along_budget(
-    draws: Floats, parameters: ArrayLike, tokens: ArrayLike
-) -> tuple[Floats, Floats]:
-    """Return log size and loss at the minimum of each resampled surface along one budget.
-
-    Both have shape (R,), with NaN where a surface is lowest at an end of the sizes.
-
-    Args:
-        draws: as `surface_draws` returns them.
-        parameters: N of each run at the budget; the search stays between the smallest and largest.
-        tokens: D of each of them.
-    """
-    sizes = np.asarray(parameters, dtype=np.float64)
-    grid = np.linspace(math.log(sizes.min()), math.log(sizes.max()), ALONG_BUDGET)
-    return lowest_along(draws, grid, np.log(tokens_along_budget(sizes, tokens)(np.exp(grid))))
 
 
 def lowest_along(draws: Floats, log_sizes: Floats, log_tokens: Floats) -> tuple[Floats, Floats]:
@@ -220,10 +197,10 @@ def _unknowns(fit: SurfaceFit, data: SurfaceData) -> Floats:
     return found
 
 
-def _quantities(x: Floats, data: SurfaceData) -> Floats:
+def _quantities(x: Floats, data: SurfaceData, slope: float) -> Floats:
     alpha, beta = x[:, 3], x[:, 4]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         scale_a, scale_b = x[:, 1] + alpha * data.log_n0, x[:, 2] + beta * data.log_d0
-        exponents = compute_exponents(alpha, beta)
+        exponents = compute_exponents(alpha, beta, slope)
         columns = [np.exp(x[:, 0]), np.exp(scale_a), np.exp(scale_b), alpha, beta, *exponents]
     return np.stack(columns, axis=1)

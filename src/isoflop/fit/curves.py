@@ -41,6 +41,7 @@ def fit_surface(
     estimator: SurfaceEstimator = "surface",
     *,
     delta: float = HUBER_DELTA,
+    equal_exponents: bool = False,
 ) -> SurfaceFit:
     """Fit one surface to a variant's finished runs of all budgets.
 
@@ -49,6 +50,7 @@ def fit_surface(
         variant: whose runs.
         estimator: Huber on log loss, or least squares on the loss.
         delta: of the Huber loss.
+        equal_exponents: hold alpha and beta equal.
 
     Raises:
         ValueError: the variant has no finished run.
@@ -59,9 +61,9 @@ def fit_surface(
     columns = (rows["parameters"].array, rows["tokens"].array, rows["loss"].array)
     n, d, y = (np.asarray(column, dtype=np.float64) for column in columns)
     return (
-        fit_huber(n, d, y, delta=delta)
+        fit_huber(n, d, y, delta=delta, equal_exponents=equal_exponents)
         if estimator == "surface"
-        else fit_variable_projection(n, d, y)
+        else fit_variable_projection(n, d, y, equal_exponents=equal_exponents)
     )
 
 

@@ -15,6 +15,7 @@ from isoflop.fit.minimum import Estimator, Minimum, Status
 from isoflop.fit.minimum_draws import RunNoise
 from isoflop.fit.surface import Surface
 from isoflop.fit.surface_bootstrap import DrawsSource
+from isoflop.fit.surface_comparison import SurfaceComparison
 from isoflop.fit.verdict import BudgetVerdict
 
 IntervalSource = Literal["seeds", "scatter", "systematic"] | DrawsSource
@@ -107,6 +108,8 @@ class FittedSurface(Frozen):
     """Why it does not describe its runs, though the fit ended well."""
     source: DrawsSource | None = None
     """What the intervals rest on."""
+    equal_exponents: bool = False
+    """Whether alpha and beta were held equal."""
     delta: float | None = None
     """Of the Huber loss."""
     delta_sensitivity: Mapping[str, Surface] = {}
@@ -155,6 +158,9 @@ class FitResult(Frozen):
     variants: Mapping[str, VariantFit]
     verdicts: tuple[BudgetVerdict, ...]
     """Every other variant against the baseline at every budget; empty for one variant."""
+    surface_comparisons: tuple[SurfaceComparison, ...] = ()
+    """Every other variant against the baseline on their surfaces, which needs no budget that both
+    were trained at."""
     baseline: str | None
     level: float
     resamples: int

@@ -17,6 +17,7 @@ from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.moved_runs import at_budgets, moving_surface
 from isoflop.fit.resampling import RESAMPLES
 from isoflop.fit.settings import FitSettings
+from isoflop.fit.surface_comparison import SurfaceComparison, compare_surfaces
 from isoflop.fit.variant_fitter import VariantFitter, fitted_surfaces
 from isoflop.fit.verdict import BudgetVerdict, verdicts
 
@@ -34,6 +35,7 @@ def fit_runs(
     cluster: str | None = None,
     curves: pd.DataFrame | None = None,
     loss_unit: str | None = None,
+    equal_exponents: bool = False,
 ) -> FitResult:
     """Fit every variant of a table by every estimator, with intervals, and compare them.
 
@@ -51,11 +53,21 @@ def fit_runs(
             are resampled together in the intervals of the surfaces.
         curves: training curves, as `training_curves` makes them, for the envelope.
         loss_unit: what losses are in, where that is known.
+        equal_exponents: fit surfaces with alpha = beta (arXiv 2403.08540), for runs at fixed tokens
+            per parameter.
 
     Raises:
         ValueError: the table has no finished run, or an option is out of its range.
     """
-    settings = FitSettings(tuple(estimators), delta, level, resamples, seed, cluster)
+    settings = FitSettings(
+        estimators=tuple(estimators),
+        delta=delta,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+        equal_exponents=equal_exponents,
+        cluster=cluster,
+    )
     if margin is not None and not margin > 0:
         raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
     if cluster is not None and cluster not in table:
@@ -77,10 +89,10 @@ def fit_runs(
         table, {name: moving_surface(found.values()) for name, found in surfaces.items()}
     )
     draws = CurveDraws(moved, resamples=resamples, seed=seed)
-    fits = {
-        name: VariantFitter(table, moved, name, settings, surfaces[name], draws).fit()
-        for name in names
+    fitters = {
+        name: VariantFitter(table, moved, name, settings, surfaces[name], draws) for name in names
     }
+    fits = {name: fitter.fit() for name, fitter in fitters.items()}
     if curves is not None:
         for name, fit in fits.items():
             envelope = fit_envelope(
@@ -88,6 +100,7 @@ def fit_runs(
             )
             fits[name] = fit.model_copy(update={"envelope": envelope})
     compared: tuple[BudgetVerdict, ...] = ()
+    on_surfaces: tuple[SurfaceComparison, ...] = ()
     if reference in fits and len(names) > 1:
         floor = _irreducible(fits[reference])
         compared = verdicts(
@@ -101,9 +114,16 @@ def fit_runs(
             draws=draws,
             found=[one.of_curve(name) for name, fit in fits.items() for one in fit.minima],
         )
+        samples = {
+            (name, one): sample
+            for name, fitter in fitters.items()
+            for one, sample in fitter.samples(fits[name]).items()
+        }
+        on_surfaces = compare_surfaces(table, reference, settings=settings, samples=samples)
     return FitResult(
         variants=fits,
         verdicts=compared,
+        surface_comparisons=on_surfaces,
         baseline=reference if compared else None,
         level=level,
         resamples=resamples,

@@ -73,9 +73,7 @@ def fit_huber(
     rough, objective = SurfaceObjective(thinned(data), delta), SurfaceObjective(data, delta)
     grid = _starts(data, equal_exponents=equal_exponents)
     chosen = grid[np.argsort(rough.costs(grid), kind="stable")[:starts]]
-    projected = fit_variable_projection(
-        parameters, tokens, losses, equal_exponents=equal_exponents
-    )
+    projected = fit_variable_projection(parameters, tokens, losses, equal_exponents=equal_exponents)
     known = None if projected.surface is None else data.unknowns(projected.surface)
     if known is not None and np.isfinite(known).all():
         chosen = np.concatenate([chosen, known[None]])

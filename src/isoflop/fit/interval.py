@@ -12,6 +12,8 @@ from scipy import stats
 from isoflop.config import Frozen
 
 LEVEL = 0.95
+FEWEST_DRAWS = 10
+"""Copies of the runs that have a value, below which they give no interval."""
 
 
 class Interval(Frozen):

@@ -12,15 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isoflop.fit.fitted import FittedLaw, FittedMinimum, FittedSurface
-from isoflop.fit.interval import Coefficient, percentile_interval
+from isoflop.fit.interval import FEWEST_DRAWS, Coefficient, percentile_interval
 from isoflop.fit.minimum import Estimator, Floats
 from isoflop.fit.optimum import FlopsLaw, surface_optima
 from isoflop.fit.power_law import fit_power_law
 from isoflop.fit.surface import Surface
 from isoflop.fit.systematic import SURE, Systematic
-
-FEWEST_DRAWS = 10
-"""Copies of the runs that have a value, below which they give no interval."""
 
 
 def surface_law(fitted: FittedSurface, surface: Surface | None, law: FlopsLaw) -> FittedLaw:

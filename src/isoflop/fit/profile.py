@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Coefficient
 from isoflop.fit.minimum import Floats
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import SurfaceData, checked_runs, directions
@@ -43,10 +43,10 @@ def profile_intervals(
     *,
     delta: float = HUBER_DELTA,
     level: float = LEVEL,
-) -> Mapping[str, Interval]:
+) -> Mapping[str, Coefficient]:
     """Return the profile interval of each of `UNKNOWNS`.
 
-    An end that the runs do not bound is infinite, or zero for what cannot be negative.
+    An end that the runs do not bound is missing above, and zero below.
 
     Args:
         fit: the surface through all runs.
@@ -74,8 +74,10 @@ def profile_intervals(
     found = {}
     for name, pair in zip(UNKNOWNS, ends, strict=True):
         low, high = (np.exp(pair) if name in "EAB" else pair).tolist()
-        found[name] = Interval(
-            value=getattr(s, name), low=0.0 if low == -math.inf else low, high=high, level=level
+        found[name] = Coefficient(
+            value=getattr(s, name),
+            low=low if math.isfinite(low) else 0.0,
+            high=high if math.isfinite(high) else None,
         )
     return found
 
@@ -140,7 +142,9 @@ class _Profile:
                 break
         found = np.flatnonzero(np.isfinite(high))
         ends = sides * math.inf
-        ends[found] = self._roots(found, (near[found], far[found]), (low[found], high[found]), x, limit)
+        ends[found] = self._roots(
+            found, (near[found], far[found]), (low[found], high[found]), x, limit
+        )
         return ends
 
     def _roots(
@@ -186,7 +190,7 @@ class _Profile:
 
 
 def _others(ways: Floats, held: Floats) -> Floats:
-    """Return the directions (K, F - 1) in the span of `ways` (K, F) that leave `held` (K,) alone."""
+    """Return directions (K, F - 1) in the span of `ways` (K, F) that do not move `held` (K,)."""
     share = held @ ways
     pivot = int(np.flatnonzero(share)[0])
     others = np.eye(len(share))

@@ -29,6 +29,8 @@ class FitSettings:
     """Copies of the runs behind each interval."""
     seed: int = 0
     """Of these copies."""
+    equal_exponents: bool = False
+    """Whether surfaces have alpha = beta."""
     cluster: str | None = None
     """Column of the table; runs that share its value share some noise."""
 

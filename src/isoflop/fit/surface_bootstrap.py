@@ -163,32 +163,6 @@ def surface_intervals(
     }
 
 
-def lowest_along(draws: Floats, log_sizes: Floats, log_tokens: Floats) -> tuple[Floats, Floats]:
-    """Return log size and loss at the minimum of each surface along a path of sizes and tokens.
-
-    Both have shape (R,), with NaN where a surface is lowest at an end of the path.
-
-    Args:
-        draws: as `surface_draws` returns them, (R, 5 or more).
-        log_sizes: log N of each point of the path, evenly apart.
-        log_tokens: log D of each of them.
-    """
-    e, a, b, alpha, beta = (column[:, None] for column in draws.T[:5])
-    with np.errstate(over="ignore", invalid="ignore"):
-        losses = e + a * np.exp(-alpha * log_sizes) + b * np.exp(-beta * log_tokens)
-    best = np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=1)
-    inside = (best > 0) & (best < len(log_sizes) - 1)
-    at = np.clip(best, 1, len(log_sizes) - 2)
-    left, middle, right = (losses[np.arange(len(at)), at + step] for step in (-1, 0, 1))
-    # Three points of a fine grid: their parabola is as good as any search.
-    with np.errstate(invalid="ignore"):
-        bend = left - 2 * middle + right
-        shift = np.where(bend > 0, (left - right) / (2 * np.where(bend > 0, bend, 1)), 0.0)
-        log_n = log_sizes[at] + shift * (log_sizes[1] - log_sizes[0])
-        loss = middle - (left - right) * shift / 4
-    return np.where(inside, log_n, math.nan), np.where(inside, loss, math.nan)
-
-
 def _unknowns(fit: SurfaceFit, data: SurfaceData) -> Floats:
     assert fit.surface is not None
     found = data.unknowns(fit.surface)

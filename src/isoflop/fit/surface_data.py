@@ -109,7 +109,7 @@ def checked_runs(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike) ->
 
 
 def directions(*, equal_exponents: bool) -> Floats:
-    """Return the directions (K, F) in which a surface's unknowns may move, one for each free one."""
+    """Return the directions (K, F) in which a surface's unknowns may move."""
     return EQUAL_EXPONENTS if equal_exponents else np.eye(5)
 
 

@@ -25,8 +25,14 @@ from isoflop.fit.fitted import (
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.goodness import goodness, misfit
 from isoflop.fit.huber import fit_huber
-from isoflop.fit.interval import Coefficient, Interval, basic_interval, percentile_interval
-from isoflop.fit.laws import FEWEST_DRAWS, minimum_law, surface_law
+from isoflop.fit.interval import (
+    FEWEST_DRAWS,
+    Coefficient,
+    Interval,
+    basic_interval,
+    percentile_interval,
+)
+from isoflop.fit.laws import minimum_law, surface_law
 from isoflop.fit.minimum import ESTIMATOR_NAMES, Estimator, Floats
 from isoflop.fit.minimum_draws import CurveDraws, CurveEstimator
 from isoflop.fit.moved_runs import EXACT, scatter
@@ -40,6 +46,7 @@ from isoflop.fit.surface_bootstrap import (
     surface_draws,
     surface_intervals,
 )
+from isoflop.fit.surface_sample import SurfaceSample
 from isoflop.fit.systematic import Systematic, known_surfaces, systematic
 
 DELTAS = (1e-4, 1e-2)
@@ -60,7 +67,13 @@ def fitted_surfaces(
     """
     wanted = [one for one in SURFACES if one in settings.estimators] or ["variable_projection"]
     return {
-        one: fit_surface(table, variant, one, delta=settings.delta)
+        one: fit_surface(
+            table,
+            variant,
+            one,
+            delta=settings.delta,
+            equal_exponents=settings.equal_exponents,
+        )
         for one in SURFACES
         if one in wanted
     }
@@ -130,6 +143,21 @@ class VariantFitter:
             notes=tuple(self._notes()),
         )
 
+    def samples(self, fitted: VariantFit) -> Mapping[SurfaceEstimator, SurfaceSample]:
+        """Return the surfaces with their copies, once they are fitted."""
+        warnings = {
+            "surface": fitted.surface and fitted.surface.warning,
+            "variable_projection": fitted.variable_projection
+            and fitted.variable_projection.warning,
+        }
+        return {
+            name: SurfaceSample(
+                self.variant, fit, self.rows, self.law, self.draws.get(name), warnings[name]
+            )
+            for name, fit in self.surfaces.items()
+            if name in self.settings.estimators
+        }
+
     def _surface_disagreement(
         self, fitted: Mapping[SurfaceEstimator, FittedSurface]
     ) -> SurfaceDisagreement | None:
@@ -152,6 +180,7 @@ class VariantFitter:
             points=fit.points,
             condition=fit.condition,
             residual=fit.residual,
+            equal_exponents=fit.equal_exponents,
             delta=self.settings.delta if huber else None,
         )
         if fit.surface is None:
@@ -162,7 +191,7 @@ class VariantFitter:
         intervals = surface_intervals(fit, draws, level=self.settings.level, slope=self.law.slope)
         # Where the coefficients are not to be quoted, neither are limits of each; in the limit of
         # many runs a profile's are those there already.
-        profiles: Mapping[str, Interval] = {}
+        profiles: Mapping[str, Coefficient] = {}
         if fit.status == "converged" and source != "limit":
             profiles = profile_intervals(
                 fit,
@@ -200,7 +229,13 @@ class VariantFitter:
 
     def _other_deltas(self) -> Mapping[str, Surface]:
         fits = {
-            f"{delta:g}": fit_huber(self.n, self.d, self.y, delta=delta)
+            f"{delta:g}": fit_huber(
+                self.n,
+                self.d,
+                self.y,
+                delta=delta,
+                equal_exponents=self.settings.equal_exponents,
+            )
             for delta in DELTAS
             if delta != self.settings.delta
         }
@@ -352,7 +387,7 @@ class VariantFitter:
         return found
 
 
-def _coefficient(interval: Interval, profile: Interval | None) -> Coefficient:
+def _coefficient(interval: Interval, profile: Coefficient | None) -> Coefficient:
     def finite(end: float) -> float | None:
         return end if math.isfinite(end) else None
 
@@ -360,6 +395,6 @@ def _coefficient(interval: Interval, profile: Interval | None) -> Coefficient:
         value=interval.value,
         low=finite(interval.low),
         high=finite(interval.high),
-        profile_low=finite(profile.low) if profile else None,
-        profile_high=finite(profile.high) if profile else None,
+        profile_low=profile.low if profile else None,
+        profile_high=profile.high if profile else None,
     )

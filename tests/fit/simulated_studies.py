@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -23,11 +24,12 @@ from isoflop.fit import (
     surface_draws,
     surface_intervals,
 )
-from isoflop.fit.surface_bootstrap import draws_along_budget
+from isoflop.fit.optimum import FlopsLaw, surface_optima
 
 SYMMETRIC = Surface(E=1.7, A=400.0, B=400.0, alpha=0.34, beta=0.34)
 ASYMMETRIC = Surface(E=1.7, A=400.0, B=90.0, alpha=0.45, beta=0.25)
 SIZES = 1.6 ** np.arange(-3.0, 4)
+SIX_N = FlopsLaw(slope=1.0, height=math.log(6))
 FITS = {"Huber": fit_huber, "least squares": fit_variable_projection}
 
 
@@ -105,7 +107,7 @@ def surface_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
                 continue
             draws = surface_draws(fitted, *columns, resamples=resamples, seed=study)
             found = _held(surface_intervals(fitted, draws), truth)
-            held.append({"estimator": name, **found, **_minima_held(design, columns, draws)})
+            held.append({"estimator": name, **found, **_minima_held(design, draws)})
     return _shares(held, studies)
 
 
@@ -127,17 +129,13 @@ def _held(intervals: Mapping[str, Interval], truth: Mapping[str, float]) -> dict
     }
 
 
-def _minima_held(
-    design: Design, columns: tuple[np.ndarray, ...], draws: np.ndarray
-) -> dict[str, float]:
+def _minima_held(design: Design, draws: np.ndarray) -> dict[str, float]:
     """Return the share of budgets whose surface minima are held."""
-    n, d, _ = columns
     held = []
     for flops in design.budgets_flops:
-        here = np.isclose(6 * n * d, flops)
         size = optimum(design.surface, flops)
         truth = np.log(size), float(design.surface.loss(size, flops / 6 / size))
-        drawn = draws_along_budget(draws, n[here], d[here])
+        drawn = surface_optima(draws, flops, SIX_N)
         intervals = [percentile_interval(0.0, one) for one in drawn]
         held.append([i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)])
     size_held, loss_held = np.mean(held, axis=0)

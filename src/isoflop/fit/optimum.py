@@ -45,7 +45,7 @@ class FlopsLaw(Frozen):
 
     def flops(self, parameters: float, tokens: float) -> float:
         """Return C of a size and number of tokens."""
-        return tokens * math.exp(self.height) * parameters**self.slope
+        return float(tokens * math.exp(self.height) * parameters**self.slope)
 
     def tokens(self, budget_flops: float, parameters: ArrayLike) -> Floats:
         """Return D of each size at a budget."""

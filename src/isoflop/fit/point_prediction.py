@@ -122,4 +122,5 @@ def _scatter(one: SurfaceSample, settings: FitSettings) -> Floats:
     # Other numbers than those behind the draws, which the same seed would give.
     generator = np.random.default_rng((settings.seed, len(residuals)))
     size = len(one.draws)
-    return np.exp(generator.choice(residuals, size) * generator.choice([-1.0, 1.0], size))
+    off = generator.choice(residuals, size) * generator.choice([-1.0, 1.0], size)
+    return np.asarray(np.exp(off))

@@ -95,7 +95,7 @@ class _Profile:
         self.best = data.unknowns(fit.surface)
         self.lowest = float(self.objective.costs(self.best[None])[0])
         ways = directions(equal_exponents=fit.equal_exponents)
-        self.free = len(data.losses) - ways.shape[1]
+        self.free = len(data.losses) - int(ways.shape[1])
         held = np.eye(5)
         held[1, 3], held[2, 4] = data.log_n0, data.log_d0
         _, _, curvature = self.objective.expand(self.best[None], exact=False)
@@ -110,14 +110,14 @@ class _Profile:
 
     def limit(self, level: float) -> float:
         """Return how far the objective may rise within the interval."""
-        threshold = float(stats.f.ppf(level, 1, self.free))
+        threshold = float(stats.f.ppf(level, 1, self.free)) / self.free
         residual, slope = self.objective.residuals(self.best)
         delta = self.objective.delta
         if delta is None:
-            return self.lowest * threshold / self.free
+            return self.lowest * threshold
         curvature = float(within(residual, delta).mean()) / delta
         # Slopes at the fit are smaller than at the truth, by what the unknowns took up.
-        return 0.5 * float(np.sum(slope**2)) / self.free / curvature * threshold
+        return 0.5 * float(np.sum(slope**2)) / curvature * threshold
 
     def ends(self, limit: float) -> Floats:
         """Return where each profile has risen by the limit, (M,); infinite where it does not."""

@@ -103,8 +103,8 @@ class SurfaceObjective:
 
     def _cost(self, residual: Floats, slope: Floats) -> Floats:
         if self.delta is None:
-            return np.einsum("rp,rp->r", residual, residual) / 2
-        return np.einsum("rp,rp->r", slope, residual - self.delta / 2 * slope)
+            return np.asarray(np.einsum("rp,rp->r", residual, residual) / 2)
+        return np.asarray(np.einsum("rp,rp->r", slope, residual - self.delta / 2 * slope))
 
     def _weight(self, residual: Floats, slope: Floats, *, exact: bool) -> Floats | None:
         """Return what each run's outer product counts in the curvature, None for one each."""

@@ -145,11 +145,8 @@ class VariantFitter:
 
     def samples(self, fitted: VariantFit) -> Mapping[SurfaceEstimator, SurfaceSample]:
         """Return the surfaces with their copies, once they are fitted."""
-        warnings = {
-            "surface": fitted.surface and fitted.surface.warning,
-            "variable_projection": fitted.variable_projection
-            and fitted.variable_projection.warning,
-        }
+        own = {"surface": fitted.surface, "variable_projection": fitted.variable_projection}
+        warnings = {name: None if one is None else one.warning for name, one in own.items()}
         return {
             name: SurfaceSample(
                 self.variant, fit, self.rows, self.law, self.draws.get(name), warnings[name]

@@ -19,7 +19,7 @@ from isoflop.fit import (
 CASES = Path(__file__).parents[1] / "cases"
 BASE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 BETTER = Surface(E=1.68, A=410.0, B=1200.0, alpha=0.35, beta=0.36)
-FEW = FitSettings(resamples=200)
+FEW = FitSettings(resamples=100)
 
 
 def runs(
@@ -77,7 +77,7 @@ def test_the_case_that_shares_no_budget_is_answered_in_one_line() -> None:
     rows = pd.read_csv(CASES / "token-multiplier-grid.csv")
     table = run_table(rows, columns={"variant": "dataset"}).table
     for equal in (False, True):
-        result = fit_runs(table, resamples=200, equal_exponents=equal)
+        result = fit_runs(table, resamples=100, equal_exponents=equal)
         (found,) = result.surface_comparisons
         assert (found.baseline, found.variant) == ("web", "filtered")
         for gap in found.gaps:
@@ -95,15 +95,13 @@ def test_the_case_that_shares_no_budget_is_answered_in_one_line() -> None:
 def test_no_difference_is_found_where_there_is_none() -> None:
     told = [
         gap.outcome
-        for seed in range(8)
+        for seed in range(3)
         for one in compare_surfaces(
             runs({"base": BASE, "same": BASE}, 0.01, seed=seed), "base", settings=FEW
         )
         for gap in one.gaps
     ]
-    # Six gaps of a pair go together; by chance one pair of eight or so may be called apart.
-    assert sum(outcome != "unresolved" for outcome in told) <= 6
-    assert len(told) == 8 * 6
+    assert told == ["unresolved"] * 3 * 6
 
 
 def test_errors_of_both_add_up() -> None:
@@ -179,8 +177,8 @@ def test_more_variants_need_smaller_p_values() -> None:
     for one in found:
         for gap in one.gaps:
             assert gap.p_adjusted >= gap.p
-    # Of nine tests by one estimator that are all as small as 200 copies can tell, times nine.
-    assert found[0].headline().p_adjusted == pytest.approx(9 * 2 / 201, rel=1e-9)
+    # Of nine tests by one estimator that are all as small as 100 copies can tell, times nine.
+    assert found[0].headline().p_adjusted == pytest.approx(9 * 2 / 101, rel=1e-9)
     assert found[0].headline().outcome == "unresolved"
 
 

@@ -142,6 +142,8 @@ class _Profile:
                 break
         found = np.flatnonzero(np.isfinite(high))
         ends = sides * math.inf
+        if not len(found):
+            return ends
         ends[found] = self._roots(
             found, (near[found], far[found]), (low[found], high[found]), x, limit
         )

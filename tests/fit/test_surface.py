@@ -10,10 +10,12 @@ from isoflop.fit import (
     fit_variable_projection,
     surface_minimum,
 )
+from isoflop.fit.optimum import FlopsLaw
 
 FITS = [fit_variable_projection, fit_huber]
 CHINCHILLA = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 SYMMETRIC = Surface(E=1.7, A=400, B=400, alpha=0.34, beta=0.34)
+SIX_ND = FlopsLaw(slope=1.0, height=math.log(6))
 SMALL_SKEW = Surface(E=0.8, A=500, B=90, alpha=0.62, beta=0.25)
 
 

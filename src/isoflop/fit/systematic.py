@@ -133,7 +133,7 @@ def _shapes(n: Floats, y: Floats) -> Iterator[tuple[Floats, float, float]]:
 def _of_scatter(rows: pd.DataFrame, n: Floats, y: Floats) -> tuple[float, float]:
     """Return how far runs off their budget may move the loss and the log size of a minimum.
 
-    At the minimum the loss falls by d2L/dx2 / (alpha + beta) for each unit of log tokens, x = log N,
+    At the minimum the loss falls by d2L/dx2 / (alpha + beta) per unit of log tokens, x = log N,
     so that runs lie at most that times their scatter off the curve. The size moves by the slope
     that two neighbours so far off to opposite sides give, over d2L/dx2.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -29,7 +28,6 @@ from isoflop.fit.optimum import FlopsLaw, surface_optima
 SYMMETRIC = Surface(E=1.7, A=400.0, B=400.0, alpha=0.34, beta=0.34)
 ASYMMETRIC = Surface(E=1.7, A=400.0, B=90.0, alpha=0.45, beta=0.25)
 SIZES = 1.6 ** np.arange(-3.0, 4)
-SIX_N = FlopsLaw(slope=1.0, height=math.log(6))
 FITS = {"Huber": fit_huber, "least squares": fit_variable_projection}
 
 
@@ -107,7 +105,7 @@ def surface_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
                 continue
             draws = surface_draws(fitted, *columns, resamples=resamples, seed=study)
             found = _held(surface_intervals(fitted, draws), truth)
-            held.append({"estimator": name, **found, **_minima_held(design, draws)})
+            held.append({"estimator": name, **found, **_minima_held(design, columns, draws)})
     return _shares(held, studies)
 
 
@@ -129,14 +127,17 @@ def _held(intervals: Mapping[str, Interval], truth: Mapping[str, float]) -> dict
     }
 
 
-def _minima_held(design: Design, draws: np.ndarray) -> dict[str, float]:
+def _minima_held(
+    design: Design, columns: tuple[np.ndarray, ...], draws: np.ndarray
+) -> dict[str, float]:
     """Return the share of budgets whose surface minima are held."""
+    law = FlopsLaw.of_runs(*columns[:2], 6 * columns[0] * columns[1])
     held = []
     for flops in design.budgets_flops:
         size = optimum(design.surface, flops)
         truth = np.log(size), float(design.surface.loss(size, flops / 6 / size))
-        drawn = surface_optima(draws, flops, SIX_N)
-        intervals = [percentile_interval(0.0, one) for one in drawn]
+        drawn = surface_optima(draws, flops, law)
+        intervals = [percentile_interval(float(np.nanmedian(one)), one) for one in drawn]
         held.append([i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)])
     size_held, loss_held = np.mean(held, axis=0)
     return {"loss": loss_held, "size": size_held}

@@ -8,11 +8,7 @@ import pytest
 from isoflop.fit import fit_huber, fit_variable_projection, surface_draws, surface_intervals
 from isoflop.fit.optimum import compute_exponents
 from isoflop.fit.surface import Surface
-from isoflop.fit.surface_bootstrap import (
-    _unknowns,
-    draws_source,
-    noisy_copies,
-)
+from isoflop.fit.surface_bootstrap import _unknowns, draws_source, noisy_copies
 from isoflop.fit.surface_data import checked_runs
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
@@ -114,10 +110,16 @@ def test_a_table_of_thousands_of_runs_takes_the_limit_and_seconds() -> None:
         assert intervals[name].high / intervals[name].low < 1.5, name
 
 
-def test_exponents_of_the_optimum_add_up_to_one() -> None:
-    a, b = compute_exponents(0.34, 0.28)
-    assert float(a) == pytest.approx(0.28 / 0.62)
-    assert float(a + b) == pytest.approx(1)
+def test_exponents_of_the_optimum_follow_the_flops_per_token() -> None:
+    n, d, y = runs()
+    fit = fit_variable_projection(n, d, y)
+    draws = surface_draws(fit, n, d, y, resamples=5, slope=0.9)
+    alpha, beta, a, b = draws[:, 3:].T
+    assert a == pytest.approx(beta / (alpha + 0.9 * beta))
+    assert b == pytest.approx(1 - 0.9 * a)
+    interval = surface_intervals(fit, draws, slope=0.9)["a"]
+    s = fit.surface
+    assert interval.value == pytest.approx(s.beta / (s.alpha + 0.9 * s.beta))
 
 
 def test_without_noise_the_interval_is_a_point() -> None:

@@ -3,20 +3,21 @@
 A parabola through an asymmetric valley, or through sizes that are off its centre, is biased (arXiv
 2603.22339), and so is an interpolation between sizes that lie far apart. How far is told by a
 surface, whose own optimum is known in closed form: the estimator is given the surface's losses at
-the very same runs. Where no surface can be had, a polynomial of a higher degree stands in.
+the very same runs. Where no surface can be had, curves of the exponents that are known from
+elsewhere stand in, each fitted to the runs.
 
 Axes: K surfaces.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import BarycentricInterpolator
 
 from isoflop.fit.minimum import Floats, Minimum, akima, fit_parabola, parabola
 from isoflop.fit.moved_runs import LARGEST_SCATTER, scatter
@@ -27,12 +28,10 @@ from isoflop.fit.surface import Surface, SurfaceFit
 SURE = 1.1
 """How much wider than the bias itself an interval is made: a surface is known only so well."""
 LEAST_STEEPNESS = 0.4
-"""Of alpha + beta. Published surfaces have 0.5 and more."""
-INTERPOLATED = 5
-"""Sizes nearest the lowest one that a polynomial of higher degree goes through."""
-COMPARED = 4
-"""Fewest sizes that tell a parabola from a curve of higher degree."""
-GRID = 401
+"""Of alpha + beta, that of the flattest of `EXPONENTS`."""
+EXPONENTS = (0.2, 0.7)
+"""Of curves that stand in for a surface, alpha and beta each: the range of published ones. Its
+ends are the most lopsided valleys."""
 
 
 @dataclass(frozen=True)
@@ -88,52 +87,62 @@ def systematic(
     assert minimum.loss is not None
     assert minimum.parameters is not None
     n, d, y = (rows[one].to_numpy(dtype=np.float64) for one in ("parameters", "tokens", "loss"))
-    find = parabola if minimum.estimator == "parabola" else akima
-    log_n, loss = surface_optima(
-        [one.row for one in surfaces] or np.empty((0, 5)), float(rows["budget_flops"].iloc[0]), law
-    )
-    biases = []
-    for surface, true_size, true_loss in zip(surfaces, log_n.tolist(), loss.tolist(), strict=True):
-        found = find(n, surface.loss(n, d))
-        at_loss, at_size = found.loss, found.parameters
-        if at_loss is None or at_size is None:
-            at_loss, at_size = minimum.loss, minimum.parameters
-        biases.append((at_loss - true_loss, math.log(at_size) - true_size))
-    known = np.array([one for one in biases if np.isfinite(one).all()])
-    if not len(known):
-        found_one = _by_polynomial(n, y, minimum)
-        if found_one is None:
-            return None
-        known = np.array([found_one])
-    return Systematic(known[:, 0], known[:, 1], *_of_scatter(rows, n, y))
-
-
-def _by_polynomial(n: Floats, y: Floats, minimum: Minimum) -> tuple[float, float] | None:
-    """Return loss and log size of a minimum less those of a polynomial through sizes near it."""
-    sizes, means = size_means(n, y)
-    if len(sizes) < COMPARED:
+    curves = []
+    if surfaces:
+        budget = float(rows["budget_flops"].iloc[0])
+        log_n, loss = surface_optima([one.row for one in surfaces], budget, law)
+        losses = [one.loss(n, d) for one in surfaces]
+        curves = [one for one in zip(losses, log_n, loss, strict=True) if np.isfinite(one[1])]
+    curves = curves or list(_shapes(n, y))
+    if not curves:
         return None
-    assert minimum.loss is not None
-    assert minimum.parameters is not None
-    best = int(np.argmin(means))
-    near = np.sort(np.argsort(np.abs(np.log(sizes / sizes[best])))[:INTERPOLATED])
-    x = np.log(sizes[near])
-    grid = np.linspace(math.log(sizes[best - 1]), math.log(sizes[best + 1]), GRID)
-    heights = BarycentricInterpolator(x, means[near])(grid)
-    at = int(np.argmin(heights))
-    return minimum.loss - float(heights[at]), math.log(minimum.parameters) - float(grid[at])
+    biases = np.array([_bias(minimum, n, *one) for one in curves])
+    return Systematic(biases[:, 0], biases[:, 1], *_of_scatter(rows, n, y))
+
+
+def _bias(
+    minimum: Minimum, n: Floats, losses: Floats, log_size: float, loss: float
+) -> tuple[float, float]:
+    """Return how far the estimator of a minimum is off, in loss and log size, on a known curve."""
+    find = parabola if minimum.estimator == "parabola" else akima
+    found = find(n, losses)
+    if found.loss is None or found.parameters is None:
+        found = minimum
+    assert found.loss is not None
+    assert found.parameters is not None
+    return found.loss - loss, math.log(found.parameters) - log_size
+
+
+def _shapes(n: Floats, y: Floats) -> Iterator[tuple[Floats, float, float]]:
+    """Yield curves e + p / N^alpha + q N^beta, what a law is along a budget, fitted to runs.
+
+    Each is its losses at the runs, and the log size and the loss of its optimum.
+    """
+    middle = float(np.log(n).mean())
+    x = np.log(n) - middle
+    for alpha, beta in itertools.product(EXPONENTS, repeat=2):
+        terms = np.stack([np.ones_like(x), np.exp(-alpha * x), np.exp(beta * x)], axis=1)
+        e, p, q = np.linalg.lstsq(terms, y, rcond=None)[0].tolist()
+        if p <= 0 or q <= 0:
+            continue
+        at = math.log(alpha * p / (beta * q)) / (alpha + beta)
+        lowest = e + p * math.exp(-alpha * at) + q * math.exp(beta * at)
+        yield terms @ np.array([e, p, q]), at + middle, lowest
 
 
 def _of_scatter(rows: pd.DataFrame, n: Floats, y: Floats) -> tuple[float, float]:
     """Return how far runs off their budget may move the loss and the log size of a minimum.
 
-    At the minimum the loss falls by curvature / (alpha + beta) for each unit of log tokens, so that
-    runs lie at most that times their scatter off the curve.
+    At the minimum the loss falls by d2L/dx2 / (alpha + beta) per unit of log tokens, x = log N,
+    so that runs lie at most that times their scatter off the curve. The size moves by the slope
+    that two neighbours so far off to opposite sides give, over d2L/dx2.
     """
     off = scatter(rows)
     if off == 0:
         return 0.0, 0.0
     assert off <= LARGEST_SCATTER
-    curve = fit_parabola(n, y)
-    reach = math.log(curve.largest / curve.smallest) / 2
-    return 2 * max(0.0, curve.curvature) / LEAST_STEEPNESS * off, 2 * off / LEAST_STEEPNESS / reach
+    sizes, means = size_means(n, y)
+    best = int(np.argmin(means))
+    reach = math.log(sizes[best + 1] / sizes[best - 1]) / 2
+    bend = 2 * max(0.0, fit_parabola(n, y).curvature)
+    return bend * off / LEAST_STEEPNESS, 2 * off / LEAST_STEEPNESS / reach

@@ -57,8 +57,17 @@ from isoflop.fit.minimum import (
 from isoflop.fit.minimum_draws import CurveDraws, RunNoise, run_noise
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
+from isoflop.fit.point_prediction import PointPrediction, predict_point
 from isoflop.fit.power_law import PowerLaw, fit_power_law, power_law_intervals
-from isoflop.fit.prediction import Miss, Predicted, Prediction, leave_largest_out, misses, predict
+from isoflop.fit.prediction import (
+    Miss,
+    Predicted,
+    Prediction,
+    leave_largest_out,
+    misses,
+    predict,
+    sample_surfaces,
+)
 from isoflop.fit.profile import profile_intervals
 from isoflop.fit.projection import fit_variable_projection
 from isoflop.fit.published_scaling import (
@@ -83,9 +92,17 @@ from isoflop.fit.scaling import (
     gap_sentence,
 )
 from isoflop.fit.scaling_fitting import fit_scaling
+from isoflop.fit.settings import FitSettings
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
 from isoflop.fit.surface_bootstrap import DRAWS_WORDS, surface_draws, surface_intervals
+from isoflop.fit.surface_comparison import (
+    SurfaceComparison,
+    SurfaceGap,
+    compare_surfaces,
+)
+from isoflop.fit.surface_sample import FAR
+from isoflop.fit.surface_words import distance_words, surface_sentence
 from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, verdicts
 from isoflop.fit.verdict_summary import incomparable_sentences, summary_sentences
 from isoflop.fit.verdict_words import (
@@ -100,6 +117,7 @@ __all__ = [
     "DRAWS_WORDS",
     "ESTIMATORS",
     "ESTIMATOR_NAMES",
+    "FAR",
     "PARABOLA_SIZES",
     "PFLOPS_DAY",
     "Axis",
@@ -113,6 +131,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "FitResult",
+    "FitSettings",
     "FittedLaw",
     "FittedMinimum",
     "FittedSurface",
@@ -128,6 +147,7 @@ __all__ = [
     "NoisyMinimum",
     "NumberedModel",
     "Parabola",
+    "PointPrediction",
     "PowerLaw",
     "Predicted",
     "Prediction",
@@ -144,8 +164,10 @@ __all__ = [
     "SpreadRatio",
     "Status",
     "Surface",
+    "SurfaceComparison",
     "SurfaceDisagreement",
     "SurfaceFit",
+    "SurfaceGap",
     "TrainedSize",
     "VarianceComponents",
     "VariantFit",
@@ -157,8 +179,10 @@ __all__ = [
     "bootstrap_documents",
     "budgets",
     "compare",
+    "compare_surfaces",
     "curve_rows",
     "difference",
+    "distance_words",
     "document_estimate",
     "doubt_sentence",
     "estimates_sentence",
@@ -194,6 +218,7 @@ __all__ = [
     "percentile_interval",
     "power_law_intervals",
     "predict",
+    "predict_point",
     "profile_intervals",
     "rate_checks",
     "read_table",
@@ -201,6 +226,7 @@ __all__ = [
     "refit_table",
     "run_noise",
     "run_table",
+    "sample_surfaces",
     "seed_spread",
     "sentence",
     "spread_ratio",
@@ -209,6 +235,7 @@ __all__ = [
     "surface_draws",
     "surface_intervals",
     "surface_minimum",
+    "surface_sentence",
     "trained_sizes",
     "training_curves",
     "variance_components",

@@ -66,9 +66,7 @@ def beyond_rounding(attention: Attention, of: Truth) -> set[str]:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 @pytest.mark.parametrize(("length", "heads", "groups"), CASES)
-def test_is_off_by_rounding_alone(
-    length: int, heads: int, groups: int, dtype: torch.dtype
-) -> None:
+def test_is_off_by_rounding_alone(length: int, heads: int, groups: int, dtype: torch.dtype) -> None:
     of = truth(heads, groups, length, dtype)
     assert beyond_rounding(causal_attention, of) == set()
     assert beyond_rounding(causal_attention_reference, of) == set()

@@ -28,7 +28,6 @@ def needs_a_compiler_that_is_right() -> None:
         pytest.skip(fault)
 
 
-
 @pytest.mark.parametrize(
     "depth",
     [

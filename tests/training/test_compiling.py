@@ -75,9 +75,7 @@ def test_a_wrong_function_is_named(
 
 def test_a_wrong_gradient_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     # The value is right, and twice as much of it flows back.
-    compile_with(
-        monkeypatch, spoilt("silu", torch.float32, lambda x: 2 * x - x.detach())
-    )
+    compile_with(monkeypatch, spoilt("silu", torch.float32, lambda x: 2 * x - x.detach()))
     assert compiling_fault() == "torch.compile computes wrong numbers (gradients in float32)"
 
 

@@ -101,7 +101,8 @@ def _at_hand(groups: Sequence[Sequence[Case]]) -> tuple[list[list[Case]], list[s
         [
             case
             for case in group
-            if (peer or case.implementation != "transformers") and (fault is None or not case.compiled)
+            if (peer or case.implementation != "transformers")
+            and (fault is None or not case.compiled)
         ]
         for group in groups
     ]

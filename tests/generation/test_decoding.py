@@ -145,7 +145,7 @@ def test_bfloat16_weights_are_off_by_rounding_alone(attention: str) -> None:
     # A block stores 16 tensors: two norms, q, k, v, q and k turned, scores, weights, what they mix,
     # its projection, gate, values, their product, and two sums; and embedding, norm, logits are 3.
     # None matters more than the stream, and what rounding takes or adds is uniform within half a
-    # unit of the last place: u / sqrt(3), in squares. A norm of hundreds of logits is near its mean.
+    # unit of the last place: u / sqrt(3), in squares. The norm of many logits is near its mean.
     roundings = 16 * len(model.blocks) + 3
     limit = 3 * (roundings / 3) ** 0.5 * torch.finfo(torch.bfloat16).eps / 2
     for one in (found, rounded):

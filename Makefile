@@ -9,12 +9,13 @@ DEMO := studies/demo.toml
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all guards check clean
+.PHONY: help setup demo test test-all test-processors guards check clean
 
 help:
 	@echo 'make demo      train the demonstration study and write its page'
 	@echo 'make test      quick tests'
 	@echo 'make test-all  quick and slow tests'
+	@echo 'make test-processors  numeric tests under every instruction set that can be forced here'
 	@echo 'make guards    remove each guard of the code in turn; some test must fail'
 	@echo 'make check     linters, types, import layers, quick tests'
 	@echo 'make setup     build $(VENV) only'
@@ -37,6 +38,10 @@ test: setup
 
 test-all: setup
 	$(TESTS) -m 'slow or not slow'
+
+# A minute or two for each setting that changes a bit: five of them on AVX2, about ten on AMX.
+test-processors: setup
+	$(BIN)/python tests/processors.py
 
 guards: setup
 	$(BIN)/python tests/faults/mutation.py --write

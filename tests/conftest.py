@@ -57,3 +57,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     train(config, folder, cache=root / "cache", threads=1)
     torch.set_num_threads(before)
     return Trained(load_model(folder), config, prepare(data, root / "cache").split("test"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in the very last line what was not tested for want of a browser."""
+    # Workers have no reporter.
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    number = sum("no Chromium" in str(report.longrepr) for report in skipped)
+    if number:
+        reporter.write_line(
+            f"{number} browser tests skipped: no Chromium; apt-get install chromium"
+        )

@@ -1,5 +1,4 @@
 import itertools
-import shutil
 
 import pytest
 
@@ -114,7 +113,7 @@ def test_a_report_comes_back_from_json() -> None:
 
 def test_what_is_missing_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "find_spec", lambda name: None)
-    monkeypatch.setattr(bench_module, "can_compile", lambda: False)
+    monkeypatch.setattr(bench_module, "compiling_fault", lambda: "there is no C++ compiler")
     peer = case().model_copy(update={"implementation": "transformers"})
     compiled = case("quick").model_copy(update={"compiled": True})
     report = bench_train([[case(), peer, compiled]], threads=1, seconds=0)
@@ -131,7 +130,8 @@ def test_threads_are_those_asked_for() -> None:
 
 
 def test_a_study_group_has_each_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("isoflop.training.compiling.has_compiler", lambda: True)
+    monkeypatch.setattr("isoflop.training.compiling.compiling_fault", lambda: None)
     small, large = tiny(budget=1e9), tiny(width=32, budget=1e14)
     again = small.model_copy(update={"seed": 5})
     group = study_group([("dense", small), ("dense", again), ("dense", large)])

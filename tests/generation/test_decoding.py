@@ -133,16 +133,24 @@ def test_other_choices(choices: dict[str, object]) -> None:
         same(one.logits, expected.logits)
 
 
-@pytest.mark.parametrize("attention", ["full", "block"])
-def test_bfloat16_weights_are_as_exact_as_in_the_forward_pass(attention: str) -> None:
+# Blocks that are all attended, or the own alone: of others rounding may choose another.
+@pytest.mark.parametrize("attention", ["full", "block, all", "block, own only"])
+def test_bfloat16_weights_are_off_by_rounding_alone(attention: str) -> None:
     model = model_with(TopK(capacity=0.5), attention=ATTENTIONS[attention]).bfloat16()
     (text,) = texts((23,))
     (found,) = decode(Engine(model, "every_token"), [text], [9])
     assert found.logits.dtype == torch.bfloat16
     rounded, _ = forward(model, text, "every_token", None, 9)
     exact, _ = forward(model.float(), text, "every_token", None, 9)
-    ours, theirs = ((one.logits.float() - exact.logits).norm() for one in (found, rounded))
-    assert 0 < float(ours) < 1.5 * float(theirs) < 0.15 * float(exact.logits.norm())
+    # A block stores 16 tensors: two norms, q, k, v, q and k turned, scores, weights, what they mix,
+    # its projection, gate, values, their product, and two sums; and embedding, norm, logits are 3.
+    # None matters more than the stream, and what rounding takes or adds is uniform within half a
+    # unit of the last place: u / sqrt(3), in squares. The norm of many logits is near its mean.
+    roundings = 16 * len(model.blocks) + 3
+    limit = 3 * (roundings / 3) ** 0.5 * torch.finfo(torch.bfloat16).eps / 2
+    for one in (found, rounded):
+        apart = (one.logits.float() - exact.logits).norm() / exact.logits.norm()
+        assert 0 < float(apart) < limit < 0.1
 
 
 @pytest.mark.parametrize(("depth", "decision", "cap"), DECISIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,9 +19,14 @@ from made_reports import bench_rows
 from isoflop.config import RandomK, TopK, Variant
 from isoflop.report import LeftOut, routed_model, write_report, write_scaling_report
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'"
-)
+# Continuous integration sets it, so that these tests are never skipped there.
+REQUIRED = bool(os.environ.get("ISOFLOP_REQUIRE_BROWSER"))
+if REQUIRED:
+    import playwright.sync_api as playwright
+else:
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'"
+    )
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -46,7 +52,8 @@ def browser() -> Iterator[playwright.Browser]:
         known = [shutil.which(name) for name in CHROMIUM] + [started.chromium.executable_path]
         path = next((one for one in known if one and Path(one).exists()), None)
         if path is None:
-            pytest.skip("no Chromium: install the package chromium, or run playwright install")
+            missing = pytest.fail if REQUIRED else pytest.skip
+            missing("no Chromium: install the package chromium, or run playwright install")
         opened = started.chromium.launch(executable_path=path, args=FLAGS)
         yield opened
         opened.close()

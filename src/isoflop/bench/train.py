@@ -16,7 +16,7 @@ from isoflop.bench.steps import Step, prepare_step
 from isoflop.bench.verdicts import verdicts
 from isoflop.config import Precision
 from isoflop.costs import parameters, train_flops_per_token
-from isoflop.training import can_compile, environment
+from isoflop.training import compiling_fault, environment
 
 WARM_UP = 3
 """Steps before any is timed; the first two compile."""
@@ -89,18 +89,20 @@ def bench_train(
 
 def _at_hand(groups: Sequence[Sequence[Case]]) -> tuple[list[list[Case]], list[str]]:
     """Return the cases that can be measured here, and notes on the others."""
-    peer, compiler = find_spec("transformers") is not None, can_compile()
+    peer = find_spec("transformers") is not None
     notes = []
     cases = [case for group in groups for case in group]
+    fault = compiling_fault() if any(case.compiled for case in cases) else None
     if not peer and any(case.implementation == "transformers" for case in cases):
         notes.append("transformers is not installed: no comparison with Hugging Face's Llama")
-    if not compiler and any(case.compiled for case in cases):
-        notes.append("no C++ compiler (g++ or clang++) is here: no compiled steps")
+    if fault is not None:
+        notes.append(f"{fault} here: no compiled steps")
     kept = [
         [
             case
             for case in group
-            if (peer or case.implementation != "transformers") and (compiler or not case.compiled)
+            if (peer or case.implementation != "transformers")
+            and (fault is None or not case.compiled)
         ]
         for group in groups
     ]

@@ -1,6 +1,7 @@
 """The training loop, the parametrisation and the schedule."""
 
-from isoflop.training.environment import can_compile, compiles_by_default, environment
+from isoflop.training.compiling import compiles_by_default, compiling_fault, has_compiler
+from isoflop.training.environment import environment
 from isoflop.training.loop import load_model, reason_of, train
 from isoflop.training.memory import keep_freed_memory, volunteer_for_the_oom_killer
 from isoflop.training.parametrisation import group_of, initialise, optimiser
@@ -14,10 +15,11 @@ __all__ = [
     "Run",
     "StepResult",
     "Trainer",
-    "can_compile",
     "compiles_by_default",
+    "compiling_fault",
     "environment",
     "group_of",
+    "has_compiler",
     "initialise",
     "keep_freed_memory",
     "load_model",

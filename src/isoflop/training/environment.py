@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
 from functools import cache
 from pathlib import Path
 
 import torch
 
 import isoflop
-from isoflop.config import Environment, RunConfig
+from isoflop.config import Environment
 from isoflop.version import __version__
-
-COMPILE_FROM_FLOPS = 2e12
-"""Compiling blocks takes about 20 s once per width; from this budget on a run earns it back."""
 
 _DECISIVE = (
     "config/base.py",
@@ -43,16 +39,6 @@ def environment(device: str, threads: int, compiled: bool) -> Environment:
         compiled=compiled,
         code=code_fingerprint(),
     )
-
-
-def can_compile() -> bool:
-    """Return whether torch.compile has the C++ compiler that it needs on a CPU."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-
-
-def compiles_by_default(config: RunConfig) -> bool:
-    """Return whether a run is compiled where nobody says: if it earns that back, and it can be."""
-    return (config.budget_flops or 0) >= COMPILE_FROM_FLOPS and can_compile()
 
 
 @cache

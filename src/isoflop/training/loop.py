@@ -16,7 +16,8 @@ from isoflop.data import prepare
 from isoflop.model import Transformer, build
 from isoflop.runs import RunClaimed, RunFolder
 from isoflop.storage import StorageError
-from isoflop.training.environment import can_compile, compiles_by_default, environment
+from isoflop.training.compiling import compiles_by_default, compiling_fault
+from isoflop.training.environment import environment
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.run import Interrupted, Progress, Run, newest_checkpoint, tensors_under
 
@@ -79,6 +80,11 @@ def train(
             device, threads or torch.get_num_threads(), _compiles(config, compiled)
         )
         pinned = folder.pin(wanted, data.sha256)
+        if pinned.environment.compiled and (fault := compiling_fault()):
+            raise ValueError(
+                f"{folder.path} was started with compiled steps, but {fault} here; go on where it "
+                "was started, or remove the folder to start anew"
+            )
         changed = _lasting(pinned.differences(wanted))
         torch.set_num_threads(pinned.environment.threads)
         with _attempt(folder, changed), limited_memory(memory_bytes):
@@ -124,8 +130,9 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
 
 
 def _compiles(config: RunConfig, wanted: bool | None) -> bool:
-    if wanted and not can_compile():
-        raise ValueError("compilation was asked for, but no C++ compiler (g++ or clang++) is here")
+    fault = compiling_fault() if wanted else None
+    if fault is not None:
+        raise ValueError(f"compilation was asked for, but {fault} here; leave compiled out")
     return compiles_by_default(config) if wanted is None else wanted
 
 

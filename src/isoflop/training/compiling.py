@@ -1,0 +1,97 @@
+"""Whether steps are compiled: if it pays, if it can be done here, and if it computes the same."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isoflop.config import RunConfig
+
+COMPILE_FROM_FLOPS = 2e12
+"""Compiling blocks takes about 20 s once per width; from this budget on a run earns it back."""
+
+ROUNDINGS = 64
+"""Units of roundoff by which a compiled function may differ from the eager one: 20 of a fast
+exponential on either side, and those of sums of some dozens of terms."""
+
+PROBED: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "softmax": lambda x: x.softmax(-1),
+    "rms_norm": lambda x: F.rms_norm(x, x.shape[-1:], eps=1e-6),
+    "logsumexp": lambda x: x.logsumexp(-1),
+    "sigmoid and exp": lambda x: x.sigmoid().exp(),
+}
+"""What blocks and readouts are made of besides matrix products, which torch does not generate."""
+
+
+def has_compiler() -> bool:
+    """Return whether the C++ compiler that torch.compile needs on a CPU is installed."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+@cache
+def compiling_fault() -> str | None:
+    """Return in one clause why nothing is compiled here, or None where compiling is right.
+
+    Torch generates code for what it takes the processor to be, and where its libraries are told
+    otherwise (`ATEN_CPU_CAPABILITY=avx2` where there is AVX-512) the code computes nonsense, in
+    silence. So a few functions and their gradients are compiled and compared with eager ones: some
+    seconds once in a cache folder of torch, then less than one per process.
+    """
+    if not has_compiler():
+        return "there is no C++ compiler (g++ or clang++)"
+    try:
+        wrong = _told_apart()
+    except Exception as error:
+        # Whatever the compiler stumbles over, steps run without it.
+        reason = " ".join(str(error).split())[:200]
+        return f"torch.compile fails ({type(error).__name__}: {reason})"
+    return f"torch.compile computes wrong numbers ({', '.join(wrong)})" if wrong else None
+
+
+def compiles_by_default(config: RunConfig) -> bool:
+    """Return whether a run is compiled where nobody says: if it earns that back, and it can be.
+
+    Warns where it would pay, and what torch compiles here is wrong or fails.
+    """
+    if (config.budget_flops or 0) < COMPILE_FROM_FLOPS or not has_compiler():
+        return False
+    fault = compiling_fault()
+    if fault is not None:
+        warnings.warn(f"{fault}: steps run eagerly, which is slower", stacklevel=2)
+    return fault is None
+
+
+def _told_apart() -> list[str]:
+    """Name the functions, with their types, whose compiled values are not the eager ones."""
+    compiled = torch.compile(_probe, dynamic=False)
+    # Neither a multiple of any vector's length, so that remainders are computed too.
+    row = torch.linspace(-9.0, 9.0, 37 * 67).view(67, 37).T.contiguous()
+    wrong = []
+    for dtype in (torch.float32, torch.bfloat16):
+        found, expected = (_values_and_gradient(one, row.to(dtype)) for one in (compiled, _probe))
+        for name, ours, eager in zip((*PROBED, "gradients"), found, expected, strict=True):
+            apart = (ours.double() - eager.double()).norm()
+            allowed = ROUNDINGS * torch.finfo(dtype).eps / 2 * eager.double().norm()
+            # A NaN is no less than anything.
+            if not bool(apart <= allowed):
+                wrong.append(f"{name} in {str(dtype).removeprefix('torch.')}")
+    return wrong
+
+
+def _probe(x: Tensor) -> list[Tensor]:
+    return [function(x) for function in PROBED.values()]
+
+
+def _values_and_gradient(function: Callable[[Tensor], list[Tensor]], x: Tensor) -> list[Tensor]:
+    leaf = x.clone().requires_grad_()
+    values = function(leaf)
+    total = torch.stack([value.float().mean() for value in values]).sum()
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return [value.detach() for value in (*values, gradient)]

@@ -12,7 +12,7 @@ from isoflop.config import RunConfig, RunRecord, Study
 from isoflop.config.problems import quoted
 from isoflop.planning import check_capacity, next_runs
 from isoflop.runs import RunFolder, RunStore
-from isoflop.sweep import Ledger
+from isoflop.sweep import Ledger, settled
 from isoflop.sweep.interrupts import Terminated, stop_signals
 
 
@@ -57,11 +57,12 @@ def train_one(
 
 
 def run_of(study: Study, root: Path, results: Path, run_id: str) -> tuple[RunConfig, RunFolder]:
-    """Return one of a study's runs and its folder.
+    """Return one of a study's runs and its folder; its precision is as `settled` finds it.
 
     Raises:
         ValueError: the study has no such run so far.
     """
+    study = settled(study, root, results).study
     records = Ledger(study, root, results).records
     known = {record.run_id: record.config for record in records}
     for run in (*next_runs(study, []), *next_runs(study, records)):

@@ -9,7 +9,7 @@ from isoflop.config import (
     EveryToken,
     FullAttention,
     RandomK,
-    Recipe,
+    RecipeSettings,
     RunRecord,
     Study,
     TopK,
@@ -170,7 +170,7 @@ def _trained_sizes(analysis: Analysis, variant: Variant) -> str:
     )
 
 
-def _optimiser(recipe: Recipe) -> str:
+def _optimiser(recipe: RecipeSettings) -> str:
     text = (
         f"AdamW, betas {recipe.beta1:g} and {recipe.beta2:g}, epsilon {recipe.epsilon:g}, weight "
         f"decay {recipe.weight_decay:g}, gradient norm clipped at {recipe.gradient_clip:g}"

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isoflop.cli.progress import watching
+from isoflop.cli.settling import slow_precision
 from isoflop.config import RunConfig, RunRecord, Study
 from isoflop.config.problems import quoted
+from isoflop.hardware import usable_cores
 from isoflop.planning import check_capacity, next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Ledger, settled
@@ -33,10 +35,11 @@ def train_one(
         MemoryError: the run needs more than `memory_bytes`.
     """
     check_capacity(config.model.depth, config.data.sequence_length, "model.")
+    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
     from isoflop.training import Interrupted, train
 
-    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
+    _tell_if_slow(config, folder, device, threads)
     with stop_signals() as wish, watching() as watch:
         try:
             record = train(
@@ -54,6 +57,16 @@ def train_one(
     for line in _outcome(record, folder):
         print(quoted(line))
     return 0 if record.state == "finished" else 1
+
+
+def _tell_if_slow(config: RunConfig, folder: RunFolder, device: str, threads: int | None) -> None:
+    """Warn of a run that is to be trained in a precision that is slow here."""
+    if folder.record() is not None or device == "cuda":
+        return
+    slow = slow_precision(config, device=device, threads=threads or usable_cores().count)
+    if slow is not None:
+        told = f'{slow}; precision = "fp32" under [recipe] makes it another run, and a fast one'
+        print(quoted(f"warning: {told}"), file=sys.stderr)
 
 
 def run_of(study: Study, root: Path, results: Path, run_id: str) -> tuple[RunConfig, RunFolder]:

@@ -185,10 +185,11 @@ def report(
 ) -> None:
     """Write figures, their tables and one self-contained page from the runs so far."""
     from isoflop.cli.reporting import report_study
-    from isoflop.cli.settling import settled_study
+    from isoflop.config.load import load_study
 
-    asked, root = settled_study(study, out, results)
-    page = report_study(asked, root, results, cache, f"isoflop report {study}")
+    asked = load_study(study)
+    command = f"isoflop report {study}"
+    page = report_study(asked, out or RUNS / asked.name, results, cache, command)
     print(quoted(f"page: {page}"))
 
 
@@ -202,10 +203,15 @@ def export(
     from isoflop.cli.searching import export_search
     from isoflop.cli.settling import settled_study
     from isoflop.sweep import export as write
+    from isoflop.sweep import export_choice
 
     asked, root = settled_study(study, out, to)
     print(quoted(f"wrote {write(asked, root, to)}"))
-    for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
+    for written in (
+        export_choice(asked, root, to),
+        export_search(asked, root, to),
+        export_speeds(asked, root, to),
+    ):
         if written is not None:
             print(quoted(f"wrote {written}"))
     for written in export_routed(asked, root, to):

@@ -8,6 +8,7 @@ from isoflop.config import (
     BlockAttention,
     EveryToken,
     FullAttention,
+    PrecisionChoice,
     RandomK,
     RecipeSettings,
     RunRecord,
@@ -64,7 +65,7 @@ def training(analysis: Analysis, evidence: Evidence) -> Topic:
     return Topic(
         "Training",
         (
-            *recipe(study),
+            *recipe(study, evidence),
             Disclosure(
                 "Which batch?",
                 (
@@ -80,7 +81,7 @@ def training(analysis: Analysis, evidence: Evidence) -> Topic:
     )
 
 
-def recipe(study: Study) -> tuple[Disclosure, ...]:
+def recipe(study: Study, evidence: Evidence) -> tuple[Disclosure, ...]:
     """Return what is the same for all models: optimiser, rates, schedule, initialisation."""
     recipe = study.recipe
     rates = study.learning_rates()
@@ -109,8 +110,18 @@ def recipe(study: Study) -> tuple[Disclosure, ...]:
                 "Hidden matrices with variance 1 / fan-in, embeddings with standard deviation "
                 f"{recipe.embedding_scale:g}, routers with {recipe.router_scale:g} at the "
                 f"reference width; trained in {recipe.precision}.",
+                *_chosen_by(evidence.precision),
             ),
         ),
+    )
+
+
+def _chosen_by(choice: PrecisionChoice | None) -> tuple[str, ...]:
+    if choice is None:
+        return ()
+    return (
+        "The precision is what was faster where the study was started first: "
+        f"{choice.figures} ({choice.place}, torch {choice.torch}).",
     )
 
 

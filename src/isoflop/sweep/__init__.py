@@ -7,7 +7,7 @@ frees disk; `rebuild` trains the best models again.
 
 from isoflop.sweep.cleaning import Freed, clean
 from isoflop.sweep.ledger import Ledger, export
-from isoflop.sweep.precision import Settled, kept_precision, settled
+from isoflop.sweep.precision import Settled, export_choice, kept_precision, settled
 from isoflop.sweep.rebuilding import BestModel, Rebuilt, best_models, rebuild
 from isoflop.sweep.running import run_study
 from isoflop.sweep.scheduler import Outcome
@@ -25,6 +25,7 @@ __all__ = [
     "best_models",
     "clean",
     "export",
+    "export_choice",
     "kept_precision",
     "rebuild",
     "run_study",

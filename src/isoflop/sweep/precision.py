@@ -168,6 +168,16 @@ def read_choice(folder: Path) -> PrecisionChoice | None:
     return parse_value(PrecisionChoice, storage.read_json(path), str(path))
 
 
+def export_choice(study: Study, root: Path, results: Path) -> Path | None:
+    """Copy what settled a study's precision to `results/NAME/`; None where nothing tells."""
+    choice = read_choice(root)
+    if choice is None or choice.precision != study.recipe.precision:
+        return None
+    path = storage.inside(results, study.name, PRECISION)
+    storage.write_json(path, choice.model_dump(mode="json"))
+    return path
+
+
 def _folders(study: Study, root: Path, results: Path | None) -> Iterator[Path]:
     yield root
     if results is not None:

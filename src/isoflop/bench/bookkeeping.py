@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from isoflop.bench.cases import DENSE, standard_groups
-from isoflop.bench.machine import refuse_busy, use_threads
+from isoflop.bench.machine import refuse_busy
 from isoflop.config import Environment, Frozen, Precision, RunConfig
 from isoflop.costs import parameters
 from isoflop.data import TokenStore, prepare
+from isoflop.hardware import use_threads
 from isoflop.runs import RunFolder
 from isoflop.training import (
     Interrupted,
@@ -64,11 +65,11 @@ class BookkeepingReport(Frozen):
     machine: str
 
 
-def standard_runs() -> tuple[RunConfig, ...]:
+def standard_runs(precision: Precision = "bf16") -> tuple[RunConfig, ...]:
     """Return the dense models of the standard shapes, as runs without an end."""
     return tuple(
         case.config.model_copy(update={"steps": ENDLESS})
-        for group in standard_groups()
+        for group in standard_groups(precision)
         for case in group[:1]
         if case.variant == DENSE
     )

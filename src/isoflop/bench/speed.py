@@ -10,10 +10,10 @@ from statistics import median
 import numpy as np
 
 from isoflop.bench.cases import Case
-from isoflop.bench.machine import use_threads
 from isoflop.bench.steps import prepare_step
 from isoflop.config import ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters, train_flops_per_token
+from isoflop.hardware import use_threads
 
 PROBE_BLOCKS = 4
 """Blocks that a measured model keeps: what a step costs per FLOP hardly depends on their number."""

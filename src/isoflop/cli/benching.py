@@ -19,17 +19,20 @@ from isoflop.bench import (
     bench_bookkeeping,
     bench_train,
     decode_figure,
+    standard_groups,
     standard_runs,
     study_group,
 )
 from isoflop.cli.reporting import SPEEDS
-from isoflop.config import RunConfig, Study
+from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
+from isoflop.config.problems import quoted
 from isoflop.costs import parameters
 from isoflop.fit import NumberedModel, figure3_models, figure4_models, frame
+from isoflop.hardware import choose_precision
 from isoflop.planning import next_runs
 from isoflop.planning.assignment import assign
 from isoflop.report.render import write_figure
-from isoflop.sweep import Ledger
+from isoflop.sweep import Ledger, settled
 
 
 def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> BenchReport:
@@ -41,8 +44,45 @@ def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> 
     return bench_train(groups, threads=threads, force=force, watch=tell)
 
 
+def bench_precision(asked: Precision | None, threads: int) -> Precision:
+    """Return the precision to measure in: what is asked for, else what is faster here, and say so.
+
+    Found at the standard shapes, as a study finds it at its own.
+    """
+    if asked is not None:
+        return asked
+    return _told(_here(threads))
+
+
+def bench_precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Precision, ...]:
+    """Return the precisions to measure in: those asked for, else both, without a slow bf16."""
+    if asked is not None:
+        return asked
+    here = _here(threads)
+    if here.slowness("bf16") is None:
+        return ("fp32", "bf16")
+    return (_told(here),)
+
+
+def _here(threads: int) -> PrecisionChoice:
+    configs = [case.config for group in standard_groups() for case in group]
+    return choose_precision(configs, threads=threads)
+
+
+def _told(choice: PrecisionChoice) -> Precision:
+    tell(quoted(f"precision {choice.precision}: {choice.figures}; --dtype takes another"))
+    return choice.precision
+
+
+def settled_for_bench(study: Study, root: Path, results: Path) -> Study:
+    """Return a study in the precision that its runs have or would have, and say which that is."""
+    found = settled(study, root, results)
+    tell(quoted(found.words))
+    return found.study
+
+
 def measure_bookkeeping(
-    study: Study | None, *, cache: Path, runs: Path, seconds: float, force: bool
+    study: Study | None, *, cache: Path, runs: Path, results: Path, seconds: float, force: bool
 ) -> BookkeepingReport:
     """Measure the smallest and the largest model that a study plans, else the standard shapes.
 
@@ -51,7 +91,10 @@ def measure_bookkeeping(
     Raises:
         ValueError: the machine is busy and nobody forced it, or a run is over too early.
     """
-    configs = standard_runs() if study is None else _extremes(study)
+    if study is None:
+        configs = standard_runs(bench_precision(None, 1))
+    else:
+        configs = _extremes(settled_for_bench(study, runs / study.name, results))
     storage.make_folder(runs)
     with TemporaryDirectory(dir=runs, prefix=storage.TEMPORARY) as folder:
         return bench_bookkeeping(
@@ -101,8 +144,16 @@ def keep_decode(report: DecodeReport, folder: Path) -> Path:
     return path
 
 
-def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, ...], ...]:
+def study_groups(
+    study: Study, root: Path, results: Path, precision: Precision | None = None
+) -> tuple[tuple[Case, ...], ...]:
     """Return the models that the study's figures single out, a group for each budget.
+
+    Args:
+        study: whose.
+        root: its folder.
+        results: folder of committed results.
+        precision: to measure in; None for the study's.
 
     Raises:
         ValueError: no minimum is known yet, so no model is singled out.
@@ -112,10 +163,11 @@ def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, .
             f"study {study.name} names its sizes, and its report shows no steps per second; "
             "measure the standard shapes (isoflop bench train) or isoflop bench attention"
         )
+    study = settled_for_bench(study, root, results)
     records = Ledger(study, root, results).records
     runs = assign(study, records)
     own = [record for record in records if record.run_id in runs.variant_of]
-    configs = {record.run_id: record.config for record in own}
+    configs = {record.run_id: _in(record.config, precision) for record in own}
     table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
     baseline, challenger = study.baseline_variant, study.challenger_variant
     if challenger is None:
@@ -137,6 +189,14 @@ def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, .
             "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
         )
     return tuple(groups)
+
+
+def _in(config: RunConfig, precision: Precision | None) -> RunConfig:
+    """Return a run in a precision, None for its own."""
+    if precision is None:
+        return config
+    recipe = config.recipe.model_copy(update={"precision": precision})
+    return config.model_copy(update={"recipe": recipe})
 
 
 def keep(report: BenchReport, root: Path) -> Path:

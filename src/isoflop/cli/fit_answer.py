@@ -9,6 +9,8 @@ from rich.text import Text
 from isoflop.cli.fit_details import (
     disagreement_words,
     exponent_words,
+    fit_notes,
+    fit_warnings,
     fitted_surfaces,
     holm_sentence,
     law_words,
@@ -30,14 +32,16 @@ from isoflop.fit import (
     incomparable_sentences,
     sentence,
     summary_sentences,
+    surface_sentence,
 )
-from isoflop.report.notation import count, exponent, percent
+from isoflop.report.notation import count, exponent
 
 WHOLE = 6
 """Verdicts that are told one by one; of more there is a line per variant."""
 MOST = 6
 """Lines per variant."""
 WARNINGS = 3
+NOTES = 4
 REASONS = 3
 NAMED = 3
 """Variants that a line names; of more it tells how many."""
@@ -51,7 +55,7 @@ def fit_answer(result: FitResult, runs: RunTable) -> Screen:
     return Screen(
         above=(
             *map(_plain, _understood(result, runs)),
-            *map(_plain, capped([f"Warning: {one}" for one in runs.warnings], WARNINGS)),
+            *map(_plain, capped(fit_warnings(result, runs), WARNINGS)),
             *(_one_variant(result) if len(result.variants) == 1 else _several_variants(result)),
         ),
         below=tuple(map(_plain, [*refused_sentences(result), CLOSING])),
@@ -69,8 +73,9 @@ def _understood(result: FitResult, runs: RunTable) -> Iterator[str]:
         rows = sum(one.rows for one in runs.left_out)
         more = f"; {len(others)} more reasons" if others else ""
         said.append(f"Left out: {rows} rows (row {first.first}: {first.reason}{more}).")
+    said += fit_notes(result)
     if said:
-        yield " ".join(said)
+        yield " ".join(capped(said, NOTES))
 
 
 def _extent(result: FitResult) -> str:
@@ -110,12 +115,14 @@ def _one_variant(result: FitResult) -> Iterator[Text]:
 def _several_variants(result: FitResult) -> Iterator[Text]:
     """Yield the verdicts, what cannot be compared, and how each optimum grows."""
     compared = [one for one in result.verdicts if one.difference is not None]
-    if not compared:
-        yield _bold("No two variants can be compared at one budget.")
-    elif len(compared) <= WHOLE:
+    on_surfaces = _on_surfaces(result, compared)
+    if not compared and not on_surfaces:
+        yield _bold("No two variants can be compared at one budget or on their surfaces.")
+    elif 0 < len(compared) <= WHOLE:
         yield from _whole(compared, result.loss_unit)
-    else:
+    elif compared:
         yield from map(_bold, capped(summary_sentences(result), MOST))
+    yield from map(_bold, capped(on_surfaces, MOST))
     if compared:
         yield _plain(holm_sentence(result))
     yield from map(_plain, capped(incomparable_sentences(result), REASONS))
@@ -130,6 +137,16 @@ def _several_variants(result: FitResult) -> Iterator[Text]:
         name = max(apart)[1]
         words = disagreement_words(result.variants[name], result.loss_unit)
         yield _plain(f"Estimators differ most for {name}: {words}.")
+
+
+def _on_surfaces(result: FitResult, compared: Sequence[BudgetVerdict]) -> list[str]:
+    """Return a sentence for each variant that shares no budget with the baseline."""
+    at_budgets = {one.variant for one in compared}
+    return [
+        surface_sentence(one, result.loss_unit)
+        for one in result.surface_comparisons
+        if one.variant not in at_budgets and one.headline() is not None
+    ]
 
 
 def _whole(compared: Sequence[BudgetVerdict], unit: str | None) -> Iterator[Text]:
@@ -171,9 +188,9 @@ def _surface(one: FittedSurface, *, exponents: bool) -> str:
     told = ", ".join(
         f"{name} {coefficient(getattr(one, name))}" for name in (*COEFFICIENTS, *of_optimum)
     )
-    off = (
-        "" if one.residual is None else f", off by {percent(one.residual, 2)} of the loss in r.m.s."
-    )
+    off = "" if one.rms_residual is None else f", off by {one.rms_residual:.2g} r.m.s."
+    if one.largest_miss is not None:
+        off += f" and by {abs(one.largest_miss.fitted - one.largest_miss.measured):.2g} at most"
     name = ESTIMATOR_NAMES[one.estimator]
     optimum = ", N ~ C^a, D ~ C^b" if exponents else ""
     return f"L = E + A/N^alpha + B/D^beta{optimum} ({name}, {one.points} runs{off}): {told}."

@@ -14,6 +14,7 @@ from isoflop.fit import (
     ESTIMATOR_NAMES,
     Coefficient,
     FitResult,
+    FittedLaw,
     FittedMinimum,
     FittedSurface,
     RunTable,
@@ -21,6 +22,7 @@ from isoflop.fit import (
     estimates_sentence,
     fraction_sentence,
     sentence,
+    surface_sentence,
 )
 from isoflop.report.notation import count, exponent
 
@@ -31,8 +33,8 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
     if runs.understood:
         yield Text(quoted(runs.understood))
-    for warning in runs.warnings:
-        yield Text(quoted(f"Warning: {warning}"))
+    for line in fit_warnings(result, runs):
+        yield Text(quoted(line))
     for verdict in result.verdicts:
         yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
         if len(verdict.estimates) > 1:
@@ -41,6 +43,8 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
             yield Text(quoted(fraction_sentence(verdict)))
     if result.verdicts:
         yield Text(holm_sentence(result))
+    for comparison in result.surface_comparisons:
+        yield Text(quoted(surface_sentence(comparison, result.loss_unit)))
     yield _minima(result)
     yield from _surfaces(result)
     for name, fit in result.variants.items():
@@ -58,10 +62,33 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
         words = disagreement_words(fit, result.loss_unit)
         if words is not None:
             yield Text(quoted(f"{name}: estimators differ {words}."))
-    for note in runs.notes:
+    for note in (*runs.notes, *fit_notes(result)):
         yield Text(quoted(note))
     for one in runs.left_out:
         yield Text(quoted(f"Left out: {one.rows} rows (first: row {one.first}): {one.reason}."))
+
+
+def fit_warnings(result: FitResult, runs: RunTable) -> list[str]:
+    """Return a line for each thing in the runs or the fits that may make the answer wrong."""
+    found = list(runs.warnings)
+    for name, fit in result.variants.items():
+        of = f"{name}, " if len(result.variants) > 1 else ""
+        found += [
+            f"{of}{ESTIMATOR_NAMES[one.estimator]}: {one.warning}"
+            for one in fitted_surfaces(fit)
+            if one.warning is not None
+        ]
+    return [f"Warning: {one.removesuffix('.')}." for one in found]
+
+
+def fit_notes(result: FitResult) -> list[str]:
+    """Return what the fits did to the runs and left out, each sentence once."""
+    several = len(result.variants) > 1
+    return [
+        f"{name}: {note}" if several else note
+        for name, fit in result.variants.items()
+        for note in fit.notes
+    ]
 
 
 def holm_sentence(result: FitResult) -> str:
@@ -76,11 +103,15 @@ def holm_sentence(result: FitResult) -> str:
 def law_words(fit: VariantFit) -> str | None:
     """Return how the optimal size grows with compute, by each estimator that tells it."""
     laws = [
-        f"{ESTIMATOR_NAMES[law.estimator]} {exponent_words(law.a)}"
+        f"{ESTIMATOR_NAMES[law.estimator]} {exponent_words(law.a)}{_noted(law)}"
         for law in fit.laws
         if law.a is not None
     ]
     return f"optimal N ~ C^a with a = {', '.join(laws)}" if laws else None
+
+
+def _noted(law: FittedLaw) -> str:
+    return "" if law.interval_note is None else f" ({law.interval_note})"
 
 
 def exponent_words(one: Coefficient) -> str:
@@ -161,11 +192,27 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
             (one, *(coefficient(getattr(surface, one)) for surface in found.values()))
             for one in COEFFICIENTS
         ]
+        cells.append(("r.m.s. of misses", *(_off(surface) for surface in found.values())))
+        cells.append(("largest miss", *(_farthest(surface) for surface in found.values())))
         cells.append(("runs", *(str(surface.points) for surface in found.values())))
         title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
         yield table(title, columns, cells)
         sources = sorted({DRAWS_WORDS[one.source] for one in found.values() if one.source})
         yield Text(f"Its intervals are by {'; '.join(sources)}.")
+
+
+def _off(one: FittedSurface) -> str:
+    return "-" if one.rms_residual is None else f"{one.rms_residual:.2g}"
+
+
+def _farthest(one: FittedSurface) -> str:
+    miss = one.largest_miss
+    if miss is None:
+        return "-"
+    return (
+        f"{miss.fitted - miss.measured:+.2g} at {count(miss.parameters)} parameters, "
+        f"{count(miss.tokens)} tokens"
+    )
 
 
 def fitted_surfaces(fit: VariantFit) -> list[FittedSurface]:

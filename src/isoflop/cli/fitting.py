@@ -27,6 +27,7 @@ from isoflop.fit import (
     estimates_sentence,
     fraction_sentence,
     frame,
+    is_json_table,
     read_table,
     sentence,
     training_curves,
@@ -40,7 +41,7 @@ COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
 
 def scaling_study(path: Path) -> Study | None:
     """Return the scaling study that a path names; None for anything else."""
-    if path.suffix.lower() not in STUDY_FILES:
+    if not _names_study(path):
         return None
     study = load_study(path)
     return study if study.scaling is not None else None
@@ -63,7 +64,7 @@ def runs_to_fit(
     path = options.runs
     if options.seed < 0:
         raise ValueError(f"seed is {options.seed}; expected 0 or more")
-    if path.suffix.lower() in STUDY_FILES:
+    if _names_study(path):
         study = load_study(path)
         if study.scaling is not None:
             raise ValueError(
@@ -74,9 +75,21 @@ def runs_to_fit(
         return _with_cluster(found, cluster), study
     if _holds_records(path):
         return _with_cluster(_record_runs(read_records(path)), cluster), None
-    columns = _mapping(options.columns)
-    found = read_table(path, columns=columns, tolerance=options.tolerance, cluster=cluster)
+    found = read_table(
+        path,
+        columns=_mapping(options.columns),
+        tolerance=options.tolerance,
+        cluster=cluster,
+        last_of=options.last_of,
+        best_of=options.best_of,
+        where=options.where,
+    )
     return found, None
+
+
+def _names_study(path: Path) -> bool:
+    """Return whether a path names a study, rather than a table as JSON."""
+    return path.suffix.lower() in STUDY_FILES and not is_json_table(path)
 
 
 def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
@@ -182,11 +195,11 @@ def _described(model: ModelConfig) -> str:
 def _mapping(columns: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in columns:
-        name, equals, column = one.partition("=")
+        name, equals, column = (part.strip() for part in one.partition("="))
         if not equals or not name or not column or name in found:
             raise ValueError(
                 f"--columns has {one!r}; expected NAME=COLUMN with each name once, such as "
-                "loss=final_loss"
+                "loss=final_loss or tokens=step*batch"
             )
         found[name] = column
     return found

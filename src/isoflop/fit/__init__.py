@@ -67,7 +67,6 @@ from isoflop.fit.published_scaling import (
     refit_published_scaling,
     refit_table,
 )
-from isoflop.fit.reading import LeftOutRows, RunTable, group_budgets, read_table, run_table
 from isoflop.fit.resampling import (
     bootstrap,
     bootstrap_document_difference,
@@ -86,6 +85,14 @@ from isoflop.fit.scaling_fitting import fit_scaling
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
 from isoflop.fit.surface_bootstrap import DRAWS_WORDS, surface_draws, surface_intervals
+from isoflop.fit.tables import (
+    LeftOutRows,
+    RunTable,
+    group_budgets,
+    is_json_table,
+    read_table,
+    run_table,
+)
 from isoflop.fit.verdict import (
     BudgetVerdict,
     Multiplier,
@@ -177,6 +184,7 @@ __all__ = [
     "gap_sentence",
     "group_budgets",
     "holm",
+    "is_json_table",
     "leave_largest_out",
     "loss_matching",
     "mean_estimate",

@@ -169,6 +169,8 @@ def _tail_factor(tail: str) -> float | None:
     """Return what the words after a number multiply it by, None where they are no unit."""
     if not tail.strip():
         return 1.0
+    if re.match(r"e\d", tail, re.IGNORECASE):
+        return None  # 1e5e5, while 6 e18 may be meant
     found = unit(tail)
     return None if found is None else found.factor
 

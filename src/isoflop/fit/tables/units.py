@@ -61,7 +61,7 @@ def unit(text: str) -> Unit | None:
     if len(text) > 40:
         return None
     words = " ".join(superscripts_written_out(text).replace("_", " ").split())
-    lower = words.lower()
+    lower = words.lower().lstrip("x×*·⋅ ") or words.lower()
     if _LOSS.fullmatch(lower):
         return Unit(1.0, words, loss=True)
     power = _POWER.match(lower)

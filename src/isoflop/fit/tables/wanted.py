@@ -11,7 +11,7 @@ import pandas as pd
 
 from isoflop.fit.tables.aliases import ALIASES
 from isoflop.fit.tables.expressions import evaluate
-from isoflop.fit.tables.names import MAPPED, Known, known, plain
+from isoflop.fit.tables.names import MAPPED, Known, known, plain, unit_of
 from isoflop.fit.tables.numbers import Marks, missing, numbers, table_marks
 from isoflop.fit.tables.units import Unit
 
@@ -93,7 +93,7 @@ def column_named(rows: pd.DataFrame, name: str, option: str, source: str) -> str
 def _mapped(rows: pd.DataFrame, name: str, text: str, marks: Marks, source: str) -> Wanted:
     if text in rows:
         own = next((one for one in known(text) if one.name == name), None)
-        inside = own.unit if own else next((one.unit for one in known(text)), None)
+        inside = own.unit if own else unit_of(text)
         return _column(rows, name, text, inside, marks)
     if name not in NUMBERS or (plain(text) and _is_name(text)):
         column = column_named(rows, text, name, source)

@@ -32,9 +32,11 @@ CHANCE = 1e-3
 """Of an F test, shared among the columns tried, below which a column goes with the loss."""
 EXPLAINED = 0.2
 """Least share of the variance within cells that such a column explains."""
-TIMES_SCATTER = 6.0
-"""A range within a cell beyond so many times the scatter of cells about a smooth surface is no
-noise. For two repeats noise alone makes it 1.4 times, for five 3.5 times."""
+TIMES_SCATTER = 1.5
+"""Allowance for noise that is not the same everywhere, on how far noise puts repeats apart."""
+EVEN = 0.3
+"""Ranges of cells that scatter by less than so much of what they would under noise alone are no
+noise: for eight cells that happens by chance once in a thousand tables."""
 LEAST_RANGE = 0.02
 """Of log losses, below which a difference is not spoken of."""
 STEPS = re.compile(r"(?:global_|train(?:ing)?_|trainer_)*(?:steps?|iter(?:ation)?s?|epochs?)")
@@ -200,10 +202,13 @@ def _unexplained(
             # Too few cells for a surface: only what no seed does is told.
             far.append(several[several["range"] > 10 * LEAST_RANGE])
             continue
-        times = np.maximum(TIMES_SCATTER, 2 + np.sqrt(several["size"].to_numpy()))
+        # The range of k normal numbers against the deviation of their lowest, by simulation: noise
+        # alone goes beyond this once in ten thousand cells.
+        times = TIMES_SCATTER * (5 + 2.2 * np.sqrt(several["size"].to_numpy()))
         beyond = several[several["range"] > np.maximum(times * scatter, LEAST_RANGE)]
         sure = several[several["range"] > np.maximum(2 * times * scatter, LEAST_RANGE)]
-        far.append(beyond if len(beyond) > 1 else sure)
+        found = beyond if len(beyond) > 1 else sure
+        far.append(several if _even(several) else found)
     found = pd.concat(far)
     if found.empty:
         return None
@@ -222,6 +227,20 @@ def _unexplained(
         f"{here['loss'].max():.4g}. Two conditions may be mixed; {columns}. "
         "Keep one with --where COLUMN=VALUE, or name what differs with --columns variant=COLUMN."
     )
+
+
+def _even(cells: pd.DataFrame) -> bool:
+    """Return whether the ranges of cells are too much alike for noise, as between two conditions.
+
+    The range of k normal numbers scatters by 0.76 of its mean for two of them, 0.52 for three and
+    about 1 / sqrt(k) from there on.
+    """
+    if len(cells) < 8 or cells["size"].nunique() > 1 or cells["range"].median() < LEAST_RANGE:
+        return False
+    under_noise = {2: 0.76, 3: 0.52}.get(int(cells["size"].iloc[0]), cells["size"].iloc[0] ** -0.5)
+    nats = np.exp(cells["high"]) - np.exp(cells["low"])
+    scatter = min(one.std() / one.mean() for one in (cells["range"], nats))
+    return bool(scatter < EVEN * under_noise)
 
 
 def _scatter(cells: pd.DataFrame) -> float | None:

@@ -91,7 +91,7 @@ def numbers(
         column: of a table.
         marks: of the whole table, by `table_marks`.
         small: no value reaches a thousand, as no loss does: such marks stand before decimals.
-        scaled: the header has a unit, as in `params (M)`: they stand before decimals too.
+        scaled: the header has a unit, as in `params (M)`: a point stands before decimals.
     """
     if column.dtype.kind in "bmMc":
         return pd.Series(np.nan, index=column.index)
@@ -99,8 +99,10 @@ def numbers(
         return column.astype("float64")
     own = decimal_marks(column)
     known = own or marks
-    if small or scaled:
+    if small:
         known = frozenset(",.")
+    elif scaled:
+        known |= {"."}
     return column.astype(object).map(lambda value: _number(value, known)).astype("float64")
 
 
@@ -158,7 +160,7 @@ def _shape(text: str) -> _Shape | None:
     if found is None or factor is None:
         return None
     power = found["exponent"] or found["power"]
-    mark = _mark(found["body"], scaled=bool(power) or factor != 1)
+    mark = _mark(found["body"], power=bool(power), scaled=factor != 1)
     if mark is None:
         return None
     sign = -1.0 if found["sign"] == "-" else 1.0
@@ -175,7 +177,7 @@ def _tail_factor(tail: str) -> float | None:
     return None if found is None else found.factor
 
 
-def _mark(body: str, *, scaled: bool) -> str | None:
+def _mark(body: str, *, power: bool, scaled: bool) -> str | None:
     """Return the mark before decimals, '' for none, '?' where unclear, None for no number."""
     commas, points = body.count(","), body.count(".")
     if not commas and not points:
@@ -187,7 +189,7 @@ def _mark(body: str, *, scaled: bool) -> str | None:
     if commas + points > 1:
         return "" if _grouped(body) else None
     only = "," if commas else "."
-    if scaled or body.startswith("0") or not _grouped(body):
+    if power or body.startswith("0") or not _grouped(body) or (scaled and only == "."):
         return only
     return "?"
 

@@ -54,6 +54,10 @@ FILES: dict[str, tuple[str, str | bytes]] = {
     "semicolon": ("runs.csv", CSV.replace(",", ";")),
     "tab": ("runs.tsv", CSV.replace(",", "\t")),
     "tab in csv": ("runs.csv", CSV.replace(",", "\t")),
+    "tab with a name of two words": (
+        "runs.csv",
+        CSV.replace(",", "\t").replace("parameters", "Model size"),
+    ),
     "pipe": ("runs.txt", CSV.replace(",", "|")),
     "spaces": ("runs.dat", GOOD.to_string(index=False)),
     "spaces with row numbers": ("runs.txt", GOOD.to_string()),

@@ -147,7 +147,7 @@ def test_a_table_reads_back(example: tuple[pd.DataFrame, str, bytes, Style]) -> 
 
 
 @pytest.mark.slow
-@settings(FAST, derandomize=False, max_examples=3000, print_blob=True)
+@settings(FAST, derandomize=False, max_examples=1000, print_blob=True)
 @given(written())
 def test_many_tables_read_back(example: tuple[pd.DataFrame, str, bytes, Style]) -> None:
     reads_back(example)

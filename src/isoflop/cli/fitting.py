@@ -65,6 +65,7 @@ def runs_to_fit(
     if options.seed < 0:
         raise ValueError(f"seed is {options.seed}; expected 0 or more")
     if _names_study(path):
+        _refuse_row_options(options, "a study")
         study = load_study(path)
         if study.scaling is not None:
             raise ValueError(
@@ -74,6 +75,7 @@ def runs_to_fit(
         found = _study_runs(study, runs / study.name, options.results)
         return _with_cluster(found, cluster), study
     if _holds_records(path):
+        _refuse_row_options(options, "records")
         return _with_cluster(_record_runs(read_records(path)), cluster), None
     found = read_table(
         path,
@@ -85,6 +87,15 @@ def runs_to_fit(
         where=options.where,
     )
     return found, None
+
+
+def _refuse_row_options(options: FitOptions, what: str) -> None:
+    """Refuse what is said about rows of a table where there is none."""
+    for name in ("where", "last_of", "best_of"):
+        if getattr(options, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} chooses rows of a table, but {options.runs} is {what}"
+            )
 
 
 def _names_study(path: Path) -> bool:

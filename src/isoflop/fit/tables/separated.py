@@ -32,11 +32,14 @@ def separated(text: str) -> Rows:
     """
     text, comments = _without_comments(text)
     sample = text[: _SAMPLE * 1000]
-    best: tuple[tuple[int, float], str, Header] | None = None
+    best: tuple[tuple[bool, int, float], str, Header] | None = None
     for separator in SEPARATORS:
         found = _header(sample, separator)
-        score = (found.recognised, found.share) if found else (0, 0.0)
-        if found is not None and (best is None or score > best[0]):
+        if found is None:
+            continue
+        # "Model size" between tabs has a space: what parts it parts no row alike.
+        score = (found.share > 0.5, found.recognised, found.share)
+        if best is None or score > best[0]:
             best = (score, separator, found)
     if best is None:
         raise ValueError("it holds no table of two or more columns")

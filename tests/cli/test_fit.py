@@ -60,10 +60,11 @@ def test_json_has_minima_and_surfaces_of_every_variant(table, capsys):
 
 
 def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
-    shown = run(capsys, "fit", table, "--columns", "loss=final")
+    shown = run(capsys, "fit", table, "--columns", "loss=final", "--details")
     assert r"routed \x1b[31m needs 0." in shown
     assert "tokens follows from C = 6 N D" in shown
     assert "nats" not in shown, "of a table no unit is known"
+    assert shown.count("converged") == 2 * 3 * 4, "a row for each estimator"
     for text in (
         "parabola",
         "Akima",
@@ -82,7 +83,11 @@ def test_a_study_and_its_records_are_fitted(study_file, committed, capsys):
     exported = study_file.parent / "results" / "small" / "records.jsonl"
     found = json.loads(run(capsys, "fit", exported, "--json"))
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
-    assert "nats per byte" in run(capsys, "fit", study_file)
+    assert "nats per byte" in run(capsys, "fit", study_file, "--details")
+    shown = run(capsys, "fit", study_file)
+    assert shown.startswith("5 runs of 2 variants at one budget, 1.5e11 FLOPs.\n")
+    assert r"MoD [bold]\x1b[31m cannot be compared with Baseline" in " ".join(shown.split())
+    assert "Akima" not in shown
 
 
 def test_records_of_other_attention_are_another_variant(study_file, committed, capsys):

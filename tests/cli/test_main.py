@@ -7,24 +7,10 @@ import sys
 import pytest
 
 from isoflop.cli import main
+from isoflop.cli.commands import COMMANDS, USES
 from isoflop.runs import RunClaimed
 from isoflop.storage import StorageError
 from isoflop.version import __version__
-
-NAMES = (
-    "init",
-    "costs",
-    "plan",
-    "train",
-    "eval",
-    "sample",
-    "run",
-    "status",
-    "report",
-    "export",
-    "clean",
-    "bench",
-)
 
 _RUN = "import sys; from isoflop.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -108,36 +94,73 @@ def test_an_interrupt_of_a_query_is_one_line(raising, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["cost", "s.toml"], ["costs"], ["costs", "s.toml", "--jsn"], ["bench"]]
+    "arguments", [["costs"], ["costs", "s.toml", "--jsn"], ["bench"], ["bench", "trian"]]
 )
-def test_usage_errors_have_exit_code_two(arguments, capsys):
+def test_usage_errors_have_exit_code_two_and_name_the_help(arguments, capsys):
     with pytest.raises(SystemExit) as exited:
         main(arguments)
     assert exited.value.code == 2
+    assert f"isoflop {arguments[0]} --help" in capsys.readouterr().err
 
 
-def test_help_names_every_subcommand(capsys):
-    with pytest.raises(SystemExit) as exited:
-        main(["--help"])
-    assert exited.value.code == 0
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("cost", "did you mean `isoflop costs`?"),
+        ("predct", "did you mean `isoflop predict`?"),
+        ("runs.csv", "did you mean `isoflop fit runs.csv`?"),
+        ("mine.toml", "did you mean `isoflop plan mine.toml`?"),
+        ("--verbose", "`isoflop --help` lists them"),
+        ("xyzzy\n", "`isoflop --help` lists them"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_with_a_suggestion(typed, hint, capsys):
+    assert main([typed, "s.toml"]) == 2
+    assert one_line(capsys) == f"{typed!r} is no command; {hint}"
+
+
+def test_without_arguments_it_says_what_to_type_for_each_use(capsys):
+    assert main([]) == 0
     shown = capsys.readouterr().out
-    for name in NAMES:
-        assert name in shown
+    assert shown.count("\n") < 24
+    for use in USES:
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"  {use.title} "))
+        assert "isoflop " in line
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["costs", "missing.toml"]])
-def test_start_up_does_not_load_torch(arguments):
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_lists_every_subcommand_under_its_use(arguments, capsys):
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    for use in USES:
+        block = shown.split(f"\n{use.title}\n")[1].split("\n\n")[0]
+        assert [line.split()[0] for line in block.splitlines()] == [c.name for c in use.commands]
+
+
+def loaded_by(arguments):
+    """Return which modules a process has loaded when it ends."""
     program = (
         "import sys\n"
         "from isoflop.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'pandas', 'scipy', 'altair'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "print('loaded:', *sys.modules)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    command = [sys.executable, "-c", program, *arguments]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(shown.rpartition("loaded:")[2].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["fit", "--help"], ["costs", "missing.toml"], ["cots"]]
+)
+def test_start_up_does_not_load_torch(arguments):
+    assert not {"torch", "pandas", "scipy", "altair"} & loaded_by(arguments)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_a_greeting_loads_neither_commands_nor_configuration(arguments):
+    assert not {"tyro", "pydantic", "isoflop.config"} & loaded_by(arguments)
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):
@@ -156,9 +179,13 @@ def test_a_closed_pipe_is_no_error(tmp_path):
     assert result.stderr == ""
 
 
-def test_every_subcommand_has_help(capsys):
-    for name in NAMES:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_has_help(name, capsys):
+    shown = []
+    for arguments in ([name, "--help"], ["help", name]):
         with pytest.raises(SystemExit) as exited:
-            main([*name.split(), "--help"])
+            main(arguments)
         assert exited.value.code == 0
-        assert f"isoflop {name}" in capsys.readouterr().out
+        shown.append(capsys.readouterr().out)
+    assert f"usage: isoflop {name} " in shown[0]
+    assert shown[0] == shown[1]

@@ -111,12 +111,26 @@ def output(capsys, *arguments, code=0):
 
 
 def test_tables_tell_gaps_losses_and_projections(study_file, records, capsys):
-    shown = output(capsys, "fit", study_file)
+    shown = output(capsys, "fit", study_file, "--details")
     for positions in ("0-255", "256-511", "0-511", "448-511"):
         assert f"Positions {positions}: Block is equivalent to Full within 0.01" in shown
     assert "nats per byte" in shown
     assert "L = a C^b" in shown
     assert "-0.06" in shown
+
+
+def test_the_answer_is_of_the_whole_window_and_its_trailing_part(study_file, records, capsys):
+    shown = output(capsys, "fit", study_file)
+    assert shown.count("\n") <= 40
+    for positions in ("0-511", "448-511"):
+        assert f"Positions {positions}: Block is equivalent to Full within 0.01" in shown
+    assert "Positions 0-255" not in shown
+    assert (
+        "Block against Full, of 2 ranges of positions: equivalent in 2; differences +0.0010 to "
+        "+0.0010 nats per byte." in " ".join(shown.split())
+    )
+    assert shown.count("  0-511") == 2 * 3 + 2 * 2, "losses by size, projections by compute"
+    assert "  448-511" not in shown
 
 
 def test_json_is_the_whole_fit(study_file, records, capsys):

@@ -23,7 +23,7 @@ from isoflop.fit import (
     surface_draws,
     surface_intervals,
 )
-from isoflop.fit.surface_bootstrap import draws_along_budget
+from isoflop.fit.optimum import FlopsLaw, surface_optima
 
 SYMMETRIC = Surface(E=1.7, A=400.0, B=400.0, alpha=0.34, beta=0.34)
 ASYMMETRIC = Surface(E=1.7, A=400.0, B=90.0, alpha=0.45, beta=0.25)
@@ -131,14 +131,13 @@ def _minima_held(
     design: Design, columns: tuple[np.ndarray, ...], draws: np.ndarray
 ) -> dict[str, float]:
     """Return the share of budgets whose surface minima are held."""
-    n, d, _ = columns
+    law = FlopsLaw.of_runs(*columns[:2], 6 * columns[0] * columns[1])
     held = []
     for flops in design.budgets_flops:
-        here = np.isclose(6 * n * d, flops)
         size = optimum(design.surface, flops)
         truth = np.log(size), float(design.surface.loss(size, flops / 6 / size))
-        drawn = draws_along_budget(draws, n[here], d[here])
-        intervals = [percentile_interval(0.0, one) for one in drawn]
+        drawn = surface_optima(draws, flops, law)
+        intervals = [percentile_interval(float(np.nanmedian(one)), one) for one in drawn]
         held.append([i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)])
     size_held, loss_held = np.mean(held, axis=0)
     return {"loss": loss_held, "size": size_held}

@@ -61,6 +61,13 @@ def test_least_squares_intervals_agree_with_linear_theory_when_noise_is_small() 
         assert half == pytest.approx(t * error, rel=0.02), name
 
 
+def test_an_unbounded_end_is_none_above_and_zero_below(monkeypatch) -> None:
+    monkeypatch.setattr("isoflop.fit.profile.WIDENINGS", 1)
+    columns = runs(0.02)
+    found = profile_intervals(fit_huber(*columns), *columns)
+    assert {(one.low, one.high) for one in found.values()} == {(0.0, None)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", [fit_huber, fit_variable_projection])
 def test_coverage(fit) -> None:

@@ -10,10 +10,12 @@ from isoflop.fit import (
     fit_variable_projection,
     surface_minimum,
 )
+from isoflop.fit.optimum import FlopsLaw
 
 FITS = [fit_variable_projection, fit_huber]
 CHINCHILLA = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 SYMMETRIC = Surface(E=1.7, A=400, B=400, alpha=0.34, beta=0.34)
+SIX_ND = FlopsLaw(slope=1.0, height=math.log(6))
 SMALL_SKEW = Surface(E=0.8, A=500, B=90, alpha=0.62, beta=0.25)
 
 
@@ -57,13 +59,11 @@ def test_minimum_along_a_budget_is_the_closed_form(fit) -> None:
     result = fit(n, d, losses)
     flops = 2e19
     at = slice(7, 14)
-    minimum = surface_minimum(result, n[at], losses[at], d[at])
+    minimum = surface_minimum(result, n[at], losses[at], flops, SIX_ND)
     exact = optimum(CHINCHILLA, flops)
     assert minimum.status == "converged"
     assert minimum.parameters == pytest.approx(exact, rel=1e-4)
     assert minimum.loss == pytest.approx(float(CHINCHILLA.loss(exact, flops / 6 / exact)), rel=1e-9)
-    given = surface_minimum(result, n[at], losses[at], lambda size: flops / 6 / size)
-    assert given.parameters == pytest.approx(minimum.parameters, rel=1e-6)
 
 
 def test_huber_ignores_an_outlier_that_moves_least_squares() -> None:
@@ -101,7 +101,7 @@ def test_one_budget_is_called_ill_conditioned_but_still_has_a_minimum(fit) -> No
     losses = SMALL_SKEW.loss(n, d)
     result = fit(n, d, losses)
     assert result.status == "ill_conditioned"
-    minimum = surface_minimum(result, n, losses, d)
+    minimum = surface_minimum(result, n, losses, 5e12, SIX_ND)
     assert minimum.parameters == pytest.approx(optimum(SMALL_SKEW, 5e12), rel=1e-3)
     assert "do not tell" in minimum.message
 
@@ -125,8 +125,8 @@ def test_minima_do_not_follow_the_scatter_of_grouped_budgets() -> None:
     losses = CHINCHILLA.loss(n, d)
     result = fit_variable_projection(n, d, losses)
     at = flops == 1e19
-    minimum = surface_minimum(result, n[at], losses[at], d[at])
-    assert minimum.parameters == pytest.approx(optimum(CHINCHILLA, 1e19), rel=0.01)
+    minimum = surface_minimum(result, n[at], losses[at], 1e19, SIX_ND)
+    assert minimum.parameters == pytest.approx(optimum(CHINCHILLA, 1e19), rel=1e-4)
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -142,7 +142,7 @@ def test_too_few_points_are_refused_and_so_is_their_minimum(fit) -> None:
     losses = CHINCHILLA.loss(n, d)
     result = fit(np.repeat(n[:5], 3), np.repeat(d[:5], 3), np.repeat(losses[:5], 3))
     assert (result.status, result.surface) == ("too_few", None)
-    minimum = surface_minimum(result, n, losses, d)
+    minimum = surface_minimum(result, n, losses, 6e18, SIX_ND)
     assert (minimum.status, minimum.loss) == ("too_few", None)
 
 
@@ -151,7 +151,7 @@ def test_minimum_outside_the_measured_sizes_is_refused(shift: int) -> None:
     n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20], shift)
     losses = CHINCHILLA.loss(n, d)
     fit = fit_variable_projection(n, d, losses)
-    minimum = surface_minimum(fit, n[:7], losses[:7], d[:7])
+    minimum = surface_minimum(fit, n[:7], losses[:7], 6e18, SIX_ND)
     assert (minimum.status, minimum.loss) == ("edge", None)
     assert minimum.side == ("larger" if shift < 0 else "smaller")
 
@@ -163,7 +163,7 @@ def test_surface_lowest_at_an_end_is_refused_though_an_inner_size_is_lowest() ->
     fit = SurfaceFit(
         estimator="surface", status="converged", message="", surface=CHINCHILLA, points=7
     )
-    minimum = surface_minimum(fit, n, losses, d)
+    minimum = surface_minimum(fit, n, losses, 6e18, SIX_ND)
     assert (minimum.status, minimum.side) == ("edge", "smaller")
 
 

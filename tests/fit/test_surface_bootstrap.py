@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 
 from isoflop.fit import fit_huber, fit_variable_projection, surface_draws, surface_intervals
-from isoflop.fit.surface import Surface, surface_minimum
-from isoflop.fit.surface_bootstrap import (
-    _unknowns,
-    compute_exponents,
-    draws_along_budget,
-    draws_source,
-    noisy_copies,
-)
+from isoflop.fit.optimum import compute_exponents
+from isoflop.fit.surface import Surface
+from isoflop.fit.surface_bootstrap import _unknowns, draws_source, noisy_copies
 from isoflop.fit.surface_data import checked_runs
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
@@ -115,10 +110,16 @@ def test_a_table_of_thousands_of_runs_takes_the_limit_and_seconds() -> None:
         assert intervals[name].high / intervals[name].low < 1.5, name
 
 
-def test_exponents_of_the_optimum_add_up_to_one() -> None:
-    a, b = compute_exponents(0.34, 0.28)
-    assert float(a) == pytest.approx(0.28 / 0.62)
-    assert float(a + b) == pytest.approx(1)
+def test_exponents_of_the_optimum_follow_the_flops_per_token() -> None:
+    n, d, y = runs()
+    fit = fit_variable_projection(n, d, y)
+    draws = surface_draws(fit, n, d, y, resamples=5, slope=0.9)
+    alpha, beta, a, b = draws[:, 3:].T
+    assert a == pytest.approx(beta / (alpha + 0.9 * beta))
+    assert b == pytest.approx(1 - 0.9 * a)
+    interval = surface_intervals(fit, draws, slope=0.9)["a"]
+    s = fit.surface
+    assert interval.value == pytest.approx(s.beta / (s.alpha + 0.9 * s.beta))
 
 
 def test_without_noise_the_interval_is_a_point() -> None:
@@ -149,23 +150,3 @@ def test_clusters_that_cannot_be_resampled_are_told(clusters, message) -> None:
     fit = fit_variable_projection(n, d, y)
     with pytest.raises(ValueError, match=message):
         surface_draws(fit, n, d, y, clusters=clusters)
-
-
-def test_minima_along_a_budget_agree_with_the_search() -> None:
-    n, d, y = runs(noise=0.0)
-    fit = fit_huber(n, d, y)
-    row = np.array([[TRUE.E, TRUE.A, TRUE.B, TRUE.alpha, TRUE.beta, 0, 0]])
-    here = slice(18, 27)
-    log_n, loss = draws_along_budget(row, n[here], d[here])
-    minimum = surface_minimum(fit, n[here], y[here], d[here])
-    assert minimum.parameters is not None
-    assert np.exp(log_n[0]) == pytest.approx(minimum.parameters, rel=1e-4)
-    assert loss[0] == pytest.approx(minimum.loss, rel=1e-7)
-
-
-def test_a_surface_lowest_at_an_end_has_no_minimum_there() -> None:
-    n, d, _ = runs()
-    row = np.array([[1.0, 1e-9, TRUE.B, TRUE.alpha, TRUE.beta, 0, 0]])
-    log_n, loss = draws_along_budget(row, n[:9], d[:9])
-    assert np.isnan(log_n[0])
-    assert np.isnan(loss[0])

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import estimates_sentence, fraction_sentence, holm, minima, sentence, verdicts
+from isoflop.fit import (
+    doubt_sentence,
+    estimates_sentence,
+    fraction_sentence,
+    holm,
+    minima,
+    sentence,
+    verdicts,
+)
 
 MakeRuns = Callable[..., pd.DataFrame]
 SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
@@ -35,6 +43,9 @@ def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -
     assert m.low < m.value < m.high < 1
     assert "needs 0.6" in sentence(first)
     assert "At 5e12 FLOPs MoD" in sentence(first)
+    # Not significant among many, though its own interval lies below 0.
+    among_many = first.model_copy(update={"outcome": "unresolved"})
+    assert sentence(among_many).endswith("excludes 0, but not once corrected for all comparisons.")
 
 
 def test_the_share_of_forward_flops_at_equal_loss_is_told(runs: MakeRuns) -> None:
@@ -62,8 +73,13 @@ def test_what_each_estimator_says_of_the_difference_is_told(runs: MakeRuns) -> N
     assert f"{first.estimates['akima']:+.4f} (Akima)" in said
     assert "sign" not in said
     assert "interval" not in said
+    assert doubt_sentence(first) is None
     doubted = first.model_copy(update={"estimates": {**first.estimates, "akima": -0.09}})
     assert estimates_sentence(doubted).endswith("further apart than that interval tells.")
+    told = doubt_sentence(doubted)
+    assert told is not None
+    assert told.startswith("By 4 estimators it is -0.0900 to ")
+    assert told.endswith(": further apart than that interval tells.")
     assert verdicts(table, "Baseline", found=minima(table))[0].estimates == first.estimates
 
 
@@ -82,6 +98,7 @@ def test_one_estimate_has_nothing_to_agree_with(runs: MakeRuns) -> None:
     table = two_budgets(runs, gain=0.02)
     verdict = verdicts(table, "Baseline", found=minima(table, ("parabola",)))[0]
     assert list(verdict.estimates) == ["parabola"]
+    assert doubt_sentence(verdict) is None
     with pytest.raises(ValueError, match="two estimates"):
         estimates_sentence(verdict)
 
@@ -101,6 +118,7 @@ def test_no_gain_within_the_noise_is_unresolved(runs: MakeRuns) -> None:
     for verdict in verdicts(table, "Baseline"):
         assert verdict.outcome == "unresolved"
         assert "unresolved" in sentence(verdict)
+        assert "excludes 0" not in sentence(verdict)
 
 
 def test_equivalence_needs_a_margin_declared_and_held(runs: MakeRuns) -> None:

@@ -6,7 +6,8 @@ comparison with Hugging Face's Llama, `study_group(models)` the numbered models 
 `bench_attention` takes `attention_cases()` and gives an `AttentionReport`: block attention beside
 torch's fused one. `bench_decode` takes `decode_cases()` and gives a `DecodeReport`: steps of dense
 and routed models over a filled cache. `measure_speed` gives `planning` its expected times on this
-machine. `bench_bookkeeping` tells what metrics and checkpoints take of a run's time.
+machine. `bench_bookkeeping` tells what metrics and checkpoints take of a run's time, `bench_fit`
+how long `isoflop fit` takes on tables of a known law.
 """
 
 from isoflop.bench.attention import (
@@ -37,6 +38,7 @@ from isoflop.bench.decode import (
     decode_cases,
 )
 from isoflop.bench.decode_report import decode_figure, decode_verdicts, describe_decode
+from isoflop.bench.fits import FitReport, FitRow, bench_fit, describe_fit, law_table
 from isoflop.bench.machine import busy, gemm_peak
 from isoflop.bench.report import BenchReport, BenchRow, Ratio, Verdict, describe
 from isoflop.bench.speed import measure_speed
@@ -54,6 +56,8 @@ __all__ = [
     "DecodeCase",
     "DecodeReport",
     "DecodeRow",
+    "FitReport",
+    "FitRow",
     "Implementation",
     "Ratio",
     "Verdict",
@@ -63,6 +67,7 @@ __all__ = [
     "bench_attention",
     "bench_bookkeeping",
     "bench_decode",
+    "bench_fit",
     "bench_train",
     "busy",
     "decode_cases",
@@ -72,7 +77,9 @@ __all__ = [
     "describe_attention",
     "describe_bookkeeping",
     "describe_decode",
+    "describe_fit",
     "gemm_peak",
+    "law_table",
     "measure_speed",
     "standard_groups",
     "standard_runs",

@@ -164,6 +164,33 @@ def bench_bookkeeping(
     )
 
 
+@bench.command(name="fit")
+def bench_fit(
+    rows: Annotated[tuple[int, ...], arg(help="Runs of each table.")] = (250, 580),
+    variants: Annotated[tuple[int, ...], arg(help="Variants that these are shared among.")] = (
+        1,
+        3,
+    ),
+    resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000,
+    rounds: Annotated[int, arg(help="How often each is timed.")] = 3,
+    out: RowsOut = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure `isoflop fit` on tables of a known law; the default takes about a minute."""
+    from isoflop.bench import bench_fit as run
+    from isoflop.bench import describe_fit
+    from isoflop.cli.benching import keep_fit, tell
+
+    report = run(rows, variants, resamples=resamples, rounds=rounds, force=force, watch=tell)
+    _show_rows(
+        report.rows,
+        describe_fit(report),
+        written=None if out is None else keep_fit(report, out),
+        json=json,
+    )
+
+
 def _show_rows(
     rows: Sequence[BaseModel], words: Sequence[str], *, written: Path | None, json: bool
 ) -> None:

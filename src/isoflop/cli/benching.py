@@ -14,6 +14,7 @@ from isoflop.bench import (
     BookkeepingReport,
     Case,
     DecodeReport,
+    FitReport,
     attention_figure,
     bench_bookkeeping,
     bench_train,
@@ -75,6 +76,13 @@ def keep_bookkeeping(report: BookkeepingReport, folder: Path) -> Path:
 def tell(text: str) -> None:
     """Tell on standard error what goes on."""
     print(text, file=sys.stderr, flush=True)
+
+
+def keep_fit(report: FitReport, folder: Path) -> Path:
+    """Write how long fits take into a folder."""
+    path = folder / "fit.json"
+    storage.write_json(path, report.model_dump(mode="json"))
+    return path
 
 
 def keep_attention(report: AttentionReport, folder: Path) -> Path:

@@ -25,10 +25,15 @@ def fit(
         str | None,
         arg(metavar="COLUMN", help="Runs that share its value share noise, which surfaces heed."),
     ] = None,
+    details: Annotated[
+        bool, arg(help="Print every estimator, surface and interval, not only the answer.")
+    ] = False,
 ) -> None:
     """Fit loss against size and tokens, with intervals, and compare variants."""
-    from isoflop.cli.fitting import fit_tables, runs_to_fit, scaling_study
-    from isoflop.cli.scaling import fit_scaling_study, scaling_tables
+    from isoflop.cli.fit_answer import fit_answer
+    from isoflop.cli.fit_details import fit_details
+    from isoflop.cli.fitting import runs_to_fit, scaling_study
+    from isoflop.cli.scaling import fit_scaling_study, scaling_answer, scaling_tables
     from isoflop.cli.tables import show, show_json
     from isoflop.fit import fit_runs
 
@@ -44,8 +49,10 @@ def fit(
         )
         if options.json:
             show_json(fitted.model_dump(mode="json"))
-        else:
+        elif details:
             show(scaling_tables(fitted, scaled.data.loss_unit))
+        else:
+            show([scaling_answer(fitted, scaled.data.loss_unit)])
         return
     found, study = runs_to_fit(options, RUNS, cluster=cluster)
     names = found.table["variant"].drop_duplicates().tolist()
@@ -65,37 +72,63 @@ def fit(
         cluster=None if cluster is None else "cluster",
         curves=found.curves,
         loss_unit=found.loss_unit,
+        equal_exponents=options.equal_exponents,
     )
     if options.json:
         show_json(result.model_dump(mode="json"))
+    elif details:
+        show(fit_details(result, found))
     else:
-        show(fit_tables(result, found))
+        show([fit_answer(result, found)])
 
 
 def predict(
     options: Annotated[FitOptions, arg(name="")],
-    budget: Annotated[float, arg(metavar="FLOPS", help="Training FLOPs to predict for.")],
+    budget: Annotated[
+        float | None, arg(metavar="FLOPS", help="Training FLOPs to predict the optimum at.")
+    ] = None,
+    parameters: Annotated[
+        float | None, arg(metavar="N", help="Size to predict the loss of, with --tokens.")
+    ] = None,
+    tokens: Annotated[
+        float | None, arg(metavar="D", help="Training tokens of a model of that size.")
+    ] = None,
     register: Annotated[
         Path | None, arg(metavar="FILE", help="Write the prediction there, before it is trained.")
     ] = None,
 ) -> None:
-    """Predict the optimal size, tokens and loss at a budget that is not trained yet."""
+    """Predict the optimum at a budget not trained yet, or the loss of a size and tokens."""
     from isoflop.cli.fitting import runs_to_fit
-    from isoflop.cli.predicting import prediction_tables, predictions
+    from isoflop.cli.predicting import (
+        asked_for,
+        point_json,
+        point_lines,
+        points,
+        prediction_json,
+        prediction_tables,
+        predictions,
+    )
     from isoflop.cli.tables import show, show_json
     from isoflop.report.registration import register as write_down
 
+    where = asked_for(budget, parameters, tokens)
+    if isinstance(where, tuple):
+        if register is not None:
+            raise ValueError("--register writes down an optimum; expected --budget with it")
+        found, study = runs_to_fit(options, RUNS)
+        baseline = None if study is None else study.baseline_variant.name
+        at = points(found, where, options, baseline)
+        if options.json:
+            show_json(point_json(at))
+        else:
+            show(point_lines(at, options.level, found.loss_unit))
+        return
     found, study = runs_to_fit(options, RUNS)
-    made, tested = predictions(found, budget, options)
+    made, tested = predictions(found, where, options)
     if register is not None:
         write_down(register, study.name if study else options.runs.name, found.table, made)
         print(quoted(f"wrote {register}"), file=sys.stderr)
     if options.json:
-        show_json(
-            {
-                "predictions": [one.model_dump(mode="json") for one in made],
-                "leave_largest_out": [one.model_dump(mode="json") for one in tested],
-            }
-        )
+        show_json(prediction_json(made, tested))
     else:
         show(prediction_tables(made, tested, options.level))

@@ -44,6 +44,10 @@ class FitOptions:
     ] = ()
     tolerance: Annotated[float, arg(help="Budgets this near to each other count as one.")] = 0.1
     delta: Annotated[float, arg(help="Of the Huber loss on log loss.")] = 1e-3
+    equal_exponents: Annotated[
+        bool,
+        arg(help="Fit surfaces with alpha = beta, for runs at fixed tokens per parameter."),
+    ] = False
     level: Annotated[float, arg(help="Probability that intervals are to hold.")] = 0.95
     resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000
     seed: Annotated[int, arg(help="Of the bootstrap.")] = 0

@@ -1,42 +1,20 @@
-"""`isoflop fit`: whose runs are fitted, and how the result is shown."""
+"""`isoflop fit` and `isoflop predict`: whose runs are fitted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import RenderableType
-from rich.text import Text
-
 from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.own_runs import own_runs
-from isoflop.cli.tables import Column, coefficient, table
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
-from isoflop.config.problems import quoted
-from isoflop.fit import (
-    DRAWS_WORDS,
-    ESTIMATOR_NAMES,
-    FitResult,
-    FittedMinimum,
-    FittedSurface,
-    RunTable,
-    VariantFit,
-    estimates_sentence,
-    fraction_sentence,
-    frame,
-    is_json_table,
-    read_table,
-    sentence,
-    training_curves,
-)
-from isoflop.report.notation import count, exponent
+from isoflop.fit import RunTable, frame, is_json_table, read_table, training_curves
 from isoflop.runs import read_records
 
 STUDY_FILES = (".toml", ".json")
-COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
 
 
 def scaling_study(path: Path) -> Study | None:
@@ -112,36 +90,6 @@ def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
     return replace(runs, table=runs.table.assign(cluster=runs.table[cluster]))
 
 
-def fit_tables(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
-    """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
-    for verdict in result.verdicts:
-        yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
-        if len(verdict.estimates) > 1:
-            yield Text(quoted(estimates_sentence(verdict)))
-        if verdict.forward_fraction is not None:
-            yield Text(quoted(fraction_sentence(verdict)))
-    if result.verdicts:
-        yield Text(
-            f"Intervals are {result.level:.0%}; better, worse and equivalent are said after Holm's "
-            f"correction for {len(result.verdicts)} comparisons."
-        )
-    yield _minima(result)
-    yield from _surfaces(result)
-    for name, fit in result.variants.items():
-        for surface in _fitted(fit):
-            if surface.status != "converged":
-                yield Text(
-                    quoted(f"{name}, {ESTIMATOR_NAMES[surface.estimator]}: {surface.message}.")
-                )
-    yield from _laws(result)
-    yield from _envelopes(result)
-    yield from _disagreements(result)
-    for note in runs.notes:
-        yield Text(quoted(note))
-    for one in runs.left_out:
-        yield Text(quoted(f"Left out: {one.rows} rows (first: row {one.first}): {one.reason}."))
-
-
 def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
     records, runs = own_runs(study, root, results)
     own = [record for record in records if record.run_id in runs.variant_of]
@@ -214,122 +162,3 @@ def _mapping(columns: Sequence[str]) -> dict[str, str]:
             )
         found[name] = column
     return found
-
-
-def _minima(result: FitResult) -> RenderableType:
-    columns = [
-        Column("variant", wraps=True, number=False),
-        Column("budget"),
-        Column("estimator", number=False),
-        Column("parameters"),
-        Column("loss"),
-        Column("interval of the loss"),
-        Column("status", number=False),
-    ]
-    cells = [
-        (
-            name,
-            exponent(one.budget_flops),
-            ESTIMATOR_NAMES[one.estimator],
-            "-" if one.parameters is None else count(one.parameters),
-            "-" if one.loss is None else f"{one.loss:.4f}",
-            _loss_interval(one),
-            one.status,
-        )
-        for name, fit in result.variants.items()
-        for one in _shown(fit)
-    ]
-    unit = f", in {result.loss_unit}" if result.loss_unit else ""
-    return table(f"Minima of loss over log parameters{unit}", columns, cells)
-
-
-def _shown(fit: VariantFit) -> list[FittedMinimum]:
-    """Return the minima worth a line: of many budgets with too few sizes each, none."""
-    found = [one for one in fit.minima if one.status != "too_few"]
-    return found or list(fit.minima[:4])
-
-
-def _loss_interval(one: FittedMinimum) -> str:
-    if one.interval is None:
-        return "-"
-    return f"[{one.interval.low:.4f}, {one.interval.high:.4f}]"
-
-
-def _surfaces(result: FitResult) -> Iterator[RenderableType]:
-    """Yield a table per estimator: a line per coefficient, a column per variant."""
-    for estimator in ("surface", "variable_projection"):
-        found = {
-            name: surface
-            for name, fit in result.variants.items()
-            for surface in _fitted(fit)
-            if surface.estimator == estimator and surface.status == "converged"
-        }
-        if not found:
-            continue
-        columns = [Column("", number=False), *(Column(name, wraps=True) for name in found)]
-        cells = [
-            (one, *(coefficient(getattr(surface, one)) for surface in found.values()))
-            for one in COEFFICIENTS
-        ]
-        cells.append(("runs", *(str(surface.points) for surface in found.values())))
-        title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
-        yield table(title, columns, cells)
-        sources = sorted({DRAWS_WORDS[one.source] for one in found.values() if one.source})
-        yield Text(f"Its intervals are by {'; '.join(sources)}.")
-
-
-def _fitted(fit: VariantFit) -> list[FittedSurface]:
-    return [one for one in (fit.surface, fit.variable_projection) if one is not None]
-
-
-def _laws(result: FitResult) -> Iterator[Text]:
-    for name, fit in result.variants.items():
-        laws = [
-            f"{ESTIMATOR_NAMES[law.estimator]} {law.a.value:.3f}"
-            + ("" if law.a.low is None else f" [{law.a.low:.3f}, {law.a.high:.3f}]")
-            for law in fit.laws
-            if law.a is not None
-        ]
-        if laws:
-            yield Text(quoted(f"{name}: optimal N ~ C^a with a = {', '.join(laws)}."))
-
-
-def _envelopes(result: FitResult) -> Iterator[Text]:
-    for name, fit in result.variants.items():
-        found = fit.envelope
-        if found is None:
-            continue
-        if found.a is None or found.b is None:
-            yield Text(quoted(f"{name}, envelope of training curves: {found.message}."))
-            continue
-        a, b = (
-            f"{one.value:.3f}" + ("" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]")
-            for one in (found.a, found.b)
-        )
-        yield Text(
-            quoted(
-                f"{name}: envelope of training curves N ~ C^a with a = {a}, D ~ C^b with b = {b}, "
-                f"{found.sizes} sizes; biased, since no run has ended there."
-            )
-        )
-
-
-def _disagreements(result: FitResult) -> Iterator[Text]:
-    """Yield a line per variant with how far its estimators are apart."""
-    unit = f" {result.loss_unit}" if result.loss_unit else ""
-    for name, fit in result.variants.items():
-        parts = []
-        if fit.minimum_disagreements:
-            widest = max(one.loss for one in fit.minimum_disagreements)
-            farthest = max(one.parameter_ratio for one in fit.minimum_disagreements)
-            parts.append(
-                f"on a minimum by up to {widest:.4f}{unit} and {farthest:.2f} times in size"
-            )
-        if fit.surface_disagreement:
-            gaps = ", ".join(
-                f"{high - low:.2g} in {one}"
-                for one, (low, high) in fit.surface_disagreement.ranges.items()
-            )
-            parts.append(f"on the surface by {gaps}")
-        if parts:
-            yield Text(quoted(f"{name}: estimators differ {'; '.join(parts)}."))

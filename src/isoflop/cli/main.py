@@ -8,8 +8,12 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from isoflop.version import __version__
+
+if TYPE_CHECKING:
+    from isoflop.cli.commands import Command
 
 FAILED = 1
 """Exit code for what the machine did, such as a full disk, and for a run that did not succeed."""
@@ -61,19 +65,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     """Run the subcommand that the arguments name and return its exit code."""
-    import tyro
+    from isoflop.cli.commands import command_named
+    from isoflop.cli.front import GREETING, help_text
 
-    from isoflop.cli.commands import app
-
-    outcome = app.cli(
-        prog="isoflop",
-        description="At the same compute, which transformer variant wins, by how much, and how "
-        "sure are we?",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    if not arguments:
+        print(GREETING, end="")
+        return 0
+    if arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
+    if arguments[0] in ("-h", "--help"):
+        print(help_text())
+        return 0
+    outcome = _call(command_named(arguments[0]), arguments[1:])
     sys.stdout.flush()
     return int(outcome or 0)
+
+
+def _call(command: Command, arguments: list[str]) -> int | None:
+    """Run a subcommand on what was typed after its name.
+
+    Raises:
+        SystemExit: tyro showed help, or what is wrong with the arguments (exit code 2).
+    """
+    import tyro
+    from tyro.extras import SubcommandApp
+
+    target, prog = command.load(), f"isoflop {command.name}"
+    config = (tyro.conf.FlagCreatePairsOff,)
+    if isinstance(target, SubcommandApp):
+        described = f"{command.does[:1].upper()}{command.does[1:]}."
+        outcome = target.cli(prog=prog, description=described, args=arguments, config=config)
+    else:
+        outcome = tyro.cli(target, prog=prog, args=arguments, config=config)
+    return cast("int | None", outcome)
 
 
 def _is_termination(error: KeyboardInterrupt) -> bool:

@@ -57,8 +57,17 @@ from isoflop.fit.minimum import (
 from isoflop.fit.minimum_draws import CurveDraws, RunNoise, run_noise
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
+from isoflop.fit.point_prediction import PointPrediction, predict_point
 from isoflop.fit.power_law import PowerLaw, fit_power_law, power_law_intervals
-from isoflop.fit.prediction import Miss, Predicted, Prediction, leave_largest_out, misses, predict
+from isoflop.fit.prediction import (
+    Miss,
+    Predicted,
+    Prediction,
+    leave_largest_out,
+    misses,
+    predict,
+    sample_surfaces,
+)
 from isoflop.fit.profile import profile_intervals
 from isoflop.fit.projection import fit_variable_projection
 from isoflop.fit.published_scaling import (
@@ -82,9 +91,17 @@ from isoflop.fit.scaling import (
     gap_sentence,
 )
 from isoflop.fit.scaling_fitting import fit_scaling
+from isoflop.fit.settings import FitSettings
 from isoflop.fit.spread import SpreadRatio, seed_spread, spread_ratio
 from isoflop.fit.surface import Surface, SurfaceFit, surface_minimum
 from isoflop.fit.surface_bootstrap import DRAWS_WORDS, surface_draws, surface_intervals
+from isoflop.fit.surface_comparison import (
+    SurfaceComparison,
+    SurfaceGap,
+    compare_surfaces,
+)
+from isoflop.fit.surface_sample import FAR
+from isoflop.fit.surface_words import distance_words, surface_sentence
 from isoflop.fit.tables import (
     LeftOutRows,
     RunTable,
@@ -93,14 +110,13 @@ from isoflop.fit.tables import (
     read_table,
     run_table,
 )
-from isoflop.fit.verdict import (
-    BudgetVerdict,
-    Multiplier,
+from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, verdicts
+from isoflop.fit.verdict_summary import incomparable_sentences, summary_sentences
+from isoflop.fit.verdict_words import (
+    doubt_sentence,
     estimates_sentence,
     fraction_sentence,
-    holm,
     sentence,
-    verdicts,
 )
 
 __all__ = [
@@ -108,6 +124,7 @@ __all__ = [
     "DRAWS_WORDS",
     "ESTIMATORS",
     "ESTIMATOR_NAMES",
+    "FAR",
     "PARABOLA_SIZES",
     "PFLOPS_DAY",
     "Axis",
@@ -121,6 +138,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "FitResult",
+    "FitSettings",
     "FittedLaw",
     "FittedMinimum",
     "FittedSurface",
@@ -136,6 +154,7 @@ __all__ = [
     "NoisyMinimum",
     "NumberedModel",
     "Parabola",
+    "PointPrediction",
     "PowerLaw",
     "Predicted",
     "Prediction",
@@ -152,8 +171,10 @@ __all__ = [
     "SpreadRatio",
     "Status",
     "Surface",
+    "SurfaceComparison",
     "SurfaceDisagreement",
     "SurfaceFit",
+    "SurfaceGap",
     "TrainedSize",
     "VarianceComponents",
     "VariantFit",
@@ -165,9 +186,12 @@ __all__ = [
     "bootstrap_documents",
     "budgets",
     "compare",
+    "compare_surfaces",
     "curve_rows",
     "difference",
+    "distance_words",
     "document_estimate",
+    "doubt_sentence",
     "estimates_sentence",
     "figure3_models",
     "figure4_models",
@@ -184,6 +208,7 @@ __all__ = [
     "gap_sentence",
     "group_budgets",
     "holm",
+    "incomparable_sentences",
     "is_json_table",
     "leave_largest_out",
     "loss_matching",
@@ -201,6 +226,7 @@ __all__ = [
     "percentile_interval",
     "power_law_intervals",
     "predict",
+    "predict_point",
     "profile_intervals",
     "rate_checks",
     "read_table",
@@ -208,13 +234,16 @@ __all__ = [
     "refit_table",
     "run_noise",
     "run_table",
+    "sample_surfaces",
     "seed_spread",
     "sentence",
     "spread_ratio",
+    "summary_sentences",
     "surface_disagreement",
     "surface_draws",
     "surface_intervals",
     "surface_minimum",
+    "surface_sentence",
     "trained_sizes",
     "training_curves",
     "variance_components",

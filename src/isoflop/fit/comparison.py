@@ -178,7 +178,10 @@ def _fraction_interval(
         return None
     sizes, losses = noisy
     flops = {one.parameters: one.forward_flops for one in ladder}
-    log_flops = np.log([flops[size] for size in sizes.tolist()])
+    # Sizes that are nearly the same are one of the curve's, between those of the ladder.
+    trained = np.array(sorted(flops))
+    of_trained = np.array([flops[size] for size in trained.tolist()])
+    log_flops = np.interp(np.log(sizes), np.log(trained), np.log(of_trained))
     order = np.argsort(log_flops)
     own = [one for one in trained_sizes(table, baseline.variant, budget) if one.on_ladder]
     log_optimal = np.interp(

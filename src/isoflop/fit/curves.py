@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.interpolate import PchipInterpolator
 
 from isoflop.config import Frozen
-from isoflop.fit.frame import budgets, curve_rows
+from isoflop.fit.frame import budgets, curve_rows, run_flops
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
-from isoflop.fit.minimum import Estimator, Minimum, akima, parabola, size_means
+from isoflop.fit.minimum import Estimator, Minimum
+from isoflop.fit.moved_runs import curve_minimum
+from isoflop.fit.optimum import FlopsLaw
 from isoflop.fit.power_law import PowerLaw, fit_power_law
 from isoflop.fit.projection import fit_variable_projection
+from isoflop.fit.sizes import size_means
 from isoflop.fit.surface import SurfaceEstimator, SurfaceFit, surface_minimum
 
 ESTIMATORS: tuple[Estimator, ...] = ("parabola", "akima", "surface", "variable_projection")
@@ -26,6 +30,9 @@ class CurveMinimum(Frozen):
     minimum: Minimum
     forward_flops: float | None = None
     """Per token at the minimum, between measured sizes by a line in log-log space."""
+    tokens: float | None = None
+    """At the minimum: a surface's by its closed form, else a monotone curve through those of the
+    measured sizes, in log-log space."""
 
 
 def fit_surface(
@@ -34,6 +41,7 @@ def fit_surface(
     estimator: SurfaceEstimator = "surface",
     *,
     delta: float = HUBER_DELTA,
+    equal_exponents: bool = False,
 ) -> SurfaceFit:
     """Fit one surface to a variant's finished runs of all budgets.
 
@@ -42,21 +50,33 @@ def fit_surface(
         variant: whose runs.
         estimator: Huber on log loss, or least squares on the loss.
         delta: of the Huber loss.
+        equal_exponents: hold alpha and beta equal.
 
     Raises:
         ValueError: the variant has no finished run.
     """
-    parts = [curve_rows(table, variant, budget) for budget in budgets(table)]
-    rows = pd.concat(parts) if parts else table.iloc[:0]
+    rows = variant_rows(table, variant)
     if rows.empty:
         raise ValueError(f"there is no finished run of {variant!r} to fit")
     columns = (rows["parameters"].array, rows["tokens"].array, rows["loss"].array)
     n, d, y = (np.asarray(column, dtype=np.float64) for column in columns)
     return (
-        fit_huber(n, d, y, delta=delta)
+        fit_huber(n, d, y, delta=delta, equal_exponents=equal_exponents)
         if estimator == "surface"
-        else fit_variable_projection(n, d, y)
+        else fit_variable_projection(n, d, y, equal_exponents=equal_exponents)
     )
+
+
+def variant_rows(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Return the finished runs of a variant's ladder at every budget, budget by budget."""
+    parts = [curve_rows(table, variant, budget) for budget in budgets(table)]
+    return pd.concat(parts) if parts else table.iloc[:0]
+
+
+def flops_law(table: pd.DataFrame, variant: str) -> FlopsLaw:
+    """Return training FLOPs per token by size, of all of a variant's runs that fits use."""
+    rows = variant_rows(table, variant)
+    return FlopsLaw.of_runs(rows["parameters"], rows["tokens"], run_flops(rows))
 
 
 def minima(
@@ -76,29 +96,38 @@ def minima(
     known = dict(surfaces or {})
     found = []
     for variant in table["variant"].drop_duplicates().tolist():
+        if variant_rows(table, variant).empty:
+            continue
+        law = flops_law(table, variant)
         for budget in budgets(table):
             rows = curve_rows(table, variant, budget)
             if rows.empty:
                 continue
-            n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
             for estimator in wanted:
                 match estimator:
-                    case "parabola":
-                        minimum = parabola(n, y)
-                    case "akima":
-                        minimum = akima(n, y)
+                    case "parabola" | "akima":
+                        minimum = curve_minimum(rows, estimator)
+                        tokens = _tokens(rows, minimum)
                     case "surface" | "variable_projection":
                         if (variant, estimator) not in known:
                             known[variant, estimator] = fit_surface(table, variant, estimator)
                         minimum = surface_minimum(
-                            known[variant, estimator], n, y, rows["tokens"].to_numpy()
+                            known[variant, estimator],
+                            rows["parameters"].to_numpy(),
+                            rows["loss"].to_numpy(),
+                            budget,
+                            law,
                         )
+                        tokens = None
+                        if minimum.parameters is not None:
+                            tokens = float(law.tokens(budget, minimum.parameters))
                 found.append(
                     CurveMinimum(
                         variant=variant,
                         budget_flops=budget,
                         minimum=minimum,
                         forward_flops=_forward_flops(rows, minimum),
+                        tokens=tokens,
                     )
                 )
     return tuple(found)
@@ -128,3 +157,10 @@ def _forward_flops(rows: pd.DataFrame, minimum: Minimum) -> float | None:
         rows["parameters"].to_numpy(), np.log(rows["forward_flops"].to_numpy())
     )
     return float(np.exp(np.interp(np.log(minimum.parameters), np.log(sizes), logs)))
+
+
+def _tokens(rows: pd.DataFrame, minimum: Minimum) -> float | None:
+    if minimum.parameters is None:
+        return None
+    sizes, logs = size_means(rows["parameters"].to_numpy(), np.log(rows["tokens"].to_numpy()))
+    return float(np.exp(PchipInterpolator(np.log(sizes), logs)(np.log(minimum.parameters))))

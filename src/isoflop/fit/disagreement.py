@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from isoflop.config import Frozen
 from isoflop.fit.curves import CurveMinimum
 from isoflop.fit.minimum import Estimator
+from isoflop.fit.optimum import compute_exponents
 from isoflop.fit.surface import Surface
 
 
@@ -28,7 +29,7 @@ class SurfaceDisagreement(Frozen):
     fits: tuple[str, ...]
     """Those that are compared, two or more: estimators, and Huber with other deltas."""
     ranges: Mapping[str, tuple[float, float]]
-    """Lowest and highest E, alpha, beta and a; b is 1 - a."""
+    """Lowest and highest E, alpha, beta and a."""
 
 
 def minimum_disagreements(minima: Iterable[CurveMinimum]) -> tuple[MinimumDisagreement, ...]:
@@ -58,13 +59,14 @@ def minimum_disagreements(minima: Iterable[CurveMinimum]) -> tuple[MinimumDisagr
 
 
 def surface_disagreement(
-    fits: Sequence[str], surfaces: Sequence[Surface]
+    fits: Sequence[str], surfaces: Sequence[Surface], *, slope: float = 1.0
 ) -> SurfaceDisagreement | None:
     """Return how far surfaces are apart; None for fewer than two.
 
     Args:
         fits: what each surface is called.
         surfaces: through the same runs.
+        slope: of the law of FLOPs per token by size, which `a` hangs on.
     """
     if len(surfaces) < 2:
         return None
@@ -72,7 +74,7 @@ def surface_disagreement(
         "E": [one.E for one in surfaces],
         "alpha": [one.alpha for one in surfaces],
         "beta": [one.beta for one in surfaces],
-        "a": [one.beta / (one.alpha + one.beta) for one in surfaces],
+        "a": [float(compute_exponents(one.alpha, one.beta, slope)[0]) for one in surfaces],
     }
     return SurfaceDisagreement(
         fits=tuple(fits),

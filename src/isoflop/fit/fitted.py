@@ -9,20 +9,26 @@ from isoflop.config import Frozen
 from isoflop.fit.curves import CurveMinimum
 from isoflop.fit.disagreement import MinimumDisagreement, SurfaceDisagreement
 from isoflop.fit.envelope import EnvelopeFit
+from isoflop.fit.goodness import RunMiss
 from isoflop.fit.interval import Coefficient
 from isoflop.fit.minimum import Estimator, Minimum, Status
 from isoflop.fit.minimum_draws import RunNoise
 from isoflop.fit.surface import Surface
 from isoflop.fit.surface_bootstrap import DrawsSource
+from isoflop.fit.surface_comparison import SurfaceComparison
 from isoflop.fit.verdict import BudgetVerdict
 
-IntervalSource = Literal["seeds", "scatter"] | DrawsSource
-"""What an interval rests on. Of one curve: noise between seeds, or about the parabola. Of the
-surface: residuals under random signs, one for each run or cluster, or the limit of many runs."""
+IntervalSource = Literal["seeds", "scatter", "systematic"] | DrawsSource
+"""What an interval rests on. Of one curve: noise between seeds, or about the parabola; or what the
+estimator gets wrong without noise, alone, where nothing tells the noise. Of the surface: residuals
+under random signs, one for each run or cluster, or the limit of many runs."""
 
 
 class MinimumInterval(Frozen):
-    """Interval of a minimum's loss (`low`, `high`) and of its size."""
+    """Interval of a minimum's loss (`low`, `high`) and of its size: noise, and what is systematic.
+
+    Of the parabola and Akima it is wider by their systematic error, on either side.
+    """
 
     low: float
     high: float
@@ -32,6 +38,10 @@ class MinimumInterval(Frozen):
     source: IntervalSource
     refused: int
     """Copies of the curve without a minimum, of those drawn."""
+    systematic: float = 0.0
+    """By how much the loss is wider on either side: what the estimator gets wrong without noise."""
+    systematic_ratio: float = 1.0
+    """By what factor the size is."""
 
 
 class FittedMinimum(Frozen):
@@ -49,6 +59,8 @@ class FittedMinimum(Frozen):
     side: Literal["smaller", "larger"] | None = None
     """For `edge`: where sizes are missing."""
     interval: MinimumInterval | None = None
+    reason: str | None = None
+    """Why a converged minimum has no interval."""
 
     def of_curve(self, variant: str) -> CurveMinimum:
         """Return it as `minima` does."""
@@ -64,11 +76,15 @@ class FittedMinimum(Frozen):
                 side=self.side,
             ),
             forward_flops=self.forward_flops,
+            tokens=self.tokens,
         )
 
 
 class FittedSurface(Frozen):
-    """L = E + A / N^alpha + B / D^beta, and the exponents of the optimum, N ~ C^a and D ~ C^b."""
+    """L = E + A / N^alpha + B / D^beta, and the exponents of the optimum, N ~ C^a and D ~ C^b.
+
+    Where FLOPs per token are N^s, a is beta / (alpha + s beta) and b is 1 - s a.
+    """
 
     estimator: Estimator
     status: Status
@@ -84,8 +100,16 @@ class FittedSurface(Frozen):
     condition: float | None = None
     residual: float | None = None
     """Root mean square of log fitted loss - log loss."""
+    rms_residual: float | None = None
+    """Root mean square of fitted less measured loss, nats per token."""
+    largest_miss: RunMiss | None = None
+    """The run that it misses by most, in log loss."""
+    warning: str | None = None
+    """Why it does not describe its runs, though the fit ended well."""
     source: DrawsSource | None = None
     """What the intervals rest on."""
+    equal_exponents: bool = False
+    """Whether alpha and beta were held equal."""
     delta: float | None = None
     """Of the Huber loss."""
     delta_sensitivity: Mapping[str, Surface] = {}
@@ -93,13 +117,18 @@ class FittedSurface(Frozen):
 
 
 class FittedLaw(Frozen):
-    """Optimal size N = k C^a through the minima of one estimator (approach 2)."""
+    """Optimal size N = k C^a: a surface's by its closed form, else through minima (approach 2)."""
 
     estimator: Estimator
     status: Status
     message: str
     k: float | None = None
     a: Coefficient | None = None
+    systematic: float | None = None
+    """By how much the interval of a is wider on either side: what the estimator gets wrong without
+    noise. None where nothing tells it, and of a surface."""
+    interval_note: str | None = None
+    """Over which budgets the interval is, where that is not all, or why there is none."""
 
 
 class VariantFit(Frozen):
@@ -119,6 +148,8 @@ class VariantFit(Frozen):
     """How far estimators are apart, of each budget at which two or more converged."""
     surface_disagreement: SurfaceDisagreement | None = None
     """The same of the surface, by both estimators and every delta; None for fewer than two."""
+    notes: tuple[str, ...] = ()
+    """What was done to the runs on the way, and what the fits leave out, a sentence each."""
 
 
 class FitResult(Frozen):
@@ -127,6 +158,9 @@ class FitResult(Frozen):
     variants: Mapping[str, VariantFit]
     verdicts: tuple[BudgetVerdict, ...]
     """Every other variant against the baseline at every budget; empty for one variant."""
+    surface_comparisons: tuple[SurfaceComparison, ...] = ()
+    """Every other variant against the baseline on their surfaces, which needs no budget that both
+    were trained at."""
     baseline: str | None
     level: float
     resamples: int

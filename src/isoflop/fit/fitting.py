@@ -14,8 +14,11 @@ from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL
 from isoflop.fit.minimum import Estimator
 from isoflop.fit.minimum_draws import CurveDraws
+from isoflop.fit.moved_runs import at_budgets, moving_surface
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.variant_fitter import VariantFitter
+from isoflop.fit.settings import FitSettings
+from isoflop.fit.surface_comparison import SurfaceComparison, compare_surfaces
+from isoflop.fit.variant_fitter import VariantFitter, fitted_surfaces
 from isoflop.fit.verdict import BudgetVerdict, verdicts
 
 
@@ -32,6 +35,7 @@ def fit_runs(
     cluster: str | None = None,
     curves: pd.DataFrame | None = None,
     loss_unit: str | None = None,
+    equal_exponents: bool = False,
 ) -> FitResult:
     """Fit every variant of a table by every estimator, with intervals, and compare them.
 
@@ -49,16 +53,21 @@ def fit_runs(
             are resampled together in the intervals of the surfaces.
         curves: training curves, as `training_curves` makes them, for the envelope.
         loss_unit: what losses are in, where that is known.
+        equal_exponents: fit surfaces with alpha = beta (arXiv 2403.08540), for runs at fixed tokens
+            per parameter.
 
     Raises:
         ValueError: the table has no finished run, or an option is out of its range.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level:g}; expected a probability between 0 and 1")
-    if resamples < 20:
-        raise ValueError(f"resamples is {resamples}; expected at least 20")
-    if not delta > 0:
-        raise ValueError(f"delta is {delta:g}; expected a positive number")
+    settings = FitSettings(
+        estimators=tuple(estimators),
+        delta=delta,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+        equal_exponents=equal_exponents,
+        cluster=cluster,
+    )
     if margin is not None and not margin > 0:
         raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
     if cluster is not None and cluster not in table:
@@ -75,13 +84,15 @@ def fit_runs(
     if not names:
         raise ValueError("the table has no finished run; train some first")
     reference = baseline or names[0]
-    draws = CurveDraws(table, resamples=resamples, seed=seed)
-    fits = {
-        name: VariantFitter(
-            table, name, estimators, delta, level, resamples, seed, cluster, draws
-        ).fit()
-        for name in names
+    surfaces = {name: fitted_surfaces(table, name, settings) for name in names}
+    moved = at_budgets(
+        table, {name: moving_surface(found.values()) for name, found in surfaces.items()}
+    )
+    draws = CurveDraws(moved, resamples=resamples, seed=seed)
+    fitters = {
+        name: VariantFitter(table, moved, name, settings, surfaces[name], draws) for name in names
     }
+    fits = {name: fitter.fit() for name, fitter in fitters.items()}
     if curves is not None:
         for name, fit in fits.items():
             envelope = fit_envelope(
@@ -89,10 +100,11 @@ def fit_runs(
             )
             fits[name] = fit.model_copy(update={"envelope": envelope})
     compared: tuple[BudgetVerdict, ...] = ()
+    on_surfaces: tuple[SurfaceComparison, ...] = ()
     if reference in fits and len(names) > 1:
         floor = _irreducible(fits[reference])
         compared = verdicts(
-            table,
+            moved,
             reference,
             margin=margin,
             irreducible=floor,
@@ -102,9 +114,16 @@ def fit_runs(
             draws=draws,
             found=[one.of_curve(name) for name, fit in fits.items() for one in fit.minima],
         )
+        samples = {
+            (name, one): sample
+            for name, fitter in fitters.items()
+            for one, sample in fitter.samples(fits[name]).items()
+        }
+        on_surfaces = compare_surfaces(table, reference, settings=settings, samples=samples)
     return FitResult(
         variants=fits,
         verdicts=compared,
+        surface_comparisons=on_surfaces,
         baseline=reference if compared else None,
         level=level,
         resamples=resamples,
@@ -114,8 +133,10 @@ def fit_runs(
 
 
 def _irreducible(fit: VariantFit) -> float | None:
-    """Return E of the baseline where the runs tell it."""
+    """Return E of the baseline where the runs tell it, by a surface that describes them."""
     for surface in (fit.surface, fit.variable_projection):
-        if surface and surface.status == "converged" and surface.E is not None:
+        if surface is None or surface.status != "converged" or surface.warning is not None:
+            continue
+        if surface.E is not None:
             return surface.E.value
     return None

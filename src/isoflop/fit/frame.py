@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen, RunRecord, decisions
+from isoflop.fit.sizes import Floats
 
 COLUMNS: Mapping[str, str] = {
     "variant": "str",
@@ -143,6 +144,19 @@ def curve_rows(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.Dat
     """Return the finished runs of a variant's ladder at a budget: what a fit is made from."""
     kept = _finished(table, variant, budget_flops)
     return kept[kept["on_ladder"]]
+
+
+def run_flops(rows: pd.DataFrame) -> Floats:
+    """Return the training FLOPs of each run: its own where the table tells them, else its budget.
+
+    A table as people keep it has runs whose compute differs a little from the budget that they
+    are grouped to; its column `training_flops` has their own.
+    """
+    budget = rows["budget_flops"].to_numpy(dtype=np.float64)
+    if "training_flops" not in rows:
+        return budget
+    own = rows["training_flops"].to_numpy(dtype=np.float64)
+    return np.where(np.isfinite(own), own, budget)
 
 
 def trained_sizes(

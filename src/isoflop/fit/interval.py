@@ -12,6 +12,8 @@ from scipy import stats
 from isoflop.config import Frozen
 
 LEVEL = 0.95
+FEWEST_DRAWS = 10
+"""Copies of the runs that have a value, below which they give no interval."""
 
 
 class Interval(Frozen):
@@ -76,6 +78,9 @@ def mean_estimate(values: ArrayLike) -> Estimate:
 def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
     """Return the interval between two quantiles of a value's draws.
 
+    It always holds the value: where all of these draws lie beside it, the copies are moved to one
+    side, and the interval reaches from them to the value rather than leave out either.
+
     Args:
         value: what the runs as they are give.
         draws: the same of resampled or simulated runs; NaN where one of them gave no value.
@@ -91,8 +96,8 @@ def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL)
     low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return Interval(
         value=value,
-        low=low,
-        high=high,
+        low=min(low, value),
+        high=max(high, value),
         level=level,
         resamples=len(usable),
         refused=len(drawn) - len(usable),
@@ -107,6 +112,7 @@ def basic_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> I
     errors are those of `percentile_interval`.
     """
     found = percentile_interval(value, draws, level=level)
+    # The plain quantiles hold the value, and so does their reflection.
     return found.model_copy(update={"low": 2 * value - found.high, "high": 2 * value - found.low})
 
 

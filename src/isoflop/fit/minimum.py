@@ -16,13 +16,23 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import Akima1DInterpolator
 
 from isoflop.config import Frozen
-
-Floats = NDArray[np.float64]
+from isoflop.fit.sizes import Floats as Floats
+from isoflop.fit.sizes import checked_curve, size_groups, size_means
 
 Status = Literal[
-    "converged", "edge", "concave", "too_few", "at_bound", "ill_conditioned", "not_converged"
+    "converged",
+    "edge",
+    "concave",
+    "too_few",
+    "at_bound",
+    "ill_conditioned",
+    "not_converged",
+    "outside",
+    "scattered",
 ]
-"""How a fit ended. Whatever a caller may use is `converged`; the rest say why not."""
+"""How a fit ended. Whatever a caller may use is `converged`; the rest say why not. `outside`: the
+minimum's loss lies far outside the losses measured. `scattered`: the runs of a budget differ in
+compute, and nothing tells how much loss that makes."""
 
 Estimator = Literal["parabola", "akima", "surface", "variable_projection"]
 """`surface` is the Huber fit of approach 3; `variable_projection` fits the same surface."""
@@ -40,6 +50,8 @@ AKIMA_SIZES = 5
 WINDOW = 4.5
 """A grid of seven sizes a factor of 1.6 apart reaches 4.1 to either side; ladders are uneven."""
 WINDOW_SIZES = 5
+BELOW_LOWEST = 0.5
+"""How far below the lowest size a minimum may lie, over the range of the curve's losses."""
 
 
 class Minimum(Frozen):
@@ -124,34 +136,6 @@ class Parabola(Frozen):
         return math.sqrt(max(0.0, self.covariance[2][2]))
 
 
-def checked_curve(parameters: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as arrays of one length, sorted by parameters.
-
-    Raises:
-        ValueError: the lengths differ, or a value is not finite, or a size not positive.
-    """
-    n = np.asarray(parameters, dtype=np.float64)
-    y = np.asarray(losses, dtype=np.float64)
-    if n.ndim != 1 or n.shape != y.shape:
-        raise ValueError(
-            f"parameters and losses have shapes {n.shape} and {y.shape}; expected one run each"
-        )
-    if not (np.isfinite(n).all() and np.isfinite(y).all() and (n > 0).all()):
-        raise ValueError(
-            "parameters and losses must be finite and parameters positive; "
-            "leave diverged runs out before fitting"
-        )
-    order = np.argsort(n, kind="stable")
-    return n[order], y[order]
-
-
-def size_means(parameters: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the distinct sizes, ascending, and the mean loss over the seeds of each."""
-    n, y = checked_curve(parameters, losses)
-    sizes, inverse, counts = np.unique(n, return_inverse=True, return_counts=True)
-    return sizes, np.bincount(inverse, weights=y) / counts
-
-
 def refused_at_edge(estimator: Estimator, sizes: Floats, means: Floats) -> Minimum | None:
     """Return a refusal when the lowest measured size has no neighbour on one side."""
     best = int(np.argmin(means))
@@ -164,6 +148,36 @@ def refused_at_edge(estimator: Estimator, sizes: Floats, means: Floats) -> Minim
         side=side,
         message=f"the lowest loss is at an end of the sizes measured, {sizes[best]:,.0f} "
         f"parameters; measure {side} ones",
+    )
+
+
+def losses_within(means: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the lowest and highest loss that a minimum of curves (..., S) may have.
+
+    Half of what a curve's sizes differ by below the lowest of them: a parabola lies at most an
+    eighth below, where the minimum is half way between two of its sizes.
+    """
+    measured = np.asarray(means, dtype=np.float64)
+    lowest, highest = measured.min(axis=-1), measured.max(axis=-1)
+    return lowest - BELOW_LOWEST * (highest - lowest), highest
+
+
+def refused_outside(minimum: Minimum, means: Floats) -> Minimum:
+    """Return a minimum, or its refusal where its loss lies far outside the losses measured.
+
+    Args:
+        minimum: one that has a loss.
+        means: mean loss of each size of the curve, (S,).
+    """
+    assert minimum.loss is not None
+    low, high = losses_within(means)
+    if low <= minimum.loss <= high:
+        return minimum
+    return Minimum(
+        estimator=minimum.estimator,
+        status="outside",
+        message=f"its loss would be {minimum.loss:.4f}, far outside the losses measured at this "
+        f"budget, {means.min():.4f} to {means.max():.4f}",
     )
 
 
@@ -196,10 +210,11 @@ def fit_parabola(parameters: ArrayLike, losses: ArrayLike, *, window: float = WI
         ValueError: fewer than three sizes, or values that are not finite.
     """
     n, y = checked_curve(parameters, losses)
-    sizes, means = size_means(n, y)
+    sizes, of_run = size_groups(n)
     if len(sizes) < PARABOLA_SIZES:
         raise ValueError(f"a parabola needs {PARABOLA_SIZES} sizes; got {len(sizes)}")
-    kept = np.isin(n, sizes[in_window(sizes, int(np.argmin(means)), window)])
+    means = np.bincount(of_run, weights=y) / np.bincount(of_run)
+    kept = in_window(sizes, int(np.argmin(means)), window)[of_run]
     n, y = n[kept], y[kept]
 
     centre = float(np.exp(np.log(n).mean()))
@@ -228,7 +243,7 @@ def parabola(parameters: ArrayLike, losses: ArrayLike, *, window: float = WINDOW
     """Return the minimum of a parabola in log parameters; see `fit_parabola`.
 
     Refused: fewer than three sizes, a lowest measured size at an end, a parabola that opens
-    downwards, a vertex at or beyond the sizes in the window.
+    downwards, a vertex at or beyond the sizes in the window, a loss far outside those measured.
     """
     sizes, means = size_means(parameters, losses)
     if len(sizes) < PARABOLA_SIZES:
@@ -253,22 +268,23 @@ def parabola(parameters: ArrayLike, losses: ArrayLike, *, window: float = WINDOW
             f"{fit.largest:,.0f} that it was fitted to; measure {side} ones",
         )
     used = int(np.count_nonzero((sizes >= fit.smallest) & (sizes <= fit.largest)))
-    return Minimum(
+    found = Minimum(
         estimator="parabola",
         status="converged",
         parameters=fit.parameters,
         loss=fit.loss,
         message=f"parabola through {used} of {len(sizes)} sizes",
     )
+    return refused_outside(found, means)
 
 
 def akima(parameters: ArrayLike, losses: ArrayLike) -> Minimum:
     """Return the minimum of the Akima interpolation of log loss over log parameters.
 
-    The seeds of a size are averaged first, since the curve passes through every point.
+    The runs of a size are averaged first, since the curve passes through every point.
 
     Refused: fewer than five sizes (a slope rests on two neighbours to either side), a lowest
-    measured size at an end.
+    measured size at an end, a loss far outside those measured.
 
     Raises:
         ValueError: a loss is not positive, or values are not finite.
@@ -287,10 +303,11 @@ def akima(parameters: ArrayLike, losses: ArrayLike) -> Minimum:
     candidates = np.concatenate([x, flat[np.isfinite(flat)]])
     heights = np.asarray(curve(candidates), dtype=np.float64)
     best = int(np.argmin(heights))
-    return Minimum(
+    found = Minimum(
         estimator="akima",
         status="converged",
         parameters=math.exp(candidates[best]),
         loss=math.exp(heights[best]),
         message=f"interpolation of {len(sizes)} sizes",
     )
+    return refused_outside(found, means)

@@ -19,8 +19,16 @@ from scipy.interpolate import Akima1DInterpolator
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import curve_rows
-from isoflop.fit.minimum import AKIMA_SIZES, PARABOLA_SIZES, Floats, fit_parabola, in_window
+from isoflop.fit.minimum import (
+    AKIMA_SIZES,
+    PARABOLA_SIZES,
+    Floats,
+    fit_parabola,
+    in_window,
+    losses_within,
+)
 from isoflop.fit.resampling import RESAMPLES
+from isoflop.fit.sizes import size_groups
 
 CurveEstimator = Literal["parabola", "akima"]
 """Estimators that look at one budget only."""
@@ -54,7 +62,10 @@ def run_noise(table: pd.DataFrame, variant: str, budget_flops: float) -> RunNois
     rows = curve_rows(table, variant, budget_flops)
     if rows.empty:
         return None
-    wide = rows.pivot_table(index=["parameters", "tokens"], columns="seed", values="loss")
+    # Runs of one size repeat each other where they were trained at one compute too.
+    n = rows["parameters"]
+    cells = rows.assign(size=size_groups(n)[1], compute=size_groups(n * rows["tokens"])[1])
+    wide = cells.pivot_table(index=["size", "compute"], columns="seed", values="loss")
     repeated = wide[wide.notna().sum(axis=1) >= 2]
     if repeated.empty:
         return _scatter(rows)
@@ -126,7 +137,7 @@ class CurveDraws:
         return self._minima[key]
 
     def size_losses(self, variant: str, budget_flops: float) -> tuple[Floats, Floats] | None:
-        """Return the distinct sizes (S,), ascending, and noisy mean losses of each (R, S).
+        """Return the sizes (S,), ascending, and noisy mean losses of each (R, S).
 
         The noise is that behind `minima`; None where nothing tells it.
         """
@@ -180,12 +191,13 @@ def noisy_losses(
     rows: pd.DataFrame, noise: RunNoise, copies: int, generator: np.random.Generator
 ) -> Floats:
     """Return noisy copies (copies, runs) of one curve's losses, about the mean of each size."""
-    centre = rows.groupby("parameters")["loss"].transform("mean").to_numpy()
+    of_run = size_groups(rows["parameters"])[1]
+    centre = rows["loss"].groupby(of_run).transform("mean").to_numpy()
     seeds = np.unique(rows["seed"].to_numpy(), return_inverse=True)[1]
     shared, own = _drawn_spreads(noise, copies, generator)
-    of_run = own[:, None] * generator.standard_normal((copies, len(rows)))
+    each = own[:, None] * generator.standard_normal((copies, len(rows)))
     of_seed = shared[:, None] * generator.standard_normal((copies, int(seeds.max()) + 1))
-    return np.asarray(centre + of_run + of_seed[:, seeds])
+    return np.asarray(centre + each + of_seed[:, seeds])
 
 
 def _batches(
@@ -221,7 +233,7 @@ def _parabola_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats
         good = valley & (x.min() < vertex) & (vertex < x.max())
         log_sizes[copies[valley]] = centre + scale * vertex[valley].clip(x.min(), x.max())
         heights[copies[good]] = (height + slope * vertex / 2)[good]
-    return log_sizes, heights
+    return log_sizes, _within(heights, means)
 
 
 def _akima_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
@@ -250,8 +262,14 @@ def _akima_minima(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
     good = (lowest > 0) & (lowest < len(sizes) - 1)
     return (
         np.where(good, places[best, copies], _ends(sizes, lowest)),
-        np.where(good, np.exp(flat[best, copies]), math.nan),
+        _within(np.where(good, np.exp(flat[best, copies]), math.nan), means),
     )
+
+
+def _within(losses: Floats, means: Floats) -> Floats:
+    """Return the minima of copies (R,), NaN where far outside the copy's losses (R, S)."""
+    low, high = losses_within(means)
+    return np.where((low <= losses) & (losses <= high), losses, math.nan)
 
 
 def _ends(sizes: Floats, best: NDArray[np.intp]) -> Floats:
@@ -263,8 +281,9 @@ def _ends(sizes: Floats, best: NDArray[np.intp]) -> Floats:
 
 
 def _means(parameters: Floats, losses: Floats) -> tuple[Floats, NDArray[np.intp], Floats]:
-    """Return the distinct sizes (S), which one each run has (P), and mean losses (R, S)."""
-    sizes, inverse, counts = np.unique(parameters, return_inverse=True, return_counts=True)
+    """Return the sizes (S), which one each run has (P), and mean losses (R, S)."""
+    sizes, inverse = size_groups(parameters)
+    counts = np.bincount(inverse)
     grouped = losses[:, np.argsort(inverse, kind="stable")]
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return sizes, inverse, np.add.reduceat(grouped, first, axis=1) / counts

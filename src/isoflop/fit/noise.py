@@ -12,7 +12,8 @@ from scipy import stats
 from isoflop.config import Frozen
 from isoflop.fit.frame import TrainedSize, curve_rows, trained_sizes
 from isoflop.fit.interval import LEVEL, Estimate, difference, mean_estimate
-from isoflop.fit.minimum import Minimum, Parabola, fit_parabola, parabola
+from isoflop.fit.minimum import Minimum, Parabola, fit_parabola
+from isoflop.fit.moved_runs import curve_minimum
 
 NEAREST = 3
 """Replicated sizes that the seeds are averaged over: a parabola's minimum rests on about as many,
@@ -58,7 +59,7 @@ def noisy_minimum(
         minimum = Minimum(estimator="parabola", status="too_few", message="no finished runs")
         return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
     n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
-    minimum = parabola(n, y)
+    minimum = curve_minimum(rows, "parabola")
     if minimum.loss is None:
         return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
     curve = fit_parabola(n, y)

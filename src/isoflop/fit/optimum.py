@@ -43,6 +43,10 @@ class FlopsLaw(Frozen):
         misfit = float(np.abs(c - d - slope * n - height).max())
         return cls(slope=slope, height=height, misfit=misfit)
 
+    def flops(self, parameters: float, tokens: float) -> float:
+        """Return C of a size and number of tokens."""
+        return float(tokens * math.exp(self.height) * parameters**self.slope)
+
     def tokens(self, budget_flops: float, parameters: ArrayLike) -> Floats:
         """Return D of each size at a budget."""
         n = np.asarray(parameters, dtype=np.float64)

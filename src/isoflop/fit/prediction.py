@@ -1,8 +1,10 @@
 """What a budget not yet trained will give: the optimal size, its tokens and its loss.
 
 Two ways, whose disagreement is a systematic error bar. By minima: power laws through the minima of
-the parabola, of the size and of the loss above the irreducible one. By surface: the minimum of the
-loss surface along the new budget. Both extrapolate; how well, leaving out the largest budget tells.
+the parabola, of the size and of the loss above the irreducible one. By surface: its optimum at the
+new budget, in closed form. Both extrapolate; how well, leaving out the largest budget tells.
+
+Axes: R copies of the runs.
 """
 
 from __future__ import annotations
@@ -14,21 +16,21 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.fit.curves import fit_surface
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL, percentile_interval
+from isoflop.fit.interval import FEWEST_DRAWS, LEVEL, percentile_interval
 from isoflop.fit.minimum import Floats, parabola
 from isoflop.fit.minimum_draws import CurveDraws
+from isoflop.fit.moved_runs import at_budgets, curve_minimum, moving_surface
+from isoflop.fit.optimum import surface_optima
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.surface import SurfaceEstimator, SurfaceFit
-from isoflop.fit.surface_bootstrap import lowest_along, surface_draws
+from isoflop.fit.settings import FitSettings
+from isoflop.fit.surface import SurfaceEstimator
+from isoflop.fit.surface_sample import Samples, SurfaceSample, sample_surface
 
 Way = Literal["minima", "surface", "variable_projection"]
 WAYS: tuple[Way, ...] = ("minima", "surface", "variable_projection")
-SPAN = 64.0
-"""Sizes within this factor of the power law's answer are searched along a surface."""
-SIZES = 1601
+SURFACES: tuple[SurfaceEstimator, ...] = ("surface", "variable_projection")
 
 
 class Predicted(Frozen):
@@ -51,6 +53,10 @@ class Prediction(Frozen):
     """Nats per token, of the minimum over sizes."""
     reason: str | None = None
     """Why there is none."""
+    extrapolation: float | None = None
+    """How many times beyond the compute of the variant's runs the budget is; 1 among them."""
+    warning: str | None = None
+    """Why the surface does not describe its runs."""
 
 
 class Miss(Frozen):
@@ -75,6 +81,7 @@ def predict(
     delta: float = HUBER_DELTA,
     seed: int = 0,
     draws: CurveDraws | None = None,
+    equal_exponents: bool = False,
 ) -> tuple[Prediction, ...]:
     """Return the predicted optimum of every variant at a budget, each of `WAYS`.
 
@@ -85,23 +92,52 @@ def predict(
         resamples: bootstrap samples behind each interval.
         delta: of the Huber loss.
         seed: of the bootstrap.
-        draws: noisy minima of the table, where they have been drawn already.
+        draws: noisy minima of the runs at their budgets, where they have been drawn already.
+        equal_exponents: whether surfaces have alpha = beta.
 
     Raises:
-        ValueError: the budget is not positive, or there is no finished run.
+        ValueError: the budget is not positive, there is no finished run, or an option is out of
+            its range.
     """
     if not budget_flops > 0 or not math.isfinite(budget_flops):
         raise ValueError(f"budget is {budget_flops:g}; expected positive training FLOPs")
+    settings = FitSettings(
+        delta=delta, level=level, resamples=resamples, seed=seed, equal_exponents=equal_exponents
+    )
+    finished, names = finished_variants(table)
+    samples = sample_surfaces(finished, settings)
+    moved = at_budgets(
+        finished,
+        {name: moving_surface(samples[name, one].fit for one in SURFACES) for name in names},
+    )
+    drawn = draws or CurveDraws(moved, resamples=resamples, seed=seed)
+    found = []
+    for name in names:
+        predictor = _Predictor(moved, name, settings, samples, drawn)
+        found += [predictor.by(way, budget_flops) for way in WAYS]
+    return tuple(found)
+
+
+def finished_variants(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the finished runs of a table, and the names of their variants in its order.
+
+    Raises:
+        ValueError: there is no finished run.
+    """
     finished = table[table["state"] == "finished"]
     names = finished["variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError("the table has no finished run to predict from")
-    drawn = draws or CurveDraws(finished, resamples=resamples, seed=seed)
-    found = []
-    for name in names:
-        predictor = _Predictor(finished, name, budget_flops, level, resamples, delta, seed, drawn)
-        found += [predictor.by(way) for way in WAYS]
-    return tuple(found)
+    return finished, names
+
+
+def sample_surfaces(finished: pd.DataFrame, settings: FitSettings) -> Samples:
+    """Return both surfaces of every variant of finished runs, with copies of each."""
+    return {
+        (name, one): sample_surface(finished, name, one, settings)
+        for name in finished["variant"].drop_duplicates().tolist()
+        for one in SURFACES
+    }
 
 
 def leave_largest_out(
@@ -112,6 +148,7 @@ def leave_largest_out(
     delta: float = HUBER_DELTA,
     seed: int = 0,
     draws: CurveDraws | None = None,
+    equal_exponents: bool = False,
 ) -> tuple[Miss, ...]:
     """Return how far the largest budget's minima are from what the smaller ones predict.
 
@@ -129,6 +166,7 @@ def leave_largest_out(
         delta=delta,
         seed=seed,
         draws=draws,
+        equal_exponents=equal_exponents,
     )
     return misses(table, predictions)
 
@@ -158,83 +196,68 @@ def misses(table: pd.DataFrame, predictions: tuple[Prediction, ...]) -> tuple[Mi
 
 
 class _Predictor:
+    """Predictions of one variant.
+
+    Args:
+        moved: finished runs, each at its budget.
+        variant: whose runs.
+        settings: of the intervals.
+        samples: surfaces by variant and estimator.
+        draws: noisy minima of the runs.
+    """
+
     def __init__(
         self,
-        table: pd.DataFrame,
+        moved: pd.DataFrame,
         variant: str,
-        budget: float,
-        level: float,
-        resamples: int,
-        delta: float,
-        seed: int,
+        settings: FitSettings,
+        samples: Samples,
         draws: CurveDraws,
     ) -> None:
-        self.draws = draws
-        self.surfaces: dict[SurfaceEstimator, SurfaceFit] = {}
-        self.table, self.variant, self.budget = table, variant, budget
-        self.level, self.resamples, self.delta, self.seed = level, resamples, delta, seed
-        own = table[table["variant"] == variant]
-        known = [b for b in budgets(own) if len(curve_rows(table, variant, b))]
-        self.rows = pd.concat([curve_rows(table, variant, b) for b in known])
-        self.known = known
-        columns = ("parameters", "tokens", "loss", "budget_flops")
-        self.n, self.d, self.y, self.c = (self.rows[one].to_numpy() for one in columns)
-        # Log FLOPs per token as a line in log size: what a new budget's tokens follow from.
-        several = len(np.unique(self.n)) > 1
-        self.flops_law = (
-            np.polyfit(np.log(self.n), np.log(self.c / self.d), 1)
-            if several
-            else np.array([0.0, math.log(self.c[0] / self.d[0])])
-        )
+        self.moved, self.variant, self.settings, self.draws = moved, variant, settings, draws
+        self.samples: dict[SurfaceEstimator, SurfaceSample] = {
+            one: samples[variant, one] for one in SURFACES
+        }
+        own = moved[moved["variant"] == variant]
+        self.known = [b for b in budgets(own) if len(curve_rows(moved, variant, b))]
+        self.law = self.samples["surface"].law
 
-    def by(self, way: Way) -> Prediction:
-        try:
-            found = self._by_minima() if way == "minima" else self._by_surface(way)
-        except _NoneToGive as error:
-            return Prediction(
-                variant=self.variant, budget_flops=self.budget, way=way, reason=str(error)
-            )
-        names = ("parameters", "tokens", "loss")
-        return Prediction(
+    def by(self, way: Way, budget: float) -> Prediction:
+        one = self.samples["surface" if way == "minima" else way]
+        made = Prediction(
             variant=self.variant,
-            budget_flops=self.budget,
+            budget_flops=budget,
             way=way,
-            **{name: self._interval(*pair) for name, pair in zip(names, found, strict=True)},
+            extrapolation=one.extrapolation(flops=budget),
+            warning=None if way == "minima" else one.warning,
         )
-
-    def _interval(self, value: float, draws: Floats) -> Predicted:
-        if np.isfinite(draws).sum() < max(10, 0.5 * len(draws)):
-            return Predicted(value=value)
-        found = percentile_interval(value, draws, level=self.level)
-        return Predicted(value=value, low=found.low, high=found.high)
-
-    def _tokens(self, log_n: Floats) -> Floats:
-        slope, height = self.flops_law
-        return np.asarray(self.budget / np.exp(slope * log_n + height))
-
-    def _surface(self, estimator: SurfaceEstimator) -> SurfaceFit:
-        if estimator not in self.surfaces:
-            self.surfaces[estimator] = fit_surface(
-                self.table, self.variant, estimator, delta=self.delta
-            )
-        return self.surfaces[estimator]
+        try:
+            found = self._by_minima(budget) if way == "minima" else self._by_surface(one, budget)
+        except _NoneToGive as error:
+            return made.model_copy(update={"reason": str(error)})
+        names = ("parameters", "tokens", "loss")
+        level = self.settings.level
+        return made.model_copy(
+            update={
+                name: predicted(*pair, level=level) for name, pair in zip(names, found, strict=True)
+            }
+        )
 
     def _irreducible(self) -> float:
         """Return E where the runs tell it, else 0."""
-        fit = self._surface("surface")
-        return fit.surface.E if fit.surface is not None and fit.status == "converged" else 0.0
+        surface = self.samples["surface"].surface
+        return 0.0 if surface is None else surface.E
 
-    def _by_minima(self) -> tuple[tuple[float, Floats], ...]:
+    def _by_minima(self, budget: float) -> tuple[tuple[float, Floats], ...]:
         points, sizes, losses = [], [], []
-        for budget in self.known:
-            rows = curve_rows(self.table, self.variant, budget)
-            minimum = parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
+        for known in self.known:
+            minimum = curve_minimum(curve_rows(self.moved, self.variant, known), "parabola")
             if minimum.parameters is None or minimum.loss is None:
                 continue
-            points.append((math.log(budget), math.log(minimum.parameters), minimum.loss))
-            drawn = self.draws.minima(self.variant, budget)
+            points.append((math.log(known), math.log(minimum.parameters), minimum.loss))
+            drawn = self.draws.minima(self.variant, known)
             if drawn is None:
-                drawn = (np.full(self.resamples, math.nan),) * 2
+                drawn = (np.full(self.settings.resamples, math.nan),) * 2
             sizes.append(drawn[0])
             losses.append(drawn[1])
         if len(points) < 2:
@@ -242,55 +265,47 @@ class _Predictor:
         floor = self._irreducible()
         floor = floor if floor < 0.98 * min(loss for *_, loss in points) else 0.0
         log_c, log_n, loss = (np.array(column) for column in zip(*points, strict=True))
-        weights = self._weights(log_c)
+        weights = _weights(log_c, math.log(budget))
         with np.errstate(invalid="ignore", divide="ignore"):
-            size_draws = np.stack(sizes, 1) @ weights
+            size_draws = np.exp(np.stack(sizes, 1) @ weights)
             loss_draws = floor + np.exp(np.log(np.stack(losses, 1) - floor) @ weights)
-        best = float(log_n @ weights)
+        size = math.exp(float(log_n @ weights))
         return (
-            (math.exp(best), np.exp(size_draws)),
-            (float(self._tokens(np.array(best))), self._tokens(size_draws)),
+            (size, size_draws),
+            (float(self.law.tokens(budget, size)), self.law.tokens(budget, size_draws)),
             (floor + math.exp(float(np.log(loss - floor) @ weights)), loss_draws),
         )
 
-    def _weights(self, log_c: Floats) -> Floats:
-        """Return what each point counts in the line's value at the new budget."""
-        centred = log_c - log_c.mean()
-        beyond = math.log(self.budget) - log_c.mean()
-        return np.asarray(1 / len(log_c) + beyond * centred / (centred @ centred))
-
-    def _by_surface(
-        self, way: Literal["surface", "variable_projection"]
-    ) -> tuple[tuple[float, Floats], ...]:
+    def _by_surface(self, one: SurfaceSample, budget: float) -> tuple[tuple[float, Floats], ...]:
         if len(self.known) < 2:
             raise _NoneToGive("one budget tells nothing of how the optimum moves with it")
-        fit = self._surface(way)
-        if fit.surface is None or fit.status != "converged":
-            raise _NoneToGive(fit.message)
-        draws = surface_draws(
-            fit,
-            self.n,
-            self.d,
-            self.y,
-            delta=self.delta,
-            resamples=self.resamples,
-            seed=self.seed,
-        )
-        s = fit.surface
-        own = np.array([[s.E, s.A, s.B, s.alpha, s.beta]])
-        # Where a size grows as the root of the budget.
-        growth = np.log(self.budget / self.c).mean() / 2
-        middle = float(np.log(self.n).mean() + growth)
-        grid = np.linspace(middle - math.log(SPAN), middle + math.log(SPAN), SIZES)
-        log_tokens = np.log(self._tokens(grid))
-        value, drawn = (lowest_along(rows, grid, log_tokens) for rows in (own, draws))
-        if not np.isfinite(value[0][0]):
+        if one.surface is None or one.draws is None:
+            raise _NoneToGive(one.fit.message)
+        log_n, loss = surface_optima([one.surface.row], budget, self.law)
+        if not np.isfinite(log_n[0]):
             raise _NoneToGive("the surface has no minimum along this budget")
+        drawn, drawn_losses = surface_optima(one.draws, budget, self.law)
+        size, sizes = math.exp(float(log_n[0])), np.exp(drawn)
         return (
-            (math.exp(value[0][0]), np.exp(drawn[0])),
-            (float(self._tokens(value[0])[0]), self._tokens(drawn[0])),
-            (float(value[1][0]), drawn[1]),
+            (size, sizes),
+            (float(self.law.tokens(budget, size)), self.law.tokens(budget, sizes)),
+            (float(loss[0]), drawn_losses),
         )
+
+
+def predicted(value: float, draws: Floats, *, level: float) -> Predicted:
+    """Return a value with the interval of its draws (R,), where enough of them have one."""
+    if np.isfinite(draws).sum() < max(FEWEST_DRAWS, 0.5 * len(draws)):
+        return Predicted(value=value)
+    found = percentile_interval(value, draws, level=level)
+    return Predicted(value=value, low=found.low, high=found.high)
+
+
+def _weights(log_c: Floats, log_budget: float) -> Floats:
+    """Return what each point counts in the value of the line through them at a new budget."""
+    centred = log_c - log_c.mean()
+    beyond = log_budget - log_c.mean()
+    return np.asarray(1 / len(log_c) + beyond * centred / (centred @ centred))
 
 
 class _NoneToGive(Exception):

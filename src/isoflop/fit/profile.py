@@ -3,6 +3,10 @@
 For least squares the Gaussian likelihood ratio decides how far a profile may rise (an F
 threshold). For Huber the ratio of its objectives has the same limit once scaled by
 E[psi^2] / E[psi'] (Ronchetti 1982), which the residuals tell.
+
+Holding an unknown leaves the others a space to move in, so that all ends are sought side by side.
+
+Axes: M ends, two for each unknown, K = 5 unknowns as in `surface_descent`.
 """
 
 from __future__ import annotations
@@ -11,20 +15,24 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from scipy.optimize import brentq, minimize
 
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL, Interval
+from isoflop.fit.interval import LEVEL, Coefficient
 from isoflop.fit.minimum import Floats
 from isoflop.fit.surface import SurfaceFit
-from isoflop.fit.surface_data import SurfaceData, checked_runs
+from isoflop.fit.surface_data import SurfaceData, checked_runs, directions
+from isoflop.fit.surface_descent import SurfaceObjective, descend
 from isoflop.fit.surface_errors import within
 
 UNKNOWNS = ("E", "A", "B", "alpha", "beta")
 WIDENINGS = 40
 """Steps outward, each a fifth longer than the last, before an end counts as not found."""
+CROSSINGS = 60
+"""Most steps towards an end once it is bracketed."""
+NEAR_ENOUGH = 1e-6
+"""How far from the limit the root of a profile's rise may be at its end, relative to it."""
 
 
 def profile_intervals(
@@ -35,10 +43,10 @@ def profile_intervals(
     *,
     delta: float = HUBER_DELTA,
     level: float = LEVEL,
-) -> Mapping[str, Interval]:
+) -> Mapping[str, Coefficient]:
     """Return the profile interval of each of `UNKNOWNS`.
 
-    An end that the runs do not bound is infinite, or zero for what cannot be negative.
+    An end that the runs do not bound is missing above, and zero below.
 
     Args:
         fit: the surface through all runs.
@@ -49,140 +57,144 @@ def profile_intervals(
         level: probability that the intervals are to hold.
 
     Raises:
-        ValueError: there is no surface, no run is left over after five unknowns, or a term of the
+        ValueError: there is no surface, no run is left over after the unknowns, or a term of the
             surface is zero, so that the profile has no start.
     """
     data = checked_runs(parameters, tokens, losses)
     s = fit.surface
-    free = len(data.losses) - len(UNKNOWNS)
+    count = directions(equal_exponents=fit.equal_exponents).shape[1]
     if s is None:
         raise ValueError(f"there is no surface to profile: {fit.message}")
-    if free < 1:
-        raise ValueError(f"{len(data.losses)} runs leave nothing over after five unknowns")
+    if len(data.losses) <= count:
+        raise ValueError(f"{len(data.losses)} runs leave nothing over after {count} unknowns")
     if min(s.E, s.A, s.B) <= 0:
         raise ValueError("a term of the surface is zero, so its profile has no start")
-    huber = fit.estimator == "surface"
+    profile = _Profile(data, fit, delta if fit.estimator == "surface" else None)
+    ends = profile.ends(profile.limit(level)).reshape(len(UNKNOWNS), 2)
     found = {}
-    for held, name in enumerate(UNKNOWNS):
-        # A and B are profiled as they are quoted, at N = 1 and D = 1: the data is not centred.
-        problem = _Profile(data, huber, delta, s.model_dump(), held)
-        limit = problem.limit(level, free)
-        ends = [problem.end(direction, limit) for direction in (-1.0, 1.0)]
-        at = math.exp if name in "EAB" else float
-        low, high = (at(end) if math.isfinite(end) else end for end in ends)
-        found[name] = Interval(
-            value=getattr(s, name), low=0.0 if low == -math.inf else low, high=high, level=level
+    for name, pair in zip(UNKNOWNS, ends, strict=True):
+        low, high = (np.exp(pair) if name in "EAB" else pair).tolist()
+        found[name] = Coefficient(
+            value=getattr(s, name),
+            low=low if math.isfinite(low) else 0.0,
+            high=high if math.isfinite(high) else None,
         )
     return found
 
 
 class _Profile:
-    """The objective with one unknown held; unknowns are (log E, log A, log B, alpha, beta)."""
+    """The objective with one unknown held, for each unknown and either side of its value.
 
-    def __init__(
-        self,
-        data: SurfaceData,
-        huber: bool,
-        delta: float,
-        surface: Mapping[str, float],
-        held: int,
-    ) -> None:
-        self.data, self.huber, self.delta, self.held = data, huber, delta, held
-        self.best = np.array(
-            [math.log(surface[name]) if name in "EAB" else surface[name] for name in UNKNOWNS]
-        )
-        self.lowest = self._cost(self._centred(self.best))[0]
+    A and B are held as they are quoted, at N = 1 and D = 1: their logs are sums of centred
+    unknowns.
+    """
 
-    def limit(self, level: float, free: int) -> float:
-        """Return the objective up to which a profile lies within the interval."""
-        residual = self._residual(self._centred(self.best))[0]
-        if not self.huber:
-            return self.lowest * (1 + float(stats.f.ppf(level, 1, free)) / free)
-        slope = np.clip(residual / self.delta, -1, 1)
-        curvature = float(within(residual, self.delta).mean()) / self.delta
-        # Slopes at the fit are smaller than at the truth, by what five unknowns took up.
-        scale = float(np.sum(slope**2)) / free / curvature
-        return self.lowest + 0.5 * scale * float(stats.f.ppf(level, 1, free))
+    def __init__(self, data: SurfaceData, fit: SurfaceFit, delta: float | None) -> None:
+        assert fit.surface is not None
+        self.objective = SurfaceObjective(data, delta)
+        self.best = data.unknowns(fit.surface)
+        self.lowest = float(self.objective.costs(self.best[None])[0])
+        ways = directions(equal_exponents=fit.equal_exponents)
+        self.free = len(data.losses) - int(ways.shape[1])
+        held = np.eye(5)
+        held[1, 3], held[2, 4] = data.log_n0, data.log_d0
+        _, _, curvature = self.objective.expand(self.best[None], exact=False)
+        inverse = ways @ np.linalg.pinv(ways.T @ curvature[0] @ ways, hermitian=True) @ ways.T
+        self.held = np.repeat(held, 2, axis=0)
+        """What is held of the unknowns at each end, (M, K)."""
+        moved = self.held @ inverse
+        self.tangents = moved / np.einsum("mk,mk->m", moved, self.held)[:, None]
+        """How the unknowns follow the held one, near the fit, (M, K)."""
+        self.ways = np.stack([_others(ways, one) for one in self.held])
+        """What may still move, (M, K, F - 1)."""
 
-    def end(self, direction: float, limit: float) -> float:
-        """Return where the profile crosses the limit on one side; infinite if it does not."""
-        centre = float(self.best[self.held])
-        step = direction * max(1e-3, 0.01 * abs(centre))
-        others = np.delete(self._centred(self.best), self.held)
-        inside, at = centre, centre
+    def limit(self, level: float) -> float:
+        """Return how far the objective may rise within the interval."""
+        threshold = float(stats.f.ppf(level, 1, self.free)) / self.free
+        residual, slope = self.objective.residuals(self.best)
+        delta = self.objective.delta
+        if delta is None:
+            return self.lowest * threshold
+        curvature = float(within(residual, delta).mean()) / delta
+        # Slopes at the fit are smaller than at the truth, by what the unknowns took up.
+        return 0.5 * float(np.sum(slope**2)) / curvature * threshold
+
+    def ends(self, limit: float) -> Floats:
+        """Return where each profile has risen by the limit, (M,); infinite where it does not."""
+        centres = self.held @ self.best
+        sides = np.tile([-1.0, 1.0], len(UNKNOWNS))
+        # The root of the rise is nearly a line in what is held.
+        near, far = centres.copy(), centres.copy()
+        x = np.tile(self.best, (len(sides), 1))
+        low, high = np.full(len(sides), -math.sqrt(limit)), np.full(len(sides), math.nan)
+        step = sides * np.maximum(1e-3, 0.01 * np.abs(centres))
+        open_ends = np.arange(len(sides))
         for _ in range(WIDENINGS):
-            at += step
+            near[open_ends] = far[open_ends]
+            far[open_ends] += step[open_ends]
             step *= 1.2
-            cost, others = self._held_cost(at, others)
-            if cost > limit:
+            above, x[open_ends] = self._above(open_ends, far[open_ends], x[open_ends], limit)
+            crossed = above > 0
+            high[open_ends[crossed]] = above[crossed]
+            low[open_ends[~crossed]] = above[~crossed]
+            open_ends = open_ends[~crossed]
+            if not len(open_ends):
                 break
-            inside = at
-        else:
-            return direction * math.inf
-        start = others
+        found = np.flatnonzero(np.isfinite(high))
+        ends = sides * math.inf
+        if not len(found):
+            return ends
+        ends[found] = self._roots(
+            found, (near[found], far[found]), (low[found], high[found]), x, limit
+        )
+        return ends
 
-        def above(value: float) -> float:
-            return self._held_cost(value, start)[0] - limit
+    def _roots(
+        self,
+        ends: NDArray[np.intp],
+        between: tuple[Floats, Floats],
+        heights: tuple[Floats, Floats],
+        x: Floats,
+        limit: float,
+    ) -> Floats:
+        """Return where profiles cross the limit, by the Illinois rule (Dowell, Jarratt 1971)."""
+        (near, far), (low, high) = between, heights
+        x = x[ends]
+        kept = np.zeros(len(ends))
+        for _ in range(CROSSINGS):
+            at = far - high * (far - near) / (high - low)
+            above, x = self._above(ends, at, x, limit)
+            beyond = above > 0
+            # An end of the bracket that stays twice counts half, so that it moves as well.
+            low = np.where(beyond, np.where(kept > 0, low / 2, low), above)
+            high = np.where(beyond, above, np.where(kept < 0, high / 2, high))
+            near, far = np.where(beyond, near, at), np.where(beyond, at, far)
+            kept = np.where(beyond, 1.0, -1.0)
+            if (np.abs(above) < NEAR_ENOUGH * math.sqrt(limit)).all():
+                break
+        return np.asarray(at)
 
-        low, high = sorted((inside, at))
-        if above(low) * above(high) > 0:
-            return at
-        return float(brentq(above, low, high, xtol=1e-6 * max(1.0, abs(at))))
+    def _above(
+        self, ends: NDArray[np.intp], at: Floats, x: Floats, limit: float
+    ) -> tuple[Floats, Floats]:
+        """Return how far the root of each profile's rise is above the limit's, and where it is.
 
-    def _centred(self, x: Floats) -> Floats:
-        """Return the unknowns with A and B at N0 and D0, which the optimiser works in."""
-        moved = x.copy()
-        moved[1] -= x[3] * self.data.log_n0
-        moved[2] -= x[4] * self.data.log_d0
-        return moved
+        Args:
+            ends: which of the M.
+            at: value of what each holds.
+            x: unknowns near by, (ends, K).
+            limit: of the rise.
+        """
+        start = x + self.tangents[ends] * (at - np.einsum("mk,mk->m", self.held[ends], x))[:, None]
+        x = descend(self.objective, start, directions=self.ways[ends], exact=True, bounds=None)
+        rise = np.maximum(self.objective.costs(x) - self.lowest, 0)
+        return np.sqrt(rise) - math.sqrt(limit), x
 
-    def _held_cost(self, value: float, others: Floats) -> tuple[float, Floats]:
-        def objective(rest: Floats) -> tuple[float, Floats]:
-            x, jacobian = self._placed(value, rest)
-            cost, gradient = self._cost(x)
-            return cost, gradient @ jacobian
 
-        # A line search may look where terms overflow; it turns back from an infinite cost.
-        with np.errstate(all="ignore"):
-            found = minimize(
-                objective, others, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 500}
-            )
-        return float(found.fun), np.asarray(found.x)
-
-    def _placed(self, value: float, rest: Floats) -> tuple[Floats, Floats]:
-        """Return the centred unknowns for a held value, and their derivative in the rest."""
-        x = np.insert(rest, self.held, value)
-        jacobian = np.delete(np.eye(5), self.held, axis=1)
-        if self.held == 1:
-            x[1] = value - x[3] * self.data.log_n0
-            jacobian[1, 2] = -self.data.log_n0
-        elif self.held == 2:
-            x[2] = value - x[4] * self.data.log_d0
-            jacobian[2, 3] = -self.data.log_d0
-        return x, jacobian
-
-    def _residual(self, x: Floats) -> tuple[Floats, Floats]:
-        u, v = self.data.u, self.data.v
-        with np.errstate(all="ignore"):
-            terms = np.stack(
-                [
-                    np.full_like(u, np.exp(x[0])),
-                    np.exp(x[1] - x[3] * u),
-                    np.exp(x[2] - x[4] * v),
-                ]
-            )
-            total = terms.sum(axis=0)
-            jacobian = np.stack([*terms, -terms[1] * u, -terms[2] * v])
-            if self.huber:
-                return np.log(total / self.data.losses), jacobian / total
-        return total - self.data.losses, jacobian
-
-    def _cost(self, x: Floats) -> tuple[float, Floats]:
-        residual, jacobian = self._residual(x)
-        if not (np.isfinite(residual).all() and np.isfinite(jacobian).all()):
-            return math.inf, np.zeros(5)
-        if not self.huber:
-            return float(residual @ residual), 2 * jacobian @ residual
-        size = np.abs(residual)
-        parts = np.where(size <= self.delta, size**2 / (2 * self.delta), size - self.delta / 2)
-        return float(parts.sum()), jacobian @ np.clip(residual / self.delta, -1, 1)
+def _others(ways: Floats, held: Floats) -> Floats:
+    """Return directions (K, F - 1) in the span of `ways` (K, F) that do not move `held` (K,)."""
+    share = held @ ways
+    pivot = int(np.flatnonzero(share)[0])
+    others = np.eye(len(share))
+    others[pivot] -= share / share[pivot]
+    return np.asarray(ways @ np.delete(others, pivot, axis=1))

@@ -19,10 +19,8 @@ from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import (
     EXPONENTS,
     STARTS,
-    SURFACE_POINTS,
     SurfaceData,
     checked_runs,
-    distinct_pairs,
     judged,
     thinned,
     too_few_pairs,
@@ -33,52 +31,65 @@ START_EXPONENTS = tuple(np.geomspace(0.03, 2.0, 12).tolist())
 
 
 def fit_variable_projection(
-    parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, starts: int = STARTS
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    losses: ArrayLike,
+    *,
+    starts: int = STARTS,
+    equal_exponents: bool = False,
 ) -> SurfaceFit:
     """Fit the surface by least squares on the loss, searching alpha and beta alone.
 
     For given exponents the loss is linear in E, A and B, which non-negative least squares
-    solves exactly; what is left is a search in two dimensions.
+    solves exactly; what is left is a search in two dimensions, or in one.
 
     Args:
         parameters: N of each run.
         tokens: D of each run.
         losses: nats per token of each run.
         starts: how many of the best grid points are descended from.
+        equal_exponents: hold alpha and beta equal, for grids at fixed tokens per parameter.
 
     Raises:
         ValueError: lengths differ, or a value is not positive and finite.
     """
     data = checked_runs(parameters, tokens, losses)
-    if distinct_pairs(data) < SURFACE_POINTS:
-        return too_few_pairs("variable_projection", data)
+    refused = too_few_pairs("variable_projection", data, equal_exponents=equal_exponents)
+    if refused is not None:
+        return refused
 
     # The optimiser's tolerances are absolute, so losses are of order one whatever their unit.
     unit = float(data.losses.mean())
     scaled = replace(data, losses=data.losses / unit)
     rough = _Projection(thinned(scaled))
-    candidates = [np.array(pair) for pair in itertools.product(START_EXPONENTS, repeat=2)]
-    candidates.sort(key=lambda pair: float(np.sum(rough.residuals(pair) ** 2)))
+    free = 1 if equal_exponents else 2
+    candidates = [np.array(one) for one in itertools.product(START_EXPONENTS, repeat=free)]
+    candidates.sort(key=lambda one: float(np.sum(rough.residuals(one) ** 2)))
     found = [rough.descend(start) for start in candidates[:starts]]
     best = min(found, key=lambda one: float(one.cost))
     whole = _Projection(scaled)
     if len(data.losses) > len(rough.data.losses):
         best = whole.descend(best.x)
-    alpha, beta = (float(value) for value in best.x)
+    alpha, beta = float(best.x[0]), float(best.x[-1])
     e, a, b = (float(value) * unit for value in whole.solve(best.x)[0])
     return judged(
-        "variable_projection", data, data.surface(e, a, b, alpha, beta), bool(best.status > 0)
+        "variable_projection",
+        data,
+        data.surface(e, a, b, alpha, beta),
+        bool(best.status > 0),
+        equal_exponents=equal_exponents,
     )
 
 
 class _Projection:
-    """Residuals of the loss as a function of alpha and beta, the rest solved for."""
+    """Residuals of the loss as a function of alpha and beta, or of both as one, the rest solved
+    for."""
 
     def __init__(self, data: SurfaceData) -> None:
         self.data = data
 
     def solve(self, exponents: Floats) -> tuple[Floats, Floats]:
-        terms = self.data.terms(float(exponents[0]), float(exponents[1]))
+        terms = self.data.terms(float(exponents[0]), float(exponents[-1]))
         coefficients, _ = nnls(terms, self.data.losses)
         return coefficients, terms
 
@@ -93,6 +104,8 @@ class _Projection:
         moved = np.stack(
             [-u * terms[:, 1] * coefficients[1], -v * terms[:, 2] * coefficients[2]], 1
         )
+        if len(exponents) == 1:
+            moved = moved.sum(axis=1, keepdims=True)
         basis, _ = np.linalg.qr(terms[:, coefficients > 0])
         return np.asarray(moved - basis @ (basis.T @ moved))
 

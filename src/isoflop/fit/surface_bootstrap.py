@@ -23,10 +23,11 @@ from numpy.typing import ArrayLike, NDArray
 from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL, Interval, percentile_interval
 from isoflop.fit.minimum import Floats
+from isoflop.fit.optimum import compute_exponents
 from isoflop.fit.resampling import RESAMPLES
-from isoflop.fit.surface import SurfaceFit, tokens_along_budget
-from isoflop.fit.surface_data import SurfaceData, checked_runs
-from isoflop.fit.surface_descent import descend
+from isoflop.fit.surface import SurfaceFit
+from isoflop.fit.surface_data import SurfaceData, checked_runs, directions
+from isoflop.fit.surface_descent import SurfaceObjective, descend
 from isoflop.fit.surface_errors import (
     fitted_losses,
     limit_draws,
@@ -34,8 +35,8 @@ from isoflop.fit.surface_errors import (
     unfitted_residuals,
 )
 
-LARGEST_ARRAY = 4_000_000
-"""Numbers in one array (R, K, P); more draws go in several batches."""
+REFITTED = 1e-10
+"""Relative fall of the objective in the last step of a copy."""
 BOOTSTRAP_RUNS = 2000
 """A thousand refits of more runs would take minutes, and tell what the limit does."""
 EFFICIENT = 1.345
@@ -48,17 +49,8 @@ DRAWS_WORDS: Mapping[DrawsSource, str] = {
     "limit": "the distribution that many runs lead to, without refits",
 }
 """What a person reads."""
-ALONG_BUDGET = 801
-"""Sizes, even in log, at which resampled surfaces are evaluated along a budget."""
 QUANTITIES = ("E", "A", "B", "alpha", "beta", "a", "b")
-"""`a` and `b` are the exponents of the optimal N and D in compute: beta / (alpha + beta) and
-alpha / (alpha + beta)."""
-
-
-def compute_exponents(alpha: ArrayLike, beta: ArrayLike) -> tuple[Floats, Floats]:
-    """Return a and b of N = G (C / 6)^a and D = (C / 6)^b / G (arXiv 2203.15556, equation 4)."""
-    one, two = np.asarray(alpha, dtype=np.float64), np.asarray(beta, dtype=np.float64)
-    return two / (one + two), one / (one + two)
+"""`a` and `b` are the exponents of the optimal N and D in compute, `compute_exponents`."""
 
 
 def surface_draws(
@@ -71,6 +63,7 @@ def surface_draws(
     delta: float = HUBER_DELTA,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    slope: float = 1.0,
 ) -> Floats:
     """Return surfaces that noise might have made, columns as `QUANTITIES`, shape (R, 7).
 
@@ -83,6 +76,7 @@ def surface_draws(
         delta: of the Huber loss, where the fit is by it.
         resamples: R, the number of draws.
         seed: of the draws.
+        slope: of the law of FLOPs per token by size, which `a` and `b` hang on.
 
     Raises:
         ValueError: there is no surface to start from, or the columns do not fit together.
@@ -93,25 +87,18 @@ def surface_draws(
     runs, generator = len(data.losses), np.random.default_rng(seed)
     labels = cluster_labels(runs, clusters)
     start = _unknowns(fit, data)
-    huber = fit.estimator == "surface"
+    ways = directions(equal_exponents=fit.equal_exponents)
+    own_delta = delta if fit.estimator == "surface" else None
     source = draws_source(runs, clustered=clusters is not None)
     if source == "limit":
         drawn = limit_draws(
-            data,
-            start,
-            labels,
-            delta=delta if huber else None,
-            draws=resamples,
-            generator=generator,
+            data, start, labels, ways, delta=own_delta, draws=resamples, generator=generator
         )
-        return _quantities(drawn, data)
-    copies = noisy_copies(data, start, labels, resamples, generator)
-    step = max(1, LARGEST_ARRAY // (5 * runs))
-    parts = [
-        descend(data, start, huber=huber, delta=delta, losses=copies[at : at + step])
-        for at in range(0, resamples, step)
-    ]
-    return _quantities(np.concatenate(parts), data)
+        return _quantities(drawn, data, slope)
+    copies = noisy_copies(data, start, labels, resamples, generator, ways)
+    objective = SurfaceObjective(data, own_delta, copies)
+    drawn = descend(objective, start, directions=ways, exact=True, converged=REFITTED)
+    return _quantities(drawn, data, slope)
 
 
 def draws_source(runs: int, *, clustered: bool) -> DrawsSource:
@@ -127,18 +114,22 @@ def noisy_copies(
     labels: NDArray[np.intp],
     copies: int,
     generator: np.random.Generator,
+    ways: Floats | None = None,
 ) -> Floats:
     """Return losses (copies, P): the surface at x (K,) with the residuals under random signs.
 
     Residuals are those about a fit that is nearly least squares but for outliers, whatever the
     estimator: Huber's with a small delta passes through some runs, whose residual of zero is no
-    noise. Their spread is drawn as well, since few runs, or few clusters, do not tell it.
+    noise. Their spread is drawn as well, since few runs, or few clusters, do not tell it. Unknowns
+    move along `ways` (K, F), each on its own if left out.
     """
-    own = normal_spread(np.log(data.losses / fitted_losses(data, x)[0]))
-    smooth = descend(data, x, huber=True, delta=EFFICIENT * own)[0]
-    residuals = unfitted_residuals(data, smooth)
+    free = np.eye(5) if ways is None else ways
+    own = normal_spread(np.log(data.losses / fitted_losses(data, x)[0]), free.shape[1])
+    near = SurfaceObjective(data, EFFICIENT * own)
+    smooth = descend(near, x, directions=free, exact=True, converged=REFITTED)[0]
+    residuals = unfitted_residuals(data, smooth, free)
     clusters = int(labels.max()) + 1
-    freedom = max(1, min(len(residuals) - 5, clusters - 1))
+    freedom = max(1, min(len(residuals) - free.shape[1], clusters - 1))
     spread = np.sqrt(freedom / generator.chisquare(freedom, (copies, 1)))
     signs = generator.choice([-1.0, 1.0], size=(copies, clusters))[:, labels]
     return np.asarray(fitted_losses(data, x)[0] * np.exp(residuals * signs * spread))
@@ -157,12 +148,12 @@ def cluster_labels(runs: int, clusters: ArrayLike | None) -> NDArray[np.intp]:
 
 
 def surface_intervals(
-    fit: SurfaceFit, draws: Floats, *, level: float = LEVEL
+    fit: SurfaceFit, draws: Floats, *, level: float = LEVEL, slope: float = 1.0
 ) -> Mapping[str, Interval]:
-    """Return the percentile interval of each of `QUANTITIES`."""
+    """Return the percentile interval of each of `QUANTITIES`; `slope` as for `surface_draws`."""
     assert fit.surface is not None
     s = fit.surface
-    a, b = compute_exponents(s.alpha, s.beta)
+    a, b = compute_exponents(s.alpha, s.beta, slope)
     values = (s.E, s.A, s.B, s.alpha, s.beta, float(a), float(b))
     whole = np.isfinite(draws).all(axis=1, keepdims=True)
     columns = np.where(whole, draws, math.nan).T
@@ -172,69 +163,18 @@ def surface_intervals(
     }
 
 
-def draws_along_budget(
-    draws: Floats, parameters: ArrayLike, tokens: ArrayLike
-) -> tuple[Floats, Floats]:
-    """Return log size and loss at the minimum of each resampled surface along one budget.
-
-    Both have shape (R,), with NaN where a surface is lowest at an end of the sizes.
-
-    Args:
-        draws: as `surface_draws` returns them.
-        parameters: N of each run at the budget; the search stays between the smallest and largest.
-        tokens: D of each of them.
-    """
-    sizes = np.asarray(parameters, dtype=np.float64)
-    grid = np.linspace(math.log(sizes.min()), math.log(sizes.max()), ALONG_BUDGET)
-    return lowest_along(draws, grid, np.log(tokens_along_budget(sizes, tokens)(np.exp(grid))))
-
-
-def lowest_along(draws: Floats, log_sizes: Floats, log_tokens: Floats) -> tuple[Floats, Floats]:
-    """Return log size and loss at the minimum of each surface along a path of sizes and tokens.
-
-    Both have shape (R,), with NaN where a surface is lowest at an end of the path.
-
-    Args:
-        draws: as `surface_draws` returns them, (R, 5 or more).
-        log_sizes: log N of each point of the path, evenly apart.
-        log_tokens: log D of each of them.
-    """
-    e, a, b, alpha, beta = (column[:, None] for column in draws.T[:5])
-    with np.errstate(over="ignore", invalid="ignore"):
-        losses = e + a * np.exp(-alpha * log_sizes) + b * np.exp(-beta * log_tokens)
-    best = np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=1)
-    inside = (best > 0) & (best < len(log_sizes) - 1)
-    at = np.clip(best, 1, len(log_sizes) - 2)
-    left, middle, right = (losses[np.arange(len(at)), at + step] for step in (-1, 0, 1))
-    # Three points of a fine grid: their parabola is as good as any search.
-    with np.errstate(invalid="ignore"):
-        bend = left - 2 * middle + right
-        shift = np.where(bend > 0, (left - right) / (2 * np.where(bend > 0, bend, 1)), 0.0)
-        log_n = log_sizes[at] + shift * (log_sizes[1] - log_sizes[0])
-        loss = middle - (left - right) * shift / 4
-    return np.where(inside, log_n, math.nan), np.where(inside, loss, math.nan)
-
-
 def _unknowns(fit: SurfaceFit, data: SurfaceData) -> Floats:
-    s = fit.surface
-    assert s is not None
+    assert fit.surface is not None
+    found = data.unknowns(fit.surface)
     # A term of zero has no log; far below the others it is as good as none.
-    least = 1e-9 * float(data.losses.min())
-    return np.array(
-        [
-            math.log(max(s.E, least)),
-            math.log(max(s.A * math.exp(-s.alpha * data.log_n0), least)),
-            math.log(max(s.B * math.exp(-s.beta * data.log_d0), least)),
-            s.alpha,
-            s.beta,
-        ]
-    )
+    found[:3] = np.maximum(found[:3], math.log(1e-9 * float(data.losses.min())))
+    return found
 
 
-def _quantities(x: Floats, data: SurfaceData) -> Floats:
+def _quantities(x: Floats, data: SurfaceData, slope: float) -> Floats:
     alpha, beta = x[:, 3], x[:, 4]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         scale_a, scale_b = x[:, 1] + alpha * data.log_n0, x[:, 2] + beta * data.log_d0
-        exponents = compute_exponents(alpha, beta)
+        exponents = compute_exponents(alpha, beta, slope)
         columns = [np.exp(x[:, 0]), np.exp(scale_a), np.exp(scale_b), alpha, beta, *exponents]
     return np.stack(columns, axis=1)

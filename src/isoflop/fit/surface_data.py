@@ -15,8 +15,10 @@ EXPONENTS = (0.01, 4.0)
 """Bounds of alpha and beta; a fit that ends on them has not found them."""
 STARTS = 8
 """Points of a grid of starts, the best ones, that are descended from."""
-SURFACE_POINTS = 6
-"""Five coefficients and one point to check them with."""
+EQUAL_EXPONENTS: Floats = np.array(
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], dtype=np.float64
+)
+"""Directions in which (log E, log A, log B, alpha, beta) move while alpha = beta; (K, F)."""
 SMALLEST_SHARE = 1e-6
 """A term below this share of the loss everywhere is at its bound, zero."""
 WORST_CONDITION = 1e3
@@ -48,6 +50,18 @@ class SurfaceData:
             B=b * math.exp(beta * self.log_d0),
             alpha=alpha,
             beta=beta,
+        )
+
+    def unknowns(self, surface: Surface) -> Floats:
+        """Return log E, log A, log B, alpha and beta with A and B at N0 and D0, shape (K,).
+
+        The log of a term that is zero is minus infinity.
+        """
+        s = surface
+        with np.errstate(divide="ignore"):
+            log_e, log_a, log_b = np.log([s.E, s.A, s.B]).tolist()
+        return np.array(
+            [log_e, log_a - s.alpha * self.log_n0, log_b - s.beta * self.log_d0, s.alpha, s.beta]
         )
 
     def terms(self, alpha: float, beta: float) -> Floats:
@@ -94,19 +108,29 @@ def checked_runs(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike) ->
     )
 
 
+def directions(*, equal_exponents: bool) -> Floats:
+    """Return the directions (K, F) in which a surface's unknowns may move."""
+    return EQUAL_EXPONENTS if equal_exponents else np.eye(5)
+
+
 def distinct_pairs(data: SurfaceData) -> int:
     """Return how many different pairs of size and tokens there are."""
     return len(np.unique(np.stack([data.u, data.v]), axis=1).T)
 
 
-def too_few_pairs(estimator: SurfaceEstimator, data: SurfaceData) -> SurfaceFit:
-    """Return the refusal of fewer than `SURFACE_POINTS` distinct pairs."""
+def too_few_pairs(
+    estimator: SurfaceEstimator, data: SurfaceData, *, equal_exponents: bool
+) -> SurfaceFit | None:
+    """Return the refusal of fewer distinct pairs of size and tokens than one over the unknowns."""
+    found, needed = distinct_pairs(data), directions(equal_exponents=equal_exponents).shape[1] + 1
+    if found >= needed:
+        return None
     return SurfaceFit(
         estimator=estimator,
         status="too_few",
         points=len(data.losses),
-        message=f"{distinct_pairs(data)} distinct pairs of size and tokens, "
-        f"{SURFACE_POINTS} needed",
+        message=f"{found} distinct pairs of size and tokens, {needed} needed",
+        equal_exponents=equal_exponents,
     )
 
 
@@ -115,6 +139,8 @@ def judged(
     data: SurfaceData,
     surface: Surface,
     settled: bool,
+    *,
+    equal_exponents: bool,
 ) -> SurfaceFit:
     """Return the fit with its diagnostics and a status."""
     a = surface.A * math.exp(-surface.alpha * data.log_n0)
@@ -123,6 +149,7 @@ def judged(
     fitted = parts.sum(axis=1)
     shares = parts / fitted[:, None]
     columns = np.column_stack([shares, -shares[:, 1] * data.u, -shares[:, 2] * data.v])
+    columns = columns @ directions(equal_exponents=equal_exponents)
     norms = np.linalg.norm(columns, axis=0)
     residual = float(np.sqrt(np.mean(np.log(fitted / data.losses) ** 2)))
 
@@ -163,6 +190,7 @@ def judged(
         points=len(data.losses),
         condition=condition if math.isfinite(condition) else None,
         residual=residual,
+        equal_exponents=equal_exponents,
     )
 
 

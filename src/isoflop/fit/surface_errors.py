@@ -1,7 +1,7 @@
 """How far the noise of the runs moves a fitted surface, by its derivatives at the fit.
 
-Axes: P runs, G clusters, K = 5 unknowns (log E, log A, log B, alpha, beta) with the coefficients
-at N0 and D0.
+Axes: P runs, K = 5 unknowns (log E, log A, log B, alpha, beta) with the coefficients at N0 and D0,
+F directions that these may move in.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ def fitted_losses(data: SurfaceData, x: Floats) -> tuple[Floats, Floats]:
     return total, np.stack(columns, axis=1) / total[:, None]
 
 
-def normal_spread(residual: Floats) -> float:
+def normal_spread(residual: Floats, unknowns: int = 5) -> float:
     """Return the standard deviation of residuals (P,) about a surface, outliers aside.
 
     It is that of normal noise with the same median absolute residual, not counting as many of the
     smallest as there are unknowns, which a fit may pass through.
     """
     size = np.sort(np.abs(residual))
-    return max(1e-12, float(np.median(size[min(5, len(size) - 1) :])) / stats.norm.ppf(0.75))
+    passed = min(unknowns, len(size) - 1)
+    return max(1e-12, float(np.median(size[passed:])) / stats.norm.ppf(0.75))
 
 
-def unfitted_residuals(data: SurfaceData, x: Floats) -> Floats:
+def unfitted_residuals(data: SurfaceData, x: Floats, ways: Floats) -> Floats:
     """Return log residuals (P,) as large as the noise: what the fit took up is given back.
 
     A run that pulls the fit towards itself has too small a residual; over one less its leverage it
@@ -43,9 +44,10 @@ def unfitted_residuals(data: SurfaceData, x: Floats) -> Floats:
     Args:
         data: the runs.
         x: the surface by nearly least squares on log loss; (K,).
+        ways: directions that the unknowns may move in, (K, F).
     """
     total, jacobian = fitted_losses(data, x)
-    basis, size, _ = np.linalg.svd(jacobian, full_matrices=False)
+    basis, size, _ = np.linalg.svd(jacobian @ ways, full_matrices=False)
     leverage = (basis[:, size > 1e-10 * size[0]] ** 2).sum(axis=1)
     residual = np.log(data.losses / total)
     return np.asarray(residual / np.maximum(1 - leverage, 1 / len(total)))
@@ -55,6 +57,7 @@ def limit_draws(
     data: SurfaceData,
     x: Floats,
     labels: NDArray[np.intp],
+    ways: Floats,
     *,
     delta: float | None,
     draws: int,
@@ -69,6 +72,7 @@ def limit_draws(
         data: the runs.
         x: the fit, (K,).
         labels: cluster of each run, from 0; (P,).
+        ways: directions that the unknowns may move in, (K, F).
         delta: of the Huber loss on log loss; None for least squares on the loss.
         draws: how many.
         generator: of the draws.
@@ -81,6 +85,7 @@ def limit_draws(
         # How likely each run is to lie where the Huber loss bends: noise may differ between runs.
         residual = np.log(total / data.losses)
         slope, bend = np.clip(residual / delta, -1, 1), within(residual, delta) / delta
+    jacobian = jacobian @ ways
     clusters = int(labels.max()) + 1
     scores = np.stack(
         [np.bincount(labels, slope * column, clusters) for column in jacobian.T], axis=1
@@ -91,10 +96,11 @@ def limit_draws(
     half = (scores / scale) @ bread * math.sqrt(clusters / max(1, clusters - 1))
     covariance = half.T @ half
     width, axes = np.linalg.eigh(covariance)
-    normal = generator.standard_normal((draws, 5)) * np.sqrt(np.maximum(width, 0)) @ axes.T
+    shape = (draws, len(width))
+    normal = generator.standard_normal(shape) * np.sqrt(np.maximum(width, 0)) @ axes.T
     freedom = max(1, clusters - 1)
     tail = np.sqrt(freedom / generator.chisquare(freedom, draws))
-    return np.asarray(x + tail[:, None] * normal / scale)
+    return np.asarray(x + tail[:, None] * (normal / scale) @ ways.T)
 
 
 def within(residual: Floats, delta: float) -> Floats:

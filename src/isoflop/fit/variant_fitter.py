@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from isoflop.fit.curves import CurveMinimum, fit_surface, minima
+from isoflop.fit.curves import CurveMinimum, fit_surface, flops_law, minima, variant_rows
 from isoflop.fit.disagreement import (
     SurfaceDisagreement,
     minimum_disagreements,
@@ -23,96 +23,152 @@ from isoflop.fit.fitted import (
     VariantFit,
 )
 from isoflop.fit.frame import budgets, curve_rows
+from isoflop.fit.goodness import goodness, misfit
 from isoflop.fit.huber import fit_huber
-from isoflop.fit.interval import Coefficient, Interval, basic_interval, percentile_interval
-from isoflop.fit.minimum import ESTIMATOR_NAMES, PARABOLA_SIZES, Estimator, Floats
-from isoflop.fit.minimum_draws import CurveDraws
-from isoflop.fit.power_law import fit_power_law
+from isoflop.fit.interval import (
+    FEWEST_DRAWS,
+    Coefficient,
+    Interval,
+    basic_interval,
+    percentile_interval,
+)
+from isoflop.fit.laws import minimum_law, surface_law
+from isoflop.fit.minimum import ESTIMATOR_NAMES, Estimator, Floats
+from isoflop.fit.minimum_draws import CurveDraws, CurveEstimator
+from isoflop.fit.moved_runs import EXACT, scatter
+from isoflop.fit.optimum import surface_optima
 from isoflop.fit.profile import profile_intervals
-from isoflop.fit.surface import Surface, SurfaceFit, tokens_along_budget
+from isoflop.fit.settings import FitSettings
+from isoflop.fit.surface import Surface, SurfaceEstimator, SurfaceFit
 from isoflop.fit.surface_bootstrap import (
     QUANTITIES,
-    draws_along_budget,
     draws_source,
     surface_draws,
     surface_intervals,
 )
+from isoflop.fit.surface_sample import SurfaceSample
+from isoflop.fit.systematic import Systematic, known_surfaces, systematic
 
 DELTAS = (1e-4, 1e-2)
 """Other Huber deltas that the surface is fitted with, to see how much hangs on the choice."""
+SURFACES: tuple[SurfaceEstimator, ...] = ("surface", "variable_projection")
+LARGEST_MISFIT = 0.05
+"""Log of FLOPs per token off their law of size, above which it is said: at a minimum loss falls
+by 0.2 to 0.5 nats for each unit of log tokens, so that it is a hundredth or two."""
 
-FEWEST_DRAWS = 10
-"""Copies of the runs that have a value, below which they give no interval."""
+
+def fitted_surfaces(
+    table: pd.DataFrame, variant: str, settings: FitSettings
+) -> Mapping[SurfaceEstimator, SurfaceFit]:
+    """Return the surfaces of a variant that were asked for, or else one by least squares.
+
+    One is needed whatever was asked for: runs are moved to their budgets along it, and it tells
+    what the estimators of one curve get wrong.
+    """
+    wanted = [one for one in SURFACES if one in settings.estimators] or ["variable_projection"]
+    return {
+        one: fit_surface(
+            table,
+            variant,
+            one,
+            delta=settings.delta,
+            equal_exponents=settings.equal_exponents,
+        )
+        for one in SURFACES
+        if one in wanted
+    }
 
 
 class VariantFitter:
-    """Makes the fits of one variant, which share its surfaces, noise and draws."""
+    """Makes the fits of one variant, which share its surfaces, noise and draws.
+
+    Args:
+        table: runs as they are: surfaces go through these.
+        moved: the same, each at its budget: curves go through these.
+        variant: whose runs.
+        settings: what is asked for.
+        surfaces: of the variant.
+        draws: noisy minima of the moved runs.
+    """
 
     def __init__(
         self,
         table: pd.DataFrame,
+        moved: pd.DataFrame,
         variant: str,
-        estimators: Sequence[Estimator],
-        delta: float,
-        level: float,
-        resamples: int,
-        seed: int,
-        cluster: str | None,
+        settings: FitSettings,
+        surfaces: Mapping[SurfaceEstimator, SurfaceFit],
         draws: CurveDraws,
     ) -> None:
-        self.table, self.variant, self.delta = table, variant, delta
+        self.variant, self.settings, self.surfaces = variant, settings, surfaces
+        self.moved = moved[moved["variant"] == variant]
         self.curve_draws = draws
-        self.estimators = tuple(estimators)
-        self.level, self.resamples, self.seed = level, resamples, seed
-        own = table[(table["variant"] == variant) & (table["state"] == "finished")]
-        self.budgets = [b for b in budgets(own) if len(curve_rows(table, variant, b))]
-        self.rows = pd.concat([curve_rows(table, variant, b) for b in self.budgets])
+        self.rows = variant_rows(table, variant)
+        self.law = flops_law(table, variant)
         self.n, self.d, self.y = (
             self.rows[name].to_numpy() for name in ("parameters", "tokens", "loss")
         )
+        cluster = settings.cluster
         self.clusters = None if cluster is None else self.rows[cluster].astype(str).to_numpy()
-        noises = {b: draws.noise(variant, b) for b in self.budgets}
+        noises = {b: draws.noise(variant, b) for b in budgets(self.rows)}
         self.noise = {b: noise for b, noise in noises.items() if noise is not None}
-        self.surfaces: dict[Estimator, SurfaceFit] = {}
-        if "surface" in self.estimators:
-            self.surfaces["surface"] = fit_surface(table, variant, "surface", delta=delta)
-        if "variable_projection" in self.estimators:
-            self.surfaces["variable_projection"] = fit_surface(
-                table, variant, "variable_projection"
-            )
-        self.draws: dict[tuple[Estimator, float], tuple[Floats, Floats]] = {}
+        self.draws: dict[Estimator, Floats] = {}
+        """Of the surfaces, (R, 7)."""
+        self.log_sizes: dict[tuple[Estimator, float], Floats] = {}
+        """Of noisy minima, (R,)."""
+        self.systematics: dict[tuple[Estimator, float], Systematic] = {}
 
     def fit(self) -> VariantFit:
         """Return all of them."""
-        surfaces = {name: self._surface(fit) for name, fit in self.surfaces.items()}
         found = minima(
-            self.table[self.table["variant"] == self.variant],
-            self.estimators,
+            self.moved,
+            self.settings.estimators,
             surfaces={(self.variant, name): fit for name, fit in self.surfaces.items()},
         )
+        surfaces = {
+            name: self._surface(fit, found)
+            for name, fit in self.surfaces.items()
+            if name in self.settings.estimators
+        }
         fitted = tuple(self._minimum(one) for one in found)
         return VariantFit(
             runs=len(self.rows),
             minima=fitted,
             surface=surfaces.get("surface"),
             variable_projection=surfaces.get("variable_projection"),
-            laws=tuple(self._law(estimator, fitted) for estimator in self.estimators),
+            laws=tuple(self._law(one, fitted, surfaces) for one in self.settings.estimators),
             noise={f"{budget:.6g}": noise for budget, noise in self.noise.items()},
             minimum_disagreements=minimum_disagreements(found),
-            surface_disagreement=self._surface_disagreement(surfaces.get("surface")),
+            surface_disagreement=self._surface_disagreement(surfaces),
+            notes=tuple(self._notes()),
         )
 
-    def _surface_disagreement(self, huber: FittedSurface | None) -> SurfaceDisagreement | None:
+    def samples(self, fitted: VariantFit) -> Mapping[SurfaceEstimator, SurfaceSample]:
+        """Return the surfaces with their copies, once they are fitted."""
+        own = {"surface": fitted.surface, "variable_projection": fitted.variable_projection}
+        warnings = {name: None if one is None else one.warning for name, one in own.items()}
+        return {
+            name: SurfaceSample(
+                self.variant, fit, self.rows, self.law, self.draws.get(name), warnings[name]
+            )
+            for name, fit in self.surfaces.items()
+            if name in self.settings.estimators
+        }
+
+    def _surface_disagreement(
+        self, fitted: Mapping[SurfaceEstimator, FittedSurface]
+    ) -> SurfaceDisagreement | None:
         fits = {
             ESTIMATOR_NAMES[name]: fit.surface
             for name, fit in self.surfaces.items()
-            if fit.status == "converged" and fit.surface is not None
+            if name in fitted and fit.status == "converged" and fit.surface is not None
         }
+        huber = fitted.get("surface")
         if huber is not None and huber.status == "converged":
             fits |= {f"delta {d}": surface for d, surface in huber.delta_sensitivity.items()}
-        return surface_disagreement(tuple(fits), tuple(fits.values()))
+        return surface_disagreement(tuple(fits), tuple(fits.values()), slope=self.law.slope)
 
-    def _surface(self, fit: SurfaceFit) -> FittedSurface:
+    def _surface(self, fit: SurfaceFit, found: Sequence[CurveMinimum]) -> FittedSurface:
         huber = fit.estimator == "surface"
         known = FittedSurface(
             estimator=fit.estimator,
@@ -121,52 +177,64 @@ class VariantFitter:
             points=fit.points,
             condition=fit.condition,
             residual=fit.residual,
-            delta=self.delta if huber else None,
-            source=draws_source(fit.points, clustered=self.clusters is not None),
+            equal_exponents=fit.equal_exponents,
+            delta=self.settings.delta if huber else None,
         )
         if fit.surface is None:
-            return known.model_copy(update={"source": None})
+            return known
+        source = draws_source(fit.points, clustered=self.clusters is not None)
         draws = self._surface_draws(fit)
-        intervals = surface_intervals(fit, draws, level=self.level)
+        self.draws[fit.estimator] = draws
+        intervals = surface_intervals(fit, draws, level=self.settings.level, slope=self.law.slope)
         # Where the coefficients are not to be quoted, neither are limits of each; in the limit of
         # many runs a profile's are those there already.
-        profiles: Mapping[str, Interval] = {}
-        if fit.status == "converged" and known.source != "limit":
+        profiles: Mapping[str, Coefficient] = {}
+        if fit.status == "converged" and source != "limit":
             profiles = profile_intervals(
-                fit, self.n, self.d, self.y, delta=self.delta, level=self.level
+                fit,
+                self.n,
+                self.d,
+                self.y,
+                delta=self.settings.delta,
+                level=self.settings.level,
             )
+        fits = goodness(self.rows, fit.surface)
+        own = [one for one in found if one.minimum.estimator == fit.estimator]
         return known.model_copy(
             update={
                 **{name: _coefficient(intervals[name], profiles.get(name)) for name in QUANTITIES},
+                "source": source,
+                "rms_residual": fits.rms,
+                "largest_miss": fits.largest,
+                "warning": misfit(fits, fit.points, self.noise.values(), own),
                 "delta_sensitivity": self._other_deltas() if huber else {},
             }
         )
 
     def _surface_draws(self, fit: SurfaceFit) -> Floats:
-        draws = surface_draws(
+        return surface_draws(
             fit,
             self.n,
             self.d,
             self.y,
             clusters=self.clusters,
-            delta=self.delta,
-            resamples=self.resamples,
-            seed=self.seed,
+            delta=self.settings.delta,
+            resamples=self.settings.resamples,
+            seed=self.settings.seed,
+            slope=self.law.slope,
         )
-        for budget in self.budgets:
-            here = curve_rows(self.table, self.variant, budget)
-            if here["parameters"].nunique() < PARABOLA_SIZES:
-                continue
-            self.draws[fit.estimator, budget] = draws_along_budget(
-                draws, here["parameters"].to_numpy(), here["tokens"].to_numpy()
-            )
-        return draws
 
     def _other_deltas(self) -> Mapping[str, Surface]:
         fits = {
-            f"{delta:g}": fit_huber(self.n, self.d, self.y, delta=delta)
+            f"{delta:g}": fit_huber(
+                self.n,
+                self.d,
+                self.y,
+                delta=delta,
+                equal_exponents=self.settings.equal_exponents,
+            )
             for delta in DELTAS
-            if delta != self.delta
+            if delta != self.settings.delta
         }
         return {
             name: fit.surface
@@ -175,79 +243,148 @@ class VariantFitter:
         }
 
     def _minimum(self, one: CurveMinimum) -> FittedMinimum:
-        minimum, budget = one.minimum, one.budget_flops
-        tokens = None
-        if minimum.parameters is not None:
-            here = curve_rows(self.table, self.variant, budget)
-            tokens_at = tokens_along_budget(here["parameters"], here["tokens"])
-            tokens = float(tokens_at(np.array(minimum.parameters)))
+        minimum = one.minimum
+        interval = reason = None
+        if minimum.loss is not None:
+            if minimum.estimator == "parabola" or minimum.estimator == "akima":
+                interval, reason = self._curve_interval(one, minimum.estimator)
+            else:
+                interval, reason = self._surface_interval(one)
         return FittedMinimum(
-            budget_flops=budget,
+            budget_flops=one.budget_flops,
             estimator=minimum.estimator,
             status=minimum.status,
             message=minimum.message,
             parameters=minimum.parameters,
-            tokens=tokens,
+            tokens=one.tokens,
             loss=minimum.loss,
             forward_flops=one.forward_flops,
             side=minimum.side,
-            interval=None if minimum.loss is None else self._minimum_interval(one),
+            interval=interval,
+            reason=reason,
         )
 
-    def _minimum_interval(self, one: CurveMinimum) -> MinimumInterval | None:
-        minimum, budget = one.minimum, one.budget_flops
-        estimator = minimum.estimator
-        source: IntervalSource = draws_source(len(self.rows), clustered=self.clusters is not None)
-        # Noise lowers the minimum of a curve; a surface through all runs hardly follows it.
-        interval = percentile_interval
-        if estimator == "parabola" or estimator == "akima":
-            found = self.curve_draws.minima(self.variant, budget, estimator)
-            if found is None:
-                return None
-            self.draws[estimator, budget] = found
-            source, interval = self.noise[budget].source, basic_interval
-        if (estimator, budget) not in self.draws:
-            return None
-        assert minimum.loss is not None
-        assert minimum.parameters is not None
-        sizes, losses = self.draws[estimator, budget]
+    def _surface_interval(self, one: CurveMinimum) -> tuple[MinimumInterval | None, str | None]:
+        estimator, budget = one.minimum.estimator, one.budget_flops
+        measured = np.log(curve_rows(self.moved, self.variant, budget)["parameters"])
+        sizes, losses = surface_optima(self.draws[estimator], budget, self.law)
+        # As of curves: a copy whose minimum is at or beyond an end counts as being there.
+        inside = (measured.min() < sizes) & (sizes < measured.max())
+        losses = np.where(inside, losses, math.nan)
+        sizes = np.clip(sizes, measured.min(), measured.max())
         if np.isfinite(losses).sum() < FEWEST_DRAWS:
-            return None
-        loss = interval(minimum.loss, losses, level=self.level)
-        size = percentile_interval(minimum.parameters, np.exp(sizes), level=self.level)
+            return None, "hardly any noisy copy of the runs has a minimum at the sizes measured"
+        source = draws_source(len(self.rows), clustered=self.clusters is not None)
+        # Noise lowers the minimum of a curve; a surface through all runs hardly follows it.
+        assert one.minimum.loss is not None
+        loss = percentile_interval(one.minimum.loss, losses, level=self.settings.level)
+        return self._interval(one, loss, sizes, source), None
+
+    def _curve_interval(
+        self, one: CurveMinimum, estimator: CurveEstimator
+    ) -> tuple[MinimumInterval | None, str | None]:
+        minimum, budget = one.minimum, one.budget_flops
+        rows = curve_rows(self.moved, self.variant, budget)
+        known = known_surfaces(list(self.surfaces.values()))
+        wider = systematic(rows, minimum, known, self.law)
+        if wider is not None:
+            self.systematics[estimator, budget] = wider
+        drawn = self.curve_draws.minima(self.variant, budget, estimator)
+        interval = None
+        if drawn is not None:
+            if np.isfinite(drawn[1]).sum() < FEWEST_DRAWS:
+                return None, "hardly any noisy copy of the curve has a minimum"
+            self.log_sizes[estimator, budget] = drawn[0]
+            assert minimum.loss is not None
+            loss = basic_interval(minimum.loss, drawn[1], level=self.settings.level)
+            interval = self._interval(one, loss, drawn[0], self.noise[budget].source)
+        if wider is None:
+            reason = "nothing tells how far runs scatter, nor what the estimator gets wrong"
+            return interval, None if interval else reason
+        return self._widened(one, interval, wider), None
+
+    def _interval(
+        self, one: CurveMinimum, loss: Interval, log_sizes: Floats, source: IntervalSource
+    ) -> MinimumInterval:
+        level = self.settings.level
+        assert one.minimum.parameters is not None
+        size = percentile_interval(one.minimum.parameters, np.exp(log_sizes), level=level)
         return MinimumInterval(
             low=loss.low,
             high=loss.high,
             parameters_low=size.low,
             parameters_high=size.high,
-            level=self.level,
+            level=level,
             source=source,
             refused=loss.refused,
         )
 
-    def _law(self, estimator: Estimator, fitted: Sequence[FittedMinimum]) -> FittedLaw:
-        points = [
-            (one.budget_flops, one.parameters)
-            for one in fitted
-            if one.estimator == estimator and one.parameters is not None
-        ]
-        law = fit_power_law([c for c, _ in points], [n for _, n in points])
-        known = FittedLaw(estimator=estimator, status=law.status, message=law.message, k=law.k)
-        if law.a is None:
-            return known
-        drawn = [self.draws[estimator, c][0] for c, _ in points if (estimator, c) in self.draws]
-        low = high = None
-        if len(drawn) == len(points):
-            x = np.log([c for c, _ in points])
-            weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
-            slopes = np.stack(drawn, axis=1) @ weights
-            if np.isfinite(slopes).sum() >= FEWEST_DRAWS:
-                found = percentile_interval(law.a, slopes, level=self.level)
-                low, high = found.low, found.high
-        return known.model_copy(update={"a": Coefficient(value=law.a, low=low, high=high)})
+    def _widened(
+        self, one: CurveMinimum, interval: MinimumInterval | None, wider: Systematic
+    ) -> MinimumInterval:
+        """Return an interval with the systematic error on top, or by that alone."""
+        loss, size = one.minimum.loss, one.minimum.parameters
+        assert loss is not None
+        assert size is not None
+        known = interval or MinimumInterval(
+            low=loss,
+            high=loss,
+            parameters_low=size,
+            parameters_high=size,
+            level=self.settings.level,
+            source="systematic",
+            refused=0,
+        )
+        ratio = math.exp(wider.log_size)
+        return known.model_copy(
+            update={
+                "low": known.low - wider.loss,
+                "high": known.high + wider.loss,
+                "parameters_low": known.parameters_low / ratio,
+                "parameters_high": known.parameters_high * ratio,
+                "systematic": wider.loss,
+                "systematic_ratio": ratio,
+            }
+        )
+
+    def _law(
+        self,
+        estimator: Estimator,
+        fitted: Sequence[FittedMinimum],
+        surfaces: Mapping[SurfaceEstimator, FittedSurface],
+    ) -> FittedLaw:
+        if estimator == "surface" or estimator == "variable_projection":
+            return surface_law(surfaces[estimator], self.surfaces[estimator].surface, self.law)
+        return minimum_law(
+            estimator,
+            [one for one in fitted if one.estimator == estimator],
+            {b: sizes for (name, b), sizes in self.log_sizes.items() if name == estimator},
+            {b: one for (name, b), one in self.systematics.items() if name == estimator},
+            level=self.settings.level,
+        )
+
+    def _notes(self) -> list[str]:
+        found = []
+        moved, off = self.moved[self.moved["state"] == "finished"], scatter(self.rows)
+        if off > EXACT and scatter(moved) <= EXACT:
+            found.append(
+                f"Runs are moved to the budget they are grouped to, along the surface: up to "
+                f"{off:.1%} in compute."
+            )
+        elif off > EXACT:
+            found.append(
+                f"Compute lies up to {off:.1%} from the budgets, and no surface tells what that "
+                "does to the loss."
+            )
+        if self.law.misfit > LARGEST_MISFIT:
+            found.append(
+                f"FLOPs per token lie up to {math.expm1(self.law.misfit):.0%} off the power law "
+                "of size that optima of surfaces are taken by."
+            )
+        return found
 
 
-def _coefficient(interval: Interval, profile: Interval | None) -> Coefficient:
+def _coefficient(interval: Interval, profile: Coefficient | None) -> Coefficient:
     def finite(end: float) -> float | None:
         return end if math.isfinite(end) else None
 
@@ -255,6 +392,6 @@ def _coefficient(interval: Interval, profile: Interval | None) -> Coefficient:
         value=interval.value,
         low=finite(interval.low),
         high=finite(interval.high),
-        profile_low=finite(profile.low) if profile else None,
-        profile_high=finite(profile.high) if profile else None,
+        profile_low=profile.low if profile else None,
+        profile_high=profile.high if profile else None,
     )

@@ -1,0 +1,169 @@
+"""How long `isoflop fit` takes: a whole process on a table that a known law made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from isoflop.bench.machine import refuse_busy
+from isoflop.config import Frozen
+from isoflop.fit import Surface
+from isoflop.training import environment
+
+LAW = Surface(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
+NOISE = 0.005
+"""Standard deviation of a run's log loss."""
+BUDGETS = 28
+LOWEST_FLOPS, HIGHEST_FLOPS = 1e17, 1e21
+LARGEST_RATIO = 5.0
+"""Sizes at a budget are within this factor of the root of C / 120."""
+ROWS = (250, 580)
+VARIANTS = (1, 3)
+ROUNDS = 3
+SECONDS_PROMISED = {250: 10.0, 580: 20.0}
+"""On two idle cores, with a thousand copies of the runs."""
+
+
+class FitRow(Frozen):
+    """One table fitted by `isoflop fit`, start of Python included."""
+
+    rows: int
+    variants: int
+    budgets: int
+    resamples: int
+    seconds: float
+    """Median over rounds."""
+    rounds: tuple[float, ...]
+
+
+class FitReport(Frozen):
+    """What was measured."""
+
+    rows: tuple[FitRow, ...]
+    busy: str | None
+    """Why the numbers must not be quoted, None when the machine was idle."""
+    machine: str
+
+
+def law_table(rows: int, variants: int) -> pd.DataFrame:
+    """Return runs of `LAW` at `BUDGETS` budgets, those of every variant at each.
+
+    Raises:
+        ValueError: there are fewer rows than budgets for every variant.
+    """
+    if variants < 1 or rows < BUDGETS * variants:
+        raise ValueError(
+            f"{rows} rows of {variants} variants; expected at least {BUDGETS} for each of one or "
+            "more variants"
+        )
+    generator, number = np.random.default_rng(0), np.arange(rows)
+    flops = np.geomspace(LOWEST_FLOPS, HIGHEST_FLOPS, BUDGETS)[number % BUDGETS]
+    n = np.sqrt(flops / 120) * LARGEST_RATIO ** generator.uniform(-1, 1, rows)
+    d = flops / (6 * n)
+    return pd.DataFrame(
+        {
+            "variant": [f"variant {one}" for one in number // BUDGETS % variants],
+            "budget_flops": flops,
+            "parameters": n,
+            "tokens": d,
+            "loss": LAW.loss(n, d) * np.exp(NOISE * generator.standard_normal(rows)),
+        }
+    )
+
+
+def bench_fit(
+    rows: Sequence[int] = ROWS,
+    variants: Sequence[int] = VARIANTS,
+    *,
+    resamples: int = 1000,
+    rounds: int = ROUNDS,
+    force: bool = False,
+    watch: Callable[[str], None] = lambda _: None,
+) -> FitReport:
+    """Time `isoflop fit` on tables of a known law, each several times, taking turns.
+
+    Args:
+        rows: runs of each table.
+        variants: that these are shared among.
+        resamples: copies of the runs behind each interval.
+        rounds: how often each is timed.
+        force: measure although other processes are at work; the report then says so.
+        watch: told what goes on.
+
+    Raises:
+        ValueError: the machine is busy, a number is too small, or a fit fails.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; expected at least 1")
+    tables = [(size, count, law_table(size, count)) for size in rows for count in variants]
+    reason = refuse_busy(force)
+    seconds: list[list[float]] = [[] for _ in tables]
+    with TemporaryDirectory() as folder:
+        paths = []
+        for size, count, table in tables:
+            paths.append(Path(folder) / f"{size}-{count}.csv")
+            table.to_csv(paths[-1], index=False)
+        for turn in range(rounds):
+            watch(f"round {turn + 1} of {rounds}")
+            for path, taken in zip(paths, seconds, strict=True):
+                taken.append(_seconds(path, resamples))
+    return FitReport(
+        rows=tuple(
+            FitRow(
+                rows=size,
+                variants=count,
+                budgets=BUDGETS,
+                resamples=resamples,
+                seconds=median(taken),
+                rounds=tuple(taken),
+            )
+            for (size, count, _), taken in zip(tables, seconds, strict=True)
+        ),
+        busy=reason,
+        machine=environment("cpu", 1, compiled=False).machine,
+    )
+
+
+def describe_fit(report: FitReport) -> list[str]:
+    """Return what was measured, a line for each table."""
+    return [*_heading(report), *_lines(report)]
+
+
+def _heading(report: FitReport) -> Iterator[str]:
+    if report.busy is not None:
+        yield f"not to be quoted: {report.busy}"
+    yield f"isoflop fit, whole process, on {report.machine}"
+
+
+def _lines(report: FitReport) -> Iterator[str]:
+    for row in report.rows:
+        told = (
+            f"{row.rows} runs of {row.variants} variant{'s' * (row.variants > 1)} at "
+            f"{row.budgets} budgets, {row.resamples:,} resamples: {row.seconds:.1f} s (median of "
+            f"{len(row.rounds)}, {min(row.rounds):.1f} to {max(row.rounds):.1f})"
+        )
+        promised = SECONDS_PROMISED.get(row.rows)
+        if promised is not None:
+            kept = "holds" if row.seconds < promised else "does not hold"
+            told += f"; under {promised:.0f} s {kept}"
+        yield told
+
+
+def _seconds(path: Path, resamples: int) -> float:
+    script = "import sys; from isoflop.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "fit", str(path), "--resamples", str(resamples)]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    taken = time.perf_counter() - started
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"isoflop fit ended with {done.returncode}: {last}")
+    return taken

@@ -1,0 +1,219 @@
+"""`isoflop fit`: what was understood and what follows from it, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.text import Text
+
+from isoflop.cli.fit_details import (
+    disagreement_words,
+    exponent_words,
+    fitted_surfaces,
+    holm_sentence,
+    law_words,
+)
+from isoflop.cli.fit_minima import fitted_curves, minima_table, refused_sentences
+from isoflop.cli.screen import CLOSING, Screen, capped
+from isoflop.cli.tables import coefficient
+from isoflop.config.problems import quoted
+from isoflop.fit import (
+    ESTIMATOR_NAMES,
+    BudgetVerdict,
+    FitResult,
+    FittedMinimum,
+    FittedSurface,
+    RunTable,
+    VariantFit,
+    doubt_sentence,
+    fraction_sentence,
+    incomparable_sentences,
+    sentence,
+    summary_sentences,
+)
+from isoflop.report.notation import count, exponent, percent
+
+WHOLE = 6
+"""Verdicts that are told one by one; of more there is a line per variant."""
+MOST = 6
+"""Lines per variant."""
+WARNINGS = 3
+REASONS = 3
+NAMED = 3
+"""Variants that a line names; of more it tells how many."""
+
+
+COEFFICIENTS = ("E", "A", "alpha", "B", "beta")
+
+
+def fit_answer(result: FitResult, runs: RunTable) -> Screen:
+    """Return the answer, and under it the minima that it rests on as far as there is room."""
+    return Screen(
+        above=(
+            *map(_plain, _understood(result, runs)),
+            *map(_plain, capped([f"Warning: {one}" for one in runs.warnings], WARNINGS)),
+            *(_one_variant(result) if len(result.variants) == 1 else _several_variants(result)),
+        ),
+        below=tuple(map(_plain, [*refused_sentences(result), CLOSING])),
+        rows=len(fitted_curves(result)),
+        table=lambda rows: minima_table(result, rows),
+    )
+
+
+def _understood(result: FitResult, runs: RunTable) -> Iterator[str]:
+    """Yield what was read, and what was assumed or left out on the way."""
+    yield runs.understood or _extent(result)
+    said = list(runs.notes)
+    if runs.left_out and not runs.understood:
+        first, *others = runs.left_out
+        rows = sum(one.rows for one in runs.left_out)
+        more = f"; {len(others)} more reasons" if others else ""
+        said.append(f"Left out: {rows} rows (row {first.first}: {first.reason}{more}).")
+    if said:
+        yield " ".join(said)
+
+
+def _extent(result: FitResult) -> str:
+    budgets = {one.budget_flops for fit in result.variants.values() for one in fit.minima}
+    runs = sum(fit.runs for fit in result.variants.values())
+    variants = f" of {len(result.variants)} variants" if len(result.variants) > 1 else ""
+    if len(budgets) == 1:
+        at = f"one budget, {exponent(max(budgets))} FLOPs"
+    else:
+        low, high = exponent(min(budgets)), exponent(max(budgets))
+        at = f"{len(budgets)} budgets, {low} to {high} FLOPs"
+    return f"{runs} runs{variants} at {at}."
+
+
+def _one_variant(result: FitResult) -> Iterator[Text]:
+    """Yield how the optimum grows, where it lies, and the surface behind it."""
+    (fit,) = result.variants.values()
+    unit = f" {result.loss_unit}" if result.loss_unit else ""
+    law = law_words(fit)
+    if law is not None:
+        yield _bold(f"{law[0].upper()}{law[1:]}.")
+    found = [one for one in fit.minima if one.loss is not None]
+    if found:
+        largest = max(one.budget_flops for one in found)
+        yield _bold(_optimum(next(o for o in found if o.budget_flops == largest), unit))
+    if law is None and not found:
+        yield _bold("No budget has a minimum that may be told.")
+    surface = _best_surface(fit)
+    if surface is not None:
+        yield _plain(_surface(surface, exponents=law is None))
+    yield from map(_plain, _missing_surfaces(result))
+    apart = disagreement_words(fit, result.loss_unit)
+    if apart is not None:
+        yield _plain(f"Estimators differ {apart}.")
+
+
+def _several_variants(result: FitResult) -> Iterator[Text]:
+    """Yield the verdicts, what cannot be compared, and how each optimum grows."""
+    compared = [one for one in result.verdicts if one.difference is not None]
+    if not compared:
+        yield _bold("No two variants can be compared at one budget.")
+    elif len(compared) <= WHOLE:
+        yield from _whole(compared, result.loss_unit)
+    else:
+        yield from map(_bold, capped(summary_sentences(result), MOST))
+    if compared:
+        yield _plain(holm_sentence(result))
+    yield from map(_plain, capped(incomparable_sentences(result), REASONS))
+    yield from map(_plain, _laws(result))
+    yield from map(_plain, _missing_surfaces(result))
+    apart = [
+        (max(one.loss for one in fit.minimum_disagreements), name)
+        for name, fit in result.variants.items()
+        if fit.minimum_disagreements
+    ]
+    if apart:
+        name = max(apart)[1]
+        words = disagreement_words(result.variants[name], result.loss_unit)
+        yield _plain(f"Estimators differ most for {name}: {words}.")
+
+
+def _whole(compared: Sequence[BudgetVerdict], unit: str | None) -> Iterator[Text]:
+    last = {one.variant: one for one in compared}
+    for verdict in compared:
+        doubt = doubt_sentence(verdict)
+        text = _bold(sentence(verdict, unit))
+        yield text if doubt is None else text.append(f" {quoted(doubt)}", style="not bold")
+        if verdict is last[verdict.variant] and verdict.forward_fraction is not None:
+            yield _plain(fraction_sentence(verdict))
+
+
+def _optimum(one: FittedMinimum, unit: str) -> str:
+    assert one.parameters is not None
+    assert one.loss is not None
+    size, loss = count(one.parameters), f"{one.loss:.4f}"
+    if one.interval is not None:
+        held = one.interval
+        size += f" [{count(held.parameters_low)}, {count(held.parameters_high)}]"
+        loss += f" [{held.low:.4f}, {held.high:.4f}]"
+    tokens = ""
+    if one.tokens is not None:
+        tokens = (
+            f" and {count(one.tokens)} tokens ({one.tokens / one.parameters:.3g} per parameter)"
+        )
+    return (
+        f"At {exponent(one.budget_flops)} FLOPs the optimum is {size} parameters{tokens}, with a "
+        f"loss of {loss}{unit} ({ESTIMATOR_NAMES[one.estimator]})."
+    )
+
+
+def _best_surface(fit: VariantFit) -> FittedSurface | None:
+    return next((one for one in fitted_surfaces(fit) if one.status == "converged"), None)
+
+
+def _surface(one: FittedSurface, *, exponents: bool) -> str:
+    """Return a surface in a line, with how its optimum grows where no law tells it."""
+    of_optimum = ("a", "b") if exponents else ()
+    told = ", ".join(
+        f"{name} {coefficient(getattr(one, name))}" for name in (*COEFFICIENTS, *of_optimum)
+    )
+    off = (
+        "" if one.residual is None else f", off by {percent(one.residual, 2)} of the loss in r.m.s."
+    )
+    name = ESTIMATOR_NAMES[one.estimator]
+    optimum = ", N ~ C^a, D ~ C^b" if exponents else ""
+    return f"L = E + A/N^alpha + B/D^beta{optimum} ({name}, {one.points} runs{off}): {told}."
+
+
+def _missing_surfaces(result: FitResult) -> Iterator[str]:
+    """Yield a line per reason for which variants have no surface."""
+    reasons: dict[str, list[str]] = {}
+    for name, fit in result.variants.items():
+        fits = fitted_surfaces(fit)
+        if fits and _best_surface(fit) is None:
+            reasons.setdefault(fits[0].message, []).append(name)
+    lines = []
+    for message, names in reasons.items():
+        of = "" if len(result.variants) == 1 else f" of {_listed(names)}"
+        lines.append(f"No surface{of}: {message}.")
+    yield from capped(lines, REASONS)
+
+
+def _laws(result: FitResult) -> Iterator[str]:
+    """Yield one line with the exponent of each variant, by the first estimator that has one."""
+    told = []
+    for name, fit in result.variants.items():
+        law = next((one for one in fit.laws if one.a is not None), None)
+        if law is not None and law.a is not None:
+            told.append(f"{name} {exponent_words(law.a)} ({ESTIMATOR_NAMES[law.estimator]})")
+    if told:
+        more = f"; and {len(told) - MOST} more" if len(told) > MOST else ""
+        yield f"Optimal N ~ C^a with a = {'; '.join(told[:MOST])}{more}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > NAMED:
+        return f"{len(names)} variants"
+    return "; ".join(names)
+
+
+def _plain(text: str) -> Text:
+    return Text(quoted(text))
+
+
+def _bold(text: str) -> Text:
+    return Text(quoted(text), style="bold")

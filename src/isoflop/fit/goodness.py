@@ -1,0 +1,117 @@
+"""How well a surface goes through its runs, and when it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from isoflop.config import Frozen
+from isoflop.fit.curves import CurveMinimum
+from isoflop.fit.minimum_draws import RunNoise
+from isoflop.fit.surface import Surface
+
+UNKNOWNS = 5
+LARGEST_RESIDUAL = 0.05
+"""Root mean square of log fitted over measured loss. Surfaces through runs of one recipe miss by
+half a percent to two; by five, the runs differ in more than size and tokens."""
+ABOVE_NOISE = 3.0
+"""Residuals over the noise of repeated runs: eight ninths of their variance is then no noise."""
+NEGLIGIBLE = 1e-3
+"""Residuals of log loss that no use of a surface is hurt by, however exactly runs repeat."""
+NOISE_CHANCE = 1e-3
+"""How often noise that few repeats tell would look so small by chance."""
+
+
+class RunMiss(Frozen):
+    """The run that a surface misses by most."""
+
+    run_id: str
+    parameters: float
+    tokens: float
+    budget_flops: float
+    measured: float
+    """Nats per token."""
+    fitted: float
+
+
+class Goodness(Frozen):
+    """How far a surface lies from its runs."""
+
+    rms: float
+    """Root mean square of fitted less measured loss, nats per token."""
+    log_rms: float
+    """The same of the logs."""
+    largest: RunMiss
+    """In log loss."""
+
+
+def goodness(rows: pd.DataFrame, surface: Surface) -> Goodness:
+    """Return how well a surface goes through runs."""
+    n, d, y = (rows[one].to_numpy(dtype=np.float64) for one in ("parameters", "tokens", "loss"))
+    fitted = surface.loss(n, d)
+    logs = np.log(fitted / y)
+    run = rows.iloc[int(np.argmax(np.abs(logs)))]
+    return Goodness(
+        rms=_root_mean_square(fitted - y),
+        log_rms=_root_mean_square(logs),
+        largest=RunMiss(
+            run_id=str(run["run_id"]),
+            parameters=run["parameters"],
+            tokens=run["tokens"],
+            budget_flops=run["budget_flops"],
+            measured=run["loss"],
+            fitted=float(surface.loss(run["parameters"], run["tokens"])),
+        ),
+    )
+
+
+def misfit(
+    found: Goodness, runs: int, noises: Iterable[RunNoise], minima: Sequence[CurveMinimum]
+) -> str | None:
+    """Return in words why a surface does not describe its runs; None where it does.
+
+    Args:
+        found: how far it lies from them.
+        runs: how many there are.
+        noises: of each curve; what repeated runs tell counts.
+        minima: of the surface at every budget.
+    """
+    reasons = []
+    if found.log_rms > LARGEST_RESIDUAL:
+        reasons.append(f"it misses the runs by {found.log_rms:.1%} of the loss")
+    noise = _repeated_noise(noises)
+    if noise is not None:
+        spread, freedom = noise
+        free = max(1, runs - UNKNOWNS)
+        ratio = found.rms * math.sqrt(runs / free) / spread if spread else math.inf
+        chance = math.sqrt(float(stats.f.ppf(1 - NOISE_CHANCE, free, freedom)))
+        if ratio > max(ABOVE_NOISE, chance) and found.log_rms > NEGLIGIBLE:
+            reasons.append(
+                f"it misses the runs by {found.rms:.2g}, {ratio:.1f} times as much as repeated "
+                f"runs differ by"
+            )
+    outside = [one for one in minima if one.minimum.status == "outside"]
+    if outside:
+        reasons.append(
+            f"at {len(outside)} of {len(minima)} budgets its minimum lies outside the losses "
+            "measured"
+        )
+    return "; ".join(reasons) or None
+
+
+def _repeated_noise(noises: Iterable[RunNoise]) -> tuple[float, int] | None:
+    """Return the spread of one run as repeated runs tell it, over curves, and its freedom."""
+    known = [(one.run_spread**2 + one.seed_spread**2, one) for one in noises]
+    repeated = [(variance, one.run_freedom) for variance, one in known if one.source == "seeds"]
+    freedom = sum(free for _, free in repeated)
+    if not freedom:
+        return None
+    return math.sqrt(sum(variance * free for variance, free in repeated) / freedom), freedom
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return math.sqrt(float(np.mean(values**2)))

@@ -1,0 +1,126 @@
+"""What a run of a stated size and number of tokens will reach, by each surface.
+
+Two intervals: that of the law, which is how well the runs tell the surface, and that of a new run,
+which scatters about it as they do.
+
+Axes: R copies of the runs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from isoflop.config import Frozen
+from isoflop.fit.minimum import Floats
+from isoflop.fit.prediction import (
+    SURFACES,
+    Predicted,
+    finished_variants,
+    predicted,
+    sample_surfaces,
+)
+from isoflop.fit.settings import FitSettings
+from isoflop.fit.surface import SurfaceEstimator
+from isoflop.fit.surface_data import checked_runs, directions
+from isoflop.fit.surface_errors import unfitted_residuals
+from isoflop.fit.surface_sample import Samples, SurfaceSample, losses_at
+
+
+class PointPrediction(Frozen):
+    """The loss of one variant at a stated size and number of tokens."""
+
+    variant: str
+    parameters: float
+    tokens: float
+    training_flops: float
+    """As the variant's runs count them."""
+    way: SurfaceEstimator
+    loss: Predicted | None = None
+    """Of the law: nats per token, on average over runs."""
+    run: Predicted | None = None
+    """Of one new run, which scatters about the law as the runs do."""
+    extrapolation: float
+    """How many times beyond the variant's runs this is, in size, tokens or compute, whichever is
+    farthest out; 1 among them."""
+    warning: str | None = None
+    """Why the surface does not describe its runs."""
+    reason: str | None = None
+    """Why there is no loss."""
+
+
+def predict_point(
+    table: pd.DataFrame,
+    parameters: float,
+    tokens: float,
+    *,
+    settings: FitSettings | None = None,
+    samples: Samples | None = None,
+) -> tuple[PointPrediction, ...]:
+    """Return the predicted loss of every variant at a size and number of tokens, by each surface.
+
+    Args:
+        table: as `frame` or `run_table` makes it.
+        parameters: N, as the table counts them.
+        tokens: D.
+        settings: of the surfaces and intervals; the usual ones if left out.
+        samples: surfaces of the table, where there are some already.
+
+    Raises:
+        ValueError: a number is not positive, or there is no finished run.
+    """
+    for name, value in (("parameters", parameters), ("tokens", tokens)):
+        if not value > 0 or not math.isfinite(value):
+            raise ValueError(f"{name} is {value:g}; expected a positive number")
+    asked = settings or FitSettings()
+    finished, names = finished_variants(table)
+    known = samples or sample_surfaces(finished, asked)
+    return tuple(
+        _predicted(known[name, one], parameters, tokens, asked)
+        for name in names
+        for one in SURFACES
+    )
+
+
+def _predicted(
+    one: SurfaceSample, parameters: float, tokens: float, settings: FitSettings
+) -> PointPrediction:
+    flops = one.law.flops(parameters, tokens)
+    made = PointPrediction(
+        variant=one.variant,
+        parameters=parameters,
+        tokens=tokens,
+        training_flops=flops,
+        way=one.fit.estimator,
+        extrapolation=one.extrapolation(flops=flops, parameters=parameters, tokens=tokens),
+        warning=one.warning,
+    )
+    if one.surface is None or one.draws is None:
+        return made.model_copy(update={"reason": one.fit.message})
+    value = float(one.surface.loss(parameters, tokens))
+    drawn = losses_at(one.draws, parameters, tokens)
+    return made.model_copy(
+        update={
+            "loss": predicted(value, drawn, level=settings.level),
+            "run": predicted(value, drawn * _scatter(one, settings), level=settings.level),
+        }
+    )
+
+
+def _scatter(one: SurfaceSample, settings: FitSettings) -> Floats:
+    """Return factors (R,) by which a new run may lie off the surface: the runs' own, of any sign.
+
+    Residuals are as large as the noise; what a surface cannot follow is among them.
+    """
+    assert one.surface is not None
+    assert one.draws is not None
+    data = checked_runs(one.rows["parameters"], one.rows["tokens"], one.rows["loss"])
+    ways = directions(equal_exponents=one.fit.equal_exponents)
+    residuals = unfitted_residuals(data, data.unknowns(one.surface), ways)
+    # Other numbers than those behind the draws, which the same seed would give.
+    generator = np.random.default_rng((settings.seed, len(residuals)))
+    size = len(one.draws)
+    off = generator.choice(residuals, size) * generator.choice([-1.0, 1.0], size)
+    return np.asarray(np.exp(off))

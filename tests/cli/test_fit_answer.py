@@ -1,0 +1,276 @@
+"""What `isoflop fit` prints by default: the answer first, and no more than a screen."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from isoflop.cli.fit_answer import fit_answer
+from isoflop.cli.fit_minima import fitted_curves, shown_curves
+from isoflop.cli.screen import LINES
+from isoflop.fit import Coefficient, FittedSurface, LeftOutRows, fit_runs, run_table
+
+BUDGETS = np.geomspace(6e17, 1e22, 28)
+
+
+def runs(budgets, sizes, seeds=1):
+    """Return runs near E 1.8, A 480, B 2100, alpha .35, beta .37; a later variant 0.02 lower."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (variant, seed, budget, size, 0.002 * rng.standard_normal() - 0.02 * index)
+        for index, (variant, own) in enumerate(budgets.items())
+        for i, budget in enumerate(own)
+        for size in np.sqrt(budget / 120) * 1.5 ** np.linspace(-2.2, 2.2, sizes[i % len(sizes)])
+        for seed in range(seeds)
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "budget", "params", "loss"])
+    tokens = table["budget"] / 6 / table["params"]
+    table["loss"] += 1.8 + 480 / table["params"] ** 0.35 + 2100 / tokens**0.37
+    return table if len(budgets) > 1 else table.drop(columns="variant")
+
+
+SHAPES = {
+    "one variant": ({"all": BUDGETS}, (9, 8, 8, 9, 8, 8), 1),
+    "no budget in common": (
+        {"dense": BUDGETS[:10], "moe": BUDGETS[10:19], "mod": BUDGETS[19:]},
+        (9, 8, 8),
+        1,
+    ),
+    "all in common": (dict.fromkeys(("dense", "moe", "mod"), BUDGETS[::9]), (5,), 2),
+    "many refused": ({"all": BUDGETS}, (2, 5, 5), 1),
+    "one budget": ({"all": BUDGETS[:1]}, (7,), 2),
+    "ten variants": (dict.fromkeys("abcdefghij", BUDGETS[:1]), (7,), 2),
+}
+
+
+def known(value):
+    return Coefficient(value=value, low=0.9 * value, high=1.1 * value)
+
+
+SURFACE = FittedSurface(
+    estimator="surface",
+    status="converged",
+    message="",
+    points=234,
+    residual=0.0012,
+    **{
+        name: known(value)
+        for name, value in {
+            "E": 1.8,
+            "A": 480.0,
+            "B": 2100.0,
+            "alpha": 0.35,
+            "beta": 0.37,
+            "a": 0.514,
+            "b": 0.486,
+        }.items()
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    """Return the fits of every shape by curves, with a surface beside them, and their runs."""
+    found = {}
+    for name, (budgets, sizes, seeds) in SHAPES.items():
+        read = run_table(runs(budgets, sizes, seeds))
+        result = fit_runs(read.table, estimators=("parabola", "akima"), resamples=20)
+        surfaces = {
+            variant: fit.model_copy(update={"surface": SURFACE})
+            for variant, fit in result.variants.items()
+        }
+        found[name] = (result.model_copy(update={"variants": surfaces}), read)
+    return found
+
+
+def printed(result, read, width=120):
+    file = io.StringIO()
+    Console(file=file, width=width, highlight=False).print(fit_answer(result, read))
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def joined(lines):
+    return " ".join(" ".join(lines).split())
+
+
+def test_the_tables_are_those_that_people_publish():
+    assert len(runs(*SHAPES["one variant"])) == 234
+    assert len(runs(*SHAPES["no budget in common"])) == 234
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_more_than_a_screen_is_printed(fits, shape, width):
+    result, read = fits[shape]
+    doubted = replace(
+        read,
+        understood="loss is val_loss, parameters is params, budget_flops is budget; 234 rows used.",
+        warnings=tuple(f"warning {i} of a table" for i in range(9)),
+    )
+    for table in (read, doubted):
+        lines = printed(result, table, width)
+        assert len(lines) <= LINES
+        assert max(map(len, lines)) <= width
+        assert "…" not in "".join(lines)
+        assert lines[-1].endswith("--details. As JSON: --json.")
+        assert any(line.startswith("Minima by parabola") for line in lines)
+
+
+def test_one_variant_is_answered_by_its_law_its_optimum_and_its_surface(fits):
+    result, read = fits["one variant"]
+    lines = printed(result, read)
+    text = joined(lines)
+    (fit,) = result.variants.values()
+    law = fit.laws[0].a
+    assert f"a = parabola {law.value:.3f} [{law.low:.3f}, {law.high:.3f}], Akima" in text
+    assert "At 1e22 FLOPs the optimum is" in text
+    assert "E 1.80 [1.62, 1.98]" in text
+    assert "off by 0.12% of the loss" in text
+    order = [
+        text.index(part) for part in ("Optimal N ~", "At 1e22", "L = E", "Estimators", "Minima")
+    ]
+    assert order == sorted(order)
+    assert "234 of 234 rows used" in " ".join(lines[:2])
+
+
+def test_without_a_law_the_surface_tells_how_the_optimum_grows(fits):
+    assert "b 0.486 [0.437, 0.535]." in joined(printed(*fits["one budget"]))
+    assert "b 0.486" not in joined(printed(*fits["one variant"]))
+
+
+def test_the_optimum_is_that_of_the_largest_budget(fits):
+    result, read = fits["one variant"]
+    (fit,) = result.variants.values()
+    best = [one for one in fit.minima if one.estimator == "parabola"][-1]
+    text = joined(printed(result, read))
+    per = f"{best.tokens / best.parameters:.3g} per parameter"
+    assert per in text
+    assert f"with a loss of {best.loss:.4f} [{best.interval.low:.4f}" in text
+
+
+def test_minima_are_a_row_for_each_budget_and_the_others_counted(fits):
+    result, read = fits["one variant"]
+    lines = printed(result, read)
+    rows = [line for line in lines if line.strip().endswith("x") and "[" in line]
+    assert len(rows) == 12
+    assert (rows[0].split()[0], rows[-1].split()[0]) == ("6e17", "1e22")
+    assert "16 more of 28 minima: --details." in lines
+    apart = result.variants["all runs"].minimum_disagreements[0]
+    assert rows[0].endswith(f"{apart.loss:.4f} {apart.parameter_ratio:.2f}x")
+
+
+def test_a_row_tells_whose_minimum_it_is_where_estimators_are_mixed(fits):
+    result, read = fits["one budget"]
+    (fit,) = result.variants.values()
+    parabola, akima = fit.minima
+    other = akima.model_copy(update={"budget_flops": 1e19})
+    mixed = fit.model_copy(update={"minima": (parabola, other)})
+    lines = printed(result.model_copy(update={"variants": {"all runs": mixed}}), read)
+    assert any(line.split() == ["budget", "parameters", "loss", "by", "spread"] for line in lines)
+    assert "Akima" in next(line for line in lines if line.strip().startswith("1e19"))
+
+
+def test_every_variant_keeps_its_largest_budget(fits):
+    curves = fitted_curves(fits["no budget in common"][0])
+    assert len(curves) == 28
+    for most in (2, 3, 7, 12, 27):
+        kept = shown_curves(curves, most)
+        assert len(kept) <= most
+        largest = {one.variant: one.minimum.budget_flops for one in curves}
+        last = {one.variant: one.minimum.budget_flops for one in kept}
+        assert last == {name: largest[name] for name in last}
+        assert len(last) == min(most, 3)
+    assert shown_curves(curves, 28) == curves
+
+
+def test_what_cannot_be_compared_is_one_line(fits):
+    lines = printed(*fits["no budget in common"])
+    assert sum("compared" in line for line in lines) == 1
+    assert "No two variants can be compared at one budget." in lines
+    assert "No budget has runs of dense and of moe or mod." in lines
+
+
+def test_many_verdicts_are_a_line_for_each_variant(fits):
+    text = joined(printed(*fits["all in common"]))
+    assert text.count("of 4 budgets") == 2
+    assert text.count("At 1e22 FLOPs") == 2
+    assert "Holm's correction for 8 comparisons." in text
+    parts = ("mod is ", "moe is better than dense at 2 of 4 budgets", "Holm's", "Minima by")
+    order = [text.index(part) for part in parts]
+    assert order == sorted(order)
+
+
+def test_more_variants_than_lines_are_counted(fits):
+    lines = printed(*fits["ten variants"])
+    assert "And 3 more: --details." in lines
+    assert sum(line.startswith("At 6e17 FLOPs") for line in lines) == 6
+
+
+def test_refused_budgets_are_told_by_what_would_help(fits):
+    result, read = fits["many refused"]
+    text = joined(printed(result, read))
+    assert "No minimum by the parabola at 10 of 28 budgets: fewer than 3 sizes." in text
+    (fit,) = result.variants.values()
+    minima = tuple(
+        one.model_copy(update={"status": "edge", "side": "larger", "loss": None})
+        if one.budget_flops > 9e21 and one.estimator == "parabola"
+        else one
+        for one in fit.minima
+    )
+    edge = result.model_copy(
+        update={"variants": {"all runs": fit.model_copy(update={"minima": minima})}}
+    )
+    assert (
+        "fewer than 3 sizes (9 of them); larger sizes than those measured would bracket it "
+        "(1e22 FLOPs)." in joined(printed(edge, read))
+    )
+
+
+def test_a_missing_surface_is_told_once_for_all_that_miss_it(fits):
+    result, read = fits["all in common"]
+    refused = SURFACE.model_copy(update={"status": "at_bound", "message": "E is zero"})
+    none = {
+        name: fit.model_copy(update={"surface": refused}) for name, fit in result.variants.items()
+    }
+    text = joined(printed(result.model_copy(update={"variants": none}), read))
+    assert text.count("E is zero") == 1
+    assert "No surface of dense; moe; mod: E is zero." in text
+
+
+def test_warnings_come_before_the_answer_and_are_counted(fits):
+    result, read = fits["one variant"]
+    doubted = replace(
+        read,
+        understood="loss is val_loss.",
+        warnings=tuple(f"doubt {i}" for i in range(5)),
+        left_out=(LeftOutRows("no loss", 3, 7),),
+    )
+    lines = printed(result, doubted)
+    assert lines[0] == "loss is val_loss."
+    assert "Warning: doubt 2" in lines
+    assert "And 2 more: --details." in lines
+    assert "doubt 3" not in joined(lines)
+    assert lines.index("Warning: doubt 0") < next(
+        i for i, line in enumerate(lines) if line.startswith("Optimal")
+    )
+
+
+def test_losses_have_their_unit_where_it_is_known(fits):
+    result, read = fits["all in common"]
+    assert " in nats" not in joined(printed(result, read))
+    text = joined(printed(result.model_copy(update={"loss_unit": "nats per byte"}), read))
+    assert "Minima by parabola in nats per byte, and" in text
+    assert "] nats per byte" in text
+
+
+def test_rows_left_out_are_told_with_their_first(fits):
+    result, read = fits["one variant"]
+    fewer = replace(
+        read,
+        understood="",
+        left_out=(LeftOutRows("no loss", 3, 7), LeftOutRows("no parameters", 2, 1)),
+    )
+    assert "Left out: 5 rows (row 7: no loss; 1 more reasons)." in joined(printed(result, fewer))

@@ -1,0 +1,70 @@
+"""How well a surface goes through its runs, and when it is said not to."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isoflop.fit import CurveMinimum, Minimum, RunNoise, Surface
+from isoflop.fit.goodness import Goodness, RunMiss, goodness, misfit
+
+LAW = Surface(E=1.5, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
+MISS = RunMiss(run_id="x", parameters=1e8, tokens=1e9, budget_flops=6e17, measured=3.0, fitted=3.1)
+
+
+def fits(rms: float) -> Goodness:
+    return Goodness(rms=rms, log_rms=rms / 3, largest=MISS)
+
+
+def noise(spread: float, freedom: int = 20, **other: object) -> RunNoise:
+    return RunNoise(source="seeds", run_spread=spread, run_freedom=freedom).model_copy(update=other)
+
+
+def test_residuals_and_the_run_that_is_missed_by_most() -> None:
+    n, d = [1e8, 1e8, 2e8], [1e9, 2e9, 1e9]
+    losses = LAW.loss(n, d) + np.array([0.0, 0.03, -0.04])
+    rows = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"],
+            "parameters": n,
+            "tokens": d,
+            "budget_flops": 6e17,
+            "loss": losses,
+        }
+    )
+    found = goodness(rows, LAW)
+    assert found.rms == pytest.approx(math.hypot(0.03, 0.04) / math.sqrt(3))
+    assert (found.largest.run_id, found.largest.measured) == ("c", pytest.approx(losses[2]))
+    assert found.largest.fitted == pytest.approx(float(LAW.loss(2e8, 1e9)))
+
+
+@pytest.mark.parametrize(
+    ("found", "noises", "expected"),
+    [
+        (fits(0.02), [noise(0.01)], None),
+        (fits(0.04), [noise(0.01)], "times as much as repeated runs differ by"),
+        # Five degrees of freedom go into the surface, and two repeats tell little of the noise.
+        (fits(0.04), [noise(0.01, 2)], None),
+        (fits(0.04), [noise(0.01, 20, source="scatter")], None),
+        # What a seed shares is noise too.
+        (fits(0.04), [noise(0.01, 20, seed_spread=0.02)], None),
+        (fits(0.002), [noise(1e-6)], None),
+        (fits(0.2), [], "misses the runs by 6.7% of the loss"),
+    ],
+)
+def test_a_misfit_is_told_where_it_is_no_noise(found, noises, expected) -> None:
+    told = misfit(found, 60, noises, [])
+    assert told is None if expected is None else expected in told
+
+
+def test_minima_outside_the_losses_measured_are_told() -> None:
+    minima = [
+        CurveMinimum(
+            variant="v",
+            budget_flops=budget,
+            minimum=Minimum(estimator="surface", status=status, message=""),
+        )
+        for budget, status in ((1e18, "outside"), (1e19, "edge"))
+    ]
+    assert "at 1 of 2 budgets" in misfit(fits(0.001), 60, [], minima)

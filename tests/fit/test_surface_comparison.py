@@ -1,0 +1,187 @@
+"""Variants compared on their surfaces."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import brentq
+
+from isoflop.fit import (
+    FitSettings,
+    Surface,
+    compare_surfaces,
+    fit_runs,
+    run_table,
+    surface_sentence,
+)
+
+CASES = Path(__file__).parents[1] / "cases"
+BASE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
+BETTER = Surface(E=1.68, A=410.0, B=1200.0, alpha=0.35, beta=0.36)
+FEW = FitSettings(resamples=100)
+
+
+def runs(
+    surfaces: dict[str, Surface],
+    noise: float = 0.0,
+    shifts: dict[str, float] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return 6 sizes at 5 numbers of tokens for each variant, its sizes moved by a factor."""
+    generator, parts = np.random.default_rng(seed), []
+    for index, (name, surface) in enumerate(surfaces.items()):
+        # No budget coincides.
+        first = (shifts or {}).get(name, 1.0) * (1 + 0.07 * index)
+        n, d = np.meshgrid(first * np.geomspace(2e7, 2e9, 6), np.geomspace(1e9, 5e10, 5))
+        n, d = n.ravel(), d.ravel()
+        losses = surface.loss(n, d) * np.exp(noise * generator.standard_normal(len(n)))
+        parts.append(pd.DataFrame({"variant": name, "parameters": n, "tokens": d, "loss": losses}))
+    return run_table(pd.concat(parts), tolerance=0).table
+
+
+def best_loss(surface: Surface, flops: float) -> float:
+    sizes = np.geomspace(1e5, 1e13, 400_001)
+    return float(surface.loss(sizes, flops / 6 / sizes).min())
+
+
+def test_gaps_and_multipliers_of_exact_laws_are_theirs() -> None:
+    at = (3e8, 2e10)
+    (found,) = compare_surfaces(runs({"base": BASE, "new": BETTER}), "base", settings=FEW, at=at)
+    assert (found.variant, found.baseline, found.reason) == ("new", "base", None)
+    assert found.low_flops == pytest.approx(6 * 2e7 * 1.07 * 1e9)
+    assert found.high_flops == pytest.approx(6 * 2e9 * 5e10)
+    assert len(found.gaps) == 2 * (1 + 3)
+    for gap in found.gaps:
+        if gap.place == "optimum":
+            wanted = best_loss(BASE, gap.training_flops)
+            difference = best_loss(BETTER, gap.training_flops) - wanted
+            needed = brentq(
+                lambda c, wanted=wanted: best_loss(BETTER, np.exp(c)) - wanted, 30, 60, xtol=1e-9
+            )
+            multiplier = np.exp(needed) / gap.training_flops
+        else:
+            wanted = float(BASE.loss(*at))
+            difference = float(BETTER.loss(*at)) - wanted
+            grown = brentq(
+                lambda f, wanted=wanted: float(BETTER.loss(f * at[0], f * at[1])) - wanted, 0.01, 9
+            )
+            multiplier = grown**2
+        assert gap.difference.value == pytest.approx(difference, rel=1e-4)
+        assert gap.multiplier.value == pytest.approx(multiplier, rel=1e-3)
+        assert gap.extrapolation == pytest.approx(1.0)
+        assert gap.outcome == "better"
+
+
+def test_the_case_that_shares_no_budget_is_answered_in_one_line() -> None:
+    rows = pd.read_csv(CASES / "token-multiplier-grid.csv")
+    table = run_table(rows, columns={"variant": "dataset"}).table
+    for equal in (False, True):
+        result = fit_runs(table, resamples=100, equal_exponents=equal)
+        (found,) = result.surface_comparisons
+        assert (found.baseline, found.variant) == ("web", "filtered")
+        for gap in found.gaps:
+            assert gap.outcome == "better"
+            # The filtered law's irreducible loss is 0.1 lower, all else the same.
+            assert gap.difference.low < -0.1 < gap.difference.high
+            assert gap.multiplier.high < 1
+        told = surface_sentence(found, "nats")
+        assert "filtered is better than web: a loss difference of -0." in told
+        assert "times the compute of web" in told
+        assert "least-squares surface" in told
+        assert "\n" not in told
+
+
+def test_no_difference_is_found_where_there_is_none() -> None:
+    told = [
+        gap.outcome
+        for seed in range(3)
+        for one in compare_surfaces(
+            runs({"base": BASE, "same": BASE}, 0.01, seed=seed), "base", settings=FEW
+        )
+        for gap in one.gaps
+    ]
+    assert told == ["unresolved"] * 3 * 6
+
+
+def test_errors_of_both_add_up() -> None:
+    """The same signs in both variants' copies would cancel in the difference."""
+    table = runs({"base": BASE, "same": BASE}, 0.01, seed=3)
+    # The same noise in both: correlated copies would differ by nothing.
+    own = table["variant"] == "same"
+    table.loc[own, ["parameters", "tokens", "loss", "budget_flops"]] = table.loc[
+        ~own, ["parameters", "tokens", "loss", "budget_flops"]
+    ].to_numpy()
+    (found,) = compare_surfaces(table, "base", settings=FEW)
+    for gap in found.gaps:
+        assert gap.difference.value == 0
+        assert gap.difference.high - gap.difference.low > 1e-3
+        assert gap.multiplier.low < 1 < gap.multiplier.high
+
+
+def test_far_beyond_the_runs_nothing_is_called_better() -> None:
+    table = runs({"base": BASE, "new": BETTER}, 0.001)
+    (found,) = compare_surfaces(table, "base", settings=FEW, at=(7e10, 4e12))
+    stated = found.headline("stated")
+    assert stated.extrapolation == pytest.approx(35 * 80, rel=0.01)
+    assert stated.p_adjusted < 0.05
+    assert stated.outcome == "unresolved"
+    assert "2,800 times beyond the runs" in surface_sentence(found)
+    assert found.headline().outcome == "better"
+
+
+def test_runs_that_do_not_overlap_are_compared_half_way_and_it_is_said() -> None:
+    table = runs({"base": BASE, "new": BETTER}, 0.001, shifts={"new": 20_000.0})
+    (found,) = compare_surfaces(table, "base", settings=FEW)
+    assert found.low_flops is None
+    assert {gap.place for gap in found.gaps} == {"optimum"}
+    assert len({gap.training_flops for gap in found.gaps}) == 1
+    assert all(gap.extrapolation > 1 for gap in found.gaps)
+    assert "do not overlap" in surface_sentence(found)
+
+
+def test_a_surface_that_did_not_converge_is_not_compared() -> None:
+    table = runs({"base": BASE, "new": BETTER})
+    kept = (table["variant"] == "base") | (table["tokens"] == table["tokens"].min())
+    (found,) = compare_surfaces(table[kept], "base", settings=FEW)
+    assert found.gaps == ()
+    assert "new, Huber surface" in found.reason
+    assert "cannot be compared on their surfaces" in surface_sentence(found)
+
+
+def test_a_surface_that_misses_its_runs_calls_nothing_better() -> None:
+    table = runs({"base": BASE, "new": BETTER}, 0.002)
+    # Two recipes in one variant: half of the runs are a fifth too high.
+    odd = (table["variant"] == "base") & (table.index % 2 == 0)
+    table.loc[odd, "loss"] *= 1.2
+    (found,) = compare_surfaces(table, "base", settings=FEW)
+    assert "misses the runs" in found.reason
+    assert {gap.outcome for gap in found.gaps} <= {"unresolved"}
+
+
+def test_a_loss_that_is_never_reached_has_no_multiplier() -> None:
+    worse = BASE.model_copy(update={"E": 2.2})
+    (found,) = compare_surfaces(runs({"base": BASE, "worse": worse}, 0.001), "base", settings=FEW)
+    highest = found.gaps[2]
+    assert highest.outcome == "worse"
+    assert highest.difference.low < 0.5 < highest.difference.high
+    assert highest.multiplier is None
+    assert found.gaps[0].multiplier.value > 1
+    assert "worse is worse than base" in surface_sentence(found)
+
+
+def test_more_variants_need_smaller_p_values() -> None:
+    table = runs({"base": BASE, "one": BETTER, "two": BETTER, "three": BETTER}, 0.001)
+    found = compare_surfaces(table, "base", settings=FEW)
+    assert len(found) == 3
+    for one in found:
+        for gap in one.gaps:
+            assert gap.p_adjusted >= gap.p
+    # Of nine tests by one estimator that are all as small as 100 copies can tell, times nine.
+    assert found[0].headline().p_adjusted == pytest.approx(9 * 2 / 101, rel=1e-9)
+    assert found[0].headline().outcome == "unresolved"
+
+
+def test_a_baseline_that_is_not_there_is_told() -> None:
+    with pytest.raises(ValueError, match=r"baseline is 'other'; expected one of \['base', 'new'\]"):
+        compare_surfaces(runs({"base": BASE, "new": BETTER}), "other", settings=FEW)

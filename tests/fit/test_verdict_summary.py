@@ -1,0 +1,110 @@
+"""Many verdicts in few sentences: counted by variant, refusals told once for each reason."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from isoflop.fit import FitResult, fit_runs, incomparable_sentences, summary_sentences
+
+MakeRuns = Callable[..., pd.DataFrame]
+SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
+BUDGETS = (5e12, 1e13, 2e13, 4e13)
+
+
+def fitted(table: pd.DataFrame, baseline: str = "Base") -> FitResult:
+    return fit_runs(table, baseline=baseline, estimators=("parabola",), resamples=20)
+
+
+@pytest.fixture
+def table(runs: MakeRuns) -> pd.DataFrame:
+    """Three variants at four budgets; Near is better at the largest only, Far everywhere."""
+    parts = []
+    for i, budget in enumerate(BUDGETS):
+        loss = 1.2 - 0.05 * i
+        near = loss - (0.02 if budget == BUDGETS[-1] else 0.0)
+        variants = {"Base": {"loss": loss}, "Near": {"loss": near}, "Far": {"loss": loss - 0.04}}
+        parts.append(runs(variants, budget=budget, seed_shifts=SHIFTS, paired=True))
+    return pd.concat(parts, ignore_index=True)
+
+
+def without(table: pd.DataFrame, variant: str, budgets: tuple[float, ...]) -> pd.DataFrame:
+    return table[~((table["variant"] == variant) & table["budget_flops"].isin(budgets))]
+
+
+def test_a_variant_has_its_counts_and_the_verdict_at_its_largest_budget(
+    table: pd.DataFrame,
+) -> None:
+    far, near = summary_sentences(fitted(table))
+    assert far.startswith("Far is better than Base at 4 of 4 budgets. At 4e13 FLOPs Far ")
+    assert "-0.0400" in far
+    assert near.startswith(
+        "Near is better than Base at 1 of 4 budgets (4e13), not told apart from it at 3 "
+        "(5e12, 1e13, 2e13). At 4e13 FLOPs Near "
+    )
+    assert "-0.0200" in near
+    assert incomparable_sentences(fitted(table)) == ()
+
+
+def test_one_verdict_is_not_counted(table: pd.DataFrame) -> None:
+    one = table[table["budget_flops"] == BUDGETS[-1]]
+    assert [line.split(" FLOPs ")[0] for line in summary_sentences(fitted(one))] == ["At 4e13"] * 2
+
+
+def test_budgets_without_a_run_are_one_line(table: pd.DataFrame) -> None:
+    fewer = without(table, "Near", BUDGETS[:3])
+    assert incomparable_sentences(fitted(fewer)) == (
+        "At 3 of 4 budgets Near cannot be compared with Base (Near has no run there).",
+    )
+    both = without(fewer, "Far", BUDGETS[1:3])
+    assert incomparable_sentences(fitted(both)) == (
+        "Near (at 3 of 4 budgets) and Far (at 2 of 4 budgets) cannot be compared with Base "
+        "(they have no run there).",
+    )
+    # Where Base has no run either, nothing is left to compare.
+    assert incomparable_sentences(fitted(without(fewer, "Base", BUDGETS[:1]))) == (
+        "At 5e12 FLOPs Far cannot be compared with Base (Base has no run there).",
+        "At 2 of 3 budgets Near cannot be compared with Base (Near has no run there).",
+    )
+
+
+def test_variants_that_share_no_budget_are_named_once(table: pd.DataFrame) -> None:
+    apart = without(table, "Base", BUDGETS[2:])
+    for name in ("Near", "Far"):
+        apart = without(apart, name, BUDGETS[:2])
+    assert incomparable_sentences(fitted(apart)) == (
+        "No budget has runs of Base and of Near or Far.",
+    )
+    assert summary_sentences(fitted(apart)) == ()
+
+
+def test_each_reason_is_a_line(table: pd.DataFrame) -> None:
+    sizes = sorted(table["parameters"].unique())
+    two = table[~((table["variant"] != "Far") & (table["parameters"] > sizes[1]))]
+    one_seed = two[(two["seed"] == 0) | (two["budget_flops"] < BUDGETS[-1])]
+    edge = table[~((table["variant"] == "Far") & (table["parameters"] > sizes[3] * 1.01))]
+    assert incomparable_sentences(fitted(two)) == (
+        "At 4 of 4 budgets Near cannot be compared with Base (both have fewer than 3 sizes there).",
+        "At 4 of 4 budgets Far cannot be compared with Base (Base has fewer than 3 sizes there).",
+    )
+    assert incomparable_sentences(fitted(edge)) == (
+        "At 4 of 4 budgets Far cannot be compared with Base (Far has the lowest loss at an end "
+        "of the sizes there).",
+    )
+    assert incomparable_sentences(fitted(one_seed))[-1] == (
+        "At 4e13 FLOPs Far cannot be compared with Base (Far has one seed near the minimum, so "
+        "that the noise is not known, Base has fewer than 3 sizes there)."
+    )
+
+
+def test_many_variants_are_counted(runs: MakeRuns) -> None:
+    names = ("Base", "a", "b", "c", "d")
+    table = runs({name: {"loss": 1.2} for name in names}, seed_shifts=())
+    assert incomparable_sentences(fitted(table)) == (
+        "At 5e12 FLOPs 4 variants cannot be compared with Base (each has one seed near the "
+        "minimum, so that the noise is not known).",
+    )
+    assert incomparable_sentences(fitted(table[table["variant"] < "c"])) == (
+        "At 5e12 FLOPs a and b cannot be compared with Base (each has one seed near the minimum, "
+        "so that the noise is not known).",
+    )

@@ -152,3 +152,21 @@ def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, capsys):
     assert len(json.loads(where.read_text())["sha256"]) == 64
     told = run(capsys, *arguments, "--register", where, code=2)
     assert "is not replaced" in told
+
+
+def test_rows_and_arithmetic_are_options_of_the_command(table, capsys):
+    options = ("--columns", "loss = final * 1", 'parameters="Model Size"', "--resamples", "20")
+    said = run(capsys, "fit", table, *options, "--where", "variant=plain", "seed<2", "--json")
+    assert list(json.loads(said)["variants"]) == ["plain"]
+    said = run(capsys, "fit", table, *options, "--best-of", "color", code=2)
+    assert "has no column 'color' for --best-of" in said
+    said = run(capsys, "fit", table, *options, "--last-of", "color", code=2)
+    assert "has no column 'color' for --last-of" in said
+
+
+def test_a_json_file_may_be_a_table(table, tmp_path, capsys):
+    rows = pd.read_csv(table).rename(columns={"final": "loss"})
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps({"runs": json.loads(rows.to_json(orient="records"))}))
+    said = run(capsys, "fit", path, "--resamples", "20", "--json")
+    assert len(json.loads(said)["variants"]) == 2

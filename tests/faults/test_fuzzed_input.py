@@ -97,19 +97,30 @@ def table(ground: Ground, draw: random.Random) -> None:
     ]
     for _ in range(draw.randrange(4)):
         rows[draw.randrange(len(rows))][draw.choice((*rows[0], "other"))] = draw.choice(JUNK)
-    ending = draw.choice(("csv", "tsv", "jsonl", "parquet"))
+    ending = draw.choice(
+        ("csv", "tsv", "txt", "csv.gz", "jsonl", "json", "parquet", "feather", "xlsx")
+    )
     path = box.home / f"t.{ending}"
     match ending:
         case "jsonl":
             path.write_text("".join(to_json(row) + "\n" for row in rows))
-        case "parquet":
+        case "json":
+            path.write_text(f'{{"runs": [{",".join(map(to_json, rows))}]}}')
+        case "parquet" | "feather" | "xlsx":
             frame = pd.DataFrame(rows)
             for column in [name for name, kind in frame.dtypes.items() if kind.kind == "O"]:
-                frame[column] = frame[column].map(repr)
-            frame.to_parquet(path)
+                frame[column] = frame[column].map(lambda one: ascii(one)[:1000])
+            match ending:
+                case "parquet":
+                    frame.to_parquet(path)
+                case "feather":
+                    frame.to_feather(path)
+                case _:
+                    frame.to_excel(path, index=False)
         case _:
             frame = pd.DataFrame(rows).map(lambda one: one if isinstance(one, float) else str(one))
-            frame.to_csv(path, index=False, sep="," if ending == "csv" else "\t")
+            separator = {"tsv": "\t", "txt": ";"}.get(ending, ",")
+            frame.to_csv(path, index=False, sep=separator)
     if draw.random() < 0.4:
         path.write_bytes(damaged_bytes(path.read_bytes(), draw))
     try_commands(box, ("fit", path.name, "--resamples", "20"))
@@ -196,7 +207,7 @@ SCALED = {
 }
 PROPERTIES: dict[str, tuple[Callable[[Ground, random.Random], None], int]] = {
     "a study": (study_file, 15),
-    "a table": (table, 6),
+    "a table": (table, 8),
     "files of runs": (run_files, 8),
     "a prepared corpus": (store_files, 25),
     "a corpus": (corpus, 8),

@@ -6,6 +6,7 @@ Expected: one line that names the file, the key and what was expected; exit code
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from recorded_study import fill
 from isoflop.config import DataConfig
 from isoflop.data import prepare
 from isoflop.data.store import TokenStore
+from isoflop.fit.tables.content import LARGEST
 from isoflop.runs import RunStore
 
 HUGE = 20_000_000
@@ -135,7 +137,12 @@ TABLES: list[tuple[str, str | bytes, str]] = [
     ("t.csv", bytes(range(256)) * 9, "cannot be read as csv"),
     # As many columns take the parser minutes and gigabytes.
     ("t.csv", "a," * (HUGE // 2), "its first line is longer than 100,000 bytes"),
-    ("t.csv", "loss,parameters,tokens\n" + "3" * HUGE, "no usable run"),
+    ("t.csv", "loss,parameters,tokens\n" + "3" * HUGE, "its line 2 is longer than 100,000 bytes"),
+    ("t.csv", 'loss,parameters,tokens\n"3,1e6,1e7\n', "line 2: unexpected end of data"),
+    ("t.csv", gzip.compress(bytes(LARGEST + 1)), "it holds more than 100,000,000 bytes"),
+    ("t.csv.gz", gzip.compress(b"loss,params")[:-9], "its compressed data are damaged"),
+    ("t.json", '{"runs": [{"loss": 3}], "others": [{"loss": 3}]}', "t.json"),
+    ("t.json", json.dumps([{f"c{i}": 1} for i in range(KEYS)]), "30,000 names"),
     ("t.tsv", "loss\tparameters\n1\t2\n", "expected loss and two of"),
     ("t.jsonl", "[" * 1_000_000, "cannot be read as jsonl"),
     ("t.jsonl", '{"run_id":' + "[" * 100_000, "cannot be read as jsonl"),
@@ -144,7 +151,8 @@ TABLES: list[tuple[str, str | bytes, str]] = [
     ("t.jsonl", '{"loss": 1e300, "parameters": 1e300, "tokens": 1e300}', "beyond what any run has"),
     ("t.jsonl", '{"run_id": "x", "config": 1, "state": 3}', "t.jsonl"),
     ("t.parquet", b"PAR1PAR1", "cannot be read as parquet"),
-    ("t.xlsx", b"PK", "expected one of .csv"),
+    ("t.xlsx", b"PK", "it is no workbook"),
+    ("t.xls", b"PK", "expected one of .csv"),
 ]
 
 

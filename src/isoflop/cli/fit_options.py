@@ -16,11 +16,31 @@ class FitOptions:
     runs: Annotated[
         Path,
         Positional,
-        arg(metavar="TABLE", help="A study, its records, or a CSV, TSV, JSONL or Parquet table."),
+        arg(metavar="TABLE", help="A study, its records, or a table as CSV, JSON, Excel, Parquet."),
     ]
     columns: Annotated[
         tuple[str, ...],
-        arg(metavar="NAME=COLUMN", help="Columns of the table that have names of their own."),
+        arg(
+            metavar="NAME=COLUMN",
+            help="Columns of the table that have names of their own, or arithmetic on them: "
+            '"tokens=step*batch_tokens" "parameters=params*1e6" "loss=log(perplexity)".',
+        ),
+    ] = ()
+    where: Annotated[
+        tuple[str, ...],
+        arg(metavar="COLUMN=VALUE", help="Rows to take; also !=, <, >, <= and >=."),
+    ] = ()
+    last_of: Annotated[
+        str | None,
+        arg(metavar="COLUMN", help="Take the last row of each run by this column, such as step."),
+    ] = None
+    best_of: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="COLUMN",
+            help="Settings that were searched, such as peak_lr: take the best at each size and "
+            "number of tokens.",
+        ),
     ] = ()
     tolerance: Annotated[float, arg(help="Budgets this near to each other count as one.")] = 0.1
     delta: Annotated[float, arg(help="Of the Huber loss on log loss.")] = 1e-3

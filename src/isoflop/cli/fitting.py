@@ -11,7 +11,7 @@ from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.own_runs import own_runs
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
-from isoflop.fit import RunTable, frame, read_table, training_curves
+from isoflop.fit import RunTable, frame, is_json_table, read_table, training_curves
 from isoflop.runs import read_records
 
 STUDY_FILES = (".toml", ".json")
@@ -19,7 +19,7 @@ STUDY_FILES = (".toml", ".json")
 
 def scaling_study(path: Path) -> Study | None:
     """Return the scaling study that a path names; None for anything else."""
-    if path.suffix.lower() not in STUDY_FILES:
+    if not _names_study(path):
         return None
     study = load_study(path)
     return study if study.scaling is not None else None
@@ -42,7 +42,8 @@ def runs_to_fit(
     path = options.runs
     if options.seed < 0:
         raise ValueError(f"seed is {options.seed}; expected 0 or more")
-    if path.suffix.lower() in STUDY_FILES:
+    if _names_study(path):
+        _refuse_row_options(options, "a study")
         study = load_study(path)
         if study.scaling is not None:
             raise ValueError(
@@ -52,10 +53,32 @@ def runs_to_fit(
         found = _study_runs(study, runs / study.name, options.results)
         return _with_cluster(found, cluster), study
     if _holds_records(path):
+        _refuse_row_options(options, "records")
         return _with_cluster(_record_runs(read_records(path)), cluster), None
-    columns = _mapping(options.columns)
-    found = read_table(path, columns=columns, tolerance=options.tolerance, cluster=cluster)
+    found = read_table(
+        path,
+        columns=_mapping(options.columns),
+        tolerance=options.tolerance,
+        cluster=cluster,
+        last_of=options.last_of,
+        best_of=options.best_of,
+        where=options.where,
+    )
     return found, None
+
+
+def _refuse_row_options(options: FitOptions, what: str) -> None:
+    """Refuse what is said about rows of a table where there is none."""
+    for name in ("where", "last_of", "best_of"):
+        if getattr(options, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} chooses rows of a table, but {options.runs} is {what}"
+            )
+
+
+def _names_study(path: Path) -> bool:
+    """Return whether a path names a study, rather than a table as JSON."""
+    return path.suffix.lower() in STUDY_FILES and not is_json_table(path)
 
 
 def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
@@ -131,11 +154,11 @@ def _described(model: ModelConfig) -> str:
 def _mapping(columns: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in columns:
-        name, equals, column = one.partition("=")
+        name, equals, column = (part.strip() for part in one.partition("="))
         if not equals or not name or not column or name in found:
             raise ValueError(
                 f"--columns has {one!r}; expected NAME=COLUMN with each name once, such as "
-                "loss=final_loss"
+                "loss=final_loss or tokens=step*batch"
             )
         found[name] = column
     return found

@@ -76,7 +76,6 @@ from isoflop.fit.published_scaling import (
     refit_published_scaling,
     refit_table,
 )
-from isoflop.fit.reading import LeftOutRows, RunTable, group_budgets, read_table, run_table
 from isoflop.fit.resampling import (
     bootstrap,
     bootstrap_document_difference,
@@ -103,6 +102,14 @@ from isoflop.fit.surface_comparison import (
 )
 from isoflop.fit.surface_sample import FAR
 from isoflop.fit.surface_words import distance_words, surface_sentence
+from isoflop.fit.tables import (
+    LeftOutRows,
+    RunTable,
+    group_budgets,
+    is_json_table,
+    read_table,
+    run_table,
+)
 from isoflop.fit.verdict import BudgetVerdict, Multiplier, holm, verdicts
 from isoflop.fit.verdict_summary import incomparable_sentences, summary_sentences
 from isoflop.fit.verdict_words import (
@@ -202,6 +209,7 @@ __all__ = [
     "group_budgets",
     "holm",
     "incomparable_sentences",
+    "is_json_table",
     "leave_largest_out",
     "loss_matching",
     "mean_estimate",

@@ -1,0 +1,199 @@
+"""Numbers as people write them: 75M, 1.4B, 3,0966, 1 000 000, 6.0e18 FLOPs, 6×10^18."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isoflop.fit.tables.units import superscripts_written_out, unit
+
+MISSING = frozenset(
+    ("", "-", "--", "–", "—", "?", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "missing")
+)
+"""What a cell without a value holds, in lower case."""
+
+Marks = frozenset[str]
+"""Which of ',' and '.' were seen to stand before decimals."""
+
+_LONGEST = 80
+_NUMBER = re.compile(
+    r"(?P<sign>[+-]?)(?P<body>\d[\d.,]*|[.,]\d+)"
+    r"(?:e(?P<exponent>[+-]?\d{1,4})|\s*[x×*·⋅]\s*10(?:\^|\*\*)\s*(?P<power>[+-]?\d{1,4}))?"
+    r"(?P<tail>.*)",
+    re.IGNORECASE,
+)
+_BARE_POWER = re.compile(r"10(?:\^|\*\*)\s*(\d{1,4})(?P<tail>.*)")
+_SPACED = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))")
+_SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A number as written: how its marks can be read."""
+
+    sign: float
+    body: str
+    exponent: str
+    factor: float
+    mark: str
+    """Before decimals, where the text alone tells; '' where there is none, '?' where unclear."""
+
+
+def missing(value: Any) -> bool:
+    """Return whether a cell holds no value."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    if isinstance(value, float):
+        return math.isnan(value)
+    return isinstance(value, str) and value.strip().lower() in MISSING
+
+
+def decimal_marks(values: Iterable[Any]) -> Marks:
+    """Return which marks stand before decimals, by the values that leave no doubt."""
+    found = set()
+    for value in values:
+        shape = _shape(value) if isinstance(value, str) else None
+        if shape is not None and shape.mark in (",", "."):
+            found.add(shape.mark)
+        elif shape is not None and shape.mark == "" and "," in shape.body:
+            found.add(".")
+        elif shape is not None and shape.mark == "" and "." in shape.body:
+            found.add(",")
+    return frozenset(found)
+
+
+def table_marks(rows: pd.DataFrame) -> Marks:
+    """Return which marks stand before decimals in the first rows of a table."""
+    found: set[str] = set()
+    for position in range(rows.shape[1]):
+        column = rows.iloc[:_SAMPLE, position]
+        if column.dtype.kind not in "biufcmM":  # text
+            found |= decimal_marks(column)
+    return frozenset(found)
+
+
+def numbers(
+    column: pd.Series, marks: Marks = frozenset(), *, small: bool = False, scaled: bool = False
+) -> pd.Series:
+    """Return a column as floats; what is no number becomes NaN.
+
+    `1,234` and `1.234` may be either. The column's other values decide, then those of the table,
+    then custom: a comma parts thousands, a point decimals.
+
+    Args:
+        column: of a table.
+        marks: of the whole table, by `table_marks`.
+        small: no value reaches a thousand, as no loss does: such marks stand before decimals.
+        scaled: the header has a unit, as in `params (M)`: a point stands before decimals.
+    """
+    if column.dtype.kind in "bmMc":
+        return pd.Series(np.nan, index=column.index)
+    if column.dtype.kind in "iuf":
+        return column.astype("float64")
+    own = decimal_marks(column)
+    known = own or marks
+    if small:
+        known = frozenset(",.")
+    elif scaled:
+        known |= {"."}
+    return column.astype(object).map(lambda value: _number(value, known)).astype("float64")
+
+
+def number(value: Any) -> float:
+    """Return a single value as a float, NaN where it is none."""
+    return _number(value, frozenset())
+
+
+def _number(value: Any, marks: Marks) -> float:
+    if isinstance(value, bool):
+        return math.nan
+    if not isinstance(value, str):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            return math.nan
+    shape = _shape(value)
+    if shape is None:
+        return _plain(value)
+    mark = shape.mark
+    if mark == "?":
+        (only,) = {",", "."} & set(shape.body)
+        # Where nothing tells, a comma parts thousands and a point decimals.
+        other = "." if only == "," else ","
+        decimals = only in marks or (other not in marks and only == ".")
+        mark = only if decimals else ""
+    thousands = {",", "."} - {mark}
+    body = "".join(c for c in shape.body if c not in thousands).replace(",", ".")
+    # In decimals, so that 132.1M is 132,100,000 and not a little less.
+    exact = Decimal(f"{body}{shape.exponent}") * Decimal(shape.factor)
+    return shape.sign * float(exact)
+
+
+def _plain(text: str) -> float:
+    if len(text) > 10 * _LONGEST:
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _shape(text: str) -> _Shape | None:
+    """Return how a number is written, None where the text is none."""
+    if len(text) > _LONGEST:
+        return None
+    clean = superscripts_written_out(text.strip().replace("−", "-"))
+    clean = _SPACED.sub("", clean)
+    bare = _BARE_POWER.fullmatch(clean)
+    if bare:
+        factor = _tail_factor(bare["tail"])
+        return None if factor is None else _Shape(1.0, "1", f"e{bare[1]}", factor, "")
+    found = _NUMBER.fullmatch(clean)
+    factor = _tail_factor(found["tail"]) if found else None
+    if found is None or factor is None:
+        return None
+    power = found["exponent"] or found["power"]
+    mark = _mark(found["body"], power=bool(power), scaled=factor != 1)
+    if mark is None:
+        return None
+    sign = -1.0 if found["sign"] == "-" else 1.0
+    return _Shape(sign, found["body"], f"e{power}" if power else "", factor, mark)
+
+
+def _tail_factor(tail: str) -> float | None:
+    """Return what the words after a number multiply it by, None where they are no unit."""
+    if not tail.strip():
+        return 1.0
+    if re.match(r"e\d", tail, re.IGNORECASE):
+        return None  # 1e5e5, while 6 e18 may be meant
+    found = unit(tail)
+    return None if found is None else found.factor
+
+
+def _mark(body: str, *, power: bool, scaled: bool) -> str | None:
+    """Return the mark before decimals, '' for none, '?' where unclear, None for no number."""
+    commas, points = body.count(","), body.count(".")
+    if not commas and not points:
+        return ""
+    if commas and points:
+        mark = "," if body.rindex(",") > body.rindex(".") else "."
+        whole, _, _ = body.partition(mark)
+        return mark if body.count(mark) == 1 and _grouped(whole) else None
+    if commas + points > 1:
+        return "" if _grouped(body) else None
+    only = "," if commas else "."
+    if power or body.startswith("0") or not _grouped(body) or (scaled and only == "."):
+        return only
+    return "?"
+
+
+def _grouped(body: str) -> bool:
+    """Return whether marks part a number into groups of three digits."""
+    return re.fullmatch(r"\d{1,3}(?:,\d{3})+|\d{1,3}(?:\.\d{3})+", body) is not None

@@ -1,0 +1,117 @@
+"""Arithmetic on columns is computed as it is written, and nothing else is done."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isoflop.fit import run_table
+from isoflop.fit.tables.expressions import DEEPEST, LONGEST, evaluate
+
+ROWS = pd.DataFrame(
+    {
+        "a": [2.0, 3.0],
+        "b": [5.0, 7.0],
+        "eval/loss": [11.0, 13.0],
+        "a*b": [17.0, 19.0],
+        "Model size": [23.0, 29.0],
+        "log": [31.0, 37.0],
+        "ab": [41.0, 43.0],
+        "Größe": [47.0, 53.0],
+    }
+)
+
+
+def value(text: str) -> list[float]:
+    found, _ = evaluate(text, list(ROWS), lambda name: ROWS[name], ROWS.index)
+    return [float(one) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a*2", [4, 6]),
+        ("2 + a * b", [12, 23]),
+        ("(2+a)*b", [20, 35]),
+        ("b-a-1", [2, 3]),
+        ("b/a/2", [1.25, 7 / 6]),
+        ("-a^2", [-4, -9]),
+        ("a**2", [4, 9]),
+        ("2^a^2", [16, 512]),
+        ("a*-b", [-10, -21]),
+        ("a^-1", [0.5, 1 / 3]),
+        ("--a", [2, 3]),
+        ("1.5e3*a", [3000, 4500]),
+        (".5*a", [1, 1.5]),
+        ("log(exp(a))", [2, 3]),
+        ("ln(a)", np.log([2, 3])),
+        ("log2(a)", np.log2([2, 3])),
+        ("log10(1e3)*a", [6, 9]),
+        ("sqrt(a*a)", [2, 3]),
+        ("log*2", [62, 74]),
+        ("ab", [41, 43]),
+        # A column that is called like arithmetic is that column; quotes tell otherwise.
+        ("eval/loss*2", [22, 26]),
+        ("a*b", [17, 19]),
+        ("`a`*`b`", [10, 21]),
+        ('"a" * b', [10, 21]),
+        ("Model size/2", [11.5, 14.5]),
+        ('"Model size"/2', [11.5, 14.5]),
+        ("Größe+1", [48, 54]),
+    ],
+)
+def test_it_is_computed_as_written(text: str, expected: list[float]) -> None:
+    np.testing.assert_allclose(value(text), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a*", r"at character 3: expected a column, a number or \("),
+        ("(a", r"at character 3: expected \)"),
+        ("a)", "at character 2: expected an operator"),
+        ("a b", "at character 3: expected an operator"),
+        ("a*c", "at character 3: there is no column 'c'"),
+        ("`c`", "there is no column 'c'"),
+        ("`a", "expected another `"),
+        ("abc", "there is no column 'abc'"),
+        ("sin(a)", "there is no column 'sin'"),
+        ("__import__('os').system('true')", "there is no column '__import__'"),
+        ("a.__class__", "expected an operator"),
+        ("a if a else b", "expected an operator"),
+        ("[a]", "expected a column"),
+        ("2a", "expected a column"),
+        ("(" * (DEEPEST + 2) + "a" + ")" * (DEEPEST + 2), "nested too deeply"),
+        ("-" * (DEEPEST + 2) + "a", "nested too deeply"),
+        ("2^" * (DEEPEST + 2) + "a", "nested too deeply"),
+        ("a+" * LONGEST + "a", f"expected up to {LONGEST}"),
+    ],
+)
+def test_anything_else_is_refused_with_its_place(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told) as error:
+        value(text)
+    assert "\n" not in str(error.value)
+
+
+def test_tables_take_arithmetic() -> None:
+    rows = pd.DataFrame(
+        {"size": ["75M", "150M"], "step": [1000, 2000], "batch": [1e6, 1e6], "ppl": [20.0, 15.0]}
+    )
+    runs = run_table(rows, columns={"tokens": "step*batch", "loss": "log(ppl)"})
+    assert runs.table["tokens"].tolist() == [1e9, 2e9]
+    np.testing.assert_allclose(runs.table["loss"], np.log([20, 15]))
+    assert runs.table["parameters"].tolist() == [75e6, 150e6]
+    assert "tokens = step*batch" in runs.understood
+    with pytest.raises(ValueError, match="names no column"):
+        run_table(rows, columns={"tokens": "2e9", "loss": "log(ppl)"})
+    with pytest.raises(ValueError, match=r"--columns tokens='step\*' at character 6"):
+        run_table(rows, columns={"tokens": "step*", "loss": "log(ppl)"})
+
+
+def test_what_is_no_number_leaves_the_row_out() -> None:
+    rows = pd.DataFrame({"size": [1e6] * 3, "tokens": [1e7, 2e7, 3e7], "ppl": [20.0, "x", 0.0]})
+    runs = run_table(rows, columns={"loss": "log(ppl)"})
+    assert len(runs.table) == 1
+    assert [one.reason for one in runs.left_out] == [
+        "loss is missing or no number",
+        "loss is infinite",
+    ]

@@ -1,0 +1,232 @@
+"""Whatever a table is written in, its rows are the same; and what is none is refused in a line."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import zstandard
+
+from isoflop.fit import is_json_table, read_table
+from isoflop.fit.tables.content import LARGEST, content
+
+GOOD = pd.DataFrame(
+    {"loss": [3.0, 2.9, 2.95], "parameters": [1e6, 2e6, 4e6], "tokens": [4e7, 2e7, 1e7]}
+)
+CSV = GOOD.to_csv(index=False)
+
+
+def holds_good(path: Path, **options: object) -> None:
+    table = read_table(path, **options).table  # type: ignore[arg-type]
+    assert table[["loss", "parameters", "tokens"]].to_numpy().tolist() == GOOD.to_numpy().tolist()
+
+
+def workbook(*above: list[object]) -> bytes:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["Notes"])
+    book.active.append(["loss is in nats", "per token"])
+    sheet = book.create_sheet("Runs")
+    for line in [*above, list(GOOD), *GOOD.to_numpy().tolist()]:
+        sheet.append(line)
+    held = io.BytesIO()
+    book.save(held)
+    return held.getvalue()
+
+
+def binary(write: Callable[[io.BytesIO], object]) -> bytes:
+    held = io.BytesIO()
+    write(held)
+    return held.getvalue()
+
+
+RECORDS = GOOD.to_dict("records")
+LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
+FILES: dict[str, tuple[str, str | bytes]] = {
+    "comma": ("runs.csv", CSV),
+    "semicolon": ("runs.csv", CSV.replace(",", ";")),
+    "tab": ("runs.tsv", CSV.replace(",", "\t")),
+    "tab in csv": ("runs.csv", CSV.replace(",", "\t")),
+    "tab with a name of two words": (
+        "runs.csv",
+        CSV.replace(",", "\t").replace("parameters", "Model size"),
+    ),
+    "pipe": ("runs.txt", CSV.replace(",", "|")),
+    "spaces": ("runs.dat", GOOD.to_string(index=False)),
+    "spaces with row numbers": ("runs.txt", GOOD.to_string()),
+    "markdown": (
+        "runs.md",
+        "| loss | parameters | tokens |\n|---|--:|:-:|\n"
+        + "".join(f"| {a} | {b} | {c} |\n" for a, b, c in GOOD.to_numpy()),
+    ),
+    "quoted": ("runs.csv", GOOD.astype(str).to_csv(index=False, quoting=1)),
+    "carriage returns": ("runs.csv", CSV.replace("\n", "\r\n")),
+    "old Mac": ("runs.csv", CSV.replace("\n", "\r")),
+    "byte-order mark": ("runs.csv", b"\xef\xbb\xbf" + CSV.encode()),
+    "UTF-16": ("runs.csv", CSV.encode("utf-16")),
+    "UTF-16 without a mark": ("runs.csv", CSV.encode("utf-16-le")),
+    "UTF-32": ("runs.csv", CSV.encode("utf-32")),
+    "Western": ("runs.csv", GOOD.assign(größe="groß").to_csv(index=False).encode("cp1252")),
+    "comments": ("runs.csv", f"# our runs, of March\n#\n{CSV}# the last was slow, and late\n"),
+    "commented header": ("runs.dat", "# " + CSV.replace(",", " ")),
+    "title": ("runs.csv", f"Table 3: runs of the sweep\n\n{CSV}"),
+    "title with separators": ("runs.csv", f"Results, second try,\n{CSV}"),
+    "trailing separators": ("runs.csv", CSV.replace("\n", ",\n").replace(",\n", "\n", 1)),
+    "trailing separators everywhere": ("runs.csv", CSV.replace("\n", ",,\n")),
+    "blank lines": ("runs.csv", CSV.replace("\n", "\n\n")),
+    "row names": ("runs.csv", GOOD.to_csv()),
+    "row names without a name": ("runs.csv", GOOD.to_csv()[1:]),
+    "JSON lines": ("runs.jsonl", LINES),
+    "JSON lines in txt": ("runs.txt", LINES),
+    "JSON list": ("runs.json", json.dumps(RECORDS)),
+    "JSON list in jsonl": ("runs.jsonl", json.dumps(RECORDS, indent=1)),
+    "JSON wrapped": ("runs.json", json.dumps({"runs": RECORDS})),
+    "JSON wrapped beside others": (
+        "runs.json",
+        json.dumps({"date": "today", "tags": ["a"], "study": {"runs": RECORDS, "n": 3}}),
+    ),
+    "JSON columns": ("runs.json", json.dumps(GOOD.to_dict("list"))),
+    "JSON columns by row": ("runs.json", GOOD.to_json()),
+    "JSON by run": ("runs.json", json.dumps({f"r{i}": one for i, one in enumerate(RECORDS)})),
+    "JSON split": ("runs.json", GOOD.to_json(orient="split")),
+    "JSON nested": (
+        "runs.jsonl",
+        "".join(
+            json.dumps(
+                {
+                    "config": {"parameters": one["parameters"], "data": {"seed": 1}},
+                    "summary": {"loss": one["loss"], "tokens": one["tokens"]},
+                }
+            )
+            + "\n"
+            for one in RECORDS
+        ),
+    ),
+    "Parquet": ("runs.parquet", binary(GOOD.to_parquet)),
+    "Parquet with an index": ("runs.parquet", binary(GOOD.set_index("loss").to_parquet)),
+    "Feather": ("runs.feather", binary(GOOD.to_feather)),
+    "Arrow": ("runs.arrow", binary(GOOD.to_feather)),
+    "Excel": ("runs.xlsx", workbook()),
+    "Excel with a title": ("runs.xlsx", workbook(["Results of March"], [])),
+    "gz": ("runs.csv.gz", gzip.compress(CSV.encode())),
+    "bz2": ("runs.csv.bz2", bz2.compress(CSV.encode())),
+    "xz": ("runs.tsv.xz", lzma.compress(CSV.encode())),
+    "zst": ("runs.jsonl.zst", zstandard.compress(LINES.encode())),
+    "gz by content alone": ("runs.csv", gzip.compress(CSV.encode())),
+    "no ending": ("runs", CSV),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_gives_the_same_runs(tmp_path: Path, name: str) -> None:
+    file, held = FILES[name]
+    path = tmp_path / file
+    path.write_bytes(held if isinstance(held, bytes) else held.encode())
+    holds_good(path)
+
+
+def test_nested_structures_of_parquet_have_names_with_dots(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"config": [{"size": 1e6}] * 2, "loss": [3.0, 2.9], "tokens": [1e7, 2e7]})
+    rows.to_parquet(tmp_path / "runs.parquet")
+    table = read_table(tmp_path / "runs.parquet", columns={"parameters": "config.size"}).table
+    assert table["parameters"].tolist() == [1e6, 1e6]
+
+
+def test_a_row_with_a_value_beyond_the_header_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    lines = CSV.splitlines()
+    lines[2] = "2,9,2000000.0,20000000.0"
+    path.write_text("\n".join(lines))
+    runs = read_table(path)
+    assert runs.table["loss"].tolist() == [3.0, 2.95]
+    (left,) = runs.left_out
+    assert (left.reason, left.first, left.value) == (
+        "it has more fields than the header",
+        2,
+        "20000000.0",
+    )
+
+
+def test_a_header_with_fewer_names_than_values_is_no_guess(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("loss,parameters,tokens\n3,1e6,1e7,0.003\n2.9,1e6,2e7,0.003\n")
+    with pytest.raises(ValueError, match="rows have 4 fields and its header has 3"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "message"),
+    [
+        ("runs.xls", b"", "expected one of .csv"),
+        ("runs.csv", b"", "cannot be read as csv"),
+        ("runs.csv", b"\xff\xfe\x00loss", "cannot be read as csv"),
+        ("runs.csv", b"loss\n3\n", "no table of two or more columns"),
+        ("runs.jsonl", b'{"loss": 1}\n{"loss":', "line 2 is not JSON"),
+        ("runs.jsonl", b"[1]", "line 1 is not a JSON object"),
+        ("runs.json", b'{"a": [{"x": 1}], "b": [{"x": 1}]}', r"tables \['a', 'b'\]; expected one"),
+        ("runs.json", b'{"a": 1}', "holds no list of runs"),
+        ("runs.parquet", b"PAR1", "cannot be read as parquet"),
+        ("runs.feather", b"ARROW1", "cannot be read as feather"),
+        ("runs.xlsx", b"PK\x03\x04", "no workbook"),
+        ("runs.csv.gz", gzip.compress(CSV.encode())[:-12], "compressed data are damaged"),
+        ("runs.csv.zst", b"\x28\xb5\x2f\xfd\x00", "cannot be read as csv"),
+        ("none.csv", None, "does not exist"),
+    ],
+)
+def test_an_unreadable_file_is_one_line(
+    tmp_path: Path, name: str, held: bytes | None, message: str
+) -> None:
+    path = tmp_path / name
+    if held is not None:
+        path.write_bytes(held)
+    with pytest.raises(ValueError, match=message) as error:
+        read_table(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "told"),
+    [
+        ("openpyxl", "runs.xlsx", r"pip install 'isoflop\[excel\]'"),
+        ("zstandard", "runs.csv.zst", r"pip install 'isoflop\[zstd\]'"),
+        ("pyarrow", "runs.parquet", r"pip install 'isoflop\[parquet\]'"),
+    ],
+)
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str, told: str
+) -> None:
+    held = {".xlsx": workbook(), ".zst": zstandard.compress(b"loss"), ".parquet": b"PAR1"}
+    (tmp_path / name).write_bytes(held[Path(name).suffix])
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=told):
+        read_table(tmp_path / name)
+
+
+def test_what_unpacks_to_more_than_memory_is_refused_on_the_way(tmp_path: Path) -> None:
+    for name, pack in (("a.gz", gzip.compress), ("a.xz", lzma.compress)):
+        (tmp_path / name).write_bytes(pack(bytes(LARGEST + 1)))
+        with pytest.raises(ValueError, match="more than 100,000,000 bytes"):
+            content(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("held", "table"),
+    [
+        (json.dumps(RECORDS), True),
+        (json.dumps({"runs": RECORDS}), True),
+        (json.dumps(GOOD.to_dict("list")), True),
+        (json.dumps({"name": "a", "variants": [{"name": "b"}], "budgets_flops": [1e12]}), False),
+        ("{", False),
+    ],
+)
+def test_a_json_file_is_a_table_or_a_study(tmp_path: Path, held: str, table: bool) -> None:
+    path = tmp_path / "it.json"
+    path.write_text(held)
+    assert is_json_table(path) is table

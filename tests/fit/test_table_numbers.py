@@ -1,0 +1,114 @@
+"""Numbers as people write them."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from isoflop.fit.tables.numbers import numbers, table_marks
+from isoflop.fit.tables.units import unit
+
+MILLION = 1e6
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3.0966", 3.0966),
+        ("3,0966", 3.0966),
+        ("-1.5", -1.5),
+        ("−1.5", -1.5),
+        (" 2e9 ", 2e9),
+        ("75M", 75e6),
+        ("132.1M", 132_100_000.0),
+        ("75m", 75e6),
+        ("75 million", 75e6),
+        ("1.4B", 1.4e9),
+        ("1,4B", 1.4e9),
+        ("1.4bn", 1.4e9),
+        ("350K", 350e3),
+        ("2T", 2e12),
+        ("2 T tokens", 2e12),
+        ("70M params", 70e6),
+        ("6.0e18 FLOPs", 6e18),
+        ("6.0E+18", 6e18),
+        ("6×10^18", 6e18),
+        ("6 x 10**18", 6e18),
+        ("6·10¹⁸ FLOP", 6e18),
+        ("10^18", 1e18),
+        ("6 EFLOPs", 6e18),
+        ("0.5 PFLOP/s-days", 0.5e15 * 86400),
+        ("0.5 PF-days", 0.5e15 * 86400),
+        ("1,000,000", MILLION),
+        ("1.000.000", MILLION),
+        ("1 000 000", MILLION),
+        ("1\u202f000\u00a0000", MILLION),
+        ("1_000_000", MILLION),
+        ("1'000'000", MILLION),
+        ("1,234.5", 1234.5),
+        ("1.234,5", 1234.5),
+        ("12,345", 12345.0),
+        ("12.345", 12.345),
+        ("0,345", 0.345),
+        ("inf", math.inf),
+    ],
+)
+def test_a_number_alone(text: str, value: float) -> None:
+    assert numbers(pd.Series([text], dtype=object)).tolist() == [value]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "-", "n/a", "nan", "diverged", "12%", "1,23,4", "1.2.3", "3 4", "150 TFLOP/s"),
+        *("2024-01-01", "12:30", "0x10", "75Q", "1e5e5", "9" * 2000, "True"),
+    ],
+)
+def test_what_is_no_number(text: str) -> None:
+    assert numbers(pd.Series([text], dtype=object)).isna().all()
+
+
+def test_true_is_no_number_and_neither_is_a_list() -> None:
+    assert numbers(pd.Series([True, [1.0], {}, None, 10**400], dtype=object)).isna().all()
+    assert numbers(pd.Series([True, False])).isna().all()
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        # Another value of the column tells what its marks are.
+        (["1,234", "1,5"], [1.234, 1.5]),
+        (["1,234", "1,234,567"], [1234.0, 1234567.0]),
+        (["1.234", "1.234.567"], [1234.0, 1234567.0]),
+        (["1.234", "1.5"], [1.234, 1.5]),
+        (["1,234", "2,345.5"], [1234.0, 2345.5]),
+    ],
+)
+def test_marks_are_read_as_in_the_rest_of_the_column(texts: list[str], values: list[float]) -> None:
+    assert numbers(pd.Series(texts, dtype=object)).tolist() == values
+
+
+def test_marks_are_read_as_in_the_rest_of_the_table() -> None:
+    german = pd.DataFrame({"size": ["52.404", "83.847"], "loss": ["3,0966", "3,01"]}, dtype=object)
+    assert numbers(german["size"], table_marks(german)).tolist() == [52404.0, 83847.0]
+    english = german.assign(loss=["3.0966", "3.01"])
+    assert numbers(english["size"], table_marks(english)).tolist() == [52.404, 83.847]
+
+
+def test_a_loss_never_reaches_a_thousand_and_a_scaled_number_has_decimals() -> None:
+    losses = pd.Series(["3,096", "3,016"], dtype=object)
+    assert numbers(losses, frozenset("."), small=True).tolist() == [3.096, 3.016]
+    assert numbers(losses, frozenset(".")).tolist() == [3096.0, 3016.0]
+    millions = pd.Series(["52.404", "83.847"], dtype=object)
+    assert numbers(millions, frozenset(","), scaled=True).tolist() == [52.404, 83.847]
+    assert numbers(millions, frozenset(",")).tolist() == [52404.0, 83847.0]
+    # As in English: 1,198 of a header's millions, or of the cell's own.
+    assert numbers(losses, frozenset("."), scaled=True).tolist() == [3096.0, 3016.0]
+    own = pd.Series(["1,198M"], dtype=object)
+    assert numbers(own, frozenset(".")).tolist() == [1198e6]
+    assert numbers(own, frozenset(",")).tolist() == [1.198e6]
+
+
+@pytest.mark.parametrize("text", ["TFLOP/s", "%", "loss", "", "x" * 1000, "GPU hours"])
+def test_rates_and_shares_are_no_units_of_a_run(text: str) -> None:
+    assert unit(text) is None

@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from isoflop.fit import akima, fit_parabola, parabola
+from isoflop.fit import Minimum, akima, fit_parabola, parabola
+from isoflop.fit.minimum import refused_outside
+from isoflop.fit.sizes import size_groups, size_means
 
 SIZES = 1e5 * 1.6 ** np.arange(-3, 4)
 
@@ -105,3 +107,21 @@ def test_standard_error_of_the_size_matches_simulation() -> None:
 def test_parabola_evaluates_itself() -> None:
     fit = fit_parabola(SIZES, valley(SIZES))
     assert fit.loss_at(SIZES) == pytest.approx(valley(SIZES), rel=1e-12)
+
+
+def test_sizes_within_a_few_percent_are_one_and_others_keep_their_digits() -> None:
+    sizes, of_run = size_groups([2e8, 1e8, 1.04e8, 1.07e8, 2e8])
+    assert of_run.tolist() == [2, 0, 0, 1, 2]
+    assert sizes.tolist() == [pytest.approx(math.sqrt(1.04) * 1e8), 1.07e8, 2e8]
+    _, means = size_means([1e8, 1.001e8, 1.002e8, 2e8], [1.0, 2.0, 6.0, 4.0])
+    assert means.tolist() == pytest.approx([3.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "status"), [(1.96, "converged"), (1.94, "outside"), (2.11, "outside")]
+)
+def test_a_minimum_far_outside_the_losses_measured_is_refused(loss: float, status: str) -> None:
+    found = Minimum(estimator="akima", status="converged", message="", parameters=1e8, loss=loss)
+    judged = refused_outside(found, np.array([2.1, 2.0, 2.05]))
+    assert judged.status == status
+    assert (judged.loss is None) == (status == "outside")

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from isoflop.fit import (
+    basic_interval,
     bootstrap,
     bootstrap_document_difference,
     bootstrap_documents,
+    percentile_interval,
 )
 
 
@@ -98,3 +100,11 @@ def test_documents_must_pair_up() -> None:
         bootstrap_document_difference([1.0, 2.0], [1.0], [3, 4])
     with pytest.raises(ValueError, match="at least one document"):
         bootstrap_documents([], [])
+
+
+def test_an_interval_holds_its_value_where_every_draw_lies_beside_it() -> None:
+    draws = np.linspace(2.0, 3.0, 101)
+    beside = percentile_interval(1.0, draws)
+    assert (beside.low, beside.high) == (1.0, pytest.approx(2.975))
+    reflected = basic_interval(1.0, draws)
+    assert (reflected.low, reflected.high) == (pytest.approx(-0.975), 1.0)

@@ -15,7 +15,12 @@ from isoflop.cli.fit_details import (
     holm_sentence,
     law_words,
 )
-from isoflop.cli.fit_minima import fitted_curves, minima_table, refused_sentences
+from isoflop.cli.fit_minima import (
+    fitted_curves,
+    minima_table,
+    noiseless_sentence,
+    refused_sentences,
+)
 from isoflop.cli.screen import CLOSING, Screen, capped
 from isoflop.cli.tables import coefficient
 from isoflop.config.problems import quoted
@@ -54,19 +59,26 @@ def fit_answer(result: FitResult, runs: RunTable) -> Screen:
     """Return the answer, and under it the minima that it rests on as far as there is room."""
     return Screen(
         above=(
-            *map(_plain, _understood(result, runs)),
+            _plain(runs.understood or _extent(result)),
             *map(_plain, capped(fit_warnings(result, runs), WARNINGS)),
+            *map(_plain, _assumed(result, runs)),
             *(_one_variant(result) if len(result.variants) == 1 else _several_variants(result)),
         ),
-        below=tuple(map(_plain, [*refused_sentences(result), CLOSING])),
+        below=tuple(map(_plain, [*_under_minima(result), CLOSING])),
         rows=len(fitted_curves(result)),
         table=lambda rows: minima_table(result, rows),
     )
 
 
-def _understood(result: FitResult, runs: RunTable) -> Iterator[str]:
-    """Yield what was read, and what was assumed or left out on the way."""
-    yield runs.understood or _extent(result)
+def _under_minima(result: FitResult) -> Iterator[str]:
+    noiseless = noiseless_sentence(result)
+    if noiseless is not None:
+        yield noiseless
+    yield from refused_sentences(result)
+
+
+def _assumed(result: FitResult, runs: RunTable) -> Iterator[str]:
+    """Yield what was assumed or left out on the way."""
     said = list(runs.notes)
     if runs.left_out and not runs.understood:
         first, *others = runs.left_out

@@ -173,7 +173,8 @@ def _shown(fit: VariantFit) -> list[FittedMinimum]:
 def _loss_interval(one: FittedMinimum) -> str:
     if one.interval is None:
         return "-"
-    return f"[{one.interval.low:.4f}, {one.interval.high:.4f}]"
+    noiseless = " without noise" if one.interval.source == "systematic" else ""
+    return f"[{one.interval.low:.4f}, {one.interval.high:.4f}]{noiseless}"
 
 
 def _surfaces(result: FitResult) -> Iterator[RenderableType]:

@@ -111,6 +111,19 @@ def refused_sentences(result: FitResult) -> Iterator[str]:
         yield f"No minimum by the parabola at {of}: {told}."
 
 
+def noiseless_sentence(result: FitResult) -> str | None:
+    """Return what minima are whose intervals hold no noise, since nothing tells it."""
+    told = [curve.minimum for curve in fitted_curves(result)]
+    bare = [one for one in told if one.interval and one.interval.source == "systematic"]
+    if not bare:
+        return None
+    which = "Intervals" if len(bare) == len(told) else f"{len(bare)} of {len(told)} intervals"
+    return (
+        f"{which} of minima hold only what the estimator gets wrong without noise: nothing tells "
+        "how far runs scatter; more seeds or sizes would."
+    )
+
+
 def _lacking(one: FittedMinimum) -> str:
     """Return what a curve lacks, and for a minimum at an edge which sizes would bracket it."""
     match one.status:

@@ -162,16 +162,17 @@ def losses_within(means: ArrayLike) -> tuple[Floats, Floats]:
     return lowest - BELOW_LOWEST * (highest - lowest), highest
 
 
-def refused_outside(minimum: Minimum, means: Floats) -> Minimum:
+def refused_outside(minimum: Minimum, means: Floats, slack: float = 0.0) -> Minimum:
     """Return a minimum, or its refusal where its loss lies far outside the losses measured.
 
     Args:
         minimum: one that has a loss.
         means: mean loss of each size of the curve, (S,).
+        slack: loss by which it may lie further out, since runs scatter.
     """
     assert minimum.loss is not None
     low, high = losses_within(means)
-    if low <= minimum.loss <= high:
+    if low - slack <= minimum.loss <= high + slack:
         return minimum
     return Minimum(
         estimator=minimum.estimator,

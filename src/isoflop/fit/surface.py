@@ -22,6 +22,11 @@ from isoflop.fit.sizes import size_means
 
 SurfaceEstimator = Literal["surface", "variable_projection"]
 
+SCATTERS = 4.0
+"""Root mean squares of a surface's misses by which its minimum may lie beyond a curve's losses."""
+LARGEST_SCATTER = 0.01
+"""Share of the loss up to which these count: runs of one recipe scatter by less."""
+
 
 class Surface(Frozen):
     """Coefficients of L = E + A / N^alpha + B / D^beta; N parameters, D tokens, L nats."""
@@ -110,4 +115,6 @@ def surface_minimum(
         loss=loss,
         message=f"minimum along the budget: {fit.message}",
     )
-    return refused_outside(found, means)
+    # The few sizes of a flat curve may differ by less than runs scatter about the surface.
+    scatter = SCATTERS * (fit.residual or 0.0)
+    return refused_outside(found, means, slack=loss * min(scatter, LARGEST_SCATTER))

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from isoflop.config import Frozen
 from isoflop.fit.interval import FEWEST_DRAWS, Coefficient
@@ -202,7 +203,6 @@ class _Pair:
         where: dict[str, float] = {} if at is None else {"parameters": at[0], "tokens": at[1]}
         away = [s.extrapolation(flops=flops, **where) for s in (self.one, self.base)]
         drawn = differences[1:][np.isfinite(differences[1:])]
-        tail = min((drawn >= 0).sum(), (drawn <= 0).sum())
         return SurfaceGap(
             estimator=self.one.fit.estimator,
             place=place,
@@ -211,8 +211,23 @@ class _Pair:
             difference=_interval(differences, self.level),
             multiplier=_interval(times, self.level) if math.isfinite(times[0]) else None,
             extrapolation=max(away),
-            p=min(1.0, 2 * (1 + int(tail)) / (1 + len(drawn))),
+            p=_two_sided(drawn),
         )
+
+
+def _two_sided(drawn: Floats) -> float:
+    """Return how often noise alone would give a difference as large, from its draws.
+
+    It is twice the share of the draws on the other side of zero. Where hardly any are there, their
+    share tells little, and Holm over several variants would ask for more draws than there are: it
+    is then the tail of a normal distribution with their mean and spread, where that is less.
+    """
+    tail = int(min((drawn >= 0).sum(), (drawn <= 0).sum()))
+    counted = min(1.0, 2 * (1 + tail) / (1 + len(drawn)))
+    spread = float(drawn.std()) if len(drawn) >= FEWEST_DRAWS else 0.0
+    if tail >= FEWEST_DRAWS or not spread > 0:
+        return counted
+    return min(counted, 2 * float(stats.norm.sf(abs(float(drawn.mean())) / spread)))
 
 
 def _growth(surfaces: Floats, parameters: float, tokens: float, losses: Floats) -> Floats:

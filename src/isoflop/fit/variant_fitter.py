@@ -48,6 +48,7 @@ from isoflop.fit.surface_bootstrap import (
 )
 from isoflop.fit.surface_sample import SurfaceSample
 from isoflop.fit.systematic import Systematic, known_surfaces, systematic
+from isoflop.fit.tables.grouping import TOLD
 
 DELTAS = (1e-4, 1e-2)
 """Other Huber deltas that the surface is fitted with, to see how much hangs on the choice."""
@@ -366,12 +367,12 @@ class VariantFitter:
     def _notes(self) -> list[str]:
         found = []
         moved, off = self.moved[self.moved["state"] == "finished"], scatter(self.rows)
-        if off > EXACT and scatter(moved) <= EXACT:
+        if off >= TOLD and scatter(moved) <= EXACT:
             found.append(
-                f"Runs are moved to the budget they are grouped to, along the surface: up to "
+                "Runs are moved along the surface to the budget that they are grouped to, up to "
                 f"{off:.1%} in compute."
             )
-        elif off > EXACT:
+        elif off >= TOLD:
             found.append(
                 f"Compute lies up to {off:.1%} from the budgets, and no surface tells what that "
                 "does to the loss."

@@ -10,6 +10,8 @@ from isoflop.fit.minimum import Floats
 
 TOLERANCE = 0.1
 """Budgets within this share of their group's middle count as one."""
+TOLD = 5e-4
+"""Share by which budgets may differ from their group's middle without a word."""
 
 
 def group_budgets(budget_flops: Floats, tolerance: float = TOLERANCE) -> tuple[Floats, float]:

@@ -13,7 +13,7 @@ import pandas as pd
 from isoflop.fit.frame import COLUMNS
 from isoflop.fit.tables.formats import read_rows
 from isoflop.fit.tables.grid import Rows
-from isoflop.fit.tables.grouping import TOLERANCE, group_budgets
+from isoflop.fit.tables.grouping import TOLD, TOLERANCE, group_budgets
 from isoflop.fit.tables.left_out import LeftOutRows, Sieve
 from isoflop.fit.tables.narrowing import keep_best, keep_last
 from isoflop.fit.tables.plausible import check_units
@@ -157,7 +157,6 @@ def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     follows = [axis for axis in AXES if axis not in values]
     if follows:
         values[follows[0]] = _third(values, follows[0])
-        notes.append(f"{follows[0]} follows from C = 6 N D, which the table does not tell.")
     if choices.last_of is not None:
         notes.append(keep_last(sieve, rows, values, wanted, choices.last_of, source))
         used.add(choices.last_of)
@@ -173,7 +172,7 @@ def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     kept["training_flops"] = kept["budget_flops"]
     groups, spread = group_budgets(kept["budget_flops"].to_numpy(), choices.tolerance)
     kept["budget_flops"] = groups
-    if spread > 1e-9:
+    if spread >= TOLD:
         notes.append(
             f"Budgets within {choices.tolerance:.0%} of the middle of their group count as one; "
             f"the farthest lies {spread:.1%} from it."

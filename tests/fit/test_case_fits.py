@@ -83,7 +83,7 @@ def test_curves_of_jittered_budgets_are_of_one_budget_and_say_how_far_off_they_a
     for law in jittered.laws[:2]:
         assert law.a.low <= true_a <= law.a.high
         assert law.a.high - law.a.low < 0.1
-    assert any("moved to the budget" in note for note in jittered.notes)
+    assert any("moved along the surface" in note for note in jittered.notes)
 
 
 def test_runs_of_one_budget_that_scatter_are_refused_where_no_surface_moves_them() -> None:

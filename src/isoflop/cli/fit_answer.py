@@ -112,7 +112,8 @@ def _one_variant(result: FitResult) -> Iterator[Text]:
     found = [one for one in fit.minima if one.loss is not None]
     if found:
         largest = max(one.budget_flops for one in found)
-        yield _bold(_optimum(next(o for o in found if o.budget_flops == largest), unit))
+        here = [one for one in found if one.budget_flops == largest]
+        yield _bold(_optimum(_told_first(fit, here), unit))
     if law is None and not found:
         yield _bold("No budget has a minimum that may be told.")
     surface = _best_surface(fit)
@@ -188,6 +189,16 @@ def _optimum(one: FittedMinimum, unit: str) -> str:
         f"At {exponent(one.budget_flops)} FLOPs the optimum is {size} parameters{tokens}, with a "
         f"loss of {loss}{unit} ({ESTIMATOR_NAMES[one.estimator]})."
     )
+
+
+def _told_first(fit: VariantFit, minima: Sequence[FittedMinimum]) -> FittedMinimum:
+    """Return the minimum of a budget by a surface that fits its runs, which rests on them all."""
+    good = [
+        one.estimator
+        for one in fitted_surfaces(fit)
+        if one.status == "converged" and one.warning is None
+    ]
+    return next((one for one in minima if one.estimator in good), minima[0])
 
 
 def _best_surface(fit: VariantFit) -> FittedSurface | None:

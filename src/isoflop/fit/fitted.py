@@ -18,10 +18,10 @@ from isoflop.fit.surface_bootstrap import DrawsSource
 from isoflop.fit.surface_comparison import SurfaceComparison
 from isoflop.fit.verdict import BudgetVerdict
 
-IntervalSource = Literal["seeds", "scatter", "systematic"] | DrawsSource
-"""What an interval rests on. Of one curve: noise between seeds, or about the parabola; or what the
-estimator gets wrong without noise, alone, where nothing tells the noise. Of the surface: residuals
-under random signs, one for each run or cluster, or the limit of many runs."""
+IntervalSource = Literal["seeds", "scatter", "surface", "systematic"] | DrawsSource
+"""What an interval rests on. Of one curve: noise between seeds, about the parabola, or about the
+surface; or, where nothing tells the noise, what the estimator gets wrong without it, alone. Of the
+surface: residuals under random signs, one for each run or cluster, or the limit of many runs."""
 
 
 class MinimumInterval(Frozen):

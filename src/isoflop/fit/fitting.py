@@ -10,6 +10,7 @@ import pandas as pd
 from isoflop.fit.curves import ESTIMATORS
 from isoflop.fit.envelope import fit_envelope
 from isoflop.fit.fitted import FitResult, VariantFit
+from isoflop.fit.goodness import noises_about
 from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import LEVEL
 from isoflop.fit.minimum import Estimator
@@ -88,7 +89,12 @@ def fit_runs(
     moved = at_budgets(
         table, {name: moving_surface(found.values()) for name, found in surfaces.items()}
     )
-    draws = CurveDraws(moved, resamples=resamples, seed=seed)
+    draws = CurveDraws(
+        moved,
+        resamples=resamples,
+        seed=seed,
+        about_surfaces=noises_about(table, {n: s.values() for n, s in surfaces.items()}),
+    )
     fitters = {
         name: VariantFitter(table, moved, name, settings, surfaces[name], draws) for name in names
     }

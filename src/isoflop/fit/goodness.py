@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from isoflop.config import Frozen
-from isoflop.fit.curves import CurveMinimum
+from isoflop.fit.curves import CurveMinimum, variant_rows
 from isoflop.fit.minimum_draws import RunNoise
-from isoflop.fit.surface import Surface
+from isoflop.fit.surface import Surface, SurfaceFit
 
 UNKNOWNS = 5
 LARGEST_RESIDUAL = 0.05
@@ -67,6 +67,30 @@ def goodness(rows: pd.DataFrame, surface: Surface) -> Goodness:
             fitted=float(surface.loss(run["parameters"], run["tokens"])),
         ),
     )
+
+
+def noises_about(
+    table: pd.DataFrame, surfaces: Mapping[str, Iterable[SurfaceFit]]
+) -> dict[str, RunNoise]:
+    """Return how far each variant's runs scatter about the first surface of it that converged.
+
+    It tells the noise of curves that have neither seeds nor sizes enough. Variants without such a
+    surface are left out.
+
+    Args:
+        table: runs as they are, as surfaces were fitted to them.
+        surfaces: of each variant.
+    """
+    found = {}
+    for variant, fits in surfaces.items():
+        rows = variant_rows(table, variant)
+        free = len(rows) - UNKNOWNS
+        known = (one.surface for one in fits if one.status == "converged")
+        surface = next((one for one in known if one is not None), None)
+        if surface is not None and free > 0:
+            spread = goodness(rows, surface).rms * math.sqrt(len(rows) / free)
+            found[variant] = RunNoise(source="surface", run_spread=spread, run_freedom=free)
+    return found
 
 
 def misfit(

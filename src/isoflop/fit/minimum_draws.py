@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -44,8 +44,9 @@ can be said."""
 class RunNoise(Frozen):
     """How far runs scatter about their curve, nats per token."""
 
-    source: Literal["seeds", "scatter"]
-    """Measured between seeds of one size, or, without replicates, about the parabola."""
+    source: Literal["seeds", "scatter", "surface"]
+    """Measured between seeds of one size, or, without replicates, about the parabola, or, where
+    that leaves too little over, about the surface through the runs of all budgets."""
     run_spread: float
     """Standard deviation of a run's own part."""
     run_freedom: int
@@ -102,10 +103,20 @@ class CurveDraws:
         table: as `frame` or `run_table` makes it.
         resamples: how many copies of a curve.
         seed: of the draws. Each curve has draws of its own, the same ones for every estimator.
+        about_surfaces: noise of a variant's runs about their surface, for curves whose own runs
+            do not tell it.
     """
 
-    def __init__(self, table: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> None:
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        *,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        about_surfaces: Mapping[str, RunNoise] | None = None,
+    ) -> None:
         self.table, self.resamples, self.seed = table, resamples, seed
+        self._about_surfaces = about_surfaces or {}
         self._noises: dict[tuple[str, float], RunNoise | None] = {}
         self._minima: dict[tuple[str, float, CurveEstimator], tuple[Floats, Floats]] = {}
 
@@ -113,7 +124,9 @@ class CurveDraws:
         """Return the noise of a variant's runs at a budget, None where nothing tells it."""
         key = (variant, budget_flops)
         if key not in self._noises:
-            self._noises[key] = run_noise(self.table, variant, budget_flops)
+            self._noises[key] = run_noise(
+                self.table, variant, budget_flops
+            ) or self._about_surfaces.get(variant)
         return self._noises[key]
 
     def minima(

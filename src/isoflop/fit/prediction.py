@@ -17,6 +17,7 @@ import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.fit.frame import budgets, curve_rows
+from isoflop.fit.goodness import noises_about
 from isoflop.fit.huber import HUBER_DELTA
 from isoflop.fit.interval import FEWEST_DRAWS, LEVEL, percentile_interval
 from isoflop.fit.minimum import Floats, parabola
@@ -106,11 +107,11 @@ def predict(
     )
     finished, names = finished_variants(table)
     samples = sample_surfaces(finished, settings)
-    moved = at_budgets(
-        finished,
-        {name: moving_surface(samples[name, one].fit for one in SURFACES) for name in names},
+    fits = {name: [samples[name, one].fit for one in SURFACES] for name in names}
+    moved = at_budgets(finished, {name: moving_surface(own) for name, own in fits.items()})
+    drawn = draws or CurveDraws(
+        moved, resamples=resamples, seed=seed, about_surfaces=noises_about(finished, fits)
     )
-    drawn = draws or CurveDraws(moved, resamples=resamples, seed=seed)
     found = []
     for name in names:
         predictor = _Predictor(moved, name, settings, samples, drawn)

@@ -211,23 +211,23 @@ class _Pair:
             difference=_interval(differences, self.level),
             multiplier=_interval(times, self.level) if math.isfinite(times[0]) else None,
             extrapolation=max(away),
-            p=_two_sided(drawn),
+            p=_two_sided(drawn, min(self.one.fit.points, self.base.fit.points) - 5),
         )
 
 
-def _two_sided(drawn: Floats) -> float:
+def _two_sided(drawn: Floats, freedom: int) -> float:
     """Return how often noise alone would give a difference as large, from its draws.
 
     It is twice the share of the draws on the other side of zero. Where hardly any are there, their
     share tells little, and Holm over several variants would ask for more draws than there are: it
-    is then the tail of a normal distribution with their mean and spread, where that is less.
+    is then the tail of Student's with their mean and spread, where that is less.
     """
     tail = int(min((drawn >= 0).sum(), (drawn <= 0).sum()))
     counted = min(1.0, 2 * (1 + tail) / (1 + len(drawn)))
     spread = float(drawn.std()) if len(drawn) >= FEWEST_DRAWS else 0.0
     if tail >= FEWEST_DRAWS or not spread > 0:
         return counted
-    return min(counted, 2 * float(stats.norm.sf(abs(float(drawn.mean())) / spread)))
+    return min(counted, 2 * float(stats.t.sf(abs(float(drawn.mean())) / spread, max(1, freedom))))
 
 
 def _growth(surfaces: Floats, parameters: float, tokens: float, losses: Floats) -> Floats:

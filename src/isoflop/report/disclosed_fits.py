@@ -95,6 +95,7 @@ def uncertainty(analysis: Analysis, evidence: Evidence) -> Topic:
     known = {
         "seeds": "the spread between seeds of one size, apart for what runs of one seed share",
         "scatter": "the scatter about the parabola, where no size has two seeds",
+        "surface": "the scatter about the surface, where a curve's own runs do not tell it",
     }
     noise = " and ".join(text for source, text in known.items() if source in sources)
     return Topic(

@@ -5,8 +5,8 @@ what `--json` prints and what lies in `runs/NAME/bench.json`. `standard_groups()
 comparison with Hugging Face's Llama, `study_group(models)` the numbered models of a study.
 `bench_attention` takes `attention_cases()` and gives an `AttentionReport`: block attention beside
 torch's fused one. `bench_decode` takes `decode_cases()` and gives a `DecodeReport`: steps of dense
-and routed models over a filled cache. `measure_speed` gives `planning` its expected times on this
-machine. `bench_bookkeeping` tells what metrics and checkpoints take of a run's time.
+and routed models over a filled cache. `bench_bookkeeping` tells what metrics and checkpoints take
+of a run's time.
 """
 
 from isoflop.bench.attention import (
@@ -39,7 +39,6 @@ from isoflop.bench.decode import (
 from isoflop.bench.decode_report import decode_figure, decode_verdicts, describe_decode
 from isoflop.bench.machine import busy, gemm_peak
 from isoflop.bench.report import BenchReport, BenchRow, Ratio, Verdict, describe
-from isoflop.bench.speed import measure_speed
 from isoflop.bench.train import bench_train
 
 __all__ = [
@@ -73,7 +72,6 @@ __all__ = [
     "describe_bookkeeping",
     "describe_decode",
     "gemm_peak",
-    "measure_speed",
     "standard_groups",
     "standard_runs",
     "study_group",

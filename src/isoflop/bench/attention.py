@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoflop.bench.machine import DTYPES, refuse_busy, use_threads
+from isoflop.bench.machine import DTYPES, refuse_busy
 from isoflop.config import BlockAttention, Frozen, FullAttention, Precision
 from isoflop.costs import attended_pairs
 from isoflop.ops import block_attention, block_attention_reference
-from isoflop.training import environment
+from isoflop.training import environment, use_threads
 
 Direction = Literal["forward", "forward+backward"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from isoflop.bench.cases import DENSE, standard_groups
-from isoflop.bench.machine import refuse_busy, use_threads
+from isoflop.bench.machine import refuse_busy
 from isoflop.config import Environment, Frozen, Precision, RunConfig
 from isoflop.costs import parameters
 from isoflop.data import TokenStore, prepare
@@ -22,6 +22,7 @@ from isoflop.training import (
     StepResult,
     compiles_by_default,
     environment,
+    use_threads,
 )
 
 SHARE_PROMISED = 0.03

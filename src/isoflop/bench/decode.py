@@ -21,10 +21,10 @@ import torch
 
 from isoflop.bench.cases import DENSE, ROUTED, VOCABULARY, Implementation, hidden_width
 from isoflop.bench.decoders import Decoder, EngineDecoder, LlamaDecoder
-from isoflop.bench.machine import DTYPES, refuse_busy, use_threads
+from isoflop.bench.machine import DTYPES, refuse_busy
 from isoflop.config import Frozen, ModelConfig, Precision, TopK
 from isoflop.costs import cache_bytes, forward_flops, parameters
-from isoflop.training import environment
+from isoflop.training import environment, use_threads
 
 CONTEXTS = (256, 1024, 2048, 8192)
 BATCHES = (1, 16)

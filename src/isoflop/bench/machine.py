@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from isoflop.config import Precision
+from isoflop.training import use_threads
 
 BUSY_CORES = 0.15
 """Cores in use by others above which a measurement would not be worth its ink."""
@@ -74,23 +73,6 @@ def gemm_peak(precision: Precision, threads: int) -> float:
     """
     with use_threads(threads):
         return max(_gemm(size, DTYPES[precision]) for size in GEMM_SIZES)
-
-
-@contextmanager
-def use_threads(threads: int) -> Iterator[None]:
-    """Let torch use a number of threads for a while.
-
-    Raises:
-        ValueError: the number is not positive.
-    """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; expected at least 1")
-    former = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(former)
 
 
 def _gemm(size: int, dtype: torch.dtype) -> float:

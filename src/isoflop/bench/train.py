@@ -10,13 +10,13 @@ from statistics import median, quantiles
 import torch
 
 from isoflop.bench.cases import Case
-from isoflop.bench.machine import gemm_peak, refuse_busy, use_threads
+from isoflop.bench.machine import gemm_peak, refuse_busy
 from isoflop.bench.report import BenchReport, BenchRow, Ratio, case_name
 from isoflop.bench.steps import Step, prepare_step
 from isoflop.bench.verdicts import verdicts
 from isoflop.config import Precision
 from isoflop.costs import parameters, train_flops_per_token
-from isoflop.training import can_compile, environment
+from isoflop.training import can_compile, environment, use_threads
 
 WARM_UP = 3
 """Steps before any is timed; the first two compile."""

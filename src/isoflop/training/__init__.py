@@ -6,7 +6,9 @@ from isoflop.training.memory import keep_freed_memory, volunteer_for_the_oom_kil
 from isoflop.training.parametrisation import group_of, initialise, optimiser
 from isoflop.training.run import Interrupted, Progress, Run
 from isoflop.training.schedule import rate_factor
+from isoflop.training.speed import measure_speed, random_tokens, repeated_step
 from isoflop.training.step import StepResult, Trainer
+from isoflop.training.threads import use_threads
 
 __all__ = [
     "Interrupted",
@@ -21,9 +23,13 @@ __all__ = [
     "initialise",
     "keep_freed_memory",
     "load_model",
+    "measure_speed",
     "optimiser",
+    "random_tokens",
     "rate_factor",
     "reason_of",
+    "repeated_step",
     "train",
+    "use_threads",
     "volunteer_for_the_oom_killer",
 ]

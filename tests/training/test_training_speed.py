@@ -57,7 +57,7 @@ def test_unaffordable_models_are_not_measured(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         speed, "_measure", lambda probe, *_: measured.append(probe.model.width) or 1.0
     )
-    limit = speed._step_flops(speed._probe(run(32)))
+    limit = speed._step_flops(speed._probe(run(32), 64))
     measure_speed([run(16), run(32), run(64)], most_flops=limit)
     assert measured == [16, 32]
     measured.clear()

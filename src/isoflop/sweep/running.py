@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
 from isoflop.config import Study
-from isoflop.data import prepare, train_tokens
-from isoflop.planning import PlannedRun, next_runs, planned_warnings
+from isoflop.data import TokenStore, prepare, train_tokens
+from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
 from isoflop.planning.assignment import assign
 from isoflop.planning.memory import memory_warnings
 from isoflop.sweep.display import Display
+from isoflop.sweep.forecast import Forecast, Rate
 from isoflop.sweep.ledger import Ledger, save_study
+from isoflop.sweep.others import others, shared_words
+from isoflop.sweep.pool import start_server
 from isoflop.sweep.scheduler import Outcome, Planner, Scheduler, Training
+from isoflop.sweep.speeds import measured_speeds
 from isoflop.sweep.worker import Train, train_run
 
 Device = Literal["cpu", "cuda"]
@@ -75,8 +80,11 @@ def run_study(
     ledger = Ledger(study, root, results)
     needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
-        data_sha256 = ""
+        data_sha256, store = "", None
         if needed:
+            _tell_others(ledger, needed, display)
+            # It imports torch meanwhile.
+            start_server()
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
             store = prepare(study.data, cache)
             data_sha256 = store.sha256
@@ -92,10 +100,45 @@ def run_study(
             "checkpoint_seconds": checkpoint_seconds,
             "memory_bytes": memory_bytes,
         }
-        training = Training(train, options, device, cache, data_sha256, stall_seconds)
+        training = Training(train, options, device, cache, data_sha256, stall_seconds, slots)
         for warning in memory_warnings(needed, memory_bytes):
             display.say(f"warning: {warning}")
-        return Scheduler(study, ledger, needed, training, slots, display, planner).run()
+        forecast = _forecast(study, needed, training, store, planner, threads)
+        return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
+
+
+def _tell_others(ledger: Ledger, needed: list[PlannedRun], display: Display) -> None:
+    holders = others(ledger.store, needed)
+    if holders:
+        display.say(shared_words(holders, len(needed) - len(holders), socket.gethostname()))
+
+
+def _forecast(
+    study: Study,
+    needed: list[PlannedRun],
+    training: Training,
+    store: TokenStore | None,
+    planner: Planner,
+    threads: int,
+) -> Forecast:
+    """Return what to expect of a study's runs, from steps that are measured now."""
+    workers = len(training.slots)
+    if store is None or training.train is not train_run:
+        return Forecast(workers)
+    configs = [run.config for run in needed]
+    speeds = measured_speeds(configs, training.slots, threads=threads, device=training.device)
+    rates = [Rate(*one) for one in zip(needed, speeds or (), strict=False)]
+    held_out_tokens = int(store.manifest["splits"]["test"]["tokens"])
+    if planner is not next_runs:
+        return Forecast(workers, rates, held_out_tokens=held_out_tokens)
+    usual = bound(study)
+    return Forecast(
+        workers,
+        rates,
+        runs=len(next_runs(study, [])) + usual.usual_runs,
+        added_flops=usual.usual_flops / max(1, usual.usual_runs),
+        held_out_tokens=held_out_tokens,
+    )
 
 
 def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, str]]:

@@ -34,6 +34,7 @@ def measure_speed(
     seconds: float = 0.5,
     sizes: int = SIZES,
     most_flops: float = PROBE_FLOPS,
+    most_tokens: int = PROBE_TOKENS,
     device: str = "cpu",
 ) -> Callable[[RunConfig], float]:
     """Measure some of the runs' steps and return the training FLOP/s to expect of each run.
@@ -48,6 +49,7 @@ def measure_speed(
         seconds: spent on each measured model after its first step, which is not timed.
         sizes: models measured of each kind: the smallest, the largest, others between; at least 2.
         most_flops: FLOPs of a measured step above which only a kind's smallest model is measured.
+        most_tokens: of a measured step; at least one sequence.
         device: where the steps are made.
 
     Returns:
@@ -63,10 +65,10 @@ def measure_speed(
     points: dict[str, tuple[list[float], list[float]]] = {}
     with use_threads(threads):
         for kind, members in kinds.items():
-            chosen = _representatives(members, sizes, most_flops)
+            probes = _representatives(members, sizes, most_flops, most_tokens)
             points[kind] = (
-                [_log_size(config) for config in chosen],
-                [_measure(_probe(config), seconds, device) for config in chosen],
+                list(probes),
+                [_measure(probe, seconds, device) for probe in probes.values()],
             )
 
     def speed(config: RunConfig) -> float:
@@ -102,20 +104,21 @@ def random_tokens(config: RunConfig) -> Tensor:
 
 
 def _representatives(
-    configs: Sequence[RunConfig], sizes: int, most_flops: float
-) -> list[RunConfig]:
-    """Return the smallest and the largest affordable run and some between, ascending, distinct."""
+    configs: Sequence[RunConfig], sizes: int, most_flops: float, most_tokens: int
+) -> dict[float, RunConfig]:
+    """Return probes of the smallest and the largest affordable run and of some between, by log
+    size, ascending."""
     by_size = sorted({_log_size(config): config for config in configs}.items())
-    ordered = [config for _, config in by_size]
-    affordable = [config for config in ordered if _step_flops(_probe(config)) <= most_flops]
-    few = affordable or ordered[:1]
+    probes = [(size, _probe(config, most_tokens)) for size, config in by_size]
+    affordable = [(size, probe) for size, probe in probes if _step_flops(probe) <= most_flops]
+    few = affordable or probes[:1]
     places = {round(i * (len(few) - 1) / (sizes - 1)) for i in range(sizes)}
-    return [few[place] for place in sorted(places)]
+    return dict(few[place] for place in sorted(places))
 
 
-def _probe(config: RunConfig) -> RunConfig:
+def _probe(config: RunConfig, most_tokens: int) -> RunConfig:
     """Return a run whose step is like that of `config` but cheaper."""
-    sequences = max(1, PROBE_TOKENS // config.data.sequence_length)
+    sequences = max(1, most_tokens // config.data.sequence_length)
     return config.model_copy(
         update={
             "model": _fewer_blocks(config.model),

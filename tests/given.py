@@ -32,3 +32,6 @@ RECIPE = Recipe(
     precision="fp32",
 )
 """Every field is named, so that a change of the defaults is no change of what is tested."""
+
+FP32 = Recipe(precision="fp32")
+"""The default recipe of a run, quick on every processor."""

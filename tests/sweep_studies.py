@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from given import ENVIRONMENT
+from given import ENVIRONMENT, FP32
 from isoflop.config import (
     DataConfig,
     Evaluation,
@@ -47,6 +47,7 @@ def tiny(corpus: Path, *variants: Variant, budget: float = 3e8, **fields: object
         "budgets_flops": (budget,),
         "tokens_per_step": 64,
         "evaluation_tokens": 512,
+        "recipe": FP32,
         "data": DataConfig(
             corpus=str(corpus), sequence_length=16, validation_fraction=0.2, test_fraction=0.2
         ),

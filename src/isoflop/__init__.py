@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from isoflop.generation import Continuation, Engine, Sampling, Token, generate, stream
     from isoflop.model import Output, Routing, Transformer, build
     from isoflop.runs import RunFolder, read_records
+    from isoflop.sweep import settled
     from isoflop.training import load_model, train
 
 _HOMES = {
@@ -96,6 +97,7 @@ _HOMES = {
     ),
     "isoflop.model": ("Output", "Routing", "Transformer", "build"),
     "isoflop.runs": ("RunFolder", "read_records"),
+    "isoflop.sweep": ("settled",),
     "isoflop.training": ("load_model", "train"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -144,6 +146,7 @@ __all__ = [
     "parameters",
     "prepare",
     "read_records",
+    "settled",
     "stream",
     "train",
     "train_flops_per_token",

@@ -172,6 +172,26 @@ def write_json(path: Path, value: JSON) -> None:
     write_text(path, to_json(value, indent=2) + "\n")
 
 
+def create_json(path: Path, value: JSON) -> bool:
+    """Write `value` to `path` where nothing is yet, whole; return whether this call did it.
+
+    Of several that try at the same time one succeeds, and all find its content there.
+    """
+    make_folder(path.parent)
+    with _explained(path):
+        temporary = _temporary(path)
+        try:
+            _write_new(temporary, (to_json(value, indent=2) + "\n").encode())
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    return True
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 

@@ -27,6 +27,7 @@ STUDY = {
     "budgets_flops": [1.5e11],
     "tokens_per_step": 1024,
     "data": {"corpus": "text.txt"},
+    "recipe": {"precision": "fp32"},
     "grid": {"sizes": 3, "margin": 1, "centre_parameters": 60e3},
     "variants": [
         {"name": "Baseline"},

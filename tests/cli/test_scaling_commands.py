@@ -35,6 +35,7 @@ def study():
             "seeds": [0, 1, 2],
             "equivalence_margin": 0.01,
             "data": {"sequence_length": 512, "windows": "documents"},
+            "recipe": {"precision": "bf16"},
             "positions": {"ranges": 2, "trailing": 64},
             "scaling": {"models": [{"blocks": 2, "width": w} for w in (24, 40, 64)]},
             "variants": [

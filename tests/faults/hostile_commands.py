@@ -22,6 +22,7 @@ STUDY: dict[str, Any] = {
     "budgets_flops": [1.5e11],
     "tokens_per_step": 1024,
     "data": {"corpus": "text.txt", "sequence_length": 64},
+    "recipe": {"precision": "fp32"},
     "grid": {"sizes": 3, "margin": 1, "centre_parameters": 60e3},
     "variants": [
         {"name": "Baseline"},

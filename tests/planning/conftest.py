@@ -12,6 +12,7 @@ from isoflop.config import (
     Evaluation,
     ParameterCount,
     RandomK,
+    Recipe,
     RunConfig,
     RunRecord,
     Study,
@@ -30,6 +31,7 @@ def make_study() -> MakeStudy:
         values: dict[str, Any] = {
             "name": "study",
             "budgets_flops": (5e12,),
+            "recipe": Recipe(),
             "variants": (
                 Variant(name="Baseline"),
                 Variant(name="MoD", depth=TopK(capacity=0.125)),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isoflop.config import Study, TopK, Variant
+from isoflop.config import Recipe, Study, TopK, Variant
 from isoflop.costs import parameters
 from isoflop.planning import next_runs
 from isoflop.planning.assignment import assign
@@ -66,6 +66,6 @@ def test_matched_shapes_are_foreign_once_they_are_not_asked_for(make_study, make
 
 def test_a_run_that_two_variants_share_is_the_first_ones(make_record):
     twins = tuple(Variant(name=name, depth=TopK(capacity=0.5)) for name in ("A", "B"))
-    study = Study(name="twins", budgets_flops=(5e12,), variants=twins)
+    study = Study(name="twins", budgets_flops=(5e12,), recipe=Recipe(), variants=twins)
     records = [make_record(run.config, 1.0) for run in next_runs(study, [])]
     assert set(assign(study, records).variant_of.values()) == {"A"}

@@ -4,12 +4,13 @@ from collections import Counter
 
 import pytest
 
-from isoflop.config import Grid, Search, Study, TopK, Variant
+from isoflop.config import Grid, Recipe, Search, Study, TopK, Variant
 from isoflop.planning import next_trials, trials
 
 STUDY = Study(
     name="searched",
     budgets_flops=(5e12,),
+    recipe=Recipe(),
     search=Search(learning_rates=(4e-3, 8e-3, 1.6e-2), width_per_block=(6.0, 14.0), seeds=(0, 3)),
     variants=(
         Variant(name="Baseline"),

@@ -49,6 +49,7 @@ def study(
         name="moba-scaling",
         scaling=Scaling(models=tuple(ScaledModel(blocks=b, width=w) for b, w in sizes)),
         seeds=seeds,
+        recipe=Recipe(),
         equivalence_margin=margin,
         learning_rate_check=(0.5, 2.0),
         positions=Positions(ranges=8, trailing=128),

@@ -55,7 +55,13 @@ def study(
     seeds: tuple[int, ...] = (0, 1, 2),
     variants: tuple[Variant, ...] = VARIANTS,
 ) -> Study:
-    return Study(name="mod-variants", budgets_flops=budgets, seeds=seeds, variants=variants)
+    return Study(
+        name="mod-variants",
+        budgets_flops=budgets,
+        seeds=seeds,
+        recipe=Recipe(),
+        variants=variants,
+    )
 
 
 def model(width: int, variant: Variant, blocks: int = 6) -> ModelConfig:

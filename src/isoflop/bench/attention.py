@@ -24,8 +24,9 @@ from torch import Tensor
 from isoflop.bench.machine import DTYPES, refuse_busy
 from isoflop.config import BlockAttention, Frozen, FullAttention, Precision
 from isoflop.costs import attended_pairs
+from isoflop.hardware import use_threads
 from isoflop.ops import block_attention, block_attention_reference
-from isoflop.training import environment, use_threads
+from isoflop.training import environment
 
 Direction = Literal["forward", "forward+backward"]
 

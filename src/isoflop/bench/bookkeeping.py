@@ -15,6 +15,7 @@ from isoflop.bench.machine import refuse_busy
 from isoflop.config import Environment, Frozen, Precision, RunConfig
 from isoflop.costs import parameters
 from isoflop.data import TokenStore, prepare
+from isoflop.hardware import use_threads
 from isoflop.runs import RunFolder
 from isoflop.training import (
     Interrupted,
@@ -22,7 +23,6 @@ from isoflop.training import (
     StepResult,
     compiles_by_default,
     environment,
-    use_threads,
 )
 
 SHARE_PROMISED = 0.03
@@ -65,11 +65,11 @@ class BookkeepingReport(Frozen):
     machine: str
 
 
-def standard_runs() -> tuple[RunConfig, ...]:
+def standard_runs(precision: Precision = "bf16") -> tuple[RunConfig, ...]:
     """Return the dense models of the standard shapes, as runs without an end."""
     return tuple(
         case.config.model_copy(update={"steps": ENDLESS})
-        for group in standard_groups()
+        for group in standard_groups(precision)
         for case in group[:1]
         if case.variant == DENSE
     )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from isoflop.config import DataConfig, Depth, EveryToken, Frozen, ModelConfig, RunConfig, TopK
+from isoflop.config import (
+    DataConfig,
+    Depth,
+    EveryToken,
+    Frozen,
+    ModelConfig,
+    Precision,
+    Recipe,
+    RunConfig,
+    TopK,
+)
 from isoflop.training import compiles_by_default
 
 Implementation = Literal["isoflop", "transformers"]
@@ -28,9 +38,9 @@ class Case(Frozen):
     implementation: Implementation = "isoflop"
 
 
-def standard_groups() -> tuple[tuple[Case, ...], ...]:
+def standard_groups(precision: Precision = "bf16") -> tuple[tuple[Case, ...], ...]:
     """Return the standard comparison: per shape dense, routed and Hugging Face's Llama."""
-    return tuple(_standard_group(*shape) for shape in STANDARD_SHAPES)
+    return tuple(_standard_group(*shape, precision) for shape in STANDARD_SHAPES)
 
 
 def study_group(
@@ -56,7 +66,12 @@ def study_group(
 
 
 def _standard_group(
-    width: int, blocks: int, heads: int, sequence_length: int, sequences: int
+    width: int,
+    blocks: int,
+    heads: int,
+    sequence_length: int,
+    sequences: int,
+    precision: Precision,
 ) -> tuple[Case, ...]:
     def run(depth: Depth) -> RunConfig:
         return RunConfig(
@@ -70,6 +85,7 @@ def _standard_group(
                 depth=depth,
             ),
             data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
+            recipe=Recipe(precision=precision),
             steps=1,
             sequences_per_step=sequences,
         )

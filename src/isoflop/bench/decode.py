@@ -7,7 +7,6 @@ the nominal share, so that speed is not bought by processing less. A prefill is 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,8 @@ from isoflop.bench.decoders import Decoder, EngineDecoder, LlamaDecoder
 from isoflop.bench.machine import DTYPES, refuse_busy
 from isoflop.config import Frozen, ModelConfig, Precision, TopK
 from isoflop.costs import cache_bytes, forward_flops, parameters
-from isoflop.training import environment, use_threads
+from isoflop.hardware import usable_cores, use_threads
+from isoflop.training import environment
 
 CONTEXTS = (256, 1024, 2048, 8192)
 BATCHES = (1, 16)
@@ -159,7 +159,7 @@ def decode_cases(
     Raises:
         ValueError: a number is out of its range, or there is nothing to measure.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores().count
     threads = tuple(one for one in (1, 2) if one <= cores) if threads is None else threads
     given = {"contexts": contexts, "batches": batches, "threads": threads, "dtypes": dtypes}
     for name, values in given.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from isoflop.config import Precision
-from isoflop.training import use_threads
+from isoflop.hardware import use_threads
 
 BUSY_CORES = 0.15
 """Cores in use by others above which a measurement would not be worth its ink."""

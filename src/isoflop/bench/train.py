@@ -16,7 +16,8 @@ from isoflop.bench.steps import Step, prepare_step
 from isoflop.bench.verdicts import verdicts
 from isoflop.config import Precision
 from isoflop.costs import parameters, train_flops_per_token
-from isoflop.training import can_compile, environment, use_threads
+from isoflop.hardware import use_threads
+from isoflop.training import can_compile, environment
 
 WARM_UP = 3
 """Steps before any is timed; the first two compile."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,11 @@ from isoflop.config.problems import quoted
 
 bench = SubcommandApp()
 
+Dtype = Annotated[
+    Literal["fp32", "bf16"] | None,
+    arg(metavar="fp32|bf16", help="Precision; what is faster here if left out."),
+]
+
 
 @bench.command(name="train")
 def bench_train(
@@ -29,18 +33,22 @@ def bench_train(
         int | None,
         arg(metavar="INT", help="CPU threads; 1 for a study, as its runs have, else all cores."),
     ] = None,
+    dtype: Dtype = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Measure training steps per second, the contenders taking turns."""
     from isoflop.bench import describe, standard_groups
-    from isoflop.cli.benching import keep, measure, study_groups
+    from isoflop.cli.benching import bench_precision, keep, measure, study_groups
     from isoflop.cli.tables import show_json
     from isoflop.config.load import load_study
+    from isoflop.hardware import usable_cores
 
     if study is None:
-        cores = len(os.sched_getaffinity(0))
-        report = measure(standard_groups(), cores if threads is None else threads, force)
+        cores = usable_cores().count if threads is None else threads
+        report = measure(standard_groups(bench_precision(dtype, cores)), cores, force)
+    elif dtype is not None:
+        raise ValueError(f"--dtype is {dtype}, but the runs of {study} have a precision; drop it")
     else:
         asked = load_study(study)
         root = out or RUNS / asked.name
@@ -61,7 +69,7 @@ def bench_attention(
     ] = (1024, 2048, 4096, 8192, 16384, 32768, 65536),
     block_sizes: Annotated[tuple[int, ...], arg(help="Keys in a block.")] = (64, 128, 256, 512),
     top_k: Annotated[int, arg(help="Blocks that a query attends, its own among them.")] = 3,
-    dtype: Annotated[Literal["fp32", "bf16"], arg(help="Of both contenders.")] = "fp32",
+    dtype: Dtype = None,
     threads: Annotated[
         int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
     ] = None,
@@ -72,14 +80,16 @@ def bench_attention(
     """Measure block attention beside full attention; the default takes about ten minutes."""
     from isoflop.bench import attention_cases, describe_attention
     from isoflop.bench import bench_attention as run
-    from isoflop.cli.benching import keep_attention, tell
+    from isoflop.cli.benching import bench_precision, keep_attention, tell
+    from isoflop.hardware import usable_cores
 
+    threads = threads or usable_cores().count
     cases = attention_cases(
         lengths=lengths,
         block_sizes=block_sizes,
         top_k=top_k,
-        dtype=dtype,
-        threads=threads or len(os.sched_getaffinity(0)),
+        dtype=bench_precision(dtype, threads),
+        threads=threads,
     )
     report = run(cases, force=force, watch=tell)
     _show_rows(
@@ -99,10 +109,10 @@ def bench_decode(
     threads: Annotated[
         tuple[int, ...] | None, arg(metavar="INT ...", help="CPU threads; 1 and 2 if left out.")
     ] = None,
-    dtype: Annotated[tuple[Literal["fp32", "bf16"], ...], arg(help="Of weights and cache.")] = (
-        "fp32",
-        "bf16",
-    ),
+    dtype: Annotated[
+        tuple[Literal["fp32", "bf16"], ...] | None,
+        arg(metavar="fp32|bf16 ...", help="Of weights and cache; both, unless bf16 is slow here."),
+    ] = None,
     width: Annotated[int, arg(help="Of the models; a multiple of 64, the width of a head.")] = 512,
     blocks: Annotated[int, arg(help="Of the models; every other one is routed.")] = 8,
     out: RowsOut = None,
@@ -112,13 +122,13 @@ def bench_decode(
     """Measure steps of generation, dense and routed; the default takes about ten minutes."""
     from isoflop.bench import bench_decode as run
     from isoflop.bench import decode_cases, describe_decode
-    from isoflop.cli.benching import keep_decode, tell
+    from isoflop.cli.benching import bench_precisions, keep_decode, tell
 
     cases = decode_cases(
         contexts=contexts,
         batches=batches,
         threads=threads,
-        dtypes=dtype,
+        dtypes=bench_precisions(dtype, min(threads or (1,))),
         width=width,
         blocks=blocks,
     )
@@ -153,6 +163,7 @@ def bench_bookkeeping(
         None if study is None else load_study(study),
         cache=cache,
         runs=RUNS,
+        results=RESULTS,
         seconds=seconds,
         force=force,
     )

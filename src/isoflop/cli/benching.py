@@ -18,17 +18,20 @@ from isoflop.bench import (
     bench_bookkeeping,
     bench_train,
     decode_figure,
+    standard_groups,
     standard_runs,
     study_group,
 )
 from isoflop.cli.reporting import SPEEDS
-from isoflop.config import RunConfig, Study
+from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
+from isoflop.config.problems import quoted
 from isoflop.costs import parameters
 from isoflop.fit import NumberedModel, figure3_models, figure4_models, frame
+from isoflop.hardware import choose_precision
 from isoflop.planning import next_runs
 from isoflop.planning.assignment import assign
 from isoflop.report.render import write_figure
-from isoflop.sweep import Ledger
+from isoflop.sweep import Ledger, settled
 
 
 def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> BenchReport:
@@ -40,8 +43,45 @@ def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> 
     return bench_train(groups, threads=threads, force=force, watch=tell)
 
 
+def bench_precision(asked: Precision | None, threads: int) -> Precision:
+    """Return the precision to measure in: what is asked for, else what is faster here, and say so.
+
+    Found at the standard shapes, as a study finds it at its own.
+    """
+    if asked is not None:
+        return asked
+    return _told(_here(threads))
+
+
+def bench_precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Precision, ...]:
+    """Return the precisions to measure in: those asked for, else both, without a slow bf16."""
+    if asked is not None:
+        return asked
+    here = _here(threads)
+    if here.slowness("bf16") is None:
+        return ("fp32", "bf16")
+    return (_told(here),)
+
+
+def _here(threads: int) -> PrecisionChoice:
+    configs = [case.config for group in standard_groups() for case in group]
+    return choose_precision(configs, threads=threads)
+
+
+def _told(choice: PrecisionChoice) -> Precision:
+    tell(quoted(f"precision {choice.precision}: {choice.figures}; --dtype takes another"))
+    return choice.precision
+
+
+def settled_for_bench(study: Study, root: Path, results: Path) -> Study:
+    """Return a study in the precision that its runs have or would have, and say which that is."""
+    found = settled(study, root, results)
+    tell(quoted(found.words))
+    return found.study
+
+
 def measure_bookkeeping(
-    study: Study | None, *, cache: Path, runs: Path, seconds: float, force: bool
+    study: Study | None, *, cache: Path, runs: Path, results: Path, seconds: float, force: bool
 ) -> BookkeepingReport:
     """Measure the smallest and the largest model that a study plans, else the standard shapes.
 
@@ -50,7 +90,10 @@ def measure_bookkeeping(
     Raises:
         ValueError: the machine is busy and nobody forced it, or a run is over too early.
     """
-    configs = standard_runs() if study is None else _extremes(study)
+    if study is None:
+        configs = standard_runs(bench_precision(None, 1))
+    else:
+        configs = _extremes(settled_for_bench(study, runs / study.name, results))
     storage.make_folder(runs)
     with TemporaryDirectory(dir=runs, prefix=storage.TEMPORARY) as folder:
         return bench_bookkeeping(
@@ -104,6 +147,7 @@ def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, .
             f"study {study.name} names its sizes, and its report shows no steps per second; "
             "measure the standard shapes (isoflop bench train) or isoflop bench attention"
         )
+    study = settled_for_bench(study, root, results)
     records = Ledger(study, root, results).records
     runs = assign(study, records)
     own = [record for record in records if record.run_id in runs.variant_of]

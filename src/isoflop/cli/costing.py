@@ -34,7 +34,7 @@ class CostRow(Frozen):
 def cost_rows(config: Study | RunConfig) -> list[CostRow]:
     """Return the costs of a run's model, or of each variant at its expected optimum by budget.
 
-    Of a scaling study, those of each variant at each size.
+    Of a scaling study, those of each variant at each size. They are the same in any precision.
 
     Raises:
         ValueError: a variant has no size within the bounds of the study's grid.
@@ -45,7 +45,7 @@ def cost_rows(config: Study | RunConfig) -> list[CostRow]:
     if config.scaling is not None:
         return [
             _row(run.variant, run.budget_flops, run.config.model, length, config.convention)
-            for run in scaling_runs(config)
+            for run in scaling_runs(config.with_precision("bf16"))
             if run.purpose == "initial"
         ]
     rows = []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isoflop.cli.settling import slow_precision
 from isoflop.config import (
     Cap,
     DataConfig,
     Decision,
     Measures,
+    Precision,
     RunConfig,
     RunEvaluation,
     RunRecord,
@@ -33,8 +36,9 @@ def evaluate_run(
     cap: Cap | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    precision: Precision | None = None,
 ) -> RunEvaluation:
-    """Measure the model of a finished run, in the run's precision.
+    """Measure the model of a finished run.
 
     Args:
         folder: the run's.
@@ -46,6 +50,7 @@ def evaluate_run(
         cap: each causal decision is taken as it is, and once more under this cap.
         device: `cpu` or `cuda`.
         threads: of torch; None for as many as the run was trained with.
+        precision: to compute in; None for the run's, with a warning where that is slow here.
 
     Raises:
         ValueError: the folder holds no finished run or no checkpoint, the corpus cannot be had or
@@ -67,9 +72,13 @@ def evaluate_run(
     model = load_model(folder, device)
     data, store = _text(config, record, corpus, cache)
     held_out = store.split(split)
-    bf16 = config.recipe.precision == "bf16"
+    if precision is None:
+        precision = config.recipe.precision
+        slow = slow_precision(config, device=device, threads=torch.get_num_threads())
+        if slow is not None:
+            warnings.warn(f"{slow}; --precision fp32 is faster", stacklevel=2)
     try:
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             measures = measure(
                 model,
                 held_out,

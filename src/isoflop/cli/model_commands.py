@@ -87,6 +87,9 @@ def evaluate(
     cache: Cache = CACHE,
     device: Annotated[Literal["cpu", "cuda"], arg(help="What to evaluate on.")] = "cpu",
     threads: TorchThreads = None,
+    precision: Annotated[
+        Literal["bf16", "fp32"] | None, arg(metavar="bf16|fp32", help="The run's if left out.")
+    ] = None,
     out: Annotated[Path | None, arg(metavar="FILE", help="Write it there, as JSON.")] = None,
     json: Json = False,
 ) -> None:
@@ -112,8 +115,10 @@ def evaluate(
         cap=cap,
         device=device,
         threads=threads,
+        precision=precision,
     )
-    if split == "test" and tokens is None and corpus is None and not decisions and cap is None:
+    usual = split == "test" and tokens is None and corpus is None and precision is None
+    if usual and not decisions and cap is None:
         print(quoted(f"wrote {keep(folder, found)}"), file=sys.stderr)
     if out is not None:
         storage.write_json(out, found.model_dump(mode="json"))

@@ -6,20 +6,21 @@ from pathlib import Path
 
 from isoflop.config import RunRecord, Study
 from isoflop.planning.assignment import Assignment, assign
-from isoflop.sweep import Ledger
+from isoflop.sweep import Ledger, settled
 
 
 def own_runs(study: Study, root: Path, results: Path) -> tuple[list[RunRecord], Assignment]:
     """Return the records of a study's runs, those that check others too, and whose they are.
 
     Args:
-        study: what was studied.
+        study: what was studied; its precision is as `settled` finds it.
         root: its folder.
         results: where committed records lie.
 
     Raises:
         ValueError: no run that fits use has a record.
     """
+    study = settled(study, root, results).study
     records = Ledger(study, root, results).records
     runs = assign(study, records)
     if not runs.variant_of:

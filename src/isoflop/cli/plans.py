@@ -7,7 +7,9 @@ from pathlib import Path
 
 from isoflop.config import Study
 from isoflop.data import CorpusSize, Unavailable, describe
+from isoflop.hardware import usable_cores
 from isoflop.planning import Plan, Speed, accelerator, accelerator_speed, make_plan, next_runs
+from isoflop.sweep import Settled, kept_precision, settled
 
 LARGEST_MEASURED_FLOPS = 1e16
 """Budget of a run above which nobody trains on a CPU: there a single step takes a minute."""
@@ -15,16 +17,20 @@ LARGEST_MEASURED_FLOPS = 1e16
 
 def plan_study(
     study: Study,
+    root: Path,
+    results: Path,
     device: str | None,
     utilisation: float,
     workers: int | None,
     cache: Path,
     memory_bytes: int | None = None,
 ) -> tuple[Plan, str]:
-    """Return the plan of a study and where its times come from.
+    """Return the plan of a study, and in which precision and where its times come from.
 
     Args:
         study: What is asked.
+        root: Its folder; need not exist.
+        results: Folder of committed results.
         device: Name of an accelerator; None for this machine.
         utilisation: Share of the accelerator's peak that is achieved.
         workers: Runs at a time; None for one per core here, or one accelerator.
@@ -34,9 +40,14 @@ def plan_study(
     Raises:
         ValueError: a run cannot be trained within its budget, or an option is out of range.
     """
+    if device is None:
+        kept = settled(study, root, results)
+    else:
+        kept = kept_precision(study, root, results) or _of_accelerators(study)
+    study, words = kept.study, kept.words
     corpus = describe(study.data, cache)
     if device is None:
-        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        workers = usable_cores().count if workers is None else workers
         speed, timing = _measured(study)
         memory = _physical_memory() / max(1, workers)
     else:
@@ -53,7 +64,12 @@ def plan_study(
     )
     if isinstance(corpus, Unavailable):
         made = made.model_copy(update={"warnings": (*made.warnings, corpus.reason)})
-    return made, timing
+    return made, f"{timing}; {words}"
+
+
+def _of_accelerators(study: Study) -> Settled:
+    """Return a study in the precision that every accelerator to plan for has units for."""
+    return Settled(study.with_precision("bf16"), "every accelerator's units", None)
 
 
 def _measured(study: Study) -> tuple[Speed | None, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
+from isoflop.hardware import usable_cores
 from isoflop.planning import achieved_flops, makespan
 from isoflop.sweep import BestModel, Rebuilt
 from isoflop.sweep.display import duration
@@ -21,7 +21,7 @@ def expectation(models: Sequence[BestModel], workers: int | None) -> str:
     """
     from isoflop.training import measure_speed
 
-    at_a_time = len(os.sched_getaffinity(0)) if workers is None else max(1, workers)
+    at_a_time = usable_cores().count if workers is None else max(1, workers)
     speed = measure_speed([model.record.config for model in models])
     seconds = [
         model.left * achieved_flops(model.record.config) / speed(model.record.config)

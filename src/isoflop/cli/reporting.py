@@ -23,7 +23,7 @@ from isoflop.report import (
 from isoflop.report.notation import count
 from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, RunStore, parse_value
-from isoflop.sweep import Ledger, RunRow, status
+from isoflop.sweep import Ledger, RunRow, settled, status
 
 SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
@@ -50,6 +50,8 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
     Raises:
         ValueError: no run of the study has a record.
     """
+    chosen = settled(study, root, results)
+    study = chosen.study
     own, runs = own_runs(study, root, results)
     page = storage.inside(root, PAGE, FIGURES).parent
     rows = status(study, root, results).rows
@@ -66,6 +68,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
             published=published_lines() if _blocks(study) else None,
             routed=routed,
             train_tokens=_train_tokens(study, own, cache),
+            precision=chosen.choice,
             command=command,
         )
     return write_report(
@@ -80,6 +83,7 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         search=search_of(study, root, results),
         routed=routed,
         train_tokens=_train_tokens(study, own, cache),
+        precision=chosen.choice,
         registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
         command=command,
     )

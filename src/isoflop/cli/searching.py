@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,26 @@ from rich.table import Table
 from isoflop import storage
 from isoflop.cli.tables import Column, table
 from isoflop.config import RunRecord, Study
+from isoflop.config.problems import quoted
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
 from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, read_records, write_records
-from isoflop.sweep import Outcome, run_study
+from isoflop.sweep import Outcome, kept_precision, run_study
+from isoflop.sweep.measuring import measure_apart
+from isoflop.sweep.precision import first_runs, settle
 
 SEARCH = "search"
 """Folder of the trials in a study's folder; with `.jsonl`, their committed records."""
+
+
+def start_search(study: Study, root: Path, results: Path) -> Study:
+    """Return the study in the precision of its trials, which its runs will have as well."""
+    kept = kept_precision(study, root, results)
+    if kept is None:
+        here = measure_apart(first_runs(study), device="cpu", threads=1, environment={})
+        kept = settle(study, root, here)
+        print(quoted(kept.words), file=sys.stderr)
+    return kept.study
 
 
 def search_study(

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isoflop.cli.progress import watching
+from isoflop.cli.settling import slow_precision
 from isoflop.config import RunConfig, RunRecord, Study
 from isoflop.config.problems import quoted
+from isoflop.hardware import usable_cores
 from isoflop.planning import check_capacity, next_runs
 from isoflop.runs import RunFolder, RunStore
-from isoflop.sweep import Ledger
+from isoflop.sweep import Ledger, settled
 from isoflop.sweep.interrupts import Terminated, stop_signals
 
 
@@ -33,10 +35,11 @@ def train_one(
         MemoryError: the run needs more than `memory_bytes`.
     """
     check_capacity(config.model.depth, config.data.sequence_length, "model.")
+    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
     from isoflop.training import Interrupted, train
 
-    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
+    _tell_if_slow(config, folder, device, threads)
     with stop_signals() as wish, watching() as watch:
         try:
             record = train(
@@ -56,12 +59,23 @@ def train_one(
     return 0 if record.state == "finished" else 1
 
 
+def _tell_if_slow(config: RunConfig, folder: RunFolder, device: str, threads: int | None) -> None:
+    """Warn of a run that is to be trained in a precision that is slow here."""
+    if folder.record() is not None or device == "cuda":
+        return
+    slow = slow_precision(config, device=device, threads=threads or usable_cores().count)
+    if slow is not None:
+        told = f'{slow}; precision = "fp32" under [recipe] makes it another run, and a fast one'
+        print(quoted(f"warning: {told}"), file=sys.stderr)
+
+
 def run_of(study: Study, root: Path, results: Path, run_id: str) -> tuple[RunConfig, RunFolder]:
-    """Return one of a study's runs and its folder.
+    """Return one of a study's runs and its folder; its precision is as `settled` finds it.
 
     Raises:
         ValueError: the study has no such run so far.
     """
+    study = settled(study, root, results).study
     records = Ledger(study, root, results).records
     known = {record.run_id: record.config for record in records}
     for run in (*next_runs(study, []), *next_runs(study, records)):

@@ -74,8 +74,16 @@ def plan(
     from isoflop.cli.tables import show, show_json
     from isoflop.config.load import load_study
 
+    asked = load_study(study)
     made, timing = plan_study(
-        load_study(study), accelerator, utilisation, workers, cache, bytes_of(memory_gib)
+        asked,
+        RUNS / asked.name,
+        RESULTS,
+        accelerator,
+        utilisation,
+        workers,
+        cache,
+        bytes_of(memory_gib),
     )
     if json:
         show_json(plan_json(made, timing))
@@ -132,13 +140,14 @@ def search(
     cache: Cache = CACHE,
 ) -> int:
     """Train the trials of [search], the same for every variant, and show which was best."""
-    from isoflop.cli.searching import found_trials, search_study, search_table
+    from isoflop.cli.searching import found_trials, search_study, search_table, start_search
     from isoflop.cli.tables import show
     from isoflop.config.load import load_study
     from isoflop.sweep.interrupts import Terminated
 
     asked = load_study(study)
     root = out or RUNS / asked.name
+    asked = start_search(asked, root, results)
     outcome = search_study(
         asked,
         root,
@@ -158,13 +167,13 @@ def status(
     study: StudyFile, out: Out = None, results: Results = RESULTS, json: Json = False
 ) -> None:
     """Show how far a study is, where its minima lie, and which runs failed."""
+    from isoflop.cli.settling import settled_study
     from isoflop.cli.standing import status_json, status_tables
     from isoflop.cli.tables import show, show_json
-    from isoflop.config.load import load_study
     from isoflop.sweep import status as find
 
-    asked = load_study(study)
-    found = find(asked, out or RUNS / asked.name, results)
+    asked, root = settled_study(study, out, results)
+    found = find(asked, root, results)
     if json:
         show_json(status_json(found))
     else:
@@ -192,13 +201,17 @@ def export(
     """Write a study's records, speeds and figures where they can be committed or shared."""
     from isoflop.cli.reporting import export_figures, export_routed, export_speeds
     from isoflop.cli.searching import export_search
-    from isoflop.config.load import load_study
+    from isoflop.cli.settling import settled_study
     from isoflop.sweep import export as write
+    from isoflop.sweep import export_choice
 
-    asked = load_study(study)
-    root = out or RUNS / asked.name
+    asked, root = settled_study(study, out, to)
     print(quoted(f"wrote {write(asked, root, to)}"))
-    for written in (export_search(asked, root, to), export_speeds(asked, root, to)):
+    for written in (
+        export_choice(asked, root, to),
+        export_search(asked, root, to),
+        export_speeds(asked, root, to),
+    ):
         if written is not None:
             print(quoted(f"wrote {written}"))
     for written in export_routed(asked, root, to):
@@ -214,12 +227,12 @@ def clean(
     everything: Annotated[bool, arg(help="Also those of the best runs.")] = False,
 ) -> None:
     """Free disk: delete checkpoints of runs that have a record. Records and metrics stay."""
+    from isoflop.cli.settling import settled_study
     from isoflop.cli.tables import size
-    from isoflop.config.load import load_study
     from isoflop.sweep import clean as discard
 
-    asked = load_study(study)
-    freed = discard(asked, out or RUNS / asked.name, everything=everything)
+    asked, root = settled_study(study, out, RESULTS)
+    freed = discard(asked, root, everything=everything)
     print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
 
 
@@ -240,12 +253,11 @@ def rebuild(
     Ctrl-C the same command goes on.
     """
     from isoflop.cli.rebuilding import described, expectation
-    from isoflop.config.load import load_study
+    from isoflop.cli.settling import settled_study
     from isoflop.sweep import best_models
     from isoflop.sweep import rebuild as train_again
 
-    asked = load_study(study)
-    root = out or RUNS / asked.name
+    asked, root = settled_study(study, out, results)
     models = best_models(asked, root, results, variant)
     for model in models:
         if model.at_hand:

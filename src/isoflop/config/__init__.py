@@ -34,6 +34,7 @@ from isoflop.config.model import (
     TopK,
     decisions,
 )
+from isoflop.config.precision import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds
 from isoflop.config.record import (
     CurvePoint,
     Environment,
@@ -50,6 +51,7 @@ from isoflop.config.run import (
     Positions,
     Precision,
     Recipe,
+    RecipeSettings,
     RunConfig,
     Span,
     Windows,
@@ -62,6 +64,7 @@ from isoflop.config.study import (
     Search,
     ShapeFamily,
     Study,
+    StudyRecipe,
     Variant,
 )
 
@@ -94,8 +97,12 @@ __all__ = [
     "ParameterCount",
     "Positions",
     "Precision",
+    "PrecisionChoice",
+    "PrecisionSpeed",
+    "PrecisionSpeeds",
     "RandomK",
     "Recipe",
+    "RecipeSettings",
     "Routed",
     "RoutedEntropy",
     "RouterWeights",
@@ -114,6 +121,7 @@ __all__ = [
     "State",
     "Stretch",
     "Study",
+    "StudyRecipe",
     "SwiGlu",
     "TextSample",
     "TokenSelection",

@@ -115,8 +115,11 @@ class Positions(Frozen):
             )
 
 
-class Recipe(Frozen):
-    """How a model is trained. Rates are those of the reference shape; `training` transfers them."""
+class RecipeSettings(Frozen):
+    """How a model is trained, but for its precision.
+
+    Rates are those of the reference shape; `training` transfers them.
+    """
 
     learning_rate: float = Field(default=8e-3, gt=0, le=1e38)
     """Peak AdamW rate of the hidden matrices at `reference_width`."""
@@ -137,7 +140,13 @@ class Recipe(Frozen):
     """Standard deviation of the initial embedding."""
     router_scale: float = Field(default=0.02, gt=0, le=1e6)
     """Standard deviation of the router's initial weights at `reference_width`."""
+
+
+class Recipe(RecipeSettings):
+    """How a run is trained."""
+
     precision: Precision = "bf16"
+    """Of matrix products and attention; weights and sums are fp32 in any case."""
 
 
 class RunConfig(Frozen):

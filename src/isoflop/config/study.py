@@ -9,7 +9,15 @@ from pydantic import Field, field_validator, model_validator
 
 from isoflop.config.base import LARGEST_SEED, Frozen
 from isoflop.config.model import Attention, Depth, EveryToken, FeedForward, FullAttention, SwiGlu
-from isoflop.config.run import LARGEST_BUDGET_FLOPS, Convention, DataConfig, Positions, Recipe
+from isoflop.config.run import (
+    LARGEST_BUDGET_FLOPS,
+    Convention,
+    DataConfig,
+    Positions,
+    Precision,
+    Recipe,
+    RecipeSettings,
+)
 
 LARGEST_PARAMETERS = 1e13
 """No larger shape is looked for."""
@@ -102,6 +110,27 @@ class Scaling(Frozen):
         return len(self.models) // 2 if self.checked_model is None else self.checked_model
 
 
+class StudyRecipe(RecipeSettings):
+    """How the runs of a study are trained."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of matrix products and attention; `auto` takes what is faster where the study is started
+    first, and keeps it."""
+
+    def settled(self) -> Recipe:
+        """Return the recipe of a run.
+
+        Raises:
+            ValueError: the precision is still `auto`.
+        """
+        if self.precision == "auto":
+            raise ValueError(
+                "recipe.precision is 'auto' and not settled yet; expected 'bf16' or 'fp32' where "
+                "runs are planned: see `isoflop.settled` and `Study.with_precision`"
+            )
+        return Recipe.model_validate(self.model_dump())
+
+
 class Variant(Frozen):
     """One contender. What it leaves out it takes from the study."""
 
@@ -152,12 +181,18 @@ class Study(Frozen):
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart."""
     data: DataConfig = DataConfig()
-    recipe: Recipe = Recipe()
+    recipe: StudyRecipe = StudyRecipe()
     shape: ShapeFamily = ShapeFamily()
     grid: Grid = Grid()
     search: Search | None = None
     """Trials of `isoflop search`; they decide nothing by themselves."""
     variants: tuple[Variant, ...] = Field(min_length=1)
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _from_a_run(cls, value: object) -> object:
+        """Take the recipe of a run as well, whose precision is settled."""
+        return value.model_dump() if isinstance(value, Recipe) else value
 
     @field_validator("name")
     @classmethod
@@ -271,6 +306,11 @@ class Study(Frozen):
     def baseline_variant(self) -> Variant:
         """The variant the others are measured against."""
         return next((v for v in self.variants if v.name == self.baseline), self.variants[0])
+
+    def with_precision(self, precision: Precision) -> Study:
+        """Return the study with its precision settled."""
+        recipe = self.recipe.model_copy(update={"precision": precision})
+        return self.model_copy(update={"recipe": recipe})
 
     def learning_rates(self) -> dict[str, float]:
         """Return the peak learning rate of each variant, at the reference shape."""

@@ -141,11 +141,11 @@ def run_config(
     """Return the run that trains a model for a number of steps with a study's data and recipe.
 
     Raises:
-        ValueError: If the capacity selects no token of a sequence, or if `tokens_per_step` is not
-            a whole number of sequences.
+        ValueError: If the capacity selects no token of a sequence, if `tokens_per_step` is not a
+            whole number of sequences, or if the study's precision is not settled.
     """
     check_capacity(variant.depth, study.data.sequence_length, f"variant {variant.name!r}: ")
-    recipe = study.recipe
+    recipe = study.recipe.settled()
     if variant.learning_rate is not None:
         recipe = recipe.model_copy(update={"learning_rate": variant.learning_rate})
     return RunConfig(

@@ -8,8 +8,9 @@ from isoflop.config import (
     BlockAttention,
     EveryToken,
     FullAttention,
+    PrecisionChoice,
     RandomK,
-    Recipe,
+    RecipeSettings,
     RunRecord,
     Study,
     TopK,
@@ -64,7 +65,7 @@ def training(analysis: Analysis, evidence: Evidence) -> Topic:
     return Topic(
         "Training",
         (
-            *recipe(study),
+            *recipe(study, evidence),
             Disclosure(
                 "Which batch?",
                 (
@@ -80,7 +81,7 @@ def training(analysis: Analysis, evidence: Evidence) -> Topic:
     )
 
 
-def recipe(study: Study) -> tuple[Disclosure, ...]:
+def recipe(study: Study, evidence: Evidence) -> tuple[Disclosure, ...]:
     """Return what is the same for all models: optimiser, rates, schedule, initialisation."""
     recipe = study.recipe
     rates = study.learning_rates()
@@ -109,8 +110,18 @@ def recipe(study: Study) -> tuple[Disclosure, ...]:
                 "Hidden matrices with variance 1 / fan-in, embeddings with standard deviation "
                 f"{recipe.embedding_scale:g}, routers with {recipe.router_scale:g} at the "
                 f"reference width; trained in {recipe.precision}.",
+                *_chosen_by(evidence.precision),
             ),
         ),
+    )
+
+
+def _chosen_by(choice: PrecisionChoice | None) -> tuple[str, ...]:
+    if choice is None:
+        return ()
+    return (
+        "The precision is what was faster where the study was started first: "
+        f"{choice.figures} ({choice.place}, torch {choice.torch}).",
     )
 
 
@@ -170,7 +181,7 @@ def _trained_sizes(analysis: Analysis, variant: Variant) -> str:
     )
 
 
-def _optimiser(recipe: Recipe) -> str:
+def _optimiser(recipe: RecipeSettings) -> str:
     text = (
         f"AdamW, betas {recipe.beta1:g} and {recipe.beta2:g}, epsilon {recipe.epsilon:g}, weight "
         f"decay {recipe.weight_decay:g}, gradient norm clipped at {recipe.gradient_clip:g}"

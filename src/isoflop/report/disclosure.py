@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeVar
 
 import pandas as pd
 
-from isoflop.config import RunRecord, Study
+from isoflop.config import PrecisionChoice, RunRecord, Study
 from isoflop.report.provenance import LeftOut
 
 T = TypeVar("T", bound=Hashable)
@@ -75,6 +75,8 @@ class Evidence:
     """Tokens of the training split; None where the corpus of these runs is not at hand."""
     runs_sha256: str = ""
     """Of the table of runs that is beside the page."""
+    precision: PrecisionChoice | None = None
+    """What the precision was chosen by; None where the study's file names it."""
 
 
 def standings(topics: Sequence[Topic]) -> Counter[Standing]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.config import RunRecord, Study
+from isoflop.config import PrecisionChoice, RunRecord, Study
 from isoflop.report.analysis import analyse
 from isoflop.report.disclosure import Evidence, RecipeSearch
 from isoflop.report.figures import study_figures
@@ -39,6 +39,7 @@ def write_report(
     search: RecipeSearch | None = None,
     routed: RoutedModel | None = None,
     train_tokens: int | None = None,
+    precision: PrecisionChoice | None = None,
     command: str | None = None,
 ) -> Path:
     """Write figures (PNG, SVG, PDF, CSV), tables of runs and findings, one self-contained page.
@@ -56,6 +57,7 @@ def write_report(
         search: how many trials the recipe was chosen from; None where that is not known.
         routed: the routed model to look into (see `routed_model`); None for none.
         train_tokens: size of the training split; None where the corpus is not at hand.
+        precision: what the precision was chosen by; None where the study's file names it.
         command: what makes this page again, for the reader.
 
     Returns:
@@ -82,6 +84,7 @@ def write_report(
             missing=[replace(one, variant=visible(one.variant)) for one in missing],
             search=search and _shown_search(search, shown),
             train_tokens=train_tokens,
+            precision=precision,
             runs_sha256=write_table(analysis.table, out / FIGURES / f"{RUNS}.csv"),
         ),
         speeds=measured,

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
-from isoflop.config import Study
+from isoflop.config import PrecisionChoice, Study
 from isoflop.data import TokenStore, prepare, train_tokens
+from isoflop.hardware import usable_cores
 from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
 from isoflop.planning.assignment import assign
 from isoflop.planning.memory import memory_warnings
 from isoflop.sweep.display import Display
 from isoflop.sweep.forecast import Forecast, Rate
 from isoflop.sweep.ledger import Ledger, save_study
+from isoflop.sweep.measuring import Measurer, measure_apart
 from isoflop.sweep.others import others, shared_words
 from isoflop.sweep.pool import start_server
+from isoflop.sweep.precision import Settled, kept_precision, settle, slow_here
 from isoflop.sweep.scheduler import Outcome, Planner, Scheduler, Training
 from isoflop.sweep.speeds import measured_speeds
 from isoflop.sweep.worker import Train, train_run
@@ -46,12 +51,16 @@ def run_study(
     console: Console | None = None,
     planner: Planner = next_runs,
     train: Train = train_run,
+    measure: Measurer = measure_apart,
 ) -> Outcome:
     """Train what a study needs, going on from wherever it stands, and return when it is done.
 
     Ctrl-C or SIGTERM saves a checkpoint of every run under way and returns; a second Ctrl-C kills
     the workers and raises KeyboardInterrupt. Either way the same call goes on. Several processes
     may train one study in one folder: they share the runs.
+
+    A study whose precision is `auto` gets what is faster here when it is started first, and keeps
+    it; see `isoflop.sweep.precision`.
 
     Args:
         study: what is asked.
@@ -68,26 +77,36 @@ def run_study(
         console: where progress goes; None for standard error.
         planner: says which runs have no record yet; asked again whenever a run ends.
         train: trains one run; must be importable from another process.
+        measure: measures which precision is faster here.
 
     Raises:
-        ValueError: the study cannot be planned, its data is missing or changed, or a record cannot
-            be read; before any training.
+        ValueError: the study cannot be planned, its data is missing or changed, a record cannot be
+            read, or its precision cannot be measured; before any training.
         OSError: the disk is full or broken; runs under way were asked to stop.
         KeyboardInterrupt: the second Ctrl-C.
     """
     slots = _slots(workers, device, threads)
     _check_limits(memory_bytes, stall_seconds, device)
     ledger = Ledger(study, root, results)
+    kept = kept_precision(study, root, results)
+    # What is to be measured has the sizes of the runs, which are the same in any precision.
+    study = study.with_precision("fp32") if kept is None else kept.study
     needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
         data_sha256, store = "", None
         if needed:
             _tell_others(ledger, needed, display)
+            if device == "cpu":
+                display.say(_at_a_time(len(slots), threads))
             # It imports torch meanwhile.
             start_server()
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
             store = prepare(study.data, cache)
             data_sha256 = store.sha256
+            sizes = [run.config for run in planner(study, [])]
+            look = partial(measure, sizes, device=device, threads=threads, environment=slots[0])
+            study = _settled(study, root, kept, look, display)
+            needed = planner(study, ledger.records)
             _check_data(study, ledger, needed, data_sha256)
             for warning in planned_warnings(needed, train_tokens(store, study.data)):
                 display.say(f"warning: {warning}")
@@ -147,7 +166,7 @@ def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, 
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
     if device == "cpu":
-        return [{}] * (workers or max(1, len(os.sched_getaffinity(0)) // threads))
+        return [{}] * (workers or max(1, usable_cores().count // threads))
     import torch
 
     devices = torch.cuda.device_count()
@@ -156,6 +175,39 @@ def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
     names = visible.split(",")[:devices]
     return [{"CUDA_VISIBLE_DEVICES": names[i % devices]} for i in range(workers or devices)]
+
+
+def _at_a_time(workers: int, threads: int) -> str:
+    """Return how many runs are trained at a time, and why."""
+    runs = "1 run" if workers == 1 else f"{workers} runs"
+    each = "one thread each" if threads == 1 else f"{threads} threads each"
+    return f"{runs} at a time, {each}: {usable_cores().words}"
+
+
+def _settled(
+    study: Study,
+    root: Path,
+    kept: Settled | None,
+    look: Callable[[], PrecisionChoice],
+    display: Display,
+) -> Study:
+    """Return the study in the precision that it has from now on, and tell which and why.
+
+    Raises:
+        ValueError: it is to be settled now, and nothing can be measured.
+    """
+    if kept is None:
+        now = settle(study, root, look())
+        display.say(now.words)
+        return now.study
+    display.say(kept.words)
+    try:
+        slow = slow_here(kept, look())
+    except ValueError as error:
+        slow = str(error)
+    if slow is not None:
+        display.say(f"warning: {slow}")
+    return kept.study
 
 
 def _check_limits(memory_bytes: int | None, stall_seconds: float, device: Device) -> None:
@@ -191,3 +243,8 @@ def _tell_changes(study: Study, changes: list[str], ledger: Ledger, display: Dis
     kept = len(assign(study, ledger.records).all)
     display.say(f"{study.name} changed since it was run last: {'; '.join(changes)}")
     display.say(f"{kept} of the runs recorded so far are part of it as it is now")
+    if any(change.startswith("recipe.precision: ") for change in changes):
+        display.say(
+            f"its runs are trained in {study.recipe.precision} from now on; those in another "
+            "precision stay where they are and are no part of it"
+        )

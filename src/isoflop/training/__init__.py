@@ -8,7 +8,6 @@ from isoflop.training.run import Interrupted, Progress, Run
 from isoflop.training.schedule import rate_factor
 from isoflop.training.speed import measure_speed, random_tokens, repeated_step
 from isoflop.training.step import StepResult, Trainer
-from isoflop.training.threads import use_threads
 
 __all__ = [
     "Interrupted",
@@ -30,6 +29,5 @@ __all__ = [
     "reason_of",
     "repeated_step",
     "train",
-    "use_threads",
     "volunteer_for_the_oom_killer",
 ]

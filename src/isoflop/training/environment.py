@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-import isoflop
 from isoflop.config import Environment, RunConfig
+from isoflop.hardware import machine
 from isoflop.version import __version__
 
 COMPILE_FROM_FLOPS = 2e12
@@ -37,7 +37,7 @@ def environment(device: str, threads: int, compiled: bool) -> Environment:
         isoflop=__version__,
         torch=torch.__version__,
         python=platform.python_version(),
-        machine=f"{platform.machine()} {_processor()}",
+        machine=machine(),
         device=device,
         threads=threads,
         compiled=compiled,
@@ -58,7 +58,7 @@ def compiles_by_default(config: RunConfig) -> bool:
 @cache
 def code_fingerprint() -> str:
     """Return twelve hexadecimal digits over the sources that decide what a run computes."""
-    root = Path(isoflop.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for name in _DECISIVE:
         place = root / name
@@ -66,13 +66,3 @@ def code_fingerprint() -> str:
             digest.update(path.relative_to(root).as_posix().encode() + b"\0")
             digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
-
-
-@cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "unknown")

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from isoflop.config import ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters, train_flops_per_token
+from isoflop.hardware import use_threads
 from isoflop.model import build
 from isoflop.training.parametrisation import initialise
 from isoflop.training.step import Trainer
-from isoflop.training.threads import use_threads
 
 PROBE_BLOCKS = 4
 """Blocks that a measured model keeps: what a step costs per FLOP hardly depends on their number."""

@@ -108,7 +108,7 @@ def training(analysis: ScalingAnalysis, evidence: Evidence) -> Topic:
     return Topic(
         "Training",
         (
-            *recipe(study),
+            *recipe(study, evidence),
             Disclosure(
                 "Which batch?",
                 (

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.config import RunRecord, Study
+from isoflop.config import PrecisionChoice, RunRecord, Study
 from isoflop.report.disclosure import Evidence
 from isoflop.report.fit_tables import RUNS
 from isoflop.report.provenance import LeftOut
@@ -34,6 +34,7 @@ def write_scaling_report(
     published: PublishedLines | None = None,
     routed: RoutedModel | None = None,
     train_tokens: int | None = None,
+    precision: PrecisionChoice | None = None,
     command: str | None = None,
 ) -> Path:
     """Write figures (PNG, SVG, PDF, CSV), a table of all runs and one self-contained page.
@@ -48,6 +49,7 @@ def write_scaling_report(
         published: the published curves and coefficients; None leaves them out.
         routed: the routed model to look into (see `routed_model`); None for none.
         train_tokens: size of the training split; None where the corpus is not at hand.
+        precision: what the precision was chosen by; None where the study's file names it.
         command: what makes this page again, for the reader.
 
     Returns:
@@ -72,6 +74,7 @@ def write_scaling_report(
         records=records,
         missing=[replace(one, variant=visible(one.variant)) for one in missing],
         train_tokens=train_tokens,
+        precision=precision,
         runs_sha256=write_table(all_runs(analysis), out / FIGURES / f"{RUNS}.csv"),
     )
     source = ScalingSource(

@@ -1,11 +1,9 @@
-"""How many cores torch uses, for a while."""
+"""Threads of torch, for a while."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
 
 
 @contextmanager
@@ -15,6 +13,8 @@ def use_threads(threads: int) -> Iterator[None]:
     Raises:
         ValueError: the number is not positive.
     """
+    import torch
+
     if threads < 1:
         raise ValueError(f"threads is {threads}; expected at least 1")
     former = torch.get_num_threads()

@@ -1,0 +1,18 @@
+"""What the machine at hand can do: cores that may be used, and which precision is faster.
+
+Torch is imported only where something is measured.
+"""
+
+from isoflop.hardware.cores import UsableCores, usable_cores
+from isoflop.hardware.precision import choose_precision, measure_speeds
+from isoflop.hardware.processor import machine
+from isoflop.hardware.threads import use_threads
+
+__all__ = [
+    "UsableCores",
+    "choose_precision",
+    "machine",
+    "measure_speeds",
+    "usable_cores",
+    "use_threads",
+]

@@ -1,0 +1,102 @@
+"""Cores that this process may really use: by its affinity, and by the quota of its cgroup.
+
+In a container the machine may have many more of them than a quota lets run at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where control groups are mounted; of version 1 each controller in a folder of its own."""
+MEMBERSHIP = Path("/proc/self/cgroup")
+"""The groups of this process: a line `NUMBER:CONTROLLERS:PATH` for each hierarchy."""
+
+
+@dataclass(frozen=True)
+class UsableCores:
+    """How many cores may be used, and why."""
+
+    affinity: int
+    """Cores that the scheduler may put this process on."""
+    quota: float | None
+    """Cores' worth of time that its control group may take; None for no limit."""
+
+    @property
+    def count(self) -> int:
+        """Whole cores, at least one."""
+        return self.affinity if self.quota is None else max(1, min(self.affinity, int(self.quota)))
+
+    @property
+    def words(self) -> str:
+        """The count and where it comes from."""
+        cores = "1 core" if self.count == 1 else f"{self.count} cores"
+        quota = "none" if self.quota is None else f"{self.quota:g}"
+        return f"{cores} may be used (affinity {self.affinity}, cgroup quota {quota})"
+
+
+def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> UsableCores:
+    """Return the cores that this process may use.
+
+    Args:
+        cgroups: where control groups are mounted.
+        membership: file that tells the groups of this process.
+    """
+    return UsableCores(_affinity(), min(_quotas(cgroups, membership), default=None))
+
+
+def _affinity() -> int:
+    # macOS has no affinity.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
+    """Yield the limits of this process's groups and of those that they are in, in cores."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            mounts = (cgroups, cgroups / "unified")
+            read = _quota_of_version_2
+        elif "cpu" in controllers.split(","):
+            mounts = (cgroups / controllers, cgroups / "cpu")
+            read = _quota_of_version_1
+        else:
+            continue
+        for mount in mounts:
+            for group in _upwards(mount, path):
+                # Groups may be hidden or vanish; what cannot be read limits nothing.
+                with suppress(OSError, ValueError):
+                    quota = read(group)
+                    if quota is not None:
+                        yield quota
+
+
+def _upwards(mount: Path, path: str) -> Iterator[Path]:
+    """Yield a group and all that it is in. In a container its path may be that of the host."""
+    group = mount / path.lstrip("/")
+    while group != mount and mount in group.parents:
+        yield group
+        group = group.parent
+    yield mount
+
+
+def _quota_of_version_2(group: Path) -> float | None:
+    quota, period = (group / "cpu.max").read_text().split()
+    return None if quota == "max" else float(quota) / float(period)
+
+
+def _quota_of_version_1(group: Path) -> float | None:
+    quota = float((group / "cpu.cfs_quota_us").read_text())
+    period = float((group / "cpu.cfs_period_us").read_text())
+    return None if quota <= 0 or period <= 0 else quota / period

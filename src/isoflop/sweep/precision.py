@@ -1,0 +1,208 @@
+"""The precision of a study's runs: settled when it is started first, and kept from then on.
+
+Runs in two precisions have other run ids and do not compare, so a study never mixes them. What
+settles it lies in the study's folder; a study that was trained or committed before keeps what its
+runs have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isoflop import storage
+from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
+from isoflop.hardware import choose_precision
+from isoflop.planning import next_runs
+from isoflop.runs import RunStore, parse_value, read_records
+from isoflop.sweep.ledger import RECORDS, STUDY
+
+PRECISION = "precision.json"
+"""File in a study's folder with what settled its precision, and the figures."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A study whose precision is known."""
+
+    study: Study
+    source: str | None
+    """The file or folder that says so; None where the study does, or it was measured just now."""
+    choice: PrecisionChoice | None
+    """The figures that led to it, where they are known."""
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of every run."""
+        return self.study.recipe.settled().precision
+
+    @property
+    def words(self) -> str:
+        """The precision and where it comes from."""
+        if self.source is not None:
+            return f"precision {self.precision}, as in {self.source}"
+        if self.choice is not None:
+            return f"precision {self.precision}: {self.choice.figures} ({self.choice.place})"
+        return f"precision {self.precision}, as the study says"
+
+
+def kept_precision(study: Study, root: Path, results: Path | None = None) -> Settled | None:
+    """Return a study with the precision that it was started with; None if it never was.
+
+    Asked in this order: the study itself, `precision.json` and `study.json` in its folder, the same
+    two in `results/NAME/`, the runs in its folder, the records in `results/NAME/`.
+
+    Args:
+        study: what is asked.
+        root: its folder; need not exist.
+        results: folder of committed results, None for none.
+
+    Raises:
+        ValueError: one of these files is damaged; it names the file.
+    """
+    if study.recipe.precision != "auto":
+        choice = read_choice(root)
+        alike = choice is not None and choice.precision == study.recipe.precision
+        return Settled(study, None, choice if alike else None)
+    for folder in _folders(study, root, results):
+        choice = read_choice(folder)
+        if choice is not None:
+            source = str(folder / PRECISION)
+            return Settled(study.with_precision(choice.precision), source, choice)
+        precision = _of_saved_study(folder)
+        if precision is not None:
+            return Settled(study.with_precision(precision), str(folder / STUDY), None)
+    for source, configs in _runs(study, root, results):
+        if configs:
+            common = Counter(config.recipe.precision for config in configs).most_common(1)[0][0]
+            return Settled(study.with_precision(common), source, None)
+    return None
+
+
+def settled(
+    study: Study,
+    root: Path,
+    results: Path | None = None,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    choose: Callable[..., PrecisionChoice] = choose_precision,
+) -> Settled:
+    """Return a study with its precision; where it was never started, what is faster here.
+
+    That is measured, which takes half a second and torch, and is not written down: only a start
+    settles it.
+
+    Args:
+        study: what is asked.
+        root: its folder; need not exist.
+        results: folder of committed results, None for none.
+        device: what it would be trained on.
+        threads: of each run on the CPU.
+        choose: measures; see `choose_precision`.
+
+    Raises:
+        ValueError: a file of the study is damaged, or it cannot be planned.
+    """
+    kept = kept_precision(study, root, results)
+    if kept is not None:
+        return kept
+    choice = choose(first_runs(study), device=device, threads=threads)
+    return Settled(study.with_precision(choice.precision), None, choice)
+
+
+def first_runs(study: Study) -> list[RunConfig]:
+    """Return the runs of a study before any is recorded, for their sizes; precision is made up."""
+    return [run.config for run in next_runs(study.with_precision("fp32"), [])]
+
+
+def settle(study: Study, root: Path, choice: PrecisionChoice) -> Settled:
+    """Write down the precision that a study is started with, unless another process was first.
+
+    Args:
+        study: what is started; its precision is `auto`.
+        root: its folder.
+        choice: what was found here.
+
+    Returns:
+        What holds from now on.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = storage.inside(root, PRECISION)
+    if storage.create_json(path, choice.model_dump(mode="json")):
+        return Settled(study.with_precision(choice.precision), None, choice)
+    first = read_choice(root)
+    assert first is not None, "somebody wrote it just now"
+    return Settled(study.with_precision(first.precision), str(path), first)
+
+
+def slow_here(kept: Settled, here: PrecisionChoice) -> str | None:
+    """Return in a line that a study's precision is slow on this machine; None if it is not.
+
+    Args:
+        kept: the study and its precision.
+        here: what was measured on this machine.
+    """
+    times = here.slowness(kept.precision)
+    if times is None:
+        return None
+    other = "fp32" if kept.precision == "bf16" else "bf16"
+    reversed_ = here.model_copy(update={"precision": kept.precision})
+    return (
+        f"precision {kept.precision} is {times:.2g} times as slow as {other} on this machine "
+        f"({reversed_.figures}); the study keeps it, since runs in two precisions do not compare. "
+        f'To start anew: precision = "{other}" under [recipe], and another name'
+    )
+
+
+def read_choice(folder: Path) -> PrecisionChoice | None:
+    """Return what settled the precision of the study in a folder, None where nothing tells."""
+    path = storage.inside(folder, PRECISION)
+    if not path.exists():
+        return None
+    return parse_value(PrecisionChoice, storage.read_json(path), str(path))
+
+
+def export_choice(study: Study, root: Path, results: Path) -> Path | None:
+    """Copy what settled a study's precision to `results/NAME/`; None where nothing tells."""
+    choice = read_choice(root)
+    if choice is None or choice.precision != study.recipe.precision:
+        return None
+    path = storage.inside(results, study.name, PRECISION)
+    storage.write_json(path, choice.model_dump(mode="json"))
+    return path
+
+
+def _folders(study: Study, root: Path, results: Path | None) -> Iterator[Path]:
+    yield root
+    if results is not None:
+        yield storage.inside(results, study.name)
+
+
+def _of_saved_study(folder: Path) -> Precision | None:
+    """Return the precision of the study that was run last in a folder, or exported to it."""
+    path = storage.inside(folder, STUDY)
+    if not path.exists():
+        return None
+    found: Any = storage.read_json(path)
+    match found:
+        case {"recipe": {"precision": "bf16"}}:
+            return "bf16"
+        case {"recipe": {"precision": "fp32"}}:
+            return "fp32"
+    return None
+
+
+def _runs(
+    study: Study, root: Path, results: Path | None
+) -> Iterator[tuple[str, Sequence[RunConfig]]]:
+    """Yield where runs of a study lie, and what they are."""
+    yield str(root / "runs"), [folder.config() for folder in RunStore(root).folders()]
+    if results is not None:
+        path = storage.inside(results, study.name, RECORDS)
+        yield str(path), [record.config for record in read_records(path)] if path.exists() else []

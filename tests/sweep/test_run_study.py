@@ -1,7 +1,9 @@
 """Studies are trained to completion, whatever happens to single runs."""
 
 import io
+import json
 import os
+import re
 import signal
 import threading
 import time
@@ -13,7 +15,7 @@ from rich.console import Console
 import sweep_studies as tinies
 from isoflop.config import Study
 from isoflop.planning import next_runs
-from isoflop.runs import RunStore
+from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Outcome, export, run_study, status
 from sweep_studies import BASELINE, ROUTED, starts, tiny
 
@@ -53,7 +55,13 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     found = status(study, place.root)
     assert found.complete
     assert found.counts == {"finished": len(records)}
-    assert place.said.getvalue().count("validation loss") == len(records)
+    said = place.said.getvalue()
+    assert said.count("validation loss") == len(records)
+    assert re.search(r"^runs to train: 3; 2 at a time, about \d+ s by steps measured", said, re.M)
+    assert re.search(r"^0 of 3 runs done \| running: Baseline, .* step 1 of .* left$", said, re.M)
+    # Others are told of the process that schedules, not of the one that trains.
+    holders = [json.loads((folder.path / "claim").read_text()) for folder in place.store.folders()]
+    assert {holder["pid"] for holder in holders} == {os.getpid()}
     # The same call again finds nothing to do, and needs no data for it.
     corpus.unlink()
     assert place.run(study, train=tinies.never) == outcome
@@ -200,13 +208,18 @@ def test_a_run_of_another_process_is_left_to_it(corpus: Path, place: Place) -> N
         started.extend(starts(place.cache))
         lease.__exit__(None, None, None)
 
-    lease = folder.claim()
+    lease = RunFolder(folder.path, owner=4321).claim()
     lease.__enter__()
     thread = threading.Thread(target=other)
     thread.start()
     outcome = place.run(study, train=tinies.instant)
     thread.join()
     assert theirs.run_id not in started
+    told = place.said.getvalue().splitlines()[0]
+    assert told == (
+        "another process (pid 4321) trains 1 run of this study; this one takes the 2 that nobody "
+        "works on"
+    )
     # It was let go of without a record, so it is trained here.
     assert starts(place.cache).count(theirs.run_id) == 1
     assert outcome.left == 0

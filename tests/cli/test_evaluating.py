@@ -35,6 +35,7 @@ def evaluate(trained_root, capsys):
     return call
 
 
+@pytest.mark.filterwarnings("ignore:.* computes in bf16, which is")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_routed_run_has_the_losses_of_its_record(make_run, evaluate, precision):
     folder = make_run("routed", precision=precision)

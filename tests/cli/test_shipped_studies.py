@@ -1,17 +1,22 @@
 """What ships: studies load, are named as their files and can be planned; results can be read."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from isoflop.config import RunEvaluation
+from isoflop.config import RunEvaluation, StudyRecipe
 from isoflop.config.load import load_study
 from isoflop.costs import parameters
-from isoflop.planning import accelerator_speed, make_plan, scaling_runs
+from isoflop.planning import accelerator_speed, make_plan, next_runs, scaling_runs
+from isoflop.planning.assignment import assign
+from isoflop.runs import read_records
+from isoflop.sweep import kept_precision
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "studies").glob("*.toml"))
+RECORDS = sorted((ROOT / "results").glob("*/records.jsonl"))
 EVALUATIONS = sorted((ROOT / "results").glob("*/evaluation*.json"))
 
 
@@ -61,6 +66,31 @@ def test_each_can_be_planned(path):
         if study.name.endswith("-paper"):
             assert 50e6 <= row.parameters <= 3e9
             assert row.tokens_per_step == (128 * 2048 if study.scaling is None else 1 << 20)
+
+
+@pytest.mark.parametrize("path", [one for one in FILES if one.stem != "demo"], ids=lambda p: p.stem)
+def test_runs_in_bf16_are_called_what_they_were_called(path):
+    runs = sorted(run.config.run_id for run in next_runs(settled_of(path), []))
+    digest = hashlib.sha256("\n".join(runs).encode()).hexdigest()[:16]
+    golden = json.loads((ROOT / "tests" / "golden" / "run_ids.json").read_text())
+    assert digest == golden[path.stem]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
+def test_every_committed_record_is_of_its_study_as_it_is_now(path):
+    study = load_study(ROOT / "studies" / f"{path.parent.name}.toml")
+    assert study.recipe.precision == "bf16"
+    # Reading refuses a record whose run id its configuration does not make.
+    records = read_records(path)
+    assert assign(study, records).foreign == ()
+    # A study that left its precision to the machine would go on in that of its records.
+    asked = study.model_copy(update={"recipe": StudyRecipe()})
+    kept = kept_precision(asked, ROOT / "runs" / "none", path.parents[1])
+    assert kept.precision == "bf16"
+
+
+def test_the_demonstration_takes_what_is_faster():
+    assert load_study(ROOT / "studies" / "demo.toml").recipe.precision == "auto"
 
 
 def test_the_published_models_of_block_attention_have_their_sizes():

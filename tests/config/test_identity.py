@@ -4,8 +4,17 @@ import json
 import random
 
 import pytest
+from pydantic import ValidationError
 
-from isoflop.config import ModelConfig, RunConfig, Study, canonical, fingerprint
+from isoflop.config import (
+    ModelConfig,
+    Recipe,
+    RunConfig,
+    Study,
+    StudyRecipe,
+    canonical,
+    fingerprint,
+)
 
 RUN = {
     "model": {
@@ -179,3 +188,24 @@ def test_canonical_form_is_json_that_reads_back_as_the_same_value():
 def test_run_id_stays_what_it_is_called_on_disk():
     # A change here renames every run ever made: raise RUN_ID_VERSION if that is meant.
     assert run_id(RUN) == "2c1dbcb54a7a"
+
+
+def test_a_run_says_no_precision_for_bf16_and_never_leaves_it_open():
+    written = {**RUN, "recipe": {"precision": "bf16"}}
+    assert run_id(RUN) == run_id(written) != run_id({**RUN, "recipe": {"precision": "fp32"}})
+    with pytest.raises(ValidationError, match="precision"):
+        RunConfig.model_validate({**RUN, "recipe": {"precision": "auto"}})
+    with pytest.raises(ValidationError, match="Recipe"):
+        RunConfig.model_validate({**RUN, "recipe": StudyRecipe()})
+
+
+def test_a_study_s_recipe_becomes_that_of_a_run():
+    settled = StudyRecipe(learning_rate=3e-3, precision="fp32").settled()
+    assert settled == Recipe(learning_rate=3e-3, precision="fp32")
+    with pytest.raises(ValueError, match=r"recipe\.precision is 'auto' and not settled yet"):
+        StudyRecipe().settled()
+    study = Study.model_validate(
+        {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "a"}], "recipe": Recipe()}
+    )
+    assert study.recipe == StudyRecipe(precision="bf16")
+    assert study.with_precision("fp32").recipe.settled() == Recipe(precision="fp32")

@@ -17,6 +17,7 @@ from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, read_records
 from isoflop.sweep import Ledger
 from isoflop.sweep.ledger import save_study
+from isoflop.sweep.precision import read_choice
 
 STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "Baseline"}]}
 
@@ -99,6 +100,7 @@ JSON_FILES = [
     Loaded("results/s/search.jsonl", lambda f: Ledger(own_study(f), f, f / "results")),
     Loaded("bench.json", lambda f: export_speeds(own_study(f), f, f / "results")),
     Loaded("study.json", lambda folder: save_study(own_study(folder), folder)),
+    Loaded("precision.json", lambda folder: read_choice(folder)),
     Loaded("predictions/one.json", lambda folder: read_registrations(folder / "predictions")),
     Loaded("config.json", lambda folder: load(folder / "config.json")),
 ]

@@ -8,7 +8,14 @@ import pytest
 import synthetic_study as synthetic
 from made_reports import analysed
 
-from isoflop.config import BlockAttention, Search, ShapeFamily
+from isoflop.config import (
+    BlockAttention,
+    PrecisionChoice,
+    PrecisionSpeed,
+    PrecisionSpeeds,
+    Search,
+    ShapeFamily,
+)
 from isoflop.fit import ESTIMATORS
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosed_fits import FORMS, HUBER_STARTS, METHODS
@@ -94,9 +101,36 @@ def test_the_recipe_is_the_study_s(analysis: Analysis, evidence: Evidence) -> No
     changed = replace(analysis, study=study)
     assert "Baseline: peak 0.0035 MoD 12.5%: peak 0.009" in said(changed, evidence, "rates?")[1]
     assert "weight decay 0.07" in said(changed, evidence, "optimiser, with")[1]
-    assert "fp32" in said(changed, evidence, "precision")[1]
+    assert "trained in fp32." in said(changed, evidence, "precision")[1]
     assert "width 7.5 times the blocks" in said(changed, evidence, "architecture")[1]
     assert said(analysis, evidence, "rates?")[1].startswith("Every variant: peak 0.008 ")
+
+
+def test_what_the_precision_was_chosen_by_is_told(analysis: Analysis, evidence: Evidence) -> None:
+    assert "faster where" not in said(analysis, evidence, "precision")[1]
+    choice = PrecisionChoice(
+        precision="bf16",
+        machine="x86_64 Some Processor",
+        device="cpu",
+        threads=2,
+        torch="2.13",
+        speeds=PrecisionSpeeds(
+            rows=64,
+            width=32,
+            hidden=64,
+            attended=64,
+            head_width=16,
+            attention_share=0.5,
+            fp32=PrecisionSpeed(product_flops=1e11, attention_flops=5e10),
+            bf16=PrecisionSpeed(product_flops=7e11, attention_flops=9e10),
+        ),
+    )
+    text = said(analysis, replace(evidence, precision=choice), "precision")[1]
+    assert (
+        "trained in bf16. The precision is what was faster where the study was started first: "
+        "matrix products 700 GFLOP/s, in fp32 100; attention 90, in fp32 50 (x86_64 Some "
+        "Processor, 2 threads, torch 2.13)."
+    ) in text
 
 
 def test_a_search_is_counted_by_variant(analysis: Analysis, evidence: Evidence) -> None:

@@ -1,0 +1,134 @@
+"""Commands on a study that leaves its precision to the machine, and on runs in a slow one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isoflop import storage
+from isoflop.bench import BenchReport
+from isoflop.cli import main
+from isoflop.cli.benching import bench_precision, bench_precisions
+from isoflop.config import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds
+from isoflop.planning import next_runs
+
+
+@pytest.fixture(autouse=True)
+def speed(monkeypatch):
+    """A machine whose every run goes at 1e9 FLOP/s, since measuring takes seconds."""
+    monkeypatch.setattr("isoflop.bench.measure_speed", lambda configs: lambda config: 1e9)
+
+
+def output(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def auto_file(study_file, study):
+    """The small study, its precision left to the machine; `study` is in fp32."""
+    values = json.loads(study_file.read_text())
+    del values["recipe"]
+    study_file.write_text(json.dumps(values))
+    return study_file
+
+
+def choice_of(precision, product_flops):
+    """What a machine says that is faster in a precision."""
+    other = PrecisionSpeed(product_flops=1e9, attention_flops=1e9)
+    own = PrecisionSpeed(product_flops=product_flops, attention_flops=product_flops)
+    fp32, bf16 = (own, other) if precision == "fp32" else (other, own)
+    return PrecisionChoice(
+        precision=precision,
+        machine="x86_64 Made Up",
+        device="cpu",
+        threads=1,
+        torch="0",
+        speeds=PrecisionSpeeds(
+            rows=1,
+            width=1,
+            hidden=1,
+            attended=1,
+            head_width=1,
+            attention_share=0.5,
+            fp32=fp32,
+            bf16=bf16,
+        ),
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_plan_assumes_what_is_faster_here_and_says_so(
+    auto_file, study, capsys, monkeypatch, precision
+):
+    choice = choice_of(precision, 5e10)
+    monkeypatch.setattr("isoflop.hardware.precision.measure_speeds", lambda *_: choice.speeds)
+    plan = json.loads(output(capsys, "plan", auto_file, "--json"))
+    runs = next_runs(study.with_precision(precision), [])
+    assert [row["run_id"] for row in plan["rows"]] == [run.config.run_id for run in runs]
+    other = "bf16" if precision == "fp32" else "fp32"
+    assert f"precision {precision}: matrix products 50 GFLOP/s, in {other} 1" in plan["timing"]
+    assert not Path("runs").exists()
+
+
+def test_plan_goes_by_what_settled_it(auto_file, study, capsys):
+    choice = choice_of("fp32", 5e10)
+    storage.write_json(Path("runs/small/precision.json"), choice.model_dump(mode="json"))
+    for arguments in ((), ("--accelerator", "h100-sxm")):
+        plan = json.loads(output(capsys, "plan", auto_file, *arguments, "--json"))
+        runs = next_runs(study, [])
+        assert [row["run_id"] for row in plan["rows"]] == [run.config.run_id for run in runs]
+        assert "precision fp32, as in runs/small/precision.json" in plan["timing"]
+
+
+def test_plan_for_an_accelerator_is_in_bf16_unless_the_study_says_otherwise(
+    auto_file, study, capsys
+):
+    plan = json.loads(output(capsys, "plan", auto_file, "--accelerator", "h100-sxm", "--json"))
+    runs = next_runs(study.with_precision("bf16"), [])
+    assert [row["run_id"] for row in plan["rows"]] == [run.config.run_id for run in runs]
+    assert "precision bf16" in plan["timing"]
+
+
+def test_commands_show_the_precision_that_was_settled(auto_file, study, committed, capsys):
+    # The committed records are in fp32, and nothing else tells the precision.
+    for command in ("status", "fit", "export"):
+        arguments = ("--to", "results") if command == "export" else ()
+        assert main([command, str(auto_file), *arguments]) in (0, 2), command
+    found = json.loads(output(capsys, "status", auto_file, "--json"))
+    assert {row["run_id"] for row in found["rows"]} >= {one.run_id for one in committed}
+    assert len(json.loads(output(capsys, "costs", auto_file, "--json"))) == 2
+
+
+def test_a_single_run_in_a_slow_precision_is_warned_of(study, tmp_path, capsys, monkeypatch):
+    speeds = choice_of("fp32", 4e10).speeds
+    monkeypatch.setattr("isoflop.hardware.precision.measure_speeds", lambda *_: speeds)
+    for precision, told in (("bf16", True), ("fp32", False)):
+        config = next_runs(study.with_precision(precision), [])[0].config
+        path = tmp_path / f"{precision}.json"
+        path.write_text(config.model_dump_json())
+        # The corpus is missing, so that nothing is trained.
+        assert main(["train", str(path)]) == 2
+        said = capsys.readouterr().err
+        assert ("computes in bf16, which is 40 times as slow as fp32" in said) == told
+        assert ('precision = "fp32" under [recipe]' in said) == told
+
+
+@pytest.mark.parametrize(("faster", "dtypes"), [("fp32", {"fp32"}), ("bf16", {"fp32", "bf16"})])
+def test_bench_measures_in_what_is_faster_here(study_file, capsys, monkeypatch, faster, dtypes):
+    speeds = choice_of(faster, 4e10).speeds
+    monkeypatch.setattr("isoflop.hardware.precision.measure_speeds", lambda *_: speeds)
+    asked = []
+
+    def measure(groups, **_):
+        asked.append({case.config.recipe.precision for group in groups for case in group})
+        return BenchReport(rows=(), ratios=(), torch="0", machine="test")
+
+    monkeypatch.setattr("isoflop.cli.benching.bench_train", measure)
+    assert main(["bench", "train"]) == 0
+    assert f"precision {faster}: matrix products 40 GFLOP/s" in capsys.readouterr().err
+    assert main(["bench", "train", "--dtype", "bf16"]) == 0
+    assert asked == [{faster}, {"bf16"}]
+    assert bench_precision(None, 1) == faster
+    assert set(bench_precisions(None, 1)) == dtypes
+    assert bench_precisions(("bf16",), 1) == ("bf16",)

@@ -1,0 +1,242 @@
+"""A study's precision is settled when it is started first, written down, and kept."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import sweep_studies as tinies
+from isoflop import storage
+from isoflop.config import Precision, PrecisionChoice, PrecisionSpeed, PrecisionSpeeds, Study
+from isoflop.planning import next_runs
+from isoflop.runs import RunFolder, RunStore, write_records
+from isoflop.sweep import export, export_choice, kept_precision, run_study, settled
+from isoflop.sweep.measuring import measure_apart
+from isoflop.sweep.precision import PRECISION, first_runs, read_choice, settle
+from sweep_studies import record_of, tiny
+
+SETTLED: tuple[Precision, Precision] = ("bf16", "fp32")
+
+
+def machine(bf16_gain: float, name: str = "x86_64 Made Up") -> PrecisionChoice:
+    """What a machine says on which bf16 is so many times as fast as fp32."""
+    speeds = PrecisionSpeeds(
+        rows=64,
+        width=16,
+        hidden=48,
+        attended=16,
+        head_width=4,
+        attention_share=0.25,
+        fp32=PrecisionSpeed(product_flops=9.2e10, attention_flops=4e10),
+        bf16=PrecisionSpeed(product_flops=9.2e10 * bf16_gain, attention_flops=4e10 * bf16_gain),
+    )
+    return PrecisionChoice(
+        precision=speeds.faster, machine=name, device="cpu", threads=1, torch="0", speeds=speeds
+    )
+
+
+WITHOUT_UNITS, WITH_UNITS = machine(1 / 32), machine(8.0, "x86_64 With Units")
+
+
+def auto(corpus: Path) -> Study:
+    return tiny(corpus, recipe={"precision": "auto"})
+
+
+class Place:
+    """Where a study is trained, by machines whose speeds are made up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "runs" / "tiny"
+        self.results = folder / "results"
+        self.cache = folder / "cache"
+
+    def run(self, study: Study, here: PrecisionChoice | ValueError) -> str:
+        """Train the study in no time and return what was said, on one line."""
+        said = io.StringIO()
+
+        def measure(*_: object, **__: object) -> PrecisionChoice:
+            if isinstance(here, ValueError):
+                raise here
+            return here
+
+        run_study(
+            study,
+            self.root,
+            self.cache,
+            workers=1,
+            results=self.results,
+            console=Console(file=said, width=60),
+            train=tinies.instant,
+            measure=measure,
+        )
+        return said.getvalue().replace("\n", " ")
+
+    def precisions(self) -> set[str]:
+        return {record.config.recipe.precision for record in RunStore(self.root).records()}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_it_is_settled_by_the_machine_and_written_down(corpus: Path, place: Place) -> None:
+    said = place.run(auto(corpus), WITHOUT_UNITS)
+    assert (
+        "precision fp32: matrix products 92 GFLOP/s, in bf16 2.88; attention 40, in bf16 1.25 "
+        "(x86_64 Made Up, 1 thread)"
+    ) in said
+    assert place.precisions() == {"fp32"}
+    assert read_choice(place.root) == WITHOUT_UNITS
+    assert json.loads((place.root / "study.json").read_text())["recipe"]["precision"] == "fp32"
+    kept = kept_precision(auto(corpus), place.root)
+    assert kept is not None
+    assert (kept.precision, kept.choice) == ("fp32", WITHOUT_UNITS)
+
+
+def test_another_machine_keeps_it_and_tells_how_slow_it_is(corpus: Path, place: Place) -> None:
+    place.run(auto(corpus), WITH_UNITS)
+    assert place.precisions() == {"bf16"}
+    more = tiny(corpus, tinies.BASELINE, tinies.ROUTED, recipe={"precision": "auto"})
+    said = place.run(more, WITHOUT_UNITS)
+    assert place.precisions() == {"bf16"}
+    assert read_choice(place.root) == WITH_UNITS
+    assert f"precision bf16, as in {place.root / PRECISION}" in said
+    assert "precision bf16 is 32 times as slow as fp32 on this machine" in said
+    assert "(matrix products 2.88 GFLOP/s, in fp32 92; attention 1.25, in fp32 40)" in said
+    assert 'To start anew: precision = "fp32" under [recipe], and another name' in said
+    assert "changed since" not in said.split("variants.MoD added")[1]
+
+
+def test_where_it_is_not_slow_nothing_is_warned_of(corpus: Path, place: Place) -> None:
+    place.run(auto(corpus), WITH_UNITS)
+    more = tiny(corpus, tinies.BASELINE, tinies.ROUTED, recipe={"precision": "auto"})
+    assert "times as slow" not in place.run(more, machine(1.2))
+
+
+def test_precisions_are_never_mixed_silently(corpus: Path, place: Place) -> None:
+    place.run(auto(corpus), WITHOUT_UNITS)
+    fp32 = {folder.path.name for folder in RunStore(place.root).folders()}
+    said = place.run(tiny(corpus, recipe={"precision": "bf16"}), WITHOUT_UNITS)
+    assert 'recipe.precision: "fp32" -> "bf16"' in said
+    assert "0 of the runs recorded so far are part of it as it is now" in said
+    assert "its runs are trained in bf16 from now on; those in another precision stay" in said
+    assert "precision bf16 is 32 times as slow as fp32" in said
+    bf16 = {folder.path.name for folder in RunStore(place.root).folders()} - fp32
+    assert len(bf16) == len(fp32)
+    assert place.precisions() == {"bf16", "fp32"}
+    # Back at auto, what settled it first holds again.
+    said = place.run(auto(corpus), WITH_UNITS)
+    assert 'recipe.precision: "bf16" -> "fp32"' in said
+
+
+@pytest.mark.parametrize("precision", SETTLED)
+def test_a_study_that_names_its_precision_is_not_measured_for_it(
+    corpus: Path, place: Place, precision: Precision
+) -> None:
+    here = WITH_UNITS if precision == "fp32" else WITHOUT_UNITS
+    said = place.run(tiny(corpus, recipe={"precision": precision}), here)
+    assert place.precisions() == {precision}
+    assert f"precision {precision}, as the study says" in said
+    assert "times as slow" in said
+    assert read_choice(place.root) is None
+
+
+def test_only_a_study_that_is_to_be_settled_needs_a_measurement(corpus: Path, place: Place) -> None:
+    broken = ValueError("which precision is faster here could not be measured: it broke")
+    with pytest.raises(ValueError, match="it broke"):
+        place.run(auto(corpus), broken)
+    assert not place.root.exists()
+    said = place.run(tiny(corpus, recipe={"precision": "fp32"}), broken)
+    assert "warning: which precision is faster here could not be measured: it broke" in said
+    assert place.precisions() == {"fp32"}
+
+
+def test_the_first_of_several_starts_settles_it(tmp_path: Path) -> None:
+    choices = [machine(1 / 32 if n % 2 else 8.0, f"machine {n}") for n in range(8)]
+    barrier = threading.Barrier(len(choices))
+    found = []
+
+    def start(choice: PrecisionChoice) -> None:
+        barrier.wait()
+        found.append(settle(auto(tmp_path / "text.txt"), tmp_path / "study", choice))
+
+    threads = [threading.Thread(target=start, args=(choice,)) for choice in choices]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    written = read_choice(tmp_path / "study")
+    assert written in choices
+    assert {one.choice.machine for one in found if one.choice} == {written.machine}
+    assert {one.precision for one in found} == {written.precision}
+    assert [path.name for path in (tmp_path / "study").iterdir()] == [PRECISION]
+
+
+@pytest.mark.parametrize("precision", SETTLED)
+@pytest.mark.parametrize("where", ["study.json", "runs", "committed study", "committed records"])
+def test_what_was_trained_before_keeps_its_precision(
+    tmp_path: Path, where: str, precision: Precision
+) -> None:
+    study = auto(tmp_path / "text.txt")
+    root, results = tmp_path / "study", tmp_path / "results"
+    old = study.with_precision(precision)
+    run = next_runs(old, [])[0]
+    records = results / "tiny" / "records.jsonl"
+    match where:
+        case "study.json":
+            storage.write_json(root / "study.json", old.model_dump(mode="json"))
+        case "runs":
+            RunFolder(root / "runs" / run.config.run_id).create(run.config)
+        case "committed study":
+            storage.write_json(results / "tiny" / "study.json", old.model_dump(mode="json"))
+        case _:
+            write_records(records, [record_of(run.config)])
+
+    def choose(*_: object, **__: object) -> PrecisionChoice:
+        raise AssertionError("nothing is to be measured")
+
+    found = settled(study, root, results, choose=choose)
+    assert (found.precision, found.choice) == (precision, None)
+    assert found.study == old
+
+
+def test_before_it_is_started_what_is_faster_here_is_assumed_and_not_kept(tmp_path: Path) -> None:
+    study = auto(tmp_path / "text.txt")
+    for here in (WITH_UNITS, WITHOUT_UNITS):
+        found = settled(study, tmp_path / "study", choose=lambda *_, here=here, **__: here)
+        assert (found.precision, found.choice) == (here.precision, here)
+    assert not (tmp_path / "study").exists()
+
+
+def test_runs_have_a_settled_precision(tmp_path: Path) -> None:
+    study = auto(tmp_path / "text.txt")
+    with pytest.raises(ValueError, match=r"recipe\.precision is 'auto' and not settled yet"):
+        next_runs(study, [])
+    for precision in SETTLED:
+        runs = next_runs(study.with_precision(precision), [])
+        assert {run.config.recipe.precision for run in runs} == {precision}
+
+
+def test_it_is_exported_beside_the_records(corpus: Path, place: Place, tmp_path: Path) -> None:
+    place.run(auto(corpus), WITHOUT_UNITS)
+    study = settled(auto(corpus), place.root).study
+    export(study, place.root, place.results)
+    assert export_choice(study, place.root, place.results) == place.results / "tiny" / PRECISION
+    elsewhere = settled(auto(corpus), tmp_path / "elsewhere", place.results)
+    assert (elsewhere.precision, elsewhere.choice) == ("fp32", WITHOUT_UNITS)
+    assert export_choice(study.with_precision("bf16"), place.root, place.results) is None
+
+
+def test_it_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    runs = first_runs(auto(tmp_path / "text.txt"))
+    found = measure_apart(runs, device="cpu", threads=1, environment={})
+    assert found.speeds is not None
+    assert found.precision == found.speeds.faster
+    with pytest.raises(ValueError, match=r"could not be measured: RuntimeError: .*nonsense"):
+        measure_apart(runs, device="nonsense", threads=1, environment={})

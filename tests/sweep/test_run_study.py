@@ -57,7 +57,9 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     assert found.counts == {"finished": len(records)}
     said = place.said.getvalue()
     assert said.count("validation loss") == len(records)
-    assert re.search(r"^runs to train: 3; 2 at a time, about \d+ s by steps measured", said, re.M)
+    assert re.search(
+        r"^tiny: 3 runs to train; 2 at a time, about \d+ s by steps measured", said, re.M
+    )
     assert re.search(r"^0 of 3 runs done \| running: Baseline, .* step 1 of .* left$", said, re.M)
     # Others are told of the process that schedules, not of the one that trains.
     holders = [json.loads((folder.path / "claim").read_text()) for folder in place.store.folders()]
@@ -217,7 +219,7 @@ def test_a_run_of_another_process_is_left_to_it(corpus: Path, place: Place) -> N
     assert theirs.run_id not in started
     told = place.said.getvalue().splitlines()[0]
     assert told == (
-        "another process (pid 4321) trains 1 run of this study; this one takes the 2 that nobody "
+        "tiny: another process (pid 4321) trains 1 run of this study; this one takes the 2 that nobody "
         "works on"
     )
     # It was let go of without a record, so it is trained here.

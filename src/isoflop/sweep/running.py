@@ -95,7 +95,7 @@ def run_study(
     with Display(console or Console(stderr=True)) as display:
         data_sha256, store = "", None
         if needed:
-            _tell_others(ledger, needed, display)
+            _tell_others(study, ledger, needed, display)
             if device == "cpu":
                 display.say(_at_a_time(len(slots), threads))
             # It imports torch meanwhile.
@@ -126,10 +126,11 @@ def run_study(
         return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
 
 
-def _tell_others(ledger: Ledger, needed: list[PlannedRun], display: Display) -> None:
+def _tell_others(study: Study, ledger: Ledger, needed: list[PlannedRun], display: Display) -> None:
     holders = others(ledger.store, needed)
     if holders:
-        display.say(shared_words(holders, len(needed) - len(holders), socket.gethostname()))
+        words = shared_words(holders, len(needed) - len(holders), socket.gethostname())
+        display.say(f"{study.name}: {words}")
 
 
 def _forecast(

@@ -219,8 +219,8 @@ def test_a_run_of_another_process_is_left_to_it(corpus: Path, place: Place) -> N
     assert theirs.run_id not in started
     told = place.said.getvalue().splitlines()[0]
     assert told == (
-        "tiny: another process (pid 4321) trains 1 run of this study; this one takes the 2 that nobody "
-        "works on"
+        "tiny: another process (pid 4321) trains 1 run of this study; this one takes the 2 that "
+        "nobody works on"
     )
     # It was let go of without a record, so it is trained here.
     assert starts(place.cache).count(theirs.run_id) == 1

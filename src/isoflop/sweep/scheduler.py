@@ -143,8 +143,9 @@ class Scheduler:
         if view.left and view.remaining_seconds is not None:
             added = f", and usually {view.added} more" if view.added else ""
             self.display.say(
-                f"{self.study.name}: {view.left} runs to train{added}; {len(self.training.slots)} at a time, about "
-                f"{duration(view.remaining_seconds)} by steps measured here just now"
+                f"{self.study.name}: {view.left} runs to train{added}; "
+                f"{len(self.training.slots)} at a time, about {duration(view.remaining_seconds)} "
+                "by steps measured here just now"
             )
 
     def _train(self, wish: Wish) -> None:

@@ -95,6 +95,7 @@ def test_commands_show_the_precision_that_was_settled(auto_file, study, committe
     for command in ("status", "fit", "export"):
         arguments = ("--to", "results") if command == "export" else ()
         assert main([command, str(auto_file), *arguments]) in (0, 2), command
+    capsys.readouterr()
     found = json.loads(output(capsys, "status", auto_file, "--json"))
     assert {row["run_id"] for row in found["rows"]} >= {one.run_id for one in committed}
     assert len(json.loads(output(capsys, "costs", auto_file, "--json"))) == 2

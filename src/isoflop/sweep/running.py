@@ -97,7 +97,7 @@ def run_study(
         if needed:
             _tell_others(study, ledger, needed, display)
             if device == "cpu":
-                display.say(_at_a_time(len(slots), threads))
+                display.say(f"{study.name}: {_at_a_time(len(slots), threads)}")
             # It imports torch meanwhile.
             start_server()
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
@@ -199,9 +199,9 @@ def _settled(
     """
     if kept is None:
         now = settle(study, root, look())
-        display.say(now.words)
+        display.say(f"{study.name}: {now.words}")
         return now.study
-    display.say(kept.words)
+    display.say(f"{study.name}: {kept.words}")
     try:
         slow = slow_here(kept, look())
     except ValueError as error:

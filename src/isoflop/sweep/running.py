@@ -93,9 +93,9 @@ def run_study(
     study = study.with_precision("fp32") if kept is None else kept.study
     needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
-        data_sha256, store = "", None
+        data_sha256, store, free = "", None, 0
         if needed:
-            _tell_others(study, ledger, needed, display)
+            free = _tell_others(study, ledger, needed, display)
             if device == "cpu":
                 display.say(f"{study.name}: {_at_a_time(len(slots), threads)}")
             # It imports torch meanwhile.
@@ -122,15 +122,17 @@ def run_study(
         training = Training(train, options, device, cache, data_sha256, stall_seconds, slots)
         for warning in memory_warnings(needed, memory_bytes):
             display.say(f"warning: {warning}")
-        forecast = _forecast(study, needed, training, store, planner, threads)
+        forecast = _forecast(study, needed, training, store if free else None, planner, threads)
         return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
 
 
-def _tell_others(study: Study, ledger: Ledger, needed: list[PlannedRun], display: Display) -> None:
+def _tell_others(study: Study, ledger: Ledger, needed: list[PlannedRun], display: Display) -> int:
+    """Say who else trains the study; return how many of the runs nobody works on."""
     holders = others(ledger.store, needed)
+    free = len(needed) - len(holders)
     if holders:
-        words = shared_words(holders, len(needed) - len(holders), socket.gethostname())
-        display.say(f"{study.name}: {words}")
+        display.say(f"{study.name}: {shared_words(holders, free, socket.gethostname())}")
+    return free
 
 
 def _forecast(

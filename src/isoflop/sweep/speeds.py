@@ -21,8 +21,8 @@ PROBE_SIZES = 2
 PROBE_FLOPS = 3e9
 """FLOPs of a measured step above which only a kind's smallest model is measured."""
 PROBE_TOKENS = 1024
-PATIENCE_SECONDS = 6.0
-"""Longest measurement; a study without its speed starts all the same."""
+PATIENCE_SECONDS = 15.0
+"""Longest measurement, which takes about two on an idle machine; a study starts without it, too."""
 
 
 def measured_speeds(

@@ -253,7 +253,14 @@ def test_bench_train_of_a_study_measures_its_numbered_models(
     assert measured.options["threads"] == 1
     (group,) = measured.groups
     assert by_size[1].config.model in [case.config.model for case in group]
-    assert (tmp_path / "runs" / "small" / "bench.json").exists()
+    written = tmp_path / "runs" / "small" / "bench.json"
+    assert {case.config.recipe.precision for case in group} == {"fp32"}
+    written.unlink()
+    # In another precision than the runs' it is no speed of theirs.
+    assert main(["bench", "train", str(study_file), "--dtype", "bf16"]) == 0
+    (group,) = measured.groups
+    assert {case.config.recipe.precision for case in group} == {"bf16"}
+    assert not written.exists()
 
 
 def test_bench_train_without_a_study_measures_standard_shapes(study_file, capsys, monkeypatch):

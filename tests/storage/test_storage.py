@@ -333,3 +333,23 @@ def test_leftovers_of_killed_writers_are_removed(committed: Path) -> None:
     storage.remove_leftovers(parent)
     assert os.listdir(parent) == ["committed"]
     storage.verify_folder(committed)
+
+
+def test_a_file_is_created_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    assert storage.create_json(path, {"who": "first"})
+    assert not storage.create_json(path, {"who": "second"})
+    assert storage.read_json(path) == {"who": "first"}
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_file_that_cannot_be_created_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(storage.StorageError, match=r"cannot write .*a\.json: No space left"):
+        storage.create_json(tmp_path / "a.json", {})
+    assert list(tmp_path.iterdir()) == []

@@ -136,8 +136,16 @@ def keep_decode(report: DecodeReport, folder: Path) -> Path:
     return path
 
 
-def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, ...], ...]:
+def study_groups(
+    study: Study, root: Path, results: Path, precision: Precision | None = None
+) -> tuple[tuple[Case, ...], ...]:
     """Return the models that the study's figures single out, a group for each budget.
+
+    Args:
+        study: whose.
+        root: its folder.
+        results: folder of committed results.
+        precision: to measure in; None for the study's.
 
     Raises:
         ValueError: no minimum is known yet, so no model is singled out.
@@ -151,7 +159,7 @@ def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, .
     records = Ledger(study, root, results).records
     runs = assign(study, records)
     own = [record for record in records if record.run_id in runs.variant_of]
-    configs = {record.run_id: record.config for record in own}
+    configs = {record.run_id: _in(record.config, precision) for record in own}
     table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
     baseline, challenger = study.baseline_variant, study.challenger_variant
     if challenger is None:
@@ -173,6 +181,14 @@ def study_groups(study: Study, root: Path, results: Path) -> tuple[tuple[Case, .
             "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
         )
     return tuple(groups)
+
+
+def _in(config: RunConfig, precision: Precision | None) -> RunConfig:
+    """Return a run in a precision, None for its own."""
+    if precision is None:
+        return config
+    recipe = config.recipe.model_copy(update={"precision": precision})
+    return config.model_copy(update={"recipe": recipe})
 
 
 def keep(report: BenchReport, root: Path) -> Path:

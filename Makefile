@@ -1,6 +1,9 @@
 # Everything rests on `setup`, which builds .venv once and again when its inputs change.
 
-PYTHON ?= python3.11
+# The first of these that runs and is new enough; `make PYTHON=/path/to/python` takes another. A
+# command that is there may still be one that only says that it is not installed.
+PYTHONS := python3.11 python3.12 python3.13 python3
+NEW_ENOUGH := import sys, venv; sys.exit(sys.version_info < (3, 11))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
@@ -24,8 +27,12 @@ help:
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
-	  echo 'make: Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python' >&2; exit 1; }
+	@test -x $(BIN)/python || { \
+	  for python in $(or $(PYTHON),$(PYTHONS)); do \
+	    if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then exec $$python -m venv $(VENV); fi; \
+	  done; \
+	  echo 'make: none of $(or $(PYTHON),$(PYTHONS)) is Python 3.11 or newer;' \
+	    'name one with make PYTHON=/path/to/python' >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -84,6 +84,7 @@ class Sandbox:
             contextlib.redirect_stderr(err),
             warnings.catch_warnings(),
             mock.patch("isoflop.cli.plans._measured", return_value=(None, "not measured")),
+            mock.patch("isoflop.sweep.running.measured_speeds", return_value=None),
             mock.patch("isoflop.sweep.scheduler.start_server", _no_training),
             mock.patch("isoflop.report.render.vl_convert", _Pictures()),
             mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"),

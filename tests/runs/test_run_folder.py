@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from isoflop.config import (
     SampledToken,
     TextSample,
 )
-from isoflop.runs import Attempt, RunClaimed, RunFolder
+from isoflop.runs import Attempt, Holder, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 
 MODEL = ModelConfig(vocabulary=256, width=32, blocks=2, heads=2, head_width=16, hidden=80)
@@ -150,6 +151,7 @@ def test_another_process_holds_the_claim_until_it_dies(run: RunFolder) -> None:
     holder = hold(run)
     try:
         assert run.is_claimed()
+        assert run.holder() == Holder(holder.pid, socket.gethostname())
         assert run.state() == "running"
         with pytest.raises(RunClaimed, match="another process"), run.claim():
             pass
@@ -160,6 +162,31 @@ def test_another_process_holds_the_claim_until_it_dies(run: RunFolder) -> None:
     with run.claim():
         assert run.is_claimed()
     assert not run.is_claimed()
+
+
+def test_a_holder_may_name_the_process_that_it_works_for(run: RunFolder) -> None:
+    with RunFolder(run.path, owner=12).claim():
+        assert run.holder() == Holder(12, socket.gethostname())
+    assert run.holder() is None
+
+
+@pytest.mark.parametrize("written", [b"", b"\xff", b"[1]", b'{"pid": "1", "host": "a"}'])
+def test_a_holder_that_wrote_nothing_to_read_is_nobody(run: RunFolder, written: bytes) -> None:
+    with run.claim():
+        (run.path / "claim").write_bytes(written)
+        assert run.holder() is None
+        assert run.is_claimed()
+
+
+def test_a_claim_that_cannot_be_signed_holds(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("isoflop.runs.claim.os.write", full)
+    with run.claim():
+        assert run.is_claimed()
 
 
 def test_a_claim_excludes_another_object_of_the_same_process(run: RunFolder) -> None:

@@ -1,10 +1,13 @@
 """Studies are trained to completion, whatever happens to single runs."""
 
 import io
+import json
 import os
+import re
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from rich.console import Console
 import sweep_studies as tinies
 from isoflop.config import Study
 from isoflop.planning import next_runs
-from isoflop.runs import RunStore
+from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Outcome, export, run_study, status
 from sweep_studies import BASELINE, ROUTED, starts, tiny
 
@@ -53,7 +56,15 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     found = status(study, place.root)
     assert found.complete
     assert found.counts == {"finished": len(records)}
-    assert place.said.getvalue().count("validation loss") == len(records)
+    said = place.said.getvalue()
+    assert said.count("validation loss") == len(records)
+    assert re.search(
+        r"^tiny: 3 runs to train; 2 at a time, about .* s by steps measured", said, re.M
+    )
+    assert re.search(r"^0 of 3 runs done \| running: Baseline, .* step .* of .* left$", said, re.M)
+    # Others are told of the process that schedules, not of the one that trains.
+    holders = [json.loads((folder.path / "claim").read_text()) for folder in place.store.folders()]
+    assert {holder["pid"] for holder in holders} == {os.getpid()}
     # The same call again finds nothing to do, and needs no data for it.
     corpus.unlink()
     assert place.run(study, train=tinies.never) == outcome
@@ -200,16 +211,44 @@ def test_a_run_of_another_process_is_left_to_it(corpus: Path, place: Place) -> N
         started.extend(starts(place.cache))
         lease.__exit__(None, None, None)
 
-    lease = folder.claim()
+    lease = RunFolder(folder.path, owner=4321).claim()
     lease.__enter__()
     thread = threading.Thread(target=other)
     thread.start()
     outcome = place.run(study, train=tinies.instant)
     thread.join()
     assert theirs.run_id not in started
+    told = place.said.getvalue().splitlines()[0]
+    assert told == (
+        "tiny: another process (pid 4321) trains 1 run of this study; this one takes the 2 that "
+        "nobody works on"
+    )
     # It was let go of without a record, so it is trained here.
     assert starts(place.cache).count(theirs.run_id) == 1
     assert outcome.left == 0
+
+
+def test_where_others_have_all_runs_it_waits_and_says_so(corpus: Path, place: Place) -> None:
+    study = tiny(corpus)
+    waiting = "nothing is left to start: waiting for its 3 runs"
+    with ExitStack() as claims:
+        for run in next_runs(study, []):
+            folder = place.store.folder(run.config.run_id)
+            claims.enter_context(RunFolder(folder.path, owner=4321).claim())
+        later = claims.pop_all()
+
+    def leave() -> None:
+        while waiting not in place.said.getvalue():
+            time.sleep(0.05)
+        time.sleep(1.5)
+        later.close()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    outcome = place.run(study, train=tinies.instant)
+    thread.join()
+    # They were let go of without records.
+    assert outcome.finished == len(starts(place.cache)) >= 3
 
 
 def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:

@@ -2,11 +2,13 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from isoflop.config import Variant
+from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, next_runs
 from isoflop.sweep.display import Display, duration
 from isoflop.sweep.progress import WINDOW_SECONDS, Going, Meter, View
@@ -20,44 +22,88 @@ def run() -> PlannedRun:
     return next_runs(study, [])[0]
 
 
-def view(run: PlannedRun, step: Step | None) -> View:
-    return View(
-        finished=2,
-        diverged=1,
-        failed=0,
-        going=(Going(run, step),),
-        left=3,
-        elsewhere=1,
-        flops_per_second=4e9,
-        remaining_flops=6e11,
-    )
+def view(run: PlannedRun, step: Step | None, **changes: Any) -> View:
+    fields: dict[str, Any] = {
+        "finished": 2,
+        "diverged": 1,
+        "failed": 0,
+        "going": (Going(run, step),),
+        "left": 3,
+        "elsewhere": 1,
+        "added": 2,
+        "flops_per_second": 4e9,
+        "remaining_seconds": 150.0,
+    }
+    return View(**{**fields, **changes})
 
 
-def shown(run: PlannedRun, step: Step | None, **options) -> str:
-    out = io.StringIO()
-    console = Console(file=out, width=120, **options)
-    with Display(console) as display:
-        if display.is_due:
-            display.show(view(run, step))
-    return out.getvalue()
+class Watched:
+    """A display on a stopped clock, and what it said."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = 1000.0
+        self._out = io.StringIO()
+        console = Console(file=self._out, width=120, **options)
+        self.display = Display(console, clock=lambda: self.now)
+
+    def show(self, seen: View) -> None:
+        if self.display.is_due:
+            self.display.show(seen)
+
+    @property
+    def text(self) -> str:
+        return self._out.getvalue()
+
+
+STEP = Step(1200, 5000, 2.3456, 8123.4)
 
 
 def test_a_terminal_shows_each_run_and_the_whole(run: PlannedRun) -> None:
-    text = shown(run, Step(1200, 5000, 2.3456, 8123.4), force_terminal=True, color_system=None)
-    assert "Base\\x1b[31m[bold]line" in text
-    assert "1,200/" in text
-    assert "2.346" in text
-    assert "8,123" in text
-    assert "2 finished, 1 running, 3 left, 1 diverged, 1 in another process, 4.0 GFLOP/s" in text
-    assert "about 2 min 30 s to go as planned so far" in text
+    watched = Watched(force_terminal=True, color_system=None)
+    with watched.display:
+        watched.show(view(run, STEP))
+    assert "Base\\x1b[31m[bold]line" in watched.text
+    assert "1,200/" in watched.text
+    assert "2.346" in watched.text
+    assert "8,123" in watched.text
+    assert (
+        "2 finished, 1 running, 3 left, usually 2 added, 1 diverged, 1 in another process, "
+        "4.0 GFLOP/s, about 2 min 30 s left" in watched.text.replace("\n", " ")
+    )
 
 
 def test_a_run_without_a_step_is_starting(run: PlannedRun) -> None:
-    assert "starting" in shown(run, None, force_terminal=True)
+    watched = Watched(force_terminal=True)
+    with watched.display:
+        watched.show(view(run, None))
+    assert "starting" in watched.text
 
 
-def test_a_log_gets_no_table(run: PlannedRun) -> None:
-    assert shown(run, None) == ""
+def test_a_log_gets_a_line_at_the_first_step_and_then_every_half_minute(run: PlannedRun) -> None:
+    watched = Watched()
+    with watched.display:
+        watched.show(view(run, None))
+        assert watched.text == ""
+        watched.now += 0.5
+        watched.show(view(run, STEP))
+        size = f"{parameters(run.config.model).total:,}"
+        assert watched.text == (
+            f"3 of 10 runs done | running: Base\\x1b[31m[bold]line, {size} parameters, "
+            "step 1,200 of 5,000, loss 2.346 | 1 in another process | about 2 min 30 s left\n"
+        )
+        for _ in range(300):
+            watched.now += 1.0
+            watched.show(view(run, STEP))
+    assert watched.text.count("\n") == 1 + 300 // 25
+
+
+def test_a_log_of_many_runs_names_some(run: PlannedRun) -> None:
+    watched = Watched()
+    going = (Going(run, STEP), *[Going(run, None)] * 5)
+    watched.show(view(run, None, going=going, elsewhere=0, remaining_seconds=None))
+    assert watched.text.count("parameters") == 4
+    assert watched.text.endswith("; and 2 more\n")
+    assert watched.text.startswith("3 of 14 runs done")
 
 
 def test_a_log_gets_one_line_per_outcome(run: PlannedRun) -> None:
@@ -83,21 +129,6 @@ def test_throughput_is_that_of_the_last_minutes() -> None:
     assert meter.flops_per_second == 0
     meter.add(WINDOW_SECONDS)
     assert meter.flops_per_second == 1.0
-
-
-def test_time_left_is_unknown_before_anything_was_measured(run: PlannedRun) -> None:
-    empty = View(
-        finished=0,
-        diverged=0,
-        failed=0,
-        going=(),
-        left=1,
-        elsewhere=0,
-        flops_per_second=0.0,
-        remaining_flops=1.0,
-    )
-    assert empty.remaining_seconds is None
-    assert view(run, None).remaining_seconds == 150
 
 
 @pytest.mark.parametrize(

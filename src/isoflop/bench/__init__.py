@@ -5,9 +5,8 @@ what `--json` prints and what lies in `runs/NAME/bench.json`. `standard_groups()
 comparison with Hugging Face's Llama, `study_group(models)` the numbered models of a study.
 `bench_attention` takes `attention_cases()` and gives an `AttentionReport`: block attention beside
 torch's fused one. `bench_decode` takes `decode_cases()` and gives a `DecodeReport`: steps of dense
-and routed models over a filled cache. `measure_speed` gives `planning` its expected times on this
-machine. `bench_bookkeeping` tells what metrics and checkpoints take of a run's time, `bench_fit`
-how long `isoflop fit` takes on tables of a known law.
+and routed models over a filled cache. `bench_bookkeeping` tells what metrics and checkpoints take
+of a run's time, `bench_fit` how long `isoflop fit` takes on tables of a known law.
 """
 
 from isoflop.bench.attention import (
@@ -41,7 +40,6 @@ from isoflop.bench.decode_report import decode_figure, decode_verdicts, describe
 from isoflop.bench.fits import FitReport, FitRow, bench_fit, describe_fit, law_table
 from isoflop.bench.machine import busy, gemm_peak
 from isoflop.bench.report import BenchReport, BenchRow, Ratio, Verdict, describe
-from isoflop.bench.speed import measure_speed
 from isoflop.bench.train import bench_train
 
 __all__ = [
@@ -80,7 +78,6 @@ __all__ = [
     "describe_fit",
     "gemm_peak",
     "law_table",
-    "measure_speed",
     "standard_groups",
     "standard_runs",
     "study_group",

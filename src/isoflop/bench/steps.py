@@ -14,8 +14,7 @@ from torch import Tensor
 
 from isoflop.bench.cases import Case
 from isoflop.config import EveryToken, FullAttention, ModelConfig, RunConfig, SwiGlu
-from isoflop.model import build
-from isoflop.training import Trainer, initialise
+from isoflop.training import random_tokens, repeated_step
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -31,24 +30,9 @@ def prepare_step(case: Case) -> Step:
         ValueError: the peer has no such model.
         ModuleNotFoundError: the peer is not installed.
     """
-    tokens = _tokens(case.config)
     if case.implementation == "transformers":
-        return _llama_step(case.config, tokens, compiled=case.compiled)
-    model = build(case.config.model)
-    initialise(model, case.config.recipe, case.config.seed)
-    trainer = Trainer(model, case.config, compiled=case.compiled)
-
-    def step() -> None:
-        trainer.step(tokens, 0, 1.0)
-
-    return step
-
-
-def _tokens(config: RunConfig) -> Tensor:
-    """Return random tokens of shape (B, T + 1)."""
-    shape = (config.sequences_per_step, config.data.sequence_length + 1)
-    generator = torch.Generator().manual_seed(config.seed)
-    return torch.randint(config.model.vocabulary, shape, generator=generator)
+        return _llama_step(case.config, random_tokens(case.config), compiled=case.compiled)
+    return repeated_step(case.config, compiled=case.compiled)
 
 
 def llama(model: ModelConfig, positions: int) -> LlamaForCausalLM:

@@ -77,7 +77,7 @@ def _measured(study: Study) -> tuple[Speed | None, str]:
     runs = next_runs(study, [])
     if max(run.budget_flops for run in runs) > LARGEST_MEASURED_FLOPS:
         return None, "not for this machine, which would take too long; name an --accelerator"
-    from isoflop.bench import measure_speed
+    from isoflop.training import measure_speed
 
     return measure_speed(
         [run.config for run in runs]

@@ -19,7 +19,7 @@ def expectation(models: Sequence[BestModel], workers: int | None) -> str:
         models: that are to be trained; at least one.
         workers: models at a time; None for one per core.
     """
-    from isoflop.bench import measure_speed
+    from isoflop.training import measure_speed
 
     at_a_time = usable_cores().count if workers is None else max(1, workers)
     speed = measure_speed([model.record.config for model in models])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
@@ -10,10 +11,12 @@ from rich.text import Text
 from isoflop.cli.tables import Column, table
 from isoflop.config import State
 from isoflop.config.problems import quoted
-from isoflop.planning import Bracket
+from isoflop.planning import Bracket, Edge
+from isoflop.planning.edges import Setting
 from isoflop.report.notation import count, exponent
 from isoflop.storage import JSON
 from isoflop.sweep import RunRow, StudyStatus
+from isoflop.sweep.display import duration
 
 ORDER: tuple[State, ...] = (
     "finished",
@@ -44,6 +47,8 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
     yield Text(f"{found.study}: {states}", style="bold")
     if found.brackets:
         yield _minima(found.brackets)
+    for edge in found.edges:
+        yield Text(quoted(edge_words(edge)), style="yellow")
     loud = [row for row in found.rows if row.state in LOUD]
     if loud:
         yield _runs(loud)
@@ -84,6 +89,50 @@ def _verdict(one: Bracket) -> str:
     if one.settled:
         return "bracketed" if one.bracketed else "at the edge, no more sizes"
     return "bracketed, runs to come" if one.bracketed else "open"
+
+
+def edge_words(edge: Edge) -> str:
+    """Return in a sentence what would bracket a minimum at the edge, and how to allow it."""
+    extreme = {"smaller": "smallest", "larger": "largest"}[edge.side]
+    at = f"{edge.variant} at {exponent(edge.budget_flops)}: the lowest loss is at "
+    if edge.present:
+        sizes = "size" if edge.present == 1 else "sizes"
+        at += (
+            f"{count(edge.minimum_parameters)}, with {edge.present} {edge.side} {sizes} of the "
+            f"{edge.wanted} wanted"
+        )
+    else:
+        at += f"the {extreme} size trained ({count(edge.minimum_parameters)})"
+    ends = {
+        "shapes": f"the family of shapes has no {edge.side} size",
+        "steps": f"the budget buys no whole steps of a {edge.side} size",
+    }
+    if not edge.sizes:
+        assert edge.end is not None, "without sizes something ended"
+        return f"{at}, and {ends[edge.end]}"
+    number, them = (
+        ("1 size", "it") if len(edge.sizes) == 1 else (f"{len(edge.sizes)} sizes", "them")
+    )
+    names = " and ".join(count(size) for size in edge.sizes)
+    allowed = ", ".join(
+        f"grid.{one.name} = {one.now:.10g} keeps {them} out: set {_rounded(one)}"
+        for one in edge.settings
+    )
+    beyond = "" if edge.end is None else f" ({ends[edge.end]} beyond)"
+    return (
+        f"{at}; {number} more, {names}, about {duration(edge.seconds)} of training, would show "
+        f"whether it lies there{beyond}; {allowed}"
+    )
+
+
+def _rounded(setting: Setting) -> str:
+    """Return a value that lets the needed one in, in few digits."""
+    if setting.name == "added_at_most":
+        return f"{setting.needed:g}"
+    step = 10.0 ** (math.floor(math.log10(setting.needed)) - 1)
+    down = setting.name == "minimum_parameters"
+    whole = math.floor(setting.needed / step) if down else math.ceil(setting.needed / step)
+    return f"{whole * step:g}"
 
 
 def _runs(rows: Sequence[RunRow]) -> RenderableType:

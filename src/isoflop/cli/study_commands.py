@@ -102,14 +102,18 @@ def run(
     cache: Cache = CACHE,
 ) -> int:
     """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
+    from isoflop.cli.settling import settled_study
+    from isoflop.cli.standing import edge_words
     from isoflop.config.load import load_study
     from isoflop.sweep import run_study
+    from isoflop.sweep import status as find
     from isoflop.sweep.interrupts import Terminated
 
     asked = load_study(study)
+    root = out or RUNS / asked.name
     outcome = run_study(
         asked,
-        out or RUNS / asked.name,
+        root,
         cache,
         workers=workers,
         device=device,
@@ -123,6 +127,9 @@ def run(
         f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
         f"{outcome.left} left"
     )
+    begun, _ = settled_study(study, out, results)
+    for edge in find(begun, root, results).edges:
+        print(quoted(edge_words(edge)))
     if outcome.failed or outcome.left:
         print(quoted(f"what went wrong: isoflop status {study}"))
         return 1

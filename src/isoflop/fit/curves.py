@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
 from isoflop.config import Frozen
-from isoflop.fit.frame import budgets, curve_rows, run_flops
+from isoflop.fit.frame import run_flops
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
 from isoflop.fit.minimum import Estimator, Minimum
 from isoflop.fit.moved_runs import curve_minimum
@@ -69,8 +69,13 @@ def fit_surface(
 
 def variant_rows(table: pd.DataFrame, variant: str) -> pd.DataFrame:
     """Return the finished runs of a variant's ladder at every budget, budget by budget."""
-    parts = [curve_rows(table, variant, budget) for budget in budgets(table)]
-    return pd.concat(parts) if parts else table.iloc[:0]
+    own = table[
+        (table["variant"] == variant)
+        & (table["state"] == "finished")
+        & table["on_ladder"]
+        & table["budget_flops"].notna()
+    ]
+    return own.sort_values("budget_flops", kind="stable")
 
 
 def flops_law(table: pd.DataFrame, variant: str) -> FlopsLaw:
@@ -96,13 +101,11 @@ def minima(
     known = dict(surfaces or {})
     found = []
     for variant in table["variant"].drop_duplicates().tolist():
-        if variant_rows(table, variant).empty:
+        own = variant_rows(table, variant)
+        if own.empty:
             continue
-        law = flops_law(table, variant)
-        for budget in budgets(table):
-            rows = curve_rows(table, variant, budget)
-            if rows.empty:
-                continue
+        law = flops_law(own, variant)
+        for budget, rows in own.groupby("budget_flops"):
             for estimator in wanted:
                 match estimator:
                     case "parabola" | "akima":

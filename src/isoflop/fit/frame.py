@@ -142,8 +142,7 @@ def training_curves(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 def curve_rows(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
     """Return the finished runs of a variant's ladder at a budget: what a fit is made from."""
-    kept = _finished(table, variant, budget_flops)
-    return kept[kept["on_ladder"]]
+    return table[_finished(table, variant, budget_flops) & table["on_ladder"]]
 
 
 def run_flops(rows: pd.DataFrame) -> Floats:
@@ -163,7 +162,7 @@ def trained_sizes(
     table: pd.DataFrame, variant: str, budget_flops: float
 ) -> tuple[TrainedSize, ...]:
     """Return the shapes of a variant trained at a budget, the smallest first."""
-    rows = _finished(table, variant, budget_flops).sort_values(["parameters", "seed"])
+    rows = table[_finished(table, variant, budget_flops)].sort_values(["parameters", "seed"])
     sizes = []
     for (_, blocks, width), runs in rows.groupby(["parameters", "blocks", "width"]):
         sizes.append(
@@ -205,9 +204,9 @@ def one_budget(table: pd.DataFrame, budget_flops: float | None) -> float:
     return budget_flops
 
 
-def _finished(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
-    return table[
-        (table["variant"] == variant)
-        & (table["budget_flops"] == budget_flops)
+def _finished(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.Series:
+    return (
+        (table["budget_flops"] == budget_flops)
+        & (table["variant"] == variant)
         & (table["state"] == "finished")
-    ]
+    )

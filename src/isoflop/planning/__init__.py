@@ -8,6 +8,7 @@ from isoflop.planning.accelerators import (
     accelerator_speed,
 )
 from isoflop.planning.cell import PlannedRun, Purpose
+from isoflop.planning.edges import Edge, edges
 from isoflop.planning.grid import Bound, Bracket, bound, brackets, next_runs
 from isoflop.planning.memory import MemoryEstimate, estimate_memory
 from isoflop.planning.plan import Plan, PlannedRow, make_plan, makespan
@@ -32,6 +33,7 @@ __all__ = [
     "Accelerator",
     "Bound",
     "Bracket",
+    "Edge",
     "Ladder",
     "MemoryEstimate",
     "Plan",
@@ -47,6 +49,7 @@ __all__ = [
     "bound",
     "brackets",
     "check_capacity",
+    "edges",
     "estimate_memory",
     "expected_optimum",
     "first_of_each_kind",

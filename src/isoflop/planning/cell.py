@@ -44,13 +44,13 @@ class Cell:
         self.variant = variant
         self.budget_flops = budget_flops
         self._records = records
-        self._ladder = ladder(study, variant, budget_flops)
+        self.ladder = ladder(study, variant, budget_flops)
         self._runs: dict[tuple[int, int], RunConfig] = {}
 
     @cached_property
     def initial(self) -> range:
         """Rungs of the first sizes."""
-        return self._ladder.initial
+        return self.ladder.initial
 
     @cached_property
     def rungs(self) -> range:
@@ -73,14 +73,15 @@ class Cell:
         """
         means = {}
         for rung in self.rungs:
-            losses = [
-                validation_loss(record)
-                for seed in self.study.seeds
-                if (record := self._record(rung, seed)) and record.state == "finished"
-            ]
+            losses = [validation_loss(record) for record in self.finished(rung)]
             if losses:
                 means[rung] = statistics.fmean(losses)
         return means
+
+    def finished(self, rung: int) -> list[RunRecord]:
+        """Return the records of a rung's runs that finished, of every seed."""
+        records = [self._record(rung, seed) for seed in self.study.seeds]
+        return [record for record in records if record and record.state == "finished"]
 
     @property
     def minimum(self) -> int | None:
@@ -108,7 +109,7 @@ class Cell:
 
     def model(self, rung: int) -> ModelConfig:
         """Return the shape of one of the cell's rungs."""
-        model = self._ladder.rung(rung)
+        model = self.ladder.rung(rung)
         assert model is not None, "a cell's rungs exist"
         return model
 
@@ -193,7 +194,7 @@ class Cell:
         return "initial" if rung in self.initial else "added"
 
     def _exists(self, rung: int) -> bool:
-        model = self._ladder.rung(rung)
+        model = self.ladder.rung(rung)
         return model is not None and affordable(self.study, self.budget_flops, model)
 
     def _started(self, rung: int) -> bool:

@@ -34,7 +34,7 @@ class Ladder:
 
     def rung(self, index: int) -> ModelConfig | None:
         """Return the shape of a rung, or None beyond either end of the ladder."""
-        model = _unbounded_rung(self, index)
+        model = self.unbounded_rung(index)
         if model is None:
             return None
         total = parameters(model).total
@@ -42,6 +42,10 @@ class Ladder:
         if (lowest is not None and total < lowest) or (highest is not None and total > highest):
             return None
         return model
+
+    def unbounded_rung(self, index: int) -> ModelConfig | None:
+        """Return the shape of a rung whatever the grid's bounds; None where the family ends."""
+        return _unbounded_rung(self, index)
 
     @property
     def initial(self) -> range:

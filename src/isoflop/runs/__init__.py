@@ -1,7 +1,7 @@
 """The folder of one run: configuration, claim, attempts, metrics, record; a study's folders."""
 
 from isoflop.runs.attempts import Attempt, Ending, without_progress
-from isoflop.runs.claim import RunClaimed
+from isoflop.runs.claim import Holder, RunClaimed
 from isoflop.runs.folder import Pinned, RunFolder, parse_value
 from isoflop.runs.metrics import MetricsLog, read_metrics
 from isoflop.runs.store import RunStore, read_records, write_records
@@ -9,6 +9,7 @@ from isoflop.runs.store import RunStore, read_records, write_records
 __all__ = [
     "Attempt",
     "Ending",
+    "Holder",
     "MetricsLog",
     "Pinned",
     "RunClaimed",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+MOST_BYTES = 1000
+"""Read of what a holder wrote, which is far shorter."""
 PATIENCE_SECONDS = 0.5
 """How long a claim waits. Longer than the moment for which asking about it locks the file."""
 
@@ -19,15 +24,25 @@ class RunClaimed(RuntimeError):
     """Another live process works on the run, or took it over."""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who says to hold a claim. The lock is what counts: this is for people to read."""
+
+    pid: int
+    host: str
+
+
 class Claim:
     """The lock of one run's folder.
 
     Args:
         path: the file that is locked; it stays when the lock is let go of.
+        pid: process that others are told of as the holder; None for the one that holds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pid: int | None = None) -> None:
         self._path = path
+        self._pid = pid
         self._held: tuple[int, int] | None = None
 
     @property
@@ -60,6 +75,7 @@ class Claim:
             ) from error
         try:
             self._held = self._identity()
+            self._sign()
             yield
         finally:
             self._held = None
@@ -84,6 +100,31 @@ class Claim:
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
+
+    def _sign(self) -> None:
+        """Write down who holds the lock. It may fail: nothing but words depends on it."""
+        holder = {"pid": self._pid or os.getpid(), "host": socket.gethostname()}
+        with suppress(OSError):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+            try:
+                os.write(descriptor, json.dumps(holder).encode())
+            finally:
+                os.close(descriptor)
+
+    def holder(self) -> Holder | None:
+        """Return who wrote last that they hold the lock; None where nobody did."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                written = json.loads(os.read(descriptor, MOST_BYTES))
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError):
+            return None
+        match written:
+            case {"pid": int(pid), "host": str(host)}:
+                return Holder(pid, host)
+        return None
 
     def is_held(self) -> bool:
         """Return whether some live process holds the lock. Needs read access only."""

@@ -21,7 +21,7 @@ from isoflop.config import (
     TextSample,
 )
 from isoflop.runs.attempts import Attempt, Ending, append_attempts, began, ended, read_attempts
-from isoflop.runs.claim import Claim
+from isoflop.runs.claim import Claim, Holder
 from isoflop.runs.metrics import MetricsLog, read_metrics
 
 ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
@@ -87,9 +87,11 @@ class RunFolder:
     and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: int | None = None) -> None:
+        """Name the folder at `path`; `owner` is the process that others hear of while it is
+        claimed, None for this one."""
         self.path = path
-        self._claim = Claim(path / CLAIM)
+        self._claim = Claim(path / CLAIM, owner)
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -180,6 +182,11 @@ class RunFolder:
         """Return whether some live process holds the claim. Needs read access only."""
         self._member(CLAIM)
         return self._claim.is_held()
+
+    def holder(self) -> Holder | None:
+        """Return who says to hold the claim, for people to read; None where nobody does."""
+        self._member(CLAIM)
+        return self._claim.holder() if self._claim.is_held() else None
 
     # --- how often it was tried
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -19,16 +21,28 @@ from isoflop.planning import PlannedRun
 from isoflop.sweep.progress import Going, View
 
 REDRAW_SECONDS = 0.25
+LINE_SECONDS = 25.0
+"""Time between two lines on progress where there is no terminal, so that a log gets one at least
+every half a minute, however busy the machine is."""
+NAMED = 4
+"""Runs under way that such a line tells of."""
 
 
 class Display:
-    """Shows a live table on a terminal; everywhere, one line for each thing that happens."""
+    """Tells each thing that happens in a line, and how the runs go: in a live table on a terminal,
+    else in a line now and then.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: where to.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
         # Drawn by the scheduler's own loop: a thread would have to be kept out of signals' way.
         self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._drawn = 0.0
+        self._shown = -math.inf
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -53,13 +67,42 @@ class Display:
 
     @property
     def is_due(self) -> bool:
-        """Whether there is a table and it is time to draw it anew."""
-        return self._live.is_started and time.monotonic() - self._drawn >= REDRAW_SECONDS
+        """Whether it is time to show anew how the runs go."""
+        every = REDRAW_SECONDS if self._live.is_started else LINE_SECONDS
+        return self._clock() - self._shown >= every
 
     def show(self, view: View) -> None:
-        """Draw the table anew."""
-        self._drawn = time.monotonic()
-        self._live.update(Group(_table(view.going), _summary(view)), refresh=True)
+        """Draw the table anew, or print a line; the first line waits for the first step."""
+        if self._live.is_started:
+            self._live.update(Group(_table(view.going), Text(_summary(view))), refresh=True)
+        elif self._shown == -math.inf and not any(one.step for one in view.going):
+            return
+        else:
+            self.say(progress_line(view))
+        self._shown = self._clock()
+
+
+def progress_line(view: View) -> str:
+    """Return how the runs go: done of expected, what is running, its loss, the time left."""
+    running = [_standing(one) for one in view.going[:NAMED]]
+    if len(view.going) > NAMED:
+        running.append(f"and {len(view.going) - NAMED} more")
+    parts = [f"{view.done} of {view.expected} runs done"]
+    if running:
+        parts.append(f"running: {'; '.join(running)}")
+    if view.elsewhere:
+        parts.append(f"{view.elsewhere} in another process")
+    if view.remaining_seconds is not None:
+        parts.append(f"about {duration(view.remaining_seconds)} left")
+    return " | ".join(parts)
+
+
+def _standing(one: Going) -> str:
+    size = f"{one.run.variant}, {parameters(one.run.config.model).total:,} parameters"
+    if one.step is None:
+        return f"{size}, starting"
+    step = one.step
+    return f"{size}, step {step.step:,} of {step.steps:,}, loss {step.loss:.3f}"
 
 
 def describe(run: PlannedRun) -> str:
@@ -98,8 +141,10 @@ def _table(going: tuple[Going, ...]) -> Table:
     return table
 
 
-def _summary(view: View) -> Text:
+def _summary(view: View) -> str:
     parts = [f"{view.finished} finished", f"{len(view.going)} running", f"{view.left} left"]
+    if view.added:
+        parts.append(f"usually {view.added} added")
     if view.diverged:
         parts.append(f"{view.diverged} diverged")
     if view.failed:
@@ -109,8 +154,8 @@ def _summary(view: View) -> Text:
     if view.flops_per_second:
         parts.append(f"{view.flops_per_second / 1e9:,.1f} GFLOP/s")
     if view.remaining_seconds is not None:
-        parts.append(f"about {duration(view.remaining_seconds)} to go as planned so far")
-    return Text(", ".join(parts))
+        parts.append(f"about {duration(view.remaining_seconds)} left")
+    return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:

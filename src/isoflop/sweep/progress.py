@@ -1,4 +1,4 @@
-"""How fast a study is going, and how long it will take."""
+"""What there is to see of a study that is being trained, and how fast it is going."""
 
 from __future__ import annotations
 
@@ -57,13 +57,18 @@ class View:
     """Runs planned so far that nobody works on."""
     elsewhere: int
     """Runs that another process works on."""
+    added: int
+    """Runs that the grid will probably add to those planned so far."""
     flops_per_second: float
-    remaining_flops: float
-    """Of the runs planned so far."""
+    remaining_seconds: float | None
+    """Time until all these are done; None while nothing was measured."""
 
     @property
-    def remaining_seconds(self) -> float | None:
-        """Time until the runs planned so far are done; None while nothing was measured."""
-        if not self.flops_per_second:
-            return None
-        return self.remaining_flops / self.flops_per_second
+    def done(self) -> int:
+        """Runs that have a record."""
+        return self.finished + self.diverged + self.failed
+
+    @property
+    def expected(self) -> int:
+        """Runs that the study will probably have."""
+        return self.done + len(self.going) + self.left + self.elsewhere + self.added

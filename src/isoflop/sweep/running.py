@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,17 +12,20 @@ from typing import Literal
 from rich.console import Console
 
 from isoflop.config import PrecisionChoice, Study
-from isoflop.data import prepare, train_tokens
+from isoflop.data import TokenStore, prepare, train_tokens
 from isoflop.hardware import usable_cores
-from isoflop.planning import PlannedRun, next_runs, planned_warnings
+from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
 from isoflop.planning.assignment import assign
 from isoflop.planning.memory import memory_warnings
 from isoflop.sweep.display import Display
+from isoflop.sweep.forecast import Forecast, Rate
 from isoflop.sweep.ledger import Ledger, save_study
 from isoflop.sweep.measuring import Measurer, measure_apart
+from isoflop.sweep.others import others, shared_words
 from isoflop.sweep.pool import start_server
 from isoflop.sweep.precision import Settled, kept_precision, settle, slow_here
 from isoflop.sweep.scheduler import Outcome, Planner, Scheduler, Training
+from isoflop.sweep.speeds import measured_speeds
 from isoflop.sweep.worker import Train, train_run
 
 Device = Literal["cpu", "cuda"]
@@ -89,8 +93,9 @@ def run_study(
     study = study.with_precision("fp32") if kept is None else kept.study
     needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
-        data_sha256 = ""
+        data_sha256, store, free = "", None, 0
         if needed:
+            free = _tell_others(study, ledger, needed, display)
             if device == "cpu":
                 display.say(f"{study.name}: {_at_a_time(len(slots), threads)}")
             # It imports torch meanwhile.
@@ -114,10 +119,48 @@ def run_study(
             "checkpoint_seconds": checkpoint_seconds,
             "memory_bytes": memory_bytes,
         }
-        training = Training(train, options, device, cache, data_sha256, stall_seconds)
+        training = Training(train, options, device, cache, data_sha256, stall_seconds, slots)
         for warning in memory_warnings(needed, memory_bytes):
             display.say(f"warning: {warning}")
-        return Scheduler(study, ledger, needed, training, slots, display, planner).run()
+        forecast = _forecast(study, needed, training, store if free else None, planner, threads)
+        return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
+
+
+def _tell_others(study: Study, ledger: Ledger, needed: list[PlannedRun], display: Display) -> int:
+    """Say who else trains the study; return how many of the runs nobody works on."""
+    holders = others(ledger.store, needed)
+    free = len(needed) - len(holders)
+    if holders:
+        display.say(f"{study.name}: {shared_words(holders, free, socket.gethostname())}")
+    return free
+
+
+def _forecast(
+    study: Study,
+    needed: list[PlannedRun],
+    training: Training,
+    store: TokenStore | None,
+    planner: Planner,
+    threads: int,
+) -> Forecast:
+    """Return what to expect of a study's runs, from steps that are measured now."""
+    workers = len(training.slots)
+    if store is None or training.train is not train_run:
+        return Forecast(workers)
+    configs = [run.config for run in needed]
+    speeds = measured_speeds(configs, training.slots, threads=threads, device=training.device)
+    rates = [Rate(*one) for one in zip(needed, speeds or (), strict=False)]
+    held_out_tokens = int(store.manifest["splits"]["test"]["tokens"])
+    if planner is not next_runs:
+        return Forecast(workers, rates, held_out_tokens=held_out_tokens)
+    usual = bound(study)
+    return Forecast(
+        workers,
+        rates,
+        runs=len(next_runs(study, [])) + usual.usual_runs,
+        added_flops=usual.usual_flops / max(1, usual.usual_runs),
+        held_out_tokens=held_out_tokens,
+    )
 
 
 def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,9 @@ from isoflop.planning import PlannedRun, achieved_flops
 from isoflop.planning.assignment import assign
 from isoflop.runs import RunClaimed
 from isoflop.storage import StorageError
-from isoflop.sweep.display import Display, describe
+from isoflop.sweep.display import Display, describe, duration
 from isoflop.sweep.failure import commit_failure, note_failure
+from isoflop.sweep.forecast import Forecast
 from isoflop.sweep.interrupts import Wish, stop_signals
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.pool import Worker, start_server
@@ -59,6 +61,8 @@ class Training:
     data_sha256: str
     stall_seconds: float
     """Silence after which a run counts as hanging."""
+    slots: Sequence[Mapping[str, str]]
+    """Environment variables of each worker that may run at a time."""
 
     def job(self, run: PlannedRun, folder: Path, slot: Mapping[str, str]) -> Job:
         """Return what a worker is to do."""
@@ -67,7 +71,7 @@ class Training:
             "TORCHINDUCTOR_CACHE_DIR": str(self.cache.absolute() / "compiled"),
             **slot,
         }
-        return Job(run.config, folder, self.train, self.options, environment)
+        return Job(run.config, folder, self.train, self.options, environment, os.getpid())
 
 
 class Scheduler:
@@ -78,7 +82,7 @@ class Scheduler:
         ledger: its records.
         needed: what the grid asks for now.
         training: how to train.
-        slots: environment variables of each worker that may run at a time.
+        forecast: expects how many runs there will be, and how long they take.
         display: told what happens.
         planner: says what is needed once a run has ended.
     """
@@ -89,7 +93,7 @@ class Scheduler:
         ledger: Ledger,
         needed: list[PlannedRun],
         training: Training,
-        slots: list[dict[str, str]],
+        forecast: Forecast,
         display: Display,
         planner: Planner,
     ) -> None:
@@ -98,7 +102,7 @@ class Scheduler:
         self.ledger = ledger
         self.needed = needed
         self.training = training
-        self.slots = slots
+        self.forecast = forecast
         self.display = display
         self.workers: dict[str, Worker] = {}
         self.steps: dict[str, Step] = {}
@@ -106,9 +110,8 @@ class Scheduler:
         self.watchdog = Watchdog(training.stall_seconds)
         self.meter = Meter()
         self.unwritable: str | None = None
-        self.elsewhere = 0
         self._count()
-        self.looked = 0.0
+        self._look()
 
     def run(self) -> Outcome:
         """Train, and return how it ended.
@@ -120,6 +123,7 @@ class Scheduler:
         wish = Wish()
         if self.needed:
             self.context = start_server()
+            self._tell_expected()
             with stop_signals() as wish:
                 self._train(wish)
         if self.unwritable is not None:
@@ -132,6 +136,17 @@ class Scheduler:
             interrupted=wish.to_stop,
             terminated=wish.by_sigterm,
         )
+
+    def _tell_expected(self) -> None:
+        """Say how much there is to train and how long that takes, if its speed was measured."""
+        view = self._view()
+        if view.left and view.remaining_seconds is not None:
+            added = f", and usually {view.added} more" if view.added else ""
+            self.display.say(
+                f"{self.study.name}: {view.left} runs to train{added}; "
+                f"{len(self.training.slots)} at a time, about {duration(view.remaining_seconds)} "
+                "by steps measured here just now"
+            )
 
     def _train(self, wish: Wish) -> None:
         stopping = False
@@ -157,7 +172,7 @@ class Scheduler:
     def _start(self) -> None:
         """Fill the free slots with runs that nobody works on."""
         for run in self.needed:
-            free = set(range(len(self.slots))) - {w.slot for w in self.workers.values()}
+            free = set(range(len(self.training.slots))) - {w.slot for w in self.workers.values()}
             if not free:
                 return
             run_id = run.config.run_id
@@ -169,7 +184,7 @@ class Scheduler:
                 self._give_up(run, verdict)
                 continue
             slot = min(free)
-            job = self.training.job(run, folder.path, self.slots[slot])
+            job = self.training.job(run, folder.path, self.training.slots[slot])
             self.attempts[run_id] = folder.attempts
             self.workers[run_id] = Worker(run, job, slot, self.context)
             self.watchdog.heard(run_id)
@@ -202,16 +217,16 @@ class Scheduler:
         if self.ledger.refresh():
             self.needed = self.planner(self.study, self.ledger.records)
             self._count()
-        self.elsewhere = sum(
-            self.ledger.store.folder(run_id).is_claimed()
-            for run_id in self.flops
-            if run_id not in self.workers
-        )
+        self.elsewhere = {
+            run.config.run_id
+            for run in self.needed
+            if run.config.run_id not in self.workers
+            and self.ledger.store.folder(run.config.run_id).is_claimed()
+        }
 
     def _count(self) -> None:
         own = assign(self.study, self.ledger.records).all
         self.states = Counter(r.state for r in self.ledger.records if r.run_id in own)
-        self.flops = {run.config.run_id: achieved_flops(run.config) for run in self.needed}
 
     def _hear(self, run_id: str, worker: Worker) -> None:
         for message in worker.messages():
@@ -221,6 +236,7 @@ class Scheduler:
                     # The first message comes with the first step, wherever the run went on.
                     before = self.steps[run_id].step if run_id in self.steps else step - 1
                     self.meter.add((step - before) / steps * achieved_flops(worker.run.config))
+                    self.forecast.stepped(worker.run, step / steps)
                     self.steps[run_id] = message
                 case Warned(text):
                     self.display.say(f"{describe(worker.run)}: warning: {text}")
@@ -232,7 +248,9 @@ class Scheduler:
         self.watchdog.forget(run_id)
         self.steps.pop(run_id, None)
         self._look()
-        if self.ledger.get(run_id) is not None:
+        record = self.ledger.get(run_id)
+        self.forecast.ended(run, finished=record is not None and record.state == "finished")
+        if record is not None:
             self._tell_record(run)
             return
         match ended.how:
@@ -293,22 +311,27 @@ class Scheduler:
         assert record is not None, "asked for runs with a record only"
         untold = sum(self.ledger.get(run_id) is not None for run_id in self.workers)
         recorded = self.states.total()
-        self.display.recorded(run, record, recorded - untold, recorded + len(self.needed))
+        self.display.recorded(
+            run, record, recorded - untold, recorded + len(self.needed) + self._added
+        )
+
+    @property
+    def _added(self) -> int:
+        """Runs that the grid will probably add to those that it knows of."""
+        return max(0, self.forecast.runs - self.states.total() - len(self.needed))
 
     def _view(self) -> View:
-        remaining = sum(self.flops.values()) - sum(
-            step.step / step.steps * self.flops.get(run_id, 0.0)
-            for run_id, step in self.steps.items()
-        )
+        going = [worker.run for worker in self.workers.values()]
+        claimed = self.workers.keys() | self.elsewhere
+        waiting = [run for run in self.needed if run.config.run_id not in claimed]
         return View(
             finished=self.states["finished"],
             diverged=self.states["diverged"],
             failed=self.states["failed"],
-            going=tuple(
-                Going(worker.run, self.steps.get(run_id)) for run_id, worker in self.workers.items()
-            ),
-            left=max(0, len(self.needed) - len(self.workers) - self.elsewhere),
-            elsewhere=self.elsewhere,
+            going=tuple(Going(run, self.steps.get(run.config.run_id)) for run in going),
+            left=len(waiting),
+            elsewhere=len(self.elsewhere),
+            added=self._added,
             flops_per_second=self.meter.flops_per_second,
-            remaining_flops=remaining,
+            remaining_seconds=self.forecast.seconds_left(going, waiting, self._added),
         )

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from isoflop.config import Frozen, RunRecord, State, Study
 from isoflop.costs import parameters
-from isoflop.planning import Bracket, PlannedRun, achieved_flops, brackets, next_runs
+from isoflop.planning import (
+    Bracket,
+    Edge,
+    PlannedRun,
+    achieved_flops,
+    brackets,
+    edges,
+    next_runs,
+)
 from isoflop.planning.assignment import assign
 from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Ledger
@@ -46,6 +54,8 @@ class StudyStatus(Frozen):
     rows: tuple[RunRow, ...]
     """By budget, in the order of the variants, by size, then by seed."""
     brackets: tuple[Bracket, ...]
+    edges: tuple[Edge, ...]
+    """Sides of minima that lack sizes for good."""
     foreign: int
     """Records in the study's folder of runs that it, as it is now, would not train."""
 
@@ -89,6 +99,7 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
         study=study.name,
         rows=tuple(rows),
         brackets=tuple(brackets(study, ledger.records)),
+        edges=tuple(edges(study, ledger.records)),
         foreign=sum(not ledger.is_taken_up(run_id) for run_id in found.foreign),
     )
 

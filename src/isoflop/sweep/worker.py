@@ -55,6 +55,8 @@ class Job:
     """Arguments of `train`."""
     environment: Mapping[str, str]
     """Environment variables of the process."""
+    scheduler: int
+    """Process id of who gave the job, which others hear of as the one that has the run."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _outcome(job: Job, talk: _Talk) -> Ended:
         _print_to(job.folder / LOG)
         job.train(
             job.config,
-            RunFolder(job.folder),
+            RunFolder(job.folder, owner=job.scheduler),
             stop=talk.stopping,
             watch=talk.watch,
             alive=talk.alive,

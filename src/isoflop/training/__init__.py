@@ -7,6 +7,7 @@ from isoflop.training.memory import keep_freed_memory, volunteer_for_the_oom_kil
 from isoflop.training.parametrisation import group_of, initialise, optimiser
 from isoflop.training.run import Interrupted, Progress, Run
 from isoflop.training.schedule import rate_factor
+from isoflop.training.speed import measure_speed, random_tokens, repeated_step
 from isoflop.training.step import StepResult, Trainer
 
 __all__ = [
@@ -23,9 +24,12 @@ __all__ = [
     "initialise",
     "keep_freed_memory",
     "load_model",
+    "measure_speed",
     "optimiser",
+    "random_tokens",
     "rate_factor",
     "reason_of",
+    "repeated_step",
     "train",
     "volunteer_for_the_oom_killer",
 ]

@@ -1,4 +1,4 @@
-"""How fast this machine trains, measured in seconds, for a plan's expected times."""
+"""How fast this machine trains, measured in seconds, for the expected times of runs."""
 
 from __future__ import annotations
 
@@ -8,29 +8,38 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from isoflop.bench.cases import Case
-from isoflop.bench.steps import prepare_step
 from isoflop.config import ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
+from isoflop.model import build
+from isoflop.training.parametrisation import initialise
+from isoflop.training.step import Trainer
 
 PROBE_BLOCKS = 4
 """Blocks that a measured model keeps: what a step costs per FLOP hardly depends on their number."""
 PROBE_TOKENS = 4096
 """Tokens at most of a measured step, at least one sequence."""
 PROBE_FLOPS = 5e10
-"""FLOPs of a measured step above which only a kind's smallest model is measured."""
+"""FLOPs of a measured step above which it takes too long."""
 SIZES = 3
-"""Models measured of each kind: the smallest, the largest that is affordable, one between."""
 
 
 def measure_speed(
-    configs: Sequence[RunConfig], *, threads: int = 1, seconds: float = 0.5
+    configs: Sequence[RunConfig],
+    *,
+    threads: int = 1,
+    seconds: float = 0.5,
+    sizes: int = SIZES,
+    most_flops: float = PROBE_FLOPS,
+    most_tokens: int = PROBE_TOKENS,
+    device: str = "cpu",
 ) -> Callable[[RunConfig], float]:
     """Measure some of the runs' steps and return the training FLOP/s to expect of each run.
 
-    Up to `SIZES` models of each kind (same depth, attention, feed-forward, sequence length and
+    Up to `sizes` models of each kind (same depth, attention, feed-forward, sequence length and
     precision) are measured with few blocks and tokens, uncompiled. Between them the speed is
     interpolated over log parameters, beyond them it stays. Runs that are compiled are faster.
 
@@ -38,6 +47,10 @@ def measure_speed(
         configs: runs of a plan; the result knows their kinds.
         threads: of one run.
         seconds: spent on each measured model after its first step, which is not timed.
+        sizes: models measured of each kind: the smallest, the largest, others between; at least 2.
+        most_flops: FLOPs of a measured step above which only a kind's smallest model is measured.
+        most_tokens: of a measured step; at least one sequence.
+        device: where the steps are made.
 
     Returns:
         A function from a run to FLOP/s in the run's own convention.
@@ -52,10 +65,10 @@ def measure_speed(
     points: dict[str, tuple[list[float], list[float]]] = {}
     with use_threads(threads):
         for kind, members in kinds.items():
-            chosen = _representatives(members)
+            probes = _representatives(members, sizes, most_flops, most_tokens)
             points[kind] = (
-                [_log_size(config) for config in chosen],
-                [_measure(_probe(config), seconds) for config in chosen],
+                list(probes),
+                [_measure(probe, seconds, device) for probe in probes.values()],
             )
 
     def speed(config: RunConfig) -> float:
@@ -70,19 +83,42 @@ def measure_speed(
     return speed
 
 
-def _representatives(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    """Return the smallest, a middle and the largest affordable run, ascending and distinct."""
+def repeated_step(config: RunConfig, *, compiled: bool, device: str = "cpu") -> Callable[[], None]:
+    """Return a run's optimiser step on a batch that stays the same, its model made."""
+    model = build(config.model)
+    initialise(model, config.recipe, config.seed)
+    trainer = Trainer(model.to(device), config, compiled=compiled)
+    tokens = random_tokens(config).to(device)
+
+    def step() -> None:
+        trainer.step(tokens, 0, 1.0)
+
+    return step
+
+
+def random_tokens(config: RunConfig) -> Tensor:
+    """Return a batch of random tokens, of shape (B, T + 1)."""
+    shape = (config.sequences_per_step, config.data.sequence_length + 1)
+    generator = torch.Generator().manual_seed(config.seed)
+    return torch.randint(config.model.vocabulary, shape, generator=generator)
+
+
+def _representatives(
+    configs: Sequence[RunConfig], sizes: int, most_flops: float, most_tokens: int
+) -> dict[float, RunConfig]:
+    """Return probes of the smallest and the largest affordable run and of some between, by log
+    size, ascending."""
     by_size = sorted({_log_size(config): config for config in configs}.items())
-    ordered = [config for _, config in by_size]
-    affordable = [config for config in ordered if _step_flops(_probe(config)) <= PROBE_FLOPS]
-    few = affordable or ordered[:1]
-    places = {round(i * (len(few) - 1) / (SIZES - 1)) for i in range(SIZES)}
-    return [few[place] for place in sorted(places)]
+    probes = [(size, _probe(config, most_tokens)) for size, config in by_size]
+    affordable = [(size, probe) for size, probe in probes if _step_flops(probe) <= most_flops]
+    few = affordable or probes[:1]
+    places = {round(i * (len(few) - 1) / (sizes - 1)) for i in range(sizes)}
+    return dict(few[place] for place in sorted(places))
 
 
-def _probe(config: RunConfig) -> RunConfig:
+def _probe(config: RunConfig, most_tokens: int) -> RunConfig:
     """Return a run whose step is like that of `config` but cheaper."""
-    sequences = max(1, PROBE_TOKENS // config.data.sequence_length)
+    sequences = max(1, most_tokens // config.data.sequence_length)
     return config.model_copy(
         update={
             "model": _fewer_blocks(config.model),
@@ -102,9 +138,9 @@ def _fewer_blocks(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"blocks": min(model.blocks, blocks)})
 
 
-def _measure(probe: RunConfig, seconds: float) -> float:
+def _measure(probe: RunConfig, seconds: float, device: str) -> float:
     """Return the FLOP/s of a run's step."""
-    step = prepare_step(Case(variant="probe", config=probe, compiled=False))
+    step = repeated_step(probe, compiled=False, device=device)
     step()
     times: list[float] = []
     until = time.perf_counter() + seconds

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from isoflop.bench import measure_speed, speed
 from isoflop.config import DataConfig, EveryToken, ModelConfig, RandomK, RunConfig, TopK
+from isoflop.training import measure_speed, speed
 
 
 def run(width: int, *, depth: object = None, blocks: int = 6, length: int = 16) -> RunConfig:
@@ -26,7 +26,7 @@ def run(width: int, *, depth: object = None, blocks: int = 6, length: int = 16) 
 def test_speed_follows_the_measured_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
 
-    def by_width(probe: RunConfig, seconds: float) -> float:
+    def by_width(probe: RunConfig, seconds: float, device: str) -> float:
         measured.append(probe.model.width)
         return float(probe.model.width)
 
@@ -44,9 +44,7 @@ def test_speed_follows_the_measured_sizes(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_each_kind_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        speed, "_measure", lambda probe, seconds: 1.0 + len(probe.model.routed_blocks)
-    )
+    monkeypatch.setattr(speed, "_measure", lambda probe, *_: 1.0 + len(probe.model.routed_blocks))
     routed = run(16, depth=TopK(capacity=0.5, every=3), blocks=9)
     expected = measure_speed([run(16), routed])
     assert expected(run(16)) == 1.0
@@ -57,22 +55,20 @@ def test_each_kind_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unaffordable_models_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
     monkeypatch.setattr(
-        speed, "_measure", lambda probe, seconds: measured.append(probe.model.width) or 1.0
+        speed, "_measure", lambda probe, *_: measured.append(probe.model.width) or 1.0
     )
-    limit = speed._step_flops(speed._probe(run(32)))
-    monkeypatch.setattr(speed, "PROBE_FLOPS", limit)
-    measure_speed([run(16), run(32), run(64)])
+    limit = speed._step_flops(speed._probe(run(32), 64))
+    measure_speed([run(16), run(32), run(64)], most_flops=limit)
     assert measured == [16, 32]
     measured.clear()
-    monkeypatch.setattr(speed, "PROBE_FLOPS", 1.0)
-    measure_speed([run(64), run(32)])
+    measure_speed([run(64), run(32)], most_flops=1.0)
     assert measured == [32]
 
 
 def test_named_routed_blocks_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        speed, "_measure", lambda probe, seconds: seen.append(probe.model.routed_blocks) or 1.0
+        speed, "_measure", lambda probe, *_: seen.append(probe.model.routed_blocks) or 1.0
     )
     measure_speed([run(16, depth=RandomK(capacity=0.5, blocks=(1, 5)))])
     assert seen == [(1, 5)]

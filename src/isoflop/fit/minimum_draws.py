@@ -124,9 +124,10 @@ class CurveDraws:
         """Return the noise of a variant's runs at a budget, None where nothing tells it."""
         key = (variant, budget_flops)
         if key not in self._noises:
-            self._noises[key] = run_noise(
-                self.table, variant, budget_flops
-            ) or self._about_surfaces.get(variant)
+            noise = run_noise(self.table, variant, budget_flops)
+            if noise is None and len(curve_rows(self.table, variant, budget_flops)):
+                noise = self._about_surfaces.get(variant)
+            self._noises[key] = noise
         return self._noises[key]
 
     def minima(

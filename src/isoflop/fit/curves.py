@@ -105,7 +105,8 @@ def minima(
         if own.empty:
             continue
         law = flops_law(own, variant)
-        for budget, rows in own.groupby("budget_flops"):
+        for budget in budgets(own):
+            rows = own[own["budget_flops"] == budget]
             for estimator in wanted:
                 match estimator:
                     case "parabola" | "akima":

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
 from isoflop.config import Frozen
-from isoflop.fit.frame import run_flops
+from isoflop.fit.frame import budgets, run_flops
 from isoflop.fit.huber import HUBER_DELTA, fit_huber
 from isoflop.fit.minimum import Estimator, Minimum
 from isoflop.fit.moved_runs import curve_minimum

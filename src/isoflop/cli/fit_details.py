@@ -33,8 +33,8 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
     if runs.understood:
         yield Text(quoted(runs.understood))
-    for line in fit_warnings(result, runs):
-        yield Text(quoted(line))
+    for warning in fit_warnings(result, runs):
+        yield Text(quoted(f"Warning: {warning}"))
     for verdict in result.verdicts:
         yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
         if len(verdict.estimates) > 1:
@@ -69,7 +69,7 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
 
 
 def fit_warnings(result: FitResult, runs: RunTable) -> list[str]:
-    """Return a line for each thing in the runs or the fits that may make the answer wrong."""
+    """Return a sentence for each thing in the runs or the fits that may make the answer wrong."""
     found = list(runs.warnings)
     for name, fit in result.variants.items():
         of = f"{name}, " if len(result.variants) > 1 else ""
@@ -78,7 +78,7 @@ def fit_warnings(result: FitResult, runs: RunTable) -> list[str]:
             for one in fitted_surfaces(fit)
             if one.warning is not None
         ]
-    return [f"Warning: {one.removesuffix('.')}." for one in found]
+    return [f"{one.removesuffix('.')}." for one in found]
 
 
 def fit_notes(result: FitResult) -> list[str]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
 
 from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.own_runs import own_runs
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
+from isoflop.config.problems import quoted
 from isoflop.fit import RunTable, frame, is_json_table, read_table, training_curves
 from isoflop.runs import read_records
+from isoflop.storage import JSON
 
 STUDY_FILES = (".toml", ".json")
 
@@ -79,6 +84,23 @@ def _refuse_row_options(options: FitOptions, what: str) -> None:
 def _names_study(path: Path) -> bool:
     """Return whether a path names a study, rather than a table as JSON."""
     return path.suffix.lower() in STUDY_FILES and not is_json_table(path)
+
+
+def said_json(runs: RunTable) -> dict[str, JSON]:
+    """Return what was understood of a table, and what was assumed and doubted, as JSON."""
+    return {
+        "understood": runs.understood or None,
+        "warnings": list(runs.warnings),
+        "notes": list(runs.notes),
+    }
+
+
+def said_lines(runs: RunTable) -> Iterator[RenderableType]:
+    """Yield the same, but for what was assumed, as lines; nothing of a study's records."""
+    if runs.understood:
+        yield Text(quoted(runs.understood))
+    for warning in runs.warnings:
+        yield Text(quoted(f"Warning: {warning}"))
 
 
 def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:

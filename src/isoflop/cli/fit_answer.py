@@ -61,9 +61,7 @@ def fit_answer(result: FitResult, runs: RunTable) -> Screen:
     return Screen(
         above=(
             _plain(runs.understood or _extent(result)),
-            *map(
-                _plain, capped([f"Warning: {one}" for one in fit_warnings(result, runs)], WARNINGS)
-            ),
+            *map(_plain, capped(warnings, WARNINGS)),
             *map(_plain, _assumed(result, runs)),
             *(_one_variant(result) if len(result.variants) == 1 else _several_variants(result)),
         ),

@@ -249,3 +249,30 @@ def test_some_cells_with_two_conditions_are_noticed() -> None:
     other = rows.iloc[:3].assign(loss=lambda t: t["loss"] * 1.3)
     (warning,) = run_table(pd.concat([rows, other])).warnings
     assert "in 3 of 3 such cells" in warning
+
+
+def logged(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a log of runs, three rows of each at a third, two thirds and all of its tokens."""
+    named = runs.assign(run=[f"run-{one}" for one in range(len(runs))])
+    parts = [
+        named.assign(tokens=named["tokens"] * part / 3, step=part, loss=named["loss"] + 3 - part)
+        for part in (1, 2, 3)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_log_of_runs_is_told_how_to_take_the_last_row_of_each():
+    runs = grid()
+    log = logged(runs)
+    (warning,) = (one for one in run_table(log).warnings if "--last-of" in one)
+    assert warning.startswith(f"{len(runs)} runs by run have several rows each")
+    for fine in (run_table(log, last_of="step"), run_table(log.drop(columns="run"))):
+        assert not any("--last-of" in one for one in fine.warnings)
+    # A name that many sizes share is no run's.
+    shared = runs.assign(run="sweep")
+    assert not any("--last-of" in one for one in run_table(shared).warnings)
+
+
+def test_a_table_of_names_alone_has_no_rows():
+    with pytest.raises(ValueError, match="has no rows; expected a row for each run"):
+        run_table(pd.DataFrame({"N": [], "D": [], "loss": []}))

@@ -17,6 +17,7 @@ from isoflop.fit.tables.grouping import TOLD, TOLERANCE, group_budgets
 from isoflop.fit.tables.left_out import LeftOutRows, Sieve
 from isoflop.fit.tables.narrowing import keep_best, keep_last
 from isoflop.fit.tables.plausible import check_units
+from isoflop.fit.tables.logged import logged_warnings
 from isoflop.fit.tables.repeats import repeat_warnings
 from isoflop.fit.tables.usable import check_any, leave_unusable, leave_unwanted, values_of
 from isoflop.fit.tables.wanted import AXES, Wanted, find_wanted
@@ -143,6 +144,8 @@ def _names(given: Sequence[str]) -> tuple[str, ...]:
 def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     rows = read.table.reset_index(drop=True)
     rows.columns = pd.Index([str(name) for name in rows])
+    if rows.empty:
+        raise ValueError(f"{source} has no rows; expected a row for each run")
     wanted = find_wanted(rows, choices.columns, source)
     values = values_of(rows, wanted, choices.cluster, source)
     sieve = Sieve(len(rows))
@@ -160,6 +163,8 @@ def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     if choices.last_of is not None:
         notes.append(keep_last(sieve, rows, values, wanted, choices.last_of, source))
         used.add(choices.last_of)
+    else:
+        warnings += logged_warnings(values[sieve.kept], wanted)
     if choices.best_of:
         best = keep_best(sieve, rows, values, choices.best_of, choices.tolerance, source)
         (warnings if best.at_edge else notes).append(best.note)

@@ -271,8 +271,3 @@ def test_a_log_of_runs_is_told_how_to_take_the_last_row_of_each():
     # A name that many sizes share is no run's.
     shared = runs.assign(run="sweep")
     assert not any("--last-of" in one for one in run_table(shared).warnings)
-
-
-def test_a_table_of_names_alone_has_no_rows():
-    with pytest.raises(ValueError, match="has no rows; expected a row for each run"):
-        run_table(pd.DataFrame({"N": [], "D": [], "loss": []}))

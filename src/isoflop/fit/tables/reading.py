@@ -15,9 +15,9 @@ from isoflop.fit.tables.formats import read_rows
 from isoflop.fit.tables.grid import Rows
 from isoflop.fit.tables.grouping import TOLD, TOLERANCE, group_budgets
 from isoflop.fit.tables.left_out import LeftOutRows, Sieve
+from isoflop.fit.tables.logged import logged_warnings
 from isoflop.fit.tables.narrowing import keep_best, keep_last
 from isoflop.fit.tables.plausible import check_units
-from isoflop.fit.tables.logged import logged_warnings
 from isoflop.fit.tables.repeats import repeat_warnings
 from isoflop.fit.tables.usable import check_any, leave_unusable, leave_unwanted, values_of
 from isoflop.fit.tables.wanted import AXES, Wanted, find_wanted

@@ -15,7 +15,7 @@ def test_the_third_of_size_tokens_and_compute_follows() -> None:
     runs = run_table(GOOD)
     assert list(runs.table) == [*COLUMNS, "training_flops"]
     np.testing.assert_allclose(runs.table["budget_flops"], 6 * 4e13)
-    assert any("6 N D" in note for note in runs.notes)
+    assert "budget_flops = 6 N D" in runs.understood
     compute = GOOD.drop(columns="tokens").assign(budget_flops=2.4e14)
     np.testing.assert_allclose(run_table(compute).table["tokens"], GOOD["tokens"])
     sizes = GOOD.drop(columns="parameters").assign(budget_flops=2.4e14)

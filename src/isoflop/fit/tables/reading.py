@@ -18,7 +18,13 @@ from isoflop.fit.tables.left_out import LeftOutRows, Sieve
 from isoflop.fit.tables.narrowing import keep_best, keep_last
 from isoflop.fit.tables.plausible import check_units
 from isoflop.fit.tables.repeats import repeat_warnings
-from isoflop.fit.tables.usable import check_any, leave_unusable, leave_unwanted, values_of
+from isoflop.fit.tables.usable import (
+    check_any,
+    leave_unfinished,
+    leave_unusable,
+    leave_unwanted,
+    values_of,
+)
 from isoflop.fit.tables.wanted import AXES, Wanted, find_wanted
 
 
@@ -147,13 +153,14 @@ def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     values = values_of(rows, wanted, choices.cluster, source)
     sieve = Sieve(len(rows))
     leave_unwanted(sieve, rows, read, choices.where, source)
+    flags = leave_unfinished(sieve, rows, wanted, choices.where)
     leave_unusable(sieve, values, wanted)
     check_any(sieve, wanted, source)
     check_units(values[sieve.kept], wanted, source)
     notes: list[str] = []
     warnings: list[str] = []
     used = {column for one in wanted.values() for column in one.used}
-    used |= {column for column in (choices.cluster,) if column is not None}
+    used |= {*flags, *(column for column in (choices.cluster,) if column is not None)}
     follows = [axis for axis in AXES if axis not in values]
     if follows:
         values[follows[0]] = _third(values, follows[0])

@@ -53,9 +53,7 @@ def flagged(rows: pd.DataFrame) -> dict[str, np.ndarray]:
         said = [_YES_OR_NO.get(_flag(cell)) for cell in cells]
         if finished not in said or None in said:
             continue
-        wrong = [
-            not missing(cell) and _YES_OR_NO[_flag(cell)] != finished for cell in rows[column]
-        ]
+        wrong = [not missing(cell) and _YES_OR_NO[_flag(cell)] != finished for cell in rows[column]]
         found[str(column)] = np.array(wrong, dtype=bool)
     return found
 

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from isoflop.fit.frame import COLUMNS
+from isoflop.fit.tables.checkpoints import checkpoint_warning
 from isoflop.fit.tables.formats import read_rows
 from isoflop.fit.tables.grid import Rows
 from isoflop.fit.tables.grouping import TOLD, TOLERANCE, group_budgets
 from isoflop.fit.tables.left_out import LeftOutRows, Sieve
 from isoflop.fit.tables.narrowing import keep_best, keep_last
-from isoflop.fit.tables.plausible import check_units
+from isoflop.fit.tables.plausible import check_units, loss_warning
 from isoflop.fit.tables.repeats import repeat_warnings
 from isoflop.fit.tables.usable import (
     check_any,
@@ -175,6 +176,8 @@ def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     copies[sieve.kept] = values[sieve.kept].duplicated(keep="first").to_numpy()
     sieve.leave(copies, "the row is a copy of an earlier one")
     kept = values[sieve.kept].copy()
+    told = (loss_warning(kept, wanted), checkpoint_warning(kept, rows[sieve.kept], wanted))
+    warnings += [one for one in told if one is not None]
     warnings += repeat_warnings(kept, rows[sieve.kept], used)
     kept["training_flops"] = kept["budget_flops"]
     groups, spread = group_budgets(kept["budget_flops"].to_numpy(), choices.tolerance)

@@ -41,7 +41,7 @@ class Known:
 
 def plain(header: str) -> str:
     """Return a header in lower case, with '_' between its words and no accents."""
-    header = unicodedata.normalize("NFKD", header)
+    header = unicodedata.normalize("NFD", header)
     header = "".join(one for one in header if not unicodedata.combining(one))
     split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", header)
     # `#` counts: `#params` is `n_params`.

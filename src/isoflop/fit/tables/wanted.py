@@ -147,7 +147,7 @@ def _named(rows: pd.DataFrame, name: str, marks: Marks, source: str) -> Wanted |
             return made[0]
         raise ValueError(
             f"{source} has the columns {[column for column, _ in best]}, and each may be "
-            f"{name}; name the one meant with --columns"
+            f"{name}; name the one meant with --columns, such as {name}={_quoted(best[0][0])}"
         )
     return made[0]
 

@@ -249,3 +249,33 @@ def test_some_cells_with_two_conditions_are_noticed() -> None:
     other = rows.iloc[:3].assign(loss=lambda t: t["loss"] * 1.3)
     (warning,) = run_table(pd.concat([rows, other])).warnings
     assert "in 3 of 3 such cells" in warning
+
+
+def test_perplexities_in_a_column_of_losses_are_asked_about() -> None:
+    rows = grid()
+    (told,) = run_table(rows.assign(loss=np.exp(rows["loss"]))).warnings
+    assert told.endswith("if it is a perplexity, say --columns 'loss=log(loss)'.")
+    assert run_table(rows).warnings == ()
+    named = rows.assign(loss=np.exp(rows["loss"]))
+    assert run_table(named, columns={"loss": "log(loss)"}).warnings == ()
+
+
+@pytest.mark.parametrize(("column", "warned"), [("run_id", True), ("name", False)])
+def test_rows_along_runs_are_told(column: str, warned: bool) -> None:
+    rows = history()
+    rows[column] = "r" + rows["parameters"].astype(str)
+    told = run_table(rows).warnings
+    assert len(told) == warned
+    assert all("--last-of step keeps the last row of each" in one for one in told)
+    assert run_table(rows, last_of="step").warnings == ()
+
+
+@pytest.mark.parametrize(("apart", "cells", "warned"), [(0.05, 18, 1), (0.05, 9, 0), (0.01, 18, 0)])
+def test_two_conditions_without_a_name_are_told_where_all_cells_differ_alike(
+    apart: float, cells: int, warned: int
+) -> None:
+    rows = grid().iloc[:cells]
+    other = rows.assign(loss=rows["loss"] + apart)
+    both = pd.concat([rows, other], ignore_index=True)
+    both["loss"] += noise(both, 0.002)
+    assert len(run_table(both).warnings) == warned

@@ -43,6 +43,7 @@ def fit(
             scaled,
             RUNS / scaled.name,
             options.results,
+            options.runs,
             baseline=baseline,
             margin=margin,
             level=options.level,

@@ -138,6 +138,8 @@ def disagreement_words(fit: VariantFit, loss_unit: str | None) -> str | None:
 
 
 def _minima(result: FitResult) -> RenderableType:
+    if not any(_shown(fit) for fit in result.variants.values()):
+        return Text("No budget has sizes enough for a minimum.")
     columns = [
         Column("variant", wraps=True, number=False),
         Column("budget"),
@@ -165,9 +167,8 @@ def _minima(result: FitResult) -> RenderableType:
 
 
 def _shown(fit: VariantFit) -> list[FittedMinimum]:
-    """Return the minima worth a line: of many budgets with too few sizes each, none."""
-    found = [one for one in fit.minima if one.status != "too_few"]
-    return found or list(fit.minima[:4])
+    """Return the minima worth a line: those of budgets with sizes enough for one."""
+    return [one for one in fit.minima if one.status != "too_few"]
 
 
 def _loss_interval(one: FittedMinimum) -> str:

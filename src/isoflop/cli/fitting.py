@@ -55,7 +55,7 @@ def runs_to_fit(
                 f"study {study.name} names its sizes, so that no optimum at a budget follows from "
                 f"it; `isoflop fit {path}` shows its projections"
             )
-        found = _study_runs(study, runs / study.name, options.results)
+        found = _study_runs(study, runs / study.name, options.results, path)
         return _with_cluster(found, cluster), study
     if _holds_records(path):
         _refuse_row_options(options, "records")
@@ -112,8 +112,8 @@ def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
     return replace(runs, table=runs.table.assign(cluster=runs.table[cluster]))
 
 
-def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
-    records, runs = own_runs(study, root, results)
+def _study_runs(study: Study, root: Path, results: Path, file: Path) -> RunTable:
+    records, runs = own_runs(study, root, results, file)
     own = [record for record in records if record.run_id in runs.variant_of]
     order = [variant.name for variant in study.variants]
     own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))

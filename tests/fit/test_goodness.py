@@ -39,6 +39,22 @@ def test_residuals_and_the_run_that_is_missed_by_most() -> None:
     assert found.largest.fitted == pytest.approx(float(LAW.loss(2e8, 1e9)))
 
 
+def test_a_run_that_diverged_is_named() -> None:
+    n = np.tile(1e8 * 1.6 ** np.arange(6), 2)
+    d = np.repeat([2e9, 8e9], 6)
+    off = 0.01 * np.array([1, -1, 1, 1, -1, -1, 1, 1, -1, 1, -1, 1])
+    rows = pd.DataFrame(
+        {"run_id": [f"row {i}" for i in range(12)], "parameters": n, "tokens": d}
+    ).assign(budget_flops=6 * n * d, loss=LAW.loss(n, d) + off)
+    assert goodness(rows, LAW).far_off == 0
+    rows.loc[4, "loss"] = 8.0
+    # A run below the surface has not diverged.
+    rows.loc[7, "loss"] = 1.7
+    found = goodness(rows, LAW)
+    assert found.far_off == 1
+    assert "1 run lies far above it (row 4: a loss of 8 where it has" in misfit(found, 12, [], [])
+
+
 @pytest.mark.parametrize(
     ("found", "noises", "expected"),
     [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isoflop.fit import Minimum, akima, fit_parabola, parabola
-from isoflop.fit.minimum import refused_outside
+from isoflop.fit.minimum import losses_within, refused_outside
 from isoflop.fit.sizes import size_groups, size_means
 
 SIZES = 1e5 * 1.6 ** np.arange(-3, 4)
@@ -125,3 +125,9 @@ def test_a_minimum_far_outside_the_losses_measured_is_refused(loss: float, statu
     judged = refused_outside(found, np.array([2.1, 2.0, 2.05]))
     assert judged.status == status
     assert (judged.loss is None) == (status == "outside")
+
+
+def test_a_diverged_run_does_not_widen_what_a_minimum_may_have() -> None:
+    low, high = losses_within([[2.6, 2.5, 2.4, 2.5, 2.6], [2.6, 2.5, 2.4, 2.5, 11.2]])
+    np.testing.assert_allclose(low, [2.3, 2.3])
+    np.testing.assert_allclose(high, [2.6, 11.2])

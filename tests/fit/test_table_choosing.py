@@ -251,23 +251,36 @@ def test_some_cells_with_two_conditions_are_noticed() -> None:
     assert "in 3 of 3 such cells" in warning
 
 
-def logged(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a log of runs, three rows of each at a third, two thirds and all of its tokens."""
-    named = runs.assign(run=[f"run-{one}" for one in range(len(runs))])
-    parts = [
-        named.assign(tokens=named["tokens"] * part / 3, step=part, loss=named["loss"] + 3 - part)
-        for part in (1, 2, 3)
-    ]
-    return pd.concat(parts, ignore_index=True)
+def test_perplexities_in_a_column_of_losses_are_asked_about() -> None:
+    rows = grid()
+    (told,) = run_table(rows.assign(loss=np.exp(rows["loss"]))).warnings
+    assert told.endswith("if it is a perplexity, say --columns 'loss=log(loss)'.")
+    assert run_table(rows).warnings == ()
+    named = rows.assign(loss=np.exp(rows["loss"]))
+    assert run_table(named, columns={"loss": "log(loss)"}).warnings == ()
 
 
-def test_a_log_of_runs_is_told_how_to_take_the_last_row_of_each():
-    runs = grid()
-    log = logged(runs)
-    (warning,) = (one for one in run_table(log).warnings if "--last-of" in one)
-    assert warning.startswith(f"{len(runs)} runs by run have several rows each")
-    for fine in (run_table(log, last_of="step"), run_table(log.drop(columns="run"))):
-        assert not any("--last-of" in one for one in fine.warnings)
-    # A name that many sizes share is no run's.
-    shared = runs.assign(run="sweep")
-    assert not any("--last-of" in one for one in run_table(shared).warnings)
+@pytest.mark.parametrize(("column", "warned"), [("run_id", True), ("name", False)])
+def test_rows_along_runs_are_told(column: str, warned: bool) -> None:
+    rows = history()
+    rows[column] = "r" + rows["parameters"].astype(str)
+    told = run_table(rows).warnings
+    assert len(told) == warned
+    assert all("--last-of step keeps the last row of each" in one for one in told)
+    assert run_table(rows, last_of="step").warnings == ()
+
+
+@pytest.mark.parametrize(("apart", "cells", "warned"), [(0.05, 18, 1), (0.05, 9, 0), (0.01, 18, 0)])
+def test_two_conditions_without_a_name_are_told_where_all_cells_differ_alike(
+    apart: float, cells: int, warned: int
+) -> None:
+    rows = grid().iloc[:cells]
+    other = rows.assign(loss=rows["loss"] + apart)
+    both = pd.concat([rows, other], ignore_index=True)
+    both["loss"] += noise(both, 0.002)
+    assert len(run_table(both).warnings) == warned
+
+
+def test_a_table_of_names_alone_has_no_rows():
+    with pytest.raises(ValueError, match="has no rows; expected a row for each run"):
+        run_table(pd.DataFrame({"N": [], "D": [], "loss": []}))

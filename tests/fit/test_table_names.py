@@ -61,6 +61,12 @@ GOOD = pd.DataFrame(
         ("compute (PF-days)", "budget_flops", 1e15 * 86400),
         ("random_seed", "seed", 1),
         ("State", "state", 1),
+        ("eval_results.eval_loss", "loss", 1),
+        ("model.num_parameters", "parameters", 1),
+        ("train_results.num_input_tokens_seen", "tokens", 1),
+        ("Paramètres", "parameters", 1),
+        ("Parameter (Mio.)", "parameters", 1e6),
+        ("Token (Mrd.)", "tokens", 1e9),
     ],
 )
 def test_a_name_tells_the_column_and_its_unit(header: str, name: str, factor: float) -> None:
@@ -76,6 +82,7 @@ def test_a_name_tells_the_column_and_its_unit(header: str, name: str, factor: fl
         *("d_model", "n_layers", "lr", "peak_lr", "batch_tokens", "flops_per_step", "dense_params"),
         *("compute (TFLOP/s)", "loss_0_256", "top_k_loss", "tokens_per_step", "step", "wall time"),
         *("compute_exact", "compute_6nd", "learning_rate", "", "x" * 10_000),
+        *("teacher.loss", "optimizer.n", "vocabulary.size"),
     ],
 )
 def test_other_names_are_not_guessed(header: str) -> None:
@@ -156,12 +163,38 @@ def test_a_name_without_numbers_is_no_size() -> None:
     assert run_table(rows).table["parameters"].tolist() == [1e6, 2e6, 4e6]
 
 
-def test_what_could_be_mapped_is_named() -> None:
-    rows = pd.DataFrame({"dense_params": [1], "step": [2], "batch_tokens": [3], "val_ppl": [20.0]})
+def test_a_budget_by_name_is_none_where_size_and_tokens_tell_it() -> None:
+    runs = run_table(GOOD.assign(budget=["small", "small", "large"]))
+    assert runs.table["budget_flops"].tolist() == [2.4e14] * 3
+    with pytest.raises(ValueError, match="budget_flops is missing or no number"):
+        run_table(GOOD.drop(columns="tokens").assign(budget=["small", "small", "large"]))
+
+
+def test_a_name_alone_goes_before_the_same_in_something() -> None:
+    runs = run_table(GOOD.assign(**{"teacher.parameters": [9e6, 9e6, 9e6]}))
+    assert runs.table["parameters"].tolist() == [1e6, 2e6, 4e6]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (
+            ("dense_params", "step", "batch_tokens", "val_ppl"),
+            "loss=log(val_ppl) parameters=dense_params tokens=step*batch_tokens",
+        ),
+        (("params", "steps", "batch_size", "seq_len", "loss"), "tokens=steps*batch_size*seq_len"),
+        (("params", "tokens_per_param", "loss"), "tokens=params*tokens_per_param"),
+        (
+            ("log10_params", "log10_tokens", "val_bpb"),
+            "loss=val_bpb parameters=10^log10_params tokens=10^log10_tokens",
+        ),
+        (("params", "tokens", "train.lm_loss", "c4.loss"), 'loss="c4.loss"'),
+    ],
+)
+def test_what_could_be_mapped_is_named(columns: tuple[str, ...], told: str) -> None:
     with pytest.raises(ValueError) as error:
-        run_table(rows)
-    told = "loss=log(val_ppl) parameters=dense_params tokens=step*batch_tokens"
-    assert str(error.value).endswith(told)
+        run_table(pd.DataFrame({name: [20.0] for name in columns}))
+    assert str(error.value).endswith(f"such as {told}")
 
 
 @pytest.mark.parametrize(

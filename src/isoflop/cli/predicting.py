@@ -211,8 +211,13 @@ def prediction_tables(
         if one.warning is not None:
             yield Text(quoted(f"{one.variant}, {WAY_WORDS[one.way]}: {one.warning}."))
     yield from _distances(made)
+    # What none of them could have predicted is no test.
+    tested = tested if any(one.prediction.loss is not None for one in tested) else ()
     if not tested:
-        yield Text("One budget only, so nothing tests the prediction.")
+        yield Text(
+            "Nothing tests the prediction: that takes a largest budget with a minimum, and others "
+            "to predict it from."
+        )
         return
     largest = exponent(tested[0].prediction.budget_flops)
     yield table(

@@ -25,6 +25,11 @@ NEGLIGIBLE = 1e-3
 NOISE_CHANCE = 1e-3
 """How often noise that few repeats tell would look so small by chance."""
 
+FAR_OFF = 0.1
+"""Of log loss, from which a run may have diverged."""
+TIMES_TYPICAL = 10.0
+"""Residual of such a run over the median one: 6.7 standard deviations of normal ones."""
+
 
 class RunMiss(Frozen):
     """The run that a surface misses by most."""
@@ -47,6 +52,8 @@ class Goodness(Frozen):
     """The same of the logs."""
     largest: RunMiss
     """In log loss."""
+    far_off: int = 0
+    """Runs above the surface by far more than the others are off, as diverged ones are."""
 
 
 def goodness(rows: pd.DataFrame, surface: Surface) -> Goodness:
@@ -55,6 +62,7 @@ def goodness(rows: pd.DataFrame, surface: Surface) -> Goodness:
     fitted = surface.loss(n, d)
     logs = np.log(fitted / y)
     run = rows.iloc[int(np.argmax(np.abs(logs)))]
+    far = max(FAR_OFF, TIMES_TYPICAL * float(np.median(np.abs(logs))))
     return Goodness(
         rms=_root_mean_square(fitted - y),
         log_rms=_root_mean_square(logs),
@@ -66,6 +74,7 @@ def goodness(rows: pd.DataFrame, surface: Surface) -> Goodness:
             measured=run["loss"],
             fitted=float(surface.loss(run["parameters"], run["tokens"])),
         ),
+        far_off=int(np.count_nonzero(-logs > far)),
     )
 
 
@@ -107,6 +116,15 @@ def misfit(
     reasons = []
     if found.log_rms > LARGEST_RESIDUAL:
         reasons.append(f"it misses the runs by {found.log_rms:.1%} of the loss")
+    if found.far_off:
+        most = found.largest
+        one = found.far_off == 1
+        runs_lie = "1 run lies" if one else f"{found.far_off} runs lie"
+        reasons.append(
+            f"{runs_lie} far above it ({most.run_id}: a loss of {most.measured:.4g} where it has "
+            f"{most.fitted:.4g}); if {'it' if one else 'they'} diverged, leave "
+            f"{'it' if one else 'them'} out by --where with a condition on the loss"
+        )
     noise = _repeated_noise(noises)
     if noise is not None:
         spread, freedom = noise

@@ -155,11 +155,15 @@ def losses_within(means: ArrayLike) -> tuple[Floats, Floats]:
     """Return the lowest and highest loss that a minimum of curves (..., S) may have.
 
     Half of what a curve's sizes differ by below the lowest of them: a parabola lies at most an
-    eighth below, where the minimum is half way between two of its sizes.
+    eighth below, where the minimum is half way between two of its sizes. Of five and more sizes,
+    also no more than the middle one is above the lowest: a diverged run widens the range.
     """
     measured = np.asarray(means, dtype=np.float64)
     lowest, highest = measured.min(axis=-1), measured.max(axis=-1)
-    return lowest - BELOW_LOWEST * (highest - lowest), highest
+    below = BELOW_LOWEST * (highest - lowest)
+    if measured.shape[-1] >= AKIMA_SIZES:
+        below = np.minimum(below, np.median(measured, axis=-1) - lowest)
+    return lowest - below, highest
 
 
 def refused_outside(minimum: Minimum, means: Floats, slack: float = 0.0) -> Minimum:

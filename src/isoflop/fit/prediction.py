@@ -262,7 +262,8 @@ class _Predictor:
             sizes.append(drawn[0])
             losses.append(drawn[1])
         if len(points) < 2:
-            raise _NoneToGive(f"{len(points)} budgets have a minimum; a law through them needs two")
+            have = "1 budget has" if len(points) == 1 else f"{len(points)} budgets have"
+            raise _NoneToGive(f"{have} a minimum; a law through them needs two")
         floor = self._irreducible()
         floor = floor if floor < 0.98 * min(loss for *_, loss in points) else 0.0
         log_c, log_n, loss = (np.array(column) for column in zip(*points, strict=True))

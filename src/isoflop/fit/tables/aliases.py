@@ -33,6 +33,8 @@ ALIASES: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "val_ce",
             "nll",
             "val_nll",
+            "verlust",
+            "perte",
         ),
         ("l",),
         ("train_loss", "training_loss", "loss_train", "final_train_loss", "final_training_loss"),
@@ -41,6 +43,8 @@ ALIASES: Mapping[str, tuple[tuple[str, ...], ...]] = {
         (
             "params",
             "param",
+            "parameter",
+            "parametres",
             "n_params",
             "n_param",
             "nparams",
@@ -76,6 +80,8 @@ ALIASES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "tokens": (
         (
+            "token",
+            "jetons",
             "training_tokens",
             "train_tokens",
             "n_tokens",

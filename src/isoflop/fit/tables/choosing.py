@@ -37,19 +37,7 @@ def fulfils(rows: pd.DataFrame, condition: str, source: str) -> pd.Series:
     Raises:
         ValueError: it is no condition, names no column, or no row fulfils it.
     """
-    found = _CONDITION.fullmatch(condition.strip())
-    exact = next(
-        (one for one in sorted(map(str, rows), key=len, reverse=True) if condition.startswith(one)),
-        None,
-    )
-    if exact is not None:
-        rest = re.fullmatch(r"\s*(!=|<=|>=|==|=|<|>)\s*(.*)", condition[len(exact) :], re.DOTALL)
-        column, sign, value = (exact, rest[1], rest[2]) if rest else ("", "", "")
-    elif found:
-        column = column_named(rows, found["column"], "--where", source)
-        sign, value = found["sign"], found["value"]
-    else:
-        column = ""
+    column, sign, value = _parts(rows, condition, source)
     if not column:
         raise ValueError(
             f"--where has {condition!r}; expected COLUMN=VALUE, or !=, <, >, <= or >= in place of ="
@@ -69,6 +57,23 @@ def fulfils(rows: pd.DataFrame, condition: str, source: str) -> pd.Series:
         shown = ", ".join(map(str, cells.drop_duplicates()[:8]))
         raise ValueError(f"no row of {source} has {condition}; {column} holds {shown}")
     return held.astype(bool)
+
+
+def column_of(rows: pd.DataFrame, condition: str) -> str:
+    """Return the column of a condition that `fulfils` takes."""
+    return _parts(rows, condition, "the table")[0]
+
+
+def _parts(rows: pd.DataFrame, condition: str, source: str) -> tuple[str, str, str]:
+    """Return the column, sign and value of a condition; three times '' where it is none."""
+    for one in sorted(map(str, rows), key=len, reverse=True):
+        if condition.startswith(one):
+            rest = re.fullmatch(r"\s*(!=|<=|>=|==|=|<|>)\s*(.*)", condition[len(one) :], re.DOTALL)
+            return (one, rest[1], rest[2]) if rest else ("", "", "")
+    found = _CONDITION.fullmatch(condition.strip())
+    if not found:
+        return "", "", ""
+    return column_named(rows, found["column"], "--where", source), found["sign"], found["value"]
 
 
 def last_rows(

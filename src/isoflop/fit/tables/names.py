@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from isoflop.fit.tables.aliases import ALIASES
@@ -22,6 +23,9 @@ _ENDS = re.compile(r"[./:\s](?:last|final|value)$|\s*\((?:last|final)\)$", re.IG
 _BRACKETS = re.compile(r"(.*?)\s*[(\[{]\s*([^()\[\]{}]+?)\s*[)\]}]\s*")
 _BESIDE = re.compile(r"(.+?)(?:\s*,\s*|\s+in\s+|\s*/\s*)([^,]+)")
 _NO_UNITS = ("variant", "seed", "state", "run")
+_TEXTS = ("variant", "state", "run")
+_NESTED = 10
+"""Added to the rank of a name that is known only without what it stands in."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class Known:
 
 
 def plain(header: str) -> str:
-    """Return a header in lower case, with '_' between its words."""
+    """Return a header in lower case, with '_' between its words and no accents."""
+    header = unicodedata.normalize("NFD", header)
+    header = "".join(one for one in header if not unicodedata.combining(one))
     split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", header)
     # `#` counts: `#params` is `n_params`.
     return re.sub(r"[^a-z0-9]+", "_", split.replace("#", "n ").lower()).strip("_")
@@ -57,7 +63,20 @@ def known(header: str) -> tuple[Known, ...]:
             found = _named(plain(base), inside)
             if found:
                 return found
-    return ()
+    return _inside(held)
+
+
+def _inside(header: str) -> tuple[Known, ...]:
+    """Return what `eval_results.eval_loss` may be, by the last name alone.
+
+    A bare `loss` in something unknown may be any loss, and names of one word what they like.
+    """
+    _, dot, last = header.rpartition(".")
+    if not dot or plain(last) in ("loss", "lm_loss", "c", "d", "l", "n", "size", "model"):
+        return ()
+    return tuple(
+        replace(one, rank=one.rank + _NESTED) for one in known(last) if one.name not in _TEXTS
+    )
 
 
 def unit_of(header: str) -> Unit | None:

@@ -31,6 +31,12 @@ _NUMBER = re.compile(
 )
 _BARE_POWER = re.compile(r"10(?:\^|\*\*)\s*(\d{1,4})(?P<tail>.*)")
 _SPACED = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))")
+_BEFORE = re.compile(r"[A-Za-z]\w{0,9}\s*[=:]\s*|[~≈]\s*")
+"""What may stand before a number: `C = 1e18`, `~75M`."""
+_ERROR = re.compile(
+    r"(?<=[\d.])\s*(?:(?:±|\+/-|\+-)\s*\d[\d.,]*(?:e-?\d+)?|\(\s*(?:±|\+/-)?\s*\d[\d.,]*\s*\))$"
+)
+"""What may stand after a number: its error, as in `3.721 ± 0.002` and `3.721 (2)`."""
 _SAMPLE = 1000
 
 
@@ -150,7 +156,8 @@ def _shape(text: str) -> _Shape | None:
     if len(text) > _LONGEST:
         return None
     clean = superscripts_written_out(text.strip().replace("−", "-"))
-    clean = _SPACED.sub("", clean)
+    clean = _ERROR.sub("", clean)
+    clean = _SPACED.sub("", _BEFORE.sub("", clean, count=1) if _BEFORE.match(clean) else clean)
     bare = _BARE_POWER.fullmatch(clean)
     if bare:
         factor = _tail_factor(bare["tail"])

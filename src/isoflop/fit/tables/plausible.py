@@ -18,6 +18,8 @@ LEAST_TOKENS = 100_000
 FARTHEST = 100.0
 """Factor of compute over 6 N D. Attention, embeddings and routing move it by less than ten, experts
 by up to some tens; a unit mistaken by a thousand lies beyond."""
+LARGEST_LOSS = 12.5
+"""Of the middle run. Guessing costs the log of the vocabulary: 12.5 nats for 268,000 tokens."""
 
 _SCALES = (1e3, 1e6, 1e9, 1e12)
 _COMPUTE = (1e3, 1e6, 1e9, 1e12, 1e15, 1e18, 1e21, 8.64e19)
@@ -53,6 +55,23 @@ def check_units(values: pd.DataFrame, wanted: Mapping[str, Wanted], source: str)
             "times 1 takes the values as they are"
         )
     _check_compute(values, wanted, source)
+
+
+def loss_warning(values: pd.DataFrame, wanted: Mapping[str, Wanted]) -> str | None:
+    """Return a sentence where losses are higher than any model's, as perplexities are."""
+    middle = float(values["loss"].median())
+    if wanted["loss"].computed or not middle > LARGEST_LOSS:
+        return None
+    column = wanted["loss"].used[0]
+    text = f"loss=log({column})" if _easy(column) else f'loss=log("{column}")'
+    return (
+        f"{_said(wanted['loss'])} is {middle:.4g} in the middle run, more than guessing costs a "
+        f"language model; if it is a perplexity, say --columns '{text}'."
+    )
+
+
+def _easy(column: str) -> bool:
+    return column == plain(column) and not column[0].isdigit()
 
 
 def _check_compute(values: pd.DataFrame, wanted: Mapping[str, Wanted], source: str) -> None:
@@ -115,9 +134,8 @@ def _options(wanted: Mapping[str, Wanted], factors: Mapping[str, float]) -> str:
     texts = []
     for axis, factor in factors.items():
         column = wanted[axis].used[0]
-        easy = column == plain(column) and not column[0].isdigit()
         short = f"{factor:.3g}".replace("e+0", "e").replace("e+", "e")
-        if easy:
+        if _easy(column):
             texts.append(f'"{axis}={column}*{short}"')
         else:
             texts.append(f"'{axis}=\"{column}\"*{short}'")

@@ -11,15 +11,21 @@ import numpy as np
 import pandas as pd
 
 from isoflop.fit.frame import COLUMNS
+from isoflop.fit.tables.checkpoints import checkpoint_warning
 from isoflop.fit.tables.formats import read_rows
 from isoflop.fit.tables.grid import Rows
 from isoflop.fit.tables.grouping import TOLD, TOLERANCE, group_budgets
 from isoflop.fit.tables.left_out import LeftOutRows, Sieve
-from isoflop.fit.tables.logged import logged_warnings
 from isoflop.fit.tables.narrowing import keep_best, keep_last
-from isoflop.fit.tables.plausible import check_units
+from isoflop.fit.tables.plausible import check_units, loss_warning
 from isoflop.fit.tables.repeats import repeat_warnings
-from isoflop.fit.tables.usable import check_any, leave_unusable, leave_unwanted, values_of
+from isoflop.fit.tables.usable import (
+    check_any,
+    leave_unfinished,
+    leave_unusable,
+    leave_unwanted,
+    values_of,
+)
 from isoflop.fit.tables.wanted import AXES, Wanted, find_wanted
 
 
@@ -150,21 +156,20 @@ def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     values = values_of(rows, wanted, choices.cluster, source)
     sieve = Sieve(len(rows))
     leave_unwanted(sieve, rows, read, choices.where, source)
+    flags = leave_unfinished(sieve, rows, wanted, choices.where)
     leave_unusable(sieve, values, wanted)
     check_any(sieve, wanted, source)
     check_units(values[sieve.kept], wanted, source)
     notes: list[str] = []
     warnings: list[str] = []
     used = {column for one in wanted.values() for column in one.used}
-    used |= {column for column in (choices.cluster,) if column is not None}
+    used |= {*flags, *(column for column in (choices.cluster,) if column is not None)}
     follows = [axis for axis in AXES if axis not in values]
     if follows:
         values[follows[0]] = _third(values, follows[0])
     if choices.last_of is not None:
         notes.append(keep_last(sieve, rows, values, wanted, choices.last_of, source))
         used.add(choices.last_of)
-    else:
-        warnings += logged_warnings(values[sieve.kept], wanted)
     if choices.best_of:
         best = keep_best(sieve, rows, values, choices.best_of, choices.tolerance, source)
         (warnings if best.at_edge else notes).append(best.note)
@@ -173,6 +178,8 @@ def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     copies[sieve.kept] = values[sieve.kept].duplicated(keep="first").to_numpy()
     sieve.leave(copies, "the row is a copy of an earlier one")
     kept = values[sieve.kept].copy()
+    told = (loss_warning(kept, wanted), checkpoint_warning(kept, rows[sieve.kept], wanted))
+    warnings += [one for one in told if one is not None]
     warnings += repeat_warnings(kept, rows[sieve.kept], used)
     kept["training_flops"] = kept["budget_flops"]
     groups, spread = group_budgets(kept["budget_flops"].to_numpy(), choices.tolerance)

@@ -41,6 +41,8 @@ LEAST_RANGE = 0.02
 """Of log losses, below which a difference is not spoken of."""
 STEPS = re.compile(r"(?:global_|train(?:ing)?_|trainer_)*(?:steps?|iter(?:ation)?s?|epochs?)")
 """Names of columns that say how far a run is: of the rows of one run the last is wanted."""
+_SURE_CELLS, _SURE_RANGE = 12, 0.008
+"""So many even cells are no chance, and no two seeds differ by so much in the same direction."""
 _MOST_ROWS = 5000
 _MOST_COLUMNS = 100
 
@@ -235,7 +237,8 @@ def _even(cells: pd.DataFrame) -> bool:
     The range of k normal numbers scatters by 0.76 of its mean for two of them, 0.52 for three and
     about 1 / sqrt(k) from there on.
     """
-    if len(cells) < 8 or cells["size"].nunique() > 1 or cells["range"].median() < LEAST_RANGE:
+    least = LEAST_RANGE if len(cells) < _SURE_CELLS else _SURE_RANGE
+    if len(cells) < 8 or cells["size"].nunique() > 1 or cells["range"].median() < least:
         return False
     under_noise = {2: 0.76, 3: 0.52}.get(int(cells["size"].iloc[0]), cells["size"].iloc[0] ** -0.5)
     nats = np.exp(cells["high"]) - np.exp(cells["low"])

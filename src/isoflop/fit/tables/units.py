@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _WORDS = {
     1e3: ("k", "thousand", "thousands", "kilo"),
     1e6: ("m", "mm", "mn", "mio", "mil", "mill", "million", "millions", "mega"),
-    1e9: ("b", "g", "bn", "bln", "billion", "billions", "giga"),
+    1e9: ("b", "g", "bn", "bln", "mrd", "md", "billion", "billions", "giga"),
     1e12: ("t", "tn", "trn", "trillion", "trillions", "tera"),
 }
 _SCALES = {word: factor for factor, words in _WORDS.items() for word in words}
@@ -61,7 +61,7 @@ def unit(text: str) -> Unit | None:
     if len(text) > 40:
         return None
     words = " ".join(superscripts_written_out(text).replace("_", " ").split())
-    lower = words.lower().lstrip("x×*·⋅ ") or words.lower()
+    lower = words.lower().lstrip("x×*·⋅ ").rstrip(".") or words.lower()
     if _LOSS.fullmatch(lower):
         return Unit(1.0, words, loss=True)
     power = _POWER.match(lower)

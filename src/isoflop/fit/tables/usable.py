@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isoflop.fit.tables.choosing import fulfils
+from isoflop.fit.tables.choosing import column_of, fulfils
 from isoflop.fit.tables.grid import Rows
 from isoflop.fit.tables.left_out import Sieve
 from isoflop.fit.tables.numbers import missing
-from isoflop.fit.tables.states import why_not
+from isoflop.fit.tables.states import UNKNOWN, flagged, why_not
 from isoflop.fit.tables.wanted import AXES, Wanted, shown_names
 
 ALL = "all runs"
@@ -64,14 +64,31 @@ def leave_unwanted(
         sieve.leave(~fulfils(rows, condition, source), f"not {condition}")
 
 
-def leave_unusable(sieve: Sieve, values: pd.DataFrame, wanted: Mapping[str, Wanted]) -> None:
-    """Leave out runs that have not finished, and rows without the positive numbers of a run."""
+def leave_unfinished(
+    sieve: Sieve, rows: pd.DataFrame, wanted: Mapping[str, Wanted], where: Sequence[str]
+) -> tuple[str, ...]:
+    """Leave out runs that have not finished by their state, or by a flag such as `diverged`.
+
+    A state that is not known is taken where a condition chose it.
+
+    Returns:
+        The columns of flags.
+    """
     if "state" in wanted:
         cells = wanted["state"].values
         reasons = cells.map(why_not)
+        chosen = any(column_of(rows, one) in wanted["state"].used for one in where)
         for reason in reasons.unique():
-            if reason:
+            if reason and not (chosen and reason == UNKNOWN):
                 sieve.leave(reasons == reason, reason, cells)
+    flags = flagged(rows)
+    for column, wrong in flags.items():
+        sieve.leave(wrong, f"by {column} the run has not finished", rows[column])
+    return tuple(flags)
+
+
+def leave_unusable(sieve: Sieve, values: pd.DataFrame, wanted: Mapping[str, Wanted]) -> None:
+    """Leave out rows without the positive numbers of a run."""
     for name in (one for one in _POSITIVE if one in wanted):
         cells = wanted[name].cells if not wanted[name].computed else values[name]
         sieve.leave(values[name].isna(), f"{name} is missing or no number", cells)
@@ -88,9 +105,11 @@ def check_any(sieve: Sieve, wanted: Mapping[str, Wanted], source: str) -> None:
     why = "; ".join(one.words for one in sieve.left_out()[:6])
     state = wanted.get("state")
     if state is not None and (state.values.map(why_not) != "").all() and len(state.values):
-        held = ", ".join(repr(str(one)[:40]) for one in state.values.drop_duplicates()[:6])
+        states = [str(one)[:40] for one in state.values.drop_duplicates()[:6]]
+        held = ", ".join(map(repr, states))
         why += (
-            f'; "{state.used[0]}" holds {held}: name another column with --columns state=COLUMN, '
-            "or take all rows with a table without it"
+            f'; "{state.used[0]}" holds {held}: say which have finished, such as '
+            f'--where "{state.used[0]}={states[0]}", or name another column with '
+            "--columns state=COLUMN"
         )
     raise ValueError(f"{source} has no usable run ({why})")

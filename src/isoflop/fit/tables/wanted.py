@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from isoflop.fit.tables.units import Unit
 AXES = ("budget_flops", "parameters", "tokens")
 NUMBERS = ("loss", *AXES, "forward_flops", "non_embedding", "seed")
 _SHOWN = 20
+_STEPS = ("step", "steps", "n_steps", "num_steps", "train_steps", "global_step", "max_steps")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def find_wanted(rows: pd.DataFrame, columns: Mapping[str, str], source: str) -> 
         one = _named(rows, name, marks, source)
         if one is not None:
             found[name] = one
+    _leave_names_of_budgets(found, columns)
     axes = [axis for axis in AXES if axis in found]
     if "loss" not in found or len(axes) < 2:
         raise ValueError(
@@ -67,6 +70,14 @@ def find_wanted(rows: pd.DataFrame, columns: Mapping[str, str], source: str) -> 
             f"two of {', '.join(AXES)}: map other names with --columns{_guesses(rows, found)}"
         )
     return found
+
+
+def _leave_names_of_budgets(found: dict[str, Wanted], columns: Mapping[str, str]) -> None:
+    """Drop an axis without any number, such as a budget "small", where the others tell it."""
+    if all(axis in found for axis in AXES):
+        empty = [one for one in AXES if one not in columns and found[one].values.isna().all()]
+        for axis in empty[:1]:
+            del found[axis]
 
 
 def shown_names(rows: pd.DataFrame) -> list[str]:
@@ -136,7 +147,7 @@ def _named(rows: pd.DataFrame, name: str, marks: Marks, source: str) -> Wanted |
             return made[0]
         raise ValueError(
             f"{source} has the columns {[column for column, _ in best]}, and each may be "
-            f"{name}; name the one meant with --columns"
+            f"{name}; name the one meant with --columns, such as {name}={_quoted(best[0][0])}"
         )
     return made[0]
 
@@ -167,7 +178,8 @@ def _column(
     if first is not None and not scaled and _read_differently(first, values, cells):
         value = float(values[cells == first].iloc[0])
         if np.isfinite(value):
-            said += f" ({first.strip()[:30]} is {value:,.12g})"
+            shown = " ".join(first.split())[:30]
+            said += f" ({shown} is {value:,.12g})"
     return Wanted(name, values, cells, said, (column,))
 
 
@@ -188,20 +200,40 @@ def _guesses(rows: pd.DataFrame, found: Mapping[str, Wanted]) -> str:
 
     guesses = []
     if "loss" not in found:
-        guesses += [f"loss={_quoted(one)}" for one in having("loss")[:1]]
+        guesses += [f"loss={_quoted(one)}" for one in _losses(having)[:1]]
         perplexity = having("perplexity") or having("ppl")
         if not guesses and perplexity:
             guesses.append(f"loss=log({_quoted(perplexity[0])})")
     if "parameters" not in found:
-        guesses += [f"parameters={_quoted(one)}" for one in having("param")[:1]]
-    if "tokens" not in found:
-        steps = [one for one in having("step") if plain(one) in ("step", "steps", "n_steps")]
-        batches = having("batch", "token") or having("tokens", "per", "step")
-        if steps and batches:
-            guesses.append(f"tokens={_quoted(steps[0])}*{_quoted(batches[0])}")
-        else:
-            guesses += [f"tokens={_quoted(one)}" for one in having("token")[:1]]
+        guesses += [f"parameters={_power(one)}" for one in having("param")[:1]]
+    if "tokens" not in found and "budget_flops" not in found:
+        guesses += [f"tokens={one}" for one in _products(having, found)[:1]]
     return f", such as {' '.join(guesses)}" if guesses else ""
+
+
+def _losses(having: Callable[..., Sequence[str]]) -> list[str]:
+    """Return columns that may be a loss, those of held-out data first."""
+    found = [*having("loss"), *having("bpb"), *having("bits", "per")]
+    return sorted(found, key=lambda one: "train" in plain(one))
+
+
+def _products(having: Callable[..., Sequence[str]], found: Mapping[str, Wanted]) -> list[str]:
+    """Return expressions that may be the number of tokens."""
+    per = having("tokens", "per", "param") or having("multiplier") or having("tpp")
+    if per and "parameters" in found and not found["parameters"].computed:
+        return [f"{_quoted(found['parameters'].used[0])}*{_quoted(per[0])}"]
+    steps = [one for one in having("step") if plain(one) in _STEPS]
+    a_step = having("batch", "token") or having("tokens", "per", "step")
+    batch, length = having("batch"), having("seq") or having("context") or having("block")
+    if steps and (a_step or (batch and length)):
+        factors = [steps[0], *(a_step[:1] or [batch[0], length[0]])]
+        return ["*".join(map(_quoted, factors))]
+    return [_power(one) for one in having("token")]
+
+
+def _power(column: str) -> str:
+    """Return a column, or ten to its power where its name says that it is a logarithm."""
+    return f"10^{_quoted(column)}" if re.match(r"log_?10(?=_)", plain(column)) else _quoted(column)
 
 
 def _quoted(column: str) -> str:

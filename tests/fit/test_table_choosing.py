@@ -270,6 +270,16 @@ def test_rows_along_runs_are_told(column: str, warned: bool) -> None:
     assert run_table(rows, last_of="step").warnings == ()
 
 
+def test_names_that_share_a_size_are_those_of_runs() -> None:
+    short, long = history(), history()
+    short["Name"] = "short " + short["parameters"].astype(str)
+    long["Name"] = "long " + long["parameters"].astype(str)
+    long["tokens"] *= 7
+    rows = pd.concat([short, long], ignore_index=True).drop(columns="flops")
+    (told,) = run_table(rows).warnings
+    assert told.startswith('Runs by "Name" have up to 4 rows')
+
+
 @pytest.mark.parametrize(("apart", "cells", "warned"), [(0.05, 18, 1), (0.05, 9, 0), (0.01, 18, 0)])
 def test_two_conditions_without_a_name_are_told_where_all_cells_differ_alike(
     apart: float, cells: int, warned: int

@@ -11,7 +11,8 @@ from isoflop.fit.tables.repeats import STEPS
 from isoflop.fit.tables.wanted import Wanted
 
 _OF_ONE_RUN = ("run", "run_id", "run_name", "experiment_id", "id")
-"""Columns that name a run. A `name` or an `experiment` may be that of a size."""
+"""Columns that name a run. A `name` or an `experiment` may be that of a size, unless several of
+them share one."""
 _SERIES = 3
 """Rows of the middle run from which it is a series of checkpoints."""
 
@@ -27,9 +28,12 @@ def checkpoint_warning(
         wanted: where columns come from.
     """
     named = wanted.get("run")
-    if named is None or plain(named.used[0].split(".")[-1]) not in _OF_ONE_RUN:
+    if named is None:
         return None
     names = named.values[runs.index].map(str)
+    sure = plain(named.used[0].split(".")[-1]) in _OF_ONE_RUN
+    if not sure and names.nunique() <= runs["parameters"].nunique():
+        return None
     grouped = runs.groupby(names.to_numpy())
     counts = grouped.size()
     alike = grouped["parameters"].nunique() == 1

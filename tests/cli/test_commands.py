@@ -272,7 +272,9 @@ def test_bench_train_without_a_study_measures_standard_shapes(study_file, capsys
 
 
 def test_report_without_records_says_what_to_do(study_file, capsys):
-    assert "train it with `isoflop run` first" in output(capsys, "report", study_file, code=2)
+    for command in ("report", "fit"):
+        said = output(capsys, command, study_file, code=2)
+        assert f"train it first: isoflop run {study_file}" in said
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_json_has_minima_and_surfaces_of_every_variant(table, capsys):
 def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
     shown = run(capsys, "fit", table, "--columns", "loss=final", "--details")
     assert r"routed \x1b[31m needs 0." in shown
-    assert "tokens follows from C = 6 N D" in shown
+    assert "tokens from C = 6 N D" in shown
     assert "nats" not in shown, "of a table no unit is known"
     assert shown.count("converged") == 2 * 3 * 4, "a row for each estimator"
     for text in (

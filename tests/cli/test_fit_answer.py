@@ -12,6 +12,7 @@ from isoflop.cli.fit_answer import fit_answer
 from isoflop.cli.fit_minima import fitted_curves, shown_curves
 from isoflop.cli.screen import LINES
 from isoflop.fit import Coefficient, FittedSurface, LeftOutRows, fit_runs, run_table
+from isoflop.fit.goodness import RunMiss
 
 BUDGETS = np.geomspace(6e17, 1e22, 28)
 
@@ -56,6 +57,15 @@ SURFACE = FittedSurface(
     message="",
     points=234,
     residual=0.0012,
+    rms_residual=0.0041,
+    largest_miss=RunMiss(
+        run_id="row 7",
+        parameters=1e8,
+        tokens=1e10,
+        budget_flops=6e18,
+        measured=2.9,
+        fitted=2.913,
+    ),
     **{
         name: known(value)
         for name, value in {
@@ -128,7 +138,7 @@ def test_one_variant_is_answered_by_its_law_its_optimum_and_its_surface(fits):
     assert f"a = parabola {law.value:.3f} [{law.low:.3f}, {law.high:.3f}], Akima" in text
     assert "At 1e22 FLOPs the optimum is" in text
     assert "E 1.80 [1.62, 1.98]" in text
-    assert "off by 0.12% of the loss" in text
+    assert "(Huber surface, 234 runs, off by 0.0041 r.m.s. and by 0.013 at most)" in text
     order = [
         text.index(part) for part in ("Optimal N ~", "At 1e22", "L = E", "Estimators", "Minima")
     ]
@@ -189,7 +199,7 @@ def test_every_variant_keeps_its_largest_budget(fits):
 def test_what_cannot_be_compared_is_one_line(fits):
     lines = printed(*fits["no budget in common"])
     assert sum("compared" in line for line in lines) == 1
-    assert "No two variants can be compared at one budget." in lines
+    assert "No two variants can be compared at one budget or on their surfaces." in lines
     assert "No budget has runs of dense and of moe or mod." in lines
 
 
@@ -250,10 +260,10 @@ def test_warnings_come_before_the_answer_and_are_counted(fits):
     )
     lines = printed(result, doubted)
     assert lines[0] == "loss is val_loss."
-    assert "Warning: doubt 2" in lines
+    assert lines[1:4] == [f"Warning: doubt {i}." for i in range(3)]
     assert "And 2 more: --details." in lines
     assert "doubt 3" not in joined(lines)
-    assert lines.index("Warning: doubt 0") < next(
+    assert lines.index("Warning: doubt 0.") < next(
         i for i, line in enumerate(lines) if line.startswith("Optimal")
     )
 

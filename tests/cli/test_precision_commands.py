@@ -16,7 +16,7 @@ from isoflop.planning import next_runs
 @pytest.fixture(autouse=True)
 def speed(monkeypatch):
     """A machine whose every run goes at 1e9 FLOP/s, since measuring takes seconds."""
-    monkeypatch.setattr("isoflop.bench.measure_speed", lambda configs: lambda config: 1e9)
+    monkeypatch.setattr("isoflop.training.measure_speed", lambda configs: lambda config: 1e9)
 
 
 def output(capsys, *arguments):

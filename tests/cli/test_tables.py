@@ -79,3 +79,10 @@ def test_times_and_sizes_stay_short():
             assert len(amount(1.5**exponent)) <= 7
         if 1.5**exponent < 1e14:
             assert len(size(1.5**exponent)) <= 7
+
+
+def test_a_plan_of_no_time_is_not_about_less_than_something(study):
+    plan = make_plan(study, speed=lambda config: 1e30)
+    text = printed(plan_tables(plan, "as if"), 120)
+    assert "FLOPs, less than 0.1 s" in text
+    assert "about <" not in text

@@ -25,6 +25,8 @@ EXCEPTIONS = {
     ("training/memory.py", "write_text"): "a switch of the kernel below /proc",
     ("cli/benching.py", "TemporaryDirectory"): "where runs live that are measured and thrown away",
     ("data/preparation.py", "FileLock"): "an empty file that the kernel locks",
+    ("bench/fits.py", "TemporaryDirectory"): "where tables live that are fitted and thrown away",
+    ("bench/fits.py", "to_csv"): "into that folder",
     ("bench/attention.py", "write_text"): "a switch of the kernel below /proc",
 }
 """Calls that may write elsewhere than in storage, and why."""

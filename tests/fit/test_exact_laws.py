@@ -86,13 +86,13 @@ def assert_every_interval_holds_its_estimate(result: FitResult) -> None:
 
 
 @given(designs())
-@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=16, deadline=None, derandomize=True, phases=[Phase.generate])
 def test_what_converged_is_within_its_stated_error_of_an_exact_law(table: pd.DataFrame) -> None:
     assert_within_stated_errors(table, ("parabola", "akima", "variable_projection"))
 
 
 @given(designs())
-@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
 def test_so_is_what_huber_says(table: pd.DataFrame) -> None:
     assert_within_stated_errors(table, ESTIMATORS)
 

@@ -279,3 +279,8 @@ def test_two_conditions_without_a_name_are_told_where_all_cells_differ_alike(
     both = pd.concat([rows, other], ignore_index=True)
     both["loss"] += noise(both, 0.002)
     assert len(run_table(both).warnings) == warned
+
+
+def test_a_table_of_names_alone_has_no_rows():
+    with pytest.raises(ValueError, match="has no rows; expected a row for each run"):
+        run_table(pd.DataFrame({"N": [], "D": [], "loss": []}))

@@ -44,10 +44,10 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
         ((one.described, _interval(one.loss), _interval(one.bits_per_byte)) for one in rows),
     )
     if found.documents < FEW_DOCUMENTS:
-        yield Text(
-            f"These are {found.documents} documents, which say little of others; "
-            "--tokens reads more of them."
-        )
+        read = "This is 1 document, which says"
+        if found.documents > 1:
+            read = f"These are {found.documents} documents, which say"
+        yield Text(f"{read} little of others; --tokens reads more of them.")
     sample = found.measures.sample
     if sample is None:
         return

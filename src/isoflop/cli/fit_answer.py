@@ -57,10 +57,11 @@ COEFFICIENTS = ("E", "A", "alpha", "B", "beta")
 
 def fit_answer(result: FitResult, runs: RunTable) -> Screen:
     """Return the answer, and under it the minima that it rests on as far as there is room."""
+    warnings = [f"Warning: {one}" for one in fit_warnings(result, runs)]
     return Screen(
         above=(
             _plain(runs.understood or _extent(result)),
-            *map(_plain, capped(fit_warnings(result, runs), WARNINGS)),
+            *map(_plain, capped(warnings, WARNINGS)),
             *map(_plain, _assumed(result, runs)),
             *(_one_variant(result) if len(result.variants) == 1 else _several_variants(result)),
         ),

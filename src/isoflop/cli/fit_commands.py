@@ -31,8 +31,8 @@ def fit(
 ) -> None:
     """Fit loss against size and tokens, with intervals, and compare variants."""
     from isoflop.cli.fit_answer import fit_answer
-    from isoflop.cli.fit_details import fit_details
-    from isoflop.cli.fitting import runs_to_fit, scaling_study
+    from isoflop.cli.fit_details import fit_details, fit_warnings
+    from isoflop.cli.fitting import runs_to_fit, said_json, scaling_study
     from isoflop.cli.scaling import fit_scaling_study, scaling_answer, scaling_tables
     from isoflop.cli.tables import show, show_json
     from isoflop.fit import fit_runs
@@ -43,6 +43,7 @@ def fit(
             scaled,
             RUNS / scaled.name,
             options.results,
+            options.runs,
             baseline=baseline,
             margin=margin,
             level=options.level,
@@ -75,7 +76,8 @@ def fit(
         equal_exponents=options.equal_exponents,
     )
     if options.json:
-        show_json(result.model_dump(mode="json"))
+        told = {**said_json(found), "warnings": fit_warnings(result, found)}
+        show_json({**result.model_dump(mode="json"), **told})
     elif details:
         show(fit_details(result, found))
     else:
@@ -98,7 +100,7 @@ def predict(
     ] = None,
 ) -> None:
     """Predict the optimum at a budget not trained yet, or the loss of a size and tokens."""
-    from isoflop.cli.fitting import runs_to_fit
+    from isoflop.cli.fitting import runs_to_fit, said_json, said_lines
     from isoflop.cli.predicting import (
         asked_for,
         point_json,
@@ -119,8 +121,9 @@ def predict(
         baseline = None if study is None else study.baseline_variant.name
         at = points(found, where, options, baseline)
         if options.json:
-            show_json(point_json(at))
+            show_json({**point_json(at), **said_json(found)})
         else:
+            show(said_lines(found))
             show(point_lines(at, options.level, found.loss_unit))
         return
     found, study = runs_to_fit(options, RUNS)
@@ -129,6 +132,7 @@ def predict(
         write_down(register, study.name if study else options.runs.name, found.table, made)
         print(quoted(f"wrote {register}"), file=sys.stderr)
     if options.json:
-        show_json(prediction_json(made, tested))
+        show_json({**prediction_json(made, tested), **said_json(found)})
     else:
+        show(said_lines(found))
         show(prediction_tables(made, tested, options.level))

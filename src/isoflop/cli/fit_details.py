@@ -33,8 +33,8 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
     if runs.understood:
         yield Text(quoted(runs.understood))
-    for line in fit_warnings(result, runs):
-        yield Text(quoted(line))
+    for warning in fit_warnings(result, runs):
+        yield Text(quoted(f"Warning: {warning}"))
     for verdict in result.verdicts:
         yield Text(quoted(sentence(verdict, result.loss_unit)), style="bold")
         if len(verdict.estimates) > 1:
@@ -69,7 +69,7 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
 
 
 def fit_warnings(result: FitResult, runs: RunTable) -> list[str]:
-    """Return a line for each thing in the runs or the fits that may make the answer wrong."""
+    """Return a sentence for each thing in the runs or the fits that may make the answer wrong."""
     found = list(runs.warnings)
     for name, fit in result.variants.items():
         of = f"{name}, " if len(result.variants) > 1 else ""
@@ -78,7 +78,7 @@ def fit_warnings(result: FitResult, runs: RunTable) -> list[str]:
             for one in fitted_surfaces(fit)
             if one.warning is not None
         ]
-    return [f"Warning: {one.removesuffix('.')}." for one in found]
+    return [f"{one.removesuffix('.')}." for one in found]
 
 
 def fit_notes(result: FitResult) -> list[str]:
@@ -138,6 +138,8 @@ def disagreement_words(fit: VariantFit, loss_unit: str | None) -> str | None:
 
 
 def _minima(result: FitResult) -> RenderableType:
+    if not any(_shown(fit) for fit in result.variants.values()):
+        return Text("No budget has sizes enough for a minimum.")
     columns = [
         Column("variant", wraps=True, number=False),
         Column("budget"),
@@ -165,9 +167,8 @@ def _minima(result: FitResult) -> RenderableType:
 
 
 def _shown(fit: VariantFit) -> list[FittedMinimum]:
-    """Return the minima worth a line: of many budgets with too few sizes each, none."""
-    found = [one for one in fit.minima if one.status != "too_few"]
-    return found or list(fit.minima[:4])
+    """Return the minima worth a line: those of budgets with sizes enough for one."""
+    return [one for one in fit.minima if one.status != "too_few"]
 
 
 def _loss_interval(one: FittedMinimum) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
 
 from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.own_runs import own_runs
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
+from isoflop.config.problems import quoted
 from isoflop.fit import RunTable, frame, is_json_table, read_table, training_curves
 from isoflop.runs import read_records
+from isoflop.storage import JSON
 
 STUDY_FILES = (".toml", ".json")
 
@@ -50,7 +55,7 @@ def runs_to_fit(
                 f"study {study.name} names its sizes, so that no optimum at a budget follows from "
                 f"it; `isoflop fit {path}` shows its projections"
             )
-        found = _study_runs(study, runs / study.name, options.results)
+        found = _study_runs(study, runs / study.name, options.results, path)
         return _with_cluster(found, cluster), study
     if _holds_records(path):
         _refuse_row_options(options, "records")
@@ -81,6 +86,23 @@ def _names_study(path: Path) -> bool:
     return path.suffix.lower() in STUDY_FILES and not is_json_table(path)
 
 
+def said_json(runs: RunTable) -> dict[str, JSON]:
+    """Return what was understood of a table, and what was assumed and doubted, as JSON."""
+    return {
+        "understood": runs.understood or None,
+        "warnings": list(runs.warnings),
+        "notes": list(runs.notes),
+    }
+
+
+def said_lines(runs: RunTable) -> Iterator[RenderableType]:
+    """Yield the same, but for what was assumed, as lines; nothing of a study's records."""
+    if runs.understood:
+        yield Text(quoted(runs.understood))
+    for warning in runs.warnings:
+        yield Text(quoted(f"Warning: {warning}"))
+
+
 def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
     """Return runs of records with one of their columns as `cluster`."""
     if cluster is None:
@@ -90,8 +112,8 @@ def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
     return replace(runs, table=runs.table.assign(cluster=runs.table[cluster]))
 
 
-def _study_runs(study: Study, root: Path, results: Path) -> RunTable:
-    records, runs = own_runs(study, root, results)
+def _study_runs(study: Study, root: Path, results: Path, file: Path) -> RunTable:
+    records, runs = own_runs(study, root, results, file)
     own = [record for record in records if record.run_id in runs.variant_of]
     order = [variant.name for variant in study.variants]
     own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))

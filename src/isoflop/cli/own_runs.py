@@ -9,13 +9,16 @@ from isoflop.planning.assignment import Assignment, assign
 from isoflop.sweep import Ledger, settled
 
 
-def own_runs(study: Study, root: Path, results: Path) -> tuple[list[RunRecord], Assignment]:
+def own_runs(
+    study: Study, root: Path, results: Path, file: Path
+) -> tuple[list[RunRecord], Assignment]:
     """Return the records of a study's runs, those that check others too, and whose they are.
 
     Args:
         study: what was studied; its precision is as `settled` finds it.
         root: its folder.
         results: where committed records lie.
+        file: where the study is written, for the command that trains it.
 
     Raises:
         ValueError: no run that fits use has a record.
@@ -26,6 +29,6 @@ def own_runs(study: Study, root: Path, results: Path) -> tuple[list[RunRecord], 
     if not runs.variant_of:
         raise ValueError(
             f"no run of {study.name} has a record in {root} or {results / study.name}; "
-            "train it with `isoflop run` first"
+            f"train it first: isoflop run {file}"
         )
     return [record for record in records if record.run_id in runs.all], runs

@@ -83,14 +83,19 @@ def _totals(plan: Plan, timing: str) -> Iterator[str]:
     at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
 
     def within(seconds: float | None) -> str:
-        return "" if seconds is None else f", about {amount(seconds)} in all"
+        return "" if seconds is None else f", {_about(seconds)} in all"
 
-    first = "" if plan.elapsed_seconds is None else f", about {amount(plan.elapsed_seconds)}"
+    first = "" if plan.elapsed_seconds is None else f", {_about(plan.elapsed_seconds)}"
     named = "First" if plan.bound.runs else "All"
     yield f"{named}: {len(plan.rows)} runs, {exponent(plan.total_flops)} FLOPs{first}{at_once}"
     if plan.bound.runs:
         yield from _added(plan, within)
     yield f"Counted as {plan.convention!r}. Times: {timing}."
+
+
+def _about(seconds: float) -> str:
+    known = amount(seconds)
+    return f"less than {known[2:]}" if known.startswith("<") else f"about {known}"
 
 
 def _added(plan: Plan, within: Callable[[float | None], str]) -> Iterator[str]:

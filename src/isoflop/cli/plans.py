@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from isoflop.config import Study
@@ -77,6 +78,8 @@ def _measured(study: Study) -> tuple[Speed | None, str]:
     runs = next_runs(study, [])
     if max(run.budget_flops for run in runs) > LARGEST_MEASURED_FLOPS:
         return None, "not for this machine, which would take too long; name an --accelerator"
+    # Seconds go by before there is anything to show.
+    print(f"measuring steps of {len(runs)} models here", file=sys.stderr, flush=True)
     from isoflop.training import measure_speed
 
     return measure_speed(

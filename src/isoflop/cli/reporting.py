@@ -37,7 +37,7 @@ PREDICTIONS = "predictions"
 """Folder of registered predictions in `results/NAME/`."""
 
 
-def report_study(study: Study, root: Path, results: Path, cache: Path, command: str) -> Path:
+def report_study(study: Study, root: Path, results: Path, cache: Path, file: Path) -> Path:
     """Write the report of a study into its folder and return the path of the page.
 
     Args:
@@ -45,14 +45,15 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, command: 
         root: Its folder.
         results: Where committed records, speeds and predictions lie.
         cache: Where prepared corpora lie; nothing is prepared for a report.
-        command: What makes the page again.
+        file: Where the study is written, for the commands that are named.
 
     Raises:
         ValueError: no run of the study has a record.
     """
+    command = f"isoflop report {file}"
     chosen = settled(study, root, results)
     study = chosen.study
-    own, runs = own_runs(study, root, results)
+    own, runs = own_runs(study, root, results, file)
     page = storage.inside(root, PAGE, FIGURES).parent
     rows = status(study, root, results).rows
     missing = [_left_out(row) for row in rows if row.run_id not in runs.all]

@@ -30,6 +30,7 @@ def fit_scaling_study(
     study: Study,
     root: Path,
     results: Path,
+    file: Path,
     *,
     baseline: str | None,
     margin: float | None,
@@ -40,7 +41,7 @@ def fit_scaling_study(
     Raises:
         ValueError: no run has a record, or its runs tell no positions apart.
     """
-    records, runs = own_runs(study, root, results)
+    records, runs = own_runs(study, root, results, file)
     return fit_scaling(
         records,
         runs.variant_of,

@@ -195,8 +195,7 @@ def report(
     from isoflop.config.load import load_study
 
     asked = load_study(study)
-    command = f"isoflop report {study}"
-    page = report_study(asked, out or RUNS / asked.name, results, cache, command)
+    page = report_study(asked, out or RUNS / asked.name, results, cache, study)
     print(quoted(f"page: {page}"))
 
 

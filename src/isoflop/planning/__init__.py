@@ -26,7 +26,7 @@ from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import Trial, next_trials, trials
 from isoflop.planning.shapes import shape
 from isoflop.planning.sizes import Ladder
-from isoflop.planning.warnings import first_of_each_kind, planned_warnings
+from isoflop.planning.warnings import first_of_each_kind, planned_warnings, short_flops
 
 __all__ = [
     "ACCELERATORS",
@@ -63,6 +63,7 @@ __all__ = [
     "scaling_runs",
     "sequences_per_step",
     "shape",
+    "short_flops",
     "tokens_per_step",
     "trials",
 ]

@@ -12,7 +12,7 @@ from isoflop.planning.cell import PlannedRun
 from isoflop.planning.grid import Bound, bound, next_runs
 from isoflop.planning.memory import estimate_memory
 from isoflop.planning.recipe import achieved_flops, ladder
-from isoflop.planning.warnings import run_warnings
+from isoflop.planning.warnings import run_warnings, short_flops
 
 
 class PlannedRow(Frozen):
@@ -170,8 +170,8 @@ def _study_warnings(study: Study, train_tokens: int | None) -> tuple[str, ...]:
             sizes = len(ladder(study, variant, budget).initial)
             if sizes < study.grid.sizes:
                 warnings.append(
-                    f"{variant.name!r} at {budget:.3g} FLOPs has {sizes} sizes within the grid's "
-                    f"bounds instead of {study.grid.sizes}"
+                    f"{variant.name!r} at {short_flops(budget)} FLOPs has {sizes} sizes within "
+                    f"the grid's bounds instead of {study.grid.sizes}"
                 )
     return tuple(warnings)
 

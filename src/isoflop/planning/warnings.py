@@ -60,17 +60,22 @@ def first_of_each_kind(named: Iterable[tuple[str, Sequence[str]]], more: str) ->
         yield f"{first}{alike}"
 
 
+def short_flops(budget_flops: float) -> str:
+    """Return a budget as studies write it: 2e10, not 2e+10."""
+    return f"{budget_flops:.3g}".replace("e+0", "e").replace("e+", "e")
+
+
 def planned_warnings(runs: Iterable[PlannedRun], train_tokens: int) -> Iterator[str]:
     """Yield what is odd about runs that are about to be trained, each kind once."""
     named = (
         (
-            f"{run.variant} at {run.budget_flops:.3g} FLOPs, "
+            f"{run.variant} at {short_flops(run.budget_flops)} FLOPs, "
             f"{parameters(run.config.model).total:,} parameters",
             run_warnings(run.config, train_tokens),
         )
         for run in runs
     )
-    return first_of_each_kind(named, "`isoflop plan` lists them")
+    return first_of_each_kind(named, "`isoflop plan --json` lists them")
 
 
 def _heads_warnings(model: ModelConfig) -> list[str]:

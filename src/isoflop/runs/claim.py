@@ -14,6 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from isoflop import storage
+
 MOST_BYTES = 1000
 """Read of what a holder wrote, which is far shorter."""
 PATIENCE_SECONDS = 0.5
@@ -107,7 +109,7 @@ class Claim:
         with suppress(OSError):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
             try:
-                os.write(descriptor, json.dumps(holder).encode())
+                os.write(descriptor, storage.to_json(holder).encode())
             finally:
                 os.close(descriptor)
 

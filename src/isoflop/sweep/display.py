@@ -17,7 +17,7 @@ from rich.text import Text
 from isoflop.config import RunRecord
 from isoflop.config.problems import quoted
 from isoflop.costs import parameters
-from isoflop.planning import PlannedRun
+from isoflop.planning import PlannedRun, short_flops
 from isoflop.sweep.progress import Going, View
 
 REDRAW_SECONDS = 0.25
@@ -109,7 +109,8 @@ def describe(run: PlannedRun) -> str:
     """Return the variant, size, budget and seed of a run."""
     size = parameters(run.config.model).total
     return (
-        f"{run.variant}, {size:,} parameters, {run.budget_flops:.3g} FLOPs, seed {run.config.seed}"
+        f"{run.variant}, {size:,} parameters, {short_flops(run.budget_flops)} FLOPs, "
+        f"seed {run.config.seed}"
     )
 
 

@@ -150,6 +150,8 @@ def _names(given: Sequence[str]) -> tuple[str, ...]:
 def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
     rows = read.table.reset_index(drop=True)
     rows.columns = pd.Index([str(name) for name in rows])
+    if rows.empty:
+        raise ValueError(f"{source} has no rows; expected a row for each run")
     wanted = find_wanted(rows, choices.columns, source)
     values = values_of(rows, wanted, choices.cluster, source)
     sieve = Sieve(len(rows))

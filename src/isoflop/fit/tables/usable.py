@@ -102,7 +102,7 @@ def check_any(sieve: Sieve, wanted: Mapping[str, Wanted], source: str) -> None:
     """Refuse a table of which no row is left, saying what it holds instead."""
     if sieve.kept.any():
         return
-    why = "; ".join(one.words for one in sieve.left_out()[:6]) or "it has no rows"
+    why = "; ".join(one.words for one in sieve.left_out()[:6])
     state = wanted.get("state")
     if state is not None and (state.values.map(why_not) != "").all() and len(state.values):
         states = [str(one)[:40] for one in state.values.drop_duplicates()[:6]]

@@ -61,7 +61,8 @@ def test_an_ambiguous_column_must_be_named() -> None:
     [
         (GOOD.drop(columns="loss"), "expected loss and two of"),
         (GOOD.drop(columns="tokens"), "expected loss and two of"),
-        (GOOD.iloc[:0], "no usable run"),
+        (GOOD.iloc[:0], "has no rows; expected a row for each run"),
+        (GOOD.iloc[:0].rename(columns={"parameters": "N"}), "has no rows"),
         (GOOD.assign(loss=-1.0), "zero or negative"),
     ],
 )

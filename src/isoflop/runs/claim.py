@@ -105,7 +105,10 @@ class Claim:
 
     def _sign(self) -> None:
         """Write down who holds the lock. It may fail: nothing but words depends on it."""
-        holder = {"pid": self._pid or os.getpid(), "host": socket.gethostname()}
+        holder: dict[str, storage.JSON] = {
+            "pid": self._pid or os.getpid(),
+            "host": socket.gethostname(),
+        }
         with suppress(OSError):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
             try:

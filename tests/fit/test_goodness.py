@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from isoflop.fit import CurveMinimum, Minimum, RunNoise, Surface
-from isoflop.fit.goodness import Goodness, RunMiss, goodness, misfit
+from isoflop.fit.goodness import Goodness, RunMiss, goodness, misfit, noises_about
+from isoflop.fit.surface import SurfaceFit
 
 LAW = Surface(E=1.5, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 MISS = RunMiss(run_id="x", parameters=1e8, tokens=1e9, budget_flops=6e17, measured=3.0, fitted=3.1)
@@ -84,3 +85,34 @@ def test_minima_outside_the_losses_measured_are_told() -> None:
         for budget, status in ((1e18, "outside"), (1e19, "edge"))
     ]
     assert "at 1 of 2 budgets" in misfit(fits(0.001), 60, [], minima)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "spread"),
+    [
+        (("at_bound", "converged"), 0.01),
+        (("at_bound", "not_converged"), 0.02),
+        (("ill_conditioned", "not_converged"), None),
+    ],
+)
+def test_a_surface_at_a_bound_tells_the_noise_where_none_converged(statuses, spread) -> None:
+    n, d = np.full(10, 1e8), np.geomspace(1e9, 1e10, 10)
+    rows = pd.DataFrame({"run_id": "a", "variant": "v", "state": "finished", "parameters": n})
+    rows = rows.assign(tokens=d, budget_flops=6 * n * d, loss=LAW.loss(n, d), on_ladder=True)
+    far = {"at_bound": 0.02, "converged": 0.01}
+    fits = [
+        SurfaceFit(
+            estimator="surface",
+            status=status,
+            message="",
+            surface=LAW.model_copy(update={"E": LAW.E + far.get(status, 0.5)}),
+            points=10,
+        )
+        for status in statuses
+    ]
+    found = noises_about(rows, {"v": fits})
+    if spread is None:
+        assert found == {}
+    else:
+        # Five degrees of freedom of ten go into the surface.
+        assert found["v"].run_spread == pytest.approx(spread * math.sqrt(2))

@@ -83,6 +83,8 @@ def noises_about(
 ) -> dict[str, RunNoise]:
     """Return how far each variant's runs scatter about the first surface of it that converged.
 
+    One whose irreducible loss or a term is zero stands in: it lies through the runs as well.
+
     It tells the noise of curves that have neither seeds nor sizes enough. Variants without such a
     surface are left out.
 
@@ -91,11 +93,19 @@ def noises_about(
         surfaces: of each variant.
     """
     found = {}
-    for variant, fits in surfaces.items():
+    for variant, several in surfaces.items():
+        fits = tuple(several)
         rows = variant_rows(table, variant)
         free = len(rows) - UNKNOWNS
-        known = (one.surface for one in fits if one.status == "converged")
-        surface = next((one for one in known if one is not None), None)
+        surface = next(
+            (
+                one.surface
+                for status in ("converged", "at_bound")
+                for one in fits
+                if one.status == status and one.surface is not None
+            ),
+            None,
+        )
         if surface is not None and free > 0:
             spread = goodness(rows, surface).rms * math.sqrt(len(rows) / free)
             found[variant] = RunNoise(source="surface", run_spread=spread, run_freedom=free)

@@ -115,11 +115,11 @@ FILES: dict[str, tuple[str, str | bytes]] = {
     "Arrow": ("runs.arrow", binary(GOOD.to_feather)),
     "Excel": ("runs.xlsx", workbook()),
     "Excel with a title": ("runs.xlsx", workbook(["Results of March"], [])),
-    "gz": ("runs.csv.gz", gzip.compress(CSV.encode())),
+    "gz": ("runs.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
     "bz2": ("runs.csv.bz2", bz2.compress(CSV.encode())),
     "xz": ("runs.tsv.xz", lzma.compress(CSV.encode())),
     "zst": ("runs.jsonl.zst", zstandard.compress(LINES.encode())),
-    "gz by content alone": ("runs.csv", gzip.compress(CSV.encode())),
+    "gz by content alone": ("runs.csv", gzip.compress(CSV.encode(), mtime=0)),
     "no ending": ("runs", CSV),
 }
 
@@ -175,7 +175,7 @@ def test_a_header_with_fewer_names_than_values_is_no_guess(tmp_path: Path) -> No
         ("runs.parquet", b"PAR1", "cannot be read as parquet"),
         ("runs.feather", b"ARROW1", "cannot be read as feather"),
         ("runs.xlsx", b"PK\x03\x04", "no workbook"),
-        ("runs.csv.gz", gzip.compress(CSV.encode())[:-12], "compressed data are damaged"),
+        ("runs.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-12], "compressed data are damaged"),
         ("runs.csv.zst", b"\x28\xb5\x2f\xfd\x00", "cannot be read as csv"),
         ("none.csv", None, "does not exist"),
     ],

@@ -280,6 +280,7 @@ def test_the_peer_computes_what_ours_does() -> None:
     assert len({tuple(ids) for ids in found[0]}) > 1
 
 
+@pytest.mark.slow
 def test_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isoflop.bench.machine.busy", lambda: None)
     made = bench_decode([case()])

@@ -166,6 +166,7 @@ def test_no_optimum_is_predicted_from_named_sizes(study_file, records, capsys):
     assert "isoflop fit" in told
 
 
+@pytest.mark.slow
 def test_report_is_the_page_of_a_scaling_study(study_file, records, tmp_path, capsys):
     assert "report/index.html" in output(capsys, "report", study_file)
     folder = tmp_path / "runs" / "scaled" / "report"

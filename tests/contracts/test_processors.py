@@ -34,6 +34,7 @@ def test_a_setting_without_effect_is_left_out_and_one_failure_fails_all(
     assert check([{}, {"B": "low"}], lambda setting: str(setting), tests) == 0
 
 
+@pytest.mark.slow
 def test_a_lower_processor_has_other_bits_and_a_name_nobody_reads_has_not() -> None:
     plain = bits_under({})
     assert bits_under({"ISOFLOP_NOTHING": "1"}) == plain

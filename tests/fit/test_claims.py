@@ -138,6 +138,7 @@ def test_curvature_lost_in_noise_does_not_resolve_the_size(runs) -> None:
     assert found.log_parameters is None
 
 
+@pytest.mark.slow
 def test_welch_verdicts_err_about_as_often_as_the_level_says(runs) -> None:
     rng = np.random.default_rng(0)
     table = runs({"Baseline": {"loss": 1.25}, "MoD 12.5%": {"loss": 1.25}})

@@ -57,6 +57,7 @@ def coverage(
     return {name: count / studies for name, count in held.items()}
 
 
+@pytest.mark.slow
 def test_intervals_hold_about_as_often_as_they_say() -> None:
     # 80 studies have a binomial error of 2.4%.
     for share in coverage(80, UNEQUAL, 3, 0.004).values():

@@ -180,6 +180,7 @@ def test_holm_is_the_step_down_of_the_textbook() -> None:
     assert holm([]) == []
 
 
+@pytest.mark.slow
 def test_many_comparisons_make_a_verdict_harder(runs: MakeRuns) -> None:
     names = {f"v{i}": {"loss": 1.2} for i in range(8)}
     table = runs({"Baseline": {"loss": 1.2}, "MoD": {"loss": 1.1965}, **names}, seed_shifts=SHIFTS)

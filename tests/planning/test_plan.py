@@ -81,7 +81,7 @@ def test_a_clipped_grid_is_said(make_study: Any) -> None:
         variants=(Variant(name="only"),),
     )
     plan = make_plan(study, train_tokens=10**9)
-    assert any("'only' at 5e+12 FLOPs" in text for text in plan.warnings)
+    assert any("'only' at 5e12 FLOPs" in text for text in plan.warnings)
 
 
 def test_time_follows_speed_and_workers(make_study: Any) -> None:

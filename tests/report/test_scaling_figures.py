@@ -121,6 +121,7 @@ def test_gaps_have_the_mean_and_every_size_in_each_span(scaling):
     }
 
 
+@pytest.mark.slow
 def test_figures_follow_the_schema(scaling):
     figures = scaling_figures(scaling, published_lines())
     assert [one.name for one in figures.all()] == [

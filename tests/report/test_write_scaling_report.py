@@ -99,6 +99,7 @@ def test_a_run_of_no_variant_is_refused(scaling_study, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_routed_model_of_a_scaling_study_is_looked_into(tmp_path: Path, without_vega):
     name = "MoD \x1b[31m12.5%"
     variants = (Variant(name="Dense"), Variant(name=name, depth=TopK(capacity=0.125)))

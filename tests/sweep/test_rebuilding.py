@@ -18,6 +18,7 @@ from isoflop.sweep.rebuilding import REBUILT
 from sweep_studies import BASELINE, ROUTED, record_of, starts, tiny
 
 
+@pytest.mark.slow
 def test_a_model_whose_checkpoint_is_gone_is_trained_again_to_the_same_bits(
     corpus: Path, tmp_path: Path
 ) -> None:

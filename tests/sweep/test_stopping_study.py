@@ -65,7 +65,11 @@ def under_way(store: RunStore) -> bool:
 
 @pytest.mark.parametrize(
     "how",
-    [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_call_goes_on(corpus: Path, tmp_path: Path, how: signal.Signals) -> None:
     study = tiny(corpus, budget=4e8)

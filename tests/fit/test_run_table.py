@@ -29,34 +29,6 @@ def test_all_three_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "mapping"),
-    [
-        (("Model Size", "Training FLOP", "loss"), {}),
-        (("N", "C", "Final Loss"), {}),
-        (("n_params", "train_flops", "val_loss"), {}),
-        (
-            ("how big", "how dear", "how bad"),
-            {"parameters": "how big", "budget_flops": "how dear", "loss": "how bad"},
-        ),
-    ],
-)
-def test_columns_are_known_by_many_names(
-    names: tuple[str, str, str], mapping: dict[str, str]
-) -> None:
-    rows = pd.DataFrame({names[0]: [1e6, 2e6], names[1]: [1e15, 1e15], names[2]: [3.0, 2.9]})
-    table = run_table(rows, columns=mapping).table
-    assert table["parameters"].tolist() == [1e6, 2e6]
-    assert table["loss"].tolist() == [3.0, 2.9]
-
-
-def test_an_ambiguous_column_must_be_named() -> None:
-    rows = GOOD.drop(columns="loss").assign(test_loss=3.0, val_loss=3.1)
-    with pytest.raises(ValueError, match=r"'test_loss', 'val_loss'.*--columns"):
-        run_table(rows)
-    assert run_table(rows, columns={"loss": "val_loss"}).table["loss"].iloc[0] == 3.1
-
-
-@pytest.mark.parametrize(
     ("rows", "message"),
     [
         (GOOD.drop(columns="loss"), "expected loss and two of"),

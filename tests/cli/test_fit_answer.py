@@ -11,7 +11,8 @@ from rich.console import Console
 from isoflop.cli.fit_answer import fit_answer
 from isoflop.cli.fit_minima import fitted_curves, shown_curves
 from isoflop.cli.screen import LINES
-from isoflop.fit import Coefficient, FittedSurface, LeftOutRows, fit_runs, run_table
+from isoflop.estimate import Estimate
+from isoflop.fit import FittedSurface, LeftOutRows, fit_runs, run_table
 from isoflop.fit.goodness import RunMiss
 
 BUDGETS = np.geomspace(6e17, 1e22, 28)
@@ -48,7 +49,7 @@ SHAPES = {
 
 
 def known(value):
-    return Coefficient(value=value, low=0.9 * value, high=1.1 * value)
+    return Estimate(value=value, low=0.9 * value, high=1.1 * value)
 
 
 SURFACE = FittedSurface(

@@ -12,7 +12,6 @@ from isoflop.cli.reporting import _train_tokens, export_routed
 from isoflop.cli.searching import search_of
 from isoflop.config import (
     DecisionMeasures,
-    Measured,
     Measures,
     RunEvaluation,
     RunRecord,
@@ -22,6 +21,7 @@ from isoflop.config import (
 )
 from isoflop.config.load import load_study
 from isoflop.data import prepare
+from isoflop.estimate import Estimate
 from isoflop.planning import trials
 from isoflop.runs import RunStore, read_records, write_records
 
@@ -84,7 +84,7 @@ def known_of(record: RunRecord) -> tuple[RunEvaluation, TextSample]:
             decisions=(
                 DecisionMeasures(
                     evaluation=evaluation,
-                    loss=Measured(value=evaluation.loss),
+                    loss=Estimate(value=evaluation.loss),
                     bits_per_byte=None,
                 ),
             )

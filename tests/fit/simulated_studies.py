@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from isoflop.estimate import Estimate
 from isoflop.fit import (
-    Interval,
     Surface,
     akima,
     curve_rows,
@@ -121,7 +121,7 @@ def profile_coverage(design: Design, studies: int) -> pd.DataFrame:
     return _shares(held, studies)
 
 
-def _held(intervals: Mapping[str, Interval], truth: Mapping[str, float]) -> dict[str, bool]:
+def _held(intervals: Mapping[str, Estimate], truth: Mapping[str, float]) -> dict[str, bool]:
     return {
         name: one.low <= truth[name] <= one.high for name, one in intervals.items() if name in truth
     }

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isoflop.fit import Estimate, seed_spread, spread_ratio, welch
+from isoflop.fit import WithError, seed_spread, spread_ratio, welch
 
 
 def test_chi_square_interval_is_the_textbook_one() -> None:
@@ -55,8 +55,8 @@ def test_welch_agrees_with_scipy() -> None:
     rng = np.random.default_rng(2)
     a, b = rng.normal(1, 3, 5), rng.normal(0, 1, 9)
 
-    def estimate(values: np.ndarray) -> Estimate:
-        return Estimate(
+    def estimate(values: np.ndarray) -> WithError:
+        return WithError(
             value=values.mean(),
             error=values.std(ddof=1) / np.sqrt(len(values)),
             degrees_of_freedom=len(values) - 1,

@@ -10,7 +10,6 @@ from isoflop.config import (
     DecisionMeasures,
     Evaluation,
     Leak,
-    Measured,
     Measures,
     RoutedEntropy,
     RouterWeights,
@@ -21,6 +20,7 @@ from isoflop.config import (
     Stretch,
     TextSample,
 )
+from isoflop.estimate import Estimate
 
 HOSTILE = (
     "<script>flag = 1</script>",
@@ -68,14 +68,14 @@ def evaluation(record: RunRecord, *, detailed: bool = True) -> RunEvaluation:
             evaluation=Evaluation(
                 split="test", decision=decision, loss=loss, bits_per_byte=loss, tokens=100
             ),
-            loss=Measured(value=loss, low=loss - 0.2, high=loss + 0.3),
+            loss=Estimate(value=loss, low=loss - 0.2, high=loss + 0.3),
             bits_per_byte=None,
             leak=leak,
             blocks=tuple(block(number, decision) for number in routed),
             stretch=Stretch(tokens=TOKENS, processed=rows) if detailed else None,
         )
 
-    leak = Leak(nats=Measured(value=0.004, low=0.001, high=0.007), share=None)
+    leak = Leak(nats=Estimate(value=0.004, low=0.001, high=0.007), share=None)
     return RunEvaluation(
         run_id=record.run_id,
         corpus="sotu",

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from isoflop.report.notation import count, exponent, log_ticks, scientific, significant
-from isoflop.report.text import visible
+from isoflop.notation import count, exponent, scientific, significant
+from isoflop.report.theme import log_ticks
+from isoflop.text import visible
 
 
 @pytest.mark.parametrize(

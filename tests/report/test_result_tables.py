@@ -7,7 +7,8 @@ import pytest
 import synthetic_study as synthetic
 from made_reports import analysed
 
-from isoflop.fit import Interval, RateCheck, predict
+from isoflop.estimate import Estimate
+from isoflop.fit import RateCheck, predict
 from isoflop.report.registration import read_registrations, register
 from isoflop.report.result_tables import claims, learning_rates, predictions
 from isoflop.report.rows import claim_rows
@@ -39,7 +40,7 @@ def test_a_doubted_study_has_no_verdicts():
 
 
 def test_learning_rates_tell_how_far_each_lies_above_the_best():
-    above = Interval(value=0.02, low=0.01, high=0.03)
+    above = Estimate(value=0.02, low=0.01, high=0.03)
     check = RateCheck(
         variant="Baseline",
         budget_flops=5e12,

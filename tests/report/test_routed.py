@@ -15,7 +15,7 @@ from isoflop.report import routed_model, routed_tables
 from isoflop.report.depth import depth_colours
 from isoflop.report.routed_figures import routed_figures
 from isoflop.report.strip import MOST_TOKENS, strip
-from isoflop.report.text import visible
+from isoflop.text import visible
 
 CHALLENGER = "MoD 12.5%"
 

@@ -16,7 +16,6 @@ from given import ENVIRONMENT
 from isoflop.config import (
     DecisionMeasures,
     Evaluation,
-    Measured,
     Measures,
     ModelConfig,
     ParameterCount,
@@ -26,6 +25,7 @@ from isoflop.config import (
     SampledToken,
     TextSample,
 )
+from isoflop.estimate import Estimate
 from isoflop.runs import Attempt, Holder, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 
@@ -388,8 +388,8 @@ def evaluation_of(config: RunConfig, loss: float) -> RunEvaluation:
     recorded = record_of(config).evaluations[0]
     one = DecisionMeasures(
         evaluation=recorded,
-        loss=Measured(value=loss, low=loss - 0.5, high=loss + 0.5),
-        bits_per_byte=Measured(value=1.5 * loss),
+        loss=Estimate(value=loss, low=loss - 0.5, high=loss + 0.5),
+        bits_per_byte=Estimate(value=1.5 * loss),
     )
     return RunEvaluation(
         run_id=config.run_id,

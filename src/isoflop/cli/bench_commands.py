@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from isoflop.cli.options import CACHE, RESULTS, RUNS, Cache, Force, Json, Out, Results, RowsOut
-from isoflop.config.problems import quoted
+from isoflop.text import quoted
 
 bench = SubcommandApp()
 

@@ -25,7 +25,6 @@ from isoflop.bench import (
 )
 from isoflop.cli.reporting import SPEEDS
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
-from isoflop.config.problems import quoted
 from isoflop.costs import parameters
 from isoflop.fit import NumberedModel, figure3_models, figure4_models, frame
 from isoflop.hardware import choose_precision
@@ -33,6 +32,7 @@ from isoflop.planning import next_runs
 from isoflop.planning.assignment import assign
 from isoflop.report.render import write_figure
 from isoflop.sweep import Ledger, settled
+from isoflop.text import quoted
 
 
 def measure(groups: tuple[tuple[Case, ...], ...], threads: int, force: bool) -> BenchReport:

@@ -11,15 +11,15 @@ from isoflop.cli.tables import Column, shape, table
 from isoflop.config import (
     BlockMeasures,
     DecisionMeasures,
-    Measured,
     Routed,
     RoutingSample,
     RunConfig,
     RunEvaluation,
     TokenSelection,
 )
-from isoflop.config.problems import quoted
-from isoflop.report.notation import percent
+from isoflop.estimate import NONE, Estimate, estimate_words
+from isoflop.notation import percent
+from isoflop.text import quoted
 
 BARS = "▁▂▃▄▅▆▇█"
 SPACE = "\N{OPEN BOX}"
@@ -41,7 +41,10 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     yield table(
         "Held-out loss [95% over documents]",
         [DECISION, Column(unit), Column("bits per byte")],
-        ((one.described, _interval(one.loss), _interval(one.bits_per_byte)) for one in rows),
+        (
+            (one.described, estimate_words(one.loss), estimate_words(one.bits_per_byte))
+            for one in rows
+        ),
     )
     if found.documents < FEW_DOCUMENTS:
         read = "This is 1 document, which says"
@@ -106,7 +109,7 @@ def _leaks(rows: Sequence[DecisionMeasures]) -> RenderableType:
         (
             (
                 one.described,
-                "-" if one.leak is None else _interval(one.leak.nats),
+                NONE if one.leak is None else estimate_words(one.leak.nats),
                 "-"
                 if one.leak is None or one.leak.share is None
                 else percent(one.leak.share.value, 2),
@@ -150,7 +153,7 @@ def _entropies(rows: Sequence[DecisionMeasures]) -> RenderableType:
                 str(block.block),
                 _value(block.entropy.processed),
                 _value(block.entropy.skipped),
-                _interval(block.entropy.difference, 3),
+                estimate_words(block.entropy.difference, ".3f"),
             )
             for name, block in _by_block(rows)
         ),
@@ -242,11 +245,5 @@ def _changed(share: float) -> str:
     return "none" if share == 0 else percent(share, 2)
 
 
-def _value(one: Measured | None, digits: int = 3) -> str:
+def _value(one: Estimate | None, digits: int = 3) -> str:
     return "-" if one is None else f"{one.value:.{digits}f}"
-
-
-def _interval(one: Measured | None, digits: int = 4) -> str:
-    if one is None or one.low is None or one.high is None:
-        return _value(one, digits)
-    return f"{one.value:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"

@@ -8,7 +8,6 @@ from rich.text import Text
 
 from isoflop.cli.fit_details import (
     disagreement_words,
-    exponent_words,
     fit_notes,
     fit_warnings,
     fitted_surfaces,
@@ -23,7 +22,6 @@ from isoflop.cli.fit_minima import (
 )
 from isoflop.cli.screen import CLOSING, Screen, capped
 from isoflop.cli.tables import coefficient
-from isoflop.config.problems import quoted
 from isoflop.fit import (
     ESTIMATOR_NAMES,
     BudgetVerdict,
@@ -39,7 +37,8 @@ from isoflop.fit import (
     summary_sentences,
     surface_sentence,
 )
-from isoflop.report.notation import count, exponent
+from isoflop.notation import count, exponent
+from isoflop.text import quoted
 
 WHOLE = 6
 """Verdicts that are told one by one; of more there is a line per variant."""
@@ -240,7 +239,7 @@ def _laws(result: FitResult) -> Iterator[str]:
     for name, fit in result.variants.items():
         law = next((one for one in fit.laws if one.a is not None), None)
         if law is not None and law.a is not None:
-            told.append(f"{name} {exponent_words(law.a)} ({ESTIMATOR_NAMES[law.estimator]})")
+            told.append(f"{name} {law.a.words('.3f')} ({ESTIMATOR_NAMES[law.estimator]})")
     if told:
         more = f"; and {len(told) - MOST} more" if len(told) > MOST else ""
         yield f"Optimal N ~ C^a with a = {'; '.join(told[:MOST])}{more}."

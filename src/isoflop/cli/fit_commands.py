@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.options import RUNS
-from isoflop.config.problems import quoted
+from isoflop.text import quoted
 
 
 def fit(

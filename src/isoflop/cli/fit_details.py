@@ -8,11 +8,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isoflop.cli.tables import Column, coefficient, table
-from isoflop.config.problems import quoted
 from isoflop.fit import (
     DRAWS_WORDS,
     ESTIMATOR_NAMES,
-    Coefficient,
     FitResult,
     FittedLaw,
     FittedMinimum,
@@ -24,7 +22,8 @@ from isoflop.fit import (
     sentence,
     surface_sentence,
 )
-from isoflop.report.notation import count, exponent
+from isoflop.notation import count, exponent
+from isoflop.text import quoted
 
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
 
@@ -103,7 +102,7 @@ def holm_sentence(result: FitResult) -> str:
 def law_words(fit: VariantFit) -> str | None:
     """Return how the optimal size grows with compute, by each estimator that tells it."""
     laws = [
-        f"{ESTIMATOR_NAMES[law.estimator]} {exponent_words(law.a)}{_noted(law)}"
+        f"{ESTIMATOR_NAMES[law.estimator]} {law.a.words('.3f')}{_noted(law)}"
         for law in fit.laws
         if law.a is not None
     ]
@@ -112,12 +111,6 @@ def law_words(fit: VariantFit) -> str | None:
 
 def _noted(law: FittedLaw) -> str:
     return "" if law.interval_note is None else f" ({law.interval_note})"
-
-
-def exponent_words(one: Coefficient) -> str:
-    """Return an exponent with its interval, where it has one."""
-    held = "" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]"
-    return f"{one.value:.3f}{held}"
 
 
 def disagreement_words(fit: VariantFit, loss_unit: str | None) -> str | None:
@@ -230,7 +223,7 @@ def _envelopes(result: FitResult) -> Iterator[Text]:
         if found.a is None or found.b is None:
             yield Text(quoted(f"{name}, envelope of training curves: {found.message}."))
             continue
-        a, b = exponent_words(found.a), exponent_words(found.b)
+        a, b = found.a.words(".3f"), found.b.words(".3f")
         yield Text(
             quoted(
                 f"{name}: envelope of training curves N ~ C^a with a = {a}, D ~ C^b with b = {b}, "

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from isoflop.cli.tables import Column, table
 from isoflop.fit import ESTIMATOR_NAMES, FitResult, FittedMinimum, MinimumDisagreement
-from isoflop.report.notation import count, exponent
+from isoflop.notation import count, exponent
 
 NAMED = 3
 """Curves without a minimum that are named one by one; more are counted."""

@@ -14,10 +14,10 @@ from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.own_runs import own_runs
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
-from isoflop.config.problems import quoted
 from isoflop.fit import RunTable, frame, is_json_table, read_table, training_curves
 from isoflop.runs import read_records
 from isoflop.storage import JSON
+from isoflop.text import quoted
 
 STUDY_FILES = (".toml", ".json")
 

@@ -135,7 +135,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _tell(message: str, code: int) -> int:
     """Print one line to standard error, whatever the message holds."""
-    from isoflop.config.problems import quoted, shortened
+    from isoflop.text import quoted, shortened
 
     print(f"isoflop: {shortened(quoted(' '.join(message.split())))}", file=sys.stderr)
     return code

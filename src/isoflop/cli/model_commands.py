@@ -28,7 +28,7 @@ from isoflop.cli.options import (
     cap_of,
 )
 from isoflop.config import Decision
-from isoflop.config.problems import quoted
+from isoflop.text import quoted
 
 
 def train(

@@ -9,10 +9,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isoflop.cli.tables import Column, amount, size, table
-from isoflop.config.problems import quoted
+from isoflop.notation import count, exponent
 from isoflop.planning import Plan, PlannedRow, first_of_each_kind
-from isoflop.report.notation import count, exponent
 from isoflop.storage import JSON
+from isoflop.text import quoted
 
 
 def plan_json(plan: Plan, timing: str) -> JSON:

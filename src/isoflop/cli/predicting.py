@@ -11,12 +11,11 @@ from rich.text import Text
 
 from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.tables import Column, table
-from isoflop.config.problems import quoted
+from isoflop.estimate import NONE, estimate_words
 from isoflop.fit import (
     FitSettings,
     Miss,
     PointPrediction,
-    Predicted,
     Prediction,
     RunTable,
     SurfaceComparison,
@@ -28,9 +27,10 @@ from isoflop.fit import (
     sample_surfaces,
     surface_sentence,
 )
-from isoflop.report.notation import count, exponent
+from isoflop.notation import count, exponent
 from isoflop.report.rows import WAY_WORDS
 from isoflop.storage import JSON
+from isoflop.text import quoted
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def point_lines(found: Points, level: float, unit: str | None) -> Iterator[Rende
                 one.variant,
                 WAY_WORDS[one.way],
                 f"{one.training_flops:.3g}".replace("e+", "e"),
-                _loss(one.loss),
-                "-" if one.run is None or one.run.low is None else _ends(one.run),
+                estimate_words(one.loss),
+                (one.run.interval_words() if one.run else "") or NONE,
             )
             for one in found.made
         ],
@@ -198,9 +198,9 @@ def prediction_tables(
             (
                 one.variant,
                 WAY_WORDS[one.way],
-                _counted(one.parameters),
-                _counted(one.tokens),
-                _loss(one.loss),
+                estimate_words(one.parameters, count),
+                estimate_words(one.tokens, count),
+                estimate_words(one.loss),
             )
             for one in made
         ],
@@ -242,23 +242,3 @@ def prediction_tables(
             for one in tested
         ],
     )
-
-
-def _counted(one: Predicted | None) -> str:
-    if one is None:
-        return "-"
-    if one.low is None or one.high is None:
-        return count(one.value)
-    return f"{count(one.value)} [{count(one.low)}, {count(one.high)}]"
-
-
-def _loss(one: Predicted | None) -> str:
-    if one is None:
-        return "-"
-    if one.low is None or one.high is None:
-        return f"{one.value:.4f}"
-    return f"{one.value:.4f} {_ends(one)}"
-
-
-def _ends(one: Predicted) -> str:
-    return f"[{one.low:.4f}, {one.high:.4f}]"

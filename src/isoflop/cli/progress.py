@@ -11,7 +11,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from isoflop.report.notation import count
+from isoflop.notation import count
 
 SECONDS_BETWEEN_LINES = 30.0
 

@@ -10,6 +10,7 @@ from isoflop.cli.own_runs import own_runs
 from isoflop.cli.searching import search_of
 from isoflop.config import BlockAttention, RunRecord, Study
 from isoflop.data import prepared, train_tokens
+from isoflop.notation import count
 from isoflop.planning.assignment import assign
 from isoflop.report import (
     BenchRow,
@@ -20,7 +21,6 @@ from isoflop.report import (
     write_report,
     write_scaling_report,
 )
-from isoflop.report.notation import count
 from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, RunStore, parse_value
 from isoflop.sweep import Ledger, RunRow, settled, status

@@ -11,9 +11,9 @@ from rich.style import Style
 from rich.text import Text
 
 from isoflop.config import SampledToken, TextSample
+from isoflop.notation import percent
 from isoflop.report.depth import depth_colours
-from isoflop.report.notation import percent
-from isoflop.report.text import visible
+from isoflop.text import visible
 
 LEGEND_ENTRIES = 9
 """Most numbers of blocks that the legend names; with more it leaves some out."""

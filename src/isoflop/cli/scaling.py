@@ -12,10 +12,10 @@ from isoflop.cli.own_runs import own_runs
 from isoflop.cli.screen import CLOSING, Screen, capped
 from isoflop.cli.tables import Column, coefficient, table
 from isoflop.config import Study
-from isoflop.config.problems import quoted
 from isoflop.config.run import Span
 from isoflop.fit import ScalingFit, SpanGap, fit_scaling, gap_sentence
-from isoflop.report.notation import count
+from isoflop.notation import count
+from isoflop.text import quoted
 
 MOST = 6
 """Lines of each kind in the answer."""
@@ -116,7 +116,7 @@ def _loss_cells(fit: ScalingFit, spans: Sequence[Span]) -> list[tuple[str, ...]]
             count(one.non_embedding),
             _span(one.start, one.stop),
             f"{one.loss.value:.4f}",
-            f"[{one.loss.low:.4f}, {one.loss.high:.4f}]",
+            one.loss.interval_words(),
             str(len(one.seeds)),
             str(one.documents),
             str(one.windows),

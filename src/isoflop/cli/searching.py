@@ -12,13 +12,13 @@ from rich.table import Table
 from isoflop import storage
 from isoflop.cli.tables import Column, table
 from isoflop.config import RunRecord, Study
-from isoflop.config.problems import quoted
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
 from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Outcome, kept_precision, run_study
 from isoflop.sweep.measuring import measure_apart
 from isoflop.sweep.precision import first_runs, settle
+from isoflop.text import quoted
 
 SEARCH = "search"
 """Folder of the trials in a study's folder; with `.jsonl`, their committed records."""

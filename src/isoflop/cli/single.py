@@ -10,12 +10,12 @@ from pathlib import Path
 from isoflop.cli.progress import watching
 from isoflop.cli.settling import slow_precision
 from isoflop.config import RunConfig, RunRecord, Study
-from isoflop.config.problems import quoted
 from isoflop.hardware import usable_cores
 from isoflop.planning import check_capacity, next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Ledger, settled
 from isoflop.sweep.interrupts import Terminated, stop_signals
+from isoflop.text import quoted
 
 
 def train_one(

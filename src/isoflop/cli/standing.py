@@ -10,13 +10,13 @@ from rich.text import Text
 
 from isoflop.cli.tables import Column, table
 from isoflop.config import State
-from isoflop.config.problems import quoted
+from isoflop.notation import count, exponent
 from isoflop.planning import Bracket, Edge
 from isoflop.planning.edges import Setting
-from isoflop.report.notation import count, exponent
 from isoflop.storage import JSON
 from isoflop.sweep import RunRow, StudyStatus
 from isoflop.sweep.display import duration
+from isoflop.text import quoted
 
 ORDER: tuple[State, ...] = (
     "finished",

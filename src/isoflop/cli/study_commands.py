@@ -25,7 +25,7 @@ from isoflop.cli.options import (
     Workers,
     bytes_of,
 )
-from isoflop.config.problems import quoted
+from isoflop.text import quoted
 
 
 def init(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -15,11 +14,9 @@ from rich.text import Text
 from isoflop import storage
 from isoflop.cli.costing import CONVENTIONS, CostRow
 from isoflop.config import ModelConfig
-from isoflop.config.problems import quoted
-from isoflop.report.notation import count, exponent, percent, significant
-
-if TYPE_CHECKING:
-    from isoflop.fit import Coefficient
+from isoflop.estimate import Estimate, estimate_words
+from isoflop.notation import count, exponent, percent, significant
+from isoflop.text import quoted
 
 PIPED_WIDTH = 120
 """Columns of a table that goes to a file or another program."""
@@ -81,13 +78,9 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) 
     return made
 
 
-def coefficient(one: Coefficient | None) -> str:
+def coefficient(one: Estimate | None) -> str:
     """Return a fitted number with its interval, a dash where there is none."""
-    if one is None:
-        return "-"
-    if one.low is None or one.high is None:
-        return _number(one.value)
-    return f"{_number(one.value)} [{_number(one.low)}, {_number(one.high)}]"
+    return estimate_words(one, _number)
 
 
 def _number(value: float) -> str:

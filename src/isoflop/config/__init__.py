@@ -1,13 +1,11 @@
 """What a model, a run, a study and a record are: frozen values, no torch."""
 
-from isoflop.config.base import Frozen, canonical, fingerprint
 from isoflop.config.measures import (
     Agreement,
     BlockMeasures,
     DecisionMeasures,
     FutureChange,
     Leak,
-    Measured,
     Measures,
     RoutedEntropy,
     RouterWeights,
@@ -67,6 +65,7 @@ from isoflop.config.study import (
     StudyRecipe,
     Variant,
 )
+from isoflop.frozen import Frozen, canonical, fingerprint
 
 __all__ = [
     "Agreement",
@@ -91,7 +90,6 @@ __all__ = [
     "Gelu",
     "Grid",
     "Leak",
-    "Measured",
     "Measures",
     "ModelConfig",
     "ParameterCount",

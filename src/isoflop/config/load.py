@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from isoflop.config.base import Frozen
-from isoflop.config.problems import MOST_PROBLEMS, describe, quoted
+from isoflop.config.problems import MOST_PROBLEMS, describe
 from isoflop.config.run import RunConfig
 from isoflop.config.study import Study
+from isoflop.frozen import Frozen
+from isoflop.text import quoted
 
 MAX_BYTES = 1_000_000
 """Larger than any study; what exceeds it is some other file given by mistake."""

@@ -1,7 +1,7 @@
 """What is measured of a trained model beyond its loss: who decides, and what that changes.
 
 Here rather than in `evaluation`, so that a report reads it without torch. Intervals are those that
-other documents would give, at 95%.
+other documents would give, at 95%; an estimate has no ends with fewer than two documents.
 """
 
 from __future__ import annotations
@@ -10,25 +10,18 @@ from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
-from isoflop.config.base import Frozen
 from isoflop.config.model import Decision
 from isoflop.config.record import Evaluation
-
-
-class Measured(Frozen):
-    """A value and the interval that other documents would give; no ends with fewer than two."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
+from isoflop.estimate import Estimate
+from isoflop.frozen import Frozen
 
 
 class Leak(Frozen):
     """How much lower the loss is under top-k, which looks ahead, than under a causal decision."""
 
-    nats: Measured
+    nats: Estimate
     """Nats per token, paired by document; positive where top-k is lower."""
-    share: Measured | None
+    share: Estimate | None
     """The same as a share of the causal loss; None where that is zero."""
 
 
@@ -58,11 +51,11 @@ class Agreement(Frozen):
 class RoutedEntropy(Frozen):
     """Entropy of the next-token prediction at tokens that a block processed and skipped, nats."""
 
-    processed: Measured | None
+    processed: Estimate | None
     """None where no token was processed."""
-    skipped: Measured | None
+    skipped: Estimate | None
     """None where none was skipped."""
-    difference: Measured | None
+    difference: Estimate | None
     """Processed less skipped."""
 
 
@@ -137,9 +130,9 @@ class DecisionMeasures(Frozen):
     """A model under one routing decision."""
 
     evaluation: Evaluation
-    loss: Measured
+    loss: Estimate
     """Nats per token."""
-    bits_per_byte: Measured | None
+    bits_per_byte: Estimate | None
     """None where the targets stand for no text."""
     leak: Leak | None = None
     """None for top-k and for models without routed blocks."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import Field, model_validator
 
-from isoflop.config.base import Frozen
+from isoflop.frozen import Frozen
 
 Gate = Literal["linear", "sigmoid", "tanh"]
 """What multiplies a routed block's update: r, sigmoid(r), or 1 + tanh(r) (tanh centred at one)."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from isoflop.config.base import Frozen
 from isoflop.config.run import Precision
+from isoflop.frozen import Frozen
 
 FASTER = 1.1
 """Times as fast as fp32 that bf16 has to be to be chosen. Below that what is gained is less than

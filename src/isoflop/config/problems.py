@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from isoflop.config.base import Frozen
+from isoflop.frozen import Frozen
+from isoflop.text import quoted
 
 MOST_PROBLEMS = 100
 """Only so many are put in words: a file that is no study may have one in each of its lines."""
 
 _LONGEST_VALUE = 60
-_LONGEST_LINE = 1000
 _PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -52,18 +52,6 @@ def describe(error: ValidationError, kind: type[Frozen]) -> list[str]:
         if not follows:
             lines[_line(detail, place)] = None
     return list(lines)
-
-
-def shortened(text: str) -> str:
-    """Return `text` without its middle where it is too long to be read."""
-    if len(text) <= _LONGEST_LINE:
-        return text
-    return f"{text[: _LONGEST_LINE // 2]} ... {text[-_LONGEST_LINE // 2 :]}"
-
-
-def quoted(text: str) -> str:
-    """Return `text` on one line, with control characters escaped so that they stay inert."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _line(detail: Mapping[str, Any], place: _Place) -> str:

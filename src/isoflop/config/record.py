@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from isoflop.config.base import Frozen
 from isoflop.config.model import Cap, Decision, decisions
 from isoflop.config.run import RunConfig
+from isoflop.frozen import Frozen
 
 State = Literal["pending", "running", "preempted", "interrupted", "finished", "diverged", "failed"]
 """Where a run stands; derived from what is on disk. The last three are final.

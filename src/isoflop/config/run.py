@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from isoflop.config.base import LARGEST_SEED, Frozen, fingerprint
 from isoflop.config.model import ModelConfig
+from isoflop.frozen import LARGEST_SEED, Frozen, fingerprint
 
 Convention = Literal["causal", "full", "6nd"]
 """How compute is counted; see `isoflop.costs`."""

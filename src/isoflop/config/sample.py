@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from isoflop.config.base import Frozen
 from isoflop.config.model import Cap, Decision
+from isoflop.frozen import Frozen
 
 
 class SampledToken(Frozen):

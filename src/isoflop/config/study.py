@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from isoflop.config.base import LARGEST_SEED, Frozen
 from isoflop.config.model import Attention, Depth, EveryToken, FeedForward, FullAttention, SwiGlu
 from isoflop.config.run import (
     LARGEST_BUDGET_FLOPS,
@@ -18,6 +17,7 @@ from isoflop.config.run import (
     Recipe,
     RecipeSettings,
 )
+from isoflop.frozen import LARGEST_SEED, Frozen
 
 LARGEST_PARAMETERS = 1e13
 """No larger shape is looked for."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from isoflop.config import Measured
+from isoflop.estimate import Estimate
 from isoflop.fit import document_estimate
 
 Sums = NDArray[np.float64] | NDArray[np.int64]
 """A total of each document, (documents,)."""
 
 
-def over_documents(sums: Sums, weights: Sums) -> Measured | None:
+def over_documents(sums: Sums, weights: Sums) -> Estimate | None:
     """Return the sum of `sums` over that of `weights`; None where no document has weight.
 
     Documents without weight, such as one whose only target is its end where bytes are the
@@ -28,14 +28,14 @@ def over_documents(sums: Sums, weights: Sums) -> Measured | None:
     value = float(sums.sum() / weights.sum())
     estimate = document_estimate(sums[heavy], weights[heavy])
     if estimate is None:
-        return Measured(value=value)
+        return Estimate(value=value)
     interval = estimate.model_copy(update={"value": value}).interval()
-    return Measured(value=value, low=interval.low, high=interval.high)
+    return Estimate(value=value, low=interval.low, high=interval.high)
 
 
 def difference_over_documents(
     sums: Sums, weights: Sums, other_sums: Sums, other_weights: Sums
-) -> Measured | None:
+) -> Estimate | None:
     """Return the first mean less the other one; None where one of them has no tokens.
 
     Both means come from the same documents, so their errors are not independent. Linearised, the

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop.config import Frozen, RunConfig, RunRecord
-from isoflop.fit.interval import Interval, mean_estimate
+from isoflop.estimate import Estimate
+from isoflop.fit.interval import mean_estimate
 
 RATES = 3
 """Learning rates that a check needs: the variant's own, a lower and a higher one."""
@@ -29,7 +30,7 @@ class RateCheck(Frozen):
     used: float
     """The variant's own rate, which fits are about; one of `rates`."""
     seeds: int
-    above_best: tuple[Interval | None, ...]
+    above_best: tuple[Estimate | None, ...]
     """Each loss less the lowest, paired by seed; None of the lowest, of diverged, with one seed."""
 
     @property
@@ -44,7 +45,7 @@ class RateCheck(Frozen):
         return self.best not in (self.rates[0], self.rates[-1])
 
     @property
-    def used_above_best(self) -> tuple[float | None, Interval | None]:
+    def used_above_best(self) -> tuple[float | None, Estimate | None]:
         """How far the rate used lies above the best, and that with its interval where known."""
         at = self.rates.index(self.used)
         lowest, loss = self.losses[self.rates.index(self.best)], self.losses[at]
@@ -127,7 +128,7 @@ def _rate_check(
     )
 
 
-def _apart(differences: NDArray[np.float64]) -> Interval | None:
+def _apart(differences: NDArray[np.float64]) -> Estimate | None:
     """Return the mean of differences by seed with its interval."""
     if len(differences) < 2 or np.isnan(differences).any() or not differences.any():
         return None

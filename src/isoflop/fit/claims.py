@@ -13,8 +13,9 @@ from typing import Literal
 import pandas as pd
 
 from isoflop.config import Frozen
+from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.frame import one_budget, trained_sizes
-from isoflop.fit.interval import LEVEL, Estimate, Interval, welch
+from isoflop.fit.interval import WithError, welch
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.numbered import optimal_size
 
@@ -40,7 +41,7 @@ class Claim(Frozen):
     verdict: Verdict
     sentence: str
     """The verdict's numbers, in words."""
-    interval: Interval | None = None
+    interval: Estimate | None = None
     """Of the difference that was judged; below zero is the claimed side."""
 
 
@@ -98,7 +99,7 @@ def _lower(
         statement,
         interval,
         f"{one.variant} reaches {one.loss.value:.4f} and {other.variant} {other.loss.value:.4f}, "
-        f"a difference of {_numbers(interval)} nats per token over "
+        f"a difference of {interval.words('+.4f')} nats per token over "
         + (f"{one.seeds} seeds, paired" if paired else f"{one.seeds} and {other.seeds} seeds"),
     )
 
@@ -122,7 +123,7 @@ def _larger(one: NoisyMinimum | None, base: NoisyMinimum, level: float) -> Claim
             ),
         )
     interval = welch(base.log_parameters, one.log_parameters, level=level)
-    ratio, low, high = (math.exp(-x) for x in (interval.value, interval.high, interval.low))
+    ratio, low, high = (math.exp(-x) for x in (interval.value, *reversed(interval.ends)))
     return _judged(
         statement,
         interval,
@@ -177,7 +178,7 @@ def _cheaper(
     if not cheaper:
         return _unresolved(statement, f"no {one.variant} with fewer forward FLOPs was trained")
     best = min(cheaper, key=lambda size: size.loss)
-    estimate = Estimate(
+    estimate = WithError(
         value=best.loss,
         error=one.run_spread / math.sqrt(len(best.seeds)),
         degrees_of_freedom=one.run_spread_freedom,
@@ -188,16 +189,13 @@ def _cheaper(
         interval,
         f"{one.variant} of {best.parameters:,.0f} parameters, at {best.forward_flops / limit:.2f} "
         f"of the forward FLOPs, has {best.loss:.4f} against {base.loss.value:.4f}, a difference of "
-        f"{_numbers(interval)} nats per token",
+        f"{interval.words('+.4f')} nats per token",
     )
 
 
-def _judged(statement: str, interval: Interval, numbers: str) -> Claim:
-    verdict: Verdict = "unresolved"
-    if interval.high < 0:
-        verdict = "held"
-    elif interval.low > 0:
-        verdict = "not held"
+def _judged(statement: str, interval: Estimate, numbers: str) -> Claim:
+    verdicts: dict[int, Verdict] = {-1: "held", 0: "unresolved", 1: "not held"}
+    verdict = verdicts[interval.side]
     return Claim(
         statement=statement,
         verdict=verdict,
@@ -220,7 +218,3 @@ def _name(one: NoisyMinimum | None) -> str:
 
 def _reasons(*sides: NoisyMinimum) -> str:
     return "; ".join(f"{one.variant}: {one.reason}" for one in sides if one.reason)
-
-
-def _numbers(interval: Interval) -> str:
-    return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
+from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.curves import CurveMinimum
 from isoflop.fit.frame import TrainedSize, trained_sizes
-from isoflop.fit.interval import LEVEL, Interval, percentile_interval
+from isoflop.fit.interval import percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.minimum_draws import CurveDraws
 
@@ -39,7 +40,7 @@ class LossMatch(Frozen):
 
     fraction: float | None = None
     """Of the optimal baseline's forward FLOPs, at the crossing of the challenger's curve."""
-    interval: Interval | None = None
+    interval: Estimate | None = None
     """Of the fraction, by the noise of both curves; None where nothing tells it."""
     fraction_reason: str | None = None
     """Why there is no fraction."""
@@ -169,7 +170,7 @@ def _fraction_interval(
     ladder: list[TrainedSize],
     draws: CurveDraws,
     level: float,
-) -> Interval | None:
+) -> Estimate | None:
     """Return the interval of a fraction; None where too few copies of the curves cross."""
     budget = baseline.budget_flops
     base = draws.minima(baseline.variant, budget)

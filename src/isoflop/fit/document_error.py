@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isoflop.fit.interval import Estimate
+from isoflop.fit.interval import WithError
 
 
-def document_estimate(sums: ArrayLike, tokens: ArrayLike) -> Estimate | None:
+def document_estimate(sums: ArrayLike, tokens: ArrayLike) -> WithError | None:
     """Return the mean over tokens of many documents, with the error that other ones would give.
 
     The mean is the ratio of both totals. Tokens of one document are alike, so documents are the
@@ -43,6 +43,6 @@ def document_estimate(sums: ArrayLike, tokens: ArrayLike) -> Estimate | None:
     moved = leverage * (totals / counts - mean)
     variance = (1 - 1 / len(totals)) * float(moved @ moved)
     effective = 1 / float(share @ share)
-    return Estimate(
+    return WithError(
         value=mean, error=math.sqrt(variance), degrees_of_freedom=max(1.0, effective - 1)
     )

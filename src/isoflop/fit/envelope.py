@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from isoflop.config import Frozen
-from isoflop.fit.interval import LEVEL, Coefficient, percentile_interval
+from isoflop.estimate import LEVEL, Estimate
+from isoflop.fit.interval import percentile_interval
 from isoflop.fit.minimum import Floats, Status
 from isoflop.fit.power_law import fit_power_law
 from isoflop.fit.resampling import RESAMPLES
@@ -43,9 +44,9 @@ class EnvelopeFit(Frozen):
     highest_flops: float | None = None
     """Compute that the envelope reaches from and to."""
     k: float | None = None
-    a: Coefficient | None = None
+    a: Estimate | None = None
     m: float | None = None
-    b: Coefficient | None = None
+    b: Estimate | None = None
 
 
 def fit_envelope(
@@ -181,8 +182,8 @@ class _Smoothed:
         return compute, winner[kept], compute / self.flops_per_token[best[kept]]
 
 
-def _coefficient(value: float, draws: Floats, level: float) -> Coefficient:
+def _coefficient(value: float, draws: Floats, level: float) -> Estimate:
     if np.isfinite(draws).sum() < 0.5 * len(draws):
-        return Coefficient(value=value)
+        return Estimate(value=value)
     found = percentile_interval(value, draws, level=level)
-    return Coefficient(value=value, low=found.low, high=found.high)
+    return Estimate(value=value, low=found.low, high=found.high)

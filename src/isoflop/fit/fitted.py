@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 from isoflop.config import Frozen
+from isoflop.estimate import Estimate
 from isoflop.fit.curves import CurveMinimum
 from isoflop.fit.disagreement import MinimumDisagreement, SurfaceDisagreement
 from isoflop.fit.envelope import EnvelopeFit
 from isoflop.fit.goodness import RunMiss
-from isoflop.fit.interval import Coefficient
 from isoflop.fit.minimum import Estimator, Minimum, Status
 from isoflop.fit.minimum_draws import RunNoise
 from isoflop.fit.surface import Surface
@@ -90,13 +90,15 @@ class FittedSurface(Frozen):
     status: Status
     message: str
     points: int
-    E: Coefficient | None = None
-    A: Coefficient | None = None
-    B: Coefficient | None = None
-    alpha: Coefficient | None = None
-    beta: Coefficient | None = None
-    a: Coefficient | None = None
-    b: Coefficient | None = None
+    E: Estimate | None = None
+    A: Estimate | None = None
+    B: Estimate | None = None
+    alpha: Estimate | None = None
+    beta: Estimate | None = None
+    a: Estimate | None = None
+    b: Estimate | None = None
+    profiles: Mapping[str, Estimate] = {}
+    """Of the unknowns, intervals by profile of the objective; none where they are not quoted."""
     condition: float | None = None
     residual: float | None = None
     """Root mean square of log fitted loss - log loss."""
@@ -123,7 +125,7 @@ class FittedLaw(Frozen):
     status: Status
     message: str
     k: float | None = None
-    a: Coefficient | None = None
+    a: Estimate | None = None
     systematic: float | None = None
     """By how much the interval of a is wider on either side: what the estimator gets wrong without
     noise. None where nothing tells it, and of a surface."""

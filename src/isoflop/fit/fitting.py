@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from isoflop.estimate import LEVEL
 from isoflop.fit.curves import ESTIMATORS
 from isoflop.fit.envelope import fit_envelope
 from isoflop.fit.fitted import FitResult, VariantFit
 from isoflop.fit.goodness import noises_about
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL
 from isoflop.fit.minimum import Estimator
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.moved_runs import at_budgets, moving_surface

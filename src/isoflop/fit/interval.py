@@ -9,47 +9,24 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy import stats
 
-from isoflop.config import Frozen
+from isoflop.estimate import LEVEL, Estimate
+from isoflop.frozen import Frozen
 
-LEVEL = 0.95
 FEWEST_DRAWS = 10
 """Copies of the runs that have a value, below which they give no interval."""
 
 
-class Interval(Frozen):
-    """A value and the interval that holds it with probability `level`."""
-
-    value: float
-    low: float
-    high: float
-    level: float = Field(default=LEVEL, gt=0, lt=1)
-    resamples: int | None = None
-    """Resamples that gave a value, where it comes from a bootstrap."""
-    refused: int = 0
-    """Resamples in which the statistic had no value, such as a minimum at an edge."""
-
-
-class Coefficient(Frozen):
-    """A fitted number with the ends of its interval; ends are missing where nothing tells them."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    profile_low: float | None = None
-    profile_high: float | None = None
-
-
-class Estimate(Frozen):
+class WithError(Frozen):
     """A value with its standard error and the degrees of freedom that the error rests on."""
 
     value: float
     error: float = Field(ge=0)
     degrees_of_freedom: float = Field(gt=0)
 
-    def interval(self, level: float = LEVEL) -> Interval:
+    def interval(self, level: float = LEVEL) -> Estimate:
         """Return Student's interval of the value."""
         half = float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom)) * self.error
-        return Interval(
+        return Estimate(
             value=self.value, low=self.value - half, high=self.value + half, level=level
         )
 
@@ -65,17 +42,17 @@ class Estimate(Frozen):
         return negative.p_below(-limit)
 
 
-def mean_estimate(values: ArrayLike) -> Estimate:
+def mean_estimate(values: ArrayLike) -> WithError:
     """Return the mean of two or more independent values with its standard error."""
     found = np.asarray(values, dtype=np.float64)
-    return Estimate(
+    return WithError(
         value=float(found.mean()),
         error=float(found.std(ddof=1)) / math.sqrt(len(found)),
         degrees_of_freedom=len(found) - 1,
     )
 
 
-def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
+def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Return the interval between two quantiles of a value's draws.
 
     It always holds the value: where all of these draws lie beside it, the copies are moved to one
@@ -94,7 +71,7 @@ def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL)
     if not usable.size:
         raise ValueError("the statistic has no value on any resample of the runs")
     low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return Interval(
+    return Estimate(
         value=value,
         low=min(low, value),
         high=max(high, value),
@@ -104,7 +81,7 @@ def percentile_interval(value: float, draws: ArrayLike, *, level: float = LEVEL)
     )
 
 
-def basic_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Interval:
+def basic_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Return the basic bootstrap interval: quantiles of the draws, reflected about the value.
 
     For a value that noise moves to one side: draws lie as far to that side of the value as the
@@ -113,10 +90,11 @@ def basic_interval(value: float, draws: ArrayLike, *, level: float = LEVEL) -> I
     """
     found = percentile_interval(value, draws, level=level)
     # The plain quantiles hold the value, and so does their reflection.
-    return found.model_copy(update={"low": 2 * value - found.high, "high": 2 * value - found.low})
+    low, high = found.ends
+    return found.model_copy(update={"low": 2 * value - high, "high": 2 * value - low})
 
 
-def difference(first: Estimate, second: Estimate) -> Estimate:
+def difference(first: WithError, second: WithError) -> WithError:
     """Return `first` - `second` for unequal variances (Welch, Satterthwaite)."""
     variances = (first.error**2, second.error**2)
     total = sum(variances)
@@ -126,11 +104,11 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
             (variances[0] / total) ** 2 / first.degrees_of_freedom
             + (variances[1] / total) ** 2 / second.degrees_of_freedom
         )
-    return Estimate(
+    return WithError(
         value=first.value - second.value, error=math.sqrt(total), degrees_of_freedom=freedom
     )
 
 
-def welch(first: Estimate, second: Estimate, *, level: float = LEVEL) -> Interval:
+def welch(first: WithError, second: WithError, *, level: float = LEVEL) -> Estimate:
     """Return the interval of `first` - `second`; see `difference`."""
     return difference(first, second).interval(level)

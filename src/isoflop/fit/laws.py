@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isoflop.estimate import Estimate
 from isoflop.fit.fitted import FittedLaw, FittedMinimum, FittedSurface
-from isoflop.fit.interval import FEWEST_DRAWS, Coefficient, percentile_interval
+from isoflop.fit.interval import FEWEST_DRAWS, percentile_interval
 from isoflop.fit.minimum import Estimator, Floats
 from isoflop.fit.optimum import FlopsLaw, surface_optima
 from isoflop.fit.power_law import fit_power_law
@@ -34,8 +35,7 @@ def surface_law(fitted: FittedSurface, surface: Surface | None, law: FlopsLaw) -
     log_n, _ = surface_optima([surface.row], 1.0, law)
     if not math.isfinite(log_n[0]):
         return known
-    a = Coefficient(value=fitted.a.value, low=fitted.a.low, high=fitted.a.high)
-    return known.model_copy(update={"k": math.exp(log_n[0]), "a": a})
+    return known.model_copy(update={"k": math.exp(log_n[0]), "a": fitted.a})
 
 
 def minimum_law(
@@ -77,14 +77,13 @@ def minimum_law(
     elif np.isfinite(slopes).sum() < FEWEST_DRAWS:
         note = "no interval: hardly any noisy copy of the minima has a law"
     else:
-        found = percentile_interval(law.a, slopes, level=level)
-        ends = found.low, found.high
+        ends = percentile_interval(law.a, slopes, level=level).ends
         if len(drawn) < len(points):
             note = f"the interval leaves out {missing}, where nothing tells how far runs scatter"
     low, high = (None, None) if ends is None else (ends[0] - (wider or 0), ends[1] + (wider or 0))
     return known.model_copy(
         update={
-            "a": Coefficient(value=law.a, low=low, high=high),
+            "a": Estimate(value=law.a, low=low, high=high),
             "systematic": wider,
             "interval_note": note,
         }

@@ -10,8 +10,9 @@ from pydantic import Field
 from scipy import stats
 
 from isoflop.config import Frozen
+from isoflop.estimate import LEVEL
 from isoflop.fit.frame import TrainedSize, curve_rows, trained_sizes
-from isoflop.fit.interval import LEVEL, Estimate, difference, mean_estimate
+from isoflop.fit.interval import WithError, difference, mean_estimate
 from isoflop.fit.minimum import Minimum, Parabola, fit_parabola
 from isoflop.fit.moved_runs import curve_minimum
 
@@ -25,12 +26,12 @@ class NoisyMinimum(Frozen):
 
     variant: str
     minimum: Minimum
-    loss: Estimate | None = None
+    loss: WithError | None = None
     """Minimum loss; its error from how whole seeds lie above or below the others."""
-    loss_by_scatter: Estimate | None = None
+    loss_by_scatter: WithError | None = None
     """The same loss; its error from how runs, less what their seed is off by, scatter about the
     parabola. It holds what seeds cannot show: how far the parabola lies from the curve."""
-    log_parameters: Estimate | None = None
+    log_parameters: WithError | None = None
     """Log of the optimal parameters; its error from the runs' scatter about the parabola."""
     run_spread: float | None = None
     """Standard deviation of one run about the mean of its size, pooled over sizes."""
@@ -92,7 +93,7 @@ def noisy_minimum(
     )
 
 
-def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[Estimate, bool] | None:
+def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[WithError, bool] | None:
     """Return `one`'s minimum loss less `other`'s, and whether it was taken seed by seed.
 
     Where both have the same seeds, two or more, each seed gives a difference of its own: what
@@ -110,13 +111,15 @@ def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[Estimate
         estimate = mean_estimate(apart).model_copy(update={"value": estimate.value})
     if one.loss_by_scatter is not None and other.loss_by_scatter is not None:
         by_scatter = difference(one.loss_by_scatter, other.loss_by_scatter)
-        estimate = max(estimate, by_scatter, key=lambda found: found.interval().high - found.value)
+        estimate = max(
+            estimate, by_scatter, key=lambda found: found.interval().ends[1] - found.value
+        )
     return estimate, paired
 
 
 def _loss_by_scatter(
     rows: pd.DataFrame, seed_deviations: dict[int, float], loss: float
-) -> Estimate | None:
+) -> WithError | None:
     off = rows["seed"].map(seed_deviations).fillna(0.0).to_numpy()
     curve = fit_parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy() - off)
     error = curve.loss_error
@@ -124,7 +127,7 @@ def _loss_by_scatter(
     if error is None or free < 1 or curve.curvature <= 0:
         return None
     error *= math.sqrt(curve.degrees_of_freedom / free)
-    return Estimate(value=loss, error=error, degrees_of_freedom=free)
+    return WithError(value=loss, error=error, degrees_of_freedom=free)
 
 
 def _seed_deviations(sizes: list[TrainedSize]) -> dict[int, float]:
@@ -144,11 +147,11 @@ def _run_spread(sizes: list[TrainedSize]) -> tuple[float | None, int]:
     return (math.sqrt(squares / free) if free else None), free
 
 
-def _log_parameters(curve: Parabola, level: float) -> Estimate | None:
+def _log_parameters(curve: Parabola, level: float) -> WithError | None:
     error, curvature_error = curve.log_parameters_error, curve.curvature_error
     if error is None or curvature_error is None:
         return None
     free = curve.degrees_of_freedom
     if curve.curvature <= float(stats.t.ppf((1 + level) / 2, free)) * curvature_error:
         return None
-    return Estimate(value=math.log(curve.parameters), error=error, degrees_of_freedom=free)
+    return WithError(value=math.log(curve.parameters), error=error, degrees_of_freedom=free)

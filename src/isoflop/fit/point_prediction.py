@@ -14,14 +14,9 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
+from isoflop.estimate import Estimate
 from isoflop.fit.minimum import Floats
-from isoflop.fit.prediction import (
-    SURFACES,
-    Predicted,
-    finished_variants,
-    predicted,
-    sample_surfaces,
-)
+from isoflop.fit.prediction import SURFACES, finished_variants, predicted, sample_surfaces
 from isoflop.fit.settings import FitSettings
 from isoflop.fit.surface import SurfaceEstimator
 from isoflop.fit.surface_data import checked_runs, directions
@@ -38,9 +33,9 @@ class PointPrediction(Frozen):
     training_flops: float
     """As the variant's runs count them."""
     way: SurfaceEstimator
-    loss: Predicted | None = None
+    loss: Estimate | None = None
     """Of the law: nats per token, on average over runs."""
-    run: Predicted | None = None
+    run: Estimate | None = None
     """Of one new run, which scatters about the law as the runs do."""
     extrapolation: float
     """How many times beyond the variant's runs this is, in size, tokens or compute, whichever is

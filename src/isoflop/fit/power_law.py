@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isoflop.config import Frozen
-from isoflop.fit.interval import LEVEL, Coefficient, Estimate
+from isoflop.estimate import LEVEL, Estimate
+from isoflop.fit.interval import WithError
 from isoflop.fit.minimum import Status
 
 
@@ -72,7 +73,7 @@ def fit_power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
 
 def power_law_intervals(
     law: PowerLaw, x: ArrayLike, *, level: float = LEVEL
-) -> tuple[Coefficient, Coefficient]:
+) -> tuple[Estimate, Estimate]:
     """Return k and a with Student's intervals, by the scatter of log y about the line.
 
     Points are taken to scatter independently and alike. Two points leave no scatter, so that the
@@ -89,15 +90,15 @@ def power_law_intervals(
     if law.k is None or law.a is None:
         raise ValueError(f"there is no power law to tell intervals of: {law.message}")
     if law.log_residual is None:
-        return Coefficient(value=law.k), Coefficient(value=law.a)
+        return Estimate(value=law.k), Estimate(value=law.a)
     u = np.log(np.asarray(x, dtype=np.float64))
     spread = float(np.sum((u - u.mean()) ** 2))
     free = len(u) - 2
     error_log_k = law.log_residual * math.sqrt(1 / len(u) + float(u.mean()) ** 2 / spread)
-    log_k = Estimate(value=math.log(law.k), error=error_log_k, degrees_of_freedom=free)
-    a = Estimate(value=law.a, error=law.log_residual / math.sqrt(spread), degrees_of_freedom=free)
-    of_log_k, of_a = log_k.interval(level), a.interval(level)
+    log_k = WithError(value=math.log(law.k), error=error_log_k, degrees_of_freedom=free)
+    a = WithError(value=law.a, error=law.log_residual / math.sqrt(spread), degrees_of_freedom=free)
+    low, high = log_k.interval(level).ends
     return (
-        Coefficient(value=law.k, low=math.exp(of_log_k.low), high=math.exp(of_log_k.high)),
-        Coefficient(value=law.a, low=of_a.low, high=of_a.high),
+        Estimate(value=law.k, low=math.exp(low), high=math.exp(high)),
+        a.interval(level),
     )

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
+from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.goodness import noises_about
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import FEWEST_DRAWS, LEVEL, percentile_interval
+from isoflop.fit.interval import FEWEST_DRAWS, percentile_interval
 from isoflop.fit.minimum import Floats, parabola
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.moved_runs import at_budgets, curve_minimum, moving_surface
@@ -34,23 +35,15 @@ WAYS: tuple[Way, ...] = ("minima", "surface", "variable_projection")
 SURFACES: tuple[SurfaceEstimator, ...] = ("surface", "variable_projection")
 
 
-class Predicted(Frozen):
-    """A number with its interval; ends are missing where the runs tell none."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
 class Prediction(Frozen):
     """The optimum of one variant at a budget, before it is trained."""
 
     variant: str
     budget_flops: float
     way: Way
-    parameters: Predicted | None = None
-    tokens: Predicted | None = None
-    loss: Predicted | None = None
+    parameters: Estimate | None = None
+    tokens: Estimate | None = None
+    loss: Estimate | None = None
     """Nats per token, of the minimum over sizes."""
     reason: str | None = None
     """Why there is none."""
@@ -295,12 +288,12 @@ class _Predictor:
         )
 
 
-def predicted(value: float, draws: Floats, *, level: float) -> Predicted:
+def predicted(value: float, draws: Floats, *, level: float) -> Estimate:
     """Return a value with the interval of its draws (R,), where enough of them have one."""
     if np.isfinite(draws).sum() < max(FEWEST_DRAWS, 0.5 * len(draws)):
-        return Predicted(value=value)
+        return Estimate(value=value)
     found = percentile_interval(value, draws, level=level)
-    return Predicted(value=value, low=found.low, high=found.high)
+    return Estimate(value=value, low=found.low, high=found.high)
 
 
 def _weights(log_c: Floats, log_budget: float) -> Floats:

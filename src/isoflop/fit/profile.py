@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL, Coefficient
 from isoflop.fit.minimum import Floats
 from isoflop.fit.surface import SurfaceFit
 from isoflop.fit.surface_data import SurfaceData, checked_runs, directions
@@ -43,7 +43,7 @@ def profile_intervals(
     *,
     delta: float = HUBER_DELTA,
     level: float = LEVEL,
-) -> Mapping[str, Coefficient]:
+) -> Mapping[str, Estimate]:
     """Return the profile interval of each of `UNKNOWNS`.
 
     An end that the runs do not bound is missing above, and zero below.
@@ -74,7 +74,7 @@ def profile_intervals(
     found = {}
     for name, pair in zip(UNKNOWNS, ends, strict=True):
         low, high = (np.exp(pair) if name in "EAB" else pair).tolist()
-        found[name] = Coefficient(
+        found[name] = Estimate(
             value=getattr(s, name),
             low=low if math.isfinite(low) else 0.0,
             high=high if math.isfinite(high) else None,

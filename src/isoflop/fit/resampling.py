@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isoflop.fit.interval import LEVEL, Interval, percentile_interval
+from isoflop.estimate import LEVEL, Estimate
+from isoflop.fit.interval import percentile_interval
 from isoflop.fit.minimum import Floats
 
 Run = TypeVar("Run")
@@ -24,7 +25,7 @@ def bootstrap(
     seed: int = 0,
     level: float = LEVEL,
     clustered: bool = False,
-) -> Interval:
+) -> Estimate:
     """Return the percentile interval of a statistic of runs.
 
     Args:
@@ -73,7 +74,7 @@ def bootstrap_documents(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
-) -> Interval:
+) -> Estimate:
     """Return the interval of a run's loss over documents, in nats per token.
 
     Tokens of one document are alike, so documents are drawn, each with its own length.
@@ -99,7 +100,7 @@ def bootstrap_document_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
-) -> Interval:
+) -> Estimate:
     """Return the paired interval of the difference `first` - `second` of two runs' losses.
 
     Both runs are measured on the same drawn documents, so that what makes a document hard for
@@ -123,7 +124,7 @@ def _documents(name: str, losses: ArrayLike, tokens: ArrayLike) -> Floats:
 
 def _document_interval(
     sums: Floats, tokens: ArrayLike, resamples: int, seed: int, level: float
-) -> Interval:
+) -> Estimate:
     _check_resamples(resamples)
     counts = np.asarray(tokens, dtype=np.float64)
     generator = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from isoflop.config import Frozen
-from isoflop.fit.interval import Coefficient, Interval
+from isoflop.estimate import Estimate
 from isoflop.fit.minimum import Status
 from isoflop.fit.verdict import Outcome
 
@@ -31,7 +31,7 @@ class SizeLoss(Frozen):
     start: int
     stop: int
     """Positions from `start` up to but not including `stop`."""
-    loss: Interval
+    loss: Estimate
     """Mean over seeds; its interval holds what other documents and, from two seeds on, other seeds
     would give."""
     seeds: tuple[int, ...]
@@ -50,9 +50,9 @@ class Projection(Frozen):
     axis: Axis
     status: Status
     message: str
-    a: Coefficient | None = None
+    a: Estimate | None = None
     """Loss at 1 PFLOP/s-day."""
-    b: Coefficient | None = None
+    b: Estimate | None = None
     sizes: int
     log_residual: float | None = None
     """Standard deviation of log loss about the line."""
@@ -77,7 +77,7 @@ class SpanGap(Frozen):
     stop: int
     non_embedding: int | None
     """The size, by the baseline's N; None for the mean over all sizes."""
-    difference: Interval | None = None
+    difference: Estimate | None = None
     """Nats per token; negative is better. None where the reason tells why."""
     seed_error: float | None = None
     """Standard error that other seeds would give."""
@@ -143,7 +143,7 @@ def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
     in_unit = f" {unit}" if unit else ""
     found = gap.difference
     numbers = (
-        f"difference {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]{in_unit}, "
+        f"difference {found.words('+.4f')}{in_unit}, "
         f"{gap.pairs} {'pair' if gap.pairs == 1 else 'pairs'} of runs"
     )
     notes = f"; {gap.reason}" if gap.reason else ""
@@ -155,6 +155,6 @@ def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
             claim = f"{name} has a {side} loss than {base}"
         case _:
             claim = f"it is unresolved which of {name} and {base} is better"
-            if gap.p_different is not None and not found.low <= 0 <= found.high:
+            if gap.p_different is not None and found.side != 0:
                 notes += "; the interval excludes 0, but not once corrected for the other spans"
     return f"{at}: {claim} ({numbers}{notes})."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from isoflop.config import RunRecord, Split
-from isoflop.fit.interval import LEVEL
+from isoflop.estimate import LEVEL
 from isoflop.fit.scaling import Projection, ScalingFit, SizeLoss
 from isoflop.fit.span_gaps import OpenGap, decided, span_gaps
 from isoflop.fit.span_losses import projection, size_losses

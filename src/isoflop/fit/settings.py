@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isoflop.estimate import LEVEL
 from isoflop.fit.curves import ESTIMATORS
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL
 from isoflop.fit.minimum import Estimator
 from isoflop.fit.resampling import RESAMPLES
 

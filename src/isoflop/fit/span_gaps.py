@@ -18,7 +18,7 @@ import numpy as np
 from isoflop.config import SpanLoss
 from isoflop.config.run import Span
 from isoflop.fit.document_error import document_estimate
-from isoflop.fit.interval import Estimate
+from isoflop.fit.interval import WithError
 from isoflop.fit.scaling import SpanGap
 from isoflop.fit.span_losses import document_tokens, pooled_variance, with_documents
 from isoflop.fit.span_runs import Shape, SpanRuns, mismatch
@@ -162,7 +162,7 @@ def _measured(
     seeds = None
     if free:
         error = math.sqrt(variance * sum(1 / len(apart[shape]) for shape in chosen)) / len(chosen)
-        seeds = Estimate(value=value, error=error, degrees_of_freedom=free)
+        seeds = WithError(value=value, error=error, degrees_of_freedom=free)
     estimate = with_documents(value, seeds, documents)
     update: dict[str, object] = {
         "difference": estimate.interval(level),

@@ -16,7 +16,7 @@ import numpy as np
 from isoflop.config import SpanLoss
 from isoflop.config.run import Span
 from isoflop.fit.document_error import document_estimate
-from isoflop.fit.interval import Estimate
+from isoflop.fit.interval import WithError
 from isoflop.fit.power_law import fit_power_law, power_law_intervals
 from isoflop.fit.scaling import Axis, Projection, SizeLoss
 from isoflop.fit.span_runs import SpanRuns
@@ -41,7 +41,7 @@ def size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> tuple
         seeds = None
         if free:
             error = math.sqrt(variance / len(losses))
-            seeds = Estimate(value=mean, error=error, degrees_of_freedom=free)
+            seeds = WithError(value=mean, error=error, degrees_of_freedom=free)
         one = next(iter(losses.values()))
         found.append(
             SizeLoss(
@@ -106,7 +106,7 @@ def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     return (squares / free if free else 0.0), free
 
 
-def document_mean(losses: Sequence[SpanLoss]) -> Estimate | None:
+def document_mean(losses: Sequence[SpanLoss]) -> WithError | None:
     """Return the mean loss of runs on the same documents; None with fewer than two documents."""
     sums = np.mean([one.document_losses for one in losses], axis=0)
     return document_estimate(sums, document_tokens(losses[0]))
@@ -117,7 +117,7 @@ def document_tokens(loss: SpanLoss) -> list[int]:
     return [windows * (loss.stop - loss.start) for windows in loss.document_windows]
 
 
-def with_documents(value: float, seeds: Estimate | None, documents: Estimate) -> Estimate:
+def with_documents(value: float, seeds: WithError | None, documents: WithError) -> WithError:
     """Return a value with the errors of seeds, where they are known, and of documents.
 
     The inverse degrees of freedom are averaged by the shares of both variances, after Cochran and
@@ -133,4 +133,4 @@ def with_documents(value: float, seeds: Estimate | None, documents: Estimate) ->
         freedom = total / (
             variances[0] / seeds.degrees_of_freedom + variances[1] / documents.degrees_of_freedom
         )
-    return Estimate(value=value, error=math.sqrt(total), degrees_of_freedom=freedom)
+    return WithError(value=value, error=math.sqrt(total), degrees_of_freedom=freedom)

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from isoflop.config import Frozen
-from isoflop.fit.interval import LEVEL, Interval, percentile_interval
+from isoflop.estimate import LEVEL, Estimate
+from isoflop.fit.interval import percentile_interval
 from isoflop.fit.minimum import Floats
 
 
@@ -17,13 +18,13 @@ class SpreadRatio(Frozen):
     """Ratio of two standard deviations, with an interval that assumes normality and one not."""
 
     ratio: float
-    f_test: Interval
+    f_test: Estimate
     """Exact for normal losses; too narrow where single seeds stand far out."""
-    bootstrap: Interval
+    bootstrap: Estimate
     """Percentiles over resampled seeds: no assumption on the shape."""
 
 
-def seed_spread(losses: ArrayLike, *, level: float = LEVEL) -> Interval:
+def seed_spread(losses: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Return the standard deviation of losses over seeds with its chi-square interval.
 
     Args:
@@ -37,7 +38,7 @@ def seed_spread(losses: ArrayLike, *, level: float = LEVEL) -> Interval:
     free = len(values) - 1
     spread = float(values.std(ddof=1))
     upper, lower = (float(stats.chi2.ppf(p, free)) for p in ((1 + level) / 2, (1 - level) / 2))
-    return Interval(
+    return Estimate(
         value=spread,
         low=spread * math.sqrt(free / upper),
         high=spread * math.sqrt(free / lower),
@@ -86,7 +87,7 @@ def spread_ratio(
     ratios[usable] = spread_a[usable] / spread_b[usable]
     return SpreadRatio(
         ratio=ratio,
-        f_test=Interval(
+        f_test=Estimate(
             value=ratio, low=ratio / math.sqrt(high), high=ratio / math.sqrt(low), level=level
         ),
         bootstrap=percentile_interval(ratio, ratios, level=level),

@@ -20,8 +20,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.interval import LEVEL, Interval, percentile_interval
+from isoflop.fit.interval import percentile_interval
 from isoflop.fit.minimum import Floats
 from isoflop.fit.optimum import compute_exponents
 from isoflop.fit.resampling import RESAMPLES
@@ -149,7 +150,7 @@ def cluster_labels(runs: int, clusters: ArrayLike | None) -> NDArray[np.intp]:
 
 def surface_intervals(
     fit: SurfaceFit, draws: Floats, *, level: float = LEVEL, slope: float = 1.0
-) -> Mapping[str, Interval]:
+) -> Mapping[str, Estimate]:
     """Return the percentile interval of each of `QUANTITIES`; `slope` as for `surface_draws`."""
     assert fit.surface is not None
     s = fit.surface

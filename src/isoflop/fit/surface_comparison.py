@@ -20,7 +20,8 @@ import pandas as pd
 from scipy import stats
 
 from isoflop.config import Frozen
-from isoflop.fit.interval import FEWEST_DRAWS, Coefficient
+from isoflop.estimate import Estimate
+from isoflop.fit.interval import FEWEST_DRAWS
 from isoflop.fit.minimum import ESTIMATOR_NAMES, Floats
 from isoflop.fit.optimum import surface_optima
 from isoflop.fit.prediction import SURFACES, finished_variants, sample_surfaces
@@ -44,9 +45,9 @@ class SurfaceGap(Frozen):
     parameters: float | None = None
     """N of a stated place; at the optimum each variant has its own."""
     tokens: float | None = None
-    difference: Coefficient
+    difference: Estimate
     """The variant's loss less the baseline's, nats per token; negative is better."""
-    multiplier: Coefficient | None = None
+    multiplier: Estimate | None = None
     """Compute at which the variant has the baseline's loss, over the baseline's. None where it
     never has; an end is missing where noise may have it so."""
     extrapolation: float
@@ -246,17 +247,17 @@ def _growth(surfaces: Floats, parameters: float, tokens: float, losses: Floats) 
     return np.where(np.isfinite(losses), found, np.nan)
 
 
-def _interval(values: Floats, level: float) -> Coefficient:
+def _interval(values: Floats, level: float) -> Estimate:
     """Return the value in row 0 with the percentile interval of the others; infinite is missing."""
     drawn = values[1:][~np.isnan(values[1:])]
     value = float(values[0])
     if len(drawn) < FEWEST_DRAWS:
-        return Coefficient(value=value)
+        return Estimate(value=value)
     # The nearest draws outward, between which infinite ones cannot be averaged.
     low = float(np.quantile(drawn, (1 - level) / 2, method="lower"))
     high = float(np.quantile(drawn, (1 + level) / 2, method="higher"))
     low, high = min(low, value), max(high, value)
-    return Coefficient(value=value, low=low, high=high if math.isfinite(high) else None)
+    return Estimate(value=value, low=low, high=high if math.isfinite(high) else None)
 
 
 def _judged(found: Sequence[SurfaceComparison], level: float) -> tuple[SurfaceComparison, ...]:

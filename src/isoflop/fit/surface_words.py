@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from isoflop.fit.interval import Coefficient
 from isoflop.fit.minimum import ESTIMATOR_NAMES
 from isoflop.fit.surface_comparison import SurfaceComparison, SurfaceGap
 from isoflop.fit.surface_sample import FAR
@@ -33,10 +32,10 @@ def surface_sentence(comparison: SurfaceComparison, unit: str | None = None) -> 
         where = f"{_number(gap.parameters)} parameters and {_number(gap.tokens)} tokens"
     told = (
         f"On their surfaces, at {where}, {_outcome_words(gap, name, base)}: a loss difference of "
-        f"{_ends(gap.difference, '+.4f')}{in_unit}"
+        f"{gap.difference.words('+.4f')}{in_unit}"
     )
     if gap.multiplier is not None:
-        told += f", {_ends(gap.multiplier, '.2f')} times the compute of {base} for its loss"
+        told += f", {gap.multiplier.words('.2f')} times the compute of {base} for its loss"
     told += _others(comparison, gap)
     if gap.extrapolation > FAR:
         told += f"; {distance_words(gap.extrapolation)}"
@@ -69,13 +68,6 @@ def _others(comparison: SurfaceComparison, gap: SurfaceGap) -> str:
     return "".join(
         f" ({other.difference.value:+.4f} by {ESTIMATOR_NAMES[other.estimator]})" for other in same
     )
-
-
-def _ends(one: Coefficient, form: str) -> str:
-    if one.low is None:
-        return format(one.value, form)
-    high = "no end" if one.high is None else format(one.high, form)
-    return f"{one.value:{form}} [{one.low:{form}}, {high}]"
 
 
 def _number(value: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from isoflop.estimate import Estimate
 from isoflop.fit.curves import CurveMinimum, fit_surface, flops_law, minima, variant_rows
 from isoflop.fit.disagreement import (
     SurfaceDisagreement,
@@ -25,13 +26,7 @@ from isoflop.fit.fitted import (
 from isoflop.fit.frame import budgets, curve_rows
 from isoflop.fit.goodness import goodness, misfit
 from isoflop.fit.huber import fit_huber
-from isoflop.fit.interval import (
-    FEWEST_DRAWS,
-    Coefficient,
-    Interval,
-    basic_interval,
-    percentile_interval,
-)
+from isoflop.fit.interval import FEWEST_DRAWS, basic_interval, percentile_interval
 from isoflop.fit.laws import minimum_law, surface_law
 from isoflop.fit.minimum import ESTIMATOR_NAMES, Estimator, Floats
 from isoflop.fit.minimum_draws import CurveDraws, CurveEstimator
@@ -189,7 +184,7 @@ class VariantFitter:
         intervals = surface_intervals(fit, draws, level=self.settings.level, slope=self.law.slope)
         # Where the coefficients are not to be quoted, neither are limits of each; in the limit of
         # many runs a profile's are those there already.
-        profiles: Mapping[str, Coefficient] = {}
+        profiles: Mapping[str, Estimate] = {}
         if fit.status == "converged" and source != "limit":
             profiles = profile_intervals(
                 fit,
@@ -203,7 +198,8 @@ class VariantFitter:
         own = [one for one in found if one.minimum.estimator == fit.estimator]
         return known.model_copy(
             update={
-                **{name: _coefficient(intervals[name], profiles.get(name)) for name in QUANTITIES},
+                **{name: intervals[name] for name in QUANTITIES},
+                "profiles": profiles,
                 "source": source,
                 "rms_residual": fits.rms,
                 "largest_miss": fits.largest,
@@ -305,7 +301,7 @@ class VariantFitter:
         return self._widened(one, interval, wider), None
 
     def _interval(
-        self, one: CurveMinimum, loss: Interval, log_sizes: Floats, source: IntervalSource
+        self, one: CurveMinimum, loss: Estimate, log_sizes: Floats, source: IntervalSource
     ) -> MinimumInterval:
         level = self.settings.level
         assert one.minimum.parameters is not None
@@ -383,16 +379,3 @@ class VariantFitter:
                 "of size that optima of surfaces are taken by."
             )
         return found
-
-
-def _coefficient(interval: Interval, profile: Coefficient | None) -> Coefficient:
-    def finite(end: float) -> float | None:
-        return end if math.isfinite(end) else None
-
-    return Coefficient(
-        value=interval.value,
-        low=finite(interval.low),
-        high=finite(interval.high),
-        profile_low=profile.low if profile else None,
-        profile_high=profile.high if profile else None,
-    )

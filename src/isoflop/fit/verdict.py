@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
+from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.comparison import loss_matching
 from isoflop.fit.curves import CurveMinimum, minima
 from isoflop.fit.frame import budgets
-from isoflop.fit.interval import LEVEL, Interval, percentile_interval
+from isoflop.fit.interval import percentile_interval
 from isoflop.fit.minimum import Estimator, Floats
 from isoflop.fit.minimum_draws import CurveDraws
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
@@ -30,7 +31,7 @@ Outcome = Literal["better", "worse", "equivalent", "unresolved"]
 class Difference(Frozen):
     """A variant's minimum loss less the baseline's at one budget, with the tests made of it."""
 
-    interval: Interval
+    interval: Estimate
     """Nats per token; negative is better."""
     paired: bool
     """Whether it was taken seed by seed."""
@@ -44,7 +45,7 @@ class Difference(Frozen):
 class Multiplier(Frozen):
     """Compute at which a variant reaches the baseline's loss, over the baseline's compute."""
 
-    interval: Interval
+    interval: Estimate
     irreducible: float
     """Loss that is taken to remain at infinite compute, nats per token."""
     sensitivity: tuple[tuple[float, float], ...]
@@ -65,7 +66,7 @@ class BudgetVerdict(Frozen):
     apart is a systematic error bar, of which the interval of `difference` holds only how badly
     a parabola fits."""
     multiplier: Multiplier | None = None
-    forward_fraction: Interval | None = None
+    forward_fraction: Estimate | None = None
     """Share of the optimal baseline's forward FLOPs per token at which the variant has its loss."""
     p_adjusted: float | None = None
     """Of the likeliest outcome, by Holm over all comparisons made; None without a difference."""
@@ -116,7 +117,7 @@ def verdicts(
     frontiers = {name: _Frontier.measured(table, name, drawn) for name in names}
     open_verdicts: list[
         tuple[
-            NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None, Interval | None
+            NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None, Estimate | None
         ]
     ] = []
     optima = {one.budget_flops: one for one in _baseline_minima(table, baseline)}
@@ -293,7 +294,7 @@ def _verdict(
     budget: float,
     apart: Difference | None,
     multiplier: Multiplier | None,
-    fraction: Interval | None,
+    fraction: Estimate | None,
     *,
     estimates: Mapping[Estimator, float],
     margin: float | None,

@@ -14,11 +14,11 @@ def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
     if verdict.difference is None:
         return f"{at} {name} and {base} cannot be compared ({verdict.reason})."
     gap = verdict.difference.interval
-    numbers = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]{in_unit}"
+    numbers = f"{gap.words('+.4f')}{in_unit}"
     needs = None
     if verdict.multiplier is not None:
         m = verdict.multiplier.interval
-        needs = f"needs {m.value:.2f}x [{m.low:.2f}, {m.high:.2f}] the compute of {base}"
+        needs = f"needs {m.value:.2f}x {m.interval_words('.2f')} the compute of {base}"
     match verdict.outcome:
         case "better" | "worse":
             side = "below" if verdict.outcome == "better" else "above"
@@ -30,7 +30,7 @@ def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
             )
         case _:
             hint = f"; it {needs}" if needs else ""
-            if not gap.low <= 0 <= gap.high:
+            if gap.side != 0:
                 hint += "; the interval excludes 0, but not once corrected for all comparisons"
             return (
                 f"{at} it is unresolved which of {name} and {base} is better: a loss difference "
@@ -48,8 +48,8 @@ def fraction_sentence(verdict: BudgetVerdict) -> str:
     if found is None:
         raise ValueError(f"{verdict.variant} has no share of forward FLOPs to tell")
     return (
-        f"{verdict.variant} has the minimum loss of {verdict.baseline} at {found.value:.2f} "
-        f"[{found.low:.2f}, {found.high:.2f}] of its forward FLOPs per token."
+        f"{verdict.variant} has the minimum loss of {verdict.baseline} at "
+        f"{found.words('.2f')} of its forward FLOPs per token."
     )
 
 
@@ -84,7 +84,7 @@ def _doubt(verdict: BudgetVerdict) -> str | None:
     if min(values) <= 0 <= max(values):
         return "estimators do not agree on its sign"
     if verdict.difference is not None:
-        held = verdict.difference.interval
-        if min(values) < held.low or max(values) > held.high:
+        low, high = verdict.difference.interval.ends
+        if min(values) < low or max(values) > high:
             return "further apart than that interval tells"
     return None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
+from isoflop.notation import exponent
 from isoflop.report.figure import Figure, count_axis, figure, inline, padded
-from isoflop.report.notation import exponent
 from isoflop.report.theme import INK, MUTED, Style, fading
 
 _BRACKET_GAP = 10

@@ -12,10 +12,10 @@ from isoflop.fit.minimum import AKIMA_SIZES, WINDOW
 from isoflop.fit.projection import START_EXPONENTS as PROJECTION_EXPONENTS
 from isoflop.fit.surface_data import EXPONENTS, STARTS
 from isoflop.fit.variant_fitter import DELTAS
+from isoflop.notation import percent
 from isoflop.report.analysis import HEADLINE, Analysis
 from isoflop.report.disclosure import Disclosure, Evidence, Measured, Topic, plural, spanned
 from isoflop.report.fit_tables import RUNS
-from isoflop.report.notation import percent
 from isoflop.report.provenance import environment_of, mixed_environments
 from isoflop.report.rows import ESTIMATOR_WORDS
 

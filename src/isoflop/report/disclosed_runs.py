@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from isoflop.config import (
     decisions,
 )
+from isoflop.notation import count, scientific
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosure import (
     Disclosure,
@@ -18,7 +19,6 @@ from isoflop.report.disclosure import (
     plural,
     spanned,
 )
-from isoflop.report.notation import count, scientific
 
 CONVENTIONS = {
     "causal": "exact closed forms; each query is charged for the keys it may attend",

@@ -17,9 +17,9 @@ from isoflop.config import (
     Variant,
 )
 from isoflop.fit import RateCheck
+from isoflop.notation import count, percent, scientific
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosure import Disclosure, Evidence, Topic, by_variant, plural, spanned
-from isoflop.report.notation import count, percent, scientific
 
 
 def models(analysis: Analysis, evidence: Evidence) -> Topic:
@@ -262,7 +262,7 @@ def _other_rate(check: RateCheck) -> str:
     apart, interval = check.used_above_best
     if apart is None:
         return f"{_model_of(check)}, where {check.best:.3g} is best and the rate used diverged"
-    ends = f" [{interval.low:+.4f}, {interval.high:+.4f}]" if interval else ""
+    ends = f" {interval.interval_words('+.4f')}" if interval else ""
     return (
         f"{_model_of(check)}, where {check.best:.3g} is best and the rate used {apart:+.4f}{ends} "
         "above it"

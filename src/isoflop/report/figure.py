@@ -11,8 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from isoflop.report.notation import log_ticks
-from isoflop.report.theme import CONFIG, INK, MUTED, PICKED
+from isoflop.report.theme import CONFIG, INK, MUTED, PICKED, log_ticks
 
 DATA = "figure"
 """Name of a chart's main data set: the rows of the figure's table."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from isoflop.notation import exponent, percent, scientific
 from isoflop.report import fit_tables, tables
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
 from isoflop.report.curves import loss_against_parameters
@@ -14,7 +15,6 @@ from isoflop.report.figure import Figure, padded
 from isoflop.report.fit_figures import agreement, surface_residuals
 from isoflop.report.models import bars, training_loss
 from isoflop.report.normalised import normalised_loss
-from isoflop.report.notation import exponent, percent, scientific
 from isoflop.report.published import beside_published, published_minima, published_points
 from isoflop.report.routed import RoutedModel
 from isoflop.report.routed_figures import RoutedFigures, routed_figures

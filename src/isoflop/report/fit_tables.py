@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from isoflop.fit import FittedSurface, Surface
+from isoflop.notation import exponent
 from isoflop.report.analysis import Analysis, BudgetResult
-from isoflop.report.notation import exponent
 from isoflop.report.rows import ESTIMATOR_WORDS
 
 RUNS = "runs"

@@ -14,21 +14,21 @@ from markupsafe import Markup
 
 from isoflop import storage
 from isoflop.config import canonical
+from isoflop.notation import scientific
 from isoflop.report import disclosed_fits, disclosed_runs, disclosed_training, rows
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosure import Evidence, Measured, Standing, Topic, standings
 from isoflop.report.figure import Figure
 from isoflop.report.figures import StudyFigures
-from isoflop.report.notation import scientific
 from isoflop.report.provenance import mixed_environments
 from isoflop.report.registration import Registration
 from isoflop.report.render import vega_javascript
 from isoflop.report.routed import RoutedModel
 from isoflop.report.routed_section import routed_section
 from isoflop.report.speeds import BenchRow
-from isoflop.report.text import visible
 from isoflop.report.theme import Style
 from isoflop.report.words import doubts, headline, results
+from isoflop.text import visible
 from isoflop.version import __version__
 
 TOPICS = (

@@ -12,7 +12,7 @@ import vl_convert
 
 from isoflop import storage
 from isoflop.report.figure import Figure
-from isoflop.report.text import visible
+from isoflop.text import visible
 
 PNG_SCALE = 2.5
 

@@ -11,6 +11,7 @@ import altair as alt
 import pandas as pd
 
 from isoflop.config import Measures
+from isoflop.notation import percent
 from isoflop.report import routed_tables
 from isoflop.report.figure import (
     HALF_WIDTH,
@@ -21,7 +22,6 @@ from isoflop.report.figure import (
     padded,
     panels,
 )
-from isoflop.report.notation import percent
 from isoflop.report.routed import RoutedModel
 from isoflop.report.routed_tables import DENSE, PROCESSED, SKIPPED, panel_name
 from isoflop.report.theme import CHALLENGER_COLOURS, INK, MUTED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isoflop.report.notation import count
+from isoflop.notation import count
 from isoflop.report.routed import CHOICE, RoutedModel
 from isoflop.report.routed_figures import RoutedFigures
 from isoflop.report.strip import strip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from isoflop.config import DecisionMeasures, Measures
-from isoflop.report.text import visible
+from isoflop.text import visible
 
 DENSE, PROCESSED, SKIPPED = "dense block, all tokens", "processed", "skipped"
 """What became of a token in a block."""

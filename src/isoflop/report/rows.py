@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from statistics import mean
 from typing import Any
 
 import pandas as pd
 
 from isoflop.config import Evaluation, RunConfig, RunRecord, decisions
+from isoflop.estimate import estimate_words
 from isoflop.fit import (
     ESTIMATOR_NAMES,
     Claim,
-    Interval,
     MinimumInterval,
     Miss,
     NumberedModel,
-    Predicted,
     Prediction,
     RateCheck,
     misses,
 )
+from isoflop.notation import count, scientific, significant
 from isoflop.reference import mod_figures
 from isoflop.report.analysis import Analysis, BudgetResult
-from isoflop.report.notation import count, scientific, significant
 from isoflop.report.provenance import LeftOut
 from isoflop.report.registration import Registration
 from isoflop.report.speeds import BenchRow
@@ -183,7 +182,7 @@ def rate_trials(check: RateCheck) -> list[Row]:
             "loss": "diverged" if loss is None else f"{loss:.4f}",
             "best": rate == check.best,
             "used": rate == check.used,
-            "above": "" if apart is None else _signed(apart),
+            "above": "" if apart is None else apart.words("+.4f"),
         }
         for rate, loss, apart in zip(check.rates, check.losses, check.above_best, strict=True)
     ]
@@ -212,8 +211,8 @@ def prediction_rows(analysis: Analysis, registered: Sequence[Registration]) -> l
             "at": scientific(one.budget_flops),
             "variant": made.variant,
             "way": WAY_WORDS[made.way],
-            "parameters": _predicted(made.parameters, count),
-            "loss": _predicted(made.loss, "{:.4f}".format),
+            "parameters": estimate_words(made.parameters, count, NONE),
+            "loss": estimate_words(made.loss, none=NONE),
             "measured": "not trained yet"
             if miss is None
             else f"{miss.loss:.4f} at {count(miss.parameters)}",
@@ -302,19 +301,8 @@ def _model_row(rule: str, one: NumberedModel, cost: dict[Hashable, Any] | None) 
     }
 
 
-def _signed(found: Interval) -> str:
-    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-
-
 def _interval(found: MinimumInterval | None) -> str:
     return "" if found is None else f"[{found.low:.4f}, {found.high:.4f}]"
-
-
-def _predicted(one: Predicted | None, shown: Callable[[float], str]) -> str:
-    if one is None:
-        return NONE
-    ends = "" if one.low is None or one.high is None else f" [{shown(one.low)}, {shown(one.high)}]"
-    return shown(one.value) + ends
 
 
 def _mean(evaluations: Sequence[Evaluation | None], *, bits: bool = False) -> str:

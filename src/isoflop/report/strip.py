@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isoflop.config import SampledToken, TextSample
+from isoflop.notation import percent
 from isoflop.report.depth import DepthColour, depth_colours
-from isoflop.report.notation import percent
-from isoflop.report.text import visible
+from isoflop.text import visible
 
 MOST_TOKENS = 1500
 """Tokens of a sample that a page shows."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from isoflop.config import CurvePoint, RunRecord
-from isoflop.fit import Estimate, NumberedModel, RunNoise, TrainedSize
+from isoflop.fit import NumberedModel, RunNoise, TrainedSize, WithError
+from isoflop.notation import count, exponent, significant
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
-from isoflop.report.notation import count, exponent, significant
 from isoflop.report.published import COLUMNS, OURS
 from isoflop.report.speeds import BenchRow, steps_per_second
 
@@ -69,8 +69,7 @@ def _mean_interval(size: TrainedSize, noise: RunNoise | None) -> tuple[float, fl
         return None, None
     error = math.hypot(noise.run_spread, noise.seed_spread) / math.sqrt(len(size.seed_losses))
     freedom = noise.run_freedom + noise.seed_freedom
-    interval = Estimate(value=size.loss, error=error, degrees_of_freedom=freedom).interval()
-    return interval.low, interval.high
+    return WithError(value=size.loss, error=error, degrees_of_freedom=freedom).interval().ends
 
 
 def relative_losses(analysis: Analysis, result: BudgetResult) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,3 +129,18 @@ class Style:
 def _columns(entries: int) -> Any:
     """Let a legend break into two columns where the figure is narrow, as on a phone."""
     return alt.ExprRef(f"width < 420 ? 2 : {max(1, min(entries, 4))}")
+
+
+def log_ticks(low: float, high: float, at_most: int = 8) -> list[float]:
+    """Return round tick values between `low` and `high`, both positive, for a log axis.
+
+    The densest of the ladders 1-2-5, 1-3 and 1 per decade that stays within `at_most`.
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for ladder in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{step}e{decade}") for decade in decades for step in ladder]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= at_most:
+            break
+    return ticks

@@ -17,8 +17,8 @@ from isoflop.fit import (
     sentence,
     spread_ratio,
 )
+from isoflop.notation import count, percent, scientific
 from isoflop.report.analysis import SMALLEST_BUDGET_FLOPS, Analysis, BudgetResult
-from isoflop.report.notation import count, percent, scientific
 
 SEEDS_FOR_A_SPREAD = 3
 """Fewer seeds say next to nothing about a spread."""
@@ -76,7 +76,7 @@ def _near(analysis: Analysis, result: BudgetResult) -> str:
     near = []
     for other in measured[1:]:
         apart = minimum_difference(other, measured[0])
-        if apart is not None and apart[0].interval().low <= 0:
+        if apart is not None and apart[0].interval().ends[0] <= 0:
             near.append(other.variant)
     if not near:
         return ""
@@ -197,15 +197,15 @@ def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
     ratio = spread_ratio(routed, base)
     apart = difference(mean_estimate(routed), mean_estimate(base)).interval()
     spreads = ", ".join(
-        f"{spread.value:.4f} [{spread.low:.4f}, {spread.high:.4f}] for {name} ({len(values)} seeds)"
+        f"{spread.words()} for {name} ({len(values)} seeds)"
         for name, values in losses.items()
         for spread in (seed_spread(values),)
     )
     return (
         f"Standard deviation of the loss over seeds at the best size: {spreads}; their ratio is "
-        f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}] (95%, normal "
+        f"{ratio.f_test.words('.2f')} (95%, normal "
         f"losses). The means of these seeds are {mean(base):.4f} and {mean(routed):.4f}, a "
-        f"difference of {apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]."
+        f"difference of {apart.words('+.4f')}."
     )
 
 

@@ -19,7 +19,7 @@ from isoflop.report.render import write_figure, write_table
 from isoflop.report.result_tables import write_result_tables
 from isoflop.report.routed import RoutedModel
 from isoflop.report.speeds import BenchRow
-from isoflop.report.text import visible
+from isoflop.text import visible
 
 PAGE = "index.html"
 FIGURES = "figures"

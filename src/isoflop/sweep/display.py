@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from isoflop.config import RunRecord
-from isoflop.config.problems import quoted
 from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, short_flops
 from isoflop.sweep.progress import Going, View
+from isoflop.text import quoted
 
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 25.0

@@ -8,9 +8,9 @@ from typing import Any
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
-from isoflop.config.problems import quoted
 from isoflop.planning.assignment import assign
 from isoflop.runs import RunStore, read_records, write_records
+from isoflop.text import quoted
 
 RECORDS = "records.jsonl"
 TRIALS = "search.jsonl"

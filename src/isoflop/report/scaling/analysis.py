@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from isoflop.config import RunRecord, Study
+from isoflop.estimate import LEVEL
 from isoflop.fit import (
     PFLOPS_DAY,
     Axis,
@@ -19,7 +20,6 @@ from isoflop.fit import (
     frame,
     rate_checks,
 )
-from isoflop.fit.interval import LEVEL
 
 Span = tuple[int, int]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from isoflop.fit import PFLOPS_DAY
+from isoflop.notation import count, percent, scientific
 from isoflop.report.disclosed_fits import margin
 from isoflop.report.disclosed_runs import CONVENTIONS
 from isoflop.report.disclosed_training import architecture, recipe, trials
 from isoflop.report.disclosure import Disclosure, Evidence, Topic, plural, spanned
-from isoflop.report.notation import count, percent, scientific
 from isoflop.report.scaling.analysis import ScalingAnalysis
 from isoflop.report.scaling.words import METHOD, listed, refusals
 

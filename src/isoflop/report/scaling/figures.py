@@ -20,8 +20,7 @@ from isoflop.report.figure import (
     padded,
     panels,
 )
-from isoflop.report.notation import log_ticks
-from isoflop.report.theme import MUTED, Style
+from isoflop.report.theme import MUTED, Style, log_ticks
 
 PANEL_HEIGHT = 130
 """Of a panel, pixels."""

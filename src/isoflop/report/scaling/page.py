@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from isoflop.notation import count, percent
 from isoflop.report import disclosed_fits, disclosed_runs
 from isoflop.report.disclosure import Evidence, Standing, standings
-from isoflop.report.notation import count, percent
 from isoflop.report.page import rendered
 from isoflop.report.routed import RoutedModel
 from isoflop.report.routed_section import routed_section

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from isoflop.fit import Axis
+from isoflop.notation import percent
 from isoflop.report.figure import Figure
 from isoflop.report.figures import Absent, Panel
-from isoflop.report.notation import percent
 from isoflop.report.routed import RoutedModel
 from isoflop.report.routed_figures import RoutedFigures, routed_figures
 from isoflop.report.scaling import tables

@@ -8,9 +8,9 @@ import altair as alt
 import pandas as pd
 
 from isoflop.fit import refit_published_scaling
+from isoflop.notation import percent
 from isoflop.reference import ATTENTIONS, PublishedAttention, moba_scaling
 from isoflop.report.figure import Figure, panels
-from isoflop.report.notation import percent
 from isoflop.report.scaling.figures import PANEL_HEIGHT, compute_axis, loss_axis
 from isoflop.report.scaling.tables import BEYOND, HEADROOM
 from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
-from isoflop.fit import PFLOPS_DAY, Coefficient
-from isoflop.report.notation import count, percent, scientific
+from isoflop.estimate import Estimate
+from isoflop.fit import PFLOPS_DAY
+from isoflop.notation import count, percent, scientific
 from isoflop.report.provenance import LeftOut
 from isoflop.report.rows import NONE, Row, rate_trials, size_of
 from isoflop.report.scaling.analysis import AXES, ScalingAnalysis
@@ -31,8 +32,8 @@ def coefficient_rows(analysis: ScalingAnalysis) -> list[Row]:
                         {"message": one.message if one else "not fitted", "a": None}
                         if one is None or one.a is None or one.b is None
                         else {
-                            "a": _interval(one.a, "{:.3f}".format),
-                            "b": _interval(one.b, "{:.4f}".format),
+                            "a": _interval(one.a, ".3f"),
+                            "b": _interval(one.b, ".4f"),
                         }
                         for one in found
                     ],
@@ -56,7 +57,7 @@ def gap_rows(analysis: ScalingAnalysis) -> list[Row]:
                     "span": name,
                     "variant": variant,
                     "gap": f"{gap.value:+.4f}" if gap else None,
-                    "interval": f"[{gap.low:+.4f}, {gap.high:+.4f}]" if gap else None,
+                    "interval": gap.interval_words("+.4f") if gap else None,
                     "reason": one.reason,
                     "seed_error": _error(one.seed_error),
                     "document_error": _error(one.document_error),
@@ -130,12 +131,12 @@ def published_rows(published: PublishedLines | None) -> list[Row]:
             "panel": row["panel"],
             "attention": row["attention"],
             "cells": [
-                shown(row[column])
-                for column, shown in (
-                    ("a", "{:.3f}".format),
-                    ("refit_a", "{:.3f}".format),
-                    ("b", "{:.3f}".format),
-                    ("refit_b", "{:.4f}".format),
+                format(row[column], form)
+                for column, form in (
+                    ("a", ".3f"),
+                    ("refit_a", ".3f"),
+                    ("b", ".3f"),
+                    ("refit_b", ".4f"),
                 )
             ],
             "apart": percent(row["apart"], 2),
@@ -171,10 +172,8 @@ def left_out_rows(analysis: ScalingAnalysis, missing: Sequence[LeftOut]) -> list
     ]
 
 
-def _interval(one: Coefficient, shown: Callable[[float], str]) -> dict[str, str]:
-    known = one.low is not None and one.high is not None
-    ends = f"[{shown(one.low or 0.0)}, {shown(one.high or 0.0)}]" if known else ""
-    return {"value": shown(one.value), "ends": ends}
+def _interval(one: Estimate, form: str) -> dict[str, str]:
+    return {"value": format(one.value, form), "ends": one.interval_words(form)}
 
 
 def _error(value: float | None) -> str:

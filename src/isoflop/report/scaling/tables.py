@@ -10,7 +10,7 @@ import pandas as pd
 
 from isoflop.config import BlockAttention, CurvePoint, ModelConfig, RunRecord
 from isoflop.fit import PFLOPS_DAY, Axis
-from isoflop.report.notation import count
+from isoflop.notation import count
 from isoflop.report.scaling.analysis import ScalingAnalysis, Span, compute_of
 
 CURVE_POINTS = 40

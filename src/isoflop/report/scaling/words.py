@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from isoflop.fit import SpanGap
 from isoflop.fit.verdict import Outcome
-from isoflop.report.notation import percent
+from isoflop.notation import percent
 from isoflop.report.scaling.analysis import ScalingAnalysis, Span
 
 METHOD = (
@@ -199,8 +199,7 @@ def _numbers(analysis: ScalingAnalysis, one: SpanGap) -> str:
         return f"unknown size ({one.reason})"
     gap = one.difference
     return (
-        f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] {analysis.loss_unit} "
-        f"({percent(analysis.level, 0)}, mean over sizes)"
+        f"{gap.words('+.4f')} {analysis.loss_unit} ({percent(analysis.level, 0)}, mean over sizes)"
     )
 
 

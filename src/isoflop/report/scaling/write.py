@@ -19,8 +19,8 @@ from isoflop.report.scaling.page import ScalingSource, scaling_page
 from isoflop.report.scaling.panels import scaling_figures
 from isoflop.report.scaling.published import PublishedLines
 from isoflop.report.scaling.tables import all_runs
-from isoflop.report.text import visible
 from isoflop.report.write import FIGURES, PAGE, shown_names, shown_study
+from isoflop.text import visible
 
 
 def write_scaling_report(

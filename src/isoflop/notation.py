@@ -1,4 +1,4 @@
-"""How numbers are written for people: 250M parameters, 5e12 as a power of ten, log-axis ticks."""
+"""How numbers are written for people: 250M parameters, 5e12 as a power of ten."""
 
 from __future__ import annotations
 
@@ -44,21 +44,6 @@ def exponent(value: float, digits: int = 3, *, trim: bool = True) -> str:
     if trim and "." in mantissa:
         mantissa = mantissa.rstrip("0").rstrip(".")
     return f"{mantissa}e{int(power)}"
-
-
-def log_ticks(low: float, high: float, at_most: int = 8) -> list[float]:
-    """Return round tick values between `low` and `high`, both positive, for a log axis.
-
-    The densest of the ladders 1-2-5, 1-3 and 1 per decade that stays within `at_most`.
-    """
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks: list[float] = []
-    for ladder in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [float(f"{step}e{decade}") for decade in decades for step in ladder]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= at_most:
-            break
-    return ticks
 
 
 def significant(value: float, digits: int = 3) -> str:

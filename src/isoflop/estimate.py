@@ -1,0 +1,94 @@
+"""A value and how sure it is: what fits, evaluations and predictions all tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from isoflop.frozen import Frozen
+
+LEVEL = 0.95
+NONE = "-"
+"""What stands in a table where there is no value."""
+
+
+class Estimate(Frozen):
+    """A value and the interval that holds it with probability `level`.
+
+    An end is missing where nothing tells it, or where there is none. JSON always has the value and
+    the ends, and the rest where it is known.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    level: float | None = Field(default=None, gt=0, lt=1)
+    resamples: int | None = None
+    """Resamples that gave a value, where it comes from a bootstrap."""
+    refused: int | None = None
+    """Resamples in which the statistic had no value, such as a minimum at an edge."""
+    unit: str | None = None
+    """What it is in, where that is not plain from where it stands."""
+    why_not: str | None = None
+    """Why an end is missing."""
+
+    @model_serializer(mode="wrap")
+    def _known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = dump(self)
+        return {
+            name: value
+            for name, value in told.items()
+            if value is not None or name in ("value", "low", "high")
+        }
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends.
+
+        Raises:
+            ValueError: one of them is missing.
+        """
+        if self.low is None or self.high is None:
+            reason = self.why_not or "nothing tells it"
+            raise ValueError(f"{self.value:g} has no interval: {reason}")
+        return self.low, self.high
+
+    @property
+    def known(self) -> bool:
+        """Whether it has both ends."""
+        return self.low is not None and self.high is not None
+
+    @property
+    def side(self) -> int:
+        """-1 where the interval lies below zero, 1 above, 0 where it holds zero."""
+        low, high = self.ends
+        return -1 if high < 0 else 1 if low > 0 else 0
+
+    def words(self, form: str | Callable[[float], str] = ".4f") -> str:
+        """Return `value [low, high]`; the value alone without a lower end.
+
+        Args:
+            form: how one number is written, as a format or a function.
+        """
+        value = _written(self.value, form)
+        return value if self.low is None else f"{value} {self.interval_words(form)}"
+
+    def interval_words(self, form: str | Callable[[float], str] = ".4f") -> str:
+        """Return `[low, high]`, where an upper end that is missing is `no end`; nothing without."""
+        if self.low is None:
+            return ""
+        high = "no end" if self.high is None else _written(self.high, form)
+        return f"[{_written(self.low, form)}, {high}]"
+
+
+def estimate_words(
+    one: Estimate | None, form: str | Callable[[float], str] = ".4f", none: str = NONE
+) -> str:
+    """Return an estimate as `Estimate.words` does, a dash where there is none."""
+    return none if one is None else one.words(form)
+
+
+def _written(value: float, form: str | Callable[[float], str]) -> str:
+    return format(value, form) if isinstance(form, str) else form(value)

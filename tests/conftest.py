@@ -30,8 +30,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
     root = root / "learned"
+    root.mkdir(exist_ok=True)
     corpus = root / "corpus"
-    corpus.mkdir(parents=True, exist_ok=True)
     data = DataConfig(
         corpus=str(corpus),
         sequence_length=32,
@@ -57,9 +57,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = RunFolder(root / "run")
     before = torch.get_num_threads()
     with FileLock(root / "lock"):
-        draw = random.Random(0)
-        for index in range(60):
-            (corpus / f"{index:02}.txt").write_text(" ".join(draw.choices(WORDS, k=150)))
+        if not corpus.exists():
+            corpus.mkdir()
+            draw = random.Random(0)
+            for index in range(60):
+                (corpus / f"{index:02}.txt").write_text(" ".join(draw.choices(WORDS, k=150)))
         # A finished run is not trained again.
         train(config, folder, cache=root / "cache", threads=1)
     torch.set_num_threads(before)

@@ -148,12 +148,12 @@ def test_changes_do_not_depend_on_depth(depth: Depth) -> None:
 
 def test_the_check_catches_the_standard_parametrisation(monkeypatch: pytest.MonkeyPatch) -> None:
     def standard(model: Transformer, recipe: Recipe) -> dict[str, Group]:
-        groups = {}
+        groups = {
+            name: Group(g.initial_std, 1, 1, 1) for name, g in group_of(model, recipe).items()
+        }
         for name, parameter in model.named_parameters():
-            known = group_of(model, recipe)[name].initial_std
-            hidden = name.startswith("blocks") and parameter.dim() == 2
-            std = parameter.shape[1] ** -0.5 if hidden else known
-            groups[name] = Group(std, 1, 1, 1)
+            if name.startswith("blocks") and parameter.dim() == 2:
+                groups[name] = Group(parameter.shape[1] ** -0.5, 1, 1, 1)
         return groups
 
     monkeypatch.setattr(module, "group_of", standard)

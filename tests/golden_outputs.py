@@ -30,7 +30,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 OUTPUTS = TESTS / "golden" / "outputs"
 STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.toml"))
-STUDIED = sorted(path.parent.name for path in (ROOT / "results").glob("*/records.jsonl"))
+STUDIED = sorted(path.parent.name for path in (ROOT / "results").glob("*/records.jsonl.gz"))
 CASES = sorted(path.name for path in (TESTS / "cases").iterdir() if path.suffix != ".md")
 SUBJECTS = (*STUDIES, *CASES)
 
@@ -131,7 +131,9 @@ def page_text(page: str) -> str:
     """Return what a reader of a page reads: cells apart, a line each for rows and paragraphs."""
     page = re.sub(r"<(script|style|svg)\b.*?</\1>", "", page, flags=re.S)
     page = re.sub(r"</t[dh]>", "\t", page)
-    page = re.sub(r"<(/p|/li|/h\d|/tr|/caption|/figcaption|/dt|/dd|/summary|br)\b[^>]*>", "\n", page)
+    page = re.sub(
+        r"<(/p|/li|/h\d|/tr|/caption|/figcaption|/dt|/dd|/summary|br)\b[^>]*>", "\n", page
+    )
     page = html.unescape(re.sub(r"<[^>]+>", "", page))
     lines = (re.sub(r"[ \xa0]+", " ", line).strip() for line in page.splitlines())
     return "\n".join(line for line in lines if line) + "\n"

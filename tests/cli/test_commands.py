@@ -182,7 +182,11 @@ def test_export_writes_the_records_it_knows(study_file, committed, capsys, tmp_p
     assert main(["export", str(study_file), "--to", str(tmp_path / "other")]) == 2
     capsys.readouterr()
     output(capsys, "export", study_file)
-    assert len(read_records(tmp_path / "results" / "small" / "records.jsonl")) == len(committed)
+    (written,) = (tmp_path / "results" / "small").glob("records.*")
+    assert written.name == "records.jsonl.gz"
+    assert len(read_records(written)) == len(committed)
+    found = json.loads(output(capsys, "fit", written, "--json"))
+    assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
 
 
 def test_clean_leaves_records(study_file, study, committed, capsys, tmp_path):

@@ -36,7 +36,7 @@ def study() -> Study:
 
 def test_trials_are_counted_and_others_kept_apart(study: Study, tmp_path: Path) -> None:
     named = {config.run_id for trial in trials(study) for config in trial.configs}
-    recorded = read_records(SHIPPED / "search.jsonl")
+    recorded = read_records(SHIPPED / "search.jsonl.gz")
     of_study = [record for record in recorded if record.run_id in named]
     strangers = [record for record in recorded if record.run_id not in named]
     assert len(of_study) > 2
@@ -57,7 +57,7 @@ def test_the_corpus_counts_only_where_the_runs_had_it(study: Study, tmp_path: Pa
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = study.data.model_copy(update={"corpus": str(corpus), "sequence_length": 8})
     small = study.model_copy(update={"data": data})
-    record = read_records(SHIPPED / "records.jsonl")[0]
+    record = read_records(SHIPPED / "records.jsonl.gz")[0]
     cache = tmp_path / "cache"
     assert _train_tokens(small, [record], cache) is None
     store = prepare(data, cache)
@@ -111,7 +111,7 @@ def known_of(record: RunRecord) -> tuple[RunEvaluation, TextSample]:
 
 def test_what_is_known_of_the_best_routed_run_is_exported(study: Study, tmp_path: Path) -> None:
     results, root = tmp_path / "results", tmp_path / "runs"
-    records = read_records(SHIPPED / "records.jsonl")
+    records = read_records(SHIPPED / "records.jsonl.gz")
     write_records(results / study.name / "records.jsonl", records)
     assert export_routed(study, root, results) == []
 

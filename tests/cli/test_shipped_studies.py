@@ -16,7 +16,7 @@ from isoflop.sweep import kept_precision
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "studies").glob("*.toml"))
-RECORDS = sorted((ROOT / "results").glob("*/records.jsonl"))
+RECORDS = sorted((ROOT / "results").glob("*/records.jsonl.gz"))
 EVALUATIONS = sorted((ROOT / "results").glob("*/evaluation*.json"))
 
 

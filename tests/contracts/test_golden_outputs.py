@@ -19,7 +19,9 @@ def test_what_was_said_is_said(subject):
 
 def test_a_difference_is_seen():
     kept = Outputs({"fit": "a\nb\n"}, {"fit": {"low": 1.0, "name": "x"}, "t.csv": [["1.0", "y"]]})
-    near = Outputs(dict(kept.texts), {"fit": {"low": 1 + 1e-10, "name": "x"}, "t.csv": [["1", "y"]]})
+    near = Outputs(
+        dict(kept.texts), {"fit": {"low": 1 + 1e-10, "name": "x"}, "t.csv": [["1", "y"]]}
+    )
     assert not list(differences(kept, near))
     far = Outputs({"fit": "a\nc\n"}, {"fit": {"low": 1.001, "high": 2}, "t.csv": [["1.0", "z"]]})
     assert list(differences(kept, far)) == [

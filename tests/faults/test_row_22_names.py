@@ -67,7 +67,7 @@ def test_odd_names_of_studies_stay_in_their_own_folder(recorded: Sandbox, name: 
     file = recorded.study({**values, "name": name})
     with recorded.contained(f"out/{name}", "out"):
         assert recorded("export", file, "--to", "out").code == 0
-    assert (recorded.home / "out" / name / "records.jsonl").is_file()
+    assert (recorded.home / "out" / name / "records.jsonl.gz").is_file()
 
 
 def test_names_of_variants_name_no_file(recorded: Sandbox) -> None:
@@ -183,6 +183,8 @@ def test_a_linked_folder_is_refused(recorded: Sandbox, place: str, command: str)
         ("runs/small/study.json", "run"),
         ("runs/small/bench.json", "report"),
         ("results/small/records.jsonl", "status"),
+        ("results/small/records.jsonl.gz", "status"),
+        ("results/small/records.jsonl.gz", "export"),
         ("results/small/records.jsonl", "export"),
         ("results/small/study.json", "export"),
         ("results/small/bench.json", "export"),

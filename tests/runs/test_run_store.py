@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_run_folder import CONFIG, OTHER, record_of
 
-from isoflop.runs import RunStore, read_records, write_records
+from isoflop.runs import RunStore, read_records, record_files, replace_records, write_records
 
 
 @pytest.fixture
@@ -98,3 +98,23 @@ def test_a_missing_last_newline_is_no_fault(tmp_path: Path) -> None:
     write_records(path, [record_of(CONFIG)])
     path.write_text(path.read_text().rstrip("\n"))
     assert read_records(path) == [record_of(CONFIG)]
+
+
+def test_compressed_records_are_the_same_records_and_bytes(tmp_path: Path) -> None:
+    records = sorted([record_of(CONFIG), record_of(OTHER)], key=lambda r: r.run_id)
+    write_records(tmp_path / "results" / "study" / "records.jsonl", records[:1])
+    path = replace_records(tmp_path / "results", "study", "records", records)
+    assert record_files(tmp_path / "results", "study", "records") == [path]
+    assert read_records(path) == records
+    first = path.read_bytes()
+    replace_records(tmp_path / "results", "study", "records", reversed(records))
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"{}", lambda b: b[:20] + b"x" * 9])
+def test_a_damaged_compressed_file_is_named(tmp_path: Path, damage) -> None:
+    path = tmp_path / "records.jsonl.gz"
+    write_records(path, [record_of(CONFIG)])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"records\.jsonl\.gz is not a whole gzip file"):
+        read_records(path)

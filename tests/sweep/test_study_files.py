@@ -86,7 +86,7 @@ def test_export_writes_all_records_and_the_study(
 ) -> None:
     commit(RunStore(tmp_path / "root"), records[0])
     written = export(study, tmp_path / "root", tmp_path / "results")
-    assert written == tmp_path / "results" / "tiny" / "records.jsonl"
+    assert written == tmp_path / "results" / "tiny" / "records.jsonl.gz"
     assert read_records(written) == [records[0]]
     # What was committed before and is not at hand here stays.
     commit(RunStore(tmp_path / "other"), records[1])

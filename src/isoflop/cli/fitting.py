@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from isoflop.cli.own_runs import own_runs
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
 from isoflop.fit import RunTable, frame, is_json_table, read_table, training_curves
-from isoflop.runs import read_records
+from isoflop.runs import ENDINGS, read_records
 from isoflop.storage import JSON
 from isoflop.text import quoted
 
@@ -36,7 +38,7 @@ def runs_to_fit(
     """Return the runs that a path names: a study's, those of exported records, or a table's.
 
     Args:
-        options: with the path of a study file, of `records.jsonl` as `isoflop export` writes it,
+        options: with the path of a study file, of `records.jsonl.gz` as `isoflop export` writes it,
             or of any table.
         runs: folder of the study's own folder.
         cluster: column that goes into a column `cluster` of the runs.
@@ -129,13 +131,12 @@ def _loss_unit(records: Sequence[RunRecord]) -> str | None:
 
 def _holds_records(path: Path) -> bool:
     """Return whether a file holds records as `isoflop export` writes them."""
-    if path.suffix.lower() != ".jsonl" or not path.is_file():
+    if not path.name.lower().endswith(ENDINGS) or not path.is_file():
         return False
-    with path.open("rb") as file:
-        first = file.readline()
     try:
-        row = json.loads(first)
-    except (ValueError, RecursionError):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            row = json.loads(file.readline())
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile):
         return False
     return isinstance(row, dict) and {"run_id", "config", "data_sha256"} <= row.keys()
 

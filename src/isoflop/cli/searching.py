@@ -14,7 +14,7 @@ from isoflop.cli.tables import Column, table
 from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
 from isoflop.report import RecipeSearch
-from isoflop.runs import RunStore, read_records, write_records
+from isoflop.runs import RunStore, read_records, record_files, replace_records
 from isoflop.sweep import Outcome, kept_precision, run_study
 from isoflop.sweep.measuring import measure_apart
 from isoflop.sweep.precision import first_runs, settle
@@ -94,8 +94,7 @@ def export_search(study: Study, root: Path, results: Path) -> Path | None:
     if not trained:
         return None
     records = {record.run_id: record for record in [*_committed_records(study, results), *trained]}
-    write_records(_committed(study, results), records.values())
-    return _committed(study, results)
+    return replace_records(results, study.name, SEARCH, records.values())
 
 
 def search_table(made: Sequence[Trial]) -> Table:
@@ -127,9 +126,5 @@ def search_table(made: Sequence[Trial]) -> Table:
 
 
 def _committed_records(study: Study, results: Path) -> list[RunRecord]:
-    path = _committed(study, results)
-    return read_records(path) if path.exists() else []
-
-
-def _committed(study: Study, results: Path) -> Path:
-    return storage.inside(results, study.name, f"{SEARCH}.jsonl")
+    files = record_files(results, study.name, SEARCH)
+    return [record for path in files for record in read_records(path)]

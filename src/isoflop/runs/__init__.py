@@ -4,9 +4,17 @@ from isoflop.runs.attempts import Attempt, Ending, without_progress
 from isoflop.runs.claim import Holder, RunClaimed
 from isoflop.runs.folder import Pinned, RunFolder, parse_value
 from isoflop.runs.metrics import MetricsLog, read_metrics
-from isoflop.runs.store import RunStore, read_records, write_records
+from isoflop.runs.store import (
+    ENDINGS,
+    RunStore,
+    read_records,
+    record_files,
+    replace_records,
+    write_records,
+)
 
 __all__ = [
+    "ENDINGS",
     "Attempt",
     "Ending",
     "Holder",
@@ -18,6 +26,8 @@ __all__ = [
     "parse_value",
     "read_metrics",
     "read_records",
+    "record_files",
+    "replace_records",
     "without_progress",
     "write_records",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 from isoflop import storage
 from isoflop.config import RunRecord
 from isoflop.runs.folder import RunFolder, parse_record
+
+ENDINGS = (".jsonl", ".jsonl.gz")
+"""Of files of committed records; the last is what is written."""
 
 
 class RunStore:
@@ -54,10 +59,46 @@ class RunStore:
         return records
 
 
+def record_files(results: Path, study: str, stem: str) -> list[Path]:
+    """Return the files of a study's committed records that there are, plain and compressed.
+
+    Args:
+        results: folder of committed results.
+        study: its name.
+        stem: `records`, or `search` for those of recipe trials.
+
+    Raises:
+        ValueError: one of them is a symbolic link.
+    """
+    found = (storage.inside(results, study, f"{stem}{ending}") for ending in ENDINGS)
+    return [path for path in found if path.exists()]
+
+
+def replace_records(results: Path, study: str, stem: str, records: Iterable[RunRecord]) -> Path:
+    """Write a study's committed records compressed, in place of any that are there."""
+    path = storage.inside(results, study, f"{stem}{ENDINGS[-1]}")
+    write_records(path, records)
+    for other in record_files(results, study, stem):
+        if other != path:
+            other.unlink()
+    return path
+
+
 def read_records(path: Path) -> list[RunRecord]:
-    """Return the committed records in the JSONL file `path`; a ValueError names a corrupt line."""
+    """Return the committed records in the JSONL file `path`, plain or compressed.
+
+    Raises:
+        ValueError: a line is no record, a run is there twice, or the file is cut or no gzip; the
+            message names which.
+    """
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is not a whole gzip file: {error}") from None
     records = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
             source = f"{path}, line {number},"
             records.append(parse_record(storage.parse_json(line, source), source))
@@ -66,11 +107,15 @@ def read_records(path: Path) -> list[RunRecord]:
 
 
 def write_records(path: Path, records: Iterable[RunRecord]) -> None:
-    """Write `records` to `path`, whole or not at all: one strict JSON line each, by run id."""
+    """Write `records` to `path`, whole or not at all: one strict JSON line each, by run id.
+
+    Compressed where the name ends in `.gz`, to the same bytes for the same records.
+    """
     ordered = sorted(records, key=lambda record: record.run_id)
     _refuse_duplicates(ordered, path)
     lines = (storage.to_json(record.model_dump(mode="json")) + "\n" for record in ordered)
-    storage.write_text(path, "".join(lines))
+    data = "".join(lines).encode()
+    storage.write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def _refuse_duplicates(records: list[RunRecord], path: Path) -> None:

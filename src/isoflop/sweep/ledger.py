@@ -9,11 +9,11 @@ from typing import Any
 from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.planning.assignment import assign
-from isoflop.runs import RunStore, read_records, write_records
+from isoflop.runs import RunStore, read_records, record_files, replace_records
 from isoflop.text import quoted
 
-RECORDS = "records.jsonl"
-TRIALS = "search.jsonl"
+RECORDS, TRIALS = "records", "search"
+"""Stems of the files of committed records, and of those of recipe trials."""
 STUDY = "study.json"
 
 
@@ -23,9 +23,9 @@ class Ledger:
     Args:
         study: whose records.
         root: the study's folder.
-        results: folder of committed results, records lie in `results/NAME/records.jsonl`, those
-            of recipe trials in `search.jsonl` beside. Those of every study are taken up, since
-            studies may share runs; None for none.
+        results: folder of committed results, records lie in `results/NAME/records.jsonl.gz`,
+            those of recipe trials in `search.jsonl.gz` beside; either may be uncompressed.
+            Those of every study are taken up, since studies may share runs; None for none.
 
     Raises:
         ValueError: a record cannot be read, or its file is a symbolic link; it names the file.
@@ -70,8 +70,13 @@ class Ledger:
 
 def committed_files(results: Path) -> list[Path]:
     """Return the files of committed records, those of recipe trials first."""
-    found = [*sorted(results.glob(f"*/{TRIALS}")), *sorted(results.glob(f"*/{RECORDS}"))]
-    return [storage.inside(results, path.parent.name, path.name) for path in found]
+    studies = sorted(path.name for path in results.iterdir()) if results.is_dir() else []
+    return [
+        path
+        for stem in (TRIALS, RECORDS)
+        for study in studies
+        for path in record_files(results, study, stem)
+    ]
 
 
 def export(study: Study, root: Path, results: Path) -> Path:
@@ -89,8 +94,7 @@ def export(study: Study, root: Path, results: Path) -> Path:
     records = [record for record in ledger.records if record.run_id in own]
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")
-    path = storage.inside(results, study.name, RECORDS)
-    write_records(path, records)
+    path = replace_records(results, study.name, RECORDS, records)
     storage.write_json(storage.inside(results, study.name, STUDY), study.model_dump(mode="json"))
     return path
 

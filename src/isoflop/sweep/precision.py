@@ -17,7 +17,7 @@ from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
 from isoflop.hardware import choose_precision
 from isoflop.planning import next_runs
-from isoflop.runs import RunStore, parse_value, read_records
+from isoflop.runs import RunStore, parse_value, read_records, record_files
 from isoflop.sweep.ledger import RECORDS, STUDY
 
 PRECISION = "precision.json"
@@ -204,5 +204,5 @@ def _runs(
     """Yield where runs of a study lie, and what they are."""
     yield str(root / "runs"), [folder.config() for folder in RunStore(root).folders()]
     if results is not None:
-        path = storage.inside(results, study.name, RECORDS)
-        yield str(path), [record.config for record in read_records(path)] if path.exists() else []
+        for path in record_files(results, study.name, RECORDS):
+            yield str(path), [record.config for record in read_records(path)]

@@ -15,7 +15,7 @@ from isoflop.config import RunRecord, Study
 from isoflop.data import prepare
 from isoflop.planning import PlannedRun
 from isoflop.planning.assignment import assign
-from isoflop.runs import RunFolder, RunStore, read_records
+from isoflop.runs import RunFolder, RunStore, read_records, record_files
 from isoflop.sweep.cleaning import best_runs
 from isoflop.sweep.ledger import RECORDS
 from isoflop.sweep.running import Device, run_study
@@ -100,9 +100,9 @@ def best_models(
     if variant is not None and variant not in names:
         raise ValueError(f"variant is {variant!r}; expected one of {names}")
     store, beside = RunStore(root), RunStore(root / REBUILT)
-    committed = results / study.name / RECORDS
     known = [*beside.records(), *store.records()]
-    known += read_records(committed) if committed.exists() else []
+    for path in record_files(results, study.name, RECORDS):
+        known += read_records(path)
     records = {record.run_id: record for record in known}
     variant_of = assign(study, records.values()).variant_of
     found = [
@@ -112,7 +112,8 @@ def best_models(
     ]
     if not found:
         raise ValueError(
-            f"no run of {variant or study.name} is finished in {root} or {committed}; train it "
+            f"no run of {variant or study.name} is finished in {root} or "
+            f"{results / study.name}; train it "
             "with `isoflop run` first"
         )
     budgets = {one.record.run_id: one.record.config.budget_flops or 0.0 for one in found}

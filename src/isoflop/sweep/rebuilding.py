@@ -112,9 +112,8 @@ def best_models(
     ]
     if not found:
         raise ValueError(
-            f"no run of {variant or study.name} is finished in {root} or "
-            f"{results / study.name}; train it "
-            "with `isoflop run` first"
+            f"no run of {variant or study.name} is finished in {root} or {results / study.name}; "
+            "train it with `isoflop run` first"
         )
     budgets = {one.record.run_id: one.record.config.budget_flops or 0.0 for one in found}
     return sorted(found, key=lambda one: (names.index(one.variant), budgets[one.record.run_id]))

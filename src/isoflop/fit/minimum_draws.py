@@ -135,15 +135,23 @@ class CurveDraws:
     ) -> None:
         self.table, self.resamples, self.seed = table, resamples, seed
         self._about_surfaces = about_surfaces or {}
+        self._rows: dict[tuple[str, float], pd.DataFrame] = {}
         self._noises: dict[tuple[str, float], RunNoise | None] = {}
         self._minima: dict[tuple[str, float, CurveEstimator], tuple[Floats, Floats]] = {}
+
+    def rows(self, variant: str, budget_flops: float) -> pd.DataFrame:
+        """Return what `curve_rows` does."""
+        key = (variant, budget_flops)
+        if key not in self._rows:
+            self._rows[key] = curve_rows(self.table, variant, budget_flops)
+        return self._rows[key]
 
     def noise(self, variant: str, budget_flops: float) -> RunNoise | None:
         """Return the noise of a variant's runs at a budget, None where nothing tells it."""
         key = (variant, budget_flops)
         if key not in self._noises:
             noise = run_noise(self.table, variant, budget_flops)
-            if noise is None and len(curve_rows(self.table, variant, budget_flops)):
+            if noise is None and len(self.rows(variant, budget_flops)):
                 noise = self._about_surfaces.get(variant)
             self._noises[key] = noise
         return self._noises[key]
@@ -176,7 +184,7 @@ class CurveDraws:
         noise = self.noise(variant, budget_flops)
         if noise is None:
             return None
-        rows = curve_rows(self.table, variant, budget_flops)
+        rows = self.rows(variant, budget_flops)
         parts = []
         for losses in _batches(rows, noise, self.resamples, self._seed(variant, budget_flops)):
             sizes, _, means = _means(rows["parameters"].to_numpy(), losses)

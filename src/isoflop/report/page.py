@@ -139,20 +139,24 @@ def rendered(
     study = analysis.study
     fitted = set(analysis.table["run_id"])
     style = Style.of([one.name for one in study.variants], study.baseline_variant.name)
-    return _templates().get_template(template).render(
-        **values,
-        study=study,
-        mixed=mixed_environments([r for r in evidence.records if r.run_id in fitted]),
-        colours=dict(zip(style.names, style.colours, strict=True)),
-        topics=topics,
-        standings=standings(topics),
-        configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
-        version=__version__,
-        stills={name: _data_address(svg) for name, svg in stills.items()},
-        specs=script_json({one.name: one.spec() for one in figures}),
-        css=_packaged("page.css"),
-        script=_packaged("page.js"),
-        vega=vega_javascript(),
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            **values,
+            study=study,
+            mixed=mixed_environments([r for r in evidence.records if r.run_id in fitted]),
+            colours=dict(zip(style.names, style.colours, strict=True)),
+            topics=topics,
+            standings=standings(topics),
+            configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
+            version=__version__,
+            stills={name: _data_address(svg) for name, svg in stills.items()},
+            specs=script_json({one.name: one.spec() for one in figures}),
+            css=_packaged("page.css"),
+            script=_packaged("page.js"),
+            vega=vega_javascript(),
+        )
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -163,27 +162,22 @@ def trained_sizes(
     table: pd.DataFrame, variant: str, budget_flops: float
 ) -> tuple[TrainedSize, ...]:
     """Return the shapes of a variant trained at a budget, the smallest first."""
-    shape = ["parameters", "blocks", "width"]
-    columns = [*shape, "seed", "forward_flops", "loss", "run_id", "on_ladder"]
-    rows = table.loc[_finished(table, variant, budget_flops), columns].dropna(subset=shape)
+    rows = table[_finished(table, variant, budget_flops)].sort_values(["parameters", "seed"])
     sizes = []
-    # Not pandas' groupby, whose groups are so slow to index that a report would wait for them.
-    listed = rows.sort_values([*shape, "seed"]).itertuples(index=False, name=None)
-    for (parameters, blocks, width), group in itertools.groupby(listed, key=lambda run: run[:3]):
-        *_, seeds, forward_flops, losses, run_ids, on_ladder = zip(*group, strict=True)
+    for (_, blocks, width), runs in rows.groupby(["parameters", "blocks", "width"]):
         sizes.append(
             TrainedSize(
                 variant=variant,
                 budget_flops=budget_flops,
                 blocks=blocks,
                 width=width,
-                parameters=parameters,
-                forward_flops=float(np.mean(forward_flops)),
-                loss=float(np.mean(losses)),
-                seeds=seeds,
-                seed_losses=losses,
-                run_ids=run_ids,
-                on_ladder=all(on_ladder),
+                parameters=runs["parameters"].iloc[0],
+                forward_flops=runs["forward_flops"].mean(),
+                loss=runs["loss"].mean(),
+                seeds=tuple(runs["seed"].tolist()),
+                seed_losses=tuple(runs["loss"].tolist()),
+                run_ids=tuple(runs["run_id"].tolist()),
+                on_ladder=bool(runs["on_ladder"].all()),
             )
         )
     return tuple(sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import TYPE_CHECKING
 
@@ -16,20 +17,21 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Train a model of four blocks, two of them routed, for some seconds."""
+    """Train a model of four blocks, two of them routed, for some seconds: once for all workers."""
     import torch
+    from filelock import FileLock
 
     from isoflop.data import prepare
     from isoflop.runs import RunFolder
     from isoflop.training import load_model, train
     from learned import WORDS, Trained
 
-    root = tmp_path_factory.mktemp("learned")
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    root = root / "learned"
+    root.mkdir(exist_ok=True)
     corpus = root / "corpus"
-    corpus.mkdir()
-    draw = random.Random(0)
-    for index in range(60):
-        (corpus / f"{index:02}.txt").write_text(" ".join(draw.choices(WORDS, k=150)))
     data = DataConfig(
         corpus=str(corpus),
         sequence_length=32,
@@ -54,7 +56,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     )
     folder = RunFolder(root / "run")
     before = torch.get_num_threads()
-    train(config, folder, cache=root / "cache", threads=1)
+    with FileLock(root / "lock"):
+        if not corpus.exists():
+            corpus.mkdir()
+            draw = random.Random(0)
+            for index in range(60):
+                (corpus / f"{index:02}.txt").write_text(" ".join(draw.choices(WORDS, k=150)))
+        # A finished run is not trained again.
+        train(config, folder, cache=root / "cache", threads=1)
     torch.set_num_threads(before)
     return Trained(load_model(folder), config, prepare(data, root / "cache").split("test"))
 

@@ -4,6 +4,7 @@ import pytest
 
 from isoflop.bench import BenchReport, Case, bench_train, describe, study_group
 from isoflop.bench import train as bench_module
+from isoflop.bench.steps import prepare_step
 from isoflop.config import DataConfig, EveryToken, ModelConfig, RunConfig, TopK
 from isoflop.costs import parameters, train_flops_per_token
 
@@ -34,9 +35,12 @@ def case(variant: str = "dense", **settings: bool) -> Case:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isoflop.bench.machine.busy", lambda: None)
     monkeypatch.setattr(bench_module, "gemm_peak", lambda precision, threads: 1e12)
+    monkeypatch.setattr(bench_module, "prepare_step", lambda one: lambda: None)
+    monkeypatch.setattr(bench_module, "TURN_SECONDS", 0.0)
 
 
-def test_a_row_is_the_arithmetic_of_its_step() -> None:
+def test_a_row_is_the_arithmetic_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "prepare_step", prepare_step)
     config = tiny(routed=True)
     report = bench_train([[case("mod", routed=True)]], threads=1, seconds=0)
     (row,) = report.rows
@@ -56,7 +60,6 @@ def test_a_row_is_the_arithmetic_of_its_step() -> None:
 def test_contenders_take_turns_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(bench_module, "prepare_step", lambda one: lambda: order.append(one.variant))
-    monkeypatch.setattr(bench_module, "TURN_SECONDS", 0.0)
     bench_train([[case(name) for name in "abc"]], threads=1, seconds=0)
     warm_up = bench_module.WARM_UP + 1
     assert order[: 3 * warm_up] == ["a"] * warm_up + ["b"] * warm_up + ["c"] * warm_up

@@ -1,12 +1,12 @@
-"""Every combination of choices builds, trains, evaluates, generates, costs what it says and
-round-trips.
+"""Every combination of choices builds, trains, evaluates, costs what it says and round-trips.
 
-The choices are read off the unions in `config`, so a new member is walked without being named.
+Every two of them are saved and generate, and with the slow tests every combination does too. The
+choices are read off the unions in `config`, so a new member is walked without being named.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 from typing import Any, get_args
 
 import pytest
@@ -53,19 +53,46 @@ SWITCHES = [
     {"tied_embeddings": True},
     {"kv_heads": 1, "query_key_norm": True, "tied_embeddings": True},
 ]
-COMBINATIONS = [
-    pytest.param(attention, depth, feed_forward, switches, id="-".join(names))
-    for attention, depth, feed_forward, switches in product(
-        members(Attention), members(Depth), members(FeedForward), SWITCHES
-    )
-    for names in [
-        [made(kind).kind for kind in (attention, depth, feed_forward)]
-        + ([f"{key}={value}" for key, value in switches.items()] or ["plain"])
-    ]
-]
+Combination = tuple[type, type, type, dict[str, Any]]
+COMBINATIONS: list[Combination] = list(
+    product(members(Attention), members(Depth), members(FeedForward), SWITCHES)
+)
 
 
-def run_of(attention: type, depth: type, feed_forward: type, switches: dict[str, Any]) -> RunConfig:
+def name_of(combination: Combination) -> str:
+    *kinds, switches = combination
+    settings = [f"{key}={value}" for key, value in switches.items()] or ["plain"]
+    return "-".join([made(kind).kind for kind in kinds] + settings)
+
+
+def pairs(combination: Combination) -> set[Any]:
+    """Every two of its choices."""
+    return set(combinations(enumerate(map(str, combination)), 2))
+
+
+def covering() -> list[Combination]:
+    """Few combinations, found greedily, that hold every two choices of different kinds."""
+    left, kept = set().union(*map(pairs, COMBINATIONS)), []
+    while left:
+        kept.append(max(COMBINATIONS, key=lambda one: len(pairs(one) & left)))
+        left -= pairs(kept[-1])
+    return kept
+
+
+WALKED = pytest.mark.parametrize("combination", COMBINATIONS, ids=name_of)
+IN_PAIRS = pytest.mark.parametrize(
+    "combination",
+    [
+        pytest.param(one, id=name_of(one), marks=() if quick else pytest.mark.slow)
+        for covered in [covering()]
+        for one in COMBINATIONS
+        for quick in [one in covered]
+    ],
+)
+
+
+def run_of(combination: Combination) -> RunConfig:
+    attention, depth, feed_forward, switches = combination
     return RunConfig(
         model=ModelConfig(
             vocabulary=31,
@@ -93,11 +120,9 @@ def test_the_walk_sees_every_choice() -> None:
     assert {kind().kind for kind in members(FeedForward)} >= {"swiglu", "gelu"}
 
 
-@pytest.mark.parametrize(("attention", "depth", "feed_forward", "switches"), COMBINATIONS)
-def test_any_combination(
-    attention: type, depth: type, feed_forward: type, switches: dict[str, Any]
-) -> None:
-    config = run_of(attention, depth, feed_forward, switches)
+@WALKED
+def test_any_combination(combination: Combination) -> None:
+    config = run_of(combination)
     again = RunConfig.model_validate_json(config.model_dump_json())
     assert again == config
     assert again.run_id == config.run_id
@@ -143,11 +168,9 @@ def test_any_combination(
                     assert decided.selected.sum(1).tolist() == [5, 5, 5]
 
 
-@pytest.mark.parametrize(("attention", "depth", "feed_forward", "switches"), COMBINATIONS)
-def test_saved_weights_give_the_same_model(
-    attention: type, depth: type, feed_forward: type, switches: dict[str, Any]
-) -> None:
-    config = run_of(attention, depth, feed_forward, switches).model
+@IN_PAIRS
+def test_saved_weights_give_the_same_model(combination: Combination) -> None:
+    config = run_of(combination).model
     first, second = build(config, seed=0), build(config, seed=1)
     second.load_state_dict(first.state_dict())
     tokens = torch.randint(31, (2, 13), generator=torch.Generator().manual_seed(2))
@@ -159,11 +182,9 @@ def test_saved_weights_give_the_same_model(
             assert torch.equal(second(tokens, decision=decision).logits, expected)
 
 
-@pytest.mark.parametrize(("attention", "depth", "feed_forward", "switches"), COMBINATIONS)
-def test_decoding_gives_the_forward_pass(
-    attention: type, depth: type, feed_forward: type, switches: dict[str, Any]
-) -> None:
-    config = run_of(attention, depth, feed_forward, switches).model
+@IN_PAIRS
+def test_decoding_gives_the_forward_pass(combination: Combination) -> None:
+    config = run_of(combination).model
     model = build(config, seed=0).eval()
     tokens = torch.randint(31, (2, 13), generator=torch.Generator().manual_seed(2))
     for decision in decisions(config.depth):

@@ -15,7 +15,7 @@ from isoflop.config import Windows
 from isoflop.data import Batches
 
 FAST = settings(
-    max_examples=40,
+    max_examples=20,
     derandomize=True,
     database=None,
     deadline=None,

@@ -15,6 +15,9 @@ from isoflop.ops import rotate
 
 BLOCKS = BlockAttention(block_size=4, top_k=2, full_last=1)
 NOMINAL = TopK(capacity=0.125, every=2)
+FP32, BF16 = torch.float32, torch.bfloat16
+TOTAL = 24
+"""Tokens at the end: whole blocks of 4, whole shares of an eighth, more than LEAST_SLOTS."""
 
 
 def run(engine: Engine, totals: tuple[int, ...], prompt: int) -> None:
@@ -24,27 +27,25 @@ def run(engine: Engine, totals: tuple[int, ...], prompt: int) -> None:
         engine.step([text[t] for text in whole])
 
 
-@pytest.mark.parametrize("prompt", [1, 8, 43])
 @pytest.mark.parametrize(
-    "attention",
-    [FullAttention(), BLOCKS, BLOCKS.model_copy(update={"key_convolution": 5})],
-    ids=["full", "block", "key convolution"],
+    ("prompt", "dtypes"),
+    [(1, [FP32, BF16, FP32]), (8, [BF16, FP32, BF16]), (19, [FP32, FP32, BF16])],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_bytes_are_those_of_the_closed_form(
-    dtype: torch.dtype, attention: object, prompt: int
-) -> None:
-    kept = {}
-    for depth in (EveryToken(), NOMINAL):
-        model = model_with(depth, attention=attention).to(dtype)
-        engine = Engine(model, forced=nominal_share(model) if model.routed else None)
-        run(engine, (48, 48, 48), prompt)
-        kept[depth.kind] = engine.cache_bytes
-        assert engine.cache_bytes == cache_bytes(model.config, 48, 3, dtype.itemsize)
-        assert engine.cache_bytes <= sum(cache.allocated_bytes for cache in engine.caches)
-    # Block means and raw keys come on top, and the last routed block here attends fully.
-    if isinstance(attention, FullAttention):
-        assert kept["top_k"] <= 0.58 * kept["every_token"]
+def test_bytes_are_those_of_the_closed_form(prompt: int, dtypes: list[torch.dtype]) -> None:
+    """Every kind of attention at every prompt, and in both dtypes."""
+    convolved = BLOCKS.model_copy(update={"key_convolution": 5})
+    for attention, dtype in zip((FullAttention(), BLOCKS, convolved), dtypes, strict=True):
+        kept = {}
+        for depth in (EveryToken(), NOMINAL):
+            model = model_with(depth, attention=attention).to(dtype)
+            engine = Engine(model, forced=nominal_share(model) if model.routed else None)
+            run(engine, (TOTAL,) * 3, prompt)
+            kept[depth.kind] = engine.cache_bytes
+            assert engine.cache_bytes == cache_bytes(model.config, TOTAL, 3, dtype.itemsize)
+            assert engine.cache_bytes <= sum(cache.allocated_bytes for cache in engine.caches)
+        # Block means and raw keys come on top, and the last routed block here attends fully.
+        if isinstance(attention, FullAttention):
+            assert kept["top_k"] <= 0.58 * kept["every_token"]
 
 
 def test_the_nominal_share_is_exact_and_staggered() -> None:

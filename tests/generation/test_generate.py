@@ -32,8 +32,11 @@ def test_greedy_takes_what_the_forward_pass_finds_likeliest() -> None:
         ]
 
 
-@pytest.mark.parametrize("depth", [None, ROUTED, RandomK(capacity=0.4)])
-@pytest.mark.parametrize("sampling", [WARM, Sampling()])
+@pytest.mark.parametrize(
+    ("sampling", "depth"),
+    [(WARM, None), (Sampling(), ROUTED), (WARM, RandomK(capacity=0.4))],
+    ids=["every token", "routed", "random control"],
+)
 def test_a_seed_gives_the_same_text_alone_and_in_a_batch(sampling: Sampling, depth: object) -> None:
     model = model_with(depth, attention=BlockAttention(block_size=4, top_k=2))
     prompts = texts((5, 8, 1, 5))

@@ -88,15 +88,15 @@ def test_is_off_by_rounding_alone(
         assert bool(((one - true).abs() <= bound).all()), name
 
 
-@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_are_those_of_the_function(groups: int) -> None:
-    # Narrow heads: every element of an input is moved in turn.
-    given = [x[..., :2].contiguous() for x in inputs(17, 3, groups, batch=1)]
-    routing = block_attention(*given[:3], block_size=4, top_k=3, details=True).routing
+    # Few and narrow heads: every element of an input is moved in turn.
+    given = [x[..., :2].contiguous() for x in inputs(11, 2, groups, batch=1)]
+    routing = block_attention(*given[:3], block_size=2, top_k=3, details=True).routing
     leaves = [x.requires_grad_() for x in given[:3]]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return block_attention(q, k, v, block_size=4, top_k=3, routing=routing)
+        return block_attention(q, k, v, block_size=2, top_k=3, routing=routing)
 
     assert torch.autograd.gradcheck(attend, leaves)
 

@@ -18,10 +18,13 @@ def inputs(groups: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
-@pytest.mark.parametrize(("block_size", "top_k"), [(7, 3), (7, 1), (8, 2), (16, 9), (1, 4)])
-@pytest.mark.parametrize("prefill", [1, 14, 20])
+@pytest.mark.parametrize(
+    ("block_size", "top_k", "prefill"),
+    # What is prefilled ends within the first block, with a block, and within another one.
+    [(7, 3, 1), (7, 3, 14), (7, 3, 20), (7, 1, 20), (8, 2, 1), (16, 9, 14), (1, 4, 20)],
+)
 def test_prefill_plus_decode_is_the_full_forward(
-    prefill: int, block_size: int, top_k: int, groups: int
+    block_size: int, top_k: int, prefill: int, groups: int
 ) -> None:
     q, k, v = inputs(groups)
     options = {"block_size": block_size, "top_k": top_k, "scale": 0.4}

@@ -241,7 +241,7 @@ def train_and_kill(config: RunConfig, folder: RunFolder, cache: Path, steps: int
 def test_sigkill_at_a_random_time_changes_nothing(
     make_run: MakeRun, cache: Path, tmp_path: Path, kills: int
 ) -> None:
-    config = make_run(DEPTHS[1], steps=100)
+    config = make_run(DEPTHS[1], steps=20 + 40 * kills)
     undisturbed, killed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
     train(config, undisturbed, cache=cache, threads=1)
     chance = random.Random(kills)

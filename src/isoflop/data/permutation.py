@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_ROUNDS = 8
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_TURNS = np.arange(1, 9, dtype=np.uint64)[:, None]
+"""Rounds of the network, (8, 1)."""
 
 
 def permute(
@@ -25,11 +26,11 @@ def permute(
     """
     half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
     mask = np.uint64((1 << int(half)) - 1)
-    key = _key(seed, epoch)
+    keys = _mix(_key(seed, epoch) + _TURNS * (_GOLDEN + np.uint64(1)))
     value = index.astype(np.uint64)
     outside = np.ones(len(value), dtype=np.bool_)
     while outside.any():
-        value[outside] = _feistel(value[outside], key[outside], half, mask)
+        value[outside] = _feistel(value[outside], keys[:, outside], half, mask)
         outside = value >= np.uint64(size)
     return value.astype(np.int64)
 
@@ -55,12 +56,11 @@ def _key(seed: int, epoch: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def _feistel(
-    value: NDArray[np.uint64], key: NDArray[np.uint64], half: np.uint64, mask: np.uint64
+    value: NDArray[np.uint64], keys: NDArray[np.uint64], half: np.uint64, mask: np.uint64
 ) -> NDArray[np.uint64]:
     left, right = value >> half, value & mask
-    for turn in range(1, _ROUNDS + 1):
-        key = key + _GOLDEN
-        left, right = right, left ^ (_mix(right ^ _mix(key + np.uint64(turn))) & mask)
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
     return (left << half) | right
 
 

@@ -57,15 +57,22 @@ class Killer:
         folder: where.
         seed: of the moments and the victims.
         checkpoint_seconds: time between checkpoints of a run.
+        measuring: let it be killed while it measures its speed as well.
     """
 
     def __init__(
-        self, study: Study, folder: Path, seed: int = 0, checkpoint_seconds: float = 30.0
+        self,
+        study: Study,
+        folder: Path,
+        seed: int = 0,
+        checkpoint_seconds: float = 30.0,
+        measuring: bool = False,
     ) -> None:
         self.study = study
         self.folder = folder
         self.store = RunStore(folder / "study")
         self.checkpoint_seconds = checkpoint_seconds
+        self.measuring = measuring
         self.chance = random.Random(seed)
         self.victims: Counter[str] = Counter()
         self.scheduler: BaseProcess | None = None
@@ -92,7 +99,12 @@ class Killer:
         if self.scheduler is None:
             said = self.folder / "said.txt"
             self.scheduler = start(
-                train_study, self.study, self.folder, self.checkpoint_seconds, said=said
+                train_study,
+                self.study,
+                self.folder,
+                self.checkpoint_seconds,
+                said=said,
+                measuring=self.measuring,
             )
         assert self.scheduler.exitcode is None, "the study ended before its last kill"
 

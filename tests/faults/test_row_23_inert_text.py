@@ -109,11 +109,16 @@ def is_inert(text: str) -> bool:
     return not kinds & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-@pytest.fixture
-def box(tmp_path: Path) -> Sandbox:
-    made = Sandbox(tmp_path)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    made = Sandbox(tmp_path_factory.mktemp("filled"))
     fill(made)
     return made
+
+
+@pytest.fixture
+def box(filled: Sandbox, tmp_path: Path) -> Sandbox:
+    return filled.copied(tmp_path)
 
 
 def test_row_23_hostile_text_is_inert_everywhere(box: Sandbox) -> None:

@@ -18,7 +18,7 @@ from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Outcome, export, run_study, status
-from sweep_studies import BASELINE, ROUTED, starts, tiny
+from sweep_studies import BASELINE, ROUTED, brief, starts, tiny
 
 
 class Place:
@@ -43,7 +43,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Place) -> None:
-    study = tiny(corpus)
+    study = brief(corpus)
     outcome = place.run(study, checkpoint_seconds=0.2)
     records = place.store.records()
     assert outcome == Outcome(

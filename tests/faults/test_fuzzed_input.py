@@ -206,7 +206,7 @@ PROPERTIES: dict[str, tuple[Callable[[Ground, random.Random], None], int]] = {
     "files of runs": (run_files, 8),
     "a prepared corpus": (store_files, 25),
     "a corpus": (corpus, 8),
-    "a study's folder": (whole_folder, 6),
+    "a study's folder": (whole_folder, 5),
 }
 """What is damaged: how, and how many examples are tried by default."""
 

@@ -23,7 +23,7 @@ from processes import command, ended, send, start, wait_for
 from isoflop import storage
 from isoflop.cli import main
 from isoflop.runs import RunFolder, RunStore
-from sweep_studies import brief, write_corpus
+from sweep_studies import LONGER, brief, write_corpus
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,7 @@ def test_row_03_train_saves_and_tells_how_to_go_on(
 def test_row_03_a_study_is_preempted_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = brief(write_corpus(tmp_path / "text.txt"), budget=1.35e8)
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
     (tmp_path / "study.json").write_text(study.model_dump_json())
     store = RunStore(tmp_path / "runs" / "tiny")
     said = tmp_path / "said.txt"

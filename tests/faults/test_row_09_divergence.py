@@ -1,7 +1,6 @@
 """Row 9. Fault: NaN or Inf in the loss or a gradient.
 
-Injected: a variant whose learning rate blows its weights up, in a study beside a sound one that takes
-no time.
+Injected: a variant whose learning rate blows its weights up, beside a sound one that takes no time.
 Expected: it stops before the update, its last checkpoint is finite, it is `diverged` with a reason;
 the fits leave it out and the report tells why, as of one that failed; its siblings finish.
 """

@@ -17,7 +17,9 @@ from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study
+from isoflop.sweep.measuring import measure_apart
 from isoflop.sweep.retries import FAILURES, LOST, tries
+from sweep_studies import unmeasured
 
 WORKERS = 2
 STUDY_SECONDS = 3600.0
@@ -35,7 +37,7 @@ def every_size(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     return [run for run in next_runs(study, []) if run.config.run_id not in done]
 
 
-def train_study(study: Study, folder: Path, checkpoint_seconds: float) -> None:
+def train_study(study: Study, folder: Path, checkpoint_seconds: float, measuring: bool) -> None:
     """Train a study; a target for `start`."""
     outcome = run_study(
         study,
@@ -45,6 +47,7 @@ def train_study(study: Study, folder: Path, checkpoint_seconds: float) -> None:
         compiled=False,
         checkpoint_seconds=checkpoint_seconds,
         planner=every_size,
+        measure=measure_apart if measuring else unmeasured,
     )
     assert (outcome.left, outcome.failed, outcome.diverged) == (0, 0, 0)
 
@@ -103,6 +106,7 @@ class Killer:
                 self.study,
                 self.folder,
                 self.checkpoint_seconds,
+                self.measuring,
                 said=said,
                 measuring=self.measuring,
             )

@@ -23,7 +23,7 @@ from isoflop.config import Variant
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study, status
 from isoflop.sweep.failure import commit_failure
-from sweep_studies import BASELINE, tiny, write_corpus
+from sweep_studies import BASELINE, tiny, unmeasured, write_corpus
 
 
 def test_row_09_a_diverged_run_stops_in_time_and_is_told(
@@ -39,6 +39,7 @@ def test_row_09_a_diverged_run_stops_in_time_and_is_told(
         tmp_path / "cache",
         workers=2,
         train=trainers.exploding,
+        measure=unmeasured,
         console=Console(file=said),
     )
     assert (outcome.left, outcome.failed) == (0, 0), said.getvalue()

@@ -19,7 +19,7 @@ from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Outcome, run_study
 from isoflop.sweep.worker import Train
-from sweep_studies import Study, instant, is_large, never, tiny, write_corpus
+from sweep_studies import Study, instant, is_large, never, tiny, unmeasured, write_corpus
 
 
 class Place:
@@ -36,7 +36,7 @@ class Place:
 
     def run(self, train: Train, **options: object) -> Outcome:
         console = Console(file=self.said, width=200)
-        known = {"workers": 2, "console": console, "train": train}
+        known = {"workers": 2, "console": console, "train": train, "measure": unmeasured}
         return run_study(self.study, self.root, self.cache, **{**known, **options})
 
 

@@ -13,13 +13,18 @@ from processes import ended, start
 
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study, status
-from sweep_studies import Study, brief, write_corpus
+from sweep_studies import Study, brief, unmeasured, write_corpus
 
 
 def schedule(study: Study, folder: Path) -> None:
     """Train a study, one run at a time; a target for `start`."""
     outcome = run_study(
-        study, folder / "study", folder / "cache", workers=1, train=trainers.together
+        study,
+        folder / "study",
+        folder / "cache",
+        workers=1,
+        train=trainers.together,
+        measure=unmeasured,
     )
     assert (outcome.left, outcome.failed) == (0, 0)
 

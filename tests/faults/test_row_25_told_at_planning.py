@@ -21,11 +21,6 @@ SCALED = {
 }
 
 
-@pytest.fixture
-def box(tmp_path: Path) -> Sandbox:
-    return Sandbox(tmp_path)
-
-
 def variant(**depth: Any) -> dict[str, Any]:
     return {"variants": [{"name": "Baseline"}, {"name": "MoD", "depth": depth}]}
 

@@ -14,6 +14,9 @@ from isoflop.config import (
     DataConfig,
     Evaluation,
     Grid,
+    PrecisionChoice,
+    PrecisionSpeed,
+    PrecisionSpeeds,
     RunConfig,
     RunRecord,
     ShapeFamily,
@@ -31,6 +34,8 @@ from isoflop.storage import StorageError
 BASELINE = Variant(name="Baseline")
 ROUTED = Variant(name="MoD", depth=TopK(capacity=0.25))
 STARTS = "starts.txt"
+LONGER = 1.375e8
+"""Budget of a brief study that is to be stopped on its way: 77, 40 and 20 steps of the baseline."""
 
 
 def write_corpus(path: Path) -> Path:
@@ -41,7 +46,7 @@ def write_corpus(path: Path) -> Path:
 
 
 def tiny(corpus: Path, *variants: Variant, budget: float = 3e8, **fields: object) -> Study:
-    """Return a study of three sizes per variant, each a second of training."""
+    """Return a study of three sizes per variant, of 168, 88 and 44 steps, and up to one more."""
     known: dict[str, object] = {
         "name": "tiny",
         "budgets_flops": (budget,),
@@ -56,6 +61,18 @@ def tiny(corpus: Path, *variants: Variant, budget: float = 3e8, **fields: object
         "variants": variants or (BASELINE,),
     }
     return Study.model_validate({**known, **fields})
+
+
+def brief(corpus: Path, *variants: Variant, budget: float = 6.75e7) -> Study:
+    """Return a tiny study that is really trained, in 38, 20 and 10 steps, and needs no more runs.
+
+    Args:
+        corpus: its text.
+        variants: its variants; the baseline alone if left out.
+        budget: such that whole steps come within 1% of it; `LONGER` does that for `ROUTED`, too.
+    """
+    grid = Grid(sizes=3, margin=1, added_at_most=0, centre_parameters=12000)
+    return tiny(corpus, *variants, budget=budget, grid=grid)
 
 
 def size(config: RunConfig) -> int:
@@ -97,6 +114,31 @@ def record_of(
         data_sha256=data_sha256,
         environment=ENVIRONMENT,
     )
+
+
+# --- machines
+
+
+def machine(bf16_gain: float, name: str = "x86_64 Made Up") -> PrecisionChoice:
+    """What a machine says on which bf16 is so many times as fast as fp32."""
+    speeds = PrecisionSpeeds(
+        rows=64,
+        width=16,
+        hidden=48,
+        attended=16,
+        head_width=4,
+        attention_share=0.25,
+        fp32=PrecisionSpeed(product_flops=9.2e10, attention_flops=4e10),
+        bf16=PrecisionSpeed(product_flops=9.2e10 * bf16_gain, attention_flops=4e10 * bf16_gain),
+    )
+    return PrecisionChoice(
+        precision=speeds.faster, machine=name, device="cpu", threads=1, torch="0", speeds=speeds
+    )
+
+
+def unmeasured(*_: object, **__: object) -> PrecisionChoice:
+    """Take no time to say which precision is faster."""
+    return machine(1 / 32)
 
 
 # --- trainers, to be found by name in another process; each notes its start beside the cache

@@ -13,6 +13,8 @@ def visible(text: str, *, keep: str = " ") -> str:
     Markup is escaped where a page is made; this is for what terminals, fonts and the direction
     of writing would act on. Characters in `keep` stay.
     """
+    if text.isprintable():  # nearly every text: nothing in it is to be spelt out
+        return text
     return "".join(
         character
         if character in keep or unicodedata.category(character)[0] not in "CZ"

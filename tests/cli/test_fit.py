@@ -60,7 +60,7 @@ def test_json_has_minima_and_surfaces_of_every_variant(table, capsys):
 
 
 def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
-    shown = run(capsys, "fit", table, "--columns", "loss=final", "--details")
+    shown = run(capsys, "fit", table, "--columns", "loss=final", "--details", "--resamples", "20")
     assert r"routed \x1b[31m needs 0." in shown
     assert "tokens from C = 6 N D" in shown
     assert "nats" not in shown, "of a table no unit is known"
@@ -136,20 +136,22 @@ def test_bad_arguments_are_one_line(table, monkeypatch, arguments, message, caps
     assert told.count("\n") == 1
 
 
-def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, capsys):
-    arguments = ("predict", table, "--columns", "loss=final", "--budget", "1e21")
-    shown = run(capsys, *arguments, "--resamples", "50")
+def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, capsys, monkeypatch):
+    of_one = ("--columns", "loss=final", "--where", "variant=plain", "--resamples", "20")
+    arguments = ("predict", table, *of_one, "--budget", "1e21")
+    shown = run(capsys, *arguments)
     assert "Predicted optimum at 1e21 FLOPs" in shown
     assert "1e20 FLOPs predicted from the smaller budgets" in shown
     where = tmp_path / "registered.json"
-    found = json.loads(run(capsys, *arguments, "--resamples", "50", "--json", "--register", where))
+    found = json.loads(run(capsys, *arguments, "--json", "--register", where))
     assert {one["way"] for one in found["predictions"]} == {
         "minima",
         "surface",
         "variable_projection",
     }
-    assert len(found["leave_largest_out"]) == 6
+    assert len(found["leave_largest_out"]) == 3
     assert len(json.loads(where.read_text())["sha256"]) == 64
+    monkeypatch.setattr("isoflop.cli.predicting.predictions", None)  # refused before it is made
     told = run(capsys, *arguments, "--register", where, code=2)
     assert "is not replaced" in told
 
@@ -166,6 +168,7 @@ def test_rows_and_arithmetic_are_options_of_the_command(table, capsys):
 
 def test_a_json_file_may_be_a_table(table, tmp_path, capsys):
     rows = pd.read_csv(table).rename(columns={"final": "loss"})
+    rows = rows[rows["Training FLOP"] == 1e18].groupby("variant").head(12)  # too few for a surface
     path = tmp_path / "runs.json"
     path.write_text(json.dumps({"runs": json.loads(rows.to_json(orient="records"))}))
     said = run(capsys, "fit", path, "--resamples", "20", "--json")

@@ -1,5 +1,6 @@
 """What `isoflop fit` prints by default: the answer first, and no more than a screen."""
 
+import functools
 import io
 from dataclasses import replace
 
@@ -82,19 +83,16 @@ SURFACE = FittedSurface(
 )
 
 
-@pytest.fixture(scope="module")
-def fits():
-    """Return the fits of every shape by curves, with a surface beside them, and their runs."""
-    found = {}
-    for name, (budgets, sizes, seeds) in SHAPES.items():
-        read = run_table(runs(budgets, sizes, seeds))
-        result = fit_runs(read.table, estimators=("parabola", "akima"), resamples=20)
-        surfaces = {
-            variant: fit.model_copy(update={"surface": SURFACE})
-            for variant, fit in result.variants.items()
-        }
-        found[name] = (result.model_copy(update={"variants": surfaces}), read)
-    return found
+@functools.cache
+def fit_of(shape):
+    """Return the fit of a shape by curves, with a surface beside each, and its runs."""
+    read = run_table(runs(*SHAPES[shape]))
+    result = fit_runs(read.table, estimators=("parabola", "akima"), resamples=20)
+    surfaces = {
+        variant: fit.model_copy(update={"surface": SURFACE})
+        for variant, fit in result.variants.items()
+    }
+    return result.model_copy(update={"variants": surfaces}), read
 
 
 def printed(result, read, width=120):
@@ -114,8 +112,8 @@ def test_the_tables_are_those_that_people_publish():
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_more_than_a_screen_is_printed(fits, shape, width):
-    result, read = fits[shape]
+def test_no_more_than_a_screen_is_printed(shape, width):
+    result, read = fit_of(shape)
     doubted = replace(
         read,
         understood="loss is val_loss, parameters is params, budget_flops is budget; 234 rows used.",
@@ -130,8 +128,8 @@ def test_no_more_than_a_screen_is_printed(fits, shape, width):
         assert any(line.startswith("Minima by parabola") for line in lines)
 
 
-def test_one_variant_is_answered_by_its_law_its_optimum_and_its_surface(fits):
-    result, read = fits["one variant"]
+def test_one_variant_is_answered_by_its_law_its_optimum_and_its_surface():
+    result, read = fit_of("one variant")
     lines = printed(result, read)
     text = joined(lines)
     (fit,) = result.variants.values()
@@ -147,13 +145,13 @@ def test_one_variant_is_answered_by_its_law_its_optimum_and_its_surface(fits):
     assert "234 of 234 rows used" in " ".join(lines[:2])
 
 
-def test_without_a_law_the_surface_tells_how_the_optimum_grows(fits):
-    assert "b 0.486 [0.437, 0.535]." in joined(printed(*fits["one budget"]))
-    assert "b 0.486" not in joined(printed(*fits["one variant"]))
+def test_without_a_law_the_surface_tells_how_the_optimum_grows():
+    assert "b 0.486 [0.437, 0.535]." in joined(printed(*fit_of("one budget")))
+    assert "b 0.486" not in joined(printed(*fit_of("one variant")))
 
 
-def test_the_optimum_is_that_of_the_largest_budget(fits):
-    result, read = fits["one variant"]
+def test_the_optimum_is_that_of_the_largest_budget():
+    result, read = fit_of("one variant")
     (fit,) = result.variants.values()
     best = [one for one in fit.minima if one.estimator == "parabola"][-1]
     text = joined(printed(result, read))
@@ -162,8 +160,8 @@ def test_the_optimum_is_that_of_the_largest_budget(fits):
     assert f"with a loss of {best.loss:.4f} [{best.interval.low:.4f}" in text
 
 
-def test_minima_are_a_row_for_each_budget_and_the_others_counted(fits):
-    result, read = fits["one variant"]
+def test_minima_are_a_row_for_each_budget_and_the_others_counted():
+    result, read = fit_of("one variant")
     lines = printed(result, read)
     rows = [line for line in lines if line.strip().endswith("x") and "[" in line]
     assert len(rows) == 12
@@ -173,8 +171,8 @@ def test_minima_are_a_row_for_each_budget_and_the_others_counted(fits):
     assert rows[0].endswith(f"{apart.loss:.4f} {apart.parameter_ratio:.2f}x")
 
 
-def test_a_row_tells_whose_minimum_it_is_where_estimators_are_mixed(fits):
-    result, read = fits["one budget"]
+def test_a_row_tells_whose_minimum_it_is_where_estimators_are_mixed():
+    result, read = fit_of("one budget")
     (fit,) = result.variants.values()
     parabola, akima = fit.minima
     other = akima.model_copy(update={"budget_flops": 1e19})
@@ -184,8 +182,8 @@ def test_a_row_tells_whose_minimum_it_is_where_estimators_are_mixed(fits):
     assert "Akima" in next(line for line in lines if line.strip().startswith("1e19"))
 
 
-def test_every_variant_keeps_its_largest_budget(fits):
-    curves = fitted_curves(fits["no budget in common"][0])
+def test_every_variant_keeps_its_largest_budget():
+    curves = fitted_curves(fit_of("no budget in common")[0])
     assert len(curves) == 28
     for most in (2, 3, 7, 12, 27):
         kept = shown_curves(curves, most)
@@ -197,15 +195,15 @@ def test_every_variant_keeps_its_largest_budget(fits):
     assert shown_curves(curves, 28) == curves
 
 
-def test_what_cannot_be_compared_is_one_line(fits):
-    lines = printed(*fits["no budget in common"])
+def test_what_cannot_be_compared_is_one_line():
+    lines = printed(*fit_of("no budget in common"))
     assert sum("compared" in line for line in lines) == 1
     assert "No two variants can be compared at one budget or on their surfaces." in lines
     assert "No budget has runs of dense and of moe or mod." in lines
 
 
-def test_many_verdicts_are_a_line_for_each_variant(fits):
-    text = joined(printed(*fits["all in common"]))
+def test_many_verdicts_are_a_line_for_each_variant():
+    text = joined(printed(*fit_of("all in common")))
     assert text.count("of 4 budgets") == 2
     assert text.count("At 1e22 FLOPs") == 2
     assert "Holm's correction for 8 comparisons." in text
@@ -214,14 +212,14 @@ def test_many_verdicts_are_a_line_for_each_variant(fits):
     assert order == sorted(order)
 
 
-def test_more_variants_than_lines_are_counted(fits):
-    lines = printed(*fits["ten variants"])
+def test_more_variants_than_lines_are_counted():
+    lines = printed(*fit_of("ten variants"))
     assert "And 3 more: --details." in lines
     assert sum(line.startswith("At 6e17 FLOPs") for line in lines) == 6
 
 
-def test_refused_budgets_are_told_by_what_would_help(fits):
-    result, read = fits["many refused"]
+def test_refused_budgets_are_told_by_what_would_help():
+    result, read = fit_of("many refused")
     text = joined(printed(result, read))
     assert "No minimum by the parabola at 10 of 28 budgets: fewer than 3 sizes." in text
     (fit,) = result.variants.values()
@@ -240,8 +238,8 @@ def test_refused_budgets_are_told_by_what_would_help(fits):
     )
 
 
-def test_a_missing_surface_is_told_once_for_all_that_miss_it(fits):
-    result, read = fits["all in common"]
+def test_a_missing_surface_is_told_once_for_all_that_miss_it():
+    result, read = fit_of("all in common")
     refused = SURFACE.model_copy(update={"status": "at_bound", "message": "E is zero"})
     none = {
         name: fit.model_copy(update={"surface": refused}) for name, fit in result.variants.items()
@@ -251,8 +249,8 @@ def test_a_missing_surface_is_told_once_for_all_that_miss_it(fits):
     assert "No surface of dense; moe; mod: E is zero." in text
 
 
-def test_warnings_come_before_the_answer_and_are_counted(fits):
-    result, read = fits["one variant"]
+def test_warnings_come_before_the_answer_and_are_counted():
+    result, read = fit_of("one variant")
     doubted = replace(
         read,
         understood="loss is val_loss.",
@@ -269,16 +267,16 @@ def test_warnings_come_before_the_answer_and_are_counted(fits):
     )
 
 
-def test_losses_have_their_unit_where_it_is_known(fits):
-    result, read = fits["all in common"]
+def test_losses_have_their_unit_where_it_is_known():
+    result, read = fit_of("all in common")
     assert " in nats" not in joined(printed(result, read))
     text = joined(printed(result.model_copy(update={"loss_unit": "nats per byte"}), read))
     assert "Minima by parabola in nats per byte, and" in text
     assert "] nats per byte" in text
 
 
-def test_rows_left_out_are_told_with_their_first(fits):
-    result, read = fits["one variant"]
+def test_rows_left_out_are_told_with_their_first():
+    result, read = fit_of("one variant")
     fewer = replace(
         read,
         understood="",

@@ -45,7 +45,7 @@ def test_text_says_how_far_out_it_is_and_only_where_it_is(capsys) -> None:
 
 
 def test_a_budget_far_out_says_so(capsys) -> None:
-    arguments = (*COMMON, "--budget", "1e31")
+    arguments = (*COMMON, "--where", "dataset=web", "--budget", "1e31")
     assert "10 orders of magnitude beyond the runs" in run(capsys, *arguments)
     found = json.loads(run(capsys, *arguments, "--json"))
     assert all(one["extrapolation"] > 1e9 for one in found["predictions"])

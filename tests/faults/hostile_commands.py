@@ -8,14 +8,17 @@ import io
 import json
 import os
 import random
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from isoflop.cli import main
+from isoflop.fit import fit_runs
 
 STUDY: dict[str, Any] = {
     "name": "small",
@@ -58,14 +61,25 @@ class Sandbox:
     """A folder to work in, and others beside it that nothing may change."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.home = root / "home"
-        self.beside = root / "beside"
+        self._at(root)
         self.home.mkdir(parents=True)
         self.beside.mkdir()
         (self.beside / "kept.txt").write_text("kept")
         (self.home / "text.txt").write_text(TEXT)
         self.study(STUDY)
+
+    def _at(self, root: Path) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.beside = root / "beside"
+
+    def copied(self, root: Path) -> Sandbox:
+        """Return a copy of it in a folder, in place of what is there."""
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(self.root, root)
+        copy = object.__new__(Sandbox)
+        copy._at(root)
+        return copy
 
     def study(self, values: dict[str, Any], name: str = "small.json") -> str:
         """Write a study file into the folder to work in and return its name."""
@@ -86,8 +100,7 @@ class Sandbox:
             mock.patch("isoflop.cli.plans._measured", return_value=(None, "not measured")),
             mock.patch("isoflop.sweep.running.measured_speeds", return_value=None),
             mock.patch("isoflop.sweep.scheduler.start_server", _no_training),
-            mock.patch("isoflop.report.render.vl_convert", _Pictures()),
-            mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"),
+            quick_reports(),
         ):
             warnings.simplefilter("default")
             code = main(
@@ -110,6 +123,17 @@ class Sandbox:
         touched = changed(before, listing(self.root))
         allowed = tuple(f"home/{one}" for one in inside)
         assert all(one.startswith(allowed) for one in touched), touched
+
+
+@contextlib.contextmanager
+def quick_reports() -> Iterator[None]:
+    """Let reports be written without pictures, and with intervals of a few resamples."""
+    with (
+        mock.patch("isoflop.report.render.vl_convert", _Pictures()),
+        mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"),
+        mock.patch("isoflop.report.analysis.fit_runs", partial(fit_runs, resamples=20)),
+    ):
+        yield
 
 
 def survives(said: Said) -> None:

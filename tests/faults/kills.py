@@ -17,7 +17,9 @@ from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study
+from isoflop.sweep.measuring import measure_apart
 from isoflop.sweep.retries import FAILURES, LOST, tries
+from sweep_studies import unmeasured
 
 WORKERS = 2
 STUDY_SECONDS = 3600.0
@@ -35,7 +37,7 @@ def every_size(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     return [run for run in next_runs(study, []) if run.config.run_id not in done]
 
 
-def train_study(study: Study, folder: Path, checkpoint_seconds: float) -> None:
+def train_study(study: Study, folder: Path, checkpoint_seconds: float, measuring: bool) -> None:
     """Train a study; a target for `start`."""
     outcome = run_study(
         study,
@@ -45,6 +47,7 @@ def train_study(study: Study, folder: Path, checkpoint_seconds: float) -> None:
         compiled=False,
         checkpoint_seconds=checkpoint_seconds,
         planner=every_size,
+        measure=measure_apart if measuring else unmeasured,
     )
     assert (outcome.left, outcome.failed, outcome.diverged) == (0, 0, 0)
 
@@ -57,15 +60,22 @@ class Killer:
         folder: where.
         seed: of the moments and the victims.
         checkpoint_seconds: time between checkpoints of a run.
+        measuring: let it be killed while it measures its speed as well.
     """
 
     def __init__(
-        self, study: Study, folder: Path, seed: int = 0, checkpoint_seconds: float = 30.0
+        self,
+        study: Study,
+        folder: Path,
+        seed: int = 0,
+        checkpoint_seconds: float = 30.0,
+        measuring: bool = False,
     ) -> None:
         self.study = study
         self.folder = folder
         self.store = RunStore(folder / "study")
         self.checkpoint_seconds = checkpoint_seconds
+        self.measuring = measuring
         self.chance = random.Random(seed)
         self.victims: Counter[str] = Counter()
         self.scheduler: BaseProcess | None = None
@@ -92,7 +102,13 @@ class Killer:
         if self.scheduler is None:
             said = self.folder / "said.txt"
             self.scheduler = start(
-                train_study, self.study, self.folder, self.checkpoint_seconds, said=said
+                train_study,
+                self.study,
+                self.folder,
+                self.checkpoint_seconds,
+                self.measuring,
+                said=said,
+                measuring=self.measuring,
             )
         assert self.scheduler.exitcode is None, "the study ended before its last kill"
 

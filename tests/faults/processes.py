@@ -11,6 +11,7 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from isoflop.sweep import running
 from isoflop.sweep.pool import start_server
 
 PATIENCE_SECONDS = 300.0
@@ -25,14 +26,28 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def start(target: Callable[..., object], *args: object, said: Path | None = None) -> BaseProcess:
-    """Start `target(*args)` in a process of its own; what it prints goes to the file `said`."""
-    process = start_server().Process(target=_alone, args=(target, args, said))
+def start(
+    target: Callable[..., object],
+    *args: object,
+    said: Path | None = None,
+    measuring: bool = False,
+) -> BaseProcess:
+    """Start `target(*args)` in a process of its own.
+
+    Args:
+        target: what it does.
+        args: of the target.
+        said: file that takes what it prints.
+        measuring: let a study that begins measure how fast it is, which takes part of a second.
+    """
+    process = start_server().Process(target=_alone, args=(target, args, said, measuring))
     process.start()
     return process
 
 
-def _alone(target: Callable[..., object], args: tuple[object, ...], said: Path | None) -> None:
+def _alone(
+    target: Callable[..., object], args: tuple[object, ...], said: Path | None, measuring: bool
+) -> None:
     # As a process that a shell starts; the server they come from is deaf to both.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -42,6 +57,8 @@ def _alone(target: Callable[..., object], args: tuple[object, ...], said: Path |
         os.dup2(descriptor, stream.fileno())
     # A scheduler in here forks its workers from the same server in place of starting another.
     forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
+    if not measuring:
+        running.measured_speeds = lambda *_, **__: None
     code = target(*args)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -49,12 +49,7 @@ class Ground:
 
     def copy(self, box: Sandbox) -> Sandbox:
         """Return a copy of a sandbox, in place of the one before."""
-        again = self.root / "copy"
-        shutil.rmtree(again, ignore_errors=True)
-        shutil.copytree(box.root, again)
-        made = object.__new__(Sandbox)
-        made.root, made.home, made.beside = again, again / "home", again / "beside"
-        return made
+        return box.copied(self.root / "copy")
 
 
 def try_commands(box: Sandbox, *commands: tuple[str, ...]) -> None:
@@ -211,7 +206,7 @@ PROPERTIES: dict[str, tuple[Callable[[Ground, random.Random], None], int]] = {
     "files of runs": (run_files, 8),
     "a prepared corpus": (store_files, 25),
     "a corpus": (corpus, 8),
-    "a study's folder": (whole_folder, 6),
+    "a study's folder": (whole_folder, 5),
 }
 """What is damaged: how, and how many examples are tried by default."""
 

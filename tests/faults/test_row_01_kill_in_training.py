@@ -23,18 +23,18 @@ def lines(path: Path) -> int:
 
 def test_row_01_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
     chance = random.Random(1)
-    config = tiny_run(tmp_path, steps=200)
+    config = tiny_run(tmp_path, steps=100)
     right, killed = RunFolder(tmp_path / "right"), RunFolder(tmp_path / "killed")
     cache = tmp_path / "cache"
     train_small(config, right.path, cache, 30.0)
     metrics, attempts = killed.path / "metrics.jsonl", killed.path / "attempts.jsonl"
     for number in range(3):
         # A checkpoint every few steps, so that there are steps to be made again.
-        process = start(train_small, config, killed.path, cache, 0.02)
+        process = start(train_small, config, killed.path, cache, 0.05)
         if number % 2:
             wait_for(lambda number=number: lines(attempts) > number)
         else:
-            until = lines(metrics) + chance.randint(1, 15)
+            until = lines(metrics) + chance.randint(1, 10)
             wait_for(lambda until=until: lines(metrics) >= until)
         kill(process)
         assert killed.state() == "interrupted"

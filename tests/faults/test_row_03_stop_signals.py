@@ -1,6 +1,6 @@
 """Row 3. Fault: SIGTERM, as a batch system sends it, or Ctrl-C; in a step, and in a save.
 
-Injected: the signal, sent to `isoflop train` and `isoflop run`, and by a save to itself.
+Injected: the signal, by a step or a save of `isoflop train` to itself, and sent to `isoflop run`.
 Expected: a whole checkpoint, state `preempted`, one line with the command that goes on, exit code
 143 or 130; that command gives what the undisturbed run gives.
 """
@@ -12,6 +12,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from one_tiny_run import tiny_run
@@ -22,28 +23,42 @@ from processes import command, ended, send, start, wait_for
 from isoflop import storage
 from isoflop.cli import main
 from isoflop.runs import RunFolder, RunStore
-from sweep_studies import tiny, write_corpus
+from sweep_studies import LONGER, brief, write_corpus
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isoflop.training.step import StepResult, Trainer
 
 TRAIN = ("train", "run.json", "--threads", "1")
 RUN = ("run", "study.json", "--workers", "2")
 
 
-def train_saving_often(folder: Path, in_a_save: bool) -> int:
-    """Run `isoflop train` with a checkpoint after each step; the third may send a SIGTERM."""
+def train_and_be_stopped(folder: Path, where: str, number: int) -> int:
+    """Run `isoflop train`, to which its third step or its third save sends a signal."""
     import isoflop.training
+    from isoflop.training.step import Trainer
 
-    isoflop.training.train = functools.partial(isoflop.training.train, checkpoint_seconds=0.0)
-    replace, saves = os.replace, []
+    often = 0.0 if where == "save" else 30.0
+    isoflop.training.train = functools.partial(isoflop.training.train, checkpoint_seconds=often)
+    replace, step, saves = os.replace, Trainer.step, []
 
-    def signalled(old: Path, new: Path) -> None:
+    def replace_signalled(old: Path, new: Path) -> None:
         if Path(new).name.startswith("step-"):
             saves.append(new)
             if len(saves) == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
         replace(old, new)
 
-    if in_a_save:
-        os.replace = signalled
+    def step_signalled(trainer: Trainer, tokens: Tensor, index: int, rate: float) -> StepResult:
+        if index == 2:
+            os.kill(os.getpid(), number)
+        return step(trainer, tokens, index, rate)
+
+    if where == "save":
+        os.replace = replace_signalled
+    else:
+        Trainer.step = step_signalled
     return command(folder, *TRAIN)
 
 
@@ -54,19 +69,17 @@ def train_saving_often(folder: Path, in_a_save: bool) -> int:
 def test_row_03_train_saves_and_tells_how_to_go_on(
     tmp_path: Path, where: str, number: int, code: int
 ) -> None:
-    config = tiny_run(tmp_path, steps=200)
+    config = tiny_run(tmp_path, steps=12)
     (tmp_path / "run.json").write_text(config.model_dump_json())
     folder = RunStore(tmp_path / "runs" / "single").folder(config.run_id)
     said = tmp_path / "said.txt"
-    process = start(train_saving_often, tmp_path, where == "save", said=said)
-    if where == "step":
-        wait_for(lambda: len(folder.read_metrics()[0]) > 2)
-        send(process, number)
-    assert ended(process) == code
+    assert ended(start(train_and_be_stopped, tmp_path, where, number, said=said)) == code
     assert folder.state() == "preempted"
     (saved, *_) = sorted(folder.checkpoints.iterdir(), reverse=True)
     storage.verify_folder(saved)
     step = int(saved.name.removeprefix("step-"))
+    # What asked to stop is heard after the step under way, or after the one that follows the save.
+    assert step == (3 if where == "step" else 4)
     assert [row["step"] for row in folder.read_metrics()[0]] == list(range(1, step + 1))
     assert not list(folder.path.rglob(storage.TEMPORARY + "*"))
     last = said.read_text().splitlines()[-1]
@@ -81,7 +94,7 @@ def test_row_03_train_saves_and_tells_how_to_go_on(
 def test_row_03_a_study_is_preempted_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = tiny(write_corpus(tmp_path / "text.txt"))
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
     (tmp_path / "study.json").write_text(study.model_dump_json())
     store = RunStore(tmp_path / "runs" / "tiny")
     said = tmp_path / "said.txt"

@@ -1,6 +1,6 @@
 """Row 9. Fault: NaN or Inf in the loss or a gradient.
 
-Injected: a variant whose learning rate blows its weights up, in a study beside a sound one.
+Injected: a variant whose learning rate blows its weights up, beside a sound one that takes no time.
 Expected: it stops before the update, its last checkpoint is finite, it is `diverged` with a reason;
 the fits leave it out and the report tells why, as of one that failed; its siblings finish.
 """
@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 
 import pytest
+import trainers
+from hostile_commands import quick_reports
 from rich.console import Console
 
 from isoflop import checkpoint
@@ -21,7 +23,7 @@ from isoflop.config import Variant
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study, status
 from isoflop.sweep.failure import commit_failure
-from sweep_studies import BASELINE, tiny, write_corpus
+from sweep_studies import BASELINE, tiny, unmeasured, write_corpus
 
 
 def test_row_09_a_diverged_run_stops_in_time_and_is_told(
@@ -32,7 +34,13 @@ def test_row_09_a_diverged_run_stops_in_time_and_is_told(
     root = tmp_path / "runs" / "tiny"
     said = io.StringIO()
     outcome = run_study(
-        study, root, tmp_path / "cache", checkpoint_seconds=0.0, console=Console(file=said)
+        study,
+        root,
+        tmp_path / "cache",
+        workers=2,
+        train=trainers.exploding,
+        measure=unmeasured,
+        console=Console(file=said),
     )
     assert (outcome.left, outcome.failed) == (0, 0), said.getvalue()
     assert outcome.finished >= 3
@@ -57,7 +65,8 @@ def test_row_09_a_diverged_run_stops_in_time_and_is_told(
     commit_failure(failed.config, folder, "hung", data_sha256=failed.data_sha256, device="cpu")
     (tmp_path / "study.json").write_text(study.model_dump_json())
     monkeypatch.chdir(tmp_path)
-    assert main(["report", "study.json"]) == 0
+    with quick_reports():
+        assert main(["report", "study.json"]) == 0
     page = html.unescape((root / "report" / "index.html").read_text())
     assert "2 runs diverged: " in page
     assert "1 run failed: hung" in page

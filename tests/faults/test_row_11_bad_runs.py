@@ -19,7 +19,7 @@ from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Outcome, run_study
 from isoflop.sweep.worker import Train
-from sweep_studies import Study, instant, is_large, never, tiny, write_corpus
+from sweep_studies import Study, instant, is_large, never, tiny, unmeasured, write_corpus
 
 
 class Place:
@@ -36,7 +36,7 @@ class Place:
 
     def run(self, train: Train, **options: object) -> Outcome:
         console = Console(file=self.said, width=200)
-        known = {"workers": 2, "console": console, "train": train}
+        known = {"workers": 2, "console": console, "train": train, "measure": unmeasured}
         return run_study(self.study, self.root, self.cache, **{**known, **options})
 
 
@@ -50,14 +50,14 @@ def place(tmp_path: Path) -> Place:
     [
         (trainers.short_of_memory, "MemoryError: over the limit of 2 GiB of memory"),
         (trainers.killed_at_one_step, "killed by SIGKILL, as the system does when memory runs out"),
-        (trainers.hanging, "hung: no sign of life for 0.05 minutes"),
+        (trainers.hanging, "hung: no sign of life for 0.02 minutes"),
     ],
     ids=["memory", "crash", "hang"],
 )
 def test_row_11_a_bad_run_fails_and_its_siblings_finish(
     place: Place, train: Train, reason: str
 ) -> None:
-    outcome = place.run(train, stall_seconds=3.0)
+    outcome = place.run(train, stall_seconds=1.2)
     assert (outcome.failed, outcome.left) == (1, 0)
     assert outcome.finished >= 2
     record = place.folder.record()
@@ -125,6 +125,7 @@ def test_row_11_a_limit_below_what_runs_need_is_said_at_planning(
     assert "expected to need more than the limit of 0.000244 GiB of memory" in said
     (tmp_path / "study.json").write_text(place.study.model_dump_json())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("isoflop.cli.plans._measured", lambda *_: (None, "not measured"))
     assert main(["plan", "study.json", "--memory-gib", "0.0002"]) == 0
     assert "needs its state sharded" in capsys.readouterr().out
     assert main(["run", "study.json", "--memory-gib", "0"]) == 2

@@ -14,7 +14,7 @@ from pathlib import Path
 from processes import command, ended, kill, others, owner, start, wait_for
 
 from isoflop.runs import RunFolder, RunStore
-from sweep_studies import tiny, write_corpus
+from sweep_studies import LONGER, brief, write_corpus
 
 RUN = ("run", "study.json", "--workers", "2")
 
@@ -28,7 +28,7 @@ def under_way(store: RunStore) -> RunFolder | None:
 
 
 def test_row_12_killed_workers_and_schedulers_cost_nothing(tmp_path: Path) -> None:
-    study = tiny(write_corpus(tmp_path / "text.txt"))
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
     (tmp_path / "study.json").write_text(study.model_dump_json())
     store = RunStore(tmp_path / "runs" / "tiny")
     said = tmp_path / "said.txt"

@@ -13,19 +13,24 @@ from processes import ended, start
 
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study, status
-from sweep_studies import Study, tiny, write_corpus
+from sweep_studies import Study, brief, unmeasured, write_corpus
 
 
 def schedule(study: Study, folder: Path) -> None:
     """Train a study, one run at a time; a target for `start`."""
     outcome = run_study(
-        study, folder / "study", folder / "cache", workers=1, train=trainers.together
+        study,
+        folder / "study",
+        folder / "cache",
+        workers=1,
+        train=trainers.together,
+        measure=unmeasured,
     )
     assert (outcome.left, outcome.failed) == (0, 0)
 
 
 def test_row_13_two_schedulers_share_the_runs(tmp_path: Path) -> None:
-    study = tiny(write_corpus(tmp_path / "text.txt"))
+    study = brief(write_corpus(tmp_path / "text.txt"))
     pair = [start(schedule, study, tmp_path, said=tmp_path / f"said{n}.txt") for n in range(2)]
     assert [ended(process) for process in pair] == [0, 0]
     assert status(study, tmp_path / "study").complete

@@ -16,7 +16,7 @@ import isoflop.sweep
 from isoflop.cli import main
 from isoflop.config import Study
 from isoflop.runs import RunStore
-from sweep_studies import BASELINE, ROUTED, instant, tiny, write_corpus
+from sweep_studies import BASELINE, ROUTED, instant, tiny, unmeasured, write_corpus
 
 
 @pytest.fixture
@@ -24,9 +24,8 @@ def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[Study], str]:
     """Run the command on a study, training in no time, and return what it said."""
-    monkeypatch.setattr(
-        isoflop.sweep, "run_study", functools.partial(isoflop.sweep.run_study, train=instant)
-    )
+    quick = functools.partial(isoflop.sweep.run_study, train=instant, measure=unmeasured)
+    monkeypatch.setattr(isoflop.sweep, "run_study", quick)
     monkeypatch.chdir(tmp_path)
 
     def run(study: Study) -> str:

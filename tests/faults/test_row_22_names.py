@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from hostile_commands import STUDY, TEXT, Sandbox, changed, listing, survives
-from recorded_study import fill
 
 from isoflop.config.load import load_study
 from isoflop.data import prepare
@@ -39,17 +38,6 @@ UNSAFE = (
 )
 HARMLESS = ("trailing.", "trailing..", "CON", "nul.txt", "aux", "A", "a" * 64)
 """Names that other systems find odd; here they are folders like any other."""
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Sandbox:
-    return Sandbox(tmp_path)
-
-
-@pytest.fixture
-def recorded(box: Sandbox) -> Sandbox:
-    fill(box)
-    return box
 
 
 def test_row_22_a_study_that_is_no_name_of_a_folder_is_refused(box: Sandbox) -> None:
@@ -191,8 +179,8 @@ def test_a_linked_folder_is_refused(recorded: Sandbox, place: str, command: str)
         ("results/small/search.jsonl", "report"),
     ],
 )
-def test_a_linked_file_is_refused(box: Sandbox, place: str, command: str) -> None:
-    fill(box)
+def test_a_linked_file_is_refused(recorded: Sandbox, place: str, command: str) -> None:
+    box = recorded
     if command == "run":  # whose data is not that of the made-up records
         for path in ("results", "runs"):
             (box.home / path).rename(box.home / f"old-{path}")

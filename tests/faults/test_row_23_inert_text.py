@@ -15,7 +15,6 @@ from xml.etree import ElementTree
 
 import pytest
 from hostile_commands import Sandbox
-from recorded_study import fill
 
 from isoflop.config import SampledToken
 from isoflop.report.render import write_table
@@ -109,19 +108,12 @@ def is_inert(text: str) -> bool:
     return not kinds & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-@pytest.fixture
-def box(tmp_path: Path) -> Sandbox:
-    made = Sandbox(tmp_path)
-    fill(made)
-    return made
-
-
-def test_row_23_hostile_text_is_inert_everywhere(box: Sandbox) -> None:
+def test_row_23_hostile_text_is_inert_everywhere(recorded: Sandbox) -> None:
     # Much of it at once: a report takes a second, and a name at most 80 characters.
-    file = rewrite(box, f"=cmd()/../{TEXTS[0]}-->]]>\x1b[31m\u202e")
-    with box.contained("runs/small/report"):
+    file = rewrite(recorded, f"=cmd()/../{TEXTS[0]}-->]]>\x1b[31m\u202e")
+    with recorded.contained("runs/small/report"):
         said = [
-            box(*arguments)
+            recorded(*arguments)
             for arguments in (
                 ("status", file),
                 ("costs", file),
@@ -131,7 +123,7 @@ def test_row_23_hostile_text_is_inert_everywhere(box: Sandbox) -> None:
         ]
     assert [one.code for one in said] == [0] * len(said)
     assert all(is_inert(one.out + one.err) for one in said)
-    html = (box.home / "runs/small/report/index.html").read_text()
+    html = (recorded.home / "runs/small/report/index.html").read_text()
     page = Page(html)
     assert page.tags.count("script") == 3
     assert not {"iframe", "object", "embed", "base", "link", "form", "svg"} & set(page.tags)
@@ -139,7 +131,7 @@ def test_row_23_hostile_text_is_inert_everywhere(box: Sandbox) -> None:
     assert page.comments == 0
     assert "<script>alert(1)" in page.text
     assert is_inert(html)
-    figures = box.home / "runs/small/report/figures"
+    figures = recorded.home / "runs/small/report/figures"
     for svg in figures.glob("*.svg"):
         assert all("script" not in one.tag for one in ElementTree.parse(svg).iter())
     tables = sorted(figures.glob("*.csv"))
@@ -152,10 +144,10 @@ def test_row_23_hostile_text_is_inert_everywhere(box: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("text", CODES, ids=range(len(CODES)))
-def test_the_terminal_prints_and_does_nothing_else(box: Sandbox, text: str) -> None:
-    file = rewrite(box, text)
+def test_the_terminal_prints_and_does_nothing_else(recorded: Sandbox, text: str) -> None:
+    file = rewrite(recorded, text)
     for command in ("status", "plan", "costs"):
-        said = box(command, file)
+        said = recorded(command, file)
         assert said.code == 0, said
         assert is_inert(said.out + said.err), said
 
@@ -163,8 +155,8 @@ def test_the_terminal_prints_and_does_nothing_else(box: Sandbox, text: str) -> N
 @pytest.mark.parametrize(
     "text", [CODES[0], CODES[2], CODES[-1], "\ud800", "x" * 100_000], ids=range(5)
 )
-def test_errors_are_one_inert_line(box: Sandbox, text: str) -> None:
-    study = json.loads((box.home / "small.json").read_text())
+def test_errors_are_one_inert_line(recorded: Sandbox, text: str) -> None:
+    study = json.loads((recorded.home / "small.json").read_text())
     wrong = (
         {"name": text},
         {"baseline": text},
@@ -175,21 +167,21 @@ def test_errors_are_one_inert_line(box: Sandbox, text: str) -> None:
         {"data": {"corpus": "a", "tokenizer": text}},
     )
     for changes in wrong:
-        assert is_inert(box.refused("run", box.study({**study, **changes})))
-    (box.home / "t.csv").write_text("loss,parameters,tokens\n3,1e5,1e7\n")
+        assert is_inert(recorded.refused("run", recorded.study({**study, **changes})))
+    (recorded.home / "t.csv").write_text("loss,parameters,tokens\n3,1e5,1e7\n")
     plain = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    assert is_inert(box.refused("fit", "t.csv", "--cluster", plain))
-    assert is_inert(box.refused("predict", "t.csv", "--budget", "1e12", "--columns", plain))
-    assert is_inert(box.refused("plan", "small.json", "--accelerator", plain))
+    assert is_inert(recorded.refused("fit", "t.csv", "--cluster", plain))
+    assert is_inert(recorded.refused("predict", "t.csv", "--budget", "1e12", "--columns", plain))
+    assert is_inert(recorded.refused("plan", "small.json", "--accelerator", plain))
     if len(plain) < 200:
-        assert is_inert(box.refused("costs", f"{plain}.toml"))
+        assert is_inert(recorded.refused("costs", f"{plain}.toml"))
 
 
-def test_a_hostile_path_is_printed_inert(box: Sandbox) -> None:
+def test_a_hostile_path_is_printed_inert(recorded: Sandbox) -> None:
     name = "\x1b[31m\u202e.json"
-    (box.home / name).write_text((box.home / "small.json").read_text())
+    (recorded.home / name).write_text((recorded.home / "small.json").read_text())
     for arguments in (("status", name), ("export", name, "--to", "\x1b[31m")):
-        said = box(*arguments)
+        said = recorded(*arguments)
         assert said.code == 0
         assert is_inert(said.out + said.err), said
 

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from hostile_commands import STUDY, TEXT, Sandbox, survives
-from recorded_study import fill
 
 from isoflop.config import DataConfig
 from isoflop.data import prepare
@@ -27,11 +26,6 @@ from isoflop.runs import RunStore
 HUGE = 20_000_000
 """Bytes of a file that no person wrote."""
 KEYS = 30_000
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Sandbox:
-    return Sandbox(tmp_path)
 
 
 def nested(opening: str, closing: str, depth: int, middle: str = "1") -> str:
@@ -209,21 +203,19 @@ RECORDS: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("key", "value", "told"), RECORDS, ids=range(len(RECORDS)))
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_record_that_does_not_agree_with_itself_is_refused(
-    box: Sandbox, committed: bool, key: str, value: Any, told: str
+    recorded: Sandbox, committed: bool, key: str, value: Any, told: str
 ) -> None:
-    fill(box)
-    path = next((box.home / "runs").rglob("record.json"))
+    path = next((recorded.home / "runs").rglob("record.json"))
     if committed:
-        path = box.home / "results" / "small" / "records.jsonl"
+        path = recorded.home / "results" / "small" / "records.jsonl"
     first, *others = path.read_text().split("\n") if committed else (path.read_text(),)
     path.write_text("\n".join([json.dumps({**json.loads(first), key: value}), *others]))
-    line = box.refused("status", "small.json")
+    line = recorded.refused("status", "small.json")
     assert path.name in line
     assert told in line
 
 
 def measured(box: Sandbox) -> Path:
-    fill(box)
     return next((box.home / "runs").rglob("sample.json")).parent
 
 
@@ -248,9 +240,9 @@ DAMAGES: list[tuple[str, tuple[str | int, ...], Any, str]] = [
 
 @pytest.mark.parametrize(("name", "place", "value", "told"), DAMAGES, ids=range(len(DAMAGES)))
 def test_measures_that_do_not_agree_are_refused(
-    box: Sandbox, name: str, place: tuple[str | int, ...], value: Any, told: str
+    recorded: Sandbox, name: str, place: tuple[str | int, ...], value: Any, told: str
 ) -> None:
-    folder = measured(box)
+    folder = measured(recorded)
     content = json.loads((folder / name).read_text())
     if place:
         holder = content
@@ -261,7 +253,7 @@ def test_measures_that_do_not_agree_are_refused(
         content = value
     (folder / name).write_text(json.dumps(content))
     command = ("report", "small.json") if name != "config.json" else ("sample", folder)
-    said = box(*command)
+    said = recorded(*command)
     if name == "config.json":
         survives(said)  # the record holds the configuration once more
         return
@@ -278,26 +270,23 @@ def test_measures_that_do_not_agree_are_refused(
         ("bench.json", nested("[", "]", 100_000)),
     ],
 )
-def test_speeds_that_are_none_are_one_line(box: Sandbox, name: str, content: str) -> None:
-    fill(box)
-    (box.home / "runs" / "small" / name).write_text(content)
-    assert name in box("report", "small.json").line
+def test_speeds_that_are_none_are_one_line(recorded: Sandbox, name: str, content: str) -> None:
+    (recorded.home / "runs" / "small" / name).write_text(content)
+    assert name in recorded("report", "small.json").line
 
 
-def test_metrics_that_make_no_sense_hide_no_run(box: Sandbox) -> None:
-    fill(box)
+def test_metrics_that_make_no_sense_hide_no_run(recorded: Sandbox) -> None:
     for loss in ("1e999", "1" + "0" * 400, "null", '"x"', "[1]", "true"):
-        for path in (box.home / "runs").rglob("metrics.jsonl"):
+        for path in (recorded.home / "runs").rglob("metrics.jsonl"):
             path.write_text(f'{{"step": 3, "loss": {loss}}}\n\xff\n{{"step": true}}\n')
-        assert box("status", "small.json").code == 0
+        assert recorded("status", "small.json").code == 0
 
 
-def test_a_folder_in_place_of_a_file_is_one_line(box: Sandbox) -> None:
-    fill(box)
-    path = next((box.home / "runs").rglob("record.json"))
+def test_a_folder_in_place_of_a_file_is_one_line(recorded: Sandbox) -> None:
+    path = next((recorded.home / "runs").rglob("record.json"))
     path.unlink()
     path.mkdir()
-    assert "record.json: Is a directory" in box.refused("status", "small.json")
+    assert "record.json: Is a directory" in recorded.refused("status", "small.json")
 
 
 @pytest.fixture(scope="module")
@@ -373,14 +362,13 @@ def test_arrays_and_vocabularies_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04]\x94."])
-def test_a_checkpoint_that_is_none_is_one_line(box: Sandbox, content: bytes) -> None:
-    study = fill(box)
-    store = RunStore(box.home / "runs" / study.name)
+def test_a_checkpoint_that_is_none_is_one_line(recorded: Sandbox, content: bytes) -> None:
+    store = RunStore(recorded.home / "runs" / "small")
     folder = next(one for one in store.folders() if (one.path / "sample.json").exists())
     for name in ("state.safetensors", "values.json", "manifest.json"):
         path = folder.path / "checkpoint" / "step-00000003" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    line = box.refused("sample", folder.path.relative_to(box.home))
+    line = recorded.refused("sample", folder.path.relative_to(recorded.home))
     assert "no checkpoint" in line
     assert "manifest.json" in line

@@ -7,7 +7,6 @@ training; nothing is written but the prepared corpus, no run folder is made.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,6 @@ SCALED = {
     **{key: value for key, value in STUDY.items() if key not in ("budgets_flops", "grid")},
     "scaling": {"models": [{"blocks": 2, "width": 51}]},
 }
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Sandbox:
-    return Sandbox(tmp_path)
 
 
 def variant(**depth: Any) -> dict[str, Any]:

@@ -59,8 +59,9 @@ class RunStoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="runs-"))
-        self.store = RunStore(self.root)
         self.configs = [config_of(number) for number in range(2)]
+        store = RunStore(self.root)
+        self.paths = [store.folder(config.run_id).path for config in self.configs]
         self.owners: dict[int, Owner] = {}
         self.began: dict[int, int] = {}
         self.step: dict[int, int] = {}
@@ -69,7 +70,8 @@ class RunStoreMachine(RuleBasedStateMachine):
         self.preempted: dict[int, bool] = {}
 
     def folder(self, run: int) -> RunFolder:
-        return self.store.folder(self.configs[run].run_id)
+        """Return the run's folder as somebody new sees it, who knows the disk alone."""
+        return RunFolder(self.paths[run])
 
     def teardown(self) -> None:
         for owner in self.owners.values():
@@ -86,14 +88,14 @@ class RunStoreMachine(RuleBasedStateMachine):
     @rule(run=runs)
     def claim(self, run: int) -> None:
         """Another process tries to own the run: it does where nobody else does."""
-        owner = Owner(self.configs[run], self.folder(run).path)
+        owner = Owner(self.configs[run], self.paths[run])
         assert owner.claimed == (run not in self.owners)
         if owner.claimed:
             self.owners[run] = owner
 
     @rule(run=runs, what=st.sampled_from(["begin", "step", "save", "commit"]))
     def write_without_the_claim(self, run: int, what: str) -> None:
-        folder = RunFolder(self.folder(run).path)
+        folder = self.folder(run)
         write = {
             "begin": lambda: folder.begin_attempt(0),
             "step": lambda: folder.open_metrics(0),
@@ -148,7 +150,7 @@ class RunStoreMachine(RuleBasedStateMachine):
     def commit(self, data: st.DataObject, state: str) -> None:
         run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
         self.owners[run].ask("commit", record_of(self.configs[run], state, self.began[run]))
-        self.committed[run] = (self.folder(run).path / "record.json").read_bytes()
+        self.committed[run] = (self.paths[run] / "record.json").read_bytes()
 
     @precondition(lambda self: any(run in self.committed for run in self.owners))
     @rule(state=st.sampled_from(FINAL))
@@ -178,7 +180,7 @@ class RunStoreMachine(RuleBasedStateMachine):
                 self.saved[run].add(step)
         elif what == "commit":
             owner.die("commit", record_of(self.configs[run], "finished", began))
-            path = self.folder(run).path / "record.json"
+            path = self.paths[run] / "record.json"
             if path.exists():
                 self.committed[run] = path.read_bytes()
         else:
@@ -187,15 +189,14 @@ class RunStoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.owners)
     @rule()
     def restart(self) -> None:
-        """Everything is killed at once, and whoever looks next sees the disk alone."""
+        """Everything is killed at once."""
         for run in list(self.owners):
             self._gone(run).die()
-        self.store = RunStore(self.root)
 
     @rule(run=runs, name=st.sampled_from(["metrics.jsonl", "attempts.jsonl"]), tail=st.binary())
     def tear(self, run: int, name: str, tail: bytes) -> None:
         """A power cut left a part of a line at the end of a file."""
-        path = self.folder(run).path / name
+        path = self.paths[run] / name
         if run not in self.owners and path.exists():
             with path.open("ab") as file:
                 file.write(b'{"attempt": 9' + tail.replace(b"\n", b""))
@@ -203,12 +204,12 @@ class RunStoreMachine(RuleBasedStateMachine):
     @rule(run=runs)
     def leave_a_temporary(self, run: int) -> None:
         """A killed writer left a part of a file."""
-        (self.folder(run).path / f"{storage.TEMPORARY}record").write_text('{"run_id":')
+        (self.paths[run] / f"{storage.TEMPORARY}record").write_text('{"run_id":')
 
     @invariant()
     def nothing_committed_is_lost_or_changed(self) -> None:
         for run in (0, 1):
-            folder, path = self.folder(run), self.folder(run).path / "record.json"
+            folder, path = self.folder(run), self.paths[run] / "record.json"
             if run in self.committed:
                 assert path.read_bytes() == self.committed[run]
                 record = folder.record()

@@ -1,4 +1,4 @@
-"""Trainers of a study in which something goes wrong with the largest of the first runs."""
+"""Trainers of a study in which something goes wrong with some of the first runs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def short_of_memory(config: RunConfig, folder: RunFolder, **options: object) -> 
         torch.empty(2**30)
 
     return train_run(config, folder, **{**options, "memory_bytes": 2**31, "watch": watch})
+
+
+def exploding(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    """Train runs of a learning rate of their own, with a checkpoint after each step."""
+    if config.recipe.learning_rate < 1:
+        return instant(config, folder, **options)
+    return train_run(config, folder, **{**options, "checkpoint_seconds": 0.0})
 
 
 def killed_at_one_step(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:

@@ -14,6 +14,7 @@ from isoflop.fit.optimum import FlopsLaw, compute_exponents, surface_optima
 
 CASES = Path(__file__).parents[1] / "cases"
 SIX_ND = FlopsLaw(slope=1.0, height=math.log(6))
+SURFACES = ("surface", "variable_projection")
 PUBLISHED = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 """Behind jittered-budgets.csv, without noise."""
 
@@ -54,7 +55,7 @@ def test_surfaces_of_jittered_budgets_have_the_optima_of_their_law(jittered) -> 
     true_a = float(compute_exponents(PUBLISHED.alpha, PUBLISHED.beta)[0])
     for one in jittered.minima:
         size, loss = optimum(PUBLISHED, one.budget_flops)
-        if one.estimator in ("surface", "variable_projection"):
+        if one.estimator in SURFACES:
             assert one.parameters == pytest.approx(size, rel=1e-3)
             assert one.loss == pytest.approx(loss, abs=1e-5)
             assert one.tokens == pytest.approx(one.budget_flops / 6 / size, rel=1e-3)
@@ -118,9 +119,9 @@ def test_the_best_rates_of_a_sweep_have_the_true_minima() -> None:
 
 
 def test_a_surface_through_two_conditions_is_no_surface_without_a_word() -> None:
-    result = fit_runs(runs("two-conditions-unnamed.csv"), resamples=50)
-    fit = result.variants["all runs"]
-    measured = set(runs("two-conditions-unnamed.csv")["loss"].tolist())
+    table = runs("two-conditions-unnamed.csv")
+    fit = fit_runs(table, estimators=SURFACES, resamples=50).variants["all runs"]
+    measured = set(table["loss"].tolist())
     for surface in (fit.surface, fit.variable_projection):
         # Half the runs have 1.8 times the loss of the others.
         assert surface.rms_residual > 0.5

@@ -14,20 +14,29 @@ BUDGET = 5e12
 SIZES = 2e5 * 1.6 ** np.arange(-3, 4)
 
 
+def replicated(runs: MakeRuns, seeds: int) -> pd.DataFrame:
+    """Return a curve whose sizes near the minimum have several seeds, all but without noise."""
+    return runs({"Baseline": {"loss": 1.2}}, seed_shifts=tuple(1e-12 * s for s in range(1, seeds)))
+
+
+def noisy(
+    table: pd.DataFrame, own: float, shared: float, generator: np.random.Generator
+) -> pd.DataFrame:
+    """Return the curve with noise of each run's own and of each seed."""
+    of_seed = shared * generator.standard_normal(table["seed"].max() + 1)
+    off = own * generator.standard_normal(len(table)) + of_seed[table["seed"]]
+    return table.assign(loss=table["loss"] + off)
+
+
 def simulated(
     runs: MakeRuns, own: float, shared: float, seeds: int, generator: np.random.Generator
 ) -> pd.DataFrame:
-    table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=tuple(1e-12 * s for s in range(1, seeds)))
-    of_seed = shared * generator.standard_normal(seeds)
-    table["loss"] += own * generator.standard_normal(len(table)) + of_seed[table["seed"]]
-    return table
+    return noisy(replicated(runs, seeds), own, shared, generator)
 
 
 def test_parts_of_the_noise_are_told_apart(runs: MakeRuns) -> None:
-    rng = np.random.default_rng(0)
-    found = [
-        run_noise(simulated(runs, 0.002, 0.006, 8, rng), "Baseline", BUDGET) for _ in range(60)
-    ]
+    rng, curve = np.random.default_rng(0), replicated(runs, 8)
+    found = [run_noise(noisy(curve, 0.002, 0.006, rng), "Baseline", BUDGET) for _ in range(60)]
     assert all(one is not None and one.source == "seeds" for one in found)
     own = np.mean([one.run_spread**2 for one in found if one]) ** 0.5
     shared = np.mean([one.seed_spread**2 for one in found if one]) ** 0.5
@@ -53,11 +62,11 @@ def test_too_few_runs_tell_no_noise(runs: MakeRuns) -> None:
 @pytest.mark.parametrize(("own", "shared"), [(0.004, 0.0), (0.002, 0.004)])
 def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, shared: float) -> None:
     """Coverage over 120 studies of four seeds; nominal 95%, binomial error 2%."""
-    rng = np.random.default_rng(7)
+    rng, curve = np.random.default_rng(7), replicated(runs, 4)
     held = 0
     widths = []
     for study in range(120):
-        table = simulated(runs, own, shared, 4, rng)
+        table = noisy(curve, own, shared, rng)
         noise = run_noise(table, "Baseline", BUDGET)
         assert noise is not None
         _, losses = minimum_draws(

@@ -35,7 +35,8 @@ def without(table: pd.DataFrame, variant: str, budgets: tuple[float, ...]) -> pd
 def test_a_variant_has_its_counts_and_the_verdict_at_its_largest_budget(
     table: pd.DataFrame,
 ) -> None:
-    far, near = summary_sentences(fitted(table))
+    fit = fitted(table)
+    far, near = summary_sentences(fit)
     assert far.startswith("Far is better than Base at 4 of 4 budgets. At 4e13 FLOPs Far ")
     assert "-0.0400" in far
     assert near.startswith(
@@ -43,7 +44,7 @@ def test_a_variant_has_its_counts_and_the_verdict_at_its_largest_budget(
         "(5e12, 1e13, 2e13). At 4e13 FLOPs Near "
     )
     assert "-0.0200" in near
-    assert incomparable_sentences(fitted(table)) == ()
+    assert incomparable_sentences(fit) == ()
 
 
 def test_one_verdict_is_not_counted(table: pd.DataFrame) -> None:

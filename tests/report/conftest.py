@@ -6,6 +6,7 @@ import synthetic_study as synthetic
 from made_reports import analysed, analysed_scaling, bench_rows
 
 from isoflop.config import Study
+from isoflop.fit import Prediction, predict
 from isoflop.report.analysis import Analysis
 from isoflop.report.figures import StudyFigures, study_figures
 from isoflop.report.scaling.analysis import ScalingAnalysis
@@ -40,6 +41,52 @@ def analysis(study, runs) -> Analysis:
 @pytest.fixture(scope="session")
 def figures(analysis, runs) -> StudyFigures:
     return study_figures(analysis, bench_rows(runs))
+
+
+@pytest.fixture(scope="session")
+def pair() -> Analysis:
+    """Return the baseline and its challenger alone."""
+    study = synthetic.study(variants=synthetic.VARIANTS[:2])
+    return analysed(study, synthetic.runs(study))
+
+
+@pytest.fixture(scope="session")
+def tilted(study) -> Analysis:
+    """Return runs whose losses fall to the last size, so that every minimum is refused."""
+    return analysed(study, synthetic.runs(study, slope=0.5, noise=0))
+
+
+@pytest.fixture(scope="session")
+def bumped() -> Analysis:
+    """Runs on their variants' surfaces, but for a baseline in the middle of the second budget."""
+    study = synthetic.study((5e12, 4e13), (0,), synthetic.VARIANTS[:2])
+    runs = synthetic.runs(study, noise=0)
+    at = next(i for i, (_, budget, _) in enumerate(runs) if budget == 4e13) + 3
+    variant, budget, record = runs[at]
+    runs[at] = (variant, budget, synthetic.worse(record, synthetic.BUMP))
+    return analysed(study, runs, estimators=("parabola", "akima", "surface"))
+
+
+@pytest.fixture(scope="session")
+def three_budgets() -> Study:
+    return synthetic.study((5e12, 2e13, 8e13), (0, 1), synthetic.VARIANTS[:2])
+
+
+@pytest.fixture(scope="session")
+def all_budgets(three_budgets: Study) -> Analysis:
+    return analysed(three_budgets, synthetic.runs(three_budgets))
+
+
+@pytest.fixture(scope="session")
+def two_budgets(three_budgets: Study) -> Analysis:
+    runs = synthetic.runs(three_budgets)
+    return analysed(three_budgets, [one for one in runs if one[1] < 8e13])
+
+
+@pytest.fixture(scope="session")
+def predicted(two_budgets: Analysis) -> tuple[Prediction, ...]:
+    """Return what the two smaller budgets foretell of the largest."""
+    return predict(two_budgets.table, 8e13, resamples=20)
 
 
 @pytest.fixture(scope="session")

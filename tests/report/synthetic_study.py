@@ -159,6 +159,16 @@ def record(
     )
 
 
+BUMP = 0.02
+"""Nats added to one run that otherwise lies on the surface."""
+
+
+def worse(one: RunRecord, by: float) -> RunRecord:
+    """Return a run whose losses are higher by so many nats."""
+    evaluations = [e.model_copy(update={"loss": e.loss + by}) for e in one.evaluations]
+    return one.model_copy(update={"evaluations": tuple(evaluations)})
+
+
 def diverged(variant: Variant, budget: float, width: int, reason: str) -> RunRecord:
     whole = record(variant, budget, width, seed=7)
     return whole.model_copy(

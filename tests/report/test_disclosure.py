@@ -13,8 +13,10 @@ from isoflop.config import (
     PrecisionChoice,
     PrecisionSpeed,
     PrecisionSpeeds,
+    RunRecord,
     Search,
     ShapeFamily,
+    Study,
 )
 from isoflop.fit import ESTIMATORS
 from isoflop.report.analysis import Analysis
@@ -61,12 +63,13 @@ def test_every_estimator_has_its_form_and_its_method() -> None:
     assert f"{HUBER_STARTS:,} starts" in METHODS["surface"]
 
 
-def test_it_says_what_surfaces_intervals_are_by(study, runs, evidence: Evidence) -> None:
+def test_it_says_what_surfaces_intervals_are_by(
+    analysis: Analysis, bumped: Analysis, evidence: Evidence
+) -> None:
     about = "intervals, and at which level"
-    text = said(analysed(study, runs, estimators=ESTIMATORS), evidence, about)[1]
+    text = said(bumped, evidence, about)[1]
     assert "Surfaces: refits with the residuals under random signs." in text
-    minima_only = analysed(study, runs, estimators=("parabola", "akima"))
-    assert "Surfaces" not in said(minima_only, evidence, about)[1]
+    assert "Surfaces" not in said(analysis, evidence, about)[1]
 
 
 def test_the_envelope_is_told_or_why_there_is_none(analysis: Analysis, evidence: Evidence) -> None:
@@ -156,7 +159,15 @@ def test_epochs_need_the_corpus(analysis: Analysis, evidence: Evidence) -> None:
     assert said(analysis, unknown, "corpus gone through")[0] == "missing"
 
 
-def test_left_out_runs_are_counted_with_their_reasons(study, runs) -> None:
+@pytest.fixture(scope="module")
+def few() -> tuple[Study, list[tuple[str, float, RunRecord]]]:
+    """Return two variants of one seed, for what is told of runs and not of fits."""
+    study = synthetic.study(seeds=(0,), variants=synthetic.VARIANTS[:2])
+    return study, synthetic.runs(study)
+
+
+def test_left_out_runs_are_counted_with_their_reasons(few) -> None:
+    study, runs = few
     bad = [synthetic.diverged(study.variants[1], 5e12, width, "loss was NaN") for width in (64, 80)]
     matched = next(record for variant, _, record in runs if variant == "MoD 12.5%")
     beside = synthetic.record(study.variants[0], 5e12, 96, seed=11)
@@ -185,10 +196,9 @@ def test_left_out_runs_are_counted_with_their_reasons(study, runs) -> None:
     assert used.startswith(f"{len(runs) - 1} runs of {len(runs) + 3} records")
 
 
-def test_refused_minima_are_named(study, evidence: Evidence) -> None:
-    analysis = analysed(study, synthetic.runs(study, slope=0.5, noise=0))
-    text = said(analysis, evidence, "minima were refused")[1]
-    assert text.count("edge (") == 2 * len(study.variants)
+def test_refused_minima_are_named(tilted: Analysis, evidence: Evidence) -> None:
+    text = said(tilted, evidence, "minima were refused")[1]
+    assert text.count("edge (") == 2 * len(tilted.study.variants)
     assert "Baseline at 5×10¹² FLOPs, parabola: edge (the lowest loss is at an end" in text
 
 
@@ -211,7 +221,8 @@ def test_comparisons_and_resamples_are_those_made(analysis, evidence: Evidence) 
     assert "90% everywhere, from 123 copies of the runs (seed 5)" in text
 
 
-def test_mixed_code_is_disclosed(study, runs) -> None:
+def test_mixed_code_is_disclosed(few) -> None:
+    study, runs = few
     variant, budget, record = runs[0]
     other = record.environment.model_copy(update={"code": "beef" * 16})
     changed = [(variant, budget, record.model_copy(update={"environment": other})), *runs[1:]]
@@ -221,7 +232,8 @@ def test_mixed_code_is_disclosed(study, runs) -> None:
     assert "beefbeefbeef (1 run)" in text
 
 
-def test_checks_by_other_code_are_disclosed_apart(study, runs) -> None:
+def test_checks_by_other_code_are_disclosed_apart(few) -> None:
+    study, runs = few
     beside = synthetic.record(study.variants[0], 5e12, 96, seed=11)
     other = beside.environment.model_copy(update={"code": "beef" * 16})
     beside = beside.model_copy(update={"environment": other})

@@ -44,9 +44,9 @@ class Elements(HTMLParser):
         return " ".join(self.text.split())
 
 
-@pytest.fixture
-def html(without_vega, analysis, records, runs):
-    return html_of(analysis, records, speeds=bench_rows(runs))
+@pytest.fixture(scope="module")
+def html(analysis, records, runs, figures):
+    return html_of(analysis, records, speeds=bench_rows(runs), figures=figures)
 
 
 def small(**options):
@@ -91,53 +91,46 @@ def test_words_tell_winner_margin_size_and_flops(html):
     assert "not measured" not in text
 
 
-def test_a_small_budget_and_one_seed_forbid_a_verdict(without_vega):
-    study, runs = small()
-    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
+def words_of(study, runs, **options):
+    """Return the text of the page of these runs."""
+    analysis = analysed(study, runs)
+    return Elements(html_of(analysis, [record for *_, record in runs], **options)).words
+
+
+def test_a_small_budget_and_one_seed_forbid_a_verdict_and_bench_rows_are_asked_for():
+    text = words_of(*small())
     assert "No verdict stands on this study" in text
     assert "10¹² FLOPs is too small" in text
     assert "One seed only at the lowest loss of Baseline at 10¹², MoD 12.5% at 10¹²" in text
     assert " held" not in text
     assert "no verdict" in text
-
-
-def test_without_bench_rows_the_page_says_how_to_get_them(without_vega):
-    study, runs = small()
-    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
     assert text.count("isoflop bench train") == 2
     assert "not measured" in text
 
 
-def test_refused_minima_are_shown(without_vega):
-    study, runs = small(slope=0.5, noise=0)
-    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
+def test_refused_minima_are_shown():
+    text = words_of(*small(slope=0.5, noise=0))
     assert "refused: edge" in text
     assert "Baseline has no usable minimum: the lowest loss is at an end" in text
     assert not re.search(r"%\) (below|above) Baseline", text)
 
 
-def test_left_out_runs_are_listed_with_reasons(without_vega):
+def test_left_out_runs_and_mixed_environments_are_told():
     study, runs = small()
     bad = synthetic.diverged(study.variants[1], 1e12, 64, "loss was NaN at step 12")
     runs = [*runs, ("MoD 12.5%", 1e12, bad)]
     waiting = LeftOut("Baseline", 1e12, "6 blocks of width 256", 3, "pending", "not started")
-    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs], missing=[waiting])).words
-    assert "Runs left out 2" in text
-    assert "diverged loss was NaN at step 12" in text
-    assert "6 blocks of width 256 3 pending not started" in text
-
-
-def test_mixed_environments_and_data_are_flagged(without_vega):
-    study, runs = small()
     variant, budget, record = runs[0]
     other = record.environment.model_copy(update={"threads": 2, "torch": "2.12.0"})
     changed = record.model_copy(update={"environment": other, "data_sha256": "beef" * 16})
-    runs = [(variant, budget, changed), *runs[1:]]
-    text = Elements(html_of(analysed(study, runs), [r for *_, r in runs])).words
+    text = words_of(study, [(variant, budget, changed), *runs[1:]], missing=[waiting])
+    assert "Runs left out 2" in text
+    assert "diverged loss was NaN at step 12" in text
+    assert "6 blocks of width 256 3 pending not started" in text
     assert "The runs were not made alike." in text
-    assert "threads: 1 (9 runs), 2 (1 run)" in text
-    assert "version of torch: 2.13.0 (9 runs), 2.12.0 (1 run)" in text
-    assert "data (SHA-256): da7ada7ada7a (9 runs), beefbeefbeef (1 run)" in text
+    assert "threads: 1 (10 runs), 2 (1 run)" in text
+    assert "version of torch: 2.13.0 (10 runs), 2.12.0 (1 run)" in text
+    assert "data (SHA-256): da7ada7ada7a (10 runs), beefbeefbeef (1 run)" in text
     assert "Threads 1" not in text  # where all share a value it stands on its own
 
 
@@ -147,7 +140,7 @@ def test_alike_environments_raise_no_flag(html):
     assert "Threads 1 " in text
 
 
-def test_hostile_text_is_inert(without_vega):
+def test_hostile_text_is_inert():
     variants = (
         Variant(name=f"Base {HOSTILE}", depth=EveryToken()),
         Variant(name="=cmd()", depth=TopK(capacity=0.125)),
@@ -172,9 +165,9 @@ def test_json_in_a_script_cannot_end_it():
     assert json.loads(text) == {"name": "</script><!--&\u2028", "loss": None}
 
 
-def test_a_study_without_finished_runs_still_has_a_page(without_vega, study):
+def test_a_study_without_finished_runs_still_has_a_page(study):
     failed = synthetic.diverged(study.variants[0], 5e12, 64, "out of memory")
-    text = Elements(html_of(analysed(study, [("Baseline", 5e12, failed)]), [failed])).words
+    text = words_of(study, [("Baseline", 5e12, failed)])
     assert "No run has finished" in text
     assert "out of memory" in text
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import made_routed
@@ -18,6 +19,7 @@ from made_reports import bench_rows
 
 from isoflop.config import RandomK, TopK, Variant
 from isoflop.report import LeftOut, routed_model, write_report, write_scaling_report
+from isoflop.report.analysis import analyse
 
 # Continuous integration sets it, so that these tests are never skipped there.
 REQUIRED = bool(os.environ.get("ISOFLOP_REQUIRE_BROWSER"))
@@ -88,6 +90,9 @@ def written(tmp_path_factory) -> Path:
         # The page holds the SVG alone; the other files take seconds.
         for form in ("png", "pdf"):
             patch.setattr(f"isoflop.report.render.vl_convert.svg_to_{form}", lambda *_, **__: b"")
+        # One kind of surface is enough as well.
+        analysis = partial(analyse, estimators=("parabola", "akima", "surface"))
+        patch.setattr("isoflop.report.write.analyse", analysis)
         return write_report(
             study,
             [*(record for *_, record in runs), bad],
@@ -102,9 +107,9 @@ def written(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def scaling_page(tmp_path_factory) -> Path:
-    """Return the page of a scaling study with 30 runs."""
-    study = synthetic_scaling.study()
-    records, names = synthetic_scaling.joined(synthetic_scaling.runs(study))
+    """Return the page of a scaling study with 6 runs."""
+    study = synthetic_scaling.study(seeds=(0,), sizes=synthetic_scaling.SIZES[:3])
+    records, names = synthetic_scaling.joined(synthetic_scaling.runs(study, points=20))
     with pytest.MonkeyPatch.context() as patch:
         for form in ("png", "pdf"):
             patch.setattr(f"isoflop.report.render.vl_convert.svg_to_{form}", lambda *_, **__: b"")
@@ -274,7 +279,7 @@ def test_the_axis_of_compute_is_switched_by_keyboard(browser, scaling_page, widt
         shown.tab.wait_for_selector(f"{second} svg")
         # Every run is drawn in every panel, and panels stand where there is room for them.
         runs = ".mark-symbol [aria-roledescription='point']"
-        assert shown.tab.locator(f"{second} {runs}").count() == 30 * 10
+        assert shown.tab.locator(f"{second} {runs}").count() == 6 * 10
         tops = shown.js(
             f"[...document.querySelectorAll('{second} text')]"
             ".filter(one => one.textContent.startsWith('positions'))"

@@ -8,19 +8,18 @@ import synthetic_study as synthetic
 from made_reports import analysed
 
 from isoflop.estimate import Estimate
-from isoflop.fit import RateCheck, predict
+from isoflop.fit import Prediction, RateCheck
+from isoflop.report.analysis import Analysis
 from isoflop.report.registration import read_registrations, register
 from isoflop.report.result_tables import claims, learning_rates, predictions
 from isoflop.report.rows import claim_rows
 from isoflop.report.words import doubts
 
 
-def test_claims_come_with_what_was_judged():
-    study = synthetic.study(variants=synthetic.VARIANTS[:2])
-    analysis = analysed(study, synthetic.runs(study))
-    assert not doubts(analysis)
-    (result,) = analysis.budgets
-    table = claims(analysis)
+def test_claims_come_with_what_was_judged(pair: Analysis):
+    assert not doubts(pair)
+    (result,) = pair.budgets
+    table = claims(pair)
     assert table["statement"].tolist() == [
         row["statement"] for row in claim_rows(result.claims, doubted=False)
     ]
@@ -61,16 +60,16 @@ def test_learning_rates_tell_how_far_each_lies_above_the_best():
     assert math.isnan(table["validation_loss"].tolist()[2])
 
 
-def test_predictions_stand_beside_what_was_measured(tmp_path: Path):
-    study = synthetic.study(budgets=(5e12, 2e13, 8e13), variants=synthetic.VARIANTS[:2])
-    runs = synthetic.runs(study)
-    before = analysed(study, [one for one in runs if one[1] < 8e13])
-    register(
-        tmp_path / "8e13.json", study.name, before.table, predict(before.table, 8e13, resamples=50)
-    )
+def test_predictions_stand_beside_what_was_measured(
+    tmp_path: Path,
+    two_budgets: Analysis,
+    all_budgets: Analysis,
+    predicted: tuple[Prediction, ...],
+):
+    register(tmp_path / "8e13.json", two_budgets.study.name, two_budgets.table, predicted)
     registered = read_registrations(tmp_path)
-    assert predictions(before, registered)["measured_loss"].isna().all()
-    table = predictions(analysed(study, runs), registered)
+    assert predictions(two_budgets, registered)["measured_loss"].isna().all()
+    table = predictions(all_budgets, registered)
     assert len(table) == 2 * 3
     assert (table["loss"] - table["measured_loss"]).tolist() == pytest.approx(
         table["loss_error"].tolist()

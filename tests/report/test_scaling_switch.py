@@ -54,8 +54,12 @@ def analysed(seeds=(0, 1, 2), variants=VARIANTS, points=100):
     return analyse_scaling(study, records, variant_of)
 
 
-def test_differences_are_taken_in_the_same_batches_of_the_largest_size():
-    analysis = analysed()
+@pytest.fixture(scope="module")
+def analysis():
+    return analysed()
+
+
+def test_differences_are_taken_in_the_same_batches_of_the_largest_size(analysis):
     table = switch_table(analysis)
     apart = table[(table["panel"] == apart_panel(analysis)) & (table["row"] == "curve")]
     assert set(apart["variant"]) == {"Block", "Turning"}
@@ -68,8 +72,7 @@ def test_differences_are_taken_in_the_same_batches_of_the_largest_size():
     assert table["share"].min() >= SHOWN_FROM
 
 
-def test_the_loss_itself_is_shown_of_every_variant_and_the_turn_in_both_panels():
-    analysis = analysed()
+def test_the_loss_itself_is_shown_of_every_variant_and_the_turn_in_both_panels(analysis):
     table = switch_table(analysis)
     losses = table[(table["panel"] == LOSS) & (table["row"] == "curve")]
     assert set(losses["variant"]) == {"Full", "Block", "Turning"}
@@ -78,8 +81,8 @@ def test_the_loss_itself_is_shown_of_every_variant_and_the_turn_in_both_panels()
     assert set(turns["share"]) == {TURN}
 
 
-def test_the_sentence_has_the_loss_before_and_after():
-    (sentence,) = switch_sentences(analysed())
+def test_the_sentence_has_the_loss_before_and_after(analysis):
+    (sentence,) = switch_sentences(analysis)
     assert "Turning attends fully from 80% of training on" in sentence
     assert "+0.1000 over the 10% of training before" in sentence
     assert "+0.0200 over the last 5%" in sentence
@@ -88,13 +91,13 @@ def test_the_sentence_has_the_loss_before_and_after():
 
 
 def test_a_study_in_which_nothing_turns_has_no_such_figure():
-    analysis = analysed(variants=VARIANTS[:2])
+    analysis = analysed(seeds=(0,), variants=VARIANTS[:2], points=30)
     assert switch_table(analysis).empty
     assert switch_sentences(analysis) == ()
     assert scaling_figures(analysis, None).switch is None
 
 
 def test_the_figure_is_among_all():
-    figures = scaling_figures(analysed(seeds=(0,)), None)
+    figures = scaling_figures(analysed(seeds=(0,), points=30), None)
     assert figures.switch is not None
     assert figures.switch in figures.all()

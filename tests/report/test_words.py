@@ -7,21 +7,14 @@ import synthetic_study as synthetic
 from made_reports import analysed
 
 from isoflop.fit import seed_spread, spread_ratio
+from isoflop.report.analysis import Analysis
 from isoflop.report.words import headline, results
 
 
-def _sentences(seeds: tuple[int, ...]) -> tuple[str, ...]:
-    study = synthetic.study(seeds=seeds, variants=synthetic.VARIANTS[:2])
-    analysis = analysed(study, synthetic.runs(study))
-    return results(analysis, analysis.budgets[0])
-
-
-def test_the_spread_over_seeds_is_stated_with_its_interval() -> None:
-    study = synthetic.study(seeds=(0, 1, 2, 3), variants=synthetic.VARIANTS[:2])
-    analysis = analysed(study, synthetic.runs(study))
-    said = next(s for s in results(analysis, analysis.budgets[0]) if "over seeds" in s)
+def test_the_spread_over_seeds_is_stated_with_its_interval(pair: Analysis) -> None:
+    said = next(s for s in results(pair, pair.budgets[0]) if "over seeds" in s)
     losses = [
-        min(analysis.ladder(name, 5e12), key=lambda size: size.loss).seed_losses
+        min(pair.ladder(name, 5e12), key=lambda size: size.loss).seed_losses
         for name in ("Baseline", "MoD 12.5%")
     ]
     ratio = spread_ratio(losses[1], losses[0])
@@ -33,17 +26,17 @@ def test_the_spread_over_seeds_is_stated_with_its_interval() -> None:
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_too_few_seeds_state_no_spread(seeds: tuple[int, ...]) -> None:
-    assert not any("over seeds" in sentence for sentence in _sentences(seeds))
-
-
-def test_the_headline_says_whether_the_noise_leaves_the_winner_open() -> None:
-    study = synthetic.study(seeds=(0, 1, 2), variants=synthetic.VARIANTS[:2])
+    study = synthetic.study(seeds=seeds, variants=synthetic.VARIANTS[:2])
     analysis = analysed(study, synthetic.runs(study))
-    assert headline(analysis, ()).endswith("MoD 12.5% has the lowest loss: 4.4% below Baseline.")
-    (result,) = analysis.budgets
+    assert not any("over seeds" in sentence for sentence in results(analysis, analysis.budgets[0]))
+
+
+def test_the_headline_says_whether_the_noise_leaves_the_winner_open(pair: Analysis) -> None:
+    assert headline(pair, ()).endswith("MoD 12.5% has the lowest loss: 4.4% below Baseline.")
+    (result,) = pair.budgets
     (name, verdict), *_ = result.verdicts.items()
     unsure = verdict.model_copy(update={"outcome": "unresolved"})
-    doubtful = replace(analysis, budgets=(replace(result, verdicts={name: unsure}),))
+    doubtful = replace(pair, budgets=(replace(result, verdicts={name: unsure}),))
     assert "leaves open whether it is better" in headline(doubtful, ())
 
 
@@ -63,11 +56,9 @@ def test_the_headline_says_whether_the_noise_leaves_the_winner_open() -> None:
     ],
 )
 def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
-    changed: dict[str, object], said: str
+    pair: Analysis, changed: dict[str, object], said: str
 ) -> None:
-    study = synthetic.study(seeds=(0, 1, 2), variants=synthetic.VARIANTS[:2])
-    analysis = analysed(study, synthetic.runs(study))
-    (result,) = analysis.budgets
+    (result,) = pair.budgets
     verdict = result.verdicts["MoD 12.5%"].model_copy(update=changed)
     behind = {
         key: found.model_copy(update={"minimum": found.minimum.model_copy(update={"loss": 9.0})})
@@ -76,9 +67,9 @@ def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
         for key, found in result.minima.items()
     }
     altered = replace(result, minima=behind, verdicts={"MoD 12.5%": verdict})
-    assert headline(replace(analysis, budgets=(altered,)), ()).endswith(said)
+    assert headline(replace(pair, budgets=(altered,)), ()).endswith(said)
 
 
-def test_each_variant_has_a_verdict_with_its_interval() -> None:
-    sentences = _sentences((0, 1, 2))
+def test_each_variant_has_a_verdict_with_its_interval(pair: Analysis) -> None:
+    sentences = results(pair, pair.budgets[0])
     assert any(s.startswith("At 5e12 FLOPs MoD 12.5%") and "nats per byte" in s for s in sentences)

@@ -32,7 +32,7 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
         Variant(name="Baseline", depth=EveryToken()),
         Variant(name=routed, depth=TopK(capacity=0.125)),
     )
-    study = synthetic.study(variants=variants)
+    study = synthetic.study(seeds=(0, 1), variants=variants)
     runs = synthetic.runs(study, widths=(32, 64, 80, 112, 160))
     page = write_report(
         study,

@@ -28,9 +28,9 @@ def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, wit
     assert "213K 0 pending not started" in text
 
 
-def test_a_report_is_one_page_with_its_figures(scaling_study, tmp_path):
-    study = scaling_study
-    records, names = synthetic.joined(synthetic.runs(study))
+def test_a_report_is_one_page_with_its_figures(tmp_path, without_vega):
+    study = synthetic.study(seeds=(0, 1), sizes=synthetic.SIZES[:3])
+    records, names = synthetic.joined(synthetic.runs(study, points=20))
     beside, checks = synthetic.joined(synthetic.checks(study))
     page = write_scaling_report(
         study, [*records, *beside], names, tmp_path, checks=checks, published=published_lines()
@@ -59,7 +59,7 @@ def test_a_report_is_one_page_with_its_figures(scaling_study, tmp_path):
     raw = (figures / "runs.csv").read_bytes()
     assert hashlib.sha256(raw).hexdigest() in html
     runs = pd.read_csv(figures / "runs.csv")
-    assert len(runs) == 30
+    assert len(runs) == 12
     assert runs["loss_0_2048"].tolist() == pytest.approx(runs["loss"].tolist(), abs=1e-5)
     text = Elements(html).words
     for said in (
@@ -81,8 +81,8 @@ def test_names_are_text_whatever_they_hold(tmp_path: Path, without_vega):
         Variant(name="=Full"),
         Variant(name=hostile, attention=BlockAttention(block_size=64, top_k=3)),
     )
-    study = synthetic.study(variants=variants, seeds=(0, 1), sizes=synthetic.SIZES[:3])
-    records, names = synthetic.joined(synthetic.runs(study, points=20))
+    study = synthetic.study(variants=variants, seeds=(0,), sizes=synthetic.SIZES[:3])
+    records, names = synthetic.joined(synthetic.runs(study, points=8))
     html = write_scaling_report(study, records, names, tmp_path).read_text()
     assert "<img src=x" not in html
     assert "\x1b" not in html

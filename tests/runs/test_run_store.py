@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_run_folder import CONFIG, OTHER, record_of
+from one_run import CONFIG, OTHER, record_of
 
 from isoflop.runs import RunStore, read_records, record_files, replace_records, write_records
 

@@ -18,7 +18,8 @@ from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Outcome, export, run_study, status
-from sweep_studies import BASELINE, ROUTED, starts, tiny
+from isoflop.sweep.measuring import measure_apart
+from sweep_studies import BASELINE, ROUTED, brief, starts, tiny
 
 
 class Place:
@@ -32,9 +33,8 @@ class Place:
 
     def run(self, study: Study, **options) -> Outcome:
         console = Console(file=self.said, width=60)
-        return run_study(
-            study, self.root, self.cache, **{"console": console, "workers": 2, **options}
-        )
+        known = {"console": console, "workers": 2, "measure": tinies.unmeasured}
+        return run_study(study, self.root, self.cache, **{**known, **options})
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Place) -> None:
-    study = tiny(corpus)
-    outcome = place.run(study, checkpoint_seconds=0.2)
+    study = brief(corpus)
+    outcome = place.run(study, checkpoint_seconds=0.2, measure=measure_apart)
     records = place.store.records()
     assert outcome == Outcome(
         finished=len(records), diverged=0, failed=0, left=0, interrupted=False

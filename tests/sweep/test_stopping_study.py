@@ -13,18 +13,18 @@ import pytest
 
 from isoflop.runs import RunStore
 from isoflop.sweep import run_study, status
-from sweep_studies import tiny
+from sweep_studies import LONGER, brief
 
 PATIENCE_SECONDS = 300
 SCRIPT = """
 import sys
 from pathlib import Path
-from sweep_studies import tiny
+from sweep_studies import LONGER, brief
 from isoflop.sweep import run_study
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     outcome = run_study(
-        tiny(folder / "text.txt", budget=4e8), folder / "study", folder / "cache",
+        brief(folder / "text.txt", budget=LONGER), folder / "study", folder / "cache",
         workers=2, checkpoint_seconds=0.1,
     )
     sys.exit(3 if outcome.interrupted else 0)
@@ -72,7 +72,7 @@ def under_way(store: RunStore) -> bool:
     ],
 )
 def test_the_same_call_goes_on(corpus: Path, tmp_path: Path, how: signal.Signals) -> None:
-    study = tiny(corpus, budget=4e8)
+    study = brief(corpus, budget=LONGER)
     root = tmp_path / "study"
     store = RunStore(root)
     with scheduler(tmp_path) as process:

@@ -12,32 +12,15 @@ from rich.console import Console
 
 import sweep_studies as tinies
 from isoflop import storage
-from isoflop.config import Precision, PrecisionChoice, PrecisionSpeed, PrecisionSpeeds, Study
+from isoflop.config import Precision, PrecisionChoice, Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore, write_records
 from isoflop.sweep import export, export_choice, kept_precision, run_study, settled
 from isoflop.sweep.measuring import measure_apart
 from isoflop.sweep.precision import PRECISION, first_runs, read_choice, settle
-from sweep_studies import record_of, tiny
+from sweep_studies import machine, record_of, tiny
 
 SETTLED: tuple[Precision, Precision] = ("bf16", "fp32")
-
-
-def machine(bf16_gain: float, name: str = "x86_64 Made Up") -> PrecisionChoice:
-    """What a machine says on which bf16 is so many times as fast as fp32."""
-    speeds = PrecisionSpeeds(
-        rows=64,
-        width=16,
-        hidden=48,
-        attended=16,
-        head_width=4,
-        attention_share=0.25,
-        fp32=PrecisionSpeed(product_flops=9.2e10, attention_flops=4e10),
-        bf16=PrecisionSpeed(product_flops=9.2e10 * bf16_gain, attention_flops=4e10 * bf16_gain),
-    )
-    return PrecisionChoice(
-        precision=speeds.faster, machine=name, device="cpu", threads=1, torch="0", speeds=speeds
-    )
 
 
 WITHOUT_UNITS, WITH_UNITS = machine(1 / 32), machine(8.0, "x86_64 With Units")

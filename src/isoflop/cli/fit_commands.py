@@ -111,6 +111,7 @@ def predict(
         predictions,
     )
     from isoflop.cli.tables import show, show_json
+    from isoflop.report.registration import check_unregistered
     from isoflop.report.registration import register as write_down
 
     where = asked_for(budget, parameters, tokens)
@@ -127,6 +128,8 @@ def predict(
             show(point_lines(at, options.level, found.loss_unit))
         return
     found, study = runs_to_fit(options, RUNS)
+    if register is not None:
+        check_unregistered(register, found.table, where)
     made, tested = predictions(found, where, options)
     if register is not None:
         write_down(register, study.name if study else options.runs.name, found.table, made)

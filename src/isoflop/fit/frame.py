@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,8 @@ COLUMNS: Mapping[str, str] = {
 }
 """Columns of the frame. `loss` is the test loss under the headline decision, nats per token;
 `forward_flops` are per token under the run's convention; losses are NaN unless finished."""
+_SHAPE = ("parameters", "blocks", "width")
+_OF_RUN = ("forward_flops", "loss", "seed", "run_id", "on_ladder")
 
 
 class TrainedSize(Frozen):
@@ -162,22 +165,25 @@ def trained_sizes(
     table: pd.DataFrame, variant: str, budget_flops: float
 ) -> tuple[TrainedSize, ...]:
     """Return the shapes of a variant trained at a budget, the smallest first."""
-    rows = table[_finished(table, variant, budget_flops)].sort_values(["parameters", "seed"])
+    rows = table[_finished(table, variant, budget_flops)].sort_values([*_SHAPE, "seed"])
+    # Tuples, since a frame for each size costs a hundred times as much as what is read from it.
+    runs = rows[[*_SHAPE, *_OF_RUN]].itertuples(index=False, name=None)
     sizes = []
-    for (_, blocks, width), runs in rows.groupby(["parameters", "blocks", "width"]):
+    for (n, blocks, width), group in groupby(runs, key=lambda run: run[:3]):
+        flops, losses, seeds, ids, on_ladder = zip(*(run[3:] for run in group), strict=True)
         sizes.append(
             TrainedSize(
                 variant=variant,
                 budget_flops=budget_flops,
                 blocks=blocks,
                 width=width,
-                parameters=runs["parameters"].iloc[0],
-                forward_flops=runs["forward_flops"].mean(),
-                loss=runs["loss"].mean(),
-                seeds=tuple(runs["seed"].tolist()),
-                seed_losses=tuple(runs["loss"].tolist()),
-                run_ids=tuple(runs["run_id"].tolist()),
-                on_ladder=bool(runs["on_ladder"].all()),
+                parameters=n,
+                forward_flops=float(np.mean(flops)),
+                loss=float(np.mean(losses)),
+                seeds=seeds,
+                seed_losses=losses,
+                run_ids=ids,
+                on_ladder=all(on_ladder),
             )
         )
     return tuple(sizes)

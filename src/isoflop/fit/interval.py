@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
-from scipy import stats
+from scipy import special
 
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.frozen import Frozen
@@ -25,7 +25,7 @@ class WithError(Frozen):
 
     def interval(self, level: float = LEVEL) -> Estimate:
         """Return Student's interval of the value."""
-        half = float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom)) * self.error
+        half = float(special.stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.error
         return Estimate(
             value=self.value, low=self.value - half, high=self.value + half, level=level
         )
@@ -34,7 +34,7 @@ class WithError(Frozen):
         """Return the one-sided p-value for a value below `limit`: small where it is below."""
         if self.error == 0:
             return float(self.value >= limit)
-        return float(stats.t.cdf((self.value - limit) / self.error, self.degrees_of_freedom))
+        return float(special.stdtr(self.degrees_of_freedom, (self.value - limit) / self.error))
 
     def p_above(self, limit: float = 0.0) -> float:
         """Return the one-sided p-value for a value above `limit`."""

@@ -63,29 +63,25 @@ def run_noise(table: pd.DataFrame, variant: str, budget_flops: float) -> RunNois
     rows = curve_rows(table, variant, budget_flops)
     if rows.empty:
         return None
-    # Runs of one size repeat each other where they were trained at one compute too.
-    n = rows["parameters"]
-    cells = rows.assign(size=size_groups(n)[1], compute=size_groups(n * rows["tokens"])[1])
-    wide = cells.pivot_table(index=["size", "compute"], columns="seed", values="loss")
-    repeated = wide[wide.notna().sum(axis=1) >= 2]
-    if repeated.empty:
+    wide = _losses_by_seed(rows)
+    there = np.isfinite(wide)
+    repeated = there.sum(axis=1) >= 2
+    if not repeated.any():
         return _scatter(rows)
-    squares = repeated.sub(repeated.mean(axis=1), axis=0) ** 2
-    freedom = int((repeated.notna().sum(axis=1) - 1).sum())
-    pooled = math.sqrt(float(np.nansum(squares.to_numpy())) / freedom)
-    fullest = int(repeated.notna().sum(axis=1).to_numpy().argmax())
-    most = repeated.columns[repeated.iloc[fullest].notna().to_numpy()]
-    block = repeated[most].dropna()
+    wide, there = wide[repeated], there[repeated]
+    squares = (wide - np.nanmean(wide, axis=1, keepdims=True)) ** 2
+    freedom = int(there.sum()) - len(there)
+    pooled = math.sqrt(float(np.nansum(squares)) / freedom)
+    most = there[int(there.sum(axis=1).argmax())]
+    block = wide[there[:, most].all(axis=1)][:, most]
     sizes, seeds = block.shape
     if sizes < 2:
         return RunNoise(source="seeds", run_spread=pooled, run_freedom=freedom)
     # Two-way layout: sizes are fixed, seeds random (Searle, Variance Components, chapter 4).
-    deviations = block.sub(block.mean(axis=1), axis=0)
+    deviations = block - block.mean(axis=1, keepdims=True)
     of_seed = deviations.mean(axis=0)
-    own = float((deviations.sub(of_seed, axis=1).to_numpy() ** 2).sum()) / (
-        (sizes - 1) * (seeds - 1)
-    )
-    between = sizes * float((of_seed.to_numpy() ** 2).sum()) / (seeds - 1)
+    own = float(((deviations - of_seed) ** 2).sum()) / ((sizes - 1) * (seeds - 1))
+    between = sizes * float((of_seed**2).sum()) / (seeds - 1)
     return RunNoise(
         source="seeds",
         run_spread=math.sqrt(own),
@@ -94,6 +90,28 @@ def run_noise(table: pd.DataFrame, variant: str, budget_flops: float) -> RunNois
         seed_freedom=seeds - 1,
         shared_sizes=sizes,
     )
+
+
+def _losses_by_seed(rows: pd.DataFrame) -> Floats:
+    """Return the mean loss of what repeats each other, by seed: (size and compute, seed), or NaN.
+
+    Runs of one size repeat each other where they were trained at one compute too.
+    """
+    n, seeds = rows["parameters"].to_numpy(), rows["seed"].to_numpy()
+    of_size = size_groups(n)[1]
+    of_compute = size_groups(n * rows["tokens"].to_numpy())[1]
+    # Each pair as one number, so that they are counted as bins.
+    pairs, of_pair = np.unique(of_size * len(n) + of_compute, return_inverse=True)
+    columns, of_seed = np.unique(seeds, return_inverse=True)
+    shape = len(pairs), len(columns)
+    cell = np.ravel_multi_index((of_pair, of_seed), shape)
+    sums, counts = (
+        np.bincount(cell, weights, len(pairs) * len(columns)).reshape(shape)
+        for weights in (rows["loss"].to_numpy(), None)
+    )
+    means = np.full(shape, math.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 class CurveDraws:
@@ -117,15 +135,23 @@ class CurveDraws:
     ) -> None:
         self.table, self.resamples, self.seed = table, resamples, seed
         self._about_surfaces = about_surfaces or {}
+        self._rows: dict[tuple[str, float], pd.DataFrame] = {}
         self._noises: dict[tuple[str, float], RunNoise | None] = {}
         self._minima: dict[tuple[str, float, CurveEstimator], tuple[Floats, Floats]] = {}
+
+    def rows(self, variant: str, budget_flops: float) -> pd.DataFrame:
+        """Return what `curve_rows` does."""
+        key = (variant, budget_flops)
+        if key not in self._rows:
+            self._rows[key] = curve_rows(self.table, variant, budget_flops)
+        return self._rows[key]
 
     def noise(self, variant: str, budget_flops: float) -> RunNoise | None:
         """Return the noise of a variant's runs at a budget, None where nothing tells it."""
         key = (variant, budget_flops)
         if key not in self._noises:
             noise = run_noise(self.table, variant, budget_flops)
-            if noise is None and len(curve_rows(self.table, variant, budget_flops)):
+            if noise is None and len(self.rows(variant, budget_flops)):
                 noise = self._about_surfaces.get(variant)
             self._noises[key] = noise
         return self._noises[key]
@@ -158,7 +184,7 @@ class CurveDraws:
         noise = self.noise(variant, budget_flops)
         if noise is None:
             return None
-        rows = curve_rows(self.table, variant, budget_flops)
+        rows = self.rows(variant, budget_flops)
         parts = []
         for losses in _batches(rows, noise, self.resamples, self._seed(variant, budget_flops)):
             sizes, _, means = _means(rows["parameters"].to_numpy(), losses)

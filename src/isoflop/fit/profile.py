@@ -34,6 +34,10 @@ CROSSINGS = 60
 NEAR_ENOUGH = 1e-6
 """How far from the limit the root of a profile's rise may be at its end, relative to it."""
 
+ROUNDING = 1e-13
+"""Width of a bracket, relative to where it is, within which rises of runs without noise are those
+of rounding."""
+
 
 def profile_intervals(
     fit: SurfaceFit,
@@ -170,7 +174,8 @@ class _Profile:
             high = np.where(beyond, above, np.where(kept < 0, high / 2, high))
             near, far = np.where(beyond, near, at), np.where(beyond, at, far)
             kept = np.where(beyond, 1.0, -1.0)
-            if (np.abs(above) < NEAR_ENOUGH * math.sqrt(limit)).all():
+            close = np.abs(above) < NEAR_ENOUGH * math.sqrt(limit)
+            if (close | (np.abs(far - near) < ROUNDING * np.abs(at))).all():
                 break
         return np.asarray(at)
 

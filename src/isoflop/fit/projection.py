@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,6 +29,8 @@ from isoflop.fit.surface_data import (
 
 START_EXPONENTS = tuple(np.geomspace(0.03, 2.0, 12).tolist())
 """The grid of starts is every pair of these."""
+REMEMBERED = 16
+"""Tables whose fit is kept: Huber's fit of the same runs, with each of its deltas, starts there."""
 
 
 def fit_variable_projection(
@@ -53,6 +56,15 @@ def fit_variable_projection(
     Raises:
         ValueError: lengths differ, or a value is not positive and finite.
     """
+    checked_runs(parameters, tokens, losses)
+    given = (np.asarray(one, dtype=np.float64) for one in (parameters, tokens, losses))
+    return _fitted(tuple(one.tobytes() for one in given), starts, equal_exponents)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _fitted(columns: tuple[bytes, ...], starts: int, equal_exponents: bool) -> SurfaceFit:
+    """Return the fit of columns of float64, which as bytes can be looked up."""
+    parameters, tokens, losses = map(np.frombuffer, columns)
     data = checked_runs(parameters, tokens, losses)
     refused = too_few_pairs("variable_projection", data, equal_exponents=equal_exponents)
     if refused is not None:

@@ -83,7 +83,9 @@ class SurfaceObjective:
             if exact:
                 self._bend(curvature, gradient, jacobian, slope)
         bad = ~(np.isfinite(cost) & np.isfinite(gradient).all(1))
-        return np.where(bad, np.inf, cost), np.nan_to_num(gradient), np.nan_to_num(curvature)
+        if bad.any() or not np.isfinite(curvature).all():
+            gradient, curvature = np.nan_to_num(gradient), np.nan_to_num(curvature)
+        return np.where(bad, np.inf, cost), gradient, curvature
 
     def residuals(self, x: Floats) -> tuple[Floats, Floats]:
         """Return the residuals (P,) at x (K,), and the objective's slope in each."""

@@ -23,7 +23,7 @@ from isoflop.fit.fitted import (
     MinimumInterval,
     VariantFit,
 )
-from isoflop.fit.frame import budgets, curve_rows
+from isoflop.fit.frame import budgets
 from isoflop.fit.goodness import goodness, misfit
 from isoflop.fit.huber import fit_huber
 from isoflop.fit.interval import FEWEST_DRAWS, basic_interval, percentile_interval
@@ -263,7 +263,7 @@ class VariantFitter:
 
     def _surface_interval(self, one: CurveMinimum) -> tuple[MinimumInterval | None, str | None]:
         estimator, budget = one.minimum.estimator, one.budget_flops
-        measured = np.log(curve_rows(self.moved, self.variant, budget)["parameters"])
+        measured = np.log(self.curve_draws.rows(self.variant, budget)["parameters"])
         sizes, losses = surface_optima(self.draws[estimator], budget, self.law)
         # As of curves: a copy whose minimum is at or beyond an end counts as being there.
         inside = (measured.min() < sizes) & (sizes < measured.max())
@@ -281,7 +281,7 @@ class VariantFitter:
         self, one: CurveMinimum, estimator: CurveEstimator
     ) -> tuple[MinimumInterval | None, str | None]:
         minimum, budget = one.minimum, one.budget_flops
-        rows = curve_rows(self.moved, self.variant, budget)
+        rows = self.curve_draws.rows(self.variant, budget)
         known = known_surfaces(list(self.surfaces.values()))
         wider = systematic(rows, minimum, known, self.law)
         if wider is not None:

@@ -8,6 +8,7 @@ which a variant reaches the other's loss.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -114,7 +115,12 @@ def verdicts(
         raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
     floor = irreducible or 0.0
     drawn = draws or CurveDraws(table, resamples=resamples, seed=seed)
-    frontiers = {name: _Frontier.measured(table, name, drawn) for name in names}
+    noisy = {
+        (name, budget): noisy_minimum(table, name, budget, level=level)
+        for name in names
+        for budget in budgets(table)
+    }
+    frontiers = {name: _Frontier.measured(name, noisy, drawn) for name in names}
     open_verdicts: list[
         tuple[
             NoisyMinimum, NoisyMinimum, float, Difference | None, Multiplier | None, Estimate | None
@@ -122,11 +128,11 @@ def verdicts(
     ] = []
     optima = {one.budget_flops: one for one in _baseline_minima(table, baseline)}
     for budget in budgets(table):
-        base = noisy_minimum(table, baseline, budget, level=level)
+        base = noisy[baseline, budget]
         for name in names:
             if name == baseline:
                 continue
-            one = noisy_minimum(table, name, budget, level=level)
+            one = noisy[name, budget]
             apart = _difference(one, base, margin, level)
             multiplier = None
             if apart is not None:
@@ -202,14 +208,17 @@ class _Frontier:
         """(R, budgets), NaN where a copy has no minimum."""
 
     @classmethod
-    def measured(cls, table: pd.DataFrame, variant: str, draws: CurveDraws) -> _Frontier | None:
+    def measured(
+        cls, variant: str, noisy: Mapping[tuple[str, float], NoisyMinimum], draws: CurveDraws
+    ) -> _Frontier | None:
         """Return the frontier, None with fewer than two budgets that have a minimum."""
         found = []
-        for budget in budgets(table):
-            minimum = noisy_minimum(table, variant, budget).minimum
-            drawn = draws.minima(variant, budget)
-            if minimum.loss is not None and drawn is not None:
-                found.append((budget, minimum.loss, drawn[1]))
+        for (name, budget), one in noisy.items():
+            if name != variant:
+                continue
+            loss, drawn = one.minimum.loss, draws.minima(variant, budget)
+            if loss is not None and drawn is not None:
+                found.append((budget, loss, drawn[1]))
         if len(found) < 2:
             return None
         return cls(
@@ -227,16 +236,18 @@ class _Frontier:
             heights = np.log(of - floor)
             wanted = np.log(losses - floor)
         found = np.full(len(losses), math.nan)
-        for row, (height, goal) in enumerate(zip(heights, wanted, strict=True)):
-            usable = np.isfinite(height)
-            if usable.sum() < 2 or not math.isfinite(goal):
+        # Numbers of Python, since arrays of a few budgets each cost more to make than to use.
+        budgets_logs = self.log_budgets.tolist()
+        for row, (height, goal) in enumerate(zip(heights.tolist(), wanted.tolist(), strict=True)):
+            known = [(x, y) for x, y in zip(budgets_logs, height, strict=True) if math.isfinite(y)]
+            if len(known) < 2 or not math.isfinite(goal):
                 continue
-            x, y = self.log_budgets[usable], height[usable]
             # The segment whose losses hold the goal; the outermost ones reach beyond the budgets.
-            at = int(np.clip(np.searchsorted(-y, -goal) - 1, 0, len(x) - 2))
-            slope = (y[at + 1] - y[at]) / (x[at + 1] - x[at])
+            at = bisect_left(known, -goal, key=lambda point: -point[1]) - 1
+            (x, y), (next_x, next_y) = known[min(max(at, 0), len(known) - 2) :][:2]
+            slope = (next_y - y) / (next_x - x)
             if slope < 0:
-                found[row] = x[at] + (goal - y[at]) / slope
+                found[row] = x + (goal - y) / slope
         return found
 
 

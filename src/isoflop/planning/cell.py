@@ -45,7 +45,7 @@ class Cell:
         self.budget_flops = budget_flops
         self._records = records
         self.ladder = ladder(study, variant, budget_flops)
-        self._runs: dict[tuple[int, int], RunConfig] = {}
+        self._runs: dict[tuple[int, int], tuple[RunConfig, str]] = {}
 
     @cached_property
     def initial(self) -> range:
@@ -83,7 +83,7 @@ class Cell:
         records = [self._record(rung, seed) for seed in self.study.seeds]
         return [record for record in records if record and record.state == "finished"]
 
-    @property
+    @cached_property
     def minimum(self) -> int | None:
         """Rung of the lowest mean loss; None while nothing has finished."""
         return min(self.mean_losses, key=self.mean_losses.__getitem__, default=None)
@@ -201,11 +201,14 @@ class Cell:
         return self._exists(rung) and self._record(rung, self.study.seeds[0]) is not None
 
     def _record(self, rung: int, seed: int) -> RunRecord | None:
-        return self._records.get(self._run(rung, seed).run_id)
+        return self._records.get(self._named_run(rung, seed)[1])
 
     def _run(self, rung: int, seed: int) -> RunConfig:
+        return self._named_run(rung, seed)[0]
+
+    def _named_run(self, rung: int, seed: int) -> tuple[RunConfig, str]:
+        """Return a run and its id, which is hashed once: the cell asks for it again and again."""
         if (rung, seed) not in self._runs:
-            self._runs[rung, seed] = resolve(
-                self.study, self.variant, self.budget_flops, self.model(rung), seed
-            )
+            run = resolve(self.study, self.variant, self.budget_flops, self.model(rung), seed)
+            self._runs[rung, seed] = run, run.run_id
         return self._runs[rung, seed]

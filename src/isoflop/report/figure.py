@@ -88,11 +88,18 @@ def figure(
     With `pickable`, a click on a variant in the legend fades the others: marks whose opacity is
     `theme.fading`.
     """
-    # The table joins in the specification: altair copies a chart's data at every step.
-    chart = alt.layer(*layers, data=alt.NamedData(name=DATA))
+    # Altair copies a chart at every step: the table joins in the specification, and all is said at
+    # once, not by `properties` and `configure`.
+    first, *others = layers
     if pickable:
-        chart = chart.add_params(PICKED)
-    chart = chart.properties(height=height).configure(**CONFIG)
+        first = first.add_params(PICKED)
+    chart = alt.layer(
+        first,
+        *others,
+        data=alt.NamedData(name=DATA),
+        height=height,
+        config=alt.Config(**CONFIG),
+    )
     return Figure(name, title, caption, chart, table, width)
 
 
@@ -128,8 +135,7 @@ def panels(
         same_x: whether panels share the scale of the x axis.
     """
     chart = (
-        alt.layer(*layers, data=alt.NamedData(name=DATA))
-        .properties(height=height)
+        alt.layer(*layers, data=alt.NamedData(name=DATA), height=height)
         .facet(
             alt.Facet(
                 "panel:N",

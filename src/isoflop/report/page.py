@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -138,26 +139,35 @@ def rendered(
     study = analysis.study
     fitted = set(analysis.table["run_id"])
     style = Style.of([one.name for one in study.variants], study.baseline_variant.name)
-    environment = Environment(
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            **values,
+            study=study,
+            mixed=mixed_environments([r for r in evidence.records if r.run_id in fitted]),
+            colours=dict(zip(style.names, style.colours, strict=True)),
+            topics=topics,
+            standings=standings(topics),
+            configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
+            version=__version__,
+            stills={name: _data_address(svg) for name, svg in stills.items()},
+            specs=script_json({one.name: one.spec() for one in figures}),
+            css=_packaged("page.css"),
+            script=_packaged("page.js"),
+            vega=vega_javascript(),
+        )
+    )
+
+
+@functools.cache
+def _templates() -> Environment:
+    """Return the package's templates; a page's takes longer to compile than to fill in."""
+    return Environment(
         loader=PackageLoader("isoflop.report"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_harmless,
-    )
-    return environment.get_template(template).render(
-        **values,
-        study=study,
-        mixed=mixed_environments([r for r in evidence.records if r.run_id in fitted]),
-        colours=dict(zip(style.names, style.colours, strict=True)),
-        topics=topics,
-        standings=standings(topics),
-        configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
-        version=__version__,
-        stills={name: _data_address(svg) for name, svg in stills.items()},
-        specs=script_json({one.name: one.spec() for one in figures}),
-        css=_packaged("page.css"),
-        script=_packaged("page.js"),
-        vega=vega_javascript(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def write_table(table: pd.DataFrame, path: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def vega_javascript() -> str:
-    """Return Vega, Vega-Lite and vega-embed as one script, from vl-convert."""
+    """Return Vega, Vega-Lite and vega-embed as one script, from vl-convert, which takes seconds."""
     script: str = vl_convert.javascript_bundle(
         "window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from isoflop.config import BlockAttention, CurvePoint, ModelConfig, RunRecord
+from isoflop.config import BlockAttention, ModelConfig, RunRecord
 from isoflop.fit import PFLOPS_DAY, Axis
 from isoflop.notation import count
 from isoflop.report.scaling.analysis import ScalingAnalysis, Span, compute_of
@@ -47,6 +48,13 @@ GAP_COLUMNS = {
 
 MEAN = "mean"
 """Name of the mean over sizes among the marks of a gap."""
+
+
+class Point(NamedTuple):
+    """A point of a training curve in one span of positions."""
+
+    step: int
+    loss: float
 
 
 def losses_against_compute(analysis: ScalingAnalysis, axis: Axis) -> pd.DataFrame:
@@ -150,7 +158,7 @@ def sparsity(model: ModelConfig, sequence_length: int) -> float:
     return max(0.0, 1 - attention.top_k * attention.block_size / sequence_length)
 
 
-def log_thinned(curve: Sequence[CurvePoint], at_most: int = CURVE_POINTS) -> list[CurvePoint]:
+def log_thinned(curve: Sequence[Point], at_most: int = CURVE_POINTS) -> list[Point]:
     """Return a curve with at most `at_most` points, about evenly spaced in log steps.
 
     Neighbours are averaged by the steps they cover; the last step stays.
@@ -159,13 +167,13 @@ def log_thinned(curve: Sequence[CurvePoint], at_most: int = CURVE_POINTS) -> lis
         return list(curve)
     first, last = curve[0].step, curve[-1].step
     edges = np.geomspace(first, last, at_most)
-    points: list[CurvePoint] = []
+    points: list[Point] = []
     total, start, before, edge = 0.0, 0, 0, 0
     for point in curve:
         total += point.loss * (point.step - before)
         before = point.step
         if point.step >= edges[edge] * (1 - 1e-12):
-            points.append(CurvePoint(step=before, loss=total / (before - start)))
+            points.append(Point(step=before, loss=total / (before - start)))
             total, start = 0.0, before
             edge = int(np.searchsorted(edges, before * (1 + 1e-12)))
             if edge >= at_most:
@@ -187,13 +195,13 @@ def _projections(
     ]
 
 
-def _curve(record: RunRecord, span: Span) -> list[CurvePoint]:
+def _curve(record: RunRecord, span: Span) -> list[Point]:
     """Return the training curve in a span; empty where the record has none."""
     if span not in record.config.spans:
         return []
     index = record.config.spans.index(span)
     return [
-        CurvePoint(step=point.step, loss=point.span_losses[index])
+        Point(step=point.step, loss=point.span_losses[index])
         for point in record.curve
         if len(point.span_losses) > index and math.isfinite(point.span_losses[index])
     ]

@@ -14,7 +14,7 @@ from isoflop.hardware import machine
 from isoflop.version import __version__
 
 _DECISIVE = (
-    "config/base.py",
+    "frozen.py",
     "config/model.py",
     "config/run.py",
     "data",

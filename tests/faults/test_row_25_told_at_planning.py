@@ -7,7 +7,6 @@ training; nothing is written but the prepared corpus, no run folder is made.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest

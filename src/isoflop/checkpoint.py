@@ -131,7 +131,7 @@ def _prune(folder: Path, newcomer: _Saved, keep: int) -> None:
         if good:
             kept += 1
         else:
-            storage.discard_folder(saved.path)
+            storage.discard(saved.path)
 
 
 def _is_valid(saved: _Saved) -> bool:

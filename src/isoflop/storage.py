@@ -289,8 +289,8 @@ def verify_folder(path: Path) -> None:
             raise ValueError(f"{file} is damaged: its size or SHA-256 is not the manifest's")
 
 
-def discard_folder(path: Path) -> None:
-    """Delete the folder `path`; readers see all of it or nothing, even if this is killed."""
+def discard(path: Path) -> None:
+    """Delete a file or folder; readers see all of it or nothing, even if this is killed."""
     temporary = _temporary(path)
     with _explained(path):
         os.replace(path, temporary)

@@ -76,7 +76,7 @@ def test_a_folder_is_there_as_a_whole_or_not(root: Path, disk: Path) -> None:
         for name in ("first", "second"):
             storage.commit_folder(root / "in" / name, write)
             recorder.committed = name
-        storage.discard_folder(root / "in" / "first")
+        storage.discard(root / "in" / "first")
     for left, committed in every_disk(recorder, disk / "disks"):
         whole = set()
         if (left / "in").exists():

@@ -320,7 +320,7 @@ def test_what_is_no_folder_is_refused(committed: Path, kind: str) -> None:
 
 
 def test_discarding_a_folder_leaves_nothing(committed: Path) -> None:
-    storage.discard_folder(committed)
+    storage.discard(committed)
     assert os.listdir(committed.parent) == []
 
 

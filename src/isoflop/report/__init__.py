@@ -1,6 +1,6 @@
 """Figures, tables and one self-contained page from a study's records.
 
-What draws is loaded when it is asked for, so that a command line that reads its values loads no charts.
+What draws is loaded when it is asked for: a command line that reads values loads no charts.
 """
 
 from importlib import import_module

@@ -80,7 +80,7 @@ def replace_records(results: Path, study: str, stem: str, records: Iterable[RunR
     write_records(path, records)
     for other in record_files(results, study, stem):
         if other != path:
-            other.unlink()
+            storage.discard(other)
     return path
 
 

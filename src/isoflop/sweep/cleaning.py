@@ -57,7 +57,7 @@ def _discard(folder: RunFolder) -> int:
         with folder.claim():
             files = [path for path in folder.checkpoints.rglob("*") if path.is_file()]
             size = sum(path.lstat().st_size for path in files)
-            storage.discard_folder(folder.checkpoints)
+            storage.discard(folder.checkpoints)
             return size
     except RunClaimed:
         return 0

@@ -182,7 +182,7 @@ def rebuild(
         if one.record.state == "finished":
             _put_in_place(one)
     if gone and not RunStore(root / REBUILT).folders():
-        storage.discard_folder(root / REBUILT)
+        storage.discard(root / REBUILT)
     return made, interrupted
 
 
@@ -230,7 +230,7 @@ def _put_in_place(one: Rebuilt) -> None:
             present = folder.record()
             if present is not None and _losses(present) == _losses(one.record):
                 storage.move_folder(beside.checkpoints, folder.checkpoints)
-                storage.discard_folder(beside.path)
+                storage.discard(beside.path)
             else:
-                storage.discard_folder(folder.path)
+                storage.discard(folder.path)
                 storage.move_folder(beside.path, folder.path)

@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from given import ENVIRONMENT, FP32
 from isoflop.config import (
@@ -30,6 +32,7 @@ from isoflop.data import prepare
 from isoflop.planning import achieved_flops
 from isoflop.runs import RunFolder
 from isoflop.storage import StorageError
+from isoflop.sweep import Execution, Folders, Outcome, run_study
 
 BASELINE = Variant(name="Baseline")
 ROUTED = Variant(name="MoD", depth=TopK(capacity=0.25))
@@ -224,3 +227,14 @@ def deaf(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
         _begin(config, Path(str(options["cache"])))
         while True:
             time.sleep(0.1)
+
+
+def train_study(
+    study: Study, root: Path, cache: Path, *, results: Path | None = None, **options: Any
+) -> Outcome:
+    """Train a study in a folder; options are of `Execution`, and others of `run_study`."""
+    known = {field.name for field in fields(Execution)}
+    execution = Execution(**{name: options.pop(name) for name in known & options.keys()})
+    # Where none are named there are no committed results, and not those of this repository.
+    folders = Folders(root, results or root / "results", cache)
+    return run_study(study, folders, execution, **options)

@@ -210,7 +210,7 @@ def test_report_says_where_the_page_lies(study_file, committed, capsys, monkeypa
         seen.update(rest, records=records, variant_of=variant_of)
         return out / "index.html"
 
-    monkeypatch.setattr("isoflop.cli.reporting.write_report", write_report)
+    monkeypatch.setattr("isoflop.sweep.report.write_report", write_report)
     (tmp_path / "runs" / "small").mkdir(parents=True)
     speed = {"variant": "a", "parameters": 1, "flops_per_step": 1, "steps_per_second": 2}
     (tmp_path / "runs" / "small" / "bench.json").write_text(json.dumps({"rows": [speed]}))
@@ -234,7 +234,6 @@ class Measured:
         self.groups = None
         self.options = {}
         monkeypatch.setattr("isoflop.bench.bench_train", self)
-        monkeypatch.setattr("isoflop.cli.benching.bench_train", self)
 
     def __call__(self, groups, **options):
         self.groups, self.options = groups, options
@@ -357,8 +356,8 @@ def test_rebuild_tells_the_time_and_how_models_compare(
     write_records(tmp_path / "results" / "small" / "records.jsonl", recorded)
     seen = {}
 
-    def rebuild(asked, root, cache, models, **options):
-        seen.update(options, models=models)
+    def rebuild(asked, folders, models, execution):
+        seen.update(workers=execution.workers, models=models)
         other = make_record(models[1].record.config, 2.125)
         environment = other.environment.model_copy(update={"torch": "9"})
         made = [

@@ -10,9 +10,8 @@ import pytest
 from tyro.extras import SubcommandApp
 
 from isoflop.cli import main
-from isoflop.cli.commands import COMMANDS, Command
-from isoflop.cli.front import GREETING
-from isoflop.cli.starter import starter_text
+from isoflop.cli.commands import COMMANDS, GREETING, Command
+from isoflop.cli.study import starter_text
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/README.md"]

@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 
 from isoflop.cli import main
-from isoflop.cli.evaluated import evaluation_tables
-from isoflop.cli.evaluating import evaluate_run
 from isoflop.config import Cap, RunEvaluation
 from isoflop.data import prepare
 from isoflop.runs import RunFolder
+from isoflop.terminal.evaluation import evaluation_tables
+from isoflop.trained import HeldOut, evaluate_run
 
 
 @pytest.fixture
@@ -132,7 +132,8 @@ def test_tables_fit_the_terminal(make_run, trained_root, width):
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False)
     for one in evaluation_tables(
-        evaluate_run(folder, cache=trained_root / "cache", cap=Cap(window=256)), folder.config()
+        evaluate_run(folder, HeldOut(cap=Cap(window=256)), cache=trained_root / "cache"),
+        folder.config(),
     ):
         console.print(one)
     lines = file.getvalue().splitlines()

@@ -151,7 +151,7 @@ def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, capsys, mon
     }
     assert len(found["leave_largest_out"]) == 3
     assert len(json.loads(where.read_text())["sha256"]) == 64
-    monkeypatch.setattr("isoflop.cli.predicting.predictions", None)  # refused before it is made
+    monkeypatch.setattr("isoflop.sweep.fits.predict", None)  # refused before it is made
     told = run(capsys, *arguments, "--register", where, code=2)
     assert "is not replaced" in told
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from isoflop.cli.fit_answer import fit_answer
-from isoflop.cli.fit_minima import fitted_curves, shown_curves
-from isoflop.cli.screen import LINES
 from isoflop.estimate import Estimate
 from isoflop.fit import FittedSurface, LeftOutRows, fit_runs, run_table
 from isoflop.fit.goodness import RunMiss
+from isoflop.terminal.fit_answer import fit_answer
+from isoflop.terminal.fit_minima import fitted_curves, shown_curves
+from isoflop.terminal.tables import LINES
 
 BUDGETS = np.geomspace(6e17, 1e22, 28)
 

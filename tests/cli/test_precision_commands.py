@@ -8,7 +8,7 @@ import pytest
 from isoflop import storage
 from isoflop.bench import BenchReport
 from isoflop.cli import main
-from isoflop.cli.benching import bench_precision, bench_precisions
+from isoflop.cli.bench import _precision, _precisions
 from isoflop.config import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds
 from isoflop.planning import next_runs
 
@@ -125,11 +125,11 @@ def test_bench_measures_in_what_is_faster_here(study_file, capsys, monkeypatch, 
         asked.append({case.config.recipe.precision for group in groups for case in group})
         return BenchReport(rows=(), ratios=(), torch="0", machine="test")
 
-    monkeypatch.setattr("isoflop.cli.benching.bench_train", measure)
+    monkeypatch.setattr("isoflop.bench.bench_train", measure)
     assert main(["bench", "train"]) == 0
     assert f"precision {faster}: matrix products 40 GFLOP/s" in capsys.readouterr().err
     assert main(["bench", "train", "--dtype", "bf16"]) == 0
     assert asked == [{faster}, {"bf16"}]
-    assert bench_precision(None, 1) == faster
-    assert set(bench_precisions(None, 1)) == dtypes
-    assert bench_precisions(("bf16",), 1) == ("bf16",)
+    assert _precision(None, 1) == faster
+    assert set(_precisions(None, 1)) == dtypes
+    assert _precisions(("bf16",), 1) == ("bf16",)

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isoflop.cli.reporting import _train_tokens, export_routed
-from isoflop.cli.searching import search_of
 from isoflop.config import (
     DecisionMeasures,
     Measures,
@@ -24,6 +22,8 @@ from isoflop.data import prepare
 from isoflop.estimate import Estimate
 from isoflop.planning import trials
 from isoflop.runs import RunStore, read_records, write_records
+from isoflop.sweep.report import _train_tokens, export_routed
+from isoflop.sweep.search import search_of
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "results" / "mod-variants"
@@ -113,7 +113,7 @@ def test_what_is_known_of_the_best_routed_run_is_exported(study: Study, tmp_path
     results, root = tmp_path / "results", tmp_path / "runs"
     records = read_records(SHIPPED / "records.jsonl.gz")
     write_records(results / study.name / "records.jsonl", records)
-    assert export_routed(study, root, results) == []
+    assert list(export_routed(study, root, results)) == []
 
     challenger = study.challenger_variant
     assert challenger is not None
@@ -126,10 +126,10 @@ def test_what_is_known_of_the_best_routed_run_is_exported(study: Study, tmp_path
         with folder.claim():
             folder.write_evaluation(evaluation)
             folder.write_sample(sample)
-        written = export_routed(study, root, results)
+        written = list(export_routed(study, root, results))
         assert [path.name for path in written] == ["evaluation.json", "sample.json"]
         assert json.loads(written[0].read_text()) == evaluation.model_dump(mode="json")
         assert json.loads(written[1].read_text()) == sample.model_dump(mode="json")
     # From committed results alone it is found again, and so exported elsewhere.
-    again = export_routed(study, tmp_path / "elsewhere", results)
+    again = list(export_routed(study, tmp_path / "elsewhere", results))
     assert json.loads(again[0].read_text())["run_id"] == better.run_id

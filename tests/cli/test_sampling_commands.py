@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from isoflop.cli import main
-from isoflop.cli.sampled import TextDisplay, summary
-from isoflop.cli.sampling import Wishes, sample_run
 from isoflop.config import SampledToken, TextSample
 from isoflop.data import ByteTokenizer
 from isoflop.runs import RunFolder
+from isoflop.terminal.sample import TextDisplay, summary
+from isoflop.trained import Wishes, sample_run
 
 PROMPT = "the caf\u00e9 of"
 pytestmark = pytest.mark.filterwarnings("ignore:prompt and continuation take")

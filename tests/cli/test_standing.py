@@ -2,9 +2,9 @@
 
 import pytest
 
-from isoflop.cli.standing import edge_words
 from isoflop.planning import Edge
 from isoflop.planning.edges import Setting
+from isoflop.terminal.status import edge_words
 
 EDGE = Edge(
     variant="Baseline",

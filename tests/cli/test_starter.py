@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from isoflop.cli import main
-from isoflop.cli.starter import SCHEMA_NAME, starter_text
+from isoflop.cli.study import SCHEMA_NAME, starter_text
 from isoflop.config import Study
 from isoflop.config.load import load_study, validated
 

@@ -5,12 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
-from isoflop.cli.costing import cost_rows
-from isoflop.cli.planned import plan_tables
-from isoflop.cli.standing import status_tables
-from isoflop.cli.tables import Column, amount, cost_tables, size, table
 from isoflop.planning import accelerator_speed, make_plan
+from isoflop.planning.costing import cost_rows
 from isoflop.sweep import status
+from isoflop.terminal.costs import cost_tables
+from isoflop.terminal.plan import plan_tables
+from isoflop.terminal.status import status_tables
+from isoflop.terminal.tables import amount, size, table
 
 
 def printed(renderables, width):
@@ -42,7 +43,7 @@ def test_tables_fit_and_no_number_is_cut(renderables, width):
 
 
 def test_names_are_inert():
-    made = table("[bold]t[/bold]", [Column("[i]", wraps=True, number=False)], [["[red]\x1b[31m"]])
+    made = table("[bold]t[/bold]", {"[i]": ["[red]\x1b[31m"]}, names=["[i]"])
     text = printed([made], 80)
     assert r"[red]\x1b[31m" in text
     assert "[bold]t[/bold]" in text

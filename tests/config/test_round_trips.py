@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from isoflop.config import Frozen, RunConfig, Study, canonical
 from isoflop.config.load import load, validated
-from isoflop.sweep import run_study
+from isoflop.sweep import Execution, Folders, run_study
 
 STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "a"}, {"name": "b"}]}
 SCALED = {
@@ -301,6 +301,8 @@ def _at(value: Any, path: tuple[str, ...]) -> Any:
 
 def test_what_a_run_is_trained_with_is_no_part_of_its_name() -> None:
     named = {path[-1] for base in BASES for path, _ in places(RunConfig.model_validate(base))}
-    options = set(inspect.signature(run_study).parameters)
+    options = {
+        name for of in (run_study, Execution, Folders) for name in inspect.signature(of).parameters
+    }
     assert {"device", "cache", "threads", "console", "root"} <= options
     assert not options & named

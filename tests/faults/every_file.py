@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isoflop import checkpoint, storage
-from isoflop.cli.reporting import export_speeds
 from isoflop.config import DataConfig, Study
 from isoflop.config.load import load, load_study
 from isoflop.data import TokenStore, prepare
@@ -18,6 +17,7 @@ from isoflop.runs import RunFolder, read_records
 from isoflop.sweep import Ledger
 from isoflop.sweep.ledger import save_study
 from isoflop.sweep.precision import read_choice
+from isoflop.sweep.report import export_speeds
 
 STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "Baseline"}]}
 

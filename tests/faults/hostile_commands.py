@@ -97,9 +97,9 @@ class Sandbox:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             warnings.catch_warnings(),
-            mock.patch("isoflop.cli.plans._measured", return_value=(None, "not measured")),
+            mock.patch("isoflop.sweep.plan._measured", return_value=(None, "not measured")),
             mock.patch("isoflop.sweep.running.measured_speeds", return_value=None),
-            mock.patch("isoflop.sweep.scheduler.start_server", _no_training),
+            mock.patch("isoflop.sweep.running.LocalPool", _no_training),
             quick_reports(),
         ):
             warnings.simplefilter("default")
@@ -189,5 +189,5 @@ class _Pictures:
         return b"pdf"
 
 
-def _no_training() -> None:
+def _no_training(*_: object, **__: object) -> None:
     raise AssertionError("training was begun")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from processes import ended, others, start, wait_for
 
+import sweep_studies
 from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun
 from isoflop.runs import RunStore
-from isoflop.sweep import run_study
-from isoflop.sweep.measuring import measure_apart
-from isoflop.sweep.retries import FAILURES, LOST, tries
+from isoflop.sweep.local.probes import measure_apart
+from isoflop.sweep.schedule.attempts import FAILURES, LOST, tries
 from sweep_studies import unmeasured
 
 WORKERS = 2
@@ -39,7 +39,7 @@ def every_size(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
 
 def train_study(study: Study, folder: Path, checkpoint_seconds: float, measuring: bool) -> None:
     """Train a study; a target for `start`."""
-    outcome = run_study(
+    outcome = sweep_studies.train_study(
         study,
         folder / "study",
         folder / "cache",

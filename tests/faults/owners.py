@@ -11,7 +11,7 @@ from isoflop import storage
 from isoflop.config import RunConfig, RunRecord
 from isoflop.runs import RunClaimed, RunFolder
 from isoflop.runs.metrics import MetricsLog
-from isoflop.sweep.pool import start_server
+from isoflop.sweep.local.pool import start_server
 
 
 class Owner:

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from isoflop.sweep import running
-from isoflop.sweep.pool import start_server
+from isoflop.sweep.local.pool import start_server
 
 PATIENCE_SECONDS = 300.0
 """Far longer than anything takes: what does not happen by then never will."""

@@ -21,9 +21,9 @@ from isoflop import checkpoint
 from isoflop.cli import main
 from isoflop.config import Variant
 from isoflop.runs import RunStore
-from isoflop.sweep import run_study, status
-from isoflop.sweep.failure import commit_failure
-from sweep_studies import BASELINE, tiny, unmeasured, write_corpus
+from isoflop.sweep import status
+from isoflop.sweep.schedule.attempts import commit_failure
+from sweep_studies import BASELINE, tiny, train_study, unmeasured, write_corpus
 
 
 def test_row_09_a_diverged_run_stops_in_time_and_is_told(
@@ -33,7 +33,7 @@ def test_row_09_a_diverged_run_stops_in_time_and_is_told(
     study = tiny(write_corpus(tmp_path / "text.txt"), BASELINE, explosive)
     root = tmp_path / "runs" / "tiny"
     said = io.StringIO()
-    outcome = run_study(
+    outcome = train_study(
         study,
         root,
         tmp_path / "cache",

@@ -20,9 +20,9 @@ import isoflop
 from given import RECIPE
 from isoflop import storage
 from isoflop.cli.main import main
-from isoflop.cli.tables import show_json
 from isoflop.config import Evaluation
 from isoflop.runs import MetricsLog, RunFolder, read_metrics, read_records, write_records
+from isoflop.terminal.tables import show_json
 from isoflop.training import train
 
 TOKENS = ("NaN", "Infinity", "-Infinity")

@@ -17,9 +17,18 @@ from rich.console import Console
 from isoflop.cli import main
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
-from isoflop.sweep import Outcome, run_study
-from isoflop.sweep.worker import Train
-from sweep_studies import Study, instant, is_large, never, tiny, unmeasured, write_corpus
+from isoflop.sweep import Outcome
+from isoflop.sweep.local.worker import Train
+from sweep_studies import (
+    Study,
+    instant,
+    is_large,
+    never,
+    tiny,
+    train_study,
+    unmeasured,
+    write_corpus,
+)
 
 
 class Place:
@@ -37,7 +46,7 @@ class Place:
     def run(self, train: Train, **options: object) -> Outcome:
         console = Console(file=self.said, width=200)
         known = {"workers": 2, "console": console, "train": train, "measure": unmeasured}
-        return run_study(self.study, self.root, self.cache, **{**known, **options})
+        return train_study(self.study, self.root, self.cache, **{**known, **options})
 
 
 @pytest.fixture
@@ -125,7 +134,7 @@ def test_row_11_a_limit_below_what_runs_need_is_said_at_planning(
     assert "expected to need more than the limit of 0.000244 GiB of memory" in said
     (tmp_path / "study.json").write_text(place.study.model_dump_json())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("isoflop.cli.plans._measured", lambda *_: (None, "not measured"))
+    monkeypatch.setattr("isoflop.sweep.plan._measured", lambda *_: (None, "not measured"))
     assert main(["plan", "study.json", "--memory-gib", "0.0002"]) == 0
     assert "needs its state sharded" in capsys.readouterr().out
     assert main(["run", "study.json", "--memory-gib", "0"]) == 2

@@ -12,13 +12,13 @@ import trainers
 from processes import ended, start
 
 from isoflop.runs import RunStore
-from isoflop.sweep import run_study, status
-from sweep_studies import Study, brief, unmeasured, write_corpus
+from isoflop.sweep import status
+from sweep_studies import Study, brief, train_study, unmeasured, write_corpus
 
 
 def schedule(study: Study, folder: Path) -> None:
     """Train a study, one run at a time; a target for `start`."""
-    outcome = run_study(
+    outcome = train_study(
         study,
         folder / "study",
         folder / "cache",

@@ -12,7 +12,7 @@ from processes import wait_for
 from isoflop.config import RunConfig, RunRecord
 from isoflop.runs import RunFolder
 from isoflop.storage import make_folder
-from isoflop.sweep.worker import train_run
+from isoflop.sweep.local.worker import train_run
 from sweep_studies import instant, is_large
 
 

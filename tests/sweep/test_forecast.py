@@ -6,7 +6,7 @@ import pytest
 
 from isoflop.costs import forward_flops
 from isoflop.planning import PlannedRun, achieved_flops, next_runs
-from isoflop.sweep.forecast import BELIEF_SECONDS, START_SECONDS, Forecast, Rate
+from isoflop.sweep.schedule.forecast import BELIEF_SECONDS, START_SECONDS, Forecast, Rate
 from sweep_studies import BASELINE, ROUTED, tiny
 
 HELD_OUT = 100

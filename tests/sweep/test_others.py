@@ -8,7 +8,7 @@ import pytest
 
 from isoflop.planning import next_runs
 from isoflop.runs import Holder, RunFolder, RunStore
-from isoflop.sweep.others import others, shared_words
+from isoflop.sweep.running import holders_of, shared_words
 from sweep_studies import tiny
 
 HERE = Holder(1234, "here")
@@ -59,8 +59,8 @@ def test_only_claimed_runs_have_holders(tmp_path: Path) -> None:
         RunFolder(store.folder(run.config.run_id).path, owner=pid)
         for run, pid in zip(needed, (None, 77, None), strict=True)
     )
-    assert others(store, needed) == []
+    assert holders_of(store, needed) == []
     with mine.claim(), theirs.claim(), unsigned.claim():
         (unsigned.path / "claim").write_bytes(b"")
         host = socket.gethostname()
-        assert others(store, needed) == [Holder(os.getpid(), host), Holder(77, host), None]
+        assert holders_of(store, needed) == [Holder(os.getpid(), host), Holder(77, host), None]

@@ -13,7 +13,16 @@ from isoflop.config import RunConfig, RunRecord, Study
 from isoflop.data import prepare
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore, write_records
-from isoflop.sweep import Outcome, best_models, clean, export, rebuild, run_study
+from isoflop.sweep import (
+    Execution,
+    Folders,
+    Outcome,
+    best_models,
+    clean,
+    export,
+    rebuild,
+    run_study,
+)
 from isoflop.sweep.rebuilding import REBUILT
 from sweep_studies import BASELINE, ROUTED, record_of, starts, tiny
 
@@ -24,18 +33,19 @@ def test_a_model_whose_checkpoint_is_gone_is_trained_again_to_the_same_bits(
 ) -> None:
     study, root, results = tiny(corpus, ROUTED), tmp_path / "runs", tmp_path / "results"
     cache = tmp_path / "cache"
-    run_study(study, root, cache, workers=2)
+    tinies.train_study(study, root, cache, workers=2)
     export(study, root, results)
     (model,) = best_models(study, root, results)
     assert model.at_hand
-    assert rebuild(study, root, cache, [model]) == ([], False)
+    folders = Folders(root, results, cache)
+    assert rebuild(study, folders, [model]) == ([], False)
     saved = checkpoint.latest(model.folder.checkpoints)
     record = model.folder.record()
     metrics = (model.folder.path / "metrics.jsonl").read_bytes()
     clean(study, root, everything=True)
     assert not model.at_hand
 
-    made, interrupted = rebuild(study, root, cache, best_models(study, root, results), workers=1)
+    made, interrupted = rebuild(study, folders, best_models(study, root, results), Execution(1))
     assert not interrupted
     assert [one.equal for one in made] == [True]
     assert made[0].apart == 0
@@ -51,7 +61,12 @@ def test_a_model_whose_checkpoint_is_gone_is_trained_again_to_the_same_bits(
 
     # Where only the committed record is at hand, the whole run takes its place.
     elsewhere = tmp_path / "elsewhere"
-    made, _ = rebuild(study, elsewhere, cache, best_models(study, elsewhere, results), workers=1)
+    made, _ = rebuild(
+        study,
+        Folders(elsewhere, results, cache),
+        best_models(study, elsewhere, results),
+        Execution(1),
+    )
     assert [one.equal for one in made] == [True]
     (model,) = best_models(study, elsewhere, results)
     assert model.at_hand
@@ -70,6 +85,7 @@ class Place:
     def __init__(self, corpus: Path, folder: Path) -> None:
         self.study: Study = tiny(corpus, BASELINE, ROUTED)
         self.root, self.results, self.cache = (folder / n for n in ("runs", "results", "cache"))
+        self.folders = Folders(self.root, self.results, self.cache)
         self.sha256 = prepare(self.study.data, self.cache).sha256
         self.configs = [run.config for run in next_runs(self.study, [])]
 
@@ -82,7 +98,7 @@ class Place:
         return best_models(self.study, self.root, self.results, variant)
 
     def rebuild(self):
-        return rebuild(self.study, self.root, self.cache, self.best(), workers=2)
+        return rebuild(self.study, self.folders, self.best(), Execution(2))
 
 
 @pytest.fixture
@@ -165,10 +181,11 @@ def test_an_interrupted_call_puts_in_place_what_is_finished_and_goes_on(
     place.commit()
     models = place.best()
 
-    def interrupted(study: Study, root: Path, cache: Path, *, planner, **_: object) -> Outcome:
+    def interrupted(study: Study, folders: Folders, _: Execution, *, planner) -> Outcome:
         done, going = planner(study, [])
-        tinies.instant(done.config, RunStore(root).folder(done.config.run_id), cache=cache)
-        folder = RunStore(root).folder(going.config.run_id)
+        store = RunStore(folders.root)
+        tinies.instant(done.config, store.folder(done.config.run_id), cache=folders.cache)
+        folder = store.folder(going.config.run_id)
         with folder.claim():
             folder.create(going.config)
             with folder.open_metrics(0) as metrics:
@@ -196,7 +213,7 @@ def test_a_model_that_was_finished_and_not_put_in_place_is(place: Place) -> None
     (model,) = place.best("MoD")
     tinies.instant(model.record.config, model.beside, cache=place.cache)
     assert model.left == 0
-    made, _ = rebuild(place.study, place.root, place.cache, [model])
+    made, _ = rebuild(place.study, place.folders, [model])
     assert [one.equal for one in made] == [True]
     assert starts(place.cache) == [model.record.run_id]
     assert model.folder.record() is not None
@@ -209,7 +226,7 @@ def test_a_model_that_diverges_now_stays_beside(
     place.commit()
     monkeypatch.setattr("isoflop.sweep.rebuilding.run_study", partial(run_study, train=diverges))
     (model,) = place.best("MoD")
-    (one,), _ = rebuild(place.study, place.root, place.cache, [model])
+    (one,), _ = rebuild(place.study, place.folders, [model])
     assert (one.record.state, one.equal) == ("diverged", False)
     assert not model.folder.path.exists()
     assert model.beside.record() == one.record

@@ -3,7 +3,7 @@
 import pytest
 
 from isoflop.runs import Attempt
-from isoflop.sweep.retries import tries
+from isoflop.sweep.schedule.attempts import tries
 
 
 def made(*endings: tuple[int, str | None]) -> list[Attempt]:

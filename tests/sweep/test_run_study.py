@@ -17,8 +17,8 @@ import sweep_studies as tinies
 from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
-from isoflop.sweep import Outcome, export, run_study, status
-from isoflop.sweep.measuring import measure_apart
+from isoflop.sweep import Outcome, export, status
+from isoflop.sweep.local.probes import measure_apart
 from sweep_studies import BASELINE, ROUTED, brief, starts, tiny
 
 
@@ -34,7 +34,7 @@ class Place:
     def run(self, study: Study, **options) -> Outcome:
         console = Console(file=self.said, width=60)
         known = {"console": console, "workers": 2, "measure": tinies.unmeasured}
-        return run_study(study, self.root, self.cache, **{**known, **options})
+        return tinies.train_study(study, self.root, self.cache, **{**known, **options})
 
 
 @pytest.fixture

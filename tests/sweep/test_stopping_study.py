@@ -12,18 +12,17 @@ from pathlib import Path
 import pytest
 
 from isoflop.runs import RunStore
-from isoflop.sweep import run_study, status
-from sweep_studies import LONGER, brief
+from isoflop.sweep import status
+from sweep_studies import LONGER, brief, train_study
 
 PATIENCE_SECONDS = 300
 SCRIPT = """
 import sys
 from pathlib import Path
-from sweep_studies import LONGER, brief
-from isoflop.sweep import run_study
+from sweep_studies import LONGER, brief, train_study
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    outcome = run_study(
+    outcome = train_study(
         brief(folder / "text.txt", budget=LONGER), folder / "study", folder / "cache",
         workers=2, checkpoint_seconds=0.1,
     )
@@ -98,7 +97,7 @@ def test_the_same_call_goes_on(corpus: Path, tmp_path: Path, how: signal.Signals
         rows, _ = folder.read_metrics()
         if rows and folder.record() is None:
             assert list(folder.checkpoints.glob(f"step-{rows[-1]['step']:08d}*"))
-    outcome = run_study(study, root, tmp_path / "cache", workers=2)
+    outcome = train_study(study, root, tmp_path / "cache", workers=2)
     assert outcome.left == 0
     assert outcome.failed == 0
     for folder in store.folders():

@@ -8,8 +8,8 @@ from isoflop.config import RunRecord, Study, Variant
 from isoflop.planning import next_runs
 from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Freed, Ledger, clean, export, status
-from isoflop.sweep.failure import commit_failure
 from isoflop.sweep.ledger import save_study
+from isoflop.sweep.schedule.attempts import commit_failure
 from sweep_studies import BASELINE, ROUTED, record_of, size, tiny
 
 

@@ -15,8 +15,8 @@ from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore, write_records
-from isoflop.sweep import export, export_choice, kept_precision, run_study, settled
-from isoflop.sweep.measuring import measure_apart
+from isoflop.sweep import export, export_choice, kept_precision, settled
+from isoflop.sweep.local.probes import measure_apart
 from isoflop.sweep.precision import PRECISION, first_runs, read_choice, settle
 from sweep_studies import machine, record_of, tiny
 
@@ -47,7 +47,7 @@ class Place:
                 raise here
             return here
 
-        run_study(
+        tinies.train_study(
             study,
             self.root,
             self.cache,

@@ -10,9 +10,9 @@ from rich.console import Console
 from isoflop.config import Variant
 from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, next_runs
-from isoflop.sweep.display import Display, duration
-from isoflop.sweep.progress import WINDOW_SECONDS, Going, Meter, View
-from isoflop.sweep.worker import Step
+from isoflop.sweep.schedule.display import Display, duration
+from isoflop.sweep.schedule.executor import Step
+from isoflop.sweep.schedule.forecast import WINDOW_SECONDS, Going, Meter, View
 from sweep_studies import record_of, tiny
 
 

@@ -1,6 +1,6 @@
 """Silence counts only while somebody listens."""
 
-from isoflop.sweep.watchdog import Watchdog
+from isoflop.sweep.schedule.watchdog import Watchdog
 
 
 class Clock:

@@ -49,10 +49,10 @@ USES = (
     Use(
         "A table of finished runs",
         (
-            Command("fit", "fit_commands.fit", "minima, scaling law and verdict, with intervals"),
+            Command("fit", "fit.fit", "minima, scaling law and verdict, with intervals"),
             Command(
                 "predict",
-                "fit_commands.predict",
+                "fit.predict",
                 "size, tokens and loss at a budget not trained yet",
             ),
         ),
@@ -60,34 +60,30 @@ USES = (
     Use(
         "Text and a laptop",
         (
-            Command("init", "study_commands.init", "write a commented study to start from"),
-            Command("plan", "study_commands.plan", "list its runs and the time that they take"),
-            Command("run", "study_commands.run", "train them; after Ctrl-C, again to go on"),
-            Command("status", "study_commands.status", "how far they are, and which failed"),
-            Command("report", "study_commands.report", "figures and one page from what is done"),
-            Command("eval", "model_commands.evaluate", "loss of one model by routing decision"),
-            Command("sample", "model_commands.sample", "text that one model writes"),
+            Command("init", "study.init", "write a commented study to start from"),
+            Command("plan", "study.plan", "list its runs and the time that they take"),
+            Command("run", "study.run", "train them; after Ctrl-C, again to go on"),
+            Command("status", "study.status", "how far they are, and which failed"),
+            Command("report", "study.report", "figures and one page from what is done"),
+            Command("eval", "model.evaluate", "loss of one model by routing decision"),
+            Command("sample", "model.sample", "text that one model writes"),
         ),
     ),
     Use(
         "A GPU or a cluster",
         (
-            Command("train", "model_commands.train", "train a single run, as a job of its own"),
-            Command("export", "study_commands.export", "records and figures, to share or commit"),
-            Command("rebuild", "study_commands.rebuild", "train the best models of records again"),
-            Command("clean", "study_commands.clean", "free disk; records and metrics stay"),
+            Command("train", "model.train", "train a single run, as a job of its own"),
+            Command("export", "study.export", "records and figures, to share or commit"),
+            Command("rebuild", "study.rebuild", "train the best models of records again"),
+            Command("clean", "study.clean", "free disk; records and metrics stay"),
         ),
     ),
     Use(
         "An idea of your own",
         (
-            Command(
-                "costs", "study_commands.costs", "parameters, FLOPs and cache bytes of variants"
-            ),
-            Command(
-                "search", "study_commands.search", "try recipes, equally many for every variant"
-            ),
-            Command("bench", "bench_commands.bench", "how fast it steps and fits on this machine"),
+            Command("costs", "study.costs", "parameters, FLOPs and cache bytes of variants"),
+            Command("search", "study.search", "try recipes, equally many for every variant"),
+            Command("bench", "bench.bench", "how fast it steps and fits on this machine"),
         ),
     ),
 )
@@ -110,3 +106,33 @@ def command_named(name: str) -> Command:
         meant = "plan" if name.endswith(".toml") else "fit"
         raise ValueError(f"{name!r} is no command; did you mean `isoflop {meant} {name}`?")
     raise ValueError(f"{name!r} is no command; `isoflop --help` lists them")
+
+
+QUESTION = """\
+At the same compute, which transformer variant wins,
+by how much, and how sure are we?"""
+
+GREETING = f"""\
+{QUESTION}
+
+What do you have?
+
+  A table of finished runs   isoflop fit runs.csv
+  Text and a laptop          isoflop init        then: isoflop plan study.toml
+  A GPU or a cluster         isoflop plan study.toml --accelerator h100-sxm
+  An idea of your own        isoflop costs study.toml
+
+All commands: isoflop --help. What one takes: isoflop fit --help.
+"""
+"""Shown where nothing was typed but `isoflop`: one line to start from for each use."""
+
+
+def help_text() -> str:
+    """Return the list of all commands by use, for a terminal of 80 columns."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: isoflop COMMAND ...", "", QUESTION]
+    for use in USES:
+        lines += ["", use.title]
+        lines += [f"  {command.name:{width}}  {command.does}" for command in use.commands]
+    lines += ["", "isoflop COMMAND --help tells what it takes; isoflop --version, which this is."]
+    return "\n".join(lines)

@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     """Run the subcommand that the arguments name and return its exit code."""
-    from isoflop.cli.commands import command_named
-    from isoflop.cli.front import GREETING, help_text
+    from isoflop.cli.commands import GREETING, command_named, help_text
 
     if not arguments:
         print(GREETING, end="")

@@ -9,9 +9,7 @@ from tyro.conf import Positional, arg
 
 from isoflop.config import Cap
 
-RUNS = Path("runs")
-CACHE = Path("cache")
-RESULTS = Path("results")
+RUNS, RESULTS, CACHE = Path("runs"), Path("results"), Path("cache")
 STALL_MINUTES = 30.0
 
 StudyFile = Annotated[Path, Positional, arg(metavar="STUDY", help="The study, as TOML or JSON.")]

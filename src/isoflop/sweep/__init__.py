@@ -1,22 +1,27 @@
-"""Which run of a study goes next, and local processes that train them. No torch in this process.
+"""Whole studies: plan, search, train and export them, and tell where they stand.
 
-`run_study` trains what a study needs and goes on where it stopped; `status` tells where it stands;
-`settled` tells its precision; `export` writes its records where they can be committed; `clean`
-frees disk; `rebuild` trains the best models again.
+`plan_study` tells what a study takes; `run_study` trains what it needs and goes on where it
+stopped; `status` tells where it stands; `settled` tells its precision; `clean` frees disk;
+`rebuild` trains the best models again. `isoflop.sweep.fits`, `search` and `report` hold the entries
+that need the fits or the figures. No torch in this process.
 """
 
 from isoflop.sweep.cleaning import Freed, clean
-from isoflop.sweep.ledger import Ledger, export
+from isoflop.sweep.ledger import Folders, Ledger, export
+from isoflop.sweep.plan import Machine, plan_study
 from isoflop.sweep.precision import Settled, export_choice, kept_precision, settled
 from isoflop.sweep.rebuilding import BestModel, Rebuilt, best_models, rebuild
-from isoflop.sweep.running import run_study
-from isoflop.sweep.scheduler import Outcome
+from isoflop.sweep.running import Execution, run_study
+from isoflop.sweep.schedule.scheduler import Outcome
 from isoflop.sweep.status import RunRow, StudyStatus, status
 
 __all__ = [
     "BestModel",
+    "Execution",
+    "Folders",
     "Freed",
     "Ledger",
+    "Machine",
     "Outcome",
     "Rebuilt",
     "RunRow",
@@ -27,6 +32,7 @@ __all__ = [
     "export",
     "export_choice",
     "kept_precision",
+    "plan_study",
     "rebuild",
     "run_study",
     "settled",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,31 @@ from isoflop.text import quoted
 RECORDS, TRIALS = "records", "search"
 """Stems of the files of committed records, and of those of recipe trials."""
 STUDY = "study.json"
+RUNS, RESULTS, CACHE = Path("runs"), Path("results"), Path("cache")
+"""Where studies, committed results and prepared corpora lie unless somebody says otherwise."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a study lives."""
+
+    root: Path
+    """Its own folder, with its runs."""
+    results: Path = RESULTS
+    """Committed records, a folder per study; those of every study are taken up."""
+    cache: Path = CACHE
+    """Prepared corpora and compiled code."""
+
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        out: Path | None = None,
+        results: Path = RESULTS,
+        cache: Path = CACHE,
+    ) -> Folders:
+        """Return the usual folders of a study, its own being `runs/NAME` unless named."""
+        return cls(out or RUNS / study.name, results, cache)
 
 
 class Ledger:

@@ -7,18 +7,21 @@ of the study is missing meanwhile. Only when it is finished it takes its place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.data import prepare
-from isoflop.planning import PlannedRun
+from isoflop.hardware import usable_cores
+from isoflop.planning import PlannedRun, achieved_flops, makespan
 from isoflop.planning.assignment import assign
 from isoflop.runs import RunFolder, RunStore, read_records, record_files
 from isoflop.sweep.cleaning import best_runs
-from isoflop.sweep.ledger import RECORDS
-from isoflop.sweep.running import Device, run_study
+from isoflop.sweep.ledger import RECORDS, Folders
+from isoflop.sweep.running import Execution, run_study
+from isoflop.sweep.schedule.display import duration
 
 REBUILT = "rebuilt"
 """Folder of models under way, in a study's folder."""
@@ -121,12 +124,9 @@ def best_models(
 
 def rebuild(
     study: Study,
-    root: Path,
-    cache: Path,
+    folders: Folders,
     models: Sequence[BestModel],
-    *,
-    workers: int | None = None,
-    device: Device = "cpu",
+    execution: Execution = Execution(),  # noqa: B008 - frozen
 ) -> tuple[list[Rebuilt], bool]:
     """Train models whose checkpoint is gone, with the threads they had, and put them in place.
 
@@ -135,11 +135,9 @@ def rebuild(
 
     Args:
         study: whose models.
-        root: its folder.
-        cache: where prepared corpora lie.
+        folders: where it lives.
         models: see `best_models`; those at hand are left alone.
-        workers: models trained at a time; None for one per core or device.
-        device: where to train.
+        execution: how to train, but for threads and compiling, which are those of each model.
 
     Returns:
         The models that were trained to their end, those of an interrupted call before too, and
@@ -150,28 +148,15 @@ def rebuild(
         RunClaimed: another process works on a run.
     """
     gone = [model for model in models if not model.at_hand]
-    _check_data(study, cache, gone)
+    _check_data(study, folders.cache, gone)
+    root = folders.root / REBUILT
+    # Nothing is taken up there: what is trained has a record already.
+    beside = Folders(root, root / "results", folders.cache)
     interrupted = False
     for (threads, compiled), group in _alike(gone):
-        wanted = [_planned(model) for model in group]
-
-        def planner(
-            _: Study, records: Sequence[RunRecord], wanted: Sequence[PlannedRun] = wanted
-        ) -> list[PlannedRun]:
-            done = {record.run_id for record in records}
-            return [run for run in wanted if run.config.run_id not in done]
-
-        outcome = run_study(
-            study,
-            root / REBUILT,
-            cache,
-            workers=workers,
-            device=device,
-            threads=threads,
-            # Compiled as it was, where a compiler is at hand.
-            compiled=None if compiled else False,
-            planner=planner,
-        )
+        # Compiled as it was, where a compiler is at hand.
+        alike = replace(execution, threads=threads, compiled=None if compiled else False)
+        outcome = run_study(study, beside, alike, planner=partial(_without_record, group))
         interrupted = outcome.interrupted
         if interrupted:
             break
@@ -181,9 +166,25 @@ def rebuild(
     for one in made:
         if one.record.state == "finished":
             _put_in_place(one)
-    if gone and not RunStore(root / REBUILT).folders():
-        storage.discard(root / REBUILT)
+    if gone and not RunStore(root).folders():
+        storage.discard(root)
     return made, interrupted
+
+
+def _without_record(
+    models: Sequence[BestModel], _: Study, records: Sequence[RunRecord]
+) -> list[PlannedRun]:
+    done = {record.run_id for record in records}
+    return [
+        PlannedRun(
+            variant=model.variant,
+            budget_flops=model.record.config.budget_flops or 0.0,
+            config=model.record.config,
+            purpose="initial",
+        )
+        for model in models
+        if model.record.run_id not in done
+    ]
 
 
 def _losses(record: RunRecord) -> tuple[object, ...]:
@@ -197,14 +198,6 @@ def _alike(models: Sequence[BestModel]) -> Iterator[tuple[tuple[int, bool], list
         environment = model.record.environment
         groups.setdefault((environment.threads, environment.compiled), []).append(model)
     yield from groups.items()
-
-
-def _planned(model: BestModel) -> PlannedRun:
-    config = model.record.config
-    assert config.budget_flops is not None, "runs of a study have a budget"
-    return PlannedRun(
-        variant=model.variant, budget_flops=config.budget_flops, config=config, purpose="initial"
-    )
 
 
 def _check_data(study: Study, cache: Path, models: Sequence[BestModel]) -> None:
@@ -234,3 +227,46 @@ def _put_in_place(one: Rebuilt) -> None:
             else:
                 storage.discard(folder.path)
                 storage.move_folder(beside.path, folder.path)
+
+
+def expectation(models: Sequence[BestModel], workers: int | None) -> str:
+    """Return how many models are to be trained and how long that takes here, in a sentence.
+
+    The speed is measured, which takes seconds.
+
+    Args:
+        models: that are to be trained; at least one.
+        workers: models at a time; None for one per core.
+    """
+    from isoflop.training import measure_speed
+
+    at_a_time = usable_cores().count if workers is None else max(1, workers)
+    speed = measure_speed([model.record.config for model in models])
+    seconds = [
+        model.left * achieved_flops(model.record.config) / speed(model.record.config)
+        for model in models
+    ]
+    count = "1 model" if len(models) == 1 else f"{len(models)} models"
+    recorded = [model.left * model.record.seconds for model in models]
+    return (
+        f"training {count} again, {at_a_time} at a time: about "
+        f"{duration(makespan(seconds, at_a_time))} at the speed of uncompiled steps measured here "
+        f"just now; when they were recorded, {duration(makespan(recorded, at_a_time))}"
+    )
+
+
+def described(one: Rebuilt) -> str:
+    """Return how a model that was trained again compares with what is recorded of it."""
+    name = f"{one.model.variant}, run {one.model.record.run_id}"
+    after = one.record
+    if after.state != "finished":
+        return f"{name}: {after.state}: {after.reason}; the recorded run finished"
+    test = after.evaluation("test")
+    loss = "" if test is None else f", test loss {test.loss:.4f}"
+    if one.equal:
+        return f"{name}: every loss is the recorded one, bit for bit{loss}"
+    apart = "" if one.apart is None else f" by at most {one.apart:.2g} nats per token"
+    changes = ", ".join(f"{key} {was} -> {now}" for key, (was, now) in one.changes.items())
+    return f"{name}: losses differ from the recorded ones{apart}{loss}" + (
+        f"; changed since: {changes}" if changes else ""
+    )

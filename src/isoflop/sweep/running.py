@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
-from isoflop.config import PrecisionChoice, Study
+from isoflop.config import PrecisionChoice, RunConfig, Study
 from isoflop.data import TokenStore, prepare, train_tokens
 from isoflop.hardware import usable_cores
 from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
 from isoflop.planning.assignment import assign
 from isoflop.planning.memory import memory_warnings
-from isoflop.sweep.display import Display
-from isoflop.sweep.forecast import Forecast, Rate
-from isoflop.sweep.ledger import Ledger, save_study
-from isoflop.sweep.measuring import Measurer, measure_apart
-from isoflop.sweep.others import others, shared_words
-from isoflop.sweep.pool import start_server
+from isoflop.runs import Holder, RunStore
+from isoflop.sweep.ledger import Folders, Ledger, save_study
+from isoflop.sweep.local.pool import LocalPool, start_server
+from isoflop.sweep.local.probes import Measurer, measure_apart, measured_speeds
+from isoflop.sweep.local.worker import Job, Train, train_run
 from isoflop.sweep.precision import Settled, kept_precision, settle, slow_here
-from isoflop.sweep.scheduler import Outcome, Planner, Scheduler, Training
-from isoflop.sweep.speeds import measured_speeds
-from isoflop.sweep.worker import Train, train_run
+from isoflop.sweep.schedule.display import Display
+from isoflop.sweep.schedule.forecast import Forecast, Rate
+from isoflop.sweep.schedule.scheduler import Outcome, Planner, Scheduler, Training
 
 Device = Literal["cpu", "cuda"]
 
@@ -35,19 +35,63 @@ STALL_SECONDS = 1800.0
 that it evaluates; the longest silence is the first step, which compiles, and may take minutes."""
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How runs are trained, which is no part of what they are."""
+
+    workers: int | None = None
+    """Runs trained at a time; None for one per `threads` cores, or per CUDA device."""
+    device: Device = "cpu"
+    threads: int = 1
+    """Of each run on the CPU."""
+    compiled: bool | None = None
+    """Whether torch.compile is used; None decides for each run."""
+    checkpoint_seconds: float | None = None
+    """Time between checkpoints of a run; None as in `isoflop.training.train`."""
+    memory_bytes: int | None = None
+    """Limit of the memory of each run on a CPU; None for none."""
+    stall_seconds: float = STALL_SECONDS
+    """Silence after which a run counts as hanging; that attempt then failed."""
+
+    def slots(self) -> list[dict[str, str]]:
+        """Return the environment variables of each worker that may run at a time.
+
+        Raises:
+            ValueError: a value is out of its range, or there is no such device.
+        """
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        if self.device == "cpu":
+            at_once = self.workers or max(1, usable_cores().count // self.threads)
+            found: list[dict[str, str]] = [{}] * at_once
+        else:
+            found = _cuda_slots(self.workers)
+        if self.memory_bytes is not None and self.memory_bytes < 1:
+            raise ValueError(f"the limit of memory is {self.memory_bytes} bytes; expected more")
+        if self.memory_bytes is not None and self.device != "cpu":
+            raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
+        if not self.stall_seconds > 0:
+            raise ValueError(
+                f"the longest silence of a run is {self.stall_seconds} s; expected more"
+            )
+        return found
+
+    @property
+    def at_a_time(self) -> str:
+        """How many runs are trained at a time on the CPU, and why."""
+        workers = len(self.slots())
+        runs = "1 run" if workers == 1 else f"{workers} runs"
+        each = "one thread each" if self.threads == 1 else f"{self.threads} threads each"
+        return f"{runs} at a time, {each}: {usable_cores().words}"
+
+
 def run_study(
     study: Study,
-    root: Path,
-    cache: Path,
+    folders: Folders | None = None,
+    execution: Execution = Execution(),
     *,
-    workers: int | None = None,
-    device: Device = "cpu",
-    threads: int = 1,
-    compiled: bool | None = None,
-    checkpoint_seconds: float | None = None,
-    memory_bytes: int | None = None,
-    stall_seconds: float = STALL_SECONDS,
-    results: Path | None = None,
     console: Console | None = None,
     planner: Planner = next_runs,
     train: Train = train_run,
@@ -64,16 +108,8 @@ def run_study(
 
     Args:
         study: what is asked.
-        root: the study's folder, `runs/NAME`.
-        cache: where prepared corpora and compiled code lie.
-        workers: runs trained at a time; None for one per `threads` cores, or per CUDA device.
-        device: where to train.
-        threads: of each run on the CPU.
-        compiled: use torch.compile; None decides for each run.
-        checkpoint_seconds: time between checkpoints of a run; None as in `isoflop.training.train`.
-        memory_bytes: limit of the memory of each run on a CPU; None for none.
-        stall_seconds: silence after which a run counts as hanging; that attempt then failed.
-        results: folder of committed results; records in it are taken up.
+        folders: where it lives; the usual ones if left out.
+        execution: how its runs are trained.
         console: where progress goes; None for standard error.
         planner: says which runs have no record yet; asked again whenever a run ends.
         train: trains one run; must be importable from another process.
@@ -85,77 +121,106 @@ def run_study(
         OSError: the disk is full or broken; runs under way were asked to stop.
         KeyboardInterrupt: the second Ctrl-C.
     """
-    slots = _slots(workers, device, threads)
-    _check_limits(memory_bytes, stall_seconds, device)
-    ledger = Ledger(study, root, results)
-    kept = kept_precision(study, root, results)
+    folders = folders or Folders.of(study)
+    slots = execution.slots()
+    ledger = Ledger(study, folders.root, folders.results)
+    kept = kept_precision(study, folders.root, folders.results)
     # What is to be measured has the sizes of the runs, which are the same in any precision.
     study = study.with_precision("fp32") if kept is None else kept.study
     needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
-        data_sha256, store, free = "", None, 0
+        store, free = None, 0
         if needed:
             free = _tell_others(study, ledger, needed, display)
-            if device == "cpu":
-                display.say(f"{study.name}: {_at_a_time(len(slots), threads)}")
+            if execution.device == "cpu":
+                display.say(f"{study.name}: {execution.at_a_time}")
             # It imports torch meanwhile.
             start_server()
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
-            store = prepare(study.data, cache)
-            data_sha256 = store.sha256
-            sizes = [run.config for run in planner(study, [])]
-            look = partial(measure, sizes, device=device, threads=threads, environment=slots[0])
-            study = _settled(study, root, kept, look, display)
+            store = prepare(study.data, folders.cache)
+            look = partial(
+                measure,
+                [run.config for run in planner(study, [])],
+                device=execution.device,
+                threads=execution.threads,
+                environment=slots[0],
+            )
+            study = _settled(study, folders.root, kept, look, display)
             needed = planner(study, ledger.records)
-            _check_data(study, ledger, needed, data_sha256)
+            _check_data(study, ledger, needed, store.sha256)
             for warning in planned_warnings(needed, train_tokens(store, study.data)):
                 display.say(f"warning: {warning}")
-        _tell_changes(study, save_study(study, root), ledger, display)
-        options = {
-            "cache": cache,
-            "device": device,
-            "threads": threads,
-            "compiled": compiled,
-            "checkpoint_seconds": checkpoint_seconds,
-            "memory_bytes": memory_bytes,
-        }
-        training = Training(train, options, device, cache, data_sha256, stall_seconds, slots)
-        for warning in memory_warnings(needed, memory_bytes):
+        _tell_changes(study, save_study(study, folders.root), ledger, display)
+        for warning in memory_warnings(needed, execution.memory_bytes):
             display.say(f"warning: {warning}")
-        forecast = _forecast(study, needed, training, store if free else None, planner, threads)
+        forecast = Forecast(len(slots))
+        if store is not None and free and train is train_run:
+            forecast = _forecast(study, needed, execution, store, planner)
+        job = partial(_job, train, execution, folders.cache)
+        executor = LocalPool(slots, job, limited=execution.memory_bytes is not None)
+        sha256 = "" if store is None else store.sha256
+        training = Training(executor, execution.device, sha256, execution.stall_seconds)
         return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
 
 
 def _tell_others(study: Study, ledger: Ledger, needed: list[PlannedRun], display: Display) -> int:
     """Say who else trains the study; return how many of the runs nobody works on."""
-    holders = others(ledger.store, needed)
+    holders = holders_of(ledger.store, needed)
     free = len(needed) - len(holders)
     if holders:
         display.say(f"{study.name}: {shared_words(holders, free, socket.gethostname())}")
     return free
 
 
+def holders_of(store: RunStore, needed: Sequence[PlannedRun]) -> list[Holder | None]:
+    """Return who holds each needed run that is claimed; None for a holder that did not sign."""
+    folders = [store.folder(run.config.run_id) for run in needed]
+    return [folder.holder() for folder in folders if folder.is_claimed()]
+
+
+def shared_words(holders: Sequence[Holder | None], free: int, here: str) -> str:
+    """Return in a sentence who trains what, and what this process does.
+
+    Args:
+        holders: of each run that is claimed; at least one.
+        free: needed runs that nobody works on.
+        here: name of this host, which is not said.
+    """
+    known = dict.fromkeys(holder for holder in holders if holder is not None)
+    names = [f"{one.pid}" + ("" if one.host == here else f" on {one.host}") for one in known]
+    several = len(names) > 1
+    if several:
+        who = f"{len(names)} other processes (pids {', '.join(names[:-1])} and {names[-1]}) train"
+    else:
+        who = f"another process{f' (pid {names[0]})' if names else ''} trains"
+    runs = "1 run" if len(holders) == 1 else f"{len(holders)} runs"
+    if free:
+        left = "the one" if free == 1 else f"the {free}"
+        return f"{who} {runs} of this study; this one takes {left} that nobody works on"
+    return (
+        f"{who} {runs} of this study, and nothing is left to start: waiting for "
+        f"{'their' if several else 'its'} {runs}"
+    )
+
+
 def _forecast(
     study: Study,
     needed: list[PlannedRun],
-    training: Training,
-    store: TokenStore | None,
+    execution: Execution,
+    store: TokenStore,
     planner: Planner,
-    threads: int,
 ) -> Forecast:
     """Return what to expect of a study's runs, from steps that are measured now."""
-    workers = len(training.slots)
-    if store is None or training.train is not train_run:
-        return Forecast(workers)
+    slots = execution.slots()
     configs = [run.config for run in needed]
-    speeds = measured_speeds(configs, training.slots, threads=threads, device=training.device)
+    speeds = measured_speeds(configs, slots, threads=execution.threads, device=execution.device)
     rates = [Rate(*one) for one in zip(needed, speeds or (), strict=False)]
     held_out_tokens = int(store.manifest["splits"]["test"]["tokens"])
     if planner is not next_runs:
-        return Forecast(workers, rates, held_out_tokens=held_out_tokens)
+        return Forecast(len(slots), rates, held_out_tokens=held_out_tokens)
     usual = bound(study)
     return Forecast(
-        workers,
+        len(slots),
         rates,
         runs=len(next_runs(study, [])) + usual.usual_runs,
         added_flops=usual.usual_flops / max(1, usual.usual_runs),
@@ -163,13 +228,29 @@ def _forecast(
     )
 
 
-def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, str]]:
-    """Return the environment variables of each worker that may run at a time."""
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
-    if device == "cpu":
-        return [{}] * (workers or max(1, usable_cores().count // threads))
+def _job(
+    train: Train,
+    execution: Execution,
+    cache: Path,
+    config: RunConfig,
+    folder: Path,
+    slot: Mapping[str, str],
+) -> Job:
+    """Return what a process of the local pool is to do."""
+    options = {
+        "cache": cache,
+        "device": execution.device,
+        "threads": execution.threads,
+        "compiled": execution.compiled,
+        "checkpoint_seconds": execution.checkpoint_seconds,
+        "memory_bytes": execution.memory_bytes,
+    }
+    # Shared by all runs: those of one width and kind compile to the same code.
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(cache.absolute() / "compiled"), **slot}
+    return Job(config, folder, train, options, environment, os.getpid())
+
+
+def _cuda_slots(workers: int | None) -> list[dict[str, str]]:
     import torch
 
     devices = torch.cuda.device_count()
@@ -178,13 +259,6 @@ def _slots(workers: int | None, device: Device, threads: int) -> list[dict[str, 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
     names = visible.split(",")[:devices]
     return [{"CUDA_VISIBLE_DEVICES": names[i % devices]} for i in range(workers or devices)]
-
-
-def _at_a_time(workers: int, threads: int) -> str:
-    """Return how many runs are trained at a time, and why."""
-    runs = "1 run" if workers == 1 else f"{workers} runs"
-    each = "one thread each" if threads == 1 else f"{threads} threads each"
-    return f"{runs} at a time, {each}: {usable_cores().words}"
 
 
 def _settled(
@@ -211,15 +285,6 @@ def _settled(
     if slow is not None:
         display.say(f"warning: {slow}")
     return kept.study
-
-
-def _check_limits(memory_bytes: int | None, stall_seconds: float, device: Device) -> None:
-    if memory_bytes is not None and memory_bytes < 1:
-        raise ValueError(f"the limit of memory is {memory_bytes} bytes; expected more")
-    if memory_bytes is not None and device != "cpu":
-        raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
-    if not stall_seconds > 0:
-        raise ValueError(f"the longest silence of a run is {stall_seconds} s; expected more")
 
 
 def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:

@@ -1,0 +1,364 @@
+"""The subcommands of `isoflop bench`: what is measured, and where the numbers go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+from tyro.extras import SubcommandApp
+
+from isoflop import storage
+from isoflop.cli.options import (
+    CACHE,
+    RESULTS,
+    RUNS,
+    Cache,
+    Force,
+    Json,
+    Out,
+    Results,
+    RowsOut,
+)
+from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
+from isoflop.text import quoted
+
+if TYPE_CHECKING:
+    from isoflop.bench import Case
+    from isoflop.sweep import Folders
+
+bench = SubcommandApp()
+
+Dtype = Annotated[
+    Literal["fp32", "bf16"] | None,
+    arg(metavar="fp32|bf16", help="Precision; the study's, else what is faster here."),
+]
+
+
+@bench.command(name="train")
+def bench_train(
+    study: Annotated[
+        Path | None, Positional, arg(metavar="[STUDY]", help="Its models; else standard shapes.")
+    ] = None,
+    out: Out = None,
+    results: Results = RESULTS,
+    threads: Annotated[
+        int | None,
+        arg(metavar="INT", help="CPU threads; 1 for a study, as its runs have, else all cores."),
+    ] = None,
+    dtype: Dtype = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure training steps per second, the contenders taking turns."""
+    from isoflop.bench import bench_train as measure
+    from isoflop.bench import describe, standard_groups
+    from isoflop.config.load import load_study
+    from isoflop.hardware import usable_cores
+    from isoflop.sweep import Folders
+    from isoflop.sweep.report import SPEEDS
+    from isoflop.terminal.tables import show_json
+
+    if study is None:
+        cores = usable_cores().count if threads is None else threads
+        groups = standard_groups(_precision(dtype, cores))
+        report = measure(groups, threads=cores, force=force, watch=_tell)
+    else:
+        asked = load_study(study)
+        folders = Folders.of(asked, out, results)
+        groups = study_groups(asked, folders, dtype)
+        cores = 1 if threads is None else threads
+        report = measure(groups, threads=cores, force=force, watch=_tell)
+        # The report shows the speed of the runs as they were trained.
+        if dtype is None:
+            path = folders.root / SPEEDS
+            storage.write_json(path, report.model_dump(mode="json"))
+            _tell(quoted(f"wrote {path}"))
+    if json:
+        show_json(report.model_dump(mode="json"))
+    else:
+        print("\n".join(map(quoted, describe(report))))
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """What is measured of attention."""
+
+    lengths: Annotated[
+        tuple[int, ...], arg(help="Tokens; twice the longest is measured forward only.")
+    ] = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+    block_sizes: Annotated[tuple[int, ...], arg(help="Keys in a block.")] = (64, 128, 256, 512)
+    top_k: Annotated[int, arg(help="Blocks that a query attends, its own among them.")] = 3
+    dtype: Dtype = None
+    threads: Annotated[
+        int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
+    ] = None
+    out: RowsOut = None
+    force: Force = False
+    json: Json = False
+
+
+@bench.command(name="attention")
+def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
+    """Measure block attention beside full attention; the default takes about ten minutes."""
+    from isoflop.bench import attention_cases, attention_figure, describe_attention
+    from isoflop.bench import bench_attention as measure
+    from isoflop.hardware import usable_cores
+    from isoflop.report.render import write_figure
+
+    threads = options.threads or usable_cores().count
+    cases = attention_cases(
+        lengths=options.lengths,
+        block_sizes=options.block_sizes,
+        top_k=options.top_k,
+        dtype=_precision(options.dtype, threads),
+        threads=threads,
+    )
+    report = measure(cases, force=options.force, watch=_tell)
+    if options.out is not None:
+        _keep(report, options.out / f"attention-{report.rows[0].dtype}.json")
+        write_figure(attention_figure(report), options.out)
+    _show_rows(report, describe_attention(report), json=options.json)
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What is measured of generation."""
+
+    contexts: Annotated[
+        tuple[int, ...], arg(help="Tokens seen before the steps; multiples of 8.")
+    ] = (256, 1024, 2048, 8192)
+    batches: Annotated[tuple[int, ...], arg(help="Sequences decoded together.")] = (1, 16)
+    threads: Annotated[
+        tuple[int, ...] | None, arg(metavar="INT ...", help="CPU threads; 1 and 2 if left out.")
+    ] = None
+    dtype: Annotated[
+        tuple[Literal["fp32", "bf16"], ...] | None,
+        arg(metavar="fp32|bf16 ...", help="Of weights and cache; both, unless bf16 is slow here."),
+    ] = None
+    width: Annotated[int, arg(help="Of the models; a multiple of 64, the width of a head.")] = 512
+    blocks: Annotated[int, arg(help="Of the models; every other one is routed.")] = 8
+    out: RowsOut = None
+    force: Force = False
+    json: Json = False
+
+
+@bench.command(name="decode")
+def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
+    """Measure steps of generation, dense and routed; the default takes about ten minutes."""
+    from isoflop.bench import bench_decode as measure
+    from isoflop.bench import decode_cases, decode_figure, describe_decode
+    from isoflop.report.render import write_figure
+
+    cases = decode_cases(
+        contexts=options.contexts,
+        batches=options.batches,
+        threads=options.threads,
+        dtypes=_precisions(options.dtype, min(options.threads or (1,))),
+        width=options.width,
+        blocks=options.blocks,
+    )
+    report = measure(cases, force=options.force, watch=_tell)
+    if options.out is not None:
+        _keep(report, options.out / "decode.json")
+        write_figure(decode_figure(report), options.out)
+    _show_rows(report, describe_decode(report), json=options.json)
+
+
+@bench.command(name="bookkeeping")
+def bench_bookkeeping(
+    study: Annotated[
+        Path | None,
+        Positional,
+        arg(metavar="[STUDY]", help="Its smallest and largest model; else standard shapes."),
+    ] = None,
+    seconds: Annotated[float, arg(help="Time for each model; checkpoints come every 30 s.")] = 100,
+    cache: Cache = CACHE,
+    out: RowsOut = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure what share of training time metrics and checkpoints take."""
+    from isoflop.bench import bench_bookkeeping as measure
+    from isoflop.bench import describe_bookkeeping, standard_runs
+    from isoflop.config.load import load_study
+    from isoflop.sweep import Folders
+
+    if study is None:
+        configs = standard_runs(_precision(None, 1))
+    else:
+        asked = load_study(study)
+        configs = _extremes(_settled(asked, Folders.of(asked)))
+    storage.make_folder(RUNS)
+    # The runs live in a folder of their own and are thrown away.
+    with TemporaryDirectory(dir=RUNS, prefix=storage.TEMPORARY) as folder:
+        report = measure(
+            configs, cache=cache, folder=Path(folder), seconds=seconds, force=force, watch=_tell
+        )
+    if out is not None:
+        _keep(report, out / "bookkeeping.json")
+    _show_rows(report, describe_bookkeeping(report), json=json)
+
+
+@bench.command(name="fit")
+def bench_fit(
+    rows: Annotated[tuple[int, ...], arg(help="Runs of each table.")] = (250, 580),
+    variants: Annotated[tuple[int, ...], arg(help="Variants that these are shared among.")] = (
+        1,
+        3,
+    ),
+    resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000,
+    rounds: Annotated[int, arg(help="How often each is timed.")] = 3,
+    out: RowsOut = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure `isoflop fit` on tables of a known law; the default takes about a minute."""
+    from isoflop.bench import bench_fit as measure
+    from isoflop.bench import describe_fit
+
+    report = measure(rows, variants, resamples=resamples, rounds=rounds, force=force, watch=_tell)
+    if out is not None:
+        _keep(report, out / "fit.json")
+    _show_rows(report, describe_fit(report), json=json)
+
+
+def _keep(report: Any, path: Path) -> None:
+    """Write what was measured into a file, and tell where."""
+    storage.write_json(path, report.model_dump(mode="json"))
+    _tell(quoted(f"wrote {path}"))
+
+
+def _show_rows(report: Any, words: Sequence[str], *, json: bool) -> None:
+    """Print what was measured, as JSON or in words."""
+    from isoflop.terminal.tables import show_json
+
+    if json:
+        show_json([row.model_dump(mode="json") for row in report.rows])
+    else:
+        print("\n".join(words))
+
+
+def _tell(text: str) -> None:
+    """Tell on standard error what goes on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _precision(asked: Precision | None, threads: int) -> Precision:
+    """Return the precision to measure in: what is asked for, else what is faster here, and say so.
+
+    Found at the standard shapes, as a study finds it at its own.
+    """
+    if asked is not None:
+        return asked
+    return _told(_here(threads))
+
+
+def _precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Precision, ...]:
+    """Return the precisions to measure in: those asked for, else both, without a slow bf16."""
+    if asked is not None:
+        return asked
+    here = _here(threads)
+    if here.slowness("bf16") is None:
+        return ("fp32", "bf16")
+    return (_told(here),)
+
+
+def _here(threads: int) -> PrecisionChoice:
+    from isoflop.bench import standard_groups
+    from isoflop.hardware import choose_precision
+
+    configs = [case.config for group in standard_groups() for case in group]
+    return choose_precision(configs, threads=threads)
+
+
+def _told(choice: PrecisionChoice) -> Precision:
+    _tell(quoted(f"precision {choice.precision}: {choice.figures}; --dtype takes another"))
+    return choice.precision
+
+
+def _settled(study: Study, folders: Folders) -> Study:
+    """Return a study in the precision that its runs have or would have, and say which that is."""
+    from isoflop.sweep import settled
+
+    found = settled(study, folders.root, folders.results)
+    _tell(quoted(found.words))
+    return found.study
+
+
+def _extremes(study: Study) -> tuple[RunConfig, ...]:
+    """Return the smallest and the largest model that a study plans."""
+    from isoflop.costs import parameters
+    from isoflop.planning import next_runs
+
+    planned = sorted(
+        (run.config for run in next_runs(study, [])), key=lambda one: parameters(one.model).total
+    )
+    return (planned[0], planned[-1])
+
+
+def study_groups(
+    study: Study, folders: Folders, precision: Precision | None = None
+) -> tuple[tuple[Case, ...], ...]:
+    """Return the models that the study's figures single out, a group for each budget.
+
+    Args:
+        study: whose.
+        folders: where it lives.
+        precision: to measure in; None for the study's.
+
+    Raises:
+        ValueError: no minimum is known yet, so no model is singled out.
+    """
+    from isoflop.bench import study_group
+    from isoflop.fit import figure3_models, figure4_models, frame
+    from isoflop.planning.assignment import assign
+    from isoflop.sweep import Ledger
+
+    if study.scaling is not None:
+        raise ValueError(
+            f"study {study.name} names its sizes, and its report shows no steps per second; "
+            "measure the standard shapes (isoflop bench train) or isoflop bench attention"
+        )
+    study = _settled(study, folders)
+    records = Ledger(study, folders.root, folders.results).records
+    runs = assign(study, records)
+    own = [record for record in records if record.run_id in runs.variant_of]
+    configs = {record.run_id: _in(record.config, precision) for record in own}
+    table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
+    baseline, challenger = study.baseline_variant, study.challenger_variant
+    if challenger is None:
+        raise ValueError(f"study {study.name} has no variant with a routed block to compare with")
+    finished = set(table.loc[table["state"] == "finished", "budget_flops"])
+    groups = []
+    for budget in study.budgets_flops:
+        if budget in finished:
+            named = [
+                *figure3_models(table, baseline.name, challenger.name, budget_flops=budget),
+                *figure4_models(table, baseline.name, challenger.name, budget_flops=budget),
+            ]
+            models = [
+                (one.model.variant, configs[one.model.run_ids[0]])
+                for one in named
+                if one.model is not None
+            ]
+            if models:
+                groups.append(study_group(models))
+    if not groups:
+        raise ValueError(
+            f"study {study.name} singles out no model yet, since no minimum is known; "
+            "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
+        )
+    return tuple(groups)
+
+
+def _in(config: RunConfig, precision: Precision | None) -> RunConfig:
+    """Return a run in a precision, None for its own."""
+    if precision is None:
+        return config
+    recipe = config.recipe.model_copy(update={"precision": precision})
+    return config.model_copy(update={"recipe": recipe})

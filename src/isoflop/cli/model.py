@@ -1,0 +1,275 @@
+"""The subcommands on one model: train it, measure it, let it write."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from isoflop import storage
+from isoflop.cli.options import (
+    CACHE,
+    RESULTS,
+    RUNS,
+    Cache,
+    CapTokens,
+    CapWindow,
+    Checkpoint,
+    ConfigFile,
+    Device,
+    Json,
+    MemoryGib,
+    Out,
+    Results,
+    TorchThreads,
+    bytes_of,
+    cap_of,
+)
+from isoflop.config import Decision
+from isoflop.text import quoted
+
+if TYPE_CHECKING:
+    from isoflop.config import RunConfig, RunRecord
+    from isoflop.runs import RunFolder
+    from isoflop.trained import HeldOut, Wishes
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How one model is trained."""
+
+    out: Out = None
+    results: Results = RESULTS
+    cache: Cache = CACHE
+    device: Device = "cpu"
+    threads: Annotated[int | None, arg(metavar="INT", help="CPU threads of torch.")] = None
+    memory_gib: MemoryGib = None
+
+
+def train(
+    config: ConfigFile,
+    options: Annotated[TrainOptions, arg(name="")],
+    run_id: Annotated[
+        str | None, Positional, arg(metavar="[RUN_ID]", help="Which run of a study.")
+    ] = None,
+) -> int:
+    """Train one model: a run file, or one run of a study. After Ctrl-C it goes on."""
+    from isoflop.config import RunConfig
+    from isoflop.config.load import load
+    from isoflop.runs import RunStore
+    from isoflop.sweep import Folders
+    from isoflop.sweep.plan import run_of
+
+    found = load(config)
+    if isinstance(found, RunConfig):
+        run, folder = found, RunStore(options.out or RUNS / "single").folder(found.run_id)
+    elif run_id is None:
+        raise ValueError(
+            f"{config} is a study; name one of the runs that `isoflop plan {config}` lists, "
+            f"or train all of it: isoflop run {config}"
+        )
+    else:
+        run, folder = run_of(found, Folders.of(found, options.out, options.results), run_id)
+    return _train(run, folder, options)
+
+
+def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
+    """Train a run to its end, print its outcome, and return the exit code."""
+    from isoflop.planning import check_capacity
+    from isoflop.sweep.interrupts import Terminated, stop_signals
+    from isoflop.terminal.progress import watching
+
+    memory_bytes = bytes_of(options.memory_gib)
+    check_capacity(config.model.depth, config.data.sequence_length, "model.")
+    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
+    # Torch takes seconds to load, which nobody should wait for to read of a mistake.
+    from isoflop.training import Interrupted
+    from isoflop.training import train as train_run
+
+    _tell_if_slow(config, folder, options)
+    with stop_signals() as wish, watching() as watch:
+        try:
+            record = train_run(
+                config,
+                folder,
+                cache=options.cache,
+                device=options.device,
+                threads=options.threads,
+                memory_bytes=memory_bytes,
+                stop=lambda: wish.to_stop,
+                watch=watch,
+            )
+        except Interrupted as error:
+            raise Terminated if wish.by_sigterm else KeyboardInterrupt from error
+    for line in _outcome(record, folder):
+        print(quoted(line))
+    return 0 if record.state == "finished" else 1
+
+
+def _tell_if_slow(config: RunConfig, folder: RunFolder, options: TrainOptions) -> None:
+    """Warn of a run that is to be trained in a precision that is slow here."""
+    from isoflop.hardware import usable_cores
+    from isoflop.trained import slow_precision
+
+    if folder.record() is not None or options.device == "cuda":
+        return
+    threads = options.threads or usable_cores().count
+    slow = slow_precision(config, device=options.device, threads=threads)
+    if slow is not None:
+        told = f'{slow}; precision = "fp32" under [recipe] makes it another run, and a fast one'
+        print(quoted(f"warning: {told}"), file=sys.stderr)
+
+
+def _outcome(record: RunRecord, folder: RunFolder) -> Iterator[str]:
+    yield f"{record.state}: {record.reason}" if record.reason else record.state
+    for one in record.evaluations:
+        yield (
+            f"{one.split} loss {one.loss:.4f} nats/token, {one.bits_per_byte:.4f} bits/byte "
+            f"({one.decision})"
+        )
+    if folder.checkpoints.is_dir():
+        yield f"checkpoint: {folder.checkpoints}"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What a model is measured on, and where that goes."""
+
+    split: Annotated[Literal["test", "validation"], arg(help="Held-out text to read.")] = "test"
+    tokens: Annotated[
+        int | None, arg(metavar="INT", help="Tokens to read; the run's evaluation_tokens else.")
+    ] = None
+    corpus: Annotated[
+        str | None,
+        arg(metavar="NAME", help="Another corpus to read, with the run's tokeniser."),
+    ] = None
+    decisions: Annotated[
+        tuple[Decision, ...], arg(help="Who decides, top-k aside; all that the model knows else.")
+    ] = ()
+    cap_window: CapWindow = None
+    cap_tokens: CapTokens = None
+    cache: Cache = CACHE
+    device: Annotated[Literal["cpu", "cuda"], arg(help="What to evaluate on.")] = "cpu"
+    threads: TorchThreads = None
+    precision: Annotated[
+        Literal["bf16", "fp32"] | None, arg(metavar="bf16|fp32", help="The run's if left out.")
+    ] = None
+    out: Annotated[Path | None, arg(metavar="FILE", help="Write it there, as JSON.")] = None
+    json: Json = False
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What the model is measured on."""
+        from isoflop.trained import HeldOut
+
+        cap = cap_of(self.cap_window, self.cap_tokens)
+        return HeldOut(self.split, self.tokens, self.corpus, self.decisions, cap, self.precision)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    options: Annotated[EvaluationOptions, arg(name="")],
+) -> None:
+    """Measure a trained model by routing decision: loss, the leak, agreement with top-k, tokens.
+
+    Without options that say otherwise, the result is kept as evaluation.json in the run's folder.
+    Under a cap, each causal decision is shown as it is and capped.
+    """
+    from isoflop.runs import RunFolder
+    from isoflop.terminal.evaluation import evaluation_tables
+    from isoflop.terminal.tables import show, show_json
+    from isoflop.trained import HeldOut, evaluate_run
+
+    folder = RunFolder(checkpoint)
+    held_out = options.held_out
+    found = evaluate_run(
+        folder, held_out, cache=options.cache, device=options.device, threads=options.threads
+    )
+    if held_out == HeldOut():
+        with folder.claim():
+            written = folder.write_evaluation(found)
+        print(quoted(f"wrote {written}"), file=sys.stderr)
+    if options.out is not None:
+        storage.write_json(options.out, found.model_dump(mode="json"))
+        print(quoted(f"wrote {options.out}"), file=sys.stderr)
+    if options.json:
+        show_json(found.model_dump(mode="json"))
+    else:
+        show(evaluation_tables(found, folder.config()))
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What text is asked for, and how it is shown."""
+
+    prompt: Annotated[str, arg(metavar="TEXT", help="What is continued.")] = ""
+    tokens: Annotated[int, arg(help="Tokens to draw, unless the document ends before.")] = 200
+    temperature: Annotated[float, arg(help="Divides the logits; 0 takes the likeliest.")] = 0.8
+    top_k: Annotated[
+        int | None, arg(metavar="INT", help="Draw from so many likely tokens; all else.")
+    ] = None
+    top_p: Annotated[float, arg(help="Draw from the likeliest of this probability.")] = 1.0
+    min_p: Annotated[
+        float, arg(help="Draw from tokens at least so many times as likely as the likeliest.")
+    ] = 0.0
+    seed: Annotated[int, arg(help="The same seed gives the same text.")] = 0
+    decision: Annotated[
+        Decision | None, arg(help="Who decides, not top_k; the model's headline decision else.")
+    ] = None
+    cap_window: CapWindow = None
+    cap_tokens: CapTokens = None
+    cache: Cache = CACHE
+    threads: TorchThreads = None
+    plain: Annotated[bool, arg(help="Text without colours.")] = False
+    write: Annotated[
+        bool, arg(help="Keep it as sample.json in the run's folder, for the report.")
+    ] = False
+    json: Annotated[bool, arg(help="Print JSON when it is done, in place of text.")] = False
+
+    @property
+    def wishes(self) -> Wishes:
+        """What text is asked for."""
+        from isoflop.trained import Wishes
+
+        return Wishes(
+            prompt=self.prompt,
+            tokens=self.tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            seed=self.seed,
+            decision=self.decision,
+            cap=cap_of(self.cap_window, self.cap_tokens),
+        )
+
+
+def sample(
+    checkpoint: Checkpoint,
+    options: Annotated[SampleOptions, arg(name="")],
+) -> None:
+    """Generate text, each token coloured by how many routed blocks processed it."""
+    from isoflop.runs import RunFolder
+    from isoflop.terminal.sample import TextDisplay, summary
+    from isoflop.terminal.tables import show_json
+    from isoflop.trained import sample_run
+
+    folder, wishes = RunFolder(checkpoint), options.wishes
+    if options.json:
+        found = sample_run(folder, wishes, cache=options.cache, threads=options.threads)
+        show_json(found.model_dump(mode="json"))
+    else:
+        routed = len(folder.config().model.routed_blocks)
+        with TextDisplay(routed, plain=options.plain) as display:
+            found = sample_run(
+                folder, wishes, cache=options.cache, show=display.show, threads=options.threads
+            )
+        print(summary(found), file=sys.stderr)
+    if options.write:
+        with folder.claim():
+            written = folder.write_sample(found)
+        print(quoted(f"wrote {written}"), file=sys.stderr)

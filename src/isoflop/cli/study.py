@@ -1,0 +1,311 @@
+"""The subcommands on a study, from its file to its report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from isoflop.cli.options import (
+    CACHE,
+    RESULTS,
+    STALL_MINUTES,
+    Cache,
+    ConfigFile,
+    Device,
+    Json,
+    MemoryGib,
+    Out,
+    Results,
+    StallMinutes,
+    StudyFile,
+    Workers,
+    bytes_of,
+)
+from isoflop.text import quoted
+
+if TYPE_CHECKING:
+    from isoflop.config import Study
+    from isoflop.sweep import Folders, Outcome
+
+SCHEMA_NAME = "isoflop-study.schema.json"
+"""What the first line of the starter study points editors at."""
+
+
+def init(
+    path: Annotated[Path, Positional, arg(metavar="[PATH]", help="Where to write it.")] = Path(
+        "study.toml"
+    ),
+) -> None:
+    """Write a commented study to start from, and its JSON Schema for editors beside it."""
+    for written in write_starter(path):
+        print(quoted(f"wrote {written}"))
+    print(quoted(f"next: isoflop plan {path}"))
+
+
+def starter_text() -> str:
+    """Return the commented study to start from, as TOML."""
+    return files("isoflop.cli").joinpath("starter.toml").read_text(encoding="utf-8")
+
+
+def write_starter(path: Path) -> tuple[Path, Path]:
+    """Write the starter study to `path` and the schema beside it; return both paths.
+
+    Raises:
+        ValueError: `path` exists, or a schema of other content does; nothing is overwritten.
+        StorageError: the folder cannot be written.
+    """
+    from isoflop import storage
+    from isoflop.config.schema import schema_text
+
+    schema_path = path.parent / SCHEMA_NAME
+    schema = schema_text()
+    if os.path.lexists(path):
+        raise ValueError(f"{path} exists and is not overwritten; name another file")
+    if os.path.lexists(schema_path) and schema_path.read_bytes() != schema.encode():
+        raise ValueError(
+            f"{schema_path} is of another version and is not overwritten; remove it first"
+        )
+    storage.write_text(schema_path, schema)
+    storage.write_text(path, starter_text())
+    return path, schema_path
+
+
+def costs(
+    config: ConfigFile,
+    json: Json = False,
+) -> None:
+    """Show parameters, FLOPs and cache bytes; of a study, at the sizes expected to be best."""
+    from isoflop.config.load import load
+    from isoflop.planning.costing import cost_rows
+    from isoflop.terminal.costs import cost_tables
+    from isoflop.terminal.tables import show, show_json
+
+    rows = cost_rows(load(config))
+    if json:
+        show_json([row.model_dump(mode="json") for row in rows])
+    else:
+        show(cost_tables(rows))
+
+
+def plan(
+    study: StudyFile,
+    accelerator: Annotated[
+        str | None, arg(metavar="NAME", help="Device to plan for, in place of this machine.")
+    ] = None,
+    utilisation: Annotated[float, arg(help="Achieved over peak FLOP/s of the device.")] = 0.4,
+    workers: Workers = None,
+    memory_gib: MemoryGib = None,
+    cache: Cache = CACHE,
+    json: Json = False,
+) -> None:
+    """Show what a study would train and what that takes, before any training."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import Folders, Machine, plan_study
+    from isoflop.terminal.plan import plan_tables
+    from isoflop.terminal.tables import show, show_json
+
+    asked = load_study(study)
+    machine = Machine(accelerator, utilisation, workers, bytes_of(memory_gib))
+    made, timing = plan_study(asked, Folders.of(asked, cache=cache), machine)
+    if json:
+        totals = ("total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds")
+        told = {name: getattr(made, name) for name in totals}
+        show_json({**made.model_dump(mode="json"), "timing": timing, **told})
+    else:
+        show(plan_tables(made, timing))
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a study is trained."""
+
+    out: Out = None
+    workers: Workers = None
+    device: Device = "cpu"
+    memory_gib: MemoryGib = None
+    stall_minutes: StallMinutes = STALL_MINUTES
+    results: Results = RESULTS
+    cache: Cache = CACHE
+
+
+def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
+    """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import Execution, Folders, run_study
+    from isoflop.sweep import status as find
+    from isoflop.terminal.status import edge_words
+
+    asked = load_study(study)
+    folders = Folders.of(asked, options.out, options.results, options.cache)
+    execution = Execution(
+        workers=options.workers,
+        device=options.device,
+        memory_bytes=bytes_of(options.memory_gib),
+        stall_seconds=60 * options.stall_minutes,
+    )
+    outcome = run_study(asked, folders, execution)
+    _check_uninterrupted(outcome)
+    print(
+        f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
+        f"{outcome.left} left"
+    )
+    begun, _ = _settled(study, options.out, options.results)
+    for edge in find(begun, folders.root, folders.results).edges:
+        print(quoted(edge_words(edge)))
+    if outcome.failed or outcome.left:
+        print(quoted(f"what went wrong: isoflop status {study}"))
+        return 1
+    print(quoted(f"next: isoflop report {study}"))
+    return 0
+
+
+def search(
+    study: StudyFile,
+    out: Out = None,
+    workers: Workers = None,
+    memory_gib: MemoryGib = None,
+    stall_minutes: StallMinutes = STALL_MINUTES,
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+) -> int:
+    """Train the trials of [search], the same for every variant, and show which was best."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import Execution, Folders
+    from isoflop.sweep.search import search_study
+    from isoflop.terminal.plan import trial_table
+    from isoflop.terminal.tables import show
+
+    asked = load_study(study)
+    execution = Execution(
+        workers=workers, memory_bytes=bytes_of(memory_gib), stall_seconds=60 * stall_minutes
+    )
+    outcome, made = search_study(asked, Folders.of(asked, out, results, cache), execution)
+    _check_uninterrupted(outcome)
+    show([trial_table(made)])
+    return 1 if outcome.left else 0
+
+
+def _check_uninterrupted(outcome: Outcome) -> None:
+    """Raise what tells `main` that a signal ended training."""
+    from isoflop.sweep.interrupts import Terminated
+
+    if outcome.interrupted:
+        raise Terminated if outcome.terminated else KeyboardInterrupt
+
+
+def _settled(path: Path, out: Path | None, results: Path) -> tuple[Study, Folders]:
+    """Return the study of a file, in the precision that its runs have, and its folders."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import Folders, settled
+
+    study = load_study(path)
+    folders = Folders.of(study, out, results)
+    return settled(study, folders.root, results).study, folders
+
+
+def status(
+    study: StudyFile, out: Out = None, results: Results = RESULTS, json: Json = False
+) -> None:
+    """Show how far a study is, where its minima lie, and which runs failed."""
+    from isoflop.sweep import status as find
+    from isoflop.terminal.status import status_tables
+    from isoflop.terminal.tables import show, show_json
+
+    asked, folders = _settled(study, out, results)
+    found = find(asked, folders.root, results)
+    if json:
+        show_json({**found.model_dump(mode="json"), "complete": found.complete})
+    else:
+        show(status_tables(found, f"isoflop run {study}"))
+
+
+def report(
+    study: StudyFile, out: Out = None, results: Results = RESULTS, cache: Cache = CACHE
+) -> None:
+    """Write figures, their tables and one self-contained page from the runs so far."""
+    from isoflop.config.load import load_study
+    from isoflop.sweep import Folders
+    from isoflop.sweep.report import report_study
+
+    asked = load_study(study)
+    page = report_study(asked, Folders.of(asked, out, results, cache), study)
+    print(quoted(f"page: {page}"))
+
+
+def export(
+    study: StudyFile,
+    to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,
+    out: Out = None,
+) -> None:
+    """Write a study's records, speeds and figures where they can be committed or shared."""
+    from isoflop.sweep.report import FIGURES, export_study
+
+    asked, folders = _settled(study, out, to)
+    figures = []
+    for written in export_study(asked, folders.root, to):
+        if written.parent.name == FIGURES:
+            figures.append(written)
+        else:
+            print(quoted(f"wrote {written}"))
+    if figures:
+        print(quoted(f"wrote {len(figures)} files in {figures[0].parent}"))
+
+
+def clean(
+    study: StudyFile,
+    out: Out = None,
+    everything: Annotated[bool, arg(help="Also those of the best runs.")] = False,
+) -> None:
+    """Free disk: delete checkpoints of runs that have a record. Records and metrics stay."""
+    from isoflop.sweep import clean as discard
+    from isoflop.terminal.tables import size
+
+    asked, folders = _settled(study, out, RESULTS)
+    freed = discard(asked, folders.root, everything=everything)
+    print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
+
+
+def rebuild(
+    study: StudyFile,
+    variant: Annotated[
+        str | None, Positional, arg(metavar="[VARIANT]", help="The only one to rebuild.")
+    ] = None,
+    out: Out = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    results: Results = RESULTS,
+    cache: Cache = CACHE,
+) -> int:
+    """Train the best models of a study again where their checkpoints are gone, and compare.
+
+    Best is the lowest validation loss of each variant and budget, as `isoflop clean` keeps. After
+    Ctrl-C the same command goes on.
+    """
+    from isoflop.sweep import Execution, Folders, best_models
+    from isoflop.sweep import rebuild as train_again
+    from isoflop.sweep.rebuilding import described, expectation
+
+    asked, folders = _settled(study, out, results)
+    models = best_models(asked, folders.root, results, variant)
+    for model in models:
+        if model.at_hand:
+            print(quoted(f"{model.variant}: its checkpoint is in {model.folder.path}"))
+    gone = [model for model in models if not model.at_hand]
+    if not gone:
+        return 0
+    if device == "cpu":
+        print(expectation(gone, workers), file=sys.stderr)
+    made, interrupted = train_again(
+        asked, Folders(folders.root, results, cache), gone, Execution(workers, device)
+    )
+    for one in made:
+        print(quoted(described(one)))
+    if interrupted:
+        raise KeyboardInterrupt
+    return 0 if sum(one.record.state == "finished" for one in made) == len(gone) else 1

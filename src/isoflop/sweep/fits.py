@@ -1,0 +1,335 @@
+"""Fits and predictions from whatever holds runs: a study, its records, or any table."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from isoflop.config import (
+    BlockAttention,
+    Frozen,
+    ModelConfig,
+    RandomK,
+    RunRecord,
+    Study,
+    TopK,
+)
+from isoflop.config.load import load_study
+from isoflop.fit import (
+    FitResult,
+    FitSettings,
+    Miss,
+    PointPrediction,
+    Prediction,
+    RunTable,
+    ScalingFit,
+    SurfaceComparison,
+    compare_surfaces,
+    fit_runs,
+    fit_scaling,
+    frame,
+    is_json_table,
+    leave_largest_out,
+    predict,
+    predict_point,
+    read_table,
+    sample_surfaces,
+    training_curves,
+)
+from isoflop.report.registration import check_unregistered, register
+from isoflop.runs import ENDINGS, read_records
+from isoflop.sweep.ledger import RESULTS, Folders
+from isoflop.sweep.status import own_runs
+
+STUDY_FILES = (".toml", ".json")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is said of a table's rows, and where a study's committed records lie."""
+
+    columns: tuple[str, ...] = ()
+    """`NAME=COLUMN` of columns with names of their own, or arithmetic on them."""
+    where: tuple[str, ...] = ()
+    """`COLUMN=VALUE` of the rows to take; also !=, <, >, <= and >=."""
+    last_of: str | None = None
+    """Column, such as step, by which the last row of each run is taken."""
+    best_of: tuple[str, ...] = ()
+    """Settings that were searched: the best counts at each size and number of tokens."""
+    tolerance: float = 0.1
+    """Budgets this near to each other count as one."""
+    cluster: str | None = None
+    """Column whose value is shared by runs that share noise."""
+    results: Path = RESULTS
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit, and what it is of."""
+
+    result: FitResult | ScalingFit
+    """The second of a study that names its sizes."""
+    runs: RunTable | None
+    """None of such a study."""
+    study: Study | None
+    """None of a table, and of records alone."""
+
+
+class BudgetPrediction(Frozen):
+    """The optimum at a budget, and that of the largest known one from the smaller ones."""
+
+    predictions: tuple[Prediction, ...]
+    leave_largest_out: tuple[Miss, ...]
+
+
+class SizePrediction(Frozen):
+    """The loss of a stated size and number of tokens."""
+
+    predictions: tuple[PointPrediction, ...]
+    comparisons: tuple[SurfaceComparison, ...]
+    """Every other variant against the baseline there."""
+
+
+def fit_study(
+    source: Study | Path,
+    settings: FitSettings = FitSettings(),  # noqa: B008 - frozen
+    *,
+    baseline: str | None = None,
+    margin: float | None = None,
+    reading: Reading = Reading(),
+) -> Fitted:
+    """Fit loss against size and tokens, with intervals, and compare variants.
+
+    Args:
+        source: a study or its file, `records.jsonl.gz` as `export_study` writes it, or any table.
+        settings: of the fits; the column that tells clusters is the reading's.
+        baseline: whom the others are held against; the study's, or the first, if left out.
+        margin: difference of loss that counts as none; the study's if left out.
+        reading: how the runs are read.
+
+    Raises:
+        ValueError: nothing there can be fitted; in one line.
+    """
+    study = _study(source)
+    whom, margin_ = baseline, margin
+    if study is not None:
+        whom = baseline or study.baseline_variant.name
+        margin_ = margin or study.equivalence_margin
+        if study.scaling is not None:
+            folders = Folders.of(study, results=reading.results)
+            records, runs = own_runs(study, folders.root, folders.results, _file(source))
+            scaled = fit_scaling(
+                records, runs.variant_of, baseline=whom, margin=margin_, level=settings.level
+            )
+            return Fitted(scaled, None, study)
+    found = _runs(source, study, settings, reading)
+    names = found.table["variant"].drop_duplicates().tolist()
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
+    result = fit_runs(
+        found.table,
+        baseline=whom,
+        margin=margin_,
+        delta=settings.delta,
+        level=settings.level,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        cluster=None if reading.cluster is None else "cluster",
+        curves=found.curves,
+        loss_unit=found.loss_unit,
+        equal_exponents=settings.equal_exponents,
+    )
+    return Fitted(result, found, study)
+
+
+def predict_study(
+    source: Study | Path,
+    at: float | tuple[float, float],
+    settings: FitSettings = FitSettings(),  # noqa: B008 - frozen
+    *,
+    reading: Reading = Reading(),
+    register_as: Path | None = None,
+) -> tuple[BudgetPrediction | SizePrediction, RunTable]:
+    """Predict the optimum at a budget not trained yet, or the loss of a size and tokens.
+
+    Args:
+        source: as of `fit_study`; not a study that names its sizes.
+        at: training FLOPs, or parameters and tokens.
+        settings: of the fits.
+        reading: how the runs are read.
+        register_as: file that the optimum is written to before it is trained.
+
+    Returns:
+        The prediction, and the runs that it is from.
+
+    Raises:
+        ValueError: as `fit_study`, or the file exists, or runs at that budget are known already.
+    """
+    study = _study(source)
+    found = _runs(source, study, settings, reading)
+    if isinstance(at, tuple):
+        baseline = None if study is None else study.baseline_variant.name
+        return _at_size(found, at, settings, baseline), found
+    if register_as is not None:
+        check_unregistered(register_as, found.table, at)
+
+    alike: dict[str, Any] = {
+        "level": settings.level,
+        "resamples": settings.resamples,
+        "delta": settings.delta,
+        "seed": settings.seed,
+        "equal_exponents": settings.equal_exponents,
+    }
+    made = predict(found.table, at, **alike)
+    tested = leave_largest_out(found.table, **alike)
+    if register_as is not None:
+        name = study.name if study else _file(source).name
+        register(register_as, name, found.table, made)
+    return BudgetPrediction(predictions=made, leave_largest_out=tested), found
+
+
+def _at_size(
+    runs: RunTable, at: tuple[float, float], settings: FitSettings, baseline: str | None
+) -> SizePrediction:
+    finished = runs.table[runs.table["state"] == "finished"]
+    samples = sample_surfaces(finished, settings)
+    made = predict_point(finished, *at, settings=settings, samples=samples)
+    names = [one.variant for one in made]
+    reference = baseline if baseline in names else names[0]
+    compared = compare_surfaces(finished, reference, settings=settings, at=at, samples=samples)
+    return SizePrediction(predictions=made, comparisons=compared)
+
+
+def _study(source: Study | Path) -> Study | None:
+    """Return the study that a source is or names; None for a table, also as JSON, and records."""
+    if isinstance(source, Study):
+        return source
+    named = source.suffix.lower() in STUDY_FILES and not is_json_table(source)
+    return load_study(source) if named else None
+
+
+def _file(source: Study | Path) -> Path:
+    return Path(f"{source.name}.toml") if isinstance(source, Study) else source
+
+
+def _runs(
+    source: Study | Path, study: Study | None, settings: FitSettings, reading: Reading
+) -> RunTable:
+    """Return the runs of a study, those of exported records, or a table's."""
+    path = _file(source)
+    if settings.seed < 0:
+        raise ValueError(f"seed is {settings.seed}; expected 0 or more")
+    if study is not None:
+        _refuse_row_options(reading, f"{path} is a study")
+        if study.scaling is not None:
+            raise ValueError(
+                f"study {study.name} names its sizes, so that no optimum at a budget follows from "
+                f"it; `isoflop fit {path}` shows its projections"
+            )
+        return _with_cluster(_study_runs(study, reading.results, path), reading.cluster)
+    if _holds_records(path):
+        _refuse_row_options(reading, f"{path} is records")
+        return _with_cluster(_record_runs(read_records(path)), reading.cluster)
+    return read_table(
+        path,
+        columns=_mapping(reading.columns),
+        tolerance=reading.tolerance,
+        cluster=reading.cluster,
+        last_of=reading.last_of,
+        best_of=reading.best_of,
+        where=reading.where,
+    )
+
+
+def _refuse_row_options(reading: Reading, what: str) -> None:
+    """Refuse what is said about rows of a table where there is none."""
+    for name in ("where", "last_of", "best_of"):
+        if getattr(reading, name):
+            raise ValueError(f"--{name.replace('_', '-')} chooses rows of a table, but {what}")
+
+
+def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
+    """Return runs of records with one of their columns as `cluster`."""
+    if cluster is None:
+        return runs
+    if cluster not in runs.table:
+        raise ValueError(f"--cluster is {cluster!r}; expected one of {list(runs.table)}")
+    return replace(runs, table=runs.table.assign(cluster=runs.table[cluster]))
+
+
+def _study_runs(study: Study, results: Path, file: Path) -> RunTable:
+    records, runs = own_runs(study, Folders.of(study).root, results, file)
+    own = [record for record in records if record.run_id in runs.variant_of]
+    order = [variant.name for variant in study.variants]
+    own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))
+    table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
+    return RunTable(table, (), (), loss_unit=_loss_unit(own), curves=training_curves(own))
+
+
+def _loss_unit(records: Sequence[RunRecord]) -> str | None:
+    """Return what the losses of records are in, None where that is not the same for all."""
+    units = {record.config.data.loss_unit for record in records}
+    return units.pop() if len(units) == 1 else None
+
+
+def _holds_records(path: Path) -> bool:
+    """Return whether a file holds records as `isoflop export` writes them."""
+    if not path.name.lower().endswith(ENDINGS) or not path.is_file():
+        return False
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            row = json.loads(file.readline())
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile):
+        return False
+    return isinstance(row, dict) and {"run_id", "config", "data_sha256"} <= row.keys()
+
+
+def _record_runs(records: Sequence[RunRecord]) -> RunTable:
+    names = {record.run_id: _described(record.config.model) for record in records}
+    if len({record.config.budget_flops for record in records} - {None}) == 0:
+        raise ValueError("none of these runs has a budget; fit a table of them instead")
+    note = (
+        "Variants are named by routing and attention, and every shape counts as one of their "
+        "ladder; the study file says more."
+    )
+    return RunTable(
+        frame(records, names),
+        (),
+        (note,),
+        loss_unit=_loss_unit(records),
+        curves=training_curves(records),
+    )
+
+
+def _described(model: ModelConfig) -> str:
+    match model.depth:
+        case TopK(capacity=capacity) | RandomK(capacity=capacity):
+            where = (
+                f"every {model.depth.every}"
+                if model.depth.blocks is None
+                else f"blocks {list(model.depth.blocks)}"
+            )
+            depth = f"{model.depth.kind} {capacity:.4g} {where}"
+        case _:
+            depth = model.depth.kind
+    if isinstance(model.attention, BlockAttention):
+        return f"{depth}, {model.attention.described}"
+    return depth
+
+
+def _mapping(columns: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in columns:
+        name, equals, column = (part.strip() for part in one.partition("="))
+        if not equals or not name or not column or name in found:
+            raise ValueError(
+                f"--columns has {one!r}; expected NAME=COLUMN with each name once, such as "
+                "loss=final_loss or tokens=step*batch"
+            )
+        found[name] = column
+    return found

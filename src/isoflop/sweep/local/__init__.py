@@ -1,0 +1,1 @@
+"""Processes of this machine: the pool that trains, and probes of its speed."""

@@ -1,0 +1,109 @@
+"""What a study will take on a machine: speeds, workers, memory, size of the corpus."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from dataclasses import dataclass
+
+from isoflop.config import RunConfig, Study
+from isoflop.data import CorpusSize, Unavailable, describe
+from isoflop.hardware import usable_cores
+from isoflop.planning import Plan, Speed, accelerator, accelerator_speed, make_plan, next_runs
+from isoflop.runs import RunFolder, RunStore
+from isoflop.sweep.ledger import Folders, Ledger
+from isoflop.sweep.precision import Settled, kept_precision, settled
+
+LARGEST_MEASURED_FLOPS = 1e16
+"""Budget of a run above which nobody trains on a CPU: there a single step takes a minute."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a study is planned for: this machine unless an accelerator is named."""
+
+    accelerator: str | None = None
+    """Name of a device, of which each run takes one."""
+    utilisation: float = 0.4
+    """Share of its peak that is achieved."""
+    workers: int | None = None
+    """Runs at a time; None for one per core here, or one accelerator."""
+    memory_bytes: int | None = None
+    """Memory that a run may take; None for all there is."""
+
+
+def plan_study(
+    study: Study, folders: Folders | None = None, machine: Machine = Machine()
+) -> tuple[Plan, str]:
+    """Return the plan of a study, and in which precision and where its times come from.
+
+    Args:
+        study: what is asked.
+        folders: where it lives; the usual ones if left out. Nothing need exist.
+        machine: what to plan for; speeds of this one are measured, which takes seconds.
+
+    Raises:
+        ValueError: a run cannot be trained within its budget, or an option is out of range.
+    """
+    folders = folders or Folders.of(study)
+    device, workers, memory_bytes = machine.accelerator, machine.workers, machine.memory_bytes
+    if device is None:
+        kept = settled(study, folders.root, folders.results)
+    else:
+        kept = kept_precision(study, folders.root, folders.results) or Settled(
+            study.with_precision("bf16"), "every accelerator's units", None
+        )
+    study, words = kept.study, kept.words
+    corpus = describe(study.data, folders.cache)
+    if device is None:
+        workers = usable_cores().count if workers is None else workers
+        speed, timing = _measured(study)
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / max(1, workers)
+    else:
+        workers = 1 if workers is None else workers
+        speed = accelerator_speed(device, machine.utilisation)
+        memory = accelerator(device).memory_bytes
+        timing = f"{device} at {machine.utilisation:.0%} utilisation, one device per run"
+    made = make_plan(
+        study,
+        train_tokens=corpus.train_tokens if isinstance(corpus, CorpusSize) else None,
+        speed=speed,
+        workers=workers,
+        memory_bytes=memory if memory_bytes is None else min(memory, memory_bytes),
+    )
+    if isinstance(corpus, Unavailable):
+        made = made.model_copy(update={"warnings": (*made.warnings, corpus.reason)})
+    return made, f"{timing}; {words}"
+
+
+def _measured(study: Study) -> tuple[Speed | None, str]:
+    """Return the speed of the study's runs on one thread here, and how it is known."""
+    runs = next_runs(study, [])
+    if max(run.budget_flops for run in runs) > LARGEST_MEASURED_FLOPS:
+        return None, "not for this machine, which would take too long; name an --accelerator"
+    # Seconds go by before there is anything to show.
+    print(f"measuring steps of {len(runs)} models here", file=sys.stderr, flush=True)
+    from isoflop.training import measure_speed
+
+    return measure_speed(
+        [run.config for run in runs]
+    ), "from steps measured here just now, one thread per run"
+
+
+def run_of(study: Study, folders: Folders, run_id: str) -> tuple[RunConfig, RunFolder]:
+    """Return one of a study's runs and its folder; its precision is as `settled` finds it.
+
+    Raises:
+        ValueError: the study has no such run so far.
+    """
+    study = settled(study, folders.root, folders.results).study
+    records = Ledger(study, folders.root, folders.results).records
+    known = {record.run_id: record.config for record in records}
+    for run in (*next_runs(study, []), *next_runs(study, records)):
+        known[run.config.run_id] = run.config
+    if run_id not in known:
+        near = difflib.get_close_matches(run_id, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`isoflop plan` lists them"
+        raise ValueError(f"study {study.name} has no run {run_id!r}; {hint}")
+    return known[run_id], RunStore(folders.root).folder(run_id)

@@ -1,0 +1,202 @@
+"""From what is on disk of a study to its page, and to the files that are committed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from isoflop import storage
+from isoflop.config import BlockAttention, RunRecord, Study
+from isoflop.data import prepared, train_tokens
+from isoflop.notation import count
+from isoflop.planning.assignment import assign
+from isoflop.report import (
+    BenchRow,
+    LeftOut,
+    RoutedModel,
+    published_lines,
+    routed_model,
+    write_report,
+    write_scaling_report,
+)
+from isoflop.report.registration import read_registrations
+from isoflop.runs import RunFolder, RunStore, parse_value
+from isoflop.sweep.ledger import Folders, Ledger, export
+from isoflop.sweep.precision import export_choice, settled
+from isoflop.sweep.search import export_search, search_of
+from isoflop.sweep.status import RunRow, own_runs, status
+
+SPEEDS = "bench.json"
+"""Where `isoflop bench train` leaves what it measured, in a study's folder."""
+PAGE = "report"
+FIGURES = "figures"
+EXPORTED = (".png", ".csv")
+"""Forms of a figure that are exported: what a README shows, and the numbers."""
+EVALUATION, SAMPLE = "evaluation.json", "sample.json"
+"""Files of a routed model in its run's folder, and in `results/NAME/`."""
+PREDICTIONS = "predictions"
+"""Folder of registered predictions in `results/NAME/`."""
+
+
+def report_study(study: Study, folders: Folders | None = None, file: Path | None = None) -> Path:
+    """Write the report of a study into its folder and return the path of the page.
+
+    Args:
+        study: what was studied.
+        folders: where it lives; nothing is prepared in the cache for a report.
+        file: where the study is written, for the commands that are named.
+
+    Raises:
+        ValueError: no run of the study has a record.
+    """
+    folders = folders or Folders.of(study)
+    root, results = folders.root, folders.results
+    file = file or Path(f"{study.name}.toml")
+    chosen = settled(study, root, results)
+    study = chosen.study
+    own, runs = own_runs(study, root, results, file)
+    page = storage.inside(root, PAGE, FIGURES).parent
+    rows = status(study, root, results).rows
+    missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
+    routed = _routed(study, own, runs.variant_of, root, results)
+    if study.scaling is not None:
+        return write_scaling_report(
+            study,
+            own,
+            runs.variant_of,
+            page,
+            checks=runs.checks,
+            missing=missing,
+            published=published_lines() if _blocks(study) else None,
+            routed=routed,
+            train_tokens=_train_tokens(study, own, folders.cache),
+            precision=chosen.choice,
+            command=f"isoflop report {file}",
+        )
+    return write_report(
+        study,
+        own,
+        runs.variant_of,
+        page,
+        off_ladder=runs.off_ladder,
+        checks=runs.checks,
+        missing=missing,
+        speeds=_speeds(storage.inside(root, SPEEDS), storage.inside(results, study.name, SPEEDS)),
+        search=search_of(study, root, results),
+        routed=routed,
+        train_tokens=_train_tokens(study, own, folders.cache),
+        precision=chosen.choice,
+        registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
+        command=f"isoflop report {file}",
+    )
+
+
+def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:
+    """Write what is to be committed of a study to `results/NAME/`, and yield each file written.
+
+    These are its records, what settled its precision, its trials, its speeds, what is known of
+    the routed model that a report looks into, and last the report's pictures with their tables.
+
+    Raises:
+        ValueError: there are no records, or one cannot be read.
+        StorageError: the results cannot be written.
+    """
+    yield export(study, root, results)
+    for written in (export_choice(study, root, results), export_search(study, root, results)):
+        if written is not None:
+            yield written
+    speeds = export_speeds(study, root, results)
+    if speeds is not None:
+        yield speeds
+    yield from export_routed(study, root, results)
+    figures = storage.inside(results, study.name, FIGURES)
+    for source in sorted(storage.inside(root, PAGE, FIGURES).glob("*")):
+        if source.suffix in EXPORTED and not source.is_symlink():
+            storage.write_bytes(figures / source.name, source.read_bytes())
+            yield figures / source.name
+
+
+def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
+    """Copy what was measured into `results/NAME/`; return the file, None where there is none."""
+    measured = storage.inside(root, SPEEDS)
+    target = storage.inside(results, study.name, SPEEDS)
+    if not measured.exists():
+        return None
+    storage.write_json(target, storage.read_json(measured))
+    return target
+
+
+def export_routed(study: Study, root: Path, results: Path) -> Iterator[Path]:
+    """Copy what is known of the routed model that a report looks into to `results/NAME/`."""
+    records = Ledger(study, root, results).records
+    model = _routed(study, records, assign(study, records).variant_of, root, results)
+    if model is None:
+        return
+    for name, value in ((EVALUATION, model.evaluation), (SAMPLE, model.sample)):
+        if value is not None:
+            storage.write_json(results / study.name / name, value.model_dump(mode="json"))
+            yield results / study.name / name
+
+
+def _routed(
+    study: Study,
+    records: Sequence[RunRecord],
+    variant_of: Mapping[str, str],
+    root: Path,
+    results: Path,
+) -> RoutedModel | None:
+    """Return the routed model to look into, from the runs' folders and committed results."""
+    # A committed file is of one run, and lies in a folder as in that of a run.
+    committed = RunFolder(storage.inside(results, study.name))
+    store = RunStore(root)
+    own = [store.folder(run_id) for run_id in variant_of]
+    folders = [committed, *own]
+    evaluations = [found for one in folders if (found := one.evaluation()) is not None]
+    samples = [kept for one in folders if (kept := one.sample()) is not None]
+    return routed_model(
+        study,
+        records,
+        variant_of,
+        {one.run_id: one for one in evaluations},
+        {one.run_id: one for one in samples},
+        [one.path.name for one in own if one.checkpoints.is_dir()],
+    )
+
+
+def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> int | None:
+    """Return what an epoch holds of the very corpus that the runs were trained on, in tokens."""
+    store = prepared(study.data, cache)
+    if store is None or {record.data_sha256 for record in records} != {store.sha256}:
+        return None
+    return train_tokens(store, study.data)
+
+
+def _blocks(study: Study) -> bool:
+    """Return whether a variant has the attention that the published curves are of."""
+    return any(isinstance(variant.attention, BlockAttention) for variant in study.variants)
+
+
+def _left_out(row: RunRow) -> LeftOut:
+    return LeftOut(
+        variant=row.variant,
+        budget_flops=row.budget_flops,
+        size=count(row.parameters),
+        seed=row.seed,
+        state=row.state,
+        reason=f"at step {row.step:,} of {row.steps:,}" if row.step else "not started",
+    )
+
+
+def _speeds(*candidates: Path) -> list[BenchRow]:
+    """Return what the first of these files says was measured, nothing where there is none."""
+    for path in candidates:
+        if path.exists():
+            found = storage.read_json(path)
+            rows = found.get("rows") if isinstance(found, dict) else None
+            if not isinstance(rows, list):
+                raise ValueError(
+                    f"{path} holds no speeds; expected what `isoflop bench train` wrote there: "
+                    "run it again, or remove the file"
+                )
+            return [parse_value(BenchRow, row, str(path)) for row in rows]
+    return []

@@ -1,0 +1,119 @@
+"""How often a run is tried, and what is noted of one that cannot be trained.
+
+What it left on disk says when to give up, whoever asks, so that its siblings and the report go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isoflop.config import Environment, RunConfig, RunRecord
+from isoflop.costs import forward_flops, parameters, train_flops_per_token
+from isoflop.runs import Attempt, RunFolder, without_progress
+
+FAILURES = 3
+"""Failed attempts from one checkpoint after which a run counts as failed."""
+LOST = 10
+"""Attempts from one checkpoint that were killed with nobody left to tell why, after which it does.
+
+A power cut and a kill of the scheduler are no fault of the run, so this is generous; but a run
+for which the system kills everything, each time, must not go on for ever."""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """The attempts at a run since it gained a checkpoint."""
+
+    failures: int
+    lost: int
+    reason: str | None
+    """Of the last failure."""
+
+    @property
+    def verdict(self) -> str | None:
+        """Why the run is not tried again; None where it is."""
+        if self.failures >= FAILURES:
+            return self.reason or "no reason was recorded"
+        if self.lost >= LOST:
+            return (
+                f"killed {self.lost} times from the same checkpoint with nobody left to tell why; "
+                "memory may have run out"
+            )
+        return None
+
+
+def tries(attempts: Sequence[Attempt]) -> Tries:
+    """Return what became of the last attempts; none of them is under way."""
+    last = without_progress(attempts)
+    failed = [one for one in last if one.ending == "failed"]
+    return Tries(
+        failures=len(failed),
+        lost=sum(one.ending is None for one in last),
+        reason=failed[0].reason if failed else None,
+    )
+
+
+def note_failure(config: RunConfig, folder: RunFolder, reason: str, *, since: int) -> list[Attempt]:
+    """Note that an attempt failed, unless its process did so itself; return the attempts.
+
+    Args:
+        config: the run.
+        folder: where it lives.
+        reason: why it failed.
+        since: attempts there were before this one.
+
+    Raises:
+        RunClaimed: another live process works on the run.
+        StorageError: the folder cannot be written.
+    """
+    with folder.claim():
+        folder.create(config)
+        made = folder.attempts_made()
+        if not (made and made[-1].number > since and made[-1].ending == "failed"):
+            folder.end_attempt("failed", reason)
+        return folder.attempts_made()
+
+
+def commit_failure(
+    config: RunConfig, folder: RunFolder, reason: str, *, data_sha256: str, device: str
+) -> None:
+    """Record that a run failed, unless it has a record by now.
+
+    Raises:
+        RunClaimed: another live process works on the run.
+        StorageError: the record cannot be written.
+    """
+    with folder.claim():
+        folder.create(config)
+        if folder.record() is not None:
+            return
+        pinned = folder.pinned()
+        rows, _ = folder.read_metrics()
+        length = config.data.sequence_length
+        tokens = int(rows[-1]["step"]) * config.tokens_per_step if rows else 0
+        folder.write_record(
+            RunRecord(
+                run_id=config.run_id,
+                state="failed",
+                reason=reason,
+                config=config,
+                parameters=parameters(config.model),
+                forward_flops=forward_flops(config.model, length, config.convention).per_token,
+                train_flops={
+                    name: tokens * train_flops_per_token(config.model, length, name)
+                    for name in ("causal", "full", "6nd")
+                },
+                seconds=sum(float(row.get("seconds", 0.0)) for row in rows),
+                attempts=max(1, folder.attempts),
+                data_sha256=pinned.data_sha256 if pinned else data_sha256,
+                environment=pinned.environment if pinned else _environment(device),
+            )
+        )
+
+
+def _environment(device: str) -> Environment:
+    """Return the present environment, for a run that failed before it could pin its own."""
+    from isoflop.training import environment
+
+    return environment(device, threads=1, compiled=False)

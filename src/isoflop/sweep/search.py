@@ -1,0 +1,87 @@
+"""The trials of a recipe: trained equally for every variant, and committed."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from isoflop import storage
+from isoflop.config import RunRecord, Study
+from isoflop.planning import PlannedRun, Trial, next_trials, trials
+from isoflop.report import RecipeSearch
+from isoflop.runs import RunStore, read_records, record_files, replace_records
+from isoflop.sweep.ledger import TRIALS, Folders
+from isoflop.sweep.local.probes import measure_apart
+from isoflop.sweep.precision import first_runs, kept_precision, settle
+from isoflop.sweep.running import Execution, run_study
+from isoflop.sweep.schedule.scheduler import Outcome
+from isoflop.text import quoted
+
+
+def search_study(
+    study: Study,
+    folders: Folders | None = None,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+) -> tuple[Outcome, list[Trial]]:
+    """Train the trials of a study that have no record yet, neither here nor committed.
+
+    They have the precision that the study's runs will have as well.
+
+    Returns:
+        How that ended, and the trials with the losses known then.
+
+    Raises:
+        ValueError: the study declares no search, or as `run_study`.
+    """
+    folders = folders or Folders.of(study)
+    kept = kept_precision(study, folders.root, folders.results)
+    if kept is None:
+        here = measure_apart(first_runs(study), device="cpu", threads=1, environment={})
+        kept = settle(study, folders.root, here)
+        print(quoted(kept.words), file=sys.stderr)
+    study = kept.study
+    committed = _committed(study, folders.results)
+
+    def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
+        return next_trials(asked, [*records, *committed])
+
+    # Nothing is taken up there: the planner knows what is committed.
+    root = storage.inside(folders.root, TRIALS)
+    beside = Folders(root, root / "results", folders.cache)
+    outcome = run_study(study, beside, execution, planner=planner)
+    return outcome, trials(study, _records(study, folders.root, folders.results))
+
+
+def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
+    """Return how many trials the recipe was chosen from; None where the study declares none."""
+    if study.search is None:
+        return None
+    records = _records(study, root, results)
+    made = trials(study, records)
+    named = {config.run_id for trial in made for config in trial.configs}
+    return RecipeSearch(
+        declared=Counter(trial.variant for trial in made),
+        finished=Counter(trial.variant for trial in made if trial.loss is not None),
+        further_runs=len({record.run_id for record in records} - named),
+    )
+
+
+def export_search(study: Study, root: Path, results: Path) -> Path | None:
+    """Add the records of the trials trained here to the committed ones; None if there are none."""
+    if not RunStore(storage.inside(root, TRIALS)).records():
+        return None
+    return replace_records(results, study.name, TRIALS, _records(study, root, results))
+
+
+def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:
+    """Return the records of trials, from here and committed."""
+    trained = RunStore(storage.inside(root, TRIALS)).records()
+    known = {record.run_id: record for record in [*_committed(study, results), *trained]}
+    return list(known.values())
+
+
+def _committed(study: Study, results: Path) -> list[RunRecord]:
+    files = record_files(results, study.name, TRIALS)
+    return [record for path in files for record in read_records(path)]

@@ -1,0 +1,215 @@
+"""`isoflop fit --details`: all that was fitted, by every estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+
+from isoflop.fit import (
+    DRAWS_WORDS,
+    ESTIMATOR_NAMES,
+    FitResult,
+    FittedMinimum,
+    FittedSurface,
+    RunTable,
+    VariantFit,
+    estimates_sentence,
+    fraction_sentence,
+    sentence,
+    surface_sentence,
+)
+from isoflop.notation import count, exponent
+from isoflop.terminal.tables import coefficient, said, table
+
+COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
+
+
+def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
+    """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
+    if runs.understood:
+        yield said(runs.understood)
+    for warning in fit_warnings(result, runs):
+        yield said(f"Warning: {warning}")
+    for verdict in result.verdicts:
+        yield said(sentence(verdict, result.loss_unit), "bold")
+        if len(verdict.estimates) > 1:
+            yield said(estimates_sentence(verdict))
+        if verdict.forward_fraction is not None:
+            yield said(fraction_sentence(verdict))
+    if result.verdicts:
+        yield said(holm_sentence(result))
+    for comparison in result.surface_comparisons:
+        yield said(surface_sentence(comparison, result.loss_unit))
+    yield _minima(result)
+    yield from _surfaces(result)
+    yield from map(said, _of_variants(result))
+    for note in (*runs.notes, *fit_notes(result)):
+        yield said(note)
+    for one in runs.left_out:
+        yield said(f"Left out: {one.rows} rows (first: row {one.first}): {one.reason}.")
+
+
+def _of_variants(result: FitResult) -> Iterator[str]:
+    """Yield surfaces that failed, laws, envelopes, and how far estimators are apart."""
+    for name, fit in result.variants.items():
+        for surface in fitted_surfaces(fit):
+            if surface.status != "converged":
+                yield f"{name}, {ESTIMATOR_NAMES[surface.estimator]}: {surface.message}."
+    for name, fit in result.variants.items():
+        words = law_words(fit)
+        if words is not None:
+            yield f"{name}: {words}."
+    for name, fit in result.variants.items():
+        found = fit.envelope
+        if found is None:
+            continue
+        if found.a is None or found.b is None:
+            yield f"{name}, envelope of training curves: {found.message}."
+            continue
+        a, b = found.a.words(".3f"), found.b.words(".3f")
+        yield (
+            f"{name}: envelope of training curves N ~ C^a with a = {a}, D ~ C^b with b = {b}, "
+            f"{found.sizes} sizes; biased, since no run has ended there."
+        )
+    for name, fit in result.variants.items():
+        words = disagreement_words(fit, result.loss_unit)
+        if words is not None:
+            yield f"{name}: estimators differ {words}."
+
+
+def fit_warnings(result: FitResult, runs: RunTable) -> list[str]:
+    """Return a sentence for each thing in the runs or the fits that may make the answer wrong."""
+    found = list(runs.warnings)
+    for name, fit in result.variants.items():
+        of = f"{name}, " if len(result.variants) > 1 else ""
+        found += [
+            f"{of}{ESTIMATOR_NAMES[one.estimator]}: {one.warning}"
+            for one in fitted_surfaces(fit)
+            if one.warning is not None
+        ]
+    return [f"{one.removesuffix('.')}." for one in found]
+
+
+def fit_notes(result: FitResult) -> list[str]:
+    """Return what the fits did to the runs and left out, each sentence once."""
+    several = len(result.variants) > 1
+    return [
+        f"{name}: {note}" if several else note
+        for name, fit in result.variants.items()
+        for note in fit.notes
+    ]
+
+
+def holm_sentence(result: FitResult) -> str:
+    """Return what verdicts rest on: level of the intervals, and for how many tests they answer."""
+    tests = sum(one.p_adjusted is not None for one in result.verdicts)
+    return (
+        f"Intervals are {result.level:.0%}; better, worse and equivalent are said after Holm's "
+        f"correction for {tests} comparison{'s' * (tests != 1)}."
+    )
+
+
+def law_words(fit: VariantFit) -> str | None:
+    """Return how the optimal size grows with compute, by each estimator that tells it."""
+    laws = [
+        f"{ESTIMATOR_NAMES[law.estimator]} {law.a.words('.3f')}"
+        + ("" if law.interval_note is None else f" ({law.interval_note})")
+        for law in fit.laws
+        if law.a is not None
+    ]
+    return f"optimal N ~ C^a with a = {', '.join(laws)}" if laws else None
+
+
+def disagreement_words(fit: VariantFit, loss_unit: str | None) -> str | None:
+    """Return how far the estimators of a variant are apart; None where too few found anything."""
+    unit = f" {loss_unit}" if loss_unit else ""
+    parts = []
+    if fit.minimum_disagreements:
+        widest = max(one.loss for one in fit.minimum_disagreements)
+        farthest = max(one.parameter_ratio for one in fit.minimum_disagreements)
+        parts.append(f"on a minimum by up to {widest:.4f}{unit} and {farthest:.2f} times in size")
+    if fit.surface_disagreement:
+        gaps = ", ".join(
+            f"{high - low:.2g} in {one}"
+            for one, (low, high) in fit.surface_disagreement.ranges.items()
+        )
+        parts.append(f"on the surface by {gaps}")
+    return "; ".join(parts) or None
+
+
+def _minima(result: FitResult) -> RenderableType:
+    """Return a row per budget with sizes enough for a minimum, and estimator."""
+    found = [
+        (name, one)
+        for name, fit in result.variants.items()
+        for one in fit.minima
+        if one.status != "too_few"
+    ]
+    if not found:
+        return said("No budget has sizes enough for a minimum.")
+    minima = [one for _, one in found]
+    unit = f", in {result.loss_unit}" if result.loss_unit else ""
+    return table(
+        f"Minima of loss over log parameters{unit}",
+        {
+            "variant": [name for name, _ in found],
+            "budget": [exponent(one.budget_flops) for one in minima],
+            "estimator": [ESTIMATOR_NAMES[one.estimator] for one in minima],
+            "parameters": [
+                "-" if one.parameters is None else count(one.parameters) for one in minima
+            ],
+            "loss": ["-" if one.loss is None else f"{one.loss:.4f}" for one in minima],
+            "interval of the loss": [_loss_interval(one) for one in minima],
+            "status": [one.status for one in minima],
+        },
+        names=["variant"],
+        words=["estimator", "status"],
+    )
+
+
+def _loss_interval(one: FittedMinimum) -> str:
+    if one.interval is None:
+        return "-"
+    noiseless = " without noise" if one.interval.source == "systematic" else ""
+    return f"[{one.interval.low:.4f}, {one.interval.high:.4f}]{noiseless}"
+
+
+def _surfaces(result: FitResult) -> Iterator[RenderableType]:
+    """Yield a table per estimator: a line per coefficient, a column per variant."""
+    for estimator in ("surface", "variable_projection"):
+        found = {
+            name: surface
+            for name, fit in result.variants.items()
+            for surface in fitted_surfaces(fit)
+            if surface.estimator == estimator and surface.status == "converged"
+        }
+        if not found:
+            continue
+        columns = {"": [*COEFFICIENTS, "r.m.s. of misses", "largest miss", "runs"]}
+        for name, one in found.items():
+            columns[name] = [
+                *(coefficient(getattr(one, of)) for of in COEFFICIENTS),
+                "-" if one.rms_residual is None else f"{one.rms_residual:.2g}",
+                _farthest(one),
+                str(one.points),
+            ]
+        title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
+        yield table(title, columns, words=[""], long=found)
+        sources = sorted({DRAWS_WORDS[one.source] for one in found.values() if one.source})
+        yield said(f"Its intervals are by {'; '.join(sources)}.")
+
+
+def _farthest(one: FittedSurface) -> str:
+    miss = one.largest_miss
+    if miss is None:
+        return "-"
+    return (
+        f"{miss.fitted - miss.measured:+.2g} at {count(miss.parameters)} parameters, "
+        f"{count(miss.tokens)} tokens"
+    )
+
+
+def fitted_surfaces(fit: VariantFit) -> list[FittedSurface]:
+    """Return the surfaces that a variant was fitted with, the Huber surface first."""
+    return [one for one in (fit.surface, fit.variable_projection) if one is not None]

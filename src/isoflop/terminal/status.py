@@ -1,0 +1,141 @@
+"""What `isoflop status` prints: how far a study is, its minima, and the runs that stand out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+
+from isoflop.config import State
+from isoflop.notation import count, exponent
+from isoflop.planning import Bracket, Edge
+from isoflop.planning.edges import Setting
+from isoflop.sweep import RunRow, StudyStatus
+from isoflop.sweep.schedule.display import duration
+from isoflop.terminal.tables import said, table
+
+ORDER: tuple[State, ...] = (
+    "finished",
+    "running",
+    "preempted",
+    "interrupted",
+    "pending",
+    "diverged",
+    "failed",
+)
+LOUD = frozenset[State]({"running", "preempted", "interrupted", "diverged", "failed"})
+"""States whose runs are listed one by one."""
+
+
+def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
+    """Yield the counts, the minima, the runs under way or gone wrong, and what to do next.
+
+    Args:
+        found: Where the study stands.
+        hint: The command that goes on with an incomplete study.
+    """
+    states = ", ".join(f"{found.counts[state]} {state}" for state in ORDER if state in found.counts)
+    yield said(f"{found.study}: {states}", "bold")
+    if found.brackets:
+        yield _minima(found.brackets)
+    for edge in found.edges:
+        yield said(edge_words(edge), "yellow")
+    loud = [row for row in found.rows if row.state in LOUD]
+    if loud:
+        yield _runs(loud)
+        # A reason is too long for a column.
+        yield from (said(f"{row.run_id}: {row.reason}") for row in loud if row.reason)
+    if found.complete:
+        yield said("Every run that the study needs has its record.")
+    else:
+        growing = " What finishes may show that more sizes are needed." if found.brackets else ""
+        yield said(f"To go on: {hint}.{growing}")
+
+
+def _minima(found: Sequence[Bracket]) -> RenderableType:
+    return table(
+        "Minima so far",
+        {
+            "variant": [one.variant for one in found],
+            "budget": [exponent(one.budget_flops) for one in found],
+            "best size": [
+                "-" if one.minimum_parameters is None else count(one.minimum_parameters)
+                for one in found
+            ],
+            "smaller": [str(one.below) for one in found],
+            "larger": [str(one.above) for one in found],
+            "minimum": [_verdict(one) for one in found],
+        },
+        names=["variant"],
+        words=["minimum"],
+    )
+
+
+def _verdict(one: Bracket) -> str:
+    if one.minimum_parameters is None:
+        return "-"
+    if one.settled:
+        return "bracketed" if one.bracketed else "at the edge, no more sizes"
+    return "bracketed, runs to come" if one.bracketed else "open"
+
+
+def edge_words(edge: Edge) -> str:
+    """Return in a sentence what would bracket a minimum at the edge, and how to allow it."""
+    extreme = {"smaller": "smallest", "larger": "largest"}[edge.side]
+    at = f"{edge.variant} at {exponent(edge.budget_flops)}: the lowest loss is at "
+    if edge.present:
+        sizes = "size" if edge.present == 1 else "sizes"
+        at += (
+            f"{count(edge.minimum_parameters)}, with {edge.present} {edge.side} {sizes} of the "
+            f"{edge.wanted} wanted"
+        )
+    else:
+        at += f"the {extreme} size trained ({count(edge.minimum_parameters)})"
+    ends = {
+        "shapes": f"the family of shapes has no {edge.side} size",
+        "steps": f"the budget buys no whole steps of a {edge.side} size",
+    }
+    if not edge.sizes:
+        assert edge.end is not None, "without sizes something ended"
+        return f"{at}, and {ends[edge.end]}"
+    number, them = (
+        ("1 size", "it") if len(edge.sizes) == 1 else (f"{len(edge.sizes)} sizes", "them")
+    )
+    names = " and ".join(count(size) for size in edge.sizes)
+    allowed = ", ".join(
+        f"grid.{one.name} = {one.now:.10g} keeps {them} out: set {_rounded(one)}"
+        for one in edge.settings
+    )
+    beyond = "" if edge.end is None else f" ({ends[edge.end]} beyond)"
+    return (
+        f"{at}; {number} more, {names}, about {duration(edge.seconds)} of training, would show "
+        f"whether it lies there{beyond}; {allowed}"
+    )
+
+
+def _rounded(setting: Setting) -> str:
+    """Return a value that lets the needed one in, in few digits."""
+    if setting.name == "added_at_most":
+        return f"{setting.needed:g}"
+    step = 10.0 ** (math.floor(math.log10(setting.needed)) - 1)
+    down = setting.name == "minimum_parameters"
+    whole = math.floor(setting.needed / step) if down else math.ceil(setting.needed / step)
+    return f"{whole * step:g}"
+
+
+def _runs(rows: Sequence[RunRow]) -> RenderableType:
+    return table(
+        "Under way or gone wrong",
+        {
+            "run": [row.run_id for row in rows],
+            "variant": [row.variant for row in rows],
+            "budget": [exponent(row.budget_flops) for row in rows],
+            "params": [count(row.parameters) for row in rows],
+            "seed": [str(row.seed) for row in rows],
+            "state": [row.state for row in rows],
+            "step": [f"{row.step:,}/{row.steps:,}" for row in rows],
+        },
+        names=["variant"],
+        words=["run", "state"],
+    )

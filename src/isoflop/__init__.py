@@ -46,10 +46,23 @@ if TYPE_CHECKING:
     from isoflop.data import prepare
     from isoflop.evaluation import evaluate
     from isoflop.evaluation.measuring import measure
+    from isoflop.fit.settings import FitSettings
     from isoflop.generation import Continuation, Engine, Sampling, Token, generate, stream
     from isoflop.model import Output, Routing, Transformer, build
     from isoflop.runs import RunFolder, read_records
-    from isoflop.sweep import settled
+    from isoflop.sweep import (
+        Execution,
+        Folders,
+        Machine,
+        plan_study,
+        run_study,
+        settled,
+        status,
+    )
+    from isoflop.sweep.fits import Reading, fit_study, predict_study
+    from isoflop.sweep.report import export_study, report_study
+    from isoflop.sweep.search import search_study
+    from isoflop.trained import HeldOut, Wishes, evaluate_run, sample_run
     from isoflop.training import load_model, train
 
 _HOMES = {
@@ -97,7 +110,32 @@ _HOMES = {
     ),
     "isoflop.model": ("Output", "Routing", "Transformer", "build"),
     "isoflop.runs": ("RunFolder", "read_records"),
-    "isoflop.sweep": ("settled",),
+    "isoflop.fit.settings": ("FitSettings",),
+    "isoflop.sweep": (
+        "Execution",
+        "Folders",
+        "Machine",
+        "plan_study",
+        "run_study",
+        "settled",
+        "status",
+    ),
+    "isoflop.sweep.fits": (
+        "Reading",
+        "fit_study",
+        "predict_study",
+    ),
+    "isoflop.sweep.report": (
+        "export_study",
+        "report_study",
+    ),
+    "isoflop.sweep.search": ("search_study",),
+    "isoflop.trained": (
+        "HeldOut",
+        "Wishes",
+        "evaluate_run",
+        "sample_run",
+    ),
     "isoflop.training": ("load_model", "train"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -113,14 +151,20 @@ __all__ = [
     "Engine",
     "Evaluation",
     "EveryToken",
+    "Execution",
     "FeedForward",
+    "FitSettings",
+    "Folders",
     "ForwardFlops",
     "FullAttention",
     "Gate",
     "Gelu",
+    "HeldOut",
+    "Machine",
     "ModelConfig",
     "Output",
     "RandomK",
+    "Reading",
     "Recipe",
     "Routing",
     "RunConfig",
@@ -132,11 +176,15 @@ __all__ = [
     "Token",
     "TopK",
     "Transformer",
+    "Wishes",
     "__version__",
     "build",
     "cache_bytes",
     "decisions",
     "evaluate",
+    "evaluate_run",
+    "export_study",
+    "fit_study",
     "forward_flops",
     "generate",
     "load",
@@ -144,9 +192,16 @@ __all__ = [
     "load_study",
     "measure",
     "parameters",
+    "plan_study",
+    "predict_study",
     "prepare",
     "read_records",
+    "report_study",
+    "run_study",
+    "sample_run",
+    "search_study",
     "settled",
+    "status",
     "stream",
     "train",
     "train_flops_per_token",

@@ -80,7 +80,7 @@ def test_the_page_runs(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     threads = torch.get_num_threads()
     blocks = blocks_of_page()
-    assert len(blocks) == 7
+    assert len(blocks) == 11
     names: dict[str, typing.Any] = {}
     printed = []
     try:
@@ -108,6 +108,13 @@ def test_the_page_runs(
     assert seen[0] == "predictor: 0%"
     assert seen[1] != "top_k: 0%"
     assert seen[2] == "threshold: 0%"
+    assert printed[7][1].startswith("we the")
+    assert printed[8][0].startswith("3 ")
+    assert printed[9] == ["3 0 True"]
+    assert len(names["fitted"].result.variants) == 1
+    assert names["predicted"].predictions[0].parameters is not None
+    assert printed[10][-1] == names["page"].name
+    assert names["page"].is_file()
 
 
 def test_the_page_on_block_attention_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,6 @@ if TYPE_CHECKING:
         plan_study,
         run_study,
         settled,
-        status,
     )
     from isoflop.sweep.fits import Reading, fit_study, predict_study
     from isoflop.sweep.report import export_study, report_study
@@ -118,7 +117,6 @@ _HOMES = {
         "plan_study",
         "run_study",
         "settled",
-        "status",
     ),
     "isoflop.sweep.fits": (
         "Reading",
@@ -201,7 +199,6 @@ __all__ = [
     "sample_run",
     "search_study",
     "settled",
-    "status",
     "stream",
     "train",
     "train_flops_per_token",

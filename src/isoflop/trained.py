@@ -186,13 +186,7 @@ def sample_run(
     torch.set_num_threads(threads or record.environment.threads)
     tokenizer = _tokenizer(config, record, cache)
     engine = Engine(load_model(folder), wishes.decision, cap=wishes.cap, seed=wishes.seed)
-    ids = _prompt_ids(wishes.prompt, config, tokenizer)
-    if len(ids) + wishes.tokens > config.data.sequence_length:
-        warnings.warn(
-            f"prompt and continuation take up to {len(ids) + wishes.tokens} tokens; the model was "
-            f"trained on windows of {config.data.sequence_length}",
-            stacklevel=2,
-        )
+    ids = _prompt_ids(wishes, config, tokenizer)
     try:
         tokens, reason = _written(engine, ids, sampling, wishes, TextStream(tokenizer), show)
     except FloatingPointError as error:
@@ -361,11 +355,19 @@ def _check_prompt(prompt: str, config: RunConfig) -> None:
         )
 
 
-def _prompt_ids(prompt: str, config: RunConfig, tokenizer: Tokenizer) -> list[int]:
-    ids: list[int] = tokenizer.encode([prompt.encode()])[0].tolist()
+def _prompt_ids(wishes: Wishes, config: RunConfig, tokenizer: Tokenizer) -> list[int]:
+    ids: list[int] = tokenizer.encode([wishes.prompt.encode()])[0].tolist()
     # In a stream of documents the end of one stands before the next; within documents it never is
     # read.
-    return [END_OF_DOCUMENT, *ids] if config.data.windows == "stream" else ids
+    if config.data.windows == "stream":
+        ids = [END_OF_DOCUMENT, *ids]
+    if len(ids) + wishes.tokens > config.data.sequence_length:
+        warnings.warn(
+            f"prompt and continuation take up to {len(ids) + wishes.tokens} tokens; the model was "
+            f"trained on windows of {config.data.sequence_length}",
+            stacklevel=3,
+        )
+    return ids
 
 
 def _tokenizer(config: RunConfig, record: RunRecord, cache: Path) -> Tokenizer:

@@ -1,17 +1,19 @@
 """From a study to its runs: sizes, recipe, the adaptive grid, and what it will take. No torch."""
 
-from isoflop.planning.accelerators import (
-    ACCELERATORS,
-    Accelerator,
-    Speed,
-    accelerator,
-    accelerator_speed,
-)
 from isoflop.planning.cell import PlannedRun, Purpose
 from isoflop.planning.edges import Edge, edges
 from isoflop.planning.grid import Bound, Bracket, bound, brackets, next_runs
-from isoflop.planning.memory import MemoryEstimate, estimate_memory
-from isoflop.planning.plan import Plan, PlannedRow, make_plan, makespan
+from isoflop.planning.plan import (
+    ACCELERATORS,
+    Accelerator,
+    Plan,
+    PlannedRow,
+    Speed,
+    accelerator,
+    accelerator_speed,
+    make_plan,
+    makespan,
+)
 from isoflop.planning.recipe import (
     achieved_flops,
     affordable,
@@ -24,9 +26,14 @@ from isoflop.planning.recipe import (
 )
 from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import Trial, next_trials, trials
-from isoflop.planning.shapes import shape
-from isoflop.planning.sizes import Ladder
-from isoflop.planning.warnings import first_of_each_kind, planned_warnings, short_flops
+from isoflop.planning.sizes import Ladder, shape
+from isoflop.planning.warnings import (
+    MemoryEstimate,
+    estimate_memory,
+    first_of_each_kind,
+    planned_warnings,
+    short_flops,
+)
 
 __all__ = [
     "ACCELERATORS",

@@ -10,7 +10,7 @@ from isoflop.costs import parameters
 from isoflop.planning.cell import PlannedRun, Purpose
 from isoflop.planning.checks import checks
 from isoflop.planning.recipe import run_config, sequences_per_step
-from isoflop.planning.shapes import named_shape
+from isoflop.planning.sizes import named_shape
 
 
 def scaling_runs(study: Study, records: Sequence[RunRecord] = ()) -> list[PlannedRun]:

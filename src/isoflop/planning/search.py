@@ -9,7 +9,7 @@ from itertools import product
 from isoflop.config import Frozen, RunConfig, RunRecord, Study, Variant
 from isoflop.planning.cell import PlannedRun
 from isoflop.planning.recipe import expected_optimum, resolve
-from isoflop.planning.shapes import shape
+from isoflop.planning.sizes import shape
 
 
 class Trial(Frozen):

@@ -17,11 +17,11 @@ from isoflop.data import TokenStore, prepare, train_tokens
 from isoflop.hardware import usable_cores
 from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
 from isoflop.planning.assignment import assign
-from isoflop.planning.memory import memory_warnings
+from isoflop.planning.warnings import memory_warnings
 from isoflop.runs import Holder, RunStore
 from isoflop.sweep.ledger import Folders, Ledger, save_study
 from isoflop.sweep.local.pool import LocalPool, start_server
-from isoflop.sweep.local.probes import Measurer, measure_apart, measured_speeds
+from isoflop.sweep.local.probes import measure_apart, measured_speeds
 from isoflop.sweep.local.worker import Job, Train, train_run
 from isoflop.sweep.precision import Settled, kept_precision, settle, slow_here
 from isoflop.sweep.schedule.display import Display
@@ -95,7 +95,7 @@ def run_study(
     console: Console | None = None,
     planner: Planner = next_runs,
     train: Train = train_run,
-    measure: Measurer = measure_apart,
+    measure: Callable[..., PrecisionChoice] = measure_apart,
 ) -> Outcome:
     """Train what a study needs, going on from wherever it stands, and return when it is done.
 
@@ -138,13 +138,9 @@ def run_study(
             start_server()
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
             store = prepare(study.data, folders.cache)
-            look = partial(
-                measure,
-                [run.config for run in planner(study, [])],
-                device=execution.device,
-                threads=execution.threads,
-                environment=slots[0],
-            )
+            configs = [run.config for run in planner(study, [])]
+            how = {"device": execution.device, "threads": execution.threads}
+            look = partial(measure, configs, **how, environment=slots[0])
             study = _settled(study, folders.root, kept, look, display)
             needed = planner(study, ledger.records)
             _check_data(study, ledger, needed, store.sha256)
@@ -156,10 +152,8 @@ def run_study(
         forecast = Forecast(len(slots))
         if store is not None and free and train is train_run:
             forecast = _forecast(study, needed, execution, store, planner)
-        job = partial(_job, train, execution, folders.cache)
-        executor = LocalPool(slots, job, limited=execution.memory_bytes is not None)
         sha256 = "" if store is None else store.sha256
-        training = Training(executor, execution.device, sha256, execution.stall_seconds)
+        training = _training(train, execution, folders.cache, sha256)
         return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
 
 
@@ -226,6 +220,16 @@ def _forecast(
         added_flops=usual.usual_flops / max(1, usual.usual_runs),
         held_out_tokens=held_out_tokens,
     )
+
+
+def _training(train: Train, execution: Execution, cache: Path, data_sha256: str) -> Training:
+    """Return the local pool, and what is noted of runs that cannot be trained."""
+    executor = LocalPool(
+        execution.slots(),
+        partial(_job, train, execution, cache),
+        limited=execution.memory_bytes is not None,
+    )
+    return Training(executor, execution.device, data_sha256, execution.stall_seconds)
 
 
 def _job(

@@ -11,7 +11,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 from isoflop.config import PrecisionChoice, RunConfig
 from isoflop.hardware import choose_precision
@@ -29,20 +29,6 @@ PROBE_TOKENS = 1024
 PATIENCE_SECONDS = 15.0
 """Longest measurement of speeds, which takes about two on an idle machine; a study starts without
 it, too."""
-
-
-class Measurer(Protocol):
-    """What measures which precision is faster."""
-
-    def __call__(
-        self,
-        configs: Sequence[RunConfig],
-        *,
-        device: str,
-        threads: int,
-        environment: Mapping[str, str],
-    ) -> PrecisionChoice:
-        """Return what `choose_precision` finds, in a process with these variables."""
 
 
 def measure_apart(

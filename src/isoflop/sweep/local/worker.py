@@ -13,12 +13,12 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from isoflop.config import RunConfig, RunRecord
 from isoflop.runs import RunClaimed, RunFolder
@@ -32,11 +32,8 @@ TELL_SECONDS = 0.4
 """Time between two messages on progress."""
 
 
-class Train(Protocol):
-    """What trains one run in its folder, as `isoflop.training.train` does."""
-
-    def __call__(self, config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
-        """Return the record of the run."""
+Train = Callable[..., RunRecord]
+"""What trains a run (a config, its folder, options) as `isoflop.training.train` does."""
 
 
 @dataclass(frozen=True)

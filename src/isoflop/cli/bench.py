@@ -315,7 +315,8 @@ def study_groups(
         ValueError: no minimum is known yet, so no model is singled out.
     """
     from isoflop.bench import study_group
-    from isoflop.fit import figure3_models, figure4_models, frame
+    from isoflop.fit import frame
+    from isoflop.fit.numbered import figure3_models, figure4_models
     from isoflop.planning.assignment import assign
     from isoflop.sweep import Ledger
 

@@ -64,9 +64,8 @@ class FitOptions:
     results: Results = RESULTS
     json: Json = False
 
-    @property
-    def settings(self) -> FitSettings:
-        """What intervals of the fits rest on."""
+    def settings(self, margin: float | None = None) -> FitSettings:
+        """Return what a fit is asked for."""
         from isoflop.fit import FitSettings
 
         return FitSettings(
@@ -75,6 +74,7 @@ class FitOptions:
             resamples=self.resamples,
             seed=self.seed,
             equal_exponents=self.equal_exponents,
+            margin=margin,
         )
 
     def reading(self, cluster: str | None = None) -> Reading:
@@ -111,9 +111,8 @@ def fit(
 
     fitted = fit_study(
         options.runs,
-        options.settings,
+        options.settings(margin),
         baseline=baseline,
-        margin=margin,
         reading=options.reading(cluster),
     )
     result, runs = fitted.result, fitted.runs
@@ -157,7 +156,7 @@ def predict(
     if register is not None and isinstance(at, tuple):
         raise ValueError("--register writes down an optimum; expected --budget with it")
     made, runs = predict_study(
-        options.runs, at, options.settings, reading=options.reading(), register_as=register
+        options.runs, at, options.settings(), reading=options.reading(), register_as=register
     )
     if register is not None:
         print(quoted(f"wrote {register}"), file=sys.stderr)

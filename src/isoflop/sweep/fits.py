@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from isoflop.config import (
     BlockAttention,
@@ -23,24 +22,23 @@ from isoflop.config.load import load_study
 from isoflop.fit import (
     FitResult,
     FitSettings,
-    Miss,
-    PointPrediction,
-    Prediction,
     RunTable,
     ScalingFit,
-    SurfaceComparison,
     compare_surfaces,
     fit_runs,
     fit_scaling,
     frame,
-    is_json_table,
     leave_largest_out,
     predict,
     predict_point,
-    read_table,
-    sample_surfaces,
+    run_table,
     training_curves,
 )
+from isoflop.fit.compare.surfaces import SurfaceComparison
+from isoflop.fit.predictions.optima import Miss, Prediction
+from isoflop.fit.predictions.points import PointPrediction
+from isoflop.fit.surfaces.sample import sample_surfaces
+from isoflop.fit.tables.files.formats import is_json_table
 from isoflop.report.registration import check_unregistered, register
 from isoflop.runs import ENDINGS, read_records
 from isoflop.sweep.ledger import RESULTS, Folders
@@ -100,49 +98,46 @@ def fit_study(
     settings: FitSettings = FitSettings(),  # noqa: B008 - frozen
     *,
     baseline: str | None = None,
-    margin: float | None = None,
     reading: Reading = Reading(),
 ) -> Fitted:
     """Fit loss against size and tokens, with intervals, and compare variants.
 
     Args:
         source: a study or its file, `records.jsonl.gz` as `export_study` writes it, or any table.
-        settings: of the fits; the column that tells clusters is the reading's.
+        settings: of the fits; the study's margin holds if it has none, and the column that tells
+            clusters is the reading's.
         baseline: whom the others are held against; the study's, or the first, if left out.
-        margin: difference of loss that counts as none; the study's if left out.
         reading: how the runs are read.
 
     Raises:
         ValueError: nothing there can be fitted; in one line.
     """
     study = _study(source)
-    whom, margin_ = baseline, margin
+    whom = baseline
     if study is not None:
         whom = baseline or study.baseline_variant.name
-        margin_ = margin or study.equivalence_margin
-        if study.scaling is not None:
-            folders = Folders.of(study, results=reading.results)
-            records, runs = own_runs(study, folders.root, folders.results, _file(source))
-            scaled = fit_scaling(
-                records, runs.variant_of, baseline=whom, margin=margin_, level=settings.level
-            )
-            return Fitted(scaled, None, study)
+        settings = replace(settings, margin=settings.margin or study.equivalence_margin)
+    if study is not None and study.scaling is not None:
+        folders = Folders.of(study, results=reading.results)
+        records, runs = own_runs(study, folders.root, folders.results, _file(source))
+        scaled = fit_scaling(
+            records,
+            runs.variant_of,
+            baseline=whom or study.baseline_variant.name,
+            margin=settings.margin,
+            level=settings.level,
+        )
+        return Fitted(scaled, None, study)
     found = _runs(source, study, settings, reading)
     names = found.table["variant"].drop_duplicates().tolist()
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
     result = fit_runs(
         found.table,
+        replace(settings, cluster=None if reading.cluster is None else "cluster"),
         baseline=whom,
-        margin=margin_,
-        delta=settings.delta,
-        level=settings.level,
-        resamples=settings.resamples,
-        seed=settings.seed,
-        cluster=None if reading.cluster is None else "cluster",
         curves=found.curves,
         loss_unit=found.loss_unit,
-        equal_exponents=settings.equal_exponents,
     )
     return Fitted(result, found, study)
 
@@ -178,15 +173,8 @@ def predict_study(
     if register_as is not None:
         check_unregistered(register_as, found.table, at)
 
-    alike: dict[str, Any] = {
-        "level": settings.level,
-        "resamples": settings.resamples,
-        "delta": settings.delta,
-        "seed": settings.seed,
-        "equal_exponents": settings.equal_exponents,
-    }
-    made = predict(found.table, at, **alike)
-    tested = leave_largest_out(found.table, **alike)
+    made = predict(found.table, at, settings)
+    tested = leave_largest_out(found.table, settings)
     if register_as is not None:
         name = study.name if study else _file(source).name
         register(register_as, name, found.table, made)
@@ -235,7 +223,7 @@ def _runs(
     if _holds_records(path):
         _refuse_row_options(reading, f"{path} is records")
         return _with_cluster(_record_runs(read_records(path)), reading.cluster)
-    return read_table(
+    return run_table(
         path,
         columns=_mapping(reading.columns),
         tolerance=reading.tolerance,

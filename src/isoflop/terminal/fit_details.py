@@ -6,19 +6,10 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from isoflop.fit import (
-    DRAWS_WORDS,
-    ESTIMATOR_NAMES,
-    FitResult,
-    FittedMinimum,
-    FittedSurface,
-    RunTable,
-    VariantFit,
-    estimates_sentence,
-    fraction_sentence,
-    sentence,
-    surface_sentence,
-)
+from isoflop.fit import ESTIMATOR_NAMES, FitResult, RunTable, VariantFit, sentence, surface_sentence
+from isoflop.fit.results import FittedMinimum, FittedSurface
+from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
+from isoflop.fit.words import estimates_sentence, fraction_sentence
 from isoflop.notation import count, exponent
 from isoflop.terminal.tables import coefficient, said, table
 

@@ -8,7 +8,9 @@ from itertools import groupby
 
 from rich.console import RenderableType
 
-from isoflop.fit import ESTIMATOR_NAMES, FitResult, FittedMinimum, MinimumDisagreement
+from isoflop.fit import ESTIMATOR_NAMES, FitResult
+from isoflop.fit.curves.minima import MinimumDisagreement
+from isoflop.fit.results import FittedMinimum
 from isoflop.notation import count, exponent
 from isoflop.terminal.tables import said, table
 

@@ -8,7 +8,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isoflop.estimate import NONE, estimate_words
-from isoflop.fit import Miss, PointPrediction, Prediction, distance_words, surface_sentence
+from isoflop.fit import surface_sentence
+from isoflop.fit.predictions.optima import Miss, Prediction
+from isoflop.fit.predictions.points import PointPrediction
+from isoflop.fit.words import distance_words
 from isoflop.notation import count, exponent
 from isoflop.report.rows import WAY_WORDS
 from isoflop.sweep.fits import BudgetPrediction, SizePrediction

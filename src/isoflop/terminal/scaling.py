@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 
 from isoflop.config.run import Span
-from isoflop.fit import ScalingFit, SpanGap, gap_sentence
-from isoflop.fit.scaling import SizeLoss
+from isoflop.fit import ScalingFit, gap_sentence
+from isoflop.fit.spans.values import SizeLoss, SpanGap
 from isoflop.notation import count
 from isoflop.terminal.tables import CLOSING, Screen, capped, coefficient, said, table
 

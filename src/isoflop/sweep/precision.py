@@ -67,7 +67,8 @@ def kept_precision(study: Study, root: Path, results: Path | None = None) -> Set
         choice = read_choice(root)
         alike = choice is not None and choice.precision == study.recipe.precision
         return Settled(study, None, choice if alike else None)
-    for folder in _folders(study, root, results):
+    committed = [] if results is None else [storage.inside(results, study.name)]
+    for folder in (root, *committed):
         choice = read_choice(folder)
         if choice is not None:
             source = str(folder / PRECISION)
@@ -176,12 +177,6 @@ def export_choice(study: Study, root: Path, results: Path) -> Path | None:
     path = storage.inside(results, study.name, PRECISION)
     storage.write_json(path, choice.model_dump(mode="json"))
     return path
-
-
-def _folders(study: Study, root: Path, results: Path | None) -> Iterator[Path]:
-    yield root
-    if results is not None:
-        yield storage.inside(results, study.name)
 
 
 def _of_saved_study(folder: Path) -> Precision | None:

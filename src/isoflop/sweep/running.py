@@ -103,11 +103,8 @@ def run_study(
     the workers and raises KeyboardInterrupt. Either way the same call goes on. Several processes
     may train one study in one folder: they share the runs.
 
-    A study whose precision is `auto` gets what is faster here when it is started first, and keeps
-    it; see `isoflop.sweep.precision`.
-
     Args:
-        study: what is asked.
+        study: what is asked; its precision is settled here where it is `auto`.
         folders: where it lives; the usual ones if left out.
         execution: how its runs are trained.
         console: where progress goes; None for standard error.
@@ -131,11 +128,8 @@ def run_study(
     with Display(console or Console(stderr=True)) as display:
         store, free = None, 0
         if needed:
-            free = _tell_others(study, ledger, needed, display)
-            if execution.device == "cpu":
-                display.say(f"{study.name}: {execution.at_a_time}")
-            # It imports torch meanwhile.
-            start_server()
+            free = _tell_start(study, ledger, needed, execution, display)
+            start_server()  # It imports torch meanwhile.
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
             store = prepare(study.data, folders.cache)
             configs = [run.config for run in planner(study, [])]
@@ -149,20 +143,26 @@ def run_study(
         _tell_changes(study, save_study(study, folders.root), ledger, display)
         for warning in memory_warnings(needed, execution.memory_bytes):
             display.say(f"warning: {warning}")
-        forecast = Forecast(len(slots))
-        if store is not None and free and train is train_run:
-            forecast = _forecast(study, needed, execution, store, planner)
-        sha256 = "" if store is None else store.sha256
-        training = _training(train, execution, folders.cache, sha256)
+        expected = store if free and train is train_run else None
+        forecast = _forecast(study, needed, execution, expected, planner)
+        training = _training(train, execution, folders.cache, store)
         return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
 
 
-def _tell_others(study: Study, ledger: Ledger, needed: list[PlannedRun], display: Display) -> int:
-    """Say who else trains the study; return how many of the runs nobody works on."""
+def _tell_start(
+    study: Study,
+    ledger: Ledger,
+    needed: list[PlannedRun],
+    execution: Execution,
+    display: Display,
+) -> int:
+    """Say who trains how much of the study; return how many of the runs nobody else works on."""
     holders = holders_of(ledger.store, needed)
     free = len(needed) - len(holders)
     if holders:
         display.say(f"{study.name}: {shared_words(holders, free, socket.gethostname())}")
+    if execution.device == "cpu":
+        display.say(f"{study.name}: {execution.at_a_time}")
     return free
 
 
@@ -201,11 +201,13 @@ def _forecast(
     study: Study,
     needed: list[PlannedRun],
     execution: Execution,
-    store: TokenStore,
+    store: TokenStore | None,
     planner: Planner,
 ) -> Forecast:
-    """Return what to expect of a study's runs, from steps that are measured now."""
+    """Return what to expect of a study's runs, from steps that are measured now on its data."""
     slots = execution.slots()
+    if store is None:
+        return Forecast(len(slots))
     configs = [run.config for run in needed]
     speeds = measured_speeds(configs, slots, threads=execution.threads, device=execution.device)
     rates = [Rate(*one) for one in zip(needed, speeds or (), strict=False)]
@@ -222,14 +224,17 @@ def _forecast(
     )
 
 
-def _training(train: Train, execution: Execution, cache: Path, data_sha256: str) -> Training:
+def _training(
+    train: Train, execution: Execution, cache: Path, store: TokenStore | None
+) -> Training:
     """Return the local pool, and what is noted of runs that cannot be trained."""
     executor = LocalPool(
         execution.slots(),
         partial(_job, train, execution, cache),
         limited=execution.memory_bytes is not None,
     )
-    return Training(executor, execution.device, data_sha256, execution.stall_seconds)
+    sha256 = "" if store is None else store.sha256
+    return Training(executor, execution.device, sha256, execution.stall_seconds)
 
 
 def _job(

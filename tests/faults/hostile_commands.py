@@ -11,14 +11,15 @@ import random
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pandas as pd
+
 from isoflop.cli import main
-from isoflop.fit import fit_runs
+from isoflop.fit import FitResult, FitSettings, fit_runs
 
 STUDY: dict[str, Any] = {
     "name": "small",
@@ -99,7 +100,7 @@ class Sandbox:
             warnings.catch_warnings(),
             mock.patch("isoflop.sweep.plan._measured", return_value=(None, "not measured")),
             mock.patch("isoflop.sweep.running.measured_speeds", return_value=None),
-            mock.patch("isoflop.sweep.running.LocalPool", _no_training),
+            mock.patch("isoflop.sweep.running.LocalPool.start", _no_training),
             quick_reports(),
         ):
             warnings.simplefilter("default")
@@ -131,9 +132,13 @@ def quick_reports() -> Iterator[None]:
     with (
         mock.patch("isoflop.report.render.vl_convert", _Pictures()),
         mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"),
-        mock.patch("isoflop.report.analysis.fit_runs", partial(fit_runs, resamples=20)),
+        mock.patch("isoflop.report.analysis.fit_runs", _quick_fit),
     ):
         yield
+
+
+def _quick_fit(table: pd.DataFrame, settings: FitSettings, **options: Any) -> FitResult:
+    return fit_runs(table, replace(settings, resamples=20), **options)
 
 
 def survives(said: Said) -> None:

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from isoflop.fit import refit_published_scaling, refit_table
-from isoflop.fit.published_scaling import lower_envelope
+from isoflop.fit.published_scaling import lower_envelope, refit_published_scaling, refit_table
 from isoflop.reference import PublishedScaling, moba_scaling
 
 

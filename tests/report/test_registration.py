@@ -7,7 +7,7 @@ import pytest
 from made_reports import html_of
 from test_page import Elements
 
-from isoflop.fit import Prediction
+from isoflop.fit.predictions.optima import Prediction
 from isoflop.report.analysis import Analysis
 from isoflop.report.registration import read_registrations, register
 from isoflop.report.rows import prediction_rows

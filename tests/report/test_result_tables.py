@@ -8,7 +8,8 @@ import synthetic_study as synthetic
 from made_reports import analysed
 
 from isoflop.estimate import Estimate
-from isoflop.fit import Prediction, RateCheck
+from isoflop.fit.checks import RateCheck
+from isoflop.fit.predictions.optima import Prediction
 from isoflop.report.analysis import Analysis
 from isoflop.report.registration import read_registrations, register
 from isoflop.report.result_tables import claims, learning_rates, predictions

@@ -10,7 +10,8 @@ import pytest
 import synthetic_scaling as synthetic
 from made_reports import analysed_scaling
 
-from isoflop.fit import PFLOPS_DAY, refit_published_scaling
+from isoflop.fit.published_scaling import refit_published_scaling
+from isoflop.fit.spans.values import PFLOPS_DAY
 from isoflop.reference import moba_scaling
 from isoflop.report.figure import Figure
 from isoflop.report.figures import Absent

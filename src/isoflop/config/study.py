@@ -136,7 +136,7 @@ class _Named(Frozen):
 
 
 class Variant(Choices, _Named):
-    """One contender. What it leaves out it takes from the study."""
+    """One contender, its name first. What it leaves out it takes from the study."""
 
     shape: ShapeFamily | None = None
     learning_rate: float | None = Field(default=None, gt=0, le=1e38)

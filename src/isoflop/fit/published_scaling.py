@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.fit.minimum import Floats
-from isoflop.fit.power_law import fit_power_law
+from isoflop.fit.intervals import Floats
+from isoflop.fit.laws.power_law import fit_power_law
 from isoflop.reference import ATTENTIONS, PublishedAttention, PublishedScaling, moba_scaling
 
 RefitMethod = Literal["ends", "envelope"]

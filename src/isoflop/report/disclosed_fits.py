@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from isoflop.config import Study
-from isoflop.fit import DRAWS_WORDS, PARABOLA_SIZES, Estimator, FittedSurface
-from isoflop.fit.huber import HUBER_DELTA, START_EXPONENTS, START_LEVELS
-from isoflop.fit.huber import STARTS as HUBER_DESCENTS
-from isoflop.fit.minimum import AKIMA_SIZES, WINDOW
-from isoflop.fit.projection import START_EXPONENTS as PROJECTION_EXPONENTS
-from isoflop.fit.surface_data import EXPONENTS, STARTS
-from isoflop.fit.variant_fitter import DELTAS
+from isoflop.fit.minima.akima import AKIMA_SIZES
+from isoflop.fit.minima.parabola import PARABOLA_SIZES, WINDOW
+from isoflop.fit.results import FittedSurface
+from isoflop.fit.settings import HUBER_DELTA, Estimator
+from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
+from isoflop.fit.surfaces.data import EXPONENTS
+from isoflop.fit.surfaces.huber import START_EXPONENTS, START_LEVELS
+from isoflop.fit.surfaces.huber import STARTS as HUBER_DESCENTS
+from isoflop.fit.surfaces.projection import START_EXPONENTS as PROJECTION_EXPONENTS
+from isoflop.fit.surfaces.projection import STARTS
+from isoflop.fit.variants import DELTAS
 from isoflop.notation import percent
 from isoflop.report.analysis import HEADLINE, Analysis
 from isoflop.report.disclosure import Disclosure, Evidence, Measured, Topic, plural, spanned

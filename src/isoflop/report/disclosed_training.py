@@ -16,7 +16,7 @@ from isoflop.config import (
     TopK,
     Variant,
 )
-from isoflop.fit import RateCheck
+from isoflop.fit.checks import RateCheck
 from isoflop.notation import count, percent, scientific
 from isoflop.report.analysis import Analysis
 from isoflop.report.disclosure import Disclosure, Evidence, Topic, by_variant, plural, spanned

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from isoflop.fit import FittedSurface, Surface
+from isoflop.fit.results import FittedSurface
+from isoflop.fit.surfaces.surface import Surface
 from isoflop.notation import exponent
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.rows import ESTIMATOR_WORDS

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from isoflop import storage
 from isoflop.config import Frozen, fingerprint
-from isoflop.fit import Prediction
+from isoflop.fit.predictions.optima import Prediction
 
 
 class Registration(Frozen):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isoflop.fit import RateCheck
+from isoflop.fit.checks import RateCheck
 from isoflop.report.analysis import Analysis
 from isoflop.report.registration import Registration
 from isoflop.report.render import write_table

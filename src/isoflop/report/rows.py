@@ -11,16 +11,12 @@ import pandas as pd
 
 from isoflop.config import Evaluation, RunConfig, RunRecord, decisions
 from isoflop.estimate import estimate_words
-from isoflop.fit import (
-    ESTIMATOR_NAMES,
-    Claim,
-    MinimumInterval,
-    Miss,
-    NumberedModel,
-    Prediction,
-    RateCheck,
-    misses,
-)
+from isoflop.fit import ESTIMATOR_NAMES
+from isoflop.fit.checks import RateCheck
+from isoflop.fit.claims import Claim
+from isoflop.fit.numbered import NumberedModel
+from isoflop.fit.predictions.optima import Miss, Prediction, misses
+from isoflop.fit.results import MinimumInterval
 from isoflop.notation import count, scientific, significant
 from isoflop.reference import mod_figures
 from isoflop.report.analysis import Analysis, BudgetResult

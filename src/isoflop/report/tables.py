@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from isoflop.config import CurvePoint, RunRecord
-from isoflop.fit import NumberedModel, RunNoise, TrainedSize, WithError
+from isoflop.fit.intervals import WithError
+from isoflop.fit.minima.noise import RunNoise
+from isoflop.fit.numbered import NumberedModel
+from isoflop.fit.tables.frame import TrainedSize
 from isoflop.notation import count, exponent, significant
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
 from isoflop.report.published import COLUMNS, OURS

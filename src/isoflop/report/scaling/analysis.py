@@ -9,17 +9,9 @@ import pandas as pd
 
 from isoflop.config import RunRecord, Study
 from isoflop.estimate import LEVEL
-from isoflop.fit import (
-    PFLOPS_DAY,
-    Axis,
-    Projection,
-    RateCheck,
-    ScalingFit,
-    SpanGap,
-    fit_scaling,
-    frame,
-    rate_checks,
-)
+from isoflop.fit import ScalingFit, fit_scaling, frame
+from isoflop.fit.checks import RateCheck, rate_checks
+from isoflop.fit.spans.values import PFLOPS_DAY, Axis, Projection, SpanGap
 
 Span = tuple[int, int]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from isoflop.fit import PFLOPS_DAY
+from isoflop.fit.spans.values import PFLOPS_DAY
 from isoflop.notation import count, percent, scientific
 from isoflop.report.disclosed_fits import margin
 from isoflop.report.disclosed_runs import CONVENTIONS

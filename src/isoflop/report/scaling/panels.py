@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from isoflop.fit import Axis
+from isoflop.fit.spans.values import Axis
 from isoflop.notation import percent
 from isoflop.report.figure import Figure
 from isoflop.report.figures import Absent, Panel

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from isoflop.fit import refit_published_scaling
+from isoflop.fit.published_scaling import refit_published_scaling
 from isoflop.notation import percent
 from isoflop.reference import ATTENTIONS, PublishedAttention, moba_scaling
 from isoflop.report.figure import Figure, panels

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from isoflop.estimate import Estimate
-from isoflop.fit import PFLOPS_DAY
+from isoflop.fit.spans.values import PFLOPS_DAY
 from isoflop.notation import count, percent, scientific
 from isoflop.report.provenance import LeftOut
 from isoflop.report.rows import NONE, Row, rate_trials, size_of

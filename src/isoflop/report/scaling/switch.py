@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import BlockAttention, RunRecord
-from isoflop.fit.minimum import Floats
+from isoflop.fit.intervals import Floats
 from isoflop.report.figure import Figure, padded, panels
 from isoflop.report.scaling.analysis import ScalingAnalysis
 from isoflop.report.theme import MUTED, Style

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import BlockAttention, ModelConfig, RunRecord
-from isoflop.fit import PFLOPS_DAY, Axis
+from isoflop.fit.spans.values import PFLOPS_DAY, Axis
 from isoflop.notation import count
 from isoflop.report.scaling.analysis import ScalingAnalysis, Span, compute_of
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import ESTIMATORS, ESTIMATOR_NAMES, FitSettings, fit_runs
+from isoflop.fit import ESTIMATOR_NAMES, ESTIMATORS, FitSettings, fit_runs
 from isoflop.fit.minima import CURVE_ESTIMATORS
 from isoflop.fit.minima.minimum import CurveEstimator, Minimum
 from isoflop.fit.minima.sizes import copy_means, size_means

@@ -8,7 +8,14 @@ import pytest
 
 from isoflop.fit.minima.minimum import Minimum
 from isoflop.fit.minima.noise import RunNoise
-from isoflop.fit.surfaces.goodness import Goodness, RunMiss, following, goodness, misfit, noise_about
+from isoflop.fit.surfaces.goodness import (
+    Goodness,
+    RunMiss,
+    following,
+    goodness,
+    misfit,
+    noise_about,
+)
 from isoflop.fit.surfaces.surface import Surface, SurfaceFit
 
 LAW = Surface(E=1.5, A=400.0, B=1500.0, alpha=0.34, beta=0.37)

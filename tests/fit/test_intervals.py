@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isoflop.fit.intervals import WithError, difference, draws_interval, most_draws_interval, seed_spread, spread_ratio
+from isoflop.fit.intervals import (
+    WithError,
+    difference,
+    draws_interval,
+    most_draws_interval,
+    seed_spread,
+    spread_ratio,
+)
 
 
 def test_chi_square_interval_is_the_textbook_one() -> None:

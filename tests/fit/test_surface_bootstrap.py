@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from isoflop.fit import FitSettings
-from isoflop.fit.surfaces.bootstrap import draws_source, noisy_copies, surface_draws, surface_intervals
+from isoflop.fit.surfaces.bootstrap import (
+    draws_source,
+    noisy_copies,
+    surface_draws,
+    surface_intervals,
+)
 from isoflop.fit.surfaces.data import SurfaceData
 from isoflop.fit.surfaces.huber import fit_huber
 from isoflop.fit.surfaces.projection import fit_variable_projection

@@ -23,9 +23,9 @@ from simulated_studies import (
     surface_coverage,
 )
 
+from isoflop.fit import FitSettings
 from isoflop.fit.laws.power_law import fit_power_law
 from isoflop.fit.minima.parabola import WINDOW, parabola
-from isoflop.fit.settings import FitSettings
 from isoflop.fit.surfaces.bootstrap import surface_draws
 from isoflop.fit.surfaces.data import SurfaceData
 

@@ -8,10 +8,10 @@ from isoflop.fit.results import FitResult, VariantFit
 from isoflop.fit.runs import fit_runs
 from isoflop.fit.settings import FitSettings
 from isoflop.fit.spans.fit import fit_scaling
-from isoflop.fit.spans.values import ScalingFit, gap_sentence
+from isoflop.fit.spans.values import ScalingFit
 from isoflop.fit.tables.frame import frame, training_curves
 from isoflop.fit.tables.reading import RunTable, run_table
-from isoflop.fit.words import sentence, summary_sentences, surface_sentence
+from isoflop.fit.words import gap_sentence, sentence, summary_sentences, surface_sentence
 
 __all__ = [
     "ESTIMATORS",

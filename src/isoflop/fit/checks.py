@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isoflop.config import Frozen, RunConfig, RunRecord
+from isoflop.config import Frozen, RunRecord, Split
 from isoflop.estimate import Estimate
 from isoflop.fit.intervals import mean_estimate
 
@@ -113,7 +113,9 @@ def _rate_check(
     own = used[variant_of[first.run_id]]
     if own not in found:
         return None
-    losses = np.array([[_validation_loss(found[rate][seed]) for seed in seeds] for rate in rates])
+    losses = np.array(
+        [[_loss(found[rate][seed], "validation") for seed in seeds] for rate in rates]
+    )
     means = losses.mean(axis=1)
     best = losses[int(np.argmin(np.where(np.isnan(means), math.inf, means)))]
     return RateCheck(
@@ -153,7 +155,10 @@ def variance_components(
             groups[alike.run_id].append(record)
     components = []
     for found in groups.values():
-        losses = {_pair(record.config): _test_loss(record) for record in found}
+        losses = {
+            (record.config.seed, record.config.data_order): _loss(record, "test")
+            for record in found
+        }
         counts = Counter(order for _, order in losses)
         orders = sorted(order for order, count in counts.items() if count >= 2)
         seeds = [
@@ -185,16 +190,7 @@ def variance_components(
     )
 
 
-def _pair(config: RunConfig) -> tuple[int, int]:
-    return config.seed, config.data_order
-
-
-def _validation_loss(record: RunRecord) -> float:
-    found = record.evaluation("validation") if record.state == "finished" else None
+def _loss(record: RunRecord, split: Split) -> float:
+    """Return the loss under the headline decision, NaN where it is not there."""
+    found = record.evaluation(split) if record.state == "finished" else None
     return math.nan if found is None else found.loss
-
-
-def _test_loss(record: RunRecord) -> float:
-    found = record.evaluation("test")
-    assert found is not None, "a finished run has its test loss"
-    return found.loss

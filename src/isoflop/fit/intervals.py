@@ -47,6 +47,10 @@ class WithError(Frozen):
         negative = self.model_copy(update={"value": -self.value})
         return negative.p_below(-limit)
 
+    def p_different(self) -> float:
+        """Return the two-sided p-value for a value other than zero."""
+        return min(1.0, 2 * min(self.p_below(), self.p_above()))
+
     def p_equivalent(self, margin: float | None) -> float | None:
         """Return the larger of the two one-sided tests against a margin (TOST), None without."""
         return None if margin is None else max(self.p_below(margin), self.p_above(-margin))

@@ -10,10 +10,11 @@ from isoflop.fit.compare.verdict import verdicts
 from isoflop.fit.curves.minima import ESTIMATORS
 from isoflop.fit.curves.moving import moved_draws
 from isoflop.fit.laws.envelope import fit_envelope
+from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.results import FitResult, VariantFit
 from isoflop.fit.settings import FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
-from isoflop.fit.surfaces.sample import fit_surfaces
+from isoflop.fit.surfaces.sample import Samples, fit_surfaces
 from isoflop.fit.tables.frame import finished_variants
 from isoflop.fit.variants import VariantFitter
 
@@ -66,21 +67,34 @@ def fit_runs(
     reference = baseline or names[0]
     if reference not in fits or len(names) < 2:
         return result
+    asked_for = {key: one for key, one in samples.items() if key[1] in estimators}
+    return _with_comparisons(result, table, reference, asked, asked_for, draws)
+
+
+def _with_comparisons(
+    result: FitResult,
+    table: pd.DataFrame,
+    baseline: str,
+    settings: FitSettings,
+    samples: Samples,
+    draws: CurveDraws,
+) -> FitResult:
+    """Return a result with every other variant held against the baseline."""
     compared = verdicts(
-        moved,
-        reference,
-        asked,
-        irreducible=_irreducible(fits[reference]),
+        draws.table,
+        baseline,
+        settings,
+        irreducible=_irreducible(result.variants[baseline]),
         draws=draws,
         found=result.curve_minima(),
     )
-    own_samples = {key: one for key, one in samples.items() if key[1] in estimators}
-    on_surfaces = compare_surfaces(table, reference, settings=asked, samples=own_samples)
     return result.model_copy(
         update={
             "verdicts": compared,
-            "surface_comparisons": on_surfaces,
-            "baseline": reference if compared else None,
+            "surface_comparisons": compare_surfaces(
+                table, baseline, settings=settings, samples=samples
+            ),
+            "baseline": baseline if compared else None,
         }
     )
 

@@ -1,4 +1,4 @@
-"""A verdict in words: who is better, by how much, and whether the estimators agree."""
+"""What fits find, in words: verdicts, their summary, comparisons on surfaces, gaps of spans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,27 @@ from isoflop.fit.compare.verdict import BudgetVerdict
 from isoflop.fit.curves.minima import ESTIMATOR_NAMES
 from isoflop.fit.intervals import Outcome
 from isoflop.fit.results import FitResult
+from isoflop.fit.spans.values import ScalingFit, SpanGap
 from isoflop.fit.surfaces.sample import FAR
+
+FEW = 3
+"""Budgets or variants that are named one by one; more are counted."""
+
+_COUNTED: Mapping[Outcome, str] = {
+    "better": "better than {}",
+    "worse": "worse than {}",
+    "equivalent": "equal to {}",
+    "unresolved": "not told apart from {}",
+}
+_MISSING: Mapping[str, str] = {
+    "no_run": "no run there",
+    "too_few": "fewer than 3 sizes there",
+    "edge": "the lowest loss at an end of the sizes there",
+    "concave": "a parabola that opens downwards",
+    "no_noise": "one seed near the minimum, so that the noise is not known",
+}
+_Why = tuple[str | None, str | None]
+"""What variant and baseline lack, a key of `_MISSING` each."""
 
 
 def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
@@ -95,26 +115,6 @@ def _doubt(verdict: BudgetVerdict) -> str | None:
         if min(values) < low or max(values) > high:
             return "further apart than that interval tells"
     return None
-
-
-FEW = 3
-"""Budgets or variants that are named one by one; more are counted."""
-
-_COUNTED: Mapping[Outcome, str] = {
-    "better": "better than {}",
-    "worse": "worse than {}",
-    "equivalent": "equal to {}",
-    "unresolved": "not told apart from {}",
-}
-_MISSING: Mapping[str, str] = {
-    "no_run": "no run there",
-    "too_few": "fewer than 3 sizes there",
-    "edge": "the lowest loss at an end of the sizes there",
-    "concave": "a parabola that opens downwards",
-    "no_noise": "one seed near the minimum, so that the noise is not known",
-}
-_Why = tuple[str | None, str | None]
-"""What variant and baseline lack, a key of `_MISSING` each."""
 
 
 def summary_sentences(result: FitResult) -> tuple[str, ...]:
@@ -307,3 +307,31 @@ def _others(comparison: SurfaceComparison, gap: SurfaceGap) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+
+
+def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
+    """Return a gap in words, with its interval; losses are in `unit` where that is known."""
+    at = f"Positions {gap.start}-{gap.stop - 1}"
+    if gap.non_embedding is not None:
+        at += f" at N = {gap.non_embedding:,}"
+    name, base = gap.variant, gap.baseline
+    if gap.difference is None:
+        return f"{at}: {name} and {base} cannot be compared ({gap.reason})."
+    in_unit = f" {unit}" if unit else ""
+    found = gap.difference
+    numbers = (
+        f"difference {found.words('+.4f')}{in_unit}, "
+        f"{gap.pairs} {'pair' if gap.pairs == 1 else 'pairs'} of runs"
+    )
+    notes = f"; {gap.reason}" if gap.reason else ""
+    match gap.outcome:
+        case "equivalent":
+            claim = f"{name} is equivalent to {base} within {fit.margin:g}{in_unit}"
+        case "better" | "worse":
+            side = "lower" if gap.outcome == "better" else "higher"
+            claim = f"{name} has a {side} loss than {base}"
+        case _:
+            claim = f"it is unresolved which of {name} and {base} is better"
+            if gap.p_different is not None and found.side != 0:
+                notes += "; the interval excludes 0, but not once corrected for the other spans"
+    return f"{at}: {claim} ({numbers}{notes})."

@@ -108,50 +108,53 @@ def verdicts(
     optima = {
         (one.variant, one.budget_flops): one for one in parabolas or minima(table, ["parabola"])
     }
-    noisy = {}
-    for name in names:
-        for budget in budgets(table):
-            known = optima.get((name, budget))
-            noisy[name, budget] = noisy_minimum(
-                table,
-                name,
-                budget,
-                level=asked.level,
-                minimum=None if known is None else known.minimum,
-            )
+    noisy = {
+        (name, budget): noisy_minimum(table, name, budget, level=asked.level, found=optima)
+        for name in names
+        for budget in budgets(table)
+    }
     frontiers = {name: _Frontier.measured(name, noisy, drawn) for name in names}
     open_verdicts = []
     for budget in budgets(table):
-        base = noisy[baseline, budget]
-        for name in names:
-            if name == baseline:
-                continue
-            one = noisy[name, budget]
-            apart = _difference(one, base, asked)
-            multiplier = fraction = None
-            if apart is not None:
+        optimum = optima.get((baseline, budget))
+        for name in (one for one in names if one != baseline):
+            told = _compared(noisy[name, budget], noisy[baseline, budget], budget, asked)
+            update: dict[str, object] = {"estimates": _estimates(fitted, name, baseline, budget)}
+            if told.difference is not None:
                 ours, theirs = frontiers[name], frontiers[baseline]
-                multiplier = _multiplier(ours, theirs, budget, irreducible or 0.0, asked.level)
-            if (baseline, budget) in optima:
-                optimum = optima[baseline, budget]
+                floor = irreducible or 0.0
+                update["multiplier"] = _multiplier(ours, theirs, budget, floor, asked.level)
+            if optimum is not None:
                 match = loss_matching(table, optimum, name, draws=drawn, level=asked.level)
-                fraction = match.interval
-            reasons = [f"{s.variant}: {s.reason}" for s in (one, base) if s.reason]
-            open_verdicts.append(
-                BudgetVerdict(
-                    baseline=baseline,
-                    variant=name,
-                    budget_flops=budget,
-                    outcome="unresolved",
-                    difference=apart,
-                    estimates=_estimates(fitted, name, baseline, budget),
-                    multiplier=multiplier,
-                    forward_fraction=fraction,
-                    margin=asked.margin,
-                    reason="; ".join(reasons) or None,
-                )
-            )
+                update["forward_fraction"] = match.interval
+            open_verdicts.append(told.model_copy(update=update))
     return _judged(open_verdicts, asked.level)
+
+
+def _compared(
+    one: NoisyMinimum, base: NoisyMinimum, budget: float, settings: FitSettings
+) -> BudgetVerdict:
+    """Return the difference of two minima, with an outcome that is still open."""
+    reasons = [f"{side.variant}: {side.reason}" for side in (one, base) if side.reason]
+    apart, found = None, minimum_difference(one, base)
+    if found is not None:
+        estimate, paired = found
+        apart = Difference(
+            interval=estimate.interval(settings.level),
+            paired=paired,
+            p_superior=estimate.p_below(),
+            p_inferior=estimate.p_above(),
+            p_equivalent=estimate.p_equivalent(settings.margin),
+        )
+    return BudgetVerdict(
+        baseline=base.variant,
+        variant=one.variant,
+        budget_flops=budget,
+        outcome="unresolved",
+        difference=apart,
+        margin=settings.margin,
+        reason="; ".join(reasons) or None,
+    )
 
 
 def _judged(found: Sequence[BudgetVerdict], level: float) -> tuple[BudgetVerdict, ...]:
@@ -179,20 +182,6 @@ def _estimates(
         for (name, estimator), loss in losses.items()
         if name == variant and (baseline, estimator) in losses
     }
-
-
-def _difference(one: NoisyMinimum, base: NoisyMinimum, settings: FitSettings) -> Difference | None:
-    found = minimum_difference(one, base)
-    if found is None:
-        return None
-    estimate, paired = found
-    return Difference(
-        interval=estimate.interval(settings.level),
-        paired=paired,
-        p_superior=estimate.p_below(),
-        p_inferior=estimate.p_above(),
-        p_equivalent=estimate.p_equivalent(settings.margin),
-    )
 
 
 class _Frontier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import stats
 
 from isoflop.config import Frozen
 from isoflop.estimate import LEVEL
+from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.curves.moving import curve_minimum
 from isoflop.fit.intervals import WithError, difference, mean_estimate
 from isoflop.fit.minima.minimum import Minimum
@@ -52,22 +54,23 @@ def noisy_minimum(
     budget_flops: float,
     *,
     level: float = LEVEL,
-    minimum: Minimum | None = None,
+    found: Mapping[tuple[str, float], CurveMinimum] | None = None,
 ) -> NoisyMinimum:
     """Return the minimum of a variant at a budget with the errors of its loss and its size.
 
     The loss: a seed's deviation is the mean, over the replicated sizes nearest the minimum, of
     its loss less the mean of its size. Those deviations, one per seed, are the sample; a seed
     that is lucky at every size is one observation, not three. The size: the delta method on the
-    parabola, none where its curvature does not differ from zero at `level`. `minimum` is that by
-    the parabola, where it has been found already.
+    parabola, none where its curvature does not differ from zero at `level`. `found` has
+    minima by the parabola, by variant and budget, where they are known already.
     """
     rows = curve_rows(table, variant, budget_flops)
     if rows.empty:
         minimum = Minimum(estimator="parabola", status="too_few", message="no finished runs")
         return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
     n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
-    minimum = minimum or curve_minimum(rows, "parabola")
+    known = (found or {}).get((variant, budget_flops))
+    minimum = curve_minimum(rows, "parabola") if known is None else known.minimum
     if minimum.loss is None:
         return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
     curve = fit_parabola(n, y)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from isoflop.config import RunRecord, Split
 from isoflop.estimate import LEVEL
-from isoflop.fit.spans.gaps import OpenGap, decided, span_gaps
+from isoflop.fit.spans.gaps import decided, span_gaps
 from isoflop.fit.spans.losses import projection, size_losses
 from isoflop.fit.spans.runs import AXES, SpanRuns
-from isoflop.fit.spans.values import Projection, ScalingFit, SizeLoss
+from isoflop.fit.spans.values import Projection, ScalingFit, SizeLoss, SpanGap
 
 
 def fit_scaling(
@@ -53,14 +53,14 @@ def fit_scaling(
     runs = SpanRuns.of(records, variant_of, split)
     losses: list[SizeLoss] = []
     projections: list[Projection] = []
-    open_gaps: list[OpenGap] = []
+    gaps: list[SpanGap] = []
     for span in runs.spans:
         for variant in runs.variants:
             of_sizes = size_losses(runs, variant, span, level)
             losses += of_sizes
             projections += [projection(of_sizes, variant, span, axis, level) for axis in AXES]
             if variant != baseline:
-                open_gaps += span_gaps(runs, variant, baseline, span, margin, level)
+                gaps += span_gaps(runs, variant, baseline, span, margin, level)
     return ScalingFit(
         baseline=baseline,
         margin=margin,
@@ -68,5 +68,5 @@ def fit_scaling(
         spans=runs.spans,
         losses=tuple(losses),
         projections=tuple(projections),
-        gaps=tuple(decided(open_gaps, level)),
+        gaps=tuple(decided(gaps, level)),
     )

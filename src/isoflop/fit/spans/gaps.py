@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,19 +25,13 @@ Pairs = dict[Shape, list[tuple[SpanLoss, SpanLoss]]]
 """Losses of variant and baseline of the same seed, by size."""
 
 
-@dataclass(frozen=True)
-class OpenGap:
-    """A gap before it is known how many others are tested with it."""
-
-    gap: SpanGap
-    p_two_sided: float | None = None
-    """For no difference; None where seed noise is not known."""
-
-
 def span_gaps(
     runs: SpanRuns, variant: str, baseline: str, span: Span, margin: float | None, level: float
-) -> tuple[OpenGap, ...]:
-    """Return the gap in a span: the mean over sizes, then each size, the smallest first."""
+) -> list[SpanGap]:
+    """Return the gap in a span: the mean over sizes, then each size, the smallest first.
+
+    Outcomes are open and p-values uncorrected until `decided` knows of all gaps.
+    """
     sizes = {
         shape: runs.non_embedding[name, shape]
         for shape in runs.shapes
@@ -53,7 +46,9 @@ def span_gaps(
             pairs[shape] = found
         else:
             reasons[shape] = reason
-    read = {(runs.data_sha256(baseline, shape), _windows(pairs[shape])) for shape in pairs}
+    read = {
+        (runs.data_sha256(baseline, shape), pairs[shape][0][0].document_windows) for shape in pairs
+    }
     if len(read) > 1:
         reasons |= dict.fromkeys(pairs, "other sizes were evaluated on other documents or windows")
         pairs = {}
@@ -61,22 +56,15 @@ def span_gaps(
     gap = SpanGap(
         variant=variant, baseline=baseline, start=span[0], stop=span[1], non_embedding=None
     )
-    open_gaps = [_measured(gap, pairs, list(pairs), missing, margin, level)]
+    gaps = [_measured(gap, pairs, list(pairs), missing, margin, level)]
     for shape, size in sizes.items():
-        open_gaps.append(
-            _measured(
-                gap.model_copy(update={"non_embedding": size}),
-                pairs,
-                [shape] if shape in pairs else [],
-                reasons.get(shape, ""),
-                margin,
-                level,
-            )
-        )
-    return tuple(open_gaps)
+        single = gap.model_copy(update={"non_embedding": size})
+        chosen = [shape] if shape in pairs else []
+        gaps.append(_measured(single, pairs, chosen, reasons.get(shape, ""), margin, level))
+    return gaps
 
 
-def decided(open_gaps: Sequence[OpenGap], level: float) -> list[SpanGap]:
+def decided(gaps: Sequence[SpanGap], level: float) -> list[SpanGap]:
     """Return gaps with their outcomes.
 
     `equivalent` goes first: a difference that is smaller than the margin counts as none even where
@@ -84,24 +72,20 @@ def decided(open_gaps: Sequence[OpenGap], level: float) -> list[SpanGap]:
     needs every test to stand (intersection-union). `better` and `worse` are corrected by Holm, over
     all means over sizes, and over all gaps at single sizes.
     """
-    p_different: list[float | None] = [None] * len(open_gaps)
+    adjusted: dict[int, float | None] = {}
     for single in (False, True):
-        family = [
-            i for i, one in enumerate(open_gaps) if (one.gap.non_embedding is not None) == single
-        ]
-        adjusted = holm([open_gaps[i].p_two_sided for i in family])
-        for i, p in zip(family, adjusted, strict=True):
-            p_different[i] = p
-    gaps = []
-    for one, p in zip(open_gaps, p_different, strict=True):
-        gap = one.gap
-        update: dict[str, object] = {"p_different": p}
+        family = [i for i, gap in enumerate(gaps) if (gap.non_embedding is not None) == single]
+        corrected = holm([gaps[i].p_different for i in family])
+        adjusted |= dict(zip(family, corrected, strict=True))
+    told = []
+    for i, gap in enumerate(gaps):
+        p, outcome = adjusted[i], gap.outcome
         if gap.p_equivalent is not None and gap.p_equivalent <= 1 - level:
-            update["outcome"] = "equivalent"
+            outcome = "equivalent"
         elif gap.difference is not None and p is not None and p <= 1 - level:
-            update["outcome"] = "better" if gap.difference.value < 0 else "worse"
-        gaps.append(gap.model_copy(update=update))
-    return gaps
+            outcome = "better" if gap.difference.value < 0 else "worse"
+        told.append(gap.model_copy(update={"p_different": p, "outcome": outcome}))
+    return told
 
 
 def _pairs(
@@ -132,28 +116,20 @@ def _measured(
     missing: str,
     margin: float | None,
     level: float,
-) -> OpenGap:
+) -> SpanGap:
     """Return a gap over the chosen sizes; seed noise is pooled over all of them."""
     if not chosen:
-        return OpenGap(gap.model_copy(update={"reason": missing}))
+        return gap.model_copy(update={"reason": missing})
     apart = {
         shape: [one.loss - other.loss for one, other in found] for shape, found in pairs.items()
     }
     value = float(np.mean([np.mean(apart[shape]) for shape in chosen]))
     one = pairs[chosen[0]][0][0]
-    by_document = np.mean(
-        [
-            np.mean(
-                [
-                    np.subtract(mine.document_losses, theirs.document_losses)
-                    for mine, theirs in pairs[shape]
-                ],
-                axis=0,
-            )
-            for shape in chosen
-        ],
-        axis=0,
-    )
+    by_size = [
+        [np.subtract(mine.document_losses, other.document_losses) for mine, other in pairs[shape]]
+        for shape in chosen
+    ]
+    by_document = np.mean([np.mean(found, axis=0) for found in by_size], axis=0)
     documents = document_estimate(by_document, document_tokens(one))
     assert documents is not None
     variance, free = pooled_variance(list(apart.values()))
@@ -172,15 +148,9 @@ def _measured(
     if seeds is None:
         unknown = "one pair of runs at each size, so seed noise is not known"
         update["reason"] = f"{missing}; {unknown}" if missing else unknown
-        return OpenGap(gap.model_copy(update=update))
+        return gap.model_copy(update=update)
     update["seed_error"] = seeds.error
     update["reason"] = missing or None
     update["p_equivalent"] = estimate.p_equivalent(margin)
-    return OpenGap(
-        gap.model_copy(update=update),
-        p_two_sided=min(1.0, 2 * min(estimate.p_below(), estimate.p_above())),
-    )
-
-
-def _windows(pairs: Sequence[tuple[SpanLoss, SpanLoss]]) -> tuple[int, ...]:
-    return pairs[0][0].document_windows
+    update["p_different"] = estimate.p_different()
+    return gap.model_copy(update=update)

@@ -130,31 +130,3 @@ class ScalingFit(Frozen):
         if any(one.p_equivalent is None for one in gaps):
             return None
         return all(one.outcome == "equivalent" for one in gaps)
-
-
-def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
-    """Return a gap in words, with its interval; losses are in `unit` where that is known."""
-    at = f"Positions {gap.start}-{gap.stop - 1}"
-    if gap.non_embedding is not None:
-        at += f" at N = {gap.non_embedding:,}"
-    name, base = gap.variant, gap.baseline
-    if gap.difference is None:
-        return f"{at}: {name} and {base} cannot be compared ({gap.reason})."
-    in_unit = f" {unit}" if unit else ""
-    found = gap.difference
-    numbers = (
-        f"difference {found.words('+.4f')}{in_unit}, "
-        f"{gap.pairs} {'pair' if gap.pairs == 1 else 'pairs'} of runs"
-    )
-    notes = f"; {gap.reason}" if gap.reason else ""
-    match gap.outcome:
-        case "equivalent":
-            claim = f"{name} is equivalent to {base} within {fit.margin:g}{in_unit}"
-        case "better" | "worse":
-            side = "lower" if gap.outcome == "better" else "higher"
-            claim = f"{name} has a {side} loss than {base}"
-        case _:
-            claim = f"it is unresolved which of {name} and {base} is better"
-            if gap.p_different is not None and found.side != 0:
-                notes += "; the interval excludes 0, but not once corrected for the other spans"
-    return f"{at}: {claim} ({numbers}{notes})."

@@ -91,21 +91,41 @@ def run_table(
     for axis in AXES:
         if axis not in values:
             values[axis] = _third(values, axis)
-    notes: list[str] = []
-    warnings: list[str] = []
-    if last_of is not None:
-        notes.append(keep_last(sieve, last_of))
-    if best_of:
-        note, at_edge = keep_best(sieve, _names(best_of), tolerance)
-        (warnings if at_edge else notes).append(note)
-    copies = values[sieve.kept].duplicated(keep="first")
-    sieve.leave(copies, "the row is a copy of an earlier one")
+    notes, warnings = _narrowed(sieve, last_of, _names(best_of), tolerance)
     kept, rows = values[sieve.kept].copy(), sieve.rows[sieve.kept]
     told = (loss_warning(kept, wanted), checkpoint_warning(kept, rows, wanted))
     warnings += [one for one in told if one is not None]
     used = {column for one in wanted.values() for column in one.used}
     used |= {*flags, *_names(best_of), *(one for one in (cluster, last_of) if one is not None)}
     warnings += repeat_warnings(kept, rows, used)
+    return _grouped(kept, sieve, tolerance, notes, warnings, read.words)
+
+
+def _narrowed(
+    sieve: Sieve, last_of: str | None, best_of: Sequence[str], tolerance: float
+) -> tuple[list[str], list[str]]:
+    """Leave out what a user does not want, and copies; return notes and warnings of that."""
+    notes: list[str] = []
+    warnings: list[str] = []
+    if last_of is not None:
+        notes.append(keep_last(sieve, last_of))
+    if best_of:
+        note, at_edge = keep_best(sieve, best_of, tolerance)
+        (warnings if at_edge else notes).append(note)
+    copies = sieve.values[sieve.kept].duplicated(keep="first")
+    sieve.leave(copies, "the row is a copy of an earlier one")
+    return notes, warnings
+
+
+def _grouped(
+    kept: pd.DataFrame,
+    sieve: Sieve,
+    tolerance: float,
+    notes: list[str],
+    warnings: list[str],
+    words: str,
+) -> RunTable:
+    """Return the runs that are kept as a table, each with the budget of its group."""
     kept["training_flops"] = kept["budget_flops"]
     kept["budget_flops"], spread = group_budgets(kept["budget_flops"].to_numpy(), tolerance)
     if spread >= TOLD:
@@ -117,7 +137,7 @@ def run_table(
         _as_frame(kept),
         sieve.left_out,
         tuple(notes),
-        understood=_understood(sieve, read.words),
+        understood=_understood(sieve, words),
         warnings=tuple(warnings),
     )
 

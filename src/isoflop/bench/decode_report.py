@@ -10,7 +10,7 @@ import pandas as pd
 from isoflop.bench.attention_report import LENGTH_LABEL
 from isoflop.bench.decode import DEPTH, DecodeReport, DecodeRow
 from isoflop.bench.report import Verdict
-from isoflop.report.figure import Figure, panels
+from isoflop.report.figure import Figure, Panels, panels
 from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS, INK, MUTED
 
 BAR_WIDTH, BAR_BATCH = 512, 1
@@ -136,11 +136,13 @@ def decode_figure(report: DecodeReport) -> Figure:
         "Hugging Face's Llama is as the dense model, over its default cache.",
         layers,
         table,
-        order=list(dict.fromkeys(table["panel"])),
-        axis_title="Times as fast as the dense model, against tokens of context",
-        height=230,
-        width=PANEL_WIDTH,
-        columns=2,
+        Panels(
+            list(dict.fromkeys(table["panel"])),
+            "Times as fast as the dense model, against tokens of context",
+            height=230,
+            width=PANEL_WIDTH,
+            columns=2,
+        ),
     )
 
 

@@ -26,8 +26,9 @@ from isoflop.bench import (
 from isoflop.cli.reporting import SPEEDS
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
 from isoflop.costs import parameters
-from isoflop.fit import NumberedModel, figure3_models, figure4_models, frame
+from isoflop.fit import frame
 from isoflop.hardware import choose_precision
+from isoflop.papers.numbered import NumberedModel, figure3_models, figure4_models
 from isoflop.planning import next_runs
 from isoflop.planning.assignment import assign
 from isoflop.report.render import write_figure

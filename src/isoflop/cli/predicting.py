@@ -28,7 +28,7 @@ from isoflop.fit import (
     surface_sentence,
 )
 from isoflop.notation import count, exponent
-from isoflop.report.rows import WAY_WORDS
+from isoflop.report.registration import WAY_WORDS
 from isoflop.storage import JSON
 from isoflop.text import quoted
 

@@ -8,18 +8,17 @@ from pathlib import Path
 from isoflop import storage
 from isoflop.cli.own_runs import own_runs
 from isoflop.cli.searching import search_of
-from isoflop.config import BlockAttention, RunRecord, Study
+from isoflop.config import RunRecord, Study
 from isoflop.data import prepared, train_tokens
 from isoflop.notation import count
 from isoflop.planning.assignment import assign
 from isoflop.report import (
     BenchRow,
+    Evidence,
     LeftOut,
     RoutedModel,
-    published_lines,
     routed_model,
     write_report,
-    write_scaling_report,
 )
 from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, RunStore, parse_value
@@ -29,8 +28,8 @@ SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
 PAGE = "report"
 FIGURES = "figures"
-EXPORTED = (".png", ".csv")
-"""Forms of a figure that are exported: what a README shows, and the numbers."""
+EXPORTED = (".svg", ".csv")
+"""Forms of a figure that are exported: the picture, and the numbers."""
 EVALUATION, SAMPLE = "evaluation.json", "sample.json"
 """Files of a routed model in its run's folder, and in `results/NAME/`."""
 PREDICTIONS = "predictions"
@@ -50,44 +49,27 @@ def report_study(study: Study, root: Path, results: Path, cache: Path, file: Pat
     Raises:
         ValueError: no run of the study has a record.
     """
-    command = f"isoflop report {file}"
     chosen = settled(study, root, results)
     study = chosen.study
     own, runs = own_runs(study, root, results, file)
     page = storage.inside(root, PAGE, FIGURES).parent
     rows = status(study, root, results).rows
     missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
-    routed = _routed(study, own, runs.variant_of, root, results)
-    if study.scaling is not None:
-        return write_scaling_report(
-            study,
-            own,
-            runs.variant_of,
-            page,
-            checks=runs.checks,
-            missing=missing,
-            published=published_lines() if _blocks(study) else None,
-            routed=routed,
-            train_tokens=_train_tokens(study, own, cache),
-            precision=chosen.choice,
-            command=command,
-        )
-    return write_report(
-        study,
-        own,
-        runs.variant_of,
-        page,
+    evidence = Evidence(
+        records=own,
+        variant_of=runs.variant_of,
         off_ladder=runs.off_ladder,
         checks=runs.checks,
         missing=missing,
         speeds=_speeds(storage.inside(root, SPEEDS), storage.inside(results, study.name, SPEEDS)),
-        search=search_of(study, root, results),
-        routed=routed,
+        registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
+        search=None if study.scaling else search_of(study, root, results),
+        routed=_routed(study, own, runs.variant_of, root, results),
         train_tokens=_train_tokens(study, own, cache),
         precision=chosen.choice,
-        registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
-        command=command,
+        command=f"isoflop report {file}",
     )
+    return write_report(study, evidence, page)
 
 
 def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
@@ -157,11 +139,6 @@ def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> in
     if store is None or {record.data_sha256 for record in records} != {store.sha256}:
         return None
     return train_tokens(store, study.data)
-
-
-def _blocks(study: Study) -> bool:
-    """Return whether a variant has the attention that the published curves are of."""
-    return any(isinstance(variant.attention, BlockAttention) for variant in study.variants)
 
 
 def _left_out(row: RunRow) -> LeftOut:

@@ -1,7 +1,6 @@
 """Minima, power laws, loss surface, bootstrap, comparison."""
 
 from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
-from isoflop.fit.claims import Claim, Roles, Verdict, mod_claims
 from isoflop.fit.comparison import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.curves import ESTIMATORS, CurveMinimum, fit_surface, minima, optimum_law
 from isoflop.fit.disagreement import (
@@ -54,7 +53,6 @@ from isoflop.fit.minimum import (
 )
 from isoflop.fit.minimum_draws import CurveDraws, RunNoise, run_noise
 from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
-from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.fit.point_prediction import PointPrediction, predict_point
 from isoflop.fit.power_law import PowerLaw, fit_power_law, power_law_intervals
 from isoflop.fit.prediction import (
@@ -67,12 +65,6 @@ from isoflop.fit.prediction import (
 )
 from isoflop.fit.profile import profile_intervals
 from isoflop.fit.projection import fit_variable_projection
-from isoflop.fit.published_scaling import (
-    Refit,
-    RefitMethod,
-    refit_published_scaling,
-    refit_table,
-)
 from isoflop.fit.resampling import (
     bootstrap,
     bootstrap_document_difference,
@@ -126,7 +118,6 @@ __all__ = [
     "PFLOPS_DAY",
     "Axis",
     "BudgetVerdict",
-    "Claim",
     "Comparison",
     "CurveDraws",
     "CurveMinimum",
@@ -146,16 +137,12 @@ __all__ = [
     "Miss",
     "Multiplier",
     "NoisyMinimum",
-    "NumberedModel",
     "Parabola",
     "PointPrediction",
     "PowerLaw",
     "Prediction",
     "Projection",
     "RateCheck",
-    "Refit",
-    "RefitMethod",
-    "Roles",
     "RunNoise",
     "RunTable",
     "ScalingFit",
@@ -171,7 +158,6 @@ __all__ = [
     "TrainedSize",
     "VarianceComponents",
     "VariantFit",
-    "Verdict",
     "WithError",
     "akima",
     "basic_interval",
@@ -187,8 +173,6 @@ __all__ = [
     "document_estimate",
     "doubt_sentence",
     "estimates_sentence",
-    "figure3_models",
-    "figure4_models",
     "fit_envelope",
     "fit_huber",
     "fit_parabola",
@@ -211,10 +195,8 @@ __all__ = [
     "minimum_difference",
     "minimum_disagreements",
     "misses",
-    "mod_claims",
     "noisy_minimum",
     "one_budget",
-    "optimal_size",
     "optimum_law",
     "parabola",
     "percentile_interval",
@@ -224,8 +206,6 @@ __all__ = [
     "profile_intervals",
     "rate_checks",
     "read_table",
-    "refit_published_scaling",
-    "refit_table",
     "run_noise",
     "run_table",
     "sample_surfaces",

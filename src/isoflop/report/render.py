@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +42,18 @@ def write_figure(figure: Figure, folder: Path) -> str:
     return svg
 
 
-def write_table(table: pd.DataFrame, path: Path) -> str:
-    """Write `table` as CSV in which no text is taken for a formula by a spreadsheet.
-
-    Returns:
-        The SHA-256 of the file, in hexadecimal digits.
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write `table` as `table_text` tells it.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    text = table.map(_inert).to_csv(index=False, lineterminator="\n")
-    storage.write_text(path, text)
-    return hashlib.sha256(text.encode()).hexdigest()
+    storage.write_text(path, table_text(table))
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """Return `table` as CSV in which no text is taken for a formula by a spreadsheet."""
+    return str(table.map(_inert).to_csv(index=False, lineterminator="\n"))
 
 
 @functools.cache

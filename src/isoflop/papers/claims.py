@@ -46,11 +46,7 @@ class Claim(Frozen):
 
 
 def mod_claims(
-    table: pd.DataFrame,
-    roles: Roles,
-    *,
-    budget_flops: float | None = None,
-    level: float = LEVEL,
+    table: pd.DataFrame, roles: Roles, *, budget_flops: float | None = None, level: float = LEVEL
 ) -> tuple[Claim, ...]:
     """Judge the claims of arXiv 2404.02258, Figure 3, one by one.
 
@@ -156,11 +152,7 @@ def _worst(random: NoisyMinimum | None, others: list[NoisyMinimum], level: float
 
 
 def _cheaper(
-    table: pd.DataFrame,
-    budget: float,
-    one: NoisyMinimum | None,
-    base: NoisyMinimum,
-    level: float,
+    table: pd.DataFrame, budget: float, one: NoisyMinimum | None, base: NoisyMinimum, level: float
 ) -> Claim:
     statement = (
         f"a {_name(one)} model reaches the loss of the optimal {base.variant} "

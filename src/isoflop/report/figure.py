@@ -176,7 +176,7 @@ def inline(table: pd.DataFrame, name: str) -> alt.InlineData:
 def rule(value: float, *, x: str = "", y: str = "") -> alt.Chart:
     """Return a line across a plot at a value of its x axis, or of its y axis, named by title."""
     at = alt.Chart(inline(pd.DataFrame({"at": [value]}), "reference"))
-    line = at.mark_rule(color=MUTED, strokeWidth=1)
+    line: alt.Chart = at.mark_rule(color=MUTED, strokeWidth=1)
     return line.encode(x=alt.X("at:Q", title=x)) if x else line.encode(y=alt.Y("at:Q", title=y))
 
 

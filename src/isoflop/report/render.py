@@ -32,10 +32,7 @@ def write_figure(figure: Figure, folder: Path) -> str:
     """
     spec = figure.spec(figure.picture_width)
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE, allowed_base_urls=[])
-    storage.write_bytes(
-        folder / f"{figure.name}.png",
-        vl_convert.svg_to_png(svg, scale=PNG_SCALE),
-    )
+    storage.write_bytes(folder / f"{figure.name}.png", vl_convert.svg_to_png(svg, scale=PNG_SCALE))
     storage.write_text(folder / f"{figure.name}.svg", svg)
     storage.write_bytes(folder / f"{figure.name}.pdf", vl_convert.svg_to_pdf(svg))
     write_table(figure.table, folder / f"{figure.name}.csv")

@@ -142,8 +142,7 @@ def training_curves(
                 for point in thinned(analysis.records[run_id].curve)
             ]
     return pd.DataFrame(
-        rows,
-        columns=["number", "model", "variant", "seed", "step", "loss", "flops", "seconds"],
+        rows, columns=["number", "model", "variant", "seed", "step", "loss", "flops", "seconds"]
     )
 
 

@@ -101,9 +101,7 @@ def predictions(analysis: Analysis) -> pd.DataFrame:
     )
 
 
-def beside_measured(
-    analysis: Analysis,
-) -> Iterator[tuple[Registration, Prediction, Miss | None]]:
+def beside_measured(analysis: Analysis) -> Iterator[tuple[Registration, Prediction, Miss | None]]:
     """Yield registered predictions of the study's variants, with the miss where there is one."""
     for one in analysis.evidence.registered:
         missed = {

@@ -183,9 +183,7 @@ def _beside(
             x=x,
             fill=analysis.style.fill(),
             shape=alt.Shape(
-                "source:N",
-                scale=alt.Scale(domain=sources, range=["circle", _CROSS]),
-                legend=legend,
+                "source:N", scale=alt.Scale(domain=sources, range=["circle", _CROSS]), legend=legend
             ),
         ),
     ]

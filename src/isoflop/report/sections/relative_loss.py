@@ -11,16 +11,7 @@ import pandas as pd
 from isoflop.notation import exponent, scientific
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.blocks import Section
-from isoflop.report.figure import (
-    COUNT_LABEL,
-    Absent,
-    Figure,
-    Panel,
-    figure,
-    padded,
-    rule,
-    tooltips,
-)
+from isoflop.report.figure import COUNT_LABEL, Absent, Figure, Panel, figure, padded, rule, tooltips
 from isoflop.report.theme import INK, PICKED, fading
 
 _LARGEST_AREA = 760
@@ -171,11 +162,7 @@ def _markers(base: alt.Chart, table: pd.DataFrame, size: alt.Size) -> list[alt.C
         radius = math.sqrt(_LARGEST_AREA * row["parameters"] / largest / math.pi)
         away = (radius + 9) * (-1 if row["numbers"][0] in "12" else 1)
         one = base.transform_filter(f"datum.numbers === '{row['numbers']}'")
-        text: dict[str, Any] = {
-            "fontSize": 13,
-            "fontWeight": "bold",
-            "dy": away,
-        }
+        text: dict[str, Any] = {"fontSize": 13, "fontWeight": "bold", "dy": away}
         layers += [
             one.mark_text(
                 **text, baseline="middle", stroke="white", strokeWidth=4, strokeJoin="round"

@@ -285,9 +285,7 @@ def _weights(table: pd.DataFrame, measures: Measures) -> Figure:
             x2="weight_end:Q",
             y=alt.Y("share:Q", title=None, stack="zero", axis=alt.Axis(format="~%", tickCount=4)),
             color=alt.Color(
-                "state:N",
-                scale=_scale(PROCESSED, SKIPPED),
-                legend=alt.Legend(symbolType="square"),
+                "state:N", scale=_scale(PROCESSED, SKIPPED), legend=alt.Legend(symbolType="square")
             ),
             # Stacked from the bottom in this order.
             order=alt.Order("state:N", sort="ascending"),
@@ -319,13 +317,7 @@ def _scale(*states: str) -> alt.Scale:
     return alt.Scale(domain=list(states), range=[_STATES[state] for state in states])
 
 
-def _intervals(
-    name: str,
-    title: str,
-    table: pd.DataFrame,
-    axis: str,
-    caption: str,
-) -> Figure:
+def _intervals(name: str, title: str, table: pd.DataFrame, axis: str, caption: str) -> Figure:
     """Draw a value with its interval for each decision; differences with a line at zero."""
     differences = name == "decision-differences"
     column = "difference" if differences else "loss"
@@ -336,9 +328,7 @@ def _intervals(
         f"{column}:Q",
         title=axis,
         scale=alt.Scale(
-            domain=padded([*seen, 0.0] if differences else seen),
-            nice=False,
-            zero=False,
+            domain=padded([*seen, 0.0] if differences else seen), nice=False, zero=False
         ),
         axis=alt.Axis(tickCount=4, labelExpr=SIGNED_LABEL if differences else alt.Undefined),
     )

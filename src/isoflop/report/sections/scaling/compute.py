@@ -26,15 +26,7 @@ from isoflop.report.blocks import (
     variant,
     with_ends,
 )
-from isoflop.report.figure import (
-    COMPUTE_LABEL,
-    Absent,
-    Figure,
-    Panel,
-    Panels,
-    panels,
-    tooltips,
-)
+from isoflop.report.figure import COMPUTE_LABEL, Absent, Figure, Panel, Panels, panels, tooltips
 from isoflop.report.scaling import AXES, ScalingAnalysis, Span, compute_of, final_loss
 from isoflop.report.theme import log_ticks
 from isoflop.report.words.scaling import METHOD, refusals

@@ -230,11 +230,4 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
             ),
             of.mark_point(filled=True, size=size, opacity=faint).encode(y=y, tooltip=tooltip),
         ]
-    return figure(
-        "gaps-by-position",
-        "Gaps by position",
-        caption,
-        layers,
-        table,
-        height=300,
-    )
+    return figure("gaps-by-position", "Gaps by position", caption, layers, table, height=300)

@@ -69,11 +69,5 @@ def _table(rows: list[list[Text]]) -> Table:
             "#Loss",
         ),
         rows,
-        groups=[
-            *[blank] * 3,
-            ("Tokens", 2),
-            *[blank] * 2,
-            ("PFLOP/s-days", 2),
-            *[blank] * 3,
-        ],
+        groups=[*[blank] * 3, ("Tokens", 2), *[blank] * 2, ("PFLOP/s-days", 2), *[blank] * 3],
     )

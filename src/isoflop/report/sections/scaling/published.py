@@ -36,16 +36,7 @@ KINDS = {
 """What the lines of the figure are."""
 
 LINE_COLUMNS = ["panel", "order", "attention", "curve", "compute", "loss", "kind"]
-COEFFICIENT_COLUMNS = [
-    "panel",
-    "order",
-    "attention",
-    "a",
-    "b",
-    "refit_a",
-    "refit_b",
-    "apart",
-]
+COEFFICIENT_COLUMNS = ["panel", "order", "attention", "a", "b", "refit_a", "refit_b", "apart"]
 
 ATTENTION_WORDS: dict[PublishedAttention, str] = {"moba": "MoBA", "full": "full attention"}
 

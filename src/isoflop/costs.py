@@ -18,7 +18,7 @@ Conventions, which differ in what attention is charged for:
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from isoflop.config import (
     Attention,
@@ -31,6 +31,7 @@ from isoflop.config import (
     ModelConfig,
     ParameterCount,
     RandomK,
+    Routed,
     SwiGlu,
     TopK,
 )
@@ -62,16 +63,7 @@ class ForwardFlops(Frozen):
     @property
     def parts(self) -> dict[str, int]:
         """FLOPs per sequence by the name of the part."""
-        return {
-            "embedding": self.embedding,
-            "attention_projections": self.attention_projections,
-            "attention_scores": self.attention_scores,
-            "block_gate": self.block_gate,
-            "feed_forward": self.feed_forward,
-            "router": self.router,
-            "decision_head": self.decision_head,
-            "logits": self.logits,
-        }
+        return {name: flops for name, flops in self if name != "sequence_length"}
 
     @property
     def parts_per_token(self) -> dict[str, float]:
@@ -89,6 +81,23 @@ class ForwardFlops(Frozen):
         return self.total / self.sequence_length
 
 
+class _Part(NamedTuple):
+    """A part of the model: what it holds, and how often."""
+
+    weights: int
+    """That a token is multiplied with."""
+    scales: int
+    """Of norms, whose products are charged under `6nd` alone."""
+    copies: int
+    tokens: Literal["none", "processed", "scored", "all"]
+    """That meet a copy: those that its block processes, all in a routed block, or all there are."""
+
+    @property
+    def parameters(self) -> int:
+        """Of a copy."""
+        return self.weights + self.scales
+
+
 def parameters(config: ModelConfig) -> ParameterCount:
     """Count the parameters of a model.
 
@@ -97,13 +106,16 @@ def parameters(config: ModelConfig) -> ParameterCount:
         the total with the weights of a routed block counted at its capacity, its router and
         decision head whole, rounded.
     """
-    width, routed = config.width, len(config.routed_blocks)
-    per_block = _attention_weights(config) + _feed_forward_weights(config) + _norm_weights(config)
-    router, decision_head = _routing_weights(config)
-    non_embedding = config.blocks * per_block + routed * (router + decision_head) + width
-    total = non_embedding + config.vocabulary * width * (1 if config.tied_embeddings else 2)
-    idle = routed * per_block * (1 - _capacity(config))
-    return ParameterCount(total=total, non_embedding=non_embedding, active=round(total - idle))
+    parts = _parts(config)
+    total = sum(part.copies * part.parameters for part in parts.values())
+    tables = parts["embedding"], parts["logits"]
+    per_block = sum(part.parameters for part in parts.values() if part.tokens == "processed")
+    idle = len(config.routed_blocks) * per_block * (1 - _routing(config).capacity)
+    return ParameterCount(
+        total=total,
+        non_embedding=total - sum(part.copies * part.weights for part in tables),
+        active=round(total - idle),
+    )
 
 
 def forward_flops(
@@ -124,13 +136,38 @@ def forward_flops(
         ValueError: If `sequence_length` is not positive.
     """
     _check_length(sequence_length)
-    match convention:
-        case "6nd":
-            return _flops_by_weights(config, sequence_length)
-        case "causal" | "full":
-            return _flops_by_products(config, sequence_length, causal=convention == "causal")
-        case _:
-            assert_never(convention)
+    parts = _parts(config)
+    if convention == "6nd":
+        # The embedding and the head are no parameters that N counts.
+        parts["embedding"] = parts["embedding"]._replace(weights=0)
+        parts["logits"] = parts["logits"]._replace(weights=0)
+        flops = {
+            name: 2 * sequence_length * part.copies * part.parameters
+            for name, part in parts.items()
+        }
+        return ForwardFlops(
+            sequence_length=sequence_length, attention_scores=0, block_gate=0, **flops
+        )
+    tokens = _tokens_by_block(config, sequence_length)
+    met = {
+        "none": 0,
+        "processed": sum(tokens),
+        # Every token is scored, also those that a block then leaves out.
+        "scored": sequence_length * len(config.routed_blocks),
+        "all": sequence_length,
+    }
+    pairs, gated = 0, 0
+    for block, processed in enumerate(tokens):
+        attention = FullAttention() if _is_full(config, block) else config.attention
+        of_block = attended_pairs(attention, processed, causal=convention == "causal")
+        pairs, gated = pairs + of_block[0], gated + of_block[1]
+    inner = config.heads * config.head_width
+    return ForwardFlops(
+        sequence_length=sequence_length,
+        attention_scores=2 * 2 * inner * pairs,
+        block_gate=2 * inner * gated,
+        **{name: 2 * part.weights * met[part.tokens] for name, part in parts.items()},
+    )
 
 
 def train_flops_per_token(
@@ -151,7 +188,8 @@ def train_flops_per_token(
     forward: float = forward_flops(config, sequence_length, convention).total
     if isinstance(config.attention, BlockAttention) and config.attention.ends_full:
         share = config.attention.full_from
-        sparse = _never_turning_full(config, config.attention)
+        never = config.attention.model_copy(update={"full_from": 1.0})
+        sparse = config.model_copy(update={"attention": never})
         before = forward_flops(sparse, sequence_length, convention).total
         forward = share * before + (1 - share) * forward
     return (1 + BACKWARD_OVER_FORWARD) * forward / sequence_length
@@ -196,62 +234,45 @@ def cache_bytes(
         ValueError: If `sequence_length` is not positive.
     """
     _check_length(sequence_length)
-    per_token = 2 * config.key_value_heads * config.head_width
+    key, attention = config.key_value_heads * config.head_width, config.attention
     kept = 0
     for block, tokens in enumerate(_tokens_by_block(config, sequence_length)):
-        kept += tokens * per_token * bytes_per_value
-        if isinstance(config.attention, BlockAttention) and config.attention.key_convolution:
-            raw = min(tokens, config.attention.key_convolution - 1)
-            kept += raw * config.key_value_heads * config.head_width * bytes_per_value
-        if not _is_full(config, block):
-            assert isinstance(config.attention, BlockAttention)
-            means = tokens // config.attention.block_size
-            kept += means * config.key_value_heads * config.head_width * _MEAN_BYTES
+        kept += 2 * tokens * key * bytes_per_value
+        if isinstance(attention, BlockAttention):
+            kept += min(tokens, max(0, attention.key_convolution - 1)) * key * bytes_per_value
+            if not _is_full(config, block):
+                kept += tokens // attention.block_size * key * _MEAN_BYTES
     return batch * kept
 
 
-def _flops_by_products(config: ModelConfig, sequence_length: int, *, causal: bool) -> ForwardFlops:
-    """Count matrix products, with attention charged by the pair of query and key."""
-    tokens = _tokens_by_block(config, sequence_length)
-    pairs, gated = 0, 0
-    for block, processed in enumerate(tokens):
-        attention = FullAttention() if _is_full(config, block) else config.attention
-        of_block = attended_pairs(attention, processed, causal=causal)
-        pairs, gated = pairs + of_block[0], gated + of_block[1]
-    router, decision_head = _routing_weights(config)
-    # Every token is scored, also those that a block then leaves out.
-    scored = sequence_length * len(config.routed_blocks)
-    return ForwardFlops(
-        sequence_length=sequence_length,
-        embedding=0,
-        attention_projections=2 * _projection_weights(config) * sum(tokens),
-        attention_scores=2 * 2 * config.heads * config.head_width * pairs,
-        block_gate=2 * config.heads * config.head_width * gated,
-        feed_forward=2 * _feed_forward_weights(config) * sum(tokens),
-        router=2 * router * scored,
-        decision_head=2 * decision_head * scored,
-        logits=2 * config.width * config.vocabulary * sequence_length,
-    )
-
-
-def _flops_by_weights(config: ModelConfig, sequence_length: int) -> ForwardFlops:
-    """Charge each token two FLOPs for every non-embedding parameter."""
-    per_weight = 2 * sequence_length
-    router, decision_head = _routing_weights(config)
-    attention = _attention_weights(config) + config.width
-    feed_forward = _feed_forward_weights(config) + config.width
-    routed = len(config.routed_blocks)
-    return ForwardFlops(
-        sequence_length=sequence_length,
-        embedding=0,
-        attention_projections=per_weight * config.blocks * attention,
-        attention_scores=0,
-        block_gate=0,
-        feed_forward=per_weight * config.blocks * feed_forward,
-        router=per_weight * routed * router,
-        decision_head=per_weight * routed * decision_head,
-        logits=per_weight * config.width,
-    )
+def _parts(config: ModelConfig) -> dict[str, _Part]:
+    """Return the parts that hold parameters, by the names of `ForwardFlops`."""
+    width, table, routing = config.width, config.vocabulary * config.width, _routing(config)
+    blocks, routed = config.blocks, len(config.routed_blocks)
+    projections = 2 * width * config.head_width * (config.heads + config.key_value_heads)
+    match config.attention:
+        case FullAttention():
+            pass
+        case BlockAttention(key_convolution=taps):
+            projections += taps * config.key_value_heads * config.head_width
+        case _:
+            assert_never(config.attention)
+    match config.feed_forward:
+        case SwiGlu():
+            matrices = 3
+        case Gelu():
+            matrices = 2
+        case _:
+            assert_never(config.feed_forward)
+    norms = width + (2 * config.head_width if config.query_key_norm else 0)
+    return {
+        "embedding": _Part(table, 0, 0 if config.tied_embeddings else 1, "none"),
+        "attention_projections": _Part(projections, norms, blocks, "processed"),
+        "feed_forward": _Part(matrices * width * config.hidden, width, blocks, "processed"),
+        "router": _Part(routing.router, 0, routed, "scored"),
+        "decision_head": _Part(routing.decision_head, 0, routed, "scored"),
+        "logits": _Part(table, width, 1, "all"),
+    }
 
 
 def _block_pairs(tokens: int, size: int, top_k: int, *, causal: bool) -> tuple[int, int]:
@@ -273,80 +294,34 @@ def _is_full(config: ModelConfig, block: int) -> bool:
     return turns or config.attends_fully(block)
 
 
-def _never_turning_full(config: ModelConfig, attention: BlockAttention) -> ModelConfig:
-    sparse = attention.model_copy(update={"full_from": 1.0})
-    return config.model_copy(update={"attention": sparse})
+class _Routing(NamedTuple):
+    """Weights of a routed block's router and decision head, and the share that it processes."""
+
+    router: int
+    decision_head: int
+    capacity: float
 
 
-def _projection_weights(config: ModelConfig) -> int:
-    """Weights of a block that every token meets around attention: the query, key, value and output
-    matrices, and a convolution of the keys."""
-    matrices = 2 * config.width * config.head_width * (config.heads + config.key_value_heads)
-    match config.attention:
-        case FullAttention():
-            return matrices
-        case BlockAttention(key_convolution=taps):
-            return matrices + taps * config.key_value_heads * config.head_width
-        case _:
-            assert_never(config.attention)
-
-
-def _attention_weights(config: ModelConfig) -> int:
-    """Weights of a block's attention: its matrices and, if asked for, query and key norms."""
-    return _projection_weights(config) + (2 * config.head_width if config.query_key_norm else 0)
-
-
-def _norm_weights(config: ModelConfig) -> int:
-    """Weights of a block's two norms, before attention and before the feed-forward."""
-    return 2 * config.width
-
-
-def _feed_forward_weights(config: ModelConfig) -> int:
-    """Weights of a block's feed-forward matrices."""
-    match config.feed_forward:
-        case SwiGlu():
-            return 3 * config.width * config.hidden
-        case Gelu():
-            return 2 * config.width * config.hidden
-        case _:
-            assert_never(config.feed_forward)
-
-
-def _routing_weights(config: ModelConfig) -> tuple[int, int]:
-    """Weights of a routed block's router and of its decision head."""
+def _routing(config: ModelConfig) -> _Routing:
     match config.depth:
         case EveryToken():
-            return 0, 0
-        case TopK():
+            return _Routing(0, 0, 1.0)
+        case TopK(capacity=capacity):
             half = max(1, config.width // 2)
-            return config.width, config.width * half + half
-        case RandomK():
-            return config.width, 0
-        case _:
-            assert_never(config.depth)
-
-
-def _capacity(config: ModelConfig) -> float:
-    """Share of the tokens that a routed block processes; 1 where no block is routed."""
-    match config.depth:
-        case EveryToken():
-            return 1.0
-        case TopK(capacity=capacity) | RandomK(capacity=capacity):
-            return capacity
+            return _Routing(config.width, config.width * half + half, capacity)
+        case RandomK(capacity=capacity):
+            return _Routing(config.width, 0, capacity)
         case _:
             assert_never(config.depth)
 
 
 def _tokens_by_block(config: ModelConfig, sequence_length: int) -> list[int]:
     """Tokens of a sequence that each block processes."""
-    match config.depth:
-        case EveryToken():
-            return [sequence_length] * config.blocks
-        case TopK() | RandomK():
-            selected, routed = config.depth.selected_tokens(sequence_length), config.routed_blocks
-            return [selected if i in routed else sequence_length for i in range(config.blocks)]
-        case _:
-            assert_never(config.depth)
+    tokens = [sequence_length] * config.blocks
+    if isinstance(config.depth, Routed):
+        for block in config.routed_blocks:
+            tokens[block] = config.depth.selected_tokens(sequence_length)
+    return tokens
 
 
 def _check_length(sequence_length: int) -> None:

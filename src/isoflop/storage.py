@@ -11,19 +11,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
-import math
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any
 
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+from isoflop.strict_json import JSON as JSON
+from isoflop.strict_json import parse_json as parse_json
+from isoflop.strict_json import to_json as to_json
 
 TEMPORARY = ".tmp-"
 """What names of unfinished files and folders start with; readers ignore them."""
@@ -46,10 +45,9 @@ class StorageError(OSError):
 def _free_bytes(path: Path) -> int | str:
     existing = next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
     try:
-        disk = os.statvfs(existing)
+        return shutil.disk_usage(existing).free
     except OSError:
         return "an unknown number of"
-    return disk.f_bavail * disk.f_frsize
 
 
 @contextmanager
@@ -127,44 +125,34 @@ def _write_new(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def _becoming(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`, to be renamed to it, which is then made durable."""
+    make_folder(target.parent)
+    with _explained(target):
+        temporary = _temporary(target)
+        try:
+            yield temporary
+        except BaseException:
+            _delete(temporary)
+            raise
+        _sync_folder(target.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new, never a part.
 
     Missing parent folders are created. Raises StorageError; the old content is then still there,
     unless the very last step failed, the fsync of the folder that makes the rename durable.
     """
-    make_folder(path.parent)
-    with _explained(path):
-        temporary = _temporary(path)
-        try:
-            _write_new(temporary, data)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+    with _becoming(path) as temporary:
+        _write_new(temporary, data)
+        os.replace(temporary, path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, as `write_bytes` does."""
     write_bytes(path, text.encode())
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return value
-
-
-def to_json(value: JSON, indent: int | None = None) -> str:
-    """Return `value` as strict JSON in ASCII; NaN and the infinities become null."""
-    separators = (",", ":") if indent is None else None
-    return json.dumps(_strict(value), indent=indent, separators=separators, allow_nan=False)
 
 
 def write_json(path: Path, value: JSON) -> None:
@@ -177,31 +165,15 @@ def create_json(path: Path, value: JSON) -> bool:
 
     Of several that try at the same time one succeeds, and all find its content there.
     """
-    make_folder(path.parent)
-    with _explained(path):
-        temporary = _temporary(path)
+    with _becoming(path) as temporary:
+        _write_new(temporary, (to_json(value, indent=2) + "\n").encode())
         try:
-            _write_new(temporary, (to_json(value, indent=2) + "\n").encode())
             os.link(temporary, path)
         except FileExistsError:
             return False
         finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+            _delete(temporary)
     return True
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def parse_json(data: bytes, source: str) -> Any:
-    """Return the value that the strict JSON `data` holds; a ValueError names `source`."""
-    try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{source} is not valid JSON: {error}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -245,24 +217,15 @@ def commit_folder(
     """
     if os.path.lexists(target):
         raise FileExistsError(f"{target} exists; committed folders are never overwritten")
-    make_folder(target.parent)
-    with _explained(target):
-        temporary = _temporary(target)
-        try:
-            temporary.mkdir()
-            write(temporary)
-            files = {
-                name: _describe(path, sync=True) for name, path in _plain_files(temporary).items()
-            }
-            manifest = to_json({"version": 1, "files": files})
-            _write_new(temporary / MANIFEST, manifest.encode())
-            _sync_folder(temporary)
-            confirm()
-            os.replace(temporary, target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        _sync_folder(target.parent)
+    with _becoming(target) as temporary:
+        temporary.mkdir()
+        write(temporary)
+        plain = _plain_files(temporary)
+        files = {name: _describe(path, sync=True) for name, path in plain.items()}
+        _write_new(temporary / MANIFEST, to_json({"version": 1, "files": files}).encode())
+        _sync_folder(temporary)
+        confirm()
+        os.replace(temporary, target)
 
 
 def verify_folder(path: Path) -> None:
@@ -347,7 +310,7 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, len(found) - len(rows)
 
 
-class JsonLines:
+class JsonLines(AbstractContextManager["JsonLines"]):
     """Appends objects to a JSONL file that this process alone writes.
 
     Opening creates the file where it is missing and cuts a torn last line, which would otherwise
@@ -431,13 +394,5 @@ class JsonLines:
             with _explained(self.path):
                 os.close(descriptor)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -10,15 +10,15 @@ import torch
 
 from isoflop.bench import (
     AttentionReport,
-    AttentionRow,
     attention,
     attention_cases,
     attention_figure,
-    attention_verdicts,
     bench_attention,
     describe_attention,
+    measured,
 )
-from isoflop.bench.attention import crossovers, measure, peak_bytes
+from isoflop.bench.attention import AttentionRow, crossovers, measure, peak_bytes
+from isoflop.bench.attention_report import attention_verdicts
 from isoflop.cli import main
 
 
@@ -81,7 +81,7 @@ def test_nothing_to_measure(given: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_measured_in_turns(direction: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10**6))
-    monkeypatch.setattr(attention.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(measured.time, "perf_counter", lambda: float(next(ticks)))
     case = attention_cases(
         lengths=(96,), block_sizes=(8, 16), threads=1, heads=2, head_width=8, seconds=0, dtype=dtype
     )[direction != "forward"]
@@ -180,13 +180,13 @@ def test_command(
 ) -> None:
     asked = []
 
-    def measured(cases: object, **options: object) -> AttentionReport:
+    def given(cases: object, **options: object) -> AttentionReport:
         asked.append((cases, options))
         return report(row(4096, 2.0))
 
     import isoflop.bench
 
-    monkeypatch.setattr(isoflop.bench, "bench_attention", measured)
+    monkeypatch.setattr(isoflop.bench, "bench_attention", given)
     arguments = ["bench", "attention", "--lengths", "4096", "--block-sizes", "512", "--force"]
     assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0
     (printed,) = json.loads(capsys.readouterr().out)

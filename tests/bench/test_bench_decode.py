@@ -10,17 +10,16 @@ import pytest
 import torch
 
 from isoflop.bench import (
-    DecodeCase,
     DecodeReport,
-    DecodeRow,
     bench_decode,
     decode,
     decode_cases,
     decode_figure,
-    decode_verdicts,
     describe_decode,
+    measured,
 )
-from isoflop.bench.decode import measure, needed_bytes, turn
+from isoflop.bench.decode import DecodeCase, DecodeRow, measure, needed_bytes, turn
+from isoflop.bench.decode_report import decode_verdicts
 from isoflop.bench.decoders import EngineDecoder, LlamaDecoder
 from isoflop.cli import main
 from isoflop.config import ModelConfig
@@ -200,7 +199,7 @@ def test_rows_are_the_arithmetic_of_a_measurement(
     dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter(range(10**6))
-    monkeypatch.setattr(decode.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(measured.time, "perf_counter", lambda: float(next(ticks)))
     one = case(dtype=dtype)
     dense, routed = measure(one, peer=False)
     assert (dense.name, routed.name) == ("dense", "MoD 12.5%")
@@ -296,32 +295,16 @@ def test_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert DecodeReport.model_validate_json(made.model_dump_json()) == made
 
 
-class _Here:
-    """Takes the place of a pool of processes: runs what is submitted at once, here."""
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def submit(self, function, *given, **named):  # type: ignore[no-untyped-def]
-        self.value = function(*given, **named)
-        return self
-
-    def result(self):  # type: ignore[no-untyped-def]
-        return self.value
-
-
 def test_what_is_missing_or_too_large_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "others are at work")
     with pytest.raises(ValueError, match="others are at work; wait until it is idle"):
         bench_decode([case()])
-    monkeypatch.setattr(decode, "ProcessPoolExecutor", _Here)
+    monkeypatch.setattr(
+        decode, "in_fresh_process", lambda call, *given, **more: call(*given, **more)
+    )
     monkeypatch.setattr(decode, "find_spec", lambda name: None)
     large = case(context=8192)
-    monkeypatch.setattr(decode, "_free_bytes", lambda: needed_bytes(large, peer=False) - 1)
+    monkeypatch.setattr(decode, "told_bytes", lambda *_: needed_bytes(large, peer=False) - 1)
     told: list[str] = []
     made = bench_decode([case(), large], force=True, watch=told.append)
     assert [(one.name, one.context) for one in made.rows] == [("dense", 24), ("MoD 12.5%", 24)]
@@ -378,13 +361,13 @@ def test_command(
 ) -> None:
     asked = []
 
-    def measured(cases: object, **options: object) -> DecodeReport:
+    def given(cases: object, **options: object) -> DecodeReport:
         asked.append((cases, options))
         return report(*rows())
 
     import isoflop.bench
 
-    monkeypatch.setattr(isoflop.bench, "bench_decode", measured)
+    monkeypatch.setattr(isoflop.bench, "bench_decode", given)
     arguments = ["bench", "decode", "--contexts", "512", "--batches", "2", "--threads", "1"]
     arguments += ["--dtype", "bf16", "--width", "128", "--blocks", "2", "--force"]
     assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0

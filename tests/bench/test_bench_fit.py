@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.bench import bench_fit, describe_fit, fits, law_table
+from isoflop.bench import bench_fit, describe_fit, fits
+from isoflop.bench.fits import law_table
 from isoflop.fit import run_table
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from isoflop.bench import busy, gemm_peak, machine
+from isoflop.bench import machine
+from isoflop.bench.machine import busy, gemm_peak
 
 
 def watched(

@@ -71,7 +71,7 @@ def test_medians_and_ratios_are_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -
     seconds = {"a": itertools.cycle([1.0, 1.0, 7.0]), "b": itertools.cycle([4.0, 4.0, 28.0])}
     monkeypatch.setattr(bench_module, "prepare_step", lambda one: one.variant)
     monkeypatch.setattr(bench_module, "WARM_UP", 0)
-    monkeypatch.setattr(bench_module, "_turn", lambda step, count: next(seconds[step]))
+    monkeypatch.setattr(bench_module, "mean_seconds", lambda step, count=1: next(seconds[step]))
     report = bench_train([[case("a"), case("b")]], threads=1, seconds=0)
     assert [row.step_seconds for row in report.rows] == [1.0, 4.0]
     (ratio,) = report.ratios

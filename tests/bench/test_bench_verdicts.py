@@ -1,7 +1,7 @@
 import pytest
 
-from isoflop.bench import BenchRow, Ratio
-from isoflop.bench.verdicts import verdicts
+from isoflop.bench.measured import Ratio
+from isoflop.bench.train import BenchRow, verdicts
 
 
 def row(variant: str = "dense", **changes: object) -> BenchRow:

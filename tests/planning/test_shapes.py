@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from isoflop.config import EveryToken, Gelu, RandomK, ShapeFamily, SwiGlu, TopK
+from isoflop.config import Choices, EveryToken, Gelu, RandomK, ShapeFamily, SwiGlu, TopK
 from isoflop.costs import parameters
 from isoflop.planning import shape
 
@@ -21,7 +21,7 @@ def test_parameters_and_aspect_come_near(
     family: ShapeFamily, vocabulary: int, targets: tuple[float, ...], depth: EveryToken
 ) -> None:
     for target in targets:
-        model = shape(family, target, vocabulary=vocabulary, depth=depth)
+        model = shape(family, target, vocabulary=vocabulary, choices=Choices(depth=depth))
         assert 0.8 < parameters(model).total / target < 1.25
         assert 0.5 < model.width / model.blocks / family.width_per_block < 2
         assert model.depth == depth
@@ -86,7 +86,7 @@ def test_rounding_follows_the_family() -> None:
         minimum_blocks=5,
     )
     for target in (2e5, 1e6, 9e6):
-        model = shape(family, target, vocabulary=256, feed_forward=Gelu())
+        model = shape(family, target, vocabulary=256, choices=Choices(feed_forward=Gelu()))
         assert model.width % 40 == 0
         assert model.hidden % 48 == 0
         assert abs(model.hidden - 4 * model.width) <= 24
@@ -103,14 +103,19 @@ def test_rounding_follows_the_family() -> None:
 @pytest.mark.parametrize("every", [2, 3, 5])
 def test_routed_blocks_are_a_whole_share_of_every_size(every: int) -> None:
     for target in (1e5, 4e5, 2e6):
-        model = shape(SMALL, target, vocabulary=256, depth=TopK(capacity=0.125, every=every))
+        model = shape(
+            SMALL, target, vocabulary=256, choices=Choices(depth=TopK(capacity=0.125, every=every))
+        )
         assert model.blocks % every == 0
         assert len(model.routed_blocks) == model.blocks // every
 
 
 def test_named_blocks_exist_at_every_size() -> None:
     depth = TopK(capacity=0.125, blocks=(1, 6))
-    blocks = {shape(SMALL, n, vocabulary=256, depth=depth).blocks for n in (3e4, 4e5, 9e6)}
+    blocks = {
+        shape(SMALL, n, vocabulary=256, choices=Choices(depth=depth)).blocks
+        for n in (3e4, 4e5, 9e6)
+    }
     assert min(blocks) >= 7
     assert len(blocks) > 1
 

@@ -5,7 +5,14 @@ import math
 
 import pytest
 
-from isoflop.config import Depth, EveryToken, FullAttention, Grid, ShapeFamily, SwiGlu, TopK
+from isoflop.config import (
+    Choices,
+    Depth,
+    EveryToken,
+    Grid,
+    ShapeFamily,
+    TopK,
+)
 from isoflop.costs import parameters
 from isoflop.planning import Ladder
 
@@ -25,9 +32,7 @@ def make_ladder(
         grid=Grid.model_validate(grid),
         centre_parameters=centre,
         vocabulary=vocabulary,
-        attention=FullAttention(),
-        depth=depth,
-        feed_forward=SwiGlu(),
+        choices=Choices(depth=depth),
     )
 
 

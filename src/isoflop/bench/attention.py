@@ -8,11 +8,9 @@ each contender, so that none counts what another left behind.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -21,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoflop.bench.machine import DTYPES, refuse_busy
+from isoflop.bench.machine import DTYPES, in_fresh_process, told_bytes
+from isoflop.bench.measured import Report, Watch, conditions, in_turns, mean_seconds, paired
 from isoflop.config import BlockAttention, Frozen, FullAttention, Precision
 from isoflop.costs import attended_pairs
 from isoflop.hardware import use_threads
 from isoflop.ops import block_attention, block_attention_reference
-from isoflop.training import environment
 
 Direction = Literal["forward", "forward+backward"]
 
@@ -43,34 +41,31 @@ _CLEAR = Path("/proc/self/clear_refs")
 Call = Callable[[], object]
 
 
-class AttentionCase(Frozen):
-    """Contenders at one length: full attention, and block attention for each block size."""
+class _Attended(Frozen):
+    """What is attended, in one direction."""
 
     sequence_length: int
     direction: Direction
-    block_sizes: tuple[int, ...]
     top_k: int
     batch: int
     heads: int
     head_width: int
     dtype: Precision
     threads: int
+
+
+class AttentionCase(_Attended):
+    """Contenders at one length: full attention, and block attention for each block size."""
+
+    block_sizes: tuple[int, ...]
     seconds: float
     """Time for rounds, of which there are at least `LEAST_ROUNDS`."""
 
 
-class AttentionRow(Frozen):
+class AttentionRow(_Attended):
     """Block attention of one block size beside full attention in the same rounds."""
 
-    sequence_length: int
     block_size: int
-    top_k: int
-    direction: Direction
-    dtype: Precision
-    threads: int
-    batch: int
-    heads: int
-    head_width: int
     full_seconds: float
     """Median over rounds, as the next."""
     block_seconds: float
@@ -99,14 +94,7 @@ class AttentionRow(Frozen):
         return self.block_peak_bytes / self.full_peak_bytes
 
 
-class AttentionReport(Frozen):
-    """Everything that one measurement of attention gave."""
-
-    rows: tuple[AttentionRow, ...]
-    busy: str | None = None
-    """What else used the machine while this was forced; None for an idle machine."""
-    torch: str
-    machine: str
+AttentionReport = Report[AttentionRow]
 
 
 def attention_cases(
@@ -137,37 +125,30 @@ def attention_cases(
         wanted += [(length, "forward"), (length, "forward+backward")]
     if wanted and min(block_sizes, default=1) * top_k < max(lengths):
         wanted.append((2 * max(lengths), "forward"))
-    cases = []
-    for length, direction in wanted:
-        sizes = tuple(size for size in sorted(set(block_sizes)) if size * top_k < length)
-        if sizes:
-            cases.append(
-                AttentionCase(
-                    sequence_length=length,
-                    direction=direction,
-                    block_sizes=sizes,
-                    top_k=top_k,
-                    batch=batch,
-                    heads=heads,
-                    head_width=head_width,
-                    dtype=dtype,
-                    threads=threads,
-                    seconds=seconds,
-                )
-            )
+    sizes = sorted(set(block_sizes))
+    cases = tuple(
+        AttentionCase(
+            sequence_length=length,
+            direction=direction,
+            block_sizes=tuple(size for size in sizes if size * top_k < length),
+            dtype=dtype,
+            threads=threads,
+            seconds=seconds,
+            **given,
+        )
+        for length, direction in wanted
+        if sizes and sizes[0] * top_k < length
+    )
     if not cases:
         raise ValueError(
             f"no length of {list(lengths)} is above top_k = {top_k} blocks of {list(block_sizes)}; "
             "expected longer sequences, since shorter ones are attended fully"
         )
-    return tuple(cases)
+    return cases
 
 
 def bench_attention(
-    cases: Sequence[AttentionCase],
-    *,
-    force: bool = False,
-    watch: Callable[[str], None] = lambda _: None,
+    cases: Sequence[AttentionCase], *, force: bool = False, watch: Watch = lambda _: None
 ) -> AttentionReport:
     """Measure every case in a process of its own.
 
@@ -179,59 +160,55 @@ def bench_attention(
     Raises:
         ValueError: the machine is busy.
     """
-    reason = refuse_busy(force)
+    found = conditions(force=force, threads=cases[0].threads)
     rows: list[AttentionRow] = []
-    fresh = multiprocessing.get_context("spawn")
     for case in cases:
         watch(f"{case.direction}, {case.sequence_length:,} tokens")
-        with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as process:
-            measured = process.submit(measure, case).result()
-            full_peak, *peaks = (
-                process.submit(peak_bytes, case, size).result() for size in (0, *case.block_sizes)
-            )
+        measured = in_fresh_process(measure, case)
+        full_peak, *peaks = (
+            in_fresh_process(peak_bytes, case, size) for size in (0, *case.block_sizes)
+        )
         rows += [
             row.model_copy(update={"full_peak_bytes": full_peak, "block_peak_bytes": peak})
             for row, peak in zip(measured, peaks, strict=True)
         ]
-    return AttentionReport(
-        rows=tuple(rows),
-        busy=reason,
-        torch=torch.__version__,
-        machine=environment("cpu", cases[0].threads, compiled=False).machine,
-    )
+    return AttentionReport(rows=tuple(rows), **found)
 
 
 def measure(case: AttentionCase) -> list[AttentionRow]:
     """Time a case in this process, which should have done nothing before."""
+    length = case.sequence_length
     with use_threads(case.threads):
         for call in _contenders(case, _warm_up_length(case)).values():
             call()
-        contenders = _contenders(case, case.sequence_length)
-        times: dict[int, list[float]] = {size: [] for size in contenders}
-        until = time.perf_counter() + case.seconds
-        while len(times[0]) < LEAST_ROUNDS or time.perf_counter() < until:
-            for size, call in contenders.items():
-                times[size].append(_seconds(call))
+        turns = [partial(mean_seconds, call) for call in _contenders(case, length).values()]
+        full, *blocks = in_turns(turns, seconds=case.seconds, rounds=LEAST_ROUNDS)
         references = {
-            size: _seconds(_reference(case, size))
+            size: mean_seconds(
+                partial(
+                    _call,
+                    case,
+                    _inputs(case, length),
+                    _blocks(case, size, block_attention_reference),
+                )
+            )
             for size in case.block_sizes
-            if case.sequence_length <= LONGEST_REFERENCE
+            if length <= LONGEST_REFERENCE
         }
-    full_pairs, _ = attended_pairs(FullAttention(), case.sequence_length)
-    rows = []
-    for size in case.block_sizes:
-        attention = BlockAttention(block_size=size, top_k=case.top_k)
-        pairs, _ = attended_pairs(attention, case.sequence_length)
+    full_pairs, _ = attended_pairs(FullAttention(), length)
+    rows: list[AttentionRow] = []
+    for size, times in zip(case.block_sizes, blocks, strict=True):
+        pairs, _ = attended_pairs(BlockAttention(block_size=size, top_k=case.top_k), length)
         rows.append(
             AttentionRow(
-                **case.model_dump(exclude={"block_sizes", "seconds"}),
+                **case.model_dump(include=set(_Attended.model_fields)),
                 block_size=size,
-                full_seconds=median(times[0]),
-                block_seconds=median(times[size]),
+                full_seconds=median(full),
+                block_seconds=median(times),
                 reference_seconds=references.get(size),
-                time_ratio=median(a / b for a, b in zip(times[0], times[size], strict=True)),
+                time_ratio=paired(full, times)["speed_ratio"],
                 flop_ratio=full_pairs / pairs,
-                rounds=len(times[0]),
+                rounds=len(times),
             )
         )
     return rows
@@ -249,7 +226,7 @@ def peak_bytes(case: AttentionCase, size: int) -> int | None:
         with suppress(OSError, AttributeError):
             # Freed memory goes back to the system, so that it does not count as held.
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        before = _held("VmRSS")
+        before = told_bytes(_STATUS, "VmRSS")
         call = _contenders(case, case.sequence_length)[size]
         try:
             # Sets the peak back to what is held now (proc(5)).
@@ -257,7 +234,7 @@ def peak_bytes(case: AttentionCase, size: int) -> int | None:
         except OSError:
             return None
         call()
-        after = _held("VmHWM")
+        after = told_bytes(_STATUS, "VmHWM")
     return None if before is None or after is None else after - before
 
 
@@ -268,28 +245,14 @@ def _warm_up_length(case: AttentionCase) -> int:
 
 def _contenders(case: AttentionCase, length: int) -> dict[int, Call]:
     """Return calls by block size, full attention as 0."""
+    attends = {0: partial(F.scaled_dot_product_attention, is_causal=True)}
+    attends |= {size: _blocks(case, size, block_attention) for size in case.block_sizes}
     inputs = _inputs(case, length)
-
-    def full() -> object:
-        return _call(case, inputs, lambda q, k, v: _full(q, k, v))
-
-    def block(size: int) -> Call:
-        return lambda: _call(
-            case,
-            inputs,
-            lambda q, k, v: block_attention(q, k, v, block_size=size, top_k=case.top_k),
-        )
-
-    return {0: full, **{size: block(size) for size in case.block_sizes}}
+    return {size: partial(_call, case, inputs, attend) for size, attend in attends.items()}
 
 
-def _reference(case: AttentionCase, size: int) -> Call:
-    inputs = _inputs(case, case.sequence_length)
-    return lambda: _call(
-        case,
-        inputs,
-        lambda q, k, v: block_attention_reference(q, k, v, block_size=size, top_k=case.top_k),
-    )
+def _blocks(case: AttentionCase, size: int, attend: Callable[..., Tensor]) -> partial[Tensor]:
+    return partial(attend, block_size=size, top_k=case.top_k)
 
 
 def _inputs(case: AttentionCase, length: int) -> tuple[Tensor, ...]:
@@ -299,31 +262,12 @@ def _inputs(case: AttentionCase, length: int) -> tuple[Tensor, ...]:
     return (*(x.requires_grad_(case.direction != "forward") for x in made[:3]), made[3])
 
 
-def _full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
 def _call(case: AttentionCase, inputs: tuple[Tensor, ...], attend: Callable[..., Tensor]) -> object:
     *leaves, grad = inputs
     if case.direction == "forward":
         with torch.no_grad():
             return attend(*leaves)
     return torch.autograd.grad(attend(*leaves), leaves, grad)
-
-
-def _seconds(call: Call) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def _held(name: str) -> int | None:
-    """Return a number of bytes from the process's status, None where nothing tells it."""
-    with suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def crossovers(rows: Sequence[AttentionRow]) -> Iterator[tuple[Direction, int, int | None]]:

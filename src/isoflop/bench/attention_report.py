@@ -7,13 +7,10 @@ from collections.abc import Iterator
 import altair as alt
 import pandas as pd
 
-from isoflop.bench.attention import AttentionReport, AttentionRow, Direction, crossovers
-from isoflop.bench.report import Verdict
+from isoflop.bench.attention import AttentionReport, AttentionRow, crossovers
+from isoflop.bench.measured import Verdict, text_table
+from isoflop.bench.speed_figure import ratio_axis, speed_layers, token_axis
 from isoflop.report.figure import FULL_WIDTH, Figure, figure
-from isoflop.report.theme import INK, MUTED
-
-LENGTH_LABEL = "datum.value % 1024 ? format(datum.value, ',') : datum.value / 1024 + 'K'"
-"""Vega expression that writes a tick as 8K, of 1,024 tokens each."""
 
 FASTER_FROM = 4096
 SHARE_FROM = 32768
@@ -21,108 +18,81 @@ BAR_BLOCK_SIZE, BAR_TOP_K = 512, 3
 LEAST_SHARE = 0.6
 MOST_MEMORY = 1.5
 
+HEAD = (
+    *("direction", "tokens", "block", "full s", "block s", "reference s", "faster", "FLOPs"),
+    *("share", "full MB", "block MB", "rounds"),
+)
+
 
 def describe_attention(report: AttentionReport) -> list[str]:
     """Return a report as lines for a terminal: warnings, a table, crossovers, bars."""
-    lines = []
-    if report.busy is not None:
-        lines.append(f"WARNING: measured on a BUSY machine, do not quote: {report.busy}")
     first = report.rows[0]
-    lines.append(
+    lines = [
+        *report.warnings,
         f"{first.batch} x {first.heads} heads of {first.head_width}, {first.dtype}, "
-        f"{first.threads} threads, top_k {first.top_k}; full is torch's fused causal attention"
-    )
-    head = ["direction", "tokens", "block", "full s", "block s", "reference s", "faster"]
-    cells = [[*head, "FLOPs", "share", "full MB", "block MB", "rounds"]]
-    cells += [_cells(row) for row in report.rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines += [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        f"{first.threads} threads, top_k {first.top_k}; full is torch's fused causal attention",
+        *text_table(HEAD, [_cells(row) for row in report.rows]),
+        "",
+    ]
+    for direction, size, since in crossovers(report.rows):
+        where = (
+            "not faster at the longest length measured"
+            if since is None
+            else f"faster from {since:,} tokens on"
         )
-        for line in cells
-    ]
-    lines += ["", *map(_crossover, crossovers(report.rows))]
-    lines += [
-        f"{'held' if verdict.held else 'NOT HELD'}: {verdict.claim}: {verdict.measured:.3g}, "
-        f"expected at least {verdict.expected:.3g}"
-        for verdict in attention_verdicts(report)
-    ]
-    return lines
+        lines.append(f"{direction}, blocks of {size}: {where}")
+    return [*lines, *(verdict.line for verdict in attention_verdicts(report))]
 
 
 def attention_verdicts(report: AttentionReport) -> tuple[Verdict, ...]:
     """Return the bars that training with blocks of 512 and top_k 3 is held to."""
+    held = ("forward+backward", BAR_BLOCK_SIZE, BAR_TOP_K)
     return tuple(
         verdict
         for row in report.rows
-        if (row.direction, row.block_size, row.top_k)
-        == ("forward+backward", BAR_BLOCK_SIZE, BAR_TOP_K)
+        if (row.direction, row.block_size, row.top_k) == held
         for verdict in _held_to(row)
     )
 
 
 def attention_figure(report: AttentionReport) -> Figure:
     """Draw how many times as fast block attention is, beside what its FLOPs promise."""
+    columns = ["sequence_length", "block", "direction", "time_ratio", "flop_ratio", "share"]
     table = pd.DataFrame(
         {
-            "sequence_length": row.sequence_length,
+            **row.model_dump(),
             "block": f"blocks of {row.block_size}",
-            "direction": row.direction,
-            "time_ratio": row.time_ratio,
-            "flop_ratio": row.flop_ratio,
             "share": row.share,
-            "full_seconds": row.full_seconds,
-            "block_seconds": row.block_seconds,
         }
         for row in report.rows
-    )
-    lengths = sorted(set(table["sequence_length"]))
-    x = alt.X(
-        "sequence_length:Q",
-        title="Tokens in the sequence",
-        scale=alt.Scale(type="log", base=2, domain=[lengths[0], lengths[-1]], nice=False),
-        axis=alt.Axis(values=lengths, labelExpr=LENGTH_LABEL, grid=False),
-    )
-    y = alt.Y(
-        "time_ratio:Q",
-        title="Times as fast as full attention",
-        scale=alt.Scale(
-            type="log",
-            domain=[0.8 * min(table["time_ratio"]), 1.2 * max(table["flop_ratio"])],
-            nice=False,
-        ),
-        axis=alt.Axis(values=[2.0**i for i in range(-4, 11)], format="~g"),
+    )[[*columns, "full_seconds", "block_seconds"]]
+    low, high = 0.8 * min(table["time_ratio"]), 1.2 * max(table["flop_ratio"])
+    powers = [2.0**i for i in range(-4, 11)]
+    base = alt.Chart().encode(
+        x=token_axis("sequence_length", list(table["sequence_length"]), "Tokens in the sequence"),
+        y=ratio_axis("time_ratio", low, high, powers, "Times as fast as full attention"),
     )
     order = [f"blocks of {size}" for size in sorted({row.block_size for row in report.rows})]
-    colour = alt.Color(
-        "block:N", sort=order, title=None, scale=alt.Scale(scheme="viridis", domain=order)
-    )
-    dash = alt.StrokeDash(
-        "direction:N",
-        title=None,
-        scale=alt.Scale(domain=["forward+backward", "forward"], range=[[1, 0], [2, 2]]),
-    )
-    tooltip = [
-        alt.Tooltip("block:N", title="Block attention"),
-        alt.Tooltip("direction:N", title="Direction"),
-        alt.Tooltip("sequence_length:Q", title="Tokens", format=","),
-        alt.Tooltip("time_ratio:Q", title="Times as fast", format=".2f"),
-        alt.Tooltip("flop_ratio:Q", title="FLOPs promise", format=".2f"),
-        alt.Tooltip("share:Q", title="Share of it", format=".0%"),
-    ]
-    base = alt.Chart().encode(x=x, y=y)
-    layers = [
-        base.mark_rule(color=MUTED, strokeWidth=1).encode(x=alt.X(), y=alt.datum(1)),
-        base.transform_filter("datum.direction === 'forward+backward'")
-        .mark_line(strokeWidth=6, strokeOpacity=0.22)
-        .encode(y="flop_ratio:Q", color=colour),
-        base.mark_line(strokeWidth=1.8).encode(color=colour, strokeDash=dash),
-        base.mark_point(filled=True, size=45, opacity=1, stroke=INK, strokeWidth=0.4).encode(
-            color=colour, tooltip=tooltip
+    layers = speed_layers(
+        base,
+        alt.Color(
+            "block:N", sort=order, title=None, scale=alt.Scale(scheme="viridis", domain=order)
         ),
-    ]
+        alt.StrokeDash(
+            "direction:N",
+            title=None,
+            scale=alt.Scale(domain=["forward+backward", "forward"], range=[[1, 0], [2, 2]]),
+        ),
+        ("flop_ratio", "datum.direction === 'forward+backward'"),
+        [
+            alt.Tooltip("block:N", title="Block attention"),
+            alt.Tooltip("direction:N", title="Direction"),
+            alt.Tooltip("sequence_length:Q", title="Tokens", format=","),
+            alt.Tooltip("time_ratio:Q", title="Times as fast", format=".2f"),
+            alt.Tooltip("flop_ratio:Q", title="FLOPs promise", format=".2f"),
+            alt.Tooltip("share:Q", title="Share of it", format=".0%"),
+        ],
+    )
     first = report.rows[0]
     return figure(
         f"attention-{first.dtype}-speed",
@@ -141,27 +111,18 @@ def attention_figure(report: AttentionReport) -> Figure:
 def _held_to(row: AttentionRow) -> Iterator[Verdict]:
     case = f"blocks of {row.block_size}, {row.sequence_length:,} tokens"
     if row.sequence_length >= FASTER_FROM:
-        yield Verdict(
-            group=0,
-            claim=f"{case}: faster than full attention",
-            measured=row.time_ratio,
-            expected=1.0,
-        )
+        claim = f"{case}: faster than full attention"
+        yield Verdict(claim=claim, measured=row.time_ratio, expected=1.0)
         if row.memory_ratio is not None:
-            yield Verdict(
-                group=0,
-                claim=f"{case}: full attention's memory, in block attention's",
-                measured=1 / row.memory_ratio,
-                expected=1 / MOST_MEMORY,
-            )
+            claim = f"{case}: full attention's memory, in block attention's"
+            yield Verdict(claim=claim, measured=1 / row.memory_ratio, expected=1 / MOST_MEMORY)
     if row.sequence_length >= SHARE_FROM:
-        yield Verdict(
-            group=0, claim=f"{case}: share of the ideal", measured=row.share, expected=LEAST_SHARE
-        )
+        claim = f"{case}: share of the ideal"
+        yield Verdict(claim=claim, measured=row.share, expected=LEAST_SHARE)
 
 
 def _cells(row: AttentionRow) -> list[str]:
-    reference = row.reference_seconds
+    reference, peaks = row.reference_seconds, (row.full_peak_bytes, row.block_peak_bytes)
     return [
         row.direction,
         f"{row.sequence_length:,}",
@@ -172,18 +133,6 @@ def _cells(row: AttentionRow) -> list[str]:
         f"{row.time_ratio:.3g}",
         f"{row.flop_ratio:.3g}",
         f"{row.share:.0%}",
-        _megabytes(row.full_peak_bytes),
-        _megabytes(row.block_peak_bytes),
+        *("-" if held is None else f"{held / 1e6:.0f}" for held in peaks),
         str(row.rounds),
     ]
-
-
-def _megabytes(held: int | None) -> str:
-    return "-" if held is None else f"{held / 1e6:.0f}"
-
-
-def _crossover(found: tuple[Direction, int, int | None]) -> str:
-    direction, size, since = found
-    if since is None:
-        return f"{direction}, blocks of {size}: not faster at the longest length measured"
-    return f"{direction}, blocks of {size}: faster from {since:,} tokens on"

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from isoflop.bench.cases import DENSE, standard_groups
-from isoflop.bench.machine import refuse_busy
+from isoflop.bench.measured import Report, Watch, conditions
 from isoflop.config import Environment, Frozen, Precision, RunConfig
 from isoflop.costs import parameters
 from isoflop.data import TokenStore, prepare
 from isoflop.hardware import use_threads
 from isoflop.runs import RunFolder
-from isoflop.training import (
-    Interrupted,
-    Run,
-    StepResult,
-    compiles_by_default,
-    environment,
-)
+from isoflop.training import Interrupted, Run, StepResult, compiles_by_default, environment
 
 SHARE_PROMISED = 0.03
 WARM_UP = 3
@@ -55,14 +47,7 @@ class BookkeepingRow(Frozen):
     """Of bookkeeping in both."""
 
 
-class BookkeepingReport(Frozen):
-    """What was measured."""
-
-    rows: tuple[BookkeepingRow, ...]
-    busy: str | None
-    """Why the numbers must not be quoted, None when the machine was idle."""
-    torch: str
-    machine: str
+BookkeepingReport = Report[BookkeepingRow]
 
 
 def standard_runs(precision: Precision = "bf16") -> tuple[RunConfig, ...]:
@@ -82,7 +67,7 @@ def bench_bookkeeping(
     folder: Path,
     seconds: float = 100.0,
     force: bool = False,
-    watch: Callable[[str], None] = lambda _: None,
+    watch: Watch = lambda _: None,
 ) -> BookkeepingReport:
     """Train each model for some time, one after the other, and tell what was not training.
 
@@ -99,24 +84,19 @@ def bench_bookkeeping(
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; expected a folder for runs that are thrown away")
-    reason = refuse_busy(force)
+    found = conditions(force=force, threads=1)
     rows = []
     with use_threads(1):
         for index, config in enumerate(configs):
             watch(f"training {parameters(config.model).total:,} parameters for {seconds:.0f} s")
             store = prepare(config.data, cache)
             rows.append(_row(config, RunFolder(folder / str(index)), store, seconds))
-    return BookkeepingReport(
-        rows=tuple(rows),
-        busy=reason,
-        torch=torch.__version__,
-        machine=environment("cpu", 1, compiled=False).machine,
-    )
+    return BookkeepingReport(rows=tuple(rows), **found)
 
 
 def describe_bookkeeping(report: BookkeepingReport) -> list[str]:
     """Return what was measured, a line for each model."""
-    lines = [f"not to be quoted: {report.busy}"] if report.busy else []
+    lines = report.warnings
     for row in report.rows:
         kept = "holds" if row.share < SHARE_PROMISED else "does not hold"
         lines.append(

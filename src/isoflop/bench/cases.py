@@ -25,6 +25,8 @@ VOCABULARY = 4096
 STANDARD_SHAPES = ((256, 8, 4, 512, 8), (512, 8, 8, 1024, 4))
 """Width, blocks, heads, sequence length and sequences per step of the standard comparison."""
 
+NO_PEER = "transformers is not installed: no comparison with Hugging Face's Llama"
+
 DENSE = "dense"
 ROUTED = "MoD 12.5%"
 
@@ -36,6 +38,17 @@ class Case(Frozen):
     config: RunConfig
     compiled: bool
     implementation: Implementation = "isoflop"
+
+    @property
+    def name(self) -> str:
+        """The contender in words."""
+        return contender(self.variant, self.implementation, compiled=self.compiled)
+
+
+def contender(variant: str, implementation: Implementation, *, compiled: bool) -> str:
+    """Return how a contender is called: 'dense (compiled)', 'dense (transformers, eager)'."""
+    way = "compiled" if compiled else "eager"
+    return f"{variant} ({way if implementation == 'isoflop' else f'{implementation}, {way}'})"
 
 
 def standard_groups(precision: Precision = "bf16") -> tuple[tuple[Case, ...], ...]:
@@ -91,12 +104,13 @@ def _standard_group(
         )
 
     dense, routed = run(EveryToken()), run(TopK(capacity=0.125, every=2))
+    peer: Implementation = "transformers"
     return (
         Case(variant=DENSE, config=dense, compiled=True),
         Case(variant=DENSE, config=dense, compiled=False),
         Case(variant=ROUTED, config=routed, compiled=True),
-        Case(variant=DENSE, config=dense, compiled=False, implementation="transformers"),
-        Case(variant=DENSE, config=dense, compiled=True, implementation="transformers"),
+        Case(variant=DENSE, config=dense, compiled=False, implementation=peer),
+        Case(variant=DENSE, config=dense, compiled=True, implementation=peer),
     )
 
 

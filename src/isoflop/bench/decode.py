@@ -6,25 +6,37 @@ the nominal share, so that speed is not bought by processing less. A prefill is 
 
 from __future__ import annotations
 
-import multiprocessing
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
-import torch
-
-from isoflop.bench.cases import DENSE, ROUTED, VOCABULARY, Implementation, hidden_width
+from isoflop.bench.cases import (
+    DENSE,
+    NO_PEER,
+    ROUTED,
+    VOCABULARY,
+    Implementation,
+    hidden_width,
+)
 from isoflop.bench.decoders import Decoder, EngineDecoder, LlamaDecoder
-from isoflop.bench.machine import DTYPES, refuse_busy
+from isoflop.bench.machine import DTYPES, in_fresh_process, told_bytes
+from isoflop.bench.measured import (
+    TURN_SECONDS,
+    Report,
+    Watch,
+    conditions,
+    in_turns,
+    mean_seconds,
+    paired,
+    thread_words,
+)
 from isoflop.config import Frozen, ModelConfig, Precision, TopK
 from isoflop.costs import cache_bytes, forward_flops, parameters
 from isoflop.hardware import usable_cores, use_threads
-from isoflop.training import environment
 
 CONTEXTS = (256, 1024, 2048, 8192)
 BATCHES = (1, 16)
@@ -33,8 +45,6 @@ DEPTH = TopK(capacity=0.125, every=2)
 PERIOD = 8
 """Tokens after which the nominal share repeats, and is exact; the routed model's turns are whole
 periods."""
-TURN_SECONDS = 0.2
-"""A turn takes about this long, but for what `PERIOD` and `GROWTH` say."""
 GROWTH = 32
 """A turn adds at most a part in so many to the context, or a period where that is more. Then the
 context is set back."""
@@ -64,7 +74,7 @@ class DecodeCase(Frozen):
     @property
     def name(self) -> str:
         """The case in words."""
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        threads = thread_words(self.threads)
         return f"{self.dtype}, {threads}, batch {self.batch}, {self.context:,} tokens"
 
 
@@ -120,19 +130,18 @@ class DecodeRow(Frozen):
         """The contender in words."""
         return self.variant if self.implementation == "isoflop" else "Hugging Face's Llama"
 
+    @property
+    def is_routed(self) -> bool:
+        """Whether tokens skipped blocks."""
+        return self.realised_share < 1
 
-class DecodeReport(Frozen):
-    """Everything that one measurement of decoding gave."""
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the dense model that the others are held against."""
+        return not self.is_routed and self.implementation == "isoflop"
 
-    rows: tuple[DecodeRow, ...]
-    notes: tuple[str, ...] = ()
-    """What was left out, and why."""
-    busy: str | None = None
-    """What else used the machine while this was forced; None for an idle machine."""
-    torch: str
-    transformers: str | None = None
-    """Version of the peer; None where it is not installed."""
-    machine: str
+
+DecodeReport = Report[DecodeRow]
 
 
 def decode_cases(
@@ -145,7 +154,7 @@ def decode_cases(
     blocks: int = 8,
     seconds: float = 6.0,
 ) -> tuple[DecodeCase, ...]:
-    """Return the standard comparison: every dtype, number of threads, batch and context.
+    """Return the comparison of every dtype, number of threads, batch and context.
 
     Args:
         contexts: tokens that each sequence has seen.
@@ -171,26 +180,12 @@ def decode_cases(
                 f"a context is {context}; expected a multiple of {PERIOD}, over which a share of "
                 f"{DEPTH.capacity:.1%} is exact"
             )
-    for batch in batches:
-        if batch < 1:
-            raise ValueError(f"a batch is {batch}; expected at least 1 sequence")
+    if min(batches) < 1:
+        raise ValueError(f"a batch is {min(batches)}; expected at least 1 sequence")
     for one in threads:
         if not 1 <= one <= cores:
             raise ValueError(f"threads is {one}; expected 1 to {cores}, the cores at hand")
-    if width < HEAD_WIDTH or width % HEAD_WIDTH:
-        raise ValueError(
-            f"width is {width}; expected a multiple of {HEAD_WIDTH}, the width of a head"
-        )
-    if blocks < DEPTH.every:
-        raise ValueError(f"blocks is {blocks}; expected at least 2, since every other is routed")
-    model = ModelConfig(
-        vocabulary=VOCABULARY,
-        width=width,
-        blocks=blocks,
-        heads=width // HEAD_WIDTH,
-        head_width=HEAD_WIDTH,
-        hidden=hidden_width(width),
-    )
+    model = _model(width, blocks)
     return tuple(
         DecodeCase(
             model=model, context=context, batch=batch, threads=one, dtype=dtype, seconds=seconds
@@ -202,11 +197,25 @@ def decode_cases(
     )
 
 
+def _model(width: int, blocks: int) -> ModelConfig:
+    if width < HEAD_WIDTH or width % HEAD_WIDTH:
+        raise ValueError(
+            f"width is {width}; expected a multiple of {HEAD_WIDTH}, the width of a head"
+        )
+    if blocks < DEPTH.every:
+        raise ValueError(f"blocks is {blocks}; expected at least 2, since every other is routed")
+    return ModelConfig(
+        vocabulary=VOCABULARY,
+        width=width,
+        blocks=blocks,
+        heads=width // HEAD_WIDTH,
+        head_width=HEAD_WIDTH,
+        hidden=hidden_width(width),
+    )
+
+
 def bench_decode(
-    cases: Sequence[DecodeCase],
-    *,
-    force: bool = False,
-    watch: Callable[[str], None] = lambda _: None,
+    cases: Sequence[DecodeCase], *, force: bool = False, watch: Watch = lambda _: None
 ) -> DecodeReport:
     """Measure every case in a process of its own.
 
@@ -221,15 +230,12 @@ def bench_decode(
     Raises:
         ValueError: the machine is busy, or no case fits into memory.
     """
-    reason = refuse_busy(force)
+    found = conditions(force=force, threads=cases[0].threads)
     peer = find_spec("transformers") is not None
-    notes = []
-    if not peer:
-        notes.append("transformers is not installed: no comparison with Hugging Face's Llama")
+    notes = [] if peer else [NO_PEER]
     rows: list[DecodeRow] = []
-    fresh = multiprocessing.get_context("spawn")
     for number, case in enumerate(cases, 1):
-        needed, free = needed_bytes(case, peer=peer), _free_bytes()
+        needed, free = needed_bytes(case, peer=peer), told_bytes(_MEMORY, "MemAvailable")
         if free is not None and needed > free:
             notes.append(
                 f"{case.name}: left out, since it needs {needed / 1e9:.1f} GB of memory and "
@@ -237,18 +243,28 @@ def bench_decode(
             )
             continue
         watch(f"{number} of {len(cases)}: {case.name}")
-        with ProcessPoolExecutor(1, mp_context=fresh) as process:
-            rows += process.submit(measure, case, peer=peer).result()
+        rows += in_fresh_process(measure, case, peer=peer)
     if not rows:
         raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")
     return DecodeReport(
         rows=tuple(rows),
         notes=tuple(notes),
-        busy=reason,
-        torch=torch.__version__,
         transformers=version("transformers") if peer else None,
-        machine=environment("cpu", cases[0].threads, compiled=False).machine,
+        **found,
     )
+
+
+@dataclass(frozen=True)
+class _Contender:
+    variant: str
+    implementation: Implementation
+    model: ModelConfig
+    ours: EngineDecoder
+    """Tells what a step of the shape needs."""
+    decoder: Decoder
+    """Is timed."""
+    unit: int = 1
+    """Turns are multiples of so many steps."""
 
 
 def measure(case: DecodeCase, *, peer: bool) -> list[DecodeRow]:
@@ -257,41 +273,32 @@ def measure(case: DecodeCase, *, peer: bool) -> list[DecodeRow]:
     shape = (case.context, case.batch, max(reserve, PERIOD), DTYPES[case.dtype])
     with use_threads(case.threads):
         dense, routed = EngineDecoder(case.model, *shape), EngineDecoder(case.routed, *shape)
-        contenders: list[tuple[Decoder, int]] = [(dense, 1), (routed, PERIOD)]
+        contenders = [
+            _Contender(DENSE, "isoflop", case.model, dense, dense),
+            _Contender(ROUTED, "isoflop", case.routed, routed, routed, PERIOD),
+        ]
         if peer:
-            contenders.append((LlamaDecoder(case.model, *shape), 1))
+            llama = LlamaDecoder(case.model, *shape)
+            contenders.append(_Contender(DENSE, "transformers", case.model, dense, llama))
         for ours in (dense, routed):
             for _ in range(PERIOD):
                 ours.watched_step()
             ours.rewind(PERIOD)
-        counts = []
-        for decoder, unit in contenders:
-            turn(decoder, unit)
-            units = round(TURN_SECONDS / (turn(decoder, unit) * unit))
-            counts.append(unit * max(1, min(units, reserve // unit)))
-        times: list[list[float]] = [[] for _ in contenders]
-        until = time.perf_counter() + case.seconds
-        while len(times[0]) < LEAST_ROUNDS or time.perf_counter() < until:
-            for (decoder, _), count, own in zip(contenders, counts, times, strict=True):
-                own.append(turn(decoder, count))
-    rows = [
-        _row(case, DENSE, "isoflop", case.model, dense, dense, times[0], times[0]),
-        _row(case, ROUTED, "isoflop", case.routed, routed, dense, times[1], times[0]),
+        turns = []
+        for one in contenders:
+            turn(one.decoder, one.unit)
+            units = round(TURN_SECONDS / (turn(one.decoder, one.unit) * one.unit))
+            steps = one.unit * max(1, min(units, reserve // one.unit))
+            turns.append(partial(turn, one.decoder, steps))
+        times = in_turns(turns, seconds=case.seconds, rounds=LEAST_ROUNDS)
+    return [
+        _row(case, one, dense, own, times[0]) for one, own in zip(contenders, times, strict=True)
     ]
-    if peer:
-        stored = contenders[2][0].cache_bytes
-        row = _row(case, DENSE, "transformers", case.model, dense, dense, times[2], times[0])
-        measured = {"cache_bytes": stored, "cache_ratio": stored / dense.cache_bytes}
-        rows.append(row.model_copy(update=measured))
-    return rows
 
 
 def turn(decoder: Decoder, steps: int) -> float:
     """Return the mean seconds of some steps, after which the context is set back."""
-    started = time.perf_counter()
-    for _ in range(steps):
-        decoder.step()
-    seconds = (time.perf_counter() - started) / steps
+    seconds = mean_seconds(decoder.step, steps)
     decoder.rewind(steps)
     return seconds
 
@@ -310,41 +317,33 @@ def needed_bytes(case: DecodeCase, *, peer: bool) -> int:
 
 def _row(
     case: DecodeCase,
-    variant: str,
-    implementation: Implementation,
-    model: ModelConfig,
-    ours: EngineDecoder,
+    one: _Contender,
     dense: EngineDecoder,
     times: Sequence[float],
     dense_times: Sequence[float],
 ) -> DecodeRow:
-    pairs = [a / b for a, b in zip(dense_times, times, strict=True)]
-    low, middle, high = quantiles(pairs, n=4, method="inclusive")
-    seconds = median(times)
-    flops = _flops_per_step(model, case)
-    read, dense_read = (_bytes_read(one, case.dtype) for one in (ours, dense))
+    seconds, ours, size = median(times), one.ours, DTYPES[case.dtype].itemsize
+    flops = _flops_per_step(one.model, case)
+    read, dense_read = (of.parameters_read * size + of.cache_bytes_read for of in (ours, dense))
+    shape = {"width", "blocks", "heads", "head_width", "hidden", "vocabulary"}
     return DecodeRow(
-        variant=variant,
-        implementation=implementation,
+        variant=one.variant,
+        implementation=one.implementation,
         **case.model_dump(include={"context", "batch", "threads", "dtype"}),
-        **model.model_dump(
-            include={"width", "blocks", "heads", "head_width", "hidden", "vocabulary"}
-        ),
-        parameters=parameters(model).total,
+        **one.model.model_dump(include=shape),
+        parameters=parameters(one.model).total,
         step_seconds=seconds,
         tokens_per_second=case.batch / seconds,
-        speed_ratio=middle,
-        low=low,
-        high=high,
+        **paired(dense_times, times),
         realised_share=ours.realised_share,
-        cache_bytes=ours.cache_bytes,
+        cache_bytes=one.decoder.cache_bytes,
         flops_per_step=flops,
         parameters_read=ours.parameters_read,
         bytes_read=read,
         flop_ratio=_flops_per_step(case.model, case) / flops,
         parameter_ratio=dense.parameters_read / ours.parameters_read,
         byte_ratio=dense_read / read,
-        cache_ratio=ours.cache_bytes / dense.cache_bytes,
+        cache_ratio=one.decoder.cache_bytes / dense.cache_bytes,
         rounds=len(times),
     )
 
@@ -353,16 +352,3 @@ def _flops_per_step(model: ModelConfig, case: DecodeCase) -> float:
     """Return the FLOPs of a step at the context: what a period adds to a forward pass."""
     before, after = (forward_flops(model, case.context + more).total for more in (0, PERIOD))
     return case.batch * (after - before) / PERIOD
-
-
-def _bytes_read(decoder: EngineDecoder, dtype: Precision) -> float:
-    return decoder.parameters_read * DTYPES[dtype].itemsize + decoder.cache_bytes_read
-
-
-def _free_bytes() -> int | None:
-    """Return the memory that processes can still take, None where nothing tells it."""
-    with suppress(OSError):
-        for line in _MEMORY.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -13,10 +13,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from isoflop.bench.machine import refuse_busy
+from isoflop.bench.measured import Report, Watch, conditions, in_turns, mean_seconds
 from isoflop.config import Frozen
 from isoflop.fit import Surface
-from isoflop.training import environment
 
 LAW = Surface(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
 NOISE = 0.005
@@ -44,13 +43,7 @@ class FitRow(Frozen):
     rounds: tuple[float, ...]
 
 
-class FitReport(Frozen):
-    """What was measured."""
-
-    rows: tuple[FitRow, ...]
-    busy: str | None
-    """Why the numbers must not be quoted, None when the machine was idle."""
-    machine: str
+FitReport = Report[FitRow]
 
 
 def law_table(rows: int, variants: int) -> pd.DataFrame:
@@ -86,7 +79,7 @@ def bench_fit(
     resamples: int = 1000,
     rounds: int = ROUNDS,
     force: bool = False,
-    watch: Callable[[str], None] = lambda _: None,
+    watch: Watch = lambda _: None,
 ) -> FitReport:
     """Time `isoflop fit` on tables of a known law, each several times, taking turns.
 
@@ -104,46 +97,32 @@ def bench_fit(
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; expected at least 1")
     tables = [(size, count, law_table(size, count)) for size in rows for count in variants]
-    reason = refuse_busy(force)
-    seconds: list[list[float]] = [[] for _ in tables]
+    found = conditions(force=force, threads=1)
     with TemporaryDirectory() as folder:
-        paths = []
+        turns = []
         for size, count, table in tables:
-            paths.append(Path(folder) / f"{size}-{count}.csv")
-            table.to_csv(paths[-1], index=False)
-        for turn in range(rounds):
-            watch(f"round {turn + 1} of {rounds}")
-            for path, taken in zip(paths, seconds, strict=True):
-                taken.append(_seconds(path, resamples))
-    return FitReport(
-        rows=tuple(
-            FitRow(
-                rows=size,
-                variants=count,
-                budgets=BUDGETS,
-                resamples=resamples,
-                seconds=median(taken),
-                rounds=tuple(taken),
-            )
-            for (size, count, _), taken in zip(tables, seconds, strict=True)
-        ),
-        busy=reason,
-        machine=environment("cpu", 1, compiled=False).machine,
-    )
+            path = Path(folder) / f"{size}-{count}.csv"
+            table.to_csv(path, index=False)
+            turns.append(partial(_seconds, path, resamples))
+        watch(f"{rounds} rounds of {len(tables)} tables")
+        seconds = in_turns(turns, seconds=0, rounds=rounds)
+    made = [
+        FitRow(
+            rows=size,
+            variants=count,
+            budgets=BUDGETS,
+            resamples=resamples,
+            seconds=median(taken),
+            rounds=tuple(taken),
+        )
+        for (size, count, _), taken in zip(tables, seconds, strict=True)
+    ]
+    return FitReport(rows=tuple(made), **found)
 
 
 def describe_fit(report: FitReport) -> list[str]:
     """Return what was measured, a line for each table."""
-    return [*_heading(report), *_lines(report)]
-
-
-def _heading(report: FitReport) -> Iterator[str]:
-    if report.busy is not None:
-        yield f"not to be quoted: {report.busy}"
-    yield f"isoflop fit, whole process, on {report.machine}"
-
-
-def _lines(report: FitReport) -> Iterator[str]:
+    lines = [*report.warnings, f"isoflop fit, whole process, on {report.machine}"]
     for row in report.rows:
         told = (
             f"{row.rows} runs of {row.variants} variant{'s' * (row.variants > 1)} at "
@@ -154,16 +133,18 @@ def _lines(report: FitReport) -> Iterator[str]:
         if promised is not None:
             kept = "holds" if row.seconds < promised else "does not hold"
             told += f"; under {promised:.0f} s {kept}"
-        yield told
+        lines.append(told)
+    return lines
 
 
 def _seconds(path: Path, resamples: int) -> float:
     script = "import sys; from isoflop.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "fit", str(path), "--resamples", str(resamples)]
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    taken = time.perf_counter() - started
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"isoflop fit ended with {done.returncode}: {last}")
-    return taken
+
+    def fit() -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ValueError(f"isoflop fit ended with {done.returncode}: {last}")
+
+    return mean_seconds(fit)

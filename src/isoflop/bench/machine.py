@@ -1,10 +1,15 @@
-"""The machine: whether it is idle, and how fast it multiplies matrices."""
+"""The machine: whether it is idle, what memory it tells of, how fast it multiplies matrices."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -20,6 +25,9 @@ GEMM_SECONDS = 0.3
 """Time spent on each size."""
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 _STAT = Path("/proc/stat")
 _IDLE, _WAITING, _COUNTED = 3, 4, 8
@@ -62,6 +70,23 @@ def refuse_busy(force: bool) -> str | None:
             f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
         )
     return reason
+
+
+def in_fresh_process(
+    function: Callable[Given, Found], *given: Given.args, **named: Given.kwargs
+) -> Found:
+    """Return what a function gives in a process that did nothing before."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *given, **named).result()
+
+
+def told_bytes(path: Path, name: str) -> int | None:
+    """Return a number of bytes from a table of `/proc` in kilobytes, None where it has none."""
+    with suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def gemm_peak(precision: Precision, threads: int) -> float:

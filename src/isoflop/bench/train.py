@@ -1,31 +1,91 @@
-"""Measures training steps while the contenders take turns."""
+"""Measures training steps while the contenders take turns, and holds them to their bars."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
-from statistics import median, quantiles
+from statistics import median
 
 import torch
 
-from isoflop.bench.cases import Case
-from isoflop.bench.machine import gemm_peak, refuse_busy
-from isoflop.bench.report import BenchReport, BenchRow, Ratio, case_name
-from isoflop.bench.steps import Step, prepare_step
-from isoflop.bench.verdicts import verdicts
-from isoflop.config import Precision
+from isoflop.bench.cases import NO_PEER, Case, Implementation, contender
+from isoflop.bench.machine import gemm_peak
+from isoflop.bench.measured import (
+    TURN_SECONDS,
+    Ratio,
+    Report,
+    Verdict,
+    Watch,
+    conditions,
+    in_turns,
+    mean_seconds,
+    paired,
+    text_table,
+)
+from isoflop.bench.steps import prepare_step
+from isoflop.config import Frozen, Precision
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
-from isoflop.training import compiling_fault, environment
+from isoflop.training import compiling_fault
 
 WARM_UP = 3
 """Steps before any is timed; the first two compile."""
-TURN_SECONDS = 0.2
-"""A turn is at least one step and about this long, so that caches are the contender's own."""
 LEAST_ROUNDS = 8
 MOST_SHAPES = 64
 """Compiled versions of a block that may live side by side; torch's default would go to eager."""
+OVER_PEER = {False: 1.3, True: 1.0}
+"""Least speed of our compiled step over the peer's, eager and compiled."""
+ROUTED_SHARE = 0.9
+"""Least share of the inverse FLOP ratio by which a routed model's step is faster."""
+ROUTED_FROM = (256, 1024)
+"""Width and sequence length from which on the share is expected."""
+
+
+class BenchRow(Frozen):
+    """The measured training step of one contender."""
+
+    group: int
+    """Contenders of a group took turns; ratios exist within a group only."""
+    variant: str
+    implementation: Implementation
+    compiled: bool
+    parameters: int
+    """Total parameters."""
+    convention: str
+    """How FLOPs are counted."""
+    flops_per_step: float
+    step_seconds: float
+    """Median over the rounds."""
+    steps_per_second: float
+    achieved_flops: float
+    """FLOP/s of the step."""
+    peak_flops: float
+    """FLOP/s of the best matrix product with the same dtype and threads."""
+    width: int
+    blocks: int
+    heads: int
+    sequence_length: int
+    sequences_per_step: int
+    vocabulary: int
+    dtype: Precision
+    threads: int
+    rounds: int
+    """Turns that every contender of the group had."""
+
+    @property
+    def name(self) -> str:
+        """The contender in words."""
+        return contender(self.variant, self.implementation, compiled=self.compiled)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What contenders that are held to a bar have in common."""
+        model = (self.width, self.blocks, self.heads, self.vocabulary)
+        return (*model, self.sequence_length, self.sequences_per_step, self.threads)
+
+
+BenchReport = Report[BenchRow]
 
 
 def bench_train(
@@ -34,7 +94,7 @@ def bench_train(
     threads: int,
     force: bool = False,
     seconds: float = 60.0,
-    watch: Callable[[str], None] = lambda _: None,
+    watch: Watch = lambda _: None,
 ) -> BenchReport:
     """Measure the training steps of every case, the cases of a group in turns.
 
@@ -51,7 +111,7 @@ def bench_train(
     Raises:
         ValueError: the machine is busy, or there is nothing to measure.
     """
-    reason = refuse_busy(force)
+    found = conditions(force=force, threads=threads)
     kept, notes = _at_hand(groups)
     if not kept:
         raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")
@@ -69,22 +129,20 @@ def bench_train(
         for index, group in enumerate(kept):
             timed = _rounds(group, seconds, watch)
             rows += [
-                _row(index, case, times, peaks, threads)
+                _row(index, case, times, peaks[case.config.recipe.precision], threads)
                 for case, times in zip(group, timed, strict=True)
             ]
-            names = _told_apart(group)
+            first, *others = _told_apart(group)
             ratios += [
-                _ratio(index, names[0], name, timed[0], times)
-                for name, times in zip(names[1:], timed[1:], strict=True)
+                Ratio(group=index, name=name, reference=first, **paired(timed[0], times))
+                for name, times in zip(others, timed[1:], strict=True)
             ]
     return BenchReport(
         rows=tuple(rows),
         ratios=tuple(ratios),
         verdicts=verdicts(rows, ratios),
         notes=tuple(notes),
-        busy=reason,
-        torch=torch.__version__,
-        machine=environment("cpu", threads, compiled=False).machine,
+        **found,
     )
 
 
@@ -95,7 +153,7 @@ def _at_hand(groups: Sequence[Sequence[Case]]) -> tuple[list[list[Case]], list[s
     cases = [case for group in groups for case in group]
     fault = compiling_fault() if any(case.compiled for case in cases) else None
     if not peer and any(case.implementation == "transformers" for case in cases):
-        notes.append("transformers is not installed: no comparison with Hugging Face's Llama")
+        notes.append(NO_PEER)
     if fault is not None:
         notes.append(f"{fault} here: no compiled steps")
     kept = [
@@ -110,39 +168,21 @@ def _at_hand(groups: Sequence[Sequence[Case]]) -> tuple[list[list[Case]], list[s
     return [group for group in kept if group], notes
 
 
-def _rounds(
-    group: Sequence[Case], seconds: float, watch: Callable[[str], None]
-) -> list[list[float]]:
+def _rounds(group: Sequence[Case], seconds: float, watch: Watch) -> list[list[float]]:
     """Return seconds per step by case and round."""
-    steps: list[Step] = []
-    turns: list[int] = []
+    turns = []
     for case in group:
-        watch(f"preparing {case_name(case)}, width {case.config.model.width}")
+        watch(f"preparing {case.name}, width {case.config.model.width}")
         step = prepare_step(case)
         for _ in range(WARM_UP):
             step()
-        steps.append(step)
-        turns.append(max(1, round(TURN_SECONDS / _turn(step, 1))))
+        steps = max(1, round(TURN_SECONDS / mean_seconds(step)))
+        turns.append(partial(mean_seconds, step, steps))
     watch(f"measuring {len(group)} contenders in turns")
-    timed: list[list[float]] = [[] for _ in group]
-    until = time.perf_counter() + seconds
-    while len(timed[0]) < LEAST_ROUNDS or time.perf_counter() < until:
-        for step, count, times in zip(steps, turns, timed, strict=True):
-            times.append(_turn(step, count))
-    return timed
+    return in_turns(turns, seconds=seconds, rounds=LEAST_ROUNDS)
 
 
-def _turn(step: Step, count: int) -> float:
-    """Return the mean seconds of a number of steps."""
-    started = time.perf_counter()
-    for _ in range(count):
-        step()
-    return (time.perf_counter() - started) / count
-
-
-def _row(
-    group: int, case: Case, times: Sequence[float], peaks: dict[Precision, float], threads: int
-) -> BenchRow:
+def _row(group: int, case: Case, times: Sequence[float], peak: float, threads: int) -> BenchRow:
     config, seconds = case.config, median(times)
     flops = config.tokens_per_step * train_flops_per_token(
         config.model, config.data.sequence_length, config.convention
@@ -158,7 +198,7 @@ def _row(
         step_seconds=seconds,
         steps_per_second=1 / seconds,
         achieved_flops=flops / seconds,
-        peak_flops=peaks[config.recipe.precision],
+        peak_flops=peak,
         width=config.model.width,
         blocks=config.model.blocks,
         heads=config.model.heads,
@@ -173,17 +213,96 @@ def _row(
 
 def _told_apart(group: Sequence[Case]) -> list[str]:
     """Return the contenders' names, with their sizes where the same name stands for several."""
-    names = [case_name(case) for case in group]
+    names = [case.name for case in group]
     if len(set(names)) == len(names):
         return names
     sizes = [parameters(case.config.model).total for case in group]
     return [f"{name} of {size:,} parameters" for name, size in zip(names, sizes, strict=True)]
 
 
-def _ratio(
-    group: int, first: str, other: str, first_times: Sequence[float], times: Sequence[float]
-) -> Ratio:
-    """Compare a contender with the group's first, round by round."""
-    pairs = [a / b for a, b in zip(first_times, times, strict=True)]
-    low, middle, high = quantiles(pairs, n=4, method="inclusive")
-    return Ratio(group=group, name=other, reference=first, speed_ratio=middle, low=low, high=high)
+def verdicts(rows: Sequence[BenchRow], ratios: Sequence[Ratio]) -> tuple[Verdict, ...]:
+    """Return what the bars say; contenders of different shapes or ways are held to none.
+
+    Args:
+        rows: the first of each group is what the others are compared with.
+        ratios: one for every further row, in their order.
+    """
+    following = iter(ratios)
+    first: dict[int, BenchRow] = {}
+    found: list[Verdict] = []
+    for row in rows:
+        ours = first.setdefault(row.group, row)
+        if row is ours:
+            continue
+        ratio = next(following)
+        if row.shape == ours.shape and ours.compiled:
+            found += _held_to(ours, row, ratio.speed_ratio)
+    return tuple(found)
+
+
+def _held_to(ours: BenchRow, row: BenchRow, speed_ratio: float) -> Iterator[Verdict]:
+    if row.implementation == "transformers":
+        yield Verdict(
+            group=row.group,
+            claim=f"{ours.name} is fast enough beside {row.name}",
+            measured=1 / speed_ratio,
+            expected=OVER_PEER[row.compiled],
+        )
+    elif (
+        row.compiled
+        and row.flops_per_step < ours.flops_per_step
+        and row.width >= ROUTED_FROM[0]
+        and row.sequence_length >= ROUTED_FROM[1]
+    ):
+        yield Verdict(
+            group=row.group,
+            claim=f"{row.name} gains at least {ROUTED_SHARE:g} of what its FLOPs promise",
+            measured=speed_ratio,
+            expected=ROUTED_SHARE * ours.flops_per_step / row.flops_per_step,
+        )
+
+
+def describe(report: BenchReport) -> list[str]:
+    """Return a report as lines for a terminal: warnings, a table per group, verdicts."""
+    lines = report.warnings
+    for group in sorted({row.group for row in report.rows}):
+        rows = [row for row in report.rows if row.group == group]
+        lines += [*_table(rows), ""]
+        lines += [
+            f"{ratio.name} is {ratio.speed_ratio:.3g} times as fast as {ratio.reference} "
+            f"(middle half of rounds {ratio.low:.3g} to {ratio.high:.3g})"
+            for ratio in report.ratios
+            if ratio.group == group
+        ]
+        lines += [verdict.line for verdict in report.verdicts if verdict.group == group]
+        lines.append("")
+    return [*lines, *(f"note: {note}" for note in report.notes)]
+
+
+def _table(rows: list[BenchRow]) -> list[str]:
+    first = rows[0]
+    shapes = {(row.width, row.blocks, row.sequence_length, row.sequences_per_step) for row in rows}
+    shape = (
+        f"width {first.width}, {first.blocks} blocks, {first.heads} heads, "
+        f"{first.sequences_per_step} x {first.sequence_length} tokens, "
+        if len(shapes) == 1
+        else ""
+    )
+    head = ["model", "parameters", "FLOPs/step", "ms/step", "steps/s", "GFLOP/s", "of peak"]
+    cells = [
+        [
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.flops_per_step:.3g}",
+            f"{row.step_seconds * 1e3:.3g}",
+            f"{row.steps_per_second:.3g}",
+            f"{row.achieved_flops / 1e9:.0f}",
+            f"{row.achieved_flops / row.peak_flops:.0%}",
+        ]
+        for row in rows
+    ]
+    return [
+        f"{shape}vocabulary {first.vocabulary}, {first.dtype}, {first.threads} threads; "
+        f"matrix products reach {first.peak_flops / 1e9:.0f} GFLOP/s; {first.rounds} rounds",
+        *text_table(head, cells),
+    ]

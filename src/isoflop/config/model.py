@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, assert_never
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from isoflop.frozen import Frozen
 
@@ -144,7 +144,20 @@ class Gelu(Frozen):
 FeedForward = Annotated[SwiGlu | Gelu, Field(discriminator="kind")]
 
 
-class ModelConfig(Frozen):
+class Choices(Frozen):
+    """What variants differ in."""
+
+    attention: Attention = FullAttention()
+    depth: Depth = EveryToken()
+    feed_forward: FeedForward = SwiGlu()
+
+    @property
+    def choices(self) -> Choices:
+        """These alone, of what else has them."""
+        return Choices(**{name: getattr(self, name) for name in Choices.model_fields})
+
+
+class ModelConfig(Choices):
     """A decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, no biases."""
 
     vocabulary: int = Field(ge=2, le=10**7)
@@ -159,9 +172,6 @@ class ModelConfig(Frozen):
     """K; even, since rotary positions turn pairs. heads * head_width need not equal width."""
     hidden: int = Field(ge=1, le=10**8)
     """Feed-forward width."""
-    attention: Attention = FullAttention()
-    depth: Depth = EveryToken()
-    feed_forward: FeedForward = SwiGlu()
     query_key_norm: bool = False
     """RMSNorm on queries and keys per head, before rotary positions, as in Qwen3."""
     tied_embeddings: bool = False
@@ -197,6 +207,13 @@ class ModelConfig(Frozen):
                     "use more blocks or a smaller `every`"
                 )
         return self
+
+    def with_choices(self, choices: Choices) -> ModelConfig | None:
+        """Return the same shape with other choices, None where it has too few blocks for them."""
+        try:
+            return ModelConfig.model_validate({**dict(self), **dict(choices.choices)})
+        except ValidationError:
+            return None
 
     @property
     def key_value_heads(self) -> int:
@@ -236,3 +253,5 @@ def decisions(depth: EveryToken | TopK | RandomK) -> tuple[Decision, ...]:
             return ("predictor", "top_k", "threshold", *(("router",) if weight else ()))
         case RandomK():
             return ("bernoulli", "top_k")
+        case _:
+            assert_never(depth)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from isoflop.config.model import Attention, Depth, EveryToken, FeedForward, FullAttention, SwiGlu
+from isoflop.config.model import Choices
 from isoflop.config.run import (
     LARGEST_BUDGET_FLOPS,
     Convention,
@@ -131,13 +131,10 @@ class StudyRecipe(RecipeSettings):
         return Recipe.model_validate(self.model_dump())
 
 
-class Variant(Frozen):
+class Variant(Choices):
     """One contender. What it leaves out it takes from the study."""
 
     name: str = Field(min_length=1, max_length=80)
-    attention: Attention = FullAttention()
-    depth: Depth = EveryToken()
-    feed_forward: FeedForward = SwiGlu()
     shape: ShapeFamily | None = None
     learning_rate: float | None = Field(default=None, gt=0, le=1e38)
     centre_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)

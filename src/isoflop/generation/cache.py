@@ -36,22 +36,21 @@ class BlockCache:
     """
 
     def __init__(self, attention: SelfAttention, batch: int, slots: int) -> None:
-        weight = attention.query_key_value.weight
+        kept = attention.kept()
         self.attention = attention
-        self.by_block = None if attention.full else attention.by_block
+        self.by_block = kept.by_block
         self.lengths = [0] * batch
         """Tokens stored, by sequence."""
-        shape = (batch, attention.groups, max(slots, LEAST_SLOTS), attention.head_width)
-        self._keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        shape = (batch, kept.groups, max(slots, LEAST_SLOTS), kept.head_width)
+        self._keys = torch.zeros(shape, dtype=kept.dtype, device=kept.device)
         self._values = torch.zeros_like(self._keys)
         self._means: Tensor | None = None
         if self.by_block is not None:
-            wide = torch.promote_types(weight.dtype, torch.float32)
+            wide = torch.promote_types(kept.dtype, torch.float32)
             self._means = self._keys.new_empty(self._shape_of_means(), dtype=wide)
         self._tail: Tensor | None = None
-        if attention.key_convolution is not None:
-            taps = attention.key_convolution.weight.shape[1]
-            self._tail = self._keys.new_zeros(batch, taps - 1, shape[1], shape[3])
+        if kept.raw_keys is not None:
+            self._tail = self._keys.new_zeros(batch, kept.raw_keys, shape[1], shape[3])
 
     def keys(self, sequence: int) -> Tensor:
         """Return the stored keys of a sequence, positions applied, (G, tokens, K)."""

@@ -5,6 +5,7 @@ Axes: B batch, T time, D width, H heads, G key/value heads, K head width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 import torch
@@ -72,6 +73,22 @@ class Memory(Protocol):
         """Take up keys and values (B, G, T, K); attend from `q` (B, H, T, K), giving its shape."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a cache has to keep of each token that attention has seen: key, value, and more."""
+
+    groups: int
+    """G, key/value heads."""
+    head_width: int
+    """K."""
+    dtype: torch.dtype
+    device: torch.device
+    by_block: BlockAttention | None
+    """How blocks are attended, of whose keys the means are kept; None where all keys are."""
+    raw_keys: int | None
+    """Last keys as projected that a convolution needs; None where there is none."""
+
+
 class SelfAttention(nn.Module):
     """Grouped-query causal self-attention with rotary positions, over all keys or by blocks.
 
@@ -104,6 +121,19 @@ class SelfAttention(nn.Module):
                 assert_never(config.attention)
         self.full = self.by_block is None or self.by_block.ends_full
         """Whether all keys are attended now; a model starts out as it is when finished."""
+
+    def kept(self) -> Kept:
+        """Return what a cache has to keep, as attention now is."""
+        weight = self.query_key_value.weight
+        convolution = self.key_convolution
+        return Kept(
+            groups=self.groups,
+            head_width=self.head_width,
+            dtype=weight.dtype,
+            device=weight.device,
+            by_block=None if self.full else self.by_block,
+            raw_keys=None if convolution is None else convolution.weight.shape[1] - 1,
+        )
 
     def forward(
         self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None

@@ -72,14 +72,8 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
         if challenger is None:
             continue
         for shape in _models(study, ladder(study, study.baseline_variant, budget)):
-            model = shape.model_copy(
-                update={
-                    "attention": challenger.attention,
-                    "depth": challenger.depth,
-                    "feed_forward": challenger.feed_forward,
-                }
-            )
-            for run_id in _run_ids(study, challenger, budget, model):
+            taken = shape.with_choices(challenger)
+            for run_id in _run_ids(study, challenger, budget, taken) if taken else ():
                 matched[run_id] = challenger.name
     return own, matched, checked
 

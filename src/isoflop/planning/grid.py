@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from isoflop.config import Frozen, ModelConfig, Routed, RunRecord, Study, Variant
+from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
 from isoflop.costs import parameters
 from isoflop.planning.cell import Cell, PlannedRun
 from isoflop.planning.recipe import affordable, resolve
@@ -193,7 +193,7 @@ def _matched(study: Study, budget: float, cells: list[Cell]) -> list[PlannedRun]
         return []
     planned = []
     for shape in _singled_out(baseline):
-        model = _as_variant(shape, challenger)
+        model = shape.with_choices(challenger)
         if model is None or not affordable(study, budget, model):
             continue
         for seed in study.seeds if study.replicate == "all" else study.seeds[:1]:
@@ -223,27 +223,10 @@ def _singled_out(baseline: Cell) -> tuple[ModelConfig, ModelConfig]:
     return optimum, min(larger, key=distance)
 
 
-def _as_variant(shape: ModelConfig, variant: Variant) -> ModelConfig | None:
-    """Return a shape with a variant's choices; None where it has no block for the routing."""
-    depth = variant.depth
-    if isinstance(depth, Routed):
-        last = depth.every - 1 if depth.blocks is None else max(depth.blocks, default=-1)
-        if last >= shape.blocks:
-            return None
-    return ModelConfig.model_validate(
-        {
-            **dict(shape),
-            "attention": variant.attention,
-            "depth": depth,
-            "feed_forward": variant.feed_forward,
-        }
-    )
-
-
 def _check_fits(study: Study, challenger: Variant, baseline: Cell) -> None:
     for rung in baseline.initial:
         shape = baseline.model(rung)
-        if _as_variant(shape, challenger) is None:
+        if shape.with_choices(challenger) is None:
             raise ValueError(
                 f"matched_shapes: the baseline's size of {parameters(shape).total:,} parameters "
                 f"has {shape.blocks} blocks, too few for the routing of {challenger.name!r}; "

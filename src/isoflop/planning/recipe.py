@@ -82,9 +82,7 @@ def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
         grid=study.grid,
         centre_parameters=expected_optimum(study, variant, budget_flops),
         vocabulary=study.data.vocabulary,
-        attention=variant.attention,
-        depth=variant.depth,
-        feed_forward=variant.feed_forward,
+        choices=variant.choices,
     )
 
 

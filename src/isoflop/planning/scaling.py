@@ -89,9 +89,7 @@ def _model(study: Study, scaled: ScaledModel, variant: Variant) -> ModelConfig:
         scaled.blocks,
         scaled.width,
         vocabulary=study.data.vocabulary,
-        attention=variant.attention,
-        depth=variant.depth,
-        feed_forward=variant.feed_forward,
+        choices=variant.choices,
     )
 
 

@@ -46,9 +46,7 @@ def trials(study: Study, records: Sequence[RunRecord] = ()) -> list[Trial]:
             candidate.shape or study.shape,
             search.parameters or expected_optimum(study, candidate, budget),
             vocabulary=study.data.vocabulary,
-            attention=candidate.attention,
-            depth=candidate.depth,
-            feed_forward=candidate.feed_forward,
+            choices=candidate.choices,
         )
         configs = tuple(resolve(study, candidate, budget, model, seed) for seed in search.seeds)
         losses = [_validation_loss(by_id.get(config.run_id)) for config in configs]

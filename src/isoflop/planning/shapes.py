@@ -7,17 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from isoflop.config import (
-    Attention,
-    Depth,
-    EveryToken,
-    FeedForward,
-    FullAttention,
-    ModelConfig,
-    Routed,
-    ShapeFamily,
-    SwiGlu,
-)
+from isoflop.config import Choices, Depth, ModelConfig, Routed, ShapeFamily
 from isoflop.config.study import LARGEST_PARAMETERS
 from isoflop.costs import parameters
 
@@ -43,9 +33,7 @@ def shape(
     target_parameters: float,
     *,
     vocabulary: int,
-    attention: Attention = FullAttention(),  # noqa: B008 - frozen
-    depth: Depth = EveryToken(),  # noqa: B008 - frozen
-    feed_forward: FeedForward = SwiGlu(),  # noqa: B008 - frozen
+    choices: Choices = Choices(),  # noqa: B008 - frozen
 ) -> ModelConfig:
     """Return the model of a family whose shape comes nearest a number of parameters.
 
@@ -53,10 +41,8 @@ def shape(
         family: How blocks, width, heads and feed-forward relate.
         target_parameters: Wanted total parameters.
         vocabulary: V.
-        attention: The variant's attention.
-        depth: The variant's depth. A routed model's blocks are a multiple of `every`, so that
-            every size routes the same share of its blocks; blocks named by index need only exist.
-        feed_forward: The variant's feed-forward.
+        choices: The variant's. A routed model's blocks are a multiple of `every`, so that every
+            size routes the same share of its blocks; blocks named by index need only exist.
 
     Returns:
         The model with the lowest score, see `ASPECT_WEIGHT`. Heads divide the width, so the head
@@ -71,9 +57,9 @@ def shape(
             f"target_parameters is {target_parameters}; expected a positive number up to "
             f"{LARGEST_PARAMETERS:g}"
         )
-    of_shape = _builder(family, vocabulary, attention, depth, feed_forward)
+    of_shape = _builder(family, vocabulary, choices)
     best, best_score = None, math.inf
-    for blocks in _block_counts(family, depth):
+    for blocks in _block_counts(family, choices.depth):
         widths = _widths_around(of_shape, blocks, target_parameters, family.width_step)
         too_narrow = []
         for width in widths:
@@ -103,9 +89,7 @@ def named_shape(
     width: int,
     *,
     vocabulary: int,
-    attention: Attention = FullAttention(),  # noqa: B008 - frozen
-    depth: Depth = EveryToken(),  # noqa: B008 - frozen
-    feed_forward: FeedForward = SwiGlu(),  # noqa: B008 - frozen
+    choices: Choices = Choices(),  # noqa: B008 - frozen
 ) -> ModelConfig:
     """Return the model of a family with so many blocks and that width.
 
@@ -115,28 +99,24 @@ def named_shape(
         ValueError: If the variant's depth has no block to route, or attention more full blocks
             than there are.
     """
-    return _builder(family, vocabulary, attention, depth, feed_forward)(blocks, width)
+    return _builder(family, vocabulary, choices)(blocks, width)
 
 
 def smallest_shape(
     family: ShapeFamily,
     *,
     vocabulary: int,
-    attention: Attention,
-    depth: Depth,
-    feed_forward: FeedForward,
+    choices: Choices,
 ) -> ModelConfig:
     """Return the smallest model of a family: fewest blocks, one step of width."""
-    of_shape = _builder(family, vocabulary, attention, depth, feed_forward)
-    return of_shape(next(_block_counts(family, depth)), family.width_step)
+    of_shape = _builder(family, vocabulary, choices)
+    return of_shape(next(_block_counts(family, choices.depth)), family.width_step)
 
 
 def _builder(
     family: ShapeFamily,
     vocabulary: int,
-    attention: Attention,
-    depth: Depth,
-    feed_forward: FeedForward,
+    choices: Choices,
 ) -> _OfShape:
     group = family.queries_per_kv_head
 
@@ -151,9 +131,7 @@ def _builder(
             kv_heads=None if group == 1 else heads // group,
             head_width=width // heads if width % (2 * heads) == 0 else family.head_width,
             hidden=hidden * family.hidden_step,
-            attention=attention,
-            depth=depth,
-            feed_forward=feed_forward,
+            **dict(choices),
             query_key_norm=family.query_key_norm,
             tied_embeddings=family.tied_embeddings,
         )

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from isoflop.config import Attention, Depth, FeedForward, Grid, ModelConfig, ShapeFamily
+from isoflop.config import Choices, Grid, ModelConfig, ShapeFamily
 from isoflop.config.study import LARGEST_PARAMETERS
 from isoflop.costs import parameters
 from isoflop.planning.shapes import shape, smallest_shape
@@ -28,9 +28,7 @@ class Ladder:
     grid: Grid
     centre_parameters: float
     vocabulary: int
-    attention: Attention
-    depth: Depth
-    feed_forward: FeedForward
+    choices: Choices
 
     def rung(self, index: int) -> ModelConfig | None:
         """Return the shape of a rung, or None beyond either end of the ladder."""
@@ -129,9 +127,7 @@ def _nearest(ladder: Ladder, target: float) -> ModelConfig:
         ladder.family,
         target,
         vocabulary=ladder.vocabulary,
-        attention=ladder.attention,
-        depth=ladder.depth,
-        feed_forward=ladder.feed_forward,
+        choices=ladder.choices,
     )
 
 
@@ -139,7 +135,5 @@ def _smallest(ladder: Ladder) -> ModelConfig:
     return smallest_shape(
         ladder.family,
         vocabulary=ladder.vocabulary,
-        attention=ladder.attention,
-        depth=ladder.depth,
-        feed_forward=ladder.feed_forward,
+        choices=ladder.choices,
     )

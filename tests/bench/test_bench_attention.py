@@ -82,9 +82,9 @@ def test_nothing_to_measure(given: dict[str, object], message: str) -> None:
 def test_measured_in_turns(direction: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10**6))
     monkeypatch.setattr(measured.time, "perf_counter", lambda: float(next(ticks)))
-    case = attention_cases(
-        lengths=(96,), block_sizes=(8, 16), threads=1, heads=2, head_width=8, seconds=0, dtype=dtype
-    )[direction != "forward"]
+    case = attention_cases(lengths=(96,), block_sizes=(8, 16), threads=1, seconds=0, dtype=dtype)[
+        direction != "forward"
+    ].model_copy(update={"heads": 2, "head_width": 8})
     small, large = measure(case)
     assert (small.block_size, large.block_size) == (8, 16)
     assert small.direction == direction
@@ -98,9 +98,7 @@ def test_measured_in_turns(direction: str, dtype: str, monkeypatch: pytest.Monke
 
 
 def test_peak_is_that_of_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    case = attention_cases(
-        lengths=(512,), block_sizes=(8,), threads=1, heads=4, head_width=64, seconds=0
-    )[1]
+    case = attention_cases(lengths=(512,), block_sizes=(8,), threads=1, seconds=0)[1]
     threads = torch.get_num_threads()
     full = peak_bytes(case, 0)
     assert torch.get_num_threads() == threads

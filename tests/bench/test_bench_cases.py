@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from isoflop.bench import Case, standard_groups, steps
-from isoflop.bench.steps import prepare_step
+from isoflop.bench import Case, cases, standard_groups
+from isoflop.bench.cases import prepare_step
 from isoflop.config import BlockAttention, DataConfig, Gelu, ModelConfig, RunConfig
 from isoflop.costs import parameters
 
@@ -52,9 +52,9 @@ def test_our_step_trains(depth: str) -> None:
 def test_the_peer_has_our_parameters_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="needs transformers")
     config = small(kv_heads=1)
-    model = steps.llama(config.model, 16)
+    model = cases.llama(config.model, 16)
     assert sum(p.numel() for p in model.parameters()) == parameters(config.model).total
-    monkeypatch.setattr(steps, "llama", lambda *_: model)
+    monkeypatch.setattr(cases, "llama", lambda *_: model)
     step = prepare_step(
         Case(variant="dense", config=config, compiled=False, implementation="transformers")
     )

@@ -4,7 +4,7 @@ import pytest
 
 from isoflop.bench import BenchReport, Case, bench_train, describe, study_group
 from isoflop.bench import train as bench_module
-from isoflop.bench.steps import prepare_step
+from isoflop.bench.cases import prepare_step
 from isoflop.config import DataConfig, EveryToken, ModelConfig, RunConfig, TopK
 from isoflop.costs import parameters, train_flops_per_token
 

@@ -13,8 +13,10 @@ from isoflop.cli.fit_answer import fit_answer
 from isoflop.cli.fit_minima import fitted_curves, shown_curves
 from isoflop.cli.screen import LINES
 from isoflop.estimate import Estimate
-from isoflop.fit import FittedSurface, LeftOutRows, fit_runs, run_table
-from isoflop.fit.goodness import RunMiss
+from isoflop.fit import FitSettings, fit_runs, run_table
+from isoflop.fit.results import FittedSurface
+from isoflop.fit.surfaces.goodness import RunMiss
+from isoflop.fit.tables.sieve import LeftOutRows
 
 BUDGETS = np.geomspace(6e17, 1e22, 28)
 
@@ -87,7 +89,9 @@ SURFACE = FittedSurface(
 def fit_of(shape):
     """Return the fit of a shape by curves, with a surface beside each, and its runs."""
     read = run_table(runs(*SHAPES[shape]))
-    result = fit_runs(read.table, estimators=("parabola", "akima"), resamples=20)
+    result = fit_runs(
+        read.table, settings=FitSettings(estimators=("parabola", "akima"), resamples=20)
+    )
     surfaces = {
         variant: fit.model_copy(update={"surface": SURFACE})
         for variant, fit in result.variants.items()

@@ -24,6 +24,7 @@ from isoflop.data import (
 )
 from isoflop.data import preparation as module
 from isoflop.data.corpora import documents
+from isoflop.storage import verify_folder
 
 SPLITS = ("train", "validation", "test")
 
@@ -68,7 +69,7 @@ def test_store_holds_every_document_once(corpus: Path, tmp_path: Path, tokenizer
         assert [t for t in original if t in set(found)] == found
     assert not set(texts["train"]) & set(texts["test"])
     assert not set(texts["train"]) & set(texts["validation"])
-    store.verify()
+    verify_folder(store.folder)
 
 
 def test_tokens_are_memory_mapped_and_small(corpus: Path, tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_killed_while_writing_then_again(corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, config.model_dump_json(), str(cache)]
     assert subprocess.run(command, check=False).returncode == 137
     assert len(list(cache.glob("*/.tmp-*"))) == 1
-    prepare(config, cache).verify()
+    verify_folder(prepare(config, cache).folder)
     assert not list(cache.glob("*/.tmp-*"))
 
 
@@ -241,19 +242,6 @@ def test_change_between_the_readings_is_noticed(
     monkeypatch.setattr(module, "_survey", change_after)
     with pytest.raises(ValueError, match="changed while it was read"):
         prepare(data(corpus), tmp_path / "cache")
-
-
-def test_damaged_store_is_refused(corpus: Path, tmp_path: Path) -> None:
-    store = prepare(data(corpus), tmp_path / "cache")
-    path = store.folder / "train.tokens"
-    content = bytearray(path.read_bytes())
-    content[5] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"train\.tokens is damaged"):
-        store.verify()
-    path.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=r"train\.tokens is damaged.*delete"):
-        store.split("train")
 
 
 def test_describe_gives_the_size_or_the_reason(corpus: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isoflop.evaluation.intervals import difference_over_documents, over_documents
-from isoflop.fit import document_estimate
+from isoflop.fit.intervals import document_estimate
 
 NATS = np.array([12.0, 80.0, 3.0, 44.0])
 TOKENS = np.array([10, 60, 4, 31])

@@ -12,7 +12,7 @@ from isoflop.cli.reporting import export_speeds
 from isoflop.config import DataConfig, Study
 from isoflop.config.load import load, load_study
 from isoflop.data import TokenStore, prepare
-from isoflop.fit import read_table
+from isoflop.fit import run_table
 from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, read_records
 from isoflop.sweep import Ledger
@@ -76,7 +76,7 @@ def corpus(ending: str) -> Loaded:
 
 def table(ending: str) -> Loaded:
     """A table of runs."""
-    return Loaded(f"runs.{ending}", lambda folder: read_table(folder / f"runs.{ending}"))
+    return Loaded(f"runs.{ending}", lambda folder: run_table(folder / f"runs.{ending}"))
 
 
 def own_study(folder: Path) -> Study:

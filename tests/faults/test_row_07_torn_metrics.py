@@ -54,14 +54,3 @@ def test_row_07_torn_and_corrupt_lines_are_cut_skipped_and_told_of(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert {one.run_id for one in store.records()} == {config.run_id, sibling.run_id}
-
-
-def test_a_damaged_record_hides_no_other_run(tmp_path: Path) -> None:
-    config, sibling = tiny_run(tmp_path), tiny_run(tmp_path, seed=1)
-    store = RunStore(tmp_path / "study")
-    for one in (config, sibling):
-        train(one, store.folder(one.run_id), cache=tmp_path / "cache", threads=1)
-    path = store.folder(config.run_id).path / "record.json"
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.warns(UserWarning, match=f"record left out: .*{config.run_id}"):
-        assert [one.run_id for one in store.records()] == [sibling.run_id]

@@ -105,12 +105,6 @@ def test_the_tokens_are_refused_in_all_that_is_read(tmp_path: Path, file: Loaded
             file.load(tmp_path / token)
 
 
-def test_a_metrics_line_with_such_a_token_is_corrupt(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step":1}\n' + "".join(f'{{"step":2,"x":{t}}}\n' for t in TOKENS))
-    assert read_metrics(path) == ([{"step": 1}], 3)
-
-
 @pytest.mark.parametrize(
     ("value", "key"), [("nan", "budgets_flops"), ("inf", "budgets_flops"), ("-inf", "seeds")]
 )

@@ -20,7 +20,7 @@ from hostile_commands import STUDY, TEXT, Sandbox, survives
 from isoflop.config import DataConfig
 from isoflop.data import prepare
 from isoflop.data.store import TokenStore
-from isoflop.fit.tables.content import LARGEST
+from isoflop.fit.tables.files.content import LARGEST
 from isoflop.runs import RunStore
 
 HUGE = 20_000_000

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import COLUMNS
+from isoflop.fit.tables.frame import COLUMNS
 
 BUDGET = 5e12
 CENTRE = 2e5

@@ -17,7 +17,7 @@ from isoflop.config import (
 )
 from isoflop.config.record import ParameterCount
 from isoflop.config.run import Positions
-from isoflop.fit import PFLOPS_DAY
+from isoflop.fit.spans.values import PFLOPS_DAY
 
 LENGTH = 96
 POSITIONS = Positions(ranges=3, trailing=8)

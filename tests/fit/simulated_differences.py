@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from simulated_studies import ASYMMETRIC, SIZES, SYMMETRIC, optimum
 
-from isoflop.fit import Surface, minimum_difference, noisy_minimum, run_table
+from isoflop.fit import run_table
+from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
+from isoflop.fit.surfaces.surface import Surface
 
 FLOPS = 1e18
 SURFACES = {"baseline": SYMMETRIC, "variant": ASYMMETRIC}

@@ -9,21 +9,17 @@ import numpy as np
 import pandas as pd
 
 from isoflop.estimate import Estimate
-from isoflop.fit import (
-    Surface,
-    akima,
-    curve_rows,
-    fit_huber,
-    fit_runs,
-    fit_variable_projection,
-    parabola,
-    percentile_interval,
-    profile_intervals,
-    run_table,
-    surface_draws,
-    surface_intervals,
-)
-from isoflop.fit.optimum import FlopsLaw, surface_optima
+from isoflop.fit import FitSettings, fit_runs, run_table
+from isoflop.fit.intervals import draws_interval
+from isoflop.fit.minima.akima import akima
+from isoflop.fit.minima.parabola import parabola
+from isoflop.fit.surfaces.bootstrap import surface_draws, surface_intervals
+from isoflop.fit.surfaces.data import SurfaceData
+from isoflop.fit.surfaces.huber import fit_huber
+from isoflop.fit.surfaces.profile import profile_intervals
+from isoflop.fit.surfaces.projection import fit_variable_projection
+from isoflop.fit.surfaces.surface import FlopsLaw, Surface, surface_optima
+from isoflop.fit.tables.frame import curve_rows
 
 SYMMETRIC = Surface(E=1.7, A=400.0, B=400.0, alpha=0.34, beta=0.34)
 ASYMMETRIC = Surface(E=1.7, A=400.0, B=90.0, alpha=0.45, beta=0.25)
@@ -100,10 +96,12 @@ def surface_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
     held = []
     for study, columns in enumerate(design.studies(studies)):
         for name, fit in FITS.items():
-            fitted = fit(*columns)
+            fitted = fit(SurfaceData.of(*columns))
             if fitted.status != "converged":
                 continue
-            draws = surface_draws(fitted, *columns, resamples=resamples, seed=study)
+            draws = surface_draws(
+                fitted, SurfaceData.of(*columns), FitSettings(resamples=resamples, seed=study)
+            )
             found = _held(surface_intervals(fitted, draws), truth)
             held.append({"estimator": name, **found, **_minima_held(design, columns, draws)})
     return _shares(held, studies)
@@ -114,9 +112,9 @@ def profile_coverage(design: Design, studies: int) -> pd.DataFrame:
     held = []
     for columns in design.studies(studies):
         for name, fit in FITS.items():
-            fitted = fit(*columns)
+            fitted = fit(SurfaceData.of(*columns))
             if fitted.status == "converged":
-                found = _held(profile_intervals(fitted, *columns), design.truth())
+                found = _held(profile_intervals(fitted, SurfaceData.of(*columns)), design.truth())
                 held.append({"estimator": name, **found})
     return _shares(held, studies)
 
@@ -131,13 +129,13 @@ def _minima_held(
     design: Design, columns: tuple[np.ndarray, ...], draws: np.ndarray
 ) -> dict[str, float]:
     """Return the share of budgets whose surface minima are held."""
-    law = FlopsLaw.of_runs(*columns[:2], 6 * columns[0] * columns[1])
+    law = FlopsLaw(slope=1.0, height=float(np.log(6)))
     held = []
     for flops in design.budgets_flops:
         size = optimum(design.surface, flops)
         truth = np.log(size), float(design.surface.loss(size, flops / 6 / size))
         drawn = surface_optima(draws, flops, law)
-        intervals = [percentile_interval(float(np.nanmedian(one)), one) for one in drawn]
+        intervals = [draws_interval(float(np.nanmedian(one)), one) for one in drawn]
         held.append([i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)])
     size_held, loss_held = np.mean(held, axis=0)
     return {"loss": loss_held, "size": size_held}
@@ -156,7 +154,10 @@ def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
     held = []
     for study, columns in enumerate(design.studies(studies)):
         table = _table(*columns)
-        fit = fit_runs(table, estimators=("parabola", "akima"), resamples=resamples, seed=study)
+        fit = fit_runs(
+            table,
+            settings=FitSettings(estimators=("parabola", "akima"), resamples=resamples, seed=study),
+        )
         for one in fit.variants["all runs"].minima:
             if one.interval is None:
                 continue

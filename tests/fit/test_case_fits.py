@@ -8,9 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from isoflop.fit import Surface, curve_rows, fit_runs, minima, read_table, run_noise, run_table
-from isoflop.fit.moved_runs import at_budgets
-from isoflop.fit.optimum import FlopsLaw, compute_exponents, surface_optima
+from isoflop.fit import FitSettings, fit_runs, run_table
+from isoflop.fit.curves.minima import minima
+from isoflop.fit.curves.moving import at_budgets
+from isoflop.fit.minima.noise import run_noise
+from isoflop.fit.surfaces.surface import FlopsLaw, Surface, compute_exponents, surface_optima
+from isoflop.fit.tables.frame import curve_rows
 
 CASES = Path(__file__).parents[1] / "cases"
 SIX_ND = FlopsLaw(slope=1.0, height=math.log(6))
@@ -20,7 +23,7 @@ PUBLISHED = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 
 
 def runs(name: str) -> pd.DataFrame:
-    table = read_table(CASES / name).table
+    table = run_table(CASES / name).table
     return table.assign(training_flops=6 * table["parameters"] * table["tokens"])
 
 
@@ -31,12 +34,14 @@ def optimum(law: Surface, budget: float) -> tuple[float, float]:
 
 @pytest.fixture(scope="module")
 def jittered():
-    return fit_runs(runs("jittered-budgets.csv"), resamples=100).variants["all runs"]
+    return fit_runs(runs("jittered-budgets.csv"), settings=FitSettings(resamples=100)).variants[
+        "all runs"
+    ]
 
 
 def test_near_duplicates_are_one_size_whose_runs_tell_the_noise() -> None:
     table = runs("near-duplicate-sizes.csv")
-    fit = fit_runs(table, resamples=200).variants["all runs"]
+    fit = fit_runs(table, settings=FitSettings(resamples=200)).variants["all runs"]
     for one in fit.minima:
         losses = curve_rows(table, "all runs", one.budget_flops)["loss"]
         assert one.status == "converged"
@@ -46,7 +51,7 @@ def test_near_duplicates_are_one_size_whose_runs_tell_the_noise() -> None:
         # Student's 4.3 times the spread of a run, to either side, is 0.10.
         assert 0.002 < one.interval.high - one.interval.low < 0.15, one
     # Pairs differ by 0.020 and 0.012: the pooled spread of a run is half the root of their squares.
-    noise = run_noise(table, "all runs", fit.minima[0].budget_flops)
+    noise = run_noise(curve_rows(table, "all runs", fit.minima[0].budget_flops))
     assert (noise.source, noise.run_freedom) == ("seeds", 2)
     assert noise.run_spread == pytest.approx(math.hypot(0.020, 0.012) / 2, rel=1e-3)
 
@@ -88,7 +93,7 @@ def test_curves_of_jittered_budgets_are_of_one_budget_and_say_how_far_off_they_a
 def test_runs_of_one_budget_that_scatter_are_refused_where_no_surface_moves_them() -> None:
     table = runs("jittered-budgets.csv")
     one_budget = table[table["budget_flops"] == table["budget_flops"].min()]
-    fit = fit_runs(one_budget, resamples=20).variants["all runs"]
+    fit = fit_runs(one_budget, settings=FitSettings(resamples=20)).variants["all runs"]
     refused = {one.estimator: one for one in fit.minima}
     for estimator in ("parabola", "akima"):
         assert refused[estimator].status == "scattered"
@@ -112,7 +117,7 @@ def test_moved_runs_lie_on_the_surface_at_their_budget() -> None:
 def test_the_best_rates_of_a_sweep_have_the_true_minima() -> None:
     table = pd.read_csv(CASES / "learning-rate-sweep.csv")
     best = table.loc[table.groupby(["flops", "params"])["loss"].idxmin()]
-    fit = fit_runs(run_table(best).table, resamples=50).variants["all runs"]
+    fit = fit_runs(run_table(best).table, settings=FitSettings(resamples=50)).variants["all runs"]
     for estimator in ("parabola", "akima", "surface", "variable_projection"):
         losses = [one.loss for one in fit.minima if one.estimator == estimator]
         assert losses == pytest.approx([2.93, 2.65, 2.49, 2.30], abs=0.012), estimator
@@ -120,7 +125,9 @@ def test_the_best_rates_of_a_sweep_have_the_true_minima() -> None:
 
 def test_a_surface_through_two_conditions_is_no_surface_without_a_word() -> None:
     table = runs("two-conditions-unnamed.csv")
-    fit = fit_runs(table, estimators=SURFACES, resamples=50).variants["all runs"]
+    fit = fit_runs(table, settings=FitSettings(estimators=SURFACES, resamples=50)).variants[
+        "all runs"
+    ]
     measured = set(table["loss"].tolist())
     for surface in (fit.surface, fit.variable_projection):
         # Half the runs have 1.8 times the loss of the others.

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import RunTable, fit_parabola, read_table
+from isoflop.fit import RunTable, run_table
+from isoflop.fit.minima.parabola import fit_parabola
 
 CASES = Path(__file__).parents[1] / "cases"
 RESULTS = Path(__file__).parents[2] / "results"
 
 
 def read(name: str, **options: object) -> RunTable:
-    return read_table(CASES / name, **options)  # type: ignore[arg-type]
+    return run_table(CASES / name, **options)  # type: ignore[arg-type]
 
 
 def law(n: pd.Series, d: pd.Series) -> pd.Series:
@@ -171,7 +172,7 @@ def test_jittered_budgets_keep_their_own_compute() -> None:
     "path", sorted(RESULTS.glob("*/figures/runs.csv")), ids=lambda path: path.parts[-3]
 )
 def test_our_own_tables_raise_no_alarm(path: Path) -> None:
-    runs = read_table(path)
+    runs = run_table(path)
     assert runs.warnings == ()
     assert runs.left_out == ()
     pd.testing.assert_series_equal(runs.table["loss"], pd.read_csv(path)["loss"], check_exact=True)

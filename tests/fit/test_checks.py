@@ -12,7 +12,7 @@ from isoflop.config import (
     RunConfig,
     RunRecord,
 )
-from isoflop.fit import rate_checks, variance_components
+from isoflop.fit.checks import rate_checks, variance_components
 
 MODEL = ModelConfig(vocabulary=256, width=32, blocks=2, heads=2, head_width=16, hidden=80)
 

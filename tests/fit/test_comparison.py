@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import CurveDraws, CurveMinimum, compare, loss_matching, minima, optimum_law
-from isoflop.fit.comparison import _crossings
+from isoflop.fit import FitSettings
+from isoflop.fit.compare.matching import _crossings, compare, loss_matching
+from isoflop.fit.curves.minima import CurveMinimum, minima
+from isoflop.fit.minima.draws import CurveDraws
 
 BASE = {"Baseline": {"loss": 1.25}}
 
@@ -36,19 +38,6 @@ def test_diverged_runs_do_not_move_a_minimum(runs) -> None:
 def test_a_refused_curve_is_listed_without_numbers(runs) -> None:
     one = at(runs({"Baseline": {"loss": 1.25, "at": 1e7}}), "Baseline")
     assert (one.minimum.status, one.minimum.loss, one.forward_flops) == ("edge", None, None)
-
-
-def test_optimum_law_over_budgets_leaves_refused_minima_out(runs) -> None:
-    tables = [
-        runs({"Baseline": {"loss": 2 - 0.1 * i, "at": size}}, budget=budget)
-        for i, (budget, size) in enumerate([(1e12, 1e5), (4e12, 2e5), (16e12, 4e5), (64e12, 1e9)])
-    ]
-    found = minima(pd.concat(tables), ("parabola",))
-    assert [one.minimum.status for one in found] == ["converged"] * 3 + ["edge"]
-    law = optimum_law(found)
-    assert (law.points, law.a) == (3, pytest.approx(0.5))
-    with pytest.raises(ValueError, match="one variant and estimator"):
-        optimum_law(minima(tables[0]))
 
 
 def test_difference_of_minima(runs) -> None:
@@ -95,7 +84,7 @@ def test_the_fraction_has_an_interval_by_the_noise_of_both_curves(runs) -> None:
     found = []
     for noise in (0.001, 0.004):
         table = runs(variants, seed_shifts=(-noise, 0.0, noise))
-        draws = CurveDraws(table, resamples=400)
+        draws = CurveDraws(table, FitSettings(resamples=400))
         match = loss_matching(table, at(table, "Baseline"), "MoD", draws=draws)
         assert match.interval.value == match.fraction
         assert match.interval.low < match.fraction < match.interval.high
@@ -107,7 +96,7 @@ def test_the_fraction_has_an_interval_by_the_noise_of_both_curves(runs) -> None:
 
 def test_copies_cross_where_each_of_them_would_alone(runs) -> None:
     table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.23}})
-    draws = CurveDraws(table, resamples=50)
+    draws = CurveDraws(table, FitSettings(resamples=50))
     sizes, losses = draws.size_losses("MoD", 5e12)
     targets = draws.minima("Baseline", 5e12)[1]
     crossed = _crossings(np.log(2 * sizes), losses, targets)
@@ -125,7 +114,9 @@ def test_copies_cross_where_each_of_them_would_alone(runs) -> None:
 def test_a_fraction_that_noise_often_loses_has_no_interval(runs) -> None:
     # The challenger touches the baseline's loss, so half the copies never reach it.
     table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.2499}}, seed_shifts=(-0.01, 0.01))
-    match = loss_matching(table, at(table, "Baseline"), "MoD", draws=CurveDraws(table))
+    match = loss_matching(
+        table, at(table, "Baseline"), "MoD", draws=CurveDraws(table, FitSettings())
+    )
     assert match.fraction is not None
     assert match.interval is None
 

@@ -23,8 +23,11 @@ from simulated_studies import (
     surface_coverage,
 )
 
-from isoflop.fit import fit_power_law, parabola, surface_draws
-from isoflop.fit.minimum import WINDOW
+from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.minima.parabola import WINDOW, parabola
+from isoflop.fit.settings import FitSettings
+from isoflop.fit.surfaces.bootstrap import surface_draws
+from isoflop.fit.surfaces.data import SurfaceData
 
 
 def over_designs(coverage, studies: int) -> pd.DataFrame:
@@ -112,6 +115,6 @@ def test_a_grid_that_drifts_bends_the_parabolas_exponent(surface, window, bias) 
 def test_a_thousand_draws_of_250_runs_all_converge(fit) -> None:
     n, d, y = next(Design(SYMMETRIC, 6, 1000, 6, 1, 0.005).studies(1))
     n, d, y = n[:250], d[:250], y[:250]
-    fitted = fit(n, d, y)
-    draws = surface_draws(fitted, n, d, y, resamples=1000)
+    fitted = fit(SurfaceData.of(n, d, y))
+    draws = surface_draws(fitted, SurfaceData.of(n, d, y), FitSettings(resamples=1000))
     assert np.isfinite(draws).all()

@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import Surface, fit_runs, minima, minimum_disagreements, surface_disagreement
+from isoflop.fit import FitSettings, fit_runs
+from isoflop.fit.curves.minima import minima, minimum_disagreements
+from isoflop.fit.surfaces.goodness import surface_disagreement
+from isoflop.fit.surfaces.surface import Surface
 
 MakeRuns = Callable[..., pd.DataFrame]
 ONE = Surface(E=1.7, A=400, B=1500, alpha=0.3, beta=0.5)
@@ -33,13 +36,13 @@ def test_a_refused_estimator_is_not_compared(runs: MakeRuns) -> None:
 
 def test_surfaces_are_as_far_apart_as_their_extremes() -> None:
     others = [ONE.model_copy(update={"alpha": 0.5}), ONE.model_copy(update={"E": 1.5})]
-    apart = surface_disagreement(("x", "y", "z"), (ONE, *others))
+    apart = surface_disagreement(dict(zip("xyz", (ONE, *others), strict=True)))
     assert apart.fits == ("x", "y", "z")
     assert apart.ranges["E"] == (1.5, 1.7)
     assert apart.ranges["alpha"] == (0.3, 0.5)
     assert apart.ranges["beta"] == (0.5, 0.5)
     assert apart.ranges["a"] == pytest.approx((0.5, 0.625))
-    assert surface_disagreement(("x",), (ONE,)) is None
+    assert surface_disagreement({"x": ONE}) is None
 
 
 def test_a_fit_says_how_far_its_estimators_are_apart(runs: MakeRuns) -> None:
@@ -52,7 +55,7 @@ def test_a_fit_says_how_far_its_estimators_are_apart(runs: MakeRuns) -> None:
         made["tokens"] = budget / 6 / made["parameters"]
         made["loss"] = ONE.loss(made["parameters"], made["tokens"])
         tables.append(made)
-    fit = fit_runs(pd.concat(tables), resamples=20).variants["Baseline"]
+    fit = fit_runs(pd.concat(tables), settings=FitSettings(resamples=20)).variants["Baseline"]
     assert [one.budget_flops for one in fit.minimum_disagreements] == [1e12, 1e13, 1e14]
     apart = fit.surface_disagreement
     assert apart.fits[:2] == ("Huber surface", "least-squares surface")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from isoflop.fit import document_estimate
+from isoflop.fit.intervals import document_estimate
 
 
 def test_equally_long_documents_give_the_error_of_a_mean() -> None:

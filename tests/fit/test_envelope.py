@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import Surface, fit_envelope, fit_runs, run_table
-from isoflop.fit.envelope import SMOOTHING, smoothed_curve
+from isoflop.fit import FitSettings, fit_runs, run_table
+from isoflop.fit.laws.envelope import SMOOTHING, fit_envelope, smoothed_curve
+from isoflop.fit.surfaces.surface import Surface
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 BUDGETS = (1e18, 1e19, 1e20)
@@ -35,7 +36,11 @@ def made(
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_exponents_of_the_surface_are_recovered(noise: float) -> None:
-    found = fit_envelope(*made(1.6 ** np.arange(-4, 5), noise, seeds=2), "all runs", resamples=100)
+    found = fit_envelope(
+        *made(1.6 ** np.arange(-4, 5), noise, seeds=2),
+        "all runs",
+        settings=FitSettings(resamples=100),
+    )
     assert (found.status, found.sizes >= 5) == ("converged", True)
     a = TRUE.beta / (TRUE.alpha + TRUE.beta)
     # Sizes are a factor of 1.6 apart, so the best one is a staircase in compute.
@@ -58,9 +63,11 @@ def test_without_curves_there_is_no_envelope() -> None:
     table, curves = made(1.6 ** np.arange(-3, 4))
     assert fit_envelope(table, curves.iloc[:0], "all runs") is None
     assert fit_envelope(table, curves, "nobody") is None
-    alone = fit_runs(table, estimators=("parabola",), resamples=20)
+    alone = fit_runs(table, settings=FitSettings(estimators=("parabola",), resamples=20))
     assert alone.variants["all runs"].envelope is None
-    given = fit_runs(table, estimators=("parabola",), resamples=20, curves=curves)
+    given = fit_runs(
+        table, settings=FitSettings(estimators=("parabola",), resamples=20), curves=curves
+    )
     assert given.variants["all runs"].envelope.status == "converged"
 
 

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from isoflop.fit import COLUMNS, ESTIMATORS, Estimator, FitResult, Surface, fit_runs
-from isoflop.fit.optimum import FlopsLaw, compute_exponents, surface_optima
+from isoflop.fit import ESTIMATORS, FitResult, FitSettings, fit_runs
+from isoflop.fit.settings import Estimator
+from isoflop.fit.surfaces.surface import FlopsLaw, Surface, compute_exponents, surface_optima
+from isoflop.fit.tables.frame import COLUMNS
 
 SIX_ND = FlopsLaw(slope=1.0, height=math.log(6))
 RESAMPLES = 20
@@ -112,7 +114,7 @@ def test_what_converged_is_within_its_stated_error_of_an_exact_law(
 
 def assert_within_stated_errors(table: pd.DataFrame, estimators: tuple[Estimator, ...]) -> None:
     law: Surface = table.attrs["law"]
-    result = fit_runs(table, estimators=estimators, resamples=RESAMPLES)
+    result = fit_runs(table, settings=FitSettings(estimators=estimators, resamples=RESAMPLES))
     assert_every_interval_holds_its_estimate(result)
     fit = result.variants["exact"]
     for one in fit.minima:

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import FitResult, Surface, VariantFit, fit_runs, minima, run_table
-from isoflop.fit.surface_bootstrap import BOOTSTRAP_RUNS
+from isoflop.fit import FitResult, FitSettings, VariantFit, fit_runs, run_table
+from isoflop.fit.curves.minima import minima
+from isoflop.fit.surfaces.bootstrap import BOOTSTRAP_RUNS
+from isoflop.fit.surfaces.surface import Surface
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 LARGE = Surface(E=1.4, A=3e5, B=8e4, alpha=0.45, beta=0.35)
@@ -39,7 +41,8 @@ def rows(
 
 
 def fitted(table: pd.DataFrame, **options: object) -> FitResult:
-    return fit_runs(run_table(table).table, resamples=30, **options)
+    own = {name: options.pop(name) for name in ("baseline", "loss_unit") if name in options}
+    return fit_runs(run_table(table).table, FitSettings(resamples=30, **options), **own)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +52,12 @@ def plain() -> VariantFit:
 
 def test_the_minima_of_a_fit_are_those_of_the_curves() -> None:
     table = run_table(rows()).table
-    result = fit_runs(table, resamples=20)
+    result = fit_runs(table, settings=FitSettings(resamples=20))
     assert result.curve_minima() == minima(table)
     small = table[table["parameters"] < 5e8]
-    edge = fit_runs(small, estimators=("parabola",), resamples=20).curve_minima()
+    edge = fit_runs(
+        small, settings=FitSettings(estimators=("parabola",), resamples=20)
+    ).curve_minima()
     assert edge == minima(small, ("parabola",))
     assert "larger" in {one.minimum.side for one in edge}
 
@@ -150,7 +155,9 @@ def random_table(count: int) -> pd.DataFrame:
 
 def test_thousands_of_rows_take_the_limit_and_say_so() -> None:
     table = run_table(random_table(BOOTSTRAP_RUNS + 100)).table
-    fit = fit_runs(table, estimators=("surface",), resamples=100).variants["all runs"]
+    fit = fit_runs(table, settings=FitSettings(estimators=("surface",), resamples=100)).variants[
+        "all runs"
+    ]
     assert (fit.surface.status, fit.surface.source) == ("converged", "limit")
     assert fit.surface.E.low < TRUE.E < fit.surface.E.high
     assert {one.interval.source for one in fit.minima if one.interval} == {"limit"}

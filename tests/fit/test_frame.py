@@ -11,7 +11,8 @@ from isoflop.config import (
     RunRecord,
     TopK,
 )
-from isoflop.fit import COLUMNS, budgets, curve_rows, frame, one_budget, trained_sizes
+from isoflop.fit import frame
+from isoflop.fit.tables.frame import COLUMNS, budgets, curve_rows, one_budget, trained_sizes
 
 
 def record(

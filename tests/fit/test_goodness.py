@@ -6,9 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import CurveMinimum, Minimum, RunNoise, Surface
-from isoflop.fit.goodness import Goodness, RunMiss, goodness, misfit, noises_about
-from isoflop.fit.surface import SurfaceFit
+from isoflop.fit.minima.minimum import Minimum
+from isoflop.fit.minima.noise import RunNoise
+from isoflop.fit.surfaces.goodness import (
+    Goodness,
+    RunMiss,
+    following,
+    goodness,
+    misfit,
+    noise_about,
+)
+from isoflop.fit.surfaces.surface import Surface, SurfaceFit
 
 LAW = Surface(E=1.5, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 MISS = RunMiss(run_id="x", parameters=1e8, tokens=1e9, budget_flops=6e17, measured=3.0, fitted=3.1)
@@ -77,12 +85,7 @@ def test_a_misfit_is_told_where_it_is_no_noise(found, noises, expected) -> None:
 
 def test_minima_outside_the_losses_measured_are_told() -> None:
     minima = [
-        CurveMinimum(
-            variant="v",
-            budget_flops=budget,
-            minimum=Minimum(estimator="surface", status=status, message=""),
-        )
-        for budget, status in ((1e18, "outside"), (1e19, "edge"))
+        Minimum(estimator="surface", status=status, message="") for status in ("outside", "edge")
     ]
     assert "at 1 of 2 budgets" in misfit(fits(0.001), 60, [], minima)
 
@@ -110,9 +113,9 @@ def test_a_surface_at_a_bound_tells_the_noise_where_none_converged(statuses, spr
         )
         for status in statuses
     ]
-    found = noises_about(rows, {"v": fits})
+    found = noise_about(rows, following(fits))
     if spread is None:
-        assert found == {}
+        assert found is None
     else:
         # Five degrees of freedom of ten go into the surface.
-        assert found["v"].run_spread == pytest.approx(spread * math.sqrt(2))
+        assert found.run_spread == pytest.approx(spread * math.sqrt(2))

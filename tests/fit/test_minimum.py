@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from isoflop.fit import Minimum, akima, fit_parabola, parabola
-from isoflop.fit.minimum import losses_within, refused_outside
-from isoflop.fit.sizes import size_groups, size_means
+from isoflop.fit.minima.akima import akima
+from isoflop.fit.minima.minimum import Minimum, losses_within, refused_outside
+from isoflop.fit.minima.parabola import fit_parabola, parabola
+from isoflop.fit.minima.sizes import size_groups, size_means
 
 SIZES = 1e5 * 1.6 ** np.arange(-3, 4)
 

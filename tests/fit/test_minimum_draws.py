@@ -6,8 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import akima, curve_rows, parabola
-from isoflop.fit.minimum_draws import CurveDraws, minimum_draws, noisy_losses, run_noise
+from isoflop.fit import FitSettings
+from isoflop.fit.minima import CURVE_ESTIMATORS
+from isoflop.fit.minima.akima import akima
+from isoflop.fit.minima.draws import CurveDraws, noisy_losses
+from isoflop.fit.minima.noise import run_noise
+from isoflop.fit.minima.parabola import parabola
+from isoflop.fit.tables.frame import curve_rows
 
 MakeRuns = Callable[..., pd.DataFrame]
 BUDGET = 5e12
@@ -36,7 +41,10 @@ def simulated(
 
 def test_parts_of_the_noise_are_told_apart(runs: MakeRuns) -> None:
     rng, curve = np.random.default_rng(0), replicated(runs, 8)
-    found = [run_noise(noisy(curve, 0.002, 0.006, rng), "Baseline", BUDGET) for _ in range(60)]
+    found = [
+        run_noise(curve_rows(noisy(curve, 0.002, 0.006, rng), "Baseline", BUDGET))
+        for _ in range(60)
+    ]
     assert all(one is not None and one.source == "seeds" for one in found)
     own = np.mean([one.run_spread**2 for one in found if one]) ** 0.5
     shared = np.mean([one.seed_spread**2 for one in found if one]) ** 0.5
@@ -47,7 +55,7 @@ def test_parts_of_the_noise_are_told_apart(runs: MakeRuns) -> None:
 def test_without_replicates_the_scatter_about_the_parabola_is_the_noise(runs: MakeRuns) -> None:
     table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=())
     table["loss"] += 0.003 * np.random.default_rng(3).standard_normal(len(table))
-    noise = run_noise(table, "Baseline", BUDGET)
+    noise = run_noise(curve_rows(table, "Baseline", BUDGET))
     assert noise is not None
     assert noise.source == "scatter"
     assert 0.001 < noise.run_spread < 0.009
@@ -55,8 +63,8 @@ def test_without_replicates_the_scatter_about_the_parabola_is_the_noise(runs: Ma
 
 def test_too_few_runs_tell_no_noise(runs: MakeRuns) -> None:
     table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=()).iloc[1:6]
-    assert run_noise(table, "Baseline", BUDGET) is None
-    assert run_noise(table, "nobody", BUDGET) is None
+    assert run_noise(curve_rows(table, "Baseline", BUDGET)) is None
+    assert run_noise(curve_rows(table, "nobody", BUDGET)) is None
 
 
 @pytest.mark.parametrize(("own", "shared"), [(0.004, 0.0), (0.002, 0.004)])
@@ -67,11 +75,8 @@ def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, sha
     widths = []
     for study in range(120):
         table = noisy(curve, own, shared, rng)
-        noise = run_noise(table, "Baseline", BUDGET)
-        assert noise is not None
-        _, losses = minimum_draws(
-            table, "Baseline", BUDGET, "parabola", noise, resamples=150, seed=study
-        )
+        draws = CurveDraws(table, FitSettings(resamples=150, seed=study))
+        _, losses = draws.minima("Baseline", BUDGET)
         low, high = np.nanquantile(losses, [0.025, 0.975])
         held += low <= 1.2 <= high
         widths.append(high - low)
@@ -84,13 +89,12 @@ def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, sha
 @pytest.mark.parametrize("estimator", [parabola, akima])
 def test_minima_of_copies_are_those_of_each_copy_alone(runs: MakeRuns, estimator) -> None:
     table = simulated(runs, 0.02, 0.01, 3, np.random.default_rng(5))
-    noise = run_noise(table, "Baseline", BUDGET)
+    noise = run_noise(curve_rows(table, "Baseline", BUDGET))
     rows = curve_rows(table, "Baseline", BUDGET)
     # More copies than runs and sizes, so that axes cannot be mixed up.
     copies = noisy_losses(rows, noise, 150, np.random.default_rng(3))
-    drawn = minimum_draws(
-        table, "Baseline", BUDGET, estimator.__name__, noise, resamples=150, seed=3
-    )
+    n = rows["parameters"].to_numpy()
+    drawn = CURVE_ESTIMATORS[estimator.__name__].find_in_copies(n, copies)
     refused = 0
     for losses, log_size, loss in zip(copies, *drawn, strict=True):
         alone = estimator(rows["parameters"], losses)
@@ -114,23 +118,25 @@ def test_curves_are_drawn_once_each_and_not_alike(runs: MakeRuns) -> None:
     tables = [
         runs({"Baseline": {"loss": 1.2}, "MoD": {"loss": 1.2}}, budget=b) for b in (1e12, 5e12)
     ]
-    draws = CurveDraws(pd.concat(tables), resamples=40, seed=1)
+    draws = CurveDraws(pd.concat(tables), FitSettings(resamples=40, seed=1))
     first = draws.minima("Baseline", 1e12)
     assert first is draws.minima("Baseline", 1e12)
     # The curves are the same but for the noise, which is each curve's own.
     for variant, budget in (("Baseline", 5e12), ("MoD", 1e12)):
         other = draws.minima(variant, budget)
         assert abs(np.corrcoef(first[1], other[1])[0, 1]) < 0.6
-    assert CurveDraws(tables[0], resamples=40, seed=2).minima("Baseline", 1e12)[1][0] != first[1][0]
+    assert (
+        CurveDraws(tables[0], FitSettings(resamples=40, seed=2)).minima("Baseline", 1e12)[1][0]
+        != first[1][0]
+    )
 
 
 def test_akima_and_parabola_are_drawn_about_their_own_minimum(runs: MakeRuns) -> None:
     table = simulated(runs, 0.001, 0.0, 3, np.random.default_rng(5))
-    noise = run_noise(table, "Baseline", BUDGET)
-    assert noise is not None
+    draws = CurveDraws(table, FitSettings(resamples=100))
     minimum = parabola(table["parameters"], table["loss"])
-    sizes, losses = minimum_draws(table, "Baseline", BUDGET, "parabola", noise, resamples=100)
+    sizes, losses = draws.minima("Baseline", BUDGET)
     assert np.nanmedian(losses) == pytest.approx(minimum.loss, abs=1e-3)
     assert np.exp(np.nanmedian(sizes)) == pytest.approx(minimum.parameters, rel=0.1)
-    _, akima = minimum_draws(table, "Baseline", BUDGET, "akima", noise, resamples=20)
-    assert np.isfinite(akima).sum() > 10
+    _, interpolated = draws.minima("Baseline", BUDGET, "akima")
+    assert np.isfinite(interpolated).sum() > 50

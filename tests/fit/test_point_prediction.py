@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import FitSettings, Surface, distance_words, predict, predict_point, run_table
+from isoflop.fit import FitSettings, predict, predict_point, run_table
+from isoflop.fit.surfaces.surface import Surface
+from isoflop.fit.words import distance_words
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 
@@ -67,7 +69,7 @@ def test_how_far_it_is_beyond_the_runs_in_size_tokens_and_compute(n, d, factor) 
 def test_a_budget_has_the_same_distance() -> None:
     largest = 6 * 2e9 * 5e10
     for factor in (0.5, 1e10):
-        found = predict(table(), factor * largest, resamples=20)
+        found = predict(table(), factor * largest, settings=FitSettings(resamples=20))
         for one in found:
             assert one.extrapolation == pytest.approx(max(1.0, factor), rel=1e-6)
 
@@ -94,7 +96,7 @@ def test_optima_follow_the_law_of_the_flops_that_the_table_counts() -> None:
     sizes = np.geomspace(1e8, 1e12, 400_001)
     losses = TRUE.loss(sizes, budget / 6 / sizes**0.8)
     best = sizes[losses.argmin()]
-    for one in predict(table(slope=0.8), budget, resamples=20):
+    for one in predict(table(slope=0.8), budget, settings=FitSettings(resamples=20)):
         if one.way != "minima":
             assert one.parameters.value == pytest.approx(best, rel=1e-4)
             assert one.loss.value == pytest.approx(losses.min(), rel=1e-6)
@@ -119,4 +121,4 @@ def test_numbers_must_be_positive(n: float, d: float, name: str, bad: float) -> 
 
 def test_settings_out_of_range_are_told() -> None:
     with pytest.raises(ValueError, match="resamples is 3; expected at least 20"):
-        predict(table(), 1e20, resamples=3)
+        predict(table(), 1e20, settings=FitSettings(resamples=3))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isoflop.fit import fit_power_law, power_law_intervals
+from isoflop.fit.laws.power_law import fit_power_law, power_law_intervals
 
 
 def test_exact_law_is_recovered_at_large_scale() -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import Surface, leave_largest_out, misses, predict, run_table
+from isoflop.fit import FitSettings, leave_largest_out, predict, run_table
+from isoflop.fit.predictions.optima import misses
+from isoflop.fit.surfaces.surface import Surface
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 
@@ -46,7 +48,9 @@ def test_without_noise_the_surface_predicts_the_optimum() -> None:
 
 def test_with_noise_the_intervals_hold_it() -> None:
     size, loss = optimum(1e21)
-    for one in predict(table((1e18, 1e19, 1e20), noise=0.004), 1e21, resamples=300):
+    for one in predict(
+        table((1e18, 1e19, 1e20), noise=0.004), 1e21, settings=FitSettings(resamples=300)
+    ):
         for found, truth in ((one.parameters, size), (one.loss, loss)):
             assert found is not None
             assert found.low is not None
@@ -56,7 +60,9 @@ def test_with_noise_the_intervals_hold_it() -> None:
 
 
 def test_leaving_the_largest_budget_out_shows_the_miss() -> None:
-    found = leave_largest_out(table((1e18, 1e19, 1e20), noise=0.001), resamples=50)
+    found = leave_largest_out(
+        table((1e18, 1e19, 1e20), noise=0.001), settings=FitSettings(resamples=50)
+    )
     assert {one.prediction.way for one in found} == {"minima", "surface", "variable_projection"}
     for one in found:
         assert one.prediction.budget_flops == 1e20
@@ -68,11 +74,11 @@ def test_leaving_the_largest_budget_out_shows_the_miss() -> None:
 
 def test_a_budget_not_trained_has_no_miss() -> None:
     runs = table((1e18, 1e19))
-    assert misses(runs, predict(runs, 1e21, resamples=20)) == ()
+    assert misses(runs, predict(runs, 1e21, settings=FitSettings(resamples=20))) == ()
 
 
 def test_one_budget_has_no_law_and_says_so() -> None:
-    for one in predict(table((1e18,)), 1e20, resamples=20):
+    for one in predict(table((1e18,)), 1e20, settings=FitSettings(resamples=20)):
         assert one.parameters is None
         assert one.reason is not None
         assert "one budget" in one.reason or "needs two" in one.reason

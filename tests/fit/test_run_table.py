@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import COLUMNS, group_budgets, run_table
+from isoflop.fit import run_table
+from isoflop.fit.tables.frame import COLUMNS, group_budgets
 
 GOOD = pd.DataFrame(
     {"loss": [3.0, 2.9, 2.95], "parameters": [1e6, 2e6, 4e6], "tokens": [4e7, 2e7, 1e7]}

@@ -4,7 +4,8 @@ from scaling_records import LENGTH, SIZES, SPANS, compute, power_law, study
 from scipy import stats
 
 from isoflop.config import RunRecord, SpanLoss
-from isoflop.fit import ScalingFit, SpanGap, fit_scaling, gap_sentence
+from isoflop.fit import ScalingFit, fit_scaling, gap_sentence
+from isoflop.fit.spans.values import SpanGap
 
 A, B = 1.3, -0.09
 FULL = power_law(A, B)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scaling_records import LENGTH, power_law, study
 
-from isoflop.fit import document_estimate, fit_scaling
+from isoflop.fit import fit_scaling
+from isoflop.fit.intervals import document_estimate
 
 B = -0.09
 GAP = 0.003

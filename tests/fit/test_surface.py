@@ -3,14 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from isoflop.fit import (
-    Surface,
-    SurfaceFit,
-    fit_huber,
-    fit_variable_projection,
-    surface_minimum,
-)
-from isoflop.fit.optimum import FlopsLaw
+from isoflop.fit.surfaces.data import SurfaceData
+from isoflop.fit.surfaces.huber import fit_huber
+from isoflop.fit.surfaces.projection import fit_variable_projection
+from isoflop.fit.surfaces.surface import FlopsLaw, Surface, SurfaceFit, surface_minimum
 
 FITS = [fit_variable_projection, fit_huber]
 CHINCHILLA = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
@@ -45,7 +41,7 @@ def grid(surface: Surface, budgets: list[float], shift: int = 0) -> tuple[np.nda
 @pytest.mark.parametrize("shift", [-2, 0, 2])
 def test_noise_free_law_is_recovered(fit, truth: Surface, budgets: list[float], shift: int) -> None:
     n, d = grid(truth, budgets, shift)
-    result = fit(n, d, truth.loss(n, d))
+    result = fit(SurfaceData.of(n, d, truth.loss(n, d)))
     assert result.status == "converged"
     found = result.surface.model_dump()
     for name, value in truth.model_dump().items():
@@ -56,7 +52,7 @@ def test_noise_free_law_is_recovered(fit, truth: Surface, budgets: list[float], 
 def test_minimum_along_a_budget_is_the_closed_form(fit) -> None:
     n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20], shift=1)
     losses = CHINCHILLA.loss(n, d)
-    result = fit(n, d, losses)
+    result = fit(SurfaceData.of(n, d, losses))
     flops = 2e19
     at = slice(7, 14)
     minimum = surface_minimum(result, n[at], losses[at], flops, SIX_ND)
@@ -70,7 +66,10 @@ def test_huber_ignores_an_outlier_that_moves_least_squares() -> None:
     n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20])
     losses = CHINCHILLA.loss(n, d)
     losses[3] *= 1.05
-    huber, squares = fit_huber(n, d, losses), fit_variable_projection(n, d, losses)
+    huber, squares = (
+        fit_huber(SurfaceData.of(n, d, losses)),
+        fit_variable_projection(SurfaceData.of(n, d, losses)),
+    )
     assert pytest.approx(CHINCHILLA.E, rel=0.01) == huber.surface.E
     assert abs(squares.surface.E - CHINCHILLA.E) > 3 * abs(huber.surface.E - CHINCHILLA.E)
 
@@ -85,7 +84,7 @@ def test_huber_reaches_a_stationary_point_no_worse_than_the_truth() -> None:
         size = np.abs(np.log(surface.loss(n, d) / losses))
         return float(np.where(size <= 1e-3, size**2 / 2, 1e-3 * (size - 5e-4)).sum())
 
-    fit = fit_huber(n, d, losses)
+    fit = fit_huber(SurfaceData.of(n, d, losses))
     assert fit.status == "converged"
     best = cost(fit.surface)
     assert best < cost(CHINCHILLA)
@@ -99,7 +98,7 @@ def test_huber_reaches_a_stationary_point_no_worse_than_the_truth() -> None:
 def test_one_budget_is_called_ill_conditioned_but_still_has_a_minimum(fit) -> None:
     n, d = grid(SMALL_SKEW, [5e12])
     losses = SMALL_SKEW.loss(n, d)
-    result = fit(n, d, losses)
+    result = fit(SurfaceData.of(n, d, losses))
     assert result.status == "ill_conditioned"
     minimum = surface_minimum(result, n, losses, 5e12, SIX_ND)
     assert minimum.parameters == pytest.approx(optimum(SMALL_SKEW, 5e12), rel=1e-3)
@@ -113,7 +112,9 @@ def test_noise_does_not_make_one_budget_look_well_conditioned(fit, seed: int) ->
     n, d = grid(SMALL_SKEW, [5e12] * 3)
     # Shapes cost a few percent more or less than 6 N per token.
     d = d * np.exp(0.03 * rng.normal(size=len(d)))
-    result = fit(n, d, SMALL_SKEW.loss(n, d) * np.exp(0.01 * rng.normal(size=len(n))))
+    result = fit(
+        SurfaceData.of(n, d, SMALL_SKEW.loss(n, d) * np.exp(0.01 * rng.normal(size=len(n))))
+    )
     assert result.status in ("ill_conditioned", "at_bound")
 
 
@@ -123,7 +124,7 @@ def test_minima_do_not_follow_the_scatter_of_grouped_budgets() -> None:
     n = np.array([optimum(CHINCHILLA, c) for c in flops]) * np.exp(rng.uniform(-1.5, 1.5, 180))
     d = flops / 6 / n * np.exp(rng.uniform(-0.01, 0.01, 180))
     losses = CHINCHILLA.loss(n, d)
-    result = fit_variable_projection(n, d, losses)
+    result = fit_variable_projection(SurfaceData.of(n, d, losses))
     at = flops == 1e19
     minimum = surface_minimum(result, n[at], losses[at], 1e19, SIX_ND)
     assert minimum.parameters == pytest.approx(optimum(CHINCHILLA, 1e19), rel=1e-4)
@@ -132,7 +133,7 @@ def test_minima_do_not_follow_the_scatter_of_grouped_budgets() -> None:
 @pytest.mark.parametrize("fit", FITS)
 def test_loss_that_does_not_depend_on_size_is_at_a_bound(fit) -> None:
     n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20])
-    result = fit(n, d, 1.5 + 2000 / d**0.36)
+    result = fit(SurfaceData.of(n, d, 1.5 + 2000 / d**0.36))
     assert result.status == "at_bound"
 
 
@@ -140,7 +141,7 @@ def test_loss_that_does_not_depend_on_size_is_at_a_bound(fit) -> None:
 def test_too_few_points_are_refused_and_so_is_their_minimum(fit) -> None:
     n, d = grid(CHINCHILLA, [6e18])
     losses = CHINCHILLA.loss(n, d)
-    result = fit(np.repeat(n[:5], 3), np.repeat(d[:5], 3), np.repeat(losses[:5], 3))
+    result = fit(SurfaceData.of(np.repeat(n[:5], 3), np.repeat(d[:5], 3), np.repeat(losses[:5], 3)))
     assert (result.status, result.surface) == ("too_few", None)
     minimum = surface_minimum(result, n, losses, 6e18, SIX_ND)
     assert (minimum.status, minimum.loss) == ("too_few", None)
@@ -150,7 +151,7 @@ def test_too_few_points_are_refused_and_so_is_their_minimum(fit) -> None:
 def test_minimum_outside_the_measured_sizes_is_refused(shift: int) -> None:
     n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20], shift)
     losses = CHINCHILLA.loss(n, d)
-    fit = fit_variable_projection(n, d, losses)
+    fit = fit_variable_projection(SurfaceData.of(n, d, losses))
     minimum = surface_minimum(fit, n[:7], losses[:7], 6e18, SIX_ND)
     assert (minimum.status, minimum.loss) == ("edge", None)
     assert minimum.side == ("larger" if shift < 0 else "smaller")
@@ -174,6 +175,6 @@ def test_values_that_cannot_be_fitted_are_errors(fit, bad: float) -> None:
     losses = CHINCHILLA.loss(n, d)
     losses[2] = bad
     with pytest.raises(ValueError, match="losses must be positive and finite"):
-        fit(n, d, losses)
+        fit(SurfaceData.of(n, d, losses))
     with pytest.raises(ValueError, match="shapes"):
-        fit(n, d[:3], losses)
+        fit(SurfaceData.of(n, d[:3], losses))

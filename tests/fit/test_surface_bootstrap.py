@@ -5,11 +5,17 @@ import time
 import numpy as np
 import pytest
 
-from isoflop.fit import fit_huber, fit_variable_projection, surface_draws, surface_intervals
-from isoflop.fit.optimum import compute_exponents
-from isoflop.fit.surface import Surface
-from isoflop.fit.surface_bootstrap import _unknowns, draws_source, noisy_copies
-from isoflop.fit.surface_data import checked_runs
+from isoflop.fit import FitSettings
+from isoflop.fit.surfaces.bootstrap import (
+    draws_source,
+    noisy_copies,
+    surface_draws,
+    surface_intervals,
+)
+from isoflop.fit.surfaces.data import SurfaceData
+from isoflop.fit.surfaces.huber import fit_huber
+from isoflop.fit.surfaces.projection import fit_variable_projection
+from isoflop.fit.surfaces.surface import Surface, compute_exponents
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 
@@ -42,12 +48,16 @@ def assert_same(row: np.ndarray, surface: Surface | None) -> None:
 def test_draws_are_the_fits_of_the_noisy_copies(fit, size: int) -> None:
     n, d, y = runs()
     clusters = np.arange(len(n)) // size
-    fitted = fit(n, d, y)
-    draws = surface_draws(fitted, n, d, y, clusters=clusters, resamples=4, seed=3)
-    data = checked_runs(n, d, y)
-    copies = noisy_copies(data, _unknowns(fitted, data), clusters, 4, np.random.default_rng(3))
-    for row, losses in zip(draws, copies, strict=True):
-        surface = fit(n, d, losses).surface
+    fitted = fit(SurfaceData.of(n, d, y))
+    draws = surface_draws(
+        fitted, SurfaceData.of(n, d, y), FitSettings(resamples=20, seed=3), clusters=clusters
+    )
+    data = SurfaceData.of(n, d, y)
+    copies = noisy_copies(
+        data, data.unknowns(fitted.surface), clusters, 20, np.random.default_rng(3)
+    )
+    for row, losses in zip(draws[:4], copies[:4], strict=True):
+        surface = fit(SurfaceData.of(n, d, losses)).surface
         assert surface is not None
         assert row[0] == pytest.approx(surface.E, rel=2e-3)
         assert row[3:5].tolist() == pytest.approx([surface.alpha, surface.beta], rel=5e-3)
@@ -60,8 +70,8 @@ def test_copies_scatter_as_each_run_does() -> None:
     # The second half of the runs is noisier.
     spread = np.where(np.arange(len(n)) < len(n) // 2, 0.01, 0.03)
     y = y * np.exp(spread * np.random.default_rng(0).standard_normal(len(y)))
-    data, fitted = checked_runs(n, d, y), fit_variable_projection(n, d, y)
-    start = _unknowns(fitted, data)
+    data, fitted = SurfaceData.of(n, d, y), fit_variable_projection(SurfaceData.of(n, d, y))
+    start = data.unknowns(fitted.surface)
     copies = noisy_copies(data, start, np.arange(len(n)), 500, np.random.default_rng(0))
     noise = np.log(copies / fitted.surface.loss(n, d))
     assert np.abs(noise.mean()) < 2e-4
@@ -72,9 +82,9 @@ def test_copies_scatter_as_each_run_does() -> None:
 
 def test_the_runs_of_a_cluster_are_moved_together() -> None:
     n, d, y = runs()
-    data, fitted = checked_runs(n, d, y), fit_variable_projection(n, d, y)
+    data, fitted = SurfaceData.of(n, d, y), fit_variable_projection(SurfaceData.of(n, d, y))
     labels = np.repeat(np.arange(9), 5)
-    start = _unknowns(fitted, data)
+    start = data.unknowns(fitted.surface)
     copies = noisy_copies(data, start, labels, 40, np.random.default_rng(0))
     signs = np.sign(np.log(copies / fitted.surface.loss(n, d)))
     # A pair of runs is on the same side in every copy, or on opposite sides in every copy.
@@ -88,11 +98,11 @@ def test_the_runs_of_a_cluster_are_moved_together() -> None:
 def test_the_limit_of_many_runs_is_what_refits_give(fit, monkeypatch) -> None:
     n, d, y = (np.tile(column, 12) for column in runs(noise=0.0))
     y = y * np.exp(0.01 * np.random.default_rng(2).standard_normal(len(y)))
-    fitted = fit(n, d, y)
-    refits = surface_draws(fitted, n, d, y, resamples=400)
-    monkeypatch.setattr("isoflop.fit.surface_bootstrap.BOOTSTRAP_RUNS", 100)
+    fitted = fit(SurfaceData.of(n, d, y))
+    refits = surface_draws(fitted, SurfaceData.of(n, d, y), FitSettings(resamples=400))
+    monkeypatch.setattr("isoflop.fit.surfaces.bootstrap.BOOTSTRAP_RUNS", 100)
     assert draws_source(len(n), clustered=False) == "limit"
-    limit = surface_draws(fitted, n, d, y, resamples=4000)
+    limit = surface_draws(fitted, SurfaceData.of(n, d, y), FitSettings(resamples=4000))
     for column in (0, 3, 4, 5):
         assert limit[:, column].std() == pytest.approx(refits[:, column].std(), rel=0.2), column
         assert np.median(limit[:, column]) == pytest.approx(np.median(refits[:, column]), rel=0.02)
@@ -102,8 +112,10 @@ def test_a_table_of_thousands_of_runs_takes_the_limit_and_seconds() -> None:
     n, d, y = (np.tile(column, 150) for column in runs(noise=0.0))
     y = y * np.exp(0.01 * np.random.default_rng(2).standard_normal(len(y)))
     started = time.perf_counter()
-    fitted = fit_huber(n, d, y)
-    intervals = surface_intervals(fitted, surface_draws(fitted, n, d, y))
+    fitted = fit_huber(SurfaceData.of(n, d, y))
+    intervals = surface_intervals(
+        fitted, surface_draws(fitted, SurfaceData.of(n, d, y), FitSettings())
+    )
     assert time.perf_counter() - started < 20
     for name, truth in TRUE.model_dump().items():
         assert intervals[name].low < truth < intervals[name].high, name
@@ -112,8 +124,8 @@ def test_a_table_of_thousands_of_runs_takes_the_limit_and_seconds() -> None:
 
 def test_exponents_of_the_optimum_follow_the_flops_per_token() -> None:
     n, d, y = runs()
-    fit = fit_variable_projection(n, d, y)
-    draws = surface_draws(fit, n, d, y, resamples=5, slope=0.9)
+    fit = fit_variable_projection(SurfaceData.of(n, d, y))
+    draws = surface_draws(fit, SurfaceData.of(n, d, y), FitSettings(resamples=20), slope=0.9)
     alpha, beta, a, b = draws[:, 3:].T
     assert a == pytest.approx(beta / (alpha + 0.9 * beta))
     assert b == pytest.approx(1 - 0.9 * a)
@@ -124,21 +136,25 @@ def test_exponents_of_the_optimum_follow_the_flops_per_token() -> None:
 
 def test_without_noise_the_interval_is_a_point() -> None:
     n, d, y = runs(noise=0.0)
-    fit = fit_huber(n, d, y)
-    for name, interval in surface_intervals(fit, surface_draws(fit, n, d, y, resamples=50)).items():
+    fit = fit_huber(SurfaceData.of(n, d, y))
+    for name, interval in surface_intervals(
+        fit, surface_draws(fit, SurfaceData.of(n, d, y), FitSettings(resamples=50))
+    ).items():
         assert interval.low == pytest.approx(interval.high, rel=1e-4), name
 
 
 @pytest.mark.parametrize("limit", [10, 1000])
 def test_shared_noise_widens_the_interval_only_when_it_is_clustered(limit, monkeypatch) -> None:
-    monkeypatch.setattr("isoflop.fit.surface_bootstrap.BOOTSTRAP_RUNS", limit)
+    monkeypatch.setattr("isoflop.fit.surfaces.bootstrap.BOOTSTRAP_RUNS", limit)
     n, d, y = runs(budgets=12, noise=0.002)
     labels = np.repeat(np.arange(12), 9)
     y = y * np.exp(0.03 * np.random.default_rng(1).standard_normal(12))[labels]
-    fit = fit_variable_projection(n, d, y)
+    fit = fit_variable_projection(SurfaceData.of(n, d, y))
     names = [f"lab {label}" for label in labels]
-    alone = surface_intervals(fit, surface_draws(fit, n, d, y))["E"]
-    clustered = surface_intervals(fit, surface_draws(fit, n, d, y, clusters=names))["E"]
+    alone = surface_intervals(fit, surface_draws(fit, SurfaceData.of(n, d, y), FitSettings()))["E"]
+    clustered = surface_intervals(
+        fit, surface_draws(fit, SurfaceData.of(n, d, y), FitSettings(), clusters=names)
+    )["E"]
     assert clustered.high - clustered.low > 1.2 * (alone.high - alone.low)
 
 
@@ -147,6 +163,6 @@ def test_shared_noise_widens_the_interval_only_when_it_is_clustered(limit, monke
 )
 def test_clusters_that_cannot_be_resampled_are_told(clusters, message) -> None:
     n, d, y = runs()
-    fit = fit_variable_projection(n, d, y)
+    fit = fit_variable_projection(SurfaceData.of(n, d, y))
     with pytest.raises(ValueError, match=message):
-        surface_draws(fit, n, d, y, clusters=clusters)
+        surface_draws(fit, SurfaceData.of(n, d, y), FitSettings(), clusters=clusters)

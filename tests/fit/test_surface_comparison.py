@@ -7,16 +7,10 @@ import pandas as pd
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 
-from isoflop.fit import (
-    FitSettings,
-    Surface,
-    compare_surfaces,
-    fit_runs,
-    holm,
-    run_table,
-    surface_sentence,
-)
-from isoflop.fit.surface_sample import sample_surface
+from isoflop.fit import FitSettings, compare_surfaces, fit_runs, run_table, surface_sentence
+from isoflop.fit.intervals import holm
+from isoflop.fit.surfaces.sample import fit_surfaces
+from isoflop.fit.surfaces.surface import Surface
 
 CASES = Path(__file__).parents[1] / "cases"
 BASE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
@@ -85,7 +79,9 @@ def test_the_case_that_shares_no_budget_is_answered_in_one_line() -> None:
     rows = pd.read_csv(CASES / "token-multiplier-grid.csv")
     table = run_table(rows, columns={"variant": "dataset"}).table
     for equal in (False, True):
-        result = fit_runs(table, estimators=SURFACES, resamples=100, equal_exponents=equal)
+        result = fit_runs(
+            table, settings=FitSettings(estimators=SURFACES, resamples=100, equal_exponents=equal)
+        )
         (found,) = result.surface_comparisons
         assert (found.baseline, found.variant) == ("web", "filtered")
         for gap in found.gaps:
@@ -104,10 +100,7 @@ def test_a_difference_is_seldom_found_where_there_is_none() -> None:
     wrong = 0
     for seed in range(6):
         table = runs({"base": BASE, "same": BASE}, 0.01, seed=seed)
-        by_huber = {
-            (name, "surface"): sample_surface(table, name, "surface", FEW)
-            for name in ("base", "same")
-        }
+        by_huber = fit_surfaces(table, ("base", "same"), FEW, ["surface"])
         (found,) = compare_surfaces(table, "base", settings=FEW, samples=by_huber)
         assert len(found.gaps) == 3
         wrong += any(gap.outcome != "unresolved" for gap in found.gaps)

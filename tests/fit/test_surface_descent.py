@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from isoflop.fit.surface import Surface
-from isoflop.fit.surface_data import EQUAL_EXPONENTS, checked_runs
-from isoflop.fit.surface_descent import SurfaceObjective, descend, stationary
+from isoflop.fit.surfaces.data import EQUAL_EXPONENTS, SurfaceData
+from isoflop.fit.surfaces.descent import SurfaceObjective, descend, stationary
+from isoflop.fit.surfaces.surface import Surface
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 GENERATOR = np.random.default_rng(0)
 N, D = np.exp(GENERATOR.uniform([[16], [20]], [[23], [27]], (2, 41)))
-DATA = checked_runs(N, D, TRUE.loss(N, D) * np.exp(0.01 * GENERATOR.standard_normal(41)))
+DATA = SurfaceData.of(N, D, TRUE.loss(N, D) * np.exp(0.01 * GENERATOR.standard_normal(41)))
 NEAR = DATA.unknowns(TRUE)
 AWAY = NEAR + np.array([0.02, -0.05, 0.04, 0.01, -0.02])
 
@@ -41,7 +41,7 @@ def test_reweighted_curvature_has_no_direction_that_falls(delta) -> None:
 def test_many_descents_are_what_each_is_alone(exact: bool, monkeypatch) -> None:
     copies = DATA.losses * np.exp(0.01 * GENERATOR.standard_normal((7, 41)))
     together = descend(SurfaceObjective(DATA, 0.003, copies), NEAR, exact=exact)
-    monkeypatch.setattr("isoflop.fit.surface_descent.LARGEST_ARRAY", 3 * 5 * 41)
+    monkeypatch.setattr("isoflop.fit.surfaces.descent.LARGEST_ARRAY", 3 * 5 * 41)
     batches = descend(SurfaceObjective(DATA, 0.003, copies), NEAR, exact=exact)
     for row, batch, copy in zip(together, batches, copies, strict=True):
         alone = descend(SurfaceObjective(DATA, 0.003, copy), NEAR, exact=exact)[0]

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import zstandard
 
-from isoflop.fit import is_json_table, read_table
-from isoflop.fit.tables.content import LARGEST, content
+from isoflop.fit import run_table
+from isoflop.fit.tables.files.content import LARGEST, content
+from isoflop.fit.tables.files.formats import is_json_table
 
 GOOD = pd.DataFrame(
     {"loss": [3.0, 2.9, 2.95], "parameters": [1e6, 2e6, 4e6], "tokens": [4e7, 2e7, 1e7]}
@@ -23,7 +24,7 @@ CSV = GOOD.to_csv(index=False)
 
 
 def holds_good(path: Path, **options: object) -> None:
-    table = read_table(path, **options).table  # type: ignore[arg-type]
+    table = run_table(path, **options).table  # type: ignore[arg-type]
     assert table[["loss", "parameters", "tokens"]].to_numpy().tolist() == GOOD.to_numpy().tolist()
 
 
@@ -135,7 +136,7 @@ def test_every_format_gives_the_same_runs(tmp_path: Path, name: str) -> None:
 def test_nested_structures_of_parquet_have_names_with_dots(tmp_path: Path) -> None:
     rows = pd.DataFrame({"config": [{"size": 1e6}] * 2, "loss": [3.0, 2.9], "tokens": [1e7, 2e7]})
     rows.to_parquet(tmp_path / "runs.parquet")
-    table = read_table(tmp_path / "runs.parquet", columns={"parameters": "config.size"}).table
+    table = run_table(tmp_path / "runs.parquet", columns={"parameters": "config.size"}).table
     assert table["parameters"].tolist() == [1e6, 1e6]
 
 
@@ -144,7 +145,7 @@ def test_a_row_with_a_value_beyond_the_header_is_left_out(tmp_path: Path) -> Non
     lines = CSV.splitlines()
     lines[2] = "2,9,2000000.0,20000000.0"
     path.write_text("\n".join(lines))
-    runs = read_table(path)
+    runs = run_table(path)
     assert runs.table["loss"].tolist() == [3.0, 2.95]
     (left,) = runs.left_out
     assert (left.reason, left.first, left.value) == (
@@ -158,7 +159,7 @@ def test_a_header_with_fewer_names_than_values_is_no_guess(tmp_path: Path) -> No
     path = tmp_path / "runs.csv"
     path.write_text("loss,parameters,tokens\n3,1e6,1e7,0.003\n2.9,1e6,2e7,0.003\n")
     with pytest.raises(ValueError, match="rows have 4 fields and its header has 3"):
-        read_table(path)
+        run_table(path)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_an_unreadable_file_is_one_line(
     if held is not None:
         path.write_bytes(held)
     with pytest.raises(ValueError, match=message) as error:
-        read_table(path)
+        run_table(path)
     assert "\n" not in str(error.value)
 
 
@@ -206,7 +207,7 @@ def test_a_missing_package_is_named(
     (tmp_path / name).write_bytes(held[Path(name).suffix])
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=told):
-        read_table(tmp_path / name)
+        run_table(tmp_path / name)
 
 
 def test_what_unpacks_to_more_than_memory_is_refused_on_the_way(tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from isoflop.fit.tables.numbers import numbers, table_marks
-from isoflop.fit.tables.units import unit
+from isoflop.fit.tables.numbers import numbers, table_marks, unit
 
 MILLION = 1e6
 

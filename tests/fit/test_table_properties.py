@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 
-from isoflop.fit import read_table
+from isoflop.fit import run_table
 
 FAST = settings(
     derandomize=True,
@@ -134,7 +134,7 @@ def reads_back(example: tuple[pd.DataFrame, str, bytes, Style]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(held)
-        read = read_table(path)
+        read = run_table(path)
     expected = table[["parameters", "tokens", "loss"]].drop_duplicates().to_numpy()
     found = read.table[["parameters", "tokens", "loss"]].to_numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-11, err_msg=str(held[:300]))

@@ -6,16 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import (
-    BudgetVerdict,
-    doubt_sentence,
-    estimates_sentence,
-    fraction_sentence,
-    holm,
-    minima,
-    sentence,
-    verdicts,
-)
+from isoflop.fit import FitSettings, sentence
+from isoflop.fit.compare.verdict import BudgetVerdict, verdicts
+from isoflop.fit.curves.minima import minima
+from isoflop.fit.intervals import holm
+from isoflop.fit.words import doubt_sentence, estimates_sentence, fraction_sentence
 
 MakeRuns = Callable[..., pd.DataFrame]
 SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
@@ -33,7 +28,8 @@ def two_budgets(runs: MakeRuns, gain: float, slope: float = -0.05, **shape: floa
 
 def judged(table: pd.DataFrame, **options: float) -> tuple[BudgetVerdict, ...]:
     """Return the verdicts without `estimates`, for which surfaces would have to be fitted."""
-    return verdicts(table, "Baseline", found=(), **options)
+    floor = options.pop("irreducible", None)
+    return verdicts(table, "Baseline", FitSettings(**options), found=(), irreducible=floor)
 
 
 def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -> None:
@@ -200,4 +196,4 @@ def test_many_comparisons_make_a_verdict_harder(runs: MakeRuns) -> None:
 @pytest.mark.parametrize(("baseline", "margin"), [("nobody", None), ("Baseline", -1.0)])
 def test_bad_arguments_are_told(runs: MakeRuns, baseline: str, margin: float | None) -> None:
     with pytest.raises(ValueError, match=r"baseline is|margin is"):
-        verdicts(runs({"Baseline": {"loss": 1.2}}), baseline, margin=margin)
+        verdicts(runs({"Baseline": {"loss": 1.2}}), baseline, settings=FitSettings(margin=margin))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from isoflop.fit import FitResult, fit_runs, incomparable_sentences, summary_sentences
+from isoflop.fit import FitResult, FitSettings, fit_runs, summary_sentences
+from isoflop.fit.words import incomparable_sentences
 
 MakeRuns = Callable[..., pd.DataFrame]
 SHIFTS = (-0.002, -0.001, 0.0, 0.001, 0.002)
@@ -13,7 +14,9 @@ BUDGETS = (5e12, 1e13, 2e13, 4e13)
 
 
 def fitted(table: pd.DataFrame, baseline: str = "Base") -> FitResult:
-    return fit_runs(table, baseline=baseline, estimators=("parabola",), resamples=20)
+    return fit_runs(
+        table, settings=FitSettings(estimators=("parabola",), resamples=20), baseline=baseline
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import synthetic_study as synthetic
 from made_reports import analysed, analysed_scaling, bench_rows, figures_of
 
 from isoflop.config import Study
-from isoflop.fit import Prediction, predict
+from isoflop.fit import FitSettings, predict
+from isoflop.fit.predictions.optima import Prediction
 from isoflop.report.analysis import Analysis
 from isoflop.report.figure import Figure
 from isoflop.report.scaling import ScalingAnalysis
@@ -86,7 +87,7 @@ def two_budgets(three_budgets: Study) -> Analysis:
 @pytest.fixture(scope="session")
 def predicted(two_budgets: Analysis) -> tuple[Prediction, ...]:
     """Return what the two smaller budgets foretell of the largest."""
-    return predict(two_budgets.table, 8e13, resamples=20)
+    return predict(two_budgets.table, 8e13, settings=FitSettings(resamples=20))
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from isoflop.config import (
     Variant,
     decisions,
 )
-from isoflop.fit import PFLOPS_DAY
+from isoflop.fit.spans.values import PFLOPS_DAY
 
 WINDOW = 2048
 SIZES = ((4, 64), (5, 80), (6, 96), (8, 128), (10, 160))

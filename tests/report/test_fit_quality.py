@@ -11,7 +11,7 @@ import synthetic_study as synthetic
 from made_reports import absent_of, analysed, figures_of, html_of
 from synthetic_study import BUMP
 
-from isoflop.fit.huber import HUBER_DELTA
+from isoflop.fit.settings import HUBER_DELTA
 from isoflop.report.analysis import Analysis
 from isoflop.report.figure import Figure
 from isoflop.report.sections.fit_quality import _domain, estimator_minima, residuals

@@ -9,7 +9,8 @@ from made_reports import html_of, told
 from test_page import Elements
 
 from isoflop.estimate import Estimate
-from isoflop.fit import Prediction, RateCheck
+from isoflop.fit.checks import RateCheck
+from isoflop.fit.predictions.optima import Prediction
 from isoflop.report.analysis import Analysis
 from isoflop.report.registration import read_registrations, register
 from isoflop.report.sections.checks import learning_rates

@@ -10,7 +10,7 @@ import pytest
 import synthetic_scaling as synthetic
 from made_reports import absent_of, analysed_scaling, figures_of, table_of
 
-from isoflop.fit import PFLOPS_DAY
+from isoflop.fit.spans.values import PFLOPS_DAY
 from isoflop.papers.moba import moba_scaling, refit_published_scaling
 from isoflop.report.scaling import AXES, sparsity
 from isoflop.report.sections.scaling.compute import (

@@ -6,7 +6,7 @@ import pytest
 import synthetic_study as synthetic
 from made_reports import analysed
 
-from isoflop.fit import seed_spread, spread_ratio
+from isoflop.fit.intervals import seed_spread, spread_ratio
 from isoflop.report.analysis import Analysis
 from isoflop.report.words.results import headline, results
 

@@ -1,7 +1,5 @@
 """One run on disk: what it is, what was tried, what it left, and the state that follows."""
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ from isoflop.config import (
 )
 from isoflop.estimate import Estimate
 from isoflop.runs import Attempt, RunFolder
-from isoflop.storage import StorageError
 
 # --- configuration and pins
 
@@ -266,20 +263,6 @@ def test_an_evaluation_of_another_run_or_without_the_claim_is_refused(run: RunFo
     with pytest.raises(RuntimeError, match="must be claimed"):
         RunFolder(run.path).write_evaluation(evaluation_of(CONFIG, 1.0))
     assert run.evaluation() is None
-
-
-def test_a_full_disk_leaves_no_record(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with run.claim():
-        run.begin_attempt(0)
-        monkeypatch.setattr(os, "write", full)
-        with pytest.raises(StorageError, match=r"record\.json: No space left"):
-            run.write_record(record_of(CONFIG))
-        monkeypatch.undo()
-    assert run.state() == "interrupted"
-    assert sorted(os.listdir(run.path)) == ["attempts.jsonl", "claim", "config.json"]
 
 
 @pytest.mark.parametrize(

@@ -82,24 +82,6 @@ def test_a_failure_at_any_point_leaves_the_old_file_or_the_new(tmp_path: Path) -
         assert leftovers(tmp_path) == []
 
 
-def test_the_file_is_synced_before_it_is_renamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("fsync"), fsync(fd)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("replace"), replace(a, b)))
-    storage.write_bytes(tmp_path / "file", b"x")
-    assert events == ["fsync", "replace", "fsync"]
-
-
-def test_a_failed_fsync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = FailNth(monkeypatch, "fsync", 1, errno.EIO)
-    with pytest.raises(StorageError):
-        storage.write_bytes(tmp_path / "file", b"x")
-    assert counter.count == 1
-
-
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
@@ -200,23 +182,6 @@ def test_a_failed_commit_leaves_nothing_or_the_whole(tmp_path: Path) -> None:
         assert leftovers(tmp_path) == []
     # Opening and syncing the parent: the two points after the rename.
     assert whole == 2
-
-
-def test_all_is_synced_before_the_rename_and_the_parent_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events: list[str] = []
-    fsync, replace = os.fsync, os.replace
-
-    def named_fsync(descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        events.append("folder" if path.is_dir() and path != tmp_path else path.name)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", named_fsync)
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
-    storage.commit_folder(tmp_path / "target", write_two)
-    assert events == ["a.bin", "b.txt", "manifest.json", "folder", "rename", tmp_path.name]
 
 
 def test_an_error_of_the_writer_passes_through(tmp_path: Path) -> None:

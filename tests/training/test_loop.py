@@ -19,7 +19,7 @@ from isoflop.data import Batches, prepare
 from isoflop.evaluation import evaluate
 from isoflop.model import Transformer, build
 from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, Trainer, initialise, load_model, rate_factor, train
+from isoflop.training import Trainer, initialise, load_model, rate_factor, train
 from isoflop.training.curve import CURVE_POINTS, thin
 
 MakeRun = Callable[..., RunConfig]
@@ -190,15 +190,6 @@ def test_without_a_checkpoint_there_is_no_model(make_run: MakeRun, folder: RunFo
     folder.create(make_run())
     with pytest.raises(ValueError, match=r"has no checkpoint; train the run first"):
         load_model(folder)
-
-
-def test_a_folder_of_another_run_is_refused(
-    make_run: MakeRun, cache: Path, folder: RunFolder
-) -> None:
-    with pytest.raises(Interrupted):
-        train(make_run(), folder, cache=cache, threads=1, stop=lambda: True)
-    with pytest.raises(ValueError, match=r"holds run [0-9a-f]{12}, expected"):
-        train(make_run(steps=13), folder, cache=cache, threads=1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,90 +158,3 @@ def test_a_finished_run_is_not_trained_again(
         raise AssertionError("a step was made")
 
     assert train(make_run(), folder, cache=cache, threads=1, watch=never) == record
-
-
-def test_threads_stay_as_they_were_pinned(make_run: MakeRun, cache: Path, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    with pytest.raises(Interrupted):
-        train(make_run(), folder, cache=cache, threads=1, stop=stop_after(2))
-    torch.set_num_threads(2)
-    record = train(make_run(), folder, cache=cache, threads=2)
-    assert torch.get_num_threads() == 1
-    assert record.environment.threads == 1
-    assert record.environment.compiled is False
-
-
-def test_another_torch_is_told(
-    make_run: MakeRun, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = RunFolder(tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "__version__", "2.0.0")
-        with pytest.raises(Interrupted):
-            train(make_run(), folder, cache=cache, threads=1, stop=stop_after(2))
-    with pytest.warns(UserWarning, match=r"torch 2\.0\.0 -> .*bitwise equality is not promised"):
-        train(make_run(), folder, cache=cache, threads=1)
-
-
-def test_changed_data_is_refused(
-    make_run: MakeRun, cache: Path, tmp_path: Path, corpus: Path
-) -> None:
-    folder = RunFolder(tmp_path / "run")
-    with pytest.raises(Interrupted):
-        train(make_run(), folder, cache=cache, threads=1, stop=stop_after(2))
-    first = corpus / "00.txt"
-    first.write_text("x" + first.read_text()[1:])
-    with pytest.raises(ValueError, match=r"the data of .* changed: .*SHA-256 [0-9a-f]{64}.*afresh"):
-        train(make_run(), folder, cache=cache, threads=1)
-
-
-TRAIN = """
-import sys
-from pathlib import Path
-from isoflop.config import RunConfig
-from isoflop.runs import RunFolder
-from isoflop.training import train
-config, folder, cache = sys.argv[1:]
-train(RunConfig.model_validate_json(config), RunFolder(Path(folder)), cache=Path(cache),
-      threads=1, checkpoint_seconds=0.02)
-"""
-
-
-def train_and_kill(config: RunConfig, folder: RunFolder, cache: Path, steps: int) -> None:
-    """Train in a process of its own and kill it once it has logged `steps` steps more."""
-    metrics = folder.path / "metrics.jsonl"
-    before = len(folder.read_metrics()[0])
-    arguments = [config.model_dump_json(), str(folder.path), str(cache)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAIN, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if metrics.exists() and metrics.read_bytes().count(b"\n") >= before + steps:
-                break
-            time.sleep(0.001)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-
-
-@pytest.mark.parametrize(
-    "kills", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["once", "three times"]
-)
-def test_sigkill_at_a_random_time_changes_nothing(
-    make_run: MakeRun, cache: Path, tmp_path: Path, kills: int
-) -> None:
-    config = make_run(DEPTHS[1], steps=20 + 40 * kills)
-    undisturbed, killed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
-    train(config, undisturbed, cache=cache, threads=1)
-    chance = random.Random(kills)
-    for _ in range(kills):
-        train_and_kill(config, killed, cache, chance.randint(1, 25))
-    assert killed.state() == "interrupted"
-    record = train(config, killed, cache=cache, threads=1)
-    assert record.attempts == kills + 1
-    assert_same_run(killed, undisturbed)

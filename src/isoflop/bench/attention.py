@@ -47,9 +47,9 @@ class _Attended(Frozen):
     sequence_length: int
     direction: Direction
     top_k: int
-    batch: int
-    heads: int
-    head_width: int
+    batch: int = 1
+    heads: int = 4
+    head_width: int = 64
     dtype: Precision
     threads: int
 
@@ -104,9 +104,6 @@ def attention_cases(
     top_k: int = 3,
     dtype: Precision = "fp32",
     threads: int,
-    heads: int = 4,
-    head_width: int = 64,
-    batch: int = 1,
     seconds: float = 8.0,
 ) -> tuple[AttentionCase, ...]:
     """Return the standard comparison: every length both ways, and twice the longest forward.
@@ -116,8 +113,7 @@ def attention_cases(
     Raises:
         ValueError: nothing is left to measure, or a number is not positive.
     """
-    given = {"top_k": top_k, "heads": heads, "head_width": head_width, "batch": batch}
-    for name, value in (*given.items(), *(("length", n) for n in (*lengths, *block_sizes))):
+    for name, value in (("top_k", top_k), *(("length", n) for n in (*lengths, *block_sizes))):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
     wanted: list[tuple[int, Direction]] = []
@@ -134,7 +130,7 @@ def attention_cases(
             dtype=dtype,
             threads=threads,
             seconds=seconds,
-            **given,
+            top_k=top_k,
         )
         for length, direction in wanted
         if sizes and sizes[0] * top_k < length

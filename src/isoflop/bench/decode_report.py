@@ -22,6 +22,17 @@ HEAD = (
     *("dtype", "threads", "batch", "tokens", "model", "ms/step", "tokens/s", "faster"),
     *("middle half", "FLOPs", "weights", "bytes", "cache MB", "rounds"),
 )
+TOOLTIP = [
+    alt.Tooltip("model:N", title="Model"),
+    alt.Tooltip("batch:N", title="Sequences"),
+    alt.Tooltip("context:Q", title="Tokens of context", format=","),
+    alt.Tooltip("speed_ratio:Q", title="Times as fast as dense", format=".2f"),
+    alt.Tooltip("low:Q", title="Lower quartile", format=".2f"),
+    alt.Tooltip("high:Q", title="Upper quartile", format=".2f"),
+    alt.Tooltip("flop_ratio:Q", title="FLOPs promise", format=".2f"),
+    alt.Tooltip("byte_ratio:Q", title="Bytes read promise", format=".2f"),
+    alt.Tooltip("tokens_per_second:Q", title="Tokens per second", format=",.3~r"),
+]
 MEANING = (
     "faster: dense step time over this one, median of paired rounds, and its middle half; "
     "FLOPs, weights, bytes: what a dense step computes and reads, over this one"
@@ -110,19 +121,8 @@ def decode_figure(report: DecodeReport) -> Figure:
         sort=models,
         scale=alt.Scale(domain=models, range=[[1, 0], [3, 3]][: len(models)]),
     )
-    tooltip = [
-        alt.Tooltip("model:N", title="Model"),
-        alt.Tooltip("batch:N", title="Sequences"),
-        alt.Tooltip("context:Q", title="Tokens of context", format=","),
-        alt.Tooltip("speed_ratio:Q", title="Times as fast as dense", format=".2f"),
-        alt.Tooltip("low:Q", title="Lower quartile", format=".2f"),
-        alt.Tooltip("high:Q", title="Upper quartile", format=".2f"),
-        alt.Tooltip("flop_ratio:Q", title="FLOPs promise", format=".2f"),
-        alt.Tooltip("byte_ratio:Q", title="Bytes read promise", format=".2f"),
-        alt.Tooltip("tokens_per_second:Q", title="Tokens per second", format=",.3~r"),
-    ]
     promise = ("byte_ratio", alt.FieldEqualPredicate(routed, "model"))
-    layers = speed_layers(base, colour, dash, promise, tooltip)
+    layers = speed_layers(base, colour, dash, promise, TOOLTIP)
     quartiles = base.mark_rule(strokeWidth=1.4).encode(y="low:Q", y2="high:Q", color=colour)
     return panels(
         "decode-speed",

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from isoflop.bench.steps import llama
+from isoflop.bench.cases import llama
 from isoflop.config import EveryToken, ModelConfig
 from isoflop.generation import BlockCache, Engine, nominal_share
 from isoflop.model import RoutedBlock, build

@@ -15,7 +15,7 @@ import pandas as pd
 
 from isoflop.bench.measured import Report, Watch, conditions, in_turns, mean_seconds
 from isoflop.config import Frozen
-from isoflop.fit import Surface
+from isoflop.fit.surfaces.surface import Surface
 
 LAW = Surface(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
 NOISE = 0.005

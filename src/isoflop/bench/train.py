@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from isoflop.bench.cases import NO_PEER, Case, Implementation, contender
+from isoflop.bench.cases import NO_PEER, Case, Implementation, contender, prepare_step
 from isoflop.bench.machine import gemm_peak
 from isoflop.bench.measured import (
     TURN_SECONDS,
@@ -23,7 +23,6 @@ from isoflop.bench.measured import (
     paired,
     text_table,
 )
-from isoflop.bench.steps import prepare_step
 from isoflop.config import Frozen, Precision
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads

@@ -24,19 +24,16 @@ from isoflop.cli.screen import CLOSING, Screen, capped
 from isoflop.cli.tables import coefficient
 from isoflop.fit import (
     ESTIMATOR_NAMES,
-    BudgetVerdict,
     FitResult,
-    FittedMinimum,
-    FittedSurface,
     RunTable,
     VariantFit,
-    doubt_sentence,
-    fraction_sentence,
-    incomparable_sentences,
     sentence,
     summary_sentences,
     surface_sentence,
 )
+from isoflop.fit.compare.verdict import BudgetVerdict
+from isoflop.fit.results import FittedMinimum, FittedSurface
+from isoflop.fit.words import doubt_sentence, fraction_sentence, incomparable_sentences
 from isoflop.notation import count, exponent
 from isoflop.text import quoted
 

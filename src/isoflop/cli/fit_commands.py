@@ -64,16 +64,10 @@ def fit(
         margin = margin or study.equivalence_margin
     result = fit_runs(
         found.table,
+        options.settings(margin=margin, cluster=None if cluster is None else "cluster"),
         baseline=baseline,
-        margin=margin,
-        delta=options.delta,
-        level=options.level,
-        resamples=options.resamples,
-        seed=options.seed,
-        cluster=None if cluster is None else "cluster",
         curves=found.curves,
         loss_unit=found.loss_unit,
-        equal_exponents=options.equal_exponents,
     )
     if options.json:
         told = {**said_json(found), "warnings": fit_warnings(result, found)}

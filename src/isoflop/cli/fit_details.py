@@ -8,20 +8,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isoflop.cli.tables import Column, coefficient, table
-from isoflop.fit import (
-    DRAWS_WORDS,
-    ESTIMATOR_NAMES,
-    FitResult,
-    FittedLaw,
-    FittedMinimum,
-    FittedSurface,
-    RunTable,
-    VariantFit,
-    estimates_sentence,
-    fraction_sentence,
-    sentence,
-    surface_sentence,
-)
+from isoflop.fit import ESTIMATOR_NAMES, FitResult, RunTable, VariantFit, sentence, surface_sentence
+from isoflop.fit.laws.optima import FittedLaw
+from isoflop.fit.results import FittedMinimum, FittedSurface
+from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
+from isoflop.fit.words import estimates_sentence, fraction_sentence
 from isoflop.notation import count, exponent
 from isoflop.text import quoted
 

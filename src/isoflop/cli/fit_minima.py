@@ -10,7 +10,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isoflop.cli.tables import Column, table
-from isoflop.fit import ESTIMATOR_NAMES, FitResult, FittedMinimum, MinimumDisagreement
+from isoflop.fit import ESTIMATOR_NAMES, FitResult
+from isoflop.fit.curves.minima import MinimumDisagreement
+from isoflop.fit.results import FittedMinimum
 from isoflop.notation import count, exponent
 
 NAMED = 3

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:  # a fit loads what the start of a command need not wait for
+    from isoflop.fit import FitSettings
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,17 @@ class FitOptions:
         Path, arg(metavar="FOLDER", help="Committed records to start from, a folder per study.")
     ] = Path("results")
     json: Annotated[bool, arg(help="Print JSON in place of tables.")] = False
+
+    def settings(self, *, margin: float | None = None, cluster: str | None = None) -> FitSettings:
+        """Return what a fit is asked for."""
+        from isoflop.fit import FitSettings
+
+        return FitSettings(
+            delta=self.delta,
+            level=self.level,
+            resamples=self.resamples,
+            seed=self.seed,
+            equal_exponents=self.equal_exponents,
+            cluster=cluster,
+            margin=margin,
+        )

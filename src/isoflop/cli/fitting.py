@@ -16,7 +16,8 @@ from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.own_runs import own_runs
 from isoflop.config import BlockAttention, ModelConfig, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
-from isoflop.fit import RunTable, frame, is_json_table, read_table, training_curves
+from isoflop.fit import RunTable, frame, run_table, training_curves
+from isoflop.fit.tables.files.formats import is_json_table
 from isoflop.runs import ENDINGS, read_records
 from isoflop.storage import JSON
 from isoflop.text import quoted
@@ -62,7 +63,7 @@ def runs_to_fit(
     if _holds_records(path):
         _refuse_row_options(options, "records")
         return _with_cluster(_record_runs(read_records(path)), cluster), None
-    found = read_table(
+    found = run_table(
         path,
         columns=_mapping(options.columns),
         tolerance=options.tolerance,

@@ -13,20 +13,18 @@ from isoflop.cli.fit_options import FitOptions
 from isoflop.cli.tables import Column, table
 from isoflop.estimate import NONE, estimate_words
 from isoflop.fit import (
-    FitSettings,
-    Miss,
-    PointPrediction,
-    Prediction,
     RunTable,
-    SurfaceComparison,
     compare_surfaces,
-    distance_words,
     leave_largest_out,
     predict,
     predict_point,
-    sample_surfaces,
     surface_sentence,
 )
+from isoflop.fit.compare.surfaces import SurfaceComparison
+from isoflop.fit.predictions.optima import Miss, Prediction
+from isoflop.fit.predictions.points import PointPrediction
+from isoflop.fit.surfaces.sample import sample_surfaces
+from isoflop.fit.words import distance_words
 from isoflop.notation import count, exponent
 from isoflop.report.registration import WAY_WORDS
 from isoflop.storage import JSON
@@ -70,23 +68,9 @@ def predictions(
     runs: RunTable, budget_flops: float, options: FitOptions
 ) -> tuple[tuple[Prediction, ...], tuple[Miss, ...]]:
     """Return the predictions at a budget, and those of the largest one from the smaller ones."""
-    made = predict(
-        runs.table,
-        budget_flops,
-        level=options.level,
-        resamples=options.resamples,
-        delta=options.delta,
-        seed=options.seed,
-        equal_exponents=options.equal_exponents,
-    )
-    tested = leave_largest_out(
-        runs.table,
-        level=options.level,
-        resamples=options.resamples,
-        delta=options.delta,
-        seed=options.seed,
-        equal_exponents=options.equal_exponents,
-    )
+    settings = options.settings()
+    made = predict(runs.table, budget_flops, settings)
+    tested = leave_largest_out(runs.table, settings)
     return made, tested
 
 
@@ -101,13 +85,7 @@ def points(
         options: of the surfaces and intervals.
         baseline: whom the others are held against; the first with a finished run if left out.
     """
-    settings = FitSettings(
-        delta=options.delta,
-        level=options.level,
-        resamples=options.resamples,
-        seed=options.seed,
-        equal_exponents=options.equal_exponents,
-    )
+    settings = options.settings()
     finished = runs.table[runs.table["state"] == "finished"]
     samples = sample_surfaces(finished, settings)
     made = predict_point(finished, *at, settings=settings, samples=samples)

@@ -13,7 +13,8 @@ from isoflop.cli.screen import CLOSING, Screen, capped
 from isoflop.cli.tables import Column, coefficient, table
 from isoflop.config import Study
 from isoflop.config.run import Span
-from isoflop.fit import ScalingFit, SpanGap, fit_scaling, gap_sentence
+from isoflop.fit import ScalingFit, fit_scaling, gap_sentence
+from isoflop.fit.spans.values import SpanGap
 from isoflop.notation import count
 from isoflop.text import quoted
 

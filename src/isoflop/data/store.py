@@ -123,10 +123,6 @@ class TokenStore:
             token_bytes=_integers(self.folder / _TOKEN_BYTES, self.vocabulary),
         )
 
-    def verify(self) -> None:
-        """Read everything and compare it with its checksums; a ValueError tells the damage."""
-        storage.verify_folder(self.folder)
-
 
 def _damaged(path: Path, problem: str) -> ValueError:
     return ValueError(

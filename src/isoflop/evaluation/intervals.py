@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop.estimate import Estimate
-from isoflop.fit import document_estimate
+from isoflop.fit.intervals import document_estimate
 
 Sums = NDArray[np.float64] | NDArray[np.int64]
 """A total of each document, (documents,)."""

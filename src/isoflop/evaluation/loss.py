@@ -6,19 +6,55 @@ Axes: B batch, T time, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoflop.config import Cap, Decision, Evaluation, RandomK, Routed, Span, Split, Windows
+from isoflop.config import (
+    Cap,
+    Decision,
+    Evaluation,
+    Frozen,
+    RandomK,
+    Routed,
+    Span,
+    Split,
+    Windows,
+)
 from isoflop.data import TokenSplit, document_windows, evaluation_windows
 from isoflop.data.windows import Batch
 from isoflop.evaluation.positions import SpanSums
 from isoflop.model import Output, Transformer, control_draws
+
+
+class Reading(Frozen):
+    """How a held-out split is read, and what is told apart of it."""
+
+    split: Split
+    """What to call the split in the result."""
+    sequence_length: int
+    """T, tokens a window; windows do not overlap."""
+    windows: Windows = "stream"
+    """What they are cut from: the stream (see `evaluation_windows`), or each document (see
+    `document_windows`), whose first token is then no target."""
+    spans: tuple[Span, ...] = ()
+    """Spans of positions whose losses are told apart; windows of documents only."""
+    limit_tokens: int | None = None
+    """Stop after so many targets; None for all."""
+    sequences: int = 32
+    """B, windows at a time."""
+    seed: int = 0
+    """Keys what the random control draws, and where the future is changed."""
+
+    def of(self, held_out: TokenSplit) -> Iterator[Batch]:
+        """Return the windows."""
+        cut = evaluation_windows if self.windows == "stream" else document_windows
+        return cut(held_out, self.sequence_length, self.sequences, self.limit_tokens)
 
 
 def evaluate(
@@ -26,50 +62,40 @@ def evaluate(
     held_out: TokenSplit,
     sequence_length: int,
     *,
-    split: Split,
     decision: Decision,
     cap: Cap | None = None,
-    windows: Windows = "stream",
-    spans: Sequence[Span] = (),
-    limit_tokens: int | None = None,
-    sequences: int = 32,
-    seed: int = 0,
     alive: Callable[[], None] = lambda: None,
+    **reading: Any,
 ) -> Evaluation:
     """Return the loss of `model` on the start of a split, or of its documents.
 
     Args:
         model: evaluated as it is; its training mode is restored.
         held_out: the token stream.
-        sequence_length: T, tokens a window; windows do not overlap.
-        split: what to call the split in the result.
+        sequence_length: T.
         decision: who selects the tokens of routed blocks.
         cap: on what a causal decision selects; None for none.
-        windows: what windows are cut from: the stream (see `evaluation_windows`), or each document
-            (see `document_windows`), whose first token is then no target.
-        spans: spans of positions whose losses are told apart; windows of documents only.
-        limit_tokens: stop after so many targets; None for all.
-        sequences: B, windows at a time.
-        seed: keys what the random control draws.
         alive: called after each batch of windows.
+        reading: `split` and what else of `Reading` is not at its default.
 
     Raises:
         FloatingPointError: the loss is not finite.
         ValueError: there is no target, a span does not fit the windows, or the cap not the model.
     """
-    if spans and windows != "documents":
+    how = Reading(sequence_length=sequence_length, **reading)
+    if how.spans and how.windows != "documents":
         raise ValueError(
-            f"spans is {tuple(spans)}, but windows is {windows!r}; expected windows='documents', "
+            f"spans is {how.spans}, but windows is {how.windows!r}; expected windows='documents', "
             "since a position means nothing in a window that spans several documents"
         )
-    sums = LossSums(model, held_out, sequence_length, spans)
-    noise = control_noise(model, decision, sequences, sequence_length, seed)
+    sums = LossSums(model, held_out, how)
+    noise = control_noise(model, decision, how.sequences, sequence_length, how.seed)
     with evaluating(model) as device:
-        for window in windows_of(held_out, sequence_length, sequences, windows, limit_tokens):
+        for window in how.of(held_out):
             batch = torch.from_numpy(window[0]).to(device)
             sums.add(model(batch[:, :-1], decision=decision, noise=noise, cap=cap), window)
             alive()
-    return sums.evaluation(split, decision, cap)
+    return sums.evaluation(decision, cap)
 
 
 @contextmanager
@@ -84,35 +110,10 @@ def evaluating(model: Transformer) -> Iterator[torch.device]:
         model.train(was_training)
 
 
-def windows_of(
-    held_out: TokenSplit,
-    sequence_length: int,
-    sequences: int,
-    windows: Windows,
-    limit_tokens: int | None,
-) -> Iterator[Batch]:
-    """Return the windows that a loss is measured on; see `evaluate` for the arguments."""
-    cut = evaluation_windows if windows == "stream" else document_windows
-    return cut(held_out, sequence_length, sequences, limit_tokens)
-
-
 class LossSums:
-    """Adds up the loss of a model under one decision, by document and span, over windows.
+    """Adds up the loss of a model under one decision, by document and span, over windows."""
 
-    Args:
-        model: whose outputs are added.
-        held_out: what the windows are of.
-        sequence_length: T.
-        spans: spans of positions whose losses are told apart.
-    """
-
-    def __init__(
-        self,
-        model: Transformer,
-        held_out: TokenSplit,
-        sequence_length: int,
-        spans: Sequence[Span] = (),
-    ) -> None:
+    def __init__(self, model: Transformer, held_out: TokenSplit, reading: Reading) -> None:
         documents = held_out.documents
         self._depth = model.config.depth
         self.losses = np.zeros(documents)
@@ -123,7 +124,8 @@ class LossSums:
         """UTF-8 bytes of text that the targets of each document stand for."""
         self._token_bytes = held_out.token_bytes
         self._processed = torch.zeros(len(model.routed), dtype=torch.float64)
-        self._spans = SpanSums(spans, sequence_length, documents)
+        self._split = reading.split
+        self._spans = SpanSums(reading.spans, reading.sequence_length, documents)
 
     def add(self, output: Output, window: Batch) -> None:
         """Add what the model gave for a batch of windows."""
@@ -140,7 +142,7 @@ class LossSums:
         for index, routing in enumerate(output.routing):
             self._processed[index] += routing.selected.cpu()[keep].sum()
 
-    def evaluation(self, split: Split, decision: Decision, cap: Cap | None = None) -> Evaluation:
+    def evaluation(self, decision: Decision, cap: Cap | None = None) -> Evaluation:
         """Return the loss of what was added under a decision and a cap.
 
         Raises:
@@ -148,14 +150,14 @@ class LossSums:
         """
         total, targets = float(self.losses.sum()), int(self.tokens.sum())
         if not math.isfinite(total):
-            raise FloatingPointError(f"{split} loss under {decision} is {total}")
+            raise FloatingPointError(f"{self._split} loss under {decision} is {total}")
         seen = self.tokens > 0
         told = None
         if cap is not None:
             assert isinstance(self._depth, Routed), "a model that does not route refuses a cap"
             told = cap.resolved(self._depth)
         return Evaluation(
-            split=split,
+            split=self._split,
             decision=decision,
             cap=told,
             loss=total / targets,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +18,12 @@ from isoflop.config import (
     Cap,
     Decision,
     DecisionMeasures,
+    Evaluation,
     Measures,
     ModelConfig,
     Routed,
     RoutingSample,
-    Span,
-    Split,
     Stretch,
-    Windows,
     decisions,
 )
 from isoflop.data import TokenSplit
@@ -35,7 +33,7 @@ from isoflop.evaluation.entropy import EntropySums, prediction_entropy
 from isoflop.evaluation.future import future_change
 from isoflop.evaluation.intervals import over_documents
 from isoflop.evaluation.leak import leak
-from isoflop.evaluation.loss import LossSums, control_noise, evaluating, windows_of
+from isoflop.evaluation.loss import LossSums, Reading, control_noise, evaluating
 from isoflop.evaluation.router_weights import WeightSums
 from isoflop.evaluation.selection import SelectionSums
 from isoflop.model import Output, Transformer
@@ -53,15 +51,10 @@ def measure(
     held_out: TokenSplit,
     sequence_length: int,
     *,
-    split: Split,
     among: Sequence[Decision] = (),
     cap: Cap | None = None,
-    windows: Windows = "stream",
-    spans: Sequence[Span] = (),
-    limit_tokens: int | None = None,
-    sequences: int = 32,
-    seed: int = 0,
     minimum_occurrences: int = 100,
+    **reading: Any,
 ) -> Measures:
     """Return the loss under each decision, and what routing does under it.
 
@@ -73,34 +66,59 @@ def measure(
             is restored.
         held_out: the token stream.
         sequence_length: T.
-        split: what to call the split.
         among: the decisions to take; empty for all. Top-k, which others are held against, is
             always among them.
         cap: each causal decision is taken as it is, and once more under this cap; None for none.
             Top-k is never capped.
-        windows: see `evaluate`.
-        spans: see `evaluate`.
-        limit_tokens: see `evaluate`.
-        sequences: B, windows at a time.
-        seed: keys what the random control draws, and where the future is changed.
         minimum_occurrences: how often an id occurs at least to be told of.
+        reading: `split` and what else of `Reading` is not at its default.
 
     Raises:
         FloatingPointError: a loss is not finite.
         ValueError: a decision or the cap does not fit the model, there is no target, or no whole
             window.
     """
+    how = Reading(sequence_length=sequence_length, **reading)
     taken = _rules(model.config, among, cap)
-    sums = {rule: _Sums(model, held_out, sequence_length, spans, rule.decision) for rule in taken}
+    sums = {rule: _Sums(model, held_out, how, rule) for rule in taken}
+    full = _add_up(model, held_out, how, sums)
+    if model.routed and not len(full):
+        raise ValueError(
+            f"no window of {sequence_length} tokens is full of text; expected one at least, since "
+            "routing is measured on whole windows: evaluate more tokens"
+        )
+    evaluations = {rule: one.losses.evaluation(*rule) for rule, one in sums.items()}
+    spread = np.linspace(0, len(full) - 1, min(PERTURBED_WINDOWS, len(full))).astype(int)
+    found = []
+    for rule, evaluation in evaluations.items():
+        of_rule = sums[rule].measures(evaluation, minimum_occurrences)
+        if model.routed:
+            future = future_change(model, full[spread], rule.decision, cap=rule.cap, seed=how.seed)
+            ahead = None if rule == TOP_K else leak(evaluation, evaluations[TOP_K])
+            of_rule = of_rule.model_copy(update={"future": future, "leak": ahead})
+        found.append(of_rule)
+    sample = RoutingSample(
+        windows=len(full),
+        tokens=full.size,
+        minimum_occurrences=minimum_occurrences,
+        frequent_ids=len(sums[taken[0]].selection.frequent(minimum_occurrences)),
+    )
+    return Measures(decisions=tuple(found), sample=sample if model.routed else None)
+
+
+def _add_up(
+    model: Transformer, held_out: TokenSplit, how: Reading, sums: dict[_Rule, _Sums]
+) -> NDArray[np.int64]:
+    """Run the model under every rule over the same windows; returns the whole ones, (W, T)."""
     noise = {
-        rule: control_noise(model, rule.decision, sequences, sequence_length, seed)
-        for rule in taken
+        rule: control_noise(model, rule.decision, how.sequences, how.sequence_length, how.seed)
+        for rule in sums
     }
     # Top-k first, since the others are held against it.
-    order = sorted(taken, key=lambda rule: rule.decision != "top_k")
+    order = sorted(sums, key=lambda rule: rule.decision != "top_k")
     whole: list[NDArray[np.int64]] = []
     with evaluating(model) as device:
-        for window in windows_of(held_out, sequence_length, sequences, windows, limit_tokens):
+        for window in how.of(held_out):
             tokens, _, mask = window
             batch = torch.from_numpy(tokens[:, :-1]).to(device)
             whole.append(tokens[mask.all(1), :-1])
@@ -109,42 +127,7 @@ def measure(
                 output = model(batch, decision=rule.decision, noise=noise[rule], cap=rule.cap)
                 selected = sums[rule].add(output, window, top_k)
                 top_k = selected if rule.decision == "top_k" else top_k
-    full = np.concatenate(whole)
-    if model.routed and not len(full):
-        raise ValueError(
-            f"no window of {sequence_length} tokens is full of text; expected one at least, since "
-            "routing is measured on whole windows: evaluate more tokens"
-        )
-    evaluations = {rule: one.losses.evaluation(split, *rule) for rule, one in sums.items()}
-    spread = np.linspace(0, len(full) - 1, min(PERTURBED_WINDOWS, len(full))).astype(int)
-    found = []
-    for rule, evaluation in evaluations.items():
-        one = sums[rule]
-        nats = over_documents(one.losses.losses, one.losses.tokens)
-        assert nats is not None
-        found.append(
-            DecisionMeasures(
-                evaluation=evaluation,
-                loss=nats,
-                bits_per_byte=over_documents(one.losses.losses / math.log(2), one.losses.bytes),
-                leak=leak(evaluation, evaluations[TOP_K])
-                if model.routed and rule != TOP_K
-                else None,
-                future=future_change(model, full[spread], rule.decision, cap=rule.cap, seed=seed)
-                if model.routed
-                else None,
-                blocks=one.blocks(minimum_occurrences),
-                never_selected=one.selection.never(minimum_occurrences),
-                stretch=one.stretch,
-            )
-        )
-    sample = RoutingSample(
-        windows=len(full),
-        tokens=full.size,
-        minimum_occurrences=minimum_occurrences,
-        frequent_ids=len(sums[taken[0]].selection.frequent(minimum_occurrences)),
-    )
-    return Measures(decisions=tuple(found), sample=sample if model.routed else None)
+    return np.concatenate(whole)
 
 
 class _Rule(NamedTuple):
@@ -160,23 +143,15 @@ TOP_K = _Rule("top_k")
 class _Sums:
     """What is added up under one rule."""
 
-    def __init__(
-        self,
-        model: Transformer,
-        held_out: TokenSplit,
-        sequence_length: int,
-        spans: Sequence[Span],
-        decision: Decision,
-    ) -> None:
-        routed = len(model.routed)
-        self.losses = LossSums(model, held_out, sequence_length, spans)
+    def __init__(self, model: Transformer, held_out: TokenSplit, how: Reading, rule: _Rule) -> None:
+        routed, sequence_length = len(model.routed), how.sequence_length
+        self.losses = LossSums(model, held_out, how)
         self.selection = SelectionSums(routed, sequence_length, model.config.vocabulary)
-        self._agreement = None if decision == "top_k" else AgreementSums(routed)
+        self._agreement = None if rule == TOP_K else AgreementSums(routed)
         self._entropy = EntropySums(routed, held_out.documents)
         self._weights = WeightSums(routed)
-        self.stretch: Stretch | None = None
-        self._config = model.config
-        self._length = sequence_length
+        self._stretch: Stretch | None = None
+        self._config, self._length = model.config, sequence_length
 
     def add(
         self, output: Output, window: Batch, top_k: NDArray[np.bool_] | None
@@ -199,8 +174,8 @@ class _Sums:
         self._entropy.add(entropy, selected, document[whole])
         weights = np.stack([one.logits.float().cpu()[rows].numpy() for one in output.routing])
         self._weights.add(weights, selected)
-        if self.stretch is None and whole.any():
-            self.stretch = Stretch(
+        if self._stretch is None and whole.any():
+            self._stretch = Stretch(
                 tokens=tuple(tokens[whole][0, :-1][:STRETCH_TOKENS].tolist()),
                 processed=tuple(tuple(one[0, :STRETCH_TOKENS].tolist()) for one in selected),
             )
@@ -210,7 +185,21 @@ class _Sums:
             self._agreement.add(selected, top_k)
         return selected
 
-    def blocks(self, minimum: int) -> tuple[BlockMeasures, ...]:
+    def measures(self, evaluation: Evaluation, minimum: int) -> DecisionMeasures:
+        """Return what was added up, of ids that occur so often at least."""
+        losses = self.losses
+        nats = over_documents(losses.losses, losses.tokens)
+        assert nats is not None
+        return DecisionMeasures(
+            evaluation=evaluation,
+            loss=nats,
+            bits_per_byte=over_documents(losses.losses / math.log(2), losses.bytes),
+            blocks=self._blocks(minimum),
+            never_selected=self.selection.never(minimum),
+            stretch=self._stretch,
+        )
+
+    def _blocks(self, minimum: int) -> tuple[BlockMeasures, ...]:
         """Return what each routed block did."""
         found = []
         for index, block in enumerate(self._config.routed_blocks):

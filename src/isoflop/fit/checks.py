@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isoflop.config import Frozen, RunConfig, RunRecord
 from isoflop.estimate import Estimate
-from isoflop.fit.interval import mean_estimate
+from isoflop.fit.intervals import mean_estimate
 
 RATES = 3
 """Learning rates that a check needs: the variant's own, a lower and a higher one."""

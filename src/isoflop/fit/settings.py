@@ -5,22 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isoflop.estimate import LEVEL
-from isoflop.fit.curves import ESTIMATORS
-from isoflop.fit.huber import HUBER_DELTA
-from isoflop.fit.minimum import Estimator
-from isoflop.fit.resampling import RESAMPLES
+
+Estimator = str
+"""Name of an estimator of minima: `isoflop.fit.ESTIMATORS` has those that there are."""
+HUBER_DELTA = 1e-3
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a table of runs is fitted.
+    """How a table of runs is fitted, and its variants compared.
 
     Raises:
         ValueError: a value is out of its range.
     """
 
-    estimators: tuple[Estimator, ...] = ESTIMATORS
-    """Of the minima; surfaces are fitted where they are among them."""
+    estimators: tuple[Estimator, ...] | None = None
+    """Of the minima, all if left out; surfaces are fitted where they are among them."""
     delta: float = HUBER_DELTA
     """Of the Huber loss on log loss."""
     level: float = LEVEL
@@ -30,9 +31,13 @@ class FitSettings:
     seed: int = 0
     """Of these copies."""
     equal_exponents: bool = False
-    """Whether surfaces have alpha = beta."""
+    """Whether surfaces have alpha = beta (arXiv 2403.08540), for runs at fixed tokens per
+    parameter."""
     cluster: str | None = None
-    """Column of the table; runs that share its value share some noise."""
+    """Column of the table; runs of a variant that share its value share some noise, and are
+    resampled together in the intervals of the surfaces."""
+    margin: float | None = None
+    """Difference of loss that counts as none, declared before runs were seen, nats per token."""
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
@@ -41,3 +46,5 @@ class FitSettings:
             raise ValueError(f"resamples is {self.resamples}; expected at least 20")
         if not self.delta > 0:
             raise ValueError(f"delta is {self.delta:g}; expected a positive number")
+        if self.margin is not None and not self.margin > 0:
+            raise ValueError(f"margin is {self.margin:g}; expected a positive difference of loss")

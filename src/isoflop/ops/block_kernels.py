@@ -10,12 +10,23 @@ K head width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from isoflop.ops.block_tiles import UNBOUNDED, Tiles
+
+
+class Runs(NamedTuple):
+    """Runs of queries, each of which attends one block."""
+
+    lengths: Tensor | int
+    """Rows of each run, (M,), or of every run."""
+    causal: bool
+    """Whether row i of a run sees keys up to i only."""
+    scale: float
+    """Multiplies the scores."""
 
 
 class BlockKernel(Protocol):
@@ -29,18 +40,14 @@ class BlockKernel(Protocol):
     def batches(self, tiles: Tiles) -> Iterator[tuple[slice, slice]]:
         """Yield the tiles and the rows that go into a call together."""
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | int, causal: bool, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, runs: Runs) -> tuple[Tensor, Tensor]:
         """Attend every run of queries to its block.
 
         Args:
             q: (R, h, K).
             k: (M, L, K).
             v: like `k`.
-            lengths: rows of each run, (M,), or of every run.
-            causal: whether row i of a run sees keys up to i only.
-            scale: multiplies the scores.
+            runs: how queries are cut, and how they attend.
 
         Returns:
             Output (R, h, K) and log-sum-exp (R, h), float32 at least.
@@ -54,9 +61,7 @@ class BlockKernel(Protocol):
         v: Tensor,
         out: Tensor,
         lse: Tensor,
-        lengths: Tensor | int,
-        causal: bool,
-        scale: float,
+        runs: Runs,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v, given the merged `out` and `lse`.
 
@@ -86,13 +91,16 @@ class CpuKernel:
                 yield slice(tile, tile + some), slice(row, row + some * length)
                 tile, row = tile + some, row + some * length
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | int, causal: bool, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, runs: Runs) -> tuple[Tensor, Tensor]:
         """Attend every run of queries to its block; all runs have one length."""
-        runs, heads = k.shape[0], q.shape[1]
+        count, heads = k.shape[0], q.shape[1]
         out, lse = self._forward(
-            _runs(q, runs), _shared(k, heads), _shared(v, heads), 0.0, causal, scale=scale
+            _runs(q, count),
+            _shared(k, heads),
+            _shared(v, heads),
+            0.0,
+            runs.causal,
+            scale=runs.scale,
         )
         return _rows(out), lse.transpose(1, 2).reshape(-1, heads)
 
@@ -104,22 +112,20 @@ class CpuKernel:
         v: Tensor,
         out: Tensor,
         lse: Tensor,
-        lengths: Tensor | int,
-        causal: bool,
-        scale: float,
+        runs: Runs,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v; all runs have one length."""
-        runs, heads = k.shape[0], q.shape[1]
+        count, heads = k.shape[0], q.shape[1]
         dq, dk, dv = self._backward(
-            _runs(grad, runs),
-            _runs(q, runs),
+            _runs(grad, count),
+            _runs(q, count),
             _shared(k, heads),
             _shared(v, heads),
-            _runs(out, runs),
-            lse.view(runs, -1, heads).transpose(1, 2).contiguous(),
+            _runs(out, count),
+            lse.view(count, -1, heads).transpose(1, 2).contiguous(),
             0.0,
-            causal,
-            scale=scale,
+            runs.causal,
+            scale=runs.scale,
         )
         return _rows(dq), *(d[:, 0] if heads == 1 else d.sum(1) for d in (dk, dv))
 
@@ -141,18 +147,16 @@ class CudaKernel:
         if tiles.rows:
             yield slice(0, len(tiles.block)), slice(0, tiles.rows)
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | int, causal: bool, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, runs: Runs) -> tuple[Tensor, Tensor]:
         """Attend every run of queries to its block."""
         out, lse, _ = self._forward(
             q.contiguous(),
             _shared_rows(k),
             _shared_rows(v),
-            *_borders(k, lengths),
-            causal,
-            scale,
-            [-1, 0 if causal else -1],
+            *_borders(k, runs.lengths),
+            runs.causal,
+            runs.scale,
+            [-1, 0 if runs.causal else -1],
             True,
         )
         return out, lse.transpose(0, 1)
@@ -165,9 +169,7 @@ class CudaKernel:
         v: Tensor,
         out: Tensor,
         lse: Tensor,
-        lengths: Tensor | int,
-        causal: bool,
-        scale: float,
+        runs: Runs,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v."""
         dq, dk, dv = self._backward(
@@ -177,12 +179,12 @@ class CudaKernel:
             _shared_rows(v),
             out.contiguous(),
             lse.transpose(0, 1).contiguous(),
-            *_borders(k, lengths),
-            causal,
+            *_borders(k, runs.lengths),
+            runs.causal,
             # State of a generator that no dropout draws from.
             torch.zeros(2, dtype=torch.uint64, device=q.device),
-            scale,
-            [-1, 0 if causal else -1],
+            runs.scale,
+            [-1, 0 if runs.causal else -1],
         )
         return dq, dk.view_as(k), dv.view_as(v)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from isoflop.ops.block_kernels import BlockKernel, CpuKernel, CudaKernel
+from isoflop.ops.block_kernels import BlockKernel, CpuKernel, CudaKernel, Runs
 from isoflop.ops.block_tiles import Tiles, tile
 
 # Rows of gathered queries held at a time; the partial results of all are needed to merge them.
@@ -93,7 +93,7 @@ class _Part:
         """Return output (U, h, slots, K) and log-sum-exp (U, h, slots), float32 at least."""
         tiles, width = self.tiles, self.shape[-1]
         own, own_lse = self.kernel.forward(
-            self._own(self.q), self.k, self.v, self.block_size, True, self.scale
+            self._own(self.q), self.k, self.v, Runs(self.block_size, True, self.scale)
         )
         own, own_lse = self._by_query(own), self._by_query(own_lse)
         # The last row stands for no block: nothing is added, with no weight.
@@ -108,9 +108,7 @@ class _Part:
                 gathered[:, None],
                 self.k.index_select(0, block),
                 self.v.index_select(0, block),
-                tiles.lengths[some],
-                False,
-                self.scale,
+                Runs(tiles.lengths[some], False, self.scale),
             )
             partial[rows], partial_lse[rows] = part[:, 0], part_lse[:, 0]
         parts_lse = partial_lse[tiles.slot]
@@ -130,9 +128,7 @@ class _Part:
             self.v,
             self._own(out),
             self._own(lse[..., None])[..., 0],
-            self.block_size,
-            True,
-            self.scale,
+            Runs(self.block_size, True, self.scale),
         )
         # Parts stay as the kernel gives them; sums are float32 at least.
         partial = dq.new_empty(tiles.rows + 1, width)
@@ -154,9 +150,7 @@ class _Part:
                 self.v.index_select(0, block),
                 outs.index_select(0, query)[:, None],
                 sums.index_select(0, query).mul_(filled[rows, 0])[:, None],
-                tiles.lengths[some],
-                False,
-                self.scale,
+                Runs(tiles.lengths[some], False, self.scale),
             )
             partial[rows] = dq_rows[:, 0]
             dk.index_add_(0, block, dk_tiles.to(dk.dtype))

@@ -14,9 +14,9 @@ import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.estimate import LEVEL, Estimate
-from isoflop.fit.frame import one_budget, trained_sizes
-from isoflop.fit.interval import WithError, welch
-from isoflop.fit.noise import NoisyMinimum, minimum_difference, noisy_minimum
+from isoflop.fit.curves.seeds import NoisyMinimum, minimum_difference, noisy_minimum
+from isoflop.fit.intervals import WithError, difference
+from isoflop.fit.tables.frame import one_budget, trained_sizes
 from isoflop.papers.numbered import optimal_size
 
 Verdict = Literal["held", "not held", "unresolved"]
@@ -118,7 +118,7 @@ def _larger(one: NoisyMinimum | None, base: NoisyMinimum, level: float) -> Claim
                 if side.log_parameters is None
             ),
         )
-    interval = welch(base.log_parameters, one.log_parameters, level=level)
+    interval = difference(base.log_parameters, one.log_parameters).interval(level)
     ratio, low, high = (math.exp(-x) for x in (interval.value, *reversed(interval.ends)))
     return _judged(
         statement,
@@ -175,7 +175,7 @@ def _cheaper(
         error=one.run_spread / math.sqrt(len(best.seeds)),
         degrees_of_freedom=one.run_spread_freedom,
     )
-    interval = welch(estimate, base.loss, level=level)
+    interval = difference(estimate, base.loss).interval(level)
     return _judged(
         statement,
         interval,

@@ -14,7 +14,7 @@ import math
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.fit.frame import TrainedSize, one_budget, trained_sizes
+from isoflop.fit.tables.frame import TrainedSize, one_budget, trained_sizes
 
 TWICE = (math.sqrt(2), 2 * math.sqrt(2))
 """Ratios of size that count as about twice."""

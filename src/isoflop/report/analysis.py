@@ -11,27 +11,21 @@ import pandas as pd
 from isoflop.config import RunRecord, Study
 from isoflop.fit import (
     ESTIMATORS,
-    BudgetVerdict,
-    Comparison,
-    CurveMinimum,
-    Estimator,
     FitResult,
-    LossMatch,
-    MinimumInterval,
-    RateCheck,
-    RunNoise,
-    TrainedSize,
-    VarianceComponents,
+    FitSettings,
     VariantFit,
-    compare,
     fit_runs,
     frame,
-    loss_matching,
-    rate_checks,
-    trained_sizes,
     training_curves,
-    variance_components,
 )
+from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
+from isoflop.fit.compare.matching import Comparison, LossMatch, compare, loss_matching
+from isoflop.fit.compare.verdict import BudgetVerdict
+from isoflop.fit.curves.minima import CurveMinimum
+from isoflop.fit.minima.noise import RunNoise
+from isoflop.fit.results import MinimumInterval
+from isoflop.fit.settings import Estimator
+from isoflop.fit.tables.frame import TrainedSize, trained_sizes
 from isoflop.papers.beside import roles
 from isoflop.papers.claims import Claim, Roles, mod_claims
 from isoflop.papers.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
@@ -185,9 +179,8 @@ def analyse(
     if len(finished):
         fits = fit_runs(
             table,
+            FitSettings(estimators=estimators, margin=study.equivalence_margin),
             baseline=study.baseline_variant.name,
-            margin=study.equivalence_margin,
-            estimators=estimators,
             curves=training_curves(kept),
             loss_unit=study.data.loss_unit,
         )

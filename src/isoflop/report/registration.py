@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from isoflop import storage
 from isoflop.config import Frozen, fingerprint
-from isoflop.fit import ESTIMATOR_NAMES, Prediction
+from isoflop.fit import ESTIMATOR_NAMES
+from isoflop.fit.predictions.optima import Prediction
 
 WAY_WORDS = {
     "minima": "power laws of minima",

@@ -9,16 +9,9 @@ import pandas as pd
 
 from isoflop.config import BlockAttention, ModelConfig, RunRecord, Study
 from isoflop.estimate import LEVEL
-from isoflop.fit import (
-    PFLOPS_DAY,
-    Axis,
-    Projection,
-    ScalingFit,
-    SpanGap,
-    fit_scaling,
-    frame,
-    rate_checks,
-)
+from isoflop.fit import ScalingFit, fit_scaling, frame
+from isoflop.fit.checks import rate_checks
+from isoflop.fit.spans.values import PFLOPS_DAY, Axis, Projection, SpanGap
 from isoflop.report.analysis import Studied
 from isoflop.report.evidence import Evidence
 

@@ -274,17 +274,18 @@ class RunFolder:
         record = self._read("record.json", RunRecord)
         return None if record is None else _agreeing(record, str(self._member("record.json")))
 
-    def write_evaluation(self, evaluation: RunEvaluation) -> Path:
-        """Commit what was measured of the finished model, in place of an earlier one."""
+    def _replace(self, name: str, what: str, value: RunEvaluation | TextSample) -> Path:
         self.check_claim()
         run_id = self.config().run_id
-        if evaluation.run_id != run_id:
-            raise ValueError(
-                f"{self.path} holds run {run_id}, the evaluation is of {evaluation.run_id}"
-            )
-        path = self._member("evaluation.json")
-        storage.write_json(path, evaluation.model_dump(mode="json"))
+        if value.run_id != run_id:
+            raise ValueError(f"{self.path} holds run {run_id}, the {what} is of {value.run_id}")
+        path = self._member(name)
+        storage.write_json(path, value.model_dump(mode="json"))
         return path
+
+    def write_evaluation(self, evaluation: RunEvaluation) -> Path:
+        """Commit what was measured of the finished model, in place of an earlier one."""
+        return self._replace("evaluation.json", "evaluation", evaluation)
 
     def evaluation(self) -> RunEvaluation | None:
         """Return what was measured of the finished model, None where nothing was."""
@@ -292,13 +293,7 @@ class RunFolder:
 
     def write_sample(self, sample: TextSample) -> Path:
         """Commit text that the finished model generated, in place of an earlier one."""
-        self.check_claim()
-        run_id = self.config().run_id
-        if sample.run_id != run_id:
-            raise ValueError(f"{self.path} holds run {run_id}, the sample is of {sample.run_id}")
-        path = self._member("sample.json")
-        storage.write_json(path, sample.model_dump(mode="json"))
-        return path
+        return self._replace("sample.json", "sample", sample)
 
     def sample(self) -> TextSample | None:
         """Return text that the finished model generated, None where none was kept."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from isoflop import checkpoint
-from isoflop.config import RunConfig, RunRecord
+from isoflop.config import Environment, Frozen, RunConfig, RunRecord
 from isoflop.data import prepare
 from isoflop.model import Transformer, build
 from isoflop.runs import RunClaimed, RunFolder
@@ -25,19 +25,50 @@ REASON_CHARACTERS = 500
 """Of an exception's text kept as the reason of a failed attempt."""
 
 
+class Execution(Frozen):
+    """How a run is executed, which is not part of what it is."""
+
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    threads: int | None = None
+    """Of torch on the CPU; None for torch's own choice."""
+    compiled: bool | None = None
+    """Use torch.compile; None decides by the budget and by what is installed."""
+    checkpoint_seconds: float | None = None
+    """Time between checkpoints; None for half a minute, or longer where saving takes more than 2%
+    of that."""
+    memory_bytes: int | None = None
+    """Limit of this process's memory while it trains on a CPU; None for none."""
+
+    def check(self) -> None:
+        """Raise a ValueError where this machine cannot execute so."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+        if self.device == "cuda" and self.memory_bytes is not None:
+            raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
+
+    def environment(self, config: RunConfig) -> Environment:
+        """Return what a run is started in.
+
+        Raises:
+            ValueError: compilation is asked for, but not to be had.
+        """
+        fault = compiling_fault() if self.compiled else None
+        if fault is not None:
+            raise ValueError(f"compilation was asked for, but {fault} here; leave compiled out")
+        compiles = compiles_by_default(config) if self.compiled is None else self.compiled
+        return environment(self.device, self.threads or torch.get_num_threads(), compiles)
+
+
 def train(
     config: RunConfig,
     folder: RunFolder,
     *,
     cache: Path,
-    device: str = "cpu",
-    threads: int | None = None,
-    compiled: bool | None = None,
-    checkpoint_seconds: float | None = None,
-    memory_bytes: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[Progress], None] = lambda _: None,
     alive: Callable[[], None] = lambda: None,
+    **execution: Any,
 ) -> RunRecord:
     """Train `config` in `folder` to the end and return its record, going on where it stopped.
 
@@ -48,15 +79,10 @@ def train(
         config: the run.
         folder: where it lives; claimed while this works on it.
         cache: where prepared corpora lie.
-        device: `cpu` or `cuda`.
-        threads: of torch on the CPU; None for torch's own choice.
-        compiled: use torch.compile; None decides by the budget and by what is installed.
-        checkpoint_seconds: time between checkpoints; None for half a minute, or longer where saving
-            takes more than 2% of that.
-        memory_bytes: limit of this process's memory while it trains on a CPU; None for none.
         stop: asked after each step; True saves a checkpoint and raises Interrupted.
         watch: told of each step.
         alive: called now and then while no step is made, as in evaluation.
+        execution: what of `Execution` is not at its default.
 
     Raises:
         Interrupted: `stop` said so.
@@ -64,10 +90,8 @@ def train(
         MemoryError: the run needs more than `memory_bytes`.
         ValueError: the data changed, or the folder holds another run or no good checkpoint.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
-    if device == "cuda" and memory_bytes is not None:
-        raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
+    how = Execution(**execution)
+    how.check()
     keep_freed_memory()
     with folder.claim():
         folder.create(config)
@@ -76,9 +100,7 @@ def train(
             return done
         data = prepare(config.data, cache)
         alive()
-        wanted = environment(
-            device, threads or torch.get_num_threads(), _compiles(config, compiled)
-        )
+        wanted = how.environment(config)
         pinned = folder.pin(wanted, data.sha256)
         if pinned.environment.compiled and (fault := compiling_fault()):
             raise ValueError(
@@ -87,9 +109,9 @@ def train(
             )
         changed = _lasting(pinned.differences(wanted))
         torch.set_num_threads(pinned.environment.threads)
-        with _attempt(folder, changed), limited_memory(memory_bytes):
+        with _attempt(folder, changed), limited_memory(how.memory_bytes):
             run = Run(config, folder, data, pinned.environment, alive)
-            return run.finish(checkpoint_seconds, stop, watch)
+            return run.finish(how.checkpoint_seconds, stop, watch)
 
 
 @contextmanager
@@ -127,13 +149,6 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
     model = build(config.model)
     model.load_state_dict(tensors_under(saved.tensors, "model."))
     return model.to(device).eval()
-
-
-def _compiles(config: RunConfig, wanted: bool | None) -> bool:
-    fault = compiling_fault() if wanted else None
-    if fault is not None:
-        raise ValueError(f"compilation was asked for, but {fault} here; leave compiled out")
-    return compiles_by_default(config) if wanted is None else wanted
 
 
 def _lasting(differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:

@@ -4,11 +4,90 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from isoflop.fit.tables.aliases import ALIASES
-from isoflop.fit.tables.units import Unit, unit
+from isoflop.fit.tables.numbers import Unit, unit
+
+ALIASES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    name: tuple(tuple(group.split()) for group in groups)
+    for name, groups in {
+        "loss": (
+            """
+            final_loss test_loss val_loss valid_loss validation_loss eval_loss evaluation_loss
+            heldout_loss held_out_loss dev_loss loss_val loss_valid loss_validation loss_eval
+            loss_test final_val_loss final_eval_loss final_test_loss final_validation_loss
+            lm_loss cross_entropy cross_entropy_loss ce_loss val_ce nll val_nll verlust perte
+            """,
+            "l",
+            "train_loss training_loss loss_train final_train_loss final_training_loss",
+        ),
+        "parameters": (
+            """
+            params param parameter parametres n_params n_param nparams num_params n_parameters
+            num_parameters number_of_parameters parameter_count param_count params_count
+            model_size model_params model_parameters total_params total_parameters
+            params_total parameters_total n_params_total num_total_params model_n_params
+            model_num_params
+            """,
+            "size n model",
+            """
+            non_embedding non_embedding_params non_embedding_parameters params_non_embedding
+            n_params_non_embedding num_non_embedding_params nonembedding_params
+            """,
+        ),
+        "tokens": (
+            """
+            token jetons training_tokens train_tokens n_tokens ntokens num_tokens total_tokens
+            token_count tokens_total tokens_seen tokens_trained tokens_processed
+            tokens_consumed consumed_tokens seen_tokens num_tokens_seen n_tokens_seen
+            total_tokens_seen train_tokens_seen training_tokens_seen num_input_tokens_seen
+            num_train_tokens n_train_tokens num_training_tokens total_train_tokens
+            total_training_tokens number_of_tokens throughput_total_tokens data_tokens
+            dataset_tokens token_budget
+            """,
+            "d",
+        ),
+        "budget_flops": (
+            """
+            budget flop flops compute compute_budget compute_flop compute_flops budget_flop
+            flop_budget flops_budget training_flop training_flops train_flop train_flops
+            total_flop total_flops total_flos train_total_flos total_compute training_compute
+            train_compute total_training_flop total_training_flops total_train_flops n_flops
+            num_flops isoflop isoflop_budget
+            """,
+            "c",
+        ),
+        "forward_flops": (
+            """
+            forward_flops_per_token forward_flop_per_token fwd_flops_per_token
+            flops_per_token_forward
+            """,
+        ),
+        "non_embedding": (
+            """
+            non_embedding_params non_embedding_parameters params_non_embedding
+            n_params_non_embedding num_non_embedding_params nonembedding_params
+            """,
+        ),
+        "variant": (
+            """
+            architecture arch model_variant variant_name architecture_name model_architecture
+            model_type
+            """,
+        ),
+        "seed": ("random_seed rng_seed train_seed training_seed seed_id",),
+        "state": ("status run_state run_status job_state job_status",),
+        "run": ("run_id run_name experiment experiment_name experiment_id id name",),
+    }.items()
+}
+"""Other names of the columns that fits want, as people and trackers call them: in lower case, with
+'_' for what is not a letter or digit.
+
+Each column has groups of them: a name of a later group counts only where none of an earlier one is
+there. `run` names a run of which there are several rows.
+"""
 
 MAPPED = tuple(name for name in ALIASES if name != "run")
 """Columns that a user can map."""

@@ -10,23 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isoflop.fit.frame import COLUMNS
-from isoflop.fit.tables.checkpoints import checkpoint_warning
-from isoflop.fit.tables.formats import read_rows
-from isoflop.fit.tables.grid import Rows
-from isoflop.fit.tables.grouping import TOLD, TOLERANCE, group_budgets
-from isoflop.fit.tables.left_out import LeftOutRows, Sieve
-from isoflop.fit.tables.narrowing import keep_best, keep_last
+from isoflop.fit.tables.choosing import keep_best, keep_last
+from isoflop.fit.tables.files.formats import read_rows
+from isoflop.fit.tables.files.grid import Rows
+from isoflop.fit.tables.frame import COLUMNS, TOLD, TOLERANCE, group_budgets
 from isoflop.fit.tables.plausible import check_units, loss_warning
-from isoflop.fit.tables.repeats import repeat_warnings
-from isoflop.fit.tables.usable import (
-    check_any,
-    leave_unfinished,
-    leave_unusable,
-    leave_unwanted,
-    values_of,
-)
-from isoflop.fit.tables.wanted import AXES, Wanted, find_wanted
+from isoflop.fit.tables.repeats import checkpoint_warning, repeat_warnings
+from isoflop.fit.tables.sieve import LeftOutRows, Sieve
+from isoflop.fit.tables.wanted import AXES, find_wanted
 
 
 @dataclass(frozen=True)
@@ -34,8 +25,8 @@ class RunTable:
     """Runs read from a table, with what was understood and what was left out."""
 
     table: pd.DataFrame
-    """Columns as `isoflop.fit.COLUMNS`, `training_flops` (each run's own compute, where
-    `budget_flops` is the middle of its group), and `cluster` where one was asked for."""
+    """Columns as `isoflop.fit.tables.frame.COLUMNS`, `training_flops` (each run's own compute,
+    where `budget_flops` is the middle of its group), and `cluster` where one was asked for."""
     left_out: tuple[LeftOutRows, ...]
     notes: tuple[str, ...]
     """What was assumed on the way, a sentence each."""
@@ -49,52 +40,8 @@ class RunTable:
     """What in the table is likely not meant to be fitted as one, a sentence each."""
 
 
-@dataclass(frozen=True)
-class _Choices:
-    """What a user says about a table."""
-
-    columns: Mapping[str, str]
-    tolerance: float
-    cluster: str | None
-    last_of: str | None
-    best_of: tuple[str, ...]
-    where: tuple[str, ...]
-
-
-def read_table(
-    path: Path,
-    *,
-    columns: Mapping[str, str] | None = None,
-    tolerance: float = TOLERANCE,
-    cluster: str | None = None,
-    last_of: str | None = None,
-    best_of: Sequence[str] = (),
-    where: Sequence[str] = (),
-) -> RunTable:
-    """Return the runs in a file.
-
-    It is text with any usual separator, JSON (lines, lists, columns), Parquet, Feather, Arrow or
-    Excel, and may be compressed (gz, bz2, xz, zst). Numbers may be written as 75M, 1.4B, 3,0966,
-    1 000 000 or 6.0e18 FLOPs, and names of columns may have a unit: `params (M)`.
-
-    Args:
-        path: the file; its content tells the format.
-        columns: as for `run_table`.
-        tolerance: as for `run_table`.
-        cluster: as for `run_table`.
-        last_of: as for `run_table`.
-        best_of: as for `run_table`.
-        where: as for `run_table`.
-
-    Raises:
-        ValueError: the file cannot be read, lacks a column, or holds no usable run.
-    """
-    choices = _choices(columns, tolerance, cluster, last_of, best_of, where)
-    return _run_table(read_rows(path), choices, str(path))
-
-
 def run_table(
-    rows: pd.DataFrame,
+    source: pd.DataFrame | Path,
     *,
     columns: Mapping[str, str] | None = None,
     tolerance: float = TOLERANCE,
@@ -103,19 +50,23 @@ def run_table(
     best_of: Sequence[str] = (),
     where: Sequence[str] = (),
 ) -> RunTable:
-    """Return the runs in a data frame as fits want them.
+    """Return the runs in a data frame or a file as fits want them.
 
     Wanted are `loss` and two of `budget_flops`, `parameters` and `tokens`; the third follows from
     C = 6 N D. `variant`, `seed`, `state` and `forward_flops` (per token; else C / (3 D)) are used
     where they are there. Without seeds every run counts as drawn on its own.
 
+    A file is text with any usual separator, JSON (lines, lists, columns), Parquet, Feather, Arrow
+    or Excel, and may be compressed (gz, bz2, xz, zst). Numbers may be written as 75M, 1.4B, 3,0966,
+    1 000 000 or 6.0e18 FLOPs, and names of columns may have a unit: `params (M)`.
+
     Args:
-        rows: a run each.
-        columns: for each column that `ALIASES` does not know, its name in `rows`, or arithmetic on
-            columns and numbers: `{"tokens": "step*batch_tokens", "loss": "log(perplexity)"}`.
+        source: a run each row; of a file its content tells the format.
+        columns: for each column that `ALIASES` does not know, its name in the table, or arithmetic
+            on columns and numbers: `{"tokens": "step*batch_tokens", "loss": "log(perplexity)"}`.
         tolerance: budgets within this share of the middle of their group count as one.
-        cluster: column of `rows` that goes into a column `cluster` of the runs, for `fit_runs`; a
-            run without a value is a cluster of its own.
+        cluster: column that goes into a column `cluster` of the runs, for `fit_runs`; a run
+            without a value is a cluster of its own.
         last_of: column that grows along a run, such as `step`; of each run only its last row is
             kept.
         best_of: columns of a setting that was searched, such as `peak_lr`; of each variant, size
@@ -123,104 +74,84 @@ def run_table(
         where: conditions such as `dataset=web`, all of which rows must fulfil.
 
     Raises:
-        ValueError: a column is missing or named twice, its values cannot be those of language
-            models, or no usable run is left.
+        ValueError: the file cannot be read, a column is missing or named twice, its values cannot
+            be those of language models, or no usable run is left.
     """
-    choices = _choices(columns, tolerance, cluster, last_of, best_of, where)
-    return _run_table(Rows(rows, ""), choices, "the table")
-
-
-def _choices(
-    columns: Mapping[str, str] | None,
-    tolerance: float,
-    cluster: str | None,
-    last_of: str | None,
-    best_of: Sequence[str],
-    where: Sequence[str],
-) -> _Choices:
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance is {tolerance:g}; expected a share from 0 to below 1")
-    return _Choices(columns or {}, tolerance, cluster, last_of, _names(best_of), _names(where))
+    read = read_rows(source) if isinstance(source, Path) else Rows(source, "")
+    sieve = _sieved(read, "the table" if read.table is source else str(source), columns or {})
+    if cluster is not None:
+        sieve.add_clusters(cluster)
+    sieve.leave_broken(read.broken)
+    flags = sieve.leave_unfinished(_names(where))
+    sieve.leave_unusable()
+    values, wanted = sieve.values, sieve.wanted
+    check_units(values[sieve.kept], wanted, sieve.source)
+    for axis in AXES:
+        if axis not in values:
+            values[axis] = _third(values, axis)
+    notes: list[str] = []
+    warnings: list[str] = []
+    if last_of is not None:
+        notes.append(keep_last(sieve, last_of))
+    if best_of:
+        note, at_edge = keep_best(sieve, _names(best_of), tolerance)
+        (warnings if at_edge else notes).append(note)
+    copies = values[sieve.kept].duplicated(keep="first")
+    sieve.leave(copies, "the row is a copy of an earlier one")
+    kept, rows = values[sieve.kept].copy(), sieve.rows[sieve.kept]
+    told = (loss_warning(kept, wanted), checkpoint_warning(kept, rows, wanted))
+    warnings += [one for one in told if one is not None]
+    used = {column for one in wanted.values() for column in one.used}
+    used |= {*flags, *_names(best_of), *(one for one in (cluster, last_of) if one is not None)}
+    warnings += repeat_warnings(kept, rows, used)
+    kept["training_flops"] = kept["budget_flops"]
+    kept["budget_flops"], spread = group_budgets(kept["budget_flops"].to_numpy(), tolerance)
+    if spread >= TOLD:
+        notes.append(
+            f"Budgets within {tolerance:.0%} of the middle of their group count as one; "
+            f"the farthest lies {spread:.1%} from it."
+        )
+    return RunTable(
+        _as_frame(kept),
+        sieve.left_out,
+        tuple(notes),
+        understood=_understood(sieve, read.words),
+        warnings=tuple(warnings),
+    )
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _run_table(read: Rows, choices: _Choices, source: str) -> RunTable:
+def _sieved(read: Rows, source: str, columns: Mapping[str, str]) -> Sieve:
     rows = read.table.reset_index(drop=True)
     rows.columns = pd.Index([str(name) for name in rows])
     if rows.empty:
         raise ValueError(f"{source} has no rows; expected a row for each run")
-    wanted = find_wanted(rows, choices.columns, source)
-    values = values_of(rows, wanted, choices.cluster, source)
-    sieve = Sieve(len(rows))
-    leave_unwanted(sieve, rows, read, choices.where, source)
-    flags = leave_unfinished(sieve, rows, wanted, choices.where)
-    leave_unusable(sieve, values, wanted)
-    check_any(sieve, wanted, source)
-    check_units(values[sieve.kept], wanted, source)
-    notes: list[str] = []
-    warnings: list[str] = []
-    used = {column for one in wanted.values() for column in one.used}
-    used |= {*flags, *(column for column in (choices.cluster,) if column is not None)}
-    follows = [axis for axis in AXES if axis not in values]
-    if follows:
-        values[follows[0]] = _third(values, follows[0])
-    if choices.last_of is not None:
-        notes.append(keep_last(sieve, rows, values, wanted, choices.last_of, source))
-        used.add(choices.last_of)
-    if choices.best_of:
-        best = keep_best(sieve, rows, values, choices.best_of, choices.tolerance, source)
-        (warnings if best.at_edge else notes).append(best.note)
-        used |= set(choices.best_of)
-    copies = np.zeros(len(rows), dtype=bool)
-    copies[sieve.kept] = values[sieve.kept].duplicated(keep="first").to_numpy()
-    sieve.leave(copies, "the row is a copy of an earlier one")
-    kept = values[sieve.kept].copy()
-    told = (loss_warning(kept, wanted), checkpoint_warning(kept, rows[sieve.kept], wanted))
-    warnings += [one for one in told if one is not None]
-    warnings += repeat_warnings(kept, rows[sieve.kept], used)
-    kept["training_flops"] = kept["budget_flops"]
-    groups, spread = group_budgets(kept["budget_flops"].to_numpy(), choices.tolerance)
-    kept["budget_flops"] = groups
-    if spread >= TOLD:
-        notes.append(
-            f"Budgets within {choices.tolerance:.0%} of the middle of their group count as one; "
-            f"the farthest lies {spread:.1%} from it."
-        )
-    return RunTable(
-        _as_frame(kept),
-        sieve.left_out(),
-        tuple(notes),
-        understood=_understood(wanted, read.words, sieve),
-        warnings=tuple(warnings),
-    )
+    return Sieve(rows, find_wanted(rows, columns, source), source)
 
 
-def _third(rows: pd.DataFrame, missing_axis: str) -> pd.Series:
-    match missing_axis:
-        case "budget_flops":
-            return 6 * rows["parameters"] * rows["tokens"]
-        case "parameters":
-            return rows["budget_flops"] / (6 * rows["tokens"])
-        case _:
-            return rows["budget_flops"] / (6 * rows["parameters"])
+def _third(values: pd.DataFrame, axis: str) -> pd.Series:
+    """Return the axis that a table lacks, from C = 6 N D."""
+    if axis == "budget_flops":
+        return 6 * values["parameters"] * values["tokens"]
+    other = "tokens" if axis == "parameters" else "parameters"
+    return values["budget_flops"] / (6 * values[other])
 
 
-def _understood(wanted: Mapping[str, Wanted], words: str, sieve: Sieve) -> str:
+def _understood(sieve: Sieve, words: str) -> str:
     """Return in one line which column is what, and how many rows are used."""
-    shown = [one.said for name, one in wanted.items() if name != "run"]
-    missing_axes = [axis for axis in AXES if axis not in wanted]
-    if missing_axes:
-        shown.append(
-            {"budget_flops": "budget_flops = 6 N D"}.get(
-                missing_axes[0], f"{missing_axes[0]} from C = 6 N D"
-            )
-        )
+    shown = [one.said for name, one in sieve.wanted.items() if name != "run"]
+    for axis in AXES:
+        if axis not in sieve.wanted:
+            follows = "budget_flops = 6 N D", f"{axis} from C = 6 N D"
+            shown.append(follows[axis != "budget_flops"])
     kept = int(sieve.kept.sum())
     read = f"Read ({words})" if words and words != "commas" else "Read"
-    left = "; ".join(one.words for one in sieve.left_out())
+    left = "; ".join(one.words for one in sieve.left_out)
     return (
         f"{read}: {', '.join(shown)}; {kept} of {len(sieve.kept)} rows used"
         + (f", left out {left}" if left else "")
@@ -247,13 +178,10 @@ def _as_frame(rows: pd.DataFrame) -> pd.DataFrame:
         # Backward is twice forward.
         "forward_flops": rows.get("forward_flops", rows["budget_flops"] / (3 * rows["tokens"])),
         "loss": rows["loss"],
-        "validation_loss": np.nan,
-        "top_k_loss": np.nan,
-        "bits_per_byte": np.nan,
         "training_flops": rows["training_flops"],
     }
     table = pd.DataFrame(given, index=rows.index).reset_index(drop=True)
-    table = table[[*COLUMNS, *(name for name in table if name not in COLUMNS)]]
+    table = table.reindex(columns=[*COLUMNS, "training_flops"])
     table = table.astype({**COLUMNS, "training_flops": "float64"})
     if "cluster" in rows:
         table["cluster"] = rows["cluster"].to_numpy()

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from isoflop.fit.tables.aliases import ALIASES
 from isoflop.fit.tables.expressions import evaluate
-from isoflop.fit.tables.names import MAPPED, Known, known, plain, unit_of
-from isoflop.fit.tables.numbers import Marks, missing, numbers, table_marks
-from isoflop.fit.tables.units import Unit
+from isoflop.fit.tables.names import ALIASES, MAPPED, Known, known, plain, unit_of
+from isoflop.fit.tables.numbers import Marks, Unit, missing, numbers, table_marks
 
 AXES = ("budget_flops", "parameters", "tokens")
 NUMBERS = ("loss", *AXES, "forward_flops", "non_embedding", "seed")

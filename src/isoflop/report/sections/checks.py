@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from isoflop.fit import RateCheck
+from isoflop.fit.checks import RateCheck
 from isoflop.notation import count, scientific
 from isoflop.report.analysis import Analysis
 from isoflop.report.blocks import Block, Section, Styled, Table, Text, columns, size_of, variant

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from isoflop.fit import RunNoise, TrainedSize, WithError
+from isoflop.fit.intervals import WithError
+from isoflop.fit.minima.noise import RunNoise
+from isoflop.fit.tables.frame import TrainedSize
 from isoflop.notation import count, exponent, scientific
 from isoflop.papers.claims import Claim
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult

@@ -6,7 +6,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from isoflop.fit import FittedSurface, Surface
+from isoflop.fit.results import FittedSurface
+from isoflop.fit.surfaces.surface import Surface
 from isoflop.notation import exponent, percent, scientific
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.blocks import Pair, Section

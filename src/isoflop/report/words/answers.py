@@ -18,21 +18,19 @@ from isoflop.config import (
     Variant,
     decisions,
 )
-from isoflop.fit import (
-    DRAWS_WORDS,
-    PARABOLA_SIZES,
-    EnvelopeFit,
-    Estimator,
-    FittedSurface,
-    MinimumDisagreement,
-    RateCheck,
-    SpanGap,
-)
-from isoflop.fit.huber import HUBER_DELTA, START_EXPONENTS, START_LEVELS
-from isoflop.fit.huber import STARTS as HUBER_DESCENTS
-from isoflop.fit.minimum import AKIMA_SIZES, WINDOW
-from isoflop.fit.projection import START_EXPONENTS as PROJECTION_EXPONENTS
-from isoflop.fit.surface_data import STARTS
+from isoflop.fit.checks import RateCheck
+from isoflop.fit.curves.minima import MinimumDisagreement
+from isoflop.fit.laws.envelope import EnvelopeFit
+from isoflop.fit.minima.akima import AKIMA_SIZES
+from isoflop.fit.minima.parabola import PARABOLA_SIZES, WINDOW
+from isoflop.fit.results import FittedSurface
+from isoflop.fit.settings import HUBER_DELTA, Estimator
+from isoflop.fit.spans.values import SpanGap
+from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
+from isoflop.fit.surfaces.huber import START_EXPONENTS, START_LEVELS
+from isoflop.fit.surfaces.huber import STARTS as HUBER_DESCENTS
+from isoflop.fit.surfaces.projection import START_EXPONENTS as PROJECTION_EXPONENTS
+from isoflop.fit.surfaces.projection import STARTS
 from isoflop.notation import count, scientific
 from isoflop.report.analysis import Analysis, Studied
 from isoflop.report.evidence import RecipeSearch

@@ -15,9 +15,9 @@ from typing import Literal, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from isoflop.fit import PFLOPS_DAY
-from isoflop.fit.surface_data import EXPONENTS
-from isoflop.fit.variant_fitter import DELTAS
+from isoflop.fit.spans.values import PFLOPS_DAY
+from isoflop.fit.surfaces.data import EXPONENTS
+from isoflop.fit.variants import DELTAS
 from isoflop.notation import count, percent, scientific
 from isoflop.report.analysis import HEADLINE, Studied
 from isoflop.report.evidence import RUNS

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from statistics import mean
 
-from isoflop.fit import (
-    ESTIMATOR_NAMES,
-    PARABOLA_SIZES,
-    Comparison,
-    CurveMinimum,
-    difference,
-    estimates_sentence,
-    mean_estimate,
-    minimum_difference,
-    noisy_minimum,
-    seed_spread,
-    sentence,
-    spread_ratio,
-)
+from isoflop.fit import ESTIMATOR_NAMES, sentence
+from isoflop.fit.compare.matching import Comparison
+from isoflop.fit.curves.minima import CurveMinimum
+from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
+from isoflop.fit.intervals import difference, mean_estimate, seed_spread, spread_ratio
+from isoflop.fit.minima.parabola import PARABOLA_SIZES
+from isoflop.fit.words import estimates_sentence
 from isoflop.notation import count, percent, scientific
 from isoflop.report.analysis import SMALLEST_BUDGET_FLOPS, Analysis, BudgetResult
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from isoflop.fit import SpanGap
-from isoflop.fit.verdict import Outcome
+from isoflop.fit.intervals import Outcome
+from isoflop.fit.spans.values import SpanGap
 from isoflop.notation import count, percent
 from isoflop.report.scaling import ScalingAnalysis, Span
 

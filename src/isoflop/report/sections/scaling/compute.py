@@ -12,7 +12,7 @@ import pandas as pd
 
 from isoflop.config import RunRecord
 from isoflop.estimate import Estimate
-from isoflop.fit import Axis
+from isoflop.fit.spans.values import Axis
 from isoflop.notation import percent
 from isoflop.report.blocks import (
     NONE,

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from isoflop.fit import SpanGap
+from isoflop.fit.spans.values import SpanGap
 from isoflop.notation import count, percent
 from isoflop.report.blocks import (
     NONE,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import BlockAttention, RunRecord
-from isoflop.fit.minimum import Floats
+from isoflop.fit.intervals import Floats
 from isoflop.report.blocks import Section, Sentences
 from isoflop.report.figure import Figure, Panels, padded, panels
 from isoflop.report.scaling import ScalingAnalysis

@@ -1,0 +1,283 @@
+"""Variants compared on their surfaces, which needs no budget that both were trained at.
+
+Along the optimum a surface with training FLOPs C = D exp(h) N^s is L = E + G C^-g with
+g = alpha beta / (alpha + s beta), so that the compute at which a variant reaches the baseline's
+loss is in closed form. At a stated size and number of tokens both grow by one factor: D / N stays.
+
+Each variant's copies are drawn on their own, so that errors of both add up.
+
+Axes: R copies of the runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from isoflop.config import Frozen
+from isoflop.estimate import Estimate
+from isoflop.fit.curves.minima import ESTIMATOR_NAMES
+from isoflop.fit.intervals import FEWEST_DRAWS, Floats, Outcome, holm
+from isoflop.fit.settings import Estimator, FitSettings
+from isoflop.fit.surfaces import SURFACE_ESTIMATORS
+from isoflop.fit.surfaces.sample import FAR, Samples, SurfaceSample, sample_surfaces
+from isoflop.fit.surfaces.surface import losses_at, surface_optima
+from isoflop.fit.tables.frame import finished_variants
+
+LARGEST_FACTOR = 1e6
+"""In size and tokens, within which the loss of the baseline is looked for."""
+HALVINGS = 60
+
+
+class SurfaceGap(Frozen):
+    """Two variants at one place: the optimum of a compute, or a stated size and tokens."""
+
+    estimator: Estimator
+    place: Literal["optimum", "stated"]
+    training_flops: float
+    """C; of a stated place, as the baseline's runs count it."""
+    parameters: float | None = None
+    """N of a stated place; at the optimum each variant has its own."""
+    tokens: float | None = None
+    difference: Estimate
+    """The variant's loss less the baseline's, nats per token; negative is better."""
+    multiplier: Estimate | None = None
+    """Compute at which the variant has the baseline's loss, over the baseline's. None where it
+    never has; an end is missing where noise may have it so."""
+    extrapolation: float
+    """How many times beyond the runs of either variant this is; 1 among them."""
+    p: float
+    """Two-sided: how often noise alone would give a difference as large or larger."""
+    p_adjusted: float | None = None
+    """The same by Holm, over all variants at places of this kind by this estimator."""
+    outcome: Outcome = "unresolved"
+
+
+class SurfaceComparison(Frozen):
+    """A variant against the baseline on their surfaces."""
+
+    baseline: str
+    variant: str
+    low_flops: float | None = None
+    """Least compute at which both have runs; None where their runs do not overlap."""
+    high_flops: float | None = None
+    gaps: tuple[SurfaceGap, ...] = ()
+    """By each estimator: at the stated place, where there is one, and at the optimum at the least,
+    the middle and the most compute that both have runs at, or half way between their runs."""
+    level: float
+    reason: str | None = None
+    """Why there is no gap, or why none is better or worse."""
+
+    def headline(self, place: Literal["optimum", "stated"] = "optimum") -> SurfaceGap | None:
+        """Return the gap to tell first: by Huber where there is one, in the middle of compute."""
+        for estimator in SURFACE_ESTIMATORS:
+            found = [g for g in self.gaps if g.place == place and g.estimator == estimator]
+            if found:
+                return found[len(found) // 2]
+        return None
+
+
+def compare_surfaces(
+    table: pd.DataFrame,
+    baseline: str,
+    *,
+    settings: FitSettings | None = None,
+    at: tuple[float, float] | None = None,
+    samples: Samples | None = None,
+) -> tuple[SurfaceComparison, ...]:
+    """Return how every other variant compares with the baseline on their surfaces.
+
+    Only surfaces that converged are compared. Better or worse is said where the test of no
+    difference stands at 1 - `level` after Holm's correction over variants and places, among runs
+    of both, by surfaces that describe their runs.
+
+    Args:
+        table: as `frame` or `run_table` makes it.
+        baseline: the variant that the others are held against.
+        settings: of the surfaces and their copies; the usual ones if left out.
+        at: a size and a number of tokens to compare at as well.
+        samples: surfaces of the table, where there are some already.
+
+    Raises:
+        ValueError: the baseline has no finished run.
+    """
+    asked = settings or FitSettings()
+    finished, names = finished_variants(table, " to predict from")
+    if baseline not in names:
+        raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
+    known = sample_surfaces(finished, asked) if samples is None else samples
+    found = [_compared(known, baseline, name, asked, at) for name in names if name != baseline]
+    return _judged(found, asked.level)
+
+
+def _compared(
+    samples: Samples,
+    baseline: str,
+    variant: str,
+    settings: FitSettings,
+    at: tuple[float, float] | None,
+) -> SurfaceComparison:
+    pairs = [
+        (samples[variant, one], samples[baseline, one])
+        for one in SURFACE_ESTIMATORS
+        if (variant, one) in samples and (baseline, one) in samples
+    ]
+    made = SurfaceComparison(baseline=baseline, variant=variant, level=settings.level)
+    if not pairs:
+        return made.model_copy(update={"reason": "no surface was asked for"})
+    ranges = [sample.flops for sample in pairs[0]]
+    low, high = max(one[0] for one in ranges), min(one[1] for one in ranges)
+    if low <= high:
+        made = made.model_copy(update={"low_flops": low, "high_flops": high})
+    places = sorted({low, math.sqrt(low) * math.sqrt(high), high})
+    if low > high:
+        places = places[1:2]
+    gaps, reasons = [], []
+    for one, base in pairs:
+        unusable = next((s for s in (one, base) if s.surface is None), None)
+        if unusable is not None:
+            name = ESTIMATOR_NAMES[unusable.fit.estimator]
+            reasons.append(f"{unusable.variant}, {name}: {unusable.fit.message}")
+            continue
+        reasons += [f"{s.variant}: {s.warning}" for s in (one, base) if s.warning]
+        drawn = _Pair(one, base, settings)
+        if at is not None:
+            gaps.append(drawn.stated(*at))
+        gaps += [gap for gap in map(drawn.along_optimum, places) if gap is not None]
+    return made.model_copy(
+        update={"gaps": tuple(gaps), "reason": "; ".join(dict.fromkeys(reasons)) or None}
+    )
+
+
+class _Pair:
+    """The surfaces of a variant and the baseline; row 0 is the fit, the others are copies."""
+
+    def __init__(self, one: SurfaceSample, base: SurfaceSample, settings: FitSettings) -> None:
+        self.one, self.base, self.level = one, base, settings.level
+        # The same seed gives variants of as many runs the same signs: shuffled, errors add up.
+        generator = np.random.default_rng((settings.seed, 1))
+        self.ours, self.theirs = (
+            np.concatenate([[s.surface.row], generator.permutation(s.draws)[:, :5]])
+            for s in (one, base)
+            if s.surface is not None
+        )
+        count = min(len(self.ours), len(self.theirs))
+        self.ours, self.theirs = self.ours[:count], self.theirs[:count]
+
+    def along_optimum(self, flops: float) -> SurfaceGap | None:
+        """Return the gap at the optimum of each; None where either has none."""
+        _, ours = surface_optima(self.ours, flops, self.one.law)
+        _, theirs = surface_optima(self.theirs, flops, self.base.law)
+        if not (math.isfinite(ours[0]) and math.isfinite(theirs[0])):
+            return None
+        e, _, _, alpha, beta = self.ours.T
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            power = alpha * beta / (alpha + self.one.law.slope * beta)
+            times = ((theirs - e) / (ours - e)) ** (-1 / power)
+            # A loss at or below E is never reached.
+            times = np.where(theirs > e, times, np.where(np.isfinite(e + theirs), np.inf, np.nan))
+        return self._gap("optimum", flops, ours - theirs, times)
+
+    def stated(self, parameters: float, tokens: float) -> SurfaceGap:
+        """Return the gap at a size and number of tokens."""
+        ours = losses_at(self.ours, parameters, tokens)
+        theirs = losses_at(self.theirs, parameters, tokens)
+        factor = _growth(self.ours, parameters, tokens, theirs)
+        own, flops = (s.law.flops(parameters, tokens) for s in (self.one, self.base))
+        times = factor ** (1 + self.one.law.slope) * own / flops
+        return self._gap("stated", flops, ours - theirs, times, (parameters, tokens))
+
+    def _gap(
+        self,
+        place: Literal["optimum", "stated"],
+        flops: float,
+        differences: Floats,
+        times: Floats,
+        at: tuple[float, float] | None = None,
+    ) -> SurfaceGap:
+        where: dict[str, float] = {} if at is None else {"parameters": at[0], "tokens": at[1]}
+        away = [s.extrapolation(flops=flops, **where) for s in (self.one, self.base)]
+        drawn = differences[1:][np.isfinite(differences[1:])]
+        return SurfaceGap(
+            estimator=self.one.fit.estimator,
+            place=place,
+            training_flops=flops,
+            **where,
+            difference=_interval(differences, self.level),
+            multiplier=_interval(times, self.level) if math.isfinite(times[0]) else None,
+            extrapolation=max(away),
+            p=_two_sided(drawn, min(self.one.fit.points, self.base.fit.points) - 5),
+        )
+
+
+def _two_sided(drawn: Floats, freedom: int) -> float:
+    """Return how often noise alone would give a difference as large, from its draws.
+
+    It is twice the share of the draws on the other side of zero. Where hardly any are there, their
+    share tells little, and Holm over several variants would ask for more draws than there are: it
+    is then the tail of Student's with their mean and spread, where that is less.
+    """
+    tail = int(min((drawn >= 0).sum(), (drawn <= 0).sum()))
+    counted = min(1.0, 2 * (1 + tail) / (1 + len(drawn)))
+    spread = float(drawn.std()) if len(drawn) >= FEWEST_DRAWS else 0.0
+    if tail >= FEWEST_DRAWS or not spread > 0:
+        return counted
+    return min(counted, 2 * float(stats.t.sf(abs(float(drawn.mean())) / spread, max(1, freedom))))
+
+
+def _growth(surfaces: Floats, parameters: float, tokens: float, losses: Floats) -> Floats:
+    """Return the factor of size and tokens at which surfaces (R, 5) have losses (R,).
+
+    Infinite for a loss that is not reached within `LARGEST_FACTOR`, NaN where there is none.
+    """
+    low = np.full(len(losses), -math.log(LARGEST_FACTOR))
+    high = -low
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        above = losses_at(surfaces, parameters * np.exp(middle), tokens * np.exp(middle)) > losses
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    found = np.exp((low + high) / 2)
+    found = np.where(found > 0.999 * LARGEST_FACTOR, np.inf, found)
+    return np.where(np.isfinite(losses), found, np.nan)
+
+
+def _interval(values: Floats, level: float) -> Estimate:
+    """Return the value in row 0 with the percentile interval of the others; infinite is missing."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    value = float(values[0])
+    if len(drawn) < FEWEST_DRAWS:
+        return Estimate(value=value)
+    # The nearest draws outward, between which infinite ones cannot be averaged.
+    low = float(np.quantile(drawn, (1 - level) / 2, method="lower"))
+    high = float(np.quantile(drawn, (1 + level) / 2, method="higher"))
+    low, high = min(low, value), max(high, value)
+    return Estimate(value=value, low=low, high=high if math.isfinite(high) else None)
+
+
+def _judged(found: Sequence[SurfaceComparison], level: float) -> tuple[SurfaceComparison, ...]:
+    """Return the comparisons with outcomes, corrected for how many were made."""
+    gaps = [(i, gap) for i, one in enumerate(found) for gap in one.gaps]
+    adjusted: dict[int, float | None] = {}
+    for kind in {(gap.estimator, gap.place) for _, gap in gaps}:
+        here = [k for k, (_, gap) in enumerate(gaps) if (gap.estimator, gap.place) == kind]
+        adjusted |= dict(zip(here, holm([gaps[k][1].p for k in here]), strict=True))
+    told: list[list[SurfaceGap]] = [[] for _ in found]
+    for k, (i, gap) in enumerate(gaps):
+        p = adjusted[k]
+        outcome: Outcome = "unresolved"
+        if (
+            p is not None
+            and p <= 1 - level
+            and found[i].reason is None
+            and gap.extrapolation <= FAR
+        ):
+            outcome = "better" if gap.difference.value < 0 else "worse"
+        told[i].append(gap.model_copy(update={"p_adjusted": p, "outcome": outcome}))
+    return tuple(
+        one.model_copy(update={"gaps": tuple(own)}) for one, own in zip(found, told, strict=True)
+    )

@@ -1,0 +1,246 @@
+"""Values with their errors, intervals from draws of an estimator, and p-values of many tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+from scipy import special, stats
+
+from isoflop.estimate import LEVEL, Estimate
+from isoflop.frozen import Frozen
+
+Floats = NDArray[np.float64]
+Outcome = Literal["better", "worse", "equivalent", "unresolved"]
+"""Of a variant held against another."""
+
+FEWEST_DRAWS = 10
+"""Copies of the runs that have a value, below which they give no interval."""
+
+
+class WithError(Frozen):
+    """A value with its standard error and the degrees of freedom that the error rests on."""
+
+    value: float
+    error: float = Field(ge=0)
+    degrees_of_freedom: float = Field(gt=0)
+
+    def interval(self, level: float = LEVEL) -> Estimate:
+        """Return Student's interval of the value."""
+        half = float(special.stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.error
+        return Estimate(
+            value=self.value, low=self.value - half, high=self.value + half, level=level
+        )
+
+    def p_below(self, limit: float = 0.0) -> float:
+        """Return the one-sided p-value for a value below `limit`: small where it is below."""
+        if self.error == 0:
+            return float(self.value >= limit)
+        return float(special.stdtr(self.degrees_of_freedom, (self.value - limit) / self.error))
+
+    def p_above(self, limit: float = 0.0) -> float:
+        """Return the one-sided p-value for a value above `limit`."""
+        negative = self.model_copy(update={"value": -self.value})
+        return negative.p_below(-limit)
+
+    def p_equivalent(self, margin: float | None) -> float | None:
+        """Return the larger of the two one-sided tests against a margin (TOST), None without."""
+        return None if margin is None else max(self.p_below(margin), self.p_above(-margin))
+
+
+def mean_estimate(values: ArrayLike) -> WithError:
+    """Return the mean of two or more independent values with its standard error."""
+    found = np.asarray(values, dtype=np.float64)
+    return WithError(
+        value=float(found.mean()),
+        error=float(found.std(ddof=1)) / math.sqrt(len(found)),
+        degrees_of_freedom=len(found) - 1,
+    )
+
+
+def difference(first: WithError, second: WithError) -> WithError:
+    """Return `first` - `second` for unequal variances (Welch, Satterthwaite)."""
+    variances = (first.error**2, second.error**2)
+    total = sum(variances)
+    freedom = min(first.degrees_of_freedom, second.degrees_of_freedom)
+    if total > 0:
+        freedom = 1 / (
+            (variances[0] / total) ** 2 / first.degrees_of_freedom
+            + (variances[1] / total) ** 2 / second.degrees_of_freedom
+        )
+    return WithError(
+        value=first.value - second.value, error=math.sqrt(total), degrees_of_freedom=freedom
+    )
+
+
+def draws_interval(
+    value: float, draws: ArrayLike, *, level: float = LEVEL, reflected: bool = False
+) -> Estimate:
+    """Return a value with the interval between two quantiles of its draws: every bootstrap's end.
+
+    It always holds the value: where all of these draws lie beside it, the copies are moved to one
+    side, and the interval reaches from them to the value rather than leave out either.
+
+    Args:
+        value: what the runs as they are give.
+        draws: the same of resampled or simulated runs; NaN where one of them gave no value.
+        level: share of the draws that lie between the quantiles.
+        reflected: turn the quantiles over about the value (basic bootstrap; Davison and Hinkley,
+            Bootstrap Methods, section 2.4), for a value that noise moves to one side: draws lie as
+            far to that side of the value as the value lies of the truth.
+
+    Raises:
+        ValueError: no draw has a value.
+    """
+    drawn = np.asarray(draws, dtype=np.float64)
+    usable = drawn[np.isfinite(drawn)]
+    if not usable.size:
+        raise ValueError("the statistic has no value on any resample of the runs")
+    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    low, high = min(low, value), max(high, value)
+    if reflected:
+        low, high = 2 * value - high, 2 * value - low
+    return Estimate(
+        value=value,
+        low=low,
+        high=high,
+        level=level,
+        resamples=len(usable),
+        refused=len(drawn) - len(usable),
+    )
+
+
+def most_draws_interval(value: float, draws: ArrayLike, level: float) -> Estimate:
+    """Return a value with the ends of `draws_interval`, where most of the draws have one."""
+    drawn = np.asarray(draws, dtype=np.float64)
+    if np.isfinite(drawn).sum() < max(FEWEST_DRAWS, 0.5 * len(drawn)):
+        return Estimate(value=value)
+    low, high = draws_interval(value, drawn, level=level).ends
+    return Estimate(value=value, low=low, high=high)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for their number by Holm's step-down method; None stays None."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = highest
+    return adjusted
+
+
+def document_estimate(sums: ArrayLike, tokens: ArrayLike) -> WithError | None:
+    """Return the mean over tokens of many documents, with the error that other ones would give.
+
+    The mean is the ratio of both totals. Tokens of one document are alike, so documents are the
+    sample, and the variance is the jackknife's: what leaving each of them out does. A few long
+    documents tell as little as few documents do, so the degrees of freedom are one less than
+    Kish's effective number of documents, (sum of tokens)^2 / sum of tokens^2, and at least one.
+
+    Args:
+        sums: total of each document, such as its summed loss in nats.
+        tokens: tokens of each document.
+
+    Returns:
+        The estimate; None with fewer than two documents.
+
+    Raises:
+        ValueError: lengths differ, or a document has no token.
+    """
+    totals, counts = np.asarray(sums, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
+    if totals.ndim != 1 or totals.shape != counts.shape or (counts <= 0).any():
+        raise ValueError(
+            f"sums and tokens have shapes {totals.shape} and {counts.shape}; expected one total "
+            "and a positive number of tokens for each document"
+        )
+    if len(totals) < 2:
+        return None
+    mean = float(totals.sum() / counts.sum())
+    share = counts / counts.sum()
+    # Without document i the mean moves by -leverage[i] times how far the document lies off it.
+    leverage = share / (1 - share)
+    moved = leverage * (totals / counts - mean)
+    variance = (1 - 1 / len(totals)) * float(moved @ moved)
+    effective = 1 / float(share @ share)
+    return WithError(
+        value=mean, error=math.sqrt(variance), degrees_of_freedom=max(1.0, effective - 1)
+    )
+
+
+class SpreadRatio(Frozen):
+    """Ratio of two standard deviations, with an interval that assumes normality and one not."""
+
+    ratio: float
+    f_test: Estimate
+    """Exact for normal losses; too narrow where single seeds stand far out."""
+    bootstrap: Estimate
+    """Percentiles over resampled seeds: no assumption on the shape."""
+
+
+def seed_spread(losses: ArrayLike, *, level: float = LEVEL) -> Estimate:
+    """Return the standard deviation of losses over seeds with its chi-square interval.
+
+    Raises:
+        ValueError: fewer than two seeds, or a loss that is not finite.
+    """
+    values = _seeds("losses", losses)
+    free = len(values) - 1
+    spread = float(values.std(ddof=1))
+    upper, lower = (float(stats.chi2.ppf(p, free)) for p in ((1 + level) / 2, (1 - level) / 2))
+    low, high = spread * math.sqrt(free / upper), spread * math.sqrt(free / lower)
+    return Estimate(value=spread, low=low, high=high, level=level)
+
+
+def spread_ratio(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    level: float = LEVEL,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> SpreadRatio:
+    """Return the ratio of `first`'s standard deviation over seeds to `second`'s.
+
+    Resamples in which all seeds of one side are the same run have no ratio and are refused.
+
+    Raises:
+        ValueError: fewer than two seeds, a loss that is not finite, or no spread at all.
+    """
+    a, b = _seeds("first", first), _seeds("second", second)
+    for name, values in (("first", a), ("second", b)):
+        if np.ptp(values) == 0:
+            raise ValueError(f"{name} has no spread: all {len(values)} losses are {values[0]:g}")
+    ratio = float(a.std(ddof=1) / b.std(ddof=1))
+    high, low = (
+        float(stats.f.ppf(p, len(a) - 1, len(b) - 1)) for p in ((1 + level) / 2, (1 - level) / 2)
+    )
+    generator = np.random.default_rng(seed)
+    spread_a, spread_b = (
+        values[generator.integers(len(values), size=(resamples, len(values)))].std(1, ddof=1)
+        for values in (a, b)
+    )
+    # A resample of one repeated run has a spread of rounding errors only.
+    usable = (spread_a > 1e-9 * np.ptp(a)) & (spread_b > 1e-9 * np.ptp(b))
+    ratios = np.full(resamples, math.nan)
+    ratios[usable] = spread_a[usable] / spread_b[usable]
+    return SpreadRatio(
+        ratio=ratio,
+        f_test=Estimate(
+            value=ratio, low=ratio / math.sqrt(high), high=ratio / math.sqrt(low), level=level
+        ),
+        bootstrap=draws_interval(ratio, ratios, level=level),
+    )
+
+
+def _seeds(name: str, losses: ArrayLike) -> Floats:
+    values = np.asarray(losses, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"{name} is {values.tolist()}; expected the finite losses of two or more seeds"
+        )
+    return values

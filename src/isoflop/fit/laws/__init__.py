@@ -1,0 +1,1 @@
+"""How the optimum grows with compute: power laws, through minima or training curves."""

@@ -1,0 +1,134 @@
+"""How the optimal size grows with compute: through minima, or by a surface's closed form.
+
+Axes: R draws, M budgets, K surfaces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isoflop.config import Frozen
+from isoflop.estimate import Estimate
+from isoflop.fit.curves.systematic import SURE, Systematic
+from isoflop.fit.intervals import FEWEST_DRAWS, Floats, draws_interval
+from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.minima.minimum import Status
+from isoflop.fit.settings import Estimator
+from isoflop.fit.surfaces.sample import SurfaceSample
+from isoflop.fit.surfaces.surface import surface_optima
+
+
+class FittedLaw(Frozen):
+    """Optimal size N = k C^a: a surface's by its closed form, else through minima (approach 2)."""
+
+    estimator: Estimator
+    status: Status
+    message: str
+    k: float | None = None
+    a: Estimate | None = None
+    systematic: float | None = None
+    """By how much the interval of a is wider on either side: what the estimator gets wrong without
+    noise. None where nothing tells it, and of a surface."""
+    interval_note: str | None = None
+    """Over which budgets the interval is, where that is not all, or why there is none."""
+
+
+def surface_law(sample: SurfaceSample, exponent: Estimate | None) -> FittedLaw:
+    """Return the law of a surface's optimum, whose exponent is that of the surface."""
+    fit = sample.fit
+    known = FittedLaw(estimator=fit.estimator, status=fit.status, message=fit.message)
+    if sample.surface is None:
+        return known
+    log_n, _ = surface_optima([sample.surface.row], 1.0, sample.law)
+    if not math.isfinite(log_n[0]):
+        return known
+    return known.model_copy(update={"k": math.exp(log_n[0]), "a": exponent})
+
+
+def minimum_law(
+    estimator: Estimator,
+    points: Mapping[float, float],
+    draws: Mapping[float, Floats],
+    systematics: Mapping[float, Systematic],
+    level: float,
+) -> FittedLaw:
+    """Return the law through the minima of one estimator, with an interval of its exponent.
+
+    The interval is over the budgets whose noise is known, two or more, and wider by what the
+    estimator gets wrong without noise.
+
+    Args:
+        estimator: of the minima.
+        points: parameters at the minimum by budget, of those that converged.
+        draws: noisy log sizes (R,) by budget.
+        systematics: of the minima, by budget.
+        level: probability that the interval is to hold.
+    """
+    law = fit_power_law(list(points), list(points.values()))
+    known = FittedLaw(estimator=estimator, status=law.status, message=law.message, k=law.k)
+    if law.a is None:
+        return known
+    drawn = {budget: draws[budget] for budget in points if budget in draws}
+    slopes = drawn_slopes(list(drawn), list(drawn.values()))
+    wider = _law_systematic(points, systematics)
+    ends: tuple[float, float] | None = None
+    note = None
+    missing = f"{len(points) - len(drawn)} of {len(points)} budgets"
+    if len(drawn) < 2:
+        # By what is systematic alone, as that of a minimum without noise.
+        ends = None if wider is None else (law.a, law.a)
+        what = "no interval" if wider is None else "no noise in the interval"
+        note = f"{what}: nothing tells how far runs of {missing} scatter"
+    elif np.isfinite(slopes).sum() < FEWEST_DRAWS:
+        note = "no interval: hardly any noisy copy of the minima has a law"
+    else:
+        ends = draws_interval(law.a, slopes, level=level).ends
+        if len(drawn) < len(points):
+            note = f"the interval leaves out {missing}, where nothing tells how far runs scatter"
+    low, high = (None, None) if ends is None else (ends[0] - (wider or 0), ends[1] + (wider or 0))
+    return known.model_copy(
+        update={
+            "a": Estimate(value=law.a, low=low, high=high),
+            "systematic": wider,
+            "interval_note": note,
+        }
+    )
+
+
+def drawn_slopes(budgets: Sequence[float], log_sizes: Sequence[ArrayLike]) -> Floats:
+    """Return the exponent of each noisy copy (R,) over the budgets that have a minimum in it.
+
+    NaN where fewer than two have.
+    """
+    if len(budgets) < 2:
+        return np.empty(0)
+    y = np.stack([np.asarray(one, dtype=np.float64) for one in log_sizes], axis=1)
+    there = np.isfinite(y)
+    count = there.sum(axis=1, keepdims=True)
+    x = np.where(there, np.log(budgets), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centred = np.where(there, x - x.sum(axis=1, keepdims=True) / count, 0.0)
+        slopes = (centred * np.where(there, y, 0.0)).sum(axis=1) / (centred**2).sum(axis=1)
+    return np.where(count[:, 0] >= 2, slopes, math.nan)
+
+
+def _law_systematic(
+    points: Mapping[float, float], systematics: Mapping[float, Systematic]
+) -> float | None:
+    """Return how far the exponent is off without noise: a line through the minima's biases."""
+    if not all(budget in systematics for budget in points):
+        return None
+    x = np.log(list(points))
+    weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+    known = [systematics[budget] for budget in points]
+    if len({len(one.log_sizes) for one in known}) > 1:
+        # Told by different surfaces, so that signs do not go together.
+        sizes = np.array([np.abs(one.log_sizes).max() for one in known])
+        bias = float(np.abs(weights) @ sizes)
+    else:
+        bias = float(np.abs(weights @ np.stack([one.log_sizes for one in known])).max())
+    return SURE * bias + float(np.abs(weights) @ [one.scatter_log_size for one in known])

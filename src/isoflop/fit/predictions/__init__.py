@@ -1,0 +1,1 @@
+"""What has not been trained yet: optima of budgets, and losses of stated sizes and tokens."""

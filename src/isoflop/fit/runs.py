@@ -1,0 +1,114 @@
+"""Everything that can be said of a table of runs: `isoflop fit`, and the same for data frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from isoflop.fit.compare.surfaces import compare_surfaces
+from isoflop.fit.compare.verdict import verdicts
+from isoflop.fit.curves.minima import ESTIMATORS
+from isoflop.fit.curves.moving import moved_draws
+from isoflop.fit.laws.envelope import fit_envelope
+from isoflop.fit.results import FitResult, VariantFit
+from isoflop.fit.settings import FitSettings
+from isoflop.fit.surfaces import SURFACE_ESTIMATORS
+from isoflop.fit.surfaces.sample import fit_surfaces
+from isoflop.fit.tables.frame import finished_variants
+from isoflop.fit.variants import VariantFitter
+
+
+def fit_runs(
+    table: pd.DataFrame,
+    settings: FitSettings | None = None,
+    *,
+    baseline: str | None = None,
+    curves: pd.DataFrame | None = None,
+    loss_unit: str | None = None,
+) -> FitResult:
+    """Fit every variant of a table by every estimator, with intervals, and compare them.
+
+    Args:
+        table: as `frame` or `run_table` makes it.
+        settings: what is asked for.
+        baseline: the variant that others are held against; the first if left out. While it has
+            no finished run there are no verdicts.
+        curves: training curves, as `training_curves` makes them, for the envelope.
+        loss_unit: what losses are in, where that is known.
+
+    Raises:
+        ValueError: the table has no finished run, or one without a size, tokens or a loss.
+    """
+    asked = settings or FitSettings()
+    names = _checked(table, asked)
+    estimators = ESTIMATORS if asked.estimators is None else asked.estimators
+    # One surface is needed whatever was asked for: runs are moved to their budgets along it, and
+    # it tells what the estimators of one curve get wrong.
+    wanted = [one for one in SURFACE_ESTIMATORS if one in estimators] or ["variable_projection"]
+    samples = fit_surfaces(table, names, asked, wanted)
+    moved, draws = moved_draws(table, samples, asked)
+    fits = {}
+    for name in names:
+        own = {one: samples[name, one] for one in wanted}
+        fits[name] = VariantFitter(moved, estimators, own, draws).fit()
+        if curves is not None:
+            envelope = fit_envelope(table, curves, name, asked)
+            fits[name] = fits[name].model_copy(update={"envelope": envelope})
+    result = FitResult(
+        variants=fits,
+        verdicts=(),
+        baseline=None,
+        level=asked.level,
+        resamples=asked.resamples,
+        seed=asked.seed,
+        loss_unit=loss_unit,
+    )
+    reference = baseline or names[0]
+    if reference not in fits or len(names) < 2:
+        return result
+    compared = verdicts(
+        moved,
+        reference,
+        asked,
+        irreducible=_irreducible(fits[reference]),
+        draws=draws,
+        found=result.curve_minima(),
+    )
+    own_samples = {key: one for key, one in samples.items() if key[1] in estimators}
+    on_surfaces = compare_surfaces(table, reference, settings=asked, samples=own_samples)
+    return result.model_copy(
+        update={
+            "verdicts": compared,
+            "surface_comparisons": on_surfaces,
+            "baseline": reference if compared else None,
+        }
+    )
+
+
+def _checked(table: pd.DataFrame, settings: FitSettings) -> list[str]:
+    """Return the variants of a table that can be fitted.
+
+    Raises:
+        ValueError: as `fit_runs`.
+    """
+    if settings.cluster is not None and settings.cluster not in table:
+        raise ValueError(f"cluster is {settings.cluster!r}; expected a column of {list(table)}")
+    finished, names = finished_variants(table, "; train some first")
+    for column in ("loss", "parameters", "tokens"):
+        wrong = finished[~(np.isfinite(finished[column]) & (finished[column] > 0))]
+        if len(wrong):
+            raise ValueError(
+                f"{column} of {wrong['run_id'].iloc[0]} is {wrong[column].iloc[0]:g}; expected a "
+                "positive number of each finished run: `run_table` leaves other rows out"
+            )
+    return names
+
+
+def _irreducible(fit: VariantFit) -> float | None:
+    """Return E of the baseline where the runs tell it, by a surface that describes them."""
+    for surface in (fit.surface, fit.variable_projection):
+        if surface is None or surface.status != "converged" or surface.warning is not None:
+            continue
+        if surface.E is not None:
+            return surface.E.value
+    return None

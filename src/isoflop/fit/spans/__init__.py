@@ -1,0 +1,1 @@
+"""Scaling studies: losses by span of positions, their projections, and gaps between variants."""

@@ -1,0 +1,160 @@
+"""Loss against compute at named sizes: projections L = a C^b, and gaps between variants.
+
+Losses may be told apart by position in the window (arXiv 2502.13189, section 3.1). Compute is in
+PFLOP/s-days, by one of two countings.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from isoflop.config import Frozen
+from isoflop.estimate import Estimate
+from isoflop.fit.intervals import Outcome
+from isoflop.fit.minima.minimum import Status
+
+PFLOPS_DAY = 8.64e19
+"""FLOPs of 1 PFLOP/s-day."""
+
+Axis = Literal["6nd", "causal"]
+"""How compute is counted: 6 N D as published, or exactly; see `isoflop.costs`."""
+
+
+class SizeLoss(Frozen):
+    """Mean loss of one variant at one size in a span of positions."""
+
+    variant: str
+    non_embedding: int
+    """N, parameters without embeddings."""
+    compute: dict[Axis, float]
+    """Training compute in PFLOP/s-days by each counting."""
+    start: int
+    stop: int
+    """Positions from `start` up to but not including `stop`."""
+    loss: Estimate
+    """Mean over seeds; its interval holds what other documents and, from two seeds on, other seeds
+    would give."""
+    seeds: tuple[int, ...]
+    documents: int
+    windows: int
+    """Windows of these documents that reach the span's end."""
+    tokens: int
+
+
+class Projection(Frozen):
+    """L = a C^b of one variant in a span of positions, or why there is none."""
+
+    variant: str
+    start: int
+    stop: int
+    axis: Axis
+    status: Status
+    message: str
+    a: Estimate | None = None
+    """Loss at 1 PFLOP/s-day."""
+    b: Estimate | None = None
+    sizes: int
+    log_residual: float | None = None
+    """Standard deviation of log loss about the line."""
+
+    def at(self, compute: float) -> float:
+        """Return the loss at `compute` PFLOP/s-days.
+
+        Raises:
+            ValueError: the fit was refused.
+        """
+        if self.a is None or self.b is None:
+            raise ValueError(f"there is no projection to evaluate: {self.message}")
+        return float(self.a.value * compute**self.b.value)
+
+
+class SpanGap(Frozen):
+    """A variant's loss less the baseline's in a span of positions, by the same runs' seeds."""
+
+    variant: str
+    baseline: str
+    start: int
+    stop: int
+    non_embedding: int | None
+    """The size, by the baseline's N; None for the mean over all sizes."""
+    difference: Estimate | None = None
+    """Nats per token; negative is better. None where the reason tells why."""
+    seed_error: float | None = None
+    """Standard error that other seeds would give."""
+    document_error: float | None = None
+    """Standard error that other documents would give."""
+    pairs: int = 0
+    """Pairs of runs with the same size and seed."""
+    documents: int = 0
+    windows: int = 0
+    outcome: Outcome = "unresolved"
+    """At 1 - level; see `fit_scaling`."""
+    p_equivalent: float | None = None
+    """Larger of the two one-sided tests against the margin (TOST); None without a margin or where
+    seed noise is not known."""
+    p_different: float | None = None
+    """Two-sided, by Holm over the spans; None where seed noise is not known."""
+    reason: str | None = None
+    """What kept sizes from being compared, or their noise from being known."""
+
+
+class ScalingFit(Frozen):
+    """What a scaling study shows."""
+
+    baseline: str
+    margin: float | None
+    """Difference of loss that counts as none, declared before training; nats per token."""
+    level: float
+    spans: tuple[tuple[int, int], ...]
+    """Ranges of positions in order, the whole window, its trailing part."""
+    losses: tuple[SizeLoss, ...]
+    projections: tuple[Projection, ...]
+    gaps: tuple[SpanGap, ...]
+    """By span: the mean over sizes, then each size."""
+
+    def equivalent_everywhere(self, variant: str) -> bool | None:
+        """Return whether a variant is shown to equal the baseline in every span, over sizes.
+
+        Every test has to stand, so none is corrected for their number: the chance that all do
+        where one span truly differs by the margin is at most 1 - `level` (intersection-union).
+        False means not shown, which is not the same as different. None where a span could not be
+        tested.
+
+        Raises:
+            ValueError: there is no gap of that variant.
+        """
+        gaps = [one for one in self.gaps if one.variant == variant and one.non_embedding is None]
+        if not gaps:
+            known = sorted({one.variant for one in self.gaps})
+            raise ValueError(f"variant is {variant!r}; expected one of {known}")
+        if any(one.p_equivalent is None for one in gaps):
+            return None
+        return all(one.outcome == "equivalent" for one in gaps)
+
+
+def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
+    """Return a gap in words, with its interval; losses are in `unit` where that is known."""
+    at = f"Positions {gap.start}-{gap.stop - 1}"
+    if gap.non_embedding is not None:
+        at += f" at N = {gap.non_embedding:,}"
+    name, base = gap.variant, gap.baseline
+    if gap.difference is None:
+        return f"{at}: {name} and {base} cannot be compared ({gap.reason})."
+    in_unit = f" {unit}" if unit else ""
+    found = gap.difference
+    numbers = (
+        f"difference {found.words('+.4f')}{in_unit}, "
+        f"{gap.pairs} {'pair' if gap.pairs == 1 else 'pairs'} of runs"
+    )
+    notes = f"; {gap.reason}" if gap.reason else ""
+    match gap.outcome:
+        case "equivalent":
+            claim = f"{name} is equivalent to {base} within {fit.margin:g}{in_unit}"
+        case "better" | "worse":
+            side = "lower" if gap.outcome == "better" else "higher"
+            claim = f"{name} has a {side} loss than {base}"
+        case _:
+            claim = f"it is unresolved which of {name} and {base} is better"
+            if gap.p_different is not None and found.side != 0:
+                notes += "; the interval excludes 0, but not once corrected for the other spans"
+    return f"{at}: {claim} ({numbers}{notes})."

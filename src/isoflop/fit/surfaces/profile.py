@@ -1,0 +1,189 @@
+"""Profile likelihood of the loss surface: one unknown is held, the others are fitted again.
+
+For least squares the Gaussian likelihood ratio decides how far a profile may rise (an F
+threshold). For Huber the ratio of its objectives has the same limit once scaled by
+E[psi^2] / E[psi'] (Ronchetti 1982), which the residuals tell.
+
+Holding an unknown leaves the others a space to move in, so that all ends are sought side by side.
+
+Axes: M ends, two for each unknown, K = 5 unknowns as in `surface_descent`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from isoflop.estimate import LEVEL, Estimate
+from isoflop.fit.intervals import Floats
+from isoflop.fit.surfaces.data import SurfaceData, directions
+from isoflop.fit.surfaces.descent import SurfaceObjective, descend
+from isoflop.fit.surfaces.errors import within
+from isoflop.fit.surfaces.surface import SurfaceFit
+
+UNKNOWNS = ("E", "A", "B", "alpha", "beta")
+WIDENINGS = 40
+"""Steps outward, each a fifth longer than the last, before an end counts as not found."""
+CROSSINGS = 60
+"""Most steps towards an end once it is bracketed."""
+NEAR_ENOUGH = 1e-6
+"""How far from the limit the root of a profile's rise may be at its end, relative to it."""
+
+ROUNDING = 1e-13
+"""Width of a bracket, relative to where it is, within which rises of runs without noise are those
+of rounding."""
+
+
+def profile_intervals(
+    fit: SurfaceFit, data: SurfaceData, *, level: float = LEVEL
+) -> Mapping[str, Estimate]:
+    """Return the profile interval of each of `UNKNOWNS`.
+
+    An end that the runs do not bound is missing above, and zero below.
+
+    Raises:
+        ValueError: there is no surface, no run is left over after the unknowns, or a term of the
+            surface is zero, so that the profile has no start.
+    """
+    s = fit.surface
+    count = directions(equal_exponents=fit.equal_exponents).shape[1]
+    if s is None:
+        raise ValueError(f"there is no surface to profile: {fit.message}")
+    if len(data) <= count:
+        raise ValueError(f"{len(data)} runs leave nothing over after {count} unknowns")
+    if min(s.E, s.A, s.B) <= 0:
+        raise ValueError("a term of the surface is zero, so its profile has no start")
+    profile = _Profile(data, fit)
+    ends = profile.ends(profile.limit(level)).reshape(len(UNKNOWNS), 2)
+    found = {}
+    for name, pair in zip(UNKNOWNS, ends, strict=True):
+        low, high = (np.exp(pair) if name in "EAB" else pair).tolist()
+        found[name] = Estimate(
+            value=getattr(s, name),
+            low=low if math.isfinite(low) else 0.0,
+            high=high if math.isfinite(high) else None,
+        )
+    return found
+
+
+class _Profile:
+    """The objective with one unknown held, for each unknown and either side of its value.
+
+    A and B are held as they are quoted, at N = 1 and D = 1: their logs are sums of centred
+    unknowns.
+    """
+
+    def __init__(self, data: SurfaceData, fit: SurfaceFit) -> None:
+        assert fit.surface is not None
+        self.objective = SurfaceObjective(data, fit.delta)
+        self.best = data.unknowns(fit.surface)
+        self.lowest = float(self.objective.costs(self.best[None])[0])
+        ways = directions(equal_exponents=fit.equal_exponents)
+        self.free = len(data) - int(ways.shape[1])
+        held = np.eye(5)
+        held[1, 3], held[2, 4] = data.log_n0, data.log_d0
+        _, _, curvature = self.objective.expand(self.best[None], exact=False)
+        inverse = ways @ np.linalg.pinv(ways.T @ curvature[0] @ ways, hermitian=True) @ ways.T
+        self.held = np.repeat(held, 2, axis=0)
+        """What is held of the unknowns at each end, (M, K)."""
+        moved = self.held @ inverse
+        self.tangents = moved / np.einsum("mk,mk->m", moved, self.held)[:, None]
+        """How the unknowns follow the held one, near the fit, (M, K)."""
+        self.ways = np.stack([_others(ways, one) for one in self.held])
+        """What may still move, (M, K, F - 1)."""
+
+    def limit(self, level: float) -> float:
+        """Return how far the objective may rise within the interval."""
+        threshold = float(stats.f.ppf(level, 1, self.free)) / self.free
+        residual, slope = self.objective.residuals(self.best)
+        delta = self.objective.delta
+        if delta is None:
+            return self.lowest * threshold
+        curvature = float(within(residual, delta).mean()) / delta
+        # Slopes at the fit are smaller than at the truth, by what the unknowns took up.
+        return 0.5 * float(np.sum(slope**2)) / curvature * threshold
+
+    def ends(self, limit: float) -> Floats:
+        """Return where each profile has risen by the limit, (M,); infinite where it does not."""
+        centres = self.held @ self.best
+        sides = np.tile([-1.0, 1.0], len(UNKNOWNS))
+        # The root of the rise is nearly a line in what is held.
+        near, far = centres.copy(), centres.copy()
+        x = np.tile(self.best, (len(sides), 1))
+        low, high = np.full(len(sides), -math.sqrt(limit)), np.full(len(sides), math.nan)
+        step = sides * np.maximum(1e-3, 0.01 * np.abs(centres))
+        open_ends = np.arange(len(sides))
+        for _ in range(WIDENINGS):
+            near[open_ends] = far[open_ends]
+            far[open_ends] += step[open_ends]
+            step *= 1.2
+            above, x[open_ends] = self._above(open_ends, far[open_ends], x[open_ends], limit)
+            crossed = above > 0
+            high[open_ends[crossed]] = above[crossed]
+            low[open_ends[~crossed]] = above[~crossed]
+            open_ends = open_ends[~crossed]
+            if not len(open_ends):
+                break
+        found = np.flatnonzero(np.isfinite(high))
+        ends = sides * math.inf
+        if not len(found):
+            return ends
+        ends[found] = self._roots(
+            found, (near[found], far[found]), (low[found], high[found]), x, limit
+        )
+        return ends
+
+    def _roots(
+        self,
+        ends: NDArray[np.intp],
+        between: tuple[Floats, Floats],
+        heights: tuple[Floats, Floats],
+        x: Floats,
+        limit: float,
+    ) -> Floats:
+        """Return where profiles cross the limit, by the Illinois rule (Dowell, Jarratt 1971)."""
+        (near, far), (low, high) = between, heights
+        x = x[ends]
+        kept = np.zeros(len(ends))
+        for _ in range(CROSSINGS):
+            at = far - high * (far - near) / (high - low)
+            above, x = self._above(ends, at, x, limit)
+            beyond = above > 0
+            # An end of the bracket that stays twice counts half, so that it moves as well.
+            low = np.where(beyond, np.where(kept > 0, low / 2, low), above)
+            high = np.where(beyond, above, np.where(kept < 0, high / 2, high))
+            near, far = np.where(beyond, near, at), np.where(beyond, at, far)
+            kept = np.where(beyond, 1.0, -1.0)
+            close = np.abs(above) < NEAR_ENOUGH * math.sqrt(limit)
+            if (close | (np.abs(far - near) < ROUNDING * np.abs(at))).all():
+                break
+        return np.asarray(at)
+
+    def _above(
+        self, ends: NDArray[np.intp], at: Floats, x: Floats, limit: float
+    ) -> tuple[Floats, Floats]:
+        """Return how far the root of each profile's rise is above the limit's, and where it is.
+
+        Args:
+            ends: which of the M.
+            at: value of what each holds.
+            x: unknowns near by, (ends, K).
+            limit: of the rise.
+        """
+        start = x + self.tangents[ends] * (at - np.einsum("mk,mk->m", self.held[ends], x))[:, None]
+        x = descend(self.objective, start, directions=self.ways[ends], exact=True, bounds=None)
+        rise = np.maximum(self.objective.costs(x) - self.lowest, 0)
+        return np.sqrt(rise) - math.sqrt(limit), x
+
+
+def _others(ways: Floats, held: Floats) -> Floats:
+    """Return directions (K, F - 1) in the span of `ways` (K, F) that do not move `held` (K,)."""
+    share = held @ ways
+    pivot = int(np.flatnonzero(share)[0])
+    others = np.eye(len(share))
+    others[pivot] -= share / share[pivot]
+    return np.asarray(ways @ np.delete(others, pivot, axis=1))

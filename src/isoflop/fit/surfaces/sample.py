@@ -1,0 +1,125 @@
+"""Each variant's surface with noisy copies of it: what fits, predictions and comparisons share.
+
+Axes: R copies, P runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from isoflop.fit.intervals import Floats
+from isoflop.fit.settings import Estimator, FitSettings
+from isoflop.fit.surfaces import SURFACE_ESTIMATORS
+from isoflop.fit.surfaces.bootstrap import surface_draws
+from isoflop.fit.surfaces.data import SurfaceData
+from isoflop.fit.surfaces.goodness import Goodness, goodness, misfit
+from isoflop.fit.surfaces.surface import FlopsLaw, Surface, SurfaceFit
+from isoflop.fit.tables.frame import run_flops, variant_rows
+
+FAR = 30.0
+"""How many times beyond the runs an extrapolation is called one in words."""
+
+
+@dataclass(eq=False)
+class SurfaceSample:
+    """A variant's runs, the surface through them, and copies that noise might have made."""
+
+    variant: str
+    fit: SurfaceFit
+    rows: pd.DataFrame
+    """Finished runs that the surface goes through."""
+    data: SurfaceData
+    """The same as arrays."""
+    law: FlopsLaw
+    settings: FitSettings
+    warning: str | None = None
+    """Why the surface does not describe its runs."""
+
+    @property
+    def surface(self) -> Surface | None:
+        """The surface, where its coefficients are to be used."""
+        return self.fit.surface if self.fit.status == "converged" else None
+
+    @property
+    def clusters(self) -> np.ndarray | None:
+        """Label of each run, where some share noise."""
+        column = self.settings.cluster
+        return None if column is None else self.rows[column].astype(str).to_numpy()
+
+    @cached_property
+    def draws(self) -> Floats:
+        """Copies of the fit, which has to have a surface; (R, 7) as `surface_draws` has them."""
+        return surface_draws(
+            self.fit, self.data, self.settings, clusters=self.clusters, slope=self.law.slope
+        )
+
+    @cached_property
+    def goodness(self) -> Goodness:
+        """How far the surface, which has to be there, lies from the runs."""
+        assert self.fit.surface is not None
+        return goodness(self.rows, self.fit.surface)
+
+    @property
+    def flops(self) -> tuple[float, float]:
+        """Least and most training FLOPs of a run."""
+        own = run_flops(self.rows)
+        return float(own.min()), float(own.max())
+
+    def extrapolation(self, **at: float) -> float:
+        """Return how many times beyond the runs a place is, 1 among them.
+
+        Args:
+            at: `flops`, `parameters` or `tokens`; the one farthest out counts.
+        """
+        factors = [1.0]
+        for name, value in at.items():
+            own = run_flops(self.rows) if name == "flops" else self.rows[name].to_numpy()
+            factors += [value / float(own.max()), float(own.min()) / value]
+        return max(factors)
+
+
+Samples = Mapping[tuple[str, Estimator], SurfaceSample]
+"""By variant and estimator."""
+
+
+def fit_surfaces(
+    table: pd.DataFrame,
+    variants: Iterable[str],
+    settings: FitSettings,
+    estimators: Iterable[Estimator],
+) -> Samples:
+    """Return a surface of each variant by each estimator, through its runs of all budgets.
+
+    Raises:
+        ValueError: a variant has no finished run, or there is no such column of clusters.
+    """
+    wanted = tuple(estimators)
+    found = {}
+    for name in variants:
+        rows = variant_rows(table, name)
+        if rows.empty:
+            raise ValueError(f"there is no finished run of {name!r} to fit")
+        data = SurfaceData.of(rows["parameters"], rows["tokens"], rows["loss"])
+        law = FlopsLaw.of_runs(rows)
+        for one in wanted:
+            fit = SURFACE_ESTIMATORS[one].fit(data, settings)
+            found[name, one] = SurfaceSample(name, fit, rows, data, law, settings)
+    return found
+
+
+def sample_surfaces(finished: pd.DataFrame, settings: FitSettings) -> Samples:
+    """Return every surface of every variant of finished runs, each told whether it describes them.
+
+    What noise between runs would tell of that is left aside: predictions take curves as they are.
+    """
+    names = finished["variant"].drop_duplicates().tolist()
+    samples = fit_surfaces(finished, names, settings, SURFACE_ESTIMATORS)
+    for one in samples.values():
+        if one.fit.surface is not None:
+            one.warning = misfit(one.goodness, one.fit.points)
+    return samples

@@ -1,0 +1,268 @@
+"""Records of runs as one table, and the sizes that were trained, over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+
+from isoflop.config import Frozen, RunRecord, decisions
+from isoflop.fit.intervals import Floats
+
+COLUMNS: Mapping[str, str] = {
+    "variant": "str",
+    "run_id": "str",
+    "state": "str",
+    "on_ladder": "bool",
+    "budget_flops": "float64",
+    "seed": "int64",
+    "blocks": "int64",
+    "width": "int64",
+    "parameters": "float64",
+    "non_embedding": "float64",
+    "tokens": "float64",
+    "forward_flops": "float64",
+    "loss": "float64",
+    "validation_loss": "float64",
+    "top_k_loss": "float64",
+    "bits_per_byte": "float64",
+}
+"""Columns of the frame. `loss` is the test loss under the headline decision, nats per token;
+`forward_flops` are per token under the run's convention; losses are NaN unless finished."""
+_SHAPE = ("parameters", "blocks", "width")
+_OF_RUN = ("forward_flops", "loss", "seed", "run_id", "on_ladder")
+
+
+class TrainedSize(Frozen):
+    """One shape of a variant at one budget, over its finished seeds."""
+
+    variant: str
+    budget_flops: float
+    blocks: int
+    width: int
+    parameters: float
+    forward_flops: float
+    """Per token."""
+    loss: float
+    """Mean test loss over seeds, nats per token."""
+    seeds: tuple[int, ...]
+    seed_losses: tuple[float, ...]
+    run_ids: tuple[str, ...]
+    """In the order of the seeds."""
+    on_ladder: bool
+
+
+def frame(
+    records: Sequence[RunRecord],
+    variant_of: Mapping[str, str],
+    *,
+    off_ladder: Collection[str] = (),
+) -> pd.DataFrame:
+    """Return one row per record, with the columns of `COLUMNS`.
+
+    Diverged and failed runs are listed with their state and without losses; fits leave them out.
+
+    Args:
+        records: outcomes of runs.
+        variant_of: name of the variant of each run id.
+        off_ladder: run ids trained in a shape that is not of their variant's own ladder (the
+            challenger in a baseline's shape). They are shown, but their other proportions would
+            bend the curve, so fits leave them out.
+
+    Raises:
+        ValueError: a run without a variant, one listed twice, or a finished one without a loss.
+    """
+    rows: dict[str, dict[str, object]] = {}
+    for record in records:
+        name = record.run_id
+        if name not in variant_of:
+            raise ValueError(f"run {name} belongs to no variant of the study")
+        if name in rows:
+            raise ValueError(f"run {name} is listed twice; expected each run once")
+        rows[name] = _row(record, variant_of[name], on_ladder=name not in off_ladder)
+    return pd.DataFrame(rows.values(), columns=list(COLUMNS)).astype(dict(COLUMNS))
+
+
+def _row(record: RunRecord, variant: str, *, on_ladder: bool) -> dict[str, object]:
+    config = record.config
+    finished = record.state == "finished"
+    test = record.evaluation("test") if finished else None
+    if finished and (test is None or not np.isfinite(test.loss)):
+        headline = decisions(config.model.depth)[0]
+        raise ValueError(
+            f"run {record.run_id} is finished but has no test loss under {headline!r}; "
+            "evaluate it again"
+        )
+    validation = record.evaluation("validation") if finished else None
+    top_k = record.evaluation("test", "top_k") if finished else None
+    return {
+        "variant": variant,
+        "run_id": record.run_id,
+        "state": record.state,
+        "on_ladder": on_ladder,
+        "budget_flops": np.nan if config.budget_flops is None else config.budget_flops,
+        "seed": config.seed,
+        "blocks": config.model.blocks,
+        "width": config.model.width,
+        "parameters": record.parameters.total,
+        "non_embedding": record.parameters.non_embedding,
+        "tokens": config.tokens,
+        "forward_flops": record.forward_flops,
+        "loss": test.loss if test else np.nan,
+        "validation_loss": validation.loss if validation else np.nan,
+        "top_k_loss": top_k.loss if top_k else np.nan,
+        "bits_per_byte": test.bits_per_byte if test else np.nan,
+    }
+
+
+def training_curves(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Return a row per point of every record's training curve.
+
+    Columns are `run_id`, `tokens`, those seen half way between the point and the one before, and
+    `loss`, the mean training loss between them, nats per token.
+    """
+    parts = [
+        pd.DataFrame(
+            {
+                "run_id": record.run_id,
+                "tokens": (steps[:-1] + steps[1:]) / 2 * record.config.tokens_per_step,
+                "loss": [point.loss for point in record.curve],
+            }
+        )
+        for record in records
+        for steps in [np.array([0.0, *(point.step for point in record.curve)])]
+        if record.curve
+    ]
+    columns = {"run_id": "str", "tokens": "float64", "loss": "float64"}
+    return pd.concat(parts) if parts else pd.DataFrame(columns=list(columns)).astype(columns)
+
+
+def curve_rows(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
+    """Return the finished runs of a variant's ladder at a budget: what a fit is made from."""
+    return table[_finished(table, variant, budget_flops) & table["on_ladder"]]
+
+
+def variant_rows(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Return the finished runs of a variant's ladder at every budget, budget by budget."""
+    own = table[
+        (table["variant"] == variant)
+        & (table["state"] == "finished")
+        & table["on_ladder"]
+        & table["budget_flops"].notna()
+    ]
+    return own.sort_values("budget_flops", kind="stable")
+
+
+def finished_variants(table: pd.DataFrame, so: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the finished runs of a table, and the names of their variants in its order.
+
+    Raises:
+        ValueError: there is no finished run; `so` ends the sentence.
+    """
+    finished = table[table["state"] == "finished"]
+    names = finished["variant"].drop_duplicates().tolist()
+    if not names:
+        raise ValueError(f"the table has no finished run{so}")
+    return finished, names
+
+
+def run_flops(rows: pd.DataFrame) -> Floats:
+    """Return the training FLOPs of each run: its own where the table tells them, else its budget.
+
+    A table as people keep it has runs whose compute differs a little from the budget that they
+    are grouped to; its column `training_flops` has their own.
+    """
+    budget = rows["budget_flops"].to_numpy(dtype=np.float64)
+    if "training_flops" not in rows:
+        return budget
+    own = rows["training_flops"].to_numpy(dtype=np.float64)
+    return np.where(np.isfinite(own), own, budget)
+
+
+def trained_sizes(
+    table: pd.DataFrame, variant: str, budget_flops: float
+) -> tuple[TrainedSize, ...]:
+    """Return the shapes of a variant trained at a budget, the smallest first."""
+    rows = table[_finished(table, variant, budget_flops)].sort_values([*_SHAPE, "seed"])
+    # Tuples, since a frame for each size costs a hundred times as much as what is read from it.
+    runs = rows[[*_SHAPE, *_OF_RUN]].itertuples(index=False, name=None)
+    sizes = []
+    for (n, blocks, width), group in groupby(runs, key=lambda run: run[:3]):
+        flops, losses, seeds, ids, on_ladder = zip(*(run[3:] for run in group), strict=True)
+        sizes.append(
+            TrainedSize(
+                variant=variant,
+                budget_flops=budget_flops,
+                blocks=blocks,
+                width=width,
+                parameters=n,
+                forward_flops=float(np.mean(flops)),
+                loss=float(np.mean(losses)),
+                seeds=seeds,
+                seed_losses=losses,
+                run_ids=ids,
+                on_ladder=all(on_ladder),
+            )
+        )
+    return tuple(sizes)
+
+
+def budgets(table: pd.DataFrame) -> tuple[float, ...]:
+    """Return the budgets in the table, ascending; runs that stand alone have none."""
+    return tuple(sorted(table["budget_flops"].dropna().unique().tolist()))
+
+
+def one_budget(table: pd.DataFrame, budget_flops: float | None) -> float:
+    """Return the budget meant: the one given, or the only one there is.
+
+    Raises:
+        ValueError: the given one is not in the table, or none is given and there are several.
+    """
+    known = budgets(table)
+    if budget_flops is None:
+        if len(known) != 1:
+            raise ValueError(f"the runs have budgets {list(known)}; name one of them")
+        return known[0]
+    if budget_flops not in known:
+        raise ValueError(f"budget_flops is {budget_flops:g}; expected one of {list(known)}")
+    return budget_flops
+
+
+def _finished(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.Series:
+    return (
+        (table["budget_flops"] == budget_flops)
+        & (table["variant"] == variant)
+        & (table["state"] == "finished")
+    )
+
+
+TOLERANCE = 0.1
+"""Budgets within this share of their group's middle count as one."""
+TOLD = 5e-4
+"""Share by which budgets may differ from their group's middle without a word."""
+
+
+def group_budgets(budget_flops: Floats, tolerance: float = TOLERANCE) -> tuple[Floats, float]:
+    """Return the middle of each run's group of budgets, and the largest share by which one is off.
+
+    Walking up, a group ends where the next budget would make it wider than `tolerance` allows on
+    either side of its middle. The middle is the geometric mean of the lowest and the highest.
+    """
+    order = np.argsort(budget_flops, kind="stable")
+    ascending = budget_flops[order]
+    widest = (1 + tolerance) ** 2 * (1 + 1e-12)
+    middles = np.empty_like(ascending)
+    start, farthest = 0, 0.0
+    while start < len(ascending):
+        stop = int(np.searchsorted(ascending, ascending[start] * widest, side="right"))
+        low, high = ascending[start], ascending[stop - 1]
+        middle = low if low == high else math.sqrt(low) * math.sqrt(high)
+        middles[start:stop] = middle
+        farthest = max(farthest, float(high / middle - 1))
+        start = stop
+    grouped = np.empty_like(middles)
+    grouped[order] = middles
+    return grouped, farthest

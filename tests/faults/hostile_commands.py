@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from isoflop.cli import main
-from isoflop.fit import fit_runs
+from isoflop.fit import FitSettings
 
 STUDY: dict[str, Any] = {
     "name": "small",
@@ -131,7 +131,7 @@ def quick_reports() -> Iterator[None]:
     with (
         mock.patch("isoflop.report.render.vl_convert", _Pictures()),
         mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"),
-        mock.patch("isoflop.report.analysis.fit_runs", partial(fit_runs, resamples=20)),
+        mock.patch("isoflop.report.analysis.FitSettings", partial(FitSettings, resamples=20)),
     ):
         yield
 

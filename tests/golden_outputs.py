@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import difflib
 import html
 import io
 import json
@@ -144,8 +145,9 @@ def differences(kept: Outputs, found: Outputs) -> Iterator[str]:
     for name in {**kept.texts, **found.texts}:
         before, now = (one.texts.get(name, "").splitlines() for one in (kept, found))
         if before != now:
-            gone = [line for line in before if line not in now][:3]
-            come = [line for line in now if line not in before][:3]
+            changed = list(difflib.unified_diff(before, now, n=0, lineterm=""))[3:]
+            gone = [line[1:] for line in changed if line.startswith("-")][:3]
+            come = [line[1:] for line in changed if line.startswith("+")][:3]
             yield f"{name}: {gone} became {come}"
     yield from _unlike(kept.values, found.values, "")
 

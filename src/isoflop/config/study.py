@@ -131,10 +131,13 @@ class StudyRecipe(RecipeSettings):
         return Recipe.model_validate(self.model_dump())
 
 
-class Variant(Choices):
-    """One contender. What it leaves out it takes from the study."""
-
+class _Named(Frozen):
     name: str = Field(min_length=1, max_length=80)
+
+
+class Variant(Choices, _Named):
+    """One contender, its name first. What it leaves out it takes from the study."""
+
     shape: ShapeFamily | None = None
     learning_rate: float | None = Field(default=None, gt=0, le=1e38)
     centre_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)

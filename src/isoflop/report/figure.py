@@ -180,6 +180,17 @@ def rule(value: float, *, x: str = "", y: str = "") -> alt.Chart:
     return line.encode(x=alt.X("at:Q", title=x)) if x else line.encode(y=alt.Y("at:Q", title=y))
 
 
+def zero_band(reach: float | None, y: str) -> list[alt.Chart]:
+    """Return a line at zero of the y axis, titled `y`, on a grey band that reaches so far."""
+    ends = {} if reach is None else {"low": [-reach], "high": [reach]}
+    base = alt.Chart(inline(pd.DataFrame({**ends, "zero": [0.0]}), "band"))
+    line = base.mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.Y("zero:Q", title=y))
+    if reach is None:
+        return [line]
+    grey = base.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y), y2="high:Q")
+    return [grey, line]
+
+
 def count_axis(column: str, title: str, values: Sequence[float], *, margin: float = 1.25) -> alt.X:
     """Return a logarithmic x axis over a count such as parameters, labelled 100K, 1M, 1B."""
     low, high = min(values) / margin, max(values) * margin

@@ -42,12 +42,23 @@ from isoflop.report.figure import (
     padded,
     tooltips,
 )
-from isoflop.report.theme import INK, MUTED, PICKED, fading
+from isoflop.report.theme import INK, MUTED, PICKED, Style, fading
 from isoflop.report.words.results import ESTIMATOR_WORDS, doubts, refusals, results
 
 NAME, TITLE = "loss-against-parameters", "Loss against parameters"
 
 _Row = tuple[str, str, float, float, float, int | None, float | None, float | None]
+
+_TOOLTIP = (
+    ("variant:N", "Variant"),
+    ("row:N", "Point"),
+    ("budget_flops:Q", "Budget, FLOPs", "~e"),
+    ("parameters:Q", "Parameters", ",.0f"),
+    ("loss:Q", "Loss", ".4f"),
+    ("low:Q", "95% from", ".4f"),
+    ("high:Q", "to", ".4f"),
+    ("seed:Q", "Seed"),
+)
 
 _BRACKET_GAP = 10
 _BRACKET_STEP = 58
@@ -256,16 +267,7 @@ def _drawn(analysis: Analysis, table: pd.DataFrame, caption: str) -> Figure:
         scale=alt.Scale(domain=padded(list(table["loss"])), nice=False, zero=False),
         axis=alt.Axis(tickCount=7),
     )
-    tooltip = tooltips(
-        ("variant:N", "Variant"),
-        ("row:N", "Point"),
-        ("budget_flops:Q", "Budget, FLOPs", "~e"),
-        ("parameters:Q", "Parameters", ",.0f"),
-        ("loss:Q", "Loss", ".4f"),
-        ("low:Q", "95% from", ".4f"),
-        ("high:Q", "to", ".4f"),
-        ("seed:Q", "Seed"),
-    )
+    tooltip = tooltips(*_TOOLTIP)
     base = alt.Chart().encode(x=x, y=y)
     lines = (
         base.transform_filter("datum.row === 'mean'")
@@ -282,16 +284,6 @@ def _drawn(analysis: Analysis, table: pd.DataFrame, caption: str) -> Figure:
         .mark_point(filled=False, size=30, strokeWidth=1.2)
         .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip, opacity=fading(0.7))
     )
-    between = base.transform_filter("isValid(datum.low)").encode(
-        y="low:Q", y2="high:Q", opacity=fading()
-    )
-    mean_bars = between.transform_filter("datum.row === 'mean'").mark_rule(
-        strokeWidth=1, strokeOpacity=0.55, clip=True
-    )
-    minimum_bars = between.transform_filter("datum.row === 'minimum'").mark_rule(
-        strokeWidth=2.4, color=INK, clip=True
-    )
-    bars = [mean_bars.encode(color=style.colour()), minimum_bars]
     minima = (
         base.transform_filter("datum.row === 'minimum'")
         .mark_point(filled=True, size=95, stroke=INK, strokeWidth=1.4)
@@ -310,7 +302,7 @@ def _drawn(analysis: Analysis, table: pd.DataFrame, caption: str) -> Figure:
             lines.add_params(PICKED),
             runs,
             off_ladder,
-            *bars,
+            *_bars(base, style),
             minima,
             refused,
             *_brackets(table, loss_title),
@@ -318,6 +310,20 @@ def _drawn(analysis: Analysis, table: pd.DataFrame, caption: str) -> Figure:
         table,
         height=400,
     )
+
+
+def _bars(base: alt.Chart, style: Style) -> list[alt.Chart]:
+    """Draw the intervals of means and of minima."""
+    between = base.transform_filter("isValid(datum.low)").encode(
+        y="low:Q", y2="high:Q", opacity=fading()
+    )
+    mean_bars = between.transform_filter("datum.row === 'mean'").mark_rule(
+        strokeWidth=1, strokeOpacity=0.55, clip=True
+    )
+    minimum_bars = between.transform_filter("datum.row === 'minimum'").mark_rule(
+        strokeWidth=2.4, color=INK, clip=True
+    )
+    return [mean_bars.encode(color=style.colour()), minimum_bars]
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from isoflop.report.figure import (
     Panel,
     count_axis,
     figure,
-    inline,
     padded,
     rule,
     tooltips,
+    zero_band,
 )
-from isoflop.report.theme import INK, MUTED, PICKED, SHAPES, fading
+from isoflop.report.theme import INK, PICKED, SHAPES, fading
 from isoflop.report.words.results import ESTIMATOR_WORDS
 
 _ROW_STEP = 17
@@ -34,6 +34,20 @@ FARTHEST = 3.0
 _RATIO_TICKS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1, 1.25, 1.6, 2, 3, 5, 10)
 _ROW_LABEL = "split(datum.label, '\\n')"
 
+
+_AGREEMENT = {
+    "loss_difference": (
+        "estimator-losses",
+        "Loss of the minima by estimator",
+        "Loss less the estimators' median, nats",
+    ),
+    "parameters_ratio": (
+        "estimator-sizes",
+        "Size of the minima by estimator",
+        "Parameters / the estimators' median",
+    ),
+}
+"""Name, title and axis of a figure, by column of its table."""
 
 MINIMA_COLUMNS = {
     "variant": "str",
@@ -223,9 +237,7 @@ def _residuals(
         scale=alt.Scale(domain=domain, nice=False, zero=False),
         axis=alt.Axis(tickCount=6, labelExpr=SIGNED_LABEL),
     )
-    grey = alt.Chart(inline(pd.DataFrame({"low": [-band], "high": [band], "zero": [0.0]}), "band"))
-    within = grey.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
-    zero = grey.mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.Y("zero:Q", title=y_title))
+    grey, zero = zero_band(band, y_title)
     base = alt.Chart().encode(x=x, y=y, color=analysis.style.colour(), opacity=fading())
     lines = base.transform_filter("datum.row === 'mean'").mark_line(
         strokeWidth=1.5, strokeOpacity=0.85
@@ -249,7 +261,7 @@ def _residuals(
         f"surface-residuals-{exponent(result.budget_flops)}",
         f"Residuals of the loss surface, {scientific(result.budget_flops)} FLOPs",
         caption,
-        [within.add_params(PICKED), zero, lines, runs],
+        [grey.add_params(PICKED), zero, lines, runs],
         table,
         height=280,
     )
@@ -258,12 +270,7 @@ def _residuals(
 def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, caption: str) -> Figure:
     """Draw a column of `estimator_minima` of every curve, relative to the curve's median."""
     logarithmic = column == "parameters_ratio"
-    if logarithmic:
-        named = "estimator-sizes", "Size of the minima by estimator"
-        axis = "Parameters / the estimators' median"
-    else:
-        named = "estimator-losses", "Loss of the minima by estimator"
-        axis = "Loss less the estimators' median, nats"
+    *named, axis = _AGREEMENT[column]
     estimators = table["estimator"].drop_duplicates().tolist()
     curves = table["curve"].drop_duplicates().tolist()
     middle = 1.0 if logarithmic else 0.0
@@ -280,23 +287,7 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, caption: st
         if logarithmic
         else alt.Axis(tickCount=5, labelExpr=SIGNED_LABEL),
     )
-    rows = alt.Y(
-        "curve:N",
-        title=None,
-        sort=curves,
-        scale=alt.Scale(paddingInner=0.2, paddingOuter=0.1),
-        axis=alt.Axis(
-            labelExpr=_ROW_LABEL, labelLimit=110, ticks=False, domain=False, labelPadding=8
-        ),
-    )
     offset = alt.YOffset("estimator:N", sort=estimators, scale=alt.Scale(domain=estimators))
-    shape = alt.Shape(
-        "estimator:N",
-        scale=alt.Scale(domain=estimators, range=list(SHAPES[: len(estimators)])),
-        legend=alt.Legend(
-            columns=alt.ExprRef("width < 420 ? 2 : 4"), symbolFillColor=INK, symbolStrokeColor=INK
-        ),
-    )
     ends_tip = f"{column}_low", f"{column}_high"
     tooltip = tooltips(
         ("variant:N", "Variant"),
@@ -306,7 +297,9 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, caption: st
         ("parameters:Q", "Parameters", ",.0f"),
         ("loss:Q", "Loss", ".4f"),
     )
-    base = alt.Chart().encode(y=rows, yOffset=offset, color=analysis.style.colour(legend=False))
+    base = alt.Chart().encode(
+        y=_curve_axis(curves), yOffset=offset, color=analysis.style.colour(legend=False)
+    )
     bars = (
         base.transform_filter(f"isValid(datum.{ends_tip[0]})")
         .mark_rule(strokeWidth=1.8, strokeOpacity=0.75, clip=True)
@@ -315,7 +308,7 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, caption: st
     points = (
         base.transform_filter(f"isValid(datum.{column})")
         .mark_point(filled=True, size=70, opacity=1)
-        .encode(x=x, shape=shape, tooltip=tooltip)
+        .encode(x=x, shape=_shape(estimators), tooltip=tooltip)
     )
     refused = (
         base.transform_filter(f"!isValid(datum.{column})")
@@ -324,12 +317,35 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, caption: st
     )
     height = _ROW_STEP * len(curves) * (len(estimators) + 1)
     return figure(
-        *named,
+        named[0],
+        named[1],
         caption,
         [rule(middle, x=axis), bars, points, refused],
         table,
         height=height,
         width=HALF_WIDTH,
+    )
+
+
+def _curve_axis(curves: list[str]) -> alt.Y:
+    return alt.Y(
+        "curve:N",
+        title=None,
+        sort=curves,
+        scale=alt.Scale(paddingInner=0.2, paddingOuter=0.1),
+        axis=alt.Axis(
+            labelExpr=_ROW_LABEL, labelLimit=110, ticks=False, domain=False, labelPadding=8
+        ),
+    )
+
+
+def _shape(estimators: list[str]) -> alt.Shape:
+    return alt.Shape(
+        "estimator:N",
+        scale=alt.Scale(domain=estimators, range=list(SHAPES[: len(estimators)])),
+        legend=alt.Legend(
+            columns=alt.ExprRef("width < 420 ? 2 : 4"), symbolFillColor=INK, symbolStrokeColor=INK
+        ),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
@@ -27,12 +25,11 @@ from isoflop.report.figure import (
     Figure,
     Panel,
     figure,
-    inline,
     padded,
     tooltips,
+    zero_band,
 )
 from isoflop.report.scaling import ScalingAnalysis
-from isoflop.report.theme import MUTED
 from isoflop.report.words.scaling import results
 
 GAP_COLUMNS = {
@@ -173,20 +170,6 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
         scale=alt.Scale(domain=padded(ends), nice=False, zero=False),
         axis=alt.Axis(tickCount=6, labelExpr=SIGNED_LABEL),
     )
-    x = alt.X(
-        "span:N",
-        title="Positions",
-        sort=table["span"].drop_duplicates().tolist(),
-        scale=alt.Scale(paddingInner=0.28, paddingOuter=0.14),
-        axis=alt.Axis(
-            labelAngle=alt.ExprRef("width < 520 ? -60 : 0"),
-            labelAlign=alt.ExprRef("width < 520 ? 'right' : 'center'"),
-            labelBaseline=alt.ExprRef("width < 520 ? 'middle' : 'top'"),
-            labelOverlap=False,
-            ticks=False,
-            grid=False,
-        ),
-    )
     colour = alt.Color(
         "variant:N",
         scale=alt.Scale(
@@ -195,18 +178,7 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
         legend=alt.Legend(symbolOpacity=1, columns=alt.ExprRef("width < 420 ? 2 : 4")),
     )
     offset = alt.XOffset("slot:N", sort=slots, scale=alt.Scale(domain=slots))
-    layers: list[alt.Chart | alt.LayerChart] = []
-    reference: dict[str, Any] = {"zero": [0.0]}
-    if margin:
-        reference |= {"low": [-margin], "high": [margin]}
-    band = alt.Chart(inline(pd.DataFrame(reference), "band"))
-    if margin:
-        layers.append(
-            band.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
-        )
-    layers.append(
-        band.mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.Y("zero:Q", title=y_title))
-    )
+    layers = zero_band(margin or None, y_title)
     tooltip = tooltips(
         ("variant:N", "Variant"),
         ("span:N", "Positions"),
@@ -219,7 +191,9 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
     base = (
         alt.Chart()
         .transform_calculate(slot="datum.variant + '|' + datum.mark")
-        .encode(x=x, xOffset=offset, color=colour)
+        .encode(
+            x=_positions(table["span"].drop_duplicates().tolist()), xOffset=offset, color=colour
+        )
     )
     for row, stroke, size in (("size", 1.0, 12), ("mean", 3.0, 60)):
         of = base.transform_filter(f"datum.row === '{row}'")
@@ -231,3 +205,21 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
             of.mark_point(filled=True, size=size, opacity=faint).encode(y=y, tooltip=tooltip),
         ]
     return figure("gaps-by-position", "Gaps by position", caption, layers, table, height=300)
+
+
+def _positions(spans: list[str]) -> alt.X:
+    """Return an x axis over spans, whose labels are turned where the page is narrow."""
+    return alt.X(
+        "span:N",
+        title="Positions",
+        sort=spans,
+        scale=alt.Scale(paddingInner=0.28, paddingOuter=0.14),
+        axis=alt.Axis(
+            labelAngle=alt.ExprRef("width < 520 ? -60 : 0"),
+            labelAlign=alt.ExprRef("width < 520 ? 'right' : 'center'"),
+            labelBaseline=alt.ExprRef("width < 520 ? 'middle' : 'top'"),
+            labelOverlap=False,
+            ticks=False,
+            grid=False,
+        ),
+    )

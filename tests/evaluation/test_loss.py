@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,12 @@ def model_with(depth: object) -> Transformer:
     return model
 
 
+def loss_of(
+    model: Transformer, held_out: TokenSplit, decision: Decision, **options: Any
+) -> Evaluation:
+    return evaluate(model, held_out, LENGTH, split="test", decision=decision, **options)
+
+
 def by_brute_force(
     model: Transformer,
     held_out: TokenSplit,
@@ -85,16 +92,7 @@ def by_brute_force(
 def test_equals_a_sum_over_tokens(depth: object, decision: Decision, limit: int | None) -> None:
     model = model_with(depth)
     held_out = split(5, 13, 1, 22, 12)
-    found = evaluate(
-        model,
-        held_out,
-        LENGTH,
-        split="test",
-        decision=decision,
-        limit_tokens=limit,
-        sequences=3,
-        seed=11,
-    )
+    found = loss_of(model, held_out, decision, limit_tokens=limit, sequences=3, seed=11)
     targets = min(52, limit or 52)
     noise = control_noise(model, decision, 3, LENGTH, 11)
     nats, shares = by_brute_force(model, held_out, decision, noise, targets)
@@ -142,24 +140,14 @@ def test_a_cap_is_heeded_and_told(depth: object, decision: Decision) -> None:
 def test_a_cap_needs_a_causal_decision_and_routed_blocks() -> None:
     for depth, decision in ((LEARNED, "top_k"), (EveryToken(), "every_token")):
         with pytest.raises(ValueError, match="expected a causal decision in a model that routes"):
-            evaluate(
-                model_with(depth),
-                split(30),
-                LENGTH,
-                split="test",
-                decision=decision,
-                cap=Cap(window=3),
-            )
+            loss_of(model_with(depth), split(30), decision, cap=Cap(window=3))
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 32])
 def test_does_not_depend_on_how_windows_are_batched(sequences: int) -> None:
     model = model_with(LEARNED)
     held_out = split(20, 43)
-    found, expected = (
-        evaluate(model, held_out, LENGTH, split="test", decision="predictor", sequences=n)
-        for n in (sequences, 5)
-    )
+    found, expected = (loss_of(model, held_out, "predictor", sequences=n) for n in (sequences, 5))
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert found.realised_capacity == expected.realised_capacity
 
@@ -192,16 +180,8 @@ def windows_by_brute_force(
 def test_windows_of_documents_equal_a_loop_over_them(depth: object, decision: Decision) -> None:
     model = model_with(depth)
     held_out = split(5, 13, 1, 22, 15, 8)
-    found = evaluate(
-        model,
-        held_out,
-        LENGTH,
-        split="test",
-        decision=decision,
-        windows="documents",
-        spans=SPANS,
-        sequences=3,
-        seed=11,
+    found = loss_of(
+        model, held_out, decision, windows="documents", spans=SPANS, sequences=3, seed=11
     )
     noise = control_noise(model, decision, 3, LENGTH, 11)
     expected = windows_by_brute_force(model, held_out, decision, noise)
@@ -227,12 +207,10 @@ def test_windows_of_documents_equal_a_loop_over_them(depth: object, decision: De
 
 
 def test_ranges_of_whole_windows_average_to_the_window() -> None:
-    found = evaluate(
+    found = loss_of(
         model_with(LEARNED),
         split(15, 8, 22),
-        LENGTH,
-        split="test",
-        decision="predictor",
+        "predictor",
         windows="documents",
         spans=[(0, 3), (3, 7), (0, 7)],
         sequences=4,
@@ -247,16 +225,7 @@ def test_ranges_of_whole_windows_average_to_the_window() -> None:
 def test_spans_change_nothing_else() -> None:
     model, held_out = model_with(LEARNED), split(20, 9, 13)
     with_spans, without = (
-        evaluate(
-            model,
-            held_out,
-            LENGTH,
-            split="test",
-            decision="predictor",
-            windows="documents",
-            spans=spans,
-            limit_tokens=25,
-        )
+        loss_of(model, held_out, "predictor", windows="documents", spans=spans, limit_tokens=25)
         for spans in (SPANS, [])
     )
     assert with_spans.spans
@@ -266,28 +235,15 @@ def test_spans_change_nothing_else() -> None:
 
 
 def test_a_span_that_no_document_reaches_is_left_out() -> None:
-    found = evaluate(
-        model_with(EveryToken()),
-        split(5, 6),
-        LENGTH,
-        split="test",
-        decision="every_token",
-        windows="documents",
-        spans=SPANS,
+    found = loss_of(
+        model_with(EveryToken()), split(5, 6), "every_token", windows="documents", spans=SPANS
     )
     assert [(one.start, one.stop) for one in found.spans] == [(0, 3), (3, 5), (0, 2)]
 
 
 def test_spans_of_windows_from_the_stream_are_refused() -> None:
     with pytest.raises(ValueError, match=r"windows is 'stream'; expected windows='documents'"):
-        evaluate(
-            model_with(EveryToken()),
-            split(30),
-            LENGTH,
-            split="test",
-            decision="every_token",
-            spans=SPANS,
-        )
+        loss_of(model_with(EveryToken()), split(30), "every_token", spans=SPANS)
 
 
 def test_top_k_realises_its_capacity() -> None:
@@ -303,7 +259,7 @@ def test_top_k_realises_its_capacity() -> None:
 def test_leaves_the_model_as_it_was(training: bool) -> None:
     model = model_with(LEARNED).train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    evaluate(model, split(30), LENGTH, split="test", decision="threshold")
+    loss_of(model, split(30), "threshold")
     assert model.training is training
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
@@ -316,7 +272,7 @@ def test_control_is_the_same_each_time_and_keyed_by_seed(decision: Decision) -> 
 
     def loss(seed: int) -> float:
         torch.manual_seed(seed + 100)
-        return evaluate(model, split(60), LENGTH, split="test", decision=decision, seed=seed).loss
+        return loss_of(model, split(60), decision, seed=seed).loss
 
     assert loss(0) == loss(0)
     assert loss(0) != loss(1)
@@ -340,7 +296,7 @@ def test_what_is_not_finite_is_refused() -> None:
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="test loss under every_token is nan"):
-        evaluate(model, split(30), LENGTH, split="test", decision="every_token")
+        loss_of(model, split(30), "every_token")
 
 
 def test_token_losses_of_half_precision_are_computed_in_full() -> None:

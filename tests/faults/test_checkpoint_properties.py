@@ -124,12 +124,19 @@ def mutate(disk: Path, state: dict[str, torch.Tensor], saved: dict[str, Any], da
     in_folder(work, disk)
 
 
-@QUICK
-@given(state=states, saved=values)
-def test_any_state_comes_back_bit_by_bit(
-    disk: Path, state: dict[str, torch.Tensor], saved: dict[str, Any]
-) -> None:
-    round_trip(disk, state, saved)
+AT_LENGTH = pytest.mark.parametrize(
+    "drawn", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)], ids=["quick", "long"]
+)
+
+
+@AT_LENGTH
+def test_any_state_comes_back_bit_by_bit(disk: Path, drawn: settings) -> None:
+    @drawn
+    @given(state=states, saved=values)
+    def hold(state: dict[str, torch.Tensor], saved: dict[str, Any]) -> None:
+        round_trip(disk, state, saved)
+
+    hold()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -140,27 +147,11 @@ def test_every_type_comes_back(disk: Path, dtype: torch.dtype) -> None:
     round_trip(disk, {"a": tensor, "scalar": tensor[1, 2], "empty": empty, "turned": tensor.T}, {})
 
 
-@QUICK
-@given(state=states, saved=values, data=st.data())
-def test_a_changed_byte_is_refused_or_changes_nothing(
-    disk: Path, state: dict[str, torch.Tensor], saved: dict[str, Any], data: Any
-) -> None:
-    mutate(disk, state, saved, data)
+@AT_LENGTH
+def test_a_changed_byte_is_refused_or_changes_nothing(disk: Path, drawn: settings) -> None:
+    @drawn
+    @given(state=states, saved=values, data=st.data())
+    def hold(state: dict[str, torch.Tensor], saved: dict[str, Any], data: Any) -> None:
+        mutate(disk, state, saved, data)
 
-
-@pytest.mark.slow
-@LONG
-@given(state=states, saved=values)
-def test_any_state_comes_back_bit_by_bit_at_length(
-    disk: Path, state: dict[str, torch.Tensor], saved: dict[str, Any]
-) -> None:
-    round_trip(disk, state, saved)
-
-
-@pytest.mark.slow
-@LONG
-@given(state=states, saved=values, data=st.data())
-def test_a_changed_byte_is_refused_or_changes_nothing_at_length(
-    disk: Path, state: dict[str, torch.Tensor], saved: dict[str, Any], data: Any
-) -> None:
-    mutate(disk, state, saved, data)
+    hold()

@@ -67,6 +67,7 @@ PURE = {
     "remove": lambda call: isinstance(call.func, ast.Attribute) and not named(call.func, "os"),
     "truncate": lambda call: not named(call.func, "os"),
     "save": lambda call: named(call.func, "checkpoint"),
+    "dump": lambda call: len(call.args) == 1 and not call.keywords,
     "to_csv": lambda call: not call.args and not any(k.arg == "path_or_buf" for k in call.keywords),
 }
 """For names that mostly do something else: which calls of them write nothing."""

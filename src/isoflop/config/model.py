@@ -157,8 +157,8 @@ class Choices(Frozen):
         return Choices(**{name: getattr(self, name) for name in Choices.model_fields})
 
 
-class ModelConfig(Choices):
-    """A decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, no biases."""
+class Size(Frozen):
+    """How large a model is."""
 
     vocabulary: int = Field(ge=2, le=10**7)
     width: int = Field(ge=1, le=10**6)
@@ -172,6 +172,11 @@ class ModelConfig(Choices):
     """K; even, since rotary positions turn pairs. heads * head_width need not equal width."""
     hidden: int = Field(ge=1, le=10**8)
     """Feed-forward width."""
+
+
+class ModelConfig(Choices, Size):
+    """A decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, no biases."""
+
     query_key_norm: bool = False
     """RMSNorm on queries and keys per head, before rotary positions, as in Qwen3."""
     tied_embeddings: bool = False

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from isoflop.data import prepare
     from isoflop.evaluation import evaluate
     from isoflop.evaluation.measuring import measure
-    from isoflop.fit import FitSettings
+    from isoflop.fit.settings import FitSettings
     from isoflop.generation import Continuation, Engine, Sampling, Token, generate, stream
     from isoflop.model import Output, Routing, Transformer, build
     from isoflop.runs import RunFolder, read_records

@@ -11,15 +11,14 @@ import random
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pandas as pd
-
 from isoflop.cli import main
-from isoflop.fit import FitResult, FitSettings, fit_runs
+from isoflop.fit import FitSettings
 
 STUDY: dict[str, Any] = {
     "name": "small",
@@ -132,13 +131,9 @@ def quick_reports() -> Iterator[None]:
     with (
         mock.patch("isoflop.report.render.vl_convert", _Pictures()),
         mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"),
-        mock.patch("isoflop.report.analysis.fit_runs", _quick_fit),
+        mock.patch("isoflop.report.analysis.FitSettings", partial(FitSettings, resamples=20)),
     ):
         yield
-
-
-def _quick_fit(table: pd.DataFrame, settings: FitSettings, **options: Any) -> FitResult:
-    return fit_runs(table, replace(settings, resamples=20), **options)
 
 
 def survives(said: Said) -> None:

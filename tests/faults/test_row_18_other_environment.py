@@ -14,7 +14,7 @@ import pytest
 import torch
 from one_tiny_run import tiny_run
 
-from isoflop.report.provenance import mixed_environments
+from isoflop.report.words.provenance import mixed_environments
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, train
 

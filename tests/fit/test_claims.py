@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from isoflop.fit.claims import Roles, mod_claims
 from isoflop.fit.curves.seeds import noisy_minimum
+from isoflop.papers.claims import Roles, mod_claims
 
 ROLES = Roles(baseline="Baseline", sparse="MoD 12.5%", dense="MoD 50%", random="Random")
 PUBLISHED = {

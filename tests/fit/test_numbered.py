@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from isoflop.fit.numbered import figure3_models, figure4_models
+from isoflop.papers.numbered import figure3_models, figure4_models
 
 CENTRE = 2e5
 PAIR = {"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.24, "at": 3e5, "flops_per_parameter": 1.2}}

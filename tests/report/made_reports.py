@@ -1,60 +1,82 @@
-"""What the tests of the report make from the synthetic studies: an analysis, a page, speeds."""
+"""What tests of the report make from the synthetic studies: an analysis, a page, its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from unittest import mock
 
 import synthetic_scaling
 
 from isoflop.config import RunRecord, Study
-from isoflop.report.analysis import Analysis, analyse
-from isoflop.report.disclosure import Evidence
-from isoflop.report.figures import StudyFigures, study_figures
-from isoflop.report.page import Source, page
-from isoflop.report.provenance import LeftOut
-from isoflop.report.registration import Registration
-from isoflop.report.routed import RoutedModel
-from isoflop.report.scaling.analysis import ScalingAnalysis, analyse_scaling
-from isoflop.report.speeds import BenchRow
+from isoflop.report import BenchRow, Evidence
+from isoflop.report.analysis import Analysis, Studied, analyse
+from isoflop.report.blocks import Note, Table
+from isoflop.report.figure import Absent, Figure
+from isoflop.report.page import page
+from isoflop.report.scaling import ScalingAnalysis, analyse_scaling
+from isoflop.report.sections import sections
+
+Runs = Sequence[tuple[str, float, RunRecord]]
+QUICK = ("parabola", "akima")
+"""The surfaces take seconds to fit, and most of a report treats them as any other estimator."""
 
 
-def analysed(study: Study, runs: Sequence[tuple[str, float, RunRecord]], **options) -> Analysis:
+def evidence_of(runs: Runs, **known) -> Evidence:
     names = {record.run_id: variant for variant, _, record in runs}
-    records = [record for _, _, record in runs]
-    # The surfaces take seconds to fit, and most of a report treats them as any other estimator.
-    options = {"estimators": ("parabola", "akima"), **options}
-    return analyse(study, records, names, **options)
+    return Evidence(records=[record for *_, record in runs], variant_of=names, **known)
+
+
+def analysed(study: Study, runs: Runs, estimators=QUICK, **known) -> Analysis:
+    return analyse(study, evidence_of(runs, **known), estimators)
+
+
+def scaling_evidence(study: Study, **options) -> Evidence:
+    records, names = synthetic_scaling.joined(synthetic_scaling.runs(study, **options))
+    beside, checks = synthetic_scaling.joined(synthetic_scaling.checks(study))
+    return Evidence(records=[*records, *beside], variant_of=names, checks=checks)
 
 
 def analysed_scaling(study: Study, **options) -> ScalingAnalysis:
-    records, names = synthetic_scaling.joined(synthetic_scaling.runs(study, **options))
-    beside, checks = synthetic_scaling.joined(synthetic_scaling.checks(study))
-    return analyse_scaling(study, [*records, *beside], names, checks)
+    return analyse_scaling(study, scaling_evidence(study, **options))
 
 
-def html_of(
-    analysis: Analysis,
-    records: Sequence[RunRecord],
-    *,
-    missing: Sequence[LeftOut] = (),
-    speeds: Sequence[BenchRow] = (),
-    routed: RoutedModel | None = None,
-    registered: Sequence[Registration] = (),
-    figures: StudyFigures | None = None,
-) -> str:
+def told(analysis, **known):
+    """Return an analysis of which more is known."""
+    return replace(analysis, evidence=replace(analysis.evidence, **known))
+
+
+def figures_of(analysis: Studied) -> dict[str, Figure]:
+    """Return the figures of a study's page by name, in their order."""
+    return {one.name: one for part in sections(analysis) for one in part.figures()}
+
+
+def absent_of(analysis: Studied) -> dict[str, str]:
+    """Return what the page says is missing, by title."""
+    found = {}
+    for part in sections(analysis):
+        for block in part.blocks:
+            for one in getattr(block, "panels", (block,)):
+                if isinstance(one, Absent | Note):
+                    found[one.title] = one.text
+    return found
+
+
+def table_of(analysis: Studied, caption: str) -> Table:
+    """Return the table of a study's page whose caption starts so."""
+    tables = [one for part in sections(analysis) for one in part.tables()]
+    return next(one for one in tables if one.caption.startswith(caption))
+
+
+def html_of(analysis: Analysis | ScalingAnalysis, **known) -> str:
     """Return a page without stills and without the libraries, which hold any text."""
-    figures = figures or study_figures(analysis, speeds, routed)
-    stills = {one.name: "<svg/>" for one in figures.all()}
-    evidence = Evidence(records=records, missing=missing)
-    source = Source(
-        evidence, speeds, command="isoflop report x", registered=registered, routed=routed
-    )
+    analysis = told(analysis, command="isoflop report x", **known)
+    stills = dict.fromkeys(figures_of(analysis), "<svg/>")
     with mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"):
-        return page(analysis, figures, stills, source)
+        return page(analysis, sections(analysis), stills)
 
 
-def bench_rows(runs: Sequence[tuple[str, float, RunRecord]]) -> list[BenchRow]:
+def bench_rows(runs: Runs) -> list[BenchRow]:
     """Return a measured speed of 2e10 FLOP/s for every model."""
     return [
         BenchRow(

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 import synthetic_study as synthetic
-from made_reports import analysed, bench_rows, html_of
+from made_reports import analysed, html_of
 
 from isoflop.config import EveryToken, TopK, Variant
+from isoflop.report import LeftOut
 from isoflop.report.page import script_json
-from isoflop.report.provenance import LeftOut
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{ 7*7 }}"
 
@@ -45,8 +45,8 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(analysis, records, runs, figures):
-    return html_of(analysis, records, speeds=bench_rows(runs), figures=figures)
+def html(analysis):
+    return html_of(analysis)
 
 
 def small(**options):
@@ -74,7 +74,7 @@ def test_the_page_holds_a_specification_per_figure(html, figures):
     specs = json.loads(found[1])
     places = {a["id"] for _, a in Elements(html).found if a.get("id", "").startswith("live-")}
     assert {f"live-{name}" for name in specs} == places
-    assert set(specs) == {one.name for one in figures.all()}
+    assert set(specs) == set(figures)
 
 
 def test_words_tell_winner_margin_size_and_flops(html):
@@ -91,10 +91,8 @@ def test_words_tell_winner_margin_size_and_flops(html):
     assert "not measured" not in text
 
 
-def words_of(study, runs, **options):
-    """Return the text of the page of these runs."""
-    analysis = analysed(study, runs)
-    return Elements(html_of(analysis, [record for *_, record in runs], **options)).words
+def words_of(study, runs, **known):
+    return Elements(html_of(analysed(study, runs), **known)).words
 
 
 def test_a_small_budget_and_one_seed_forbid_a_verdict_and_bench_rows_are_asked_for():
@@ -149,7 +147,7 @@ def test_hostile_text_is_inert():
     runs = synthetic.runs(study, widths=(32, 64, 96, 128, 192))
     bad = synthetic.diverged(variants[1], 1e12, 64, f"\x1b[31m{HOSTILE}")
     runs = [*runs, ("=cmd()", 1e12, bad)]
-    html = html_of(analysed(study, runs), [r for *_, r in runs])
+    html = html_of(analysed(study, runs))
     elements = Elements(html)
     assert sum(tag == "script" for tag, _ in elements.found) == 3
     assert all("onerror" not in attributes for _, attributes in elements.found)

@@ -18,7 +18,7 @@ import synthetic_study as synthetic
 from made_reports import bench_rows
 
 from isoflop.config import RandomK, TopK, Variant
-from isoflop.report import LeftOut, routed_model, write_report, write_scaling_report
+from isoflop.report import Evidence, LeftOut, routed_model, write_report
 from isoflop.report.analysis import analyse
 
 # Continuous integration sets it, so that these tests are never skipped there.
@@ -93,16 +93,15 @@ def written(tmp_path_factory) -> Path:
         # One kind of surface is enough as well.
         analysis = partial(analyse, estimators=("parabola", "akima", "surface"))
         patch.setattr("isoflop.report.write.analyse", analysis)
-        return write_report(
-            study,
-            [*(record for *_, record in runs), bad],
-            {**names, bad.run_id: HOSTILE[1]},
-            tmp_path_factory.mktemp("report"),
+        known = Evidence(
+            records=[*(record for *_, record in runs), bad],
+            variant_of={**names, bad.run_id: HOSTILE[1]},
             missing=[LeftOut(HOSTILE[3], 5e12, "80K", 1, "pending", HOSTILE[0])],
             speeds=bench_rows(runs),
             routed=inside,
             command=f"isoflop report '{HOSTILE[1]}'",
         )
+        return write_report(study, known, tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def scaling_page(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for form in ("png", "pdf"):
             patch.setattr(f"isoflop.report.render.vl_convert.svg_to_{form}", lambda *_, **__: b"")
-        return write_scaling_report(study, records, names, tmp_path_factory.mktemp("scaling"))
+        return write_report(study, Evidence(records, names), tmp_path_factory.mktemp("scaling"))
 
 
 class Opened:

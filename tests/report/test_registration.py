@@ -1,16 +1,20 @@
 """A registered prediction cannot be changed quietly, and its miss is shown."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
-from made_reports import html_of
+from made_reports import html_of, told
 from test_page import Elements
 
+from isoflop.estimate import Estimate
+from isoflop.fit.checks import RateCheck
 from isoflop.fit.predictions.optima import Prediction
 from isoflop.report.analysis import Analysis
 from isoflop.report.registration import read_registrations, register
-from isoflop.report.rows import prediction_rows
+from isoflop.report.sections.checks import learning_rates
+from isoflop.report.sections.predictions import predictions, rows
 
 Predictions = tuple[Prediction, ...]
 
@@ -23,18 +27,23 @@ def test_the_miss_is_shown_once_the_budget_is_trained(
     assert written.runs == len(two_budgets.table)
     (found,) = read_registrations(tmp_path)
     assert found == written
-    before = prediction_rows(two_budgets, [found])
-    assert {row["measured"] for row in before} == {"not trained yet"}
-    after = prediction_rows(all_budgets, [found])
-    assert len(after) == 2 * 3
-    for row in after:
-        assert " at " in str(row["measured"])
-        assert abs(float(str(row["error"]))) < 0.05
-    records = list(all_budgets.records.values())
-    text = Elements(html_of(all_budgets, records, registered=[found])).words
+    before, after = (told(one, registered=[found]) for one in (two_budgets, all_budgets))
+    assert {row[5] for row in rows(before)} == {"not trained yet"}
+    assert predictions(before)["measured_loss"].isna().all()
+    shown, table = rows(after), predictions(after)
+    assert len(shown) == len(table) == 2 * 3
+    for *_, measured, error in shown:
+        assert " at " in str(measured)
+        assert abs(float(str(error))) < 0.05
+    off = (table["loss"] - table["measured_loss"]).tolist()
+    assert off == pytest.approx(table["loss_error"].tolist())
+    ratio = (table["parameters"] / table["measured_parameters"]).tolist()
+    assert ratio == pytest.approx(table["parameter_ratio"].tolist())
+    assert set(table["sha256"]) == {found.sha256}
+    text = Elements(html_of(after)).words
     runs = f"{len(two_budgets.table)} finished runs"
     assert f"predicted from {runs} of {name}, SHA-256 {found.sha256}" in text
-    assert f"{after[0]['measured']} {after[0]['error']}" in text
+    assert f"{shown[0][5]} {shown[0][6]}" in text
 
 
 def test_a_changed_prediction_is_refused(
@@ -64,3 +73,25 @@ def test_any_other_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="no registered prediction"):
         read_registrations(tmp_path)
+
+
+def test_learning_rates_tell_how_far_each_lies_above_the_best():
+    above = Estimate(value=0.02, low=0.01, high=0.03)
+    check = RateCheck(
+        variant="Baseline",
+        budget_flops=5e12,
+        parameters=136_000,
+        rates=(0.005, 0.008, 0.0128),
+        losses=(1.52, 1.5, None),
+        used=0.005,
+        seeds=3,
+        above_best=(above, None, None),
+    )
+    table = learning_rates([check])
+    assert table["learning_rate"].tolist() == [0.005, 0.008, 0.0128]
+    assert table["used"].tolist() == [True, False, False]
+    assert table["best"].tolist() == [False, True, False]
+    assert table["interior"].all()
+    assert table["above_best_low"].tolist()[0] == 0.01
+    assert table[["above_best", "above_best_high"]].isna().sum().tolist() == [2, 2]
+    assert math.isnan(table["validation_loss"].tolist()[2])

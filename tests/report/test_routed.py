@@ -11,10 +11,10 @@ from made_reports import html_of
 from made_routed import HOSTILE, PROCESSED, TOKENS, WEIGHTS
 from test_page import Elements
 
-from isoflop.report import routed_model, routed_tables
-from isoflop.report.depth import depth_colours
-from isoflop.report.routed_figures import routed_figures
-from isoflop.report.strip import MOST_TOKENS, strip
+from isoflop.report import routed_model
+from isoflop.report.routed import depth_colours
+from isoflop.report.sections import routing
+from isoflop.report.sections.generated_text import MOST_TOKENS, strip
 from isoflop.text import visible
 
 CHALLENGER = "MoD 12.5%"
@@ -40,6 +40,14 @@ def chosen(study, records, names, evaluated=(), sampled=()):
         {record.run_id: made_routed.evaluation(record) for record in evaluated},
         {record.run_id: made_routed.sample(record) for record in sampled},
     )
+
+
+def drawn(model, *, validate=False):
+    """Return the names of a model's figures."""
+    found = [*routing.decision_figures(model), *routing.loss_figures(model, "nats per byte")]
+    for one in found:
+        one.chart.to_dict(validate=validate)
+    return [one.name for one in found]
 
 
 @pytest.fixture
@@ -81,10 +89,10 @@ def test_a_study_without_a_routed_run_has_none(study, records, names):
 
 
 def test_a_row_tells_each_decision(model):
-    grid = routed_tables.decision_grid(model.evaluation.measures, 6, model.evaluation.token_texts)
+    grid = routing.decision_grid(model.evaluation.measures, 6, model.evaluation.token_texts)
     dense, routed = (grid[(grid["block"] % 2 == 1) == odd] for odd in (False, True))
     assert dense["block"].tolist() == [0, 2, 4]
-    assert set(dense["state"]) == {routed_tables.DENSE}
+    assert set(dense["state"]) == {routing.DENSE}
     assert set(dense["position_end"]) == {len(TOKENS)}
     for decision, column, yes in (("predictor", "state", "processed"), ("top_k", "top_k", "yes")):
         for index, block in enumerate((1, 3, 5)):
@@ -96,7 +104,7 @@ def test_a_row_tells_each_decision(model):
 
 
 def test_shares_of_router_weights_add_up_in_every_block(model):
-    table = routed_tables.router_weights(model.evaluation.measures)
+    table = routing.router_weights(model.evaluation.measures)
     assert table.groupby("panel")["share"].sum().tolist() == pytest.approx([1, 1, 1])
     first = table[table["panel"] == "Block 1"]
     assert first[first["state"] == "processed"]["tokens"].tolist() == list(WEIGHTS.processed)
@@ -104,38 +112,30 @@ def test_shares_of_router_weights_add_up_in_every_block(model):
 
 
 def test_losses_have_intervals_and_differences_are_paired(model):
-    table = routed_tables.decision_losses(model.evaluation.measures)
+    table = routing.decision_losses(model.evaluation.measures)
     assert table["decision"].tolist() == ["predictor", "top_k"]
     assert table["loss_low"].tolist() == pytest.approx([1.004, 1.0])
     assert table["difference"].iloc[0] == 0.004
     assert table["difference"].isna().tolist() == [False, True]
-    _, differences = routed_figures(model, "nats per byte").losses
+    _, differences = routing.loss_figures(model, "nats per byte")
     assert differences.table["decision"].tolist() == ["predictor"]
 
 
 def test_an_evaluation_without_details_gives_the_losses_alone(study, records, names, ranked):
     record = ranked[0]
     old = {record.run_id: made_routed.evaluation(record, detailed=False)}
-    found = routed_figures(routed_model(study, records, names, old, {}), "nats per byte")
-    assert [one.name for one in found.all()] == ["decision-losses", "decision-differences"]
-    nothing = routed_figures(routed_model(study, records, names, {}, {}), "nats per byte")
-    assert nothing.all() == []
+    losses = ["decision-losses", "decision-differences"]
+    assert drawn(routed_model(study, records, names, old, {})) == losses
+    assert drawn(routed_model(study, records, names, {}, {})) == []
 
 
 def test_specifications_are_valid(model):
-    figures = routed_figures(model, "nats per byte").all()
-    assert [one.name for one in figures] == [
-        "routing-decisions",
-        "router-weights",
-        "decision-losses",
-        "decision-differences",
-    ]
-    for one in figures:
-        one.chart.to_dict(validate=True)
+    names = ["routing-decisions", "router-weights", "decision-losses", "decision-differences"]
+    assert drawn(model, validate=True) == names
 
 
-def test_text_on_the_page_stays_text(analysis, records, model):
-    html = html_of(analysis, records, routed=model)
+def test_text_on_the_page_stays_text(analysis, model):
+    html = html_of(analysis, routed=model)
     page = Elements(html)
     assert not any(tag == "img" and a.get("src") == "x" for tag, a in page.found)
     assert not any(name.startswith("on") for _, attributes in page.found for name in attributes)
@@ -156,14 +156,14 @@ def test_text_on_the_page_stays_text(analysis, records, model):
     assert by_title["blocks 1, 3, 5"].startswith(f"background: {colours[3].background};")
 
 
-def test_a_page_says_how_to_find_out(study, analysis, records, names, ranked, figures):
-    html = html_of(analysis, records, routed=chosen(study, records, names))
+def test_a_page_says_how_to_find_out(study, analysis, records, names, ranked):
+    html = html_of(analysis, routed=chosen(study, records, names))
     folder = f"runs/mod-variants/runs/{ranked[0].run_id}"
     words = Elements(html).words
     assert f"isoflop eval {folder} and isoflop sample {folder} --prompt TEXT --write" in words
     assert "No model of MoD 12.5% was looked into yet" in words
     assert "generated-text" not in re.findall(r'id="([^"]*)"', html)
-    plain = Elements(html_of(analysis, records, figures=figures)).words
+    plain = Elements(html_of(analysis)).words
     assert "Inside a routed model" not in plain
 
 
@@ -176,7 +176,7 @@ def test_a_strip_tells_prompt_depth_and_how_it_was_drawn(ranked):
         "blocks 1, 3",
         "blocks 1, 3, 5",
     ]
-    assert shown.tokens[-1].colour is None
+    assert shown.tokens[-1].colours is None
     assert "seed 4, temperature 0.8, top p 0.9)" in shown.caption
     assert "top k" not in shown.caption
     assert len(shown.legend) == 4

@@ -8,26 +8,21 @@ from dataclasses import replace
 import altair as alt
 import pytest
 import synthetic_scaling as synthetic
-from made_reports import analysed_scaling
+from made_reports import absent_of, analysed_scaling, figures_of, table_of
 
-from isoflop.fit.published_scaling import refit_published_scaling
 from isoflop.fit.spans.values import PFLOPS_DAY
-from isoflop.reference import moba_scaling
-from isoflop.report.figure import Figure
-from isoflop.report.figures import Absent
-from isoflop.report.scaling.analysis import AXES
-from isoflop.report.scaling.panels import scaling_figures
-from isoflop.report.scaling.published import POINTS, published_lines, published_losses
-from isoflop.report.scaling.rows import check_rows, model_rows, published_rows
-from isoflop.report.scaling.tables import (
+from isoflop.papers.moba import moba_scaling, refit_published_scaling
+from isoflop.report.scaling import AXES, sparsity
+from isoflop.report.sections.scaling.compute import (
     BEYOND,
     Point,
-    gaps,
     log_thinned,
     losses_against_compute,
-    sparsity,
 )
-from isoflop.report.scaling.words import doubts, headline, results
+from isoflop.report.sections.scaling.gaps import gaps
+from isoflop.report.sections.scaling.models import model_rows
+from isoflop.report.sections.scaling.published import POINTS, figure, published_lines, table
+from isoflop.report.words.scaling import doubts, headline, results
 
 PANELS = [
     *(f"positions {start}–{start + 255}" for start in range(0, 2048, 256)),
@@ -59,8 +54,8 @@ def test_panels_are_the_spans_and_curves_end_at_their_runs_compute(scaling, axis
 def test_the_axes_differ_for_block_attention_only_in_compute(scaling):
     by_6nd, exact = (losses_against_compute(scaling, axis) for axis in AXES)
     sizes = {}
-    for name, table in (("6nd", by_6nd), ("exact", exact)):
-        runs = table[(table["row"] == "run") & (table["panel"] == "all positions")]
+    for name, drawn in (("6nd", by_6nd), ("exact", exact)):
+        runs = drawn[(drawn["row"] == "run") & (drawn["panel"] == "all positions")]
         sizes[name] = runs.groupby(["variant", "non_embedding"])["compute"].first()
     assert (sizes["6nd"]["Block attention"] == sizes["6nd"]["Full attention"]).all()
     assert (sizes["exact"]["Block attention"] < sizes["exact"]["Full attention"]).all()
@@ -75,7 +70,7 @@ def test_projections_reach_beyond_the_largest_compute_on_the_fitted_line(scaling
     span = scaling.spans[3]
     for variant in ("Full attention", "Block attention"):
         law = scaling.projection(variant, span, "6nd")
-        own = lines[(lines["variant"] == variant) & (lines["panel"] == scaling.names[span])]
+        own = lines[(lines["variant"] == variant) & (lines["panel"] == scaling.span_names[span])]
         for compute, loss in zip(own["compute"], own["loss"], strict=True):
             assert loss == pytest.approx(law.at(compute), abs=1e-5)
 
@@ -124,27 +119,28 @@ def test_gaps_have_the_mean_and_every_size_in_each_span(scaling):
 
 @pytest.mark.slow
 def test_figures_follow_the_schema(scaling):
-    figures = scaling_figures(scaling, published_lines())
-    assert [one.name for one in figures.all()] == [
+    figures = figures_of(scaling)
+    assert list(figures) == [
         "gaps-by-position",
         "loss-against-compute-6nd",
         "loss-against-compute-exact",
         "published-losses",
     ]
-    for one in figures.all():
+    for one in figures.values():
         alt.Chart.from_dict(one.spec() | {"data": {"values": []}}, validate=True)
-    assert figures.losses["6nd"].spec(150)["spec"]["width"] == 150
-    assert "width" not in figures.losses["6nd"].spec()
+    panels = figures["loss-against-compute-6nd"]
+    assert panels.spec(150)["spec"]["width"] == 150
+    assert "width" not in panels.spec()
 
 
 def test_the_published_figure_is_labelled_and_keeps_the_ends_of_curves():
-    figure = published_losses(published_lines())
-    assert figure.title.startswith("Published, not trained here")
-    assert "2502.13189" in figure.caption
-    assert "1.06% of the loss apart (median), at most 2.04%" in figure.caption
-    order = figure.spec()["facet"]["sort"]
+    drawn = figure(*published_lines())
+    assert drawn.title.startswith("Published, not trained here")
+    assert "2502.13189" in drawn.caption
+    assert "1.06% of the loss apart (median), at most 2.04%" in drawn.caption
+    order = drawn.spec()["facet"]["sort"]
     assert (len(order), order[0], order[-1]) == (18, "0K–2K", "last 2K of 32K")
-    curves = figure.table[figure.table["kind"] == "curve"].set_index(["panel", "attention"])
+    curves = drawn.table[drawn.table["kind"] == "curve"].set_index(["panel", "attention"])
     assert curves.groupby(level=[0, 1]).size().max() <= 5 * POINTS
     for panel in moba_scaling().panels[2:]:
         shown = curves.loc[f"{panel.start // 1024}K–{panel.stop // 1024}K", "MoBA"]
@@ -153,12 +149,11 @@ def test_the_published_figure_is_labelled_and_keeps_the_ends_of_curves():
 
 
 def test_published_coefficients_stand_beside_ours():
-    rows = published_rows(published_lines())
+    rows = table(published_lines()[1]).rows
     assert len(rows) == 36
-    last = next(r for r in rows if r["panel"] == "30K–32K" and r["attention"] == "full attention")
-    assert (last["cells"][0], last["cells"][2]) == ("1.464", "-0.097")
-    assert last["cells"][3] == f"{_ends_of('30k-32k', 'full').b:.4f}"
-    assert published_rows(None) == []
+    last = next(row for row in rows if row[:2] == ["30K–32K", "full attention"])
+    assert (last[2], last[4]) == ("1.464", "-0.097")
+    assert last[5] == f"{_ends_of('30k-32k', 'full').b:.4f}"
 
 
 def _ends_of(panel: str, attention: str):
@@ -170,18 +165,24 @@ def _ends_of(panel: str, attention: str):
 def test_models_tell_shape_compute_and_sparsity(scaling):
     rows = model_rows(scaling)
     assert len(rows) == 10
-    block = next(row for row in rows if row["variant"] == "Block attention")
-    assert (block["shape"], block["seeds"], block["sparsity"]) == ("4 × 64", 3, "90.6%")
-    assert {row["sparsity"] for row in rows if row["variant"] == "Full attention"} == {"full"}
+    shape, *_, share, seeds, _ = next(row[1:] for row in rows if _name(row) == "Block attention")
+    assert (shape, seeds, share) == ("4 × 64", "3", "90.6%")
+    assert {row[-3] for row in rows if _name(row) == "Full attention"} == {"full"}
     model = synthetic.record(scaling.study, synthetic.VARIANTS[1], 4, 64).config.model
     assert sparsity(model, 128) == 0.0
 
 
+def _name(row):
+    return row[0][0].text
+
+
 def test_learning_rate_checks_are_told_and_not_drawn(scaling):
-    rows = check_rows(scaling)
-    assert [row["variant"] for row in rows] == ["Full attention", "Block attention"]
-    assert all(row["interior"] == "yes" and row["size"] == "6 blocks of width 96" for row in rows)
-    assert [one["rate"] for one in rows[0]["trials"]] == ["0.004", "0.008", "0.016"]
+    rates = table_of(scaling, "Learning rates")
+    assert [_name(row) for row in rates.rows] == ["Full attention", "Block attention"]
+    assert all(row[1] == "6 blocks of width 96" and row[-1] == "yes" for row in rates.rows)
+    tried = [part.removesuffix(": ") for part in rates.rows[0][3] if ": " in str(part)]
+    assert tried == ["0.004", "0.008*", "0.016"]
+    assert rates.data["interior"].all()
     assert len(scaling.table) == 30
 
 
@@ -197,7 +198,7 @@ def test_refused_projections_are_named_and_not_drawn(scaling):
     lines = table[(table["row"] == "projection") & (table["panel"] == "positions 256–511")]
     assert set(lines["variant"]) == {"Full attention"}
     said = "Block attention at positions 256–511 (1 size)"
-    assert said in scaling_figures(without, None).losses["causal"].caption
+    assert said in figures_of(without)["loss-against-compute-exact"].caption
     assert any(said in doubt for doubt in doubts(without))
 
 
@@ -207,7 +208,6 @@ def test_one_variant_alone_is_shown_and_not_compared():
     assert headline(analysis) == (
         "Full attention alone was trained, so there is nothing to compare it with."
     )
-    figures = scaling_figures(analysis, None)
-    assert isinstance(figures.gaps, Absent)
-    assert isinstance(figures.losses["6nd"], Figure)
+    assert "Gaps by position" in absent_of(analysis)
+    assert "loss-against-compute-6nd" in figures_of(analysis)
     assert results(analysis) == ()

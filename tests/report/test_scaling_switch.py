@@ -5,17 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import synthetic_scaling as synthetic
+from made_reports import figures_of
 
 from isoflop.config import BlockAttention, CurvePoint, Variant
-from isoflop.report.scaling.analysis import analyse_scaling
-from isoflop.report.scaling.panels import scaling_figures
-from isoflop.report.scaling.switch import (
-    LOSS,
-    SHOWN_FROM,
-    apart_panel,
-    switch_sentences,
-    switch_table,
-)
+from isoflop.report import Evidence
+from isoflop.report.scaling import analyse_scaling
+from isoflop.report.sections.scaling.switch import LOSS, SHOWN_FROM, apart_panel, rows, sentences
 
 TURN = 0.8
 VARIANTS = (
@@ -51,7 +46,7 @@ def analysed(seeds=(0, 1, 2), variants=VARIANTS, points=100):
                 )
                 records.append(one.model_copy(update={"curve": curve}))
                 variant_of[one.run_id] = variant.name
-    return analyse_scaling(study, records, variant_of)
+    return analyse_scaling(study, Evidence(records=records, variant_of=variant_of))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +55,7 @@ def analysis():
 
 
 def test_differences_are_taken_in_the_same_batches_of_the_largest_size(analysis):
-    table = switch_table(analysis)
+    table = rows(analysis)
     apart = table[(table["panel"] == apart_panel(analysis)) & (table["row"] == "curve")]
     assert set(apart["variant"]) == {"Block", "Turning"}
     block = apart[apart["variant"] == "Block"]
@@ -73,7 +68,7 @@ def test_differences_are_taken_in_the_same_batches_of_the_largest_size(analysis)
 
 
 def test_the_loss_itself_is_shown_of_every_variant_and_the_turn_in_both_panels(analysis):
-    table = switch_table(analysis)
+    table = rows(analysis)
     losses = table[(table["panel"] == LOSS) & (table["row"] == "curve")]
     assert set(losses["variant"]) == {"Full", "Block", "Turning"}
     turns = table[table["row"] == "turn"]
@@ -82,7 +77,7 @@ def test_the_loss_itself_is_shown_of_every_variant_and_the_turn_in_both_panels(a
 
 
 def test_the_sentence_has_the_loss_before_and_after(analysis):
-    (sentence,) = switch_sentences(analysis)
+    (sentence,) = sentences(analysis)
     assert "Turning attends fully from 80% of training on" in sentence
     assert "+0.1000 over the 10% of training before" in sentence
     assert "+0.0200 over the last 5%" in sentence
@@ -92,12 +87,10 @@ def test_the_sentence_has_the_loss_before_and_after(analysis):
 
 def test_a_study_in_which_nothing_turns_has_no_such_figure():
     analysis = analysed(seeds=(0,), variants=VARIANTS[:2], points=30)
-    assert switch_table(analysis).empty
-    assert switch_sentences(analysis) == ()
-    assert scaling_figures(analysis, None).switch is None
+    assert rows(analysis).empty
+    assert sentences(analysis) == ()
+    assert "switch-to-full-attention" not in figures_of(analysis)
 
 
 def test_the_figure_is_among_all():
-    figures = scaling_figures(analysed(seeds=(0,), points=30), None)
-    assert figures.switch is not None
-    assert figures.switch in figures.all()
+    assert "switch-to-full-attention" in figures_of(analysed(seeds=(0,), points=30))

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 import synthetic_scaling as synthetic
-from made_reports import analysed_scaling
+from made_reports import analysed_scaling, figures_of
 
 from isoflop.config import BlockAttention, Variant
-from isoflop.report.scaling.analysis import ScalingAnalysis
-from isoflop.report.scaling.panels import scaling_figures
-from isoflop.report.scaling.rows import gap_rows
-from isoflop.report.scaling.tables import losses_against_compute
-from isoflop.report.scaling.words import doubts, headline, results
+from isoflop.report.scaling import ScalingAnalysis
+from isoflop.report.sections.scaling.compute import losses_against_compute
+from isoflop.report.sections.scaling.gaps import gap_rows
+from isoflop.report.words.scaling import doubts, headline, results
 
 
 def with_gaps(analysis: ScalingAnalysis, outcomes: Sequence[str]) -> ScalingAnalysis:
@@ -88,9 +87,9 @@ def test_without_a_margin_nothing_is_called_equivalent():
     study = synthetic.study(margin=None, sizes=synthetic.SIZES[:3])
     analysis = analysed_scaling(study, points=8)
     assert "matches Full attention to within" not in headline(analysis)
-    assert "equivalent" not in {row["outcome"] for row in gap_rows(analysis)}
+    assert "equivalent" not in {row[3][0].text for row in gap_rows(analysis)}
     assert "No margin was declared" in doubts(analysis)[0]
-    figure = scaling_figures(analysis, None).gaps
+    figure = figures_of(analysis)["gaps-by-position"]
     assert "there is no band" in figure.caption
     assert not any(layer["mark"]["type"] == "rect" for layer in figure.spec()["layer"])
 
@@ -99,7 +98,7 @@ def test_one_seed_is_a_doubt_and_has_no_seed_error():
     analysis = analysed_scaling(synthetic.study(seeds=(4,)))
     assert "One seed per size" in doubts(analysis)[0]
     assert "unresolved at every range" in headline(analysis)
-    assert {row["seed_error"] for row in gap_rows(analysis)} == {"–"}
+    assert {row[5] for row in gap_rows(analysis)} == {"–"}
     assert len(losses_against_compute(analysis, "6nd").query("row == 'run'")) == 10 * 2 * 5
 
 

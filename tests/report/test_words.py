@@ -8,7 +8,7 @@ from made_reports import analysed
 
 from isoflop.fit.intervals import seed_spread, spread_ratio
 from isoflop.report.analysis import Analysis
-from isoflop.report.words import headline, results
+from isoflop.report.words.results import headline, results
 
 
 def test_the_spread_over_seeds_is_stated_with_its_interval(pair: Analysis) -> None:
@@ -32,12 +32,12 @@ def test_too_few_seeds_state_no_spread(seeds: tuple[int, ...]) -> None:
 
 
 def test_the_headline_says_whether_the_noise_leaves_the_winner_open(pair: Analysis) -> None:
-    assert headline(pair, ()).endswith("MoD 12.5% has the lowest loss: 4.4% below Baseline.")
+    assert headline(pair).endswith("MoD 12.5% has the lowest loss: 4.4% below Baseline.")
     (result,) = pair.budgets
     (name, verdict), *_ = result.verdicts.items()
     unsure = verdict.model_copy(update={"outcome": "unresolved"})
     doubtful = replace(pair, budgets=(replace(result, verdicts={name: unsure}),))
-    assert "leaves open whether it is better" in headline(doubtful, ())
+    assert "leaves open whether it is better" in headline(doubtful)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
         for key, found in result.minima.items()
     }
     altered = replace(result, minima=behind, verdicts={"MoD 12.5%": verdict})
-    assert headline(replace(pair, budgets=(altered,)), ()).endswith(said)
+    assert headline(replace(pair, budgets=(altered,))).endswith(said)
 
 
 def test_each_variant_has_a_verdict_with_its_interval(pair: Analysis) -> None:

@@ -6,10 +6,10 @@ import io
 import pandas as pd
 import pytest
 import synthetic_study as synthetic
-from made_reports import bench_rows
+from made_reports import bench_rows, evidence_of
 
 from isoflop.config import EveryToken, TopK, Variant
-from isoflop.report import write_report
+from isoflop.report import Evidence, write_report
 from isoflop.report.render import write_table
 
 FIGURES = (
@@ -34,13 +34,7 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
     )
     study = synthetic.study(seeds=(0, 1), variants=variants)
     runs = synthetic.runs(study, widths=(32, 64, 80, 112, 160))
-    page = write_report(
-        study,
-        [record for *_, record in runs],
-        {record.run_id: variant for variant, _, record in runs},
-        tmp_path / "report",
-        speeds=bench_rows(runs),
-    )
+    page = write_report(study, evidence_of(runs, speeds=bench_rows(runs)), tmp_path / "report")
     assert page == tmp_path / "report" / "index.html"
     html = page.read_text()
     assert len(html) < 5_000_000
@@ -81,7 +75,7 @@ def test_a_run_of_no_variant_is_refused(tmp_path):
     study = synthetic.study()
     record = synthetic.record(study.variants[0], 5e12, 64)
     with pytest.raises(ValueError, match="a run belongs to variant 'other'; expected one of"):
-        write_report(study, [record], {record.run_id: "other"}, tmp_path)
+        write_report(study, Evidence([record], {record.run_id: "other"}), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

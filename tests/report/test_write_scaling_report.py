@@ -7,10 +7,11 @@ import made_routed
 import pandas as pd
 import pytest
 import synthetic_scaling as synthetic
+from made_reports import scaling_evidence
 from test_page import Elements
 
 from isoflop.config import BlockAttention, TopK, Variant
-from isoflop.report import LeftOut, published_lines, routed_model, write_scaling_report
+from isoflop.report import Evidence, LeftOut, routed_model, write_report
 
 
 def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, without_vega):
@@ -19,9 +20,8 @@ def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, wit
         update={"state": "failed", "reason": "out of memory", "evaluations": (), "curve": ()}
     )
     waiting = LeftOut("Block attention", float("nan"), "213K", 0, "pending", "not started")
-    page = write_scaling_report(
-        study, [failed], {failed.run_id: "Full attention"}, tmp_path, missing=[waiting]
-    )
+    names = {failed.run_id: "Full attention"}
+    page = write_report(study, Evidence([failed], names, missing=[waiting]), tmp_path)
     text = Elements(page.read_text()).words
     assert "No run of Full attention has finished, so there is nothing to compare." in text
     assert "4 blocks of width 64 0 failed out of memory" in text
@@ -30,11 +30,7 @@ def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, wit
 
 def test_a_report_is_one_page_with_its_figures(tmp_path, without_vega):
     study = synthetic.study(seeds=(0, 1), sizes=synthetic.SIZES[:3])
-    records, names = synthetic.joined(synthetic.runs(study, points=20))
-    beside, checks = synthetic.joined(synthetic.checks(study))
-    page = write_scaling_report(
-        study, [*records, *beside], names, tmp_path, checks=checks, published=published_lines()
-    )
+    page = write_report(study, scaling_evidence(study, points=20), tmp_path)
     html = page.read_text()
     assert page.stat().st_size < 5_000_000
     assert 'src="http' not in html
@@ -83,7 +79,7 @@ def test_names_are_text_whatever_they_hold(tmp_path: Path, without_vega):
     )
     study = synthetic.study(variants=variants, seeds=(0,), sizes=synthetic.SIZES[:3])
     records, names = synthetic.joined(synthetic.runs(study, points=8))
-    html = write_scaling_report(study, records, names, tmp_path).read_text()
+    html = write_report(study, Evidence(records, names), tmp_path).read_text()
     assert "<img src=x" not in html
     assert "\x1b" not in html
     assert "</script><img src=x onerror=alert(1)>\\x1b{{ 7*7 }}" in Elements(html).words
@@ -95,7 +91,7 @@ def test_a_run_of_no_variant_is_refused(scaling_study, tmp_path):
     study = scaling_study
     record = synthetic.record(study, study.variants[0], 4, 64)
     with pytest.raises(ValueError, match="a run belongs to variant 'other'; expected one of"):
-        write_scaling_report(study, [record], {record.run_id: "other"}, tmp_path)
+        write_report(study, Evidence([record], {record.run_id: "other"}), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -110,7 +106,8 @@ def test_a_routed_model_of_a_scaling_study_is_looked_into(tmp_path: Path, withou
 
     def html(evaluations, samples):
         model = routed_model(study, records, names, evaluations, samples)
-        return write_scaling_report(study, records, names, tmp_path, routed=model).read_text()
+        known = Evidence(records, names, routed=model)
+        return write_report(study, known, tmp_path).read_text()
 
     page = html({}, {})
     assert 'id="routing-decisions"' not in page

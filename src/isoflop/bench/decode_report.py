@@ -10,7 +10,7 @@ import pandas as pd
 from isoflop.bench.decode import DEPTH, DecodeReport, DecodeRow
 from isoflop.bench.measured import Verdict, text_table, thread_words
 from isoflop.bench.speed_figure import ratio_axis, speed_layers, token_axis
-from isoflop.report.figure import Figure, panels
+from isoflop.report.figure import Figure, Panels, panels
 from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS
 
 BAR_WIDTH, BAR_BATCH = 512, 1
@@ -134,11 +134,13 @@ def decode_figure(report: DecodeReport) -> Figure:
         "Hugging Face's Llama is as the dense model, over its default cache.",
         [*layers[:-1], quartiles, layers[-1]],
         table,
-        order=list(dict.fromkeys(table["panel"])),
-        axis_title="Times as fast as the dense model, against tokens of context",
-        height=230,
-        width=270,
-        columns=2,
+        Panels(
+            list(dict.fromkeys(table["panel"])),
+            "Times as fast as the dense model, against tokens of context",
+            height=230,
+            width=270,
+            columns=2,
+        ),
     )
 
 

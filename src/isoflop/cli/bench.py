@@ -316,7 +316,7 @@ def study_groups(
     """
     from isoflop.bench import study_group
     from isoflop.fit import frame
-    from isoflop.fit.numbered import figure3_models, figure4_models
+    from isoflop.papers.numbered import figure3_models, figure4_models
     from isoflop.planning.assignment import assign
     from isoflop.sweep import Ledger
 

@@ -7,40 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isoflop.report.disclosure import RecipeSearch
-    from isoflop.report.provenance import LeftOut
+    from isoflop.report.evidence import BenchRow, Evidence, LeftOut, RecipeSearch
     from isoflop.report.routed import RoutedModel, routed_model
-    from isoflop.report.scaling.published import PublishedLines, published_lines
-    from isoflop.report.scaling.write import write_scaling_report
-    from isoflop.report.speeds import BenchRow
     from isoflop.report.write import write_report
 
 __all__ = [
     "BenchRow",
+    "Evidence",
     "LeftOut",
-    "PublishedLines",
     "RecipeSearch",
     "RoutedModel",
-    "published_lines",
     "routed_model",
     "write_report",
-    "write_scaling_report",
 ]
 
-_HOME = {
-    "BenchRow": "speeds",
-    "LeftOut": "provenance",
-    "PublishedLines": "scaling.published",
-    "RecipeSearch": "disclosure",
-    "RoutedModel": "routed",
-    "published_lines": "scaling.published",
-    "routed_model": "routed",
-    "write_report": "write",
-    "write_scaling_report": "scaling.write",
-}
+_HOME = {"RoutedModel": "routed", "routed_model": "routed", "write_report": "write"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME.get(name, 'evidence')}"), name)

@@ -2,30 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import pandas as pd
 
 from isoflop.config import RunRecord, Study
-from isoflop.fit import ESTIMATORS, FitResult, FitSettings, fit_runs, frame, training_curves
+from isoflop.fit import (
+    ESTIMATORS,
+    FitResult,
+    FitSettings,
+    VariantFit,
+    fit_runs,
+    frame,
+    training_curves,
+)
 from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
-from isoflop.fit.claims import Claim, Roles, mod_claims
 from isoflop.fit.compare.matching import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.compare.verdict import BudgetVerdict
 from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.minima.noise import RunNoise
-from isoflop.fit.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.fit.results import MinimumInterval
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import TrainedSize, trained_sizes
-from isoflop.report.published import counterparts
+from isoflop.papers.beside import roles
+from isoflop.papers.claims import Claim, Roles, mod_claims
+from isoflop.papers.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
+from isoflop.report.evidence import Evidence
+from isoflop.report.theme import Style
 
 HEADLINE: Estimator = "parabola"
 """Estimator of the minima that the words and the first figure state; fixed beforehand."""
 
 SMALLEST_BUDGET_FLOPS = 5e12
 """Below this every run is short of steps, and the optimum is not a real one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studied:
+    """What a report of any study is made from."""
+
+    study: Study
+    evidence: Evidence
+    table: pd.DataFrame
+    """The runs that figures show, as `isoflop.fit.frame` makes it, checks left out."""
+    records: Mapping[str, RunRecord]
+    """By run id, checks included."""
+    rates: tuple[RateCheck, ...] = ()
+    """Other learning rates tried at one of the sizes."""
+
+    @property
+    def baseline(self) -> str:
+        """Name of the variant the others are measured against."""
+        return self.study.baseline_variant.name
+
+    @property
+    def loss_unit(self) -> str:
+        """What losses are in."""
+        return self.study.data.loss_unit
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variants, in the study's order."""
+        return tuple(variant.name for variant in self.study.variants)
+
+    @cached_property
+    def style(self) -> Style:
+        """Colours and shapes of the variants."""
+        return Style.of(self.names, self.baseline)
+
+    def runs_table(self) -> pd.DataFrame:
+        """Return every run, as it is written beside the page."""
+        return self.table
 
 
 @dataclass(frozen=True)
@@ -67,29 +116,17 @@ class BudgetResult:
         return sorted(usable, key=lambda found: found.minimum.loss or 0.0)
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Studied):
     """A study and what its finished runs show, budget by budget."""
 
-    study: Study
-    table: pd.DataFrame
-    """As `isoflop.fit.frame` makes it."""
-    records: Mapping[str, RunRecord]
-    """By run id."""
     estimators: tuple[Estimator, ...]
     """Of the minima, in the order in which they are shown; the headline one comes first."""
     fits: FitResult | None = None
     """Surfaces, laws, noise; None while no run has finished."""
-    rates: tuple[RateCheck, ...] = ()
-    """Other learning rates tried at minima."""
     components: tuple[VarianceComponents, ...] = ()
     """What seeds and data orders vary the loss by."""
-    budgets: tuple[BudgetResult, ...] = ()
-
-    @property
-    def baseline(self) -> str:
-        """Name of the variant the others are measured against."""
-        return self.study.baseline_variant.name
+    budgets: tuple[BudgetResult, ...] = field(default=())
 
     @property
     def challenger(self) -> str | None:
@@ -98,13 +135,14 @@ class Analysis:
         return None if variant is None else variant.name
 
     @property
-    def loss_unit(self) -> str:
-        """What losses are in."""
-        return self.study.data.loss_unit
+    def variant_fits(self) -> Mapping[str, VariantFit]:
+        """What was fitted to each variant, in the study's order; empty while nothing is."""
+        found = self.fits.variants if self.fits else {}
+        return {name: found[name] for name in self.names if name in found}
 
     def noise(self, variant: str, budget_flops: float) -> RunNoise | None:
         """Return how far a curve's runs scatter, where they tell it."""
-        fit = self.fits.variants.get(variant) if self.fits else None
+        fit = self.variant_fits.get(variant)
         return fit.noise.get(f"{budget_flops:.6g}") if fit else None
 
     def sizes(self, variant: str, budget_flops: float) -> tuple[TrainedSize, ...]:
@@ -117,35 +155,25 @@ class Analysis:
 
 
 def analyse(
-    study: Study,
-    records: Sequence[RunRecord],
-    variant_of: Mapping[str, str],
-    off_ladder: Collection[str] = (),
-    estimators: tuple[Estimator, ...] = ESTIMATORS,
-    checks: Mapping[str, str] | None = None,
+    study: Study, evidence: Evidence, estimators: tuple[Estimator, ...] = ESTIMATORS
 ) -> Analysis:
-    """Fit what `records` hold.
+    """Fit the records of a study.
 
     Args:
         study: what was studied; runs of other budgets are left aside.
-        records: outcomes of its runs.
-        variant_of: name of the variant of each run id.
-        off_ladder: run ids of shapes that are not of their variant's own ladder.
+        evidence: its records, and what else is told of them.
         estimators: of the minima, `HEADLINE` among them.
-        checks: name of the variant of each run that checks a minimum; no fit uses it.
 
     Raises:
         ValueError: a record that belongs to no variant, is listed twice, or lacks its loss.
     """
-    kept = [record for record in records if record.config.budget_flops in study.budgets_flops]
-    beside = checks or {}
-    everything = {**variant_of, **beside}
+    kept = [one for one in evidence.records if one.config.budget_flops in study.budgets_flops]
+    everything = {**evidence.variant_of, **evidence.checks}
     table = frame(
-        [record for record in kept if record.run_id not in beside],
-        variant_of,
-        off_ladder=off_ladder,
+        [record for record in kept if record.run_id not in evidence.checks],
+        evidence.variant_of,
+        off_ladder=evidence.off_ladder,
     )
-    by_id = {record.run_id: record for record in kept}
     finished = table[table["state"] == "finished"]
     fits = None
     if len(finished):
@@ -156,19 +184,21 @@ def analyse(
             curves=training_curves(kept),
             loss_unit=study.data.loss_unit,
         )
-    found = fits.curve_minima() if fits else ()
     analysis = Analysis(
-        study,
-        table,
-        by_id,
-        estimators,
-        fits,
+        study=study,
+        evidence=evidence,
+        table=table,
+        records={record.run_id: record for record in kept},
+        estimators=estimators,
+        fits=fits,
         rates=rate_checks(kept, everything, study.learning_rates()),
         components=variance_components(kept, everything),
     )
+    found = fits.curve_minima() if fits else ()
     budgets = sorted(set(finished["budget_flops"].tolist()))
-    results = tuple(_budget_result(analysis, budget, found) for budget in budgets)
-    return replace(analysis, budgets=results)
+    return replace(
+        analysis, budgets=tuple(_budget_result(analysis, budget, found) for budget in budgets)
+    )
 
 
 def _budget_result(
@@ -178,64 +208,31 @@ def _budget_result(
     here = {
         (one.variant, one.minimum.estimator): one for one in found if one.budget_flops == budget
     }
-    others = [
-        variant.name
-        for variant in analysis.study.variants
-        if variant.name != baseline and (variant.name, HEADLINE) in here
-    ]
+    others = [name for name in analysis.names if name != baseline and (name, HEADLINE) in here]
     optimum = here.get((baseline, HEADLINE))
     ladder = analysis.ladder(baseline, budget)
-    roles = _roles(analysis.study)
-    numbered = challenger is not None and challenger != baseline and bool(ladder)
+    numbered = challenger if challenger != baseline and ladder else None
+    played = roles(analysis.study)
+    verdicts = analysis.fits.verdicts if analysis.fits else ()
     return BudgetResult(
         budget_flops=budget,
         minima=here,
-        figure3=figure3_models(table, baseline, challenger, budget_flops=budget)
-        if numbered and challenger
-        else (),
-        figure4=figure4_models(table, baseline, challenger, budget_flops=budget)
-        if numbered and challenger
-        else (),
+        figure3=figure3_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
+        figure4=figure4_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
         comparisons={name: compare(optimum, here[name, HEADLINE]) for name in others}
         if optimum
         else {},
         matches={name: loss_matching(table, optimum, name) for name in others} if optimum else {},
-        verdicts={one.variant: one for one in _compared(analysis) if one.budget_flops == budget},
-        intervals=_intervals(analysis, budget),
-        claims=_claims(table, roles, budget) if roles else (),
+        verdicts={one.variant: one for one in verdicts if one.budget_flops == budget},
+        intervals={
+            (name, one.estimator): one.interval
+            for name, fit in analysis.variant_fits.items()
+            for one in fit.minima
+            if one.budget_flops == budget and one.interval is not None
+        },
+        claims=_claims(table, played, budget) if played else (),
         reference=min(ladder, key=lambda size: size.loss, default=None),
         reference_bracketed=optimal_size(table, baseline, budget).model is not None,
-    )
-
-
-def _compared(analysis: Analysis) -> tuple[BudgetVerdict, ...]:
-    return analysis.fits.verdicts if analysis.fits else ()
-
-
-def _intervals(
-    analysis: Analysis, budget: float
-) -> Mapping[tuple[str, Estimator], MinimumInterval]:
-    fits = analysis.fits.variants if analysis.fits else {}
-    return {
-        (name, one.estimator): one.interval
-        for name, fit in fits.items()
-        for one in fit.minima
-        if one.budget_flops == budget and one.interval is not None
-    }
-
-
-def _roles(study: Study) -> Roles | None:
-    """Return which variant plays which part in the published claims."""
-    known = counterparts(study)
-    challenger = study.challenger_variant
-    sparse = known.get("mod") or (challenger.name if challenger else None)
-    if sparse is None or sparse == known["baseline"]:
-        return None
-    return Roles(
-        baseline=known["baseline"],
-        sparse=sparse,
-        dense=known.get("mod_50_every_2"),
-        random=known.get("mod_50_random_every_2"),
     )
 
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import altair as alt
 import pandas as pd
 
-from isoflop.report.theme import CONFIG, INK, MUTED, PICKED, log_ticks
+from isoflop.report.theme import CONFIG, INK, MUTED, log_ticks
 
 DATA = "figure"
 """Name of a chart's main data set: the rows of the figure's table."""
@@ -41,6 +41,8 @@ SIGNED_LABEL = "datum.value === 0 ? '0' : format(datum.value, '+~g')"
 @dataclass(frozen=True)
 class Figure:
     """A figure in all its forms; files are rendered from `chart`, the CSV from `table`."""
+
+    kind: ClassVar[str] = "figure"
 
     name: str
     """File name without its ending; also the anchor in the page."""
@@ -72,96 +74,121 @@ class Figure:
         return spec
 
 
+@dataclass(frozen=True)
+class Absent:
+    """A panel that cannot be drawn, and why or how to get it."""
+
+    kind: ClassVar[str] = "absent"
+
+    title: str
+    text: str
+
+
+Panel = Figure | Absent
+Layers = Sequence[alt.Chart | alt.LayerChart]
+
+
 def figure(
     name: str,
     title: str,
     caption: str,
-    layers: Sequence[alt.Chart | alt.LayerChart],
+    layers: Layers,
     table: pd.DataFrame,
     *,
     height: int,
     width: int = FULL_WIDTH,
-    pickable: bool = False,
 ) -> Figure:
     """Layer charts over one table and give them the house style.
 
-    With `pickable`, a click on a variant in the legend fades the others: marks whose opacity is
-    `theme.fading`.
+    Where the first layer has `theme.PICKED`, a click on a variant in the legend fades the others:
+    marks whose opacity is `theme.fading`.
     """
     # Altair copies a chart at every step: the table joins in the specification, and all is said at
     # once, not by `properties` and `configure`.
-    first, *others = layers
-    if pickable:
-        first = first.add_params(PICKED)
     chart = alt.layer(
-        first,
-        *others,
-        data=alt.NamedData(name=DATA),
-        height=height,
-        config=alt.Config(**CONFIG),
+        *layers, data=alt.NamedData(name=DATA), height=height, config=alt.Config(**CONFIG)
     )
     return Figure(name, title, caption, chart, table, width)
 
 
+@dataclass(frozen=True)
+class Panels:
+    """How panels over one table stand beside one another."""
+
+    order: Sequence[str]
+    """Values of the table's column `panel`, the first at the top left."""
+    axis_title: str
+    """What the axes are, said once above all panels."""
+    height: int
+    """Of a panel, pixels."""
+    width: int = PANEL_WIDTH
+    """Of a panel in pictures, pixels."""
+    columns: int = PANEL_COLUMNS
+    """Panels beside one another, where there is room."""
+    same_x: bool = True
+    """Whether panels share the scale of the x axis; each has a y axis of its own."""
+
+
 def panels(
-    name: str,
-    title: str,
-    caption: str,
-    layers: Sequence[alt.Chart | alt.LayerChart],
-    table: pd.DataFrame,
-    *,
-    order: Sequence[str],
-    axis_title: str,
-    height: int,
-    width: int = PANEL_WIDTH,
-    columns: int = PANEL_COLUMNS,
-    same_x: bool = True,
+    name: str, title: str, caption: str, layers: Layers, table: pd.DataFrame, layout: Panels
 ) -> Figure:
-    """Layer charts over one table, a panel per value of its column `panel`, in the house style.
-
-    Each has a y axis of its own.
-
-    Args:
-        name: file name of the figure.
-        title: its title.
-        caption: how to read it.
-        layers: charts of a panel, without titles on their axes.
-        table: its rows.
-        order: the panels, the first at the top left.
-        axis_title: what the axes are, said once above all panels.
-        height: of a panel, pixels.
-        width: of a panel in pictures, pixels.
-        columns: panels beside one another, where there is room.
-        same_x: whether panels share the scale of the x axis.
-    """
+    """Layer charts without titles on their axes over one table, a panel per value of `panel`."""
     chart = (
-        alt.layer(*layers, data=alt.NamedData(name=DATA), height=height)
+        alt.layer(*layers, data=alt.NamedData(name=DATA), height=layout.height)
         .facet(
             alt.Facet(
                 "panel:N",
-                sort=list(order),
+                sort=list(layout.order),
                 title=None,
                 header=alt.Header(
                     labelAnchor="start", labelFontSize=12, labelPadding=4, labelColor=INK
                 ),
             ),
-            columns=min(columns, len(order)),
+            columns=min(layout.columns, len(layout.order)),
             spacing={"row": 56, "column": 36},
             bounds="flush",
         )
-        .resolve_scale(x="shared" if same_x else "independent", y="independent")
+        .resolve_scale(x="shared" if layout.same_x else "independent", y="independent")
         .resolve_axis(x="independent")
         .properties(
-            title=alt.Title(axis_title, fontSize=12, fontWeight="normal", color=MUTED, offset=8)
+            title=alt.Title(
+                layout.axis_title, fontSize=12, fontWeight="normal", color=MUTED, offset=8
+            )
         )
         .configure(**CONFIG)
     )
-    return Figure(name, title, caption, chart, table, width)
+    return Figure(name, title, caption, chart, table, layout.width)
+
+
+def tooltips(*columns: tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
+    """Return what a mark tells of its row: column with its type, title, and format of a number."""
+    return [
+        alt.Tooltip(column, title=title, format=form[0] if form else alt.Undefined)
+        for column, title, *form in columns
+    ]
 
 
 def inline(table: pd.DataFrame, name: str) -> alt.InlineData:
     """Return a table as inline data; what is not a finite number becomes null."""
     return alt.InlineData(values=_values(table), name=name)
+
+
+def rule(value: float, *, x: str = "", y: str = "") -> alt.Chart:
+    """Return a line across a plot at a value of its x axis, or of its y axis, named by title."""
+    at = alt.Chart(inline(pd.DataFrame({"at": [value]}), "reference"))
+    line: alt.Chart = at.mark_rule(color=MUTED, strokeWidth=1)
+    return line.encode(x=alt.X("at:Q", title=x)) if x else line.encode(y=alt.Y("at:Q", title=y))
+
+
+def zero_band(reach: float | None, y: str) -> list[alt.Chart]:
+    """Return a line at zero of the y axis, titled `y`, on a grey band that reaches so far."""
+    ends = {} if reach is None else {"low": [-reach], "high": [reach]}
+    base = alt.Chart(inline(pd.DataFrame({**ends, "zero": [0.0]}), "band"))
+    line = base.mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.Y("zero:Q", title=y))
+    if reach is None:
+        return [line]
+    grey = base.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y), y2="high:Q")
+    return [grey, line]
 
 
 def count_axis(column: str, title: str, values: Sequence[float], *, margin: float = 1.25) -> alt.X:

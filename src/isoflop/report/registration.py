@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from isoflop import storage
 from isoflop.config import Frozen, fingerprint
+from isoflop.fit import ESTIMATOR_NAMES
 from isoflop.fit.predictions.optima import Prediction
+
+WAY_WORDS = {
+    "minima": "power laws of minima",
+    "surface": ESTIMATOR_NAMES["surface"],
+    "variable_projection": ESTIMATOR_NAMES["variable_projection"],
+}
+"""How a prediction was made."""
 
 
 class Registration(Frozen):

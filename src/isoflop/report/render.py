@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +32,25 @@ def write_figure(figure: Figure, folder: Path) -> str:
     """
     spec = figure.spec(figure.picture_width)
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE, allowed_base_urls=[])
-    storage.write_bytes(
-        folder / f"{figure.name}.png",
-        vl_convert.svg_to_png(svg, scale=PNG_SCALE),
-    )
+    storage.write_bytes(folder / f"{figure.name}.png", vl_convert.svg_to_png(svg, scale=PNG_SCALE))
     storage.write_text(folder / f"{figure.name}.svg", svg)
     storage.write_bytes(folder / f"{figure.name}.pdf", vl_convert.svg_to_pdf(svg))
     write_table(figure.table, folder / f"{figure.name}.csv")
     return svg
 
 
-def write_table(table: pd.DataFrame, path: Path) -> str:
-    """Write `table` as CSV in which no text is taken for a formula by a spreadsheet.
-
-    Returns:
-        The SHA-256 of the file, in hexadecimal digits.
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write `table` as `table_text` tells it.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    text = table.map(_inert).to_csv(index=False, lineterminator="\n")
-    storage.write_text(path, text)
-    return hashlib.sha256(text.encode()).hexdigest()
+    storage.write_text(path, table_text(table))
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """Return `table` as CSV in which no text is taken for a formula by a spreadsheet."""
+    return str(table.map(_inert).to_csv(index=False, lineterminator="\n"))
 
 
 @functools.cache

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.config import BlockAttention, RunRecord, Study
+from isoflop.config import RunRecord, Study
 from isoflop.data import prepared, train_tokens
 from isoflop.notation import count
 from isoflop.planning.assignment import assign
 from isoflop.report import (
     BenchRow,
+    Evidence,
     LeftOut,
     RoutedModel,
-    published_lines,
     routed_model,
     write_report,
-    write_scaling_report,
 )
 from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, RunStore, parse_value
@@ -30,8 +29,8 @@ SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
 PAGE = "report"
 FIGURES = "figures"
-EXPORTED = (".png", ".csv")
-"""Forms of a figure that are exported: what a README shows, and the numbers."""
+EXPORTED = (".svg", ".csv")
+"""Forms of a figure that are exported: the picture, and the numbers."""
 EVALUATION, SAMPLE = "evaluation.json", "sample.json"
 """Files of a routed model in its run's folder, and in `results/NAME/`."""
 PREDICTIONS = "predictions"
@@ -58,37 +57,21 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
     page = storage.inside(root, PAGE, FIGURES).parent
     rows = status(study, root, results).rows
     missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
-    routed = _routed(study, own, runs.variant_of, root, results)
-    if study.scaling is not None:
-        return write_scaling_report(
-            study,
-            own,
-            runs.variant_of,
-            page,
-            checks=runs.checks,
-            missing=missing,
-            published=published_lines() if _blocks(study) else None,
-            routed=routed,
-            train_tokens=_train_tokens(study, own, folders.cache),
-            precision=chosen.choice,
-            command=f"isoflop report {file}",
-        )
-    return write_report(
-        study,
-        own,
-        runs.variant_of,
-        page,
+    evidence = Evidence(
+        records=own,
+        variant_of=runs.variant_of,
         off_ladder=runs.off_ladder,
         checks=runs.checks,
         missing=missing,
         speeds=_speeds(storage.inside(root, SPEEDS), storage.inside(results, study.name, SPEEDS)),
-        search=search_of(study, root, results),
-        routed=routed,
+        registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
+        search=None if study.scaling else search_of(study, root, results),
+        routed=_routed(study, own, runs.variant_of, root, results),
         train_tokens=_train_tokens(study, own, folders.cache),
         precision=chosen.choice,
-        registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
         command=f"isoflop report {file}",
     )
+    return write_report(study, evidence, page)
 
 
 def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:
@@ -169,11 +152,6 @@ def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> in
     if store is None or {record.data_sha256 for record in records} != {store.sha256}:
         return None
     return train_tokens(store, study.data)
-
-
-def _blocks(study: Study) -> bool:
-    """Return whether a variant has the attention that the published curves are of."""
-    return any(isinstance(variant.attention, BlockAttention) for variant in study.variants)
 
 
 def _left_out(row: RunRow) -> LeftOut:

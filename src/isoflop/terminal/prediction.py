@@ -13,7 +13,7 @@ from isoflop.fit.predictions.optima import Miss, Prediction
 from isoflop.fit.predictions.points import PointPrediction
 from isoflop.fit.words import distance_words
 from isoflop.notation import count, exponent
-from isoflop.report.rows import WAY_WORDS
+from isoflop.report.registration import WAY_WORDS
 from isoflop.sweep.fits import BudgetPrediction, SizePrediction
 from isoflop.terminal.tables import said, table
 

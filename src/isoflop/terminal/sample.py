@@ -12,7 +12,7 @@ from rich.text import Text
 
 from isoflop.config import SampledToken, TextSample
 from isoflop.notation import percent
-from isoflop.report.depth import depth_colours
+from isoflop.report.routed import depth_colours
 from isoflop.text import visible
 
 LEGEND_ENTRIES = 9

@@ -1,0 +1,168 @@
+"""A scaling study's records, fitted: everything its figures, tables and words are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from isoflop.config import BlockAttention, ModelConfig, RunRecord, Study
+from isoflop.estimate import LEVEL
+from isoflop.fit import ScalingFit, fit_scaling, frame
+from isoflop.fit.checks import rate_checks
+from isoflop.fit.spans.values import PFLOPS_DAY, Axis, Projection, SpanGap
+from isoflop.report.analysis import Studied
+from isoflop.report.evidence import Evidence
+
+Span = tuple[int, int]
+
+AXES: tuple[Axis, ...] = ("6nd", "causal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingAnalysis(Studied):
+    """A scaling study and what its finished runs show."""
+
+    fit: ScalingFit | None
+    """None while no run of the baseline has finished."""
+
+    @property
+    def level(self) -> float:
+        """Share of intervals that hold the true value."""
+        return LEVEL if self.fit is None else self.fit.level
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Ranges of positions in order, the whole window, its trailing part."""
+        return () if self.fit is None else self.fit.spans
+
+    @property
+    def ranges(self) -> tuple[Span, ...]:
+        """The equal ranges of positions among the spans."""
+        positions = self.study.positions
+        if positions is None:
+            return ()
+        cut = positions.spans(self.study.data.sequence_length)[: positions.ranges]
+        return tuple(span for span in self.spans if span in cut)
+
+    @property
+    def span_names(self) -> dict[Span, str]:
+        """The spans in words, in their order."""
+        return {span: self._name(span) for span in self.spans}
+
+    @property
+    def short_names(self) -> dict[Span, str]:
+        """The same where it is clear that positions are meant."""
+        return {
+            span: name.removeprefix("positions ").removesuffix(" positions")
+            for span, name in self.span_names.items()
+        }
+
+    @property
+    def challengers(self) -> tuple[str, ...]:
+        """The variants but for the baseline, in the study's order."""
+        return tuple(name for name in self.names if name != self.baseline)
+
+    def finished(self) -> Iterator[tuple[str, RunRecord]]:
+        """Yield variant and record of each finished run that is fitted, in the study's order."""
+        done = self.table[self.table["state"] == "finished"]
+        for variant in self.names:
+            own = done[done["variant"] == variant].sort_values(["non_embedding", "seed"])
+            for run_id in own["run_id"]:
+                yield variant, self.records[run_id]
+
+    def projection(self, variant: str, span: Span, axis: Axis) -> Projection | None:
+        """Return a variant's fit in a span, refused ones included."""
+        for one in self.fit.projections if self.fit else ():
+            if (one.variant, one.start, one.stop, one.axis) == (variant, *span, axis):
+                return one
+        return None
+
+    def gap(self, variant: str, span: Span) -> SpanGap | None:
+        """Return a variant's gap to the baseline in a span, the mean over sizes."""
+        for one in self.fit.gaps if self.fit else ():
+            if one.non_embedding is None and (one.variant, one.start, one.stop) == (variant, *span):
+                return one
+        return None
+
+    def mean_gaps(self, variant: str) -> dict[Span, SpanGap]:
+        """Return a variant's gaps, means over sizes, of the spans that have one."""
+        found = {span: self.gap(variant, span) for span in self.spans}
+        return {span: one for span, one in found.items() if one is not None}
+
+    def runs_table(self) -> pd.DataFrame:
+        """Return every run with its size, tokens, compute, recipe and test losses by span.
+
+        Columns: those of `isoflop.fit.frame` but for the ones about routing and budgets, then
+        `compute_6nd` and `compute_exact` (PFLOP/s-days), `steps`, `tokens_per_step`,
+        `learning_rate`, `attention_sparsity`, and a `loss_START_STOP` per span.
+        """
+        dropped = ["on_ladder", "budget_flops", "forward_flops", "top_k_loss"]
+        records = [self.records[run_id] for run_id in self.table["run_id"]]
+        extra = [
+            {
+                "compute_6nd": compute_of(record, "6nd"),
+                "compute_exact": compute_of(record, "causal"),
+                "steps": record.config.steps,
+                "tokens_per_step": record.config.tokens_per_step,
+                "learning_rate": record.config.recipe.learning_rate,
+                "attention_sparsity": sparsity(
+                    record.config.model, record.config.data.sequence_length
+                ),
+                **{f"loss_{span[0]}_{span[1]}": final_loss(record, span) for span in self.spans},
+            }
+            for record in records
+        ]
+        return pd.concat([self.table.drop(columns=dropped), pd.DataFrame(extra)], axis=1)
+
+    def _name(self, span: Span) -> str:
+        start, stop = span
+        window = self.study.data.sequence_length
+        if span == (0, window):
+            return "all positions"
+        if stop == window and span not in self.ranges:
+            return f"last {stop - start}"
+        return f"positions {start}\N{EN DASH}{stop - 1}"
+
+
+def analyse_scaling(study: Study, evidence: Evidence) -> ScalingAnalysis:
+    """Fit the records of a scaling study.
+
+    Raises:
+        ValueError: a record that belongs to no variant, is listed twice, or lacks its loss.
+    """
+    own = [record for record in evidence.records if record.run_id not in evidence.checks]
+    names, baseline = evidence.variant_of, study.baseline_variant.name
+    table = frame(own, names)
+    fit = None
+    if any(names[one.run_id] == baseline for one in own if one.state == "finished"):
+        fit = fit_scaling(own, names, baseline=baseline, margin=study.equivalence_margin)
+    return ScalingAnalysis(
+        study=study,
+        evidence=evidence,
+        table=table,
+        records={record.run_id: record for record in evidence.records},
+        fit=fit,
+        rates=rate_checks(evidence.records, {**names, **evidence.checks}, study.learning_rates()),
+    )
+
+
+def compute_of(record: RunRecord, axis: Axis) -> float:
+    """Return the compute of a whole run in PFLOP/s-days."""
+    return record.train_flops[axis] / PFLOPS_DAY
+
+
+def final_loss(record: RunRecord, span: Span) -> float | None:
+    """Return the test loss of a run in a span, None where it was not measured."""
+    found = record.evaluation("test")
+    spans = found.spans if found else ()
+    return next((round(one.loss, 5) for one in spans if (one.start, one.stop) == span), None)
+
+
+def sparsity(model: ModelConfig, sequence_length: int) -> float:
+    """Return the share of a window that a query does not attend, 1 - top_k B / T; 0 where full."""
+    attention = model.attention
+    if not isinstance(attention, BlockAttention) or attention.ends_full:
+        return 0.0
+    return max(0.0, 1 - attention.top_k * attention.block_size / sequence_length)

@@ -1,1 +1,0 @@
-"""The report of a scaling study: loss against compute at named sizes, by position."""

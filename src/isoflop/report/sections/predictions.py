@@ -1,0 +1,113 @@
+"""Predictions that were registered before their budget was trained, and their misses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from isoflop.estimate import estimate_words
+from isoflop.fit.predictions.optima import Miss, Prediction, misses
+from isoflop.notation import count, scientific
+from isoflop.report.analysis import Analysis
+from isoflop.report.blocks import (
+    NONE,
+    Block,
+    Paragraph,
+    Section,
+    Styled,
+    Table,
+    Text,
+    columns,
+    variant,
+)
+from isoflop.report.registration import WAY_WORDS, Registration
+
+
+def section(analysis: Analysis) -> Section | None:
+    """Return each prediction beside what was measured; None where none was registered."""
+    found = rows(analysis)
+    if not found:
+        return None
+    blocks: list[Block] = [
+        Table(
+            "Registered before their budget was trained, with 95% intervals of the minimum that "
+            "hold if the laws do, and the miss: predicted less measured loss.",
+            columns(
+                "#Budget",
+                ".Variant",
+                ".By",
+                "#Predicted size",
+                "#Predicted loss",
+                "#Measured",
+                "#Miss",
+            ),
+            found,
+            csv="predictions",
+            data=predictions(analysis),
+        )
+    ]
+    for one in analysis.evidence.registered:
+        told = (
+            f"At {scientific(one.budget_flops)} FLOPs: predicted from {one.runs:,} finished runs "
+            f"of {one.study}, SHA-256 "
+        )
+        blocks.append(Paragraph((told, Styled("code", one.sha256), "."), "caption"))
+    return Section("Predictions", blocks)
+
+
+def rows(analysis: Analysis) -> list[list[Text]]:
+    """Return a row per registered prediction, with the miss where its budget has been trained."""
+    return [
+        [
+            scientific(one.budget_flops),
+            variant(made.variant),
+            WAY_WORDS[made.way],
+            estimate_words(made.parameters, count, NONE),
+            estimate_words(made.loss, none=NONE),
+            "not trained yet" if miss is None else f"{miss.loss:.4f} at {count(miss.parameters)}",
+            NONE if miss is None or miss.loss_error is None else f"{miss.loss_error:+.4f}",
+        ]
+        for one, made, miss in beside_measured(analysis)
+    ]
+
+
+def predictions(analysis: Analysis) -> pd.DataFrame:
+    """Return a row per registered prediction of the study's variants, beside what was measured.
+
+    `parameters` and `loss` with their ends were predicted; `measured_parameters` and
+    `measured_loss` are the minimum by the parabola; `loss_error` is predicted less measured,
+    `parameter_ratio` predicted over measured. What is not known is missing.
+    """
+    return pd.DataFrame(
+        {
+            "budget_flops": one.budget_flops,
+            "variant": made.variant,
+            "way": made.way,
+            "parameters": made.parameters.value if made.parameters else None,
+            "parameters_low": made.parameters.low if made.parameters else None,
+            "parameters_high": made.parameters.high if made.parameters else None,
+            "loss": made.loss.value if made.loss else None,
+            "loss_low": made.loss.low if made.loss else None,
+            "loss_high": made.loss.high if made.loss else None,
+            "measured_parameters": miss.parameters if miss else None,
+            "measured_loss": miss.loss if miss else None,
+            "loss_error": miss.loss_error if miss else None,
+            "parameter_ratio": miss.parameter_ratio if miss else None,
+            "runs": one.runs,
+            "sha256": one.sha256,
+        }
+        for one, made, miss in beside_measured(analysis)
+    )
+
+
+def beside_measured(analysis: Analysis) -> Iterator[tuple[Registration, Prediction, Miss | None]]:
+    """Yield registered predictions of the study's variants, with the miss where there is one."""
+    for one in analysis.evidence.registered:
+        missed = {
+            (miss.prediction.variant, miss.prediction.way): miss
+            for miss in misses(analysis.table, one.predictions)
+        }
+        for made in one.predictions:
+            if made.variant in analysis.names:
+                yield one, made, missed.get((made.variant, made.way))

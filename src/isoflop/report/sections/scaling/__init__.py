@@ -1,0 +1,1 @@
+"""Parts of the page of a scaling study: loss against compute, by ranges of positions."""

@@ -1,0 +1,193 @@
+"""The published curves and fits of loss against compute (arXiv 2502.13189, figure 3), and ours."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from isoflop.config import BlockAttention
+from isoflop.notation import percent
+from isoflop.papers.moba import (
+    ATTENTIONS,
+    PublishedAttention,
+    moba_scaling,
+    refit_published_scaling,
+)
+from isoflop.report.blocks import Section, Table, columns
+from isoflop.report.figure import Figure, Panels, panels
+from isoflop.report.scaling import ScalingAnalysis
+from isoflop.report.sections.scaling.compute import (
+    BEYOND,
+    HEADROOM,
+    PANEL_HEIGHT,
+    compute_axis,
+    loss_axis,
+)
+from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS
+
+POINTS = 24
+"""Points of a published curve that a panel draws at most."""
+
+KINDS = {
+    "curve": "digitised curves",
+    "published": "published fits",
+    "refit": "our fits to these curves",
+}
+"""What the lines of the figure are."""
+
+LINE_COLUMNS = ["panel", "order", "attention", "curve", "compute", "loss", "kind"]
+COEFFICIENT_COLUMNS = ["panel", "order", "attention", "a", "b", "refit_a", "refit_b", "apart"]
+
+ATTENTION_WORDS: dict[PublishedAttention, str] = {"moba": "MoBA", "full": "full attention"}
+
+_WHOLE = {"8K": "all of an 8K context", "32K last2K": "last 2K of 32K"}
+_DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [1.5, 2])
+
+
+def section(analysis: ScalingAnalysis) -> Section | None:
+    """Return the published figure and coefficients; None without block attention to compare."""
+    if not any(isinstance(one.attention, BlockAttention) for one in analysis.study.variants):
+        return None
+    lines, coefficients = published_lines()
+    return Section(
+        "Beside the published figure", [figure(lines, coefficients), table(coefficients)]
+    )
+
+
+def published_lines() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what the paper shows, its 2K ranges of a 32K context first: lines and coefficients.
+
+    Lines have the columns `panel`, `order` (of the panels), `attention`, `curve` (its number, any
+    for fits), `compute` (PFLOP/s-days), `loss`, `kind` (one of `KINDS`). Coefficients have `panel`,
+    `order`, `attention`, `a`, `b` (published), `refit_a`, `refit_b` (by the method of this study,
+    from the digitised curves) and `apart`, the largest distance of both lines over the compute
+    trained, as a share of the loss.
+    """
+    refits = {
+        (one.panel, one.attention): one for one in refit_published_scaling() if one.method == "ends"
+    }
+    ranges_first = sorted(moba_scaling().panels, key=lambda panel: panel.label in _WHOLE)
+    lines: list[tuple[str, int, str, int, float, float, str]] = []
+    coefficients = []
+    for order, panel in enumerate(ranges_first):
+        title = _WHOLE.get(panel.label) or f"{panel.start // 1024}K\N{EN DASH}{panel.stop // 1024}K"
+        for attention in ATTENTIONS:
+            name, found = ATTENTION_WORDS[attention], panel.under(attention)
+            refit = refits[panel.label, attention]
+            lines += [
+                (title, order, name, number, compute, loss, "curve")
+                for number, curve in enumerate(found.curves)
+                for compute, loss in curve
+            ]
+            lines += [
+                (title, order, name, -1, compute, round(a * compute**b, 5), kind)
+                for kind, a, b in (("published", found.a, found.b), ("refit", refit.a, refit.b))
+                for compute in (found.ends[0][0], BEYOND * found.ends[-1][0])
+            ]
+            coefficients.append(
+                (title, order, name, found.a, found.b, refit.a, refit.b, refit.relative_difference)
+            )
+    return (
+        pd.DataFrame(lines, columns=LINE_COLUMNS),
+        pd.DataFrame(coefficients, columns=COEFFICIENT_COLUMNS),
+    )
+
+
+def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
+    """Draw the published curves with both fits, a panel per published range."""
+    table = _visible(lines)
+    order = table.sort_values("order")["panel"].drop_duplicates().tolist()
+    attentions = sorted(table["attention"].unique(), key=lambda name: not _is_full(name))
+    colours = [
+        BASELINE_COLOUR if _is_full(name) else CHALLENGER_COLOURS[(i - 1) % len(CHALLENGER_COLOURS)]
+        for i, name in enumerate(attentions)
+    ]
+    kinds = [kind for kind in KINDS if kind in set(table["kind"])]
+    dashes = [dash for kind, dash in zip(KINDS, _DASHES, strict=True) if kind in kinds]
+    base = alt.Chart().encode(
+        x=compute_axis(table["compute"].tolist()),
+        y=loss_axis(),
+        color=alt.Color(
+            "attention:N",
+            scale=alt.Scale(domain=attentions, range=colours),
+            legend=alt.Legend(symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=2),
+        ),
+        strokeDash=alt.StrokeDash(
+            "kind_words:N",
+            scale=alt.Scale(domain=[KINDS[kind] for kind in kinds], range=dashes),
+            legend=alt.Legend(
+                orient="bottom",
+                symbolSize=260,
+                symbolStrokeWidth=1.5,
+                symbolType="stroke",
+                columns=1,
+            ),
+        ),
+        detail="curve:N",
+        order="compute:Q",
+    )
+    apart = coefficients["apart"]
+    table = table.assign(kind_words=table["kind"].map(KINDS))
+    curves = base.transform_filter("datum.kind === 'curve'").mark_line(
+        strokeWidth=0.8, strokeOpacity=0.5, aria=False
+    )
+    fits = base.transform_filter("datum.kind !== 'curve'").mark_line(strokeWidth=1.6)
+    return panels(
+        "published-losses",
+        "Published, not trained here: loss against compute, full attention and block attention",
+        "From arXiv 2502.13189 (digitised, approximate): five models of 545M to 2.1B parameters "
+        "without embeddings, on 10.8B to 36.9B tokens; blocks of 512 keys, 3 of them attended, the "
+        "own one counted; ranges of positions are those of a 32K context. "
+        "Thin lines are their training curves, dashed lines the fits L = a C^b as published, "
+        "dotted ones our fits to the ends of the same curves, as on this page. The paper does "
+        f"not state its method; its lines and ours lie {percent(apart.median(), 2)} of the loss "
+        f"apart (median), at most {percent(apart.max(), 2)}. Losses are nats per token of another "
+        "corpus and tokeniser, so only slopes and gaps compare with ours. The early parts of "
+        "curves are cut.",
+        [curves, fits],
+        table,
+        Panels(
+            order, "Published: loss, nats per token, against PFLOP/s-days by 6 N D", PANEL_HEIGHT
+        ),
+    )
+
+
+def _is_full(attention: str) -> bool:
+    return attention.lower().startswith("full")
+
+
+def _visible(lines: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines thinned, without what of the curves is off a panel's scale."""
+    kept: list[pd.DataFrame] = []
+    for _, panel in lines.groupby("order", sort=True):
+        curves = panel[panel["kind"] == "curve"].sort_values("compute")
+        finals = curves.groupby(["attention", "curve"])["loss"].last()
+        top = finals.max() + 2 * HEADROOM * (finals.max() - finals.min())
+        for _, curve in curves[curves["loss"] <= top].groupby(["attention", "curve"]):
+            step = -(-len(curve) // POINTS)
+            # Counted from the end, so that the last point stays.
+            kept.append(curve.iloc[::-1].iloc[::step].iloc[::-1])
+        kept.append(panel[(panel["kind"] != "curve") & (panel["loss"] <= top)])
+    return pd.concat(kept, ignore_index=True)
+
+
+def table(coefficients: pd.DataFrame) -> Table:
+    """Return the published coefficients beside ours from the same curves."""
+    forms = {"a": ".3f", "refit_a": ".3f", "b": ".3f", "refit_b": ".4f"}
+    ordered = coefficients.sort_values("order", kind="stable").to_dict("records")
+    return Table(
+        "Published coefficients (arXiv 2502.13189) beside ours, by least squares through the ends "
+        "of the digitised curves. C is in PFLOP/s-days; the last column is the largest distance of "
+        "both lines over the compute trained, as a share of the loss.",
+        columns(".Positions", ".Attention", *("#published", "#ours") * 2, "#Lines apart"),
+        [
+            [
+                row["panel"],
+                row["attention"],
+                *(format(row[column], form) for column, form in forms.items()),
+                percent(row["apart"], 2),
+            ]
+            for row in ordered
+        ],
+        groups=[("", 1), ("", 1), ("a", 2), ("b", 2), ("", 1)],
+    )

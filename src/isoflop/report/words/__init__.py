@@ -1,0 +1,1 @@
+"""What a report says in sentences: the answer, its doubts, and the checklist."""

@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 DEMO := studies/demo.toml
 # One thread each. Many wait for processes of their own, so that three at a time keep two cores busy.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+# Their compiled files are kept, so that no process of theirs compiles isoflop again.
+TESTS := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-processors guards check clean

@@ -206,8 +206,8 @@ def test_clean_leaves_records(study_file, study, committed, capsys, tmp_path):
 def test_report_says_where_the_page_lies(study_file, committed, capsys, monkeypatch, tmp_path):
     seen = {}
 
-    def write_report(study, records, variant_of, out, **rest):
-        seen.update(rest, records=records, variant_of=variant_of)
+    def write_report(study, evidence, out):
+        seen["evidence"] = evidence
         return out / "index.html"
 
     monkeypatch.setattr("isoflop.sweep.report.write_report", write_report)
@@ -215,9 +215,10 @@ def test_report_says_where_the_page_lies(study_file, committed, capsys, monkeypa
     speed = {"variant": "a", "parameters": 1, "flops_per_step": 1, "steps_per_second": 2}
     (tmp_path / "runs" / "small" / "bench.json").write_text(json.dumps({"rows": [speed]}))
     assert "page: runs/small/report/index.html" in output(capsys, "report", study_file)
-    assert len(seen["records"]) == len(seen["variant_of"]) == 6
-    assert seen["speeds"][0].steps_per_second == 2
-    assert all(left.state == "pending" for left in seen["missing"])
+    evidence = seen["evidence"]
+    assert len(evidence.records) == len(evidence.variant_of) == 6
+    assert evidence.speeds[0].steps_per_second == 2
+    assert all(left.state == "pending" for left in evidence.missing)
 
 
 def test_export_takes_measured_speeds_along(study_file, committed, capsys, tmp_path):

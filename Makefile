@@ -21,7 +21,7 @@ help:
 	@echo 'make test-all  quick and slow tests'
 	@echo 'make test-processors  numeric tests under every instruction set that can be forced here'
 	@echo 'make guards    remove each guard of the code in turn; some test must fail'
-	@echo 'make check     linters, types, import layers, quick tests'
+	@echo 'make check     linters, types, import layers, size of the house, quick tests'
 	@echo 'make setup     build $(VENV) only'
 	@echo 'make clean     remove $(VENV) and tool caches; runs, results and data stay'
 
@@ -59,6 +59,7 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	tools/house
 	$(TESTS)
 
 clean:

@@ -15,6 +15,7 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from isoflop.ops.attention import causal_attention
 from isoflop.ops.block_parts import BlockAttentionFunction
@@ -82,7 +83,7 @@ def block_attention(
 ) -> BlockAttentionResult: ...
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_disable_dynamo  # as torch.compiler.disable, but what compiles is loaded at the first call
 def block_attention(
     q: Tensor,
     k: Tensor,

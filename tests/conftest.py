@@ -7,12 +7,17 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from given import RECIPE
 from isoflop.config import DataConfig, ModelConfig, RunConfig, TopK
 
 if TYPE_CHECKING:
     from learned import Trained
+
+# No test is a timing: a busy machine takes longer over an example, and that is no fault.
+settings.register_profile("isoflop", deadline=None)
+settings.load_profile("isoflop")
 
 
 @pytest.fixture(scope="session")

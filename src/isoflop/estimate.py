@@ -29,10 +29,6 @@ class Estimate(Frozen):
     """Resamples that gave a value, where it comes from a bootstrap."""
     refused: int | None = None
     """Resamples in which the statistic had no value, such as a minimum at an edge."""
-    unit: str | None = None
-    """What it is in, where that is not plain from where it stands."""
-    why_not: str | None = None
-    """Why an end is missing."""
 
     @model_serializer(mode="wrap")
     def _known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -51,14 +47,8 @@ class Estimate(Frozen):
             ValueError: one of them is missing.
         """
         if self.low is None or self.high is None:
-            reason = self.why_not or "nothing tells it"
-            raise ValueError(f"{self.value:g} has no interval: {reason}")
+            raise ValueError(f"{self.value:g} has no interval: an end is missing")
         return self.low, self.high
-
-    @property
-    def known(self) -> bool:
-        """Whether it has both ends."""
-        return self.low is not None and self.high is not None
 
     @property
     def side(self) -> int:

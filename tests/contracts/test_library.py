@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import isoflop
+from isoflop.evaluation.loss import Reading, ReadingKeywords
+from isoflop.training.loop import RunExecution, RunExecutionKeywords
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "library.md"
@@ -39,6 +41,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = isoflop.nothing
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):
         exec("from isoflop import nothing")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "value"),
+    [(ReadingKeywords, Reading), (RunExecutionKeywords, RunExecution)],
+)
+def test_keywords_are_the_fields_of_their_value(keywords, value) -> None:
+    by_place = {"sequence_length"}
+    assert set(keywords.__annotations__) == set(value.model_fields) - by_place
 
 
 def test_type_checkers_see_what_is_loaded_lazily() -> None:

@@ -92,8 +92,8 @@ def test_draws_without_a_value_are_counted_and_some_are_needed() -> None:
     with pytest.raises(ValueError, match="no value on any resample"):
         draws_interval(0.5, [np.nan] * 3)
     half = np.where(np.arange(40) < 20, np.linspace(0, 1, 40), np.nan)
-    assert most_draws_interval(0.2, half, 0.95).known
-    assert not most_draws_interval(0.2, np.append(half, np.nan), 0.95).known
+    assert most_draws_interval(0.2, half, 0.95).low is not None
+    assert most_draws_interval(0.2, np.append(half, np.nan), 0.95).low is None
 
 
 def test_a_quantile_interval_of_resampled_means_holds_the_truth() -> None:

@@ -6,9 +6,9 @@ Axes: B batch, T time, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Required, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -57,6 +57,17 @@ class Reading(Frozen):
         return cut(held_out, self.sequence_length, self.sequences, self.limit_tokens)
 
 
+class ReadingKeywords(TypedDict, total=False):
+    """What of `Reading` is given by keyword."""
+
+    split: Required[Split]
+    windows: Windows
+    spans: Sequence[Span]
+    limit_tokens: int | None
+    sequences: int
+    seed: int
+
+
 def evaluate(
     model: Transformer,
     held_out: TokenSplit,
@@ -65,7 +76,7 @@ def evaluate(
     decision: Decision,
     cap: Cap | None = None,
     alive: Callable[[], None] = lambda: None,
-    **reading: Any,
+    **reading: Unpack[ReadingKeywords],
 ) -> Evaluation:
     """Return the loss of `model` on the start of a split, or of its documents.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from isoflop.evaluation.entropy import EntropySums, prediction_entropy
 from isoflop.evaluation.future import future_change
 from isoflop.evaluation.intervals import over_documents
 from isoflop.evaluation.leak import leak
-from isoflop.evaluation.loss import LossSums, Reading, control_noise, evaluating
+from isoflop.evaluation.loss import LossSums, Reading, ReadingKeywords, control_noise, evaluating
 from isoflop.evaluation.router_weights import WeightSums
 from isoflop.evaluation.selection import SelectionSums
 from isoflop.model import Output, Transformer
@@ -54,7 +54,7 @@ def measure(
     among: Sequence[Decision] = (),
     cap: Cap | None = None,
     minimum_occurrences: int = 100,
-    **reading: Any,
+    **reading: Unpack[ReadingKeywords],
 ) -> Measures:
     """Return the loss under each decision, and what routing does under it.
 

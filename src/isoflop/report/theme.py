@@ -11,7 +11,6 @@ import altair as alt
 
 INK = "#1a1a1a"
 MUTED = "#5c5c5c"
-RULE = "#d9d9d9"
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 
 BASELINE_COLOUR = "#3b3b3b"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -25,7 +25,7 @@ REASON_CHARACTERS = 500
 """Of an exception's text kept as the reason of a failed attempt."""
 
 
-class Execution(Frozen):
+class RunExecution(Frozen):
     """How a run is executed, which is not part of what it is."""
 
     device: str = "cpu"
@@ -60,6 +60,16 @@ class Execution(Frozen):
         return environment(self.device, self.threads or torch.get_num_threads(), compiles)
 
 
+class RunExecutionKeywords(TypedDict, total=False):
+    """What of `RunExecution` is given by keyword."""
+
+    device: str
+    threads: int | None
+    compiled: bool | None
+    checkpoint_seconds: float | None
+    memory_bytes: int | None
+
+
 def train(
     config: RunConfig,
     folder: RunFolder,
@@ -68,7 +78,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[Progress], None] = lambda _: None,
     alive: Callable[[], None] = lambda: None,
-    **execution: Any,
+    **execution: Unpack[RunExecutionKeywords],
 ) -> RunRecord:
     """Train `config` in `folder` to the end and return its record, going on where it stopped.
 
@@ -82,7 +92,7 @@ def train(
         stop: asked after each step; True saves a checkpoint and raises Interrupted.
         watch: told of each step.
         alive: called now and then while no step is made, as in evaluation.
-        execution: what of `Execution` is not at its default.
+        execution: what of `RunExecution` is not at its default.
 
     Raises:
         Interrupted: `stop` said so.
@@ -90,7 +100,7 @@ def train(
         MemoryError: the run needs more than `memory_bytes`.
         ValueError: the data changed, or the folder holds another run or no good checkpoint.
     """
-    how = Execution(**execution)
+    how = RunExecution(**execution)
     how.check()
     keep_freed_memory()
     with folder.claim():

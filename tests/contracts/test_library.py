@@ -8,6 +8,7 @@ import subprocess
 import sys
 import typing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -85,10 +86,20 @@ def blocks_of_page(page: Path = PAGE) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
+PICTURES = {
+    "vegalite_to_svg.return_value": "<svg/>",
+    "svg_to_png.return_value": b"png",
+    "svg_to_pdf.return_value": b"pdf",
+}
+
+
 def test_the_page_runs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # Pictures and the charts' script are drawn in tests of the report.
+    monkeypatch.setattr("isoflop.report.render.vl_convert", Mock(**PICTURES))
+    monkeypatch.setattr("isoflop.report.page.vega_javascript", lambda: "/* vega */")
     threads = torch.get_num_threads()
     blocks = blocks_of_page()
     assert len(blocks) == 11

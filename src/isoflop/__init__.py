@@ -9,200 +9,119 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from isoflop.version import __version__
+from isoflop.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from isoflop.config import (
-        Attention,
-        BlockAttention,
-        Cap,
-        DataConfig,
-        Decision,
-        Depth,
-        Evaluation,
-        EveryToken,
-        FeedForward,
-        FullAttention,
-        Gate,
-        Gelu,
-        ModelConfig,
-        RandomK,
-        Recipe,
-        RunConfig,
-        RunRecord,
-        Study,
-        SwiGlu,
-        TopK,
-        decisions,
+        Attention as Attention,
+        BlockAttention as BlockAttention,
+        Cap as Cap,
+        DataConfig as DataConfig,
+        Decision as Decision,
+        Depth as Depth,
+        Evaluation as Evaluation,
+        EveryToken as EveryToken,
+        FeedForward as FeedForward,
+        FullAttention as FullAttention,
+        Gate as Gate,
+        Gelu as Gelu,
+        ModelConfig as ModelConfig,
+        RandomK as RandomK,
+        Recipe as Recipe,
+        RunConfig as RunConfig,
+        RunRecord as RunRecord,
+        Study as Study,
+        SwiGlu as SwiGlu,
+        TopK as TopK,
+        decisions as decisions,
     )
-    from isoflop.config.load import load, load_study
+    from isoflop.config.load import (
+        load as load,
+        load_study as load_study,
+    )
     from isoflop.costs import (
-        ForwardFlops,
-        cache_bytes,
-        forward_flops,
-        parameters,
-        train_flops_per_token,
+        ForwardFlops as ForwardFlops,
+        cache_bytes as cache_bytes,
+        forward_flops as forward_flops,
+        parameters as parameters,
+        train_flops_per_token as train_flops_per_token,
     )
-    from isoflop.data import prepare
-    from isoflop.evaluation import evaluate
-    from isoflop.evaluation.measuring import measure
-    from isoflop.fit.settings import FitSettings
-    from isoflop.generation import Continuation, Engine, Sampling, Token, generate, stream
-    from isoflop.model import Output, Routing, Transformer, build
-    from isoflop.runs import RunFolder, read_records
+    from isoflop.data import prepare as prepare
+    from isoflop.evaluation import evaluate as evaluate
+    from isoflop.evaluation.measuring import measure as measure
+    from isoflop.fit.settings import FitSettings as FitSettings
+    from isoflop.generation import (
+        Continuation as Continuation,
+        Engine as Engine,
+        Sampling as Sampling,
+        Token as Token,
+        generate as generate,
+        stream as stream,
+    )
+    from isoflop.model import (
+        Output as Output,
+        Routing as Routing,
+        Transformer as Transformer,
+        build as build,
+    )
+    from isoflop.runs import (
+        RunFolder as RunFolder,
+        read_records as read_records,
+    )
     from isoflop.sweep import (
-        Execution,
-        Folders,
-        Machine,
-        plan_study,
-        run_study,
-        settled,
+        Execution as Execution,
+        Folders as Folders,
+        Machine as Machine,
+        plan_study as plan_study,
+        run_study as run_study,
+        settled as settled,
     )
-    from isoflop.sweep.fits import Reading, fit_study, predict_study
-    from isoflop.sweep.report import export_study, report_study
-    from isoflop.sweep.search import search_study
-    from isoflop.trained import HeldOut, Wishes, evaluate_run, sample_run
-    from isoflop.training import load_model, train
+    from isoflop.sweep.fits import (
+        Reading as Reading,
+        fit_study as fit_study,
+        predict_study as predict_study,
+    )
+    from isoflop.sweep.report import (
+        export_study as export_study,
+        report_study as report_study,
+    )
+    from isoflop.sweep.search import search_study as search_study
+    from isoflop.trained import (
+        HeldOut as HeldOut,
+        Wishes as Wishes,
+        evaluate_run as evaluate_run,
+        sample_run as sample_run,
+    )
+    from isoflop.training import (
+        load_model as load_model,
+        train as train,
+    )
+
 
 _HOMES = {
     "isoflop.config": (
-        "Attention",
-        "BlockAttention",
-        "Cap",
-        "DataConfig",
-        "Decision",
-        "Depth",
-        "EveryToken",
-        "Evaluation",
-        "FeedForward",
-        "FullAttention",
-        "Gate",
-        "Gelu",
-        "ModelConfig",
-        "RandomK",
-        "Recipe",
-        "RunConfig",
-        "RunRecord",
-        "Study",
-        "SwiGlu",
-        "TopK",
-        "decisions",
+        "Attention BlockAttention Cap DataConfig Decision Depth EveryToken Evaluation "
+        "FeedForward FullAttention Gate Gelu ModelConfig RandomK Recipe RunConfig RunRecord "
+        "Study SwiGlu TopK decisions"
     ),
-    "isoflop.config.load": ("load", "load_study"),
-    "isoflop.costs": (
-        "ForwardFlops",
-        "cache_bytes",
-        "forward_flops",
-        "parameters",
-        "train_flops_per_token",
-    ),
-    "isoflop.data": ("prepare",),
-    "isoflop.evaluation": ("evaluate",),
-    "isoflop.evaluation.measuring": ("measure",),
-    "isoflop.generation": (
-        "Continuation",
-        "Engine",
-        "Sampling",
-        "Token",
-        "generate",
-        "stream",
-    ),
-    "isoflop.model": ("Output", "Routing", "Transformer", "build"),
-    "isoflop.runs": ("RunFolder", "read_records"),
-    "isoflop.fit.settings": ("FitSettings",),
-    "isoflop.sweep": (
-        "Execution",
-        "Folders",
-        "Machine",
-        "plan_study",
-        "run_study",
-        "settled",
-    ),
-    "isoflop.sweep.fits": (
-        "Reading",
-        "fit_study",
-        "predict_study",
-    ),
-    "isoflop.sweep.report": (
-        "export_study",
-        "report_study",
-    ),
-    "isoflop.sweep.search": ("search_study",),
-    "isoflop.trained": (
-        "HeldOut",
-        "Wishes",
-        "evaluate_run",
-        "sample_run",
-    ),
-    "isoflop.training": ("load_model", "train"),
+    "isoflop.config.load": "load load_study",
+    "isoflop.costs": "ForwardFlops cache_bytes forward_flops parameters train_flops_per_token",
+    "isoflop.data": "prepare",
+    "isoflop.evaluation": "evaluate",
+    "isoflop.evaluation.measuring": "measure",
+    "isoflop.generation": "Continuation Engine Sampling Token generate stream",
+    "isoflop.model": "Output Routing Transformer build",
+    "isoflop.runs": "RunFolder read_records",
+    "isoflop.fit.settings": "FitSettings",
+    "isoflop.sweep": "Execution Folders Machine plan_study run_study settled",
+    "isoflop.sweep.fits": "Reading fit_study predict_study",
+    "isoflop.sweep.report": "export_study report_study",
+    "isoflop.sweep.search": "search_study",
+    "isoflop.trained": "HeldOut Wishes evaluate_run sample_run",
+    "isoflop.training": "load_model train",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "Attention",
-    "BlockAttention",
-    "Cap",
-    "Continuation",
-    "DataConfig",
-    "Decision",
-    "Depth",
-    "Engine",
-    "Evaluation",
-    "EveryToken",
-    "Execution",
-    "FeedForward",
-    "FitSettings",
-    "Folders",
-    "ForwardFlops",
-    "FullAttention",
-    "Gate",
-    "Gelu",
-    "HeldOut",
-    "Machine",
-    "ModelConfig",
-    "Output",
-    "RandomK",
-    "Reading",
-    "Recipe",
-    "Routing",
-    "RunConfig",
-    "RunFolder",
-    "RunRecord",
-    "Sampling",
-    "Study",
-    "SwiGlu",
-    "Token",
-    "TopK",
-    "Transformer",
-    "Wishes",
-    "__version__",
-    "build",
-    "cache_bytes",
-    "decisions",
-    "evaluate",
-    "evaluate_run",
-    "export_study",
-    "fit_study",
-    "forward_flops",
-    "generate",
-    "load",
-    "load_model",
-    "load_study",
-    "measure",
-    "parameters",
-    "plan_study",
-    "predict_study",
-    "prepare",
-    "read_records",
-    "report_study",
-    "run_study",
-    "sample_run",
-    "search_study",
-    "settled",
-    "stream",
-    "train",
-    "train_flops_per_token",
-]
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = [*_HOME_OF, "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -16,7 +16,7 @@ ONLY = (Variant(name="only"),)
 
 
 def rung_size(study: Any, rung: int) -> int:
-    model = ladder(study, study.variants[0], study.budgets_flops[0]).unbounded_rung(rung)
+    model = ladder(study, study.variants[0], study.budgets_flops[0]).rung(rung, bounded=False)
     from isoflop.costs import parameters
 
     return parameters(model).total

@@ -18,7 +18,7 @@ from isoflop.config import (
     Variant,
 )
 from isoflop.costs import parameters, train_flops_per_token
-from isoflop.planning import bound, brackets, next_runs, scaling_runs
+from isoflop.planning import bound, brackets, next_runs
 from isoflop.planning.assignment import assign
 
 MODELS = (
@@ -147,8 +147,3 @@ def test_a_routing_that_a_named_size_cannot_have_is_refused(scaled: Study) -> No
     study = scaled.model_copy(update={"variants": (*scaled.variants, routed)})
     with pytest.raises(ValueError, match="routes no block"):
         next_runs(study, [])
-
-
-def test_a_study_of_budgets_names_no_sizes(make_study: Any) -> None:
-    with pytest.raises(ValueError, match=r"names budgets, no sizes"):
-        scaling_runs(make_study())

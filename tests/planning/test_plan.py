@@ -87,8 +87,7 @@ def test_a_clipped_grid_is_said(make_study: Any) -> None:
 def test_time_follows_speed_and_workers(make_study: Any) -> None:
     study = make_study(variants=(Variant(name="only"),), seeds=(0, 1))
     alone = make_plan(study, speed=lambda config: 1e10)
-    assert alone.busy_seconds == pytest.approx(7 * 500, rel=0.01)
-    assert alone.elapsed_seconds == alone.busy_seconds
+    assert alone.elapsed_seconds == pytest.approx(7 * 500, rel=0.01)
     assert alone.usual_seconds == pytest.approx((7 + 3) * 500, rel=0.01)
     assert alone.bound_seconds == pytest.approx((7 + 6 + 13) * 500, rel=0.01)
     paired = make_plan(study, speed=lambda config: 1e10, workers=2)
@@ -154,11 +153,8 @@ def test_a_model_that_does_not_fit_a_device_is_said(published_study: Any) -> Non
 def test_accelerators_by_name() -> None:
     anything: Any = None
     assert accelerator_speed("a100-80g", 0.5)(anything) == pytest.approx(156e12)
-    assert accelerator_speed("TPUv5p", 1.0, devices=8)(anything) == pytest.approx(8 * 459e12)
     assert all(device.peak_flops > device.memory_bytes > 1e9 for device in ACCELERATORS.values())
     with pytest.raises(ValueError, match=r"accelerator is 'H1000'.*H100-SXM"):
         accelerator_speed("H1000")
     with pytest.raises(ValueError, match="utilisation is 40"):
         accelerator_speed("H200", 40)
-    with pytest.raises(ValueError, match="devices is 0"):
-        accelerator_speed("H200", devices=0)

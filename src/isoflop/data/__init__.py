@@ -13,25 +13,3 @@ from isoflop.data.preparation import (
 from isoflop.data.store import SplitName, TokenSplit, TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, TextStream, Tokenizer
 from isoflop.data.windows import document_windows, evaluation_windows, whole_windows
-
-__all__ = [
-    "Batches",
-    "BpeTokenizer",
-    "ByteTokenizer",
-    "Corpus",
-    "CorpusSize",
-    "SplitName",
-    "TextStream",
-    "TokenSplit",
-    "TokenStore",
-    "Tokenizer",
-    "Unavailable",
-    "describe",
-    "document_windows",
-    "evaluation_windows",
-    "locate",
-    "prepare",
-    "prepared",
-    "train_tokens",
-    "whole_windows",
-]

@@ -5,5 +5,3 @@ not wait to load.
 """
 
 from isoflop.evaluation.loss import control_noise, evaluate, token_losses
-
-__all__ = ["control_noise", "evaluate", "token_losses"]

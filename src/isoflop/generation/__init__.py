@@ -4,16 +4,3 @@ from isoflop.generation.cache import BlockCache
 from isoflop.generation.engine import Engine, nominal_share
 from isoflop.generation.generate import Continuation, Token, generate, stream
 from isoflop.generation.sampling import GREEDY, Sampling, probabilities
-
-__all__ = [
-    "GREEDY",
-    "BlockCache",
-    "Continuation",
-    "Engine",
-    "Sampling",
-    "Token",
-    "generate",
-    "nominal_share",
-    "probabilities",
-    "stream",
-]

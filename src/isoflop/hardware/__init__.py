@@ -7,12 +7,3 @@ from isoflop.hardware.cores import UsableCores, usable_cores
 from isoflop.hardware.precision import choose_precision, measure_speeds
 from isoflop.hardware.processor import machine
 from isoflop.hardware.threads import use_threads
-
-__all__ = [
-    "UsableCores",
-    "choose_precision",
-    "machine",
-    "measure_speeds",
-    "usable_cores",
-    "use_threads",
-]

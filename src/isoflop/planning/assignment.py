@@ -9,7 +9,6 @@ from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Var
 from isoflop.planning.checks import checks
 from isoflop.planning.recipe import affordable, ladder, resolve
 from isoflop.planning.scaling import possible_scaling_runs
-from isoflop.planning.sizes import Ladder
 
 
 class Assignment(Frozen):
@@ -60,40 +59,33 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
     for run in possible_scaling_runs(study) if study.scaling else ():
         found = checked if run.purpose in ("rate", "order") else own
         found.setdefault(run.config.run_id, run.variant)
+
+    def resolved(budget: float, model: ModelConfig, variant: Variant, seed: int) -> RunConfig:
+        return resolve(study, variant, budget, model, seed)
+
     for budget in study.budgets_flops:
         for variant in study.variants:
-            for model in _models(study, ladder(study, variant, budget)):
-                for run_id in _run_ids(study, variant, budget, model):
+            for model in _models(study, variant, budget):
+                for seed in study.seeds:
+                    run_id = resolved(budget, model, variant, seed).run_id
                     own.setdefault(run_id, variant.name)
-                if affordable(study, budget, model):
-                    resolved = partial(_resolved, study, budget, model)
-                    for _, config in checks(study, variant, resolved):
-                        checked.setdefault(config.run_id, variant.name)
+                for _, config in checks(study, variant, partial(resolved, budget, model)):
+                    checked.setdefault(config.run_id, variant.name)
         if challenger is None:
             continue
-        for shape in _models(study, ladder(study, study.baseline_variant, budget)):
+        for shape in _models(study, study.baseline_variant, budget):
             taken = shape.with_choices(challenger)
-            for run_id in _run_ids(study, challenger, budget, taken) if taken else ():
-                matched[run_id] = challenger.name
+            if taken is not None and affordable(study, budget, taken):
+                for seed in study.seeds:
+                    matched[resolved(budget, taken, challenger, seed).run_id] = challenger.name
     return own, matched, checked
 
 
-def _resolved(
-    study: Study, budget: float, model: ModelConfig, variant: Variant, seed: int
-) -> RunConfig:
-    return resolve(study, variant, budget, model, seed)
-
-
-def _models(study: Study, sizes: Ladder) -> Iterator[ModelConfig]:
-    """Yield the first sizes and all that may be added to them."""
-    first, added = sizes.initial, study.grid.added_at_most
+def _models(study: Study, variant: Variant, budget: float) -> Iterator[ModelConfig]:
+    """Yield the first sizes of a variant and all that may be added to them."""
+    sizes, added = ladder(study, variant, budget), study.grid.added_at_most
+    first = sizes.initial
     for index in range(first.start - added, first.stop + added):
         model = sizes.rung(index)
-        if model is not None:
+        if model is not None and affordable(study, budget, model):
             yield model
-
-
-def _run_ids(study: Study, variant: Variant, budget: float, model: ModelConfig) -> Iterator[str]:
-    if affordable(study, budget, model):
-        for seed in study.seeds:
-            yield resolve(study, variant, budget, model, seed).run_id

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Variant
+from isoflop.config import ModelConfig, RunConfig, RunRecord, Study, Variant
+from isoflop.costs import parameters
 from isoflop.planning.checks import checks, validation_loss
 from isoflop.planning.recipe import affordable, ladder, resolve
 
@@ -16,13 +18,19 @@ Purpose = Literal["initial", "added", "replicate", "matched", "trial", "rate", "
 a trial of the recipe, another learning rate or another data order at the best size."""
 
 
-class PlannedRun(Frozen):
+@dataclass(frozen=True)
+class PlannedRun:
     """A run that a study needs, and why."""
 
     variant: str
-    budget_flops: float
     config: RunConfig
     purpose: Purpose
+
+    @property
+    def budget_flops(self) -> float:
+        """Nominal training FLOPs."""
+        assert self.config.budget_flops is not None, "runs of a study have a budget"
+        return self.config.budget_flops
 
 
 class Cell:
@@ -45,12 +53,9 @@ class Cell:
         self.budget_flops = budget_flops
         self._records = records
         self.ladder = ladder(study, variant, budget_flops)
-        self._runs: dict[tuple[int, int], tuple[RunConfig, str]] = {}
-
-    @cached_property
-    def initial(self) -> range:
+        self.initial = self.ladder.initial
         """Rungs of the first sizes."""
-        return self.ladder.initial
+        self._runs: dict[tuple[int, int], tuple[RunConfig, str]] = {}
 
     @cached_property
     def rungs(self) -> range:
@@ -71,12 +76,8 @@ class Cell:
         Raises:
             ValueError: If a finished record lacks the validation loss it is judged by.
         """
-        means = {}
-        for rung in self.rungs:
-            losses = [validation_loss(record) for record in self.finished(rung)]
-            if losses:
-                means[rung] = statistics.fmean(losses)
-        return means
+        losses = {r: [validation_loss(record) for record in self.finished(r)] for r in self.rungs}
+        return {rung: statistics.fmean(found) for rung, found in losses.items() if found}
 
     def finished(self, rung: int) -> list[RunRecord]:
         """Return the records of a rung's runs that finished, of every seed."""
@@ -91,21 +92,22 @@ class Cell:
     @property
     def below(self) -> int:
         """Usable sizes smaller than the minimum."""
-        return sum(
-            1 for rung in self.mean_losses if self.minimum is not None and rung < self.minimum
-        )
+        return 0 if self.minimum is None else sum(r < self.minimum for r in self.mean_losses)
 
     @property
     def above(self) -> int:
         """Usable sizes larger than the minimum."""
-        return sum(
-            1 for rung in self.mean_losses if self.minimum is not None and rung > self.minimum
-        )
+        return 0 if self.minimum is None else sum(r > self.minimum for r in self.mean_losses)
 
     @property
     def bracketed(self) -> bool:
         """Whether the minimum has `grid.margin` usable sizes on either side."""
         return min(self.below, self.above) >= self.study.grid.margin
+
+    @property
+    def minimum_parameters(self) -> int | None:
+        """Total parameters of the best size so far; None while nothing has finished."""
+        return None if self.minimum is None else parameters(self.model(self.minimum)).total
 
     def model(self, rung: int) -> ModelConfig:
         """Return the shape of one of the cell's rungs."""
@@ -120,35 +122,26 @@ class Cell:
         the minimum and its neighbours, then other learning rates and data orders at the minimum.
         Each waits for the one before, since it depends on it.
         """
-        everywhere = self.study.replicate == "all"
-        started = self._missing(
-            self.rungs, self.study.seeds if everywhere else self.study.seeds[:1]
-        )
+        seeds = self.study.seeds
+        first = seeds if self.study.replicate == "all" else seeds[:1]
+        started = self._missing(self.rungs, first)
         if started or self.minimum is None:
             return started
-        added = self._beyond()
-        if added:
-            return self._missing(added, self.study.seeds if everywhere else self.study.seeds[:1])
-        return self._missing(self._near_minimum(), self.study.seeds) or self._checks()
-
-    def _checks(self) -> list[PlannedRun]:
-        """Return the runs beside the minimum that no fit uses: other rates, other data orders."""
-        return [
-            PlannedRun(
-                variant=self.variant.name,
-                budget_flops=self.budget_flops,
-                config=config,
-                purpose=purpose,
-            )
+        if added := self._beyond():
+            return self._missing(added, first)
+        usable = sorted(self.mean_losses)
+        at = usable.index(self.minimum)
+        best = self.model(self.minimum)
+        return self._missing(usable[max(0, at - 1) : at + 2], seeds) or [
+            PlannedRun(self.variant.name, config, purpose)
             for purpose, config in checks(
-                self.study, self.variant, self._resolved_minimum, self._records
+                self.study,
+                self.variant,
+                lambda variant, seed: resolve(self.study, variant, self.budget_flops, best, seed),
+                self._records,
             )
             if config.run_id not in self._records
         ]
-
-    def _resolved_minimum(self, variant: Variant, seed: int) -> RunConfig:
-        assert self.minimum is not None
-        return resolve(self.study, variant, self.budget_flops, self.model(self.minimum), seed)
 
     def _beyond(self) -> list[int]:
         """Return rungs that continue the ladder on the short sides of the minimum, near ones first.
@@ -156,33 +149,15 @@ class Cell:
         Sizes whose runs diverged or failed do not count as sides. The ladder ends where the
         family or the grid's bounds do, or where the budget no longer buys enough steps.
         """
-        margin, grid = self.study.grid.margin, self.study.grid
+        grid = self.study.grid
         room = grid.added_at_most - (len(self.rungs) - len(self.initial))
-        lower = range(self.rungs.start - 1, self.rungs.start - 1 - max(0, margin - self.below), -1)
-        upper = range(self.rungs.stop, self.rungs.stop + max(0, margin - self.above))
-        wanted = [
-            (distance, rung)
-            for side in (lower, upper)
-            for distance, rung in enumerate(side)
-            if self._exists(rung)
-        ]
-        return [rung for _, rung in sorted(wanted)][: max(0, room)]
-
-    def _near_minimum(self) -> list[int]:
-        """Return the rungs of the minimum and of the usable sizes next to it."""
-        usable = sorted(self.mean_losses)
-        assert self.minimum is not None
-        at = usable.index(self.minimum)
-        return usable[max(0, at - 1) : at + 2]
+        wanted = [(far, self.rungs.start - 1 - far) for far in range(grid.margin - self.below)]
+        wanted += [(far, self.rungs.stop + far) for far in range(grid.margin - self.above)]
+        return [rung for _, rung in sorted(wanted) if self._exists(rung)][: max(0, room)]
 
     def _missing(self, rungs: Iterable[int], seeds: Iterable[int]) -> list[PlannedRun]:
         return [
-            PlannedRun(
-                variant=self.variant.name,
-                budget_flops=self.budget_flops,
-                config=self._run(rung, seed),
-                purpose=self._purpose(rung, seed),
-            )
+            PlannedRun(self.variant.name, self._run(rung, seed)[0], self._purpose(rung, seed))
             for seed in seeds
             for rung in rungs
             if self._record(rung, seed) is None
@@ -201,12 +176,9 @@ class Cell:
         return self._exists(rung) and self._record(rung, self.study.seeds[0]) is not None
 
     def _record(self, rung: int, seed: int) -> RunRecord | None:
-        return self._records.get(self._named_run(rung, seed)[1])
+        return self._records.get(self._run(rung, seed)[1])
 
-    def _run(self, rung: int, seed: int) -> RunConfig:
-        return self._named_run(rung, seed)[0]
-
-    def _named_run(self, rung: int, seed: int) -> tuple[RunConfig, str]:
+    def _run(self, rung: int, seed: int) -> tuple[RunConfig, str]:
         """Return a run and its id, which is hashed once: the cell asks for it again and again."""
         if (rung, seed) not in self._runs:
             run = resolve(self.study, self.variant, self.budget_flops, self.model(rung), seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, product
 from typing import Literal
 
@@ -38,15 +38,23 @@ def checks(
     tried = study.seeds[: study.learning_rate_check_seeds]
 
     def run(multiple: float, seed: int) -> RunConfig:
-        other = variant.model_copy(update={"learning_rate": rate * multiple})
-        return resolved(other, seed)
+        return resolved(variant.model_copy(update={"learning_rate": rate * multiple}), seed)
 
-    def outcomes(multiple: float) -> list[RunRecord | None]:
-        return [(records or {}).get(run(multiple, seed).run_id) for seed in tried]
+    def mean(multiple: float) -> float:
+        """Return the mean loss; infinity where one diverged or failed, NaN where one is missing."""
+        found = [(records or {}).get(run(multiple, seed).run_id) for seed in tried]
+        return statistics.fmean(
+            math.nan
+            if record is None
+            else validation_loss(record)
+            if record.state == "finished"
+            else math.inf
+            for record in found
+        )
 
     added: Iterable[float] = ()
     if study.learning_rate_check_added:
-        added = chain(*_further(study)) if records is None else _added(study, outcomes)
+        added = chain(*_further(study)) if records is None else _added(study, mean)
     for seed, multiple in product(tried, study.learning_rate_check):
         yield "rate", run(multiple, seed)
     for multiple, seed in product(added, tried):
@@ -81,32 +89,19 @@ def _further(study: Study) -> tuple[list[float], list[float]]:
     return lower, upper
 
 
-def _added(
-    study: Study, outcomes: Callable[[float], Sequence[RunRecord | None]]
-) -> Iterator[float]:
-    """Yield the multiples that the outcomes so far ask for, up to the first not trained yet."""
+def _added(study: Study, mean: Callable[[float], float]) -> Iterator[float]:
+    """Yield the multiples that the losses so far ask for, up to the first not trained yet."""
     lower, upper = (iter(side) for side in _further(study))
-    means = {multiple: _mean(outcomes(multiple)) for multiple in _multiples(study)}
+    means = {multiple: mean(multiple) for multiple in _multiples(study)}
     for _ in range(study.learning_rate_check_added):
         best = min(means, key=means.__getitem__)
         if any(map(math.isnan, means.values())) or min(means) < best < max(means):
             return
         further = next(upper if best == max(means) else lower)
         yield further
-        means[further] = _mean(outcomes(further))
+        means[further] = mean(further)
 
 
 def _multiples(study: Study) -> list[float]:
     """Return the multiples asked for with the rate itself, ascending."""
     return sorted({1.0, *study.learning_rate_check})
-
-
-def _mean(records: Sequence[RunRecord | None]) -> float:
-    """Return the mean loss; infinity where one diverged or failed, NaN where one is missing."""
-    if any(record is None for record in records):
-        return math.nan
-    return statistics.fmean(
-        validation_loss(record) if record.state == "finished" else math.inf
-        for record in records
-        if record is not None
-    )

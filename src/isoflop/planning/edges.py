@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from isoflop.config import Frozen, RunRecord, Study
+from isoflop.config import Frozen, Grid, RunRecord, Study
 from isoflop.costs import parameters
 from isoflop.planning.cell import Cell
 from isoflop.planning.recipe import affordable
@@ -68,26 +68,28 @@ def edges(study: Study, records: Sequence[RunRecord]) -> list[Edge]:
 
 def _short_sides(cell: Cell) -> Iterator[Edge]:
     assert cell.minimum is not None
-    grid = cell.study.grid
+    assert cell.minimum_parameters is not None
+    margin = cell.study.grid.margin
     added = len(cell.rungs) - len(cell.initial)
     each = len(cell.study.seeds) if cell.study.replicate == "all" else 1
+    seconds = statistics.fmean(record.seconds for record in cell.finished(cell.minimum))
     sides: tuple[tuple[Side, int], ...] = (("smaller", cell.below), ("larger", cell.above))
     for side, present in sides:
-        if present >= grid.margin:
+        if present >= margin:
             continue
-        sizes, end = _beyond(cell, side, grid.margin - present)
+        sizes, end = _beyond(cell, side, margin - present)
         added += len(sizes)
         yield Edge(
             variant=cell.variant.name,
             budget_flops=cell.budget_flops,
-            minimum_parameters=parameters(cell.model(cell.minimum)).total,
+            minimum_parameters=cell.minimum_parameters,
             side=side,
             present=present,
-            wanted=grid.margin,
+            wanted=margin,
             sizes=tuple(sizes),
             end=end,
-            seconds=len(sizes) * each * _seconds_at(cell, cell.minimum),
-            settings=tuple(_settings(cell, sizes, added)),
+            seconds=len(sizes) * each * seconds,
+            settings=tuple(_settings(cell.study.grid, sizes, added)) if sizes else (),
         )
 
 
@@ -97,7 +99,7 @@ def _beyond(cell: Cell, side: Side, count: int) -> tuple[list[int], End | None]:
     for distance in range(count):
         smaller = side == "smaller"
         rung = cell.rungs.start - 1 - distance if smaller else cell.rungs.stop + distance
-        model = cell.ladder.unbounded_rung(rung)
+        model = cell.ladder.rung(rung, bounded=False)
         if model is None:
             return sizes, "shapes"
         if not affordable(cell.study, cell.budget_flops, model):
@@ -106,19 +108,11 @@ def _beyond(cell: Cell, side: Side, count: int) -> tuple[list[int], End | None]:
     return sizes, None
 
 
-def _settings(cell: Cell, sizes: list[int], added: int) -> Iterator[Setting]:
+def _settings(grid: Grid, sizes: list[int], added: int) -> Iterator[Setting]:
     """Yield the bounds that keep sizes out, if `added` are added to the first ones in all."""
-    if not sizes:
-        return
-    grid = cell.study.grid
     if added > grid.added_at_most:
         yield Setting(name="added_at_most", now=grid.added_at_most, needed=added)
     if grid.minimum_parameters is not None and min(sizes) < grid.minimum_parameters:
         yield Setting(name="minimum_parameters", now=grid.minimum_parameters, needed=min(sizes))
     if grid.maximum_parameters is not None and max(sizes) > grid.maximum_parameters:
         yield Setting(name="maximum_parameters", now=grid.maximum_parameters, needed=max(sizes))
-
-
-def _seconds_at(cell: Cell, rung: int) -> float:
-    """Return the mean time of training a rung's runs that finished."""
-    return statistics.fmean(record.seconds for record in cell.finished(rung))

@@ -37,19 +37,19 @@ class Bracket(Frozen):
 class Bound(Frozen):
     """The runs that a study may add to its first ones."""
 
-    sizes: int
+    sizes: int = 0
     """Sizes beyond the sides of minima, at most."""
-    replicates: int
+    replicates: int = 0
     """Further seeds, at most: as if every size became the minimum or its neighbour."""
-    matched: int
+    matched: int = 0
     """Challengers in the shapes of baselines, at most."""
     checks: int
     """Other learning rates and data orders at minima; more when noise moves a minimum meanwhile."""
     flops: float
     """Nominal training FLOPs of all these."""
-    usual_runs: int
+    usual_runs: int = 0
     """Runs added when the first sizes bracket every minimum and noise moves none."""
-    usual_flops: float
+    usual_flops: float = 0.0
 
     @property
     def runs(self) -> int:
@@ -83,10 +83,7 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     planned: dict[str, PlannedRun] = {}
     for budget in study.budgets_flops:
         cells = _cells(study, budget, by_id)
-        for cell in cells:
-            for run in cell.needed():
-                planned.setdefault(run.config.run_id, run)
-        for run in _matched(study, budget, cells):
+        for run in [*(run for cell in cells for run in cell.needed()), *_matched(study, cells)]:
             if run.config.run_id not in by_id:
                 planned.setdefault(run.config.run_id, run)
     return list(planned.values())
@@ -95,17 +92,12 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
 def brackets(study: Study, records: Sequence[RunRecord]) -> list[Bracket]:
     """Return where each minimum stands, by budget and variant; a scaling study has none."""
     by_id = {record.run_id: record for record in records}
+    told = ("budget_flops", "minimum_parameters", "below", "above", "bracketed")
     return [
         Bracket(
             variant=cell.variant.name,
-            budget_flops=budget,
-            minimum_parameters=(
-                None if cell.minimum is None else parameters(cell.model(cell.minimum)).total
-            ),
-            below=cell.below,
-            above=cell.above,
-            bracketed=cell.bracketed,
             settled=not cell.needed(),
+            **{name: getattr(cell, name) for name in told},
         )
         for budget in study.budgets_flops
         for cell in _cells(study, budget, by_id)
@@ -120,53 +112,31 @@ def bound(study: Study) -> Bound:
     """
     rate_runs = study.learning_rate_check_added * study.learning_rate_check_seeds
     if study.scaling is not None:
-        return _bound_of_sizes(study, rate_runs)
-    further_seeds = len(study.seeds) - 1
+        # A scaling study only adds learning rates to those asked for.
+        runs = [run for run in possible_scaling_runs(study) if run.purpose == "rate"]
+        checked = {run.variant: run.budget_flops for run in runs}
+        return Bound(checks=rate_runs * len(checked), flops=rate_runs * sum(checked.values()))
+    further_seeds, added = len(study.seeds) - 1, study.grid.added_at_most
     everywhere = study.replicate == "all"
     matched = 2 if _challenger(study) is not None else 0
     orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
     beside = len(study.learning_rate_check) * study.learning_rate_check_seeds + orders
-    sizes = replicates = checked = usual_runs = 0
-    flops = usual_flops = 0.0
+    replicates, flops, cells = 0, 0.0, len(study.variants)
     for budget in study.budgets_flops:
-        most = usual = matched
-        for cell in _cells(study, budget, {}):
-            added = study.grid.added_at_most
-            reseeded = added if everywhere else len(cell.initial) + added
-            sizes += added
-            replicates += reseeded * further_seeds
-            checked += beside + rate_runs
-            most += added + reseeded * further_seeds + beside + rate_runs
-            usual += beside + (0 if everywhere else 3 * further_seeds)
-        usual_runs += usual
-        flops += most * budget
-        usual_flops += usual * budget
+        first = sum(len(cell.initial) for cell in _cells(study, budget, {}))
+        reseeded = (cells * added + (0 if everywhere else first)) * further_seeds
+        replicates += reseeded
+        flops += (matched + reseeded + cells * (added + beside + rate_runs)) * budget
+    usual = matched + cells * (beside + (0 if everywhere else 3 * further_seeds))
+    budgets = len(study.budgets_flops)
     return Bound(
-        sizes=sizes,
+        sizes=budgets * cells * added,
         replicates=replicates,
-        matched=matched * len(study.budgets_flops),
-        checks=checked,
+        matched=budgets * matched,
+        checks=budgets * cells * (beside + rate_runs),
         flops=flops,
-        usual_runs=usual_runs,
-        usual_flops=usual_flops,
-    )
-
-
-def _bound_of_sizes(study: Study, rate_runs: int) -> Bound:
-    """Return the bound of a scaling study, which only adds learning rates to those asked for."""
-    checked = {
-        run.variant: run.budget_flops
-        for run in possible_scaling_runs(study)
-        if run.purpose == "rate"
-    }
-    return Bound(
-        sizes=0,
-        replicates=0,
-        matched=0,
-        checks=rate_runs * len(checked),
-        flops=rate_runs * sum(checked.values()),
-        usual_runs=0,
-        usual_flops=0,
+        usual_runs=budgets * usual,
+        usual_flops=usual * sum(study.budgets_flops),
     )
 
 
@@ -177,36 +147,34 @@ def _cells(study: Study, budget: float, records: Mapping[str, RunRecord]) -> lis
 def _challenger(study: Study) -> Variant | None:
     """Return the variant to train in the baseline's shapes, if the study asks for it."""
     challenger = study.challenger_variant
-    if not study.matched_shapes or challenger == study.baseline_variant:
-        return None
-    return challenger
+    wanted = study.matched_shapes and challenger != study.baseline_variant
+    return challenger if wanted else None
 
 
-def _matched(study: Study, budget: float, cells: list[Cell]) -> list[PlannedRun]:
+def _matched(study: Study, cells: list[Cell]) -> list[PlannedRun]:
     """Return the challenger's runs in the baseline's shapes, once the baseline is settled."""
     challenger = _challenger(study)
     if challenger is None:
         return []
     baseline = next(cell for cell in cells if cell.variant == study.baseline_variant)
-    _check_fits(study, challenger, baseline)
+    for shape in map(baseline.model, baseline.initial):
+        if shape.with_choices(challenger) is None:
+            raise ValueError(
+                f"matched_shapes: the baseline's size of {parameters(shape).total:,} parameters "
+                f"has {shape.blocks} blocks, too few for the routing of {challenger.name!r}; "
+                "raise shape.minimum_blocks or set matched_shapes = false"
+            )
     if not baseline.bracketed or baseline.needed():
         return []
-    planned = []
-    for shape in _singled_out(baseline):
-        model = shape.with_choices(challenger)
-        if model is None or not affordable(study, budget, model):
-            continue
-        for seed in study.seeds if study.replicate == "all" else study.seeds[:1]:
-            config = resolve(study, challenger, budget, model, seed)
-            planned.append(
-                PlannedRun(
-                    variant=challenger.name,
-                    budget_flops=budget,
-                    config=config,
-                    purpose="matched",
-                )
-            )
-    return planned
+    seeds = study.seeds if study.replicate == "all" else study.seeds[:1]
+    budget = baseline.budget_flops
+    models = [shape.with_choices(challenger) for shape in _singled_out(baseline)]
+    return [
+        PlannedRun(challenger.name, resolve(study, challenger, budget, model, seed), "matched")
+        for model in models
+        if model is not None and affordable(study, budget, model)
+        for seed in seeds
+    ]
 
 
 def _singled_out(baseline: Cell) -> tuple[ModelConfig, ModelConfig]:
@@ -221,14 +189,3 @@ def _singled_out(baseline: Cell) -> tuple[ModelConfig, ModelConfig]:
 
     larger = [baseline.model(rung) for rung in baseline.mean_losses if rung > baseline.minimum]
     return optimum, min(larger, key=distance)
-
-
-def _check_fits(study: Study, challenger: Variant, baseline: Cell) -> None:
-    for rung in baseline.initial:
-        shape = baseline.model(rung)
-        if shape.with_choices(challenger) is None:
-            raise ValueError(
-                f"matched_shapes: the baseline's size of {parameters(shape).total:,} parameters "
-                f"has {shape.blocks} blocks, too few for the routing of {challenger.name!r}; "
-                "raise shape.minimum_blocks or set matched_shapes = false"
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from isoflop.config import Frozen, RunConfig, Study
 from isoflop.costs import forward_flops, parameters
@@ -50,22 +50,15 @@ def accelerator(name: str) -> Accelerator:
     raise ValueError(f"accelerator is {name!r}; expected one of {', '.join(ACCELERATORS)}")
 
 
-def accelerator_speed(name: str, utilisation: float = 0.4, devices: int = 1) -> Speed:
-    """Return the speed of runs on a number of accelerators each.
-
-    Args:
-        name: A key of `ACCELERATORS`.
-        utilisation: Achieved FLOP/s over the peak, above 0 and at most 1.
-        devices: Accelerators that share one run.
+def accelerator_speed(name: str, utilisation: float = 0.4) -> Speed:
+    """Return the speed of runs on an accelerator each, at a share of its peak FLOP/s.
 
     Raises:
-        ValueError: If the name is unknown or a number is out of range.
+        ValueError: If the name is unknown or the share is not above 0 and at most 1.
     """
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation is {utilisation}; expected above 0 and at most 1")
-    if devices < 1:
-        raise ValueError(f"devices is {devices}; expected at least 1")
-    achieved = accelerator(name).peak_flops * utilisation * devices
+    achieved = accelerator(name).peak_flops * utilisation
     return lambda config: achieved
 
 
@@ -118,16 +111,14 @@ class Plan(Frozen):
         return sum(row.achieved_flops for row in self.rows)
 
     @property
-    def busy_seconds(self) -> float | None:
-        """Time of the first runs, one after the other; None where no speed is given."""
-        seconds = _known([row.seconds for row in self.rows])
-        return None if seconds is None else sum(seconds)
+    def _seconds(self) -> list[float]:
+        """Of each first run; none where no speed is given."""
+        return [row.seconds for row in self.rows if row.seconds is not None]
 
     @property
     def elapsed_seconds(self) -> float | None:
         """Time until the first runs are done, `workers` at a time, started in order."""
-        seconds = _known([row.seconds for row in self.rows])
-        return None if seconds is None else makespan(seconds, self.workers)
+        return makespan(self._seconds, self.workers) if self._seconds else None
 
     @property
     def bound_seconds(self) -> float | None:
@@ -140,10 +131,10 @@ class Plan(Frozen):
         return self._with_added(self.bound.usual_flops)
 
     def _with_added(self, flops: float) -> float | None:
-        busy, elapsed = self.busy_seconds, self.elapsed_seconds
-        if busy is None or elapsed is None:
+        elapsed = self.elapsed_seconds
+        if elapsed is None:
             return None
-        return elapsed + busy * flops / self.total_flops / self.workers
+        return elapsed + sum(self._seconds) * flops / self.total_flops / self.workers
 
 
 def make_plan(
@@ -180,65 +171,50 @@ def make_plan(
         rows=rows,
         bound=bound(study),
         workers=workers,
-        warnings=_study_warnings(study, train_tokens),
+        warnings=tuple(_study_warnings(study, train_tokens)),
     )
 
 
 def _row(
     run: PlannedRun, train_tokens: int | None, speed: Speed | None, memory_bytes: float | None
 ) -> PlannedRow:
-    config = run.config
-    epochs = None if train_tokens is None else config.tokens / train_tokens
+    config, model = run.config, run.config.model
     flops = achieved_flops(config)
+    per_second = None if speed is None else speed(config)
+    if per_second is not None and not per_second > 0:
+        raise ValueError(f"speed is {per_second} FLOP/s; expected a positive number")
+    forward = forward_flops(model, config.data.sequence_length, config.convention)
+    same = ("seed", "run_id", "tokens", "tokens_per_step", "steps")
     return PlannedRow(
         variant=run.variant,
         budget_flops=run.budget_flops,
-        seed=config.seed,
         learning_rate=config.recipe.learning_rate,
-        run_id=config.run_id,
-        width=config.model.width,
-        blocks=config.model.blocks,
-        heads=config.model.heads,
-        parameters=parameters(config.model).total,
-        tokens=config.tokens,
-        tokens_per_step=config.tokens_per_step,
-        steps=config.steps,
-        epochs=epochs,
+        width=model.width,
+        blocks=model.blocks,
+        heads=model.heads,
+        parameters=parameters(model).total,
+        epochs=None if train_tokens is None else config.tokens / train_tokens,
         achieved_flops=flops,
-        forward_flops_per_token=forward_flops(
-            config.model, config.data.sequence_length, config.convention
-        ).per_token,
+        forward_flops_per_token=forward.per_token,
         memory_bytes=estimate_memory(config).total_bytes,
-        seconds=None if speed is None else flops / _positive(speed(config)),
-        warnings=run_warnings(config, train_tokens, memory_bytes),
+        seconds=None if per_second is None else flops / per_second,
+        warnings=tuple(run_warnings(config, train_tokens, memory_bytes)),
+        **{name: getattr(config, name) for name in same},
     )
 
 
-def _study_warnings(study: Study, train_tokens: int | None) -> tuple[str, ...]:
-    warnings = []
+def _study_warnings(study: Study, train_tokens: int | None) -> Iterator[str]:
     if train_tokens is None:
         corpora = ", ".join(study.data.corpora)
-        warnings.append(f"the corpus ({corpora}) is not at hand: epochs are not known")
+        yield f"the corpus ({corpora}) is not at hand: epochs are not known"
     for budget in study.budgets_flops:
         for variant in study.variants:
             sizes = len(ladder(study, variant, budget).initial)
             if sizes < study.grid.sizes:
-                warnings.append(
+                yield (
                     f"{variant.name!r} at {short_flops(budget)} FLOPs has {sizes} sizes within "
                     f"the grid's bounds instead of {study.grid.sizes}"
                 )
-    return tuple(warnings)
-
-
-def _positive(flops_per_second: float) -> float:
-    if not flops_per_second > 0:
-        raise ValueError(f"speed is {flops_per_second} FLOP/s; expected a positive number")
-    return flops_per_second
-
-
-def _known(seconds: Sequence[float | None]) -> list[float] | None:
-    known = [value for value in seconds if value is not None]
-    return known if len(known) == len(seconds) else None
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:

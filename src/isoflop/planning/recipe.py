@@ -28,13 +28,8 @@ BUDGET_TOLERANCE = 0.01
 def tokens_per_step(budget_flops: float, sequence_length: int) -> int:
     """Return the built-in number of tokens in an optimiser step, the same for every variant.
 
-    Args:
-        budget_flops: Training budget of one run.
-        sequence_length: T.
-
-    Returns:
-        The power of two nearest (by ratio) to 2048 (C / 5e12)^(1/3), as the nearest whole number
-        of sequences, at least one.
+    The power of two nearest (by ratio) to 2048 (C / 5e12)^(1/3), as the nearest whole number of
+    sequences, at least one.
     """
     wanted = (
         REFERENCE_TOKENS_PER_STEP
@@ -88,8 +83,8 @@ def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
 
 def affordable(study: Study, budget_flops: float, model: ModelConfig) -> bool:
     """Return whether whole steps of a model can spend the budget to within 1%."""
-    steps = _steps(study, budget_flops, model)
-    return steps > 0 and _missed(study, budget_flops, model, steps) <= BUDGET_TOLERANCE
+    steps, missed = _steps(study, budget_flops, model)
+    return steps > 0 and missed <= BUDGET_TOLERANCE
 
 
 def resolve(
@@ -105,8 +100,7 @@ def resolve(
             the capacity selects no token of a sequence, or if `tokens_per_step` is not a whole
             number of sequences.
     """
-    check_capacity(variant.depth, study.data.sequence_length, f"variant {variant.name!r}: ")
-    steps = _steps(study, budget_flops, model)
+    steps, missed = _steps(study, budget_flops, model)
     tokens = sequences_per_step(study, budget_flops) * study.data.sequence_length
     named = (
         f"budgets_flops: {budget_flops:.6g} FLOPs and {tokens} tokens per step give "
@@ -118,7 +112,6 @@ def resolve(
     )
     if not steps:
         raise ValueError(f"{named} not one step; {advice}")
-    missed = _missed(study, budget_flops, model, steps)
     if missed > BUDGET_TOLERANCE:
         raise ValueError(
             f"{named} {steps} steps, which miss the budget by {missed:.1%}; expected at most "
@@ -166,18 +159,13 @@ def achieved_flops(config: RunConfig) -> float:
     return per_token * config.tokens
 
 
-def _step_flops(study: Study, budget_flops: float, model: ModelConfig) -> float:
+def _steps(study: Study, budget_flops: float, model: ModelConfig) -> tuple[int, float]:
+    """Return the whole steps that come nearest a budget, and the share that they miss of it."""
     length = study.data.sequence_length
     per_token = train_flops_per_token(model, length, study.convention)
-    return per_token * sequences_per_step(study, budget_flops) * length
-
-
-def _steps(study: Study, budget_flops: float, model: ModelConfig) -> int:
-    return round(budget_flops / _step_flops(study, budget_flops, model))
-
-
-def _missed(study: Study, budget_flops: float, model: ModelConfig, steps: int) -> float:
-    return abs(steps * _step_flops(study, budget_flops, model) / budget_flops - 1)
+    step = per_token * sequences_per_step(study, budget_flops) * length
+    steps = round(budget_flops / step)
+    return steps, abs(steps * step / budget_flops - 1)
 
 
 def check_capacity(depth: Depth, sequence_length: int, place: str = "") -> None:

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 from itertools import product
 
-from isoflop.config import Frozen, RunConfig, RunRecord, Study, Variant
+from isoflop.config import Frozen, RunConfig, RunRecord, Study
 from isoflop.planning.cell import PlannedRun
+from isoflop.planning.checks import validation_loss
 from isoflop.planning.recipe import expected_optimum, resolve
 from isoflop.planning.sizes import shape
 
@@ -28,7 +29,7 @@ def trials(study: Study, records: Sequence[RunRecord] = ()) -> list[Trial]:
     """Return the trials of a study, at the size it names or at the variant's expected optimum.
 
     Raises:
-        ValueError: the study declares no search.
+        ValueError: the study declares no search, or a finished record lacks its validation loss.
     """
     search = study.search
     if search is None:
@@ -41,23 +42,24 @@ def trials(study: Study, records: Sequence[RunRecord] = ()) -> list[Trial]:
     for variant, ratio, rate in product(
         study.variants, search.width_per_block, search.learning_rates
     ):
-        candidate = _candidate(study, variant, ratio, rate)
+        family = (variant.shape or study.shape).model_copy(update={"width_per_block": ratio})
+        candidate = variant.model_copy(update={"shape": family, "learning_rate": rate})
         model = shape(
-            candidate.shape or study.shape,
+            family,
             search.parameters or expected_optimum(study, candidate, budget),
             vocabulary=study.data.vocabulary,
             choices=candidate.choices,
         )
         configs = tuple(resolve(study, candidate, budget, model, seed) for seed in search.seeds)
-        losses = [_validation_loss(by_id.get(config.run_id)) for config in configs]
-        finished = [loss for loss in losses if loss is not None]
+        done = [by_id[config.run_id] for config in configs if config.run_id in by_id]
+        losses = [validation_loss(record) for record in done if record.state == "finished"]
         found.append(
             Trial(
                 variant=variant.name,
                 learning_rate=rate,
                 width_per_block=ratio,
                 configs=configs,
-                loss=statistics.fmean(finished) if len(finished) == len(losses) else None,
+                loss=statistics.fmean(losses) if len(losses) == len(configs) else None,
             )
         )
     return found
@@ -67,26 +69,9 @@ def next_trials(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     """Return the runs of the search that have no record yet."""
     done = {record.run_id for record in records}
     planned = {
-        config.run_id: PlannedRun(
-            variant=trial.variant,
-            budget_flops=config.budget_flops or 0.0,
-            config=config,
-            purpose="trial",
-        )
+        config.run_id: PlannedRun(trial.variant, config, "trial")
         for trial in trials(study)
         for config in trial.configs
         if config.run_id not in done
     }
     return list(planned.values())
-
-
-def _candidate(study: Study, variant: Variant, ratio: float, rate: float) -> Variant:
-    family = (variant.shape or study.shape).model_copy(update={"width_per_block": ratio})
-    return variant.model_copy(update={"shape": family, "learning_rate": rate})
-
-
-def _validation_loss(record: RunRecord | None) -> float | None:
-    if record is None or record.state != "finished":
-        return None
-    evaluation = record.evaluation("validation")
-    return None if evaluation is None else evaluation.loss

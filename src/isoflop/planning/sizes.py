@@ -6,7 +6,7 @@ import bisect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from isoflop.config import Choices, Depth, Grid, ModelConfig, Routed, ShapeFamily
 from isoflop.config.study import LARGEST_PARAMETERS
@@ -24,9 +24,6 @@ the losses.
 _MOST_WIDTH_STEPS = 65_536
 _MOST_BLOCKS = 10_000
 
-_OfShape = Callable[[int, int], ModelConfig]
-"""A model from its blocks and its width, everything else being settled."""
-
 
 @lru_cache(maxsize=4096)
 def shape(
@@ -36,18 +33,10 @@ def shape(
     vocabulary: int,
     choices: Choices = Choices(),  # noqa: B008 - frozen
 ) -> ModelConfig:
-    """Return the model of a family whose shape comes nearest a number of parameters.
+    """Return the model of a family whose shape comes nearest a number of total parameters.
 
-    Args:
-        family: How blocks, width, heads and feed-forward relate.
-        target_parameters: Wanted total parameters.
-        vocabulary: V.
-        choices: The variant's. A routed model's blocks are a multiple of `every`, so that every
-            size routes the same share of its blocks; blocks named by index need only exist.
-
-    Returns:
-        The model with the lowest score, see `ASPECT_WEIGHT`. Heads divide the width, so the head
-        width is the even number nearest the family's that allows it.
+    It has the lowest score, see `ASPECT_WEIGHT`. A routed model's blocks are a multiple of `every`,
+    so that every size routes the same share of its blocks; blocks named by index need only exist.
 
     Raises:
         ValueError: If `target_parameters` is not positive or above `LARGEST_PARAMETERS`, or the
@@ -58,13 +47,13 @@ def shape(
             f"target_parameters is {target_parameters}; expected a positive number up to "
             f"{LARGEST_PARAMETERS:g}"
         )
-    of_shape = _builder(family, vocabulary, choices)
     best, best_score = None, math.inf
     for blocks in _block_counts(family, choices.depth):
-        widths = _widths_around(of_shape, blocks, target_parameters, family.width_step)
+        of_width = partial(named_shape, family, blocks, vocabulary=vocabulary, choices=choices)
+        widths = _widths_around(of_width, target_parameters, family.width_step)
         too_narrow = []
         for width in widths:
-            model = of_shape(blocks, width)
+            model = of_width(width)
             aspect = math.log(width / blocks / family.width_per_block)
             miss = math.log(parameters(model).total / target_parameters)
             score = miss**2 + ASPECT_WEIGHT * aspect**2
@@ -85,59 +74,28 @@ def shape(
 
 
 def named_shape(
-    family: ShapeFamily,
-    blocks: int,
-    width: int,
-    *,
-    vocabulary: int,
-    choices: Choices = Choices(),  # noqa: B008 - frozen
+    family: ShapeFamily, blocks: int, width: int, *, vocabulary: int, choices: Choices
 ) -> ModelConfig:
     """Return the model of a family with so many blocks and that width.
-
-    Heads and feed-forward are the family's; see `shape` for the other arguments.
 
     Raises:
         ValueError: If the variant's depth has no block to route, or attention more full blocks
             than there are.
     """
-    return _builder(family, vocabulary, choices)(blocks, width)
-
-
-def smallest_shape(
-    family: ShapeFamily,
-    *,
-    vocabulary: int,
-    choices: Choices,
-) -> ModelConfig:
-    """Return the smallest model of a family: fewest blocks, one step of width."""
-    of_shape = _builder(family, vocabulary, choices)
-    return of_shape(next(_block_counts(family, choices.depth)), family.width_step)
-
-
-def _builder(
-    family: ShapeFamily,
-    vocabulary: int,
-    choices: Choices,
-) -> _OfShape:
-    group = family.queries_per_kv_head
-
-    def of_shape(blocks: int, width: int) -> ModelConfig:
-        heads = _heads(width, family)
-        hidden = _at_least_one(width * family.hidden_per_width / family.hidden_step)
-        return ModelConfig(
-            vocabulary=vocabulary,
-            width=width,
-            blocks=blocks,
-            heads=heads,
-            kv_heads=None if group == 1 else heads // group,
-            head_width=width // heads if width % (2 * heads) == 0 else family.head_width,
-            hidden=hidden * family.hidden_step,
-            **dict(choices),
-            query_key_norm=family.query_key_norm,
-            tied_embeddings=family.tied_embeddings,
-        )
-
-    return of_shape
+    heads, group = _heads(width, family), family.queries_per_kv_head
+    hidden = _at_least_one(width * family.hidden_per_width / family.hidden_step)
+    return ModelConfig(
+        vocabulary=vocabulary,
+        width=width,
+        blocks=blocks,
+        heads=heads,
+        kv_heads=None if group == 1 else heads // group,
+        head_width=width // heads if width % (2 * heads) == 0 else family.head_width,
+        hidden=hidden * family.hidden_step,
+        **dict(choices),
+        query_key_norm=family.query_key_norm,
+        tied_embeddings=family.tied_embeddings,
+    )
 
 
 def _block_counts(family: ShapeFamily, depth: Depth) -> Iterator[int]:
@@ -152,11 +110,13 @@ def _block_counts(family: ShapeFamily, depth: Depth) -> Iterator[int]:
     return iter(range(first, _MOST_BLOCKS, step))
 
 
-def _widths_around(of_shape: _OfShape, blocks: int, target: float, step: int) -> tuple[int, ...]:
+def _widths_around(
+    of_width: Callable[[int], ModelConfig], target: float, step: int
+) -> tuple[int, ...]:
     """Return the widths next below and next above a number of parameters."""
 
     def total(steps: int) -> int:
-        return parameters(of_shape(blocks, steps * step)).total
+        return parameters(of_width(steps * step)).total
 
     # Doubling first keeps the widths that are tried near those that are wanted.
     most = 1
@@ -208,20 +168,20 @@ class Ladder:
     vocabulary: int
     choices: Choices
 
-    def rung(self, index: int) -> ModelConfig | None:
-        """Return the shape of a rung, or None beyond either end of the ladder."""
-        model = self.unbounded_rung(index)
-        if model is None:
-            return None
-        total = parameters(model).total
-        lowest, highest = self.grid.minimum_parameters, self.grid.maximum_parameters
-        if (lowest is not None and total < lowest) or (highest is not None and total > highest):
-            return None
-        return model
+    def rung(self, index: int, *, bounded: bool = True) -> ModelConfig | None:
+        """Return the shape of a rung, or None beyond either end of the ladder.
 
-    def unbounded_rung(self, index: int) -> ModelConfig | None:
-        """Return the shape of a rung whatever the grid's bounds; None where the family ends."""
-        return _unbounded_rung(self, index)
+        The family ends it and, unless `bounded` is false, the grid's bounds.
+        """
+        model = _rung(self, index)
+        if model is None or not bounded:
+            return model
+        low, high = self._bounds
+        return model if low <= parameters(model).total <= high else None
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        return self.grid.minimum_parameters or 0, self.grid.maximum_parameters or math.inf
 
     @property
     def initial(self) -> range:
@@ -243,32 +203,29 @@ class Ladder:
         wanted = min(FEWEST_SIZES, self.grid.sizes)
         if last - first + 1 < wanted:
             raise ValueError(
-                f"{self._bounds()} leave {last - first + 1} sizes a factor of {self.grid.factor} "
-                f"apart; expected at least {wanted}: widen them or lower grid.factor"
+                f"{self._named_bounds()} leave {last - first + 1} sizes a factor of "
+                f"{self.grid.factor} apart; expected at least {wanted}: widen them or lower "
+                "grid.factor"
             )
         return range(first, last + 1)
 
     def _inside(self) -> int:
-        """Return the rung nearest the centre that is within the bounds.
-
-        Sizes rise from rung to rung, so the search walks towards the bounds and never past them.
-        """
+        """Return the rung nearest the centre that is within the bounds; sizes rise with rungs."""
         index = (self.grid.sizes - 1) // 2
-        lowest = self.grid.minimum_parameters or 0
-        highest = self.grid.maximum_parameters or math.inf
-        model = _unbounded_rung(self, index)
-        step = -1 if model is not None and parameters(model).total > highest else 1
+        low, high = self._bounds
+        model = _rung(self, index)
+        step = -1 if model is not None and parameters(model).total > high else 1
         while model is not None:
             total = parameters(model).total
-            if lowest <= total <= highest:
+            if low <= total <= high:
                 return index
-            if total < lowest if step < 0 else total > highest:
+            if total < low if step < 0 else total > high:
                 break
             index += step
-            model = _unbounded_rung(self, index)
-        raise ValueError(f"{self._bounds()} leave no size of the family; widen them")
+            model = _rung(self, index)
+        raise ValueError(f"{self._named_bounds()} leave no size of the family; widen them")
 
-    def _bounds(self) -> str:
+    def _named_bounds(self) -> str:
         return (
             f"grid.minimum_parameters = {self.grid.minimum_parameters} and "
             f"grid.maximum_parameters = {self.grid.maximum_parameters}"
@@ -276,42 +233,27 @@ class Ladder:
 
 
 @lru_cache(maxsize=4096)
-def _unbounded_rung(ladder: Ladder, index: int) -> ModelConfig | None:
+def _rung(ladder: Ladder, index: int) -> ModelConfig | None:
     """Return a rung, found outward from the centre so that it does not depend on the others."""
-    factor = ladder.grid.factor
-    target = ladder.centre_parameters * factor ** (index - (ladder.grid.sizes - 1) / 2)
-    pivot = (ladder.grid.sizes - 1) // 2
+    family, factor, sizes = ladder.family, ladder.grid.factor, ladder.grid.sizes
+    nearest = partial(shape, family, vocabulary=ladder.vocabulary, choices=ladder.choices)
+    target = ladder.centre_parameters * factor ** (index - (sizes - 1) / 2)
+    pivot = (sizes - 1) // 2
     if index == pivot:
-        return _nearest(ladder, target)
+        return nearest(target)
     upwards = index > pivot
-    inner = _unbounded_rung(ladder, index - 1 if upwards else index + 1)
+    inner = _rung(ladder, index - 1 if upwards else index + 1)
     if inner is None:
         return None
     # Neighbours stay at least half a rung apart, so that they are distinct sizes.
     bound = parameters(inner).total * factor ** (0.5 if upwards else -0.5)
+    fewest = next(_block_counts(family, ladder.choices.depth))
     while target <= LARGEST_PARAMETERS:
-        model = _nearest(ladder, target)
+        model = nearest(target)
         total = parameters(model).total
         if (upwards and total >= bound) or (not upwards and total <= bound):
             return model
-        if not upwards and model == _smallest(ladder):
+        if not upwards and (model.blocks, model.width) == (fewest, family.width_step):
             return None
         target *= factor ** (0.25 if upwards else -0.25)
     return None
-
-
-def _nearest(ladder: Ladder, target: float) -> ModelConfig:
-    return shape(
-        ladder.family,
-        target,
-        vocabulary=ladder.vocabulary,
-        choices=ladder.choices,
-    )
-
-
-def _smallest(ladder: Ladder) -> ModelConfig:
-    return smallest_shape(
-        ladder.family,
-        vocabulary=ladder.vocabulary,
-        choices=ladder.choices,
-    )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from isoflop.config import BlockAttention, Frozen, ModelConfig, Routed, RunConfig, SwiGlu
+from isoflop.config import BlockAttention, ModelConfig, Routed, RunConfig, SwiGlu
 from isoflop.costs import parameters
 from isoflop.planning.cell import PlannedRun
 
@@ -16,7 +17,7 @@ _BYTES_PER_PARAMETER = 16
 """Weight, gradient and AdamW's two moments, four bytes each."""
 
 
-class MemoryEstimate(Frozen):
+class MemoryEstimate(NamedTuple):
     """Bytes of training in one process without sharding."""
 
     state_bytes: int
@@ -43,22 +44,18 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     model, length = config.model, config.data.sequence_length
     value_bytes = 2 if config.recipe.precision == "bf16" else 4
     copy_bytes = value_bytes if value_bytes < 4 else 0
-    processed = 0
     per_token = _block_bytes_per_token(model, value_bytes)
-    for index in range(model.blocks):
-        if isinstance(model.depth, Routed) and index in model.routed_blocks:
-            tokens = model.depth.selected_tokens(length)
-            # The gathered tokens, and of every token the predictor's input and inner values.
-            processed += tokens * (per_token + 4 * model.width) + length * 8 * model.width
-        else:
-            processed += length * per_token
+    routed = len(model.routed_blocks)
+    processed = (model.blocks - routed) * length * per_token
+    if isinstance(model.depth, Routed):
+        tokens = model.depth.selected_tokens(length)
+        # The gathered tokens, and of every token the predictor's input and inner values.
+        gathered = tokens * (per_token + 4 * model.width) + length * 8 * model.width
+        processed += routed * gathered
     # Logits, their log-softmax in fp32 and its gradient; the final norm and the embedding.
     outside = length * (model.vocabulary * (value_bytes + 8) + 3 * model.width * 4)
-    return MemoryEstimate(
-        state_bytes=parameters(model).total * (_BYTES_PER_PARAMETER + copy_bytes),
-        sequence_bytes=processed + outside,
-        sequences=config.sequences_per_step,
-    )
+    state = parameters(model).total * (_BYTES_PER_PARAMETER + copy_bytes)
+    return MemoryEstimate(state, processed + outside, config.sequences_per_step)
 
 
 def memory_warnings(runs: Sequence[PlannedRun], limit_bytes: int | None) -> Iterator[str]:
@@ -95,34 +92,53 @@ FEW_STEPS = 200
 
 def run_warnings(
     config: RunConfig, train_tokens: int | None, memory_bytes: float | None = None
-) -> tuple[str, ...]:
-    """Return what is odd about a run, each to be read after its name.
+) -> Iterator[str]:
+    """Yield what is odd about a run, each to be read after its name.
 
     Args:
         config: The run.
         train_tokens: Tokens that an epoch goes through; None where that is not known.
         memory_bytes: Memory that it may use; None for no warnings about it.
     """
-    warnings = []
+    model = config.model
     if train_tokens is not None and config.tokens > train_tokens:
-        warnings.append(f"reads its training data {config.tokens / train_tokens:.1f} times")
+        yield f"reads its training data {config.tokens / train_tokens:.1f} times"
     if config.steps < FEW_STEPS:
-        warnings.append(f"has only {config.steps} steps")
-    warnings += _heads_warnings(config.model)
-    warnings += _attention_warnings(config)
+        yield f"has only {config.steps} steps"
+    together = model.heads * model.head_width
+    if together != model.width:
+        yield (
+            f"has {model.heads} heads of {model.head_width}, together {together:,}, which is not "
+            f"its width of {model.width:,}"
+        )
+    yield from _attends_fully(model, config.data.sequence_length)
     memory = estimate_memory(config)
     if memory_bytes is not None and memory.total_bytes > memory_bytes:
         room = memory_bytes - memory.state_bytes
         if room < memory.sequence_bytes:
             devices = -(-(memory.state_bytes + memory.sequence_bytes) // int(memory_bytes))
-            warnings.append(f"needs its state sharded over at least {devices} devices")
+            yield f"needs its state sharded over at least {devices} devices"
         else:
-            at_once = int(room // memory.sequence_bytes)
-            warnings.append(f"needs steps split to {at_once} sequences at a time")
-    return tuple(warnings)
+            yield f"needs steps split to {int(room // memory.sequence_bytes)} sequences at a time"
 
 
-def first_of_each_kind(named: Iterable[tuple[str, Sequence[str]]], more: str) -> Iterator[str]:
+def _attends_fully(model: ModelConfig, length: int) -> Iterator[str]:
+    """Warn where block attention leaves nothing out, and so is full attention."""
+    if not isinstance(model.attention, BlockAttention):
+        return
+    attended = model.attention.block_size * model.attention.top_k
+    if attended >= length:
+        yield f"attends fully: {attended:,} keys of {length:,} in a sequence"
+    elif isinstance(model.depth, Routed):
+        selected = model.depth.selected_tokens(length)
+        if attended >= selected:
+            yield (
+                f"attends fully in its routed blocks: {attended:,} keys of {selected:,} selected "
+                "tokens"
+            )
+
+
+def first_of_each_kind(named: Iterable[tuple[str, Iterable[str]]], more: str) -> Iterator[str]:
     """Yield the first warning of each kind with its run, and how many are alike.
 
     Args:
@@ -155,32 +171,3 @@ def planned_warnings(runs: Iterable[PlannedRun], train_tokens: int) -> Iterator[
         for run in runs
     )
     return first_of_each_kind(named, "`isoflop plan --json` lists them")
-
-
-def _heads_warnings(model: ModelConfig) -> list[str]:
-    """Warn where heads do not make up the width, so that attention is wider or narrower."""
-    together = model.heads * model.head_width
-    if together == model.width:
-        return []
-    return [
-        f"has {model.heads} heads of {model.head_width}, together {together:,}, which is not its "
-        f"width of {model.width:,}"
-    ]
-
-
-def _attention_warnings(config: RunConfig) -> list[str]:
-    """Warn where block attention leaves nothing out, and so is full attention."""
-    model, length = config.model, config.data.sequence_length
-    if not isinstance(model.attention, BlockAttention):
-        return []
-    attended = model.attention.block_size * model.attention.top_k
-    if attended >= length:
-        return [f"attends fully: {attended:,} keys of {length:,} in a sequence"]
-    if isinstance(model.depth, Routed):
-        selected = model.depth.selected_tokens(length)
-        if attended >= selected:
-            return [
-                f"attends fully in its routed blocks: {attended:,} keys of {selected:,} selected "
-                "tokens"
-            ]
-    return []

@@ -176,12 +176,7 @@ def _without_record(
 ) -> list[PlannedRun]:
     done = {record.run_id for record in records}
     return [
-        PlannedRun(
-            variant=model.variant,
-            budget_flops=model.record.config.budget_flops or 0.0,
-            config=model.record.config,
-            purpose="initial",
-        )
+        PlannedRun(model.variant, model.record.config, "initial")
         for model in models
         if model.record.run_id not in done
     ]

@@ -3,8 +3,6 @@
 from isoflop.data.batches import Batches
 from isoflop.data.corpora import Corpus, locate
 from isoflop.data.preparation import (
-    CorpusSize,
-    Unavailable,
     describe,
     prepare,
     prepared,

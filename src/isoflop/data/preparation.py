@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -18,30 +17,13 @@ from numpy.typing import NDArray
 from isoflop import storage
 from isoflop.config import DataConfig, canonical, fingerprint
 from isoflop.data import splitting, store
-from isoflop.data.corpora import Corpus, Document, documents, locate
+from isoflop.data.corpora import Corpus, documents, locate
 from isoflop.data.store import TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
 from isoflop.data.windows import whole_windows
 
 FORMAT = 1
 """Raised when the same data would give other files."""
-
-
-@dataclass(frozen=True)
-class CorpusSize:
-    """How much there is to train on."""
-
-    train_tokens: int
-    """Tokens that an epoch goes through; see `train_tokens`."""
-    train_bytes: int
-    train_documents: int
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """Why a corpus cannot be had."""
-
-    reason: str
 
 
 def prepare(data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None) -> TokenStore:
@@ -114,8 +96,8 @@ def train_tokens(store: TokenStore, data: DataConfig) -> int:
     return int(whole.sum()) * data.sequence_length
 
 
-def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:
-    """Return the size of the training split for planning, or why it cannot be had here.
+def describe(data: DataConfig, cache: Path) -> int | str:
+    """Return the `train_tokens` of a corpus for planning, or why it cannot be had here.
 
     Local corpora are prepared for it, as a run would do; a hub data set is not downloaded.
 
@@ -125,20 +107,17 @@ def describe(data: DataConfig, cache: Path) -> CorpusSize | Unavailable:
     try:
         corpora = locate(data)
     except (ValueError, OSError) as error:
-        return Unavailable(str(error))
+        return str(error)
     try:
         remote = [c.name for c in corpora if any(s.kind == "hub" for s in c.sources)]
         if remote and not _folder(data, corpora, cache).exists():
-            return Unavailable(
+            return (
                 f"corpus {remote[0]} has not been downloaded yet; a run does it, "
                 "with the package of pip install 'isoflop[datasets]'"
             )
-        store = prepare(data, cache)
-        tokens = train_tokens(store, data)
+        return train_tokens(prepare(data, cache), data)
     except OSError as error:
-        return Unavailable(str(error))
-    train = store.manifest["splits"]["train"]
-    return CorpusSize(tokens, train["bytes"], train["documents"])
+        return str(error)
 
 
 def _folder(
@@ -160,40 +139,42 @@ def _versions(data: DataConfig) -> str:
     return "" if data.tokenizer == "bytes" else version("tokenizers")
 
 
-@dataclass(frozen=True)
-class _Survey:
-    """What the first reading found out."""
-
-    digests: list[bytes]
-    splits: NDArray[np.uint8]
-    corpora: list[dict[str, Any]]
+_Survey = tuple[list[bytes], NDArray[np.uint8], list[dict[str, Any]]]
+"""What the first reading found: digest and split of each document, and each corpus described."""
 
 
 def _build(
     data: DataConfig, corpora: Sequence[Corpus], folder: Path, tokenizer: Tokenizer | None
 ) -> None:
     survey = _survey(data, corpora)
-    tokenizer = tokenizer or _tokenizer(data, lambda: _again(corpora, survey))
-    texts = ((split, document.text) for split, document in _again(corpora, survey))
+    if tokenizer is None and data.tokenizer != "bytes":
+        training = (text for split, text in _again(corpora, survey) if split == splitting.TRAIN)
+        tokenizer = BpeTokenizer.train(training, data.vocabulary)
     manifest = {
         "format": FORMAT,
         "tokenizer": data.tokenizer,
         "tokenizers": _versions(data) or None,
         "split_seed": data.split_seed,
-        "corpora": survey.corpora,
+        "corpora": survey[2],
     }
-    store.write(folder, tokenizer, texts, manifest)
+    store.write(folder, tokenizer or ByteTokenizer(), _again(corpora, survey), manifest)
 
 
 def _survey(data: DataConfig, corpora: Sequence[Corpus]) -> _Survey:
     skipped: Counter[tuple[int, str]] = Counter()
     digests: list[bytes] = []
     sizes: list[int] = []
-    files = _FileHashes()
+    # By corpus and source: documents, their bytes, and SHA-256 over them one after the other.
+    counts: Counter[tuple[int, int]] = Counter()
+    lengths: Counter[tuple[int, int]] = Counter()
+    hashes: defaultdict[tuple[int, int], Any] = defaultdict(hashlib.sha256)
     for document in documents(corpora, skipped):
         digests.append(splitting.digest(document.text))
         sizes.append(len(document.text))
-        files.add(document)
+        source = document.corpus, document.source
+        counts[source] += 1
+        lengths[source] += len(document.text)
+        hashes[source].update(document.text)
     splits = splitting.assign(
         digests,
         sizes,
@@ -207,48 +188,26 @@ def _survey(data: DataConfig, corpora: Sequence[Corpus]) -> _Survey:
             "versions": dict(corpus.versions),
             "skipped": {why: n for (of, why), n in sorted(skipped.items()) if of == index},
             "files": [
-                {"name": source.name, **files.found[index, number]}
+                {
+                    "name": source.name,
+                    "documents": counts[index, number],
+                    "bytes": lengths[index, number],
+                    "sha256": hashes[index, number].hexdigest(),
+                }
                 for number, source in enumerate(corpus.sources)
-                if (index, number) in files.found
+                if (index, number) in counts
             ],
         }
         for index, corpus in enumerate(corpora)
     ]
-    return _Survey(digests, splits, described)
+    return digests, splits, described
 
 
-class _FileHashes:
-    """SHA-256 over the texts of each source, one source after the other."""
-
-    def __init__(self) -> None:
-        self.found: dict[tuple[int, int], dict[str, Any]] = {}
-        self._current: tuple[int, int] | None = None
-        self._hash = hashlib.sha256()
-
-    def add(self, document: Document) -> None:
-        source = (document.corpus, document.source)
-        if source != self._current:
-            self._current, self._hash = source, hashlib.sha256()
-            self.found[source] = {"documents": 0, "bytes": 0, "sha256": ""}
-        self._hash.update(document.text)
-        entry = self.found[source]
-        entry["documents"] += 1
-        entry["bytes"] += len(document.text)
-        entry["sha256"] = self._hash.hexdigest()
-
-
-def _again(corpora: Sequence[Corpus], survey: _Survey) -> Iterator[tuple[int, Document]]:
+def _again(corpora: Sequence[Corpus], survey: _Survey) -> Iterator[tuple[int, bytes]]:
     """Read the documents once more, with the split of each; they must not have changed."""
-    triples = zip_longest(documents(corpora, Counter()), survey.digests, survey.splits)
-    for document, digest, split in triples:
+    digests, splits, _ = survey
+    for document, digest, split in zip_longest(documents(corpora, Counter()), digests, splits):
         if document is None or splitting.digest(document.text) != digest:
             names = ", ".join(repr(corpus.name) for corpus in corpora)
             raise ValueError(f"corpus {names} changed while it was read; run the command again")
-        yield int(split), document
-
-
-def _tokenizer(data: DataConfig, again: Callable[[], Iterator[tuple[int, Document]]]) -> Tokenizer:
-    if data.tokenizer == "bytes":
-        return ByteTokenizer()
-    training = (document.text for split, document in again() if split == splitting.TRAIN)
-    return BpeTokenizer.train(training, data.vocabulary)
+        yield int(split), document.text

@@ -189,7 +189,7 @@ def write(
         splits = {name: writer.finish() for name, writer in zip(SPLITS, writers, strict=True)}
     finally:
         for writer in writers:
-            writer.close()
+            writer.file.close()
     hashes: dict[str, str] = {name: split["sha256"] for name, split in splits.items()}
     _write_array(folder / _TOKEN_BYTES, tokenizer.token_bytes)
     hashes["tokenizer"] = "bytes"
@@ -217,20 +217,20 @@ class _SplitWriter:
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
         self._folder, self._name, self._dtype = folder, name, dtype
-        self._file = open(folder / f"{name}.tokens", "wb")  # noqa: SIM115 (closed by `close`)
+        self.file = open(folder / f"{name}.tokens", "wb")  # noqa: SIM115 (closed by `write`)
         self._hash = hashlib.sha256()
         self._offsets = [0]
         self._bytes: list[int] = []
 
     def append(self, ids: Ids, text_bytes: int) -> None:
         content = ids.astype(self._dtype, copy=False).tobytes() + bytes(self._dtype.itemsize)
-        self._file.write(content)
+        self.file.write(content)
         self._hash.update(content)
         self._offsets.append(self._offsets[-1] + len(ids) + 1)
         self._bytes.append(text_bytes)
 
     def finish(self) -> dict[str, Any]:
-        self._file.close()
+        self.file.close()
         for name, numbers in (("offsets", self._offsets), ("bytes", self._bytes)):
             _write_array(self._folder / f"{self._name}.{name}.npy", np.array(numbers, dtype="<i8"))
         return {
@@ -239,9 +239,6 @@ class _SplitWriter:
             "bytes": sum(self._bytes),
             "sha256": self._hash.hexdigest(),
         }
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _batches(texts: Iterable[tuple[int, bytes]]) -> Iterable[list[tuple[int, bytes]]]:

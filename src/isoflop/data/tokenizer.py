@@ -6,7 +6,7 @@ import codecs
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +17,6 @@ END = "<|end|>"
 Ids = NDArray[np.unsignedinteger[Any]]
 
 
-class Tokenizer(Protocol):
-    """What the token store and generation need of a tokeniser."""
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of ids."""
-        ...
-
-    @property
-    def token_bytes(self) -> NDArray[np.int64]:
-        """UTF-8 bytes of text that each id stands for, (V,); 0 for id 0."""
-        ...
-
-    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
-        """Return the ids of each UTF-8 text, without id 0."""
-        ...
-
-    def decode(self, ids: Iterable[int]) -> bytes:
-        """Return the text of `ids`; the ends of documents are dropped.
-
-        Ids that a model made up need not join up to valid UTF-8.
-        """
-        ...
-
-
 class ByteTokenizer:
     """One id per byte. Byte 0 cannot occur in a text, so id 0 is free to end documents."""
 
@@ -49,17 +24,20 @@ class ByteTokenizer:
 
     @property
     def token_bytes(self) -> NDArray[np.int64]:
-        """UTF-8 bytes of text that each id stands for, (256,)."""
+        """UTF-8 bytes of text that each id stands for, (V,); 0 for id 0."""
         lengths = np.ones(256, dtype=np.int64)
         lengths[0] = 0
         return lengths
 
     def encode(self, texts: Sequence[bytes]) -> list[Ids]:
-        """Return the bytes of each text."""
+        """Return the ids of each UTF-8 text, without id 0."""
         return [np.frombuffer(text, dtype=np.uint8) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> bytes:
-        """Return the text of `ids`; the ends of documents are dropped."""
+        """Return the text of `ids`; the ends of documents are dropped.
+
+        Ids that a model made up need not join up to valid UTF-8.
+        """
         return bytes(i for i in ids if i)
 
 
@@ -141,14 +119,14 @@ class BpeTokenizer:
         return b"".join(self._text_of[i] for i in ids)
 
 
+Tokenizer = ByteTokenizer | BpeTokenizer
+
+
 class TextStream:
     """Text of ids that come one at a time; a character comes with the id that completes it.
 
     Bytes that cannot be UTF-8 become replacement characters. The pieces joined are the whole text
     decoded so at once.
-
-    Args:
-        tokenizer: whose ids come.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -17,7 +17,7 @@ counting to it; mask (B, T), True where there is a target."""
 def evaluation_windows(
     split: TokenSplit, sequence_length: int, sequences: int, limit_tokens: int | None = None
 ) -> Iterator[Batch]:
-    """Yield the windows of a split in order, each token but the first a target exactly once.
+    """Yield batches of B windows of a split in order, each token but the first a target once.
 
     All batches have the same shape: the end is padded with id 0, masked out. Padding sits behind
     the last target, so no causal prediction sees it, but top-k selection over a sequence may.
@@ -25,11 +25,8 @@ def evaluation_windows(
     Args:
         split: the token stream.
         sequence_length: T.
-        sequences: B, windows in each batch.
+        sequences: B.
         limit_tokens: stop after so many targets, within a document if need be; None for all.
-
-    Yields:
-        tokens, documents and mask of B windows; see `Batch`.
 
     Raises:
         ValueError: the split has no target, or the limit is less than 1.
@@ -42,20 +39,9 @@ def evaluation_windows(
             f"the split has {len(split.tokens)} tokens and the limit is {limit_tokens}; "
             "expected at least one token to predict"
         )
-    width = sequences * sequence_length
-    for start in range(0, targets, width):
-        count = min(width, targets - start)
-        stream = np.zeros(width + 1, dtype=np.int64)
-        stream[: count + 1] = split.tokens[start : start + count + 1]
-        rows = np.arange(sequences)[:, None] * sequence_length
-        position = np.arange(width).reshape(sequences, sequence_length)
-        mask = position < count
-        document = np.searchsorted(split.offsets, start + 1 + position, side="right") - 1
-        yield (
-            stream[rows + np.arange(sequence_length + 1)],
-            np.where(mask, document, -1).astype(np.int64),
-            mask,
-        )
+    begin = np.arange(0, targets, sequence_length)
+    counts = np.minimum(targets - begin, sequence_length)
+    yield from _batches(split, begin, counts, sequence_length, sequences)
 
 
 def document_windows(
@@ -65,18 +51,9 @@ def document_windows(
 
     Windows begin at 0, T, 2T, ... of a document; its last one may be shorter. They come in rounds,
     the first window of every document, then the second of those that have one, and so on, so that
-    a limit is spread over documents. Batches have the same shape, and padding is the same, as in
-    `evaluation_windows`.
-
-    Args:
-        split: the token stream.
-        sequence_length: T.
-        sequences: B, windows in each batch.
-        limit_tokens: stop before the first window that would exceed so many targets; only where
-            that is the very first window is it cut short, to the limit. None for all.
-
-    Yields:
-        tokens, documents and mask of B windows; see `Batch`.
+    a limit is spread over documents. Arguments, shapes and padding are those of
+    `evaluation_windows`, but that the limit stops before the first window that would exceed it;
+    only where that is the very first window is it cut short, to the limit.
 
     Raises:
         ValueError: no document has a target, or the limit is less than 1.
@@ -96,19 +73,29 @@ def document_windows(
             f"the longest document has {targets_of.max(initial=-1) + 1} tokens and the limit is "
             f"{limit_tokens}; expected at least one token to predict"
         )
-    begin = split.offsets[document] + begin
-    position = np.arange(sequence_length)
+    yield from _batches(split, split.offsets[document] + begin, targets, sequence_length, sequences)
+
+
+def _batches(
+    split: TokenSplit,
+    begins: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    sequence_length: int,
+    sequences: int,
+) -> Iterator[Batch]:
+    """Yield windows that begin at tokens of the stream and have so many targets each."""
+    position = np.arange(sequence_length + 1)
+    stream = np.asarray(split.tokens)
+    missing = -len(targets) % sequences
+    begins, counts = (np.pad(one[: len(targets)], (0, missing)) for one in (begins, targets))
     for first in range(0, len(targets), sequences):
-        part = slice(first, min(first + sequences, len(targets)))
-        count = np.zeros(sequences, dtype=np.int64)
-        count[: part.stop - first] = targets[part]
-        mask = position < count[:, None]
-        tokens = np.zeros((sequences, sequence_length + 1), dtype=np.int64)
-        owner = np.full((sequences, sequence_length), -1, dtype=np.int64)
-        for row, (start, length) in enumerate(zip(begin[part], targets[part], strict=True)):
-            tokens[row, : length + 1] = split.tokens[start : start + length + 1]
-            owner[row, :length] = document[first + row]
-        yield tokens, owner, mask
+        begin = begins[first : first + sequences, None]
+        count = counts[first : first + sequences, None]
+        place = np.where(position <= count, begin + position, 0)
+        tokens = np.where(position <= count, stream[place], 0).astype(np.int64)
+        mask = position[1:] <= count
+        owner = np.searchsorted(split.offsets, place[:, 1:], side="right") - 1
+        yield tokens, np.where(mask, owner, -1).astype(np.int64), mask
 
 
 def whole_windows(split: TokenSplit, sequence_length: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from isoflop.config import RunConfig, Study
-from isoflop.data import CorpusSize, Unavailable, describe
+from isoflop.data import describe
 from isoflop.hardware import usable_cores
 from isoflop.planning import Plan, Speed, accelerator, accelerator_speed, make_plan, next_runs
 from isoflop.runs import RunFolder, RunStore
@@ -67,13 +67,13 @@ def plan_study(
         timing = f"{device} at {machine.utilisation:.0%} utilisation, one device per run"
     made = make_plan(
         study,
-        train_tokens=corpus.train_tokens if isinstance(corpus, CorpusSize) else None,
+        train_tokens=corpus if isinstance(corpus, int) else None,
         speed=speed,
         workers=workers,
         memory_bytes=memory if memory_bytes is None else min(memory, memory_bytes),
     )
-    if isinstance(corpus, Unavailable):
-        made = made.model_copy(update={"warnings": (*made.warnings, corpus.reason)})
+    if isinstance(corpus, str):
+        made = made.model_copy(update={"warnings": (*made.warnings, corpus)})
     return made, f"{timing}; {words}"
 
 

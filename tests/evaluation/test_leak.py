@@ -10,7 +10,7 @@ import pytest
 from evaluation.known_leak import LENGTH, leaking_model, text
 from isoflop.config import Evaluation
 from isoflop.evaluation import evaluate
-from isoflop.evaluation.leak import leak
+from isoflop.evaluation.intervals import leak
 from isoflop.fit.intervals import document_estimate
 
 LN2 = math.log(2)

@@ -65,12 +65,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
 
 
 def validated(kind: type[Config], data: dict[str, Any], source: str) -> Config:
-    """Return `data` as a value of `kind`, as strict about types as JSON.
-
-    Arguments:
-        kind: what `data` has to be.
-        data: what was parsed from `source`.
-        source: the file, as the user named it.
+    """Return `data`, parsed from `source`, as a value of `kind`, as strict about types as JSON.
 
     Raises:
         ValueError: one line with the source, the key path, what is there and what was expected.

@@ -39,19 +39,15 @@ class PrecisionSpeeds(Frozen):
     fp32: PrecisionSpeed
     bf16: PrecisionSpeed
 
-    def of(self, precision: Precision) -> PrecisionSpeed:
-        """Return the speed in a precision."""
-        return self.bf16 if precision == "bf16" else self.fp32
-
-    def seconds_per_flop(self, precision: Precision) -> float:
-        """Return the time of a FLOP of the model's products and attention together."""
-        speed, share = self.of(precision), self.attention_share
-        return (1 - share) / speed.product_flops + share / speed.attention_flops
-
     @property
     def bf16_gain(self) -> float:
-        """Times as fast as fp32 that bf16 is."""
-        return self.seconds_per_flop("fp32") / self.seconds_per_flop("bf16")
+        """Times as fast as fp32 that bf16 is, over the model's products and attention together."""
+        share = self.attention_share
+        fp32, bf16 = (
+            (1 - share) / speed.product_flops + share / speed.attention_flops
+            for speed in (self.fp32, self.bf16)
+        )
+        return fp32 / bf16
 
     @property
     def faster(self) -> Precision:
@@ -77,12 +73,13 @@ class PrecisionChoice(Frozen):
         """What led to the choice, in words."""
         if self.speeds is None:
             return f"compute capability {self.compute_capability} has bf16 in hardware"
-        other: Precision = "fp32" if self.precision == "bf16" else "bf16"
-        own, beside = self.speeds.of(self.precision), self.speeds.of(other)
+        own, beside, other = self.speeds.fp32, self.speeds.bf16, "bf16"
+        if self.precision == "bf16":
+            own, beside, other = beside, own, "fp32"
         return (
-            f"matrix products {_giga(own.product_flops)} GFLOP/s, in {other} "
-            f"{_giga(beside.product_flops)}; attention {_giga(own.attention_flops)}, in {other} "
-            f"{_giga(beside.attention_flops)}"
+            f"matrix products {own.product_flops / 1e9:.3g} GFLOP/s, in {other} "
+            f"{beside.product_flops / 1e9:.3g}; attention {own.attention_flops / 1e9:.3g}, in "
+            f"{other} {beside.attention_flops / 1e9:.3g}"
         )
 
     @property
@@ -101,7 +98,3 @@ class PrecisionChoice(Frozen):
         gain = self.speeds.bf16_gain
         times = 1 / gain if precision == "bf16" else gain
         return times if times >= SLOW else None
-
-
-def _giga(flops: float) -> str:
-    return f"{flops / 1e9:.3g}"

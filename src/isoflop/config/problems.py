@@ -6,9 +6,8 @@ import difflib
 import math
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -22,22 +21,16 @@ _LONGEST_VALUE = 60
 _PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where an error lies: the key path, and what the model wants there."""
 
     path: str
     annotation: Any
-    limits: tuple[Any, ...]
+    limits: Sequence[Any] = ()
 
 
 def describe(error: ValidationError, kind: type[Frozen]) -> list[str]:
-    """Return one line for each of the first problems, without what follows from another one.
-
-    Arguments:
-        error: what validating data as a `kind` raised.
-        kind: the wanted configuration.
-    """
+    """Return a line for each of the first problems, without what follows from another one."""
     details = error.errors(include_url=False)
     # A misspelt key also makes the right one missing: what is unknown explains what is missing.
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
@@ -93,22 +86,21 @@ def _place(kind: type[Frozen], location: tuple[int | str, ...]) -> _Place:
     Those are the tag of a discriminated union and the name of a union's member. The place of an
     unknown key is that of the table it stands in.
     """
-    path = ""
-    annotation: Any = kind
-    limits: tuple[Any, ...] = ()
+    place = _Place("", kind)
     for step in location:
+        members, models = list(_members(place.annotation)), list(_models(place.annotation))
         if isinstance(step, int):
-            path += f"[{step}]"
-            annotation, limits = next(_elements(annotation), Any), ()
+            items = [get_args(member)[0] for member in members if get_origin(member) is tuple]
+            place = _Place(f"{place.path}[{step}]", (*items, Any)[0])
             continue
-        tagged = [m for m in _models(annotation) if _kind_of(m) == step]
-        fields = [m.model_fields[step] for m in _models(annotation) if step in m.model_fields]
+        tagged = [m for m in models if _kinds(m) == [step]]
+        fields = [m.model_fields[step] for m in models if step in m.model_fields]
         if fields:
-            path = _joined(path, step)
-            annotation, limits = fields[0].annotation, tuple(fields[0].metadata)
+            path = _joined(place.path, step)
+            place = _Place(path, fields[0].annotation, fields[0].metadata)
         elif tagged:
-            annotation = tagged[0]
-    return _Place(path, annotation, limits)
+            place = place._replace(annotation=tagged[0])
+    return place
 
 
 def _expected(place: _Place) -> str:
@@ -144,13 +136,13 @@ def _bounds(limits: Iterable[Any], noun: str) -> str:
         low, high = found["min_length"], found.get("max_length")
         unit = " characters" if noun == "text" else ""
         return f" of {low} to {high}{unit}" if high else f", at least {low}{unit}"
-    low = found.get("gt", found.get("ge"))
-    high = found.get("lt", found.get("le"))
-    if low is not None and high is not None and "ge" in found and "le" in found:
-        return f" from {_number(low)} to {_number(high)}"
+    low, high = found.get("gt", found.get("ge")), found.get("lt", found.get("le"))
     if low is not None and high is not None:
-        opening, closing = "(" if "gt" in found else "[", ")" if "lt" in found else "]"
-        return f" in {opening}{low:g}, {high:g}{closing}"
+        if "ge" in found and "le" in found:
+            return f" from {_number(low)} to {_number(high)}"
+        return (
+            f" in {'(' if 'gt' in found else '['}{low:g}, {high:g}{')' if 'lt' in found else ']'}"
+        )
     if low is not None:
         return f" {'above' if 'gt' in found else 'of at least'} {low:g}"
     if high is not None:
@@ -180,19 +172,9 @@ def _models(annotation: Any) -> Iterator[type[Frozen]]:
             yield member
 
 
-def _elements(annotation: Any) -> Iterator[Any]:
-    for member in _members(annotation):
-        if get_origin(member) is tuple:
-            yield get_args(member)[0]
-
-
-def _kind_of(model: type[Frozen]) -> str | None:
-    field = model.model_fields.get("kind")
-    return None if field is None else str(field.default)
-
-
 def _kinds(annotation: Any) -> list[str]:
-    return [kind for model in _models(annotation) if (kind := _kind_of(model)) is not None]
+    fields = [model.model_fields.get("kind") for model in _models(annotation)]
+    return [str(field.default) for field in fields if field is not None]
 
 
 def _suggestion(given: str, choices: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from isoflop.config.model import Choices
 from isoflop.config.run import (
@@ -215,22 +215,14 @@ class Study(Frozen):
             )
         return value
 
-    @field_validator("seeds")
+    @field_validator("seeds", "data_orders")
     @classmethod
-    def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or not _distinct_up_to(value, LARGEST_SEED):
+    def _distinct_seeds(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        least = "at least one, " if info.field_name == "seeds" else ""
+        within = all(0 <= one <= LARGEST_SEED for one in value)
+        if not within or len(set(value)) != len(value) or (least and not value):
             raise ValueError(
-                f"seeds is {list(value)}; expected at least one, distinct and not negative, "
-                f"up to {LARGEST_SEED}"
-            )
-        return value
-
-    @field_validator("data_orders")
-    @classmethod
-    def _distinct_orders(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not _distinct_up_to(value, LARGEST_SEED):
-            raise ValueError(
-                f"data_orders is {list(value)}; expected distinct and not negative, "
+                f"{info.field_name} is {list(value)}; expected {least}distinct and not negative, "
                 f"up to {LARGEST_SEED}"
             )
         return value
@@ -247,25 +239,17 @@ class Study(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _seeds_to_check(self) -> Study:
+    def _consistent(self) -> Study:
         if self.learning_rate_check_seeds > len(self.seeds):
             raise ValueError(
                 f"learning_rate_check_seeds is {self.learning_rate_check_seeds}; expected at most "
                 f"{len(self.seeds)}, as many as there are seeds"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _rates_to_add_to(self) -> Study:
         if self.learning_rate_check_added and not self.learning_rate_check:
             raise ValueError(
                 f"learning_rate_check_added is {self.learning_rate_check_added}, but no other rate "
                 "is tried; expected learning_rate_check = [0.625, 1.6] or other multiples with it"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _named_variants(self) -> Study:
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise ValueError(f"variants are named {names}; expected distinct names")
@@ -273,10 +257,6 @@ class Study(Frozen):
             named = getattr(self, key)
             if named is not None and named not in names:
                 raise ValueError(f"{key} is {named!r}; expected one of {names}")
-        return self
-
-    @model_validator(mode="after")
-    def _budgets_or_sizes(self) -> Study:
         if bool(self.budgets_flops) == (self.scaling is not None):
             raise ValueError(
                 "budgets_flops and [scaling] are "
@@ -284,23 +264,16 @@ class Study(Frozen):
                 + "; expected budgets_flops = [...] to find the best sizes at them, or "
                 "[[scaling.models]] to train every variant at the same sizes"
             )
-        if self.scaling is not None:
-            self._refuse_search_for_sizes()
+        for key in ("grid", "search", "replicate", "challenger", "matched_shapes"):
+            given = getattr(self, key) != type(self).model_fields[key].get_default()
+            if self.scaling is not None and given:
+                raise ValueError(
+                    f"{key} is given, but [scaling] names the sizes; expected none, since it "
+                    "serves the search for the best size at a budget: remove it"
+                )
         if self.positions is not None:
             self.positions.check(self.data)
         return self
-
-    def _refuse_search_for_sizes(self) -> None:
-        useless = [
-            key
-            for key in ("grid", "search", "replicate", "challenger", "matched_shapes")
-            if getattr(self, key) != type(self).model_fields[key].get_default()
-        ]
-        if useless:
-            raise ValueError(
-                f"{useless[0]} is given, but [scaling] names the sizes; expected none, since it "
-                "serves the search for the best size at a budget: remove it"
-            )
 
     @property
     def baseline_variant(self) -> Variant:
@@ -323,7 +296,3 @@ class Study(Frozen):
         if self.challenger is not None:
             return next(v for v in self.variants if v.name == self.challenger)
         return next((v for v in self.variants if v.depth.kind == "top_k"), None)
-
-
-def _distinct_up_to(values: tuple[int, ...], largest: int) -> bool:
-    return len(set(values)) == len(values) and all(0 <= one <= largest for one in values)

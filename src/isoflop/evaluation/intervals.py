@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from isoflop.config import Evaluation, Leak
 from isoflop.estimate import Estimate
 from isoflop.fit.intervals import document_estimate
 
@@ -55,3 +56,22 @@ def difference_over_documents(
     # What a document does to either mean sums to zero over documents.
     pull = (sums - mean * weights) / first - (other_sums - other_mean * other_weights) / second
     return over_documents((mean - other_mean) * both + pull * both.sum(), both)
+
+
+def leak(causal: Evaluation, top_k: Evaluation) -> Leak:
+    """Return how much lower the loss under top-k, which looks ahead, is, paired by document.
+
+    Raises:
+        ValueError: the two are not of the same tokens.
+    """
+    if causal.split != top_k.split or causal.document_tokens != top_k.document_tokens:
+        raise ValueError(
+            f"the evaluations are of {causal.tokens} tokens of {causal.split} and {top_k.tokens} "
+            f"of {top_k.split}; expected the same documents, each with as many tokens"
+        )
+    losses = np.array(causal.document_losses)
+    gains = losses - np.array(top_k.document_losses)
+    nats = over_documents(gains, np.array(causal.document_tokens))
+    if nats is None:
+        raise ValueError("the evaluations have no losses by document; evaluate the model anew")
+    return Leak(nats=nats, share=over_documents(gains, losses))

@@ -6,8 +6,8 @@ Axes: R routed blocks, B batch, W whole windows, T time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from isoflop.config import (
     Cap,
     Decision,
     DecisionMeasures,
-    Evaluation,
     Measures,
     ModelConfig,
     Routed,
@@ -28,14 +27,10 @@ from isoflop.config import (
 )
 from isoflop.data import TokenSplit
 from isoflop.data.windows import Batch
-from isoflop.evaluation.agreement import AgreementSums
-from isoflop.evaluation.entropy import EntropySums, prediction_entropy
+from isoflop.evaluation import routing
 from isoflop.evaluation.future import future_change
-from isoflop.evaluation.intervals import over_documents
-from isoflop.evaluation.leak import leak
+from isoflop.evaluation.intervals import leak, over_documents
 from isoflop.evaluation.loss import LossSums, Reading, ReadingKeywords, control_noise, evaluating
-from isoflop.evaluation.router_weights import WeightSums
-from isoflop.evaluation.selection import SelectionSums
 from isoflop.model import Output, Transformer
 
 PERTURBED_WINDOWS = 32
@@ -79,55 +74,48 @@ def measure(
             window.
     """
     how = Reading(sequence_length=sequence_length, **reading)
-    taken = _rules(model.config, among, cap)
-    sums = {rule: _Sums(model, held_out, how, rule) for rule in taken}
-    full = _add_up(model, held_out, how, sums)
+    seen = {rule: _Seen(model, held_out, how) for rule in _rules(model.config, among, cap)}
+    full, document = _look(model, held_out, how, seen)
     if model.routed and not len(full):
         raise ValueError(
             f"no window of {sequence_length} tokens is full of text; expected one at least, since "
             "routing is measured on whole windows: evaluate more tokens"
         )
-    evaluations = {rule: one.losses.evaluation(*rule) for rule, one in sums.items()}
+    evaluations = {rule: one.losses.evaluation(*rule) for rule, one in seen.items()}
     spread = np.linspace(0, len(full) - 1, min(PERTURBED_WINDOWS, len(full))).astype(int)
     found = []
-    for rule, evaluation in evaluations.items():
-        of_rule = sums[rule].measures(evaluation, minimum_occurrences)
+    for rule, one in seen.items():
+        losses, evaluation = one.losses, evaluations[rule]
+        nats = over_documents(losses.losses, losses.tokens)
+        assert nats is not None
+        of_routing: dict[str, Any] = {}
         if model.routed:
-            future = future_change(model, full[spread], rule.decision, cap=rule.cap, seed=how.seed)
-            ahead = None if rule == TOP_K else leak(evaluation, evaluations[TOP_K])
-            of_rule = of_rule.model_copy(update={"future": future, "leak": ahead})
-        found.append(of_rule)
+            top_k = None if rule == TOP_K else seen[TOP_K].all_selected
+            of_routing = {
+                "leak": None if rule == TOP_K else leak(evaluation, evaluations[TOP_K]),
+                "future": future_change(
+                    model, full[spread], rule.decision, cap=rule.cap, seed=how.seed
+                ),
+                **_routing(model.config, one, full, document, top_k, minimum_occurrences),
+            }
+        found.append(
+            DecisionMeasures(
+                evaluation=evaluation,
+                loss=nats,
+                bits_per_byte=over_documents(losses.losses / math.log(2), losses.bytes),
+                **of_routing,
+            )
+        )
+    if not model.routed:
+        return Measures(decisions=tuple(found))
+    frequent = routing.selected_ids(full, np.zeros(full.shape, dtype=bool), minimum_occurrences)
     sample = RoutingSample(
         windows=len(full),
         tokens=full.size,
         minimum_occurrences=minimum_occurrences,
-        frequent_ids=len(sums[taken[0]].selection.frequent(minimum_occurrences)),
+        frequent_ids=len(frequent),
     )
-    return Measures(decisions=tuple(found), sample=sample if model.routed else None)
-
-
-def _add_up(
-    model: Transformer, held_out: TokenSplit, how: Reading, sums: dict[_Rule, _Sums]
-) -> NDArray[np.int64]:
-    """Run the model under every rule over the same windows; returns the whole ones, (W, T)."""
-    noise = {
-        rule: control_noise(model, rule.decision, how.sequences, how.sequence_length, how.seed)
-        for rule in sums
-    }
-    # Top-k first, since the others are held against it.
-    order = sorted(sums, key=lambda rule: rule.decision != "top_k")
-    whole: list[NDArray[np.int64]] = []
-    with evaluating(model) as device:
-        for window in how.of(held_out):
-            tokens, _, mask = window
-            batch = torch.from_numpy(tokens[:, :-1]).to(device)
-            whole.append(tokens[mask.all(1), :-1])
-            top_k = None
-            for rule in order:
-                output = model(batch, decision=rule.decision, noise=noise[rule], cap=rule.cap)
-                selected = sums[rule].add(output, window, top_k)
-                top_k = selected if rule.decision == "top_k" else top_k
-    return np.concatenate(whole)
+    return Measures(decisions=tuple(found), sample=sample)
 
 
 class _Rule(NamedTuple):
@@ -140,86 +128,108 @@ class _Rule(NamedTuple):
 TOP_K = _Rule("top_k")
 
 
-class _Sums:
-    """What is added up under one rule."""
+class _Seen:
+    """What was seen under one rule: losses, and of whole windows what routing did."""
 
-    def __init__(self, model: Transformer, held_out: TokenSplit, how: Reading, rule: _Rule) -> None:
-        routed, sequence_length = len(model.routed), how.sequence_length
+    def __init__(self, model: Transformer, held_out: TokenSplit, how: Reading) -> None:
         self.losses = LossSums(model, held_out, how)
-        self.selection = SelectionSums(routed, sequence_length, model.config.vocabulary)
-        self._agreement = None if rule == TOP_K else AgreementSums(routed)
-        self._entropy = EntropySums(routed, held_out.documents)
-        self._weights = WeightSums(routed)
-        self._stretch: Stretch | None = None
-        self._config, self._length = model.config, sequence_length
+        self.selected: list[NDArray[np.bool_]] = []
+        """Processed tokens of each batch, (R, W, T); router weights alike, and entropy (W, T)."""
+        self.weights: list[NDArray[np.float32]] = []
+        self.entropy: list[NDArray[np.float32]] = []
 
-    def add(
-        self, output: Output, window: Batch, top_k: NDArray[np.bool_] | None
-    ) -> NDArray[np.bool_] | None:
-        """Add a batch; returns what was selected in its whole windows, (R, W, T).
-
-        Args:
-            output: of the model.
-            window: the batch.
-            top_k: what top-k selected; None for top-k itself, and without routed blocks.
-        """
+    def add(self, output: Output, window: Batch) -> None:
+        """Add what the model gave for a batch."""
         self.losses.add(output, window)
-        if not output.routing:
-            return None
-        tokens, document, mask = window
-        whole = mask.all(1)
-        rows = torch.from_numpy(whole)
-        selected = np.stack([one.selected.cpu()[rows].numpy() for one in output.routing])
-        entropy = prediction_entropy(output.logits).double().cpu()[rows].numpy()
-        self._entropy.add(entropy, selected, document[whole])
-        weights = np.stack([one.logits.float().cpu()[rows].numpy() for one in output.routing])
-        self._weights.add(weights, selected)
-        if self._stretch is None and whole.any():
-            self._stretch = Stretch(
-                tokens=tuple(tokens[whole][0, :-1][:STRETCH_TOKENS].tolist()),
-                processed=tuple(tuple(one[0, :STRETCH_TOKENS].tolist()) for one in selected),
+        if output.routing:
+            rows = torch.from_numpy(window[2].all(1))
+            kept = sum(one[0].size for one in self.weights)
+            self.selected.append(
+                np.stack([one.selected.cpu()[rows].numpy() for one in output.routing])
             )
-        self.selection.add(tokens[whole, :-1], selected)
-        if self._agreement is not None:
-            assert top_k is not None
-            self._agreement.add(selected, top_k)
-        return selected
-
-    def measures(self, evaluation: Evaluation, minimum: int) -> DecisionMeasures:
-        """Return what was added up, of ids that occur so often at least."""
-        losses = self.losses
-        nats = over_documents(losses.losses, losses.tokens)
-        assert nats is not None
-        return DecisionMeasures(
-            evaluation=evaluation,
-            loss=nats,
-            bits_per_byte=over_documents(losses.losses / math.log(2), losses.bytes),
-            blocks=self._blocks(minimum),
-            never_selected=self.selection.never(minimum),
-            stretch=self._stretch,
-        )
-
-    def _blocks(self, minimum: int) -> tuple[BlockMeasures, ...]:
-        """Return what each routed block did."""
-        found = []
-        for index, block in enumerate(self._config.routed_blocks):
-            assert isinstance(self._config.depth, Routed)
-            selected = self._config.depth.selected_tokens(self._length)
-            found.append(
-                BlockMeasures(
-                    block=block,
-                    nominal_capacity=selected / self._length,
-                    realised_capacity=self.selection.realised_capacity(index),
-                    agreement=None if self._agreement is None else self._agreement.agreement(index),
-                    entropy=self._entropy.entropy(index),
-                    share_by_position=self.selection.share_by_position(index),
-                    never_selected=self.selection.never(minimum, index),
-                    most_selected=tuple(self.selection.most_selected(minimum, index)[:EXTREMES]),
-                    least_selected=tuple(self.selection.least_selected(minimum, index)[:EXTREMES]),
-                    router_weights=self._weights.histogram(index),
+            self.entropy.append(routing.prediction_entropy(output.logits).cpu()[rows].numpy())
+            if kept < routing.KEPT:
+                self.weights.append(
+                    np.stack([one.logits.float().cpu()[rows].numpy() for one in output.routing])
                 )
+
+    @property
+    def all_selected(self) -> NDArray[np.bool_]:
+        """Processed tokens of all whole windows, (R, W, T)."""
+        return np.concatenate(self.selected, axis=1)
+
+
+def _look(
+    model: Transformer, held_out: TokenSplit, how: Reading, seen: Mapping[_Rule, _Seen]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Run the model under every rule; returns ids and documents of whole windows, each (W, T)."""
+    noise = {
+        rule: control_noise(model, rule.decision, how.sequences, how.sequence_length, how.seed)
+        for rule in seen
+    }
+    whole: list[NDArray[np.int64]] = []
+    documents: list[NDArray[np.int64]] = []
+    with evaluating(model) as device:
+        for window in how.of(held_out):
+            tokens, document, mask = window
+            batch = torch.from_numpy(tokens[:, :-1]).to(device)
+            whole.append(tokens[mask.all(1), :-1])
+            documents.append(document[mask.all(1)])
+            for rule, one in seen.items():
+                one.add(
+                    model(batch, decision=rule.decision, noise=noise[rule], cap=rule.cap), window
+                )
+    return np.concatenate(whole), np.concatenate(documents)
+
+
+def _routing(
+    config: ModelConfig,
+    seen: _Seen,
+    tokens: NDArray[np.int64],
+    document: NDArray[np.int64],
+    top_k: NDArray[np.bool_] | None,
+    minimum: int,
+) -> dict[str, Any]:
+    """Return the fields of `DecisionMeasures` on what routed blocks did in whole windows.
+
+    Args:
+        config: of the model.
+        seen: under one rule.
+        tokens: ids, (W, T).
+        document: of each target, (W, T).
+        top_k: what top-k selects, (R, W, T); None for top-k itself.
+        minimum: occurrences from which ids are told of.
+    """
+    assert isinstance(config.depth, Routed)
+    length = tokens.shape[1]
+    selected, weights = seen.all_selected, np.concatenate(seen.weights, axis=1)
+    entropy = np.concatenate(seen.entropy).astype(np.float64)
+    blocks = []
+    for index, (block, mine) in enumerate(zip(config.routed_blocks, selected, strict=True)):
+        rows = routing.selected_ids(tokens, mine, minimum)
+        blocks.append(
+            BlockMeasures(
+                block=block,
+                nominal_capacity=config.depth.selected_tokens(length) / length,
+                realised_capacity=float(mine.mean()),
+                agreement=None if top_k is None else routing.agreement(mine, top_k[index]),
+                entropy=routing.routed_entropy(entropy, mine, document),
+                share_by_position=routing.share_by_position(mine),
+                never_selected=routing.never_selected(rows),
+                most_selected=tuple(routing.most_selected(rows)[:EXTREMES]),
+                least_selected=tuple(routing.most_selected(rows, -1)[:EXTREMES]),
+                router_weights=routing.weight_histogram(weights[index], mine),
             )
-        return tuple(found)
+        )
+    anywhere = routing.selected_ids(tokens, np.logical_or.reduce(selected), minimum)
+    return {
+        "blocks": tuple(blocks),
+        "never_selected": routing.never_selected(anywhere),
+        "stretch": Stretch(
+            tokens=tuple(tokens[0, :STRETCH_TOKENS].tolist()),
+            processed=tuple(tuple(one[0, :STRETCH_TOKENS].tolist()) for one in selected),
+        ),
+    }
 
 
 def _rules(config: ModelConfig, among: Sequence[Decision], cap: Cap | None) -> tuple[_Rule, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from isoflop.cli.options import (
     RowsOut,
 )
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
+from isoflop.config.load import load_study
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
@@ -55,33 +56,25 @@ def bench_train(
     json: Json = False,
 ) -> None:
     """Measure training steps per second, the contenders taking turns."""
-    from isoflop.bench import bench_train as measure
-    from isoflop.bench import describe, standard_groups
-    from isoflop.config.load import load_study
+    import isoflop.bench as of
     from isoflop.hardware import usable_cores
     from isoflop.sweep import Folders
     from isoflop.sweep.report import SPEEDS
-    from isoflop.terminal.tables import show_json
 
+    speeds = None
     if study is None:
         cores = usable_cores().count if threads is None else threads
-        groups = standard_groups(_precision(dtype, cores))
-        report = measure(groups, threads=cores, force=force, watch=_tell)
+        groups = of.standard_groups(_precision(dtype, cores))
     else:
         asked = load_study(study)
         folders = Folders.of(asked, out, results)
-        groups = study_groups(asked, folders, dtype)
+        groups = _study_groups(asked, folders, dtype)
         cores = 1 if threads is None else threads
-        report = measure(groups, threads=cores, force=force, watch=_tell)
         # The report shows the speed of the runs as they were trained.
-        if dtype is None:
-            path = folders.root / SPEEDS
-            storage.write_json(path, report.model_dump(mode="json"))
-            _tell(quoted(f"wrote {path}"))
-    if json:
-        show_json(report.model_dump(mode="json"))
-    else:
-        print("\n".join(map(quoted, describe(report))))
+        speeds = folders.root / SPEEDS if dtype is None else None
+    report = of.bench_train(groups, threads=cores, force=force, watch=_tell)
+    words = [quoted(line) for line in of.describe(report)]
+    _answer(report, words, speeds, json=report.model_dump(mode="json") if json else None)
 
 
 @dataclass(frozen=True)
@@ -105,24 +98,21 @@ class AttentionOptions:
 @bench.command(name="attention")
 def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
     """Measure block attention beside full attention; the default takes about ten minutes."""
-    from isoflop.bench import attention_cases, attention_figure, describe_attention
-    from isoflop.bench import bench_attention as measure
+    import isoflop.bench as of
     from isoflop.hardware import usable_cores
-    from isoflop.report.render import write_figure
 
     threads = options.threads or usable_cores().count
-    cases = attention_cases(
+    cases = of.attention_cases(
         lengths=options.lengths,
         block_sizes=options.block_sizes,
         top_k=options.top_k,
         dtype=_precision(options.dtype, threads),
         threads=threads,
     )
-    report = measure(cases, force=options.force, watch=_tell)
-    if options.out is not None:
-        _keep(report, options.out / f"attention-{report.rows[0].dtype}.json")
-        write_figure(attention_figure(report), options.out)
-    _show_rows(report, describe_attention(report), json=options.json)
+    report = of.bench_attention(cases, force=options.force, watch=_tell)
+    name = f"attention-{report.rows[0].dtype}.json"
+    words = of.describe_attention(report)
+    _answer_rows(report, words, options.out, name, options.json, of.attention_figure)
 
 
 @dataclass(frozen=True)
@@ -150,11 +140,9 @@ class DecodeOptions:
 @bench.command(name="decode")
 def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
     """Measure steps of generation, dense and routed; the default takes about ten minutes."""
-    from isoflop.bench import bench_decode as measure
-    from isoflop.bench import decode_cases, decode_figure, describe_decode
-    from isoflop.report.render import write_figure
+    import isoflop.bench as of
 
-    cases = decode_cases(
+    cases = of.decode_cases(
         contexts=options.contexts,
         batches=options.batches,
         threads=options.threads,
@@ -162,11 +150,9 @@ def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
         width=options.width,
         blocks=options.blocks,
     )
-    report = measure(cases, force=options.force, watch=_tell)
-    if options.out is not None:
-        _keep(report, options.out / "decode.json")
-        write_figure(decode_figure(report), options.out)
-    _show_rows(report, describe_decode(report), json=options.json)
+    report = of.bench_decode(cases, force=options.force, watch=_tell)
+    words = of.describe_decode(report)
+    _answer_rows(report, words, options.out, "decode.json", options.json, of.decode_figure)
 
 
 @bench.command(name="bookkeeping")
@@ -183,25 +169,25 @@ def bench_bookkeeping(
     json: Json = False,
 ) -> None:
     """Measure what share of training time metrics and checkpoints take."""
-    from isoflop.bench import bench_bookkeeping as measure
-    from isoflop.bench import describe_bookkeeping, standard_runs
-    from isoflop.config.load import load_study
+    import isoflop.bench as of
+    from isoflop.costs import parameters
+    from isoflop.planning import next_runs
     from isoflop.sweep import Folders
 
     if study is None:
-        configs = standard_runs(_precision(None, 1))
+        configs = of.standard_runs(_precision(None, 1))
     else:
         asked = load_study(study)
-        configs = _extremes(_settled(asked, Folders.of(asked)))
+        runs = next_runs(_settled(asked, Folders.of(asked)), [])
+        ordered = sorted((run.config for run in runs), key=lambda one: parameters(one.model).total)
+        configs = (ordered[0], ordered[-1])
     storage.make_folder(RUNS)
     # The runs live in a folder of their own and are thrown away.
     with TemporaryDirectory(dir=RUNS, prefix=storage.TEMPORARY) as folder:
-        report = measure(
+        report = of.bench_bookkeeping(
             configs, cache=cache, folder=Path(folder), seconds=seconds, force=force, watch=_tell
         )
-    if out is not None:
-        _keep(report, out / "bookkeeping.json")
-    _show_rows(report, describe_bookkeeping(report), json=json)
+    _answer_rows(report, of.describe_bookkeeping(report), out, "bookkeeping.json", json)
 
 
 @bench.command(name="fit")
@@ -218,29 +204,42 @@ def bench_fit(
     json: Json = False,
 ) -> None:
     """Measure `isoflop fit` on tables of a known law; the default takes about a minute."""
-    from isoflop.bench import bench_fit as measure
-    from isoflop.bench import describe_fit
+    import isoflop.bench as of
 
-    report = measure(rows, variants, resamples=resamples, rounds=rounds, force=force, watch=_tell)
-    if out is not None:
-        _keep(report, out / "fit.json")
-    _show_rows(report, describe_fit(report), json=json)
-
-
-def _keep(report: Any, path: Path) -> None:
-    """Write what was measured into a file, and tell where."""
-    storage.write_json(path, report.model_dump(mode="json"))
-    _tell(quoted(f"wrote {path}"))
+    report = of.bench_fit(
+        rows, variants, resamples=resamples, rounds=rounds, force=force, watch=_tell
+    )
+    _answer_rows(report, of.describe_fit(report), out, "fit.json", json)
 
 
-def _show_rows(report: Any, words: Sequence[str], *, json: bool) -> None:
-    """Print what was measured, as JSON or in words."""
+def _answer_rows(
+    report: Any,
+    words: Sequence[str],
+    out: Path | None,
+    name: str,
+    json: bool,
+    figure: Callable[[Any], Any] | None = None,
+) -> None:
+    """Print what was measured, as JSON rows or in words; into a folder goes its figure as well."""
+    rows = [row.model_dump(mode="json") for row in report.rows] if json else None
+    _answer(report, words, None if out is None else out / name, json=rows)
+    if out is not None and figure is not None:
+        from isoflop.report.render import write_figure
+
+        write_figure(figure(report), out)
+
+
+def _answer(report: Any, words: Sequence[str], path: Path | None, *, json: Any) -> None:
+    """Write what was measured into a file, and print it: the JSON if there is some, else words."""
     from isoflop.terminal.tables import show_json
 
-    if json:
-        show_json([row.model_dump(mode="json") for row in report.rows])
-    else:
+    if path is not None:
+        storage.write_json(path, report.model_dump(mode="json"))
+        _tell(quoted(f"wrote {path}"))
+    if json is None:
         print("\n".join(words))
+    else:
+        show_json(json)
 
 
 def _tell(text: str) -> None:
@@ -253,9 +252,7 @@ def _precision(asked: Precision | None, threads: int) -> Precision:
 
     Found at the standard shapes, as a study finds it at its own.
     """
-    if asked is not None:
-        return asked
-    return _told(_here(threads))
+    return _told(_here(threads)) if asked is None else asked
 
 
 def _precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Precision, ...]:
@@ -263,9 +260,7 @@ def _precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Prec
     if asked is not None:
         return asked
     here = _here(threads)
-    if here.slowness("bf16") is None:
-        return ("fp32", "bf16")
-    return (_told(here),)
+    return ("fp32", "bf16") if here.slowness("bf16") is None else (_told(here),)
 
 
 def _here(threads: int) -> PrecisionChoice:
@@ -290,26 +285,10 @@ def _settled(study: Study, folders: Folders) -> Study:
     return found.study
 
 
-def _extremes(study: Study) -> tuple[RunConfig, ...]:
-    """Return the smallest and the largest model that a study plans."""
-    from isoflop.costs import parameters
-    from isoflop.planning import next_runs
-
-    planned = sorted(
-        (run.config for run in next_runs(study, [])), key=lambda one: parameters(one.model).total
-    )
-    return (planned[0], planned[-1])
-
-
-def study_groups(
-    study: Study, folders: Folders, precision: Precision | None = None
+def _study_groups(
+    study: Study, folders: Folders, precision: Precision | None
 ) -> tuple[tuple[Case, ...], ...]:
-    """Return the models that the study's figures single out, a group for each budget.
-
-    Args:
-        study: whose.
-        folders: where it lives.
-        precision: to measure in; None for the study's.
+    """Return the models that a study's figures single out, by budget, in a precision or its own.
 
     Raises:
         ValueError: no minimum is known yet, so no model is singled out.
@@ -328,38 +307,31 @@ def study_groups(
     study = _settled(study, folders)
     records = Ledger(study, folders.root, folders.results).records
     runs = assign(study, records)
-    own = [record for record in records if record.run_id in runs.variant_of]
-    configs = {record.run_id: _in(record.config, precision) for record in own}
-    table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
+    own = {record.run_id: record for record in records if record.run_id in runs.variant_of}
+    table = frame(list(own.values()), runs.variant_of, off_ladder=runs.off_ladder)
     baseline, challenger = study.baseline_variant, study.challenger_variant
     if challenger is None:
         raise ValueError(f"study {study.name} has no variant with a routed block to compare with")
+
+    def config(run_id: str) -> RunConfig:
+        found = own[run_id].config
+        recipe = found.recipe.model_copy(update={"precision": precision or found.recipe.precision})
+        return found.model_copy(update={"recipe": recipe})
+
     finished = set(table.loc[table["state"] == "finished", "budget_flops"])
     groups = []
-    for budget in study.budgets_flops:
-        if budget in finished:
-            named = [
-                *figure3_models(table, baseline.name, challenger.name, budget_flops=budget),
-                *figure4_models(table, baseline.name, challenger.name, budget_flops=budget),
-            ]
-            models = [
-                (one.model.variant, configs[one.model.run_ids[0]])
-                for one in named
-                if one.model is not None
-            ]
-            if models:
-                groups.append(study_group(models))
+    for budget in [one for one in study.budgets_flops if one in finished]:
+        models = [
+            (one.model.variant, config(one.model.run_ids[0]))
+            for named in (figure3_models, figure4_models)
+            for one in named(table, baseline.name, challenger.name, budget_flops=budget)
+            if one.model is not None
+        ]
+        if models:
+            groups.append(study_group(models))
     if not groups:
         raise ValueError(
             f"study {study.name} singles out no model yet, since no minimum is known; "
             "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
         )
     return tuple(groups)
-
-
-def _in(config: RunConfig, precision: Precision | None) -> RunConfig:
-    """Return a run in a precision, None for its own."""
-    if precision is None:
-        return config
-    recipe = config.recipe.model_copy(update={"precision": precision})
-    return config.model_copy(update={"recipe": recipe})

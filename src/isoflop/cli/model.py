@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -35,7 +35,7 @@ from isoflop.text import quoted
 if TYPE_CHECKING:
     from isoflop.config import RunConfig, RunRecord
     from isoflop.runs import RunFolder
-    from isoflop.trained import HeldOut, Wishes
+    from isoflop.trained import Wishes
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,6 @@ class EvaluationOptions:
     out: Annotated[Path | None, arg(metavar="FILE", help="Write it there, as JSON.")] = None
     json: Json = False
 
-    @property
-    def held_out(self) -> HeldOut:
-        """What the model is measured on."""
-        from isoflop.trained import HeldOut
-
-        cap = cap_of(self.cap_window, self.cap_tokens)
-        return HeldOut(self.split, self.tokens, self.corpus, self.decisions, cap, self.precision)
-
 
 def evaluate(
     checkpoint: Checkpoint,
@@ -181,11 +173,15 @@ def evaluate(
     """
     from isoflop.runs import RunFolder
     from isoflop.terminal.evaluation import evaluation_tables
-    from isoflop.terminal.tables import show, show_json
+    from isoflop.terminal.tables import answer
     from isoflop.trained import HeldOut, evaluate_run
 
     folder = RunFolder(checkpoint)
-    held_out = options.held_out
+    cap = cap_of(options.cap_window, options.cap_tokens)
+    held_out = HeldOut(
+        *(options.split, options.tokens, options.corpus, options.decisions),
+        *(cap, options.precision),
+    )
     found = evaluate_run(
         folder, held_out, cache=options.cache, device=options.device, threads=options.threads
     )
@@ -193,13 +189,11 @@ def evaluate(
         with folder.claim():
             written = folder.write_evaluation(found)
         print(quoted(f"wrote {written}"), file=sys.stderr)
+    told = found.model_dump(mode="json")
     if options.out is not None:
-        storage.write_json(options.out, found.model_dump(mode="json"))
+        storage.write_json(options.out, told)
         print(quoted(f"wrote {options.out}"), file=sys.stderr)
-    if options.json:
-        show_json(found.model_dump(mode="json"))
-    else:
-        show(evaluation_tables(found, folder.config()))
+    answer(told, evaluation_tables(found, folder.config()), json=options.json)
 
 
 @dataclass(frozen=True)
@@ -235,17 +229,8 @@ class SampleOptions:
         """What text is asked for."""
         from isoflop.trained import Wishes
 
-        return Wishes(
-            prompt=self.prompt,
-            tokens=self.tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            seed=self.seed,
-            decision=self.decision,
-            cap=cap_of(self.cap_window, self.cap_tokens),
-        )
+        told = {one.name: getattr(self, one.name) for one in fields(Wishes) if one.name != "cap"}
+        return Wishes(**told, cap=cap_of(self.cap_window, self.cap_tokens))
 
 
 def sample(

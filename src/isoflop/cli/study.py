@@ -27,6 +27,7 @@ from isoflop.cli.options import (
     Workers,
     bytes_of,
 )
+from isoflop.config.load import load_study
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
@@ -43,28 +44,10 @@ def init(
     ),
 ) -> None:
     """Write a commented study to start from, and its JSON Schema for editors beside it."""
-    for written in write_starter(path):
-        print(quoted(f"wrote {written}"))
-    print(quoted(f"next: isoflop plan {path}"))
-
-
-def starter_text() -> str:
-    """Return the commented study to start from, as TOML."""
-    return files("isoflop.cli").joinpath("starter.toml").read_text(encoding="utf-8")
-
-
-def write_starter(path: Path) -> tuple[Path, Path]:
-    """Write the starter study to `path` and the schema beside it; return both paths.
-
-    Raises:
-        ValueError: `path` exists, or a schema of other content does; nothing is overwritten.
-        StorageError: the folder cannot be written.
-    """
     from isoflop import storage
     from isoflop.config.schema import schema_text
 
-    schema_path = path.parent / SCHEMA_NAME
-    schema = schema_text()
+    schema_path, schema = path.parent / SCHEMA_NAME, schema_text()
     if os.path.lexists(path):
         raise ValueError(f"{path} exists and is not overwritten; name another file")
     if os.path.lexists(schema_path) and schema_path.read_bytes() != schema.encode():
@@ -73,7 +56,14 @@ def write_starter(path: Path) -> tuple[Path, Path]:
         )
     storage.write_text(schema_path, schema)
     storage.write_text(path, starter_text())
-    return path, schema_path
+    print(quoted(f"wrote {path}"))
+    print(quoted(f"wrote {schema_path}"))
+    print(quoted(f"next: isoflop plan {path}"))
+
+
+def starter_text() -> str:
+    """Return the commented study to start from, as TOML."""
+    return files("isoflop.cli").joinpath("starter.toml").read_text(encoding="utf-8")
 
 
 def costs(
@@ -84,13 +74,10 @@ def costs(
     from isoflop.config.load import load
     from isoflop.planning.costing import cost_rows
     from isoflop.terminal.costs import cost_tables
-    from isoflop.terminal.tables import show, show_json
+    from isoflop.terminal.tables import answer
 
     rows = cost_rows(load(config))
-    if json:
-        show_json([row.model_dump(mode="json") for row in rows])
-    else:
-        show(cost_tables(rows))
+    answer([row.model_dump(mode="json") for row in rows], cost_tables(rows), json=json)
 
 
 def plan(
@@ -105,20 +92,17 @@ def plan(
     json: Json = False,
 ) -> None:
     """Show what a study would train and what that takes, before any training."""
-    from isoflop.config.load import load_study
-    from isoflop.sweep import Folders, Machine, plan_study
+    from isoflop import sweep
     from isoflop.terminal.plan import plan_tables
-    from isoflop.terminal.tables import show, show_json
+    from isoflop.terminal.tables import answer
 
     asked = load_study(study)
-    machine = Machine(accelerator, utilisation, workers, bytes_of(memory_gib))
-    made, timing = plan_study(asked, Folders.of(asked, cache=cache), machine)
-    if json:
-        totals = ("total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds")
-        told = {name: getattr(made, name) for name in totals}
-        show_json({**made.model_dump(mode="json"), "timing": timing, **told})
-    else:
-        show(plan_tables(made, timing))
+    machine = sweep.Machine(accelerator, utilisation, workers, bytes_of(memory_gib))
+    made, timing = sweep.plan_study(asked, sweep.Folders.of(asked, cache=cache), machine)
+    totals = ("total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds")
+    told = {name: getattr(made, name) for name in totals}
+    told = {**made.model_dump(mode="json"), "timing": timing, **told}
+    answer(told, plan_tables(made, timing), json=json)
 
 
 @dataclass(frozen=True)
@@ -136,27 +120,25 @@ class RunOptions:
 
 def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
     """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
-    from isoflop.config.load import load_study
-    from isoflop.sweep import Execution, Folders, run_study
-    from isoflop.sweep import status as find
+    from isoflop import sweep
     from isoflop.terminal.status import edge_words
 
     asked = load_study(study)
-    folders = Folders.of(asked, options.out, options.results, options.cache)
-    execution = Execution(
+    folders = sweep.Folders.of(asked, options.out, options.results, options.cache)
+    execution = sweep.Execution(
         workers=options.workers,
         device=options.device,
         memory_bytes=bytes_of(options.memory_gib),
         stall_seconds=60 * options.stall_minutes,
     )
-    outcome = run_study(asked, folders, execution)
+    outcome = sweep.run_study(asked, folders, execution)
     _check_uninterrupted(outcome)
     print(
         f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
         f"{outcome.left} left"
     )
     begun, _ = _settled(study, options.out, options.results)
-    for edge in find(begun, folders.root, folders.results).edges:
+    for edge in sweep.status(begun, folders.root, folders.results).edges:
         print(quoted(edge_words(edge)))
     if outcome.failed or outcome.left:
         print(quoted(f"what went wrong: isoflop status {study}"))
@@ -175,7 +157,6 @@ def search(
     cache: Cache = CACHE,
 ) -> int:
     """Train the trials of [search], the same for every variant, and show which was best."""
-    from isoflop.config.load import load_study
     from isoflop.sweep import Execution, Folders
     from isoflop.sweep.search import search_study
     from isoflop.terminal.plan import trial_table
@@ -201,35 +182,31 @@ def _check_uninterrupted(outcome: Outcome) -> None:
 
 def _settled(path: Path, out: Path | None, results: Path) -> tuple[Study, Folders]:
     """Return the study of a file, in the precision that its runs have, and its folders."""
-    from isoflop.config.load import load_study
-    from isoflop.sweep import Folders, settled
+    from isoflop import sweep
 
     study = load_study(path)
-    folders = Folders.of(study, out, results)
-    return settled(study, folders.root, results).study, folders
+    folders = sweep.Folders.of(study, out, results)
+    return sweep.settled(study, folders.root, results).study, folders
 
 
 def status(
     study: StudyFile, out: Out = None, results: Results = RESULTS, json: Json = False
 ) -> None:
     """Show how far a study is, where its minima lie, and which runs failed."""
-    from isoflop.sweep import status as find
+    from isoflop import sweep
     from isoflop.terminal.status import status_tables
-    from isoflop.terminal.tables import show, show_json
+    from isoflop.terminal.tables import answer
 
     asked, folders = _settled(study, out, results)
-    found = find(asked, folders.root, results)
-    if json:
-        show_json({**found.model_dump(mode="json"), "complete": found.complete})
-    else:
-        show(status_tables(found, f"isoflop run {study}"))
+    found = sweep.status(asked, folders.root, results)
+    told = {**found.model_dump(mode="json"), "complete": found.complete}
+    answer(told, status_tables(found, f"isoflop run {study}"), json=json)
 
 
 def report(
     study: StudyFile, out: Out = None, results: Results = RESULTS, cache: Cache = CACHE
 ) -> None:
     """Write figures, their tables and one self-contained page from the runs so far."""
-    from isoflop.config.load import load_study
     from isoflop.sweep import Folders
     from isoflop.sweep.report import report_study
 
@@ -247,12 +224,11 @@ def export(
     from isoflop.sweep.report import FIGURES, export_study
 
     asked, folders = _settled(study, out, to)
-    figures = []
-    for written in export_study(asked, folders.root, to):
-        if written.parent.name == FIGURES:
-            figures.append(written)
-        else:
-            print(quoted(f"wrote {written}"))
+    written = list(export_study(asked, folders.root, to))
+    figures = [path for path in written if path.parent.name == FIGURES]
+    for path in written:
+        if path not in figures:
+            print(quoted(f"wrote {path}"))
     if figures:
         print(quoted(f"wrote {len(figures)} files in {figures[0].parent}"))
 
@@ -263,11 +239,11 @@ def clean(
     everything: Annotated[bool, arg(help="Also those of the best runs.")] = False,
 ) -> None:
     """Free disk: delete checkpoints of runs that have a record. Records and metrics stay."""
-    from isoflop.sweep import clean as discard
+    from isoflop import sweep
     from isoflop.terminal.tables import size
 
     asked, folders = _settled(study, out, RESULTS)
-    freed = discard(asked, folders.root, everything=everything)
+    freed = sweep.clean(asked, folders.root, everything=everything)
     print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
 
 
@@ -287,12 +263,11 @@ def rebuild(
     Best is the lowest validation loss of each variant and budget, as `isoflop clean` keeps. After
     Ctrl-C the same command goes on.
     """
-    from isoflop.sweep import Execution, Folders, best_models
-    from isoflop.sweep import rebuild as train_again
+    from isoflop import sweep
     from isoflop.sweep.rebuilding import described, expectation
 
     asked, folders = _settled(study, out, results)
-    models = best_models(asked, folders.root, results, variant)
+    models = sweep.best_models(asked, folders.root, results, variant)
     for model in models:
         if model.at_hand:
             print(quoted(f"{model.variant}: its checkpoint is in {model.folder.path}"))
@@ -301,9 +276,8 @@ def rebuild(
         return 0
     if device == "cpu":
         print(expectation(gone, workers), file=sys.stderr)
-    made, interrupted = train_again(
-        asked, Folders(folders.root, results, cache), gone, Execution(workers, device)
-    )
+    folders = sweep.Folders(folders.root, results, cache)
+    made, interrupted = sweep.rebuild(asked, folders, gone, sweep.Execution(workers, device))
     for one in made:
         print(quoted(described(one)))
     if interrupted:

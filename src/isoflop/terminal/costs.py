@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
 from isoflop.notation import count, exponent, percent
 from isoflop.planning.costing import CONVENTIONS, CostRow
-from isoflop.terminal.tables import shape, size, table
+from isoflop.terminal.tables import shape, size, table_of
 
 PARTS = {
     "attention_projections": "proj.",
@@ -26,16 +26,11 @@ def cost_tables(rows: Sequence[CostRow]) -> list[Table]:
     """Return sizes, FLOPs by convention and FLOPs by part of the rows' models."""
     first = rows[0]
     parts = [part for part in PARTS if any(row.forward_parts[row.convention][part] for row in rows)]
-    several = len({row.budget_flops for row in rows}) > 1
-
-    def of_models(title: str, cells: Mapping[str, Callable[[CostRow], str]]) -> Table:
-        columns = {"model": [row.name for row in rows]}
-        if several:
-            columns["budget"] = [
-                "-" if row.budget_flops is None else exponent(row.budget_flops) for row in rows
-            ]
-        columns |= {heading: [cell(row) for row in rows] for heading, cell in cells.items()}
-        return table(title, columns, names=["model"])
+    model: dict[str, Callable[[CostRow], str]] = {"model": lambda row: row.name}
+    if len({row.budget_flops for row in rows}) > 1:
+        model["budget"] = lambda row: (
+            "-" if row.budget_flops is None else exponent(row.budget_flops)
+        )
 
     def flops(convention: str) -> Callable[[CostRow], str]:
         return lambda row: exponent(row.forward_flops[convention])
@@ -45,23 +40,19 @@ def cost_tables(rows: Sequence[CostRow]) -> list[Table]:
             row.forward_parts[row.convention][part] / row.forward_flops[row.convention]
         )
 
+    tables: dict[str, dict[str, Callable[[CostRow], str]]] = {
+        "Parameters": {
+            "shape": lambda row: shape(row.model),
+            "total": lambda row: count(row.parameters.total),
+            "non-emb.": lambda row: count(row.parameters.non_embedding),
+            "active": lambda row: count(row.parameters.active),
+            "cache": lambda row: size(row.cache_bytes),
+        },
+        f"Forward FLOPs per token at {first.sequence_length} tokens, by convention "
+        "(training: three times as many)": {one: flops(one) for one in CONVENTIONS},
+        f"Where they go ({first.convention})": {PARTS[part]: share(part) for part in parts},
+    }
     return [
-        of_models(
-            "Parameters",
-            {
-                "shape": lambda row: shape(row.model),
-                "total": lambda row: count(row.parameters.total),
-                "non-emb.": lambda row: count(row.parameters.non_embedding),
-                "active": lambda row: count(row.parameters.active),
-                "cache": lambda row: size(row.cache_bytes),
-            },
-        ),
-        of_models(
-            f"Forward FLOPs per token at {first.sequence_length} tokens, by convention "
-            "(training: three times as many)",
-            {convention: flops(convention) for convention in CONVENTIONS},
-        ),
-        of_models(
-            f"Where they go ({first.convention})", {PARTS[part]: share(part) for part in parts}
-        ),
+        table_of(title, rows, {**model, **cells}, names=["model"])
+        for title, cells in tables.items()
     ]

@@ -10,15 +10,16 @@ from rich.console import RenderableType
 from isoflop.config import (
     BlockMeasures,
     DecisionMeasures,
+    Leak,
     Routed,
     RoutingSample,
     RunConfig,
     RunEvaluation,
     TokenSelection,
 )
-from isoflop.estimate import NONE, estimate_words
+from isoflop.estimate import NONE, Estimate, estimate_words
 from isoflop.notation import percent
-from isoflop.terminal.tables import said, shape, table
+from isoflop.terminal.tables import said, shape, table_of
 
 BARS = "▁▂▃▄▅▆▇█"
 SPACE = "\N{OPEN BOX}"
@@ -35,12 +36,13 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     """
     yield said(_heading(found, config), "bold")
     rows = found.measures.decisions
-    yield table(
+    yield table_of(
         "Held-out loss [95% over documents]",
+        rows,
         {
-            "decision": [one.described for one in rows],
-            config.data.loss_unit: [estimate_words(one.loss) for one in rows],
-            "bits per byte": [estimate_words(one.bits_per_byte) for one in rows],
+            "decision": lambda one: one.described,
+            config.data.loss_unit: lambda one: estimate_words(one.loss),
+            "bits per byte": lambda one: estimate_words(one.bits_per_byte),
         },
         words=["decision"],
     )
@@ -59,7 +61,7 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
         for one in rows
         for index, block in enumerate(one.blocks)
     ]
-    yield _agreements([(name, block) for name, block in blocks if block.agreement is not None])
+    yield _agreements(blocks)
     yield _entropies(blocks)
     headline = next((one for one in rows if one.decision != "top_k"), rows[0])
     yield _positions(headline)
@@ -85,105 +87,112 @@ def _capacities(rows: Sequence[DecisionMeasures]) -> RenderableType:
         return f"{percent(block.realised_capacity)} ({block.block})"
 
     # Only a model that routes is asked, which has both capacities.
-    shares = [(one.realised_capacity or 0.0, one.nominal_capacity or math.nan) for one in rows]
-    return table(
+    def share(one: DecisionMeasures) -> float:
+        return (one.realised_capacity or 0.0) / (one.nominal_capacity or math.nan)
+
+    return table_of(
         "Share of tokens that routed blocks process",
+        rows,
         {
-            "decision": [one.described for one in rows],
-            "selected": [percent(realised) for realised, _ in shares],
-            "of nominal": [percent(realised / nominal, 0) for realised, nominal in shares],
-            "lowest (block)": [extreme(one, min) for one in rows],
-            "highest (block)": [extreme(one, max) for one in rows],
+            "decision": lambda one: one.described,
+            "selected": lambda one: percent(one.realised_capacity or 0.0),
+            "of nominal": lambda one: percent(share(one), 0),
+            "lowest (block)": lambda one: extreme(one, min),
+            "highest (block)": lambda one: extreme(one, max),
         },
         words=["decision"],
     )
 
 
 def _leaks(rows: Sequence[DecisionMeasures]) -> RenderableType:
-    leaks = [one.leak for one in rows]
-    futures = [one.future for one in rows]
-    return table(
+    def gain(leak: Leak | None) -> tuple[str, str]:
+        share = None if leak is None else leak.share
+        return (
+            NONE if leak is None else estimate_words(leak.nats),
+            "-" if share is None else percent(share.value, 2),
+        )
+
+    def changed(share: float | None) -> str:
+        """Return a share so that none at all is told from few."""
+        return "-" if share is None else "none" if share == 0 else percent(share, 2)
+
+    return table_of(
         "What the future gives: loss, and logits that later tokens change",
+        rows,
         {
-            "decision": [one.described for one in rows],
-            "top-k lower by": [NONE if one is None else estimate_words(one.nats) for one in leaks],
-            "of loss": [
-                "-" if one is None or one.share is None else percent(one.share.value, 2)
-                for one in leaks
-            ],
-            "changed": ["-" if one is None else _changed(one.changed) for one in futures],
-            "by > 1e-3": ["-" if one is None else _changed(one.changed_visibly) for one in futures],
+            "decision": lambda one: one.described,
+            "top-k lower by": lambda one: gain(one.leak)[0],
+            "of loss": lambda one: gain(one.leak)[1],
+            "changed": lambda one: changed(getattr(one.future, "changed", None)),
+            "by > 1e-3": lambda one: changed(getattr(one.future, "changed_visibly", None)),
         },
         words=["decision"],
     )
 
 
 def _agreements(blocks: Sequence[tuple[str, BlockMeasures]]) -> RenderableType:
-    found = [(block.agreement, block) for _, block in blocks if block.agreement is not None]
-    return table(
+    found = [(name, one, one.agreement) for name, one in blocks if one.agreement is not None]
+    return table_of(
         "Agreement with top-k",
+        found,
         {
-            "decision": [name for name, _ in blocks],
-            "block": [str(block.block) for _, block in found],
-            "accuracy": [percent(one.accuracy) for one, _ in found],
-            "precision": [
-                "-" if one.precision is None else percent(one.precision) for one, _ in found
-            ],
-            "recall": [percent(one.recall) for one, _ in found],
-            "selected": [percent(block.realised_capacity) for _, block in found],
-            "nominal": [percent(block.nominal_capacity) for _, block in found],
+            "decision": lambda row: row[0],
+            "block": lambda row: str(row[1].block),
+            "accuracy": lambda row: percent(row[2].accuracy),
+            "precision": lambda row: "-" if row[2].precision is None else percent(row[2].precision),
+            "recall": lambda row: percent(row[2].recall),
+            "selected": lambda row: percent(row[1].realised_capacity),
+            "nominal": lambda row: percent(row[1].nominal_capacity),
         },
         words=["decision"],
     )
 
 
 def _entropies(blocks: Sequence[tuple[str, BlockMeasures]]) -> RenderableType:
-    found = [block.entropy for _, block in blocks]
-    return table(
+    def value(one: Estimate | None) -> str:
+        return "-" if one is None else f"{one.value:.3f}"
+
+    return table_of(
         "Entropy of next-token predictions, nats [95% over documents]",
+        blocks,
         {
-            "decision": [name for name, _ in blocks],
-            "block": [str(block.block) for _, block in blocks],
-            "processed": [
-                "-" if one.processed is None else f"{one.processed.value:.3f}" for one in found
-            ],
-            "skipped": [
-                "-" if one.skipped is None else f"{one.skipped.value:.3f}" for one in found
-            ],
-            "difference": [estimate_words(one.difference, ".3f") for one in found],
+            "decision": lambda row: row[0],
+            "block": lambda row: str(row[1].block),
+            "processed": lambda row: value(row[1].entropy.processed),
+            "skipped": lambda row: value(row[1].entropy.skipped),
+            "difference": lambda row: estimate_words(row[1].entropy.difference, ".3f"),
         },
         words=["decision"],
     )
 
 
 def _positions(one: DecisionMeasures) -> RenderableType:
-    shares = [block.share_by_position for block in one.blocks]
-    most = max(map(max, shares), default=0.0)
-    return table(
+    most = max((max(block.share_by_position) for block in one.blocks), default=0.0)
+    return table_of(
         f"Share selected by position, under {one.decision}",
+        one.blocks,
         {
-            "block": [str(block.block) for block in one.blocks],
-            "first": [percent(own[0]) for own in shares],
-            "last": [percent(own[-1]) for own in shares],
-            "lowest": [percent(min(own)) for own in shares],
-            "highest": [percent(max(own)) for own in shares],
-            "start to end": [_bars(own, most) for own in shares],
+            "block": lambda block: str(block.block),
+            "first": lambda block: percent(block.share_by_position[0]),
+            "last": lambda block: percent(block.share_by_position[-1]),
+            "lowest": lambda block: percent(min(block.share_by_position)),
+            "highest": lambda block: percent(max(block.share_by_position)),
+            "start to end": lambda block: _bars(block.share_by_position, most),
         },
         words=["start to end"],
     )
 
 
 def _tokens(one: DecisionMeasures, sample: RoutingSample, texts: dict[int, str]) -> RenderableType:
-    return table(
+    return table_of(
         f"Share selected of ids that occur at least {sample.minimum_occurrences} times, "
         f"under {one.decision}",
+        one.blocks,
         {
-            "block": [str(block.block) for block in one.blocks],
-            "never": [
-                f"{len(block.never_selected)} of {sample.frequent_ids}" for block in one.blocks
-            ],
-            "most": [_ids(block.most_selected, texts) for block in one.blocks],
-            "least": [_ids(block.least_selected, texts) for block in one.blocks],
+            "block": lambda block: str(block.block),
+            "never": lambda block: f"{len(block.never_selected)} of {sample.frequent_ids}",
+            "most": lambda block: _ids(block.most_selected, texts),
+            "least": lambda block: _ids(block.least_selected, texts),
         },
         names=["most", "least"],
     )
@@ -212,8 +221,3 @@ def _bars(shares: Sequence[float], most: float) -> str:
     if not most:
         return BARS[0] * len(shares)
     return "".join(BARS[min(len(BARS) - 1, int(share / most * len(BARS)))] for share in shares)
-
-
-def _changed(share: float) -> str:
-    """Return a share so that none at all is told from few."""
-    return "none" if share == 0 else percent(share, 2)

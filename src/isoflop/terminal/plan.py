@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from isoflop.notation import count, exponent
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
-from isoflop.terminal.tables import amount, said, shape, size, table
+from isoflop.terminal.tables import amount, said, shape, size, table_of
 
 
 def plan_tables(plan: Plan, timing: str) -> Iterator[RenderableType]:
@@ -24,7 +25,14 @@ def plan_tables(plan: Plan, timing: str) -> Iterator[RenderableType]:
     for title, rows in _groups(plan):
         yield _runs(title, rows, several_seeds)
     yield Text("\n".join(_totals(plan, timing)))
-    for warning in _warnings(plan):
+    named = (
+        (
+            f"{row.variant} at {exponent(row.budget_flops)}, {count(row.parameters)} parameters",
+            row.warnings,
+        )
+        for row in plan.rows
+    )
+    for warning in (*plan.warnings, *first_of_each_kind(named, "--json lists them")):
         yield said(f"warning: {warning}", "yellow")
 
 
@@ -39,72 +47,54 @@ def _groups(plan: Plan) -> Iterator[tuple[str, list[PlannedRow]]]:
 
 
 def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> RenderableType:
-    columns = {
-        "run": [row.run_id for row in rows],
-        "shape": [f"{row.blocks} x {row.width}" for row in rows],
-        "seed": [str(row.seed) for row in rows],
-        "rate": [f"{row.learning_rate:g}" for row in rows],
-        "params": [count(row.parameters) for row in rows],
-        "tokens": [count(row.tokens) for row in rows],
-        "steps": [f"{row.steps:,}" for row in rows],
-        "epochs": ["?" if row.epochs is None else f"{row.epochs:.2f}" for row in rows],
-        "FLOPs": [exponent(row.achieved_flops) for row in rows],
-        "memory": [size(row.memory_bytes) for row in rows],
-        "time": ["" if row.seconds is None else amount(row.seconds) for row in rows],
+    cells: dict[str, Callable[[PlannedRow], str]] = {
+        "run": lambda row: row.run_id,
+        "shape": lambda row: f"{row.blocks} x {row.width}",
+        "seed": lambda row: str(row.seed),
+        "rate": lambda row: f"{row.learning_rate:g}",
+        "params": lambda row: count(row.parameters),
+        "tokens": lambda row: count(row.tokens),
+        "steps": lambda row: f"{row.steps:,}",
+        "epochs": lambda row: "?" if row.epochs is None else f"{row.epochs:.2f}",
+        "FLOPs": lambda row: exponent(row.achieved_flops),
+        "memory": lambda row: size(row.memory_bytes),
+        "time": lambda row: "" if row.seconds is None else amount(row.seconds),
     }
     if not several_seeds:
-        del columns["seed"]
+        del cells["seed"]
     if len({row.learning_rate for row in rows}) == 1:
-        del columns["rate"]
+        del cells["rate"]
     if all(row.seconds is None for row in rows):
-        del columns["time"]
-    return table(title, columns, words=["run"])
+        del cells["time"]
+    return table_of(title, rows, cells, words=["run"])
 
 
 def _totals(plan: Plan, timing: str) -> Iterator[str]:
+    bound = plan.bound
     at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
 
-    def within(seconds: float | None) -> str:
-        return "" if seconds is None else f", {_about(seconds)} in all"
+    def about(seconds: float | None, of: str = "") -> str:
+        if seconds is None:
+            return ""
+        known = amount(seconds)
+        told = f"less than {known[2:]}" if known.startswith("<") else f"about {known}"
+        return f", {told}{of}"
 
-    first = "" if plan.elapsed_seconds is None else f", {_about(plan.elapsed_seconds)}"
-    named = "First" if plan.bound.runs else "All"
+    named = "First" if bound.runs else "All"
+    first = about(plan.elapsed_seconds)
     yield f"{named}: {len(plan.rows)} runs, {exponent(plan.total_flops)} FLOPs{first}{at_once}"
-    if plan.bound.runs:
-        yield from _added(plan, within)
-    yield f"Counted as {plan.convention!r}. Times: {timing}."
-
-
-def _about(seconds: float) -> str:
-    known = amount(seconds)
-    return f"less than {known[2:]}" if known.startswith("<") else f"about {known}"
-
-
-def _added(plan: Plan, within: Callable[[float | None], str]) -> Iterator[str]:
-    bound = plan.bound
-    if not plan.scaling:
+    if bound.runs and not plan.scaling:
         yield (
             f"Then usually: {bound.usual_runs} more, {exponent(bound.usual_flops)} FLOPs"
-            f"{within(plan.usual_seconds)}"
+            f"{about(plan.usual_seconds, ' in all')}"
         )
-    yield (
-        f"At most: {bound.runs} more ({bound.sizes} sizes, {bound.replicates} further seeds, "
-        f"{bound.matched} matched shapes, {bound.checks} checks), {exponent(bound.flops)} FLOPs"
-        f"{within(plan.bound_seconds)}"
-    )
-
-
-def _warnings(plan: Plan) -> Iterator[str]:
-    """Yield the study's warnings, and of each kind that runs have the first one."""
-    yield from plan.warnings
-    named = (
-        (
-            f"{row.variant} at {exponent(row.budget_flops)}, {count(row.parameters)} parameters",
-            row.warnings,
+    if bound.runs:
+        yield (
+            f"At most: {bound.runs} more ({bound.sizes} sizes, {bound.replicates} further seeds, "
+            f"{bound.matched} matched shapes, {bound.checks} checks), {exponent(bound.flops)} FLOPs"
+            f"{about(plan.bound_seconds, ' in all')}"
         )
-        for row in plan.rows
-    )
-    yield from first_of_each_kind(named, "--json lists them")
+    yield f"Counted as {plan.convention!r}. Times: {timing}."
 
 
 def trial_table(made: Sequence[Trial]) -> RenderableType:
@@ -113,18 +103,16 @@ def trial_table(made: Sequence[Trial]) -> RenderableType:
     for trial in made:
         if trial.loss is not None:
             best[trial.variant] = min(trial.loss, best.get(trial.variant, trial.loss))
-    return table(
+    return table_of(
         "Trials of the recipe, by loss on the validation split",
+        made,
         {
-            "variant": [trial.variant for trial in made],
-            "width / blocks": [f"{trial.width_per_block:g}" for trial in made],
-            "learning rate": [f"{trial.learning_rate:g}" for trial in made],
-            "blocks x width": [shape(trial.configs[0].model) for trial in made],
-            "loss": ["" if trial.loss is None else f"{trial.loss:.4f}" for trial in made],
-            "": [
-                "best" if trial.loss is not None and trial.loss == best[trial.variant] else ""
-                for trial in made
-            ],
+            "variant": lambda trial: trial.variant,
+            "width / blocks": lambda trial: f"{trial.width_per_block:g}",
+            "learning rate": lambda trial: f"{trial.learning_rate:g}",
+            "blocks x width": lambda trial: shape(trial.configs[0].model),
+            "loss": lambda trial: "" if trial.loss is None else f"{trial.loss:.4f}",
+            "": lambda trial: "best" if trial.loss == best.get(trial.variant, math.inf) else "",
         },
         names=["variant"],
         words=[""],

@@ -13,18 +13,9 @@ from isoflop.planning import Bracket, Edge
 from isoflop.planning.edges import Setting
 from isoflop.sweep import RunRow, StudyStatus
 from isoflop.sweep.schedule.display import duration
-from isoflop.terminal.tables import said, table
+from isoflop.terminal.tables import said, table_of
 
-ORDER: tuple[State, ...] = (
-    "finished",
-    "running",
-    "preempted",
-    "interrupted",
-    "pending",
-    "diverged",
-    "failed",
-)
-LOUD = frozenset[State]({"running", "preempted", "interrupted", "diverged", "failed"})
+LOUD: tuple[State, ...] = ("running", "preempted", "interrupted", "diverged", "failed")
 """States whose runs are listed one by one."""
 
 
@@ -35,7 +26,8 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
         found: Where the study stands.
         hint: The command that goes on with an incomplete study.
     """
-    states = ", ".join(f"{found.counts[state]} {state}" for state in ORDER if state in found.counts)
+    order: tuple[State, ...] = ("finished", *LOUD[:3], "pending", *LOUD[3:])
+    states = ", ".join(f"{found.counts[state]} {state}" for state in order if state in found.counts)
     yield said(f"{found.study}: {states}", "bold")
     if found.brackets:
         yield _minima(found.brackets)
@@ -54,18 +46,18 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
 
 
 def _minima(found: Sequence[Bracket]) -> RenderableType:
-    return table(
+    return table_of(
         "Minima so far",
+        found,
         {
-            "variant": [one.variant for one in found],
-            "budget": [exponent(one.budget_flops) for one in found],
-            "best size": [
+            "variant": lambda one: one.variant,
+            "budget": lambda one: exponent(one.budget_flops),
+            "best size": lambda one: (
                 "-" if one.minimum_parameters is None else count(one.minimum_parameters)
-                for one in found
-            ],
-            "smaller": [str(one.below) for one in found],
-            "larger": [str(one.above) for one in found],
-            "minimum": [_verdict(one) for one in found],
+            ),
+            "smaller": lambda one: str(one.below),
+            "larger": lambda one: str(one.above),
+            "minimum": _verdict,
         },
         names=["variant"],
         words=["minimum"],
@@ -125,16 +117,17 @@ def _rounded(setting: Setting) -> str:
 
 
 def _runs(rows: Sequence[RunRow]) -> RenderableType:
-    return table(
+    return table_of(
         "Under way or gone wrong",
+        rows,
         {
-            "run": [row.run_id for row in rows],
-            "variant": [row.variant for row in rows],
-            "budget": [exponent(row.budget_flops) for row in rows],
-            "params": [count(row.parameters) for row in rows],
-            "seed": [str(row.seed) for row in rows],
-            "state": [row.state for row in rows],
-            "step": [f"{row.step:,}/{row.steps:,}" for row in rows],
+            "run": lambda row: row.run_id,
+            "variant": lambda row: row.variant,
+            "budget": lambda row: exponent(row.budget_flops),
+            "params": lambda row: count(row.parameters),
+            "seed": lambda row: str(row.seed),
+            "state": lambda row: row.state,
+            "step": lambda row: f"{row.step:,}/{row.steps:,}",
         },
         names=["variant"],
         words=["run", "state"],

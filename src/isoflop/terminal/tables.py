@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -16,6 +17,8 @@ from isoflop.config import ModelConfig
 from isoflop.estimate import Estimate, estimate_words
 from isoflop.notation import exponent, significant
 from isoflop.text import quoted
+
+Row = TypeVar("Row")
 
 PIPED_WIDTH = 120
 """Columns of a table that goes to a file or another program."""
@@ -42,6 +45,14 @@ def said(text: str, style: str = "") -> Text:
 def show_json(value: storage.JSON) -> None:
     """Print strict, indented JSON to standard output."""
     print(storage.to_json(value, indent=2))
+
+
+def answer(told: storage.JSON, shown: Iterable[RenderableType], *, json: bool) -> None:
+    """Print what was found, as JSON or for people."""
+    if json:
+        show_json(told)
+    else:
+        show(shown)
 
 
 def table(
@@ -80,6 +91,19 @@ def table(
     for row in zip(*columns.values(), strict=True):
         made.add_row(*(said(cell) for cell in row))
     return made
+
+
+def table_of(
+    title: str,
+    rows: Sequence[Row],
+    cells: Mapping[str, Callable[[Row], str]],
+    *,
+    names: Container[str] = (),
+    words: Container[str] = (),
+) -> Table:
+    """Return a table with a line for each row, of cells by heading; see `table` for the others."""
+    columns = {heading: [cell(row) for row in rows] for heading, cell in cells.items()}
+    return table(title, columns, names=names, words=words)
 
 
 def coefficient(one: Estimate | None) -> str:

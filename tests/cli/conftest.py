@@ -4,21 +4,17 @@ import json
 
 import pytest
 
-from given import ENVIRONMENT, RECIPE
+from given import RECIPE, record_of
 from isoflop.config import (
     DataConfig,
-    Evaluation,
     EveryToken,
     ModelConfig,
     RandomK,
     RunConfig,
-    RunRecord,
     TopK,
-    decisions,
 )
 from isoflop.config.load import load_study
-from isoflop.costs import forward_flops, parameters
-from isoflop.planning import achieved_flops, next_runs
+from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, write_records
 
 HOSTILE = "MoD [bold]\x1b[31m"
@@ -41,30 +37,6 @@ DEPTHS = {
     "routed": TopK(capacity=0.25, router_bce=0.01),
     "random": RandomK(capacity=0.25),
 }
-
-
-def record_of(config, loss, state="finished", reason=None):
-    """Return a record as training would leave it."""
-    decision = decisions(config.model.depth)[0]
-    evaluations = tuple(
-        Evaluation(
-            split=split, decision=decision, loss=loss, bits_per_byte=loss * 1.44, tokens=1000
-        )
-        for split in ("validation", "test")
-    )
-    return RunRecord(
-        run_id=config.run_id,
-        state=state,
-        reason=reason,
-        config=config,
-        parameters=parameters(config.model),
-        forward_flops=forward_flops(config.model, config.data.sequence_length).per_token,
-        train_flops={config.convention: achieved_flops(config)},
-        seconds=1.0,
-        evaluations=evaluations if state == "finished" else (),
-        data_sha256="0" * 64,
-        environment=ENVIRONMENT,
-    )
 
 
 @pytest.fixture
@@ -91,12 +63,6 @@ def committed(study, tmp_path):
     )
     write_records(tmp_path / "results" / "small" / "records.jsonl", records)
     return records
-
-
-@pytest.fixture
-def make_record():
-    """The function that makes up a record of a run."""
-    return record_of
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from given import record_of
 from isoflop.bench import BenchReport
 from isoflop.cli import main
 from isoflop.config import RunConfig
@@ -26,12 +27,6 @@ def output(capsys, *arguments, code=0):
     assert "\x1b" not in captured.out
     assert "\x1b" not in captured.err
     return captured.out if code == 0 else captured.err
-
-
-def test_costs_of_a_study_name_every_variant_and_part(study_file, capsys):
-    shown = output(capsys, "costs", study_file)
-    for text in ("Baseline", r"MoD [bold]\x1b[31m", "causal", "full", "6nd", "feed-fwd", "router"):
-        assert text in shown
 
 
 def test_costs_as_json_are_the_cost_models(study_file, capsys):
@@ -108,16 +103,6 @@ def scaling_file(study_file, study):
     return path
 
 
-def test_plan_of_a_scaling_study_lists_all_of_its_runs(scaling_file, capsys):
-    runs = next_runs(load_study(scaling_file), [])
-    shown = output(capsys, "plan", scaling_file)
-    for run in runs:
-        assert run.config.run_id in shown
-    assert f"All: {len(runs)} runs" in shown
-    assert "rate" in shown
-    assert "usually" not in shown
-
-
 def test_plan_of_a_scaling_study_tells_rates_that_may_be_added(scaling_file, capsys):
     values = json.loads(scaling_file.read_text()) | {"learning_rate_check_added": 2}
     scaling_file.write_text(json.dumps(values))
@@ -127,15 +112,6 @@ def test_plan_of_a_scaling_study_tells_rates_that_may_be_added(scaling_file, cap
     assert f"At most: {added} more" in shown
     assert f"{added} checks" in shown
     assert "usually" not in shown
-
-
-def test_costs_and_status_of_a_scaling_study(scaling_file, capsys):
-    rows = json.loads(output(capsys, "costs", scaling_file, "--json"))
-    assert [row["model"]["width"] for row in rows] == [16, 16, 24, 24]
-    shown = output(capsys, "status", scaling_file)
-    assert "pending" in shown
-    assert "Minima" not in shown
-    assert "more sizes" not in shown
 
 
 def test_steps_of_a_scaling_study_are_not_timed(scaling_file, capsys):
@@ -242,7 +218,7 @@ class Measured:
 
 
 def test_bench_train_of_a_study_measures_its_numbered_models(
-    study_file, study, make_record, capsys, monkeypatch, tmp_path
+    study_file, study, capsys, monkeypatch, tmp_path
 ):
     measured = Measured(monkeypatch)
     assert "singles out no model yet" in output(
@@ -250,7 +226,7 @@ def test_bench_train_of_a_study_measures_its_numbered_models(
     )
     by_size = sorted(next_runs(study, [])[:3], key=lambda run: parameters(run.config.model).total)
     losses = (2.0, 1.8, 1.9)
-    records = [make_record(r.config, loss) for r, loss in zip(by_size, losses, strict=True)]
+    records = [record_of(r.config, loss) for r, loss in zip(by_size, losses, strict=True)]
     write_records(tmp_path / "results" / "small" / "records.jsonl", records)
     assert main(["bench", "train", str(study_file), "--force"]) == 0
     assert measured.options["force"] is True
@@ -344,22 +320,17 @@ def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch,
     assert f"go on with: isoflop train {study_file} {run_id}" in shown
 
 
-def test_an_edited_study_file_is_read_anew(study_file):
-    study_file.write_text(study_file.read_text().replace("small", "other"))
-    assert load_study(study_file).name == "other"
-
-
 def test_rebuild_tells_the_time_and_how_models_compare(
-    study_file, study, make_record, monkeypatch, capsys, tmp_path
+    study_file, study, monkeypatch, capsys, tmp_path
 ):
     runs = next_runs(study, [])
-    recorded = [make_record(run.config, 2.0) for run in (runs[0], runs[-1])]
+    recorded = [record_of(run.config, 2.0) for run in (runs[0], runs[-1])]
     write_records(tmp_path / "results" / "small" / "records.jsonl", recorded)
     seen = {}
 
     def rebuild(asked, folders, models, execution):
         seen.update(workers=execution.workers, models=models)
-        other = make_record(models[1].record.config, 2.125)
+        other = record_of(models[1].record.config, 2.125)
         environment = other.environment.model_copy(update={"torch": "9"})
         made = [
             Rebuilt(models[0], models[0].record),

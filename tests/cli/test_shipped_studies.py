@@ -9,7 +9,7 @@ import pytest
 from isoflop.config import RunEvaluation, StudyRecipe
 from isoflop.config.load import load_study
 from isoflop.costs import parameters
-from isoflop.planning import accelerator_speed, make_plan, next_runs, scaling_runs
+from isoflop.planning import next_runs, scaling_runs
 from isoflop.planning.assignment import assign
 from isoflop.runs import read_records
 from isoflop.sweep import kept_precision
@@ -46,26 +46,6 @@ def test_each_tells_its_command_duration_and_expectation(path):
     assert f"studies/{path.name}" in top
     for word in ("# Command:", "# Duration:", "# Expected:"):
         assert word in top
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_each_can_be_planned(path):
-    study = settled_of(path)
-    plan = make_plan(study, speed=accelerator_speed("H100-SXM"), memory_bytes=80e9)
-    if study.scaling is None:
-        seeds = len(study.seeds) if study.replicate == "all" else 1
-        cells = len(study.variants) * len(study.budgets_flops)
-        assert len(plan.rows) == study.grid.sizes * cells * seeds
-    else:
-        checks = len(study.learning_rate_check)
-        runs = len(study.scaling.models) * len(study.seeds) + checks
-        assert len(plan.rows) == len(study.variants) * runs
-    assert plan.elapsed_seconds is not None
-    for row in plan.rows:
-        assert row.achieved_flops == pytest.approx(row.budget_flops, rel=0.01)
-        if study.name.endswith("-paper"):
-            assert 50e6 <= row.parameters <= 3e9
-            assert row.tokens_per_step == (128 * 2048 if study.scaling is None else 1 << 20)
 
 
 @pytest.mark.parametrize("path", [one for one in FILES if one.stem != "demo"], ids=lambda p: p.stem)

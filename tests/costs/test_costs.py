@@ -129,14 +129,6 @@ def test_parameters_are_those_of_the_shapes_written_out(name: str) -> None:
     assert abs(counted.active - (counted.total - idle)) <= 0.5
 
 
-def test_active_parameters_are_all_parameters_only_where_every_token_passes() -> None:
-    assert parameters(BASE).active == parameters(BASE).total
-    whole = parameters(BASE.model_copy(update={"depth": TopK(capacity=1.0)}))
-    assert whole.active == whole.total
-    half = parameters(BASE.model_copy(update={"depth": TopK(capacity=0.5)}))
-    assert half.active < half.total == whole.total
-
-
 @pytest.mark.parametrize("convention", ["causal", "full"])
 @pytest.mark.parametrize("name", CHOICES)
 def test_flops_are_those_of_products_and_masks_counted_one_by_one(
@@ -183,19 +175,6 @@ def test_6nd_charges_every_non_embedding_parameter_routed_or_not(name: str) -> N
     non_embedding = parameters(config).non_embedding
     assert forward_flops(config, LENGTH, "6nd").per_token == 2 * non_embedding
     assert train_flops_per_token(config, LENGTH, "6nd") == 6 * non_embedding
-
-
-@pytest.mark.parametrize("convention", ["causal", "full"])
-def test_a_routed_block_at_capacity_one_costs_a_dense_block_and_its_routing(
-    convention: Convention,
-) -> None:
-    routed = BASE.model_copy(update={"depth": TopK(capacity=1.0, every=2)})
-    routing = forward_flops(routed, LENGTH, convention)
-    dense = forward_flops(BASE, LENGTH, convention)
-    assert routing.total - routing.router - routing.decision_head == dense.total
-    assert routing.router == 2 * LENGTH * 22 * 2
-    less = BASE.model_copy(update={"depth": TopK(capacity=0.5, every=2)})
-    assert forward_flops(less, LENGTH, convention).total < routing.total
 
 
 def test_a_routed_block_processes_at_least_one_token() -> None:

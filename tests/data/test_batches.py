@@ -40,21 +40,6 @@ def test_permutation_of_one_index_needs_no_others() -> None:
     assert ((image >= 0) & (image < size)).all()
 
 
-def test_windows_tile_the_stream() -> None:
-    split = stream(13, 50, 40)
-    batches = Batches(split, 5, 4, seed=7)
-    assert batches.windows == 20
-    rows = np.concatenate([batches.batch(i) for i in range(5)])
-    rows = rows[np.argsort(rows[:, 1])]
-    assert rows.shape == (20, 6)
-    assert rows.dtype == np.int64
-    targets = sorted(np.concatenate(rows[:, 1:]).tolist())
-    assert targets == sorted(split.tokens[1:101].tolist())
-    for row in rows:
-        start = int(max(row) - np.argmax(row)) - 1
-        np.testing.assert_array_equal(row, split.tokens[start : start + 6])
-
-
 def test_epochs_have_different_orders_and_seeds_too() -> None:
     split = stream(101)
     batches = Batches(split, 5, 4, seed=0)
@@ -63,22 +48,6 @@ def test_epochs_have_different_orders_and_seeds_too() -> None:
     assert first.tolist() != second.tolist()
     assert one_epoch(Batches(split, 5, 4, seed=1), 4).tolist() != first.tolist()
     assert batches.epochs(10) == 2.0
-
-
-def test_batch_spans_epochs_without_dropping() -> None:
-    batches = Batches(stream(36), 5, 3, seed=0)
-    assert batches.windows == 7
-    firsts = np.concatenate([batches.batch(i)[:, 0] for i in range(7)])
-    for epoch in range(3):
-        assert sorted(firsts[7 * epoch : 7 * epoch + 7]) == [1, 6, 11, 16, 21, 26, 31]
-
-
-def test_batch_is_a_function_of_seed_and_step() -> None:
-    split = stream(1001)
-    forwards = [Batches(split, 5, 4, seed=3).batch(i) for i in range(6)]
-    resumed = Batches(split, 5, 4, seed=3)
-    for step in (5, 4, 5, 3):
-        np.testing.assert_array_equal(resumed.batch(step), forwards[step])
 
 
 def test_order_is_pinned() -> None:
@@ -91,14 +60,6 @@ def test_order_is_pinned() -> None:
     assert Batches(stream(40, 61), 5, 4, seed=7).batch(6)[:, 0].tolist() == [26, 61, 96, 86]
     within = Batches(stream(11, 20, 7, 3, 19), 5, 9, 7, "documents")
     assert within.batch(6)[:, 0].tolist() == [53, 48, 1, 43, 33, 22, 6, 12, 17]
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 6])
-def test_ranks_make_up_the_batch_in_order(world: int) -> None:
-    batches = Batches(stream(1001), 5, 6, seed=0)
-    for step in (0, 33):
-        parts = [batches.batch(step, rank, world) for rank in range(world)]
-        np.testing.assert_array_equal(np.concatenate(parts), batches.batch(step))
 
 
 def test_ranks_that_do_not_divide_the_batch() -> None:
@@ -188,16 +149,6 @@ def test_epochs_of_document_windows_have_different_orders() -> None:
     assert sorted(first) == sorted(second)
     assert first.tolist() != second.tolist()
     assert batches.epochs(3) == 1.5
-
-
-def test_document_batches_are_a_function_of_seed_and_step() -> None:
-    split = stream(*DOCUMENTS)
-    forwards = [Batches(split, 5, 4, 3, "documents").batch(step) for step in range(8)]
-    resumed = Batches(split, 5, 4, 3, "documents")
-    for step in (7, 2, 7, 0):
-        np.testing.assert_array_equal(resumed.batch(step), forwards[step])
-        parts = [resumed.batch(step, rank, 2) for rank in range(2)]
-        np.testing.assert_array_equal(np.concatenate(parts), forwards[step])
 
 
 def test_documents_shorter_than_a_window() -> None:

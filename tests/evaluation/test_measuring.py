@@ -169,12 +169,6 @@ def test_a_leak_known_by_construction_shows_in_every_measure() -> None:
     assert leaking.entropy.skipped.value == pytest.approx(3 / 10 * math.log(2), rel=1e-5)
 
 
-@pytest.mark.parametrize("depth", [EveryToken(), LEARNED, RandomK(capacity=0.4)])
-def test_survives_json(depth: object) -> None:
-    found = measure(model_with(depth), split(30, 40), LENGTH, split="test", minimum_occurrences=2)
-    assert Measures.model_validate_json(found.model_dump_json()) == found
-
-
 def test_top_k_is_taken_along_with_the_decisions_asked_for() -> None:
     model, held_out = model_with(LEARNED), split(30, 40)
     found = measure(model, held_out, LENGTH, split="test", among=["threshold"])

@@ -113,28 +113,6 @@ def test_frozen_decisions_leave_no_ties(attention: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attention", "depth", "decision", "cap"),
-    [
-        ("full", *DECISIONS[1]),
-        ("full", *DECISIONS[3]),
-        ("key convolution", *DECISIONS[0]),
-        ("key convolution", *DECISIONS[2]),
-        ("key convolution", *DECISIONS[4]),
-    ],
-)
-def test_alone_is_as_in_a_batch(
-    attention: str, depth: object, decision: Decision, cap: Cap | None
-) -> None:
-    model = model_with(depth, seed=3, attention=ATTENTIONS[attention])
-    whole = texts(seed=4)
-    together = decode(Engine(model, decision, cap=cap), whole)
-    for text, prompt, one in zip(whole, PROMPTS, together, strict=True):
-        (alone,) = decode(Engine(model, decision, cap=cap), [text], [prompt])
-        assert torch.equal(alone.processed, one.processed)
-        same(alone.logits, one.logits)
-
-
-@pytest.mark.parametrize(
     "choices",
     [
         {"feed_forward": Gelu(), "tied_embeddings": True},
@@ -216,17 +194,6 @@ def test_a_text_may_outgrow_the_tables(depth: object) -> None:
     expected, _ = forward(model, whole[0], engine.decision, None, LEAST_POSITIONS - 4)
     assert torch.equal(found.processed, expected.processed)
     same(found.logits, expected.logits)
-
-
-def test_top_k_shows_the_future() -> None:
-    model = model_with(LEARNED)
-    (text,) = texts((23,), seed=7)
-    changed = text[:12] + [(token + 7) % 31 for token in text[12:]]
-    with torch.inference_mode():
-        before, after = (
-            model(torch.tensor([x]), decision="top_k").logits[0, :12] for x in (text, changed)
-        )
-    assert float((after - before).abs().max()) > 1e-2
 
 
 def rows_given(block: torch.nn.Module) -> list[int]:

@@ -106,19 +106,3 @@ def test_logits_that_are_not_finite_are_refused() -> None:
             Sampler(GREEDY, [0]).draw(torch.tensor([[1.0, wrong, 2.0]]))
     # A token may be ruled out.
     assert Sampler(GREEDY, [0]).draw(torch.tensor([[1.0, -torch.inf]])) == [0]
-
-
-@pytest.mark.parametrize(
-    ("choices", "words"),
-    [
-        ({"temperature": -0.1}, "temperature is -0.1; expected 0"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"top_k": 0}, "top_k is 0; expected at least 1"),
-        ({"top_p": 0.0}, "top_p is 0.0; expected above 0"),
-        ({"top_p": 1.5}, "top_p is 1.5"),
-        ({"min_p": -0.1}, "min_p is -0.1; expected from 0 to 1"),
-    ],
-)
-def test_values_out_of_range_are_refused(choices: dict[str, float], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        Sampling(**choices)

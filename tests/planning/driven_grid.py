@@ -7,12 +7,30 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from isoflop.config import RunConfig, RunRecord, Study
+from given import record_of
+from isoflop.config import RandomK, Recipe, RunConfig, RunRecord, Study, TopK, Variant
 from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, bound, expected_optimum, next_runs
 
+ONLY = (Variant(name="only"),)
+
 Loss = Callable[[PlannedRun], float | None]
 """The validation loss of a run; None for one that diverges."""
+
+
+def make_study(**changes: Any) -> Study:
+    """Return a study of a baseline, a routed variant and the random control."""
+    values: dict[str, Any] = {
+        "name": "study",
+        "budgets_flops": (5e12,),
+        "recipe": Recipe(),
+        "variants": (
+            Variant(name="Baseline"),
+            Variant(name="MoD", depth=TopK(capacity=0.125)),
+            Variant(name="Random", depth=RandomK(capacity=0.5)),
+        ),
+    }
+    return Study(**{**values, **changes})
 
 
 def total(config: RunConfig) -> int:
@@ -32,7 +50,7 @@ def valley(study: Study, displaced: float = 1.0, noise: float = 0.0) -> Loss:
 
 
 def drive(
-    study: Study, loss: Loss, make_record: Any, at_a_time: int = 10**6
+    study: Study, loss: Loss, at_a_time: int = 10**6
 ) -> tuple[list[PlannedRun], list[RunRecord]]:
     """Train, in made-up fashion, what the grid asks for until it asks for nothing."""
     order = random.Random(0)
@@ -45,7 +63,7 @@ def drive(
         for run in runs[:at_a_time]:
             value = loss(run)
             state = "finished" if value is not None else "diverged"
-            records.append(make_record(run.config, value, state))
+            records.append(record_of(run.config, value, state))
             done.append(run)
         assert len(done) <= most, "more runs than the bound allows"
     assert len({run.config.run_id for run in done}) == len(done)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
-from driven_grid import drive, total, valley
+from driven_grid import ONLY, drive, make_study, total, valley
 
-from isoflop.config import Variant
 from isoflop.planning import PlannedRun, bound, brackets
 from isoflop.planning.assignment import assign
 
 
-def test_rates_and_data_orders_are_checked_at_the_minimum_last(
-    make_study: Any, make_record: Any
-) -> None:
+def test_rates_and_data_orders_are_checked_at_the_minimum_last() -> None:
     study = make_study(
         seeds=(0, 1), data_orders=(0, 1, 7), learning_rate_check=(0.5, 2.0), matched_shapes=False
     )
-    runs, records = drive(study, valley(study), make_record)
+    runs, records = drive(study, valley(study))
     usual = study.recipe.learning_rate
     for name in ("Baseline", "MoD", "Random"):
         mine = [run for run in runs if run.variant == name]
@@ -34,9 +30,9 @@ def test_rates_and_data_orders_are_checked_at_the_minimum_last(
     assert bound(study).checks == 3 * 6
 
 
-def test_rates_are_checked_with_as_many_seeds_as_asked(make_study: Any, make_record: Any) -> None:
+def test_rates_are_checked_with_as_many_seeds_as_asked() -> None:
     study = make_study(seeds=(4, 5, 6), learning_rate_check=(0.5, 2.0), learning_rate_check_seeds=2)
-    runs, _ = drive(study, valley(study), make_record)
+    runs, _ = drive(study, valley(study))
     usual = study.recipe.learning_rate
     checked = [run for run in runs if run.purpose == "rate" and run.variant == "MoD"]
     assert {(run.config.seed, run.config.recipe.learning_rate) for run in checked} == {
@@ -57,9 +53,7 @@ def test_rates_are_checked_with_as_many_seeds_as_asked(make_study: Any, make_rec
         (0.01, {0.625, 1.6, 0.390625, 0.244141}),
     ],
 )
-def test_rates_are_added_until_the_best_is_between_two(
-    make_study: Any, make_record: Any, best: float, tried: set[float]
-) -> None:
+def test_rates_are_added_until_the_best_is_between_two(best: float, tried: set[float]) -> None:
     study = make_study(
         seeds=(0, 1),
         learning_rate_check=(0.625, 1.6),
@@ -74,7 +68,7 @@ def test_rates_are_added_until_the_best_is_between_two(
         assert found is not None
         return found + 0.05 * math.log(run.config.recipe.learning_rate / usual / best) ** 2
 
-    runs, records = drive(study, loss, make_record, at_a_time=5)
+    runs, records = drive(study, loss, at_a_time=5)
     checks = [run for run in runs if run.purpose == "rate"]
     assert {
         (run.variant, round(run.config.recipe.learning_rate / usual, 6), run.config.seed)
@@ -91,10 +85,8 @@ def test_rates_are_added_until_the_best_is_between_two(
     assert set(found.checks) == {run.config.run_id for run in checks}
 
 
-def test_a_rate_that_diverges_is_an_end(make_study: Any, make_record: Any) -> None:
-    study = make_study(
-        learning_rate_check=(0.5,), learning_rate_check_added=3, variants=(Variant(name="only"),)
-    )
+def test_a_rate_that_diverges_is_an_end() -> None:
+    study = make_study(learning_rate_check=(0.5,), learning_rate_check_added=3, variants=ONLY)
     usual, sizes = study.recipe.learning_rate, valley(study)
 
     def loss(run: PlannedRun) -> float | None:
@@ -102,6 +94,6 @@ def test_a_rate_that_diverges_is_an_end(make_study: Any, make_record: Any) -> No
         assert found is not None
         return found - rate if rate <= usual else None
 
-    runs, _ = drive(study, loss, make_record)
+    runs, _ = drive(study, loss)
     rates = {run.config.recipe.learning_rate / usual for run in runs if run.purpose == "rate"}
     assert rates == {0.5, 2.0}

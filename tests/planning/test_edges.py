@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from driven_grid import drive, total, valley
+from driven_grid import drive, make_study, total, valley
 
 from isoflop.config import Variant
 from isoflop.planning import brackets, edges, ladder
@@ -27,31 +27,27 @@ def slope(sign: float) -> Any:
     return lambda run: 5 + sign * 0.1 * math.log(total(run.config))
 
 
-def test_a_bracketed_minimum_has_no_edge(make_study: Any, make_record: Any) -> None:
+def test_a_bracketed_minimum_has_no_edge() -> None:
     study = make_study()
     assert edges(study, []) == []
-    _, records = drive(study, valley(study), make_record)
+    _, records = drive(study, valley(study))
     assert all(bracket.bracketed for bracket in brackets(study, records))
     assert edges(study, records) == []
 
 
-def test_an_open_minimum_is_no_edge_while_sizes_are_to_come(
-    make_study: Any, make_record: Any
-) -> None:
+def test_an_open_minimum_is_no_edge_while_sizes_are_to_come() -> None:
     study = make_study(variants=ONLY, budgets_flops=(1e15,))
-    runs, records = drive(study, slope(-1), make_record)
+    runs, records = drive(study, slope(-1))
     assert len(runs) == 13
     assert edges(study, records[:7]) == []
     assert len(edges(study, records)) == 1
 
 
 @pytest.mark.parametrize(("sign", "side"), [(-1, "larger"), (1, "smaller")])
-def test_the_bound_on_added_sizes_is_named(
-    make_study: Any, make_record: Any, sign: int, side: str
-) -> None:
+def test_the_bound_on_added_sizes_is_named(sign: int, side: str) -> None:
     grid = {"sizes": 5, "added_at_most": 1, "margin": 2}
     study = make_study(variants=ONLY, budgets_flops=(1e15,), grid=grid)
-    _, records = drive(study, slope(sign), make_record)
+    _, records = drive(study, slope(sign))
     (edge,) = edges(study, records)
     next_rungs = (6, 7) if side == "larger" else (-2, -3)
     assert (edge.side, edge.present, edge.wanted, edge.end) == (side, 0, 2, None)
@@ -62,24 +58,22 @@ def test_the_bound_on_added_sizes_is_named(
     assert edge.seconds == 2 * records[0].seconds
     # Allowed so, the grid trains just these.
     wider = make_study(variants=ONLY, budgets_flops=(1e15,), grid={**grid, "added_at_most": 3})
-    runs, _ = drive(wider, slope(sign), make_record)
+    runs, _ = drive(wider, slope(sign))
     assert set(edge.sizes) <= {total(run.config) for run in runs}
 
 
-def test_one_size_of_two_is_named_with_what_it_lacks(make_study: Any, make_record: Any) -> None:
+def test_one_size_of_two_is_named_with_what_it_lacks() -> None:
     study = make_study(variants=ONLY, grid={"sizes": 5, "added_at_most": 0})
     best = rung_size(study, 1)
-    _, records = drive(study, lambda run: 2 + abs(math.log(total(run.config) / best)), make_record)
+    _, records = drive(study, lambda run: 2 + abs(math.log(total(run.config) / best)))
     (edge,) = edges(study, records)
     assert (edge.side, edge.present, edge.sizes) == ("smaller", 1, (rung_size(study, -1),))
 
 
 @pytest.mark.parametrize(("sign", "name"), [(-1, "maximum_parameters"), (1, "minimum_parameters")])
-def test_bounds_on_the_size_are_named(
-    make_study: Any, make_record: Any, sign: int, name: str
-) -> None:
+def test_bounds_on_the_size_are_named(sign: int, name: str) -> None:
     study = make_study(variants=ONLY, grid={"minimum_parameters": 1.5e5, "maximum_parameters": 6e5})
-    _, records = drive(study, slope(sign), make_record)
+    _, records = drive(study, slope(sign))
     (edge,) = edges(study, records)
     now = {"maximum_parameters": 6e5, "minimum_parameters": 1.5e5}[name]
     extreme = max if sign < 0 else min
@@ -87,17 +81,17 @@ def test_bounds_on_the_size_are_named(
     assert len(edge.sizes) == 2
 
 
-def test_where_the_budget_ends_nothing_can_be_allowed(make_study: Any, make_record: Any) -> None:
+def test_where_the_budget_ends_nothing_can_be_allowed() -> None:
     study = make_study(budgets_flops=(3e11,), variants=ONLY)
-    _, records = drive(study, slope(-1), make_record)
+    _, records = drive(study, slope(-1))
     (edge,) = edges(study, records)
     assert (edge.side, edge.sizes, edge.end, edge.settings) == ("larger", (), "steps", ())
 
 
-def test_where_the_shapes_end_nothing_can_be_allowed(make_study: Any, make_record: Any) -> None:
+def test_where_the_shapes_end_nothing_can_be_allowed() -> None:
     study = make_study(
         variants=ONLY, budgets_flops=(1e13,), grid={"centre_parameters": 2e4, "added_at_most": 20}
     )
-    _, records = drive(study, slope(1), make_record)
+    _, records = drive(study, slope(1))
     (edge,) = edges(study, records)
     assert (edge.side, edge.sizes, edge.end) == ("smaller", (), "shapes")

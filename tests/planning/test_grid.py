@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 import pytest
-from driven_grid import drive, total, valley
+from driven_grid import ONLY, drive, make_study, total, valley
 
+from given import record_of
 from isoflop.config import TopK, Variant
 from isoflop.planning import PlannedRun, bound, brackets, expected_optimum, next_runs
 
 
-def test_the_first_sizes_of_every_variant_and_budget(make_study: Any) -> None:
+def test_the_first_sizes_of_every_variant_and_budget() -> None:
     study = make_study(budgets_flops=(5e12, 5e13), seeds=(4, 5))
     runs = next_runs(study, [])
     assert Counter((run.variant, run.budget_flops) for run in runs) == {
@@ -24,9 +24,9 @@ def test_the_first_sizes_of_every_variant_and_budget(make_study: Any) -> None:
     assert all(run.config.budget_flops == run.budget_flops for run in runs)
 
 
-def test_a_centred_valley_needs_no_further_sizes(make_study: Any, make_record: Any) -> None:
+def test_a_centred_valley_needs_no_further_sizes() -> None:
     study = make_study(budgets_flops=(5e12, 5e13), seeds=(0, 1, 2))
-    runs, records = drive(study, valley(study), make_record)
+    runs, records = drive(study, valley(study))
     count = Counter(run.purpose for run in runs)
     assert count["initial"] == 2 * 3 * 7
     assert count["replicate"] == 2 * 3 * 3 * 2
@@ -38,11 +38,9 @@ def test_a_centred_valley_needs_no_further_sizes(make_study: Any, make_record: A
     assert all(bracket.bracketed and bracket.settled for bracket in found)
 
 
-def test_seeds_are_added_at_the_minimum_and_its_neighbours(
-    make_study: Any, make_record: Any
-) -> None:
-    study = make_study(seeds=(0, 1, 2), variants=(Variant(name="only"),))
-    runs, _ = drive(study, valley(study), make_record)
+def test_seeds_are_added_at_the_minimum_and_its_neighbours() -> None:
+    study = make_study(seeds=(0, 1, 2), variants=ONLY)
+    runs, _ = drive(study, valley(study))
     sizes = sorted(total(run.config) for run in runs if run.purpose == "initial")
     centre = expected_optimum(study, study.variants[0], 5e12)
     best = min(range(7), key=lambda i: abs(math.log(sizes[i] / centre)))
@@ -52,11 +50,9 @@ def test_seeds_are_added_at_the_minimum_and_its_neighbours(
     assert replicated == {(sizes[i], seed) for i in (best - 1, best, best + 1) for seed in (1, 2)}
 
 
-def test_sizes_that_another_study_trained_are_not_this_ones(
-    make_study: Any, make_record: Any
-) -> None:
-    wide = make_study(variants=(Variant(name="only"),))
-    _, records = drive(wide, valley(wide), make_record)
+def test_sizes_that_another_study_trained_are_not_this_ones() -> None:
+    wide = make_study(variants=ONLY)
+    _, records = drive(wide, valley(wide))
     single = wide.model_copy(
         update={
             "seeds": (0, 1, 2),
@@ -64,18 +60,16 @@ def test_sizes_that_another_study_trained_are_not_this_ones(
             "grid": wide.grid.model_copy(update={"sizes": 1, "added_at_most": 0}),
         }
     )
-    runs, _ = drive(single, valley(single), make_record)
+    runs, _ = drive(single, valley(single))
     assert len(runs) == 3
     # One of the three is at hand already.
     assert len(next_runs(single, records)) == 2
 
 
 @pytest.mark.parametrize("displaced", [0.1, 0.3, 3.0, 10.0])
-def test_sizes_are_added_on_the_side_of_the_minimum(
-    make_study: Any, make_record: Any, displaced: float
-) -> None:
+def test_sizes_are_added_on_the_side_of_the_minimum(displaced: float) -> None:
     study = make_study(budgets_flops=(1e15,))
-    runs, records = drive(study, valley(study, displaced), make_record)
+    runs, records = drive(study, valley(study, displaced))
     found = brackets(study, records)
     assert all(bracket.bracketed for bracket in found)
     for name in ("Baseline", "MoD", "Random"):
@@ -89,10 +83,10 @@ def test_sizes_are_added_on_the_side_of_the_minimum(
 @pytest.mark.parametrize("at_a_time", [2, 10**6])
 @pytest.mark.parametrize("displaced", [0.3, 1.0, 3.0])
 def test_noise_may_move_minima_but_the_grid_ends_with_all_bracketed(
-    make_study: Any, make_record: Any, displaced: float, at_a_time: int
+    displaced: float, at_a_time: int
 ) -> None:
     study = make_study(budgets_flops=(1e15,), seeds=(0, 1, 2), variants=make_study().variants[:2])
-    _, records = drive(study, valley(study, displaced, noise=0.01), make_record, at_a_time)
+    _, records = drive(study, valley(study, displaced, noise=0.01), at_a_time)
     found = brackets(study, records)
     assert len(found) == 2
     assert all(bracket.bracketed and bracket.settled for bracket in found)
@@ -109,24 +103,22 @@ def test_noise_may_move_minima_but_the_grid_ends_with_all_bracketed(
 
 
 @pytest.mark.parametrize("at_a_time", [1, 3])
-def test_the_order_of_finishing_decides_nothing(
-    make_study: Any, make_record: Any, at_a_time: int
-) -> None:
+def test_the_order_of_finishing_decides_nothing(at_a_time: int) -> None:
     study = make_study(budgets_flops=(1e14,), seeds=(0, 1), variants=make_study().variants[:2])
-    together, _ = drive(study, valley(study, 4.0), make_record)
-    apart, _ = drive(study, valley(study, 4.0), make_record, at_a_time)
+    together, _ = drive(study, valley(study, 4.0))
+    apart, _ = drive(study, valley(study, 4.0), at_a_time)
     assert {run.config.run_id for run in together} == {run.config.run_id for run in apart}
 
 
-def test_a_diverged_run_is_done_and_counts_on_no_side(make_study: Any, make_record: Any) -> None:
-    study = make_study(variants=(Variant(name="only"),))
+def test_a_diverged_run_is_done_and_counts_on_no_side() -> None:
+    study = make_study(variants=ONLY)
     sizes = sorted(total(run.config) for run in next_runs(study, []))
     smooth = valley(study)
 
     def loss(run: PlannedRun) -> float | None:
         return None if total(run.config) in sizes[-2:] else smooth(run)
 
-    runs, records = drive(study, loss, make_record)
+    runs, records = drive(study, loss)
     (bracket,) = brackets(study, records)
     assert bracket.bracketed
     added = [total(run.config) for run in runs if run.purpose == "added"]
@@ -134,22 +126,20 @@ def test_a_diverged_run_is_done_and_counts_on_no_side(make_study: Any, make_reco
     assert added[0] > sizes[-1]
 
 
-def test_a_diverged_optimum_leaves_the_next_best(make_study: Any, make_record: Any) -> None:
-    study = make_study(variants=(Variant(name="only"),), seeds=(0, 1))
+def test_a_diverged_optimum_leaves_the_next_best() -> None:
+    study = make_study(variants=ONLY, seeds=(0, 1))
     sizes = sorted(total(run.config) for run in next_runs(study, []))
     smooth = valley(study)
-    runs, records = drive(
-        study, lambda run: None if total(run.config) == sizes[3] else smooth(run), make_record
-    )
+    runs, records = drive(study, lambda run: None if total(run.config) == sizes[3] else smooth(run))
     (bracket,) = brackets(study, records)
     assert bracket.bracketed
     assert bracket.minimum_parameters in (sizes[2], sizes[4])
     assert sizes[3] not in {total(run.config) for run in runs if run.purpose == "replicate"}
 
 
-def test_all_diverged_ends_without_a_minimum(make_study: Any, make_record: Any) -> None:
+def test_all_diverged_ends_without_a_minimum() -> None:
     study = make_study(seeds=(0, 1))
-    runs, records = drive(study, lambda run: None, make_record)
+    runs, records = drive(study, lambda run: None)
     assert len(runs) == 21
     found = brackets(study, records)
     assert all(bracket.settled and not bracket.bracketed for bracket in found)
@@ -157,47 +147,22 @@ def test_all_diverged_ends_without_a_minimum(make_study: Any, make_record: Any) 
 
 
 @pytest.mark.parametrize("at_a_time", [3, 10**6])
-def test_a_loss_without_a_minimum_stops_at_the_bound(
-    make_study: Any, make_record: Any, at_a_time: int
-) -> None:
+def test_a_loss_without_a_minimum_stops_at_the_bound(at_a_time: int) -> None:
     study = make_study(budgets_flops=(1e15,), grid={"added_at_most": 4})
-    runs, records = drive(
-        study, lambda run: 5 - 0.1 * math.log(total(run.config)), make_record, at_a_time
-    )
+    runs, records = drive(study, lambda run: 5 - 0.1 * math.log(total(run.config)), at_a_time)
     assert Counter(run.purpose for run in runs) == {"initial": 21, "added": 3 * 4}
     assert not any(bracket.bracketed for bracket in brackets(study, records))
 
 
-def test_sizes_end_where_the_budget_buys_too_few_steps(make_study: Any, make_record: Any) -> None:
-    study = make_study(budgets_flops=(3e11,), variants=(Variant(name="only"),))
-    runs, _ = drive(study, lambda run: 5 - 0.1 * math.log(total(run.config)), make_record)
-    assert sum(run.purpose == "added" for run in runs) < 6
-    assert all(run.config.steps >= 10 for run in runs)
-
-
-def test_sizes_stay_within_the_grids_bounds(make_study: Any, make_record: Any) -> None:
-    study = make_study(
-        variants=(Variant(name="only"),),
-        grid={"minimum_parameters": 1.5e5, "maximum_parameters": 2e6},
-    )
-    for slope in (-0.1, 0.1):
-        runs, _ = drive(
-            study, lambda run, s=slope: 5 + s * math.log(total(run.config)), make_record
-        )
-        assert all(1.5e5 <= total(run.config) <= 2e6 for run in runs)
-
-
-def test_every_seed_everywhere_if_asked(make_study: Any, make_record: Any) -> None:
+def test_every_seed_everywhere_if_asked() -> None:
     study = make_study(seeds=(0, 1), replicate="all", variants=make_study().variants[:2])
     first = next_runs(study, [])
     assert Counter(run.purpose for run in first) == {"initial": 14, "replicate": 14}
-    runs, _ = drive(study, valley(study, 3.0), make_record)
+    runs, _ = drive(study, valley(study, 3.0))
     assert set(Counter(run.config.model for run in runs).values()) == {2}
 
 
-def test_the_challenger_is_trained_in_the_baselines_shapes(
-    make_study: Any, make_record: Any
-) -> None:
+def test_the_challenger_is_trained_in_the_baselines_shapes() -> None:
     study = make_study(
         budgets_flops=(1e14,),
         shape={"width_per_block": 32},
@@ -211,7 +176,7 @@ def test_the_challenger_is_trained_in_the_baselines_shapes(
             ),
         ),
     )
-    runs, records = drive(study, valley(study), make_record)
+    runs, records = drive(study, valley(study))
     baseline = {total(r.config): r.config.model for r in runs if r.variant == "Baseline"}
     found = brackets(study, records)
     optimum = found[0].minimum_parameters
@@ -229,25 +194,23 @@ def test_the_challenger_is_trained_in_the_baselines_shapes(
     assert {run.variant for run in runs if run.purpose == "matched"} == {"MoD"}
 
 
-def test_matched_shapes_wait_for_the_baseline_and_can_be_left_out(
-    make_study: Any, make_record: Any
-) -> None:
+def test_matched_shapes_wait_for_the_baseline_and_can_be_left_out() -> None:
     study = make_study(variants=make_study().variants[:2])
     loss = valley(study)
     records = [
-        make_record(run.config, loss(run))
+        record_of(run.config, loss(run))
         for run in next_runs(study, [])
         if run.variant == "MoD" or total(run.config) < 1e6
     ]
     assert "matched" not in {run.purpose for run in next_runs(study, records)}
     without = study.model_copy(update={"matched_shapes": False})
-    runs, records = drive(without, loss, make_record)
+    runs, records = drive(without, loss)
     assert "matched" not in {run.purpose for run in runs}
     assert bound(without).matched == 0
     assert bound(study).matched == 2
 
 
-def test_matched_shapes_that_cannot_be_routed_are_refused_at_once(make_study: Any) -> None:
+def test_matched_shapes_that_cannot_be_routed_are_refused_at_once() -> None:
     study = make_study(
         variants=(Variant(name="Baseline"), Variant(name="MoD", depth=TopK(capacity=0.5, every=4)))
     )
@@ -256,33 +219,33 @@ def test_matched_shapes_that_cannot_be_routed_are_refused_at_once(make_study: An
     assert next_runs(study.model_copy(update={"matched_shapes": False}), [])
 
 
-def test_equal_variants_share_their_runs(make_study: Any) -> None:
+def test_equal_variants_share_their_runs() -> None:
     study = make_study(variants=(Variant(name="one"), Variant(name="two")))
     runs = next_runs(study, [])
     assert len(runs) == 7
     assert {run.variant for run in runs} == {"one"}
 
 
-def test_records_of_other_runs_are_ignored(make_study: Any, make_record: Any) -> None:
+def test_records_of_other_runs_are_ignored() -> None:
     study = make_study()
     other = make_study(data={"sequence_length": 128})
-    foreign = [make_record(run.config, 1.0) for run in next_runs(other, [])]
+    foreign = [record_of(run.config, 1.0) for run in next_runs(other, [])]
     assert next_runs(study, foreign) == next_runs(study, [])
 
 
-def test_a_finished_record_without_its_loss_is_refused(make_study: Any, make_record: Any) -> None:
+def test_a_finished_record_without_its_loss_is_refused() -> None:
     study = make_study()
-    records = [make_record(run.config, None, "finished") for run in next_runs(study, [])]
+    records = [record_of(run.config, None, "finished") for run in next_runs(study, [])]
     with pytest.raises(ValueError, match=r"run [0-9a-f]{12} is finished but"):
         next_runs(study, records)
 
 
-def test_a_budget_too_small_for_the_first_sizes_is_refused(make_study: Any) -> None:
+def test_a_budget_too_small_for_the_first_sizes_is_refused() -> None:
     with pytest.raises(ValueError, match="budgets_flops"):
         next_runs(make_study(budgets_flops=(1e9,)), [])
 
 
-def test_bound_counts_flops_and_every_seed(make_study: Any) -> None:
+def test_bound_counts_flops_and_every_seed() -> None:
     study = make_study(
         budgets_flops=(5e12, 5e13), seeds=(0, 1, 2), grid={"added_at_most": 2, "sizes": 5}
     )
@@ -297,27 +260,26 @@ def test_bound_counts_flops_and_every_seed(make_study: Any) -> None:
     assert everywhere.replicates == 2 * 3 * 2 * 2
 
 
-def test_the_mean_over_seeds_decides_the_minimum(make_study: Any, make_record: Any) -> None:
-    study = make_study(variants=(Variant(name="only"),), seeds=(0, 1), replicate="all")
+def test_the_mean_over_seeds_decides_the_minimum() -> None:
+    study = make_study(variants=ONLY, seeds=(0, 1), replicate="all")
     runs = next_runs(study, [])
     sizes = sorted({total(run.config) for run in runs})
     lucky, best = sizes[2], sizes[4]
     losses = {(lucky, 0): 1.0, (lucky, 1): 3.0, (best, 0): 1.5, (best, 1): 1.5}
     records = [
-        make_record(run.config, losses.get((total(run.config), run.config.seed), 4.0))
-        for run in runs
+        record_of(run.config, losses.get((total(run.config), run.config.seed), 4.0)) for run in runs
     ]
     (bracket,) = brackets(study, records)
     assert bracket.minimum_parameters == best
     assert (bracket.below, bracket.above) == (4, 2)
 
 
-def test_matched_shapes_wait_for_the_baselines_seeds(make_study: Any, make_record: Any) -> None:
+def test_matched_shapes_wait_for_the_baselines_seeds() -> None:
     deep = Variant(name="MoD", depth=TopK(capacity=0.125), shape={"width_per_block": 6})
     study = make_study(variants=(Variant(name="Baseline"), deep), seeds=(0, 1))
     loss = valley(study)
-    records = [make_record(run.config, loss(run)) for run in next_runs(study, [])]
+    records = [record_of(run.config, loss(run)) for run in next_runs(study, [])]
     second = next_runs(study, records)
     assert {run.purpose for run in second} == {"replicate"}
-    records += [make_record(run.config, loss(run)) for run in second]
+    records += [record_of(run.config, loss(run)) for run in second]
     assert {run.purpose for run in next_runs(study, records)} == {"matched"}

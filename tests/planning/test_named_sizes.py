@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
+from driven_grid import make_study
 
+from given import record_of
 from isoflop.config import (
     BlockAttention,
     DataConfig,
@@ -29,7 +30,7 @@ MODELS = (
 
 
 @pytest.fixture
-def scaled(make_study: Any) -> Study:
+def scaled() -> Study:
     study: Study = make_study(
         budgets_flops=(),
         scaling=Scaling(models=MODELS, tokens_per_parameter=30),
@@ -46,7 +47,7 @@ def scaled(make_study: Any) -> Study:
     return study
 
 
-def test_rates_are_added_at_the_checked_size(scaled: Study, make_record: Any) -> None:
+def test_rates_are_added_at_the_checked_size(scaled: Study) -> None:
     study = scaled.model_copy(update={"learning_rate_check_added": 1})
     assert bound(study).checks == 3
     assert bound(study).flops == pytest.approx(
@@ -55,7 +56,7 @@ def test_rates_are_added_at_the_checked_size(scaled: Study, make_record: Any) ->
     runs, records = [], []
     while found := next_runs(study, records):
         runs += found
-        records += [make_record(run.config, 1 - run.config.recipe.learning_rate) for run in found]
+        records += [record_of(run.config, 1 - run.config.recipe.learning_rate) for run in found]
     rates = [run.config.recipe.learning_rate for run in runs if run.purpose == "rate"]
     assert Counter(rates) == {4e-3: 3, 1.6e-2: 3, 3.2e-2: 3}
     assert assign(study, records).foreign == ()
@@ -109,26 +110,20 @@ def test_tokens_are_in_proportion_to_size_unless_they_are_named(scaled: Study) -
         assert config.budget_flops == pytest.approx(counted, rel=steps)
 
 
-def test_runs_tell_positions_apart(scaled: Study) -> None:
-    assert {run.config.positions for run in next_runs(scaled, [])} == {scaled.positions}
-
-
-def test_what_has_a_record_is_not_asked_for_and_nothing_is_ever_added(
-    scaled: Study, make_record: Any
-) -> None:
+def test_what_has_a_record_is_not_asked_for_and_nothing_is_ever_added(scaled: Study) -> None:
     runs = next_runs(scaled, [])
-    records = [make_record(run.config, 2.0) for run in runs[:4]]
-    records.append(make_record(runs[4].config, None, "diverged"))
+    records = [record_of(run.config, 2.0) for run in runs[:4]]
+    records.append(record_of(runs[4].config, None, "diverged"))
     assert next_runs(scaled, records) == runs[5:]
-    assert next_runs(scaled, [make_record(run.config, 2.0) for run in runs]) == []
+    assert next_runs(scaled, [record_of(run.config, 2.0) for run in runs]) == []
     assert bound(scaled).runs == 0
     assert brackets(scaled, records) == []
 
 
-def test_records_are_assigned_to_their_variants(scaled: Study, make_record: Any) -> None:
+def test_records_are_assigned_to_their_variants(scaled: Study) -> None:
     runs = next_runs(scaled, [])
-    records = [make_record(run.config, 2.0) for run in runs]
-    foreign = make_record(runs[0].config.model_copy(update={"seed": 99}), 2.0)
+    records = [record_of(run.config, 2.0) for run in runs]
+    foreign = record_of(runs[0].config.model_copy(update={"seed": 99}), 2.0)
     found = assign(scaled, [*records, foreign])
     assert found.foreign == (foreign.run_id,)
     assert not found.off_ladder

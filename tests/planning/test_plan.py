@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from driven_grid import ONLY, make_study
 
 from isoflop.config import BlockAttention, DataConfig, RunConfig, ShapeFamily, TopK, Variant
 from isoflop.planning import (
@@ -15,7 +16,7 @@ from isoflop.planning import (
 )
 
 
-def test_rows_are_the_first_runs_with_what_they_take(make_study: Any) -> None:
+def test_rows_are_the_first_runs_with_what_they_take() -> None:
     study = make_study(budgets_flops=(5e12, 5e13))
     plan = make_plan(study, train_tokens=10_000_000)
     runs = next_runs(study, [])
@@ -44,7 +45,7 @@ def test_rows_are_the_first_runs_with_what_they_take(make_study: Any) -> None:
     ],
 )
 def test_block_attention_that_leaves_nothing_out_is_warned_of(
-    make_study: Any, top_k: int, capacity: float | None, message: str | None
+    top_k: int, capacity: float | None, message: str | None
 ) -> None:
     depth = {} if capacity is None else {"depth": TopK(capacity=capacity, every=2)}
     attention = BlockAttention(block_size=64, top_k=top_k)
@@ -54,38 +55,38 @@ def test_block_attention_that_leaves_nothing_out_is_warned_of(
         assert found == ([] if message is None else [message])
 
 
-def test_more_than_one_epoch_is_warned_of(make_study: Any) -> None:
+def test_more_than_one_epoch_is_warned_of() -> None:
     rows = make_plan(make_study(), train_tokens=3_000_000).rows
     warned = {row.run_id for row in rows if any("times" in text for text in row.warnings)}
     assert warned == {row.run_id for row in rows if row.tokens > 3_000_000}
     assert 0 < len(warned) < len(rows)
 
 
-def test_a_corpus_that_is_not_at_hand_is_said(make_study: Any) -> None:
+def test_a_corpus_that_is_not_at_hand_is_said() -> None:
     plan = make_plan(make_study(data=DataConfig(corpus="hf:some/corpus")))
     assert all(row.epochs is None for row in plan.rows)
     assert any("hf:some/corpus" in text for text in plan.warnings)
     assert not make_plan(make_study(), train_tokens=10**9).warnings
 
 
-def test_few_steps_are_warned_of(make_study: Any) -> None:
+def test_few_steps_are_warned_of() -> None:
     rows = make_plan(make_study(tokens_per_step=16_384)).rows
     warned = {row.run_id for row in rows if any("steps" in text for text in row.warnings)}
     assert warned == {row.run_id for row in rows if row.steps < 200}
     assert 0 < len(warned) < len(rows)
 
 
-def test_a_clipped_grid_is_said(make_study: Any) -> None:
+def test_a_clipped_grid_is_said() -> None:
     study = make_study(
         grid={"minimum_parameters": 1e5, "maximum_parameters": 5e5},
-        variants=(Variant(name="only"),),
+        variants=ONLY,
     )
     plan = make_plan(study, train_tokens=10**9)
     assert any("'only' at 5e12 FLOPs" in text for text in plan.warnings)
 
 
-def test_time_follows_speed_and_workers(make_study: Any) -> None:
-    study = make_study(variants=(Variant(name="only"),), seeds=(0, 1))
+def test_time_follows_speed_and_workers() -> None:
+    study = make_study(variants=ONLY, seeds=(0, 1))
     alone = make_plan(study, speed=lambda config: 1e10)
     assert alone.elapsed_seconds == pytest.approx(7 * 500, rel=0.01)
     assert alone.usual_seconds == pytest.approx((7 + 3) * 500, rel=0.01)
@@ -97,7 +98,7 @@ def test_time_follows_speed_and_workers(make_study: Any) -> None:
     assert many.elapsed_seconds == pytest.approx(500, rel=0.01)
 
 
-def test_speed_may_depend_on_the_run(make_study: Any) -> None:
+def test_speed_may_depend_on_the_run() -> None:
     def speed(config: RunConfig) -> float:
         return 1e9 * config.model.width
 
@@ -105,7 +106,7 @@ def test_speed_may_depend_on_the_run(make_study: Any) -> None:
         assert row.seconds == pytest.approx(row.achieved_flops / (1e9 * row.width))
 
 
-def test_impossible_arguments_are_refused(make_study: Any) -> None:
+def test_impossible_arguments_are_refused() -> None:
     for arguments, key in (
         ({"workers": 0}, "workers"),
         ({"train_tokens": 0}, "train_tokens"),
@@ -117,7 +118,7 @@ def test_impossible_arguments_are_refused(make_study: Any) -> None:
 
 
 @pytest.fixture
-def published_study(make_study: Any) -> Any:
+def published_study() -> Any:
     """The budgets of Mixture-of-Depths, Figure 4, at 128 x 2048 tokens per step."""
     return make_study(
         budgets_flops=(6e18, 2e19, 1e20),

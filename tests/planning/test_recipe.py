@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from driven_grid import make_study
 
 from isoflop.config import DataConfig, Recipe, TopK, Variant
 from isoflop.costs import parameters, train_flops_per_token
@@ -31,7 +30,7 @@ def test_tokens_per_step_are_whole_sequences_and_at_least_one() -> None:
     assert tokens_per_step(1e6, 64) == 64
 
 
-def test_a_study_overrides_tokens_per_step(make_study: Any) -> None:
+def test_a_study_overrides_tokens_per_step() -> None:
     assert sequences_per_step(make_study(), 5e12) == 8
     assert sequences_per_step(make_study(tokens_per_step=1024), 5e12) == 4
     with pytest.raises(ValueError, match=r"tokens_per_step is 1000.*768 or 1024"):
@@ -40,7 +39,7 @@ def test_a_study_overrides_tokens_per_step(make_study: Any) -> None:
         sequences_per_step(make_study(tokens_per_step=100), 5e12)
 
 
-def test_expected_optimum_passes_through_what_is_known(make_study: Any) -> None:
+def test_expected_optimum_passes_through_what_is_known() -> None:
     study = make_study(budgets_flops=(5e12, 6e18))
     variant = study.variants[0]
     assert 230e3 <= expected_optimum(study, variant, 5e12) <= 330e3
@@ -50,9 +49,7 @@ def test_expected_optimum_passes_through_what_is_known(make_study: Any) -> None:
     assert ratio == pytest.approx(10, rel=0.1)
 
 
-def test_a_stated_centre_holds_at_the_first_budget_and_scales_to_the_others(
-    make_study: Any,
-) -> None:
+def test_a_stated_centre_holds_at_the_first_budget_and_scales_to_the_others() -> None:
     mine = Variant(name="mine", depth=TopK(capacity=0.5), centre_parameters=3e6)
     study = make_study(
         budgets_flops=(1e13, 1e15),
@@ -75,7 +72,7 @@ def test_a_stated_centre_holds_at_the_first_budget_and_scales_to_the_others(
     ],
 )
 def test_every_first_size_spends_the_budget_to_within_one_percent(
-    make_study: Any, convention: str, budget: float, data: DataConfig
+    convention: str, budget: float, data: DataConfig
 ) -> None:
     study = make_study(budgets_flops=(budget,), data=data, convention=convention)
     for variant in study.variants:
@@ -92,7 +89,7 @@ def test_every_first_size_spends_the_budget_to_within_one_percent(
             assert run.model.vocabulary == data.vocabulary
 
 
-def test_the_learning_rate_is_the_variants_else_the_studys(make_study: Any) -> None:
+def test_the_learning_rate_is_the_variants_else_the_studys() -> None:
     mine = Variant(name="mine", learning_rate=1e-3)
     study = make_study(
         variants=(Variant(name="other"), mine), recipe=Recipe(learning_rate=5e-3, weight_decay=0.2)
@@ -104,14 +101,7 @@ def test_the_learning_rate_is_the_variants_else_the_studys(make_study: Any) -> N
     assert resolve(study, study.variants[0], 5e12, model, 0).recipe == study.recipe.settled()
 
 
-def test_what_a_run_is_evaluated_on_is_the_studys(make_study: Any) -> None:
-    study = make_study(evaluation_tokens=4096)
-    model = ladder(study, study.variants[0], 5e12).rung(3)
-    assert model is not None
-    assert resolve(study, study.variants[0], 5e12, model, 0).evaluation_tokens == 4096
-
-
-def test_a_budget_below_one_step_is_refused(make_study: Any) -> None:
+def test_a_budget_below_one_step_is_refused() -> None:
     study = make_study(budgets_flops=(1e8,), grid={"centre_parameters": 1e6})
     model = ladder(study, study.variants[0], 1e8).rung(3)
     assert model is not None
@@ -120,7 +110,7 @@ def test_a_budget_below_one_step_is_refused(make_study: Any) -> None:
         resolve(study, study.variants[0], 1e8, model, 0)
 
 
-def test_a_budget_that_whole_steps_miss_is_refused(make_study: Any) -> None:
+def test_a_budget_that_whole_steps_miss_is_refused() -> None:
     study = make_study(tokens_per_step=2048)
     variant = study.variants[0]
     model = ladder(study, variant, 5e12).rung(3)
@@ -135,7 +125,7 @@ def test_a_budget_that_whole_steps_miss_is_refused(make_study: Any) -> None:
         assert resolve(study, variant, steps * step, model, 0).steps == round(steps)
 
 
-def test_a_capacity_that_selects_no_token_is_refused(make_study: Any) -> None:
+def test_a_capacity_that_selects_no_token_is_refused() -> None:
     few = Variant(name="few", depth=TopK(capacity=0.001))
     study = make_study(variants=(few,))
     model = ladder(study, few, 5e12).rung(3)

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from given import record_of
 from isoflop.config import Grid, Recipe, Search, Study, TopK, Variant
 from isoflop.planning import next_trials, trials
 
@@ -40,21 +41,21 @@ def test_shape_families_differ_at_about_the_same_size() -> None:
     assert deep_model.width < wide_model.width
 
 
-def test_a_trial_has_a_loss_once_all_its_seeds_finished(make_record) -> None:
+def test_a_trial_has_a_loss_once_all_its_seeds_finished() -> None:
     first = trials(STUDY)[0]
-    one = [make_record(first.configs[0], 1.25)]
+    one = [record_of(first.configs[0], 1.25)]
     assert trials(STUDY, one)[0].loss is None
-    both = [*one, make_record(first.configs[1], 1.35)]
+    both = [*one, record_of(first.configs[1], 1.35)]
     assert trials(STUDY, both)[0].loss == pytest.approx(1.3)
-    diverged = [*one, make_record(first.configs[1], None, "diverged")]
+    diverged = [*one, record_of(first.configs[1], None, "diverged")]
     assert trials(STUDY, diverged)[0].loss is None
 
 
-def test_trials_with_a_record_are_not_planned_again(make_record) -> None:
+def test_trials_with_a_record_are_not_planned_again() -> None:
     planned = next_trials(STUDY, [])
     assert len(planned) == 2 * 3 * 2 * 2
     assert {run.purpose for run in planned} == {"trial"}
-    left = next_trials(STUDY, [make_record(planned[0].config, 1.0)])
+    left = next_trials(STUDY, [record_of(planned[0].config, 1.0)])
     assert planned[0].config.run_id not in {run.config.run_id for run in left}
     assert len(left) == len(planned) - 1
 

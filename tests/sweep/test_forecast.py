@@ -1,5 +1,6 @@
 """The time left: by measured speeds at first, by what ran as soon as something did."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,10 @@ def test_a_run_that_was_not_measured_is_as_fast_as_its_variants_nearest(
     def left(run: PlannedRun) -> float | None:
         return forecast.seconds_left([], [run], 0)
 
-    other_seed = runs[2].model_copy(
-        update={"config": runs[2].config.model_copy(update={"seed": 7})}
-    )
+    other_seed = replace(runs[2], config=runs[2].config.model_copy(update={"seed": 7}))
     assert left(other_seed) == pytest.approx(START_SECONDS + steps_seconds(runs[2], 4e6))
     assert left(runs[5]) == pytest.approx(START_SECONDS + steps_seconds(runs[5], 9e6))
-    stranger = runs[5].model_copy(update={"variant": "Unknown"})
+    stranger = replace(runs[5], variant="Unknown")
     assert left(stranger) in [
         pytest.approx(START_SECONDS + steps_seconds(stranger, speed)) for speed in (4e6, 9e6)
     ]

@@ -110,7 +110,7 @@ def parameters(config: ModelConfig) -> ParameterCount:
     total = sum(part.copies * part.parameters for part in parts.values())
     tables = parts["embedding"], parts["logits"]
     per_block = sum(part.parameters for part in parts.values() if part.tokens == "processed")
-    idle = len(config.routed_blocks) * per_block * (1 - _routing(config).capacity)
+    idle = len(config.routed_blocks) * per_block * (1 - _routing(config)[2])
     return ParameterCount(
         total=total,
         non_embedding=total - sum(part.copies * part.weights for part in tables),
@@ -127,7 +127,7 @@ def forward_flops(
 
     Args:
         config: The model.
-        sequence_length: T, tokens in the sequence.
+        sequence_length: T.
         convention: What attention is charged for; see the module. Under `6nd` each part is
             charged for the parameters it holds, block norms with what they feed and the final
             norm with the logits, so that the parts add up to 2 N T.
@@ -135,8 +135,7 @@ def forward_flops(
     Raises:
         ValueError: If `sequence_length` is not positive.
     """
-    _check_length(sequence_length)
-    parts = _parts(config)
+    parts, tokens = _parts(config), _tokens_by_block(config, sequence_length)
     if convention == "6nd":
         # The embedding and the head are no parameters that N counts.
         parts["embedding"] = parts["embedding"]._replace(weights=0)
@@ -148,7 +147,6 @@ def forward_flops(
         return ForwardFlops(
             sequence_length=sequence_length, attention_scores=0, block_gate=0, **flops
         )
-    tokens = _tokens_by_block(config, sequence_length)
     met = {
         "none": 0,
         "processed": sum(tokens),
@@ -175,12 +173,8 @@ def train_flops_per_token(
 ) -> float:
     """Return the FLOPs of training on one token: a forward pass and a backward one, twice as dear.
 
-    A model that turns to full attention during training is charged for both in their shares.
-
-    Args:
-        config: The model.
-        sequence_length: T, tokens in a sequence; the result is the mean over a full one.
-        convention: What is counted; see the module.
+    The mean over a full sequence of T tokens. A model that turns to full attention during training
+    is charged for both in their shares.
 
     Raises:
         ValueError: If `sequence_length` is not positive.
@@ -198,11 +192,8 @@ def train_flops_per_token(
 def attended_pairs(attention: Attention, tokens: int, *, causal: bool = True) -> tuple[int, int]:
     """Return pairs of query and key that are attended, and of query and mean key in the gate.
 
-    Args:
-        attention: which keys a query attends.
-        tokens: T, tokens of a sequence.
-        causal: whether own blocks count up to the query only, as under the `causal` convention,
-            or whole, as under `full`.
+    `causal` counts own blocks up to the query only, as that convention does; else they are whole,
+    as under `full`.
     """
     match attention:
         case BlockAttention(block_size=size, top_k=top_k):
@@ -233,7 +224,6 @@ def cache_bytes(
     Raises:
         ValueError: If `sequence_length` is not positive.
     """
-    _check_length(sequence_length)
     key, attention = config.key_value_heads * config.head_width, config.attention
     kept = 0
     for block, tokens in enumerate(_tokens_by_block(config, sequence_length)):
@@ -247,7 +237,8 @@ def cache_bytes(
 
 def _parts(config: ModelConfig) -> dict[str, _Part]:
     """Return the parts that hold parameters, by the names of `ForwardFlops`."""
-    width, table, routing = config.width, config.vocabulary * config.width, _routing(config)
+    width, table = config.width, config.vocabulary * config.width
+    router, decision_head, _ = _routing(config)
     blocks, routed = config.blocks, len(config.routed_blocks)
     projections = 2 * width * config.head_width * (config.heads + config.key_value_heads)
     match config.attention:
@@ -269,8 +260,8 @@ def _parts(config: ModelConfig) -> dict[str, _Part]:
         "embedding": _Part(table, 0, 0 if config.tied_embeddings else 1, "none"),
         "attention_projections": _Part(projections, norms, blocks, "processed"),
         "feed_forward": _Part(matrices * width * config.hidden, width, blocks, "processed"),
-        "router": _Part(routing.router, 0, routed, "scored"),
-        "decision_head": _Part(routing.decision_head, 0, routed, "scored"),
+        "router": _Part(router, 0, routed, "scored"),
+        "decision_head": _Part(decision_head, 0, routed, "scored"),
         "logits": _Part(table, width, 1, "all"),
     }
 
@@ -294,36 +285,26 @@ def _is_full(config: ModelConfig, block: int) -> bool:
     return turns or config.attends_fully(block)
 
 
-class _Routing(NamedTuple):
-    """Weights of a routed block's router and decision head, and the share that it processes."""
-
-    router: int
-    decision_head: int
-    capacity: float
-
-
-def _routing(config: ModelConfig) -> _Routing:
+def _routing(config: ModelConfig) -> tuple[int, int, float]:
+    """Return weights of a routed block's router and decision head, and the share it processes."""
     match config.depth:
         case EveryToken():
-            return _Routing(0, 0, 1.0)
+            return 0, 0, 1.0
         case TopK(capacity=capacity):
             half = max(1, config.width // 2)
-            return _Routing(config.width, config.width * half + half, capacity)
+            return config.width, config.width * half + half, capacity
         case RandomK(capacity=capacity):
-            return _Routing(config.width, 0, capacity)
+            return config.width, 0, capacity
         case _:
             assert_never(config.depth)
 
 
 def _tokens_by_block(config: ModelConfig, sequence_length: int) -> list[int]:
     """Tokens of a sequence that each block processes."""
+    if sequence_length < 1:
+        raise ValueError(f"sequence_length is {sequence_length}; expected at least 1")
     tokens = [sequence_length] * config.blocks
     if isinstance(config.depth, Routed):
         for block in config.routed_blocks:
             tokens[block] = config.depth.selected_tokens(sequence_length)
     return tokens
-
-
-def _check_length(sequence_length: int) -> None:
-    if sequence_length < 1:
-        raise ValueError(f"sequence_length is {sequence_length}; expected at least 1")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from given import RECIPE, record_of
+from isoflop.cli import main
 from isoflop.config import (
     DataConfig,
     EveryToken,
@@ -118,3 +119,23 @@ def make_run(trained_root):
         return run
 
     return make
+
+
+@pytest.fixture
+def on_run(trained_root, capsys):
+    """Call a command on a run and return what it prints; standard error where it fails."""
+
+    def call(command, folder, *arguments, code=0):
+        import torch
+
+        before = torch.get_num_threads()
+        typed = [command, getattr(folder, "path", folder), "--cache", trained_root / "cache"]
+        try:
+            assert main([str(argument) for argument in (*typed, *arguments)]) == code
+        finally:
+            torch.set_num_threads(before)
+        captured = capsys.readouterr()
+        assert "\x1b" not in captured.out + captured.err
+        return captured.out if code == 0 else captured.err
+
+    return call

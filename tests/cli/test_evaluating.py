@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
+from functools import partial
 
 import pytest
-import torch
 from rich.console import Console
 
-from isoflop.cli import main
 from isoflop.config import Cap, RunEvaluation
 from isoflop.data import prepare
 from isoflop.runs import RunFolder
@@ -19,20 +17,8 @@ from isoflop.trained import HeldOut, evaluate_run
 
 
 @pytest.fixture
-def evaluate(trained_root, capsys):
-    def call(folder: RunFolder | Path, *arguments: object, code: int = 0) -> str:
-        path = folder.path if isinstance(folder, RunFolder) else folder
-        before = torch.get_num_threads()
-        command = ["eval", path, "--cache", trained_root / "cache", *arguments]
-        try:
-            assert main([str(argument) for argument in command]) == code
-        finally:
-            torch.set_num_threads(before)
-        captured = capsys.readouterr()
-        assert "\x1b" not in captured.out
-        return captured.out if code == 0 else captured.err
-
-    return call
+def evaluate(on_run):
+    return partial(on_run, "eval")
 
 
 @pytest.mark.filterwarnings("ignore:.* computes in bf16, which is")

@@ -6,9 +6,9 @@ import io
 import json
 import re
 from contextlib import redirect_stdout
+from functools import partial
 
 import pytest
-import torch
 
 from isoflop.cli import main
 from isoflop.config import SampledToken, TextSample
@@ -39,19 +39,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def sample(trained_root, capsys):
-    def call(folder, *arguments, code=0):
-        before = torch.get_num_threads()
-        command = ["sample", folder.path, "--cache", trained_root / "cache", *arguments]
-        try:
-            assert main([str(argument) for argument in command]) == code
-        finally:
-            torch.set_num_threads(before)
-        captured = capsys.readouterr()
-        assert "\x1b" not in captured.out + captured.err
-        return captured.out if code == 0 else captured.err
-
-    return call
+def sample(on_run):
+    return partial(on_run, "sample")
 
 
 @pytest.fixture

@@ -83,15 +83,6 @@ def test_parquet_column(tmp_path: Path) -> None:
     assert texts(str(path)) == [b"eins", b"zwei", "drei \u00fc".encode()]
 
 
-def test_single_text_file_is_cut_into_pieces_that_join_up(tmp_path: Path) -> None:
-    text = "".join(f"Line {i} \u00e4.\n" + "\n" * (i % 7 == 0) for i in range(1000))
-    (tmp_path / "book.txt").write_text(text)
-    pieces = texts(str(tmp_path / "book.txt"))
-    assert 15 <= len(pieces) <= 200
-    assert b"".join(pieces) == text.encode()
-    assert all(piece.endswith(b"\n\n") for piece in pieces[:-1])
-
-
 def test_hub_rows_come_from_the_datasets_package(monkeypatch: pytest.MonkeyPatch) -> None:
     class Rows(list):
         column_names = ("id", "text")

@@ -8,40 +8,18 @@ import torch
 from torch import Tensor
 
 from evaluation.known_leak import LENGTH, A, B, C, leaking_model
+from evaluation.test_loss import model_with
 from isoflop.config import (
     BlockAttention,
     Decision,
-    FullAttention,
     FutureChange,
-    ModelConfig,
     RandomK,
     TopK,
 )
 from isoflop.evaluation.future import future_change
-from isoflop.model import Transformer, build
 
 LEARNED = TopK(capacity=0.3, router_bce=0.1)
 WINDOWS = np.random.default_rng(3).integers(0, 29, (11, 37))
-
-
-def model_with(depth: object, attention: object = None) -> Transformer:
-    model = build(
-        ModelConfig(
-            vocabulary=29,
-            width=10,
-            blocks=4,
-            heads=2,
-            head_width=6,
-            hidden=14,
-            depth=depth,
-            attention=attention or FullAttention(),
-        ),
-        seed=0,
-    )
-    with torch.no_grad():
-        for block in model.routed:
-            block.threshold.fill_(0.2)
-    return model
 
 
 @pytest.mark.parametrize(
@@ -66,7 +44,7 @@ def test_causal_decisions_owe_the_future_nothing(
 
 @pytest.mark.parametrize("decision", ["predictor", "threshold"])
 def test_block_attention_owes_it_nothing_either(decision: Decision) -> None:
-    model = model_with(LEARNED, BlockAttention(block_size=3, top_k=2))
+    model = model_with(LEARNED, attention=BlockAttention(block_size=3, top_k=2))
     assert future_change(model, WINDOWS, decision).changed == 0
 
 

@@ -38,19 +38,10 @@ def split(*lengths: int) -> TokenSplit:
     return TokenSplit(tokens, offsets, np.array(sizes), token_bytes)
 
 
-def model_with(depth: object) -> Transformer:
-    model = build(
-        ModelConfig(
-            vocabulary=VOCABULARY,
-            width=10,
-            blocks=4,
-            heads=2,
-            head_width=6,
-            hidden=14,
-            depth=depth,
-        ),
-        seed=0,
-    )
+def model_with(depth: object, **choices: object) -> Transformer:
+    shape = {"vocabulary": VOCABULARY, "width": 10, "blocks": 4, "heads": 2, "head_width": 6}
+    made = ModelConfig.model_validate({**shape, "hidden": 14, "depth": depth, **choices})
+    model = build(made, seed=0)
     with torch.no_grad():
         for block in model.routed:
             block.threshold.fill_(0.2)

@@ -55,10 +55,17 @@ def test_block_attention_that_leaves_nothing_out_is_warned_of(
         assert found == ([] if message is None else [message])
 
 
-def test_more_than_one_epoch_is_warned_of() -> None:
-    rows = make_plan(make_study(), train_tokens=3_000_000).rows
-    warned = {row.run_id for row in rows if any("times" in text for text in row.warnings)}
-    assert warned == {row.run_id for row in rows if row.tokens > 3_000_000}
+@pytest.mark.parametrize(
+    ("changes", "word", "odd"),
+    [
+        ({}, "times", lambda row: row.tokens > 3_000_000),
+        ({"tokens_per_step": 16_384}, "steps", lambda row: row.steps < 200),
+    ],
+)
+def test_more_than_one_epoch_and_few_steps_are_warned_of(changes: Any, word: str, odd: Any) -> None:
+    rows = make_plan(make_study(**changes), train_tokens=3_000_000).rows
+    warned = {row.run_id for row in rows if any(word in text for text in row.warnings)}
+    assert warned == {row.run_id for row in rows if odd(row)}
     assert 0 < len(warned) < len(rows)
 
 
@@ -67,13 +74,6 @@ def test_a_corpus_that_is_not_at_hand_is_said() -> None:
     assert all(row.epochs is None for row in plan.rows)
     assert any("hf:some/corpus" in text for text in plan.warnings)
     assert not make_plan(make_study(), train_tokens=10**9).warnings
-
-
-def test_few_steps_are_warned_of() -> None:
-    rows = make_plan(make_study(tokens_per_step=16_384)).rows
-    warned = {row.run_id for row in rows if any("steps" in text for text in row.warnings)}
-    assert warned == {row.run_id for row in rows if row.steps < 200}
-    assert 0 < len(warned) < len(rows)
 
 
 def test_a_clipped_grid_is_said() -> None:

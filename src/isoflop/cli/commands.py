@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A subcommand: what is typed, where its function is, and what it does."""
 
     name: str
@@ -31,14 +29,11 @@ class Command:
     def load(self) -> Callable[..., object] | SubcommandApp:
         """Return the function whose signature is the command line, or its own subcommands."""
         module, _, function = self.home.partition(".")
-        found: Callable[..., object] | SubcommandApp = getattr(
-            import_module(f"isoflop.cli.{module}"), function
-        )
-        return found
+        found = getattr(import_module(f"isoflop.cli.{module}"), function)
+        return cast("Callable[..., object]", found)
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """What somebody has, and the commands that serve it."""
 
     title: str
@@ -50,11 +45,7 @@ USES = (
         "A table of finished runs",
         (
             Command("fit", "fit.fit", "minima, scaling law and verdict, with intervals"),
-            Command(
-                "predict",
-                "fit.predict",
-                "size, tokens and loss at a budget not trained yet",
-            ),
+            Command("predict", "fit.predict", "size, tokens and loss at a budget not trained yet"),
         ),
     ),
     Use(

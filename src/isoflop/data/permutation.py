@@ -17,12 +17,7 @@ def permute(
 
     A Feistel network permutes the next power of four; what falls outside is sent through again
     until it falls inside (cycle walking): at most four passes on average.
-
-    Args:
-        index: (n,) from 0 to size - 1.
-        size: number of things permuted.
-        seed: not negative; with `epoch` the key.
-        epoch: (n,) epoch of each index.
+    `index` (n,) is from 0 to size - 1, `epoch` (n,) that of each, `seed` not negative.
     """
     half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
     mask = np.uint64((1 << int(half)) - 1)
@@ -39,12 +34,7 @@ def draw(
     bound: NDArray[np.int64], seed: int, epoch: NDArray[np.int64], item: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return integers drawn uniformly from 0 up to and including `bound`.
-
-    Args:
-        bound: (n,) not negative.
-        seed: not negative; with `epoch` and `item` the key.
-        epoch: (n,) epoch of each draw.
-        item: (n,) what is drawn for, not negative.
+    The key is `seed` with `epoch` (n,) and `item` (n,), what is drawn for; none is negative.
     """
     value = _mix(_key(seed, epoch) ^ _mix(item.astype(np.uint64) + _GOLDEN))
     # The remainder favours low values by one part in 2^64 / bound.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,22 +31,15 @@ def assign(
     order of their hashes, so neither their names nor their order matter, and copies of a document
     share a split: no test document was seen in training. Every split gets at least one document.
 
-    Args:
-        digests: `digest` of each document.
-        sizes: bytes of each document.
-        validation_fraction: share of the bytes for validation.
-        test_fraction: share of the bytes for test.
-        seed: another one gives another split.
-
     Returns:
-        TRAIN, VALIDATION or TEST for each document.
+        TRAIN, VALIDATION or TEST for each document, of which come `digest` and bytes.
 
     Raises:
         ValueError: fewer than three distinct documents.
     """
-    bytes_of: dict[bytes, int] = {}
+    bytes_of: Counter[bytes] = Counter()
     for name, size in zip(digests, sizes, strict=True):
-        bytes_of[name] = bytes_of.get(name, 0) + size
+        bytes_of[name] += size
     if len(bytes_of) < 3:
         raise ValueError(
             f"the corpus has {len(bytes_of)} distinct documents; expected at least 3, "

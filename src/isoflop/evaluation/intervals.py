@@ -18,10 +18,6 @@ def over_documents(sums: Sums, weights: Sums) -> Estimate | None:
 
     Documents without weight, such as one whose only target is its end where bytes are the
     weight, count to the value and not to its interval.
-
-    Args:
-        sums: totals of the documents, such as nats.
-        weights: what to divide by, such as tokens or bytes; not negative.
     """
     heavy = weights > 0
     if not heavy.any():
@@ -41,12 +37,6 @@ def difference_over_documents(
 
     Both means come from the same documents, so their errors are not independent. Linearised, the
     difference is a mean over the tokens of both together, whose interval is known.
-
-    Args:
-        sums: totals of the documents over their first kind of tokens.
-        weights: tokens of the first kind in each document.
-        other_sums: like `sums`, of the second kind.
-        other_weights: like `weights`.
     """
     first, second = float(weights.sum()), float(other_weights.sum())
     if not first or not second:

@@ -19,11 +19,6 @@ class SpanSums:
     Only a window that reaches the end of a span counts to it, so that all positions of the span
     are averaged over the same windows.
 
-    Args:
-        spans: positions from the first up to but not including the second.
-        sequence_length: T.
-        documents: how many the split has.
-
     Raises:
         ValueError: a span is empty or lies outside the window.
     """
@@ -42,12 +37,9 @@ class SpanSums:
     def add(
         self, nats: NDArray[np.float64], document: NDArray[np.int64], mask: NDArray[np.bool_]
     ) -> None:
-        """Add a batch of windows.
+        """Add a batch of windows: nats and document of each target, and where there is one, (B, T).
 
-        Args:
-            nats: (B, T) negative log-likelihood of each target.
-            document: (B, T) that each target belongs to, the same throughout a window.
-            mask: (B, T) True where there is a target; targets come before padding.
+        A window's targets are of one document and come before padding.
         """
         documents = self._nats.shape[1]
         targets = mask.sum(1)

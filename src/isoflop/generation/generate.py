@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from isoflop.generation.engine import Engine
 from isoflop.generation.sampling import GREEDY, Sampler, Sampling
@@ -13,8 +12,7 @@ Reason = Literal["stop", "length"]
 """Why a sequence ended: at a stop id, or at the most tokens."""
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A token that was drawn."""
 
     sequence: int
@@ -27,8 +25,7 @@ class Token:
     """Why it is the last of its sequence; None where it is not."""
 
 
-@dataclass(frozen=True)
-class Continuation:
+class Continuation(NamedTuple):
     """What was drawn for one prompt."""
 
     tokens: tuple[Token, ...]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from isoflop.config import (
     ModelConfig,
-    Precision,
     PrecisionChoice,
     PrecisionSpeed,
     PrecisionSpeeds,
@@ -39,6 +38,8 @@ BF16_CAPABILITY = (8, 0)
 """Compute capability from which CUDA devices have bf16 in hardware."""
 
 Measure = Callable[[RunConfig, str], PrecisionSpeeds]
+Prepare = Callable[[int, "torch.dtype"], Callable[[], object]]
+"""Of a number of tokens and a precision, what runs them forward and backward."""
 
 
 def choose_precision(
@@ -64,49 +65,47 @@ def choose_precision(
     """
     import torch
 
-    def chosen(
-        precision: Precision, speeds: PrecisionSpeeds | None, has: str | None = None
-    ) -> PrecisionChoice:
-        return PrecisionChoice(
-            precision=precision,
-            machine=machine(),
-            device=device,
-            threads=threads,
-            torch=torch.__version__,
-            compute_capability=has,
-            speeds=speeds,
-        )
-
+    speeds, has = None, None
     if device == "cuda":
         found = (capability or torch.cuda.get_device_capability)()
-        if found >= BF16_CAPABILITY:
-            return chosen("bf16", None, f"{found[0]}.{found[1]}")
-    ordered = sorted(configs, key=lambda config: parameters(config.model).total)
-    with use_threads(threads):
-        speeds = (measure or measure_speeds)(ordered[len(ordered) // 2], device)
-    return chosen(speeds.faster, speeds)
+        has = f"{found[0]}.{found[1]}" if found >= BF16_CAPABILITY else None
+    if has is None:
+        ordered = sorted(configs, key=lambda config: parameters(config.model).total)
+        with use_threads(threads):
+            speeds = (measure or measure_speeds)(ordered[len(ordered) // 2], device)
+    return PrecisionChoice(
+        precision="bf16" if speeds is None else speeds.faster,
+        machine=machine(),
+        device=device,
+        threads=threads,
+        torch=torch.__version__,
+        compute_capability=has,
+        speeds=speeds,
+    )
 
 
 def measure_speeds(config: RunConfig, device: str = "cpu") -> PrecisionSpeeds:
     """Measure the product and the attention of a run in both precisions, as they are now.
 
-    Args:
-        config: the run; its sizes count, not its precision.
-        device: of torch.
+    The run's sizes count, not its precision.
     """
+    import torch
+
     model, length = config.model, config.data.sequence_length
     width, hidden = min(MOST_WIDTH, model.width), min(MOST_WIDTH, model.hidden)
-    product = _Product(width, hidden, device)
-    attention = _Attention(model, device)
-    rows = _affordable(product, FEWEST_TOKENS, min(MOST_TOKENS, config.tokens_per_step))
-    attended = _affordable(attention, FEWEST_TOKENS, min(MOST_TOKENS, length))
+    product = _product(width, hidden, device)
+    attention = _attention(model, device)
+    rows = _affordable(product, device, min(MOST_TOKENS, config.tokens_per_step))
+    attended = _affordable(attention, device, min(MOST_TOKENS, length))
+    # Forward, and twice as many backward; scores and weighted sum over the pairs that may attend.
+    product_flops = 6.0 * rows * width * hidden
+    attention_flops = 12.0 * model.heads * model.head_width * attended * (attended + 1) / 2
     fp32, bf16 = (
         PrecisionSpeed(
-            product_flops=product.flops(rows) / _best_seconds(product, rows, precision),
-            attention_flops=attention.flops(attended)
-            / _best_seconds(attention, attended, precision),
+            product_flops=product_flops / _seconds(product(rows, dtype), device, SECONDS),
+            attention_flops=attention_flops / _seconds(attention(attended, dtype), device, SECONDS),
         )
-        for precision in _PRECISIONS
+        for dtype in (torch.float32, torch.bfloat16)
     )
     flops = forward_flops(model, length, "causal").parts
     return PrecisionSpeeds(
@@ -121,58 +120,36 @@ def measure_speeds(config: RunConfig, device: str = "cpu") -> PrecisionSpeeds:
     )
 
 
-_PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
+def _product(width: int, hidden: int, device: str) -> Prepare:
+    """Return what multiplies (tokens, width) with (width, hidden), cast as in a training step."""
+    import torch
+    import torch.nn.functional as F
 
+    weight = torch.randn(hidden, width, device=device, requires_grad=True)
 
-class _Product:
-    """A product of (tokens, width) with (width, hidden), cast as in a training step."""
-
-    def __init__(self, width: int, hidden: int, device: str) -> None:
-        import torch
-
-        self.device = device
-        self._weight = torch.randn(hidden, width, device=device, requires_grad=True)
-
-    def flops(self, tokens: int) -> float:
-        """Forward, and twice as many backward."""
-        return 6.0 * tokens * self._weight.numel()
-
-    def prepare(self, tokens: int, dtype: torch.dtype) -> Callable[[], object]:
-        """Return what multiplies, forward and backward."""
-        import torch
-        import torch.nn.functional as F
-
-        left = torch.randn(tokens, self._weight.shape[1], device=self.device, dtype=dtype)
-        left.requires_grad_()
+    def prepare(tokens: int, dtype: torch.dtype) -> Callable[[], object]:
+        left = torch.randn(tokens, width, device=device, dtype=dtype).requires_grad_()
 
         def once() -> None:
-            with torch.autocast(self.device, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                out = F.linear(left, self._weight)
-            torch.autograd.grad(out, (left, self._weight), torch.ones_like(out))
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                out = F.linear(left, weight)
+            torch.autograd.grad(out, (left, weight), torch.ones_like(out))
 
         return once
 
+    return prepare
 
-class _Attention:
-    """Causal attention of one sequence, over all heads."""
 
-    def __init__(self, model: ModelConfig, device: str) -> None:
-        self.device = device
-        self._heads, self._head_width = model.heads, model.head_width
+def _attention(model: ModelConfig, device: str) -> Prepare:
+    """Return what attends causally within one sequence, over all heads."""
+    import torch
 
-    def flops(self, tokens: int) -> float:
-        """Scores and weighted sum over the pairs that may attend, and twice as many backward."""
-        return 12.0 * self._heads * self._head_width * tokens * (tokens + 1) / 2
+    from isoflop.ops import causal_attention
 
-    def prepare(self, tokens: int, dtype: torch.dtype) -> Callable[[], object]:
-        """Return what attends, forward and backward."""
-        import torch
-
-        from isoflop.ops import causal_attention
-
-        shape = (1, self._heads, tokens, self._head_width)
+    def prepare(tokens: int, dtype: torch.dtype) -> Callable[[], object]:
+        shape = (1, model.heads, tokens, model.head_width)
         inputs = tuple(
-            torch.randn(shape, device=self.device, dtype=dtype).requires_grad_() for _ in range(3)
+            torch.randn(shape, device=device, dtype=dtype).requires_grad_() for _ in range(3)
         )
 
         def once() -> None:
@@ -181,49 +158,34 @@ class _Attention:
 
         return once
 
+    return prepare
 
-def _affordable(what: _Product | _Attention, tokens: int, most: int) -> int:
-    """Return tokens, up to `most`, at which a pass in the slower precision is measurable."""
-    tokens = min(tokens, most)
-    while tokens < most and _seconds(what, tokens) < LONG_SECONDS:
+
+def _affordable(prepare: Prepare, device: str, most: int) -> int:
+    """Return tokens, up to `most`, at which a pass in bf16, maybe a slow one, is measurable."""
+    import torch
+
+    tokens = min(FEWEST_TOKENS, most)
+    while tokens < most and _seconds(prepare(tokens, torch.bfloat16), device) < LONG_SECONDS:
         tokens = min(2 * tokens, most)
     return tokens
 
 
-def _seconds(what: _Product | _Attention, tokens: int) -> float:
-    """Return the time of one pass in bf16, the one that may be very slow."""
+def _seconds(once: Callable[[], object], device: str, long: float = 0.0) -> float:
+    """Return the time of one pass after a first one, the best of all within `long` seconds."""
     import torch
 
-    once = what.prepare(tokens, torch.bfloat16)
-    once()
-    return _timed(once, what.device)
+    def timed() -> float:
+        started = time.perf_counter()
+        once()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        elif device == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter() - started
 
-
-def _best_seconds(what: _Product | _Attention, tokens: int, precision: Precision) -> float:
-    import torch
-
-    once = what.prepare(tokens, torch.bfloat16 if precision == "bf16" else torch.float32)
-    once()
-    best = _timed(once, what.device)
-    until = time.perf_counter() + SECONDS
+    timed()
+    best, until = timed(), time.perf_counter() + long
     while time.perf_counter() < until:
-        best = min(best, _timed(once, what.device))
+        best = min(best, timed())
     return best
-
-
-def _timed(once: Callable[[], object], device: str) -> float:
-    _wait(device)
-    started = time.perf_counter()
-    once()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-def _wait(device: str) -> None:
-    """Wait until a device has done what it was told."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()

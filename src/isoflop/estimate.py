@@ -57,11 +57,7 @@ class Estimate(Frozen):
         return -1 if high < 0 else 1 if low > 0 else 0
 
     def words(self, form: str | Callable[[float], str] = ".4f") -> str:
-        """Return `value [low, high]`; the value alone without a lower end.
-
-        Args:
-            form: how one number is written, as a format or a function.
-        """
+        """Return `value [low, high]`; the value alone without a lower end."""
         value = _written(self.value, form)
         return value if self.low is None else f"{value} {self.interval_words(form)}"
 

@@ -34,9 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     With ISOFLOP_DEBUG set in the environment errors keep their traceback.
-
-    Args:
-        arguments: What follows `isoflop`; None for those of this process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:

@@ -36,10 +36,7 @@ def prepare(data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None) -
     is asked for once. Documents are read two times (three with BPE), never held together in
     memory. When two processes prepare the same store, the second waits and opens it.
 
-    Args:
-        data: the corpora and how they are split.
-        cache: where stores lie.
-        tokenizer: of another store, to read these corpora with; None for one of their own.
+    With the `tokenizer` of another store these corpora are read with that one.
 
     Raises:
         ValueError: a corpus is missing, empty, binary, malformed or too small, or the tokeniser has

@@ -171,11 +171,7 @@ def write(
 ) -> None:
     """Tokenise `texts` into `folder`, which `storage.commit_folder` commits for the caller.
 
-    Args:
-        folder: an empty folder.
-        tokenizer: makes the ids.
-        texts: index into SPLITS and UTF-8 text of each document.
-        manifest: what else to record.
+    `texts` are index into SPLITS and UTF-8 text of each document, `manifest` what else to record.
     """
     dtype = np.dtype("u1" if tokenizer.vocabulary <= 1 << 8 else "<u2")
     if tokenizer.vocabulary > 1 << 16:

@@ -192,13 +192,8 @@ def _routing(
 ) -> dict[str, Any]:
     """Return the fields of `DecisionMeasures` on what routed blocks did in whole windows.
 
-    Args:
-        config: of the model.
-        seen: under one rule.
-        tokens: ids, (W, T).
-        document: of each target, (W, T).
-        top_k: what top-k selects, (R, W, T); None for top-k itself.
-        minimum: occurrences from which ids are told of.
+    `tokens` and `document` (W, T) are ids and their targets'; `top_k` (R, W, T) is what top-k
+    selects, None for top-k itself; ids are told of from `minimum` occurrences on.
     """
     assert isinstance(config.depth, Routed)
     length = tokens.shape[1]

@@ -49,10 +49,7 @@ def routed_entropy(
 ) -> RoutedEntropy:
     """Return the entropy of predictions at processed and at skipped tokens.
 
-    Args:
-        entropy: (W, T) nats of the prediction at each token.
-        selected: what the block processed.
-        document: (W, T) of each prediction's target.
+    `entropy` (W, T) is in nats of the prediction at each token, `document` (W, T) of its target.
     """
     count = int(document.max()) + 1
     processed, skipped = (
@@ -80,10 +77,7 @@ def selected_ids(
 ) -> list[TokenSelection]:
     """Return how often each id that occurs `minimum` times at least is selected, by id.
 
-    Args:
-        tokens: ids, (W, T).
-        selected: where the block processed them.
-        minimum: occurrences from which an id is told of; ids that do not occur never are.
+    `tokens` are ids, (W, T); ids that do not occur are never told of.
     """
     occurrences = np.bincount(tokens.ravel())
     taken = np.bincount(tokens[selected], minlength=len(occurrences))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,20 +111,14 @@ class BlockCache:
     def fill(self, k: Tensor, v: Tensor, lengths: Sequence[int]) -> None:
         """Store the first tokens of every sequence, the cache being empty.
 
-        Args:
-            k: keys, positions applied, (B, G, C, K).
-            v: like `k`.
-            lengths: tokens of each sequence; what lies behind them is left out.
+        Keys `k` and `v` are (B, G, C, K), positions applied; what lies behind `lengths` is left
+        out.
         """
         assert not any(self.lengths)
         self._make_room(max(lengths))
-        if len(set(lengths)) == 1:
-            self._keys[:, :, : lengths[0]] = k[:, :, : lengths[0]]
-            self._values[:, :, : lengths[0]] = v[:, :, : lengths[0]]
-        else:
-            for row, length in enumerate(lengths):
-                self._keys[row, :, :length] = k[row, :, :length]
-                self._values[row, :, :length] = v[row, :, :length]
+        for row, length in enumerate(lengths):
+            self._keys[row, :, :length] = k[row, :, :length]
+            self._values[row, :, :length] = v[row, :, :length]
         self.lengths = list(lengths)
         if self._means is not None and self.by_block is not None:
             means = block_means(k[:, :, : max(lengths)], self.by_block.block_size)
@@ -141,28 +136,20 @@ class BlockCache:
     def append(self, rows: Sequence[int], index: Tensor | None, k: Tensor, v: Tensor) -> None:
         """Store one token more of each sequence named.
 
-        Args:
-            rows: sequences.
-            index: the same as a tensor; None for all of them in order.
-            k: keys, positions applied, (R, G, 1, K).
-            v: like `k`.
+        `index` is `rows` as a tensor, None for all in order; `k` and `v` are (R, G, 1, K),
+        positions applied.
         """
         places = [self.lengths[row] for row in rows]
         self._make_room(max(places) + 1)
         for row in rows:
             self.lengths[row] += 1
-        if index is None and len(set(places)) == 1:
-            self._keys[:, :, places[0]] = k[:, :, 0]
-            self._values[:, :, places[0]] = v[:, :, 0]
-        elif len(rows) == 1:
-            self._keys[rows[0], :, places[0]] = k[0, :, 0]
-            self._values[rows[0], :, places[0]] = v[0, :, 0]
-        else:
-            if index is None:
-                index = torch.arange(len(rows), device=k.device)
-            slots = torch.tensor(places, device=k.device)
-            self._keys[index, :, slots] = k[:, :, 0]
-            self._values[index, :, slots] = v[:, :, 0]
+        at: tuple[Any, ...] = (slice(None), slice(None), places[0])
+        if len(rows) == 1:
+            at = (rows[0], slice(None), places[0])
+        elif index is not None or len(set(places)) > 1:
+            each = torch.arange(len(rows), device=k.device) if index is None else index
+            at = (each, slice(None), torch.tensor(places, device=k.device))
+        self._keys[at], self._values[at] = k[:, :, 0], v[:, :, 0]
         if self._means is not None and self.by_block is not None:
             size = self.by_block.block_size
             for row, place in zip(rows, places, strict=True):
@@ -230,13 +217,7 @@ class Filling:
 
 
 class Stepping:
-    """A block's memory while one token of each of some sequences passes through it.
-
-    Args:
-        cache: of the block.
-        rows: sequences whose token the block processes.
-        every: whether those are all, in order.
-    """
+    """A block's memory while one token of each of some sequences passes through it."""
 
     def __init__(self, cache: BlockCache, rows: Sequence[int], every: bool) -> None:
         self._cache, self._rows = cache, rows

@@ -151,9 +151,6 @@ class Engine:
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Add a token to every sequence, and return the logits (B, V) after it.
 
-        Args:
-            tokens: one id for each sequence of the batch.
-
         Raises:
             ValueError: there is no batch yet, or the tokens do not fit it.
         """
@@ -280,9 +277,6 @@ def nominal_share(model: Transformer) -> Forced:
     under a decision either. For 12.5% the rule repeats after eight tokens, and the share is exact
     in every multiple of these. It knows nothing of the text: it is for benchmarks, where speed must
     not be bought by processing less.
-
-    Args:
-        model: one that routes.
 
     Raises:
         ValueError: the model has no routed block.

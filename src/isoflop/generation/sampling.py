@@ -51,9 +51,7 @@ GREEDY = Sampling(temperature=0.0)
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Return what tokens are drawn with, (B, V) in float64 adding up to 1.
 
-    Args:
-        logits: (B, V).
-        sampling: how; of equally likely tokens a cut prefers the lowest ids.
+    Of equally likely tokens a cut prefers the lowest ids.
     """
     wide = logits.double()
     if sampling.temperature == 0:
@@ -79,10 +77,6 @@ class Sampler:
     """Draws tokens, for every sequence from a stream of its own.
 
     So a sequence gets the same tokens alone and in a batch.
-
-    Args:
-        sampling: how.
-        seeds: one for each sequence.
     """
 
     def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:

@@ -40,12 +40,7 @@ class UsableCores:
 
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> UsableCores:
-    """Return the cores that this process may use.
-
-    Args:
-        cgroups: where control groups are mounted.
-        membership: file that tells the groups of this process.
-    """
+    """Return the cores that this process may use."""
     return UsableCores(_affinity(), min(_quotas(cgroups, membership), default=None))
 
 

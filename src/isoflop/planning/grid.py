@@ -63,10 +63,6 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     Runs under way are among them, since they have no record. The study is complete when none is
     returned. Diverged and failed runs count as done and are used for no minimum.
 
-    Args:
-        study: What is asked.
-        records: Records at hand, of any study; those of other runs are ignored.
-
     Returns:
         Each run once: the first sizes; when a variant's runs at a budget are done, sizes on the
         short sides of its minimum; then further seeds; then checks of the minimum; and, where

@@ -95,10 +95,8 @@ def run_warnings(
 ) -> Iterator[str]:
     """Yield what is odd about a run, each to be read after its name.
 
-    Args:
-        config: The run.
-        train_tokens: Tokens that an epoch goes through; None where that is not known.
-        memory_bytes: Memory that it may use; None for no warnings about it.
+    `train_tokens` are those of an epoch, None where that is not known; without `memory_bytes`
+    nothing is said of memory.
     """
     model = config.model
     if train_tokens is not None and config.tokens > train_tokens:
@@ -141,9 +139,7 @@ def _attends_fully(model: ModelConfig, length: int) -> Iterator[str]:
 def first_of_each_kind(named: Iterable[tuple[str, Iterable[str]]], more: str) -> Iterator[str]:
     """Yield the first warning of each kind with its run, and how many are alike.
 
-    Args:
-        named: A run, in words, and its warnings.
-        more: Where the others are to be found.
+    `named` are runs, in words, with their warnings; `more` is where the others are to be found.
     """
     kinds: dict[str, list[str]] = {}
     for where, warnings in named:

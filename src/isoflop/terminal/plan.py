@@ -15,12 +15,7 @@ from isoflop.terminal.tables import amount, said, shape, size, table_of
 
 
 def plan_tables(plan: Plan, timing: str) -> Iterator[RenderableType]:
-    """Yield a table per variant and budget, then the totals and the warnings.
-
-    Args:
-        plan: What would be trained.
-        timing: Where the expected times come from, or why there are none.
-    """
+    """Yield a table per variant and budget, then the totals and the warnings."""
     several_seeds = len({row.seed for row in plan.rows}) > 1
     for title, rows in _groups(plan):
         yield _runs(title, rows, several_seeds)

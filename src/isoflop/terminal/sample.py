@@ -24,10 +24,6 @@ class TextDisplay:
 
     Control characters in the text are spelt out. Colour is left away where standard output is no
     terminal, or NO_COLOR is set.
-
-    Args:
-        routed: how many routed blocks the model has; nothing is coloured without any.
-        plain: leave colour away in any case.
     """
 
     def __init__(self, routed: int, *, plain: bool = False) -> None:

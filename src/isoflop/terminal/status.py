@@ -20,12 +20,7 @@ LOUD: tuple[State, ...] = ("running", "preempted", "interrupted", "diverged", "f
 
 
 def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
-    """Yield the counts, the minima, the runs under way or gone wrong, and what to do next.
-
-    Args:
-        found: Where the study stands.
-        hint: The command that goes on with an incomplete study.
-    """
+    """Yield the counts, the minima, the runs under way or gone wrong, and what to do next."""
     order: tuple[State, ...] = ("finished", *LOUD[:3], "pending", *LOUD[3:])
     states = ", ".join(f"{found.counts[state]} {state}" for state in order if state in found.counts)
     yield said(f"{found.study}: {states}", "bold")

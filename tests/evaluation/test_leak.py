@@ -44,14 +44,11 @@ def test_the_leak_that_a_model_was_built_with_is_found() -> None:
     assert found.nats.value == pytest.approx(7 / 20 * LN2, rel=1e-3)
     # Targets of each document: its first A is none, the last one of the text is.
     expected = document_estimate(np.array([2, 1, 4, 0]) * LN2, [5, 4, 8, 3])
-    assert expected is not None
     interval = expected.interval()
     assert (found.nats.low, found.nats.high) == pytest.approx(
         (interval.low, interval.high), rel=1e-3
     )
-    assert found.share is not None
     assert found.share.value == pytest.approx(7 / 10, rel=1e-3)
-    assert found.share.low is not None
     assert found.share.low < 7 / 10
 
 
@@ -67,7 +64,6 @@ def test_pairing_takes_out_what_documents_have_in_common() -> None:
 def test_a_lower_causal_loss_is_a_negative_leak() -> None:
     found = leak(made((2.0, 4.0), (2, 2)), made((3.0, 4.5), (2, 2)))
     assert found.nats.value == pytest.approx(-1.5 / 4)
-    assert found.share is not None
     assert found.share.value == pytest.approx(-1.5 / 6)
 
 

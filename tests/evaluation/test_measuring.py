@@ -50,9 +50,7 @@ def test_losses_are_those_of_evaluate(depth: object, windows: Windows) -> None:
         alone = evaluate(model, held_out, LENGTH, decision=one.decision, **options)
         assert one.evaluation == alone
         assert one.loss.value == pytest.approx(alone.loss)
-        assert one.loss.low is not None
         assert one.loss.low < alone.loss
-        assert one.bits_per_byte is not None
         assert one.bits_per_byte.value == pytest.approx(alone.bits_per_byte)
 
 
@@ -95,13 +93,11 @@ def test_routing_is_measured_on_whole_windows() -> None:
     ids, top_k = selections(model, held_out, "top_k")
     counts = np.bincount(ids.ravel(), minlength=VOCABULARY)
     frequent = np.flatnonzero(counts >= 3)
-    assert found.sample is not None
     assert (found.sample.windows, found.sample.tokens) == (len(ids), ids.size) == (13, 13 * LENGTH)
     assert found.sample.frequent_ids == len(frequent)
 
     for one in found.decisions:
         _, selected = selections(model, held_out, one.decision)
-        assert one.stretch is not None
         assert one.stretch.tokens == tuple(ids[0].tolist())
         assert np.array_equal(np.array(one.stretch.processed), selected[:, 0])
         anywhere = set(ids[selected.any(0)].tolist())
@@ -110,7 +106,6 @@ def test_routing_is_measured_on_whole_windows() -> None:
         for index, block in enumerate(one.blocks):
             mine, best = selected[index], top_k[index]
             assert block.nominal_capacity == 2 / 7
-            assert block.router_weights is not None
             assert sum(block.router_weights.processed) == mine.sum()
             assert sum(block.router_weights.skipped) == (~mine).sum()
             assert block.realised_capacity == pytest.approx(mine.mean())
@@ -127,10 +122,8 @@ def test_routing_is_measured_on_whole_windows() -> None:
                 assert block.agreement is None
                 assert block.realised_capacity == pytest.approx(2 / 7)
             else:
-                assert block.agreement is not None
                 assert block.agreement.accuracy == pytest.approx((mine == best).mean())
                 assert block.agreement.recall == pytest.approx(mine[best].mean())
-            assert block.entropy.skipped is not None
             assert 0 < block.entropy.skipped.value < math.log(VOCABULARY)
 
 
@@ -139,17 +132,11 @@ def test_a_leak_known_by_construction_shows_in_every_measure() -> None:
         leaking_model(), text("BCC", "CB", "CCCC", "B"), TWO, split="test", minimum_occurrences=3
     )
     predictor, top_k = found.under("predictor"), found.under("top_k")
-    assert predictor is not None
-    assert top_k is not None
-    assert predictor.leak is not None
     assert predictor.leak.nats.value == pytest.approx(7 / 20 * math.log(2), rel=1e-3)
-    assert predictor.future is not None
-    assert top_k.future is not None
     assert predictor.future.changed == 0
     assert top_k.future.changed_visibly > 0.3
     (skipping,), (leaking,) = predictor.blocks, top_k.blocks
     # The predictor selects nothing; half of the tokens are none of the top k.
-    assert skipping.agreement is not None
     assert skipping.agreement.accuracy == 0.5
     assert skipping.agreement.precision is None
     assert skipping.entropy.processed is None
@@ -163,8 +150,6 @@ def test_a_leak_known_by_construction_shows_in_every_measure() -> None:
         (C, 0, 7),
     ]
     # After a processed A there is no doubt, after a skipped one that of a coin.
-    assert leaking.entropy.processed is not None
-    assert leaking.entropy.skipped is not None
     assert leaking.entropy.processed.value == pytest.approx(0, abs=1e-6)
     assert leaking.entropy.skipped.value == pytest.approx(3 / 10 * math.log(2), rel=1e-5)
 
@@ -247,7 +232,6 @@ def test_the_future_is_changed_in_windows_spread_over_the_text(
     held_out = split(count * LENGTH + 1)
     found = measure(model_with(LEARNED), held_out, LENGTH, split="test")
     for one in found.decisions:
-        assert one.future is not None
         assert one.future.windows == PERTURBED_WINDOWS
         assert (one.future.changed == 0) == (one.decision != "top_k")
     for windows in seen:

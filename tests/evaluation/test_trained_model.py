@@ -33,8 +33,6 @@ def accuracy(one: DecisionMeasures) -> float:
 def test_it_has_learned(trained: Trained, found: Measures) -> None:
     untrained = measured(trained, build(trained.config.model, seed=0))
     before, after = (one.under("predictor") for one in (untrained, found))
-    assert before is not None
-    assert after is not None
     assert after.loss.value < 0.3 * before.loss.value
     # Skipping everything agrees in three quarters of the tokens, and so does chance at most.
     assert accuracy(before) < 0.75 < 0.85 < accuracy(after)
@@ -45,20 +43,15 @@ def test_a_causal_decision_is_near_top_k_and_owes_the_future_nothing(
     found: Measures, decision: str
 ) -> None:
     one = found.under(decision)
-    assert one is not None
-    assert one.future is not None
     assert one.future.changed == 0
     assert one.nominal_capacity == 0.25
     assert one.realised_capacity == pytest.approx(0.25, rel=0.4)
     assert accuracy(one) > 0.8
-    assert one.leak is not None
     assert abs(one.leak.nats.value) < 0.05 * one.loss.value
 
 
 def test_top_k_looks_ahead(found: Measures) -> None:
     top_k = found.under("top_k")
-    assert top_k is not None
-    assert top_k.future is not None
     assert top_k.future.changed > 0.2
     assert top_k.future.changed_visibly > 0.1
 
@@ -68,7 +61,6 @@ def test_the_training_windows_cap_bounds_every_block(found: Measures) -> None:
     assert [one.decision for one in capped] == list(CAUSAL)
     for one in capped:
         free = found.under(one.decision)
-        assert free is not None
         assert max(block.realised_capacity for block in one.blocks) <= 0.25
         assert one.realised_capacity < free.realised_capacity
         assert one.realised_capacity > 0.15

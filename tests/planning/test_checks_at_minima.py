@@ -65,7 +65,6 @@ def test_rates_are_added_until_the_best_is_between_two(best: float, tried: set[f
 
     def loss(run: PlannedRun) -> float:
         found = sizes(run)
-        assert found is not None
         return found + 0.05 * math.log(run.config.recipe.learning_rate / usual / best) ** 2
 
     runs, records = drive(study, loss, at_a_time=5)
@@ -91,7 +90,6 @@ def test_a_rate_that_diverges_is_an_end() -> None:
 
     def loss(run: PlannedRun) -> float | None:
         rate, found = run.config.recipe.learning_rate, sizes(run)
-        assert found is not None
         return found - rate if rate <= usual else None
 
     runs, _ = drive(study, loss)

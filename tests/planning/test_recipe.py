@@ -79,7 +79,6 @@ def test_every_first_size_spends_the_budget_to_within_one_percent(
         sizes = ladder(study, variant, budget)
         for rung in sizes.initial:
             model = sizes.rung(rung)
-            assert model is not None
             run = resolve(study, variant, budget, model, seed=7)
             flops = train_flops_per_token(model, data.sequence_length, run.convention)
             assert flops * run.steps * run.tokens_per_step == pytest.approx(budget, rel=0.01)
@@ -95,7 +94,6 @@ def test_the_learning_rate_is_the_variants_else_the_studys() -> None:
         variants=(Variant(name="other"), mine), recipe=Recipe(learning_rate=5e-3, weight_decay=0.2)
     )
     model = ladder(study, mine, 5e12).rung(3)
-    assert model is not None
     recipe = resolve(study, mine, 5e12, model, 0).recipe
     assert (recipe.learning_rate, recipe.weight_decay) == (1e-3, 0.2)
     assert resolve(study, study.variants[0], 5e12, model, 0).recipe == study.recipe.settled()
@@ -104,7 +102,6 @@ def test_the_learning_rate_is_the_variants_else_the_studys() -> None:
 def test_a_budget_below_one_step_is_refused() -> None:
     study = make_study(budgets_flops=(1e8,), grid={"centre_parameters": 1e6})
     model = ladder(study, study.variants[0], 1e8).rung(3)
-    assert model is not None
     assert not affordable(study, 1e8, model)
     with pytest.raises(ValueError, match=r"budgets_flops.*not one step.*tokens_per_step"):
         resolve(study, study.variants[0], 1e8, model, 0)
@@ -114,7 +111,6 @@ def test_a_budget_that_whole_steps_miss_is_refused() -> None:
     study = make_study(tokens_per_step=2048)
     variant = study.variants[0]
     model = ladder(study, variant, 5e12).rung(3)
-    assert model is not None
     step = train_flops_per_token(model, 256, "causal") * 2048
     for steps in (3.4, 10.2, 0.4):
         assert not affordable(study, steps * step, model)
@@ -129,7 +125,6 @@ def test_a_capacity_that_selects_no_token_is_refused() -> None:
     few = Variant(name="few", depth=TopK(capacity=0.001))
     study = make_study(variants=(few,))
     model = ladder(study, few, 5e12).rung(3)
-    assert model is not None
     assert parameters(model).total > 0
     with pytest.raises(ValueError, match=r"'few': depth.capacity = 0.001 .*selects no token"):
         resolve(study, few, 5e12, model, 0)

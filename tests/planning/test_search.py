@@ -61,7 +61,6 @@ def test_trials_with_a_record_are_not_planned_again() -> None:
 
 
 def test_a_named_size_holds_whatever_the_grid_is_centred_on() -> None:
-    assert STUDY.search is not None
     pinned = STUDY.model_copy(
         update={"search": STUDY.search.model_copy(update={"parameters": 150e3})}
     )

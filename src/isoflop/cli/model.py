@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,7 +32,7 @@ from isoflop.config import Decision
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
-    from isoflop.config import RunConfig, RunRecord
+    from isoflop.config import RunConfig
     from isoflop.runs import RunFolder
     from isoflop.trained import Wishes
 
@@ -105,8 +104,15 @@ def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
             )
         except Interrupted as error:
             raise Terminated if wish.by_sigterm else KeyboardInterrupt from error
-    for line in _outcome(record, folder):
-        print(quoted(line))
+    told = [f"{record.state}: {record.reason}" if record.reason else record.state]
+    told += [
+        f"{one.split} loss {one.loss:.4f} nats/token, {one.bits_per_byte:.4f} bits/byte "
+        f"({one.decision})"
+        for one in record.evaluations
+    ]
+    if folder.checkpoints.is_dir():
+        told.append(f"checkpoint: {folder.checkpoints}")
+    print("\n".join(map(quoted, told)))
     return 0 if record.state == "finished" else 1
 
 
@@ -122,17 +128,6 @@ def _tell_if_slow(config: RunConfig, folder: RunFolder, options: TrainOptions) -
     if slow is not None:
         told = f'{slow}; precision = "fp32" under [recipe] makes it another run, and a fast one'
         print(quoted(f"warning: {told}"), file=sys.stderr)
-
-
-def _outcome(record: RunRecord, folder: RunFolder) -> Iterator[str]:
-    yield f"{record.state}: {record.reason}" if record.reason else record.state
-    for one in record.evaluations:
-        yield (
-            f"{one.split} loss {one.loss:.4f} nats/token, {one.bits_per_byte:.4f} bits/byte "
-            f"({one.decision})"
-        )
-    if folder.checkpoints.is_dir():
-        yield f"checkpoint: {folder.checkpoints}"
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,6 @@ MOST_DOTS = 200
 """In a piece of TOML that may be a key; the parser needs memory by the square of a key's parts."""
 
 
-class _Date(Exception):
-    """A date or time in TOML, which nothing in a study is."""
-
-
 _TOO_DEEP = "is nested too deeply to be a study"
 
 Config = TypeVar("Config", bound=Frozen)
@@ -77,11 +73,11 @@ def validated(kind: type[Config], data: dict[str, Any], source: str) -> Config:
         return kind.model_validate_json(text, strict=True)
     except RecursionError:
         raise ValueError(f"{quoted(source)}: {_TOO_DEEP}") from None
-    except _Date as error:
-        raise ValueError(f"{quoted(source)}: {error}") from None
     except ValidationError as error:
         problems = describe(error, kind)
         at_least = "at least " if error.error_count() > MOST_PROBLEMS else ""
+    except ValueError as error:  # a date or time in TOML, which nothing in a study is
+        raise ValueError(f"{quoted(source)}: {error}") from None
     more = len(problems) - 1
     rest = f" (and {at_least}{more} more {'problems' if more > 1 else 'problem'})" if more else ""
     raise ValueError(f"{quoted(source)}: {problems[0]}{rest}") from None
@@ -160,7 +156,7 @@ def _json(text: str) -> Any:
 
 
 def _refuse_date(value: Any) -> Any:
-    raise _Date(f"{value} is a date or time; expected text, in quotes, or a number")
+    raise ValueError(f"{value} is a date or time; expected text, in quotes, or a number")
 
 
 def _whole_numbers(value: Any) -> Any:

@@ -136,9 +136,8 @@ class Engine:
             logits = block.router_logits(x)
             selected = self._wants(block, x, logits, positions.expand(batch, -1)) & real
             if self.cap is not None and self._forced is None:
-                selected, counts = cap_selection(
-                    selected, self.cap.window, self.cap.most(block.depth)
-                )
+                most = self.cap.most(block.depth)
+                selected, counts = cap_selection(selected, self.cap.window, most)
                 self._wanted.append(counts.gather(1, ends[:, None] - 1).squeeze(1))
             self._processed.append(selected)
             if bool(selected.any()):
@@ -255,9 +254,7 @@ class Engine:
 
     def _tables(self, length: int) -> tuple[Tensor, Tensor]:
         """Return rotary tables for at least `length` positions, and see to the control's draws."""
-        rounded = LEAST_POSITIONS
-        while rounded < length:
-            rounded *= 2
+        rounded = max(LEAST_POSITIONS, 1 << (length - 1).bit_length())
         if self.decision == "bernoulli" and (self._draws is None or self._draws.shape[1] < rounded):
             routed = len(self.model.routed)
             self._draws = control_draws(rounded, routed, self._seed).to(self._device)

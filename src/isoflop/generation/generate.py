@@ -82,7 +82,8 @@ def stream(
         running = list(range(len(prompts)))
         for drawn in range(1, max_tokens + 1):
             ids = sampler.draw(logits)
-            reasons = [_reason(one, drawn, max_tokens, stop) for one in ids]
+            end: Reason | None = "length" if drawn == max_tokens else None
+            reasons: list[Reason | None] = ["stop" if one in stop else end for one in ids]
             going = [row for row, reason in enumerate(reasons) if reason is None]
             processed: dict[int, tuple[bool, ...]] = {}
             if going:
@@ -118,9 +119,3 @@ def generate(
         for token in tokens:
             drawn[token.sequence].append(token)
     return [Continuation(tuple(tokens)) for tokens in drawn]
-
-
-def _reason(token: int, drawn: int, max_tokens: int, stop: Collection[int]) -> Reason | None:
-    if token in stop:
-        return "stop"
-    return "length" if drawn == max_tokens else None

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from isoflop.storage import JSON, JsonLines, read_json_lines, scan_json_lines
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever watches."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_second: float
 
 
 def _step_of(row: Mapping[str, Any] | None) -> int | None:

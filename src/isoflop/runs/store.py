@@ -74,6 +74,11 @@ def record_files(results: Path, study: str, stem: str) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
+def committed_records(results: Path, study: str, stem: str) -> list[RunRecord]:
+    """Return a study's committed records; arguments and errors as of the two functions it joins."""
+    return [one for path in record_files(results, study, stem) for one in read_records(path)]
+
+
 def replace_records(results: Path, study: str, stem: str, records: Iterable[RunRecord]) -> Path:
     """Write a study's committed records compressed, in place of any that are there."""
     path = storage.inside(results, study, f"{stem}{ENDINGS[-1]}")

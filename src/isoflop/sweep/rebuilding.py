@@ -6,9 +6,8 @@ of the study is missing meanwhile. Only when it is finished it takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from isoflop import storage
@@ -17,11 +16,12 @@ from isoflop.data import prepare
 from isoflop.hardware import usable_cores
 from isoflop.planning import PlannedRun, achieved_flops, makespan
 from isoflop.planning.assignment import assign
-from isoflop.runs import RunFolder, RunStore, read_records, record_files
+from isoflop.runs import RunFolder, RunStore, committed_records
 from isoflop.sweep.cleaning import best_runs
 from isoflop.sweep.ledger import RECORDS, Folders
-from isoflop.sweep.running import Execution, run_study
+from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.display import duration
+from isoflop.sweep.schedule.executor import Execution
 
 REBUILT = "rebuilt"
 """Folder of models under way, in a study's folder."""
@@ -44,6 +44,15 @@ class BestModel:
         record, saved = self.folder.record(), self.folder.checkpoints
         finished = record is not None and record.state == "finished"
         return finished and saved.is_dir() and any(saved.iterdir())
+
+    @property
+    def planned(self) -> PlannedRun:
+        """The run, to be trained again."""
+        config = self.record.config
+        budget = config.budget_flops or 0.0
+        return PlannedRun(
+            variant=self.variant, budget_flops=budget, config=config, purpose="initial"
+        )
 
     @property
     def left(self) -> float:
@@ -89,12 +98,7 @@ def best_models(
 ) -> list[BestModel]:
     """Return the best model of each variant and budget, those that `clean` would keep.
 
-    Args:
-        study: whose.
-        root: its folder.
-        results: folder of committed results; what `results/NAME/` holds of a run comes before the
-            record in the study's folder.
-        variant: name of the only variant to look at; None for all.
+    What `results/NAME/` holds of a run comes before the record in the study's folder `root`.
 
     Raises:
         ValueError: there is no such variant, or no finished run.
@@ -103,9 +107,11 @@ def best_models(
     if variant is not None and variant not in names:
         raise ValueError(f"variant is {variant!r}; expected one of {names}")
     store, beside = RunStore(root), RunStore(root / REBUILT)
-    known = [*beside.records(), *store.records()]
-    for path in record_files(results, study.name, RECORDS):
-        known += read_records(path)
+    known = [
+        *beside.records(),
+        *store.records(),
+        *committed_records(results, study.name, RECORDS),
+    ]
     records = {record.run_id: record for record in known}
     variant_of = assign(study, records.values()).variant_of
     found = [
@@ -118,8 +124,7 @@ def best_models(
             f"no run of {variant or study.name} is finished in {root} or {results / study.name}; "
             "train it with `isoflop run` first"
         )
-    budgets = {one.record.run_id: one.record.config.budget_flops or 0.0 for one in found}
-    return sorted(found, key=lambda one: (names.index(one.variant), budgets[one.record.run_id]))
+    return sorted(found, key=lambda one: (names.index(one.variant), one.planned.budget_flops))
 
 
 def rebuild(
@@ -148,15 +153,28 @@ def rebuild(
         RunClaimed: another process works on a run.
     """
     gone = [model for model in models if not model.at_hand]
-    _check_data(study, folders.cache, gone)
+    present = prepare(study.data, folders.cache).sha256 if gone else ""
+    for model in gone:
+        if model.record.data_sha256 != present:
+            raise ValueError(
+                f"the data of study {study.name!r} changed: run {model.record.run_id} was trained "
+                f"on SHA-256 {model.record.data_sha256}, now the data has {present}; restore it"
+            )
     root = folders.root / REBUILT
     # Nothing is taken up there: what is trained has a record already.
     beside = Folders(root, root / "results", folders.cache)
     interrupted = False
-    for (threads, compiled), group in _alike(gone):
+
+    def without_record(_: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
+        done = {record.run_id for record in records}
+        return [model.planned for model in group if model.record.run_id not in done]
+
+    for how in dict.fromkeys(_how(model) for model in gone):
+        group = [model for model in gone if _how(model) == how]
         # Compiled as it was, where a compiler is at hand.
+        threads, compiled = how
         alike = replace(execution, threads=threads, compiled=None if compiled else False)
-        outcome = run_study(study, beside, alike, planner=partial(_without_record, group))
+        outcome = run_study(study, beside, alike, planner=without_record)
         interrupted = outcome.interrupted
         if interrupted:
             break
@@ -171,46 +189,12 @@ def rebuild(
     return made, interrupted
 
 
-def _without_record(
-    models: Sequence[BestModel], _: Study, records: Sequence[RunRecord]
-) -> list[PlannedRun]:
-    done = {record.run_id for record in records}
-    return [
-        PlannedRun(
-            variant=model.variant,
-            budget_flops=model.record.config.budget_flops or 0.0,
-            config=model.record.config,
-            purpose="initial",
-        )
-        for model in models
-        if model.record.run_id not in done
-    ]
+def _how(model: BestModel) -> tuple[int, bool]:
+    return model.record.environment.threads, model.record.environment.compiled
 
 
 def _losses(record: RunRecord) -> tuple[object, ...]:
     return record.state, record.train_loss, record.curve, record.evaluations
-
-
-def _alike(models: Sequence[BestModel]) -> Iterator[tuple[tuple[int, bool], list[BestModel]]]:
-    """Yield the models that had the same threads and were compiled alike."""
-    groups: dict[tuple[int, bool], list[BestModel]] = {}
-    for model in models:
-        environment = model.record.environment
-        groups.setdefault((environment.threads, environment.compiled), []).append(model)
-    yield from groups.items()
-
-
-def _check_data(study: Study, cache: Path, models: Sequence[BestModel]) -> None:
-    """Refuse to train on other data than what is recorded."""
-    if not models:
-        return
-    present = prepare(study.data, cache).sha256
-    for model in models:
-        if model.record.data_sha256 != present:
-            raise ValueError(
-                f"the data of study {study.name!r} changed: run {model.record.run_id} was trained "
-                f"on SHA-256 {model.record.data_sha256}, now the data has {present}; restore it"
-            )
 
 
 def _put_in_place(one: Rebuilt) -> None:
@@ -241,17 +225,19 @@ def expectation(models: Sequence[BestModel], workers: int | None) -> str:
     from isoflop.training import measure_speed
 
     at_a_time = usable_cores().count if workers is None else max(1, workers)
-    speed = measure_speed([model.record.config for model in models])
-    seconds = [
-        model.left * achieved_flops(model.record.config) / speed(model.record.config)
-        for model in models
-    ]
+    configs = [model.record.config for model in models]
+    speed = measure_speed(configs)
+    whole = [achieved_flops(config) / speed(config) for config in configs]
+    here, recorded = (
+        duration(
+            makespan([one.left * took for one, took in zip(models, times, strict=True)], at_a_time)
+        )
+        for times in (whole, [model.record.seconds for model in models])
+    )
     count = "1 model" if len(models) == 1 else f"{len(models)} models"
-    recorded = [model.left * model.record.seconds for model in models]
     return (
-        f"training {count} again, {at_a_time} at a time: about "
-        f"{duration(makespan(seconds, at_a_time))} at the speed of uncompiled steps measured here "
-        f"just now; when they were recorded, {duration(makespan(recorded, at_a_time))}"
+        f"training {count} again, {at_a_time} at a time: about {here} at the speed of uncompiled "
+        f"steps measured here just now; when they were recorded, {recorded}"
     )
 
 
@@ -267,6 +253,5 @@ def described(one: Rebuilt) -> str:
         return f"{name}: every loss is the recorded one, bit for bit{loss}"
     apart = "" if one.apart is None else f" by at most {one.apart:.2g} nats per token"
     changes = ", ".join(f"{key} {was} -> {now}" for key, (was, now) in one.changes.items())
-    return f"{name}: losses differ from the recorded ones{apart}{loss}" + (
-        f"; changed since: {changes}" if changes else ""
-    )
+    changed = f"; changed since: {changes}" if changes else ""
+    return f"{name}: losses differ from the recorded ones{apart}{loss}{changed}"

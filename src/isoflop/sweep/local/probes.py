@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from statistics import fmean
 from typing import Any
 
 from isoflop.config import PrecisionChoice, RunConfig
 from isoflop.hardware import choose_precision
-from isoflop.sweep.local.pool import start_server
+from isoflop.sweep.local.pool import Child
 
 MOST_SECONDS = 120.0
 """Wait for the figures of precisions, torch's import included."""
@@ -45,13 +44,14 @@ def measure_apart(
     Raises:
         ValueError: the process ended without an answer, or takes too long.
     """
-    probe = _Probe(partial(_choice, list(configs), device, threads), environment)
+    measure = partial(_choice, list(configs), device, threads)
+    probe = Child(_work, measure, dict(environment), daemon=True)
     try:
-        said = probe.hear(MOST_SECONDS, late="it takes too long")
+        said = _hear(probe, MOST_SECONDS, late="it takes too long")
     except EOFError:
         said = "its process ended without a word"
     finally:
-        probe.end()
+        probe.kill()
     if isinstance(said, PrecisionChoice):
         return said
     raise ValueError(
@@ -79,55 +79,27 @@ def measured_speeds(
         device: where the steps are made.
     """
     measure = partial(_speeds, list(configs), threads, device)
-    probes = [_Probe(measure, slot) for slot in slots[: len(configs)]]
+    probes = [Child(_work, measure, dict(slot), daemon=True) for slot in slots[: len(configs)]]
     told: list[Any] = []
     # One that is gone, or slower than anybody waits for, leaves the study without an expectation.
     with suppress(EOFError, OSError):
         try:
             # Before it is asked, torch may be on its way into the server, which takes its time.
             for probe in probes:
-                probe.hear(None)
+                _hear(probe, None)
             until = time.monotonic() + PATIENCE_SECONDS
-            told = [probe.hear(max(0.0, until - time.monotonic())) for probe in probes]
+            told = [_hear(probe, max(0.0, until - time.monotonic())) for probe in probes]
         finally:
             for probe in probes:
-                probe.end()
+                probe.kill()
     if not told or None in told:
         return None
     return [fmean(of_all) for of_all in zip(*told, strict=True)]
 
 
-class _Probe:
-    """A process, forked from the server that trains, which says what it measures."""
-
-    def __init__(
-        self, measure: Callable[[Connection], None], environment: Mapping[str, str]
-    ) -> None:
-        context = start_server()
-        self._line, theirs = context.Pipe(duplex=False)
-        arguments = (measure, dict(environment), theirs)
-        self._process: BaseProcess = context.Process(target=_work, args=arguments, daemon=True)
-        try:
-            self._process.start()
-        except BaseException:
-            self._line.close()
-            raise
-        finally:
-            theirs.close()
-
-    def hear(self, seconds: float | None, *, late: Any = None) -> Any:
-        """Return what it says next within a time, else `late`.
-
-        Raises:
-            EOFError: it is gone without a word.
-        """
-        return self._line.recv() if self._line.poll(seconds) else late
-
-    def end(self) -> None:
-        """End the process where it has not ended by itself."""
-        self._line.close()
-        self._process.kill()
-        self._process.join()
+def _hear(probe: Child, seconds: float | None, *, late: Any = None) -> Any:
+    """Return what a process says next within a time, else `late`; EOFError where it is gone."""
+    return probe.line.recv() if probe.line.poll(seconds) else late
 
 
 def _work(

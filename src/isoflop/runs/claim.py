@@ -14,8 +14,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from isoflop import storage
-
 MOST_BYTES = 1000
 """Read of what a holder wrote, which is far shorter."""
 PATIENCE_SECONDS = 0.5
@@ -105,25 +103,15 @@ class Claim:
 
     def _sign(self) -> None:
         """Write down who holds the lock. It may fail: nothing but words depends on it."""
-        holder: dict[str, storage.JSON] = {
-            "pid": self._pid or os.getpid(),
-            "host": socket.gethostname(),
-        }
-        with suppress(OSError):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
-            try:
-                os.write(descriptor, storage.to_json(holder).encode())
-            finally:
-                os.close(descriptor)
+        holder = {"pid": self._pid or os.getpid(), "host": socket.gethostname()}
+        with suppress(OSError), _opened(self._path, os.O_WRONLY | os.O_TRUNC) as descriptor:
+            os.write(descriptor, json.dumps(holder).encode())
 
     def holder(self) -> Holder | None:
         """Return who wrote last that they hold the lock; None where nobody did."""
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
+            with _opened(self._path, os.O_RDONLY) as descriptor:
                 written = json.loads(os.read(descriptor, MOST_BYTES))
-            finally:
-                os.close(descriptor)
         except (OSError, ValueError):
             return None
         match written:
@@ -134,14 +122,20 @@ class Claim:
     def is_held(self) -> bool:
         """Return whether some live process holds the lock. Needs read access only."""
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        try:
-            # Shared, so that two who ask do not take each other for an owner.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with _opened(self._path, os.O_RDONLY) as descriptor:
+                # Shared, so that two who ask do not take each other for an owner.
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        finally:
-            os.close(descriptor)
+        except FileNotFoundError:
+            pass
         return False
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -195,13 +195,6 @@ def killed_when_large(config: RunConfig, folder: RunFolder, **options: object) -
     return instant(config, folder, **options)
 
 
-def killed_once(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
-    cache = Path(str(options["cache"]))
-    if _begin(config, cache) == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return _finish(config, folder, cache)
-
-
 def diverges_when_large(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
     cache = Path(str(options["cache"]))
     _begin(config, cache)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from one_tiny_run import tiny_run
-from outcomes import assert_same_run
+from outcomes import assert_same_run, assert_whole
 from own_process import train_small
-from processes import command, ended, send, start, wait_for
+from processes import command, ended, others, start, wait_for
 
 from isoflop import storage
 from isoflop.cli import main
@@ -91,8 +91,17 @@ def test_row_03_train_saves_and_tells_how_to_go_on(
     assert_same_run(folder, RunFolder(tmp_path / "right"))
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
 def test_row_03_a_study_is_preempted_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    code: int,
+    word: str,
 ) -> None:
     study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
     (tmp_path / "study.json").write_text(study.model_dump_json())
@@ -100,9 +109,11 @@ def test_row_03_a_study_is_preempted_and_goes_on(
     said = tmp_path / "said.txt"
     process = start(command, tmp_path, *RUN, said=said)
     wait_for(lambda: any(len(folder.read_metrics()[0]) > 2 for folder in store.folders()))
-    send(process, signal.SIGTERM)
-    assert ended(process) == 143
-    hint = "isoflop: terminated; go on with: isoflop run study.json --workers 2"
+    # As a terminal or a batch system does it: to every process of the group.
+    for pid in (process.pid, *others(process)):
+        os.kill(pid, number)
+    assert ended(process) == code
+    hint = f"isoflop: {word}; go on with: isoflop run study.json --workers 2"
     assert said.read_text().splitlines()[-1] == hint
     assert "Traceback" not in said.read_text()
     monkeypatch.chdir(tmp_path)
@@ -110,7 +121,7 @@ def test_row_03_a_study_is_preempted_and_goes_on(
     states = [row["state"] for row in json.loads(capsys.readouterr().out)["rows"]]
     assert "preempted" in states
     assert not {"running", "interrupted", "failed"} & set(states)
-    assert main(["status", "study.json"]) == 0
-    assert "preempted" in capsys.readouterr().out
+    assert_whole(store)
     assert ended(start(command, tmp_path, *RUN)) == 0
     assert {folder.state() for folder in store.folders()} == {"finished"}
+    assert_whole(store)

@@ -107,21 +107,10 @@ def test_a_run_that_keeps_failing_is_failed_and_siblings_finish(
     said = place.said.getvalue()
     assert "attempt 1 of 3" in said
     assert "\x1b" not in said
+    log = (place.store.folder(large[0]).path / "log.txt").read_text()
+    assert ("Traceback" in log) == ("raises" in trainer.__name__)
     # It stays failed, with the others finished.
     assert place.run(study, train=tinies.never) == outcome
-
-
-def test_what_a_failing_run_printed_is_kept(corpus: Path, place: Place) -> None:
-    place.run(tiny(corpus), train=tinies.raises_when_large)
-    logs = [(folder.path / "log.txt").read_text() for folder in place.store.folders()]
-    assert sum("Traceback" in log and "raises_when_large" in log for log in logs) == 1
-
-
-def test_a_run_that_dies_once_is_trained_again(corpus: Path, place: Place) -> None:
-    outcome = place.run(tiny(corpus), train=tinies.killed_once)
-    assert outcome.failed == 0
-    assert outcome.finished >= 3
-    assert len(starts(place.cache)) == 2 * outcome.finished
 
 
 def test_a_diverged_run_is_final(corpus: Path, place: Place) -> None:
@@ -164,91 +153,45 @@ def test_committed_records_are_taken_up(corpus: Path, place: Place, tmp_path: Pa
     assert status(more, elsewhere.root, results).complete
 
 
-def test_a_missing_corpus_stops_before_anything_is_written(place: Place, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"gone\.txt"):
-        place.run(tiny(tmp_path / "gone.txt"), train=tinies.never)
-    assert not place.root.exists()
-
-
-def test_a_study_that_cannot_be_planned_stops_first(corpus: Path, place: Place) -> None:
-    with pytest.raises(ValueError, match="budgets_flops"):
-        place.run(tiny(corpus, budget=1e3), train=tinies.never)
-    assert not place.root.exists()
-
-
-def test_changed_data_is_refused(corpus: Path, place: Place) -> None:
-    study = tiny(corpus)
-    place.run(study, train=tinies.instant)
-    corpus.write_text(corpus.read_text().replace("a", "b", 1))
-    more = tiny(corpus, BASELINE, ROUTED)
-    with pytest.raises(ValueError, match=r"data of study 'tiny' changed: run .* SHA-256 .* now"):
-        place.run(more, train=tinies.never)
-
-
-def test_an_edited_study_says_what_changed_and_keeps_what_it_can(
-    corpus: Path, place: Place
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        (1, "trains 1 run of this study; this one takes the 2 that nobody works on"),
+        (
+            3,
+            "trains 3 runs of this study, and nothing is left to start: waiting for its 3 runs",
+        ),
+    ],
+)
+def test_runs_of_another_process_are_left_to_it(
+    corpus: Path, place: Place, theirs: int, words: str
 ) -> None:
-    first = place.run(tiny(corpus), train=tinies.instant)
-    assert "changed" not in place.said.getvalue()
-    place.run(tiny(corpus, BASELINE, ROUTED), train=tinies.instant)
-    said = place.said.getvalue()
-    assert "changed since it was run last: variants.MoD added" in said
-    assert f"{first.finished} of the runs recorded so far are part of it" in said
-    trained = starts(place.cache)
-    assert len(trained) == len(set(trained))
-
-
-def test_a_run_of_another_process_is_left_to_it(corpus: Path, place: Place) -> None:
     study = tiny(corpus)
-    theirs = next_runs(study, [])[0].config
-    folder = place.store.folder(theirs.run_id)
+    configs = [run.config for run in next_runs(study, [])]
     started: list[str] = []
 
-    def other() -> None:
-        while len(set(starts(place.cache))) < 2:
+    def leave() -> None:
+        while words not in place.said.getvalue() or len(set(starts(place.cache))) < 3 - theirs:
             time.sleep(0.05)
         time.sleep(1.5)
         started.extend(starts(place.cache))
-        lease.__exit__(None, None, None)
+        claims.close()
 
-    lease = RunFolder(folder.path, owner=4321).claim()
-    lease.__enter__()
-    thread = threading.Thread(target=other)
-    thread.start()
-    outcome = place.run(study, train=tinies.instant)
-    thread.join()
-    assert theirs.run_id not in started
-    told = place.said.getvalue().splitlines()[0]
-    assert told == (
-        "tiny: another process (pid 4321) trains 1 run of this study; this one takes the 2 that "
-        "nobody works on"
-    )
-    # It was let go of without a record, so it is trained here.
-    assert starts(place.cache).count(theirs.run_id) == 1
-    assert outcome.left == 0
-
-
-def test_where_others_have_all_runs_it_waits_and_says_so(corpus: Path, place: Place) -> None:
-    study = tiny(corpus)
-    waiting = "nothing is left to start: waiting for its 3 runs"
-    with ExitStack() as claims:
-        for run in next_runs(study, []):
-            folder = place.store.folder(run.config.run_id)
-            claims.enter_context(RunFolder(folder.path, owner=4321).claim())
-        later = claims.pop_all()
-
-    def leave() -> None:
-        while waiting not in place.said.getvalue():
-            time.sleep(0.05)
-        time.sleep(1.5)
-        later.close()
-
+    with ExitStack() as stack:
+        for config in configs[:theirs]:
+            folder = place.store.folder(config.run_id)
+            stack.enter_context(RunFolder(folder.path, owner=4321).claim())
+        claims = stack.pop_all()
     thread = threading.Thread(target=leave)
     thread.start()
     outcome = place.run(study, train=tinies.instant)
     thread.join()
-    # They were let go of without records.
-    assert outcome.finished == len(starts(place.cache)) >= 3
+    assert place.said.getvalue().splitlines()[0] == f"tiny: another process (pid 4321) {words}"
+    # They were let go of without records, so they are trained here.
+    ids = {config.run_id for config in configs[:theirs]}
+    assert not ids & set(started)
+    assert all(starts(place.cache).count(run_id) == 1 for run_id in ids)
+    assert (outcome.left, outcome.finished) == (0, len(starts(place.cache)))
 
 
 def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
@@ -270,7 +213,18 @@ def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
     assert not any(folder.is_claimed() for folder in place.store.folders())
 
 
-@pytest.mark.parametrize("options", [{"workers": 0}, {"threads": 0}])
-def test_impossible_numbers_are_refused(corpus: Path, place: Place, options) -> None:
-    with pytest.raises(ValueError, match="is 0; expected at least 1"):
-        place.run(tiny(corpus), train=tinies.never, **options)
+@pytest.mark.parametrize(
+    ("asked", "options", "message"),
+    [
+        ({"budget": 1e3}, {}, "budgets_flops"),
+        ({"data": {"corpus": "gone.txt", "sequence_length": 16}}, {}, r"gone\.txt"),
+        ({}, {"workers": 0}, "is 0; expected at least 1"),
+        ({}, {"threads": 0}, "is 0; expected at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_stops_before_anything_is_written(
+    corpus: Path, place: Place, asked, options, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        place.run(tiny(corpus, **asked), train=tinies.never, **options)
+    assert not place.root.exists()

@@ -1,6 +1,8 @@
-"""What tests of several rooms take as given: an environment and a recipe."""
+"""What tests of several rooms take as given: an environment, a recipe, a flipped bit."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from isoflop.config import Environment, Recipe
 
@@ -35,3 +37,10 @@ RECIPE = Recipe(
 
 FP32 = Recipe(precision="fp32")
 """The default recipe of a run, quick on every processor."""
+
+
+def flip(path: Path, bit: int = 3) -> None:
+    """Flip a bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1 << bit
+    path.write_bytes(data)

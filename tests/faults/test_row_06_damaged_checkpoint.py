@@ -17,17 +17,12 @@ import pytest
 from one_tiny_run import tiny_run
 from outcomes import assert_same_run
 
+from given import flip
 from isoflop.config import RunConfig
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, load_model, train
 
 SAVED = ("step-00000002", "step-00000003")
-
-
-def flip(path: Path, bit: int = 3) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1 << bit
-    path.write_bytes(data)
 
 
 def swap(folder: Path) -> None:

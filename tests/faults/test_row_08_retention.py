@@ -17,15 +17,10 @@ import torch
 from one_tiny_run import tiny_run
 from outcomes import assert_same_run
 
+from given import flip
 from isoflop import checkpoint
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, load_model, train
-
-
-def damage(path: Path) -> None:
-    data = bytearray((path / "state.safetensors").read_bytes())
-    data[-1] ^= 1
-    (path / "state.safetensors").write_bytes(data)
 
 
 @pytest.mark.filterwarnings("ignore:damaged checkpoint")
@@ -49,7 +44,7 @@ def test_row_08_the_newest_valid_checkpoint_is_never_deleted(disk: Path, seed: i
             moment = chance.choice([0, 1e9, 4e9]) + chance.random()
             os.utime(disk / name, (moment, moment))
         if len(names) > 1 and chance.random() < 0.3:
-            damage(disk / names[-1])
+            flip(disk / names[-1] / "state.safetensors")
             left = checkpoint.latest(disk)
             assert left is not None
             newest = left.step

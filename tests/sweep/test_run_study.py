@@ -1,6 +1,5 @@
 """Studies are trained to completion, whatever happens to single runs."""
 
-import io
 import json
 import os
 import re
@@ -11,40 +10,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 import sweep_studies as tinies
-from isoflop.config import Study
 from isoflop.planning import next_runs
-from isoflop.runs import RunFolder, RunStore
+from isoflop.runs import RunFolder
 from isoflop.sweep import Outcome, export, status
 from isoflop.sweep.local.probes import measure_apart
-from sweep_studies import BASELINE, ROUTED, brief, starts, tiny
-
-
-class Place:
-    """Where a study is trained, and what was said meanwhile."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "runs" / "tiny"
-        self.cache = folder / "cache"
-        self.store = RunStore(self.root)
-        self.said = io.StringIO()
-
-    def run(self, study: Study, **options) -> Outcome:
-        console = Console(file=self.said, width=60)
-        known = {"console": console, "workers": 2, "measure": tinies.unmeasured}
-        return tinies.train_study(study, self.root, self.cache, **{**known, **options})
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+from isoflop.sweep.local.worker import train_run
+from sweep_studies import BASELINE, ROUTED, Place, brief, starts, tiny
 
 
 def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Place) -> None:
     study = brief(corpus)
-    outcome = place.run(study, checkpoint_seconds=0.2, measure=measure_apart)
+    outcome = place.run(study, checkpoint_seconds=0.2, measure=measure_apart, train=train_run)
     records = place.store.records()
     assert outcome == Outcome(
         finished=len(records), diverged=0, failed=0, left=0, interrupted=False
@@ -56,7 +34,7 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     found = status(study, place.root)
     assert found.complete
     assert found.counts == {"finished": len(records)}
-    said = place.said.getvalue()
+    said = place.said
     assert said.count("validation loss") == len(records)
     assert re.search(
         r"^tiny: 3 runs to train; 2 at a time, about .* s by steps measured", said, re.M
@@ -74,7 +52,7 @@ def test_the_grid_is_asked_again_until_minima_have_both_sides(corpus: Path, plac
     grid = {"sizes": 3, "margin": 1, "added_at_most": 2, "centre_parameters": 30000}
     study = tiny(corpus, BASELINE, ROUTED, budget=3e9, grid=grid)
     first = {run.config.run_id for run in next_runs(study, [])}
-    outcome = place.run(study, train=tinies.instant)
+    outcome = place.run(study)
     trained = starts(place.cache)
     assert outcome.left == 0
     assert len(trained) == len(set(trained)) == outcome.finished > len(first)
@@ -104,7 +82,7 @@ def test_a_run_that_keeps_failing_is_failed_and_siblings_finish(
     assert record is not None
     assert record.state == "failed"
     assert reason in (record.reason or "")
-    said = place.said.getvalue()
+    said = place.said
     assert "attempt 1 of 3" in said
     assert "\x1b" not in said
     log = (place.store.folder(large[0]).path / "log.txt").read_text()
@@ -119,7 +97,7 @@ def test_a_diverged_run_is_final(corpus: Path, place: Place) -> None:
     assert outcome.left == 0
     trained = starts(place.cache)
     assert len(trained) == len(set(trained))
-    assert "diverged: loss nan at step 3" in place.said.getvalue()
+    assert "diverged: loss nan at step 3" in place.said
 
 
 def test_a_trainer_that_leaves_no_record_is_no_endless_loop(corpus: Path, place: Place) -> None:
@@ -137,7 +115,7 @@ def test_a_full_disk_is_no_fault_of_the_runs(corpus: Path, place: Place) -> None
 
 def test_committed_records_are_taken_up(corpus: Path, place: Place, tmp_path: Path) -> None:
     study = tiny(corpus)
-    done = place.run(study, train=tinies.instant)
+    done = place.run(study)
     results = tmp_path / "results"
     export(study, place.root, results)
     elsewhere = Place(tmp_path / "elsewhere")
@@ -148,7 +126,7 @@ def test_committed_records_are_taken_up(corpus: Path, place: Place, tmp_path: Pa
     assert all(row.taken_up for row in found.rows)
     # Only what is missing is trained.
     more = tiny(corpus, BASELINE, ROUTED)
-    elsewhere.run(more, train=tinies.instant, results=results)
+    elsewhere.run(more, results=results)
     assert not set(starts(elsewhere.cache)) & set(starts(place.cache))
     assert status(more, elsewhere.root, results).complete
 
@@ -171,7 +149,7 @@ def test_runs_of_another_process_are_left_to_it(
     started: list[str] = []
 
     def leave() -> None:
-        while words not in place.said.getvalue() or len(set(starts(place.cache))) < 3 - theirs:
+        while words not in place.said or len(set(starts(place.cache))) < 3 - theirs:
             time.sleep(0.05)
         time.sleep(1.5)
         started.extend(starts(place.cache))
@@ -184,9 +162,9 @@ def test_runs_of_another_process_are_left_to_it(
         claims = stack.pop_all()
     thread = threading.Thread(target=leave)
     thread.start()
-    outcome = place.run(study, train=tinies.instant)
+    outcome = place.run(study)
     thread.join()
-    assert place.said.getvalue().splitlines()[0] == f"tiny: another process (pid 4321) {words}"
+    assert place.said.splitlines()[0] == f"tiny: another process (pid 4321) {words}"
     # They were let go of without records, so they are trained here.
     ids = {config.run_id for config in configs[:theirs]}
     assert not ids & set(started)
@@ -199,7 +177,7 @@ def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
         while len(starts(place.cache)) < 2:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
-        while "stopping" not in place.said.getvalue():
+        while "stopping" not in place.said:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 

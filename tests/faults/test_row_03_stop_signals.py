@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run, assert_whole
-from own_process import train_small
+from one_tiny_run import Tiny
+from outcomes import assert_whole
 from processes import command, ended, others, start, wait_for
 
 from isoflop import storage
 from isoflop.cli import main
-from isoflop.runs import RunFolder, RunStore
+from isoflop.runs import RunStore
 from sweep_studies import LONGER, brief, write_corpus
 
 if TYPE_CHECKING:
@@ -69,9 +68,9 @@ def train_and_be_stopped(folder: Path, where: str, number: int) -> int:
 def test_row_03_train_saves_and_tells_how_to_go_on(
     tmp_path: Path, where: str, number: int, code: int
 ) -> None:
-    config = tiny_run(tmp_path, steps=12)
-    (tmp_path / "run.json").write_text(config.model_dump_json())
-    folder = RunStore(tmp_path / "runs" / "single").folder(config.run_id)
+    tiny = Tiny.of(tmp_path, steps=12)
+    (tmp_path / "run.json").write_text(tiny.config.model_dump_json())
+    folder = RunStore(tmp_path / "runs" / "single").folder(tiny.config.run_id)
     said = tmp_path / "said.txt"
     assert ended(start(train_and_be_stopped, tmp_path, where, number, said=said)) == code
     assert folder.state() == "preempted"
@@ -87,8 +86,7 @@ def test_row_03_train_saves_and_tells_how_to_go_on(
     assert "Traceback" not in said.read_text()
     # The command that the line names, and the run as if nothing had happened.
     assert ended(start(command, tmp_path, *last.rpartition("go on with: isoflop ")[2].split())) == 0
-    train_small(config, tmp_path / "right", tmp_path / "cache", 30.0)
-    assert_same_run(folder, RunFolder(tmp_path / "right"))
+    tiny.assert_undisturbed(folder)
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
+from one_tiny_run import Tiny
 from strace_faults import REFUSED, Strikes, strike
 
 from isoflop import checkpoint, storage
 from isoflop.runs import MetricsLog, RunFolder, read_metrics
 from isoflop.storage import StorageError
-from isoflop.training import train
 
 STATE = {"weight": torch.arange(35.0).reshape(5, 7)}
 
@@ -94,9 +92,7 @@ def test_row_05_errors_of_the_disk_are_told_and_nothing_is_claimed(
 def test_a_run_whose_disk_fails_stops_and_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_run(tmp_path)
-    undisturbed, failed = RunFolder(tmp_path / "undisturbed"), RunFolder(tmp_path / "failed")
-    train(config, undisturbed, cache=tmp_path / "cache", threads=1)
+    tiny, failed = Tiny.of(tmp_path), RunFolder(tmp_path / "failed")
     synced: list[str] = []
 
     def failing(descriptor: int) -> None:
@@ -108,11 +104,11 @@ def test_a_run_whose_disk_fails_stops_and_goes_on_later(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing)
         with pytest.raises(StorageError, match=r"metrics\.jsonl: Input/output error"):
-            train(config, failed, cache=tmp_path / "cache", threads=1, checkpoint_seconds=0)
+            tiny.train(failed, 0.0)
     assert synced[-1].endswith("metrics.jsonl")
     assert failed.state() == "interrupted"
     saved = checkpoint.latest(failed.checkpoints)
     assert saved is not None
     assert saved.step == 1
-    train(config, failed, cache=tmp_path / "cache", threads=1)
-    assert_same_run(failed, undisturbed)
+    tiny.train(failed)
+    tiny.assert_undisturbed(failed)

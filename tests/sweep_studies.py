@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import random
 import signal
@@ -14,10 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from given import ENVIRONMENT, FP32
+from given import FP32, record_of
 from isoflop.config import (
     DataConfig,
-    Evaluation,
     Grid,
     PrecisionChoice,
     PrecisionSpeed,
@@ -28,11 +26,9 @@ from isoflop.config import (
     Study,
     TopK,
     Variant,
-    decisions,
 )
-from isoflop.costs import forward_flops, parameters
+from isoflop.costs import parameters
 from isoflop.data import prepare
-from isoflop.planning import achieved_flops
 from isoflop.runs import RunFolder, RunStore
 from isoflop.storage import StorageError
 from isoflop.sweep import Execution, Folders, Outcome, run_study
@@ -88,38 +84,6 @@ def size(config: RunConfig) -> int:
 def is_large(config: RunConfig) -> bool:
     """Return whether a run is of the largest of the first three sizes."""
     return 18000 < size(config) < 25000
-
-
-def record_of(
-    config: RunConfig,
-    loss: float | None = None,
-    state: str = "finished",
-    data_sha256: str = "0" * 64,
-    reason: str | None = None,
-) -> RunRecord:
-    """Return an outcome whose loss is lowest at the middle of the tiny study's sizes."""
-    loss = 1 + abs(math.log(size(config) / 12000)) if loss is None else loss
-    flops = achieved_flops(config)
-    return RunRecord(
-        run_id=config.run_id,
-        state=state,
-        reason=reason,
-        config=config,
-        parameters=parameters(config.model),
-        forward_flops=forward_flops(
-            config.model, config.data.sequence_length, config.convention
-        ).per_token,
-        train_flops={"causal": flops, "full": flops, "6nd": flops},
-        seconds=1.0,
-        train_loss=loss,
-        evaluations=tuple(
-            Evaluation(split=split, decision=decision, loss=loss, bits_per_byte=loss, tokens=512)
-            for split in ("validation", "test")
-            for decision in decisions(config.model.depth)
-        ),
-        data_sha256=data_sha256,
-        environment=ENVIRONMENT,
-    )
 
 
 # --- machines

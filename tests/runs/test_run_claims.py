@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from one_run import CONFIG, record_of
+from one_run import CONFIG
 
-from given import ENVIRONMENT
+from given import ENVIRONMENT, record_of
 from isoflop.runs import Holder, RunClaimed, RunFolder
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from one_run import CONFIG, OTHER, evaluation_of, record_of, sample_of
+from one_run import CONFIG, OTHER, evaluation_of, sample_of
 
-from given import ENVIRONMENT
+from given import ENVIRONMENT, record_of
 from isoflop.config import RunRecord
 from isoflop.runs import Attempt, RunFolder
 

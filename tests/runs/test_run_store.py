@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from one_run import CONFIG, OTHER, record_of
+from one_run import CONFIG, OTHER
 
+from given import record_of
 from isoflop.runs import (
     RunStore,
     committed_records,

@@ -75,23 +75,6 @@ class Rebuilt:
         """Whether every loss is the recorded one, to the last bit."""
         return _losses(self.record) == _losses(self.model.record)
 
-    @property
-    def apart(self) -> float | None:
-        """Largest difference of two evaluations' losses, nats per token; None without any."""
-        before = {(one.split, one.decision): one.loss for one in self.model.record.evaluations}
-        both = [
-            abs(one.loss - before[one.split, one.decision])
-            for one in self.record.evaluations
-            if (one.split, one.decision) in before
-        ]
-        return max(both, default=None)
-
-    @property
-    def changes(self) -> dict[str, tuple[object, object]]:
-        """What differs in the environments, each with its value then and now."""
-        then, now = (one.environment.model_dump() for one in (self.model.record, self.record))
-        return {key: (then[key], now[key]) for key in then if then[key] != now[key]}
-
 
 def best_models(
     study: Study, root: Path, results: Path, variant: str | None = None
@@ -243,15 +226,22 @@ def expectation(models: Sequence[BestModel], workers: int | None) -> str:
 
 def described(one: Rebuilt) -> str:
     """Return how a model that was trained again compares with what is recorded of it."""
-    name = f"{one.model.variant}, run {one.model.record.run_id}"
-    after = one.record
+    recorded, after = one.model.record, one.record
+    name = f"{one.model.variant}, run {recorded.run_id}"
     if after.state != "finished":
         return f"{name}: {after.state}: {after.reason}; the recorded run finished"
     test = after.evaluation("test")
     loss = "" if test is None else f", test loss {test.loss:.4f}"
     if one.equal:
         return f"{name}: every loss is the recorded one, bit for bit{loss}"
-    apart = "" if one.apart is None else f" by at most {one.apart:.2g} nats per token"
-    changes = ", ".join(f"{key} {was} -> {now}" for key, (was, now) in one.changes.items())
+    before = {(then.split, then.decision): then.loss for then in recorded.evaluations}
+    both = [
+        abs(now.loss - before[now.split, now.decision])
+        for now in after.evaluations
+        if (now.split, now.decision) in before
+    ]
+    apart = f" by at most {max(both):.2g} nats per token" if both else ""
+    was, is_ = (record.environment.model_dump() for record in (recorded, after))
+    changes = ", ".join(f"{key} {was[key]} -> {is_[key]}" for key in was if was[key] != is_[key])
     changed = f"; changed since: {changes}" if changes else ""
     return f"{name}: losses differ from the recorded ones{apart}{loss}{changed}"

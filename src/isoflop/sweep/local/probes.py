@@ -17,7 +17,7 @@ from isoflop.hardware import choose_precision
 from isoflop.sweep.local.pool import Child
 
 MOST_SECONDS = 120.0
-"""Wait for the figures of precisions, torch's import included."""
+"""Wait for the figures of precisions."""
 PROBE_SECONDS = 0.1
 """Spent on each measured model after its first step."""
 PROBE_SIZES = 2
@@ -44,14 +44,8 @@ def measure_apart(
     Raises:
         ValueError: the process ended without an answer, or takes too long.
     """
-    measure = partial(_choice, list(configs), device, threads)
-    probe = Child(_work, measure, dict(environment), daemon=True)
-    try:
-        said = _hear(probe, MOST_SECONDS, late="it takes too long")
-    except EOFError:
-        said = "its process ended without a word"
-    finally:
-        probe.kill()
+    choose = partial(choose_precision, list(configs), device=device, threads=threads)
+    (said,) = _answers(choose, [environment], MOST_SECONDS)
     if isinstance(said, PrecisionChoice):
         return said
     raise ValueError(
@@ -79,64 +73,65 @@ def measured_speeds(
         device: where the steps are made.
     """
     measure = partial(_speeds, list(configs), threads, device)
-    probes = [Child(_work, measure, dict(slot), daemon=True) for slot in slots[: len(configs)]]
-    told: list[Any] = []
-    # One that is gone, or slower than anybody waits for, leaves the study without an expectation.
-    with suppress(EOFError, OSError):
-        try:
-            # Before it is asked, torch may be on its way into the server, which takes its time.
-            for probe in probes:
-                _hear(probe, None)
-            until = time.monotonic() + PATIENCE_SECONDS
-            told = [_hear(probe, max(0.0, until - time.monotonic())) for probe in probes]
-        finally:
-            for probe in probes:
-                probe.kill()
-    if not told or None in told:
+    told = _answers(measure, slots[: len(configs)], PATIENCE_SECONDS)
+    # What goes wrong here goes wrong in training, too, which tells it better.
+    if not told or not all(isinstance(one, list) for one in told):
         return None
     return [fmean(of_all) for of_all in zip(*told, strict=True)]
 
 
-def _hear(probe: Child, seconds: float | None, *, late: Any = None) -> Any:
-    """Return what a process says next within a time, else `late`; EOFError where it is gone."""
-    return probe.line.recv() if probe.line.poll(seconds) else late
+def _answers(
+    work: Callable[[], Any], environments: Sequence[Mapping[str, str]], seconds: float
+) -> list[Any]:
+    """Return what `work` gives in a process of each environment, all at once, or why it does not.
+
+    Args:
+        work: what is done.
+        environments: variables of each process.
+        seconds: wait for the answers, once torch, which may be on its way, is in the server.
+    """
+    children = [Child(_answer, work, dict(one), daemon=True) for one in environments]
+    try:
+        for child in children:
+            child.line.recv()
+        until = time.monotonic() + seconds
+        return [
+            child.line.recv()
+            if child.line.poll(max(0.0, until - time.monotonic()))
+            else "it takes too long"
+            for child in children
+        ]
+    except (EOFError, OSError):
+        return ["its process ended without a word"] * len(children)
+    finally:
+        for child in children:
+            child.kill()
 
 
-def _work(
-    measure: Callable[[Connection], None], environment: Mapping[str, str], line: Connection
-) -> None:
-    """Measure; the entry of the process."""
+def _answer(work: Callable[[], Any], environment: Mapping[str, str], line: Connection) -> None:
+    """Say that the process is there, and then what comes of `work`; its entry."""
     os.environ.update(environment)
     warnings.simplefilter("ignore")
     # Nobody may listen any more, where the study was given up meanwhile.
     with suppress(OSError):
-        measure(line)
+        line.send(None)
+        try:
+            found = work()
+        except Exception as error:
+            found = f"{type(error).__name__}: {error}"
+        line.send(found)
 
 
-def _choice(configs: list[RunConfig], device: str, threads: int, line: Connection) -> None:
-    """Send which precision is faster, or what went wrong."""
-    found: PrecisionChoice | str
-    try:
-        found = choose_precision(configs, device=device, threads=threads)
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-    line.send(found)
-
-
-def _speeds(configs: list[RunConfig], threads: int, device: str, line: Connection) -> None:
-    """Send an empty list at the start, and then the speeds of runs."""
+def _speeds(configs: list[RunConfig], threads: int, device: str) -> list[float]:
     from isoflop.training import measure_speed
 
-    line.send([])
-    # What goes wrong here goes wrong in training, too, which tells it better.
-    with suppress(Exception):
-        speed = measure_speed(
-            configs,
-            threads=threads,
-            seconds=PROBE_SECONDS,
-            sizes=PROBE_SIZES,
-            most_flops=PROBE_FLOPS,
-            most_tokens=PROBE_TOKENS,
-            device=device,
-        )
-        line.send([speed(config) for config in configs])
+    speed = measure_speed(
+        configs,
+        threads=threads,
+        seconds=PROBE_SECONDS,
+        sizes=PROBE_SIZES,
+        most_flops=PROBE_FLOPS,
+        most_tokens=PROBE_TOKENS,
+        device=device,
+    )
+    return [speed(config) for config in configs]

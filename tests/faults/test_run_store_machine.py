@@ -113,31 +113,28 @@ class RunStoreMachine(RuleBasedStateMachine):
     def _busy(self, run: int) -> bool:
         return run in self.began and run not in self.committed
 
+    def _save(self, run: int) -> None:
+        self.owners[run].ask("save", self.step[run])
+        self.saved[run].add(self.step[run])
+
     @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
-    @rule(data=st.data())
-    def progress(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), saves=st.booleans(), then=st.sampled_from(["go on", "stop", *FINAL]))
+    def progress(self, data: st.DataObject, saves: bool, then: str) -> None:
+        """An owner makes a step; it may save, be preempted, or come to an end."""
         run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
         if self.step[run] < STEPS:
             self.owners[run].ask("step", self.step[run] + 1)
             self.step[run] += 1
-        if data.draw(st.booleans()):
-            self.owners[run].ask("save", self.step[run])
-            self.saved[run].add(self.step[run])
+        if saves or then == "stop":
+            self._save(run)
+        if then == "stop":
+            self.owners[run].ask("preempted")
+            self._gone(run).let_go()
+            self.preempted[run] = True
+        elif then in FINAL:
+            self._commit(run, then)
 
-    @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
-    @rule(data=st.data())
-    def preempt(self, data: st.DataObject) -> None:
-        run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
-        self.owners[run].ask("save", self.step[run])
-        self.saved[run].add(self.step[run])
-        self.owners[run].ask("preempted")
-        self._gone(run).let_go()
-        self.preempted[run] = True
-
-    @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
-    @rule(data=st.data(), state=st.sampled_from(FINAL))
-    def commit(self, data: st.DataObject, state: str) -> None:
-        run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
+    def _commit(self, run: int, state: str) -> None:
         self.owners[run].ask("commit", outcome(self.configs[run], state, self.began[run]))
         self.committed[run] = (self.paths[run] / "record.json").read_bytes()
 

@@ -59,6 +59,9 @@ STEP = Progress(1200, 5000, 2.3456, 8123.4)
 def test_a_terminal_shows_each_run_and_the_whole(run: PlannedRun) -> None:
     watched = Watched(force_terminal=True, color_system=None)
     with watched.display:
+        watched.show(view(run, None))
+        assert "starting" in watched.text
+        watched.now += 1.0
         watched.show(view(run, STEP))
     assert "Base\\x1b[31m[bold]line" in watched.text
     assert "1,200/" in watched.text
@@ -68,13 +71,6 @@ def test_a_terminal_shows_each_run_and_the_whole(run: PlannedRun) -> None:
         "2 finished, 1 running, 3 left, usually 2 added, 1 diverged, 1 in another process, "
         "4.0 GFLOP/s, about 2 min 30 s left" in watched.text.replace("\n", " ")
     )
-
-
-def test_a_run_without_a_step_is_starting(run: PlannedRun) -> None:
-    watched = Watched(force_terminal=True)
-    with watched.display:
-        watched.show(view(run, None))
-    assert "starting" in watched.text
 
 
 def test_a_log_gets_a_line_at_the_first_step_and_then_every_half_minute(run: PlannedRun) -> None:

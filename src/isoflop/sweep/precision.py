@@ -92,14 +92,8 @@ def settled(
 ) -> Settled:
     """Return a study with its precision; where it was never started, what is faster here.
 
-    That is measured, which takes half a second and torch, and is not written down: only a start
-    settles it.
-
-    Args:
-        study: what is asked.
-        root: its folder; need not exist.
-        results: folder of committed results, None for none.
-        choose: measures; see `choose_precision`.
+    That is measured, as `choose_precision` does it, which takes half a second and torch, and is
+    not written down: only a start settles it.
 
     Raises:
         ValueError: a file of the study is damaged, or it cannot be planned.

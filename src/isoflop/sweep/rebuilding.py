@@ -121,11 +121,7 @@ def rebuild(
     Where the folder holds a record with the same losses, it gets its checkpoint back and all else
     in it stays. Otherwise the new run takes its place, since a record tells of the model beside it.
 
-    Args:
-        study: whose models.
-        folders: where it lives.
-        models: see `best_models`; those at hand are left alone.
-        execution: how to train, but for threads and compiling, which are those of each model.
+    Models at hand are left alone. Threads and compiling are those of each model.
 
     Returns:
         The models that were trained to their end, those of an interrupted call before too, and
@@ -199,11 +195,7 @@ def _put_in_place(one: Rebuilt) -> None:
 def expectation(models: Sequence[BestModel], workers: int | None) -> str:
     """Return how many models are to be trained and how long that takes here, in a sentence.
 
-    The speed is measured, which takes seconds.
-
-    Args:
-        models: that are to be trained; at least one.
-        workers: models at a time; None for one per core.
+    The speed is measured, which takes seconds. Models at a time are one per core if None.
     """
     from isoflop.training import measure_speed
 

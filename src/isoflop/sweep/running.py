@@ -109,12 +109,9 @@ def holders_of(store: RunStore, needed: Sequence[PlannedRun]) -> list[Holder | N
 
 
 def shared_words(holders: Sequence[Holder | None], free: int, here: str) -> str:
-    """Return in a sentence who trains what, and what this process does.
+    """Return in a sentence who holds the runs that are claimed, and what this process does.
 
-    Args:
-        holders: of each run that is claimed; at least one.
-        free: needed runs that nobody works on.
-        here: name of this host, which is not said.
+    There are `free` needed runs that nobody works on; the name of this host is not said.
     """
     known = dict.fromkeys(holder for holder in holders if holder is not None)
     names = [f"{one.pid}" + ("" if one.host == here else f" on {one.host}") for one in known]

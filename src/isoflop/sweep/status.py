@@ -63,12 +63,7 @@ class StudyStatus(Frozen):
 
 
 def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus:
-    """Return where a study stands.
-
-    Args:
-        study: what is asked.
-        root: the study's folder; need not exist.
-        results: folder of committed results, None for none.
+    """Return where the study whose folder is `root`, which need not exist, stands.
 
     Raises:
         ValueError: a record cannot be read, or the study cannot be planned.
@@ -132,11 +127,7 @@ def _standing(ledger: Ledger, run_id: str) -> dict[str, Any]:
 def trained(study: Study, root: Path, results: Path, file: Path) -> Ledger:
     """Return the records of a study, in its precision as `settled` finds it.
 
-    Args:
-        study: what was studied.
-        root: its folder.
-        results: where committed records lie.
-        file: where the study is written, for the command that trains it.
+    Its `file` is named in the command that trains it, which is told where there are none.
 
     Raises:
         ValueError: no run that fits use has a record.

@@ -35,11 +35,7 @@ def measure_apart(
 ) -> PrecisionChoice:
     """Return which precision is faster, from a process forked from the server that trains.
 
-    Args:
-        configs: runs of a study, of which the middle one by size is measured.
-        device: what they are trained on.
-        threads: of each on the CPU.
-        environment: variables of the process, as of a run.
+    Of the runs the middle one by size is measured, in the environment variables of a run.
 
     Raises:
         ValueError: the process ended without an answer, or takes too long.
@@ -64,13 +60,7 @@ def measured_speeds(
     """Return the training FLOP/s of each run; None where it could not be measured in seconds.
 
     As many processes as will train do the same at once, and the mean counts: so each is as slow as
-    it will be with the others beside it.
-
-    Args:
-        configs: runs whose speed is asked for, of which some are measured.
-        slots: environment variables of each worker that may train at a time.
-        threads: of each on a CPU.
-        device: where the steps are made.
+    it will be with the others beside it. A slot is the environment variables of a worker.
     """
     measure = partial(_speeds, list(configs), threads, device)
     told = _answers(measure, slots[: len(configs)], PATIENCE_SECONDS)
@@ -85,10 +75,7 @@ def _answers(
 ) -> list[Any]:
     """Return what `work` gives in a process of each environment, all at once, or why it does not.
 
-    Args:
-        work: what is done.
-        environments: variables of each process.
-        seconds: wait for the answers, once torch, which may be on its way, is in the server.
+    The wait for the answers begins once torch, which may be on its way, is in the server.
     """
     children = [Child(_answer, work, dict(one), daemon=True) for one in environments]
     try:

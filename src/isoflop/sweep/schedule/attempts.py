@@ -54,11 +54,7 @@ def tries(attempts: Sequence[Attempt]) -> Tries:
 def note_failure(config: RunConfig, folder: RunFolder, reason: str, *, since: int) -> list[Attempt]:
     """Note that an attempt failed, unless its process did so itself; return the attempts.
 
-    Args:
-        config: the run.
-        folder: where it lives.
-        reason: why it failed.
-        since: attempts there were before this one.
+    There were `since` attempts before this one.
 
     Raises:
         RunClaimed: another live process works on the run.

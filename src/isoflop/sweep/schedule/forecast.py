@@ -99,14 +99,9 @@ class Forecast:
     def seconds_left(
         self, going: Sequence[Going], waiting: Sequence[PlannedRun], added: int
     ) -> float | None:
-        """Return the time until all is done; None where nothing tells.
+        """Return the time until all is done, with the runs that the grid will probably add.
 
-        That is where nothing was measured and nothing ran, or others have all the runs.
-
-        Args:
-            going: runs under way here.
-            waiting: runs that are started when a worker is free, in this order.
-            added: runs that the grid will probably add.
+        None where nothing was measured and nothing ran, or others have all the runs.
         """
         works = [self._work(one.run, one.share) for one in going]
         took, expected = self._took, self._expected

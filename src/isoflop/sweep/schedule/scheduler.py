@@ -48,14 +48,9 @@ class Outcome:
 class Scheduler:
     """Trains what a study needs until it needs nothing more, or somebody asks to stop.
 
-    Args:
-        ledger: the study's records.
-        planner: says what is needed, now and once a run has ended.
-        executor: where runs are trained.
-        forecast: expects how many runs there will be, and how long they take.
-        display: told what happens.
-        execution: on what device runs are trained, and after what silence one counts as hanging.
-        data_sha256: noted of a run that cannot be trained.
+    The planner is asked at first and once a run has ended; of `execution` the device counts, and
+    the silence after which a run counts as hanging; `data_sha256` is noted of one that cannot be
+    trained.
     """
 
     def __init__(

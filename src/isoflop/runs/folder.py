@@ -22,12 +22,10 @@ from isoflop.config import (
     TextSample,
 )
 from isoflop.runs.attempts import Attempt, Ending, read_attempts
-from isoflop.runs.claim import Claim, Holder
+from isoflop.runs.claim import Claim
 from isoflop.runs.metrics import MetricsLog, read_metrics
 
 ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
-
-CLAIM = "claim"
 
 Value = TypeVar("Value", bound=BaseModel)
 
@@ -75,7 +73,7 @@ def parse_record(data: Any, source: str) -> RunRecord:
     return record
 
 
-class RunFolder:
+class RunFolder(Claim):
     """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
     `record.json`, `checkpoint/`.
 
@@ -83,13 +81,8 @@ class RunFolder:
     generated; unlike the record, they may be written anew.
     Anybody may read. Who pins, notes attempts, or writes metrics or the record holds the claim,
     and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
+    Its `owner` is the process that others hear of while it is claimed, None for this one.
     """
-
-    def __init__(self, path: Path, owner: int | None = None) -> None:
-        """Name the folder at `path`; `owner` is the process that others hear of while it is
-        claimed, None for this one."""
-        self.path = path
-        self._claim = Claim(path / CLAIM, owner)
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -111,7 +104,7 @@ class RunFolder:
         """Write `config.json` where it is missing; refuse a folder that belongs to another run."""
         if self._read("config.json", partial(parse_value, RunConfig)) is None:
             # Claimed, since an owner removes what others left unfinished.
-            with nullcontext() if self._claim.is_mine else self.claim():
+            with nullcontext() if self._held else self.claim():
                 if self._read("config.json", partial(parse_value, RunConfig)) is None:
                     storage.write_json(self._member("config.json"), config.model_dump(mode="json"))
         present = self.config()
@@ -159,32 +152,13 @@ class RunFolder:
         The kernel holds the lock and releases it when the process dies, so clocks play no part.
         Leftovers of killed writers are removed, and what they renamed last is made durable.
         """
-        self._member(CLAIM)
         storage.make_folder(self.path)
-        with self._claim.hold():
+        with self.hold():
             storage.remove_leftovers(self.path)
             # An owner that was killed may have left what is seen, yet would be lost in a power cut.
             for folder in (self.path.absolute().parent, self.path):
                 storage.sync_folder(folder)
             yield
-
-    def check_claim(self) -> None:
-        """Raise unless this object holds the claim; asked before anything is committed.
-
-        RunClaimed when the folder was removed or replaced since, say while this process was
-        stopped: whoever made the new folder owns the run now.
-        """
-        self._claim.check()
-
-    def is_claimed(self) -> bool:
-        """Return whether some live process holds the claim. Needs read access only."""
-        self._member(CLAIM)
-        return self._claim.is_held()
-
-    def holder(self) -> Holder | None:
-        """Return who says to hold the claim, for people to read; None where nobody does."""
-        self._member(CLAIM)
-        return self._claim.holder() if self._claim.is_held() else None
 
     # --- how often it was tried
 

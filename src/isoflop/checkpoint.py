@@ -36,29 +36,18 @@ class Checkpoint:
     values: dict[str, Any]
 
 
-@dataclass(frozen=True, order=True)
-class _Saved:
-    """A checkpoint folder; ordered by step, then by serial number."""
-
-    step: int
-    serial: int
-    path: Path
-
-
-def _saved(folder: Path) -> list[_Saved]:
-    """Return the committed checkpoints in `folder`, newest first, good or not."""
-    if not folder.is_dir():
-        return []
-    found = []
-    for path in folder.iterdir():
-        if match := re.fullmatch(r"step-(\d{8,18})(?:-(\d{1,9}))?", path.name):
-            found.append(_Saved(int(match[1]), int(match[2] or 0), path))
-    return sorted(found, reverse=True)
+def _saved(folder: Path) -> list[tuple[int, int, Path]]:
+    """Return step, serial number and folder of the checkpoints in `folder`, newest first."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [re.fullmatch(r"step-(\d{8,18})(?:-(\d{1,9}))?", name) for name in names]
+    return sorted(
+        ((int(one[1]), int(one[2] or 0), folder / one[0]) for one in found if one), reverse=True
+    )
 
 
 def newest_step(folder: Path) -> int:
     """Return the step of the newest checkpoint in `folder`, good or not; 0 while there is none."""
-    return max((saved.step for saved in _saved(folder)), default=0)
+    return max((step for step, _, _ in _saved(folder)), default=0)
 
 
 def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -107,8 +96,7 @@ def save(
     text = json.dumps({"step": step, "values": dict(values)}, allow_nan=False)
     storage.make_folder(folder)
     storage.remove_leftovers(folder)
-    serials = [saved.serial for saved in _saved(folder) if saved.step == step]
-    serial = max(serials) + 1 if serials else 0
+    serial = max((before for at, before, _ in _saved(folder) if at == step), default=-1) + 1
     target = folder / (f"step-{step:08d}" + (f"-{serial}" if serial else ""))
 
     def write(temporary: Path) -> None:
@@ -116,12 +104,12 @@ def save(
         (temporary / VALUES).write_text(text)
 
     storage.commit_folder(target, write, confirm)
-    _prune(folder, _Saved(step, serial, target), keep)
+    _prune(folder, target, keep)
 
 
-def _prune(folder: Path, newcomer: _Saved, keep: int) -> None:
+def _prune(folder: Path, newcomer: Path, keep: int) -> None:
     kept = 0
-    for saved in _saved(folder):
+    for _, _, saved in _saved(folder):
         try:
             # The newcomer was hashed a moment ago; beyond `keep` nothing needs to be read.
             good = saved == newcomer or (kept < keep and _is_valid(saved))
@@ -131,12 +119,12 @@ def _prune(folder: Path, newcomer: _Saved, keep: int) -> None:
         if good:
             kept += 1
         else:
-            storage.discard(saved.path)
+            storage.discard(saved)
 
 
-def _is_valid(saved: _Saved) -> bool:
+def _is_valid(saved: Path) -> bool:
     try:
-        storage.verify_folder(saved.path)
+        storage.verify_folder(saved)
     except ValueError:
         return False
     return True
@@ -149,9 +137,9 @@ def latest(folder: Path) -> Checkpoint | None:
     none is good: training never restarts from zero unasked.
     """
     faults = []
-    for saved in _saved(folder):
+    for step, _, saved in _saved(folder):
         try:
-            checkpoint = _load(saved)
+            checkpoint = _load(saved, step)
         except (ValueError, OSError) as error:
             faults.append(str(error))
             continue
@@ -168,16 +156,16 @@ def latest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _load(saved: _Saved) -> Checkpoint:
-    storage.verify_folder(saved.path)
-    content = storage.read_json(saved.path / VALUES)
+def _load(saved: Path, step: int) -> Checkpoint:
+    storage.verify_folder(saved)
+    content = storage.read_json(saved / VALUES)
     match content:
-        case {"step": int(step), "values": dict(values)} if step == saved.step:
+        case {"step": int(at), "values": dict(values)} if at == step:
             pass
         case _:
-            raise ValueError(f"{saved.path / VALUES} does not hold the values of {saved.path.name}")
+            raise ValueError(f"{saved / VALUES} does not hold the values of {saved.name}")
     try:
-        tensors = load_file(saved.path / TENSORS)
+        tensors = load_file(saved / TENSORS)
     except SafetensorError as error:
-        raise ValueError(f"{saved.path / TENSORS} is not readable: {error}") from None
-    return Checkpoint(saved.step, tensors, values)
+        raise ValueError(f"{saved / TENSORS} is not readable: {error}") from None
+    return Checkpoint(step, tensors, values)

@@ -331,20 +331,11 @@ class JsonLines(AbstractContextManager["JsonLines"]):
                 if new:
                     _sync_folder(path.parent)
                 self._size = os.fstat(self._descriptor).st_size
-                self.truncate(self._end_of_last_line())
+                data = os.pread(self._descriptor, self._size, 0)
+                self.truncate(data.rfind(b"\n") + 1)
             except BaseException:
                 self._abandon()
                 raise
-
-    def _end_of_last_line(self) -> int:
-        end = self._size
-        while end:
-            start = max(0, end - 65536)
-            newline = os.pread(self._descriptor, end - start, start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-        return 0
 
     def truncate(self, size: int) -> None:
         """Cut the file to its first `size` bytes, durably."""

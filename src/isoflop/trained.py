@@ -16,7 +16,6 @@ from isoflop.config import (
     Cap,
     DataConfig,
     Decision,
-    Measures,
     Precision,
     RunConfig,
     RunEvaluation,
@@ -31,7 +30,6 @@ from isoflop.runs import RunFolder
 if TYPE_CHECKING:
     from isoflop.data import TextStream, Tokenizer, TokenStore
     from isoflop.generation import Engine, Sampling
-    from isoflop.model import Transformer
 
 END_OF_DOCUMENT = 0
 MOST_SEED = (1 << 63) - 1
@@ -94,10 +92,12 @@ def evaluate_run(
             changed, a decision or the cap does not fit the model, or `threads` is below 1.
     """
     _check_threads(threads)
-    record = finished_record(folder)
+    record = _finished_record(folder)
     config = record.config
     import torch
 
+    from isoflop.data.tokenizer import END
+    from isoflop.evaluation.measuring import measure
     from isoflop.training import load_model
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -105,7 +105,7 @@ def evaluate_run(
     torch.set_num_threads(threads or record.environment.threads)
     model = load_model(folder, device)
     data, store = _text(config, record, held_out.corpus, cache)
-    precision = held_out.precision
+    precision, tokens = held_out.precision, held_out.tokens
     if precision is None:
         precision = config.recipe.precision
         slow = slow_precision(config, device=device, threads=torch.get_num_threads())
@@ -113,7 +113,18 @@ def evaluate_run(
             warnings.warn(f"{slow}; --precision fp32 is faster", stacklevel=2)
     try:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            measures = _measures(model, store, data, config, held_out)
+            measures = measure(
+                model,
+                store.split(held_out.split),
+                data.sequence_length,
+                split=held_out.split,
+                among=held_out.decisions,
+                cap=held_out.cap,
+                windows=data.windows,
+                spans=config.spans,
+                limit_tokens=config.evaluation_tokens if tokens is None else tokens,
+                seed=config.seed,
+            )
     except FloatingPointError as error:
         raise ValueError(f"the model of {folder.path} cannot be evaluated: {error}") from error
     return RunEvaluation(
@@ -124,26 +135,12 @@ def evaluate_run(
         documents=len(measures.decisions[0].evaluation.document_tokens),
         torch=torch.__version__,
         measures=measures,
-        token_texts=_texts(measures, store.tokenizer),
-    )
-
-
-def _measures(
-    model: Transformer, store: TokenStore, data: DataConfig, config: RunConfig, held_out: HeldOut
-) -> Measures:
-    from isoflop.evaluation.measuring import measure
-
-    return measure(
-        model,
-        store.split(held_out.split),
-        data.sequence_length,
-        split=held_out.split,
-        among=held_out.decisions,
-        cap=held_out.cap,
-        windows=data.windows,
-        spans=config.spans,
-        limit_tokens=config.evaluation_tokens if held_out.tokens is None else held_out.tokens,
-        seed=config.seed,
+        token_texts={
+            token: store.tokenizer.decode([token]).decode(errors="backslashreplace")
+            if token
+            else END
+            for token in sorted(measures.named_tokens)
+        },
     )
 
 
@@ -168,7 +165,7 @@ def sample_run(
         ValueError: the folder holds no finished run or no checkpoint, its tokeniser cannot be had,
             or a wish does not fit the model.
     """
-    record = finished_record(folder)
+    record = _finished_record(folder)
     config = record.config
     if wishes.tokens < 1:
         raise ValueError(f"tokens is {wishes.tokens}; expected at least 1")
@@ -194,17 +191,14 @@ def sample_run(
     return TextSample(
         run_id=record.run_id,
         routed_blocks=config.model.routed_blocks,
-        decision=engine.decision,
-        cap=wishes.cap,
-        temperature=wishes.temperature,
-        top_k=wishes.top_k,
-        top_p=wishes.top_p,
-        min_p=wishes.min_p,
-        seed=wishes.seed,
-        prompt=tuple(tokens[: len(ids)]),
-        tokens=tuple(tokens[len(ids) :]),
         reason=reason,
         torch=torch.__version__,
+        **{
+            **vars(wishes),
+            "decision": engine.decision,
+            "prompt": tuple(tokens[: len(ids)]),
+            "tokens": tuple(tokens[len(ids) :]),
+        },
     )
 
 
@@ -252,12 +246,8 @@ def _check_threads(threads: int | None) -> None:
         raise ValueError(f"threads is {threads}; expected at least 1")
 
 
-def finished_record(folder: RunFolder) -> RunRecord:
-    """Return the record of a run that is finished and has its checkpoint.
-
-    Raises:
-        ValueError: the folder holds no such run.
-    """
+def _finished_record(folder: RunFolder) -> RunRecord:
+    """Return the record of a run that is finished and has its checkpoint."""
     if not (folder.path / "config.json").is_file():
         raise ValueError(
             f"{folder.path} is not a run folder: it has no config.json; "
@@ -301,46 +291,28 @@ def _text(
     from isoflop.data import prepare
 
     own = config.data
-    if corpus is not None and own.tokenizer == "bytes":
-        other = DataConfig.model_validate({**own.model_dump(), "corpus": corpus})
-        return other, prepare(other, cache)
-    store = own_store(config, record, cache)
+    # Whose tokeniser is to be had by its text alone.
+    store = None if corpus and own.tokenizer == "bytes" else _own_store(config, record, cache)
     if corpus is None:
+        assert store is not None
         return own, store
     other = DataConfig.model_validate({**own.model_dump(), "corpus": corpus})
-    return other, prepare(other, cache, store.tokenizer)
+    return other, prepare(other, cache, None if store is None else store.tokenizer)
 
 
-def own_store(config: RunConfig, record: RunRecord, cache: Path) -> TokenStore:
-    """Return what a run was trained on.
-
-    Raises:
-        ValueError: the corpus cannot be had, or changed.
-    """
+def _own_store(config: RunConfig, record: RunRecord, cache: Path) -> TokenStore:
+    """Return what a run was trained on."""
     from isoflop.data import prepare
 
     store = prepare(config.data, cache)
     if store.sha256 != record.data_sha256:
+        as_another = ", or read it as another one with --corpus"
         raise ValueError(
             f"the data of run {record.run_id} changed: it was trained on SHA-256 "
             f"{record.data_sha256}, now the data has {store.sha256}; restore the corpus"
-            + (
-                ", or read it as another one with --corpus"
-                if config.data.tokenizer == "bytes"
-                else ""
-            )
+            f"{as_another if config.data.tokenizer == 'bytes' else ''}"
         )
     return store
-
-
-def _texts(measures: Measures, tokenizer: Tokenizer) -> dict[int, str]:
-    """Return the text of every id that the measures name."""
-    from isoflop.data.tokenizer import END
-
-    return {
-        token: tokenizer.decode([token]).decode(errors="backslashreplace") if token else END
-        for token in sorted(measures.named_tokens)
-    }
 
 
 def _check_prompt(prompt: str, config: RunConfig) -> None:
@@ -375,4 +347,4 @@ def _tokenizer(config: RunConfig, record: RunRecord, cache: Path) -> Tokenizer:
 
     if config.data.tokenizer == "bytes":
         return ByteTokenizer()
-    return own_store(config, record, cache).tokenizer
+    return _own_store(config, record, cache).tokenizer

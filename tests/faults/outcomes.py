@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from isoflop import checkpoint
+from isoflop.checkpoint import newest_step
 from isoflop.config import RunRecord
-from isoflop.runs import RunFolder
+from isoflop.runs import RunFolder, RunStore
 
 UNEQUAL = ("seconds", "attempts")
 """Fields of a record that a disturbed run may have otherwise; every other one is equal."""
@@ -31,6 +32,15 @@ def assert_same_run(found: RunFolder, expected: RunFolder) -> None:
         assert torch.equal(saved.tensors[name], tensor), name
     assert _rows(found) == _rows(expected)
     assert timeless(found.record()) == timeless(expected.record())
+
+
+def assert_whole(store: RunStore) -> None:
+    """Check that every run of a study has its rows up to its end, or to its newest checkpoint."""
+    for folder in store.folders():
+        assert "Traceback" not in (folder.path / "log.txt").read_text()
+        rows, corrupt = folder.read_metrics()
+        last = folder.config().steps if folder.record() else newest_step(folder.checkpoints)
+        assert ([row["step"] for row in rows], corrupt) == (list(range(1, last + 1)), 0)
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:

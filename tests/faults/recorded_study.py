@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hostile_commands import STUDY, Sandbox
 
-from given import ENVIRONMENT
+from given import ENVIRONMENT, record_of
 from isoflop import storage
-from isoflop.config import CurvePoint, Evaluation, RunConfig, RunRecord, Study, decisions
+from isoflop.config import CurvePoint, RunConfig, RunRecord, Study
 from isoflop.config.load import load_study
-from isoflop.costs import forward_flops, parameters
+from isoflop.costs import parameters
 from isoflop.planning import achieved_flops, next_runs
-from isoflop.runs import Pinned, RunStore, write_records
+from isoflop.runs import RunStore, write_records
 from report import made_routed
 
 RECORDED = {
@@ -27,46 +27,29 @@ RECORDED = {
 }
 
 
-def record_of(
-    config: RunConfig, *, state: str = "finished", reason: str | None = None
-) -> RunRecord:
-    """Return the record of a run whose loss follows from its size alone."""
+def outcome(config: RunConfig, *, finished: bool = True) -> RunRecord:
+    """Return the outcome of a run whose loss follows from its size alone."""
     size = parameters(config.model).total
     loss = 2.0 + 0.1 * math.log(size / 60e3) ** 2 + 0.01 * (config.model.depth.kind != "top_k")
-    evaluations = [
-        Evaluation(
-            split=split,
-            decision=decision,
-            loss=loss,
-            bits_per_byte=loss / math.log(2),
-            tokens=1000,
-            document_losses=(loss * 500, loss * 500),
-            document_tokens=(500, 500),
-        )
-        for split in ("validation", "test")
-        for decision in decisions(config.model.depth)
-    ]
-    finished = state == "finished"
-    return RunRecord.model_validate(
-        {
-            "run_id": config.run_id,
-            "state": state,
-            "reason": reason,
-            "config": config,
-            "parameters": parameters(config.model),
-            "forward_flops": forward_flops(config.model, config.data.sequence_length).per_token,
-            "train_flops": {
-                name: achieved_flops(config.model_copy(update={"convention": name}))
-                for name in ("causal", "full", "6nd")
-            },
-            "seconds": 1.0,
-            "train_loss": loss if finished else None,
-            "curve": [CurvePoint(step=step, loss=loss + 1 / step) for step in (1, 2, 5, 10)],
-            "evaluations": evaluations if finished else [],
-            "data_sha256": "0" * 64,
-            "environment": ENVIRONMENT,
-        }
-    )
+    made = record_of(config, loss)
+    documents = {
+        "bits_per_byte": loss / math.log(2),
+        "tokens": 1000,
+        "document_losses": (loss * 500, loss * 500),
+        "document_tokens": (500, 500),
+    }
+    evaluations = [one.model_copy(update=documents) for one in made.evaluations]
+    changes = {
+        "train_flops": {
+            name: achieved_flops(config.model_copy(update={"convention": name}))
+            for name in ("causal", "full", "6nd")
+        },
+        "curve": [CurvePoint(step=step, loss=loss + 1 / step) for step in (1, 2, 5, 10)],
+    }
+    if finished:
+        return record_of(config, loss, evaluations=evaluations, **changes)
+    ended = {"state": "diverged", "reason": "loss nan", "train_loss": None, "evaluations": []}
+    return record_of(config, **ended, **changes)
 
 
 def fill(box: Sandbox) -> Study:
@@ -74,12 +57,12 @@ def fill(box: Sandbox) -> Study:
     study = load_study(box.home / box.study(RECORDED))
     runs = next_runs(study, [])
     root, results = box.home / "runs" / study.name, box.home / "results" / study.name
-    records = [record_of(run.config) for run in runs[:-2]]
+    records = [outcome(run.config) for run in runs[:-2]]
     write_records(results / "records.jsonl", records[::2])
     storage.write_json(root / "study.json", study.model_dump(mode="json"))
     for record in records[1::2]:
         _run(root, record.config, record)
-    _run(root, runs[-1].config, record_of(runs[-1].config, state="diverged", reason="loss nan"))
+    _run(root, runs[-1].config, outcome(runs[-1].config, finished=False))
     _run(root, runs[-2].config, None)
     routed = next(r for r in records[1::2] if r.config.model.depth.kind == "top_k")
     folder = RunStore(root).folder(routed.run_id)
@@ -100,7 +83,6 @@ def _run(root: Path, config: RunConfig, record: RunRecord | None) -> None:
                 metrics.append({"step": step, "loss": 5.0 / step, "seconds": 0.1})
         if record is not None:
             folder.write_record(record)
-    assert Pinned.model_fields
 
 
 def _speed(record: RunRecord) -> dict[str, object]:

@@ -59,19 +59,6 @@ class Struck:
     """What its error said."""
 
 
-@dataclass(frozen=True)
-class Strikes:
-    """All children of one series."""
-
-    children: list[Struck]
-    log: str
-    """What strace saw, a call on each line; file descriptors with their paths."""
-
-    def count(self, call: str) -> int:
-        """Return at how many calls of a kind a child was struck."""
-        return sum(child.call == call for child in self.children)
-
-
 def strike(
     work: Callable[[Path], None],
     template: Path,
@@ -80,7 +67,7 @@ def strike(
     calls: tuple[str, ...] = tuple(NUMBERS),
     *,
     lasting: bool = False,
-) -> Strikes:
+) -> tuple[list[Struck], str]:
     """Do `work` in a copy of `template` once for every system call that it makes.
 
     Args:
@@ -90,6 +77,10 @@ def strike(
         fault: of strace, `signal=KILL` or `error=EIO`.
         calls: kinds of system calls to strike at.
         lasting: strike at every later call of the kind, too.
+
+    Returns:
+        The children that met it, and what strace saw: a call on each line, file descriptors with
+        their paths.
     """
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
@@ -122,7 +113,7 @@ def strike(
             # The last of its kind had no n-th call to be struck at.
             own = [one for one in log.splitlines() if one.startswith(f"{pid} ")]
             assert not any("(INJECTED)" in one for one in own), f"{call} {nth} was swallowed"
-    return Strikes(children, log)
+    return children, log
 
 
 def _serve(

@@ -45,15 +45,17 @@ def test_guards_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names) > 7
 
 
-@pytest.mark.parametrize("source", ["x = 1\n", EXAMPLE.old * 2])
-def test_a_guard_that_is_not_there_once_is_refused(source: str) -> None:
-    with pytest.raises(ValueError, match="expected once"):
-        EXAMPLE.removed(source)
-
-
-def test_a_removal_that_leaves_no_python_is_refused() -> None:
-    with pytest.raises(ValueError, match="no Python"):
-        Guard("n", 1, "f.py", "1", "(", "t").removed("x = 1\n")
+@pytest.mark.parametrize(
+    ("guard", "source", "message"),
+    [
+        (EXAMPLE, "x = 1\n", "expected once"),
+        (EXAMPLE, EXAMPLE.old * 2, "expected once"),
+        (Guard("n", 1, "f.py", "1", "(", "t"), "x = 1\n", "no Python"),
+    ],
+)
+def test_a_guard_that_cannot_be_removed_is_refused(guard, source: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        guard.removed(source)
 
 
 @pytest.mark.parametrize(

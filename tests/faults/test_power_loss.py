@@ -12,15 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
+from one_tiny_run import Tiny
 from power_loss import every_disk, recorded
 
 from isoflop import checkpoint, storage
 from isoflop.config import RunConfig, RunRecord
 from isoflop.runs import RunFolder, read_metrics
 from isoflop.storage import JsonLines, read_json_lines
-from isoflop.training import train
 
 STATE = {"weight": torch.arange(6.0)}
 
@@ -140,40 +138,37 @@ def check_run(left: RunFolder, config: RunConfig, committed: RunRecord | None) -
     return step
 
 
-def test_a_run_loses_nothing_it_reported(
-    root: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, cache = tiny_run(disk, steps=3), disk / "cache"
-    undisturbed = RunFolder(disk / "undisturbed")
-    train(config, undisturbed, cache=cache, threads=1)
-    run = RunFolder(root / "runs" / config.run_id)
+def test_a_run_loses_nothing_it_reported(root: Path, disk: Path) -> None:
+    tiny = Tiny.of(disk, steps=3)
+    config = tiny.config
+    tiny.train(disk / "undisturbed")
     with recorded(root) as recorder:
-        recorder.committed = train(config, run, cache=cache, threads=1, checkpoint_seconds=0)
+        recorder.committed = tiny.train(root / "runs" / config.run_id, 0.0)
     steps = {}
     for left, committed in every_disk(recorder, disk / "disks"):
         folder = RunFolder(left / "runs" / config.run_id)
         steps[check_run(folder, config, committed)] = folder
     assert set(steps) == {0, 1, 2, 3}
     for folder in steps.values():
-        train(config, folder, cache=cache, threads=1)
-        assert_same_run(folder, undisturbed)
+        tiny.train(folder)
+    tiny.assert_undisturbed(*steps.values())
 
 
 def test_a_record_that_a_killed_owner_left_is_durable_once_another_has_seen_it(
     root: Path, disk: Path
 ) -> None:
-    config, cache = tiny_run(disk, steps=3), disk / "cache"
-    run = RunFolder(root / "runs" / config.run_id)
-    record = train(config, run, cache=cache, threads=1)
+    tiny = Tiny.of(disk, steps=3)
+    run = RunFolder(root / "runs" / tiny.config.run_id)
+    record = tiny.train(run)
     (run.path / "record.json").unlink()
     with recorded(root) as recorder:
         with killed_before_it_is_durable(run.path / "record.json"), run.claim():
             run.write_record(record)
-        recorder.committed = train(config, RunFolder(run.path), cache=cache, threads=1)
+        recorder.committed = tiny.train(run.path)
     assert recorder.committed == record
     lost = 0
     for left, committed in every_disk(recorder, disk / "disks"):
-        found = RunFolder(left / "runs" / config.run_id).record()
+        found = RunFolder(left / "runs" / tiny.config.run_id).record()
         assert found == record or committed is None
         lost += found is None
     assert lost

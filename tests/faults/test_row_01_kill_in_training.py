@@ -9,9 +9,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
-from own_process import train_small
+from one_tiny_run import Tiny
 from processes import kill, start, wait_for
 
 from isoflop.runs import RunFolder
@@ -23,14 +21,12 @@ def lines(path: Path) -> int:
 
 def test_row_01_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
     chance = random.Random(1)
-    config = tiny_run(tmp_path, steps=100)
-    right, killed = RunFolder(tmp_path / "right"), RunFolder(tmp_path / "killed")
-    cache = tmp_path / "cache"
-    train_small(config, right.path, cache, 30.0)
+    tiny, killed = Tiny.of(tmp_path, steps=100), RunFolder(tmp_path / "killed")
+    tiny.train(tmp_path / "undisturbed")
     metrics, attempts = killed.path / "metrics.jsonl", killed.path / "attempts.jsonl"
     for number in range(3):
         # A checkpoint every few steps, so that there are steps to be made again.
-        process = start(train_small, config, killed.path, cache, 0.05)
+        process = start(tiny.train, killed.path, 0.05)
         if number % 2:
             wait_for(lambda number=number: lines(attempts) > number)
         else:
@@ -38,8 +34,5 @@ def test_row_01_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
             wait_for(lambda until=until: lines(metrics) >= until)
         kill(process)
         assert killed.state() == "interrupted"
-    train_small(config, killed.path, cache, 30.0)
-    record = killed.record()
-    assert record is not None
-    assert record.attempts == 4
-    assert_same_run(killed, right)
+    assert tiny.train(killed).attempts == 4
+    tiny.assert_undisturbed(killed)

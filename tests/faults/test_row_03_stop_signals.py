@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
-from own_process import train_small
-from processes import command, ended, send, start, wait_for
+from one_tiny_run import Tiny
+from outcomes import assert_whole
+from processes import command, ended, others, start, wait_for
 
 from isoflop import storage
 from isoflop.cli import main
-from isoflop.runs import RunFolder, RunStore
+from isoflop.runs import RunStore
 from sweep_studies import LONGER, brief, write_corpus
 
 if TYPE_CHECKING:
@@ -69,9 +68,9 @@ def train_and_be_stopped(folder: Path, where: str, number: int) -> int:
 def test_row_03_train_saves_and_tells_how_to_go_on(
     tmp_path: Path, where: str, number: int, code: int
 ) -> None:
-    config = tiny_run(tmp_path, steps=12)
-    (tmp_path / "run.json").write_text(config.model_dump_json())
-    folder = RunStore(tmp_path / "runs" / "single").folder(config.run_id)
+    tiny = Tiny.of(tmp_path, steps=12)
+    (tmp_path / "run.json").write_text(tiny.config.model_dump_json())
+    folder = RunStore(tmp_path / "runs" / "single").folder(tiny.config.run_id)
     said = tmp_path / "said.txt"
     assert ended(start(train_and_be_stopped, tmp_path, where, number, said=said)) == code
     assert folder.state() == "preempted"
@@ -87,12 +86,20 @@ def test_row_03_train_saves_and_tells_how_to_go_on(
     assert "Traceback" not in said.read_text()
     # The command that the line names, and the run as if nothing had happened.
     assert ended(start(command, tmp_path, *last.rpartition("go on with: isoflop ")[2].split())) == 0
-    train_small(config, tmp_path / "right", tmp_path / "cache", 30.0)
-    assert_same_run(folder, RunFolder(tmp_path / "right"))
+    tiny.assert_undisturbed(folder)
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
 def test_row_03_a_study_is_preempted_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    code: int,
+    word: str,
 ) -> None:
     study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
     (tmp_path / "study.json").write_text(study.model_dump_json())
@@ -100,9 +107,11 @@ def test_row_03_a_study_is_preempted_and_goes_on(
     said = tmp_path / "said.txt"
     process = start(command, tmp_path, *RUN, said=said)
     wait_for(lambda: any(len(folder.read_metrics()[0]) > 2 for folder in store.folders()))
-    send(process, signal.SIGTERM)
-    assert ended(process) == 143
-    hint = "isoflop: terminated; go on with: isoflop run study.json --workers 2"
+    # As a terminal or a batch system does it: to every process of the group.
+    for pid in (process.pid, *others(process)):
+        os.kill(pid, number)
+    assert ended(process) == code
+    hint = f"isoflop: {word}; go on with: isoflop run study.json --workers 2"
     assert said.read_text().splitlines()[-1] == hint
     assert "Traceback" not in said.read_text()
     monkeypatch.chdir(tmp_path)
@@ -110,7 +119,7 @@ def test_row_03_a_study_is_preempted_and_goes_on(
     states = [row["state"] for row in json.loads(capsys.readouterr().out)["rows"]]
     assert "preempted" in states
     assert not {"running", "interrupted", "failed"} & set(states)
-    assert main(["status", "study.json"]) == 0
-    assert "preempted" in capsys.readouterr().out
+    assert_whole(store)
     assert ended(start(command, tmp_path, *RUN)) == 0
     assert {folder.state() for folder in store.folders()} == {"finished"}
+    assert_whole(store)

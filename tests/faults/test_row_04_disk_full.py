@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
+from one_tiny_run import Tiny
 from small_disk import fill, on_small_disk
 
 from isoflop import checkpoint, storage
@@ -29,7 +27,6 @@ from isoflop.report.figure import Figure
 from isoflop.report.render import write_figure
 from isoflop.runs import RunFolder, write_records
 from isoflop.storage import StorageError
-from isoflop.training import train
 
 SIZE_BYTES = 600_000
 
@@ -59,9 +56,9 @@ def refuse(disk: Path, name: str, work: Callable[[], object], leaving_bytes: int
 
 
 def test_row_04_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
-    config = tiny_run(tmp_path)
-    undisturbed, cache = RunFolder(tmp_path / "undisturbed"), tmp_path / "cache"
-    record = train(config, undisturbed, cache=cache, threads=1)
+    tiny, undisturbed = Tiny.of(tmp_path), RunFolder(tmp_path / "undisturbed")
+    config = tiny.config
+    record = tiny.train(undisturbed)
     saved = checkpoint.latest(undisturbed.checkpoints)
     assert saved is not None
 
@@ -85,7 +82,7 @@ def test_row_04_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path) ->
                 refuse(disk, "metrics.jsonl", lambda: log.append(row))
                 log.append({"step": 2})
         assert [row["step"] for row in run.read_metrics()[0]] == [1, 2]
-        data = prepare(config.data, cache)
+        data = prepare(config.data, tiny.cache)
         files = list(data.folder.iterdir())
         # One more page of room each time, so that every file is the one that does not fit.
         needed = sum(-(-file.stat().st_size // 4096) for file in files)
@@ -100,14 +97,12 @@ def test_row_04_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path) ->
 def test_a_run_on_a_disk_that_fills_up_goes_on_once_there_is_room(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = tiny_run(tmp_path)
-    undisturbed, cache = RunFolder(tmp_path / "undisturbed"), tmp_path / "cache"
-    train(config, undisturbed, cache=cache, threads=1)
-    run_file = tmp_path / "run.json"
-    run_file.write_text(json.dumps(config.model_dump(mode="json")))
+    tiny, run_file = Tiny.of(tmp_path), tmp_path / "run.json"
+    tiny.train(tmp_path / "undisturbed")
+    run_file.write_text(tiny.config.model_dump_json())
 
     def work(disk: Path) -> None:
-        run = RunFolder(disk / "runs" / config.run_id)
+        run = RunFolder(disk / "runs" / tiny.config.run_id)
         filler = []
 
         def fill_at_three(progress: object) -> None:
@@ -115,16 +110,16 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_once_there_is_room(
                 filler.append(fill(disk))
 
         with pytest.raises(StorageError, match="No space left"):
-            train(config, run, cache=cache, threads=1, checkpoint_seconds=0, watch=fill_at_three)
+            tiny.train(run, 0.0, watch=fill_at_three)
         assert run.state() == "interrupted"
         saved = checkpoint.latest(run.checkpoints)
         assert saved is not None
         assert saved.step == 2
-        command = ["train", str(run_file), "--out", str(disk), "--cache", str(cache)]
+        command = ["train", str(run_file), "--out", str(disk), "--cache", str(tiny.cache)]
         assert main([*command, "--threads", "1"]) == 1
         filler[0].unlink()
         assert main([*command, "--threads", "1"]) == 0
-        assert_same_run(run, undisturbed)
+        tiny.assert_undisturbed(run)
 
     on_small_disk(tmp_path / "a", SIZE_BYTES, work)
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("isoflop:")]

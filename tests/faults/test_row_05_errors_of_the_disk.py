@@ -10,18 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
-from strace_faults import REFUSED, Strikes, strike
+from one_tiny_run import Tiny
+from strace_faults import REFUSED, Struck, strike
 
 from isoflop import checkpoint, storage
 from isoflop.runs import MetricsLog, RunFolder, read_metrics
 from isoflop.storage import StorageError
-from isoflop.training import train
 
 STATE = {"weight": torch.arange(35.0).reshape(5, 7)}
 
@@ -51,9 +50,9 @@ def syncs_after_a_failure(log: str) -> list[str]:
     return again
 
 
-def check(struck: Strikes) -> None:
+def check(struck: list[Struck]) -> None:
     found = []
-    for child in struck.children:
+    for child in struck:
         assert child.code == REFUSED, child.told
         assert re.search(r"cannot write /.*: Input/output error \(\d+ bytes free", child.told)
         assert not (child.folder / "claimed saved").exists()
@@ -83,20 +82,20 @@ def test_row_05_errors_of_the_disk_are_told_and_nothing_is_claimed(
         for step in range(1, 23):
             log.append({"step": step})
 
-    struck = strike(log_and_save, template, place, "error=EIO", ("write", "fsync"), lasting=lasting)
+    struck, seen = strike(
+        log_and_save, template, place, "error=EIO", ("write", "fsync"), lasting=lasting
+    )
 
     # Three rows and three files; the log twice (once cut), three files, two folders.
-    assert (struck.count("write"), struck.count("fsync")) == (6, 7)
-    assert syncs_after_a_failure(struck.log) == []
+    assert Counter(child.call for child in struck) == {"write": 6, "fsync": 7}
+    assert syncs_after_a_failure(seen) == []
     check(struck)
 
 
 def test_a_run_whose_disk_fails_stops_and_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_run(tmp_path)
-    undisturbed, failed = RunFolder(tmp_path / "undisturbed"), RunFolder(tmp_path / "failed")
-    train(config, undisturbed, cache=tmp_path / "cache", threads=1)
+    tiny, failed = Tiny.of(tmp_path), RunFolder(tmp_path / "failed")
     synced: list[str] = []
 
     def failing(descriptor: int) -> None:
@@ -108,11 +107,11 @@ def test_a_run_whose_disk_fails_stops_and_goes_on_later(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing)
         with pytest.raises(StorageError, match=r"metrics\.jsonl: Input/output error"):
-            train(config, failed, cache=tmp_path / "cache", threads=1, checkpoint_seconds=0)
+            tiny.train(failed, 0.0)
     assert synced[-1].endswith("metrics.jsonl")
     assert failed.state() == "interrupted"
     saved = checkpoint.latest(failed.checkpoints)
     assert saved is not None
     assert saved.step == 1
-    train(config, failed, cache=tmp_path / "cache", threads=1)
-    assert_same_run(failed, undisturbed)
+    tiny.train(failed)
+    tiny.assert_undisturbed(failed)

@@ -14,20 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
+from one_tiny_run import Tiny
 
-from isoflop.config import RunConfig
+from given import flip
 from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, load_model, train
+from isoflop.training import load_model
 
 SAVED = ("step-00000002", "step-00000003")
-
-
-def flip(path: Path, bit: int = 3) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1 << bit
-    path.write_bytes(data)
 
 
 def swap(folder: Path) -> None:
@@ -54,46 +47,39 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def interrupted_run(config: RunConfig, place: Path, cache: Path) -> RunFolder:
+def interrupted_run(tiny: Tiny) -> RunFolder:
     """A run that was stopped after its third step, with checkpoints of the second and third."""
-    run = RunFolder(place)
-    stops = iter([False, False, True])
-    with pytest.raises(Interrupted):
-        train(config, run, cache=cache, threads=1, checkpoint_seconds=0, stop=lambda: next(stops))
+    run = RunFolder(tiny.place / "original")
+    tiny.stop(run, 3, checkpoint_seconds=0)
     assert tuple(sorted(os.listdir(run.checkpoints))) == SAVED
     return run
 
 
 def test_row_06_a_damaged_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path) -> None:
-    config, cache = tiny_run(tmp_path, steps=5), tmp_path / "cache"
-    undisturbed = RunFolder(tmp_path / "undisturbed")
-    train(config, undisturbed, cache=cache, threads=1)
-    original = interrupted_run(config, tmp_path / "original", cache)
+    tiny = Tiny.of(tmp_path, steps=5)
+    original = interrupted_run(tiny)
     for number, (name, damage) in enumerate(DAMAGES.items()):
         run = RunFolder(tmp_path / f"run {number}")
         shutil.copytree(original.path, run.path)
         damage(run.checkpoints / SAVED[1])
         with pytest.warns(UserWarning, match=rf"going back to step 2: .*{SAVED[1]}"):
-            record = train(config, run, cache=cache, threads=1)
+            record = tiny.train(run)
         assert record.state == "finished", name
-        assert_same_run(run, undisturbed)
+        tiny.assert_undisturbed(run)
 
 
 def test_with_no_good_checkpoint_a_run_stops(tmp_path: Path) -> None:
-    config, cache = tiny_run(tmp_path, steps=5), tmp_path / "cache"
-    run = interrupted_run(config, tmp_path / "run", cache)
+    tiny = Tiny.of(tmp_path, steps=5)
+    run = interrupted_run(tiny)
     for name in SAVED:
         flip(run.checkpoints / name / "state.safetensors")
     before = (run.path / "metrics.jsonl").read_bytes()
-    for use in (
-        lambda: train(config, run, cache=cache, threads=1),
-        lambda: load_model(run),
-    ):
+    for use in (tiny.train, load_model):
         with pytest.raises(ValueError, match=re.escape("is good")) as told:
-            use()
+            use(run)
         assert all(name in str(told.value) for name in SAVED)
         assert "remove the folder to start from zero" in str(told.value)
     assert run.state() == "interrupted"
     assert (run.path / "metrics.jsonl").read_bytes() == before
     shutil.rmtree(run.checkpoints)
-    assert train(config, run, cache=cache, threads=1).state == "finished"
+    assert tiny.train(run).state == "finished"

@@ -10,10 +10,9 @@ import warnings
 from pathlib import Path
 
 import pytest
-from one_tiny_run import tiny_run
+from one_tiny_run import Tiny
 
 from isoflop.runs import RunStore
-from isoflop.training import Interrupted, train
 
 CORRUPT = {
     "binary": lambda line: b"\x00\xff\xfe" + line[3:],
@@ -29,21 +28,19 @@ CORRUPT = {
 def test_row_07_torn_and_corrupt_lines_are_cut_skipped_and_told_of(
     tmp_path: Path, damage: str
 ) -> None:
-    config, cache = tiny_run(tmp_path), tmp_path / "cache"
-    sibling = tiny_run(tmp_path, seed=1)
+    tiny, sibling = Tiny.of(tmp_path), Tiny.of(tmp_path, seed=1)
     store = RunStore(tmp_path / "study")
-    run = store.folder(config.run_id)
-    train(sibling, store.folder(sibling.run_id), cache=cache, threads=1)
-    stops = iter([False, False, True])
-    with pytest.raises(Interrupted):
-        train(config, run, cache=cache, threads=1, stop=lambda: next(stops))
+    ids = [one.config.run_id for one in (tiny, sibling)]
+    run = store.folder(ids[0])
+    sibling.train(store.folder(ids[1]))
+    tiny.stop(run, 3)
     metrics = run.path / "metrics.jsonl"
     lines = metrics.read_bytes().splitlines(keepends=True)
     lines[1] = CORRUPT[damage](lines[1])
     metrics.write_bytes(b"".join(lines) + b'{"step":4,"lo')
 
-    with pytest.warns(UserWarning, match=rf"{config.run_id} lacks 1 corrupt line of its metrics"):
-        record = train(config, run, cache=cache, threads=1)
+    with pytest.warns(UserWarning, match=rf"{ids[0]} lacks 1 corrupt line of its metrics"):
+        record = tiny.train(run)
 
     rows, corrupt = run.read_metrics()
     whole = [row["step"] for row in rows if row.get("loss") is not None]
@@ -53,4 +50,4 @@ def test_row_07_torn_and_corrupt_lines_are_cut_skipped_and_told_of(
     assert record.state == "finished"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert {one.run_id for one in store.records()} == {config.run_id, sibling.run_id}
+        assert {one.run_id for one in store.records()} == set(ids)

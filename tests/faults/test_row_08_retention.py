@@ -14,18 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
+from one_tiny_run import Tiny
 
+from given import flip
 from isoflop import checkpoint
 from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, load_model, train
-
-
-def damage(path: Path) -> None:
-    data = bytearray((path / "state.safetensors").read_bytes())
-    data[-1] ^= 1
-    (path / "state.safetensors").write_bytes(data)
+from isoflop.training import load_model
 
 
 @pytest.mark.filterwarnings("ignore:damaged checkpoint")
@@ -49,16 +43,14 @@ def test_row_08_the_newest_valid_checkpoint_is_never_deleted(disk: Path, seed: i
             moment = chance.choice([0, 1e9, 4e9]) + chance.random()
             os.utime(disk / name, (moment, moment))
         if len(names) > 1 and chance.random() < 0.3:
-            damage(disk / names[-1])
+            flip(disk / names[-1] / "state.safetensors")
             left = checkpoint.latest(disk)
             assert left is not None
             newest = left.step
 
 
 def test_a_run_goes_on_exactly_whatever_its_clock_says(tmp_path: Path) -> None:
-    config, cache = tiny_run(tmp_path), tmp_path / "cache"
-    undisturbed, run = RunFolder(tmp_path / "undisturbed"), RunFolder(tmp_path / "run")
-    train(config, undisturbed, cache=cache, threads=1)
+    tiny, run = Tiny.of(tmp_path), RunFolder(tmp_path / "run")
     chance = random.Random(0)
 
     def shuffle(_: object) -> None:
@@ -67,36 +59,26 @@ def test_a_run_goes_on_exactly_whatever_its_clock_says(tmp_path: Path) -> None:
             os.utime(path, (moment, moment))
 
     for step, steps in ((1, 1), (3, 2), (5, 2)):
-        stop = iter([False] * (steps - 1) + [True])
-        with pytest.raises(Interrupted):
-            train(
-                config,
-                run,
-                cache=cache,
-                threads=1,
-                checkpoint_seconds=0,
-                watch=shuffle,
-                stop=lambda stop=stop: next(stop),
-            )
+        tiny.stop(run, steps, checkpoint_seconds=0, watch=shuffle)
         shuffle(None)
         assert sorted(os.listdir(run.checkpoints))[-1] == f"step-{step:08}"
-    train(config, run, cache=cache, threads=1)
-    assert_same_run(run, undisturbed)
+    tiny.train(run)
+    tiny.assert_undisturbed(run)
 
 
 def test_a_run_never_goes_on_from_the_state_of_another(tmp_path: Path) -> None:
-    config, other, cache = tiny_run(tmp_path), tiny_run(tmp_path, seed=1), tmp_path / "cache"
+    tiny, other = Tiny.of(tmp_path), Tiny.of(tmp_path, seed=1)
+    ids = f"{other.config.run_id}, expected {tiny.config.run_id}"
     used, reused = RunFolder(tmp_path / "used"), RunFolder(tmp_path / "reused")
-    train(other, used, cache=cache, threads=1)
+    other.train(used)
     # Another run's folder as a whole is refused, and so are its checkpoints in a new one.
-    with pytest.raises(ValueError, match=f"holds run {other.run_id}, expected {config.run_id}"):
-        train(config, used, cache=cache, threads=1)
-    reused.create(config)
+    with pytest.raises(ValueError, match=f"holds run {ids}"):
+        tiny.train(used)
+    reused.create(tiny.config)
     shutil.copytree(used.checkpoints, reused.checkpoints)
-    expected = f"checkpoints of run {other.run_id}, expected {config.run_id}; remove the folder"
-    with pytest.raises(ValueError, match=expected):
-        train(config, reused, cache=cache, threads=1)
-    with pytest.raises(ValueError, match=expected):
-        load_model(reused)
+    expected = f"checkpoints of run {ids}; remove the folder"
+    for use in (tiny.train, load_model):
+        with pytest.raises(ValueError, match=expected):
+            use(reused)
     assert reused.record() is None
     assert os.listdir(reused.checkpoints) == os.listdir(used.checkpoints)

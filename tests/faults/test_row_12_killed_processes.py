@@ -11,6 +11,8 @@ import os
 import signal
 from pathlib import Path
 
+from kills import train_study
+from outcomes import assert_whole
 from processes import command, ended, kill, others, owner, start, wait_for
 
 from isoflop.runs import RunFolder, RunStore
@@ -53,7 +55,19 @@ def test_row_12_killed_workers_and_schedulers_cost_nothing(tmp_path: Path) -> No
     assert {folder.state() for folder in store.folders()} == {"finished"}
     for run_id, path in before.items():
         assert (path.read_bytes(), path.stat()) == contents[run_id]
-    for folder in store.folders():
-        rows, corrupt = folder.read_metrics()
-        assert [row["step"] for row in rows] == list(range(1, folder.config().steps + 1))
-        assert corrupt == 0
+    assert_whole(store)
+
+
+def test_row_12_workers_of_a_killed_scheduler_save_and_let_go(tmp_path: Path) -> None:
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
+    store = RunStore(tmp_path / "study")
+    scheduler = start(train_study, study, tmp_path, 0.1, False)
+    wait_for(
+        lambda: any(list(f.checkpoints.glob("step-*")) and not f.record() for f in store.folders())
+    )
+    kill(scheduler)
+    wait_for(lambda: not others())
+    states = [folder.state() for folder in store.folders()]
+    assert "preempted" in states
+    assert not {"running", "interrupted", "failed"} & set(states)
+    assert_whole(store)

@@ -12,9 +12,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
-from own_process import train_small, train_small_and_pause
+from one_tiny_run import Tiny
 from processes import ended, send, start, wait_until_paused
 
 from isoflop.runs import RunClaimed, RunFolder
@@ -24,24 +22,22 @@ from isoflop.runs import RunClaimed, RunFolder
 def test_row_14_a_paused_owner_keeps_its_claim_and_commits_nothing_after_losing_it(
     tmp_path: Path, how: str
 ) -> None:
-    config = tiny_run(tmp_path, steps=12)
-    folder, cache = RunFolder(tmp_path / "run"), tmp_path / "cache"
+    tiny, folder = Tiny.of(tmp_path, steps=12), RunFolder(tmp_path / "run")
     said = tmp_path / "said.txt"
-    process = start(train_small_and_pause, config, folder.path, cache, 6, said=said)
+    process = start(tiny.pause, folder.path, 6, said=said)
     wait_until_paused(process)
     assert folder.state() == "running"
     with pytest.raises(RunClaimed, match="another process"):
-        train_small(config, folder.path, cache)
+        tiny.train(folder, 0.0)
 
     if how == "removed":
         shutil.rmtree(folder.path)
     else:
         folder.path.rename(tmp_path / "aside")
-    train_small(config, folder.path, cache)
+    tiny.train(folder, 0.0)
     kept = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     send(process, signal.SIGCONT)
     assert ended(process) == 1
     assert "was removed or taken over by another process" in said.read_text()
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == kept
-    train_small(config, tmp_path / "right", cache)
-    assert_same_run(folder, RunFolder(tmp_path / "right"))
+    tiny.assert_undisturbed(folder)

@@ -12,13 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from one_tiny_run import tiny_run
-from outcomes import assert_same_run
-from own_process import train_small, train_small_and_pause
+from one_tiny_run import Tiny
 from processes import kill, start, wait_until_paused
 
 from isoflop import checkpoint
-from isoflop.config import RunConfig
 from isoflop.runs import RunClaimed, RunFolder
 
 HOUR = 3600.0
@@ -26,27 +23,26 @@ PAUSE = 6
 """Step at which the first owner is paused, before its checkpoint."""
 
 
-def train_at_another_time(config: RunConfig, folder: Path, cache: Path, hours: float) -> None:
+def train_at_another_time(tiny: Tiny, folder: Path, hours: float) -> None:
     """Train a run by a clock that is wrong, and pause in it; a target for `start`."""
     right, right_ns = time.time, time.time_ns
     time.time = lambda: right() + hours * HOUR
     time.time_ns = lambda: right_ns() + int(hours * HOUR * 1e9)
-    train_small_and_pause(config, folder, cache, PAUSE)
+    tiny.pause(folder, PAUSE)
 
 
 @pytest.mark.parametrize("hours", [1.0, -1.0], ids=["ahead", "behind"])
 def test_row_15_a_wrong_clock_steals_nothing_and_is_stuck_nowhere(
     tmp_path: Path, hours: float
 ) -> None:
-    config = tiny_run(tmp_path, steps=12)
-    folder, cache = RunFolder(tmp_path / "run"), tmp_path / "cache"
-    process = start(train_at_another_time, config, folder.path, cache, hours)
+    tiny, folder = Tiny.of(tmp_path, steps=12), RunFolder(tmp_path / "run")
+    process = start(train_at_another_time, tiny, folder.path, hours)
     wait_until_paused(process)
     # Not by another clock, and not by the times of the files either.
     then = time.time() - 100 * hours * HOUR
     os.utime(folder.path / "claim", (then, then))
     with pytest.raises(RunClaimed):
-        train_small(config, folder.path, cache)
+        tiny.train(folder)
     kill(process)
     saved = sorted(folder.checkpoints.glob("step-*"))
     assert len(saved) == 2
@@ -56,6 +52,5 @@ def test_row_15_a_wrong_clock_steals_nothing_and_is_stuck_nowhere(
     found = checkpoint.latest(folder.checkpoints)
     assert found is not None
     assert found.step == PAUSE - 1
-    train_small(config, folder.path, cache)
-    train_small(config, tmp_path / "right", cache)
-    assert_same_run(folder, RunFolder(tmp_path / "right"))
+    tiny.train(folder)
+    tiny.assert_undisturbed(folder)

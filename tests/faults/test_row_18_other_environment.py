@@ -7,34 +7,30 @@ the report's page flags a study in which some runs were made so.
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
 import torch
-from one_tiny_run import tiny_run
+from one_tiny_run import Tiny
 
 from isoflop.report.words.provenance import mixed_environments
 from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, train
 
 
 def test_row_18_another_torch_is_warned_of_recorded_and_flagged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, cache = tiny_run(tmp_path, steps=20), tmp_path / "cache"
+    tiny = Tiny.of(tmp_path, steps=20)
     folder, alike = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "alike")
-    right = train(config, alike, cache=cache, threads=1)
+    right = tiny.train(alike)
     assert right.resumed_under == ()
     assert "resumed_under" not in (alike.path / "record.json").read_text()
 
-    steps = itertools.count(1)
-    with pytest.raises(Interrupted):
-        train(config, folder, cache=cache, threads=1, stop=lambda: next(steps) == 5)
+    tiny.stop(folder, 5)
     version = torch.__version__
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     with pytest.warns(UserWarning, match=r"torch .* -> 9\.9\.9.*equality is not promised"):
-        record = train(config, folder, cache=cache, threads=2)
+        record = tiny.train(folder, threads=2)
     assert torch.get_num_threads() == 1
     assert (record.environment.torch, record.environment.threads) == (version, 1)
     assert [one.torch for one in record.resumed_under] == ["9.9.9"]

@@ -156,18 +156,6 @@ def test_a_link_in_a_run_folder_is_refused(recorded: Sandbox, name: str) -> None
         ("results/small", "export"),
         ("results/small/figures", "export"),
         ("results/small/predictions", "report"),
-    ],
-)
-def test_a_linked_folder_is_refused(recorded: Sandbox, place: str, command: str) -> None:
-    link(recorded, place.replace("RUN", run_id_of(recorded, "record.json")), folder=True)
-    before = listing(recorded.beside)
-    assert "is a symbolic link" in recorded(command, "small.json").line
-    assert listing(recorded.beside) == before
-
-
-@pytest.mark.parametrize(
-    ("place", "command"),
-    [
         ("runs/small/study.json", "run"),
         ("runs/small/bench.json", "report"),
         ("results/small/records.jsonl", "status"),
@@ -179,14 +167,15 @@ def test_a_linked_folder_is_refused(recorded: Sandbox, place: str, command: str)
         ("results/small/search.jsonl", "report"),
     ],
 )
-def test_a_linked_file_is_refused(recorded: Sandbox, place: str, command: str) -> None:
+def test_what_is_a_link_is_refused(recorded: Sandbox, place: str, command: str) -> None:
     box = recorded
     if command == "run":  # whose data is not that of the made-up records
         for path in ("results", "runs"):
             (box.home / path).rename(box.home / f"old-{path}")
-        values = {**STUDY, "grid": {**STUDY["grid"], "sizes": 1}}
-        box.study(values)
-    link(box, place, folder=False)
+        box.study({**STUDY, "grid": {**STUDY["grid"], "sizes": 1}})
+    folder = "." not in place
+    run = place.replace("RUN", run_id_of(box, "record.json")) if "RUN" in place else place
+    link(box, run, folder=folder)
     before = listing(box.beside)
     assert "is a symbolic link" in box(command, "small.json").line
     assert listing(box.beside) == before

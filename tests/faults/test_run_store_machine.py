@@ -23,9 +23,9 @@ from hypothesis.stateful import (
 )
 from owners import Owner
 
-from given import ENVIRONMENT
+from given import record_of
 from isoflop import checkpoint, storage
-from isoflop.config import ModelConfig, ParameterCount, RunConfig, RunRecord
+from isoflop.config import ModelConfig, RunConfig, RunRecord
 from isoflop.runs import RunFolder, RunStore
 
 MODEL = ModelConfig(vocabulary=256, width=8, blocks=2, heads=2, head_width=4, hidden=12)
@@ -37,20 +37,9 @@ def config_of(number: int) -> RunConfig:
     return RunConfig(model=MODEL, steps=STEPS, sequences_per_step=4, seed=number)
 
 
-def record_of(config: RunConfig, state: str, attempts: int) -> RunRecord:
-    return RunRecord(
-        run_id=config.run_id,
-        state=state,
-        reason=None if state == "finished" else "because",
-        config=config,
-        parameters=ParameterCount(total=3, non_embedding=2, active=1),
-        forward_flops=1.5,
-        train_flops={"causal": 1e12},
-        seconds=3.25,
-        attempts=attempts,
-        data_sha256="d" * 64,
-        environment=ENVIRONMENT,
-    )
+def outcome(config: RunConfig, state: str, attempts: int) -> RunRecord:
+    reason = None if state == "finished" else "because"
+    return record_of(config, state=state, reason=reason, attempts=attempts)
 
 
 class RunStoreMachine(RuleBasedStateMachine):
@@ -100,7 +89,7 @@ class RunStoreMachine(RuleBasedStateMachine):
             "begin": lambda: folder.begin_attempt(0),
             "step": lambda: folder.open_metrics(0),
             "save": folder.check_claim,
-            "commit": lambda: folder.write_record(record_of(self.configs[run], "finished", 1)),
+            "commit": lambda: folder.write_record(outcome(self.configs[run], "finished", 1)),
         }[what]
         with pytest.raises(RuntimeError, match="must be claimed"):
             write()
@@ -124,32 +113,29 @@ class RunStoreMachine(RuleBasedStateMachine):
     def _busy(self, run: int) -> bool:
         return run in self.began and run not in self.committed
 
+    def _save(self, run: int) -> None:
+        self.owners[run].ask("save", self.step[run])
+        self.saved[run].add(self.step[run])
+
     @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
-    @rule(data=st.data())
-    def progress(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), saves=st.booleans(), then=st.sampled_from(["go on", "stop", *FINAL]))
+    def progress(self, data: st.DataObject, saves: bool, then: str) -> None:
+        """An owner makes a step; it may save, be preempted, or come to an end."""
         run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
         if self.step[run] < STEPS:
             self.owners[run].ask("step", self.step[run] + 1)
             self.step[run] += 1
-        if data.draw(st.booleans()):
-            self.owners[run].ask("save", self.step[run])
-            self.saved[run].add(self.step[run])
+        if saves or then == "stop":
+            self._save(run)
+        if then == "stop":
+            self.owners[run].ask("preempted")
+            self._gone(run).let_go()
+            self.preempted[run] = True
+        elif then in FINAL:
+            self._commit(run, then)
 
-    @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
-    @rule(data=st.data())
-    def preempt(self, data: st.DataObject) -> None:
-        run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
-        self.owners[run].ask("save", self.step[run])
-        self.saved[run].add(self.step[run])
-        self.owners[run].ask("preempted")
-        self._gone(run).let_go()
-        self.preempted[run] = True
-
-    @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
-    @rule(data=st.data(), state=st.sampled_from(FINAL))
-    def commit(self, data: st.DataObject, state: str) -> None:
-        run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
-        self.owners[run].ask("commit", record_of(self.configs[run], state, self.began[run]))
+    def _commit(self, run: int, state: str) -> None:
+        self.owners[run].ask("commit", outcome(self.configs[run], state, self.began[run]))
         self.committed[run] = (self.paths[run] / "record.json").read_bytes()
 
     @precondition(lambda self: any(run in self.committed for run in self.owners))
@@ -158,7 +144,7 @@ class RunStoreMachine(RuleBasedStateMachine):
         """An outcome that is not the recorded one is refused."""
         run = next(run for run in self.owners if run in self.committed)
         with pytest.raises(ValueError, match="is recorded as"):
-            self.owners[run].ask("commit", record_of(self.configs[run], state, 99))
+            self.owners[run].ask("commit", outcome(self.configs[run], state, 99))
 
     def _gone(self, run: int) -> Owner:
         self.began.pop(run, None)
@@ -179,7 +165,7 @@ class RunStoreMachine(RuleBasedStateMachine):
             if checkpoint.newest_step(self.folder(run).checkpoints) == step and step:
                 self.saved[run].add(step)
         elif what == "commit":
-            owner.die("commit", record_of(self.configs[run], "finished", began))
+            owner.die("commit", outcome(self.configs[run], "finished", began))
             path = self.paths[run] / "record.json"
             if path.exists():
                 self.committed[run] = path.read_bytes()

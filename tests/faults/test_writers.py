@@ -31,31 +31,13 @@ EXCEPTIONS = {
 }
 """Calls that may write elsewhere than in storage, and why."""
 
-METHODS = {
-    *("write_text", "write_bytes", "touch", "mkdir", "unlink", "rmdir", "rename", "replace"),
-    *(
-        "symlink_to",
-        "hardlink_to",
-        "symlink",
-        "link",
-        "chmod",
-        "truncate",
-        "ftruncate",
-        "makedirs",
-        "renames",
-    ),
-    *("remove", "removedirs", "move", "copy", "copy2", "copyfile", "copytree", "rmtree"),
-    *("save", "savez", "savetxt", "save_file", "serialize_file", "tofile", "dump", "savefig"),
-    *("to_csv", "to_parquet", "to_pickle", "to_excel", "to_feather", "to_hdf", "to_html"),
-    *(
-        "FileLock",
-        "mkstemp",
-        "mkdtemp",
-        "NamedTemporaryFile",
-        "TemporaryDirectory",
-        "TemporaryFile",
-    ),
-}
+WRITERS = """
+write_text write_bytes touch mkdir unlink rmdir rename replace symlink_to hardlink_to symlink link
+chmod truncate ftruncate makedirs renames remove removedirs move copy copy2 copyfile copytree rmtree
+save savez savetxt save_file serialize_file tofile dump savefig to_csv to_parquet to_pickle to_excel
+to_feather to_hdf to_html FileLock mkstemp mkdtemp NamedTemporaryFile TemporaryDirectory
+TemporaryFile
+"""
 """Names of functions and methods that write, whatever they belong to."""
 
 PURE = {
@@ -111,7 +93,7 @@ def writing_calls(tree: ast.AST) -> Iterator[tuple[str, int]]:
             mode = literal(node, place)
             if set(mode) <= set("rwxabt+") and set(mode) & set("wxa+"):
                 yield "open", node.lineno
-        elif name not in METHODS or named(function, "storage"):
+        elif name not in WRITERS.split() or named(function, "storage"):
             continue
         elif name not in PURE or not PURE[name](node):
             yield name, node.lineno

@@ -3,35 +3,20 @@
 from pathlib import Path
 
 import pytest
-from one_run import CONFIG, OTHER, record_of
+from one_run import CONFIG, OTHER, evaluation_of, sample_of
 
-from given import ENVIRONMENT
-from isoflop.config import (
-    DecisionMeasures,
-    Measures,
-    RunConfig,
-    RunEvaluation,
-    RunRecord,
-    SampledToken,
-    TextSample,
-)
-from isoflop.estimate import Estimate
+from given import ENVIRONMENT, record_of
+from isoflop.config import RunRecord
 from isoflop.runs import Attempt, RunFolder
 
-# --- configuration and pins
 
-
-def test_the_configuration_comes_back_with_the_same_run_id(run: RunFolder) -> None:
-    assert run.config() == CONFIG
-    assert run.config().run_id == run.path.name
-    run.create(CONFIG)
-    assert run.config() == CONFIG
-
-
-def test_a_folder_of_another_run_is_refused(run: RunFolder) -> None:
+def test_the_folder_of_another_run_or_of_none_is_refused(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"holds run {CONFIG.run_id}, expected {OTHER.run_id}"):
         run.create(OTHER)
     assert run.config() == CONFIG
+    assert run.config().run_id == run.path.name
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        RunFolder(tmp_path).config()
 
 
 @pytest.mark.parametrize(
@@ -52,61 +37,36 @@ def test_a_malformed_configuration_is_told_in_one_line(
     assert str(run.path / "config.json") in str(caught.value)
 
 
-def test_a_folder_without_configuration_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no config\.json"):
-        RunFolder(tmp_path).config()
-
-
-def test_the_first_environment_stays_pinned(run: RunFolder) -> None:
+def test_the_first_environment_stays_pinned_and_other_data_is_refused(run: RunFolder) -> None:
     later = ENVIRONMENT.model_copy(update={"torch": "2.14.0", "threads": 2})
     with run.claim():
         first = run.pin(ENVIRONMENT, "a" * 64)
-        assert first.differences(ENVIRONMENT) == {}
-        again = RunFolder(run.path)
-        assert again.pinned() == first
         assert run.pin(later, "a" * 64) == first
-    assert first.differences(later) == {"torch": ("0", "2.14.0"), "threads": (1, 2)}
-
-
-def test_changed_data_is_refused_with_both_hashes(run: RunFolder) -> None:
-    with run.claim():
-        run.pin(ENVIRONMENT, "a" * 64)
         with pytest.raises(ValueError, match=f"{'a' * 64}.*{'b' * 64}.*start afresh"):
             run.pin(ENVIRONMENT, "b" * 64)
-    pinned = run.pinned()
-    assert pinned is not None
-    assert pinned.data_sha256 == "a" * 64
+    assert RunFolder(run.path).pinned() == first
+    assert first.differences(ENVIRONMENT) == {}
+    assert first.differences(later) == {"torch": ("0", "2.14.0"), "threads": (1, 2)}
 
 
 # --- attempts
 
 
-def test_attempts_are_noted_across_processes(run: RunFolder) -> None:
+def test_attempts_are_noted_those_too_that_fail_before_they_begin(run: RunFolder) -> None:
     assert run.attempts == 0
-    for number, step in enumerate((0, 7, 7), start=1):
-        with run.claim():
-            assert run.begin_attempt(step) == number
-    with run.claim():
-        run.end_attempt("failed", "no memory")
-    again = RunFolder(run.path)
-    assert again.attempts == 3
-    assert again.attempts_made() == [
-        Attempt(1, 0),
-        Attempt(2, 7),
-        Attempt(3, 7, "failed", "no memory"),
-    ]
-
-
-def test_an_attempt_that_fails_before_it_begins_is_one(run: RunFolder) -> None:
     with run.claim():
         run.end_attempt("failed", "no kernel")
-        run.begin_attempt(5)
+        assert run.begin_attempt(5) == 2
         run.end_attempt("preempted")
         run.end_attempt("failed", "no data")
-    assert run.attempts_made() == [
+        assert run.begin_attempt(7) == 4
+    again = RunFolder(run.path)
+    assert again.attempts == 4
+    assert again.attempts_made() == [
         Attempt(1, 0, "failed", "no kernel"),
         Attempt(2, 5, "preempted"),
         Attempt(3, 5, "failed", "no data"),
+        Attempt(4, 7),
     ]
 
 
@@ -167,13 +127,6 @@ def test_any_trace_of_a_start_is_an_interrupted_run(run: RunFolder, trace: str) 
     assert run.state() == "interrupted"
 
 
-def test_a_record_comes_back(run: RunFolder) -> None:
-    assert run.record() is None
-    with run.claim():
-        run.write_record(record_of(CONFIG))
-    assert RunFolder(run.path).record() == record_of(CONFIG)
-
-
 def test_a_run_is_recorded_once(run: RunFolder) -> None:
     with run.claim():
         run.write_record(record_of(CONFIG))
@@ -199,97 +152,40 @@ def test_a_damaged_record_is_never_taken_for_an_unfinished_run(run: RunFolder) -
         run.state()
 
 
-def evaluation_of(config: RunConfig, loss: float) -> RunEvaluation:
-    recorded = record_of(config).evaluations[0]
-    one = DecisionMeasures(
-        evaluation=recorded,
-        loss=Estimate(value=loss, low=loss - 0.5, high=loss + 0.5),
-        bits_per_byte=Estimate(value=1.5 * loss),
-    )
-    return RunEvaluation(
-        run_id=config.run_id,
-        corpus=("sotu", "python"),
-        data_sha256="d" * 64,
-        sequence_length=256,
-        documents=3,
-        torch="0",
-        measures=Measures(decisions=(one,)),
-        token_texts={0: "<|end|>", 233: "\\xe9"},
-    )
-
-
-def test_a_sample_comes_back_and_may_be_written_anew(run: RunFolder) -> None:
-    assert run.sample() is None
-    for text in ("\x1b[31m\u2028", "other"):
-        made = TextSample(
-            run_id=CONFIG.run_id,
-            routed_blocks=(),
-            decision="every_token",
-            cap=None,
-            temperature=1.0,
-            top_k=None,
-            top_p=1.0,
-            min_p=0.0,
-            seed=0,
-            prompt=(),
-            tokens=(SampledToken(id=7, text=text, processed=()),),
-            reason="length",
-            torch="0",
-        )
-        with pytest.raises(RuntimeError, match="must be claimed"):
-            run.write_sample(made)
-        with run.claim():
-            assert run.write_sample(made).name == "sample.json"
-        assert RunFolder(run.path).sample() == made
-    other = made.model_copy(update={"run_id": "0" * 12})
-    with run.claim(), pytest.raises(ValueError, match="the sample is of 000000000000"):
-        run.write_sample(other)
-    assert run.record() is None
-
-
-def test_an_evaluation_comes_back_and_may_be_written_anew(run: RunFolder) -> None:
-    assert run.evaluation() is None
-    for loss in (2.0, 1.0):
-        with run.claim():
-            assert run.write_evaluation(evaluation_of(CONFIG, loss)).name == "evaluation.json"
-        assert RunFolder(run.path).evaluation() == evaluation_of(CONFIG, loss)
+@pytest.mark.parametrize(("name", "made"), [("evaluation", evaluation_of), ("sample", sample_of)])
+def test_what_the_model_was_asked_comes_back_and_may_be_written_anew(
+    run: RunFolder, name: str, made
+) -> None:
+    write, read = getattr(run, f"write_{name}"), getattr(RunFolder(run.path), name)
+    assert read() is None
+    with pytest.raises(RuntimeError, match="must be claimed"):
+        write(made(CONFIG.run_id, 1.0))
+    with run.claim():
+        for value in (made(CONFIG.run_id, 2.0), made(CONFIG.run_id, 1.0)):
+            assert write(value).name == f"{name}.json"
+            assert read() == value
+        with pytest.raises(ValueError, match=f"the {name} is of 000000000000"):
+            write(made("0" * 12, 1.0))
     assert run.record() is None
     assert run.state() == "pending"
 
 
-def test_an_evaluation_of_another_run_or_without_the_claim_is_refused(run: RunFolder) -> None:
-    with run.claim(), pytest.raises(ValueError, match="the evaluation is of"):
-        run.write_evaluation(evaluation_of(OTHER, 1.0))
-    with pytest.raises(RuntimeError, match="must be claimed"):
-        RunFolder(run.path).write_evaluation(evaluation_of(CONFIG, 1.0))
-    assert run.evaluation() is None
+LINKED = {
+    "config.json": RunFolder.config,
+    "pinned.json": RunFolder.pinned,
+    "attempts.json": lambda run: run.attempts,
+    "attempts.jsonl": RunFolder.attempts_made,
+    "metrics.jsonl": RunFolder.read_metrics,
+    "record.json": RunFolder.record,
+    "checkpoint": lambda run: run.checkpoints,
+}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "config.json",
-        "pinned.json",
-        "attempts.json",
-        "attempts.jsonl",
-        "metrics.jsonl",
-        "record.json",
-        "checkpoint",
-    ],
-)
+@pytest.mark.parametrize("name", LINKED)
 def test_symbolic_links_in_the_folder_are_refused(
     run: RunFolder, tmp_path: Path, name: str
 ) -> None:
     (run.path / name).unlink(missing_ok=True)
     (run.path / name).symlink_to(tmp_path)
-    reads = {
-        "config.json": run.config,
-        "pinned.json": run.pinned,
-        "attempts.json": lambda: run.attempts,
-        "attempts.jsonl": run.attempts_made,
-        "metrics.jsonl": run.read_metrics,
-        "record.json": run.record,
-        "checkpoint": lambda: run.checkpoints,
-    }
     with pytest.raises(ValueError, match=f"{name} is a symbolic link"):
-        reads[name]()
+        LINKED[name](run)

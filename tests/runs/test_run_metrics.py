@@ -23,24 +23,14 @@ def steps(path: Path) -> list[int]:
     return [row["step"] for row in read_metrics(path)[0]]
 
 
-def test_rows_after_the_checkpoint_are_cut_on_resume(path: Path) -> None:
+@pytest.mark.parametrize("after", [0, 4, 7])
+def test_rows_after_the_checkpoint_are_cut_on_resume(path: Path, after: int) -> None:
     train(path, 0, 7)
-    train(path, 4, 9)
-    assert steps(path) == list(range(1, 10))
+    MetricsLog(path, after).close()
+    assert steps(path) == list(range(1, after + 1))
+    train(path, after, 9)
     assert read_metrics(path)[1] == 0
-
-
-def test_a_fresh_start_keeps_nothing(path: Path) -> None:
-    train(path, 0, 7)
-    train(path, 0, 2)
-    assert steps(path) == [1, 2]
-
-
-def test_resuming_where_the_rows_end_cuts_nothing(path: Path) -> None:
-    train(path, 0, 5)
-    before = path.read_bytes()
-    MetricsLog(path, 5).close()
-    assert path.read_bytes() == before
+    assert steps(path) == list(range(1, 10))
 
 
 def test_kills_at_any_byte_leave_one_row_per_step(path: Path) -> None:
@@ -53,18 +43,6 @@ def test_kills_at_any_byte_leave_one_row_per_step(path: Path) -> None:
         path.write_bytes(whole[: rng.randint(checkpoint, len(whole))])
         train(path, 6, 20)
         assert path.read_bytes() == whole
-
-
-def test_a_corrupt_line_in_the_middle_is_skipped_and_reported(path: Path) -> None:
-    train(path, 0, 6)
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines[2] = b"\x00garbage\n"
-    path.write_bytes(b"".join(lines))
-    assert steps(path) == [1, 2, 4, 5, 6]
-    assert read_metrics(path)[1] == 1
-    train(path, 5, 7)
-    assert steps(path) == [1, 2, 4, 5, 6, 7]
-    assert read_metrics(path)[1] == 1
 
 
 @pytest.mark.parametrize(("after_step", "corrupt"), [(2, 0), (3, 1), (4, 2), (5, 2)])
@@ -89,17 +67,20 @@ def test_a_row_needs_the_next_step(path: Path, step: object) -> None:
     assert steps(path) == [1, 2, 3]
 
 
-def test_rows_without_a_step_count_as_corrupt(path: Path) -> None:
-    path.write_bytes(b'{"step":1}\n{"loss":1}\n{"step":true}\n')
-    assert read_metrics(path) == ([{"step": 1}], 2)
-
-
-def test_no_file_is_no_rows(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "after", "seen", "corrupt"),
+    [
+        (b"", 0, [], 0),
+        (b'{"step":1}\n{"loss":1}\n{"step":true}\n', 3, [1], 2),
+        # Lost before the checkpoint; others do not go with them.
+        (b'{"step":1}\n?\n{"step":3}\n', 5, [1, 3], 1),
+    ],
+)
+def test_what_has_no_step_is_corrupt(
+    path: Path, content: bytes, after: int, seen: list[int], corrupt: int
+) -> None:
     assert read_metrics(path) == ([], 0)
-
-
-def test_rows_lost_before_the_checkpoint_do_not_take_others_with_them(path: Path) -> None:
-    path.write_bytes(b'{"step":1}\n?\n{"step":3}\n')
-    train(path, 5, 6)
-    assert steps(path) == [1, 3, 6]
-    assert read_metrics(path)[1] == 1
+    path.write_bytes(content)
+    assert (steps(path), read_metrics(path)[1]) == (seen, corrupt)
+    train(path, after, after + 1)
+    assert (steps(path), read_metrics(path)[1]) == ([*seen, after + 1], corrupt)

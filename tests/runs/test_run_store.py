@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from one_run import CONFIG, OTHER, record_of
+from one_run import CONFIG, OTHER
 
-from isoflop.runs import RunStore, read_records, record_files, replace_records, write_records
+from given import record_of
+from isoflop.runs import (
+    RunStore,
+    committed_records,
+    read_records,
+    record_files,
+    replace_records,
+    write_records,
+)
 
 
 @pytest.fixture
@@ -20,23 +28,15 @@ def store(tmp_path: Path) -> RunStore:
     return store
 
 
-def test_records_of_all_runs_by_run_id(store: RunStore) -> None:
+def test_records_are_those_of_all_runs_by_run_id(store: RunStore, tmp_path: Path) -> None:
+    (store.root / "runs" / ".tmp-0123").mkdir()
+    (store.root / "runs" / "notes.txt").write_text("x")
     expected = sorted([record_of(CONFIG), record_of(OTHER)], key=lambda r: r.run_id)
     assert store.records() == expected
     assert [f.path for f in store.folders()] == [store.root / "runs" / r.run_id for r in expected]
-
-
-def test_unrecorded_runs_and_strange_folders_are_no_records(store: RunStore) -> None:
     (store.root / "runs" / CONFIG.run_id / "record.json").unlink()
-    (store.root / "runs" / ".tmp-0123").mkdir()
-    (store.root / "runs" / "notes.txt").write_text("x")
     assert store.records() == [record_of(OTHER)]
-    assert len(store.folders()) == 2
-
-
-def test_a_study_that_was_not_started_is_empty(tmp_path: Path) -> None:
     assert RunStore(tmp_path / "none").records() == []
-    assert RunStore(tmp_path / "none").folders() == []
 
 
 @pytest.mark.parametrize("content", ["{", "{}", json.dumps(record_of(OTHER).model_dump())])
@@ -56,21 +56,24 @@ def test_unsafe_names_are_refused(store: RunStore, name: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_a_linked_run_folder_is_refused(store: RunStore, tmp_path: Path) -> None:
-    (store.root / "runs" / "linked").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="symbolic link"):
-        store.folder("linked")
-
-
-def test_committed_records_come_back_sorted(tmp_path: Path) -> None:
-    path = tmp_path / "results" / "study" / "records.jsonl"
+@pytest.mark.parametrize("name", ["records.jsonl", "records.jsonl.gz"])
+def test_committed_records_come_back_sorted_and_to_the_same_bytes(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "results" / "study" / name
     records = sorted([record_of(CONFIG), record_of(OTHER)], key=lambda r: r.run_id)
     write_records(path, reversed(records))
-    assert read_records(path) == records
-    assert len(path.read_text().splitlines()) == 2
+    assert committed_records(tmp_path / "results", "study", "records") == records
     first = path.read_bytes()
     write_records(path, records)
     assert path.read_bytes() == first
+    if path.suffix != ".gz":
+        path.write_bytes(first.rstrip(b"\n"))
+        assert read_records(path) == records
+    # In place of any that are there.
+    written = replace_records(tmp_path / "results", "study", "records", records[:1])
+    assert record_files(tmp_path / "results", "study", "records") == [written]
+    assert read_records(written) == records[:1]
 
 
 @pytest.mark.parametrize("bad", ["{", "[]", '{"run_id": "x"}', "NaN"])
@@ -91,24 +94,6 @@ def test_a_run_is_committed_once(tmp_path: Path) -> None:
     path.write_text(path.read_text() * 2)
     with pytest.raises(ValueError, match="more than one record"):
         read_records(path)
-
-
-def test_a_missing_last_newline_is_no_fault(tmp_path: Path) -> None:
-    path = tmp_path / "records.jsonl"
-    write_records(path, [record_of(CONFIG)])
-    path.write_text(path.read_text().rstrip("\n"))
-    assert read_records(path) == [record_of(CONFIG)]
-
-
-def test_compressed_records_are_the_same_records_and_bytes(tmp_path: Path) -> None:
-    records = sorted([record_of(CONFIG), record_of(OTHER)], key=lambda r: r.run_id)
-    write_records(tmp_path / "results" / "study" / "records.jsonl", records[:1])
-    path = replace_records(tmp_path / "results", "study", "records", records)
-    assert record_files(tmp_path / "results", "study", "records") == [path]
-    assert read_records(path) == records
-    first = path.read_bytes()
-    replace_records(tmp_path / "results", "study", "records", reversed(records))
-    assert path.read_bytes() == first
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"{}", lambda b: b[:20] + b"x" * 9])

@@ -5,38 +5,30 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from given import flip
 from isoflop import storage
 from isoflop.storage import StorageError
 
 CALLS = ("open", "write", "fsync", "replace", "mkdir")
 
 
-class FailNth:
-    """Replaces a call of `os`; the n-th one fails (none for n = 0), all are counted."""
+def fail(patch: pytest.MonkeyPatch, nth: int, code: int) -> list[str]:
+    """Have the nth of these calls of `os` fail, and return a list that takes the names of all."""
+    made: list[str] = []
+    for call, real in [(call, getattr(os, call)) for call in CALLS]:
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, nth: int, code: int) -> None:
-        self.count = 0
-        original = getattr(os, call)
-
-        def failing(*args: object, **kwargs: object) -> object:
-            self.count += 1
-            if self.count == nth:
+        def failing(*given, call=call, real=real, **more):
+            made.append(call)
+            if len(made) == nth:
                 raise OSError(code, os.strerror(code))
-            return original(*args, **kwargs)
+            return real(*given, **more)
 
-        monkeypatch.setattr(os, call, failing)
-
-
-def failures(work: Callable[[], None]) -> list[tuple[str, int]]:
-    """Return every (call, n) that `work` makes, found by doing it once."""
-    with pytest.MonkeyPatch.context() as patch:
-        counters = {call: FailNth(patch, call, 0, 0) for call in CALLS}
-        work()
-        counts = {call: counter.count for call, counter in counters.items()}
-    return [(call, nth) for call in CALLS for nth in range(1, counts[call] + 1)]
+        patch.setattr(os, call, failing)
+    return made
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -66,20 +58,34 @@ def test_write_bytes_replaces_the_content_and_makes_parents(tmp_path: Path) -> N
     assert os.listdir(path.parent) == ["file"]
 
 
-def test_a_failure_at_any_point_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    points = failures(lambda: storage.write_bytes(path, b"old"))
-    assert {call for call, _ in points} == {"open", "write", "fsync", "replace"}
-    for call, nth in points:
-        storage.write_bytes(path, b"old")
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_failure_at_any_point_leaves_the_old_or_the_new(tmp_path: Path, kind: str) -> None:
+    def work(number: int) -> None:
+        if kind == "file":
+            storage.write_bytes(tmp_path / f"{number}", b"new")
+        else:
+            storage.commit_folder(tmp_path / f"{number}", write_two)
+
+    with pytest.MonkeyPatch.context() as patch:
+        calls = fail(patch, 0, errno.EIO)
+        work(0)
+    assert set(calls) == set(CALLS) - ({"mkdir"} if kind == "file" else set())
+    new = []
+    for nth in range(1, len(calls) + 1):
+        target = tmp_path / f"{nth}"
+        if kind == "file":
+            target.write_bytes(b"old")
         with pytest.MonkeyPatch.context() as patch:
-            FailNth(patch, call, nth, errno.EIO)
+            fail(patch, nth, errno.EIO)
             with pytest.raises(StorageError, match="Input/output error"):
-                storage.write_bytes(path, b"new")
-        # Only the fsync of the parent comes after the rename.
-        renamed = (call, nth) in [("fsync", 2), ("open", 2)]
-        assert path.read_bytes() == (b"new" if renamed else b"old"), (call, nth)
+                work(nth)
+        if kind == "file":
+            new.append({b"old": False, b"new": True}[target.read_bytes()])
+        else:
+            new.append(target.exists() and storage.verify_folder(target) is None)
         assert leftovers(tmp_path) == []
+    # Only opening and syncing the parent come after the rename.
+    assert new == [False] * (len(calls) - 2) + [True] * 2
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,21 +98,18 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_full_disk_is_named_with_path_and_free_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FailNth(monkeypatch, "write", 1, errno.ENOSPC)
+    monkeypatch.setattr(os, "write", Mock(side_effect=OSError(errno.ENOSPC, "No space left on it")))
     with pytest.raises(StorageError) as caught:
         storage.write_text(tmp_path / "file", "x")
     assert caught.value.errno == errno.ENOSPC
     assert str(tmp_path / "file") in str(caught.value)
-    assert "No space left on device" in str(caught.value)
+    assert "No space left on it" in str(caught.value)
     assert any(word.strip("(").isdigit() for word in str(caught.value).split())
     assert "free some space" in str(caught.value)
 
 
 def test_ctrl_c_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(fd: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupted)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         storage.write_text(tmp_path / "file", "x")
     assert os.listdir(tmp_path) == []
@@ -166,34 +169,6 @@ def test_a_committed_folder_verifies(committed: Path) -> None:
     }
 
 
-def test_a_failed_commit_leaves_nothing_or_the_whole(tmp_path: Path) -> None:
-    points = failures(lambda: storage.commit_folder(tmp_path / "first", write_two))
-    assert {call for call, _ in points} == set(CALLS)
-    whole = 0
-    for number, (call, nth) in enumerate(points):
-        target = tmp_path / f"target-{number}"
-        with pytest.MonkeyPatch.context() as patch:
-            FailNth(patch, call, nth, errno.ENOSPC)
-            with pytest.raises(StorageError, match="No space left"):
-                storage.commit_folder(target, write_two)
-        if target.exists():
-            storage.verify_folder(target)
-            whole += 1
-        assert leftovers(tmp_path) == []
-    # Opening and syncing the parent: the two points after the rename.
-    assert whole == 2
-
-
-def test_an_error_of_the_writer_passes_through(tmp_path: Path) -> None:
-    def broken(folder: Path) -> None:
-        write_two(folder)
-        raise ArithmeticError("mine")
-
-    with pytest.raises(ArithmeticError, match="mine"):
-        storage.commit_folder(tmp_path / "target", broken)
-    assert os.listdir(tmp_path) == []
-
-
 def test_a_commit_that_is_not_confirmed_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "runs" / "one"
 
@@ -207,16 +182,20 @@ def test_a_commit_that_is_not_confirmed_leaves_nothing(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["link", "folder"])
-def test_only_plain_files_are_committed(tmp_path: Path, kind: str) -> None:
-    def odd(folder: Path) -> None:
-        if kind == "link":
-            (folder / "odd").symlink_to("/etc/hostname")
-        else:
-            (folder / "odd").mkdir()
+ODD: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
+    "link": (lambda f: (f / "odd").symlink_to("/etc/hostname"), ValueError, "odd is not a plain"),
+    "folder": (lambda f: (f / "odd").mkdir(), ValueError, "odd is not a plain file"),
+    "error": (lambda f: (write_two(f), 1 / 0), ZeroDivisionError, "division"),
+}
 
-    with pytest.raises(ValueError, match="odd is not a plain file"):
-        storage.commit_folder(tmp_path / "target", odd)
+
+@pytest.mark.parametrize("kind", ODD)
+def test_only_plain_files_are_committed_and_errors_pass_through(tmp_path: Path, kind: str) -> None:
+    write, error, message = ODD[kind]
+    with pytest.raises(error, match=message):
+        storage.commit_folder(
+            tmp_path / "target", lambda folder: (write_two(folder), write(folder))
+        )
     assert os.listdir(tmp_path) == []
 
 
@@ -224,12 +203,6 @@ def test_nothing_committed_is_overwritten(committed: Path) -> None:
     with pytest.raises(FileExistsError, match="never overwritten"):
         storage.commit_folder(committed, lambda folder: None)
     storage.verify_folder(committed)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -273,15 +246,12 @@ def test_every_flipped_bit_of_a_manifest_is_found(tmp_path: Path) -> None:
                 storage.verify_folder(target)
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "link"])
-def test_what_is_no_folder_is_refused(committed: Path, kind: str) -> None:
-    path = committed.parent / "other"
-    if kind == "file":
-        path.write_text("x")
-    elif kind == "link":
-        path.symlink_to(committed)
-    with pytest.raises(ValueError, match="is not a folder"):
-        storage.verify_folder(path)
+def test_what_is_no_folder_is_refused(committed: Path) -> None:
+    (committed.parent / "file").write_text("x")
+    (committed.parent / "link").symlink_to(committed)
+    for name in ("missing", "file", "link"):
+        with pytest.raises(ValueError, match="is not a folder"):
+            storage.verify_folder(committed.parent / name)
 
 
 def test_discarding_a_folder_leaves_nothing(committed: Path) -> None:
@@ -311,10 +281,7 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_created_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
     with pytest.raises(storage.StorageError, match=r"cannot write .*a\.json: No space left"):
         storage.create_json(tmp_path / "a.json", {})
     assert list(tmp_path.iterdir()) == []

@@ -7,18 +7,12 @@ import pytest
 
 from isoflop.costs import forward_flops
 from isoflop.planning import PlannedRun, achieved_flops, next_runs
-from isoflop.sweep.schedule.forecast import BELIEF_SECONDS, START_SECONDS, Forecast, Rate
+from isoflop.runs import Progress
+from isoflop.sweep.schedule.forecast import BELIEF_SECONDS, START_SECONDS, Forecast, Going
 from sweep_studies import BASELINE, ROUTED, tiny
 
 HELD_OUT = 100
 SPEED = 1e6
-
-
-class Clock:
-    now = 500.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -27,8 +21,16 @@ def runs() -> list[PlannedRun]:
     return next_runs(tiny(Path("text.txt"), BASELINE, ROUTED), [])
 
 
-def rates(runs: list[PlannedRun], speed: float = SPEED) -> list[Rate]:
-    return [Rate(run, speed) for run in runs]
+def rates(runs: list[PlannedRun]) -> list[tuple[PlannedRun, float]]:
+    return [(run, SPEED) for run in runs]
+
+
+def stepped(run: PlannedRun, *seen: tuple[int, float]) -> Going:
+    """A run that was seen at these percents of its steps, at these seconds."""
+    one = Going(run)
+    for percent, second in seen:
+        one.stepped(Progress(percent, 100, 2.0, 1e3), second)
+    return one
 
 
 def steps_seconds(run: PlannedRun, speed: float = SPEED) -> float:
@@ -54,7 +56,7 @@ def test_before_anything_ran_the_measured_speeds_count(runs: list[PlannedRun]) -
 
 
 def test_what_the_grid_usually_adds_counts(runs: list[PlannedRun]) -> None:
-    speeds = [Rate(runs[0], 1e6), Rate(runs[1], 2e6)]
+    speeds = [(runs[0], 1e6), (runs[1], 2e6)]
     forecast = Forecast(1, speeds, added_flops=4e8, held_out_tokens=0)
     alone = START_SECONDS + steps_seconds(runs[0])
     # At the mean time of a FLOP.
@@ -73,7 +75,7 @@ def test_a_small_split_bounds_the_evaluation(runs: list[PlannedRun]) -> None:
 def test_a_run_that_was_not_measured_is_as_fast_as_its_variants_nearest(
     runs: list[PlannedRun],
 ) -> None:
-    speeds = [Rate(runs[0], 1e6), Rate(runs[2], 4e6), Rate(runs[3], 9e6)]
+    speeds = [(runs[0], 1e6), (runs[2], 4e6), (runs[3], 9e6)]
     forecast = Forecast(1, speeds, held_out_tokens=0)
 
     def left(run: PlannedRun) -> float | None:
@@ -89,33 +91,23 @@ def test_a_run_that_was_not_measured_is_as_fast_as_its_variants_nearest(
 
 
 def test_what_runs_corrects_what_was_measured(runs: list[PlannedRun]) -> None:
-    clock = Clock()
-    forecast = Forecast(1, rates(runs), held_out_tokens=0, clock=clock)
-    forecast.stepped(runs[0], 0.1)
+    forecast = Forecast(1, rates(runs), held_out_tokens=0)
     # Half of the steps in twice their time.
     expected = 0.5 * steps_seconds(runs[0])
-    clock.now += 2 * expected
-    forecast.stepped(runs[0], 0.6)
+    one = stepped(runs[0], (10, 500.0), (60, 500.0 + 2 * expected))
     factor = (BELIEF_SECONDS + 2 * expected) / (BELIEF_SECONDS + expected)
     rest = 0.4 * steps_seconds(runs[0])
-    assert forecast.seconds_left([runs[0]], [], 0) == pytest.approx(rest * factor)
+    assert forecast.seconds_left([one], [], 0) == pytest.approx(rest * factor)
     waiting = START_SECONDS + steps_seconds(runs[1])
-    assert forecast.seconds_left([runs[0]], [runs[1]], 0) == pytest.approx(
-        (rest + waiting) * factor
-    )
+    assert forecast.seconds_left([one], [runs[1]], 0) == pytest.approx((rest + waiting) * factor)
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_only_a_run_that_went_to_its_end_counts_afterwards(
-    runs: list[PlannedRun], finished: bool
-) -> None:
-    clock = Clock()
-    forecast = Forecast(1, rates(runs), held_out_tokens=0, clock=clock)
-    forecast.stepped(runs[0], 0.0)
-    clock.now += 3 * steps_seconds(runs[0])
-    forecast.ended(runs[0], finished=finished)
+def test_a_run_that_went_to_its_end_counts_afterwards(runs: list[PlannedRun]) -> None:
+    forecast = Forecast(1, rates(runs), held_out_tokens=0)
     expected = steps_seconds(runs[0])
-    factor = (BELIEF_SECONDS + 3 * expected) / (BELIEF_SECONDS + expected) if finished else 1.0
+    forecast.finished(Going(runs[2]), 900.0)  # of which nothing was heard
+    forecast.finished(stepped(runs[0], (0, 500.0)), 500.0 + 3 * expected)
+    factor = (BELIEF_SECONDS + 3 * expected) / (BELIEF_SECONDS + expected)
     assert forecast.seconds_left([], [runs[1]], 0) == pytest.approx(
         (START_SECONDS + steps_seconds(runs[1])) * factor
     )
@@ -124,13 +116,10 @@ def test_only_a_run_that_went_to_its_end_counts_afterwards(
 def test_without_measured_speeds_nothing_is_promised_before_something_ran(
     runs: list[PlannedRun],
 ) -> None:
-    clock = Clock()
-    forecast = Forecast(1, held_out_tokens=0, clock=clock)
-    assert forecast.seconds_left([runs[0]], [runs[1]], 0) is None
-    forecast.stepped(runs[0], 0.25)
-    clock.now += 10.0
-    forecast.stepped(runs[0], 0.75)
-    assert forecast.seconds_left([runs[0]], [], 0) == pytest.approx(5.0)
+    forecast = Forecast(1, held_out_tokens=0)
+    assert forecast.seconds_left([Going(runs[0])], [runs[1]], 0) is None
+    one = stepped(runs[0], (25, 500.0), (75, 510.0))
+    assert forecast.seconds_left([one], [], 0) == pytest.approx(5.0)
 
 
 def test_nothing_is_expected_of_what_others_have(runs: list[PlannedRun]) -> None:

@@ -18,22 +18,10 @@ HERE = Holder(1234, "here")
     ("holders", "free", "words"),
     [
         (
-            [HERE, HERE],
-            5,
-            "another process (pid 1234) trains 2 runs of this study; this one takes the 5 that "
-            "nobody works on",
-        ),
-        (
             [HERE],
             1,
             "another process (pid 1234) trains 1 run of this study; this one takes the one that "
             "nobody works on",
-        ),
-        (
-            [HERE, HERE],
-            0,
-            "another process (pid 1234) trains 2 runs of this study, and nothing is left to "
-            "start: waiting for its 2 runs",
         ),
         (
             [HERE, Holder(5, "there"), HERE],

@@ -1,6 +1,5 @@
 """Studies are trained to completion, whatever happens to single runs."""
 
-import io
 import json
 import os
 import re
@@ -11,40 +10,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 import sweep_studies as tinies
-from isoflop.config import Study
 from isoflop.planning import next_runs
-from isoflop.runs import RunFolder, RunStore
+from isoflop.runs import RunFolder
 from isoflop.sweep import Outcome, export, status
 from isoflop.sweep.local.probes import measure_apart
-from sweep_studies import BASELINE, ROUTED, brief, starts, tiny
-
-
-class Place:
-    """Where a study is trained, and what was said meanwhile."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "runs" / "tiny"
-        self.cache = folder / "cache"
-        self.store = RunStore(self.root)
-        self.said = io.StringIO()
-
-    def run(self, study: Study, **options) -> Outcome:
-        console = Console(file=self.said, width=60)
-        known = {"console": console, "workers": 2, "measure": tinies.unmeasured}
-        return tinies.train_study(study, self.root, self.cache, **{**known, **options})
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+from isoflop.sweep.local.worker import train_run
+from sweep_studies import BASELINE, ROUTED, Place, brief, starts, tiny
 
 
 def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Place) -> None:
     study = brief(corpus)
-    outcome = place.run(study, checkpoint_seconds=0.2, measure=measure_apart)
+    outcome = place.run(study, checkpoint_seconds=0.2, measure=measure_apart, train=train_run)
     records = place.store.records()
     assert outcome == Outcome(
         finished=len(records), diverged=0, failed=0, left=0, interrupted=False
@@ -56,7 +34,7 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     found = status(study, place.root)
     assert found.complete
     assert found.counts == {"finished": len(records)}
-    said = place.said.getvalue()
+    said = place.said
     assert said.count("validation loss") == len(records)
     assert re.search(
         r"^tiny: 3 runs to train; 2 at a time, about .* s by steps measured", said, re.M
@@ -74,7 +52,7 @@ def test_the_grid_is_asked_again_until_minima_have_both_sides(corpus: Path, plac
     grid = {"sizes": 3, "margin": 1, "added_at_most": 2, "centre_parameters": 30000}
     study = tiny(corpus, BASELINE, ROUTED, budget=3e9, grid=grid)
     first = {run.config.run_id for run in next_runs(study, [])}
-    outcome = place.run(study, train=tinies.instant)
+    outcome = place.run(study)
     trained = starts(place.cache)
     assert outcome.left == 0
     assert len(trained) == len(set(trained)) == outcome.finished > len(first)
@@ -104,24 +82,13 @@ def test_a_run_that_keeps_failing_is_failed_and_siblings_finish(
     assert record is not None
     assert record.state == "failed"
     assert reason in (record.reason or "")
-    said = place.said.getvalue()
+    said = place.said
     assert "attempt 1 of 3" in said
     assert "\x1b" not in said
+    log = (place.store.folder(large[0]).path / "log.txt").read_text()
+    assert ("Traceback" in log) == ("raises" in trainer.__name__)
     # It stays failed, with the others finished.
     assert place.run(study, train=tinies.never) == outcome
-
-
-def test_what_a_failing_run_printed_is_kept(corpus: Path, place: Place) -> None:
-    place.run(tiny(corpus), train=tinies.raises_when_large)
-    logs = [(folder.path / "log.txt").read_text() for folder in place.store.folders()]
-    assert sum("Traceback" in log and "raises_when_large" in log for log in logs) == 1
-
-
-def test_a_run_that_dies_once_is_trained_again(corpus: Path, place: Place) -> None:
-    outcome = place.run(tiny(corpus), train=tinies.killed_once)
-    assert outcome.failed == 0
-    assert outcome.finished >= 3
-    assert len(starts(place.cache)) == 2 * outcome.finished
 
 
 def test_a_diverged_run_is_final(corpus: Path, place: Place) -> None:
@@ -130,7 +97,7 @@ def test_a_diverged_run_is_final(corpus: Path, place: Place) -> None:
     assert outcome.left == 0
     trained = starts(place.cache)
     assert len(trained) == len(set(trained))
-    assert "diverged: loss nan at step 3" in place.said.getvalue()
+    assert "diverged: loss nan at step 3" in place.said
 
 
 def test_a_trainer_that_leaves_no_record_is_no_endless_loop(corpus: Path, place: Place) -> None:
@@ -148,7 +115,7 @@ def test_a_full_disk_is_no_fault_of_the_runs(corpus: Path, place: Place) -> None
 
 def test_committed_records_are_taken_up(corpus: Path, place: Place, tmp_path: Path) -> None:
     study = tiny(corpus)
-    done = place.run(study, train=tinies.instant)
+    done = place.run(study)
     results = tmp_path / "results"
     export(study, place.root, results)
     elsewhere = Place(tmp_path / "elsewhere")
@@ -159,96 +126,50 @@ def test_committed_records_are_taken_up(corpus: Path, place: Place, tmp_path: Pa
     assert all(row.taken_up for row in found.rows)
     # Only what is missing is trained.
     more = tiny(corpus, BASELINE, ROUTED)
-    elsewhere.run(more, train=tinies.instant, results=results)
+    elsewhere.run(more, results=results)
     assert not set(starts(elsewhere.cache)) & set(starts(place.cache))
     assert status(more, elsewhere.root, results).complete
 
 
-def test_a_missing_corpus_stops_before_anything_is_written(place: Place, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"gone\.txt"):
-        place.run(tiny(tmp_path / "gone.txt"), train=tinies.never)
-    assert not place.root.exists()
-
-
-def test_a_study_that_cannot_be_planned_stops_first(corpus: Path, place: Place) -> None:
-    with pytest.raises(ValueError, match="budgets_flops"):
-        place.run(tiny(corpus, budget=1e3), train=tinies.never)
-    assert not place.root.exists()
-
-
-def test_changed_data_is_refused(corpus: Path, place: Place) -> None:
-    study = tiny(corpus)
-    place.run(study, train=tinies.instant)
-    corpus.write_text(corpus.read_text().replace("a", "b", 1))
-    more = tiny(corpus, BASELINE, ROUTED)
-    with pytest.raises(ValueError, match=r"data of study 'tiny' changed: run .* SHA-256 .* now"):
-        place.run(more, train=tinies.never)
-
-
-def test_an_edited_study_says_what_changed_and_keeps_what_it_can(
-    corpus: Path, place: Place
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        (1, "trains 1 run of this study; this one takes the 2 that nobody works on"),
+        (
+            3,
+            "trains 3 runs of this study, and nothing is left to start: waiting for its 3 runs",
+        ),
+    ],
+)
+def test_runs_of_another_process_are_left_to_it(
+    corpus: Path, place: Place, theirs: int, words: str
 ) -> None:
-    first = place.run(tiny(corpus), train=tinies.instant)
-    assert "changed" not in place.said.getvalue()
-    place.run(tiny(corpus, BASELINE, ROUTED), train=tinies.instant)
-    said = place.said.getvalue()
-    assert "changed since it was run last: variants.MoD added" in said
-    assert f"{first.finished} of the runs recorded so far are part of it" in said
-    trained = starts(place.cache)
-    assert len(trained) == len(set(trained))
-
-
-def test_a_run_of_another_process_is_left_to_it(corpus: Path, place: Place) -> None:
     study = tiny(corpus)
-    theirs = next_runs(study, [])[0].config
-    folder = place.store.folder(theirs.run_id)
+    configs = [run.config for run in next_runs(study, [])]
     started: list[str] = []
 
-    def other() -> None:
-        while len(set(starts(place.cache))) < 2:
+    def leave() -> None:
+        while words not in place.said or len(set(starts(place.cache))) < 3 - theirs:
             time.sleep(0.05)
         time.sleep(1.5)
         started.extend(starts(place.cache))
-        lease.__exit__(None, None, None)
+        claims.close()
 
-    lease = RunFolder(folder.path, owner=4321).claim()
-    lease.__enter__()
-    thread = threading.Thread(target=other)
-    thread.start()
-    outcome = place.run(study, train=tinies.instant)
-    thread.join()
-    assert theirs.run_id not in started
-    told = place.said.getvalue().splitlines()[0]
-    assert told == (
-        "tiny: another process (pid 4321) trains 1 run of this study; this one takes the 2 that "
-        "nobody works on"
-    )
-    # It was let go of without a record, so it is trained here.
-    assert starts(place.cache).count(theirs.run_id) == 1
-    assert outcome.left == 0
-
-
-def test_where_others_have_all_runs_it_waits_and_says_so(corpus: Path, place: Place) -> None:
-    study = tiny(corpus)
-    waiting = "nothing is left to start: waiting for its 3 runs"
-    with ExitStack() as claims:
-        for run in next_runs(study, []):
-            folder = place.store.folder(run.config.run_id)
-            claims.enter_context(RunFolder(folder.path, owner=4321).claim())
-        later = claims.pop_all()
-
-    def leave() -> None:
-        while waiting not in place.said.getvalue():
-            time.sleep(0.05)
-        time.sleep(1.5)
-        later.close()
-
+    with ExitStack() as stack:
+        for config in configs[:theirs]:
+            folder = place.store.folder(config.run_id)
+            stack.enter_context(RunFolder(folder.path, owner=4321).claim())
+        claims = stack.pop_all()
     thread = threading.Thread(target=leave)
     thread.start()
-    outcome = place.run(study, train=tinies.instant)
+    outcome = place.run(study)
     thread.join()
-    # They were let go of without records.
-    assert outcome.finished == len(starts(place.cache)) >= 3
+    assert place.said.splitlines()[0] == f"tiny: another process (pid 4321) {words}"
+    # They were let go of without records, so they are trained here.
+    ids = {config.run_id for config in configs[:theirs]}
+    assert not ids & set(started)
+    assert all(starts(place.cache).count(run_id) == 1 for run_id in ids)
+    assert (outcome.left, outcome.finished) == (0, len(starts(place.cache)))
 
 
 def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
@@ -256,7 +177,7 @@ def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
         while len(starts(place.cache)) < 2:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
-        while "stopping" not in place.said.getvalue():
+        while "stopping" not in place.said:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -270,7 +191,18 @@ def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
     assert not any(folder.is_claimed() for folder in place.store.folders())
 
 
-@pytest.mark.parametrize("options", [{"workers": 0}, {"threads": 0}])
-def test_impossible_numbers_are_refused(corpus: Path, place: Place, options) -> None:
-    with pytest.raises(ValueError, match="is 0; expected at least 1"):
-        place.run(tiny(corpus), train=tinies.never, **options)
+@pytest.mark.parametrize(
+    ("asked", "options", "message"),
+    [
+        ({"budget": 1e3}, {}, "budgets_flops"),
+        ({"data": {"corpus": "gone.txt", "sequence_length": 16}}, {}, r"gone\.txt"),
+        ({}, {"workers": 0}, "is 0; expected at least 1"),
+        ({}, {"threads": 0}, "is 0; expected at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_stops_before_anything_is_written(
+    corpus: Path, place: Place, asked, options, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        place.run(tiny(corpus, **asked), train=tinies.never, **options)
+    assert not place.root.exists()

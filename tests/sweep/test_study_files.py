@@ -10,7 +10,7 @@ from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Freed, Ledger, clean, export, status
 from isoflop.sweep.ledger import save_study
 from isoflop.sweep.schedule.attempts import commit_failure
-from sweep_studies import BASELINE, ROUTED, record_of, size, tiny
+from sweep_studies import BASELINE, ROUTED, record_of, tiny
 
 
 def commit(store: RunStore, record: RunRecord, checkpoint_bytes: int = 0) -> None:
@@ -72,18 +72,12 @@ def test_own_records_come_before_committed_ones(
     assert ledger.get(records[2].run_id) == records[2]
 
 
-def test_a_corrupt_record_is_named(study: Study, records: list[RunRecord], tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    commit(store, records[0])
-    path = store.folder(records[0].run_id).path / "record.json"
-    path.write_text("{")
-    with pytest.raises(ValueError, match=rf"{path} is not valid JSON"):
-        Ledger(study, tmp_path, None)
-
-
 def test_export_writes_all_records_and_the_study(
     study: Study, records: list[RunRecord], tmp_path: Path
 ) -> None:
+    with pytest.raises(ValueError, match="no records to export"):
+        export(study, tmp_path / "root", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
     commit(RunStore(tmp_path / "root"), records[0])
     written = export(study, tmp_path / "root", tmp_path / "results")
     assert written == tmp_path / "results" / "tiny" / "records.jsonl.gz"
@@ -91,17 +85,8 @@ def test_export_writes_all_records_and_the_study(
     # What was committed before and is not at hand here stays.
     commit(RunStore(tmp_path / "other"), records[1])
     export(study, tmp_path / "other", tmp_path / "results")
-    assert {record.run_id for record in read_records(written)} == {
-        records[0].run_id,
-        records[1].run_id,
-    }
+    assert {one.run_id for one in read_records(written)} == {one.run_id for one in records[:2]}
     assert Study.model_validate_json(written.with_name("study.json").read_text()) == study
-
-
-def test_nothing_to_export_is_told(study: Study, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no records to export"):
-        export(study, tmp_path / "root", tmp_path / "results")
-    assert not (tmp_path / "results").exists()
 
 
 def test_what_changed_in_a_study_is_told_by_name(study: Study, tmp_path: Path) -> None:
@@ -124,20 +109,6 @@ def test_what_changed_in_a_study_is_told_by_name(study: Study, tmp_path: Path) -
 # --- a run that failed
 
 
-def test_a_failure_is_recorded_once_and_over_nothing(
-    study: Study, records: list[RunRecord], tmp_path: Path
-) -> None:
-    store = RunStore(tmp_path)
-    config = records[0].config
-    folder = store.folder(config.run_id)
-    commit_failure(config, folder, "boom", data_sha256="d" * 64, device="cpu")
-    record = folder.record()
-    assert record is not None
-    assert (record.state, record.reason, record.data_sha256) == ("failed", "boom", "d" * 64)
-    commit_failure(config, folder, "again", data_sha256="d" * 64, device="cpu")
-    assert folder.record() == record
-
-
 def test_a_failure_tells_how_far_the_run_came(
     study: Study, records: list[RunRecord], tmp_path: Path
 ) -> None:
@@ -151,7 +122,8 @@ def test_a_failure_tells_how_far_the_run_came(
         with folder.open_metrics(0) as metrics:
             for step in (1, 2, 3):
                 metrics.append({"step": step, "loss": 2.0, "seconds": 0.5})
-    commit_failure(config, folder, "boom", data_sha256="d" * 64, device="cpu")
+    for reason in ("boom", "again, which changes nothing"):
+        commit_failure(config, folder, reason, data_sha256="d" * 64, device="cpu")
     record = folder.record()
     assert record is not None
     assert record.seconds == 1.5
@@ -163,17 +135,6 @@ def test_a_failure_tells_how_far_the_run_came(
 
 
 # --- status
-
-
-def test_status_of_a_study_that_was_not_started(study: Study, tmp_path: Path) -> None:
-    found = status(study, tmp_path / "none")
-    assert found.counts == {"pending": 6}
-    assert not found.complete
-    assert [row.variant for row in found.rows] == ["Baseline"] * 3 + ["MoD"] * 3
-    assert [row.parameters for row in found.rows[:3]] == sorted(
-        row.parameters for row in found.rows[:3]
-    )
-    assert not (tmp_path / "none").exists()
 
 
 def test_status_is_derived_from_what_is_on_disk(
@@ -217,10 +178,17 @@ def test_records_of_another_recipe_are_foreign(
     edited = study.model_copy(update={"evaluation_tokens": 1024})
     found = status(edited, tmp_path)
     assert found.foreign == len(records)
-    assert found.counts == {"pending": 6}
     # Committed records of other studies are none of its business.
     export(study, tmp_path, tmp_path / "results")
-    assert status(edited, tmp_path / "fresh", tmp_path / "results").foreign == 0
+    fresh = status(edited, tmp_path / "fresh", tmp_path / "results")
+    assert fresh.foreign == 0
+    for one in (found, fresh):
+        assert one.counts == {"pending": 6}
+        assert not one.complete
+        assert [row.variant for row in one.rows] == ["Baseline"] * 3 + ["MoD"] * 3
+        sizes = [row.parameters for row in one.rows[:3]]
+        assert sizes == sorted(sizes)
+    assert not (tmp_path / "fresh").exists()
 
 
 # --- cleaning
@@ -236,33 +204,19 @@ def test_cleaning_keeps_the_best_run_of_each_variant_and_what_is_unfinished(
     unfinished.create(records[-1].config)
     (unfinished.checkpoints / "step-00000001").mkdir(parents=True)
     assert clean(study, tmp_path) == Freed(bytes=3000, runs=3, kept=2)
-    left = [f for f in store.folders() if f.checkpoints.exists() and f.record()]
-    best = {
-        variant.name: f
-        for variant in study.variants
-        for f in left
-        if f.config().model.depth == variant.depth
-    }
-    assert {size(f.config()) for f in best.values()} == {
+    left = {f.path.name for f in store.folders() if f.checkpoints.exists() and f.record()}
+    # The losses of the middle sizes are lowest.
+    assert left == {
         min(
-            (r for r in records[:-1] if r.config.model.depth == v.depth),
-            key=lambda r: r.evaluations[0].loss,
-        ).parameters.total
-        for v in study.variants
+            (one for one in records[:-1] if one.config.model.depth == variant.depth),
+            key=lambda one: one.evaluations[0].loss,
+        ).run_id
+        for variant in study.variants
     }
     assert unfinished.checkpoints.exists()
     assert store.records() == sorted(records[:-1], key=lambda record: record.run_id)
     assert clean(study, tmp_path) == Freed(bytes=0, runs=0, kept=2)
-    assert clean(study, tmp_path, everything=True) == Freed(bytes=2000, runs=2, kept=0)
+    with store.folder(sorted(left)[0]).claim():
+        assert clean(study, tmp_path, everything=True) == Freed(bytes=1000, runs=1, kept=0)
+    assert clean(study, tmp_path, everything=True) == Freed(bytes=1000, runs=1, kept=0)
     assert unfinished.checkpoints.exists()
-
-
-def test_cleaning_leaves_a_claimed_run_alone(
-    study: Study, records: list[RunRecord], tmp_path: Path
-) -> None:
-    store = RunStore(tmp_path)
-    commit(store, records[0], checkpoint_bytes=10)
-    folder = store.folder(records[0].run_id)
-    with folder.claim():
-        assert clean(study, tmp_path, everything=True) == Freed(bytes=0, runs=0, kept=0)
-    assert folder.checkpoints.exists()

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-from rich.console import Console
 
 import sweep_studies as tinies
 from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, Study
 from isoflop.planning import next_runs
-from isoflop.runs import RunFolder, RunStore, write_records
+from isoflop.runs import RunFolder, write_records
 from isoflop.sweep import export, export_choice, kept_precision, settled
 from isoflop.sweep.local.probes import measure_apart
 from isoflop.sweep.precision import PRECISION, first_runs, read_choice, settle
-from sweep_studies import machine, record_of, tiny
+from sweep_studies import Place, machine, record_of, tiny
 
 SETTLED: tuple[Precision, Precision] = ("bf16", "fp32")
 
@@ -30,51 +29,25 @@ def auto(corpus: Path) -> Study:
     return tiny(corpus, recipe={"precision": "auto"})
 
 
-class Place:
-    """Where a study is trained, by machines whose speeds are made up."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "runs" / "tiny"
-        self.results = folder / "results"
-        self.cache = folder / "cache"
-
-    def run(self, study: Study, here: PrecisionChoice | ValueError) -> str:
-        """Train the study in no time and return what was said, on one line."""
-        said = io.StringIO()
-
-        def measure(*_: object, **__: object) -> PrecisionChoice:
-            if isinstance(here, ValueError):
-                raise here
-            return here
-
-        tinies.train_study(
-            study,
-            self.root,
-            self.cache,
-            workers=1,
-            results=self.results,
-            console=Console(file=said, width=60),
-            train=tinies.instant,
-            measure=measure,
-        )
-        return said.getvalue().replace("\n", " ")
-
-    def precisions(self) -> set[str]:
-        return {record.config.recipe.precision for record in RunStore(self.root).records()}
+def run(place: Place, study: Study, here: PrecisionChoice | ValueError) -> str:
+    """Train the study on a machine whose speeds are made up; return what was said, on one line."""
+    place.said = ""
+    measure = Mock(side_effect=[here])
+    place.run(study, workers=1, measure=measure)
+    return place.said.replace("\n", " ")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def precisions(place: Place) -> set[str]:
+    return {record.config.recipe.precision for record in place.store.records()}
 
 
 def test_it_is_settled_by_the_machine_and_written_down(corpus: Path, place: Place) -> None:
-    said = place.run(auto(corpus), WITHOUT_UNITS)
+    said = run(place, auto(corpus), WITHOUT_UNITS)
     assert (
         "precision fp32: matrix products 92 GFLOP/s, in bf16 2.88; attention 40, in bf16 1.25 "
         "(x86_64 Made Up, 1 thread)"
     ) in said
-    assert place.precisions() == {"fp32"}
+    assert precisions(place) == {"fp32"}
     assert read_choice(place.root) == WITHOUT_UNITS
     assert json.loads((place.root / "study.json").read_text())["recipe"]["precision"] == "fp32"
     kept = kept_precision(auto(corpus), place.root)
@@ -83,38 +56,35 @@ def test_it_is_settled_by_the_machine_and_written_down(corpus: Path, place: Plac
 
 
 def test_another_machine_keeps_it_and_tells_how_slow_it_is(corpus: Path, place: Place) -> None:
-    place.run(auto(corpus), WITH_UNITS)
-    assert place.precisions() == {"bf16"}
+    run(place, auto(corpus), WITH_UNITS)
+    assert precisions(place) == {"bf16"}
     more = tiny(corpus, tinies.BASELINE, tinies.ROUTED, recipe={"precision": "auto"})
-    said = place.run(more, WITHOUT_UNITS)
-    assert place.precisions() == {"bf16"}
+    said = run(place, more, WITHOUT_UNITS)
+    assert precisions(place) == {"bf16"}
     assert read_choice(place.root) == WITH_UNITS
     assert f"precision bf16, as in {place.root / PRECISION}" in said
     assert "precision bf16 is 32 times as slow as fp32 on this machine" in said
     assert "(matrix products 2.88 GFLOP/s, in fp32 92; attention 1.25, in fp32 40)" in said
     assert 'To start anew: precision = "fp32" under [recipe], and another name' in said
     assert "changed since" not in said.split("variants.MoD added")[1]
-
-
-def test_where_it_is_not_slow_nothing_is_warned_of(corpus: Path, place: Place) -> None:
-    place.run(auto(corpus), WITH_UNITS)
-    more = tiny(corpus, tinies.BASELINE, tinies.ROUTED, recipe={"precision": "auto"})
-    assert "times as slow" not in place.run(more, machine(1.2))
+    # Where it is not slow nothing is warned of.
+    fewer = tiny(corpus, tinies.ROUTED, recipe={"precision": "auto"})
+    assert "times as slow" not in run(place, fewer, machine(1.2))
 
 
 def test_precisions_are_never_mixed_silently(corpus: Path, place: Place) -> None:
-    place.run(auto(corpus), WITHOUT_UNITS)
-    fp32 = {folder.path.name for folder in RunStore(place.root).folders()}
-    said = place.run(tiny(corpus, recipe={"precision": "bf16"}), WITHOUT_UNITS)
+    run(place, auto(corpus), WITHOUT_UNITS)
+    fp32 = {folder.path.name for folder in place.store.folders()}
+    said = run(place, tiny(corpus, recipe={"precision": "bf16"}), WITHOUT_UNITS)
     assert 'recipe.precision: "fp32" -> "bf16"' in said
     assert "0 of the runs recorded so far are part of it as it is now" in said
     assert "its runs are trained in bf16 from now on; those in another precision stay" in said
     assert "precision bf16 is 32 times as slow as fp32" in said
-    bf16 = {folder.path.name for folder in RunStore(place.root).folders()} - fp32
+    bf16 = {folder.path.name for folder in place.store.folders()} - fp32
     assert len(bf16) == len(fp32)
-    assert place.precisions() == {"bf16", "fp32"}
+    assert precisions(place) == {"bf16", "fp32"}
     # Back at auto, what settled it first holds again.
-    said = place.run(auto(corpus), WITH_UNITS)
+    said = run(place, auto(corpus), WITH_UNITS)
     assert 'recipe.precision: "bf16" -> "fp32"' in said
 
 
@@ -123,8 +93,8 @@ def test_a_study_that_names_its_precision_is_not_measured_for_it(
     corpus: Path, place: Place, precision: Precision
 ) -> None:
     here = WITH_UNITS if precision == "fp32" else WITHOUT_UNITS
-    said = place.run(tiny(corpus, recipe={"precision": precision}), here)
-    assert place.precisions() == {precision}
+    said = run(place, tiny(corpus, recipe={"precision": precision}), here)
+    assert precisions(place) == {precision}
     assert f"precision {precision}, as the study says" in said
     assert "times as slow" in said
     assert read_choice(place.root) is None
@@ -133,11 +103,11 @@ def test_a_study_that_names_its_precision_is_not_measured_for_it(
 def test_only_a_study_that_is_to_be_settled_needs_a_measurement(corpus: Path, place: Place) -> None:
     broken = ValueError("which precision is faster here could not be measured: it broke")
     with pytest.raises(ValueError, match="it broke"):
-        place.run(auto(corpus), broken)
+        run(place, auto(corpus), broken)
     assert not place.root.exists()
-    said = place.run(tiny(corpus, recipe={"precision": "fp32"}), broken)
+    said = run(place, tiny(corpus, recipe={"precision": "fp32"}), broken)
     assert "warning: which precision is faster here could not be measured: it broke" in said
-    assert place.precisions() == {"fp32"}
+    assert precisions(place) == {"fp32"}
 
 
 def test_the_first_of_several_starts_settles_it(tmp_path: Path) -> None:
@@ -170,21 +140,16 @@ def test_what_was_trained_before_keeps_its_precision(
     root, results = tmp_path / "study", tmp_path / "results"
     old = study.with_precision(precision)
     run = next_runs(old, [])[0]
-    records = results / "tiny" / "records.jsonl"
     match where:
-        case "study.json":
-            storage.write_json(root / "study.json", old.model_dump(mode="json"))
         case "runs":
             RunFolder(root / "runs" / run.config.run_id).create(run.config)
-        case "committed study":
-            storage.write_json(results / "tiny" / "study.json", old.model_dump(mode="json"))
+        case "committed records":
+            write_records(results / "tiny" / "records.jsonl", [record_of(run.config)])
         case _:
-            write_records(records, [record_of(run.config)])
+            folder = root if where == "study.json" else results / "tiny"
+            storage.write_json(folder / "study.json", old.model_dump(mode="json"))
 
-    def choose(*_: object, **__: object) -> PrecisionChoice:
-        raise AssertionError("nothing is to be measured")
-
-    found = settled(study, root, results, choose=choose)
+    found = settled(study, root, results, choose=Mock(side_effect=AssertionError))
     assert (found.precision, found.choice) == (precision, None)
     assert found.study == old
 
@@ -207,7 +172,7 @@ def test_runs_have_a_settled_precision(tmp_path: Path) -> None:
 
 
 def test_it_is_exported_beside_the_records(corpus: Path, place: Place, tmp_path: Path) -> None:
-    place.run(auto(corpus), WITHOUT_UNITS)
+    run(place, auto(corpus), WITHOUT_UNITS)
     study = settled(auto(corpus), place.root).study
     export(study, place.root, place.results)
     assert export_choice(study, place.root, place.results) == place.results / "tiny" / PRECISION

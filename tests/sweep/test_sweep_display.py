@@ -10,8 +10,8 @@ from rich.console import Console
 from isoflop.config import Variant
 from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, next_runs
+from isoflop.runs import Progress
 from isoflop.sweep.schedule.display import Display, duration
-from isoflop.sweep.schedule.executor import Step
 from isoflop.sweep.schedule.forecast import WINDOW_SECONDS, Going, Meter, View
 from sweep_studies import record_of, tiny
 
@@ -22,12 +22,10 @@ def run() -> PlannedRun:
     return next_runs(study, [])[0]
 
 
-def view(run: PlannedRun, step: Step | None, **changes: Any) -> View:
+def view(run: PlannedRun, step: Progress | None, **changes: Any) -> View:
     fields: dict[str, Any] = {
-        "finished": 2,
-        "diverged": 1,
-        "failed": 0,
-        "going": (Going(run, step),),
+        "states": {"finished": 2, "diverged": 1},
+        "going": (Going(run, progress=step),),
         "left": 3,
         "elsewhere": 1,
         "added": 2,
@@ -55,12 +53,15 @@ class Watched:
         return self._out.getvalue()
 
 
-STEP = Step(1200, 5000, 2.3456, 8123.4)
+STEP = Progress(1200, 5000, 2.3456, 8123.4)
 
 
 def test_a_terminal_shows_each_run_and_the_whole(run: PlannedRun) -> None:
     watched = Watched(force_terminal=True, color_system=None)
     with watched.display:
+        watched.show(view(run, None))
+        assert "starting" in watched.text
+        watched.now += 1.0
         watched.show(view(run, STEP))
     assert "Base\\x1b[31m[bold]line" in watched.text
     assert "1,200/" in watched.text
@@ -70,13 +71,6 @@ def test_a_terminal_shows_each_run_and_the_whole(run: PlannedRun) -> None:
         "2 finished, 1 running, 3 left, usually 2 added, 1 diverged, 1 in another process, "
         "4.0 GFLOP/s, about 2 min 30 s left" in watched.text.replace("\n", " ")
     )
-
-
-def test_a_run_without_a_step_is_starting(run: PlannedRun) -> None:
-    watched = Watched(force_terminal=True)
-    with watched.display:
-        watched.show(view(run, None))
-    assert "starting" in watched.text
 
 
 def test_a_log_gets_a_line_at_the_first_step_and_then_every_half_minute(run: PlannedRun) -> None:
@@ -99,7 +93,7 @@ def test_a_log_gets_a_line_at_the_first_step_and_then_every_half_minute(run: Pla
 
 def test_a_log_of_many_runs_names_some(run: PlannedRun) -> None:
     watched = Watched()
-    going = (Going(run, STEP), *[Going(run, None)] * 5)
+    going = (Going(run, progress=STEP), *[Going(run)] * 5)
     watched.show(view(run, None, going=going, elsewhere=0, remaining_seconds=None))
     assert watched.text.count("parameters") == 4
     assert watched.text.endswith("; and 2 more\n")

@@ -3,10 +3,11 @@
 from isoflop.runs.attempts import Attempt, Ending, without_progress
 from isoflop.runs.claim import Holder, RunClaimed
 from isoflop.runs.folder import Pinned, RunFolder, parse_value
-from isoflop.runs.metrics import MetricsLog, read_metrics
+from isoflop.runs.metrics import MetricsLog, Progress, read_metrics
 from isoflop.runs.store import (
     ENDINGS,
     RunStore,
+    committed_records,
     read_records,
     record_files,
     replace_records,
@@ -20,9 +21,11 @@ __all__ = [
     "Holder",
     "MetricsLog",
     "Pinned",
+    "Progress",
     "RunClaimed",
     "RunFolder",
     "RunStore",
+    "committed_records",
     "parse_value",
     "read_metrics",
     "read_records",

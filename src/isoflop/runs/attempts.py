@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from isoflop import storage
@@ -75,27 +74,6 @@ def _changed(row: Mapping[Any, Any]) -> Mapping[str, Any] | None:
         ):
             return changed
     return None
-
-
-def append_attempts(path: Path, *rows: Mapping[str, Any]) -> None:
-    """Append lines durably, after cutting a torn one."""
-    with storage.JsonLines(path) as lines:
-        for row in rows:
-            lines.append(row)
-        lines.sync()
-
-
-def began(
-    number: int, step: int, changed: Mapping[str, Any] = MappingProxyType({})
-) -> Mapping[str, Any]:
-    """Return the line of an attempt that begins."""
-    line = {"attempt": number, "began_at_step": step}
-    return {**line, "changed": dict(changed)} if changed else line
-
-
-def ended(number: int, ending: Ending, reason: str | None) -> Mapping[str, Any]:
-    """Return the line of an attempt that has ended."""
-    return {"attempt": number, "ended": ending, **({"reason": reason} if reason else {})}
 
 
 def without_progress(attempts: Sequence[Attempt]) -> list[Attempt]:

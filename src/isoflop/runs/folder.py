@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -20,13 +21,11 @@ from isoflop.config import (
     State,
     TextSample,
 )
-from isoflop.runs.attempts import Attempt, Ending, append_attempts, began, ended, read_attempts
-from isoflop.runs.claim import Claim, Holder
+from isoflop.runs.attempts import Attempt, Ending, read_attempts
+from isoflop.runs.claim import Claim
 from isoflop.runs.metrics import MetricsLog, read_metrics
 
 ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
-
-CLAIM = "claim"
 
 Value = TypeVar("Value", bound=BaseModel)
 
@@ -60,10 +59,7 @@ def parse_value(kind: type[Value], data: Any, source: str) -> Value:
 
 def parse_record(data: Any, source: str) -> RunRecord:
     """Return `data` as a record of the run that it names; a one-line ValueError as above."""
-    return _agreeing(parse_value(RunRecord, data, source), source)
-
-
-def _agreeing(record: RunRecord, source: str) -> RunRecord:
+    record = parse_value(RunRecord, data, source)
     if record.config.run_id != record.run_id:
         raise ValueError(
             f"{source} is not a valid RunRecord: run_id is {record.run_id[:80]!r}; expected "
@@ -77,7 +73,7 @@ def _agreeing(record: RunRecord, source: str) -> RunRecord:
     return record
 
 
-class RunFolder:
+class RunFolder(Claim):
     """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
     `record.json`, `checkpoint/`.
 
@@ -85,13 +81,8 @@ class RunFolder:
     generated; unlike the record, they may be written anew.
     Anybody may read. Who pins, notes attempts, or writes metrics or the record holds the claim,
     and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
+    Its `owner` is the process that others hear of while it is claimed, None for this one.
     """
-
-    def __init__(self, path: Path, owner: int | None = None) -> None:
-        """Name the folder at `path`; `owner` is the process that others hear of while it is
-        claimed, None for this one."""
-        self.path = path
-        self._claim = Claim(path / CLAIM, owner)
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -99,22 +90,22 @@ class RunFolder:
     def _member(self, name: str) -> Path:
         return storage.inside(self.path, name)
 
-    def _read(self, name: str, kind: type[Value]) -> Value | None:
+    def _read(self, name: str, parse: Callable[[Any, str], Value]) -> Value | None:
         path = self._member(name)
         try:
             data = storage.read_json(path)
         except FileNotFoundError:
             return None
-        return parse_value(kind, data, str(path))
+        return parse(data, str(path))
 
     # --- what is to be run
 
     def create(self, config: RunConfig) -> None:
         """Write `config.json` where it is missing; refuse a folder that belongs to another run."""
-        if self._read("config.json", RunConfig) is None:
+        if self._read("config.json", partial(parse_value, RunConfig)) is None:
             # Claimed, since an owner removes what others left unfinished.
-            with nullcontext() if self._claim.is_mine else self.claim():
-                if self._read("config.json", RunConfig) is None:
+            with nullcontext() if self._held else self.claim():
+                if self._read("config.json", partial(parse_value, RunConfig)) is None:
                     storage.write_json(self._member("config.json"), config.model_dump(mode="json"))
         present = self.config()
         if present.run_id != config.run_id:
@@ -125,14 +116,14 @@ class RunFolder:
 
     def config(self) -> RunConfig:
         """Return what is run; a ValueError when the folder holds no valid configuration."""
-        config = self._read("config.json", RunConfig)
+        config = self._read("config.json", partial(parse_value, RunConfig))
         if config is None:
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
         return config
 
     def pinned(self) -> Pinned | None:
         """Return what the run was first started with, None if it never was."""
-        return self._read("pinned.json", Pinned)
+        return self._read("pinned.json", partial(parse_value, Pinned))
 
     def pin(self, environment: Environment, data_sha256: str) -> Pinned:
         """Pin at the first start; later return what was pinned then, and refuse other data.
@@ -161,32 +152,13 @@ class RunFolder:
         The kernel holds the lock and releases it when the process dies, so clocks play no part.
         Leftovers of killed writers are removed, and what they renamed last is made durable.
         """
-        self._member(CLAIM)
         storage.make_folder(self.path)
-        with self._claim.hold():
+        with self.hold():
             storage.remove_leftovers(self.path)
             # An owner that was killed may have left what is seen, yet would be lost in a power cut.
             for folder in (self.path.absolute().parent, self.path):
                 storage.sync_folder(folder)
             yield
-
-    def check_claim(self) -> None:
-        """Raise unless this object holds the claim; asked before anything is committed.
-
-        RunClaimed when the folder was removed or replaced since, say while this process was
-        stopped: whoever made the new folder owns the run now.
-        """
-        self._claim.check()
-
-    def is_claimed(self) -> bool:
-        """Return whether some live process holds the claim. Needs read access only."""
-        self._member(CLAIM)
-        return self._claim.is_held()
-
-    def holder(self) -> Holder | None:
-        """Return who says to hold the claim, for people to read; None where nobody does."""
-        self._member(CLAIM)
-        return self._claim.holder() if self._claim.is_held() else None
 
     # --- how often it was tried
 
@@ -195,9 +167,9 @@ class RunFolder:
 
         `changed` are the fields of the environment that are not as pinned, and what they are now.
         """
-        self.check_claim()
         number = self.attempts + 1
-        append_attempts(self._member(ATTEMPTS), began(number, step, changed))
+        told = {"changed": dict(changed)} if changed else {}
+        self._note_attempt({"attempt": number, "began_at_step": step, **told})
         return number
 
     def end_attempt(self, ending: Ending, reason: str | None = None) -> None:
@@ -205,16 +177,19 @@ class RunFolder:
 
         Where it has ended already, another one ended before it could begin, and is counted.
         """
-        self.check_claim()
         made = self.attempts_made()
-        if made and made[-1].ending is None:
-            append_attempts(self._member(ATTEMPTS), ended(made[-1].number, ending, reason))
+        if not made or made[-1].ending is not None:
+            number = self.begin_attempt(made[-1].step if made else 0)
         else:
-            number = self.attempts + 1
-            step = made[-1].step if made else 0
-            append_attempts(
-                self._member(ATTEMPTS), began(number, step), ended(number, ending, reason)
-            )
+            number = made[-1].number
+        told = {"reason": reason} if reason else {}
+        self._note_attempt({"attempt": number, "ended": ending, **told})
+
+    def _note_attempt(self, row: Mapping[str, Any]) -> None:
+        self.check_claim()
+        with storage.JsonLines(self._member(ATTEMPTS)) as lines:
+            lines.append(row)
+            lines.sync()
 
     def attempts_made(self) -> list[Attempt]:
         """Return the attempts at the run, in order."""
@@ -224,16 +199,11 @@ class RunFolder:
     def attempts(self) -> int:
         """How often the run was started."""
         made = self.attempts_made()
-        return made[-1].number if made else self._attempts_counted()
-
-    def _attempts_counted(self) -> int:
-        """Return the number that earlier versions kept, which attempts are numbered on from."""
         path = self._member(ATTEMPTS_COUNTED)
-        try:
-            data = storage.read_json(path)
-        except FileNotFoundError:
-            return 0
-        match data:
+        if made or not path.exists():
+            return made[-1].number if made else 0
+        # The number that earlier versions kept, which attempts are numbered on from.
+        match storage.read_json(path):
             case {"attempts": int(attempts)}:
                 return attempts
         raise ValueError(f"{path} is malformed; expected an object with the int `attempts`")
@@ -271,33 +241,32 @@ class RunFolder:
 
     def record(self) -> RunRecord | None:
         """Return the outcome, None while there is none."""
-        record = self._read("record.json", RunRecord)
-        return None if record is None else _agreeing(record, str(self._member("record.json")))
+        return self._read("record.json", parse_record)
 
-    def _replace(self, name: str, what: str, value: RunEvaluation | TextSample) -> Path:
+    def _replace(self, what: str, value: RunEvaluation | TextSample) -> Path:
         self.check_claim()
         run_id = self.config().run_id
         if value.run_id != run_id:
             raise ValueError(f"{self.path} holds run {run_id}, the {what} is of {value.run_id}")
-        path = self._member(name)
+        path = self._member(f"{what}.json")
         storage.write_json(path, value.model_dump(mode="json"))
         return path
 
     def write_evaluation(self, evaluation: RunEvaluation) -> Path:
         """Commit what was measured of the finished model, in place of an earlier one."""
-        return self._replace("evaluation.json", "evaluation", evaluation)
+        return self._replace("evaluation", evaluation)
 
     def evaluation(self) -> RunEvaluation | None:
         """Return what was measured of the finished model, None where nothing was."""
-        return self._read("evaluation.json", RunEvaluation)
+        return self._read("evaluation.json", partial(parse_value, RunEvaluation))
 
     def write_sample(self, sample: TextSample) -> Path:
         """Commit text that the finished model generated, in place of an earlier one."""
-        return self._replace("sample.json", "sample", sample)
+        return self._replace("sample", sample)
 
     def sample(self) -> TextSample | None:
         """Return text that the finished model generated, None where none was kept."""
-        return self._read("sample.json", TextSample)
+        return self._read("sample.json", partial(parse_value, TextSample))
 
     def state(self) -> State:
         """Return where the run stands, from what is on disk alone."""

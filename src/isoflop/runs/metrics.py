@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from isoflop.storage import JSON, JsonLines, read_json_lines, scan_json_lines
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever watches."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_second: float
 
 
 def _step_of(row: Mapping[str, Any] | None) -> int | None:
@@ -27,7 +38,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
     return kept, corrupt + len(rows) - len(kept)
 
 
-class MetricsLog:
+class MetricsLog(JsonLines):
     """Appends rows with an int `step`, the number of optimiser steps done: 1, 2, 3, ...
 
     Opening it cuts what was written after `after_step`, the step of the checkpoint that training
@@ -36,12 +47,12 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, after_step: int) -> None:
-        self._lines = JsonLines(path)
+        super().__init__(path)
         try:
             self._last, size = _kept(path.read_bytes(), after_step)
-            self._lines.truncate(size)
+            self.truncate(size)
         except BaseException:
-            self._lines.close()
+            self.close()
             raise
 
     def append(self, row: Mapping[str, JSON]) -> None:
@@ -51,22 +62,8 @@ class MetricsLog:
             raise ValueError(
                 f"metrics row has step {row.get('step')!r}; expected an int above {self._last}"
             )
-        self._lines.append(row)
+        super().append(row)
         self._last = step
-
-    def sync(self) -> None:
-        """Make the rows written so far survive a power cut."""
-        self._lines.sync()
-
-    def close(self) -> None:
-        """Close the file; idempotent."""
-        self._lines.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _kept(data: bytes, after_step: int) -> tuple[int, int]:

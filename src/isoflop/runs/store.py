@@ -62,16 +62,16 @@ class RunStore:
 def record_files(results: Path, study: str, stem: str) -> list[Path]:
     """Return the files of a study's committed records that there are, plain and compressed.
 
-    Args:
-        results: folder of committed results.
-        study: its name.
-        stem: `records`, or `search` for those of recipe trials.
-
-    Raises:
-        ValueError: one of them is a symbolic link.
+    Their stem is `records`, or `search` for those of recipe trials; a ValueError tells of a
+    symbolic link.
     """
     found = (storage.inside(results, study, f"{stem}{ending}") for ending in ENDINGS)
     return [path for path in found if path.exists()]
+
+
+def committed_records(results: Path, study: str, stem: str) -> list[RunRecord]:
+    """Return a study's committed records; arguments and errors as of the two functions it joins."""
+    return [one for path in record_files(results, study, stem) for one in read_records(path)]
 
 
 def replace_records(results: Path, study: str, stem: str, records: Iterable[RunRecord]) -> Path:

@@ -11,7 +11,8 @@ from isoflop.sweep.ledger import Folders, Ledger, export
 from isoflop.sweep.plan import Machine, plan_study
 from isoflop.sweep.precision import Settled, export_choice, kept_precision, settled
 from isoflop.sweep.rebuilding import BestModel, Rebuilt, best_models, rebuild
-from isoflop.sweep.running import Execution, run_study
+from isoflop.sweep.running import run_study
+from isoflop.sweep.schedule.executor import Execution
 from isoflop.sweep.schedule.scheduler import Outcome
 from isoflop.sweep.status import RunRow, StudyStatus, status
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.planning.assignment import assign
-from isoflop.runs import RunClaimed, RunFolder, RunStore
+from isoflop.runs import RunClaimed, RunStore
 
 
 @dataclass(frozen=True)
@@ -26,61 +26,44 @@ class Freed:
 def clean(study: Study, root: Path, *, everything: bool = False) -> Freed:
     """Remove the checkpoints of runs that have a record; nothing else is touched.
 
-    The best run of each variant and budget, by validation loss, keeps its checkpoint. Runs without
-    a record keep theirs, since they go on from them.
-
-    Args:
-        study: tells which runs are compared.
-        root: the study's folder.
-        everything: remove those of the best runs too.
+    The best run of each variant and budget, by validation loss, keeps its checkpoint unless
+    `everything` goes. Runs without a record keep theirs, since they go on from them, and so do
+    those that another process holds.
     """
     store = RunStore(root)
     records = store.records()
     best = {} if everything else best_runs(records, assign(study, records).variant_of)
     freed = runs = kept = 0
-    for record in records:
-        folder = store.folder(record.run_id)
+    for folder in [store.folder(record.run_id) for record in records]:
         if not folder.checkpoints.is_dir():
             continue
-        if record.run_id in best:
+        if folder.path.name in best:
             kept += 1
             continue
-        size = _discard(folder)
+        try:
+            with folder.claim():
+                files = [path for path in folder.checkpoints.rglob("*") if path.is_file()]
+                size = sum(path.lstat().st_size for path in files)
+                storage.discard(folder.checkpoints)
+        except RunClaimed:
+            continue
         freed += size
         runs += size > 0
     return Freed(freed, runs, kept)
 
 
-def _discard(folder: RunFolder) -> int:
-    """Remove a run's checkpoints and return their size, 0 while another process holds the run."""
-    try:
-        with folder.claim():
-            files = [path for path in folder.checkpoints.rglob("*") if path.is_file()]
-            size = sum(path.lstat().st_size for path in files)
-            storage.discard(folder.checkpoints)
-            return size
-    except RunClaimed:
-        return 0
-
-
 def best_runs(records: Iterable[RunRecord], variant_of: Mapping[str, str]) -> dict[str, RunRecord]:
-    """Return the finished run of each variant and budget with the lowest validation loss.
+    """Return the finished run of each variant and budget with the lowest validation loss, by id.
 
-    Judged by validation, so that what is shown of a model's test loss is not chosen by it.
-
-    Args:
-        records: outcomes of runs.
-        variant_of: name of the variant of each run id; other runs are left aside.
-
-    Returns:
-        The records by run id.
+    Judged by validation, so that what is shown of a model's test loss is not chosen by it. Runs
+    that are of no variant are left aside.
     """
-    by_id = {record.run_id: record for record in records}
-    lowest: dict[tuple[str, float | None], tuple[float, str]] = {}
-    for record in by_id.values():
+    best: dict[tuple[str, float | None], tuple[float, str, RunRecord]] = {}
+    for record in records:
         evaluation = record.evaluation("validation")
         if record.run_id in variant_of and record.state == "finished" and evaluation is not None:
             key = (variant_of[record.run_id], record.config.budget_flops)
-            here = (evaluation.loss, record.run_id)
-            lowest[key] = min(lowest.get(key, here), here)
-    return {run_id: by_id[run_id] for _, run_id in lowest.values()}
+            here = (evaluation.loss, record.run_id, record)
+            if key not in best or here[:2] < best[key][:2]:
+                best[key] = here
+    return {run_id: record for _, run_id, record in best.values()}

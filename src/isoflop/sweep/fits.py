@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from isoflop.config import (
     Frozen,
     ModelConfig,
     RandomK,
-    RunRecord,
     Study,
     TopK,
 )
@@ -42,7 +41,7 @@ from isoflop.fit.tables.files.formats import is_json_table
 from isoflop.report.registration import check_unregistered, register
 from isoflop.runs import ENDINGS, read_records
 from isoflop.sweep.ledger import RESULTS, Folders
-from isoflop.sweep.status import own_runs
+from isoflop.sweep.status import trained
 
 STUDY_FILES = (".toml", ".json")
 
@@ -118,11 +117,10 @@ def fit_study(
         whom = baseline or study.baseline_variant.name
         settings = replace(settings, margin=settings.margin or study.equivalence_margin)
     if study is not None and study.scaling is not None:
-        folders = Folders.of(study, results=reading.results)
-        records, runs = own_runs(study, folders.root, folders.results, _file(source))
+        ledger = trained(study, Folders.of(study).root, reading.results, _file(source))
         scaled = fit_scaling(
-            records,
-            runs.variant_of,
+            ledger.own,
+            ledger.runs.variant_of,
             baseline=whom or study.baseline_variant.name,
             margin=settings.margin,
             level=settings.level,
@@ -212,57 +210,58 @@ def _runs(
     path = _file(source)
     if settings.seed < 0:
         raise ValueError(f"seed is {settings.seed}; expected 0 or more")
-    if study is not None:
-        _refuse_row_options(reading, f"{path} is a study")
-        if study.scaling is not None:
-            raise ValueError(
-                f"study {study.name} names its sizes, so that no optimum at a budget follows from "
-                f"it; `isoflop fit {path}` shows its projections"
-            )
-        return _with_cluster(_study_runs(study, reading.results, path), reading.cluster)
-    if _holds_records(path):
-        _refuse_row_options(reading, f"{path} is records")
-        return _with_cluster(_record_runs(read_records(path)), reading.cluster)
-    return run_table(
-        path,
-        columns=_mapping(reading.columns),
-        tolerance=reading.tolerance,
-        cluster=reading.cluster,
-        last_of=reading.last_of,
-        best_of=reading.best_of,
-        where=reading.where,
-    )
-
-
-def _refuse_row_options(reading: Reading, what: str) -> None:
-    """Refuse what is said about rows of a table where there is none."""
+    if study is None and not _holds_records(path):
+        return run_table(
+            path,
+            columns=_mapping(reading.columns),
+            tolerance=reading.tolerance,
+            cluster=reading.cluster,
+            last_of=reading.last_of,
+            best_of=reading.best_of,
+            where=reading.where,
+        )
     for name in ("where", "last_of", "best_of"):
         if getattr(reading, name):
-            raise ValueError(f"--{name.replace('_', '-')} chooses rows of a table, but {what}")
+            kind = "records" if study is None else "a study"
+            raise ValueError(
+                f"--{name.replace('_', '-')} chooses rows of a table, but {path} is {kind}"
+            )
+    if study is not None and study.scaling is not None:
+        raise ValueError(
+            f"study {study.name} names its sizes, so that no optimum at a budget follows from "
+            f"it; `isoflop fit {path}` shows its projections"
+        )
+    return _recorded_runs(study, path, reading)
 
 
-def _with_cluster(runs: RunTable, cluster: str | None) -> RunTable:
-    """Return runs of records with one of their columns as `cluster`."""
-    if cluster is None:
-        return runs
-    if cluster not in runs.table:
-        raise ValueError(f"--cluster is {cluster!r}; expected one of {list(runs.table)}")
-    return replace(runs, table=runs.table.assign(cluster=runs.table[cluster]))
-
-
-def _study_runs(study: Study, results: Path, file: Path) -> RunTable:
-    records, runs = own_runs(study, Folders.of(study).root, results, file)
-    own = [record for record in records if record.run_id in runs.variant_of]
-    order = [variant.name for variant in study.variants]
-    own.sort(key=lambda record: order.index(runs.variant_of[record.run_id]))
-    table = frame(own, runs.variant_of, off_ladder=runs.off_ladder)
-    return RunTable(table, (), (), loss_unit=_loss_unit(own), curves=training_curves(own))
-
-
-def _loss_unit(records: Sequence[RunRecord]) -> str | None:
-    """Return what the losses of records are in, None where that is not the same for all."""
+def _recorded_runs(study: Study | None, path: Path, reading: Reading) -> RunTable:
+    """Return the runs of a study, or of a file of records."""
+    notes: tuple[str, ...] = ()
+    off_ladder: Collection[str] = ()
+    if study is None:
+        records = read_records(path)
+        names = {record.run_id: _described(record.config.model) for record in records}
+        if all(record.config.budget_flops is None for record in records):
+            raise ValueError("none of these runs has a budget; fit a table of them instead")
+        notes = (
+            "Variants are named by routing and attention, and every shape counts as one of their "
+            "ladder; the study file says more.",
+        )
+    else:
+        ledger = trained(study, Folders.of(study).root, reading.results, path)
+        names, off_ladder = ledger.runs.variant_of, ledger.runs.off_ladder
+        order = [variant.name for variant in study.variants]
+        records = [record for record in ledger.records if record.run_id in names]
+        records.sort(key=lambda record: order.index(names[record.run_id]))
+    table = frame(records, names, off_ladder=off_ladder)
+    cluster = reading.cluster
+    if cluster is not None and cluster not in table:
+        raise ValueError(f"--cluster is {cluster!r}; expected one of {list(table)}")
+    if cluster is not None:
+        table = table.assign(cluster=table[cluster])
     units = {record.config.data.loss_unit for record in records}
-    return units.pop() if len(units) == 1 else None
+    unit = units.pop() if len(units) == 1 else None
+    return RunTable(table, (), notes, loss_unit=unit, curves=training_curves(records))
 
 
 def _holds_records(path: Path) -> bool:
@@ -275,23 +274,6 @@ def _holds_records(path: Path) -> bool:
     except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile):
         return False
     return isinstance(row, dict) and {"run_id", "config", "data_sha256"} <= row.keys()
-
-
-def _record_runs(records: Sequence[RunRecord]) -> RunTable:
-    names = {record.run_id: _described(record.config.model) for record in records}
-    if len({record.config.budget_flops for record in records} - {None}) == 0:
-        raise ValueError("none of these runs has a budget; fit a table of them instead")
-    note = (
-        "Variants are named by routing and attention, and every shape counts as one of their "
-        "ladder; the study file says more."
-    )
-    return RunTable(
-        frame(records, names),
-        (),
-        (note,),
-        loss_unit=_loss_unit(records),
-        curves=training_curves(records),
-    )
 
 
 def _described(model: ModelConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -24,14 +24,8 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def stop_signals() -> Iterator[Wish]:
-    """Turn the first SIGINT or SIGTERM into a wish; a second SIGINT raises KeyboardInterrupt.
-
-    Outside the main thread, where Python takes no signal handlers, nothing changes.
-    """
+    """Turn the first SIGINT or SIGTERM into a wish; a second SIGINT raises KeyboardInterrupt."""
     wish = Wish()
-    if threading.current_thread() is not threading.main_thread():
-        yield wish
-        return
 
     def ask(number: int, _: FrameType | None) -> None:
         # Nothing is printed here: the signal may have come in the middle of a print.
@@ -40,9 +34,24 @@ def stop_signals() -> Iterator[Wish]:
         if not wish.to_stop:
             wish.to_stop, wish.by_sigterm = True, number == signal.SIGTERM
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(ask):
         yield wish
+
+
+@contextmanager
+def handled_by(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> Iterator[None]:
+    """Give SIGINT and SIGTERM to a handler while the context lasts.
+
+    Outside the main thread, where Python takes no signal handlers, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
-from isoflop.planning.assignment import assign
-from isoflop.runs import RunStore, read_records, record_files, replace_records
+from isoflop.planning.assignment import Assignment, assign
+from isoflop.runs import RunStore, committed_records, replace_records
 from isoflop.text import quoted
 
 RECORDS, TRIALS = "records", "search"
@@ -58,20 +59,22 @@ class Ledger:
     """
 
     def __init__(self, study: Study, root: Path, results: Path | None) -> None:
+        self.study = study
         self.store = RunStore(root)
         self._local: dict[str, RunRecord] = {}
         self._committed: dict[str, RunRecord] = {}
-        for path in [] if results is None else committed_files(results):
-            self._committed |= {record.run_id: record for record in read_records(path)}
+        if results is not None and results.is_dir():
+            names = sorted(path.name for path in results.iterdir())
+            for stem, name in product((TRIALS, RECORDS), names):
+                found = committed_records(results, name, stem)
+                self._committed |= {record.run_id: record for record in found}
         self.refresh()
 
     def refresh(self) -> bool:
         """Read the records that were written since; return whether there were any."""
         before = len(self._local)
         for folder in self.store.folders():
-            if folder.path.name in self._local:
-                continue
-            record = folder.record()
+            record = None if folder.path.name in self._local else folder.record()
             if record is not None:
                 if record.run_id != folder.path.name:
                     raise ValueError(
@@ -93,16 +96,16 @@ class Ledger:
         """All records, by run id."""
         return [record for _, record in sorted({**self._committed, **self._local}.items())]
 
+    @property
+    def runs(self) -> Assignment:
+        """Which of the records are of the study's runs, and of which variant."""
+        return assign(self.study, self.records)
 
-def committed_files(results: Path) -> list[Path]:
-    """Return the files of committed records, those of recipe trials first."""
-    studies = sorted(path.name for path in results.iterdir()) if results.is_dir() else []
-    return [
-        path
-        for stem in (TRIALS, RECORDS)
-        for study in studies
-        for path in record_files(results, study, stem)
-    ]
+    @property
+    def own(self) -> list[RunRecord]:
+        """The records of the study's runs, those that check others too."""
+        known = self.runs.all
+        return [record for record in self.records if record.run_id in known]
 
 
 def export(study: Study, root: Path, results: Path) -> Path:
@@ -115,9 +118,7 @@ def export(study: Study, root: Path, results: Path) -> Path:
         ValueError: there are no records, or one cannot be read.
         StorageError: the results cannot be written.
     """
-    ledger = Ledger(study, root, results)
-    own = assign(study, ledger.records).all
-    records = [record for record in ledger.records if record.run_id in own]
+    records = Ledger(study, root, results).own
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")
     path = replace_records(results, study.name, RECORDS, records)
@@ -146,23 +147,16 @@ def _changes(place: str, before: Any, now: Any) -> list[str]:
     changes = []
     for key in [*now, *(key for key in before if key not in now)]:
         inner = f"{place}.{key}" if place else str(key)
-        if key not in before:
-            changes.append(quoted(f"{inner} added"))
-        elif key not in now:
-            changes.append(quoted(f"{inner} removed"))
-        else:
+        if key in before and key in now:
             changes += _changes(inner, before[key], now[key])
+        else:
+            changes.append(quoted(f"{inner} {'added' if key in now else 'removed'}"))
     return changes
 
 
 def _by_name(value: Any) -> Any:
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(v, dict) and "name" in v for v in value)
-    ):
-        return {str(item["name"]): item for item in value}
-    return value
+    named = isinstance(value, list) and all(isinstance(v, dict) and "name" in v for v in value)
+    return {str(item["name"]): item for item in value} if value and named else value
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from isoflop.config import RunConfig, Study
 from isoflop.data import describe
 from isoflop.hardware import usable_cores
 from isoflop.planning import Plan, Speed, accelerator, accelerator_speed, make_plan, next_runs
-from isoflop.runs import RunFolder, RunStore
+from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Folders, Ledger
 from isoflop.sweep.precision import Settled, kept_precision, settled
 
@@ -48,25 +48,22 @@ def plan_study(
     """
     folders = folders or Folders.of(study)
     device, workers, memory_bytes = machine.accelerator, machine.workers, machine.memory_bytes
+    corpus = describe(study.data, folders.cache)
     if device is None:
         kept = settled(study, folders.root, folders.results)
+        workers = usable_cores().count if workers is None else workers
+        speed, timing = _measured(kept.study)
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / max(1, workers)
     else:
         kept = kept_precision(study, folders.root, folders.results) or Settled(
             study.with_precision("bf16"), "every accelerator's units", None
         )
-    study, words = kept.study, kept.words
-    corpus = describe(study.data, folders.cache)
-    if device is None:
-        workers = usable_cores().count if workers is None else workers
-        speed, timing = _measured(study)
-        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / max(1, workers)
-    else:
         workers = 1 if workers is None else workers
         speed = accelerator_speed(device, machine.utilisation)
         memory = accelerator(device).memory_bytes
         timing = f"{device} at {machine.utilisation:.0%} utilisation, one device per run"
     made = make_plan(
-        study,
+        kept.study,
         train_tokens=corpus if isinstance(corpus, int) else None,
         speed=speed,
         workers=workers,
@@ -74,7 +71,7 @@ def plan_study(
     )
     if isinstance(corpus, str):
         made = made.model_copy(update={"warnings": (*made.warnings, corpus)})
-    return made, f"{timing}; {words}"
+    return made, f"{timing}; {kept.words}"
 
 
 def _measured(study: Study) -> tuple[Speed | None, str]:
@@ -98,7 +95,8 @@ def run_of(study: Study, folders: Folders, run_id: str) -> tuple[RunConfig, RunF
         ValueError: the study has no such run so far.
     """
     study = settled(study, folders.root, folders.results).study
-    records = Ledger(study, folders.root, folders.results).records
+    ledger = Ledger(study, folders.root, folders.results)
+    records = ledger.records
     known = {record.run_id: record.config for record in records}
     for run in (*next_runs(study, []), *next_runs(study, records)):
         known[run.config.run_id] = run.config
@@ -106,4 +104,4 @@ def run_of(study: Study, folders: Folders, run_id: str) -> tuple[RunConfig, RunF
         near = difflib.get_close_matches(run_id, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "`isoflop plan` lists them"
         raise ValueError(f"study {study.name} has no run {run_id!r}; {hint}")
-    return known[run_id], RunStore(folders.root).folder(run_id)
+    return known[run_id], ledger.store.folder(run_id)

@@ -8,10 +8,9 @@ runs have.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
@@ -55,14 +54,13 @@ def kept_precision(study: Study, root: Path, results: Path | None = None) -> Set
     Asked in this order: the study itself, `precision.json` and `study.json` in its folder, the same
     two in `results/NAME/`, the runs in its folder, the records in `results/NAME/`.
 
-    Args:
-        study: what is asked.
-        root: its folder; need not exist.
-        results: folder of committed results, None for none.
-
     Raises:
         ValueError: one of these files is damaged; it names the file.
     """
+
+    def settle(precision: Precision, source: Path, choice: PrecisionChoice | None) -> Settled:
+        return Settled(study.with_precision(precision), str(source), choice)
+
     if study.recipe.precision != "auto":
         choice = read_choice(root)
         alike = choice is not None and choice.precision == study.recipe.precision
@@ -71,15 +69,17 @@ def kept_precision(study: Study, root: Path, results: Path | None = None) -> Set
     for folder in (root, *committed):
         choice = read_choice(folder)
         if choice is not None:
-            source = str(folder / PRECISION)
-            return Settled(study.with_precision(choice.precision), source, choice)
-        precision = _of_saved_study(folder)
-        if precision is not None:
-            return Settled(study.with_precision(precision), str(folder / STUDY), None)
-    for source, configs in _runs(study, root, results):
-        if configs:
-            common = Counter(config.recipe.precision for config in configs).most_common(1)[0][0]
-            return Settled(study.with_precision(common), source, None)
+            return settle(choice.precision, folder / PRECISION, choice)
+        saved = storage.inside(folder, STUDY)
+        match storage.read_json(saved) if saved.exists() else None:
+            case {"recipe": {"precision": "bf16" | "fp32" as precision}}:
+                return settle(precision, saved, None)
+    runs = {root / "runs": [folder.config() for folder in RunStore(root).folders()]}
+    for path in [] if results is None else record_files(results, study.name, RECORDS):
+        runs[path] = [record.config for record in read_records(path)]
+    for source, configs in runs.items():
+        for precision, _ in Counter(one.recipe.precision for one in configs).most_common(1):
+            return settle(precision, source, None)
     return None
 
 
@@ -88,22 +88,12 @@ def settled(
     root: Path,
     results: Path | None = None,
     *,
-    device: str = "cpu",
-    threads: int = 1,
     choose: Callable[..., PrecisionChoice] = choose_precision,
 ) -> Settled:
     """Return a study with its precision; where it was never started, what is faster here.
 
-    That is measured, which takes half a second and torch, and is not written down: only a start
-    settles it.
-
-    Args:
-        study: what is asked.
-        root: its folder; need not exist.
-        results: folder of committed results, None for none.
-        device: what it would be trained on.
-        threads: of each run on the CPU.
-        choose: measures; see `choose_precision`.
+    That is measured, as `choose_precision` does it, which takes half a second and torch, and is
+    not written down: only a start settles it.
 
     Raises:
         ValueError: a file of the study is damaged, or it cannot be planned.
@@ -111,7 +101,7 @@ def settled(
     kept = kept_precision(study, root, results)
     if kept is not None:
         return kept
-    choice = choose(first_runs(study), device=device, threads=threads)
+    choice = choose(first_runs(study), device="cpu", threads=1)
     return Settled(study.with_precision(choice.precision), None, choice)
 
 
@@ -121,18 +111,9 @@ def first_runs(study: Study) -> list[RunConfig]:
 
 
 def settle(study: Study, root: Path, choice: PrecisionChoice) -> Settled:
-    """Write down the precision that a study is started with, unless another process was first.
+    """Write down the precision found for a study that starts, unless another process was first.
 
-    Args:
-        study: what is started; its precision is `auto`.
-        root: its folder.
-        choice: what was found here.
-
-    Returns:
-        What holds from now on.
-
-    Raises:
-        StorageError: it cannot be written.
+    Returns what holds from now on; a StorageError tells that it cannot be written.
     """
     path = storage.inside(root, PRECISION)
     if storage.create_json(path, choice.model_dump(mode="json")):
@@ -143,12 +124,7 @@ def settle(study: Study, root: Path, choice: PrecisionChoice) -> Settled:
 
 
 def slow_here(kept: Settled, here: PrecisionChoice) -> str | None:
-    """Return in a line that a study's precision is slow on this machine; None if it is not.
-
-    Args:
-        kept: the study and its precision.
-        here: what was measured on this machine.
-    """
+    """Return in a line that a precision is slow by what was measured here; None if it is not."""
     times = here.slowness(kept.precision)
     if times is None:
         return None
@@ -177,27 +153,3 @@ def export_choice(study: Study, root: Path, results: Path) -> Path | None:
     path = storage.inside(results, study.name, PRECISION)
     storage.write_json(path, choice.model_dump(mode="json"))
     return path
-
-
-def _of_saved_study(folder: Path) -> Precision | None:
-    """Return the precision of the study that was run last in a folder, or exported to it."""
-    path = storage.inside(folder, STUDY)
-    if not path.exists():
-        return None
-    found: Any = storage.read_json(path)
-    match found:
-        case {"recipe": {"precision": "bf16"}}:
-            return "bf16"
-        case {"recipe": {"precision": "fp32"}}:
-            return "fp32"
-    return None
-
-
-def _runs(
-    study: Study, root: Path, results: Path | None
-) -> Iterator[tuple[str, Sequence[RunConfig]]]:
-    """Yield where runs of a study lie, and what they are."""
-    yield str(root / "runs"), [folder.config() for folder in RunStore(root).folders()]
-    if results is not None:
-        for path in record_files(results, study.name, RECORDS):
-            yield str(path), [record.config for record in read_records(path)]

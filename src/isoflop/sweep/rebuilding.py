@@ -6,9 +6,8 @@ of the study is missing meanwhile. Only when it is finished it takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from isoflop import storage
@@ -17,11 +16,12 @@ from isoflop.data import prepare
 from isoflop.hardware import usable_cores
 from isoflop.planning import PlannedRun, achieved_flops, makespan
 from isoflop.planning.assignment import assign
-from isoflop.runs import RunFolder, RunStore, read_records, record_files
+from isoflop.runs import RunFolder, RunStore, committed_records
 from isoflop.sweep.cleaning import best_runs
 from isoflop.sweep.ledger import RECORDS, Folders
-from isoflop.sweep.running import Execution, run_study
+from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.display import duration
+from isoflop.sweep.schedule.executor import Execution
 
 REBUILT = "rebuilt"
 """Folder of models under way, in a study's folder."""
@@ -46,6 +46,11 @@ class BestModel:
         return finished and saved.is_dir() and any(saved.iterdir())
 
     @property
+    def planned(self) -> PlannedRun:
+        """The run, to be trained again."""
+        return PlannedRun(self.variant, self.record.config, "initial")
+
+    @property
     def left(self) -> float:
         """Share of the steps that are still to be trained."""
         if self.beside.record() is not None:
@@ -66,35 +71,13 @@ class Rebuilt:
         """Whether every loss is the recorded one, to the last bit."""
         return _losses(self.record) == _losses(self.model.record)
 
-    @property
-    def apart(self) -> float | None:
-        """Largest difference of two evaluations' losses, nats per token; None without any."""
-        before = {(one.split, one.decision): one.loss for one in self.model.record.evaluations}
-        both = [
-            abs(one.loss - before[one.split, one.decision])
-            for one in self.record.evaluations
-            if (one.split, one.decision) in before
-        ]
-        return max(both, default=None)
-
-    @property
-    def changes(self) -> dict[str, tuple[object, object]]:
-        """What differs in the environments, each with its value then and now."""
-        then, now = (one.environment.model_dump() for one in (self.model.record, self.record))
-        return {key: (then[key], now[key]) for key in then if then[key] != now[key]}
-
 
 def best_models(
     study: Study, root: Path, results: Path, variant: str | None = None
 ) -> list[BestModel]:
     """Return the best model of each variant and budget, those that `clean` would keep.
 
-    Args:
-        study: whose.
-        root: its folder.
-        results: folder of committed results; what `results/NAME/` holds of a run comes before the
-            record in the study's folder.
-        variant: name of the only variant to look at; None for all.
+    What `results/NAME/` holds of a run comes before the record in the study's folder `root`.
 
     Raises:
         ValueError: there is no such variant, or no finished run.
@@ -103,9 +86,11 @@ def best_models(
     if variant is not None and variant not in names:
         raise ValueError(f"variant is {variant!r}; expected one of {names}")
     store, beside = RunStore(root), RunStore(root / REBUILT)
-    known = [*beside.records(), *store.records()]
-    for path in record_files(results, study.name, RECORDS):
-        known += read_records(path)
+    known = [
+        *beside.records(),
+        *store.records(),
+        *committed_records(results, study.name, RECORDS),
+    ]
     records = {record.run_id: record for record in known}
     variant_of = assign(study, records.values()).variant_of
     found = [
@@ -118,8 +103,7 @@ def best_models(
             f"no run of {variant or study.name} is finished in {root} or {results / study.name}; "
             "train it with `isoflop run` first"
         )
-    budgets = {one.record.run_id: one.record.config.budget_flops or 0.0 for one in found}
-    return sorted(found, key=lambda one: (names.index(one.variant), budgets[one.record.run_id]))
+    return sorted(found, key=lambda one: (names.index(one.variant), one.planned.budget_flops))
 
 
 def rebuild(
@@ -133,11 +117,7 @@ def rebuild(
     Where the folder holds a record with the same losses, it gets its checkpoint back and all else
     in it stays. Otherwise the new run takes its place, since a record tells of the model beside it.
 
-    Args:
-        study: whose models.
-        folders: where it lives.
-        models: see `best_models`; those at hand are left alone.
-        execution: how to train, but for threads and compiling, which are those of each model.
+    Models at hand are left alone. Threads and compiling are those of each model.
 
     Returns:
         The models that were trained to their end, those of an interrupted call before too, and
@@ -148,15 +128,28 @@ def rebuild(
         RunClaimed: another process works on a run.
     """
     gone = [model for model in models if not model.at_hand]
-    _check_data(study, folders.cache, gone)
+    present = prepare(study.data, folders.cache).sha256 if gone else ""
+    for model in gone:
+        if model.record.data_sha256 != present:
+            raise ValueError(
+                f"the data of study {study.name!r} changed: run {model.record.run_id} was trained "
+                f"on SHA-256 {model.record.data_sha256}, now the data has {present}; restore it"
+            )
     root = folders.root / REBUILT
     # Nothing is taken up there: what is trained has a record already.
     beside = Folders(root, root / "results", folders.cache)
     interrupted = False
-    for (threads, compiled), group in _alike(gone):
+
+    def without_record(_: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
+        done = {record.run_id for record in records}
+        return [model.planned for model in group if model.record.run_id not in done]
+
+    for how in dict.fromkeys(_how(model) for model in gone):
+        group = [model for model in gone if _how(model) == how]
         # Compiled as it was, where a compiler is at hand.
+        threads, compiled = how
         alike = replace(execution, threads=threads, compiled=None if compiled else False)
-        outcome = run_study(study, beside, alike, planner=partial(_without_record, group))
+        outcome = run_study(study, beside, alike, planner=without_record)
         interrupted = outcome.interrupted
         if interrupted:
             break
@@ -171,41 +164,12 @@ def rebuild(
     return made, interrupted
 
 
-def _without_record(
-    models: Sequence[BestModel], _: Study, records: Sequence[RunRecord]
-) -> list[PlannedRun]:
-    done = {record.run_id for record in records}
-    return [
-        PlannedRun(model.variant, model.record.config, "initial")
-        for model in models
-        if model.record.run_id not in done
-    ]
+def _how(model: BestModel) -> tuple[int, bool]:
+    return model.record.environment.threads, model.record.environment.compiled
 
 
 def _losses(record: RunRecord) -> tuple[object, ...]:
     return record.state, record.train_loss, record.curve, record.evaluations
-
-
-def _alike(models: Sequence[BestModel]) -> Iterator[tuple[tuple[int, bool], list[BestModel]]]:
-    """Yield the models that had the same threads and were compiled alike."""
-    groups: dict[tuple[int, bool], list[BestModel]] = {}
-    for model in models:
-        environment = model.record.environment
-        groups.setdefault((environment.threads, environment.compiled), []).append(model)
-    yield from groups.items()
-
-
-def _check_data(study: Study, cache: Path, models: Sequence[BestModel]) -> None:
-    """Refuse to train on other data than what is recorded."""
-    if not models:
-        return
-    present = prepare(study.data, cache).sha256
-    for model in models:
-        if model.record.data_sha256 != present:
-            raise ValueError(
-                f"the data of study {study.name!r} changed: run {model.record.run_id} was trained "
-                f"on SHA-256 {model.record.data_sha256}, now the data has {present}; restore it"
-            )
 
 
 def _put_in_place(one: Rebuilt) -> None:
@@ -227,41 +191,45 @@ def _put_in_place(one: Rebuilt) -> None:
 def expectation(models: Sequence[BestModel], workers: int | None) -> str:
     """Return how many models are to be trained and how long that takes here, in a sentence.
 
-    The speed is measured, which takes seconds.
-
-    Args:
-        models: that are to be trained; at least one.
-        workers: models at a time; None for one per core.
+    The speed is measured, which takes seconds. Models at a time are one per core if None.
     """
     from isoflop.training import measure_speed
 
     at_a_time = usable_cores().count if workers is None else max(1, workers)
-    speed = measure_speed([model.record.config for model in models])
-    seconds = [
-        model.left * achieved_flops(model.record.config) / speed(model.record.config)
-        for model in models
-    ]
+    configs = [model.record.config for model in models]
+    speed = measure_speed(configs)
+    whole = [achieved_flops(config) / speed(config) for config in configs]
+    here, recorded = (
+        duration(
+            makespan([one.left * took for one, took in zip(models, times, strict=True)], at_a_time)
+        )
+        for times in (whole, [model.record.seconds for model in models])
+    )
     count = "1 model" if len(models) == 1 else f"{len(models)} models"
-    recorded = [model.left * model.record.seconds for model in models]
     return (
-        f"training {count} again, {at_a_time} at a time: about "
-        f"{duration(makespan(seconds, at_a_time))} at the speed of uncompiled steps measured here "
-        f"just now; when they were recorded, {duration(makespan(recorded, at_a_time))}"
+        f"training {count} again, {at_a_time} at a time: about {here} at the speed of uncompiled "
+        f"steps measured here just now; when they were recorded, {recorded}"
     )
 
 
 def described(one: Rebuilt) -> str:
     """Return how a model that was trained again compares with what is recorded of it."""
-    name = f"{one.model.variant}, run {one.model.record.run_id}"
-    after = one.record
+    recorded, after = one.model.record, one.record
+    name = f"{one.model.variant}, run {recorded.run_id}"
     if after.state != "finished":
         return f"{name}: {after.state}: {after.reason}; the recorded run finished"
     test = after.evaluation("test")
     loss = "" if test is None else f", test loss {test.loss:.4f}"
     if one.equal:
         return f"{name}: every loss is the recorded one, bit for bit{loss}"
-    apart = "" if one.apart is None else f" by at most {one.apart:.2g} nats per token"
-    changes = ", ".join(f"{key} {was} -> {now}" for key, (was, now) in one.changes.items())
-    return f"{name}: losses differ from the recorded ones{apart}{loss}" + (
-        f"; changed since: {changes}" if changes else ""
-    )
+    before = {(then.split, then.decision): then.loss for then in recorded.evaluations}
+    both = [
+        abs(now.loss - before[now.split, now.decision])
+        for now in after.evaluations
+        if (now.split, now.decision) in before
+    ]
+    apart = f" by at most {max(both):.2g} nats per token" if both else ""
+    was, is_ = (record.environment.model_dump() for record in (recorded, after))
+    changes = ", ".join(f"{key} {was[key]} -> {is_[key]}" for key in was if was[key] != is_[key])
+    changed = f"; changed since: {changes}" if changes else ""
+    return f"{name}: losses differ from the recorded ones{apart}{loss}{changed}"

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.data import prepared, train_tokens
 from isoflop.notation import count
-from isoflop.planning.assignment import assign
-from isoflop.report import (
-    BenchRow,
-    Evidence,
-    LeftOut,
-    RoutedModel,
-    routed_model,
-    write_report,
-)
+from isoflop.report import BenchRow, Evidence, LeftOut, RoutedModel, routed_model, write_report
 from isoflop.report.registration import read_registrations
-from isoflop.runs import RunFolder, RunStore, parse_value
+from isoflop.runs import RunFolder, parse_value
 from isoflop.sweep.ledger import Folders, Ledger, export
 from isoflop.sweep.precision import export_choice, settled
 from isoflop.sweep.search import export_search, search_of
-from isoflop.sweep.status import RunRow, own_runs, status
+from isoflop.sweep.status import status, trained
 
 SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
@@ -53,10 +45,21 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
     file = file or Path(f"{study.name}.toml")
     chosen = settled(study, root, results)
     study = chosen.study
-    own, runs = own_runs(study, root, results, file)
+    ledger = trained(study, root, results, file)
+    runs, own = ledger.runs, ledger.own
     page = storage.inside(root, PAGE, FIGURES).parent
-    rows = status(study, root, results).rows
-    missing = [_left_out(row) for row in rows if row.run_id not in runs.all]
+    missing = [
+        LeftOut(
+            variant=row.variant,
+            budget_flops=row.budget_flops,
+            size=count(row.parameters),
+            seed=row.seed,
+            state=row.state,
+            reason=f"at step {row.step:,} of {row.steps:,}" if row.step else "not started",
+        )
+        for row in status(study, root, results).rows
+        if row.run_id not in runs.all
+    ]
     evidence = Evidence(
         records=own,
         variant_of=runs.variant_of,
@@ -66,7 +69,7 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
         speeds=_speeds(storage.inside(root, SPEEDS), storage.inside(results, study.name, SPEEDS)),
         registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),
         search=None if study.scaling else search_of(study, root, results),
-        routed=_routed(study, own, runs.variant_of, root, results),
+        routed=_routed(ledger, results),
         train_tokens=_train_tokens(study, own, folders.cache),
         precision=chosen.choice,
         command=f"isoflop report {file}",
@@ -85,12 +88,10 @@ def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:
         StorageError: the results cannot be written.
     """
     yield export(study, root, results)
-    for written in (export_choice(study, root, results), export_search(study, root, results)):
+    for export_one in (export_choice, export_search, export_speeds):
+        written = export_one(study, root, results)
         if written is not None:
             yield written
-    speeds = export_speeds(study, root, results)
-    if speeds is not None:
-        yield speeds
     yield from export_routed(study, root, results)
     figures = storage.inside(results, study.name, FIGURES)
     for source in sorted(storage.inside(root, PAGE, FIGURES).glob("*")):
@@ -111,34 +112,25 @@ def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
 
 def export_routed(study: Study, root: Path, results: Path) -> Iterator[Path]:
     """Copy what is known of the routed model that a report looks into to `results/NAME/`."""
-    records = Ledger(study, root, results).records
-    model = _routed(study, records, assign(study, records).variant_of, root, results)
-    if model is None:
-        return
-    for name, value in ((EVALUATION, model.evaluation), (SAMPLE, model.sample)):
+    model = _routed(Ledger(study, root, results), results)
+    known = (None, None) if model is None else (model.evaluation, model.sample)
+    for name, value in zip((EVALUATION, SAMPLE), known, strict=True):
         if value is not None:
             storage.write_json(results / study.name / name, value.model_dump(mode="json"))
             yield results / study.name / name
 
 
-def _routed(
-    study: Study,
-    records: Sequence[RunRecord],
-    variant_of: Mapping[str, str],
-    root: Path,
-    results: Path,
-) -> RoutedModel | None:
+def _routed(ledger: Ledger, results: Path) -> RoutedModel | None:
     """Return the routed model to look into, from the runs' folders and committed results."""
+    variant_of = ledger.runs.variant_of
+    own = [ledger.store.folder(run_id) for run_id in variant_of]
     # A committed file is of one run, and lies in a folder as in that of a run.
-    committed = RunFolder(storage.inside(results, study.name))
-    store = RunStore(root)
-    own = [store.folder(run_id) for run_id in variant_of]
-    folders = [committed, *own]
+    folders = [RunFolder(storage.inside(results, ledger.study.name)), *own]
     evaluations = [found for one in folders if (found := one.evaluation()) is not None]
     samples = [kept for one in folders if (kept := one.sample()) is not None]
     return routed_model(
-        study,
-        records,
+        ledger.study,
+        ledger.own,
         variant_of,
         {one.run_id: one for one in evaluations},
         {one.run_id: one for one in samples},
@@ -152,17 +144,6 @@ def _train_tokens(study: Study, records: Sequence[RunRecord], cache: Path) -> in
     if store is None or {record.data_sha256 for record in records} != {store.sha256}:
         return None
     return train_tokens(store, study.data)
-
-
-def _left_out(row: RunRow) -> LeftOut:
-    return LeftOut(
-        variant=row.variant,
-        budget_flops=row.budget_flops,
-        size=count(row.parameters),
-        seed=row.seed,
-        state=row.state,
-        reason=f"at step {row.step:,} of {row.steps:,}" if row.step else "not started",
-    )
 
 
 def _speeds(*candidates: Path) -> list[BenchRow]:

@@ -2,95 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
-from isoflop.config import PrecisionChoice, RunConfig, Study
+from isoflop.config import PrecisionChoice, Study
 from isoflop.data import TokenStore, prepare, train_tokens
-from isoflop.hardware import usable_cores
 from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
-from isoflop.planning.assignment import assign
 from isoflop.planning.warnings import memory_warnings
 from isoflop.runs import Holder, RunStore
 from isoflop.sweep.ledger import Folders, Ledger, save_study
 from isoflop.sweep.local.pool import LocalPool, start_server
 from isoflop.sweep.local.probes import measure_apart, measured_speeds
-from isoflop.sweep.local.worker import Job, Train, train_run
+from isoflop.sweep.local.worker import Train, train_run
 from isoflop.sweep.precision import Settled, kept_precision, settle, slow_here
 from isoflop.sweep.schedule.display import Display
-from isoflop.sweep.schedule.forecast import Forecast, Rate
-from isoflop.sweep.schedule.scheduler import Outcome, Planner, Scheduler, Training
-
-Device = Literal["cpu", "cuda"]
-
-STALL_SECONDS = 1800.0
-"""Silence after which a run counts as hanging. A run gives a sign after each step and each batch
-that it evaluates; the longest silence is the first step, which compiles, and may take minutes."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How runs are trained, which is no part of what they are."""
-
-    workers: int | None = None
-    """Runs trained at a time; None for one per `threads` cores, or per CUDA device."""
-    device: Device = "cpu"
-    threads: int = 1
-    """Of each run on the CPU."""
-    compiled: bool | None = None
-    """Whether torch.compile is used; None decides for each run."""
-    checkpoint_seconds: float | None = None
-    """Time between checkpoints of a run; None as in `isoflop.training.train`."""
-    memory_bytes: int | None = None
-    """Limit of the memory of each run on a CPU; None for none."""
-    stall_seconds: float = STALL_SECONDS
-    """Silence after which a run counts as hanging; that attempt then failed."""
-
-    def slots(self) -> list[dict[str, str]]:
-        """Return the environment variables of each worker that may run at a time.
-
-        Raises:
-            ValueError: a value is out of its range, or there is no such device.
-        """
-        for name in ("workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; expected at least 1")
-        if self.device == "cpu":
-            at_once = self.workers or max(1, usable_cores().count // self.threads)
-            found: list[dict[str, str]] = [{}] * at_once
-        else:
-            found = _cuda_slots(self.workers)
-        if self.memory_bytes is not None and self.memory_bytes < 1:
-            raise ValueError(f"the limit of memory is {self.memory_bytes} bytes; expected more")
-        if self.memory_bytes is not None and self.device != "cpu":
-            raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
-        if not self.stall_seconds > 0:
-            raise ValueError(
-                f"the longest silence of a run is {self.stall_seconds} s; expected more"
-            )
-        return found
-
-    @property
-    def at_a_time(self) -> str:
-        """How many runs are trained at a time on the CPU, and why."""
-        workers = len(self.slots())
-        runs = "1 run" if workers == 1 else f"{workers} runs"
-        each = "one thread each" if self.threads == 1 else f"{self.threads} threads each"
-        return f"{runs} at a time, {each}: {usable_cores().words}"
+from isoflop.sweep.schedule.executor import Execution
+from isoflop.sweep.schedule.forecast import Forecast
+from isoflop.sweep.schedule.scheduler import Outcome, Planner, Scheduler
 
 
 def run_study(
     study: Study,
     folders: Folders | None = None,
-    execution: Execution = Execution(),
+    execution: Execution = Execution(),  # noqa: B008 - frozen
     *,
     console: Console | None = None,
     planner: Planner = next_runs,
@@ -120,49 +58,47 @@ def run_study(
     """
     folders = folders or Folders.of(study)
     slots = execution.slots()
-    ledger = Ledger(study, folders.root, folders.results)
     kept = kept_precision(study, folders.root, folders.results)
     # What is to be measured has the sizes of the runs, which are the same in any precision.
     study = study.with_precision("fp32") if kept is None else kept.study
+    ledger = Ledger(study, folders.root, folders.results)
     needed = planner(study, ledger.records)
     with Display(console or Console(stderr=True)) as display:
         store, free = None, 0
         if needed:
-            free = _tell_start(study, ledger, needed, execution, display)
+            free = _tell_start(ledger, needed, execution, display)
             start_server()  # It imports torch meanwhile.
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
             store = prepare(study.data, folders.cache)
             configs = [run.config for run in planner(study, [])]
             how = {"device": execution.device, "threads": execution.threads}
             look = partial(measure, configs, **how, environment=slots[0])
-            study = _settled(study, folders.root, kept, look, display)
+            study = ledger.study = _settled(study, folders.root, kept, look, display)
             needed = planner(study, ledger.records)
-            _check_data(study, ledger, needed, store.sha256)
+            _check_data(ledger, needed, store.sha256)
             for warning in planned_warnings(needed, train_tokens(store, study.data)):
                 display.say(f"warning: {warning}")
-        _tell_changes(study, save_study(study, folders.root), ledger, display)
+        _tell_changes(ledger, save_study(study, folders.root), display)
         for warning in memory_warnings(needed, execution.memory_bytes):
             display.say(f"warning: {warning}")
         expected = store if free and train is train_run else None
         forecast = _forecast(study, needed, execution, expected, planner)
-        training = _training(train, execution, folders.cache, store)
-        return Scheduler(study, ledger, needed, training, forecast, display, planner).run()
+        pool = LocalPool(train, execution, folders.cache)
+        sha256 = "" if store is None else store.sha256
+        return Scheduler(ledger, planner, pool, forecast, display, execution, sha256).run()
 
 
 def _tell_start(
-    study: Study,
-    ledger: Ledger,
-    needed: list[PlannedRun],
-    execution: Execution,
-    display: Display,
+    ledger: Ledger, needed: list[PlannedRun], execution: Execution, display: Display
 ) -> int:
     """Say who trains how much of the study; return how many of the runs nobody else works on."""
     holders = holders_of(ledger.store, needed)
     free = len(needed) - len(holders)
+    name = ledger.study.name
     if holders:
-        display.say(f"{study.name}: {shared_words(holders, free, socket.gethostname())}")
+        display.say(f"{name}: {shared_words(holders, free, socket.gethostname())}")
     if execution.device == "cpu":
-        display.say(f"{study.name}: {execution.at_a_time}")
+        display.say(f"{name}: {execution.at_a_time}")
     return free
 
 
@@ -173,12 +109,9 @@ def holders_of(store: RunStore, needed: Sequence[PlannedRun]) -> list[Holder | N
 
 
 def shared_words(holders: Sequence[Holder | None], free: int, here: str) -> str:
-    """Return in a sentence who trains what, and what this process does.
+    """Return in a sentence who holds the runs that are claimed, and what this process does.
 
-    Args:
-        holders: of each run that is claimed; at least one.
-        free: needed runs that nobody works on.
-        here: name of this host, which is not said.
+    There are `free` needed runs that nobody works on; the name of this host is not said.
     """
     known = dict.fromkeys(holder for holder in holders if holder is not None)
     names = [f"{one.pid}" + ("" if one.host == here else f" on {one.host}") for one in known]
@@ -210,64 +143,14 @@ def _forecast(
         return Forecast(len(slots))
     configs = [run.config for run in needed]
     speeds = measured_speeds(configs, slots, threads=execution.threads, device=execution.device)
-    rates = [Rate(*one) for one in zip(needed, speeds or (), strict=False)]
-    held_out_tokens = int(store.manifest["splits"]["test"]["tokens"])
-    if planner is not next_runs:
-        return Forecast(len(slots), rates, held_out_tokens=held_out_tokens)
-    usual = bound(study)
+    usual = bound(study) if planner is next_runs else None
     return Forecast(
         len(slots),
-        rates,
-        runs=len(next_runs(study, [])) + usual.usual_runs,
-        added_flops=usual.usual_flops / max(1, usual.usual_runs),
-        held_out_tokens=held_out_tokens,
+        list(zip(needed, speeds or (), strict=False)),
+        runs=len(next_runs(study, [])) + usual.usual_runs if usual else 0,
+        added_flops=usual.usual_flops / max(1, usual.usual_runs) if usual else 0.0,
+        held_out_tokens=int(store.manifest["splits"]["test"]["tokens"]),
     )
-
-
-def _training(
-    train: Train, execution: Execution, cache: Path, store: TokenStore | None
-) -> Training:
-    """Return the local pool, and what is noted of runs that cannot be trained."""
-    executor = LocalPool(
-        execution.slots(),
-        partial(_job, train, execution, cache),
-        limited=execution.memory_bytes is not None,
-    )
-    sha256 = "" if store is None else store.sha256
-    return Training(executor, execution.device, sha256, execution.stall_seconds)
-
-
-def _job(
-    train: Train,
-    execution: Execution,
-    cache: Path,
-    config: RunConfig,
-    folder: Path,
-    slot: Mapping[str, str],
-) -> Job:
-    """Return what a process of the local pool is to do."""
-    options = {
-        "cache": cache,
-        "device": execution.device,
-        "threads": execution.threads,
-        "compiled": execution.compiled,
-        "checkpoint_seconds": execution.checkpoint_seconds,
-        "memory_bytes": execution.memory_bytes,
-    }
-    # Shared by all runs: those of one width and kind compile to the same code.
-    environment = {"TORCHINDUCTOR_CACHE_DIR": str(cache.absolute() / "compiled"), **slot}
-    return Job(config, folder, train, options, environment, os.getpid())
-
-
-def _cuda_slots(workers: int | None) -> list[dict[str, str]]:
-    import torch
-
-    devices = torch.cuda.device_count()
-    if not devices:
-        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
-    names = visible.split(",")[:devices]
-    return [{"CUDA_VISIBLE_DEVICES": names[i % devices]} for i in range(workers or devices)]
 
 
 def _settled(
@@ -296,10 +179,9 @@ def _settled(
     return kept.study
 
 
-def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:
+def _check_data(ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:
     """Refuse to go on with a study on other data than it was begun on."""
-    own = assign(study, ledger.records).all
-    begun = {r.run_id: r.data_sha256 for r in ledger.records if r.run_id in own}
+    begun = {record.run_id: record.data_sha256 for record in ledger.own}
     for run in needed:
         pinned = ledger.store.folder(run.config.run_id).pinned()
         if pinned is not None:
@@ -308,18 +190,18 @@ def _check_data(study: Study, ledger: Ledger, needed: list[PlannedRun], data_sha
         if sha256 != data_sha256:
             source = "committed " if ledger.is_taken_up(run_id) else ""
             raise ValueError(
-                f"the data of study {study.name!r} changed: {source}run {run_id} was trained on "
-                f"SHA-256 {sha256}, now the data has {data_sha256}; restore the data, or start "
-                "afresh by giving the study another name"
+                f"the data of study {ledger.study.name!r} changed: {source}run {run_id} was "
+                f"trained on SHA-256 {sha256}, now the data has {data_sha256}; restore the data, "
+                "or start afresh by giving the study another name"
             )
 
 
-def _tell_changes(study: Study, changes: list[str], ledger: Ledger, display: Display) -> None:
+def _tell_changes(ledger: Ledger, changes: list[str], display: Display) -> None:
     if not changes:
         return
-    kept = len(assign(study, ledger.records).all)
+    study = ledger.study
     display.say(f"{study.name} changed since it was run last: {'; '.join(changes)}")
-    display.say(f"{kept} of the runs recorded so far are part of it as it is now")
+    display.say(f"{len(ledger.own)} of the runs recorded so far are part of it as it is now")
     if any(change.startswith("recipe.precision: ") for change in changes):
         display.say(
             f"its runs are trained in {study.recipe.precision} from now on; those in another "

@@ -11,11 +11,12 @@ from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
 from isoflop.report import RecipeSearch
-from isoflop.runs import RunStore, read_records, record_files, replace_records
+from isoflop.runs import RunStore, committed_records, replace_records
 from isoflop.sweep.ledger import TRIALS, Folders
 from isoflop.sweep.local.probes import measure_apart
 from isoflop.sweep.precision import first_runs, kept_precision, settle
-from isoflop.sweep.running import Execution, run_study
+from isoflop.sweep.running import run_study
+from isoflop.sweep.schedule.executor import Execution
 from isoflop.sweep.schedule.scheduler import Outcome
 from isoflop.text import quoted
 
@@ -42,7 +43,7 @@ def search_study(
         kept = settle(study, folders.root, here)
         print(quoted(kept.words), file=sys.stderr)
     study = kept.study
-    committed = _committed(study, folders.results)
+    committed = committed_records(folders.results, study.name, TRIALS)
 
     def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         return next_trials(asked, [*records, *committed])
@@ -76,12 +77,7 @@ def export_search(study: Study, root: Path, results: Path) -> Path | None:
 
 
 def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:
-    """Return the records of trials, from here and committed."""
+    """Return the records of trials, committed and, which come before, from here."""
     trained = RunStore(storage.inside(root, TRIALS)).records()
-    known = {record.run_id: record for record in [*_committed(study, results), *trained]}
-    return list(known.values())
-
-
-def _committed(study: Study, results: Path) -> list[RunRecord]:
-    files = record_files(results, study.name, TRIALS)
-    return [record for path in files for record in read_records(path)]
+    known = [*committed_records(results, study.name, TRIALS), *trained]
+    return list({record.run_id: record for record in known}.values())

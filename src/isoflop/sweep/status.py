@@ -6,20 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from isoflop.config import Frozen, RunRecord, State, Study
+from isoflop.config import Frozen, State, Study
 from isoflop.costs import parameters
-from isoflop.planning import (
-    Bracket,
-    Edge,
-    PlannedRun,
-    achieved_flops,
-    brackets,
-    edges,
-    next_runs,
-)
-from isoflop.planning.assignment import Assignment, assign
-from isoflop.runs import RunFolder
+from isoflop.planning import Bracket, Edge, achieved_flops, brackets, edges, next_runs
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.precision import settled
 
@@ -72,27 +63,28 @@ class StudyStatus(Frozen):
 
 
 def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus:
-    """Return where a study stands.
-
-    Args:
-        study: what is asked.
-        root: the study's folder; need not exist.
-        results: folder of committed results, None for none.
+    """Return where the study whose folder is `root`, which need not exist, stands.
 
     Raises:
         ValueError: a record cannot be read, or the study cannot be planned.
     """
     ledger = Ledger(study, root, results)
-    found = assign(study, ledger.records)
-    known = found.all
+    assigned = ledger.runs
+    known = {one.run_id: (one.config, assigned.all[one.run_id]) for one in ledger.own}
+    for run in next_runs(study, ledger.records):
+        known[run.config.run_id] = run.config, run.variant
     rows = [
-        _recorded(record, known[record.run_id], ledger.is_taken_up(record.run_id))
-        for record in ledger.records
-        if record.run_id in known
-    ]
-    rows += [
-        _unrecorded(run, ledger.store.folder(run.config.run_id))
-        for run in next_runs(study, ledger.records)
+        RunRow(
+            run_id=run_id,
+            variant=variant,
+            budget_flops=config.budget_flops or 0.0,
+            parameters=parameters(config.model).total,
+            seed=config.seed,
+            steps=config.steps,
+            taken_up=ledger.is_taken_up(run_id),
+            **_standing(ledger, run_id),
+        )
+        for run_id, (config, variant) in known.items()
     ]
     order = {variant.name: place for place, variant in enumerate(study.variants)}
     rows.sort(key=lambda r: (r.budget_flops, order[r.variant], r.parameters, r.seed))
@@ -101,75 +93,49 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
         rows=tuple(rows),
         brackets=tuple(brackets(study, ledger.records)),
         edges=tuple(edges(study, ledger.records)),
-        foreign=sum(not ledger.is_taken_up(run_id) for run_id in found.foreign),
+        foreign=sum(not ledger.is_taken_up(run_id) for run_id in assigned.foreign),
     )
 
 
-def _recorded(record: RunRecord, variant: str, taken_up: bool) -> RunRow:
-    validation = record.evaluation("validation")
-    config = record.config
-    assert config.budget_flops is not None, "runs of a study have a budget"
-    share = record.train_flops[config.convention] / achieved_flops(config)
-    return RunRow(
-        run_id=record.run_id,
-        variant=variant,
-        budget_flops=config.budget_flops,
-        parameters=record.parameters.total,
-        seed=config.seed,
-        state=record.state,
-        step=round(share * config.steps),
-        steps=config.steps,
-        train_loss=record.train_loss,
-        validation_loss=None if validation is None else validation.loss,
-        reason=record.reason,
-        taken_up=taken_up,
-    )
-
-
-def _unrecorded(run: PlannedRun, folder: RunFolder) -> RunRow:
-    config = run.config
+def _standing(ledger: Ledger, run_id: str) -> dict[str, Any]:
+    """Return what the record of a run tells, or its folder where there is none."""
+    record = ledger.get(run_id)
+    if record is not None:
+        validation = record.evaluation("validation")
+        share = record.train_flops[record.config.convention] / achieved_flops(record.config)
+        return {
+            "state": record.state,
+            "step": round(share * record.config.steps),
+            "train_loss": record.train_loss,
+            "validation_loss": None if validation is None else validation.loss,
+            "reason": record.reason,
+        }
+    folder = ledger.store.folder(run_id)
     rows, _ = folder.read_metrics()
     last = rows[-1] if rows else {}
-    loss = last.get("loss")
-    attempts = folder.attempts_made()
-    # Lines of metrics that make no sense are no reason to show nothing.
-    plain = isinstance(loss, float) and math.isfinite(loss)
-    return RunRow(
-        run_id=config.run_id,
-        variant=run.variant,
-        budget_flops=run.budget_flops,
-        parameters=parameters(config.model).total,
-        seed=config.seed,
-        state=folder.state(),
-        step=int(last.get("step", 0)),
-        steps=config.steps,
-        train_loss=loss if plain else None,
-        validation_loss=None,
-        reason=attempts[-1].reason if attempts else None,
-        taken_up=False,
-    )
+    loss, attempts = last.get("loss"), folder.attempts_made()
+    return {
+        "state": folder.state(),
+        "step": int(last.get("step", 0)),
+        # Lines of metrics that make no sense are no reason to show nothing.
+        "train_loss": loss if isinstance(loss, float) and math.isfinite(loss) else None,
+        "validation_loss": None,
+        "reason": attempts[-1].reason if attempts else None,
+    }
 
 
-def own_runs(
-    study: Study, root: Path, results: Path, file: Path
-) -> tuple[list[RunRecord], Assignment]:
-    """Return the records of a study's runs, those that check others too, and whose they are.
+def trained(study: Study, root: Path, results: Path, file: Path) -> Ledger:
+    """Return the records of a study, in its precision as `settled` finds it.
 
-    Args:
-        study: what was studied; its precision is as `settled` finds it.
-        root: its folder.
-        results: where committed records lie.
-        file: where the study is written, for the command that trains it.
+    Its `file` is named in the command that trains it, which is told where there are none.
 
     Raises:
         ValueError: no run that fits use has a record.
     """
-    study = settled(study, root, results).study
-    records = Ledger(study, root, results).records
-    runs = assign(study, records)
-    if not runs.variant_of:
+    ledger = Ledger(settled(study, root, results).study, root, results)
+    if not ledger.runs.variant_of:
         raise ValueError(
             f"no run of {study.name} has a record in {root} or {results / study.name}; "
             f"train it first: isoflop run {file}"
         )
-    return [record for record in records if record.run_id in runs.all], runs
+    return ledger

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from isoflop.notation import count
 
 if TYPE_CHECKING:
-    from isoflop.training import Progress as Step
+    from isoflop.runs import Progress as Step
 
 SECONDS_BETWEEN_LINES = 30.0
 

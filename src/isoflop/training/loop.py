@@ -14,12 +14,12 @@ from isoflop import checkpoint
 from isoflop.config import Environment, Frozen, RunConfig, RunRecord
 from isoflop.data import prepare
 from isoflop.model import Transformer, build
-from isoflop.runs import RunClaimed, RunFolder
+from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.training.compiling import compiles_by_default, compiling_fault
 from isoflop.training.environment import environment
 from isoflop.training.memory import keep_freed_memory, limited_memory
-from isoflop.training.run import Interrupted, Progress, Run, newest_checkpoint, tensors_under
+from isoflop.training.run import Interrupted, Run, newest_checkpoint, tensors_under
 
 REASON_CHARACTERS = 500
 """Of an exception's text kept as the reason of a failed attempt."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.data import Batches, TokenStore
 from isoflop.evaluation import evaluate
 from isoflop.model import build
-from isoflop.runs import RunFolder
+from isoflop.runs import Progress, RunFolder
 from isoflop.training.curve import has_losses, thin
 from isoflop.training.parametrisation import initialise
 from isoflop.training.schedule import rate_factor
@@ -40,16 +39,6 @@ VALIDATIONS = 4
 
 class Interrupted(RuntimeError):
     """Training was asked to stop and did, with a checkpoint."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands, for whoever watches."""
-
-    step: int
-    steps: int
-    loss: float
-    tokens_per_second: float
 
 
 class Run:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from multiprocessing import connection
 from multiprocessing.context import ForkServerContext
@@ -16,8 +15,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from isoflop.planning import PlannedRun
-from isoflop.sweep.local.worker import Job, work
-from isoflop.sweep.schedule.executor import Alive, Ended, Message
+from isoflop.sweep.interrupts import handled_by
+from isoflop.sweep.local.worker import Job, Train, work
+from isoflop.sweep.schedule.executor import Ended, Execution, Message
 
 NO_THREADS = {
     "OMP_NUM_THREADS": "1",
@@ -30,24 +30,74 @@ take them along. A run that is to use more of them says so to torch."""
 PRELOADED = ("isoflop.sweep.local.worker", "isoflop.training", "torch._dynamo")
 """What every run would import otherwise; the last one comes with torch's optimisers."""
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+@cache
+def start_server() -> ForkServerContext:
+    """Return a context whose processes are forked from one that has imported the training code."""
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    before = dict(os.environ)
+    os.environ.update(NO_THREADS)
+    try:
+        # Both signals may reach a whole process group; what they mean is the scheduler's to say.
+        with handled_by(signal.SIG_IGN):
+            forkserver.ensure_running()
+    finally:
+        for name in NO_THREADS:
+            del os.environ[name]
+        os.environ.update(before)
+    return context
+
+
+class Child:
+    """A process forked from the server, and the line to it.
+
+    Args:
+        target: what it does; the other end of the line is its last argument.
+        arguments: those before.
+        daemon: whether it ends with this process.
+    """
+
+    def __init__(
+        self, target: Callable[..., None], *arguments: object, daemon: bool = False
+    ) -> None:
+        context = start_server()
+        self.line, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=target, args=(*arguments, theirs), daemon=daemon
+        )
+        try:
+            self.process.start()
+        except BaseException:
+            self.line.close()
+            raise
+        finally:
+            theirs.close()
+
+    def kill(self) -> None:
+        """End the process at once where it has not ended by itself, and wait until it is gone."""
+        self.line.close()
+        self.process.kill()
+        self.process.join()
+        self.process.close()
 
 
 class LocalPool:
     """Trains each run in a process of this machine; an `Executor`.
 
     Args:
-        slots: environment variables of each process that may run at a time.
-        job: makes what a process is to do of a run, its folder and its slot.
-        limited: whether the memory of the processes is limited, which may be why one is killed.
+        train: trains one run.
+        execution: how.
+        cache: prepared corpora and compiled code.
     """
 
-    def __init__(
-        self, slots: Sequence[Mapping[str, str]], job: Callable[..., Job], *, limited: bool
-    ) -> None:
-        self._slots = slots
-        self._job = job
-        self._limited = limited
+    def __init__(self, train: Train, execution: Execution, cache: Path) -> None:
+        self._train = train
+        self._execution = execution
+        self._cache = cache
+        self._slots = execution.slots()
         self._workers: dict[str, _Worker] = {}
 
     @property
@@ -58,8 +108,19 @@ class LocalPool:
     def start(self, run: PlannedRun, folder: Path) -> None:
         """Start training a run in its folder."""
         slot = min(set(range(len(self._slots))) - {one.slot for one in self._workers.values()})
-        job = self._job(run.config, folder, self._slots[slot])
-        self._workers[run.config.run_id] = _Worker(job, slot, start_server())
+        options = {
+            "cache": self._cache,
+            "device": self._execution.device,
+            "threads": self._execution.threads,
+            "compiled": self._execution.compiled,
+            "checkpoint_seconds": self._execution.checkpoint_seconds,
+            "memory_bytes": self._execution.memory_bytes,
+        }
+        # Shared by all runs: those of one width and kind compile to the same code.
+        compiled = {"TORCHINDUCTOR_CACHE_DIR": str(self._cache.absolute() / "compiled")}
+        environment = compiled | self._slots[slot]
+        job = Job(run.config, folder, self._train, options, environment, os.getpid())
+        self._workers[run.config.run_id] = _Worker(job, slot)
 
     def poll(self, seconds: float) -> list[tuple[str, Message]]:
         """Wait so long at most for a sign of life, and return what was told, by run id."""
@@ -70,11 +131,12 @@ class LocalPool:
             time.sleep(seconds)
         told: list[tuple[str, Message]] = []
         for run_id, worker in list(self._workers.items()):
-            over = worker.is_over
+            code = worker.process.exitcode
             told += [(run_id, message) for message in worker.messages()]
-            if over:
+            if code is not None:
                 del self._workers[run_id]
-                told.append((run_id, worker.close(self._limited)))
+                worker.kill()
+                told.append((run_id, worker.ended or Ended("failed", self._crash(code))))
         return told
 
     def cancel(self, run_id: str, *, at_once: bool) -> None:
@@ -84,119 +146,44 @@ class LocalPool:
             del self._workers[run_id]
             worker.kill()
         elif worker is not None:
-            worker.ask_to_stop()
+            with suppress(OSError):
+                worker.line.send_bytes(b"stop")
+
+    def _crash(self, code: int) -> str:
+        """Return why a process is gone that said no last word."""
+        if code >= 0:
+            return f"the process ended with exit code {code} and no word"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+        limited = self._execution.memory_bytes is not None
+        if limited and -code in (signal.SIGABRT, signal.SIGSEGV):
+            memory = ", which going over the limit of memory (--memory-gib) may have led to"
+        return f"the process was killed by {name}{memory}"
 
 
-class _Worker:
+class _Worker(Child):
     """A process that trains one run."""
 
-    def __init__(self, job: Job, slot: int, context: ForkServerContext) -> None:
+    def __init__(self, job: Job, slot: int) -> None:
+        super().__init__(work, job)
         self.slot = slot
-        self._ended: Ended | None = None
-        self._line, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=work, args=(job, theirs))
-        try:
-            self._process.start()
-        except BaseException:
-            self._line.close()
-            raise
-        finally:
-            theirs.close()
+        self.ended: Ended | None = None
+        """What it said last, told once its process is gone."""
 
     @property
-    def signs_of_life(self) -> tuple[connection.Connection | int, ...]:
+    def signs_of_life(self) -> list[connection.Connection | int]:
         """What `multiprocessing.connection.wait` can wait for."""
-        return (
-            (self._process.sentinel,) if self._line.closed else (self._line, self._process.sentinel)
-        )
+        return [self.process.sentinel, *([] if self.line.closed else [self.line])]
 
     def messages(self) -> list[Message]:
-        """Return what the worker said since it was asked last; its end is kept for `close`."""
+        """Return what the worker said since it was asked last, but for its end."""
         said: list[Message] = []
         try:
-            while not self._line.closed and self._line.poll():
-                message = self._line.recv()
+            while not self.line.closed and self.line.poll():
+                message = self.line.recv()
                 if isinstance(message, Ended):
-                    self._ended, message = message, Alive()
+                    self.ended, message = message, None
                 said.append(message)
         except (EOFError, OSError):
-            self._line.close()
+            self.line.close()
         return said
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the process is gone."""
-        return self._process.exitcode is not None
-
-    def close(self, memory_limited: bool) -> Ended:
-        """Return how the worker ended, after its process is gone."""
-        self.messages()
-        self._process.join()
-        code = self._process.exitcode
-        assert code is not None
-        self._line.close()
-        self._process.close()
-        return self._ended or Ended("failed", _crash(code, memory_limited))
-
-    def ask_to_stop(self) -> None:
-        """Ask for a checkpoint and an end."""
-        with suppress(OSError):
-            self._line.send_bytes(b"stop")
-
-    def kill(self) -> None:
-        """End the process at once and wait until it is gone."""
-        self._process.kill()
-        self.close(memory_limited=False)
-
-
-def _crash(code: int, memory_limited: bool) -> str:
-    if code >= 0:
-        return f"the process ended with exit code {code} and no word"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-    if memory_limited and -code in (signal.SIGABRT, signal.SIGSEGV):
-        memory = ", which going over the limit of memory (--memory-gib) may have led to"
-    return f"the process was killed by {name}{memory}"
-
-
-@cache
-def start_server() -> ForkServerContext:
-    """Return a context whose processes are forked from one that has imported the training code."""
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    with _environment(NO_THREADS), _deaf_to_stop_signals():
-        forkserver.ensure_running()
-    return context
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _deaf_to_stop_signals() -> Iterator[None]:
-    """Let processes that are started inside ignore Ctrl-C and SIGTERM from the start.
-
-    Both may reach a whole process group; what they mean is the scheduler's to say.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

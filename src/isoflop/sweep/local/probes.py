@@ -9,16 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from statistics import fmean
 from typing import Any
 
 from isoflop.config import PrecisionChoice, RunConfig
 from isoflop.hardware import choose_precision
-from isoflop.sweep.local.pool import start_server
+from isoflop.sweep.local.pool import Child
 
 MOST_SECONDS = 120.0
-"""Wait for the figures of precisions, torch's import included."""
+"""Wait for the figures of precisions."""
 PROBE_SECONDS = 0.1
 """Spent on each measured model after its first step."""
 PROBE_SIZES = 2
@@ -36,22 +35,13 @@ def measure_apart(
 ) -> PrecisionChoice:
     """Return which precision is faster, from a process forked from the server that trains.
 
-    Args:
-        configs: runs of a study, of which the middle one by size is measured.
-        device: what they are trained on.
-        threads: of each on the CPU.
-        environment: variables of the process, as of a run.
+    Of the runs the middle one by size is measured, in the environment variables of a run.
 
     Raises:
         ValueError: the process ended without an answer, or takes too long.
     """
-    probe = _Probe(partial(_choice, list(configs), device, threads), environment)
-    try:
-        said = probe.hear(MOST_SECONDS, late="it takes too long")
-    except EOFError:
-        said = "its process ended without a word"
-    finally:
-        probe.end()
+    choose = partial(choose_precision, list(configs), device=device, threads=threads)
+    (said,) = _answers(choose, [environment], MOST_SECONDS)
     if isinstance(said, PrecisionChoice):
         return said
     raise ValueError(
@@ -70,101 +60,65 @@ def measured_speeds(
     """Return the training FLOP/s of each run; None where it could not be measured in seconds.
 
     As many processes as will train do the same at once, and the mean counts: so each is as slow as
-    it will be with the others beside it.
-
-    Args:
-        configs: runs whose speed is asked for, of which some are measured.
-        slots: environment variables of each worker that may train at a time.
-        threads: of each on a CPU.
-        device: where the steps are made.
+    it will be with the others beside it. A slot is the environment variables of a worker.
     """
     measure = partial(_speeds, list(configs), threads, device)
-    probes = [_Probe(measure, slot) for slot in slots[: len(configs)]]
-    told: list[Any] = []
-    # One that is gone, or slower than anybody waits for, leaves the study without an expectation.
-    with suppress(EOFError, OSError):
-        try:
-            # Before it is asked, torch may be on its way into the server, which takes its time.
-            for probe in probes:
-                probe.hear(None)
-            until = time.monotonic() + PATIENCE_SECONDS
-            told = [probe.hear(max(0.0, until - time.monotonic())) for probe in probes]
-        finally:
-            for probe in probes:
-                probe.end()
-    if not told or None in told:
+    told = _answers(measure, slots[: len(configs)], PATIENCE_SECONDS)
+    # What goes wrong here goes wrong in training, too, which tells it better.
+    if not told or not all(isinstance(one, list) for one in told):
         return None
     return [fmean(of_all) for of_all in zip(*told, strict=True)]
 
 
-class _Probe:
-    """A process, forked from the server that trains, which says what it measures."""
+def _answers(
+    work: Callable[[], Any], environments: Sequence[Mapping[str, str]], seconds: float
+) -> list[Any]:
+    """Return what `work` gives in a process of each environment, all at once, or why it does not.
 
-    def __init__(
-        self, measure: Callable[[Connection], None], environment: Mapping[str, str]
-    ) -> None:
-        context = start_server()
-        self._line, theirs = context.Pipe(duplex=False)
-        arguments = (measure, dict(environment), theirs)
-        self._process: BaseProcess = context.Process(target=_work, args=arguments, daemon=True)
-        try:
-            self._process.start()
-        except BaseException:
-            self._line.close()
-            raise
-        finally:
-            theirs.close()
-
-    def hear(self, seconds: float | None, *, late: Any = None) -> Any:
-        """Return what it says next within a time, else `late`.
-
-        Raises:
-            EOFError: it is gone without a word.
-        """
-        return self._line.recv() if self._line.poll(seconds) else late
-
-    def end(self) -> None:
-        """End the process where it has not ended by itself."""
-        self._line.close()
-        self._process.kill()
-        self._process.join()
+    The wait for the answers begins once torch, which may be on its way, is in the server.
+    """
+    children = [Child(_answer, work, dict(one), daemon=True) for one in environments]
+    try:
+        for child in children:
+            child.line.recv()
+        until = time.monotonic() + seconds
+        return [
+            child.line.recv()
+            if child.line.poll(max(0.0, until - time.monotonic()))
+            else "it takes too long"
+            for child in children
+        ]
+    except (EOFError, OSError):
+        return ["its process ended without a word"] * len(children)
+    finally:
+        for child in children:
+            child.kill()
 
 
-def _work(
-    measure: Callable[[Connection], None], environment: Mapping[str, str], line: Connection
-) -> None:
-    """Measure; the entry of the process."""
+def _answer(work: Callable[[], Any], environment: Mapping[str, str], line: Connection) -> None:
+    """Say that the process is there, and then what comes of `work`; its entry."""
     os.environ.update(environment)
     warnings.simplefilter("ignore")
     # Nobody may listen any more, where the study was given up meanwhile.
     with suppress(OSError):
-        measure(line)
+        line.send(None)
+        try:
+            found = work()
+        except Exception as error:
+            found = f"{type(error).__name__}: {error}"
+        line.send(found)
 
 
-def _choice(configs: list[RunConfig], device: str, threads: int, line: Connection) -> None:
-    """Send which precision is faster, or what went wrong."""
-    found: PrecisionChoice | str
-    try:
-        found = choose_precision(configs, device=device, threads=threads)
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-    line.send(found)
-
-
-def _speeds(configs: list[RunConfig], threads: int, device: str, line: Connection) -> None:
-    """Send an empty list at the start, and then the speeds of runs."""
+def _speeds(configs: list[RunConfig], threads: int, device: str) -> list[float]:
     from isoflop.training import measure_speed
 
-    line.send([])
-    # What goes wrong here goes wrong in training, too, which tells it better.
-    with suppress(Exception):
-        speed = measure_speed(
-            configs,
-            threads=threads,
-            seconds=PROBE_SECONDS,
-            sizes=PROBE_SIZES,
-            most_flops=PROBE_FLOPS,
-            most_tokens=PROBE_TOKENS,
-            device=device,
-        )
-        line.send([speed(config) for config in configs])
+    speed = measure_speed(
+        configs,
+        threads=threads,
+        seconds=PROBE_SECONDS,
+        sizes=PROBE_SIZES,
+        most_flops=PROBE_FLOPS,
+        most_tokens=PROBE_TOKENS,
+        device=device,
+    )
+    return [speed(config) for config in configs]

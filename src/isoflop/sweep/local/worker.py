@@ -18,15 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from isoflop.config import RunConfig, RunRecord
-from isoflop.runs import RunClaimed, RunFolder
+from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError, make_folder
-from isoflop.sweep.schedule.executor import LOG, Alive, Ended, Message, Step, Warned
-
-if TYPE_CHECKING:
-    from isoflop.training import Progress
+from isoflop.sweep.schedule.executor import LOG, Ended, Message
 
 TELL_SECONDS = 0.4
 """Time between two messages on progress."""
@@ -65,7 +61,7 @@ def work(job: Job, line: Connection) -> None:
     os.environ.update(job.environment)
     talk = _Talk(line)
     signal.signal(signal.SIGTERM, lambda *_: talk.ask_to_stop())
-    warnings.showwarning = lambda message, *_args, **_more: talk.say(Warned(str(message)))
+    warnings.showwarning = lambda message, *_args, **_more: talk.say(str(message))
     talk.say(_outcome(job, talk))
 
 
@@ -80,8 +76,8 @@ def _outcome(job: Job, talk: _Talk) -> Ended:
             job.config,
             RunFolder(job.folder, owner=job.scheduler),
             stop=talk.stopping,
-            watch=talk.watch,
-            alive=talk.alive,
+            watch=talk.tell,
+            alive=talk.tell,
             **job.options,
         )
     except Interrupted:
@@ -111,8 +107,8 @@ class _Talk:
 
     def __init__(self, line: Connection) -> None:
         self._line = line
-        self._asked = False
         self._told = 0.0
+        self._asked = False
 
     def ask_to_stop(self) -> None:
         self._asked = True
@@ -127,22 +123,14 @@ class _Talk:
             self._asked = True
         return self._asked
 
-    def watch(self, progress: Progress) -> None:
-        """Tell of a step, a few times a second and at the last one."""
-        if self._is_time() or progress.step == progress.steps:
-            self.say(Step(progress.step, progress.steps, progress.loss, progress.tokens_per_second))
-
-    def alive(self) -> None:
-        """Give a sign of life, a few times a second at most."""
-        if self._is_time():
-            self.say(Alive())
-
-    def _is_time(self) -> bool:
+    def tell(self, progress: Progress | None = None) -> None:
+        """Tell of a step or of being alive, a few times a second and at the last step."""
         now = time.monotonic()
         due = now - self._told >= TELL_SECONDS
         if due:
             self._told = now
-        return due
+        if due or (progress is not None and progress.step == progress.steps):
+            self.say(progress)
 
     def say(self, message: Message) -> None:
         # Nobody listens any more; `stopping` finds out.

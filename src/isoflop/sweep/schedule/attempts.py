@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isoflop.config import Environment, RunConfig, RunRecord
+from isoflop.config import RunConfig, RunRecord
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.runs import Attempt, RunFolder, without_progress
 
@@ -46,22 +46,15 @@ class Tries:
 def tries(attempts: Sequence[Attempt]) -> Tries:
     """Return what became of the last attempts; none of them is under way."""
     last = without_progress(attempts)
-    failed = [one for one in last if one.ending == "failed"]
-    return Tries(
-        failures=len(failed),
-        lost=sum(one.ending is None for one in last),
-        reason=failed[0].reason if failed else None,
-    )
+    reasons = [one.reason for one in last if one.ending == "failed"]
+    lost = sum(one.ending is None for one in last)
+    return Tries(len(reasons), lost, reasons[0] if reasons else None)
 
 
 def note_failure(config: RunConfig, folder: RunFolder, reason: str, *, since: int) -> list[Attempt]:
     """Note that an attempt failed, unless its process did so itself; return the attempts.
 
-    Args:
-        config: the run.
-        folder: where it lives.
-        reason: why it failed.
-        since: attempts there were before this one.
+    There were `since` attempts before this one.
 
     Raises:
         RunClaimed: another live process works on the run.
@@ -78,17 +71,18 @@ def note_failure(config: RunConfig, folder: RunFolder, reason: str, *, since: in
 def commit_failure(
     config: RunConfig, folder: RunFolder, reason: str, *, data_sha256: str, device: str
 ) -> None:
-    """Record that a run failed, unless it has a record by now.
-
-    Raises:
-        RunClaimed: another live process works on the run.
-        StorageError: the record cannot be written.
-    """
+    """Record that a run failed, unless it has a record by now; raises as `note_failure`."""
     with folder.claim():
         folder.create(config)
         if folder.record() is not None:
             return
         pinned = folder.pinned()
+        if pinned is None:
+            from isoflop.training import environment
+
+            present = environment(device, threads=1, compiled=False)
+        else:
+            present, data_sha256 = pinned.environment, pinned.data_sha256
         rows, _ = folder.read_metrics()
         length = config.data.sequence_length
         tokens = int(rows[-1]["step"]) * config.tokens_per_step if rows else 0
@@ -106,14 +100,7 @@ def commit_failure(
                 },
                 seconds=sum(float(row.get("seconds", 0.0)) for row in rows),
                 attempts=max(1, folder.attempts),
-                data_sha256=pinned.data_sha256 if pinned else data_sha256,
-                environment=pinned.environment if pinned else _environment(device),
+                data_sha256=data_sha256,
+                environment=present,
             )
         )
-
-
-def _environment(device: str) -> Environment:
-    """Return the present environment, for a run that failed before it could pin its own."""
-    from isoflop.training import environment
-
-    return environment(device, threads=1, compiled=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -49,12 +48,7 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def say(self, text: str) -> None:
@@ -63,7 +57,12 @@ class Display:
 
     def recorded(self, run: PlannedRun, record: RunRecord, done: int, total: int) -> None:
         """Tell the outcome of a run, the `done`th of `total` that the grid knows of."""
-        self.say(f"[{done}/{total}] {describe(run)}: {_outcome(record)}")
+        outcome = f"{record.state}: {record.reason}"
+        if record.state == "finished":
+            found = record.evaluation("validation")
+            loss = "no validation loss" if found is None else f"validation loss {found.loss:.4f}"
+            outcome = f"{loss}, {duration(record.seconds)}"
+        self.say(f"[{done}/{total}] {describe(run)}: {outcome}")
 
     @property
     def is_due(self) -> bool:
@@ -75,34 +74,39 @@ class Display:
         """Draw the table anew, or print a line; the first line waits for the first step."""
         if self._live.is_started:
             self._live.update(Group(_table(view.going), Text(_summary(view))), refresh=True)
-        elif self._shown == -math.inf and not any(one.step for one in view.going):
+        elif self._shown == -math.inf and not any(one.progress for one in view.going):
             return
         else:
-            self.say(progress_line(view))
+            self.say(_line(view))
         self._shown = self._clock()
 
 
-def progress_line(view: View) -> str:
+def _line(view: View) -> str:
     """Return how the runs go: done of expected, what is running, its loss, the time left."""
+    done = sum(view.states.values())
     running = [_standing(one) for one in view.going[:NAMED]]
     if len(view.going) > NAMED:
         running.append(f"and {len(view.going) - NAMED} more")
-    parts = [f"{view.done} of {view.expected} runs done"]
+    expected = done + len(view.going) + view.left + view.elsewhere + view.added
+    parts = [f"{done} of {expected} runs done"]
     if running:
         parts.append(f"running: {'; '.join(running)}")
-    if view.elsewhere:
-        parts.append(f"{view.elsewhere} in another process")
-    if view.remaining_seconds is not None:
-        parts.append(f"about {duration(view.remaining_seconds)} left")
-    return " | ".join(parts)
+    return " | ".join([*parts, *_elsewhere_and_left(view)])
+
+
+def _elsewhere_and_left(view: View, speed: str = "") -> list[str]:
+    elsewhere = f"{view.elsewhere} in another process" if view.elsewhere else ""
+    seconds = view.remaining_seconds
+    left = "" if seconds is None else f"about {duration(seconds)} left"
+    return [part for part in (elsewhere, speed, left) if part]
 
 
 def _standing(one: Going) -> str:
     size = f"{one.run.variant}, {parameters(one.run.config.model).total:,} parameters"
-    if one.step is None:
+    if one.progress is None:
         return f"{size}, starting"
-    step = one.step
-    return f"{size}, step {step.step:,} of {step.steps:,}, loss {step.loss:.3f}"
+    now = one.progress
+    return f"{size}, step {now.step:,} of {now.steps:,}, loss {now.loss:.3f}"
 
 
 def describe(run: PlannedRun) -> str:
@@ -114,49 +118,35 @@ def describe(run: PlannedRun) -> str:
     )
 
 
-def _outcome(record: RunRecord) -> str:
-    if record.state != "finished":
-        return f"{record.state}: {record.reason}"
-    evaluation = record.evaluation("validation")
-    loss = "no validation loss" if evaluation is None else f"validation loss {evaluation.loss:.4f}"
-    return f"{loss}, {duration(record.seconds)}"
-
-
 def _table(going: tuple[Going, ...]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("variant", "parameters", "budget", "seed", "", "step", "loss", "tokens/s"):
         table.add_column(title, justify="left" if title in ("variant", "") else "right")
     for one in going:
-        config, step = one.run.config, one.step
-        done = step.step if step else 0
+        config, now = one.run.config, one.progress
         table.add_row(
             Text(quoted(one.run.variant)),
             f"{parameters(config.model).total:,}",
             f"{one.run.budget_flops:.3g}",
             str(config.seed),
-            ProgressBar(total=config.steps, completed=done, width=16),
-            f"{done:,}/{config.steps:,}" if step else "starting",
-            f"{step.loss:.3f}" if step else "",
-            f"{step.tokens_per_second:,.0f}" if step else "",
+            ProgressBar(total=config.steps, completed=now.step if now else 0, width=16),
+            f"{now.step:,}/{config.steps:,}" if now else "starting",
+            f"{now.loss:.3f}" if now else "",
+            f"{now.tokens_per_second:,.0f}" if now else "",
         )
     return table
 
 
 def _summary(view: View) -> str:
-    parts = [f"{view.finished} finished", f"{len(view.going)} running", f"{view.left} left"]
+    parts = [f"{view.states.get('finished', 0)} finished", f"{len(view.going)} running"]
+    parts.append(f"{view.left} left")
     if view.added:
         parts.append(f"usually {view.added} added")
-    if view.diverged:
-        parts.append(f"{view.diverged} diverged")
-    if view.failed:
-        parts.append(f"{view.failed} failed")
-    if view.elsewhere:
-        parts.append(f"{view.elsewhere} in another process")
-    if view.flops_per_second:
-        parts.append(f"{view.flops_per_second / 1e9:,.1f} GFLOP/s")
-    if view.remaining_seconds is not None:
-        parts.append(f"about {duration(view.remaining_seconds)} left")
-    return ", ".join(parts)
+    for state in ("diverged", "failed"):
+        if state in view.states:
+            parts.append(f"{view.states[state]} {state}")
+    speed = f"{view.flops_per_second / 1e9:,.1f} GFLOP/s" if view.flops_per_second else ""
+    return ", ".join([*parts, *_elsewhere_and_left(view, speed)])
 
 
 def duration(seconds: float) -> str:

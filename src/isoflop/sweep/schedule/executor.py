@@ -6,52 +6,32 @@ the scheduler's to say.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from isoflop.hardware import usable_cores
 from isoflop.planning import PlannedRun
+from isoflop.runs import Progress
 
 LOG = "log.txt"
 """File in the run folder that takes what the run's processes print."""
 
-Ending = Literal["recorded", "interrupted", "claimed", "failed", "unwritable"]
-"""How a worker ended: with a record, as asked, as another process has the run, by an exception,
-or because the disk is full or broken, which is no fault of the run."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where the run stands."""
-
-    step: int
-    steps: int
-    loss: float
-    tokens_per_second: float
-
-
-@dataclass(frozen=True)
-class Warned:
-    """A warning that the run gave."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Alive:
-    """A sign of life while no step is made."""
-
 
 @dataclass(frozen=True)
 class Ended:
-    """The last message of a worker that did not crash."""
+    """The last message of a run."""
 
-    how: Ending
+    how: Literal["recorded", "interrupted", "claimed", "failed", "unwritable"]
+    """With a record, as asked, as another process has the run, by an exception or a crash, or
+    because the disk is full or broken, which is no fault of the run."""
     reason: str = ""
 
 
-Message = Step | Warned | Alive | Ended
+Message = Progress | str | Ended | None
+"""Where a run stands, a warning that it gave, its end, or nothing but a sign of life."""
 
 
 class Executor(Protocol):
@@ -72,3 +52,71 @@ class Executor(Protocol):
 
     def cancel(self, run_id: str, *, at_once: bool) -> None:
         """Ask a run to save a checkpoint and end; or end it at once, and then it tells no more."""
+
+
+STALL_SECONDS = 1800.0
+"""Silence after which a run counts as hanging. A run gives a sign after each step and each batch
+that it evaluates; the longest silence is the first step, which compiles, and may take minutes."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How runs are trained, which is no part of what they are."""
+
+    workers: int | None = None
+    """Runs trained at a time; None for one per `threads` cores, or per CUDA device."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    """Of each run on the CPU."""
+    compiled: bool | None = None
+    """Whether torch.compile is used; None decides for each run."""
+    checkpoint_seconds: float | None = None
+    """Time between checkpoints of a run; None as in `isoflop.training.train`."""
+    memory_bytes: int | None = None
+    """Limit of the memory of each run on a CPU; None for none."""
+    stall_seconds: float = STALL_SECONDS
+    """Silence after which a run counts as hanging; that attempt then failed."""
+
+    def slots(self) -> list[dict[str, str]]:
+        """Return the environment variables of each worker that may run at a time.
+
+        Raises:
+            ValueError: a value is out of its range, or there is no such device.
+        """
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        if self.device == "cpu":
+            at_once = self.workers or max(1, usable_cores().count // self.threads)
+            found: list[dict[str, str]] = [{}] * at_once
+        else:
+            found = _cuda_slots(self.workers)
+        if self.memory_bytes is not None and self.memory_bytes < 1:
+            raise ValueError(f"the limit of memory is {self.memory_bytes} bytes; expected more")
+        if self.memory_bytes is not None and self.device != "cpu":
+            raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
+        if not self.stall_seconds > 0:
+            raise ValueError(
+                f"the longest silence of a run is {self.stall_seconds} s; expected more"
+            )
+        return found
+
+    @property
+    def at_a_time(self) -> str:
+        """How many runs are trained at a time on the CPU, and why."""
+        workers = len(self.slots())
+        runs = "1 run" if workers == 1 else f"{workers} runs"
+        each = "one thread each" if self.threads == 1 else f"{self.threads} threads each"
+        return f"{runs} at a time, {each}: {usable_cores().words}"
+
+
+def _cuda_slots(workers: int | None) -> list[dict[str, str]]:
+    import torch
+
+    devices = torch.cuda.device_count()
+    if not devices:
+        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
+    names = visible.split(",")[:devices]
+    return [{"CUDA_VISIBLE_DEVICES": names[i % devices]} for i in range(workers or devices)]

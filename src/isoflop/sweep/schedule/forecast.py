@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from isoflop.config import RunConfig, decisions
+from isoflop.config import State, decisions
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import PlannedRun, achieved_flops, makespan
-from isoflop.sweep.schedule.executor import Step
+from isoflop.runs import Progress
 
 START_SECONDS = 1.0
 """What a run takes beside its steps and evaluations: its process, its model, its folder."""
@@ -27,22 +27,36 @@ UNMEASURED = 1e9
 """FLOP/s to set out from where none were measured; what ran corrects it before it is told."""
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Measured speed of one run."""
+@dataclass
+class Going:
+    """A run under way here."""
 
     run: PlannedRun
-    flops_per_second: float
+    attempts: int = 0
+    """There were before this one."""
+    silent_seconds: float = 0.0
+    """Since its last sign of life, as long as somebody listened."""
+    progress: Progress | None = None
+    """None until its first step is done."""
+    from_share: float = 0.0
+    """Of the steps, done when it was heard of first; wherever it went on from."""
+    from_second: float = 0.0
+    to_second: float = 0.0
+    """When it was heard of first and last."""
 
+    @property
+    def share(self) -> float | None:
+        """Of the steps that are done; None until its first step."""
+        return None if self.progress is None else self.progress.step / self.progress.steps
 
-@dataclass
-class _Stretch:
-    """What a run under way has done here: from its first message to its last one."""
-
-    from_share: float
-    from_second: float
-    to_share: float
-    to_second: float
+    def stepped(self, progress: Progress, now: float) -> float:
+        """Note where it stands and return the FLOPs that were spent since."""
+        # The first message comes with the first step, wherever the run went on.
+        before = self.progress.step if self.progress else progress.step - 1
+        if self.progress is None:
+            self.from_share, self.from_second = progress.step / progress.steps, now
+        self.progress, self.to_second = progress, now
+        return (progress.step - before) / progress.steps * achieved_flops(self.run.config)
 
 
 class Forecast:
@@ -52,111 +66,76 @@ class Forecast:
 
     Args:
         workers: runs trained at a time.
-        rates: measured speeds of some runs while `workers` of them go; a run that is not among them
+        rates: measured FLOP/s of some runs while `workers` of them go; a run that is not among them
             has the speed of the one nearest in size, of its own variant if there is one. Where
             there are none, nothing is expected before something ran.
         runs: that the study will probably have, those included that the grid usually adds.
         added_flops: mean FLOPs of a run that the grid usually adds.
         held_out_tokens: tokens of a held-out split, which bounds what is evaluated.
-        clock: seconds, monotonic.
     """
 
     def __init__(
         self,
         workers: int,
-        rates: Sequence[Rate] = (),
+        rates: Sequence[tuple[PlannedRun, float]] = (),
         *,
         runs: int = 0,
         added_flops: float = 0.0,
         held_out_tokens: float = math.inf,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runs = runs
         self._workers = workers
         self._rates = rates
         self._added_flops = added_flops
         self._held_out_tokens = held_out_tokens
-        self._clock = clock
-        self._stretches: dict[str, _Stretch] = {}
-        self._took, self._expected = (BELIEF_SECONDS, BELIEF_SECONDS) if rates else (0.0, 0.0)
+        self._took = self._expected = BELIEF_SECONDS if rates else 0.0
 
-    def stepped(self, run: PlannedRun, share: float) -> None:
-        """Note that a run under way has done a share of its steps."""
-        now = self._clock()
-        stretch = self._stretches.setdefault(run.config.run_id, _Stretch(share, now, share, now))
-        stretch.to_share, stretch.to_second = share, now
-
-    def ended(self, run: PlannedRun, *, finished: bool) -> None:
-        """Note that a run is no longer under way; what it took counts if it went to its end."""
-        stretch = self._stretches.pop(run.config.run_id, None)
-        if finished and stretch is not None:
-            self._took += self._clock() - stretch.from_second
-            share = 1 - stretch.from_share
-            self._expected += share * self._steps(run) + self._evaluations(run)
+    def finished(self, one: Going, now: float) -> None:
+        """Note that a run went to its end."""
+        if one.progress is not None:
+            self._took += now - one.from_second
+            self._expected += self._work(one.run, one.from_share)
 
     def seconds_left(
-        self, going: Sequence[PlannedRun], waiting: Sequence[PlannedRun], added: int
+        self, going: Sequence[Going], waiting: Sequence[PlannedRun], added: int
     ) -> float | None:
-        """Return the time until all is done; None where nothing tells.
+        """Return the time until all is done, with the runs that the grid will probably add.
 
-        That is where nothing was measured and nothing ran, or others have all the runs.
-
-        Args:
-            going: runs under way here.
-            waiting: runs that are started when a worker is free, in this order.
-            added: runs that the grid will probably add.
+        None where nothing was measured and nothing ran, or others have all the runs.
         """
+        works = [self._work(one.run, one.share) for one in going]
         took, expected = self._took, self._expected
-        for run in going:
-            stretch = self._stretches.get(run.config.run_id)
-            if stretch is not None:
-                took += stretch.to_second - stretch.from_second
-                expected += (stretch.to_share - stretch.from_share) * self._steps(run)
+        for one, left in zip(going, works, strict=True):
+            if one.progress is not None:
+                took += one.to_second - one.from_second
+                expected += self._work(one.run, one.from_share) - left
         if not expected or not (going or waiting):
             return None
-        works = [self._rest(run) for run in going]
-        works += [self._whole(run) for run in waiting]
+        works += [self._work(run) for run in waiting]
         works += [self._added()] * added
         return makespan(works, self._workers) * took / expected
 
-    def _rest(self, run: PlannedRun) -> float:
-        stretch = self._stretches.get(run.config.run_id)
-        if stretch is None:
-            return self._whole(run)
-        return (1 - stretch.to_share) * self._steps(run) + self._evaluations(run)
-
-    def _whole(self, run: PlannedRun) -> float:
-        return START_SECONDS + self._steps(run) + self._evaluations(run)
-
-    def _steps(self, run: PlannedRun) -> float:
-        return achieved_flops(run.config) / self._speed(run)
-
-    def _evaluations(self, run: PlannedRun) -> float:
-        return _evaluation_flops(run.config, self._held_out_tokens) / self._speed(run)
+    def _work(self, run: PlannedRun, done: float | None = None) -> float:
+        """Return the seconds from a share of a run's steps to its end; None is its start."""
+        config = run.config
+        per_token = forward_flops(config.model, config.data.sequence_length, config.convention)
+        passes = EVALUATED_SPLITS * len(decisions(config.model.depth))
+        evaluated = passes * min(config.evaluation_tokens, self._held_out_tokens)
+        flops = (1 - (done or 0.0)) * achieved_flops(config) + evaluated * per_token.per_token
+        return flops / self._speed(run) + (START_SECONDS if done is None else 0.0)
 
     def _added(self) -> float:
         if not self._rates:
             return self._added_flops / UNMEASURED
-        seconds_per_flop = [1 / rate.flops_per_second for rate in self._rates]
-        return START_SECONDS + self._added_flops * sum(seconds_per_flop) / len(seconds_per_flop)
+        seconds_per_flop = sum(1 / speed for _, speed in self._rates) / len(self._rates)
+        return START_SECONDS + self._added_flops * seconds_per_flop
 
     def _speed(self, run: PlannedRun) -> float:
-        if not self._rates:
-            return UNMEASURED
-        kin = [rate for rate in self._rates if rate.run.variant == run.variant] or self._rates
-        size = _log_size(run.config)
-        return min(kin, key=lambda rate: abs(_log_size(rate.run.config) - size)).flops_per_second
+        def distance(other: PlannedRun) -> tuple[bool, float]:
+            sizes = [parameters(one.config.model).total for one in (other, run)]
+            return other.variant != run.variant, abs(math.log(sizes[0] / sizes[1]))
 
-
-def _evaluation_flops(config: RunConfig, held_out_tokens: float) -> float:
-    """Return the FLOPs of the evaluations at a run's end."""
-    per_token = forward_flops(config.model, config.data.sequence_length, config.convention)
-    passes = EVALUATED_SPLITS * len(decisions(config.model.depth))
-    return passes * min(config.evaluation_tokens, held_out_tokens) * per_token.per_token
-
-
-def _log_size(config: RunConfig) -> float:
-    return math.log(parameters(config.model).total)
+        return min(self._rates, key=lambda rate: distance(rate[0]), default=(run, UNMEASURED))[1]
 
 
 class Meter:
@@ -182,21 +161,11 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Going:
-    """A run under way."""
-
-    run: PlannedRun
-    step: Step | None
-    """None until its first step is done."""
-
-
-@dataclass(frozen=True)
 class View:
     """What there is to see of a study that is being trained."""
 
-    finished: int
-    diverged: int
-    failed: int
+    states: Mapping[State, int]
+    """Of the runs that have a record."""
     going: tuple[Going, ...]
     left: int
     """Runs planned so far that nobody works on."""
@@ -207,13 +176,3 @@ class View:
     flops_per_second: float
     remaining_seconds: float | None
     """Time until all these are done; None while nothing was measured."""
-
-    @property
-    def done(self) -> int:
-        """Runs that have a record."""
-        return self.finished + self.diverged + self.failed
-
-    @property
-    def expected(self) -> int:
-        """Runs that the study will probably have."""
-        return self.done + len(self.going) + self.left + self.elsewhere + self.added

@@ -6,19 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
-from isoflop.config import RunRecord, Study
-from isoflop.planning import PlannedRun, achieved_flops
-from isoflop.planning.assignment import assign
-from isoflop.runs import RunClaimed
+from isoflop.config import RunRecord, State, Study
+from isoflop.planning import PlannedRun
+from isoflop.runs import Progress, RunClaimed
 from isoflop.storage import StorageError
 from isoflop.sweep.interrupts import Wish, stop_signals
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.schedule.attempts import FAILURES, commit_failure, note_failure, tries
 from isoflop.sweep.schedule.display import Display, describe, duration
-from isoflop.sweep.schedule.executor import LOG, Alive, Ended, Executor, Step, Warned
+from isoflop.sweep.schedule.executor import LOG, Ended, Execution, Executor
 from isoflop.sweep.schedule.forecast import Forecast, Going, Meter, View
-from isoflop.sweep.schedule.watchdog import Watchdog
 
 Planner = Callable[[Study, Sequence[RunRecord]], list[PlannedRun]]
 """Says which runs a study needs that have no record yet."""
@@ -26,6 +25,9 @@ Planner = Callable[[Study, Sequence[RunRecord]], list[PlannedRun]]
 TICK_SECONDS = 0.25
 LOOK_SECONDS = 1.0
 """Time between two looks at what other processes work on and have recorded."""
+LONGEST_SILENCE_SECONDS = 2.0
+"""Most of the time between two polls that counts as silence. More means that the scheduler itself
+stood still, as a paused process or a sleeping machine does, and then heard nothing of anybody."""
 
 
 @dataclass(frozen=True)
@@ -43,56 +45,38 @@ class Outcome:
     """Whether that was SIGTERM."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """Where every run of a study is trained, and what is noted of one that cannot be."""
-
-    executor: Executor
-    device: str
-    data_sha256: str
-    stall_seconds: float
-    """Silence after which a run counts as hanging."""
-
-
 class Scheduler:
     """Trains what a study needs until it needs nothing more, or somebody asks to stop.
 
-    Args:
-        study: what is asked.
-        ledger: its records.
-        needed: what the grid asks for now.
-        training: how to train.
-        forecast: expects how many runs there will be, and how long they take.
-        display: told what happens.
-        planner: says what is needed once a run has ended.
+    The planner is asked at first and once a run has ended; of `execution` the device counts, and
+    the silence after which a run counts as hanging; `data_sha256` is noted of one that cannot be
+    trained.
     """
 
     def __init__(
         self,
-        study: Study,
         ledger: Ledger,
-        needed: list[PlannedRun],
-        training: Training,
+        planner: Planner,
+        executor: Executor,
         forecast: Forecast,
         display: Display,
-        planner: Planner,
+        execution: Execution,
+        data_sha256: str,
     ) -> None:
-        self.study = study
-        self.planner = planner
         self.ledger = ledger
-        self.needed = needed
-        self.training = training
+        self.planner = planner
+        self.executor = executor
         self.forecast = forecast
         self.display = display
-        self.executor = training.executor
-        self.running: dict[str, PlannedRun] = {}
-        self.steps: dict[str, Step] = {}
-        self.attempts: dict[str, int] = {}
-        self.watchdog = Watchdog(training.stall_seconds)
+        self.execution = execution
+        self.data_sha256 = data_sha256
+        self.going: dict[str, Going] = {}
         self.meter = Meter()
+        self.stopping = False
         self.unwritable: str | None = None
-        self._count()
+        self._ask_the_grid()
         self._look()
+        self.polled = time.monotonic()
 
     def run(self) -> Outcome:
         """Train, and return how it ended.
@@ -123,144 +107,136 @@ class Scheduler:
         if view.left and view.remaining_seconds is not None:
             added = f", and usually {view.added} more" if view.added else ""
             self.display.say(
-                f"{self.study.name}: {view.left} runs to train{added}; "
+                f"{self.ledger.study.name}: {view.left} runs to train{added}; "
                 f"{self.executor.capacity} at a time, about {duration(view.remaining_seconds)} "
                 "by steps measured here just now"
             )
 
     def _train(self, wish: Wish) -> None:
-        stopping = False
         try:
-            while self.running or (self.needed and not stopping):
-                if not stopping:
+            while self.going or (self.needed and not self.stopping):
+                if not self.stopping:
                     self._start()
-                self._listen(stopping)
-                if not stopping and (wish.to_stop or self.unwritable is not None):
-                    stopping = True
-                    for run_id in self.running:
+                self._listen()
+                if not self.stopping and (wish.to_stop or self.unwritable is not None):
+                    self.stopping = True
+                    for run_id in self.going:
                         self.executor.cancel(run_id, at_once=False)
                     self.display.say(
-                        f"stopping: {len(self.running)} runs save a checkpoint; Ctrl-C again stops "
+                        f"stopping: {len(self.going)} runs save a checkpoint; Ctrl-C again stops "
                         "at once"
                     )
                 if self.display.is_due:
                     self.display.show(self._view())
         finally:
-            for run_id in self.running:
+            for run_id in self.going:
                 self.executor.cancel(run_id, at_once=True)
 
     def _start(self) -> None:
         """Fill the free slots with runs that nobody works on."""
         for run in self.needed:
-            if len(self.running) == self.executor.capacity:
+            if len(self.going) == self.executor.capacity:
                 return
             run_id = run.config.run_id
             folder = self.ledger.store.folder(run_id)
-            if run_id in self.running or folder.is_claimed():
+            if run_id in self.going or folder.is_claimed():
                 continue
-            verdict = tries(folder.attempts_made()).verdict
-            if verdict is not None:
-                self._give_up(run, verdict)
+            if tries(folder.attempts_made()).verdict is not None:
+                self._failed(Going(run))
                 continue
-            self.attempts[run_id] = folder.attempts
+            self.going[run_id] = Going(run, folder.attempts)
             self.executor.start(run, folder.path)
-            self.running[run_id] = run
-            self.watchdog.heard(run_id)
 
-    def _listen(self, stopping: bool) -> None:
+    def _listen(self) -> None:
         """Wait a moment for what runs tell, and deal with those that ended."""
         for run_id, message in self.executor.poll(TICK_SECONDS):
-            run = self.running[run_id]
-            self.watchdog.heard(run_id)
+            one = self.going[run_id]
+            one.silent_seconds = 0.0
             match message:
-                case Step(step, steps):
-                    # The first message comes with the first step, wherever the run went on.
-                    before = self.steps[run_id].step if run_id in self.steps else step - 1
-                    self.meter.add((step - before) / steps * achieved_flops(run.config))
-                    self.forecast.stepped(run, step / steps)
-                    self.steps[run_id] = message
-                case Warned(text):
-                    self.display.say(f"{describe(run)}: warning: {text}")
+                case Progress():
+                    self.meter.add(one.stepped(message, time.monotonic()))
+                case str():
+                    self.display.say(f"{describe(one.run)}: warning: {message}")
                 case Ended():
-                    self._end(run_id, message, stopping)
-                case Alive():
+                    self._end(one, message)
+                case None:
                     pass
-        self.watchdog.look()
-        for run_id in self.watchdog.hanging:
-            self.executor.cancel(run_id, at_once=True)
-            minutes = self.watchdog.limit_seconds / 60
-            hung = f"hung: no sign of life for {minutes:.3g} minutes (--stall-minutes)"
-            self._end(run_id, Ended("failed", hung), stopping)
-        if time.monotonic() - self.looked > LOOK_SECONDS:
+                case _:
+                    assert_never(message)
+        now = time.monotonic()
+        passed, self.polled = min(now - self.polled, LONGEST_SILENCE_SECONDS), now
+        limit = self.execution.stall_seconds
+        for run_id, one in list(self.going.items()):
+            one.silent_seconds += passed
+            if one.silent_seconds > limit:
+                self.executor.cancel(run_id, at_once=True)
+                hung = f"hung: no sign of life for {limit / 60:.3g} minutes (--stall-minutes)"
+                self._end(one, Ended("failed", hung))
+        if now - self.looked > LOOK_SECONDS:
             self._look()
 
     def _look(self) -> None:
         """See what was recorded, here or by another process, and ask the grid again."""
         self.looked = time.monotonic()
         if self.ledger.refresh():
-            self.needed = self.planner(self.study, self.ledger.records)
-            self._count()
+            self._ask_the_grid()
         self.elsewhere = {
             run.config.run_id
             for run in self.needed
-            if run.config.run_id not in self.running
+            if run.config.run_id not in self.going
             and self.ledger.store.folder(run.config.run_id).is_claimed()
         }
 
-    def _count(self) -> None:
-        own = assign(self.study, self.ledger.records).all
-        self.states = Counter(r.state for r in self.ledger.records if r.run_id in own)
+    def _ask_the_grid(self) -> None:
+        self.needed = self.planner(self.ledger.study, self.ledger.records)
+        self.states: Counter[State] = Counter(record.state for record in self.ledger.own)
 
-    def _end(self, run_id: str, ended: Ended, stopping: bool) -> None:
-        run = self.running.pop(run_id)
-        self.watchdog.forget(run_id)
-        self.steps.pop(run_id, None)
+    def _end(self, one: Going, ended: Ended) -> None:
+        run_id = one.run.config.run_id
+        del self.going[run_id]
         self._look()
         record = self.ledger.get(run_id)
-        self.forecast.ended(run, finished=record is not None and record.state == "finished")
         if record is not None:
-            self._tell_record(run)
+            if record.state == "finished":
+                self.forecast.finished(one, time.monotonic())
+            self._tell_record(one.run)
             return
         match ended.how:
             case "recorded":
-                self._failed(run, "training ended without a record")
-            case "failed" if not stopping:
-                self._failed(run, ended.reason)
+                self._failed(one, "training ended without a record")
+            case "failed":
+                if not self.stopping:
+                    self._failed(one, ended.reason)
             case "unwritable":
                 self.unwritable = ended.reason
+            case "interrupted" | "claimed":
+                pass  # Asked to stop, or another process has the run: it stays needed.
             case _:
-                # Asked to stop, or another process has the run: it stays needed.
-                pass
+                assert_never(ended.how)
 
-    def _failed(self, run: PlannedRun, reason: str) -> None:
-        """Note a failed attempt, and record the run as failed after the last one."""
-        run_id = run.config.run_id
-        folder = self.ledger.store.folder(run_id)
-        try:
-            made = note_failure(run.config, folder, reason, since=self.attempts[run_id])
-        except RunClaimed:
-            return
-        except StorageError as error:
-            self.unwritable = str(error)
-            return
-        found = tries(made)
-        self.display.say(
-            f"{describe(run)}: attempt {min(found.failures, FAILURES)} of {FAILURES} failed: "
-            f"{reason}"
-        )
-        if found.verdict is not None:
-            self._give_up(run, found.verdict)
+    def _failed(self, one: Going, reason: str | None = None) -> None:
+        """Note a failed attempt, if there was one, and record the run as failed after the last one.
 
-    def _give_up(self, run: PlannedRun, reason: str) -> None:
-        """Record a run as failed, so that its siblings and the report go on."""
-        folder = self.ledger.store.folder(run.config.run_id)
+        So its siblings and the report go on.
+        """
+        config = one.run.config
+        folder = self.ledger.store.folder(config.run_id)
         try:
+            found = tries(folder.attempts_made())
+            if reason is not None:
+                found = tries(note_failure(config, folder, reason, since=one.attempts))
+                number = min(found.failures, FAILURES)
+                self.display.say(
+                    f"{describe(one.run)}: attempt {number} of {FAILURES} failed: {reason}"
+                )
+            if found.verdict is None:
+                return
             commit_failure(
-                run.config,
+                config,
                 folder,
-                reason,
-                data_sha256=self.training.data_sha256,
-                device=self.training.device,
+                found.verdict,
+                data_sha256=self.data_sha256,
+                device=self.execution.device,
             )
         except RunClaimed:
             return
@@ -268,16 +244,16 @@ class Scheduler:
             self.unwritable = str(error)
             return
         self.display.say(
-            f"{describe(run)}: not tried again; see {folder.path / LOG}, remove {folder.path} to "
-            "train it again"
+            f"{describe(one.run)}: not tried again; see {folder.path / LOG}, remove {folder.path} "
+            "to train it again"
         )
         self._look()
-        self._tell_record(run)
+        self._tell_record(one.run)
 
     def _tell_record(self, run: PlannedRun) -> None:
         record = self.ledger.get(run.config.run_id)
         assert record is not None, "asked for runs with a record only"
-        untold = sum(self.ledger.get(run_id) is not None for run_id in self.running)
+        untold = sum(self.ledger.get(run_id) is not None for run_id in self.going)
         recorded = self.states.total()
         self.display.recorded(
             run, record, recorded - untold, recorded + len(self.needed) + self._added
@@ -289,14 +265,12 @@ class Scheduler:
         return max(0, self.forecast.runs - self.states.total() - len(self.needed))
 
     def _view(self) -> View:
-        going = list(self.running.values())
-        claimed = self.running.keys() | self.elsewhere
+        going = tuple(self.going.values())
+        claimed = self.going.keys() | self.elsewhere
         waiting = [run for run in self.needed if run.config.run_id not in claimed]
         return View(
-            finished=self.states["finished"],
-            diverged=self.states["diverged"],
-            failed=self.states["failed"],
-            going=tuple(Going(run, self.steps.get(run.config.run_id)) for run in going),
+            states=self.states,
+            going=going,
             left=len(waiting),
             elsewhere=len(self.elsewhere),
             added=self._added,

@@ -22,7 +22,7 @@ ROWS = pd.DataFrame(
 
 
 def value(text: str) -> list[float]:
-    found, _ = evaluate(text, list(ROWS), lambda name: ROWS[name], ROWS.index)
+    found, _ = evaluate(text, ROWS)
     return [float(one) for one in found]
 
 

@@ -170,7 +170,7 @@ def test_a_header_with_fewer_names_than_values_is_no_guess(tmp_path: Path) -> No
         ("runs.csv", b"\xff\xfe\x00loss", "cannot be read as csv"),
         ("runs.csv", b"loss\n3\n", "no table of two or more columns"),
         ("runs.jsonl", b'{"loss": 1}\n{"loss":', "line 2 is not JSON"),
-        ("runs.jsonl", b"[1]", "line 1 is not a JSON object"),
+        ("runs.jsonl", b"[1]\n[2]", "line 1 is not a JSON object"),
         ("runs.json", b'{"a": [{"x": 1}], "b": [{"x": 1}]}', r"tables \['a', 'b'\]; expected one"),
         ("runs.json", b'{"a": 1}', "holds no list of runs"),
         ("runs.parquet", b"PAR1", "cannot be read as parquet"),

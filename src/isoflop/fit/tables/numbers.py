@@ -141,24 +141,20 @@ _SCALES = {
     for power, words in enumerate(
         (
             "k kilo thousand thousands",
-            "m mm mn mio mil mill million millions mega",
-            "b g bn bln mrd md billion billions giga",
-            "t tn trn trillion trillions tera",
+            "m mega mm mn mio mil mill million millions",
+            "g giga b bn bln mrd md billion billions",
+            "t tera tn trn trillion trillions",
+            *("p peta", "e exa", "z zetta", "y yotta"),
         ),
         start=1,
     )
     for word in words.split()
 }
-_PREFIXES = {
-    word: 1000.0**power
-    for power, words in enumerate(
-        ("k kilo", "m mega", "g giga", "t tera", "p peta", "e exa", "z zetta", "y yotta"), start=1
-    )
-    for word in words.split()
-}
+_MOST_COUNTED = 1e12
+"""Beyond trillions, only FLOPs are told by a letter."""
 _POWER = re.compile(r"(?:1(?:\.0)?e|10(?:\^|\*\*)|e)\+?(\d{1,2})")
 _FLOPS = re.compile(
-    rf"(?P<prefix>{'|'.join(sorted(_PREFIXES, key=len, reverse=True))})?"
+    r"(?P<prefix>kilo|mega|giga|tera|peta|exa|zetta|yotta|[kmgtpezy])?"
     r"(?:(?:flops?|f)(?P<days>(?:/s|s|ps| s)?[-*. ]?days?)|flops?)"
 )
 _COUNTED = re.compile(r"\b(?:of|in|params?|parameters|tokens?|tok|weights)\b|[#×]|(?<!\S)x(?!\S)")
@@ -192,11 +188,11 @@ def unit(text: str) -> Unit | None:
     rest = lower[power.end() :].strip(" *") if power else lower
     factor = 10.0 ** int(power[1]) if power else 1.0
     if flops := _FLOPS.fullmatch(rest):
-        factor *= _PREFIXES.get(flops["prefix"] or "", 1.0)
+        factor *= _SCALES.get(flops["prefix"], 1.0)
         return Unit(factor * (SECONDS_PER_DAY if flops["days"] else 1), words, flops=True)
     counted = " ".join(_COUNTED.sub(" ", rest).split())
     scale, _, what = counted.partition(" ")
-    if scale in _SCALES and what in ("", "flop", "flops"):
+    if _SCALES.get(scale, math.inf) <= _MOST_COUNTED and what in ("", "flop", "flops"):
         return Unit(factor * _SCALES[scale], words, flops=bool(what))
     # "params" beside a number says what is counted; alone in a header it is the name.
     return Unit(factor, words) if not counted and (power or rest) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,18 +53,6 @@ _SERIES = 3
 """Rows of the middle run from which it is a series of checkpoints."""
 
 
-class _Setting(NamedTuple):
-    """A column that goes with the loss within cells."""
-
-    share: float
-    """Of the variance within cells that it explains."""
-    column: str
-    loss: float
-    """By how much it moves the loss between its best and worst value."""
-    effect: Floats
-    """On the log loss of each row."""
-
-
 def repeat_warnings(sieve: Sieve, used: Collection[str]) -> list[str]:
     """Return a sentence per setting that differs within cells, and one for what none explains.
 
@@ -87,15 +74,16 @@ def repeat_warnings(sieve: Sieve, used: Collection[str]) -> list[str]:
     levels = {one: own for one, own in levels.items() if _recurs(own[repeated], cells[repeated])}
     said = []
     while levels:
-        tried = [_setting(one, levels[one], cells, left, repeated) for one in levels]
-        accused = [one for one, chance in tried if chance <= CHANCE / len(levels)]
-        accused = [one for one in accused if one.share >= EXPLAINED]
-        if not accused:
+        tried = {one: _explained(own, cells, left, repeated) for one, own in levels.items()}
+        sure = [one for one, (_, chance, _) in tried.items() if chance <= CHANCE / len(levels)]
+        worst = max(sure, key=lambda one: tried[one][0], default=None)
+        if worst is None or tried[worst][0] < EXPLAINED:
             break
-        worst = max(accused, key=lambda one: one.share)
-        left = left - worst.effect
-        del levels[worst.column]
-        said.append(_sentence(worst, rows[worst.column], has_variants="variant" in used))
+        effect = tried[worst][2]
+        moved = float(np.ptp(effect[repeated])) * float(np.exp(left[repeated].mean()))
+        left = left - effect
+        del levels[worst]
+        said.append(_sentence(rows[worst], moved, has_variants="variant" in used))
     unexplained = _unexplained(runs, cells, left, list(levels))
     return said + ([unexplained] if unexplained else [])
 
@@ -116,10 +104,11 @@ def _recurs(levels: np.ndarray, cells: np.ndarray) -> bool:
     return bool(recurring.mean() >= RECURRING)
 
 
-def _setting(
-    column: str, levels: np.ndarray, cells: np.ndarray, log_loss: Floats, repeated: np.ndarray
-) -> tuple[_Setting, float]:
-    """Return how a column goes with the loss within cells, and the chance that noise does so."""
+def _explained(
+    levels: np.ndarray, cells: np.ndarray, log_loss: Floats, repeated: np.ndarray
+) -> tuple[float, float, Floats]:
+    """Return the share of the variance within cells that a column explains, the chance that noise
+    does so, and the column's effect on the log loss of each row."""
     dummies = pd.get_dummies(levels).to_numpy(dtype=float)
     table = pd.DataFrame(np.column_stack((log_loss, dummies))[repeated])
     within = (table - table.groupby(cells[repeated]).transform("mean")).to_numpy()
@@ -129,32 +118,32 @@ def _setting(
     rest = float(np.sum((loss - design @ coefficients) ** 2))
     freedom = len(loss) - len(np.unique(cells[repeated])) - int(rank)
     effect = dummies @ coefficients
-    span = float(np.ptp(effect[repeated])) * float(np.exp(log_loss[repeated].mean()))
     if freedom < 1 or total <= 0 or rank < 1:
-        return _Setting(0.0, column, span, effect), 1.0
+        return 0.0, 1.0, effect
     ratio = (total - rest) / rank / max(rest / freedom, 1e-300)
-    found = _Setting(1 - rest / total, column, span, effect)
-    return found, float(stats.f.sf(ratio, rank, freedom))
+    return 1 - rest / total, float(stats.f.sf(ratio, rank, freedom)), effect
 
 
-def _sentence(one: _Setting, cells: pd.Series, *, has_variants: bool) -> str:
+def _sentence(cells: pd.Series, moved: float, *, has_variants: bool) -> str:
+    """Return what is said of a setting that moves the loss by so much."""
+    column = str(cells.name)
     values = numbers(cells)
     numeric = not values.isna().any()
     ordered = sorted(values.unique()) if numeric else sorted(set(map(str, cells)))
     texts = [f"{value:g}" if numeric else value for value in ordered]
     shown = ", ".join(texts[:5]) + (", ..." if len(texts) > 5 else "")
-    if STEPS.fullmatch(plain(one.column)):
+    if STEPS.fullmatch(plain(column)):
         return (
-            f"Rows of the same size and tokens differ in {one.column} ({shown}), as if they were "
-            f"of one run: --last-of {one.column} keeps the last row of each."
+            f"Rows of the same size and tokens differ in {column} ({shown}), as if they were "
+            f"of one run: --last-of {column} keeps the last row of each."
         )
-    ways = [f"--best-of {one.column}"] if numeric else []
-    ways.append(f"--where {one.column}={texts[0]}")
+    ways = [f"--best-of {column}"] if numeric else []
+    ways.append(f"--where {column}={texts[0]}")
     if not has_variants:
-        ways.append(f"--columns variant={one.column}")
+        ways.append(f"--columns variant={column}")
     return (
-        f"Runs of the same size and tokens differ in {one.column} ({shown}), which moves their "
-        f"loss by up to {one.loss:.3g} and is not noise: their mean is of no one setting. "
+        f"Runs of the same size and tokens differ in {column} ({shown}), which moves their "
+        f"loss by up to {moved:.3g} and is not noise: their mean is of no one setting. "
         f"Say {', or '.join(ways)}."
     )
 

@@ -105,19 +105,13 @@ def test_two_conditions_are_noticed() -> None:
     assert "no column of the table tells them apart" in warning
     rows = pd.read_csv(CASES / "two-conditions-unnamed.csv")
     rows["corpus"] = np.where(np.arange(len(rows)) % 2, "code", "web")
-    named = read_rows(rows)
+    named = run_table(rows)
     assert len(named.warnings) == 1
     assert "differ in corpus (code, web)" in named.warnings[0]
     assert "--columns variant=corpus" in named.warnings[0]
-    kept = read_rows(rows, where=["corpus=web"])
+    kept = run_table(rows, where=["corpus=web"])
     assert kept.warnings == ()
     assert kept.table["loss"].max() < 3.2
-
-
-def read_rows(rows: pd.DataFrame, **options: object) -> RunTable:
-    from isoflop.fit import run_table
-
-    return run_table(rows, **options)  # type: ignore[arg-type]
 
 
 def test_finished_in_capitals_counts_and_failed_does_not() -> None:

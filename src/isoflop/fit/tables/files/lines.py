@@ -61,7 +61,7 @@ def separated(text: str) -> Rows:
     Raises:
         ValueError: the text is no table, has a line that is too long, or a quotation never ends.
     """
-    lines = text.split("\n")
+    lines = text.removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if len(line) > LONGEST_LINE:
             place = "its first line" if number == 1 else f"its line {number}"

@@ -45,6 +45,8 @@ _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w)"
 _OPERATOR = re.compile(r"\s*(\*\*|[-+*/^])")
 _CALL = re.compile(r"([^\W\d]\w*)\s*\(")
 _NAME = re.compile(r"[^\W\d]\w*")
+_WHOLE = r"(?!(?<=\w)\w)"
+"""After a column's name: no longer word stands here."""
 
 
 @dataclass
@@ -58,7 +60,9 @@ class _Parser:
     used: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.names = sorted(names_of(self.rows), key=len, reverse=True)
+        names = [one for one in names_of(self.rows) if _NAME.match(one)]
+        ends = (f"{re.escape(one)}{_WHOLE}" for one in sorted(names, key=len, reverse=True))
+        self.columns = re.compile("|".join(ends) or "(?!)")
 
     def value(self, least: int, depth: int) -> pd.Series:
         """Read a value and what operators that bind at least so strongly do with it."""
@@ -81,17 +85,17 @@ class _Parser:
             if end < 0:
                 raise self.wrong(f"expected another {quote}")
             name = self.text[self.at : end]
-            if name not in self.names:
+            if name not in self.rows:
                 raise self.wrong(f"there is no column {name!r}")
             return self.column(name, end + 1)
         self.taken("")
-        name = next((one for one in self.names if self.begins(one)), "")
+        column = self.columns.match(self.text, self.at)
         call = _CALL.match(self.text, self.at)
-        if call and call[1] in FUNCTIONS and len(call[1]) >= len(name):
+        if call and call[1] in FUNCTIONS and not (column and len(column[0]) > len(call[1])):
             self.at = call.end()
             return FUNCTIONS[call[1]](self.closed(depth))
-        if name:
-            return self.column(name, self.at + len(name))
+        if column:
+            return self.column(column[0], column.end())
         if number := self.taken(_NUMBER):
             return pd.Series(float(number), index=self.rows.index)
         word = _NAME.match(self.text, self.at)
@@ -109,15 +113,6 @@ class _Parser:
         self.at = end
         self.used.append(name)
         return numbers(self.rows[name], self.marks)
-
-    def begins(self, name: str) -> bool:
-        """Return whether a column's name stands here, and no longer word."""
-        end = self.at + len(name)
-        return (
-            bool(_NAME.match(name))
-            and self.text.startswith(name, self.at)
-            and not re.fullmatch(r"\w\w", name[-1] + self.text[end : end + 1])
-        )
 
     def taken(self, pattern: str) -> str | None:
         """Return what stands here and go on behind it, None where it is not that."""

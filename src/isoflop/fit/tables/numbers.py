@@ -52,12 +52,8 @@ def missing(value: Any) -> bool:
 
 def table_marks(rows: pd.DataFrame) -> Marks:
     """Return which marks stand before decimals in the first rows of a table."""
-    texts = [rows.iloc[:_SAMPLE, at] for at, kind in enumerate(rows.dtypes) if _is_text(kind)]
-    return frozenset().union(*map(_marks, texts))
-
-
-def _is_text(kind: Any) -> bool:
-    return kind.kind not in "biufcmM"
+    texts = [rows[name] for name in rows.columns if rows[name].dtype.kind not in "biufcmM"]
+    return frozenset().union(*(_marks(column[:_SAMPLE]) for column in texts))
 
 
 def _marks(values: Iterable[Any]) -> Marks:

@@ -107,12 +107,11 @@ def run_table(
     if best_of:
         note, at_edge = keep_best(sieve, best_of, tolerance)
         (warnings if at_edge else notes).append(note)
-    copies = values[sieve.kept].duplicated(keep="first")
-    sieve.leave(copies, "the row is a copy of an earlier one")
-    told = (loss_warning(sieve), checkpoint_warning(sieve))
+    sieve.leave(values[sieve.kept].duplicated(), "the row is a copy of an earlier one")
+    warnings += filter(None, (loss_warning(sieve), checkpoint_warning(sieve)))
     used = {column for one in wanted.values() for column in one.used}
     used |= {*flags, *best_of, *filter(None, (cluster, last_of))}
-    warnings += [*filter(None, told), *repeat_warnings(sieve, used)]
+    warnings += repeat_warnings(sieve, used)
     kept = values[sieve.kept].copy()
     kept["training_flops"] = kept["budget_flops"]
     kept["budget_flops"], spread = group_budgets(kept["budget_flops"].to_numpy(), tolerance)

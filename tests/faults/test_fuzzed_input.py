@@ -48,7 +48,6 @@ class Ground:
         self.store = prepare(data, root / "cache").folder
 
     def copy(self, box: Sandbox) -> Sandbox:
-        """Return a copy of a sandbox, in place of the one before."""
         return box.copied(self.root / "copy")
 
 
@@ -105,13 +104,10 @@ def table(ground: Ground, draw: random.Random) -> None:
             frame = pd.DataFrame(rows)
             for column in [name for name, kind in frame.dtypes.items() if kind.kind == "O"]:
                 frame[column] = frame[column].map(lambda one: ascii(one)[:1000])
-            match ending:
-                case "parquet":
-                    frame.to_parquet(path)
-                case "feather":
-                    frame.to_feather(path)
-                case _:
-                    frame.to_excel(path, index=False)
+            if ending == "xlsx":
+                frame.to_excel(path, index=False)
+            else:
+                getattr(frame, f"to_{ending}")(path)
         case _:
             frame = pd.DataFrame(rows).map(lambda one: one if isinstance(one, float) else str(one))
             separator = {"tsv": "\t", "txt": ";"}.get(ending, ",")
@@ -232,23 +228,16 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return Ground(tmp_path_factory.mktemp("ground"))
 
 
-def hold(ground: Ground, name: str, profile: settings) -> None:
-    check, _ = PROPERTIES[name]
+@pytest.mark.parametrize("name", PROPERTIES)
+@pytest.mark.parametrize(
+    ("profile", "times"), [(FAST, 1), pytest.param(LONG, 40, marks=pytest.mark.slow)]
+)
+def test_damage_is_survived(ground: Ground, name: str, profile: settings, times: int) -> None:
+    check, examples = PROPERTIES[name]
 
-    @profile
+    @settings(profile, max_examples=times * examples)
     @given(st.integers(0, 2**40))
     def holds(seed: int) -> None:
         check(ground, random.Random(seed))
 
     holds()
-
-
-@pytest.mark.parametrize("name", PROPERTIES)
-def test_damage_is_survived(ground: Ground, name: str) -> None:
-    hold(ground, name, settings(FAST, max_examples=PROPERTIES[name][1]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PROPERTIES)
-def test_much_damage_is_survived(ground: Ground, name: str) -> None:
-    hold(ground, name, settings(LONG, max_examples=40 * PROPERTIES[name][1]))

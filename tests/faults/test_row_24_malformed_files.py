@@ -32,7 +32,15 @@ def nested(opening: str, closing: str, depth: int, middle: str = "1") -> str:
     return opening * depth + middle + closing * depth
 
 
-STUDIES: list[tuple[str, str | bytes, str]] = [
+Files = list[tuple[str, str | bytes, str]]
+"""Name and content of a file, and what is said of it."""
+
+
+def put(folder: Path, name: str, content: str | bytes) -> None:
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+STUDIES: Files = [
     ("s.toml", b"", "name is missing; expected text"),
     ("s.toml", bytes(range(256)), "is not UTF-8 text"),
     ("s.toml", "name = ", "is not valid TOML"),
@@ -60,7 +68,7 @@ STUDIES: list[tuple[str, str | bytes, str]] = [
 def test_row_24_a_study_that_is_none_is_one_line(
     box: Sandbox, name: str, content: str | bytes, told: str
 ) -> None:
-    (box.home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    put(box.home, name, content)
     line = box.refused("run", name)
     assert line.startswith(f"{name}: ")
     assert told in line
@@ -99,7 +107,7 @@ def test_an_extreme_number_is_refused_by_its_key(
     assert told in line
 
 
-CORPORA: list[tuple[str, str | bytes, str]] = [
+CORPORA: Files = [
     ("c.txt", b"a\0b", "holds the byte 0 at offset 1"),
     ("c.txt", b"caf\xe9" * 10, "is not UTF-8 text"),
     ("c.jsonl", '{"text": "' + "a" * HUGE, "line 1 is not JSON"),
@@ -114,19 +122,7 @@ CORPORA: list[tuple[str, str | bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "told"), CORPORA, ids=range(len(CORPORA)))
-def test_a_corpus_that_is_none_is_one_line(
-    box: Sandbox, name: str, content: str | bytes, told: str
-) -> None:
-    (box.home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    file = box.study({**STUDY, "data": {"corpus": name}})
-    with box.contained("cache"):
-        line = box("run", file).line
-    assert name in line
-    assert told in line
-
-
-TABLES: list[tuple[str, str | bytes, str]] = [
+TABLES: Files = [
     ("t.csv", b"", "cannot be read as csv"),
     ("t.csv", bytes(range(256)) * 9, "cannot be read as csv"),
     # As many columns take the parser minutes and gigabytes.
@@ -150,12 +146,20 @@ TABLES: list[tuple[str, str | bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "told"), TABLES, ids=range(len(TABLES)))
-def test_a_table_that_is_none_is_one_line(
+OTHERS = [*CORPORA, *TABLES]
+
+
+@pytest.mark.parametrize(("name", "content", "told"), OTHERS, ids=range(len(OTHERS)))
+def test_a_corpus_or_table_that_is_none_is_one_line(
     box: Sandbox, name: str, content: str | bytes, told: str
 ) -> None:
-    (box.home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    line = box.refused("fit", name)
+    put(box.home, name, content)
+    if name.startswith("c"):
+        file = box.study({**STUDY, "data": {"corpus": name}})
+        with box.contained("cache"):
+            line = box("run", file).line
+    else:
+        line = box.refused("fit", name)
     assert name in line
     assert told in line
 
@@ -215,10 +219,6 @@ def test_a_record_that_does_not_agree_with_itself_is_refused(
     assert told in line
 
 
-def measured(box: Sandbox) -> Path:
-    return next((box.home / "runs").rglob("sample.json")).parent
-
-
 DAMAGES: list[tuple[str, tuple[str | int, ...], Any, str]] = [
     ("sample.json", ("tokens",), [], "tokens"),
     ("sample.json", ("tokens", 1, "processed"), [99], "expected distinct ones of"),
@@ -242,37 +242,34 @@ DAMAGES: list[tuple[str, tuple[str | int, ...], Any, str]] = [
 def test_measures_that_do_not_agree_are_refused(
     recorded: Sandbox, name: str, place: tuple[str | int, ...], value: Any, told: str
 ) -> None:
-    folder = measured(recorded)
-    content = json.loads((folder / name).read_text())
-    if place:
-        holder = content
-        for step in place[:-1]:
-            holder = holder[step]
-        holder[place[-1]] = value
-    else:
-        content = value
-    (folder / name).write_text(json.dumps(content))
-    command = ("report", "small.json") if name != "config.json" else ("sample", folder)
-    said = recorded(*command)
+    path = next((recorded.home / "runs").rglob("sample.json")).with_name(name)
+    whole = {"": json.loads(path.read_text())}
+    holder: Any = whole
+    for step in ("", *place[:-1]) if place else ():
+        holder = holder[step]
+    holder[place[-1] if place else ""] = value
+    path.write_text(json.dumps(whole[""]))
     if name == "config.json":
-        survives(said)  # the record holds the configuration once more
+        survives(recorded("sample", path.parent))  # the record holds the configuration once more
         return
-    assert name in said.line
-    assert told in said.line
+    line = recorded("report", "small.json").line
+    assert name in line
+    assert told in line
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    "content",
     [
-        ("bench.json", "{}"),
-        ("bench.json", '{"rows": [1]}'),
-        ("bench.json", '{"rows": [{"variant": "a", "parameters": -1}]}'),
-        ("bench.json", nested("[", "]", 100_000)),
+        "{}",
+        '{"rows": [1]}',
+        '{"rows": [{"variant": "a", "parameters": -1}]}',
+        nested("[", "]", 100_000),
     ],
+    ids=range(4),
 )
-def test_speeds_that_are_none_are_one_line(recorded: Sandbox, name: str, content: str) -> None:
-    (recorded.home / "runs" / "small" / name).write_text(content)
-    assert name in recorded("report", "small.json").line
+def test_speeds_that_are_none_are_one_line(recorded: Sandbox, content: str) -> None:
+    put(recorded.home / "runs" / "small", "bench.json", content)
+    assert "bench.json" in recorded("report", "small.json").line
 
 
 def test_metrics_that_make_no_sense_hide_no_run(recorded: Sandbox) -> None:
@@ -333,7 +330,7 @@ def test_a_damaged_store_says_how_to_make_it_anew(
     if content is None:
         (folder / name).unlink()
     else:
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        put(folder, name, content)
     with pytest.raises(ValueError, match="run the same command again") as caught:
         read_all(folder)
     assert str(folder / name) in str(caught.value)

@@ -2,16 +2,9 @@
 
 import numpy as np
 import pytest
+from made_records import record_of
 
-from given import ENVIRONMENT
-from isoflop.config import (
-    Evaluation,
-    ModelConfig,
-    ParameterCount,
-    Recipe,
-    RunConfig,
-    RunRecord,
-)
+from isoflop.config import ModelConfig, Recipe, RunConfig
 from isoflop.fit.checks import rate_checks, variance_components
 
 MODEL = ModelConfig(vocabulary=256, width=32, blocks=2, heads=2, head_width=16, hidden=80)
@@ -27,26 +20,9 @@ def record(loss: float | None, rate: float = 8e-3, seed: int = 0, order: int | N
         seed=seed,
         data_seed=order,
     )
-    evaluations = (
-        ()
-        if loss is None
-        else tuple(
-            Evaluation(split=s, decision="every_token", loss=loss, bits_per_byte=loss, tokens=9)
-            for s in ("validation", "test")
-        )
-    )
-    return RunRecord(
-        run_id=config.run_id,
-        state="finished" if loss is not None else "diverged",
-        config=config,
-        parameters=ParameterCount(total=5, non_embedding=3, active=3),
-        forward_flops=1.0,
-        train_flops={},
-        seconds=1.0,
-        evaluations=evaluations,
-        data_sha256="0",
-        environment=ENVIRONMENT,
-    )
+    splits = () if loss is None else ("validation", "test")
+    losses = {(split, "every_token"): loss for split in splits}
+    return record_of(config, losses, "diverged" if loss is None else "finished")
 
 
 USED = {"Baseline": 8e-3}
@@ -71,13 +47,15 @@ def test_a_rate_is_interior_when_both_neighbours_are_worse(losses, interior: boo
     assert interval is None, "one seed tells none"
 
 
-def test_models_without_the_rate_used_are_no_check() -> None:
-    records = [record(1.0, rate) for rate in (5e-3, 6e-3, 7e-3)]
-    assert rate_checks(records, named(records), USED) == ()
-
-
-def test_other_seeds_are_no_check_of_the_rate() -> None:
-    records = [record(1.0, 5e-3), record(1.1, 8e-3), record(1.2, 1.3e-2, seed=1)]
+@pytest.mark.parametrize(
+    "records",
+    [
+        [record(1.0, rate) for rate in (5e-3, 6e-3, 7e-3)],
+        [record(1.0, 5e-3), record(1.1, 8e-3), record(1.2, 1.3e-2, seed=1)],
+    ],
+    ids=["without the rate used", "other seeds"],
+)
+def test_what_is_no_check_of_the_rate(records) -> None:
     assert rate_checks(records, named(records), USED) == ()
 
 
@@ -139,8 +117,6 @@ def test_a_seeds_own_order_counts_and_incomplete_seeds_are_left_out() -> None:
     ]
     (found,) = variance_components(records, named(records))
     assert (found.seeds, found.orders) == (2, 2)
-
-
-def test_seeds_alone_tell_no_components() -> None:
+    # Seeds alone tell none.
     records = [record(1.2 + 0.01 * seed, seed=seed) for seed in range(4)]
     assert variance_components(records, named(records)) == ()

@@ -1,16 +1,9 @@
 import math
 
 import pytest
+from made_records import record_of
 
-from given import ENVIRONMENT
-from isoflop.config import (
-    Evaluation,
-    ModelConfig,
-    ParameterCount,
-    RunConfig,
-    RunRecord,
-    TopK,
-)
+from isoflop.config import ModelConfig, RunConfig, RunRecord, TopK
 from isoflop.fit import frame
 from isoflop.fit.tables.frame import COLUMNS, budgets, curve_rows, one_budget, trained_sizes
 
@@ -30,32 +23,12 @@ def record(
     )
     config = RunConfig(model=model, steps=10, sequences_per_step=2, budget_flops=budget, seed=seed)
     headline = "predictor" if routed else "every_token"
-    evaluations = []
+    losses = {}
     if loss is not None:
-        for split, decision, value in (
-            ("test", "top_k" if routed else headline, loss - 0.1 * routed),
-            ("validation", headline, loss + 1),
-            ("test", headline, loss),
-        ):
-            evaluations.append(
-                Evaluation(
-                    split=split, decision=decision, loss=value, bits_per_byte=value / 2, tokens=7
-                )
-            )
-    return RunRecord(
-        run_id=config.run_id,
-        state=state,
-        config=config,
-        parameters=ParameterCount(
-            total=width * 1000, non_embedding=width * 900, active=width * 500
-        ),
-        forward_flops=width * 2000.0,
-        train_flops={"causal": 5e12},
-        seconds=1.0,
-        evaluations=tuple(evaluations),
-        data_sha256="0",
-        environment=ENVIRONMENT,
-    )
+        losses = {("validation", headline): loss + 1, ("test", headline): loss}
+        if routed:
+            losses["test", "top_k"] = loss - 0.1
+    return record_of(config, losses, state)
 
 
 def test_a_row_holds_the_causal_headline_and_the_others_beside_it() -> None:
@@ -68,15 +41,12 @@ def test_a_row_holds_the_causal_headline_and_the_others_beside_it() -> None:
     assert (row["parameters"], row["non_embedding"]) == (32_000, 28_800)
     assert row["tokens"] == 10 * 2 * 256
     assert row["forward_flops"] == 64_000
-
-
-def test_plain_transformer_has_no_top_k_loss() -> None:
-    one = record()
-    assert math.isnan(frame([one], {one.run_id: "Baseline"})["top_k_loss"].iloc[0])
+    plain = record()
+    assert math.isnan(frame([plain], {plain.run_id: "Baseline"})["top_k_loss"].iloc[0])
 
 
 def test_diverged_and_off_ladder_runs_are_listed_but_not_fitted() -> None:
-    records = [record(32), record(48), record(64, loss=None, state="diverged"), record(80)]
+    records = [record(32), record(48), record(64, loss=0.5, state="failed"), record(80)]
     names = {one.run_id: "Baseline" for one in records}
     table = frame(records, names, off_ladder={records[1].run_id})
     assert len(table) == 4
@@ -84,11 +54,6 @@ def test_diverged_and_off_ladder_runs_are_listed_but_not_fitted() -> None:
     assert curve_rows(table, "Baseline", 5e12)["width"].tolist() == [32, 80]
     sizes = trained_sizes(table, "Baseline", 5e12)
     assert [(one.width, one.on_ladder) for one in sizes] == [(32, True), (48, False), (80, True)]
-
-
-def test_loss_of_a_run_that_did_not_finish_is_not_used_even_if_present() -> None:
-    one = record(loss=0.5, state="failed")
-    assert math.isnan(frame([one], {one.run_id: "Baseline"})["loss"].iloc[0])
 
 
 def test_seeds_of_a_size_are_averaged_and_kept() -> None:

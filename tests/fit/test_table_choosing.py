@@ -18,27 +18,15 @@ def grid(**settings: list[object]) -> pd.DataFrame:
     return rows.assign(loss=1.8 + 480 / n**0.35 + 2100 / d**0.37)
 
 
-def noise(rows: pd.DataFrame, scale: float, seed: int = 0) -> pd.Series:
-    return pd.Series(scale * np.random.default_rng(seed).normal(size=len(rows)))
-
-
 @pytest.mark.parametrize(
-    ("condition", "rows"),
+    ("conditions", "rows"),
     [
-        ("kind=web", 2),
-        ("kind = WEB", 2),
-        ("kind!=web", 2),
-        ("lr=0.001", 1),
-        ("lr=1e-3", 1),
-        ("lr<0.003", 2),
-        ("lr<=0.003", 3),
-        ("lr>0.002", 2),
-        ("lr>=0.002", 3),
-        ("a=b=1", 1),
-        ("eval step==3", 1),
+        (("kind=web", "kind = WEB", "kind!=web", "lr<0.003", "lr>=0.003"), 2),
+        (("lr=0.001", "lr=1e-3", "lr>0.003", "a=b=1", "eval step==3"), 1),
+        (("lr<=0.003", "lr>=0.002"), 3),
     ],
 )
-def test_rows_are_chosen_by_condition(condition: str, rows: int) -> None:
+def test_rows_are_chosen_by_condition(conditions: tuple[str, ...], rows: int) -> None:
     table = pd.DataFrame(
         {
             "loss": [3.0, 2.9, 2.8, 2.7],
@@ -50,10 +38,11 @@ def test_rows_are_chosen_by_condition(condition: str, rows: int) -> None:
             "eval step": [1, 2, 3, 4],
         }
     )
-    runs = run_table(table, where=[condition])
-    assert len(runs.table) == rows
-    (left,) = runs.left_out
-    assert (left.reason, left.rows) == (f"not {condition}", 4 - rows)
+    for condition in conditions:
+        runs = run_table(table, where=[condition])
+        assert len(runs.table) == rows
+        (left,) = runs.left_out
+        assert (left.reason, left.rows) == (f"not {condition}", 4 - rows)
 
 
 @pytest.mark.parametrize(
@@ -85,67 +74,64 @@ def history(**settings: list[object]) -> pd.DataFrame:
     return rows.sample(frac=1, random_state=0)
 
 
-def test_the_last_row_of_each_run_is_kept() -> None:
-    runs = run_table(history(), last_of="step")
-    assert len(runs.table) == 6
-    assert set(runs.table["tokens"]) == {4e9}
-    assert runs.left_out[0].reason == "it is not the last of its run by step"
+def named(prefix: str, column: str = "run_id") -> pd.DataFrame:
+    """Return rows along runs that a column names by their sizes."""
+    return history().assign(**{column: lambda rows: prefix + rows["parameters"].astype(str)})
 
 
-def test_settings_tell_runs_apart_and_what_goes_with_the_step_does_not() -> None:
-    rows = history(batch=[1, 2], peak=[1e-3, 3e-3])
+TWO = [named("a", "Name"), named("b", "Name").eval("tokens = 7 * tokens")]
+TWO_NAMES = pd.concat(TWO, ignore_index=True).drop(columns=["flops", "lr", "grad_norm"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept", "told"),
+    [
+        (history(), {4e9: 6}, "6 runs, told apart by parameters."),
+        # Settings tell runs apart, and what goes with the step does not.
+        (
+            history(batch=[1, 2], peak=[1e-3, 3e-3]),
+            {4e9: 6},
+            "24 runs, told apart by parameters, batch, peak.",
+        ),
+        # Runs end where they end, and a row without a loss is not the last.
+        (
+            history(seed=[0, 1]).query("seed == 0 or step <= 300"),
+            {4e9: 6, 3e9: 6},
+            "12 runs, told apart by parameters, seed",
+        ),
+        (history().assign(loss=lambda t: t["loss"].where(t["step"] < 400)), {3e9: 6}, "6 runs"),
+        (TWO_NAMES.assign(loss=3.0 + TWO_NAMES.index / 100), {4e9: 6, 28e9: 6}, "parameters, run."),
+    ],
+)
+def test_the_last_row_of_each_run_is_kept(
+    rows: pd.DataFrame, kept: dict[float, int], told: str
+) -> None:
     runs = run_table(rows, last_of="step")
-    assert len(runs.table.drop_duplicates()) == len(runs.table)
-    note = next(one for one in runs.notes if "told apart by" in one)
-    assert note.endswith("24 runs, told apart by parameters, batch, peak.")
+    assert runs.table["tokens"].value_counts().to_dict() == kept
+    assert any(told in note for note in runs.notes)
+    assert "it is not the last of its run by step" in {one.reason for one in runs.left_out}
 
 
-def test_runs_end_where_they_end() -> None:
-    rows = history(seed=[0, 1])
-    rows = rows[~((rows["seed"] == 1) & (rows["step"] > 300))]
-    table = run_table(rows, last_of="step").table
-    assert table.groupby("seed")["tokens"].unique().map(list).to_dict() == {0: [4e9], 1: [3e9]}
-
-
-def test_runs_are_told_apart_by_their_names() -> None:
-    rows = pd.concat(
-        [history().assign(run=f"r{i}", loss=lambda t, i=i: t["loss"] + i / 100) for i in range(2)]
-    ).drop(columns=["lr", "grad_norm"])
-    rows["run"] += rows["parameters"].map(str)
-    table = run_table(rows, last_of="step").table
-    assert len(table) == 12
-
-
-def test_a_row_without_a_loss_is_not_the_last() -> None:
-    rows = history()
-    rows.loc[rows["step"] == 400, "loss"] = np.nan
-    assert set(run_table(rows, last_of="step").table["tokens"]) == {3e9}
+def searched(best: float, **settings: list[object]) -> pd.DataFrame:
+    """Return a grid whose loss rises away from a rate, and from a weight decay of 0.1."""
+    rows = grid(lr=[1, 2, 3], **settings)
+    rows["loss"] += (rows["lr"] - best).abs() / 10 + (rows.get("wd", 0.1) - 0.1) ** 2
+    return rows
 
 
 def test_the_best_of_a_setting_is_that_of_its_mean_over_seeds() -> None:
-    rows = grid(lr=[1, 2, 3], seed=[0, 1])
-    rows["loss"] += (rows["lr"] - 2).abs() / 10
+    rows = searched(2, seed=[0, 1])
     lucky = (rows["lr"] == 3) & (rows["seed"] == 0)
     rows.loc[lucky, "loss"] -= 0.15
     runs = run_table(rows, best_of=["lr"])
-    assert len(runs.table) == 36
-    np.testing.assert_allclose(
-        runs.table["loss"],
-        1.8 + 480 / runs.table["parameters"] ** 0.35 + 2100 / runs.table["tokens"] ** 0.37,
-    )
+    np.testing.assert_allclose(runs.table["loss"], np.repeat(grid()["loss"], 2))
     assert not runs.warnings
 
 
-def test_a_best_at_the_edge_is_warned_of() -> None:
-    rows = grid(lr=[1, 2, 3])
-    rows["loss"] += (rows["lr"] - 1) / 10
-    (warning,) = run_table(rows, best_of=["lr"]).warnings
+def test_a_best_at_the_edge_is_warned_of_and_settings_are_searched_together() -> None:
+    (warning,) = run_table(searched(1), best_of=["lr"]).warnings
     assert "the lowest or the highest tried in 18 of them" in warning
-
-
-def test_two_settings_are_searched_together() -> None:
-    rows = grid(lr=[1, 2, 3], wd=[0.0, 0.1, 0.2])
-    rows["loss"] += (rows["lr"] - 2).abs() / 10 + (rows["wd"] - 0.1).abs()
+    rows = searched(2, wd=[0.0, 0.1, 0.2])
     runs = run_table(rows, best_of=["lr", "wd"])
     assert len(runs.table) == 18
     assert any("The best lr and wd of 9 tried" in note for note in runs.notes)
@@ -196,101 +182,79 @@ def test_compute_by_other_conventions_is_taken(ratio: float) -> None:
     assert len(run_table(rows).table) == 18
 
 
+def noisy(rows: pd.DataFrame, scale: float, added: object = 0.0) -> pd.DataFrame:
+    noise = scale * np.random.default_rng(0).normal(size=len(rows))
+    return rows.assign(loss=rows["loss"] + added + noise)
+
+
+def doubled(rows: pd.DataFrame, other: pd.Series, scale: float) -> pd.DataFrame:
+    """Return rows with those of another condition that no column tells apart."""
+    both = pd.concat([rows, rows.loc[other.index].assign(loss=other)], ignore_index=True)
+    return noisy(both, scale)
+
+
+def measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with columns that go with the loss, and set nothing."""
+    loss = rows["loss"]
+    return rows.assign(
+        train_loss=loss.round(1),
+        accuracy=(10 / loss).round(0),
+        bpb=loss / 0.7,
+        runtime=loss * 100,
+    )
+
+
+GRID = grid()
+LOSS = GRID["loss"]
+BATCHES = grid(batch=[256, 512], wd=[0.0, 0.1], seed=[0, 1])
+RATES = grid(lr=[1.0, 2.0, 4.0, 8.0])
+SHIFTED = np.log(RATES["lr"] / (2.0 + np.log(RATES["parameters"] / SIZES[0])))
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (noisy(BATCHES, 0.003, 0.03 * (BATCHES["batch"] == 512)), "or --where batch=256"),
+        # A setting whose best shifts with size.
+        (noisy(RATES, 0.002, 0.05 * SHIFTED**2), "differ in lr"),
+        (measured(noisy(grid(seed=[0, 1, 2]), 0.01)), ""),
+        # Steps of one run are no seeds, and rows along runs no finished ones.
+        (
+            history().assign(tokens=4e9).drop(columns=["flops", "lr", "grad_norm"]),
+            "--last-of step keeps",
+        ),
+        (named("r"), "--last-of step keeps the last row of each"),
+        (named("r", "name"), ""),
+        # Names that share a size are those of runs.
+        (TWO_NAMES, 'Runs by "Name" have up to 4 rows'),
+        # Two conditions are noticed by their even difference, or where some cells are far apart.
+        (doubled(GRID, LOSS - 0.1, 0.006), "in 18 of 18 such cells"),
+        (doubled(GRID, LOSS[:3] * 1.3, 0.003), "in 3 of 3 such cells"),
+        (doubled(GRID, LOSS + 0.05, 0.002), "in 18 of 18 such cells"),
+        (doubled(GRID[:9], LOSS[:9] + 0.05, 0.002), ""),
+        (doubled(GRID, LOSS + 0.01, 0.002), ""),
+        (GRID.assign(loss=np.exp(LOSS)), "is a perplexity, say --columns 'loss=log(loss)'."),
+        (GRID, ""),
+    ],
+)
+def test_repeats_that_are_none_are_told(rows: pd.DataFrame, told: str) -> None:
+    warnings = run_table(rows).warnings
+    assert bool(warnings) == bool(told)
+    assert all(told in one for one in warnings[:1])
+
+
+def test_what_was_told_is_followed() -> None:
+    perplexities = GRID.assign(loss=np.exp(LOSS))
+    assert run_table(perplexities, columns={"loss": "log(loss)"}).warnings == ()
+    assert run_table(named("r"), last_of="step").warnings == ()
+
+
 def test_seeds_of_any_noise_raise_no_alarm() -> None:
     for trial in range(6):
         for scale in (0.002, 0.05):
+            draw = np.random.default_rng(trial)
             rows = grid(repeat=[0, 1, 2], node=["a", "b"])
-            rows["loss"] += noise(rows, scale, trial) * (SIZES[0] / rows["parameters"]) ** 0.3
+            noise = scale * draw.normal(size=len(rows))
+            rows["loss"] += noise * (SIZES[0] / rows["parameters"]) ** 0.3
             rows["batch"] = np.random.default_rng(trial).choice([256, 512], len(rows))
             assert run_table(rows).warnings == (), (trial, scale)
-
-
-def test_a_setting_that_moves_the_loss_is_named() -> None:
-    rows = grid(batch=[256, 512], wd=[0.0, 0.1], seed=[0, 1])
-    rows["loss"] += (rows["batch"] == 512) * 0.03 + noise(rows, 0.003)
-    (warning,) = run_table(rows).warnings
-    assert "differ in batch (256, 512)" in warning
-    assert "--best-of batch" in warning
-
-
-def test_a_setting_whose_best_shifts_with_size_is_named() -> None:
-    rows = grid(lr=[1.0, 2.0, 4.0, 8.0])
-    best = 2.0 + np.log(rows["parameters"] / SIZES[0])
-    rows["loss"] += 0.05 * np.log(rows["lr"] / best) ** 2 + noise(rows, 0.002)
-    assert any("lr" in one for one in run_table(rows).warnings)
-
-
-def test_what_is_measured_is_not_accused() -> None:
-    rows = grid(seed=[0, 1, 2])
-    rows["loss"] += noise(rows, 0.01)
-    rows["train_loss"] = rows["loss"].round(1)
-    rows["accuracy"] = (10 / rows["loss"]).round(0)
-    rows["bpb"] = rows["loss"] / 0.7
-    rows["runtime"] = rows["loss"] * 100
-    assert run_table(rows).warnings == ()
-
-
-def test_steps_of_one_run_are_no_seeds() -> None:
-    rows = history().assign(tokens=4e9).drop(columns=["flops", "lr", "grad_norm"])
-    assert any("--last-of step keeps" in one for one in run_table(rows).warnings)
-
-
-def test_two_conditions_that_no_column_tells_apart_are_noticed_by_their_even_difference() -> None:
-    rows = grid()
-    both = pd.concat([rows, rows.assign(loss=rows["loss"] - 0.1)], ignore_index=True)
-    both["loss"] += noise(both, 0.006)
-    (warning,) = run_table(both).warnings
-    assert "in 18 of 18 such cells" in warning
-
-
-def test_some_cells_with_two_conditions_are_noticed() -> None:
-    rows = grid()
-    rows["loss"] += noise(rows, 0.003)
-    other = rows.iloc[:3].assign(loss=lambda t: t["loss"] * 1.3)
-    (warning,) = run_table(pd.concat([rows, other])).warnings
-    assert "in 3 of 3 such cells" in warning
-
-
-def test_perplexities_in_a_column_of_losses_are_asked_about() -> None:
-    rows = grid()
-    (told,) = run_table(rows.assign(loss=np.exp(rows["loss"]))).warnings
-    assert told.endswith("if it is a perplexity, say --columns 'loss=log(loss)'.")
-    assert run_table(rows).warnings == ()
-    named = rows.assign(loss=np.exp(rows["loss"]))
-    assert run_table(named, columns={"loss": "log(loss)"}).warnings == ()
-
-
-@pytest.mark.parametrize(("column", "warned"), [("run_id", True), ("name", False)])
-def test_rows_along_runs_are_told(column: str, warned: bool) -> None:
-    rows = history()
-    rows[column] = "r" + rows["parameters"].astype(str)
-    told = run_table(rows).warnings
-    assert len(told) == warned
-    assert all("--last-of step keeps the last row of each" in one for one in told)
-    assert run_table(rows, last_of="step").warnings == ()
-
-
-def test_names_that_share_a_size_are_those_of_runs() -> None:
-    short, long = history(), history()
-    short["Name"] = "short " + short["parameters"].astype(str)
-    long["Name"] = "long " + long["parameters"].astype(str)
-    long["tokens"] *= 7
-    rows = pd.concat([short, long], ignore_index=True).drop(columns="flops")
-    (told,) = run_table(rows).warnings
-    assert told.startswith('Runs by "Name" have up to 4 rows')
-
-
-@pytest.mark.parametrize(("apart", "cells", "warned"), [(0.05, 18, 1), (0.05, 9, 0), (0.01, 18, 0)])
-def test_two_conditions_without_a_name_are_told_where_all_cells_differ_alike(
-    apart: float, cells: int, warned: int
-) -> None:
-    rows = grid().iloc[:cells]
-    other = rows.assign(loss=rows["loss"] + apart)
-    both = pd.concat([rows, other], ignore_index=True)
-    both["loss"] += noise(both, 0.002)
-    assert len(run_table(both).warnings) == warned
-
-
-def test_a_table_of_names_alone_has_no_rows():
-    with pytest.raises(ValueError, match="has no rows; expected a row for each run"):
-        run_table(pd.DataFrame({"N": [], "D": [], "loss": []}))

@@ -23,11 +23,6 @@ GOOD = pd.DataFrame(
 CSV = GOOD.to_csv(index=False)
 
 
-def holds_good(path: Path, **options: object) -> None:
-    table = run_table(path, **options).table  # type: ignore[arg-type]
-    assert table[["loss", "parameters", "tokens"]].to_numpy().tolist() == GOOD.to_numpy().tolist()
-
-
 def workbook(*above: list[object]) -> bytes:
     import openpyxl
 
@@ -130,7 +125,8 @@ def test_every_format_gives_the_same_runs(tmp_path: Path, name: str) -> None:
     file, held = FILES[name]
     path = tmp_path / file
     path.write_bytes(held if isinstance(held, bytes) else held.encode())
-    holds_good(path)
+    table = run_table(path).table
+    assert table[list(GOOD)].to_numpy().tolist() == GOOD.to_numpy().tolist()
 
 
 def test_nested_structures_of_parquet_have_names_with_dots(tmp_path: Path) -> None:
@@ -155,28 +151,18 @@ def test_a_row_with_a_value_beyond_the_header_is_left_out(tmp_path: Path) -> Non
     )
 
 
-def test_a_header_with_fewer_names_than_values_is_no_guess(tmp_path: Path) -> None:
-    path = tmp_path / "runs.csv"
-    path.write_text("loss,parameters,tokens\n3,1e6,1e7,0.003\n2.9,1e6,2e7,0.003\n")
-    with pytest.raises(ValueError, match="rows have 4 fields and its header has 3"):
-        run_table(path)
-
-
 @pytest.mark.parametrize(
     ("name", "held", "message"),
     [
-        ("runs.xls", b"", "expected one of .csv"),
-        ("runs.csv", b"", "cannot be read as csv"),
         ("runs.csv", b"\xff\xfe\x00loss", "cannot be read as csv"),
         ("runs.csv", b"loss\n3\n", "no table of two or more columns"),
+        ("runs.csv", b"loss,N,D\n3,1e6,1e7,3\n", "rows have 4 fields and its header has 3"),
         ("runs.jsonl", b'{"loss": 1}\n{"loss":', "line 2 is not JSON"),
-        ("runs.jsonl", b"[1]", "line 1 is not a JSON object"),
+        ("runs.jsonl", b"[1]\n[2]", "line 1 is not a JSON object"),
         ("runs.json", b'{"a": [{"x": 1}], "b": [{"x": 1}]}', r"tables \['a', 'b'\]; expected one"),
         ("runs.json", b'{"a": 1}', "holds no list of runs"),
-        ("runs.parquet", b"PAR1", "cannot be read as parquet"),
         ("runs.feather", b"ARROW1", "cannot be read as feather"),
         ("runs.xlsx", b"PK\x03\x04", "no workbook"),
-        ("runs.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-12], "compressed data are damaged"),
         ("runs.csv.zst", b"\x28\xb5\x2f\xfd\x00", "cannot be read as csv"),
         ("none.csv", None, "does not exist"),
     ],
@@ -219,17 +205,10 @@ def test_what_unpacks_to_more_than_memory_is_refused_on_the_way(tmp_path: Path) 
             content(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("held", "table"),
-    [
-        (json.dumps(RECORDS), True),
-        (json.dumps({"runs": RECORDS}), True),
-        (json.dumps(GOOD.to_dict("list")), True),
-        (json.dumps({"name": "a", "variants": [{"name": "b"}], "budgets_flops": [1e12]}), False),
-        ("{", False),
-    ],
-)
-def test_a_json_file_is_a_table_or_a_study(tmp_path: Path, held: str, table: bool) -> None:
-    path = tmp_path / "it.json"
-    path.write_text(held)
-    assert is_json_table(path) is table
+STUDY = {"name": "a", "variants": [{"name": "b"}], "budgets_flops": [1e12]}
+
+
+@pytest.mark.parametrize("value", [RECORDS, {"runs": RECORDS}, GOOD.to_dict("list"), STUDY, None])
+def test_a_json_file_is_a_table_or_a_study(tmp_path: Path, value: object) -> None:
+    (tmp_path / "it.json").write_text(json.dumps(value))
+    assert is_json_table(tmp_path / "it.json") is (value not in (STUDY, None))

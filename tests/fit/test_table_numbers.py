@@ -7,68 +7,42 @@ import pytest
 
 from isoflop.fit.tables.numbers import numbers, table_marks, unit
 
-MILLION = 1e6
+WRITTEN = {
+    3.0966: "3.0966|3,0966",
+    -1.5: "-1.5|−1.5",
+    2e9: " 2e9 ",
+    75e6: "75M|75m|75 million|~75M",
+    132_100_000.0: "132.1M",
+    1.4e9: "1.4B|1,4B|1.4bn",
+    350e3: "350K",
+    2e12: "2T|2 T tokens",
+    70e6: "70M params",
+    6e18: "6.0e18 FLOPs|6.0E+18|6×10^18|6 x 10**18|6·10¹⁸ FLOP|C = 6e18|6 EFLOPs",
+    1e18: "10^18",
+    3.721: "3.721 ± 0.002|3.721+/-2e-3|3.721 (0.002)|3.721(2)",
+    0.5e15 * 86400: "0.5 PFLOP/s-days|0.5 PF-days",
+    1e6: "1,000,000|1.000.000|1 000 000|1\u202f000\u00a0000|1_000_000|1'000'000",
+    1234.5: "1,234.5|1.234,5",
+    12345.0: "12,345",
+    12.345: "12.345",
+    0.345: "0,345",
+    math.inf: "inf",
+}
+NONE = (
+    "|-|n/a|nan|diverged|12%|1,23,4|1.2.3|3 4|150 TFLOP/s|2024-01-01|12:30|0x10|75Q"
+    f"|1e5e5|True|1.5e|{'9' * 2000}"
+)
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [
-        ("3.0966", 3.0966),
-        ("3,0966", 3.0966),
-        ("-1.5", -1.5),
-        ("−1.5", -1.5),
-        (" 2e9 ", 2e9),
-        ("75M", 75e6),
-        ("132.1M", 132_100_000.0),
-        ("75m", 75e6),
-        ("75 million", 75e6),
-        ("1.4B", 1.4e9),
-        ("1,4B", 1.4e9),
-        ("1.4bn", 1.4e9),
-        ("350K", 350e3),
-        ("2T", 2e12),
-        ("2 T tokens", 2e12),
-        ("70M params", 70e6),
-        ("6.0e18 FLOPs", 6e18),
-        ("6.0E+18", 6e18),
-        ("6×10^18", 6e18),
-        ("6 x 10**18", 6e18),
-        ("6·10¹⁸ FLOP", 6e18),
-        ("10^18", 1e18),
-        ("C = 6e18", 6e18),
-        ("~75M", 75e6),
-        ("3.721 ± 0.002", 3.721),
-        ("3.721+/-2e-3", 3.721),
-        ("3.721 (0.002)", 3.721),
-        ("3.721(2)", 3.721),
-        ("6 EFLOPs", 6e18),
-        ("0.5 PFLOP/s-days", 0.5e15 * 86400),
-        ("0.5 PF-days", 0.5e15 * 86400),
-        ("1,000,000", MILLION),
-        ("1.000.000", MILLION),
-        ("1 000 000", MILLION),
-        ("1\u202f000\u00a0000", MILLION),
-        ("1_000_000", MILLION),
-        ("1'000'000", MILLION),
-        ("1,234.5", 1234.5),
-        ("1.234,5", 1234.5),
-        ("12,345", 12345.0),
-        ("12.345", 12.345),
-        ("0,345", 0.345),
-        ("inf", math.inf),
-    ],
+    [(one, value) for value, texts in WRITTEN.items() for one in texts.split("|")],
 )
 def test_a_number_alone(text: str, value: float) -> None:
     assert numbers(pd.Series([text], dtype=object)).tolist() == [value]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "-", "n/a", "nan", "diverged", "12%", "1,23,4", "1.2.3", "3 4", "150 TFLOP/s"),
-        *("2024-01-01", "12:30", "0x10", "75Q", "1e5e5", "9" * 2000, "True"),
-    ],
-)
+@pytest.mark.parametrize("text", NONE.split("|"))
 def test_what_is_no_number(text: str) -> None:
     assert numbers(pd.Series([text], dtype=object)).isna().all()
 

@@ -31,57 +31,23 @@ PACKED = {
     ".zst": zstandard.compress,
 }
 SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9}
-SIZE_NAMES = ["N", "params", "total_params", "Model size", "num_parameters", "config.n_params"]
-TOKEN_NAMES = ["D", "tokens", "train/tokens", "tokens_seen", "Training tokens"]
-LOSS_NAMES = ["loss", "Final loss", "val_loss", "eval/loss", "summary.eval/loss"]
-SEPARATORS = st.sampled_from([",", ";", "\t", "|", "  "])
-
-
-def digits(value: float, decimal: str, group: str) -> str:
-    """Return a number with marks for decimals and thousands, all digits kept."""
-    whole, _, rest = np.format_float_positional(value, trim="-").partition(".")
-    grouped = f"{int(whole):,}".replace(",", group)
-    return f"{grouped}{decimal}{rest}" if rest else grouped
-
-
-class Style:
-    """How one table is written: the same throughout, as people do."""
-
-    def __init__(self, draw: st.DrawFn) -> None:
-        self.separator = draw(SEPARATORS)
-        self.decimal = draw(st.sampled_from(".,"))
-        groups = {".": ["", ",", "'"], ",": ["", ".", "'"]}[self.decimal]
-        if self.separator != "  ":
-            groups = [*groups, " ", "\u202f"]
-        self.group = draw(st.sampled_from(groups))
-        self.ending = draw(st.sampled_from(["\n", "\r\n"]))
-        self.encoding = draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le"]))
-        self.title = draw(st.sampled_from(["", "# a comment, of ours\n", "Sweep of March\n\n"]))
-        self.trailing = self.separator != "  " and draw(st.booleans())
-        self.packed = draw(st.sampled_from(list(PACKED)))
-        self.units = draw(st.sampled_from(["none", "cell", "header"]))
-        self.named = [
-            draw(st.sampled_from(names)) for names in (SIZE_NAMES, TOKEN_NAMES, LOSS_NAMES)
-        ]
-        self.scales = [draw(st.sampled_from(list(SCALES))) for _ in range(2)]
-        if self.group == "." and self.units != "none":
-            self.group = ""  # 1.234 million may be either
-        self.kind = draw(st.sampled_from(["text", "text", "text", "jsonl", "json"]))
-
-    def cell(self, value: float) -> str:
-        text = digits(value, self.decimal, self.group)
-        # A separator within a number stands in quotes.
-        return f'"{text}"' if self.separator.strip() and self.separator in text else text
-
-    def scaled(self, value: float, unit: str) -> str:
-        text = digits(value / SCALES[unit], self.decimal, self.group) + unit
-        return f'"{text}"' if self.separator.strip() and self.separator in text else text
+NAMES = (
+    ("N", "params", "total_params", "Model size", "num_parameters", "config.n_params"),
+    ("D", "tokens", "train/tokens", "tokens_seen", "Training tokens"),
+    ("loss", "Final loss", "val_loss", "eval/loss", "summary.eval/loss"),
+    ("lr",),
+)
+Example = tuple[pd.DataFrame, str, bytes]
+"""A table, and the name and content of a file that holds it."""
 
 
 @st.composite
-def written(draw: st.DrawFn) -> tuple[pd.DataFrame, str, bytes, Style]:
-    """Return a table, and the name and content of a file that holds it."""
-    style = Style(draw)
+def written(draw: st.DrawFn) -> Example:
+    """Return a table in a file of one style throughout, as people do."""
+
+    def one_of(*choices: str) -> str:
+        return draw(st.sampled_from(choices))
+
     rows = draw(st.integers(3, 12))
     number = st.integers(20_000, 10**10)
     table = pd.DataFrame(
@@ -92,62 +58,78 @@ def written(draw: st.DrawFn) -> tuple[pd.DataFrame, str, bytes, Style]:
             "lr": draw(st.lists(st.sampled_from([0.001, 0.01]), min_size=rows, max_size=rows)),
         }
     )
-    names = [*style.named, "lr"]
-    if style.kind != "text":
-        records = [dict(zip(names, row, strict=True)) for row in table.to_numpy().tolist()]
-        text = (
-            "".join(json.dumps(one) + "\n" for one in records)
-            if style.kind == "jsonl"
-            else json.dumps({"runs": records})
-        )
-        name = f"runs.{style.kind}{style.packed}"
-        return table, name, PACKED[style.packed](text.encode(style.encoding)), style
-    units = ["", ""] if style.units == "none" else style.scales
-    heads = list(names)
-    if style.units == "header":
-        heads = [
-            f"{name} ({unit})" if unit else name
-            for name, unit in zip(names, [*units, "", ""], strict=True)
-        ]
-    if style.separator == "  ":
-        heads = [f'"{name}"' for name in heads]
-    lines = [style.separator.join(heads)]
-    for size, tokens, loss, lr in table.to_numpy().tolist():
-        cells = [
-            style.scaled(size, units[0])
-            if style.units == "cell"
-            else style.cell(size / SCALES[units[0]]),
-            style.scaled(tokens, units[1])
-            if style.units == "cell"
-            else style.cell(tokens / SCALES[units[1]]),
-            style.cell(loss),
-            style.cell(lr),
-        ]
-        lines.append(style.separator.join(cells) + (style.separator if style.trailing else ""))
-    text = style.title + style.ending.join(lines) + style.ending
-    name = draw(st.sampled_from(["runs.csv", "runs.txt", "runs.tsv"])) + style.packed
-    return table, name, PACKED[style.packed](text.encode(style.encoding)), style
+    named = table.set_axis([one_of(*names) for names in NAMES], axis="columns")
+    packed = one_of(*PACKED)
+    ending = one_of("csv", "txt", "tsv", "jsonl", "json")
+    match ending:
+        case "jsonl":
+            text = named.to_json(orient="records", lines=True, double_precision=15)
+        case "json":
+            text = json.dumps({"runs": named.to_dict("records")})
+        case _:
+            text = as_text(named, draw)
+    encoded = text.encode(one_of("utf-8", "utf-8-sig", "utf-16", "utf-16-le"))
+    return table, f"runs.{ending}{packed}", PACKED[packed](encoded)
 
 
-def reads_back(example: tuple[pd.DataFrame, str, bytes, Style]) -> None:
-    table, name, held, _ = example
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_bytes(held)
-        read = run_table(path)
-    expected = table[["parameters", "tokens", "loss"]].drop_duplicates().to_numpy()
-    found = read.table[["parameters", "tokens", "loss"]].to_numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-11, err_msg=str(held[:300]))
+def as_text(table: pd.DataFrame, draw: st.DrawFn) -> str:
+    """Return a table as lines of fields, with any marks, separators and units."""
+
+    def one_of(*choices: str) -> str:
+        return draw(st.sampled_from(choices))
+
+    separator, decimal = one_of(",", ";", "\t", "|", "  "), one_of(".", ",")
+    wide = separator == "  "
+    units = one_of("none", "cell", "header")
+    # 1.234 million may be either.
+    point = ["."] if decimal == "," and units == "none" else []
+    comma = [","] if decimal == "." else []
+    group = one_of("", "'", *point, *comma, *([] if wide else [" ", "\u202f"]))
+    scales = [one_of(*SCALES), one_of(*SCALES), "", ""] if units != "none" else [""] * 4
+
+    def cell(value: float, scale: str) -> str:
+        shown = np.format_float_positional(value / SCALES[scale], trim="-")
+        whole, _, rest = shown.partition(".")
+        text = f"{int(whole):,}".replace(",", group) + (f"{decimal}{rest}" if rest else "")
+        text += scale if units == "cell" else ""
+        # A separator within a number stands in quotes.
+        return f'"{text}"' if separator.strip() and separator in text else text
+
+    in_header = [f" ({scale})" if scale and units == "header" else "" for scale in scales]
+    heads = [f"{name}{scale}" for name, scale in zip(table, in_header, strict=True)]
+    lines = [[f'"{name}"' if wide else name for name in heads]]
+    lines += [list(map(cell, row, scales)) for row in table.to_numpy().tolist()]
+    after = "" if wide else one_of("", separator)
+    title, end = one_of("", "# a comment, of ours\n", "Sweep of March\n\n"), one_of("\n", "\r\n")
+    ends = ["", *[after] * len(table)]
+    return title + "".join(
+        separator.join(line) + own + end for line, own in zip(lines, ends, strict=True)
+    )
 
 
-@FAST
-@given(written())
-def test_a_table_reads_back(example: tuple[pd.DataFrame, str, bytes, Style]) -> None:
-    reads_back(example)
+@pytest.mark.parametrize(
+    "profile",
+    [
+        FAST,
+        pytest.param(
+            settings(FAST, derandomize=False, max_examples=1000, print_blob=True),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["some", "many"],
+)
+def test_a_table_reads_back(profile: settings) -> None:
+    @profile
+    @given(written())
+    def reads_back(example: Example) -> None:
+        table, name, held = example
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(held)
+            read = run_table(path)
+        columns = ["parameters", "tokens", "loss"]
+        expected = table[columns].drop_duplicates().to_numpy()
+        found = read.table[columns].to_numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-11, err_msg=str(held[:300]))
 
-
-@pytest.mark.slow
-@settings(FAST, derandomize=False, max_examples=1000, print_blob=True)
-@given(written())
-def test_many_tables_read_back(example: tuple[pd.DataFrame, str, bytes, Style]) -> None:
-    reads_back(example)
+    reads_back()

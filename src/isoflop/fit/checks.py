@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from isoflop.config import Frozen, RunRecord, Split
+from isoflop.config import Frozen, RunRecord
 from isoflop.estimate import Estimate
 from isoflop.fit.intervals import mean_estimate
+from isoflop.fit.tables.frame import frame
 
 RATES = 3
 """Learning rates that a check needs: the variant's own, a lower and a higher one."""
@@ -83,56 +85,30 @@ def rate_checks(
         variant_of: name of the variant of each run id; others are left aside.
         used: each variant's own learning rate; models not trained with it are left aside.
     """
-    groups: dict[str, dict[float, dict[int, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
-    for record in records:
-        if record.run_id in variant_of and record.state != "failed":
-            recipe = record.config.recipe
-            alike = record.config.model_copy(
-                update={"recipe": recipe.model_copy(update={"learning_rate": 1.0}), "seed": 0}
+    checks = []
+    for model, losses in _models(records, variant_of, "learning_rate"):
+        losses = losses.dropna()
+        own = used[model["variant"]]
+        if losses.shape[1] < RATES or losses.empty or own not in losses:
+            continue
+        means = losses.mean()
+        above = losses.sub(losses[means.idxmin()], axis="index")
+        checks.append(
+            RateCheck(
+                **model,
+                rates=tuple(means.index),
+                losses=tuple(None if math.isinf(mean) else mean for mean in means),
+                used=own,
+                seeds=len(losses),
+                above_best=tuple(_apart(above[rate].to_numpy()) for rate in above),
             )
-            groups[alike.run_id][recipe.learning_rate][record.config.seed] = record
-    checks = [
-        check
-        for found in groups.values()
-        if len(found) >= RATES and (check := _rate_check(found, variant_of, used))
-    ]
-    return tuple(sorted(checks, key=lambda one: (one.budget_flops, one.variant, one.parameters)))
-
-
-def _rate_check(
-    found: Mapping[float, Mapping[int, RunRecord]],
-    variant_of: Mapping[str, str],
-    used: Mapping[str, float],
-) -> RateCheck | None:
-    """Return what runs of one model, by rate and seed, say; None where no seed has all rates."""
-    rates = sorted(found)
-    seeds = sorted(set.intersection(*(set(found[rate]) for rate in rates)))
-    if not seeds:
-        return None
-    first = found[rates[0]][seeds[0]]
-    own = used[variant_of[first.run_id]]
-    if own not in found:
-        return None
-    losses = np.array(
-        [[_loss(found[rate][seed], "validation") for seed in seeds] for rate in rates]
-    )
-    means = losses.mean(axis=1)
-    best = losses[int(np.argmin(np.where(np.isnan(means), math.inf, means)))]
-    return RateCheck(
-        variant=variant_of[first.run_id],
-        budget_flops=first.config.budget_flops or 0.0,
-        parameters=first.parameters.total,
-        rates=tuple(rates),
-        losses=tuple(None if math.isnan(mean) else mean for mean in means.tolist()),
-        used=own,
-        seeds=len(seeds),
-        above_best=tuple(_apart(each - best) for each in losses),
-    )
+        )
+    return tuple(checks)
 
 
 def _apart(differences: NDArray[np.float64]) -> Estimate | None:
     """Return the mean of differences by seed with its interval."""
-    if len(differences) < 2 or np.isnan(differences).any() or not differences.any():
+    if len(differences) < 2 or not np.isfinite(differences).all() or not differences.any():
         return None
     return mean_estimate(differences).interval()
 
@@ -148,36 +124,19 @@ def variance_components(
         records: runs of a study, those at its minima and the checks beside them.
         variant_of: name of the variant of each run id; others are left aside.
     """
-    groups: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        if record.run_id in variant_of and record.state == "finished":
-            alike = record.config.model_copy(update={"seed": 0, "data_seed": None})
-            groups[alike.run_id].append(record)
     components = []
-    for found in groups.values():
-        losses = {
-            (record.config.seed, record.config.data_order): _loss(record, "test")
-            for record in found
-        }
-        counts = Counter(order for _, order in losses)
-        orders = sorted(order for order, count in counts.items() if count >= 2)
-        seeds = [
-            seed
-            for seed in sorted({seed for seed, _ in losses})
-            if all((seed, order) in losses for order in orders)
-        ]
-        if len(seeds) < 2 or len(orders) < 2:
+    for model, losses in _models(records, variant_of, "data_order"):
+        losses = losses.replace(math.inf, math.nan)
+        table = losses.loc[:, losses.count() >= 2].dropna().to_numpy()
+        if min(table.shape) < 2:
             continue
-        table = np.array([[losses[seed, order] for order in orders] for seed in seeds])
         of_seed, of_order = table.mean(axis=1), table.mean(axis=0)
         left = table - of_seed[:, None] - of_order[None] + table.mean()
         m, n = table.shape
         rest = float((left**2).sum()) / ((m - 1) * (n - 1))
         components.append(
             VarianceComponents(
-                variant=variant_of[found[0].run_id],
-                budget_flops=found[0].config.budget_flops or 0.0,
-                parameters=found[0].parameters.total,
+                **model,
                 seed=math.sqrt(max(0.0, float(of_seed.var(ddof=1)) - rest / n)),
                 order=math.sqrt(max(0.0, float(of_order.var(ddof=1)) - rest / m)),
                 rest=math.sqrt(rest),
@@ -185,12 +144,29 @@ def variance_components(
                 orders=n,
             )
         )
-    return tuple(
-        sorted(components, key=lambda one: (one.budget_flops, one.variant, one.parameters))
-    )
+    return tuple(components)
 
 
-def _loss(record: RunRecord, split: Split) -> float:
-    """Return the loss under the headline decision, NaN where it is not there."""
-    found = record.evaluation(split) if record.state == "finished" else None
-    return math.nan if found is None else found.loss
+def _models(
+    records: Sequence[RunRecord], variant_of: Mapping[str, str], setting: str
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield what names each model, and the losses of its runs by seed and setting, ascending.
+
+    The setting is `learning_rate`, with validation losses, or `data_order`, with test losses. They
+    are infinite where a run diverged, and NaN where there is none.
+    """
+    tried = [one for one in records if one.run_id in variant_of and one.state != "failed"]
+    by_rate = setting == "learning_rate"
+    loss = "validation_loss" if by_rate else "loss"
+    table = frame(tried, variant_of).fillna({"budget_flops": 0.0, loss: math.inf})
+    rows = []
+    for config in (one.config for one in tried):
+        recipe = config.recipe.model_copy(update={"learning_rate": 1.0})
+        alike: dict[str, Any] = {"recipe": recipe} if by_rate else {"data_seed": None}
+        value = config.recipe.learning_rate if by_rate else config.data_order
+        rows.append((value, config.model_copy(update={"seed": 0, **alike}).run_id))
+    table[["setting", "model"]] = pd.DataFrame(rows, columns=["setting", "model"])
+    names = ["budget_flops", "variant", "parameters"]
+    for _, runs in table.sort_values(names, kind="stable").groupby("model", sort=False):
+        named = {name: runs[name].iloc[0] for name in names}
+        yield named, runs.pivot_table(loss, "seed", "setting", "last")

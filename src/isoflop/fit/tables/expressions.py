@@ -1,23 +1,23 @@
 """Arithmetic on columns, as in `step*batch_tokens`: a small grammar, and nothing is executed.
 
-    sum     = product (("+" | "-") product)*
-    product = signed (("*" | "/") signed)*
-    signed  = "-" signed | power
-    power   = atom (("^" | "**") signed)?
-    atom    = number | column | function "(" sum ")" | "(" sum ")"
-
-A column is written as it is, or in double quotes or backticks. Of the columns that a text may begin
-with the longest is meant, so that `eval/loss*2` is twice the column `eval/loss` where there is one.
+Numbers, columns, brackets, `FUNCTIONS`, a minus before a value, and `OPERATORS`, of which powers
+associate to the right. A column is written as it is, or in double quotes or backticks. Of the
+columns that a text may begin with the longest is meant, so that `eval/loss*2` is twice the column
+`eval/loss` where there is one.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+
+from isoflop.fit.tables.names import names_of
+from isoflop.fit.tables.numbers import Marks, numbers
 
 LONGEST = 500
 DEEPEST = 40
@@ -30,10 +30,23 @@ FUNCTIONS: dict[str, Callable[[pd.Series], pd.Series]] = {
     "exp": np.exp,
     "sqrt": np.sqrt,
 }
+OPERATORS: dict[str, tuple[int, Callable[[pd.Series, pd.Series], pd.Series]]] = {
+    "+": (1, operator.add),
+    "-": (1, operator.sub),
+    "*": (2, operator.mul),
+    "/": (2, operator.truediv),
+    "^": (4, operator.pow),
+    "**": (4, operator.pow),
+}
+"""How strongly each binds, and what it does."""
+_MINUS, _POWER = 3, 4
 
-_NUMBER = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w)")
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w)"
+_OPERATOR = re.compile(r"\s*(\*\*|[-+*/^])")
+_CALL = re.compile(r"([^\W\d]\w*)\s*\(")
 _NAME = re.compile(r"[^\W\d]\w*")
-_Values = pd.Series
+_WHOLE = r"(?!(?<=\w)\w)"
+"""After a column's name: no longer word stands here."""
 
 
 @dataclass
@@ -41,127 +54,95 @@ class _Parser:
     """Reads a text from its beginning, computing as it goes."""
 
     text: str
-    names: Sequence[str]
-    """Of the columns, the longest first."""
-    values_of: Callable[[str], _Values]
-    index: pd.Index
+    rows: pd.DataFrame
+    marks: Marks
     at: int = 0
     used: list[str] = field(default_factory=list)
 
-    def whole(self) -> _Values:
-        value = self.sum(0)
-        if self.at < len(self.text):
-            raise self.wrong("expected an operator")
-        return value
+    def __post_init__(self) -> None:
+        names = [one for one in names_of(self.rows) if _NAME.match(one)]
+        ends = (f"{re.escape(one)}{_WHOLE}" for one in sorted(names, key=len, reverse=True))
+        self.columns = re.compile("|".join(ends) or "(?!)")
 
-    def sum(self, depth: int) -> _Values:
+    def value(self, least: int, depth: int) -> pd.Series:
+        """Read a value and what operators that bind at least so strongly do with it."""
         if depth > DEEPEST:
             raise self.wrong("it is nested too deeply")
-        value = self.product(depth)
-        while sign := self.taken("+", "-"):
-            other = self.product(depth)
-            value = value + other if sign == "+" else value - other
-        return value
+        left = -self.value(_MINUS, depth + 1) if self.taken("-") else self.atom(depth)
+        while found := _OPERATOR.match(self.text, self.at):
+            strength, compute = OPERATORS[found[1]]
+            if strength < least:
+                break
+            self.at = found.end()
+            left = compute(left, self.value(strength + (strength != _POWER), depth + 1))
+        return left
 
-    def product(self, depth: int) -> _Values:
-        value = self.signed(depth)
-        while (sign := self.taken("*", "/")) is not None:
-            other = self.signed(depth)
-            value = value * other if sign == "*" else value / other
-        return value
-
-    def signed(self, depth: int) -> _Values:
-        if depth > DEEPEST:
-            raise self.wrong("it is nested too deeply")
-        if self.taken("-"):
-            return -self.signed(depth + 1)
-        base = self.atom(depth)
-        if self.taken("^", "**"):
-            return base ** self.signed(depth + 1)
-        return base
-
-    def atom(self, depth: int) -> _Values:
-        if self.taken("("):
+    def atom(self, depth: int) -> pd.Series:
+        if self.taken(r"\("):
             return self.closed(depth)
-        quote = self.taken('"', "`")
-        if quote:
+        if quote := self.taken('["`]'):
             end = self.text.find(quote, self.at)
             if end < 0:
                 raise self.wrong(f"expected another {quote}")
-            name, begin, self.at = self.text[self.at : end], self.at, end + 1
-            if name not in self.names:
-                self.at = begin
+            name = self.text[self.at : end]
+            if name not in self.rows:
                 raise self.wrong(f"there is no column {name!r}")
-            return self.column(name)
-        name = next((one for one in self.names if self.begins(one)), "")
+            return self.column(name, end + 1)
+        self.taken("")
+        column = self.columns.match(self.text, self.at)
+        call = _CALL.match(self.text, self.at)
+        if call and call[1] in FUNCTIONS and not (column and len(column[0]) > len(call[1])):
+            self.at = call.end()
+            return FUNCTIONS[call[1]](self.closed(depth))
+        if column:
+            return self.column(column[0], column.end())
+        if number := self.taken(_NUMBER):
+            return pd.Series(float(number), index=self.rows.index)
         word = _NAME.match(self.text, self.at)
-        if word and word[0] in FUNCTIONS and len(word[0]) >= len(name):
-            after = self.text[word.end() :].lstrip()
-            if after.startswith("("):
-                self.at = word.end()
-                self.taken("(")
-                return FUNCTIONS[word[0]](self.closed(depth))
-        if name:
-            self.at += len(name)
-            return self.column(name)
-        number = _NUMBER.match(self.text, self.at)
-        if number:
-            self.at = number.end()
-            return pd.Series(float(number[0]), index=self.index)
-        if word:
-            raise self.wrong(f"there is no column {word[0]!r}")
-        raise self.wrong("expected a column, a number or (")
+        raise self.wrong(
+            f"there is no column {word[0]!r}" if word else "expected a column, a number or ("
+        )
 
-    def closed(self, depth: int) -> _Values:
-        value = self.sum(depth + 1)
-        if not self.taken(")"):
+    def closed(self, depth: int) -> pd.Series:
+        value = self.value(0, depth + 1)
+        if not self.taken(r"\)"):
             raise self.wrong("expected )")
         return value
 
-    def column(self, name: str) -> _Values:
+    def column(self, name: str, end: int) -> pd.Series:
+        self.at = end
         self.used.append(name)
-        return self.values_of(name)
+        return numbers(self.rows[name], self.marks)
 
-    def begins(self, name: str) -> bool:
-        """Return whether a column's name stands here, and no longer word."""
-        if not _NAME.match(name) or not self.text.startswith(name, self.at):
-            return False
-        following = self.text[self.at + len(name) : self.at + len(name) + 1]
-        return not (re.match(r"\w", following) and re.match(r"\w", name[-1]))
-
-    def taken(self, *signs: str) -> str | None:
-        """Return the sign that stands here and go on behind it, None where there is another."""
-        self.at += len(self.text[self.at :]) - len(self.text[self.at :].lstrip())
-        for sign in signs:
-            power = sign == "*" and self.text.startswith("**", self.at)
-            if self.text.startswith(sign, self.at) and not power:
-                self.at += len(sign)
-                self.at += len(self.text[self.at :]) - len(self.text[self.at :].lstrip())
-                return sign
-        return None
+    def taken(self, pattern: str) -> str | None:
+        """Return what stands here and go on behind it, None where it is not that."""
+        found = re.compile(rf"\s*({pattern})").match(self.text, self.at)
+        self.at = found.end() if found else self.at
+        return found[1] if found else None
 
     def wrong(self, expected: str) -> ValueError:
+        self.taken(r"\s*")
         return ValueError(f"{self.text!r} at character {self.at + 1}: {expected}")
 
 
 def evaluate(
-    text: str, names: Sequence[str], values_of: Callable[[str], pd.Series], index: pd.Index
+    text: str, rows: pd.DataFrame, marks: Marks = frozenset()
 ) -> tuple[pd.Series, tuple[str, ...]]:
     """Return what an expression is in every row, and the columns that it names.
 
     Args:
         text: the expression.
-        names: of the table's columns.
-        values_of: returns a column's numbers, NaN where it has none.
-        index: of the rows.
+        rows: of a table, its names as text; a cell without a number is NaN.
+        marks: of the table, as `numbers` takes them.
 
     Raises:
         ValueError: the text is no such expression; in one line with the position.
     """
     if len(text) > LONGEST:
         raise ValueError(f"{text[:40]!r}... has {len(text)} characters; expected up to {LONGEST}")
-    ordered = sorted(dict.fromkeys(names), key=len, reverse=True)
-    parser = _Parser(text.strip(), ordered, values_of, index)
+    parser = _Parser(text.strip(), rows, marks)
     with np.errstate(all="ignore"):
-        value = parser.whole()
+        value = parser.value(0, 0)
+    if parser.at < len(parser.text):
+        raise parser.wrong("expected an operator")
     return value, tuple(dict.fromkeys(parser.used))

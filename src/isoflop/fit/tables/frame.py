@@ -75,19 +75,20 @@ def frame(
     Raises:
         ValueError: a run without a variant, one listed twice, or a finished one without a loss.
     """
-    rows: dict[str, dict[str, object]] = {}
-    for record in records:
-        name = record.run_id
-        if name not in variant_of:
-            raise ValueError(f"run {name} belongs to no variant of the study")
-        if name in rows:
-            raise ValueError(f"run {name} is listed twice; expected each run once")
-        rows[name] = _row(record, variant_of[name], on_ladder=name not in off_ladder)
-    return pd.DataFrame(rows.values(), columns=list(COLUMNS)).astype(dict(COLUMNS))
+    rows = [_row(record, variant_of, off_ladder) for record in records]
+    names = [record.run_id for record in records]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"run {twice} is listed twice; expected each run once")
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict(COLUMNS))
 
 
-def _row(record: RunRecord, variant: str, *, on_ladder: bool) -> dict[str, object]:
+def _row(
+    record: RunRecord, variant_of: Mapping[str, str], off_ladder: Collection[str]
+) -> dict[str, object]:
     config = record.config
+    if record.run_id not in variant_of:
+        raise ValueError(f"run {record.run_id} belongs to no variant of the study")
     finished = record.state == "finished"
     test = record.evaluation("test") if finished else None
     if finished and (test is None or not np.isfinite(test.loss)):
@@ -99,11 +100,11 @@ def _row(record: RunRecord, variant: str, *, on_ladder: bool) -> dict[str, objec
     validation = record.evaluation("validation") if finished else None
     top_k = record.evaluation("test", "top_k") if finished else None
     return {
-        "variant": variant,
+        "variant": variant_of[record.run_id],
         "run_id": record.run_id,
         "state": record.state,
-        "on_ladder": on_ladder,
-        "budget_flops": np.nan if config.budget_flops is None else config.budget_flops,
+        "on_ladder": record.run_id not in off_ladder,
+        "budget_flops": config.budget_flops,
         "seed": config.seed,
         "blocks": config.model.blocks,
         "width": config.model.width,
@@ -111,10 +112,10 @@ def _row(record: RunRecord, variant: str, *, on_ladder: bool) -> dict[str, objec
         "non_embedding": record.parameters.non_embedding,
         "tokens": config.tokens,
         "forward_flops": record.forward_flops,
-        "loss": test.loss if test else np.nan,
-        "validation_loss": validation.loss if validation else np.nan,
-        "top_k_loss": top_k.loss if top_k else np.nan,
-        "bits_per_byte": test.bits_per_byte if test else np.nan,
+        "loss": test and test.loss,
+        "validation_loss": validation and validation.loss,
+        "top_k_loss": top_k and top_k.loss,
+        "bits_per_byte": test and test.bits_per_byte,
     }
 
 
@@ -124,36 +125,32 @@ def training_curves(records: Sequence[RunRecord]) -> pd.DataFrame:
     Columns are `run_id`, `tokens`, those seen half way between the point and the one before, and
     `loss`, the mean training loss between them, nats per token.
     """
-    parts = [
-        pd.DataFrame(
-            {
-                "run_id": record.run_id,
-                "tokens": (steps[:-1] + steps[1:]) / 2 * record.config.tokens_per_step,
-                "loss": [point.loss for point in record.curve],
-            }
-        )
-        for record in records
-        for steps in [np.array([0.0, *(point.step for point in record.curve)])]
-        if record.curve
-    ]
+    rows = []
+    for record in records:
+        before = 0
+        for point in record.curve:
+            seen = (before + point.step) / 2 * record.config.tokens_per_step
+            rows.append((record.run_id, seen, point.loss))
+            before = point.step
     columns = {"run_id": "str", "tokens": "float64", "loss": "float64"}
-    return pd.concat(parts) if parts else pd.DataFrame(columns=list(columns)).astype(columns)
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
 def curve_rows(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
     """Return the finished runs of a variant's ladder at a budget: what a fit is made from."""
-    return table[_finished(table, variant, budget_flops) & table["on_ladder"]]
+    own = _finished(table, variant)
+    return own[own["on_ladder"] & (own["budget_flops"] == budget_flops)]
 
 
 def variant_rows(table: pd.DataFrame, variant: str) -> pd.DataFrame:
     """Return the finished runs of a variant's ladder at every budget, budget by budget."""
-    own = table[
-        (table["variant"] == variant)
-        & (table["state"] == "finished")
-        & table["on_ladder"]
-        & table["budget_flops"].notna()
-    ]
+    own = _finished(table, variant)
+    own = own[own["on_ladder"] & own["budget_flops"].notna()]
     return own.sort_values("budget_flops", kind="stable")
+
+
+def _finished(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    return table[(table["variant"] == variant) & (table["state"] == "finished")]
 
 
 def finished_variants(table: pd.DataFrame, so: str) -> tuple[pd.DataFrame, list[str]]:
@@ -186,7 +183,8 @@ def trained_sizes(
     table: pd.DataFrame, variant: str, budget_flops: float
 ) -> tuple[TrainedSize, ...]:
     """Return the shapes of a variant trained at a budget, the smallest first."""
-    rows = table[_finished(table, variant, budget_flops)].sort_values([*_SHAPE, "seed"])
+    own = _finished(table, variant)
+    rows = own[own["budget_flops"] == budget_flops].sort_values([*_SHAPE, "seed"])
     # Tuples, since a frame for each size costs a hundred times as much as what is read from it.
     runs = rows[[*_SHAPE, *_OF_RUN]].itertuples(index=False, name=None)
     sizes = []
@@ -231,14 +229,6 @@ def one_budget(table: pd.DataFrame, budget_flops: float | None) -> float:
     return budget_flops
 
 
-def _finished(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.Series:
-    return (
-        (table["budget_flops"] == budget_flops)
-        & (table["variant"] == variant)
-        & (table["state"] == "finished")
-    )
-
-
 TOLERANCE = 0.1
 """Budgets within this share of their group's middle count as one."""
 TOLD = 5e-4
@@ -251,18 +241,15 @@ def group_budgets(budget_flops: Floats, tolerance: float = TOLERANCE) -> tuple[F
     Walking up, a group ends where the next budget would make it wider than `tolerance` allows on
     either side of its middle. The middle is the geometric mean of the lowest and the highest.
     """
-    order = np.argsort(budget_flops, kind="stable")
-    ascending = budget_flops[order]
+    ascending = np.sort(budget_flops)
     widest = (1 + tolerance) ** 2 * (1 + 1e-12)
-    middles = np.empty_like(ascending)
+    grouped = np.empty_like(budget_flops)
     start, farthest = 0, 0.0
     while start < len(ascending):
         stop = int(np.searchsorted(ascending, ascending[start] * widest, side="right"))
         low, high = ascending[start], ascending[stop - 1]
         middle = low if low == high else math.sqrt(low) * math.sqrt(high)
-        middles[start:stop] = middle
+        grouped[(budget_flops >= low) & (budget_flops <= high)] = middle
         farthest = max(farthest, float(high / middle - 1))
         start = stop
-    grouped = np.empty_like(middles)
-    grouped[order] = middles
     return grouped, farthest

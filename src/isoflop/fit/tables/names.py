@@ -4,83 +4,54 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import NamedTuple
+
+import pandas as pd
 
 from isoflop.fit.tables.numbers import Unit, unit
 
-ALIASES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    name: tuple(tuple(group.split()) for group in groups)
-    for name, groups in {
-        "loss": (
-            """
-            final_loss test_loss val_loss valid_loss validation_loss eval_loss evaluation_loss
-            heldout_loss held_out_loss dev_loss loss_val loss_valid loss_validation loss_eval
-            loss_test final_val_loss final_eval_loss final_test_loss final_validation_loss
-            lm_loss cross_entropy cross_entropy_loss ce_loss val_ce nll val_nll verlust perte
-            """,
-            "l",
-            "train_loss training_loss loss_train final_train_loss final_training_loss",
-        ),
-        "parameters": (
-            """
-            params param parameter parametres n_params n_param nparams num_params n_parameters
-            num_parameters number_of_parameters parameter_count param_count params_count
-            model_size model_params model_parameters total_params total_parameters
-            params_total parameters_total n_params_total num_total_params model_n_params
-            model_num_params
-            """,
-            "size n model",
-            """
-            non_embedding non_embedding_params non_embedding_parameters params_non_embedding
-            n_params_non_embedding num_non_embedding_params nonembedding_params
-            """,
-        ),
-        "tokens": (
-            """
-            token jetons training_tokens train_tokens n_tokens ntokens num_tokens total_tokens
-            token_count tokens_total tokens_seen tokens_trained tokens_processed
-            tokens_consumed consumed_tokens seen_tokens num_tokens_seen n_tokens_seen
-            total_tokens_seen train_tokens_seen training_tokens_seen num_input_tokens_seen
-            num_train_tokens n_train_tokens num_training_tokens total_train_tokens
-            total_training_tokens number_of_tokens throughput_total_tokens data_tokens
-            dataset_tokens token_budget
-            """,
-            "d",
-        ),
-        "budget_flops": (
-            """
-            budget flop flops compute compute_budget compute_flop compute_flops budget_flop
-            flop_budget flops_budget training_flop training_flops train_flop train_flops
-            total_flop total_flops total_flos train_total_flos total_compute training_compute
-            train_compute total_training_flop total_training_flops total_train_flops n_flops
-            num_flops isoflop isoflop_budget
-            """,
-            "c",
-        ),
-        "forward_flops": (
-            """
-            forward_flops_per_token forward_flop_per_token fwd_flops_per_token
-            flops_per_token_forward
-            """,
-        ),
-        "non_embedding": (
-            """
-            non_embedding_params non_embedding_parameters params_non_embedding
-            n_params_non_embedding num_non_embedding_params nonembedding_params
-            """,
-        ),
-        "variant": (
-            """
-            architecture arch model_variant variant_name architecture_name model_architecture
-            model_type
-            """,
-        ),
-        "seed": ("random_seed rng_seed train_seed training_seed seed_id",),
-        "state": ("status run_state run_status job_state job_status",),
-        "run": ("run_id run_name experiment experiment_name experiment_id id name",),
-    }.items()
+AXES = ("budget_flops", "parameters", "tokens")
+TEXTS = ("variant", "state", "run")
+"""Columns that hold no numbers."""
+
+_HELD_OUT = "(?:val|valid|validation|eval|evaluation|test|dev|held_?out)"
+_TRAIN = "train(?:ing)?"
+_COUNT = "(?:n_?|num_|number_of_)"
+_PARAMS = "param(?:eter)?s?"
+_NO_EMBEDDING = rf"non_?embedding|{_COUNT}?(non_?embedding_{_PARAMS}|{_PARAMS}_non_?embedding)"
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "loss": (
+        rf"(final_)?({_HELD_OUT}_)?loss|loss_{_HELD_OUT}|lm_loss|cross_entropy(_loss)?|ce_loss"
+        r"|val_ce|(val_)?nll|verlust|perte",
+        "l",
+        rf"(final_)?{_TRAIN}_loss|loss_train",
+    ),
+    "parameters": (
+        rf"(model_)?{_COUNT}?(total_)?{_PARAMS}(_count|_total)?|model_size|parametres",
+        "size|n|model",
+        _NO_EMBEDDING,
+    ),
+    "tokens": (
+        rf"{_COUNT}?(throughput_)?(total_)?({_TRAIN}_|data(set)?_|seen_|consumed_)?tokens?"
+        "(_count|_total|_seen|_trained|_processed|_consumed)?"
+        "|num_input_tokens_seen|token_budget|jetons",
+        "d",
+    ),
+    "budget_flops": (
+        rf"{_COUNT}?({_TRAIN}_)?(total_)?({_TRAIN}_)?(flops?|flos|compute)|compute_flops?"
+        "|((flops?|compute|isoflop)_)?budget(_flops?)?|isoflop",
+        "c",
+    ),
+    "forward_flops": ("(forward|fwd)_flops?_per_token|flops_per_token_forward",),
+    "non_embedding": (_NO_EMBEDDING,),
+    "variant": (
+        "arch(itecture)?(_name)?|model_variant|variant_name|model_architecture|model_type",
+    ),
+    "seed": (rf"(random|rng|{_TRAIN})_seed|seed_id",),
+    "state": ("status|(run|job)_(state|status)",),
+    "run": ("(run|experiment)(_id|_name)?|id|name",),
 }
 """Other names of the columns that fits want, as people and trackers call them: in lower case, with
 '_' for what is not a letter or digit.
@@ -88,9 +59,6 @@ ALIASES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 Each column has groups of them: a name of a later group counts only where none of an earlier one is
 there. `run` names a run of which there are several rows.
 """
-
-MAPPED = tuple(name for name in ALIASES if name != "run")
-"""Columns that a user can map."""
 
 _HOLDERS = re.compile(
     r"^(?:(?:summary|_?summary_metrics|config|metrics|params|data|args|hparams|hyperparameters"
@@ -101,14 +69,15 @@ _HOLDERS = re.compile(
 _ENDS = re.compile(r"[./:\s](?:last|final|value)$|\s*\((?:last|final)\)$", re.IGNORECASE)
 _BRACKETS = re.compile(r"(.*?)\s*[(\[{]\s*([^()\[\]{}]+?)\s*[)\]}]\s*")
 _BESIDE = re.compile(r"(.+?)(?:\s*,\s*|\s+in\s+|\s*/\s*)([^,]+)")
-_NO_UNITS = ("variant", "seed", "state", "run")
-_TEXTS = ("variant", "state", "run")
+_DAYS = ((r" s (days?)$", "/s-"), (r" (days?)$", "-"))
+"""Spellings of words of a header: `pflop s days` is `pflop/s-days`."""
+_VAGUE = re.compile("loss|lm_loss|c|d|l|n|size|model")
+"""In something unknown, a bare `loss` may be any loss, and a name of one word what it likes."""
 _NESTED = 10
 """Added to the rank of a name that is known only without what it stands in."""
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What a column's name tells."""
 
     name: str
@@ -127,34 +96,33 @@ def plain(header: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", split.replace("#", "n ").lower()).strip("_")
 
 
+def names_of(rows: pd.DataFrame) -> list[str]:
+    """Return the names of the columns of a table that has text for them."""
+    return [str(name) for name in rows]
+
+
+def recognised(headers: Iterable[str]) -> int:
+    """Return how many headers are those of wanted columns."""
+    return sum(bool(known(header)) for header in headers)
+
+
 @lru_cache(maxsize=4096)
 def known(header: str) -> tuple[Known, ...]:
     """Return what a column of this name may be: nothing, or one or two of the wanted columns."""
     if len(header) > 200:
         return ()
-    bare = re.sub(r" \(column \d+\)'*$", "", header.strip())
+    bare = re.sub(r"( \(column \d+\))+$", "", header.strip())
     held = _HOLDERS.sub("", bare)
     for text in dict.fromkeys((bare, held, _ENDS.sub("", held))):
-        found = _named(plain(text), None)
-        if found:
-            return found
-        for base, inside in _parts(text):
-            found = _named(plain(base), inside)
-            if found:
+        for base, inside in ((text, None), *_parts(text)):
+            if found := tuple(_named(plain(base), inside)):
                 return found
-    return _inside(held)
-
-
-def _inside(header: str) -> tuple[Known, ...]:
-    """Return what `eval_results.eval_loss` may be, by the last name alone.
-
-    A bare `loss` in something unknown may be any loss, and names of one word what they like.
-    """
-    _, dot, last = header.rpartition(".")
-    if not dot or plain(last) in ("loss", "lm_loss", "c", "d", "l", "n", "size", "model"):
+    # `eval_results.eval_loss` is known by its last name alone.
+    _, dot, last = held.rpartition(".")
+    if not dot or _VAGUE.fullmatch(plain(last)):
         return ()
     return tuple(
-        replace(one, rank=one.rank + _NESTED) for one in known(last) if one.name not in _TEXTS
+        one._replace(rank=one.rank + _NESTED) for one in known(last) if one.name not in TEXTS
     )
 
 
@@ -166,57 +134,38 @@ def unit_of(header: str) -> Unit | None:
     return unit(bracketed[2]) if bracketed else None
 
 
-def _named(name: str, inside: Unit | None) -> tuple[Known, ...]:
-    found = []
+def _named(name: str, inside: Unit | None) -> Iterator[Known]:
+    """Yield the wanted columns that have a name and can be in a unit."""
     for wanted, groups in ALIASES.items():
-        if inside is not None and not _fits(wanted, inside):
+        if inside is not None and (
+            wanted in (*TEXTS, "seed")
+            or inside.loss != (wanted == "loss")
+            or (inside.flops and wanted not in ("budget_flops", "forward_flops"))
+        ):
             continue
-        if name == wanted:
-            found.append(Known(wanted, 0, inside))
-            continue
-        rank = next((i for i, group in enumerate(groups, start=1) if name in group), None)
-        if rank is not None:
-            found.append(Known(wanted, rank, inside))
-    return tuple(found)
+        ranks = (i for i, one in enumerate((wanted, *groups)) if re.fullmatch(one, name))
+        if (rank := next(ranks, None)) is not None:
+            yield Known(wanted, rank, inside)
 
 
-def _fits(wanted: str, inside: Unit) -> bool:
-    """Return whether a column can be in a unit."""
-    if wanted in _NO_UNITS:
-        return False
-    if wanted == "loss":
-        return inside.loss
-    return not inside.loss and (not inside.flops or wanted in ("budget_flops", "forward_flops"))
-
-
-def _parts(header: str) -> list[tuple[str, Unit]]:
-    """Return the ways in which a header can be a name and a unit."""
-    found = []
+def _parts(header: str) -> Iterator[tuple[str, Unit]]:
+    """Yield the ways in which a header can be a name and a unit."""
     for pattern in (_BRACKETS, _BESIDE):
         match = pattern.fullmatch(header)
-        inside = unit(match[2]) if match else None
-        if match and inside is not None:
-            found.append((match[1], inside))
+        if match and (inside := unit(match[2])):
+            yield match[1], inside
             if inside.flops:
-                found.append((f"{match[1]}_flops", inside))
+                yield f"{match[1]}_flops", inside
     words = plain(header).split("_")
     for number in range(min(4, len(words)), 0, -1):
-        base = words[: len(words) - number]
-        if base and base[-1] == "in":
-            base.pop()
-        last = words[len(words) - number :]
-        inside = next((one for text in _spellings(last) if (one := unit(text))), None)
+        base = "_".join(words[: len(words) - number]).removesuffix("_in")
+        joined = " ".join(words[len(words) - number :])
+        spelt = (joined, *(re.sub(end, rf"{sign}\1", joined) for end, sign in _DAYS))
+        inside = next(filter(None, map(unit, spelt)), None)
         if inside is None or not (inside.factor != 1 or inside.loss):
             continue
         # One letter before another, as in d_m, is a name of something else.
-        if "_".join(base) and len("_".join(base)) > 1:
-            found.append(("_".join(base), inside))
+        if len(base) > 1:
+            yield base, inside
         if inside.flops:
-            found.append(("_".join((*base, "flops")), inside))
-    return found
-
-
-def _spellings(words: list[str]) -> tuple[str, ...]:
-    """Return words of a header as a unit may be spelt: `pflop s days` is `pflop/s-days`."""
-    joined = " ".join(words)
-    return (joined, re.sub(r" s (days?)$", r"/s-\1", joined), re.sub(r" (days?)$", r"-\1", joined))
+            yield f"{base}_flops".lstrip("_"), inside

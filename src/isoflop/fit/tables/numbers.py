@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,34 +19,26 @@ MISSING = frozenset(
 Marks = frozenset[str]
 """Which of ',' and '.' were seen to stand before decimals."""
 
-_LONGEST = 80
-_NUMBER = re.compile(
-    r"(?P<sign>[+-]?)(?P<body>\d[\d.,]*|[.,]\d+)"
-    r"(?:e(?P<exponent>[+-]?\d{1,4})|\s*[x×*·⋅]\s*10(?:\^|\*\*)\s*(?P<power>[+-]?\d{1,4}))?"
-    r"(?P<tail>.*)",
-    re.IGNORECASE,
-)
-_BARE_POWER = re.compile(r"10(?:\^|\*\*)\s*(\d{1,4})(?P<tail>.*)")
-_SPACED = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))")
-_BEFORE = re.compile(r"[A-Za-z]\w{0,9}\s*[=:]\s*|[~≈]\s*")
+_LONGEST = 200
+_BEFORE = re.compile(r"^(?:[A-Za-z]\w{0,9}\s*[=:]\s*|[~≈]\s*)")
 """What may stand before a number: `C = 1e18`, `~75M`."""
 _ERROR = re.compile(
     r"(?<=[\d.])\s*(?:(?:±|\+/-|\+-)\s*\d[\d.,]*(?:e-?\d+)?|\(\s*(?:±|\+/-)?\s*\d[\d.,]*\s*\))$"
 )
 """What may stand after a number: its error, as in `3.721 ± 0.002` and `3.721 (2)`."""
+_SPACED = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))")
+_NUMBER = re.compile(
+    r"(?P<sign>[+-]?)(?:10(?:\^|\*\*)\s*(?P<bare>\d{1,4})|(?P<body>\d[\d.,]*|[.,]\d+)"
+    r"(?:e(?P<exponent>[+-]?\d{1,4})|\s*[x×*·⋅]\s*10(?:\^|\*\*)\s*(?P<power>[+-]?\d{1,4}))?)"
+    r"(?P<tail>(?!e\d).*)",  # 1e5e5 is none, while 6 e18 may be meant
+    re.IGNORECASE,
+)
+_BODIES = {
+    mark: re.compile(rf"(?:[1-9]\d{{0,2}}(?:[{other}]\d{{3}})+|\d*)(?:[{mark}]\d*)?")
+    for mark, other in ((".", ","), (",", "."))
+}
+"""Digits by the mark before their decimals; the other one parts thousands."""
 _SAMPLE = 1000
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A number as written: how its marks can be read."""
-
-    sign: float
-    body: str
-    exponent: str
-    factor: float
-    mark: str
-    """Before decimals, where the text alone tells; '' where there is none, '?' where unclear."""
 
 
 def missing(value: Any) -> bool:
@@ -59,28 +50,16 @@ def missing(value: Any) -> bool:
     return isinstance(value, str) and value.strip().lower() in MISSING
 
 
-def decimal_marks(values: Iterable[Any]) -> Marks:
-    """Return which marks stand before decimals, by the values that leave no doubt."""
-    found = set()
-    for value in values:
-        shape = _shape(value) if isinstance(value, str) else None
-        if shape is not None and shape.mark in (",", "."):
-            found.add(shape.mark)
-        elif shape is not None and shape.mark == "" and "," in shape.body:
-            found.add(".")
-        elif shape is not None and shape.mark == "" and "." in shape.body:
-            found.add(",")
-    return frozenset(found)
-
-
 def table_marks(rows: pd.DataFrame) -> Marks:
     """Return which marks stand before decimals in the first rows of a table."""
-    found: set[str] = set()
-    for position in range(rows.shape[1]):
-        column = rows.iloc[:_SAMPLE, position]
-        if column.dtype.kind not in "biufcmM":  # text
-            found |= decimal_marks(column)
-    return frozenset(found)
+    texts = [rows[name] for name in rows.columns if rows[name].dtype.kind not in "biufcmM"]
+    return frozenset().union(*(_marks(column[:_SAMPLE]) for column in texts))
+
+
+def _marks(values: Iterable[Any]) -> Marks:
+    """Return which marks stand before decimals, by the values that leave no doubt."""
+    found = (_readings(value) for value in values if isinstance(value, str))
+    return frozenset(mark for one in found if len(one) == 1 for mark in one)
 
 
 def numbers(
@@ -101,21 +80,14 @@ def numbers(
         return pd.Series(np.nan, index=column.index)
     if column.dtype.kind in "iuf":
         return column.astype("float64")
-    own = decimal_marks(column)
-    known = own or marks
-    if small:
-        known = frozenset(",.")
-    elif scaled:
+    known = frozenset(",.") if small else _marks(column) or marks
+    if scaled and not small:
         known |= {"."}
-    return column.astype(object).map(lambda value: _number(value, known)).astype("float64")
+    return column.astype(object).map(lambda value: number(value, known)).astype("float64")
 
 
-def number(value: Any) -> float:
+def number(value: Any, marks: Marks = frozenset()) -> float:
     """Return a single value as a float, NaN where it is none."""
-    return _number(value, frozenset())
-
-
-def _number(value: Any, marks: Marks) -> float:
     if isinstance(value, bool):
         return math.nan
     if not isinstance(value, str):
@@ -123,112 +95,59 @@ def _number(value: Any, marks: Marks) -> float:
             return float(value)
         except (TypeError, ValueError, OverflowError):
             return math.nan
-    shape = _shape(value)
-    if shape is None:
-        return _plain(value)
-    mark = shape.mark
-    if mark == "?":
-        (only,) = {",", "."} & set(shape.body)
-        # Where nothing tells, a comma parts thousands and a point decimals.
-        other = "." if only == "," else ","
-        decimals = only in marks or (other not in marks and only == ".")
-        mark = only if decimals else ""
-    thousands = {",", "."} - {mark}
-    body = "".join(c for c in shape.body if c not in thousands).replace(",", ".")
-    # In decimals, so that 132.1M is 132,100,000 and not a little less.
-    exact = Decimal(f"{body}{shape.exponent}") * Decimal(shape.factor)
-    return shape.sign * float(exact)
+    found = _readings(value)
+    if len(found) < 2:
+        return next(iter(found.values()), math.nan)
+    own = "," if "," in value else "."
+    return found[own if len(marks) == 2 else next(iter(marks), ".")]
 
 
-def _plain(text: str) -> float:
-    if len(text) > 10 * _LONGEST:
-        return math.nan
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _shape(text: str) -> _Shape | None:
-    """Return how a number is written, None where the text is none."""
+def _readings(text: str) -> Mapping[str, float]:
+    """Return what a text says by the mark that may stand before its decimals; nothing for none."""
     if len(text) > _LONGEST:
-        return None
+        return {}
     clean = superscripts_written_out(text.strip().replace("−", "-"))
-    clean = _ERROR.sub("", clean)
-    clean = _SPACED.sub("", _BEFORE.sub("", clean, count=1) if _BEFORE.match(clean) else clean)
-    bare = _BARE_POWER.fullmatch(clean)
-    if bare:
-        factor = _tail_factor(bare["tail"])
-        return None if factor is None else _Shape(1.0, "1", f"e{bare[1]}", factor, "")
+    clean = _SPACED.sub("", _BEFORE.sub("", _ERROR.sub("", clean)))
     found = _NUMBER.fullmatch(clean)
-    factor = _tail_factor(found["tail"]) if found else None
-    if found is None or factor is None:
-        return None
-    power = found["exponent"] or found["power"]
-    mark = _mark(found["body"], power=bool(power), scaled=factor != 1)
-    if mark is None:
-        return None
-    sign = -1.0 if found["sign"] == "-" else 1.0
-    return _Shape(sign, found["body"], f"e{power}" if power else "", factor, mark)
+    if found is None:
+        try:
+            return dict.fromkeys(",.", float(text))  # the infinities
+        except ValueError:
+            return {}
+    after = unit(found["tail"]) if found["tail"].strip() else Unit(1.0, "")
+    if after is None:
+        return {}
+    body = found["body"] or "1"
+    power = found["exponent"] or found["power"] or found["bare"]
+    marks = body.strip("0123456789")
+    if len(marks) > 1 or not (power or (after.factor != 1 and marks == ".")):
+        marks = ",."
+    read = {}
+    for mark in marks or ",.":
+        if _BODIES[mark].fullmatch(body):
+            digits = body.replace({",": ".", ".": ","}[mark], "").replace(",", ".")
+            # In decimals, so that 132.1M is 132,100,000 and not a little less.
+            exact = Decimal(f"{digits}e{power or 0}") * Decimal(after.factor)
+            read[mark] = float(f"{found['sign']}1") * float(exact)
+    return read
 
 
-def _tail_factor(tail: str) -> float | None:
-    """Return what the words after a number multiply it by, None where they are no unit."""
-    if not tail.strip():
-        return 1.0
-    if re.match(r"e\d", tail, re.IGNORECASE):
-        return None  # 1e5e5, while 6 e18 may be meant
-    found = unit(tail)
-    return None if found is None else found.factor
-
-
-def _mark(body: str, *, power: bool, scaled: bool) -> str | None:
-    """Return the mark before decimals, '' for none, '?' where unclear, None for no number."""
-    commas, points = body.count(","), body.count(".")
-    if not commas and not points:
-        return ""
-    if commas and points:
-        mark = "," if body.rindex(",") > body.rindex(".") else "."
-        whole, _, _ = body.partition(mark)
-        return mark if body.count(mark) == 1 and _grouped(whole) else None
-    if commas + points > 1:
-        return "" if _grouped(body) else None
-    only = "," if commas else "."
-    if power or body.startswith("0") or not _grouped(body) or (scaled and only == "."):
-        return only
-    return "?"
-
-
-def _grouped(body: str) -> bool:
-    """Return whether marks part a number into groups of three digits."""
-    return re.fullmatch(r"\d{1,3}(?:,\d{3})+|\d{1,3}(?:\.\d{3})+", body) is not None
-
-
-_WORDS = {
-    1e3: ("k", "thousand", "thousands", "kilo"),
-    1e6: ("m", "mm", "mn", "mio", "mil", "mill", "million", "millions", "mega"),
-    1e9: ("b", "g", "bn", "bln", "mrd", "md", "billion", "billions", "giga"),
-    1e12: ("t", "tn", "trn", "trillion", "trillions", "tera"),
+_SCALES = {
+    word: 1000.0**power
+    for power, words in enumerate(
+        (
+            "k kilo thousand thousands",
+            "m mega mm mn mio mil mill million millions",
+            "g giga b bn bln mrd md billion billions",
+            "t tera tn trn trillion trillions",
+            *("p peta", "e exa", "z zetta", "y yotta"),
+        ),
+        start=1,
+    )
+    for word in words.split()
 }
-_SCALES = {word: factor for factor, words in _WORDS.items() for word in words}
-_PREFIXES = {
-    "k": 1e3,
-    "m": 1e6,
-    "g": 1e9,
-    "t": 1e12,
-    "p": 1e15,
-    "e": 1e18,
-    "z": 1e21,
-    "y": 1e24,
-    "kilo": 1e3,
-    "mega": 1e6,
-    "giga": 1e9,
-    "tera": 1e12,
-    "peta": 1e15,
-    "exa": 1e18,
-    "zetta": 1e21,
-    "yotta": 1e24,
-}
+_MOST_COUNTED = 1e12
+"""Beyond trillions, only FLOPs are told by a letter."""
 _POWER = re.compile(r"(?:1(?:\.0)?e|10(?:\^|\*\*)|e)\+?(\d{1,2})")
 _FLOPS = re.compile(
     r"(?P<prefix>kilo|mega|giga|tera|peta|exa|zetta|yotta|[kmgtpezy])?"
@@ -237,11 +156,9 @@ _FLOPS = re.compile(
 _COUNTED = re.compile(r"\b(?:of|in|params?|parameters|tokens?|tok|weights)\b|[#×]|(?<!\S)x(?!\S)")
 _LOSS = re.compile(r"(?:nats?|bits?)(?:\s*(?:/|per)\s*(?:token|tok|byte|character|char))?|bpb|bpc")
 SECONDS_PER_DAY = 86_400
-SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """What a number is to be multiplied by, and how that is written."""
 
     factor: float
@@ -265,24 +182,19 @@ def unit(text: str) -> Unit | None:
         return Unit(1.0, words, loss=True)
     power = _POWER.match(lower)
     rest = lower[power.end() :].strip(" *") if power else lower
-    scale = 10.0 ** int(power[1]) if power else 1.0
-    flops = _FLOPS.fullmatch(rest)
-    if flops:
-        factor = scale * _PREFIXES.get(flops["prefix"] or "", 1.0)
-        days = SECONDS_PER_DAY if flops["days"] else 1
-        return Unit(factor * days, words, flops=True)
+    factor = 10.0 ** int(power[1]) if power else 1.0
+    if flops := _FLOPS.fullmatch(rest):
+        factor *= _SCALES.get(flops["prefix"], 1.0)
+        return Unit(factor * (SECONDS_PER_DAY if flops["days"] else 1), words, flops=True)
     counted = " ".join(_COUNTED.sub(" ", rest).split())
-    if counted in _SCALES:
-        return Unit(scale * _SCALES[counted], words)
-    scaled, _, what = counted.partition(" ")
-    if scaled in _SCALES and re.fullmatch(r"flops?", what):
-        return Unit(scale * _SCALES[scaled], words, flops=True)
-    if counted == "" and (power or rest):
-        # "params" beside a number says what is counted; alone in a header it is the name.
-        return Unit(scale, words)
-    return None
+    scale, _, what = counted.partition(" ")
+    if _SCALES.get(scale, math.inf) <= _MOST_COUNTED and what in ("", "flop", "flops"):
+        return Unit(factor * _SCALES[scale], words, flops=bool(what))
+    # "params" beside a number says what is counted; alone in a header it is the name.
+    return Unit(factor, words) if not counted and (power or rest) else None
 
 
 def superscripts_written_out(text: str) -> str:
     """Return a text with 10¹⁸ as 10^18."""
-    return re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda one: "^" + one[0].translate(SUPERSCRIPTS), text)
+    plain = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+    return re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda one: "^" + one[0].translate(plain), text)

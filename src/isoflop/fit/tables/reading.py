@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from isoflop.fit.tables.choosing import keep_best, keep_last
+from isoflop.fit.tables.columns import find_columns
 from isoflop.fit.tables.files.formats import read_rows
-from isoflop.fit.tables.files.grid import Rows
+from isoflop.fit.tables.files.lines import Rows
 from isoflop.fit.tables.frame import COLUMNS, TOLD, TOLERANCE, group_budgets
+from isoflop.fit.tables.names import AXES
 from isoflop.fit.tables.plausible import check_units, loss_warning
 from isoflop.fit.tables.repeats import checkpoint_warning, repeat_warnings
 from isoflop.fit.tables.sieve import LeftOutRows, Sieve
-from isoflop.fit.tables.wanted import AXES, find_wanted
 
 
 @dataclass(frozen=True)
@@ -79,32 +79,27 @@ def run_table(
     """
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance is {tolerance:g}; expected a share from 0 to below 1")
-    read = read_rows(source) if isinstance(source, Path) else Rows(source, "")
-    sieve = _sieved(read, "the table" if read.table is source else str(source), columns or {})
+    read = read_rows(source) if isinstance(source, Path) else Rows(source)
+    name = str(source) if isinstance(source, Path) else "the table"
+    rows = read.table.reset_index(drop=True)
+    rows.columns = pd.Index(_distinct(map(str, rows)))
+    if rows.empty:
+        raise ValueError(f"{name} has no rows; expected a row for each run")
+    where, best_of = ((one,) if isinstance(one, str) else one for one in (where, best_of))
+    sieve = Sieve(rows, find_columns(rows, columns or {}, name), name)
+    values, wanted = sieve.values, sieve.wanted
     if cluster is not None:
         sieve.add_clusters(cluster)
-    sieve.leave_broken(read.broken)
-    flags = sieve.leave_unfinished(_names(where))
+    beyond = rows.index.map(read.broken)
+    sieve.leave(beyond.notna(), "it has more fields than the header", beyond)
+    flags = sieve.leave_unfinished(where)
     sieve.leave_unusable()
-    values, wanted = sieve.values, sieve.wanted
-    check_units(values[sieve.kept], wanted, sieve.source)
-    for axis in AXES:
+    check_units(sieve)
+    if "budget_flops" not in values:
+        values["budget_flops"] = 6 * values["parameters"] * values["tokens"]
+    for axis, other in (("parameters", "tokens"), ("tokens", "parameters")):
         if axis not in values:
-            values[axis] = _third(values, axis)
-    notes, warnings = _narrowed(sieve, last_of, _names(best_of), tolerance)
-    kept, rows = values[sieve.kept].copy(), sieve.rows[sieve.kept]
-    told = (loss_warning(kept, wanted), checkpoint_warning(kept, rows, wanted))
-    warnings += [one for one in told if one is not None]
-    used = {column for one in wanted.values() for column in one.used}
-    used |= {*flags, *_names(best_of), *(one for one in (cluster, last_of) if one is not None)}
-    warnings += repeat_warnings(kept, rows, used)
-    return _grouped(kept, sieve, tolerance, notes, warnings, read.words)
-
-
-def _narrowed(
-    sieve: Sieve, last_of: str | None, best_of: Sequence[str], tolerance: float
-) -> tuple[list[str], list[str]]:
-    """Leave out what a user does not want, and copies; return notes and warnings of that."""
+            values[axis] = values["budget_flops"] / (6 * values[other])
     notes: list[str] = []
     warnings: list[str] = []
     if last_of is not None:
@@ -112,20 +107,12 @@ def _narrowed(
     if best_of:
         note, at_edge = keep_best(sieve, best_of, tolerance)
         (warnings if at_edge else notes).append(note)
-    copies = sieve.values[sieve.kept].duplicated(keep="first")
-    sieve.leave(copies, "the row is a copy of an earlier one")
-    return notes, warnings
-
-
-def _grouped(
-    kept: pd.DataFrame,
-    sieve: Sieve,
-    tolerance: float,
-    notes: list[str],
-    warnings: list[str],
-    words: str,
-) -> RunTable:
-    """Return the runs that are kept as a table, each with the budget of its group."""
+    sieve.leave(values[sieve.kept].duplicated(), "the row is a copy of an earlier one")
+    warnings += filter(None, (loss_warning(sieve), checkpoint_warning(sieve)))
+    used = {column for one in wanted.values() for column in one.used}
+    used |= {*flags, *best_of, *filter(None, (cluster, last_of))}
+    warnings += repeat_warnings(sieve, used)
+    kept = values[sieve.kept].copy()
     kept["training_flops"] = kept["budget_flops"]
     kept["budget_flops"], spread = group_budgets(kept["budget_flops"].to_numpy(), tolerance)
     if spread >= TOLD:
@@ -137,29 +124,20 @@ def _grouped(
         _as_frame(kept),
         sieve.left_out,
         tuple(notes),
-        understood=_understood(sieve, words),
+        understood=_understood(sieve, read.words),
         warnings=tuple(warnings),
     )
 
 
-def _names(given: Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _sieved(read: Rows, source: str, columns: Mapping[str, str]) -> Sieve:
-    rows = read.table.reset_index(drop=True)
-    rows.columns = pd.Index([str(name) for name in rows])
-    if rows.empty:
-        raise ValueError(f"{source} has no rows; expected a row for each run")
-    return Sieve(rows, find_wanted(rows, columns, source), source)
-
-
-def _third(values: pd.DataFrame, axis: str) -> pd.Series:
-    """Return the axis that a table lacks, from C = 6 N D."""
-    if axis == "budget_flops":
-        return 6 * values["parameters"] * values["tokens"]
-    other = "tokens" if axis == "parameters" else "parameters"
-    return values["budget_flops"] / (6 * values[other])
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return names, each once: a second `loss` becomes `loss (column 5)`."""
+    seen: dict[str, int] = {}
+    for at, name in enumerate(names, start=1):
+        name = name or f"column {at}"
+        while name in seen:
+            name += f" (column {at})"
+        seen[name] = at
+    return list(seen)
 
 
 def _understood(sieve: Sieve, words: str) -> str:
@@ -182,27 +160,18 @@ def _understood(sieve: Sieve, words: str) -> str:
 def _as_frame(rows: pd.DataFrame) -> pd.DataFrame:
     # Runs without a seed share none: each gets a number of its own.
     seeds = rows.get("seed", pd.Series(np.nan, index=rows.index))
-    whole = seeds.notna() & np.isfinite(seeds) & (seeds.abs() < 2**53)
-    given: Mapping[str, Sequence[Any] | pd.Series | float | bool | str | int] = {
-        "variant": rows["variant"],
-        "run_id": [f"row {number + 1}" for number in rows.index],
+    whole = seeds.notna() & (seeds.abs() < 2**53)
+    given = {
         "state": "finished",
         "on_ladder": True,
-        "budget_flops": rows["budget_flops"],
-        "seed": seeds.where(whole, -1.0 - np.arange(len(rows))),
         "blocks": 0,
         "width": 0,
-        "parameters": rows["parameters"],
-        "non_embedding": rows.get("non_embedding", np.nan),
-        "tokens": rows["tokens"],
         # Backward is twice forward.
-        "forward_flops": rows.get("forward_flops", rows["budget_flops"] / (3 * rows["tokens"])),
-        "loss": rows["loss"],
-        "training_flops": rows["training_flops"],
+        "forward_flops": rows["budget_flops"] / (3 * rows["tokens"]),
+        **rows,
+        "run_id": [f"row {number + 1}" for number in rows.index],
+        "seed": seeds.where(whole, -1.0 - np.arange(len(rows))),
     }
-    table = pd.DataFrame(given, index=rows.index).reset_index(drop=True)
-    table = table.reindex(columns=[*COLUMNS, "training_flops"])
-    table = table.astype({**COLUMNS, "training_flops": "float64"})
-    if "cluster" in rows:
-        table["cluster"] = rows["cluster"].to_numpy()
-    return table
+    names = [*COLUMNS, "training_flops", *(["cluster"] if "cluster" in rows else [])]
+    table = pd.DataFrame(given, index=rows.index).reindex(columns=names).reset_index(drop=True)
+    return table.astype({**COLUMNS, "training_flops": "float64"})

@@ -7,24 +7,24 @@ losses there differ far more than neighbouring cells do, the mean of the cell is
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from isoflop.fit.intervals import Floats
-from isoflop.fit.tables.names import plain
+from isoflop.fit.tables.choosing import codes
+from isoflop.fit.tables.names import names_of, plain
 from isoflop.fit.tables.numbers import missing, numbers
-from isoflop.fit.tables.wanted import Wanted
+from isoflop.fit.tables.sieve import Sieve
 
 MEASURED = re.compile(
-    r"loss(?:es)?|perplexity|ppl|bpb|bits|accuracy|acc|error|nll|score|time|seconds|hours|minutes"
-    r"|duration|runtime|wall|elapsed|date|timestamp|created|started|ended|throughput|mfu|norm|grad"
-    r"|memory|id|uuid|hash|url|path|host|hostname|node|notes"
+    r"(?:^|_)(?:loss(?:es)?|perplexity|ppl|bpb|bits|accuracy|acc|error|nll|score|time|seconds"
+    r"|hours|minutes|duration|runtime|wall|elapsed|date|timestamp|created|started|ended|throughput"
+    r"|mfu|norm|grad|memory|id|uuid|hash|url|path|host|hostname|node|notes)(?:_|$)"
 )
-"""Words in names of columns that are measured or name a run, and set nothing."""
+"""Names with words of columns that are measured or name a run, and set nothing."""
 LEVELS = 30
 """A setting has no more values than this."""
 RECURRING = 0.8
@@ -46,75 +46,46 @@ _SURE_CELLS, _SURE_RANGE = 12, 0.008
 """So many even cells are no chance, and no two seeds differ by so much in the same direction."""
 _MOST_ROWS = 5000
 _MOST_COLUMNS = 100
+_OF_ONE_RUN = ("run", "run_id", "run_name", "experiment_id", "id")
+"""Columns that name a run. A `name` or an `experiment` may be that of a size, unless several of
+them share one."""
+_SERIES = 3
+"""Rows of the middle run from which it is a series of checkpoints."""
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """A column that goes with the loss within cells."""
-
-    column: str
-    values: tuple[str, ...]
-    numeric: bool
-    share: float
-    loss: float
-    """By how much it moves the loss between its best and worst value."""
-    effect: Floats
-    """On the log loss of each row."""
-
-
-def repeat_warnings(runs: pd.DataFrame, rows: pd.DataFrame, used: Collection[str]) -> list[str]:
+def repeat_warnings(sieve: Sieve, used: Collection[str]) -> list[str]:
     """Return a sentence per setting that differs within cells, and one for what none explains.
 
     Args:
-        runs: `variant`, `parameters`, `tokens` and `loss` of each run.
-        rows: the same runs as the table has them.
-        used: columns of `rows` that are accounted for.
+        sieve: rows and values of the runs that are kept.
+        used: columns that are accounted for.
     """
-    runs, rows = runs.iloc[:_MOST_ROWS], rows.iloc[:_MOST_ROWS]
-    cells = _cells(runs)
-    repeated = pd.Series(cells).groupby(cells).transform("size").to_numpy() > 1
+    runs, rows = (one[sieve.kept].iloc[:_MOST_ROWS] for one in (sieve.values, sieve.rows))
+    tokens = np.round(np.log(runs["tokens"]) / 0.01)
+    cells = codes(runs[["variant", "parameters"]].assign(tokens=tokens))
+    repeated = pd.Series(cells).duplicated(keep=False).to_numpy()
     if len(np.unique(cells[repeated])) < 2:
         return []
-    log_loss = np.log(runs["loss"].to_numpy())
-    candidates = [str(one) for one in rows if one not in used and not _is_measured(str(one))]
-    likely = [one for one in candidates[:_MOST_COLUMNS] if _is_setting(rows[one], cells, repeated)]
+    left = np.log(runs["loss"].to_numpy())
+    settings = [
+        one for one in names_of(rows) if one not in used and not MEASURED.search(plain(one))
+    ]
+    levels = {one: _levels(rows[one]) for one in settings[:_MOST_COLUMNS]}
+    levels = {one: own for one, own in levels.items() if _recurs(own[repeated], cells[repeated])}
     said = []
-    left = log_loss
-    remaining = list(likely)
-    while remaining:
-        found = [_setting(rows[c], cells, left, repeated, len(remaining)) for c in remaining]
-        accused = [one for one in found if one is not None]
-        if not accused:
+    while levels:
+        tried = {one: _explained(own, cells, left, repeated) for one, own in levels.items()}
+        sure = [one for one, (_, chance, _) in tried.items() if chance <= CHANCE / len(levels)]
+        worst = max(sure, key=lambda one: tried[one][0], default=None)
+        if worst is None or tried[worst][0] < EXPLAINED:
             break
-        worst = max(accused, key=lambda one: one.share)
-        left = left - worst.effect
-        remaining.remove(worst.column)
-        said.append(_sentence(worst, has_variants="variant" in used))
-    unexplained = _unexplained(runs, cells, left, remaining)
+        effect = tried[worst][2]
+        moved = float(np.ptp(effect[repeated])) * float(np.exp(left[repeated].mean()))
+        left = left - effect
+        del levels[worst]
+        said.append(_sentence(rows[worst], moved, has_variants="variant" in used))
+    unexplained = _unexplained(runs, cells, left, list(levels))
     return said + ([unexplained] if unexplained else [])
-
-
-def _cells(runs: pd.DataFrame) -> np.ndarray:
-    """Return a number per run, equal for those of one variant, size and number of tokens."""
-    tokens = np.round(np.log(runs["tokens"].to_numpy()) / 0.01)
-    frame = pd.DataFrame(
-        {"v": runs["variant"].to_numpy(), "n": runs["parameters"].to_numpy(), "d": tokens}
-    )
-    return frame.groupby(["v", "n", "d"], sort=False).ngroup().to_numpy()
-
-
-def _is_measured(column: str) -> bool:
-    return any(MEASURED.fullmatch(word) for word in plain(column).split("_"))
-
-
-def _is_setting(column: pd.Series, cells: np.ndarray, repeated: np.ndarray) -> bool:
-    """Return whether a column has few values that differ within cells and recur in others."""
-    here = pd.DataFrame({"cell": cells[repeated], "level": _levels(column)[repeated]})
-    varying = here[here.groupby("cell")["level"].transform("nunique") > 1]
-    if varying["cell"].nunique() < 2 or not 2 <= varying["level"].nunique() <= LEVELS:
-        return False
-    recurring = varying.groupby("level")["cell"].transform("nunique") > 1
-    return bool(recurring.mean() >= RECURRING)
 
 
 def _levels(column: pd.Series) -> np.ndarray:
@@ -123,59 +94,56 @@ def _levels(column: pd.Series) -> np.ndarray:
     return pd.factorize(texts if values.isna().any() else values)[0]
 
 
-def _setting(
-    column: pd.Series,
-    cells: np.ndarray,
-    log_loss: Floats,
-    repeated: np.ndarray,
-    tried: int,
-) -> _Setting | None:
-    """Return how a column goes with the loss within cells, None where that may be chance."""
-    levels = _levels(column)
-    dummies = np.equal.outer(levels, np.unique(levels)).astype(float)
-    within = _within(np.column_stack((log_loss, dummies))[repeated], cells[repeated])
+def _recurs(levels: np.ndarray, cells: np.ndarray) -> bool:
+    """Return whether a column has few values that differ within cells and recur in others."""
+    here = pd.DataFrame({"cell": cells, "level": levels})
+    varying = here[here.groupby("cell")["level"].transform("nunique") > 1]
+    if varying["cell"].nunique() < 2 or not 2 <= varying["level"].nunique() <= LEVELS:
+        return False
+    recurring = varying.groupby("level")["cell"].transform("nunique") > 1
+    return bool(recurring.mean() >= RECURRING)
+
+
+def _explained(
+    levels: np.ndarray, cells: np.ndarray, log_loss: Floats, repeated: np.ndarray
+) -> tuple[float, float, Floats]:
+    """Return the share of the variance within cells that a column explains, the chance that noise
+    does so, and the column's effect on the log loss of each row."""
+    dummies = pd.get_dummies(levels).to_numpy(dtype=float)
+    table = pd.DataFrame(np.column_stack((log_loss, dummies))[repeated])
+    within = (table - table.groupby(cells[repeated]).transform("mean")).to_numpy()
     loss, design = within[:, 0], within[:, 1:]
     coefficients, _, rank, _ = np.linalg.lstsq(design, loss, rcond=None)
     total = float(loss @ loss)
     rest = float(np.sum((loss - design @ coefficients) ** 2))
     freedom = len(loss) - len(np.unique(cells[repeated])) - int(rank)
-    if freedom < 1 or total <= 0 or rank < 1:
-        return None
-    share = 1 - rest / total
-    ratio = (total - rest) / rank / max(rest / freedom, 1e-300)
-    if share < EXPLAINED or stats.f.sf(ratio, rank, freedom) > CHANCE / tried:
-        return None
-    present = coefficients[np.unique(levels[repeated])]
-    span = float(present.max() - present.min()) * float(np.exp(log_loss[repeated].mean()))
-    values = numbers(column)
-    numeric = not values.isna().any()
-    ordered = sorted(values.unique()) if numeric else sorted({str(one) for one in column})
-    texts = tuple(f"{one:g}" if numeric else str(one) for one in ordered)
     effect = dummies @ coefficients
-    return _Setting(str(column.name), texts, numeric, share, span, effect)
+    if freedom < 1 or total <= 0 or rank < 1:
+        return 0.0, 1.0, effect
+    ratio = (total - rest) / rank / max(rest / freedom, 1e-300)
+    return 1 - rest / total, float(stats.f.sf(ratio, rank, freedom)), effect
 
 
-def _within(values: Floats, cells: np.ndarray) -> Floats:
-    """Return values less their mean over the cell."""
-    frame = pd.DataFrame(values)
-    return np.asarray((frame - frame.groupby(cells).transform("mean")).to_numpy())
-
-
-def _sentence(one: _Setting, *, has_variants: bool) -> str:
-    shown = ", ".join(one.values[:5]) + (", ..." if len(one.values) > 5 else "")
-    if STEPS.fullmatch(plain(one.column)):
+def _sentence(cells: pd.Series, moved: float, *, has_variants: bool) -> str:
+    """Return what is said of a setting that moves the loss by so much."""
+    column = str(cells.name)
+    values = numbers(cells)
+    numeric = not values.isna().any()
+    ordered = sorted(values.unique()) if numeric else sorted(set(map(str, cells)))
+    texts = [f"{value:g}" if numeric else value for value in ordered]
+    shown = ", ".join(texts[:5]) + (", ..." if len(texts) > 5 else "")
+    if STEPS.fullmatch(plain(column)):
         return (
-            f"Rows of the same size and tokens differ in {one.column} ({shown}), as if they were "
-            f"of one run: --last-of {one.column} keeps the last row of each."
+            f"Rows of the same size and tokens differ in {column} ({shown}), as if they were "
+            f"of one run: --last-of {column} keeps the last row of each."
         )
-    ways = [f"--where {one.column}={one.values[0]}"]
-    if one.numeric:
-        ways.insert(0, f"--best-of {one.column}")
+    ways = [f"--best-of {column}"] if numeric else []
+    ways.append(f"--where {column}={texts[0]}")
     if not has_variants:
-        ways.append(f"--columns variant={one.column}")
+        ways.append(f"--columns variant={column}")
     return (
-        f"Runs of the same size and tokens differ in {one.column} ({shown}), which moves their "
-        f"loss by up to {one.loss:.3g} and is not noise: their mean is of no one setting. "
+        f"Runs of the same size and tokens differ in {column} ({shown}), which moves their "
+        f"loss by up to {moved:.3g} and is not noise: their mean is of no one setting. "
         f"Say {', or '.join(ways)}."
     )
 
@@ -184,52 +152,49 @@ def _unexplained(
     runs: pd.DataFrame, cells: np.ndarray, log_loss: Floats, likely: Sequence[str]
 ) -> str | None:
     """Return a sentence where losses of one cell are much farther apart than noise puts them."""
-    table = pd.DataFrame(
-        {
-            "variant": runs["variant"].to_numpy(),
-            "n": np.log(runs["parameters"].to_numpy()),
-            "d": np.log(runs["tokens"].to_numpy()),
-            "loss": log_loss,
-            "cell": cells,
-        }
+    table = runs.assign(n=np.log(runs["parameters"]), d=np.log(runs["tokens"]), loss=log_loss)
+    summary = table.groupby(cells).agg(
+        variant=("variant", "first"),
+        n=("n", "first"),
+        d=("d", "first"),
+        low=("loss", "min"),
+        high=("loss", "max"),
+        size=("loss", "size"),
     )
-    grouped = table.groupby("cell")
-    summary = grouped[["variant", "n", "d"]].first()
-    summary["low"], summary["high"] = grouped["loss"].min(), grouped["loss"].max()
-    summary["range"], summary["size"] = summary["high"] - summary["low"], grouped.size()
-    far = []
-    for _, own in summary.groupby("variant", sort=False):
-        scatter = _scatter(own)
-        several = own[own["size"] > 1]
-        if scatter is None:
-            # Too few cells for a surface: only what no seed does is told.
-            far.append(several[several["range"] > 10 * LEAST_RANGE])
-            continue
-        # The range of k normal numbers against the deviation of their lowest, by simulation: noise
-        # alone goes beyond this once in ten thousand cells.
-        times = TIMES_SCATTER * (5 + 2.2 * np.sqrt(several["size"].to_numpy()))
-        beyond = several[several["range"] > np.maximum(times * scatter, LEAST_RANGE)]
-        sure = several[several["range"] > np.maximum(2 * times * scatter, LEAST_RANGE)]
-        found = beyond if len(beyond) > 1 else sure
-        far.append(several if _even(several) else found)
-    found = pd.concat(far)
+    summary["range"] = summary["high"] - summary["low"]
+    found = pd.concat(_far(own) for _, own in summary.groupby("variant", sort=False))
     if found.empty:
         return None
-    first = int(found.index[0])
-    here = runs[cells == first]
-    repeated = int((summary["size"] > 1).sum())
+    here = runs[cells == found.index[0]]
     columns = (
         f"{' and '.join(likely[:3])} differ there"
         if likely
         else "no column of the table tells them apart"
     )
     return (
-        f"Losses of the same size and tokens differ far beyond noise in {len(found)} of {repeated} "
-        f"such cells: at {here['parameters'].iloc[0]:,.0f} parameters and "
-        f"{here['tokens'].iloc[0]:,.0f} tokens from {here['loss'].min():.4g} to "
+        f"Losses of the same size and tokens differ far beyond noise in {len(found)} of "
+        f"{int((summary['size'] > 1).sum())} such cells: at {here['parameters'].iloc[0]:,.0f} "
+        f"parameters and {here['tokens'].iloc[0]:,.0f} tokens from {here['loss'].min():.4g} to "
         f"{here['loss'].max():.4g}. Two conditions may be mixed; {columns}. "
         "Keep one with --where COLUMN=VALUE, or name what differs with --columns variant=COLUMN."
     )
+
+
+def _far(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of a variant whose losses are too far apart, or too evenly, for noise."""
+    several = cells[cells["size"] > 1]
+    scatter = _scatter(cells)
+    if scatter is None:
+        # Too few cells for a surface: only what no seed does is told.
+        return several[several["range"] > 10 * LEAST_RANGE]
+    if _even(several):
+        return several
+    # The range of k normal numbers against the deviation of their lowest, by simulation: noise
+    # alone goes beyond this once in ten thousand cells.
+    beyond = TIMES_SCATTER * (5 + 2.2 * np.sqrt(several["size"])) * scatter
+    found: pd.DataFrame = several[several["range"] > np.maximum(beyond, LEAST_RANGE)]
+    sure: pd.DataFrame = several[several["range"] > np.maximum(2 * beyond, LEAST_RANGE)]
+    return found if len(found) > 1 else sure
 
 
 def _even(cells: pd.DataFrame) -> bool:
@@ -241,7 +206,8 @@ def _even(cells: pd.DataFrame) -> bool:
     least = LEAST_RANGE if len(cells) < _SURE_CELLS else _SURE_RANGE
     if len(cells) < 8 or cells["size"].nunique() > 1 or cells["range"].median() < least:
         return False
-    under_noise = {2: 0.76, 3: 0.52}.get(int(cells["size"].iloc[0]), cells["size"].iloc[0] ** -0.5)
+    repeats = int(cells["size"].iloc[0])
+    under_noise = {2: 0.76, 3: 0.52}.get(repeats, repeats**-0.5)
     nats = np.exp(cells["high"]) - np.exp(cells["low"])
     scatter = min(one.std() / one.mean() for one in (cells["range"], nats))
     return bool(scatter < EVEN * under_noise)
@@ -250,9 +216,8 @@ def _even(cells: pd.DataFrame) -> bool:
 def _scatter(cells: pd.DataFrame) -> float | None:
     """Return how far the lowest log losses of cells lie about a smooth surface; None for few."""
     n, d = (cells[one].to_numpy() - cells[one].mean() for one in ("n", "d"))
-    linear = np.column_stack((np.ones(len(cells)), n, d))
-    design = np.column_stack((linear, n * n, n * d, d * d)) if len(cells) >= 10 else linear
-    low = cells["low"].to_numpy()
+    terms = [np.ones(len(cells)), n, d] + ([n * n, n * d, d * d] if len(cells) >= 10 else [])
+    design, low = np.column_stack(terms), cells["low"].to_numpy()
     coefficients, _, rank, _ = np.linalg.lstsq(design, low, rcond=None)
     freedom = len(cells) - int(rank)
     if freedom < 3:
@@ -260,23 +225,9 @@ def _scatter(cells: pd.DataFrame) -> float | None:
     return float(np.sqrt(np.sum((low - design @ coefficients) ** 2) / freedom))
 
 
-_OF_ONE_RUN = ("run", "run_id", "run_name", "experiment_id", "id")
-"""Columns that name a run. A `name` or an `experiment` may be that of a size, unless several of
-them share one."""
-_SERIES = 3
-"""Rows of the middle run from which it is a series of checkpoints."""
-
-
-def checkpoint_warning(
-    runs: pd.DataFrame, rows: pd.DataFrame, wanted: Mapping[str, Wanted]
-) -> str | None:
-    """Return a sentence where runs have several rows of the same size and different tokens.
-
-    Args:
-        runs: `parameters` and `tokens` of each row.
-        rows: the same rows as the table has them.
-        wanted: where columns come from.
-    """
+def checkpoint_warning(sieve: Sieve) -> str | None:
+    """Return a sentence where runs have several rows of the same size and different tokens."""
+    runs, wanted = sieve.values[sieve.kept], sieve.wanted
     named = wanted.get("run")
     if named is None:
         return None
@@ -289,8 +240,8 @@ def checkpoint_warning(
     alike = grouped["parameters"].nunique() == 1
     if not ((counts >= _SERIES) & (grouped["tokens"].nunique() == counts) & alike).mean() > 0.5:
         return None
-    steps = [str(one) for one in rows if STEPS.fullmatch(plain(str(one)))]
-    column = steps[0] if steps else wanted["tokens"].used[0] if "tokens" in wanted else "STEP"
+    steps = [one for one in names_of(sieve.rows) if STEPS.fullmatch(plain(one))]
+    column = [*steps, *(wanted["tokens"].used if "tokens" in wanted else ()), "STEP"][0]
     return (
         f'Runs by "{named.used[0]}" have up to {int(counts.max())} rows, of the same size and more '
         "and more tokens: checkpoints read under a learning rate that has not decayed are no "

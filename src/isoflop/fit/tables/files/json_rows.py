@@ -3,26 +3,88 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from isoflop.fit.tables.files.grid import MOST_COLUMNS, Rows
-from isoflop.fit.tables.names import known
+from isoflop.fit.tables.files.lines import MOST_COLUMNS, Rows
+from isoflop.fit.tables.names import recognised
 
 _DEEPEST = 20
 _WRAPPERS = 3
 Record = Mapping[str, Any]
 
 
-def json_lines(text: str) -> Rows:
-    """Return the rows of a text with a JSON object a line.
+def json_rows(text: str, *, lines: bool) -> Rows:
+    """Return the rows of a text that is one JSON value, or has an object a line.
+
+    Args:
+        text: of a file.
+        lines: an object alone is a row, by the ending of the file.
 
     Raises:
-        ValueError: a line is none, by its number.
+        ValueError: it is neither, holds no rows, or several tables.
     """
-    records = []
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if value is None or (lines and isinstance(value, dict) and "\n" not in text.strip()):
+        return Rows(_table(list(_lines(text))))
+    found = tables_in(value)
+    if len(found) != 1:
+        names = list(found)
+        raise ValueError(
+            f"it holds the tables {names}; expected one" if names else "it holds no list of runs"
+        )
+    ((key, records),) = found.items()
+    return Rows(_table(records), f'its "{key}"' if key else "")
+
+
+def tables_in(value: Any, key: str = "", wrappers: int = _WRAPPERS) -> dict[str, Sequence[Record]]:
+    """Return the tables in a JSON value, by the key that each stands under.
+
+    These are lists of objects, and objects of columns or of runs by name.
+    """
+    if isinstance(value, list):
+        rows = all(isinstance(one, dict) for one in value) and (value or not key)
+        return {key: value} if rows else {}
+    if not isinstance(value, dict) or not value:
+        return {}
+    records = _columns(value)
+    if records is not None:
+        return {key: records}
+    found: dict[str, Sequence[Record]] = {}
+    for name, inside in value.items() if wrappers else ():
+        found |= tables_in(inside, f"{key}.{name}" if key else name, wrappers - 1)
+    return found
+
+
+def _columns(value: Record) -> Sequence[Record] | None:
+    """Return the records of an object that is a table by columns or by the names of its runs."""
+    heads, data = value.get("columns"), value.get("data")
+    if (
+        isinstance(heads, list)
+        and isinstance(data, list)
+        and all(isinstance(row, list) and len(row) == len(heads) for row in data)
+    ):
+        return [dict(zip(map(str, heads), row, strict=True)) for row in data]
+    insides = list(value.values())
+    if len(insides) > 1 and all(isinstance(one, list) for one in insides):
+        lists = any(isinstance(one, dict) for column in insides for one in column[:1])
+        if len({len(one) for one in insides}) == 1 and not lists:
+            return [dict(zip(value, row, strict=True)) for row in zip(*insides, strict=True)]
+    if len(insides) > 1 and all(isinstance(one, dict) for one in insides):
+        if recognised(value) >= 2:
+            keys = dict.fromkeys(key for one in insides for key in one)
+            return [{name: one.get(key) for name, one in value.items()} for key in keys]
+        if recognised(insides[0]) >= 2:
+            return [{"run": name, **one} for name, one in value.items()]
+    return None
+
+
+def _lines(text: str) -> Iterable[Record]:
     # Lines of JSON end in a line feed alone: other ends of lines may stand in its strings.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -33,67 +95,7 @@ def json_lines(text: str) -> Rows:
             raise ValueError(f"line {number} is not JSON: {error}") from None
         if not isinstance(record, dict):
             raise ValueError(f"line {number} is not a JSON object")
-        records.append(record)
-    return Rows(_table(records), "")
-
-
-def json_value(value: Any) -> Rows:
-    """Return the rows that a JSON value holds.
-
-    These are a list of objects, an object of columns or of runs by name, or either of them in an
-    object of which they are the only such value.
-
-    Raises:
-        ValueError: it holds no rows, or several tables.
-    """
-    found = list(_found(value, "", _WRAPPERS))
-    if len(found) != 1:
-        names = [key for key, _ in found]
-        raise ValueError(
-            f"it holds the tables {names}; expected one" if names else "it holds no list of runs"
-        )
-    key, records = found[0]
-    return Rows(_table(records), f'its "{key}"' if key else "")
-
-
-def _found(value: Any, key: str, wrappers: int) -> Iterator[tuple[str, Sequence[Record]]]:
-    """Yield the tables in a value, with the key that each stands under."""
-    if isinstance(value, list):
-        if value and all(isinstance(one, dict) for one in value):
-            yield key, value
-        elif not value and not key:
-            yield key, []
-        return
-    if not isinstance(value, dict) or not value:
-        return
-    records = _columns(value)
-    if records is not None:
-        yield key, records
-    elif wrappers:
-        for name, inside in value.items():
-            yield from _found(inside, f"{key}.{name}" if key else name, wrappers - 1)
-
-
-def _columns(value: Record) -> Sequence[Record] | None:
-    """Return the records of an object that is a table by columns or by the names of its runs."""
-    insides = list(value.values())
-    heads, data = value.get("columns"), value.get("data")
-    if isinstance(heads, list) and isinstance(data, list):
-        rows = [row for row in data if isinstance(row, list) and len(row) == len(heads)]
-        if len(rows) == len(data):
-            return [dict(zip(map(str, heads), row, strict=True)) for row in rows]
-    if len(insides) > 1 and all(isinstance(one, list) for one in insides):
-        lengths = {len(one) for one in insides}
-        lists = any(isinstance(one, dict) for column in insides for one in column[:1])
-        if len(lengths) == 1 and not lists:
-            return [dict(zip(value, row, strict=True)) for row in zip(*insides, strict=True)]
-    if len(insides) > 1 and all(isinstance(one, dict) for one in insides):
-        if sum(bool(known(name)) for name in value) >= 2:
-            keys = dict.fromkeys(key for one in insides for key in one)
-            return [{name: one.get(key) for name, one in value.items()} for key in keys]
-        if sum(bool(known(name)) for name in insides[0]) >= 2:
-            return [{"run": name, **one} for name, one in value.items()]
-    return None
+        yield record
 
 
 def _table(records: Sequence[Record]) -> pd.DataFrame:
@@ -107,8 +109,7 @@ def _table(records: Sequence[Record]) -> pd.DataFrame:
 def _flat(record: Record, before: str = "", depth: int = 0) -> Iterable[tuple[str, Any]]:
     """Yield names and values, those of objects in objects with dots between their names."""
     for name, value in record.items():
-        path = f"{before}{name}"
         if isinstance(value, dict) and value and depth < _DEEPEST:
-            yield from _flat(value, f"{path}.", depth + 1)
+            yield from _flat(value, f"{before}{name}.", depth + 1)
         else:
-            yield path, value
+            yield f"{before}{name}", value

@@ -54,7 +54,7 @@ def test_draws_are_the_fits_of_the_noisy_copies(fit, size: int) -> None:
     )
     data = SurfaceData.of(n, d, y)
     copies = noisy_copies(
-        data, data.unknowns(fitted.surface), clusters, 20, np.random.default_rng(3)
+        data, data.unknowns(fitted.surface), clusters, 20, np.random.default_rng(3), np.eye(5)
     )
     for row, losses in zip(draws[:4], copies[:4], strict=True):
         surface = fit(SurfaceData.of(n, d, losses)).surface
@@ -72,7 +72,7 @@ def test_copies_scatter_as_each_run_does() -> None:
     y = y * np.exp(spread * np.random.default_rng(0).standard_normal(len(y)))
     data, fitted = SurfaceData.of(n, d, y), fit_variable_projection(SurfaceData.of(n, d, y))
     start = data.unknowns(fitted.surface)
-    copies = noisy_copies(data, start, np.arange(len(n)), 500, np.random.default_rng(0))
+    copies = noisy_copies(data, start, np.arange(len(n)), 500, np.random.default_rng(0), np.eye(5))
     noise = np.log(copies / fitted.surface.loss(n, d))
     assert np.abs(noise.mean()) < 2e-4
     for wanted in (0.01, 0.03):
@@ -85,7 +85,7 @@ def test_the_runs_of_a_cluster_are_moved_together() -> None:
     data, fitted = SurfaceData.of(n, d, y), fit_variable_projection(SurfaceData.of(n, d, y))
     labels = np.repeat(np.arange(9), 5)
     start = data.unknowns(fitted.surface)
-    copies = noisy_copies(data, start, labels, 40, np.random.default_rng(0))
+    copies = noisy_copies(data, start, labels, 40, np.random.default_rng(0), np.eye(5))
     signs = np.sign(np.log(copies / fitted.surface.loss(n, d)))
     # A pair of runs is on the same side in every copy, or on opposite sides in every copy.
     same = (signs[:, :-1] == signs[:, 1:]).mean(axis=0)

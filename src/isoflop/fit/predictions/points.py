@@ -18,8 +18,8 @@ from isoflop.estimate import Estimate
 from isoflop.fit.intervals import Floats, most_draws_interval
 from isoflop.fit.settings import Estimator, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
+from isoflop.fit.surfaces.bootstrap import unfitted_residuals
 from isoflop.fit.surfaces.data import directions
-from isoflop.fit.surfaces.errors import unfitted_residuals
 from isoflop.fit.surfaces.sample import Samples, SurfaceSample, sample_surfaces
 from isoflop.fit.surfaces.surface import losses_at
 from isoflop.fit.tables.frame import finished_variants

@@ -108,7 +108,7 @@ def test_a_grid_that_drifts_bends_the_parabolas_exponent(surface, window, bias) 
         n = optimum(surface, flops) * shift * SIZES
         found.append(parabola(n, surface.loss(n, flops / 6 / n), window=window).parameters)
     true = surface.beta / (surface.alpha + surface.beta)
-    assert fit_power_law(budgets, found).a - true == pytest.approx(bias, rel=0.05)
+    assert fit_power_law(budgets, found).a.value - true == pytest.approx(bias, rel=0.05)
 
 
 @pytest.mark.parametrize("fit", FITS.values(), ids=list(FITS))

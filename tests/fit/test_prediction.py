@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from isoflop.fit import FitSettings, leave_largest_out, predict, run_table
-from isoflop.fit.predictions.optima import misses
+from isoflop.fit.predictions import misses
 from isoflop.fit.surfaces.surface import Surface
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)

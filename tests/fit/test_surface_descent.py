@@ -40,11 +40,17 @@ def test_reweighted_curvature_has_no_direction_that_falls(delta) -> None:
 @pytest.mark.parametrize("exact", [False, True])
 def test_many_descents_are_what_each_is_alone(exact: bool, monkeypatch) -> None:
     copies = DATA.losses * np.exp(0.01 * GENERATOR.standard_normal((7, 41)))
-    together = descend(SurfaceObjective(DATA, 0.003, copies), NEAR, directions=np.eye(5), exact=exact)
+    together = descend(
+        SurfaceObjective(DATA, 0.003, copies), NEAR, directions=np.eye(5), exact=exact
+    )
     monkeypatch.setattr("isoflop.fit.surfaces.descent.LARGEST_ARRAY", 3 * 5 * 41)
-    batches = descend(SurfaceObjective(DATA, 0.003, copies), NEAR, directions=np.eye(5), exact=exact)
+    batches = descend(
+        SurfaceObjective(DATA, 0.003, copies), NEAR, directions=np.eye(5), exact=exact
+    )
     for row, batch, copy in zip(together, batches, copies, strict=True):
-        alone = descend(SurfaceObjective(DATA, 0.003, copy), NEAR, directions=np.eye(5), exact=exact)[0]
+        alone = descend(
+            SurfaceObjective(DATA, 0.003, copy), NEAR, directions=np.eye(5), exact=exact
+        )[0]
         np.testing.assert_allclose(row, alone, rtol=1e-9)
         np.testing.assert_allclose(batch, alone, rtol=1e-9)
 

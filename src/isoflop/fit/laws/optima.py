@@ -69,30 +69,31 @@ def minimum_law(
         level: probability that the interval is to hold.
     """
     law = fit_power_law(list(points), list(points.values()))
-    known = FittedLaw(estimator=estimator, status=law.status, message=law.message, k=law.k)
-    if law.a is None:
+    known = FittedLaw(estimator=estimator, status=law.status, message=law.message)
+    if law.k is None or law.a is None:
         return known
+    value = law.a.value
     drawn = {budget: draws[budget] for budget in points if budget in draws}
     slopes = drawn_slopes(list(drawn), list(drawn.values()))
     wider = _law_systematic(points, systematics)
-    ends: tuple[float, float] | None = None
-    note = None
+    ends, note = None, None
     missing = f"{len(points) - len(drawn)} of {len(points)} budgets"
     if len(drawn) < 2:
         # By what is systematic alone, as that of a minimum without noise.
-        ends = None if wider is None else (law.a, law.a)
+        ends = None if wider is None else (value, value)
         what = "no interval" if wider is None else "no noise in the interval"
         note = f"{what}: nothing tells how far runs of {missing} scatter"
     elif np.isfinite(slopes).sum() < FEWEST_DRAWS:
         note = "no interval: hardly any noisy copy of the minima has a law"
     else:
-        ends = draws_interval(law.a, slopes, level=level).ends
+        ends = draws_interval(value, slopes, level=level).ends
         if len(drawn) < len(points):
             note = f"the interval leaves out {missing}, where nothing tells how far runs scatter"
     low, high = (None, None) if ends is None else (ends[0] - (wider or 0), ends[1] + (wider or 0))
     return known.model_copy(
         update={
-            "a": Estimate(value=law.a, low=low, high=high),
+            "k": law.k.value,
+            "a": Estimate(value=value, low=low, high=high),
             "systematic": wider,
             "interval_note": note,
         }
@@ -100,10 +101,7 @@ def minimum_law(
 
 
 def drawn_slopes(budgets: Sequence[float], log_sizes: Sequence[ArrayLike]) -> Floats:
-    """Return the exponent of each noisy copy (R,) over the budgets that have a minimum in it.
-
-    NaN where fewer than two have.
-    """
+    """Return the exponent of each noisy copy (R,) over its budgets with a minimum; NaN of one."""
     if len(budgets) < 2:
         return np.empty(0)
     y = np.stack([np.asarray(one, dtype=np.float64) for one in log_sizes], axis=1)

@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from known_surfaces import TRUE as BASE
+from known_surfaces import crossed, table_of
 from scipy.optimize import brentq, minimize_scalar
 
 from isoflop.fit import FitSettings, compare_surfaces, fit_runs, run_table, surface_sentence
+from isoflop.fit.compare.surfaces import SurfaceGap
 from isoflop.fit.intervals import holm
 from isoflop.fit.surfaces.sample import fit_surfaces
 from isoflop.fit.surfaces.surface import Surface
 
 CASES = Path(__file__).parents[1] / "cases"
-BASE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 BETTER = Surface(E=1.68, A=410.0, B=1200.0, alpha=0.35, beta=0.36)
 FEW = FitSettings(resamples=100)
-SURFACES = ("surface", "variable_projection")
 
 
 def runs(
@@ -26,19 +27,26 @@ def runs(
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return 6 sizes at 5 numbers of tokens for each variant, its sizes moved by a factor."""
-    generator, parts = np.random.default_rng(seed), []
-    for index, (name, surface) in enumerate(surfaces.items()):
-        # No budget coincides.
-        first = (shifts or {}).get(name, 1.0) * (1 + 0.07 * index)
-        n, d = np.meshgrid(first * np.geomspace(2e7, 2e9, 6), np.geomspace(1e9, 5e10, 5))
-        n, d = n.ravel(), d.ravel()
-        losses = surface.loss(n, d) * np.exp(noise * generator.standard_normal(len(n)))
-        parts.append(pd.DataFrame({"variant": name, "parameters": n, "tokens": d, "loss": losses}))
-    return run_table(pd.concat(parts), tolerance=0).table
+    names = np.repeat(list(surfaces), 30)
+    n, d, _ = crossed(shape=(6, 5))
+    # No budget coincides.
+    parts = [
+        n * (shifts or {}).get(name, 1.0) * (1 + 0.07 * index)
+        for index, name in enumerate(surfaces)
+    ]
+    losses = np.concatenate(
+        [surface.loss(own, d) for own, surface in zip(parts, surfaces.values(), strict=True)]
+    )
+    losses *= np.exp(noise * np.random.default_rng(seed).standard_normal(len(losses)))
+    columns = np.concatenate(parts), np.tile(d, len(parts)), losses
+    return table_of(columns, variant=names)
 
 
-def best_loss(surface: Surface, flops: float) -> float:
-    """Return the lowest loss at a compute, by search rather than in closed form."""
+def loss_of(surface: Surface, gap: SurfaceGap, times: float) -> float:
+    """Return the loss at so many times a gap's compute: the lowest, by search, or as stated."""
+    if gap.place == "stated":
+        return float(surface.loss(*np.sqrt(times) * np.array([gap.parameters, gap.tokens])))
+    flops = gap.training_flops * times
     found = minimize_scalar(
         lambda x: float(surface.loss(np.exp(x), flops / 6 / np.exp(x))),
         bounds=np.log([1e5, 1e13]),
@@ -48,29 +56,19 @@ def best_loss(surface: Surface, flops: float) -> float:
 
 
 def test_gaps_and_multipliers_of_exact_laws_are_theirs() -> None:
-    at = (3e8, 2e10)
-    (found,) = compare_surfaces(runs({"base": BASE, "new": BETTER}), "base", settings=FEW, at=at)
+    table = runs({"base": BASE, "new": BETTER})
+    (found,) = compare_surfaces(table, "base", settings=FEW, at=(3e8, 2e10))
     assert (found.variant, found.baseline, found.reason) == ("new", "base", None)
     assert found.low_flops == pytest.approx(6 * 2e7 * 1.07 * 1e9)
     assert found.high_flops == pytest.approx(6 * 2e9 * 5e10)
     assert len(found.gaps) == 2 * (1 + 3)
     for gap in found.gaps:
-        if gap.place == "optimum":
-            wanted = best_loss(BASE, gap.training_flops)
-            difference = best_loss(BETTER, gap.training_flops) - wanted
-            needed = brentq(
-                lambda c, wanted=wanted: best_loss(BETTER, np.exp(c)) - wanted, 30, 60, xtol=1e-9
-            )
-            multiplier = np.exp(needed) / gap.training_flops
-        else:
-            wanted = float(BASE.loss(*at))
-            difference = float(BETTER.loss(*at)) - wanted
-            grown = brentq(
-                lambda f, wanted=wanted: float(BETTER.loss(f * at[0], f * at[1])) - wanted, 0.01, 9
-            )
-            multiplier = grown**2
-        assert gap.difference.value == pytest.approx(difference, rel=1e-4)
-        assert gap.multiplier.value == pytest.approx(multiplier, rel=1e-3)
+
+        def apart(x: float, gap: SurfaceGap = gap) -> float:
+            return loss_of(BETTER, gap, np.exp(x)) - loss_of(BASE, gap, 1)
+
+        assert gap.difference.value == pytest.approx(apart(0), rel=1e-4)
+        assert gap.multiplier.value == pytest.approx(np.exp(brentq(apart, -5, 5)), rel=1e-3)
         assert gap.extrapolation == pytest.approx(1.0)
         assert gap.outcome == "better"
 
@@ -79,9 +77,7 @@ def test_the_case_that_shares_no_budget_is_answered_in_one_line() -> None:
     rows = pd.read_csv(CASES / "token-multiplier-grid.csv")
     table = run_table(rows, columns={"variant": "dataset"}).table
     for equal in (False, True):
-        result = fit_runs(
-            table, settings=FitSettings(estimators=SURFACES, resamples=100, equal_exponents=equal)
-        )
+        result = fit_runs(table, settings=FitSettings(resamples=100, equal_exponents=equal))
         (found,) = result.surface_comparisons
         assert (found.baseline, found.variant) == ("web", "filtered")
         for gap in found.gaps:
@@ -112,10 +108,8 @@ def test_errors_of_both_add_up() -> None:
     """The same signs in both variants' copies would cancel in the difference."""
     table = runs({"base": BASE, "same": BASE}, 0.01, seed=3)
     # The same noise in both: correlated copies would differ by nothing.
-    own = table["variant"] == "same"
-    table.loc[own, ["parameters", "tokens", "loss", "budget_flops", "training_flops"]] = table.loc[
-        ~own, ["parameters", "tokens", "loss", "budget_flops", "training_flops"]
-    ].to_numpy()
+    base = table[table["variant"] == "base"]
+    table = pd.concat([base, base.assign(variant="same")])
     (found,) = compare_surfaces(table, "base", settings=FEW)
     for gap in found.gaps:
         assert gap.difference.value == 0

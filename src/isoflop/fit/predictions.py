@@ -29,7 +29,7 @@ from isoflop.fit.minima.parabola import parabola
 from isoflop.fit.settings import Estimator, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 from isoflop.fit.surfaces.bootstrap import unfitted_residuals
-from isoflop.fit.surfaces.data import directions
+from isoflop.fit.surfaces.data import DIRECTIONS
 from isoflop.fit.surfaces.sample import Samples, SurfaceSample, sample_surfaces
 from isoflop.fit.surfaces.surface import losses_at, surface_optima
 from isoflop.fit.tables.frame import budgets, curve_rows, finished_variants
@@ -275,7 +275,7 @@ def _scatter(one: SurfaceSample) -> Floats:
     Residuals are as large as the noise; what a surface cannot follow is among them.
     """
     assert one.surface is not None
-    ways = directions(equal_exponents=one.fit.equal_exponents)
+    ways = DIRECTIONS[one.fit.equal_exponents]
     residuals = unfitted_residuals(one.data, one.data.unknowns(one.surface), ways)
     # Other numbers than those behind the draws, which the same seed would give.
     generator = np.random.default_rng((one.settings.seed, len(residuals)))

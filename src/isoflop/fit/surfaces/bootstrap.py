@@ -24,7 +24,7 @@ from scipy import stats
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.intervals import Floats, draws_interval
 from isoflop.fit.settings import FitSettings
-from isoflop.fit.surfaces.data import SurfaceData, directions
+from isoflop.fit.surfaces.data import DIRECTIONS, SurfaceData
 from isoflop.fit.surfaces.descent import SurfaceObjective, descend
 from isoflop.fit.surfaces.surface import SurfaceFit, compute_exponents
 
@@ -57,29 +57,26 @@ def surface_draws(
     """Return surfaces that noise might have made, columns as `QUANTITIES`, shape (R, 7).
 
     Args:
-        fit: the surface through all runs.
+        fit: the surface through all runs, which there has to be.
         data: the runs.
         settings: R, and the seed of the draws.
         clusters: label of each run; runs with one label share some noise and are drawn together.
         slope: of the law of FLOPs per token by size, which `a` and `b` hang on.
 
     Raises:
-        ValueError: there is no surface to start from, or the columns do not fit together.
+        ValueError: all runs are in one cluster.
     """
-    if fit.surface is None:
-        raise ValueError(f"there is no surface to resample: {fit.message}")
+    assert fit.surface is not None
     generator = np.random.default_rng(settings.seed)
     labels = np.arange(len(data))
     if clusters is not None:
         labels = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        if labels.shape != (len(data),):
-            raise ValueError(f"clusters has shape {labels.shape}; expected a label per run")
         if labels.max() == 0:
             raise ValueError("all runs are in one cluster; expected two or more to resample")
     start = data.unknowns(fit.surface)
     # A term of zero has no log; far below the others it is as good as none.
     start[:3] = np.maximum(start[:3], math.log(1e-9 * float(data.losses.min())))
-    ways = directions(equal_exponents=fit.equal_exponents)
+    ways = DIRECTIONS[fit.equal_exponents]
     if draws_source(len(data), clustered=clusters is not None) == "limit":
         drawn = limit_draws(data, start, labels, ways, fit.delta, settings.resamples, generator)
     else:

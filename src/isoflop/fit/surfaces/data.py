@@ -8,10 +8,11 @@ that these may move in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from isoflop.fit.intervals import Floats
@@ -21,10 +22,8 @@ from isoflop.fit.surfaces.surface import Surface, SurfaceFit
 
 EXPONENTS = (0.01, 4.0)
 """Bounds of alpha and beta; a fit that ends on them has not found them."""
-EQUAL_EXPONENTS: Floats = np.array(
-    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], dtype=np.float64
-)
-"""Directions (K, F) while alpha = beta."""
+DIRECTIONS: Mapping[bool, Floats] = {False: np.eye(5), True: np.eye(4)[[0, 1, 2, 3, 3]]}
+"""Directions (K, F) in which the unknowns may move, by whether alpha = beta."""
 SMALLEST_SHARE = 1e-6
 """A term below this share of the loss everywhere is at its bound, zero."""
 WORST_CONDITION = 1e3
@@ -52,26 +51,18 @@ class SurfaceData:
         """Return runs by N, D and loss in nats per token of each.
 
         Raises:
-            ValueError: lengths differ, there is no run, or a value is not positive and finite.
+            ValueError: a value is not positive and finite.
         """
-        arrays = {
-            name: np.asarray(values, dtype=np.float64)
-            for name, values in (("parameters", parameters), ("tokens", tokens), ("losses", losses))
-        }
-        shapes = {name: values.shape for name, values in arrays.items()}
-        one_each = len(set(shapes.values())) == 1 and arrays["losses"].ndim == 1
-        if not one_each or not arrays["losses"].size:
-            raise ValueError(
-                f"the columns have shapes {shapes}; expected one value per run in each"
-            )
-        for name, values in arrays.items():
-            if not (np.isfinite(values).all() and (values > 0).all()):
+        columns = {"parameters": parameters, "tokens": tokens, "losses": losses}
+        runs = pd.DataFrame(columns, dtype=np.float64)
+        for name, values in runs.items():
+            if not (np.isfinite(values) & (values > 0)).all():
                 raise ValueError(
                     f"{name} must be positive and finite; leave diverged runs out before fitting"
                 )
-        log_n, log_d = np.log(arrays["parameters"]), np.log(arrays["tokens"])
+        log_n, log_d = np.log(runs[["parameters", "tokens"]].to_numpy()).T
         n0, d0 = float(log_n.mean()), float(log_d.mean())
-        return cls(log_n - n0, log_d - d0, arrays["losses"], n0, d0)
+        return cls(log_n - n0, log_d - d0, runs["losses"].to_numpy(), n0, d0)
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -121,11 +112,6 @@ class SurfaceData:
         return replace(self, u=self.u[kept], v=self.v[kept], losses=self.losses[kept])
 
 
-def directions(*, equal_exponents: bool) -> Floats:
-    """Return the directions (K, F) in which a surface's unknowns may move."""
-    return EQUAL_EXPONENTS if equal_exponents else np.eye(5)
-
-
 @dataclass(frozen=True)
 class SurfaceEstimator:
     """How a surface is fitted to runs of all budgets."""
@@ -139,12 +125,9 @@ class SurfaceEstimator:
     """Where a search ends, and whether that is at a minimum."""
 
     def fit(self, data: SurfaceData, settings: FitSettings | None = None) -> SurfaceFit:
-        """Return the surface through runs, or why there is none.
+        """Return the surface through runs, or why there is none: by `equal_exponents` and `delta`.
 
-        Args:
-            data: the runs, one pair of size and tokens more than unknowns at the least.
-            settings: `equal_exponents`, and `delta`, the residual of log loss above which a run
-                counts linearly.
+        The delta is the residual of log loss above which a run counts linearly.
         """
         asked = settings or FitSettings()
         made = SurfaceFit(
@@ -155,8 +138,8 @@ class SurfaceEstimator:
             equal_exponents=asked.equal_exponents,
             delta=asked.delta if self.robust else None,
         )
-        found = len(np.unique(np.stack([data.u, data.v]), axis=1).T)
-        needed = directions(equal_exponents=asked.equal_exponents).shape[1] + 1
+        found = len(set(zip(data.u.tolist(), data.v.tolist(), strict=True)))
+        needed = DIRECTIONS[asked.equal_exponents].shape[1] + 1
         if found < needed:
             message = f"{found} distinct pairs of size and tokens, {needed} needed"
             return made.model_copy(update={"status": "too_few", "message": message})
@@ -174,7 +157,7 @@ class SurfaceEstimator:
 def _judged(data: SurfaceData, made: SurfaceFit, surface: Surface, settled: bool) -> SurfaceFit:
     """Return a fit with its surface, its diagnostics and a status."""
     fitted, shares = data.fitted(data.unknowns(surface))
-    ways = shares @ directions(equal_exponents=made.equal_exponents)
+    ways = shares @ DIRECTIONS[made.equal_exponents]
     norms = np.linalg.norm(ways, axis=0)
     condition = float(np.linalg.cond(ways / norms)) if (norms > 0).all() else math.inf
     known: dict[str, object] = {

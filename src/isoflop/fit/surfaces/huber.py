@@ -10,7 +10,7 @@ import numpy as np
 from isoflop.fit.intervals import Floats
 from isoflop.fit.settings import FitSettings
 from isoflop.fit.surfaces import projection
-from isoflop.fit.surfaces.data import SurfaceData, SurfaceEstimator, directions
+from isoflop.fit.surfaces.data import DIRECTIONS, SurfaceData, SurfaceEstimator
 from isoflop.fit.surfaces.descent import SurfaceObjective, descend, stationary
 from isoflop.fit.surfaces.surface import Surface
 
@@ -38,7 +38,7 @@ def search(data: SurfaceData, settings: FitSettings) -> tuple[Surface, bool]:
     from variable projection's answer; the lowest point is followed to the end with exact gradient
     and curvature: the published optimiser had stopped early (arXiv 2404.10102).
     """
-    ways = directions(equal_exponents=settings.equal_exponents)
+    ways = DIRECTIONS[settings.equal_exponents]
     objective = SurfaceObjective(data, settings.delta)
     rough = SurfaceObjective(data.thinned(), settings.delta)
     # Log terms at N0, D0 are of the size of the log loss.

@@ -21,7 +21,7 @@ from scipy import stats
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.intervals import Floats
 from isoflop.fit.surfaces.bootstrap import within
-from isoflop.fit.surfaces.data import SurfaceData, directions
+from isoflop.fit.surfaces.data import DIRECTIONS, SurfaceData
 from isoflop.fit.surfaces.descent import SurfaceObjective, descend
 from isoflop.fit.surfaces.surface import SurfaceFit
 
@@ -45,17 +45,11 @@ def profile_intervals(
     An end that the runs do not bound is missing above, and zero below.
 
     Raises:
-        ValueError: there is no surface, no run is left over after the unknowns, or a term of the
-            surface is zero, so that the profile has no start.
+        ValueError: the fit did not converge.
     """
     s = fit.surface
-    count = directions(equal_exponents=fit.equal_exponents).shape[1]
-    if s is None:
+    if s is None or fit.status != "converged":
         raise ValueError(f"there is no surface to profile: {fit.message}")
-    if len(data) <= count:
-        raise ValueError(f"{len(data)} runs leave nothing over after {count} unknowns")
-    if min(s.E, s.A, s.B) <= 0:
-        raise ValueError("a term of the surface is zero, so its profile has no start")
     found = {}
     ends = _Profile(data, fit, data.unknowns(s), level).ends()
     for name, pair in zip(UNKNOWNS, ends.reshape(-1, 2), strict=True):
@@ -78,7 +72,7 @@ class _Profile:
     def __init__(self, data: SurfaceData, fit: SurfaceFit, best: Floats, level: float) -> None:
         self.objective = SurfaceObjective(data, fit.delta)
         self.best = best
-        ways = directions(equal_exponents=fit.equal_exponents)
+        ways = DIRECTIONS[fit.equal_exponents]
         held = np.eye(5)
         held[1, 3], held[2, 4] = data.log_n0, data.log_d0
         costs, _, curvature = self.objective.expand(best[None], exact=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from known_surfaces import (
     SIZES,
     SYMMETRIC,
     Columns,
+    along_budgets,
     noisy,
     optimum,
     table_of,
@@ -53,11 +54,9 @@ class Design:
 
     def noise_free(self) -> Columns:
         """Return N, D and loss of every run."""
-        n = np.concatenate(
-            [optimum(self.surface, c) * self.shift * SIZES for c in self.budgets_flops]
-        )
-        n, c = np.tile(n, self.seeds), np.tile(self.budgets_flops.repeat(len(SIZES)), self.seeds)
-        return n, c / 6 / n, self.surface.loss(n, c / 6 / n)
+        once = along_budgets(self.surface, self.budgets_flops, self.shift * SIZES)
+        n, d, losses = (np.tile(column, self.seeds) for column in once)
+        return n, d, losses
 
     def studies(self, count: int) -> Iterator[Columns]:
         """Yield N, D and noisy losses of each study."""
@@ -150,12 +149,9 @@ def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
     A curve that is refused has no interval and counts in `curves` only: the share that has one.
     """
     held = []
+    few = FitSettings(estimators=("parabola", "akima"), resamples=resamples)
     for study, columns in enumerate(design.studies(studies)):
-        table = _table(*columns)
-        fit = fit_runs(
-            table,
-            settings=FitSettings(estimators=("parabola", "akima"), resamples=resamples, seed=study),
-        )
+        fit = fit_runs(_table(*columns), settings=replace(few, seed=study))
         for one in fit.variants["all runs"].minima:
             if one.interval is None:
                 continue

@@ -63,19 +63,6 @@ def test_an_exact_law_with_equal_exponents_is_recovered_and_the_free_fit_agrees(
     assert held.condition < free.condition
 
 
-def test_equal_exponents_are_the_published_form() -> None:
-    """L = E + (a M^eta + b M^-eta) C^-eta with M = D / N and C = 6 N D is ours with alpha 2 eta.
-
-    arXiv 2403.08540.
-    """
-    n, d, losses = over_trained()
-    eta = TIED.alpha / 2
-    a, b = TIED.A * 6**eta, TIED.B * 6**eta
-    ratio, flops = d / n, 6 * n * d
-    published = TIED.E + (a * ratio**eta + b * ratio**-eta) * flops**-eta
-    np.testing.assert_allclose(published, losses, rtol=1e-13)
-
-
 def test_huber_ignores_an_outlier_that_moves_least_squares() -> None:
     n, d, losses = along_budgets(CHINCHILLA, BUDGETS)
     losses[3] *= 1.05

@@ -122,14 +122,22 @@ def predict(
                 found = _by_minima(one, curves, draws, budget_flops)
             else:
                 found = _by_surface(one, len(curves), budget_flops)
+            drawn: dict[str, Drawn] = {}
+            if not isinstance(found, str):
+                size, loss = found
+                at, copies = (one.law.tokens(budget_flops, of) for of in size)
+                tokens = float(at), copies
+                drawn = {"parameters": size, "tokens": tokens, "loss": loss}
             prediction = Prediction(
                 variant=name,
                 budget_flops=budget_flops,
                 way=way,
+                **{key: most_draws_interval(*pair, asked.level) for key, pair in drawn.items()},
+                reason=found if isinstance(found, str) else None,
                 extrapolation=one.extrapolation(flops=budget_flops),
                 warning=None if way == "minima" else one.warning,
             )
-            made.append(prediction.model_copy(update=_told(one, budget_flops, found)))
+            made.append(prediction)
     return tuple(made)
 
 
@@ -254,19 +262,6 @@ def _by_surface(one: SurfaceSample, curves: int, budget: float) -> tuple[Drawn, 
         return "the surface has no minimum along this budget"
     sizes, losses = surface_optima(one.draws, budget, one.law)
     return (math.exp(float(log_n[0])), np.exp(sizes)), (float(loss[0]), losses)
-
-
-def _told(
-    one: SurfaceSample, budget: float, found: tuple[Drawn, Drawn] | str
-) -> dict[str, Estimate | str]:
-    """Return the fields of a prediction that hold what was found, or why it was not."""
-    if isinstance(found, str):
-        return {"reason": found}
-    size, loss = found
-    tokens = float(one.law.tokens(budget, size[0])), one.law.tokens(budget, size[1])
-    pairs = {"parameters": size, "tokens": tokens, "loss": loss}
-    level = one.settings.level
-    return {name: most_draws_interval(*pair, level) for name, pair in pairs.items()}
 
 
 def _scatter(one: SurfaceSample) -> Floats:

@@ -112,22 +112,18 @@ def compare_surfaces(
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
     known = sample_surfaces(finished, asked) if samples is None else samples
     found = [_compared(known, baseline, name, asked, at) for name in names if name != baseline]
-    gaps = [gap for one in found for gap in one.gaps]
-    adjusted = iter(holm([gap.p for gap in gaps], [(gap.estimator, gap.place) for gap in gaps]))
+    gaps = [(i, gap) for i, one in enumerate(found) for gap in one.gaps]
+    adjusted = holm([gap.p for _, gap in gaps], [(gap.estimator, gap.place) for _, gap in gaps])
+    told: list[list[SurfaceGap]] = [[] for _ in found]
+    for (i, gap), p in zip(gaps, adjusted, strict=True):
+        outcome: Outcome = "unresolved"
+        stands = p is not None and p <= 1 - asked.level
+        if stands and found[i].reason is None and gap.extrapolation <= FAR:
+            outcome = "better" if gap.difference.value < 0 else "worse"
+        told[i].append(gap.model_copy(update={"p_adjusted": p, "outcome": outcome}))
     return tuple(
-        one.model_copy(
-            update={"gaps": tuple(_judged(gap, next(adjusted), one) for gap in one.gaps)}
-        )
-        for one in found
+        one.model_copy(update={"gaps": tuple(own)}) for one, own in zip(found, told, strict=True)
     )
-
-
-def _judged(gap: SurfaceGap, p: float | None, of: SurfaceComparison) -> SurfaceGap:
-    """Return a gap with its outcome by the p-value that is corrected for how many were made."""
-    outcome: Outcome = "unresolved"
-    if p is not None and p <= 1 - of.level and of.reason is None and gap.extrapolation <= FAR:
-        outcome = "better" if gap.difference.value < 0 else "worse"
-    return gap.model_copy(update={"p_adjusted": p, "outcome": outcome})
 
 
 def _compared(

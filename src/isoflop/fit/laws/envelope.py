@@ -57,13 +57,8 @@ def fit_envelope(
 
     A curve is smoothed over log FLOPs by local lines under a Gaussian kernel (`SMOOTHING`), and
     the seeds of one size at one budget are averaged. Compute at which the smallest or the largest
-    of the sizes there is best is left out. Intervals are by resampled runs.
-
-    Args:
-        table: as `frame` or `run_table` makes it.
-        curves: a row per point: `run_id` as in the table, `tokens` seen, training `loss`.
-        variant: whose curves.
-        settings: level, resamples and seed of the intervals.
+    of the sizes there is best is left out. Intervals are by resampled runs. `curves` has a row per
+    point: `run_id` as in the table, `tokens` seen, training `loss`.
     """
     asked = settings or FitSettings()
     own = table[(table["variant"] == variant) & (table["state"] == "finished") & table["on_ladder"]]
@@ -144,11 +139,7 @@ class _Smoothed:
         self.of_group = groups.ngroup().to_numpy() == np.arange(len(self.parameters))[:, None]
 
     def envelope(self, times: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return compute, best sizes and their tokens, where smaller and larger sizes are worse.
-
-        Args:
-            times: how often each run counts.
-        """
+        """Return compute, best sizes and their tokens, where smaller and larger ones are worse."""
         there = np.isfinite(self.losses) * times[:, None]
         count = self.of_group @ there
         total = self.of_group @ (np.where(there > 0, self.losses, 0.0) * times[:, None])

@@ -59,14 +59,8 @@ def minimum_law(
     """Return the law through the minima of one estimator, with an interval of its exponent.
 
     The interval is over the budgets whose noise is known, two or more, and wider by what the
-    estimator gets wrong without noise.
-
-    Args:
-        estimator: of the minima.
-        points: parameters at the minimum by budget, of those that converged.
-        draws: noisy log sizes (R,) by budget.
-        systematics: of the minima, by budget.
-        level: probability that the interval is to hold.
+    estimator gets wrong without noise. By budget, `points` has the parameters at the minima that
+    converged, `draws` noisy log sizes (R,).
     """
     law = fit_power_law(list(points), list(points.values()))
     known = FittedLaw(estimator=estimator, status=law.status, message=law.message)

@@ -23,7 +23,7 @@ from isoflop.fit.spans.values import (
 )
 
 Pairs = Mapping[Shape, Sequence[tuple[SpanLoss, SpanLoss]]]
-"""Losses of variant and baseline of the same seed, by size."""
+"""Losses of variant and baseline of the same seed, by size: what moves both alike cancels."""
 
 
 def fit_scaling(
@@ -39,10 +39,12 @@ def fit_scaling(
 
     Losses are those at the end of finished runs, under the headline decision. A projection
     L = a C^b goes by least squares through log mean loss of each size, training curves are not
-    used. A gap pairs runs by size and seed and reads the same documents; it is `equivalent` where
-    two one-sided tests at `margin` stand at 1 - `level`, else `better` or `worse` where the
-    two-sided test does after Holm's correction over the spans, else `unresolved`. With one seed
-    nothing but other documents is in its interval, and the outcome is unresolved.
+    used: each loss is held-out and read under a learning rate that has decayed. Its intervals hold
+    seeds and the line's own misfit, and take other documents to move all sizes by the same factor,
+    which b does not see. A gap pairs runs by size and seed and reads the same documents; it is
+    `equivalent` where two one-sided tests at `margin` stand at 1 - `level`, else `better` or
+    `worse` where the two-sided test does after Holm's correction over the spans, else `unresolved`.
+    With one seed nothing but other documents is in its interval, and the outcome is unresolved.
 
     Args:
         records: outcomes of runs with losses by position.
@@ -87,21 +89,18 @@ def fit_scaling(
 
 
 def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list[SizeLoss]:
-    """Return the mean loss of each size of a variant in a span, the smallest size first.
-
-    Sizes without a finished run are left out, and so is a span that fewer than two documents
-    reach, since one document says nothing of others.
-    """
+    """Return the mean loss of each size with one that two documents reach, the smallest first."""
     by_shape = {shape: runs.losses(variant, shape, span) for shape in runs.shapes}
+    by_shape = {shape: losses for shape, losses in by_shape.items() if losses}
     seen = {
         shape: [(one.loss, one.document_losses) for one in losses.values()]
         for shape, losses in by_shape.items()
     }
     made = []
     for shape, losses in by_shape.items():
-        one = next(iter(losses.values()), None)
-        found = None if one is None else measured(seen, [shape], one)
-        if one is None or found is None:
+        one = next(iter(losses.values()))
+        found = measured(seen, [shape], one)
+        if found is None:
             continue
         flops = runs.first(variant, shape).train_flops
         loss = SizeLoss(
@@ -123,12 +122,7 @@ def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list
 def _projection(
     losses: Sequence[SizeLoss], variant: str, span: Span, axis: Axis, level: float
 ) -> Projection:
-    """Return L = a C^b by least squares of log mean loss on log compute, a point per size.
-
-    Final losses are fitted, not training curves: each is held-out and read under a learning rate
-    that has decayed. The intervals hold seeds and the line's own misfit, and take other documents
-    to move all sizes by the same factor, which b does not see.
-    """
+    """Return L = a C^b by least squares of log mean loss on log compute, a point per size."""
     compute = [one.compute[axis] for one in losses]
     law = fit_power_law(compute, [one.loss.value for one in losses], level=level)
     count, message = len(losses), law.message
@@ -153,8 +147,7 @@ def _span_gaps(
 ) -> list[SpanGap]:
     """Return the gap in a span: the mean over sizes, then each size, the smallest first.
 
-    Runs are paired by size and seed, and read the same windows of the same documents, so that what
-    moves both alike cancels. Outcomes are open and p-values uncorrected until `_decided`.
+    Outcomes are open and p-values uncorrected until `_decided`.
     """
     sizes = {
         shape: runs.non_embedding[name, shape]

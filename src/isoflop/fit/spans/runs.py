@@ -150,7 +150,7 @@ def measured(
         chosen: the sizes that the mean is over.
         one: a loss on the same documents.
     """
-    groups = {shape: [loss for loss, _ in seen] for shape, seen in sizes.items() if seen}
+    groups = {shape: [loss for loss, _ in seen] for shape, seen in sizes.items()}
     by_document = [np.mean(np.array([sums for _, sums in sizes[one]]), axis=0) for one in chosen]
     tokens = [windows * (one.stop - one.start) for windows in one.document_windows]
     documents = document_estimate(np.mean(by_document, axis=0), tokens)

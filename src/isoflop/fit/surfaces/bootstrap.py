@@ -56,12 +56,8 @@ def surface_draws(
 ) -> Floats:
     """Return surfaces that noise might have made, columns as `QUANTITIES`, shape (R, 7).
 
-    Args:
-        fit: the surface through all runs, which there has to be.
-        data: the runs.
-        settings: R, and the seed of the draws.
-        clusters: label of each run; runs with one label share some noise and are drawn together.
-        slope: of the law of FLOPs per token by size, which `a` and `b` hang on.
+    Runs with one label of `clusters` (P,) share some noise and are drawn together; `slope` is that
+    of the law of FLOPs per token by size, which `a` and `b` hang on.
 
     Raises:
         ValueError: all runs are in one cluster.

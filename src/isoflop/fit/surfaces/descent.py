@@ -30,13 +30,9 @@ LARGEST_ARRAY = 200_000
 class SurfaceObjective:
     """What surfaces are fitted by, with derivatives: Huber on log loss, or least squares.
 
-    The Huber loss is over its delta, summed over runs. Least squares are half the sum of squares of
-    fitted less measured loss.
-
-    Args:
-        data: the runs.
-        delta: of the Huber loss on log loss; None for least squares on the loss.
-        losses: other losses of the runs, one row per surface or one for all, (R or 1, P).
+    The Huber loss is over its delta, summed over runs. Least squares, for a delta of None, are half
+    the sum of squares of fitted less measured loss. Other losses of the runs are one row per
+    surface or one for all, (R or 1, P).
     """
 
     def __init__(
@@ -118,15 +114,10 @@ def descend(
     converged: float = CONVERGED,
     bounds: tuple[float, float] = EXPONENTS,
 ) -> Floats:
-    """Return the unknowns (R, K) that each descent arrives at.
+    """Return the unknowns (R, K) that each descent from a start, (K,) or (R, K), arrives at.
 
-    Args:
-        objective: what is to be lowered.
-        start: unknowns to start from, (K,) or (R, K).
-        directions: steps are sums of these columns, (K, F) or (R, K, F).
-        exact: whether steps are Newton's; for starts near the lowest point.
-        converged: as `CONVERGED`.
-        bounds: of both exponents.
+    Steps are sums of the columns of `directions`, (K, F) or (R, K, F), and Newton's where they are
+    `exact`: for starts near the lowest point. `bounds` are those of both exponents.
     """
     count = max(len(objective.target), len(np.atleast_2d(start)))
     whole = np.broadcast_to(start, (count, 5)).copy()

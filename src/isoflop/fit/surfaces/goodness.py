@@ -67,10 +67,7 @@ class SurfaceDisagreement(Frozen):
 def surface_disagreement(
     fits: Mapping[str, Surface], *, slope: float = 1.0
 ) -> SurfaceDisagreement | None:
-    """Return how far surfaces through the same runs are apart, by name; None for fewer than two.
-
-    `slope` is that of the law of FLOPs per token by size, which `a` hangs on.
-    """
+    """Return how far surfaces of the same runs are apart, by name; None for fewer than two."""
     if len(fits) < 2:
         return None
     columns = pd.DataFrame([dict(one) for one in fits.values()])[["E", "alpha", "beta"]]
@@ -131,11 +128,7 @@ def misfit(
 ) -> str | None:
     """Return in words why a surface does not describe its runs; None where it does.
 
-    Args:
-        found: how far it lies from them.
-        runs: how many there are.
-        noises: of each curve; what repeated runs tell counts.
-        minima: of the surface at every budget.
+    Of the noises of each curve, what repeated runs tell counts; `minima` are the surface's.
     """
     reasons = []
     if found.log_rms > LARGEST_RESIDUAL:

@@ -65,8 +65,7 @@ class SurfaceSample:
     def extrapolation(self, **at: float) -> float:
         """Return how many times beyond the runs a place is, 1 among them.
 
-        Args:
-            at: `flops`, `parameters` or `tokens`; the one farthest out counts.
+        Of `flops`, `parameters` and `tokens` the one farthest out counts.
         """
         own = self.rows.assign(flops=run_flops(self.rows))
         beyond = [(value / own[name].max(), own[name].min() / value) for name, value in at.items()]

@@ -146,14 +146,8 @@ def surface_minimum(
 
     It is used where it lies within the sizes measured at the budget. A surface that is
     ill-conditioned or at a bound is used where it exists, and the message says so: its coefficients
-    trade off along directions in which the loss at the measured sizes hardly changes.
-
-    Args:
-        fit: the surface.
-        parameters: size of each run at the budget.
-        losses: their losses, which say whether the budget's minimum is bracketed at all.
-        budget_flops: C, training FLOPs.
-        law: FLOPs per token by size, of the variant's runs.
+    trade off along directions in which the loss at the measured sizes hardly changes. The losses of
+    the budget's runs say whether its minimum is bracketed at all.
     """
     sizes, means = size_means(parameters, losses)
     if fit.surface is None:

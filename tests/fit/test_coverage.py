@@ -20,7 +20,7 @@ from simulated_studies import (
 )
 
 from isoflop.fit import FitSettings
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import fit_power_law
 from isoflop.fit.minima.parabola import WINDOW, parabola
 from isoflop.fit.surfaces.bootstrap import surface_draws
 from isoflop.fit.surfaces.data import SurfaceData

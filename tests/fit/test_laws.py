@@ -9,8 +9,7 @@ from scipy import stats
 from isoflop.fit import FitSettings, fit_runs
 from isoflop.fit.curves.systematic import SURE, Systematic
 from isoflop.fit.laws.envelope import SMOOTHING, fit_envelope, smoothed_curve
-from isoflop.fit.laws.optima import drawn_slopes, minimum_law
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import drawn_slopes, fit_power_law, minimum_law
 
 BUDGETS = [1e18 * 3.0**i for i in range(12)]
 POINTS = {c: 0.1 * c**0.5 for c in BUDGETS}

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import fit_power_law
 
 PublishedAttention = Literal["moba", "full"]
 RefitMethod = Literal["ends", "envelope"]

@@ -17,7 +17,7 @@ import pandas as pd
 from isoflop.config import Frozen
 from isoflop.estimate import Estimate
 from isoflop.fit.intervals import Floats, most_draws_interval
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import fit_power_law
 from isoflop.fit.minima.minimum import Status
 from isoflop.fit.settings import FitSettings
 

@@ -10,7 +10,7 @@ from isoflop.config import RunRecord, SpanLoss, Split
 from isoflop.config.run import Span
 from isoflop.estimate import LEVEL
 from isoflop.fit.intervals import holm
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import fit_power_law
 from isoflop.fit.spans.runs import Shape, SpanRuns, measured, mismatch
 from isoflop.fit.spans.values import (
     AXES,

@@ -23,13 +23,11 @@ from known_surfaces import (
 from isoflop.estimate import Estimate
 from isoflop.fit import FitSettings, fit_runs
 from isoflop.fit.intervals import draws_interval
-from isoflop.fit.minima.akima import akima
-from isoflop.fit.minima.parabola import parabola
 from isoflop.fit.surfaces.bootstrap import surface_draws, surface_intervals
 from isoflop.fit.surfaces.data import SurfaceData
 from isoflop.fit.surfaces.profile import profile_intervals
 from isoflop.fit.surfaces.surface import Surface, SurfaceFit, surface_optima
-from isoflop.fit.tables.frame import TOLERANCE, curve_rows
+from isoflop.fit.tables.frame import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,10 @@ def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
     held = []
     few = FitSettings(estimators=("parabola", "akima"), resamples=resamples)
     for study, columns in enumerate(design.studies(studies)):
-        fit = fit_runs(_table(*columns), settings=replace(few, seed=study))
+        n, d, _ = columns
+        others = {"budget_flops": 6 * n * d, "seed": np.arange(len(n))}
+        table = table_of(columns, tolerance=TOLERANCE, **others)
+        fit = fit_runs(table, settings=replace(few, seed=study))
         for one in fit.variants["all runs"].minima:
             if one.interval is None:
                 continue
@@ -167,29 +168,3 @@ def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
             )
     found = pd.DataFrame(held).groupby("estimator")
     return found.mean().assign(curves=found["curves"].sum())
-
-
-def minimum_bias(design: Design) -> pd.DataFrame:
-    """Return how far noise-free minima are from the truth, a row per estimator and budget."""
-    exact = _table(*design.noise_free())
-    rows = []
-    for budget in exact["budget_flops"].unique():
-        curve = curve_rows(exact, "all runs", budget)
-        size = optimum(design.surface, budget)
-        truth = float(design.surface.loss(size, budget / 6 / size))
-        for estimator in (parabola, akima):
-            found = estimator(curve["parameters"], curve["loss"])
-            rows.append(
-                {
-                    "estimator": estimator.__name__,
-                    "budget": budget,
-                    "status": found.status,
-                    "size ratio": (found.parameters or np.nan) / size,
-                    "loss error": (np.nan if found.loss is None else found.loss) - truth,
-                }
-            )
-    return pd.DataFrame(rows).set_index(["estimator", "budget"])
-
-
-def _table(n: np.ndarray, d: np.ndarray, y: np.ndarray) -> pd.DataFrame:
-    return table_of((n, d, y), tolerance=TOLERANCE, budget_flops=6 * n * d, seed=np.arange(len(n)))

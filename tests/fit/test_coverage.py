@@ -8,12 +8,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from known_surfaces import ASYMMETRIC, FITS, SIZES, SYMMETRIC, along_budgets
+from known_surfaces import ASYMMETRIC, FITS, SIZES, SYMMETRIC, along_budgets, optimum
 from simulated_differences import PAIRS, difference_coverage
 from simulated_studies import (
     DESIGNS,
     Design,
-    minimum_bias,
     minimum_coverage,
     profile_coverage,
     surface_coverage,
@@ -88,11 +87,12 @@ def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
     ],
 )
 def test_the_parabola_is_biased_without_any_noise(surface, shift, ratio, error) -> None:
-    found = minimum_bias(Design(surface, 3, 100, 1, shift, 0)).loc["parabola"]
-    assert (found["status"] == "converged").all()
     # The surface is the same curve at every budget, but for the height of the valley.
-    np.testing.assert_allclose(found["size ratio"], ratio, atol=1e-3)
-    assert found["loss error"].iloc[0] == pytest.approx(error, abs=5e-5)
+    for budget in (1e20, 1e19, 1e18):
+        n, _, losses = along_budgets(surface, [budget], shift * SIZES)
+        found, size = parabola(n, losses), optimum(surface, budget)
+        assert found.parameters / size == pytest.approx(ratio, abs=1e-3)
+    assert found.loss - surface.loss(size, 1e18 / 6 / size) == pytest.approx(error, abs=5e-5)
 
 
 @pytest.mark.parametrize("surface", [SYMMETRIC, ASYMMETRIC])

@@ -20,12 +20,12 @@ from scipy import stats
 
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.intervals import Floats
-from isoflop.fit.surfaces.bootstrap import within
+from isoflop.fit.surfaces.bootstrap import QUANTITIES, within
 from isoflop.fit.surfaces.data import DIRECTIONS, SurfaceData
 from isoflop.fit.surfaces.descent import SurfaceObjective, descend
 from isoflop.fit.surfaces.surface import SurfaceFit
 
-UNKNOWNS = ("E", "A", "B", "alpha", "beta")
+UNKNOWNS = QUANTITIES[:5]
 WIDENINGS = 40
 """Steps outward, each a fifth longer than the last, before an end counts as not found."""
 CROSSINGS = 60

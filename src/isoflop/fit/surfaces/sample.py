@@ -68,8 +68,9 @@ class SurfaceSample:
         Of `flops`, `parameters` and `tokens` the one farthest out counts.
         """
         own = self.rows.assign(flops=run_flops(self.rows))
-        beyond = [(value / own[name].max(), own[name].min() / value) for name, value in at.items()]
-        return max(1.0, *map(float, sum(beyond, ())))
+        above = [value / own[name].max() for name, value in at.items()]
+        below = [own[name].min() / value for name, value in at.items()]
+        return float(max(1.0, *above, *below))
 
 
 Samples = Mapping[tuple[str, Estimator], SurfaceSample]

@@ -51,7 +51,7 @@ def study(
     gap_noise: float = 0.0,
     generator: np.random.Generator | None = None,
 ) -> tuple[list[RunRecord], dict[str, str]]:
-    """Return records and the variant of each run.
+    """Return records, by variant, size and seed, and the variant of each run.
 
     Args:
         laws: true loss of each variant.
@@ -70,73 +70,65 @@ def study(
     for number, (name, law) in enumerate(laws.items()):
         own = gap_noise * draw.standard_normal(len(counts)) * (number > 0)
         for shape in sizes:
-            non_embedding = SIZES[shape]
-            cost = compute(non_embedding)
+            cost = compute(SIZES[shape])
             for seed in seeds:
                 luck = seed_noise * draw.standard_normal()
-                means = [hard * law(cost, span) + own + luck for span in SPANS]
-                one = _record(number, shape, seed, means, counts)
+                spans = tuple(
+                    _span(*span, hard * law(cost, span) + own + luck, counts) for span in SPANS
+                )
+                one = _record(number, shape, seed, spans)
                 records.append(one)
                 variant_of[one.run_id] = name
     return records, variant_of
 
 
+def _span(start: int, stop: int, means: np.ndarray, counts: np.ndarray) -> SpanLoss:
+    sums = means * counts * (stop - start)
+    return SpanLoss(
+        start=start,
+        stop=stop,
+        loss=float(sums.sum() / (counts.sum() * (stop - start))),
+        document_losses=tuple(sums.tolist()),
+        document_windows=tuple(counts.tolist()),
+    )
+
+
 def _record(
-    number: int, shape: tuple[int, int], seed: int, means: list[np.ndarray], counts: np.ndarray
+    number: int, shape: tuple[int, int], seed: int, spans: tuple[SpanLoss, ...]
 ) -> RunRecord:
-    spans = []
-    for (start, stop), mean in zip(SPANS, means, strict=True):
-        sums = mean * counts * (stop - start)
-        spans.append(
-            SpanLoss(
-                start=start,
-                stop=stop,
-                loss=float(sums.sum() / (counts.sum() * (stop - start))),
-                document_losses=tuple(sums.tolist()),
-                document_windows=tuple(counts.tolist()),
-            )
-        )
-    whole = spans[SPANS.index((0, LENGTH))]
-    non_embedding = SIZES[shape]
+    whole, n = spans[SPANS.index((0, LENGTH))], SIZES[shape]
+    blocks, width = shape
+    # Variants differ in the vocabulary only so that their run ids do.
     config = RunConfig(
-        # Variants differ in the vocabulary only so that their run ids do.
         model=ModelConfig(
-            vocabulary=256 + number,
-            width=shape[1],
-            blocks=shape[0],
-            heads=2,
-            head_width=8,
-            hidden=32,
+            vocabulary=256 + number, width=width, blocks=blocks, heads=2, head_width=8, hidden=32
         ),
         data=DATA,
         recipe=RECIPE,
-        steps=_steps(non_embedding),
+        steps=_steps(n),
         sequences_per_step=2,
         seed=seed,
         positions=POSITIONS,
     )
-    six_nd = 6.0 * non_embedding * config.tokens
+    six_nd = 6.0 * n * config.tokens
+    test = Evaluation(
+        split="test",
+        decision="every_token",
+        loss=whole.loss,
+        bits_per_byte=1.0,
+        tokens=whole.tokens,
+        spans=spans,
+    )
     return RunRecord(
         run_id=config.run_id,
         state="finished",
         config=config,
-        parameters=ParameterCount(
-            total=non_embedding + 999, non_embedding=non_embedding, active=non_embedding
-        ),
-        forward_flops=2.0 * non_embedding,
+        parameters=ParameterCount(total=n + 999, non_embedding=n, active=n),
+        forward_flops=2.0 * n,
         # The exact count costs more, and more so for small models.
         train_flops={"6nd": six_nd, "causal": six_nd**0.9 * 50},
         seconds=1.0,
-        evaluations=(
-            Evaluation(
-                split="test",
-                decision="every_token",
-                loss=whole.loss,
-                bits_per_byte=1.0,
-                tokens=whole.tokens,
-                spans=tuple(spans),
-            ),
-        ),
+        evaluations=(test,),
         data_sha256="data",
         environment=ENVIRONMENT,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from simulated_studies import ASYMMETRIC, SIZES, SYMMETRIC, optimum
+from known_surfaces import ASYMMETRIC, SIZES, SYMMETRIC, optimum
 
 from isoflop.fit import run_table
 from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from known_surfaces import (
+    ASYMMETRIC,
+    FITS,
+    SIX_ND,
+    SIZES,
+    SYMMETRIC,
+    Columns,
+    along_budgets,
+    noisy,
+    optimum,
+    table_of,
+)
 
 from isoflop.estimate import Estimate
-from isoflop.fit import FitSettings, fit_runs, run_table
+from isoflop.fit import FitSettings, fit_runs
 from isoflop.fit.intervals import draws_interval
-from isoflop.fit.minima.akima import akima
-from isoflop.fit.minima.parabola import parabola
 from isoflop.fit.surfaces.bootstrap import surface_draws, surface_intervals
 from isoflop.fit.surfaces.data import SurfaceData
-from isoflop.fit.surfaces.huber import fit_huber
 from isoflop.fit.surfaces.profile import profile_intervals
-from isoflop.fit.surfaces.projection import fit_variable_projection
-from isoflop.fit.surfaces.surface import FlopsLaw, Surface, surface_optima
-from isoflop.fit.tables.frame import curve_rows
-
-SYMMETRIC = Surface(E=1.7, A=400.0, B=400.0, alpha=0.34, beta=0.34)
-ASYMMETRIC = Surface(E=1.7, A=400.0, B=90.0, alpha=0.45, beta=0.25)
-SIZES = 1.6 ** np.arange(-3.0, 4)
-FITS = {"Huber": fit_huber, "least squares": fit_variable_projection}
-
-
-def optimum(surface: Surface, flops: float) -> float:
-    """Return the optimal parameters for C = 6 N D (arXiv 2203.15556, equation 4)."""
-    power = 1 / (surface.alpha + surface.beta)
-    ratio = surface.alpha * surface.A / (surface.beta * surface.B)
-    return float(ratio**power * (flops / 6) ** (surface.beta * power))
+from isoflop.fit.surfaces.surface import Surface, SurfaceFit, surface_optima
+from isoflop.fit.tables.frame import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -54,22 +50,19 @@ class Design:
     def budgets_flops(self) -> np.ndarray:
         return 1e18 * np.geomspace(1, self.span, self.budgets)
 
-    def noise_free(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def noise_free(self) -> Columns:
         """Return N, D and loss of every run."""
-        n = np.concatenate(
-            [optimum(self.surface, c) * self.shift * SIZES for c in self.budgets_flops]
-        )
-        n, c = np.tile(n, self.seeds), np.tile(self.budgets_flops.repeat(len(SIZES)), self.seeds)
-        return n, c / 6 / n, self.surface.loss(n, c / 6 / n)
+        once = along_budgets(self.surface, self.budgets_flops, self.shift * SIZES)
+        n, d, losses = (np.tile(column, self.seeds) for column in once)
+        return n, d, losses
 
-    def studies(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def studies(self, count: int) -> Iterator[Columns]:
         """Yield N, D and noisy losses of each study."""
-        n, d, y = self.noise_free()
+        n, d, _ = self.noise_free()
         place = np.log(6 * n * d / self.budgets_flops[0]) / np.log(self.span)
         spread = self.noise * self.uneven ** (0.5 - place)
         for study in range(count):
-            noise = np.random.default_rng(study).standard_normal(len(n))
-            yield n, d, y * np.exp(spread * noise)
+            yield noisy(self.surface, n, d, spread, study)
 
     def truth(self) -> Mapping[str, float]:
         """Return the coefficients and exponents of the surface."""
@@ -92,58 +85,60 @@ def surface_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
     `loss` and `size` are those of the minima along the budgets; `studies` is the share of fits
     that converged, which alone have intervals.
     """
-    truth = design.truth()
-    held = []
-    for study, columns in enumerate(design.studies(studies)):
-        for name, fit in FITS.items():
-            fitted = fit(SurfaceData.of(*columns))
-            if fitted.status != "converged":
-                continue
-            draws = surface_draws(
-                fitted, SurfaceData.of(*columns), FitSettings(resamples=resamples, seed=study)
-            )
-            found = _held(surface_intervals(fitted, draws), truth)
-            held.append({"estimator": name, **found, **_minima_held(design, columns, draws)})
-    return _shares(held, studies)
+
+    def found(study: int, fitted: SurfaceFit, columns: Columns) -> dict[str, float]:
+        data = SurfaceData.of(*columns)
+        draws = surface_draws(fitted, data, FitSettings(resamples=resamples, seed=study))
+        held = _held(surface_intervals(fitted, draws), design.truth())
+        return {**held, **_minima_held(design, draws)}
+
+    return _shares(design, studies, found)
 
 
 def profile_coverage(design: Design, studies: int) -> pd.DataFrame:
     """Return the same for profile intervals of the surface's coefficients."""
-    held = []
-    for columns in design.studies(studies):
-        for name, fit in FITS.items():
-            fitted = fit(SurfaceData.of(*columns))
-            if fitted.status == "converged":
-                found = _held(profile_intervals(fitted, SurfaceData.of(*columns)), design.truth())
-                held.append({"estimator": name, **found})
-    return _shares(held, studies)
+
+    def found(study: int, fitted: SurfaceFit, columns: Columns) -> dict[str, float]:
+        return _held(profile_intervals(fitted, SurfaceData.of(*columns)), design.truth())
+
+    return _shares(design, studies, found)
 
 
-def _held(intervals: Mapping[str, Estimate], truth: Mapping[str, float]) -> dict[str, bool]:
+def _shares(
+    design: Design, studies: int, found: Callable[[int, SurfaceFit, Columns], dict[str, float]]
+) -> pd.DataFrame:
+    """Return the mean of what is found of each study that converged, a row per estimator."""
+    fits = (
+        (study, name, columns, fit(SurfaceData.of(*columns)))
+        for study, columns in enumerate(design.studies(studies))
+        for name, fit in FITS.items()
+    )
+    held = [
+        {"estimator": name, **found(study, fitted, columns)}
+        for study, name, columns, fitted in fits
+        if fitted.status == "converged"
+    ]
+    grouped = pd.DataFrame(held).groupby("estimator")
+    return grouped.mean().assign(studies=grouped.size() / studies)
+
+
+def _held(intervals: Mapping[str, Estimate], truth: Mapping[str, float]) -> dict[str, float]:
     return {
         name: one.low <= truth[name] <= one.high for name, one in intervals.items() if name in truth
     }
 
 
-def _minima_held(
-    design: Design, columns: tuple[np.ndarray, ...], draws: np.ndarray
-) -> dict[str, float]:
+def _minima_held(design: Design, draws: np.ndarray) -> dict[str, float]:
     """Return the share of budgets whose surface minima are held."""
-    law = FlopsLaw(slope=1.0, height=float(np.log(6)))
     held = []
     for flops in design.budgets_flops:
         size = optimum(design.surface, flops)
         truth = np.log(size), float(design.surface.loss(size, flops / 6 / size))
-        drawn = surface_optima(draws, flops, law)
+        drawn = surface_optima(draws, flops, SIX_ND)
         intervals = [draws_interval(float(np.nanmedian(one)), one) for one in drawn]
         held.append([i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)])
     size_held, loss_held = np.mean(held, axis=0)
     return {"loss": loss_held, "size": size_held}
-
-
-def _shares(held: list[dict[str, object]], studies: int) -> pd.DataFrame:
-    found = pd.DataFrame(held).groupby("estimator")
-    return found.mean().assign(studies=found.size() / studies)
 
 
 def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> pd.DataFrame:
@@ -152,12 +147,12 @@ def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
     A curve that is refused has no interval and counts in `curves` only: the share that has one.
     """
     held = []
+    few = FitSettings(estimators=("parabola", "akima"), resamples=resamples)
     for study, columns in enumerate(design.studies(studies)):
-        table = _table(*columns)
-        fit = fit_runs(
-            table,
-            settings=FitSettings(estimators=("parabola", "akima"), resamples=resamples, seed=study),
-        )
+        n, d, _ = columns
+        others = {"budget_flops": 6 * n * d, "seed": np.arange(len(n))}
+        table = table_of(columns, tolerance=TOLERANCE, **others)
+        fit = fit_runs(table, settings=replace(few, seed=study))
         for one in fit.variants["all runs"].minima:
             if one.interval is None:
                 continue
@@ -173,30 +168,3 @@ def minimum_coverage(design: Design, studies: int, *, resamples: int = 400) -> p
             )
     found = pd.DataFrame(held).groupby("estimator")
     return found.mean().assign(curves=found["curves"].sum())
-
-
-def minimum_bias(design: Design) -> pd.DataFrame:
-    """Return how far noise-free minima are from the truth, a row per estimator and budget."""
-    exact = _table(*design.noise_free())
-    rows = []
-    for budget in exact["budget_flops"].unique():
-        curve = curve_rows(exact, "all runs", budget)
-        size = optimum(design.surface, budget)
-        truth = float(design.surface.loss(size, budget / 6 / size))
-        for estimator in (parabola, akima):
-            found = estimator(curve["parameters"], curve["loss"])
-            rows.append(
-                {
-                    "estimator": estimator.__name__,
-                    "budget": budget,
-                    "status": found.status,
-                    "size ratio": (found.parameters or np.nan) / size,
-                    "loss error": (np.nan if found.loss is None else found.loss) - truth,
-                }
-            )
-    return pd.DataFrame(rows).set_index(["estimator", "budget"])
-
-
-def _table(n: np.ndarray, d: np.ndarray, y: np.ndarray) -> pd.DataFrame:
-    rows = pd.DataFrame({"parameters": n, "tokens": d, "loss": y})
-    return run_table(rows.assign(budget_flops=6 * n * d, seed=np.arange(len(n)))).table

@@ -8,23 +8,18 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from known_surfaces import ASYMMETRIC, FITS, SIZES, SYMMETRIC, along_budgets, optimum
 from simulated_differences import PAIRS, difference_coverage
 from simulated_studies import (
-    ASYMMETRIC,
     DESIGNS,
-    FITS,
-    SIZES,
-    SYMMETRIC,
     Design,
-    minimum_bias,
     minimum_coverage,
-    optimum,
     profile_coverage,
     surface_coverage,
 )
 
 from isoflop.fit import FitSettings
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import fit_power_law
 from isoflop.fit.minima.parabola import WINDOW, parabola
 from isoflop.fit.surfaces.bootstrap import surface_draws
 from isoflop.fit.surfaces.data import SurfaceData
@@ -92,11 +87,12 @@ def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
     ],
 )
 def test_the_parabola_is_biased_without_any_noise(surface, shift, ratio, error) -> None:
-    found = minimum_bias(Design(surface, 3, 100, 1, shift, 0)).loc["parabola"]
-    assert (found["status"] == "converged").all()
     # The surface is the same curve at every budget, but for the height of the valley.
-    np.testing.assert_allclose(found["size ratio"], ratio, atol=1e-3)
-    assert found["loss error"].iloc[0] == pytest.approx(error, abs=5e-5)
+    for budget in (1e20, 1e19, 1e18):
+        n, _, losses = along_budgets(surface, [budget], shift * SIZES)
+        found, size = parabola(n, losses), optimum(surface, budget)
+        assert found.parameters / size == pytest.approx(ratio, abs=1e-3)
+    assert found.loss - surface.loss(size, 1e18 / 6 / size) == pytest.approx(error, abs=5e-5)
 
 
 @pytest.mark.parametrize("surface", [SYMMETRIC, ASYMMETRIC])
@@ -105,16 +101,14 @@ def test_a_grid_that_drifts_bends_the_parabolas_exponent(surface, window, bias) 
     budgets, shifts = np.array([1e18, 1e19, 1e20]), (1 / 3, 1, 3)
     found = []
     for flops, shift in zip(budgets, shifts, strict=True):
-        n = optimum(surface, flops) * shift * SIZES
-        found.append(parabola(n, surface.loss(n, flops / 6 / n), window=window).parameters)
+        n, _, losses = along_budgets(surface, [flops], shift * SIZES)
+        found.append(parabola(n, losses, window=window).parameters)
     true = surface.beta / (surface.alpha + surface.beta)
-    assert fit_power_law(budgets, found).a - true == pytest.approx(bias, rel=0.05)
+    assert fit_power_law(budgets, found).a.value - true == pytest.approx(bias, rel=0.05)
 
 
 @pytest.mark.parametrize("fit", FITS.values(), ids=list(FITS))
 def test_a_thousand_draws_of_250_runs_all_converge(fit) -> None:
-    n, d, y = next(Design(SYMMETRIC, 6, 1000, 6, 1, 0.005).studies(1))
-    n, d, y = n[:250], d[:250], y[:250]
-    fitted = fit(SurfaceData.of(n, d, y))
-    draws = surface_draws(fitted, SurfaceData.of(n, d, y), FitSettings(resamples=1000))
-    assert np.isfinite(draws).all()
+    study = next(Design(SYMMETRIC, 6, 1000, 6, 1, 0.005).studies(1))
+    data = SurfaceData.of(*(column[:250] for column in study))
+    assert np.isfinite(surface_draws(fit(data), data, FitSettings(resamples=1000))).all()

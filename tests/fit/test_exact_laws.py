@@ -13,13 +13,12 @@ import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from known_surfaces import SIX_ND, table_of
 
 from isoflop.fit import ESTIMATORS, FitResult, FitSettings, fit_runs
 from isoflop.fit.settings import Estimator
-from isoflop.fit.surfaces.surface import FlopsLaw, Surface, compute_exponents, surface_optima
-from isoflop.fit.tables.frame import COLUMNS
+from isoflop.fit.surfaces.surface import Surface, compute_exponents, surface_optima
 
-SIX_ND = FlopsLaw(slope=1.0, height=math.log(6))
 RESAMPLES = 20
 
 
@@ -46,30 +45,11 @@ def designs(draw: st.DrawFn) -> pd.DataFrame:
     best = np.exp([surface_optima([law.row], c, SIX_ND)[0][0] for c in budget])
     n = best[:, None] * shift * factor ** (np.arange(sizes) - (sizes - 1) / 2)
     own = budget[:, None] * np.exp(generator.uniform(-jitter, jitter, n.shape))
-    table = study(law, np.broadcast_to(budget[:, None], n.shape), n, own)
+    n, own, budget = n.ravel(), own.ravel(), budget.repeat(sizes)
+    table = table_of((n, own / 6 / n, law.loss(n, own / 6 / n)), seed=np.arange(len(n)))
+    table = table.assign(budget_flops=budget, training_flops=own)
     table.attrs["law"] = law
     return table
-
-
-def study(law: Surface, budget: np.ndarray, n: np.ndarray, own: np.ndarray) -> pd.DataFrame:
-    """Return runs of sizes `n` trained with `own` FLOPs by 6 N D and grouped to `budget`."""
-    n, own, budget = n.ravel(), own.ravel(), budget.ravel()
-    rows = pd.DataFrame(
-        {
-            "variant": "exact",
-            "run_id": [f"run {i}" for i in range(len(n))],
-            "state": "finished",
-            "on_ladder": True,
-            "budget_flops": budget,
-            "seed": np.arange(len(n)),
-            "parameters": n,
-            "tokens": own / 6 / n,
-            "forward_flops": 2 * n,
-            "loss": law.loss(n, own / 6 / n),
-        }
-    )
-    table = rows.reindex(columns=list(COLUMNS)).fillna({"blocks": 0, "width": 0})
-    return table.astype(dict(COLUMNS)).assign(training_flops=own)
 
 
 def assert_every_interval_holds_its_estimate(result: FitResult) -> None:
@@ -116,7 +96,7 @@ def assert_within_stated_errors(table: pd.DataFrame, estimators: tuple[Estimator
     law: Surface = table.attrs["law"]
     result = fit_runs(table, settings=FitSettings(estimators=estimators, resamples=RESAMPLES))
     assert_every_interval_holds_its_estimate(result)
-    fit = result.variants["exact"]
+    fit = result.variants["all runs"]
     for one in fit.minima:
         if one.status != "converged":
             continue

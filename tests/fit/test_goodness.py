@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from known_surfaces import TRUE, table_of
 
 from isoflop.fit.minima.minimum import Minimum
 from isoflop.fit.minima.noise import RunNoise
@@ -16,9 +17,8 @@ from isoflop.fit.surfaces.goodness import (
     misfit,
     noise_about,
 )
-from isoflop.fit.surfaces.surface import Surface, SurfaceFit
+from isoflop.fit.surfaces.surface import SurfaceFit
 
-LAW = Surface(E=1.5, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 MISS = RunMiss(run_id="x", parameters=1e8, tokens=1e9, budget_flops=6e17, measured=3.0, fitted=3.1)
 
 
@@ -30,38 +30,31 @@ def noise(spread: float, freedom: int = 20, **other: object) -> RunNoise:
     return RunNoise(source="seeds", run_spread=spread, run_freedom=freedom).model_copy(update=other)
 
 
+def off_the_law(n: object, d: object, off: object) -> pd.DataFrame:
+    """Return runs whose losses are so far off those of the law."""
+    n, d, off = np.broadcast_arrays(n, d, off)
+    return table_of((n, d, TRUE.loss(n, d) + off))
+
+
 def test_residuals_and_the_run_that_is_missed_by_most() -> None:
-    n, d = [1e8, 1e8, 2e8], [1e9, 2e9, 1e9]
-    losses = LAW.loss(n, d) + np.array([0.0, 0.03, -0.04])
-    rows = pd.DataFrame(
-        {
-            "run_id": ["a", "b", "c"],
-            "parameters": n,
-            "tokens": d,
-            "budget_flops": 6e17,
-            "loss": losses,
-        }
-    )
-    found = goodness(rows, LAW)
+    rows = off_the_law([1e8, 1e8, 2e8], [1e9, 2e9, 1e9], [0.0, 0.03, -0.04])
+    found = goodness(rows, TRUE)
     assert found.rms == pytest.approx(math.hypot(0.03, 0.04) / math.sqrt(3))
-    assert (found.largest.run_id, found.largest.measured) == ("c", pytest.approx(losses[2]))
-    assert found.largest.fitted == pytest.approx(float(LAW.loss(2e8, 1e9)))
+    assert found.largest.run_id == rows["run_id"].iloc[2]
+    assert found.largest.measured == pytest.approx(rows["loss"].iloc[2])
+    assert found.largest.fitted == pytest.approx(float(TRUE.loss(2e8, 1e9)))
 
 
 def test_a_run_that_diverged_is_named() -> None:
-    n = np.tile(1e8 * 1.6 ** np.arange(6), 2)
-    d = np.repeat([2e9, 8e9], 6)
-    off = 0.01 * np.array([1, -1, 1, 1, -1, -1, 1, 1, -1, 1, -1, 1])
-    rows = pd.DataFrame(
-        {"run_id": [f"row {i}" for i in range(12)], "parameters": n, "tokens": d}
-    ).assign(budget_flops=6 * n * d, loss=LAW.loss(n, d) + off)
-    assert goodness(rows, LAW).far_off == 0
-    rows.loc[4, "loss"] = 8.0
+    n, d = np.tile(1e8 * 1.6 ** np.arange(6), 2), np.repeat([2e9, 8e9], 6)
+    rows = off_the_law(n, d, 0.01 * np.array([1, -1, 1, 1, -1, -1, 1, 1, -1, 1, -1, 1]))
+    assert goodness(rows, TRUE).far_off == 0
+    rows.loc[4, ["run_id", "loss"]] = "that one", 8.0
     # A run below the surface has not diverged.
     rows.loc[7, "loss"] = 1.7
-    found = goodness(rows, LAW)
+    found = goodness(rows, TRUE)
     assert found.far_off == 1
-    assert "1 run lies far above it (row 4: a loss of 8 where it has" in misfit(found, 12, [], [])
+    assert "1 run lies far above it (that one: a loss of 8 where it has" in misfit(found, 12)
 
 
 @pytest.mark.parametrize(
@@ -79,15 +72,10 @@ def test_a_run_that_diverged_is_named() -> None:
     ],
 )
 def test_a_misfit_is_told_where_it_is_no_noise(found, noises, expected) -> None:
-    told = misfit(found, 60, noises, [])
+    told = misfit(found, 60, noises)
     assert told is None if expected is None else expected in told
-
-
-def test_minima_outside_the_losses_measured_are_told() -> None:
-    minima = [
-        Minimum(estimator="surface", status=status, message="") for status in ("outside", "edge")
-    ]
-    assert "at 1 of 2 budgets" in misfit(fits(0.001), 60, [], minima)
+    minima = [Minimum(estimator="surface", status=one, message="") for one in ("outside", "edge")]
+    assert "at 1 of 2 budgets" in misfit(found, 60, noises, minima)
 
 
 @pytest.mark.parametrize(
@@ -99,23 +87,18 @@ def test_minima_outside_the_losses_measured_are_told() -> None:
     ],
 )
 def test_a_surface_at_a_bound_tells_the_noise_where_none_converged(statuses, spread) -> None:
-    n, d = np.full(10, 1e8), np.geomspace(1e9, 1e10, 10)
-    rows = pd.DataFrame({"run_id": "a", "variant": "v", "state": "finished", "parameters": n})
-    rows = rows.assign(tokens=d, budget_flops=6 * n * d, loss=LAW.loss(n, d), on_ladder=True)
     far = {"at_bound": 0.02, "converged": 0.01}
     fits = [
         SurfaceFit(
             estimator="surface",
             status=status,
             message="",
-            surface=LAW.model_copy(update={"E": LAW.E + far.get(status, 0.5)}),
+            surface=TRUE.model_copy(update={"E": TRUE.E + far.get(status, 0.5)}),
             points=10,
         )
         for status in statuses
     ]
-    found = noise_about(rows, following(fits))
-    if spread is None:
-        assert found is None
-    else:
-        # Five degrees of freedom of ten go into the surface.
-        assert found.run_spread == pytest.approx(spread * math.sqrt(2))
+    found = noise_about(off_the_law(1e8, np.geomspace(1e9, 1e10, 10), 0.0), following(fits))
+    # Five degrees of freedom of ten go into the surface.
+    wanted = None if spread is None else pytest.approx(spread * math.sqrt(2))
+    assert (found and found.run_spread) == wanted

@@ -1,10 +1,15 @@
-"""Laws of the optimal size keep their interval, or say why they have none."""
+"""Power laws through points, minima and training curves: their intervals, or why there are none."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from known_surfaces import TRUE, noisy, table_of
+from scipy import stats
 
+from isoflop.fit import FitSettings, fit_runs
 from isoflop.fit.curves.systematic import SURE, Systematic
-from isoflop.fit.laws.optima import drawn_slopes, minimum_law
+from isoflop.fit.laws.envelope import SMOOTHING, fit_envelope, smoothed_curve
+from isoflop.fit.laws.optima import drawn_slopes, fit_power_law, minimum_law
 
 BUDGETS = [1e18 * 3.0**i for i in range(12)]
 POINTS = {c: 0.1 * c**0.5 for c in BUDGETS}
@@ -60,3 +65,97 @@ def test_a_copy_without_a_minimum_at_one_budget_has_the_slope_of_the_others() ->
     found = drawn_slopes(np.exp([0.0, 1.0, 2.0]).tolist(), list(sizes.T))
     assert found[:2].tolist() == pytest.approx([1.5, 1.0])
     assert np.isnan(found[2])
+
+
+def test_an_exact_power_law_is_recovered_at_large_scale() -> None:
+    budgets = [6e18, 2e19, 1e20, 1e25]
+    law = fit_power_law(budgets, [0.09 * c**0.5 for c in budgets])
+    assert law.status == "converged"
+    assert law.k.value == pytest.approx(0.09, rel=1e-9)
+    assert law.a.value == pytest.approx(0.5, rel=1e-12)
+    assert law.log_residual == pytest.approx(0, abs=1e-12)
+
+
+def test_two_points_say_that_nothing_checks_them() -> None:
+    law = fit_power_law([1.0, 4.0], [3.0, 6.0])
+    assert (law.k.value, law.a.value) == (pytest.approx(3.0), pytest.approx(0.5))
+    assert (law.k.low, law.k.high, law.a.low, law.a.high) == (None, None, None, None)
+    assert law.log_residual is None
+    assert "nothing to check" in law.message
+
+
+@pytest.mark.parametrize("x", [[], [5e12], [5e12, 5e12]])
+def test_fewer_than_two_budgets_are_refused(x: list[float]) -> None:
+    law = fit_power_law(x, [1e5] * len(x))
+    assert (law.status, law.k, law.a) == ("too_few", None, None)
+
+
+def test_intervals_are_those_of_a_regression_in_log_space() -> None:
+    x = np.array([0.4, 0.7, 1.4, 2.5, 5.1])
+    y = 2.6 * x**-0.08 * np.exp([0.004, -0.003, 0.001, -0.004, 0.002])
+    law = fit_power_law(x, y, level=0.9)
+    peer = stats.linregress(np.log(x), np.log(y))
+    t = stats.t.ppf(0.95, 3) * np.array([-1, 1])
+    assert law.a.value == pytest.approx(peer.slope)
+    assert law.a.ends == pytest.approx(tuple(peer.slope + t * peer.stderr))
+    assert law.k.ends == pytest.approx(tuple(np.exp(peer.intercept + t * peer.intercept_stderr)))
+
+
+def curved(
+    factors: np.ndarray, noise: float = 0.0, seeds: int = 1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return runs at `factors` times about the best size of each budget, and their curves."""
+    c, factor, seed = (
+        one.ravel()
+        for one in np.meshgrid([1e18, 1e19, 1e20], factors, np.arange(seeds), indexing="ij")
+    )
+    n = 0.6 * np.sqrt(c / 120) * factor
+    table = table_of(noisy(TRUE, n, c / 6 / n, 0.0), budget_flops=c, seed=seed)
+    shares = np.arange(1, 61) / 60
+    points = table[["run_id", "parameters", "tokens"]].merge(
+        pd.Series(shares, name="share"), "cross"
+    )
+    points["tokens"] *= points["share"]
+    draws = np.random.default_rng(0).standard_normal(len(points))
+    losses = TRUE.loss(points["parameters"], points["tokens"]) + noise * draws
+    return table, points.assign(loss=losses)[["run_id", "tokens", "loss"]]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_an_envelope_recovers_the_exponents_of_the_surface(noise: float) -> None:
+    runs = curved(1.6 ** np.arange(-4, 5), noise, seeds=2)
+    found = fit_envelope(*runs, "all runs", settings=FitSettings(resamples=100))
+    assert (found.status, found.sizes >= 5) == ("converged", True)
+    a = TRUE.beta / (TRUE.alpha + TRUE.beta)
+    # Sizes are a factor of 1.6 apart, so the best one is a staircase in compute.
+    assert found.a.value == pytest.approx(a, abs=0.04)
+    assert found.b.value == pytest.approx(1 - a, abs=0.04)
+    assert found.a.low <= found.a.value <= found.a.high
+    assert found.a.high - found.a.low < 0.2
+    n = found.k * 1e19**found.a.value
+    assert found.m * 1e19**found.b.value == pytest.approx(1e19 / 6 / n, rel=0.02)
+    assert 0.99e17 < found.lowest_flops < found.highest_flops < 1.01e20
+
+
+def test_without_curves_or_where_a_best_size_is_at_an_end_there_is_no_envelope() -> None:
+    found = fit_envelope(*curved(0.02 * 1.6 ** np.arange(4)), "all runs")
+    assert (found.status, found.a) == ("edge", None)
+    assert "3 needed" in found.message
+    table, curves = curved(1.6 ** np.arange(-3, 4))
+    assert fit_envelope(table, curves.iloc[:0], "all runs") is None
+    assert fit_envelope(table, curves, "nobody") is None
+    few = FitSettings(estimators=("parabola",), resamples=20)
+    assert fit_runs(table, settings=few).variants["all runs"].envelope is None
+    given = fit_runs(table, settings=few, curves=curves).variants["all runs"]
+    assert given.envelope.status == "converged"
+
+
+def test_smoothing_keeps_a_line_to_its_ends_and_averages_noise() -> None:
+    x = np.linspace(0, 2, 400)
+    at = np.array([0.0, 0.7, 2.0])
+    assert smoothed_curve(x, 3 - 0.5 * x, at) == pytest.approx(3 - 0.5 * at)
+    draws = np.random.default_rng(0).standard_normal((200, len(x)))
+    inner = [smoothed_curve(x, y, at)[1] for y in draws]
+    # A Gaussian kernel averages over 2 sqrt(pi) standard deviations.
+    effective = 2 * np.sqrt(np.pi) * SMOOTHING / (x[1] - x[0])
+    assert np.std(inner) == pytest.approx(effective**-0.5, rel=0.15)

@@ -3,7 +3,7 @@ import pytest
 from scaling_records import LENGTH, SIZES, SPANS, compute, power_law, study
 from scipy import stats
 
-from isoflop.config import RunRecord, SpanLoss
+from isoflop.config import RunRecord
 from isoflop.fit import ScalingFit, fit_scaling, gap_sentence
 from isoflop.fit.spans.values import SpanGap
 
@@ -13,27 +13,32 @@ MARGIN = 0.01
 WHOLE = (0, LENGTH)
 LOUD = {"seed_noise": 0.002, "document_noise": 0.1, "gap_noise": 0.002}
 """Noise that a margin of 0.01 stands out of."""
+OTHER_WINDOWS = (2, 6, 4, 7, 2, 6)
 
 
-def mean_gap(fit: ScalingFit, span: tuple[int, int] = WHOLE) -> SpanGap:
-    return next(
-        one for one in fit.gaps if (one.start, one.stop) == span and one.non_embedding is None
-    )
+def of(fit: ScalingFit, span: tuple[int, int] = WHOLE) -> list[SpanGap]:
+    """Return the gaps in a span: over sizes, then at each size."""
+    return [one for one in fit.gaps if (one.start, one.stop) == span]
 
 
 def shifted(by: float):
     return lambda c, span: FULL(c, span) + by
 
 
+def both(by: float = 0.0) -> dict[str, object]:
+    return {"full": FULL, "block": shifted(by)}
+
+
 def fitted(laws, *, margin: float | None = MARGIN, **options) -> ScalingFit:
     return fit_scaling(*study(laws, **options), baseline="full", margin=margin)
 
 
-def with_spans(record: RunRecord, **update: object) -> RunRecord:
-    """Return a record whose spans of the test split are changed alike."""
+def changed(record: RunRecord, first: int = 0, **update: object) -> RunRecord:
+    """Return a record whose spans of the test split, from `first` on, are changed alike."""
     one = record.evaluations[0]
-    spans = tuple(span.model_copy(update=update) for span in one.spans)
-    return record.model_copy(update={"evaluations": (one.model_copy(update={"spans": spans}),)})
+    spans = [span.model_copy(update=update) for span in one.spans[first:]]
+    evaluation = one.model_copy(update={"spans": (*one.spans[:first], *spans)})
+    return record.model_copy(update={"evaluations": (evaluation,)})
 
 
 def test_a_known_law_is_recovered_on_both_axes() -> None:
@@ -45,27 +50,19 @@ def test_a_known_law_is_recovered_on_both_axes() -> None:
         for name, a, b in (("full", A, B), ("block", 1.4, -0.07)):
             line = lines[name, *span, "6nd"]
             assert (line.status, line.sizes) == ("converged", 5)
-            assert line.a is not None
-            assert line.b is not None
-            assert line.a.value == pytest.approx(a, rel=1e-9)
-            assert line.b.value == pytest.approx(b, rel=1e-9)
+            assert (line.a.value, line.b.value) == pytest.approx((a, b), rel=1e-9)
             assert line.at(2e-9) == pytest.approx(a * 2e-9**b, rel=1e-9)
     # C_causal = k C_6nd^0.9, so the exponent grows by 1 / 0.9.
-    causal = lines["full", *WHOLE, "causal"].b
-    assert causal is not None
-    assert causal.value == pytest.approx(B / 0.9, rel=1e-9)
+    assert lines["full", *WHOLE, "causal"].b.value == pytest.approx(B / 0.9, rel=1e-9)
 
 
 def test_losses_are_means_over_seeds_with_what_they_rest_on() -> None:
-    records, variant_of = study({"full": FULL, "block": FULL}, seed_noise=0.01, document_noise=0.1)
+    records, variant_of = study(both(), seed_noise=0.01, document_noise=0.1)
     fit = fit_scaling(records, variant_of, baseline="full")
     one = fit.losses[1]
     assert (one.variant, one.non_embedding, one.start, one.stop) == ("full", 7_000, *SPANS[0])
-    own = [
-        record.evaluations[0].spans[0].loss
-        for record in records
-        if variant_of[record.run_id] == "full" and record.parameters.non_embedding == 7_000
-    ]
+    # Records of the first variant come first, by size and then seed.
+    own = [record.evaluations[0].spans[0].loss for record in records[3:6]]
     assert one.loss.value == pytest.approx(np.mean(own))
     assert one.loss.low < one.loss.value < one.loss.high
     assert one.compute["6nd"] == pytest.approx(compute(7_000))
@@ -90,19 +87,16 @@ def test_seeds_and_documents_both_widen_the_interval_of_a_loss() -> None:
     assert width(seed_noise=0.01, document_noise=0.002) > max(seeds, documents) * 1.02
 
 
-@pytest.mark.parametrize(("sizes", "status"), [(2, "converged"), (1, "too_few")])
-def test_few_sizes_have_a_line_without_interval_or_none(sizes: int, status: str) -> None:
-    fit = fitted({"full": FULL}, sizes=tuple(SIZES)[:sizes])
-    line = fit.projections[0]
-    assert (line.status, line.sizes) == (status, sizes)
-    if status == "converged":
-        assert line.b is not None
-        assert line.b.value == pytest.approx(B, rel=1e-9)
-        assert (line.b.low, line.b.high) == (None, None)
-    else:
-        assert (line.a, line.b) == (None, None)
-        with pytest.raises(ValueError, match="1 size with"):
-            line.at(1.0)
+def test_few_sizes_have_a_line_without_interval_or_none() -> None:
+    two, one = (
+        fitted({"full": FULL}, sizes=tuple(SIZES)[:sizes]).projections[0] for sizes in (2, 1)
+    )
+    assert (two.status, two.sizes) == ("converged", 2)
+    assert two.b.value == pytest.approx(B, rel=1e-9)
+    assert (two.b.low, two.b.high) == (None, None)
+    assert (one.status, one.sizes, one.a, one.b) == ("too_few", 1, None, None)
+    with pytest.raises(ValueError, match="1 size with"):
+        one.at(1.0)
 
 
 def test_identical_records_have_a_gap_of_exactly_zero() -> None:
@@ -111,7 +105,6 @@ def test_identical_records_have_a_gap_of_exactly_zero() -> None:
     variant_of |= {one.run_id: "block" for one in copies}
     fit = fit_scaling([*records, *copies], variant_of, baseline="full", margin=MARGIN)
     for gap in fit.gaps:
-        assert gap.difference is not None
         assert (gap.difference.low, gap.difference.value, gap.difference.high) == (0, 0, 0)
         assert (gap.outcome, gap.p_different) == ("equivalent", 1.0)
     assert len(fit.gaps) == len(SPANS) * (1 + len(SIZES))
@@ -119,31 +112,38 @@ def test_identical_records_have_a_gap_of_exactly_zero() -> None:
 
 
 def test_a_gap_inside_the_margin_is_equivalent_even_where_its_sign_is_known() -> None:
-    fit = fitted({"full": FULL, "block": shifted(0.004)}, **LOUD)
-    gap = mean_gap(fit)
-    assert gap.difference is not None
-    assert 0 < gap.difference.low < 0.004 < gap.difference.high < MARGIN
-    assert gap.p_different is not None
+    fit = fitted(both(0.004), **LOUD)
+    gap = of(fit)[0]
+    low, high = gap.difference.ends
+    assert 0 < low < 0.004 < high < MARGIN
     assert gap.p_different < 0.05
     assert gap.outcome == "equivalent"
     assert (gap.pairs, gap.documents, gap.windows, gap.reason) == (15, 6, 27, None)
     assert fit.equivalent_everywhere("block") is True
+    assert gap_sentence(fit, gap, "nats per byte") == (
+        "Positions 0-95: block is equivalent to full within 0.01 nats per byte (difference "
+        f"{gap.difference.value:+.4f} [{low:+.4f}, {high:+.4f}] nats per byte, 15 pairs of runs)."
+    )
 
 
 @pytest.mark.parametrize(("by", "outcome"), [(-0.02, "better"), (0.02, "worse")])
 def test_a_gap_of_twice_the_margin_is_never_equivalent(by: float, outcome: str) -> None:
     for seed in range(10):
-        fit = fitted(
-            {"full": FULL, "block": shifted(by)}, generator=np.random.default_rng(seed), **LOUD
-        )
+        fit = fitted(both(by), generator=np.random.default_rng(seed), **LOUD)
         assert {gap.outcome for gap in fit.gaps if gap.non_embedding is None} == {outcome}
         assert fit.equivalent_everywhere("block") is False
+    side = "lower" if by < 0 else "higher"
+    assert gap_sentence(fit, of(fit, SPANS[0])[2]).startswith(
+        f"Positions 0-31 at N = 7,000: block has a {side} loss than full (difference "
+    )
+    corrected = of(fit)[0].model_copy(update={"p_different": 0.08, "outcome": "unresolved"})
+    said = gap_sentence(fit, corrected)
+    assert "excludes 0, but not once corrected for the other spans" in said
 
 
 def test_without_a_margin_nothing_is_equivalent() -> None:
-    fit = fitted({"full": FULL, "block": FULL}, margin=None, **LOUD)
-    gap = mean_gap(fit)
-    assert (gap.outcome, gap.p_equivalent) == ("unresolved", None)
+    fit = fitted(both(), margin=None, **LOUD)
+    assert (of(fit)[0].outcome, of(fit)[0].p_equivalent) == ("unresolved", None)
     assert fit.equivalent_everywhere("block") is None
 
 
@@ -152,98 +152,74 @@ def test_one_span_out_of_the_margin_denies_equivalence_everywhere() -> None:
         return FULL(c, span) + (0.03 if span == (64, 96) else 0.0)
 
     fit = fitted({"full": FULL, "block": late}, **LOUD)
-    assert mean_gap(fit, (0, 32)).outcome == "equivalent"
-    assert mean_gap(fit, (64, 96)).outcome == "worse"
+    assert of(fit, (0, 32))[0].outcome == "equivalent"
+    assert of(fit, (64, 96))[0].outcome == "worse"
     assert fit.equivalent_everywhere("block") is False
     with pytest.raises(ValueError, match=r"expected one of \['block'\]"):
         fit.equivalent_everywhere("full")
 
 
 def test_parts_of_the_error_are_those_of_pairs_and_of_documents() -> None:
-    records, variant_of = study(
-        {"full": FULL, "block": FULL}, sizes=((2, 16), (4, 32)), seeds=(3, 5), **LOUD
-    )
+    records, variant_of = study(both(), sizes=((2, 16), (4, 32)), seeds=(3, 5), **LOUD)
     fit = fit_scaling(records, variant_of, baseline="full", margin=MARGIN)
-    loss = {
-        (
-            variant_of[one.run_id],
-            one.parameters.non_embedding,
-            one.config.seed,
-        ): one.evaluations[0].spans[0]
-        for one in records
-    }
-    apart = np.array(
-        [
-            [loss["block", n, s].loss - loss["full", n, s].loss for s in (3, 5)]
-            for n in (3_000, 15_000)
-        ]
-    )
-    gap = mean_gap(fit, SPANS[0])
+    spans = [one.evaluations[0].spans[0] for one in records]
+    # By variant, size and seed.
+    losses = np.array([one.loss for one in spans]).reshape(2, 2, 2)
+    apart = losses[1] - losses[0]
+    mean, single = of(fit, SPANS[0])[:2]
     variance = apart.var(axis=1, ddof=1).mean()
-    assert gap.difference is not None
-    assert gap.difference.value == pytest.approx(apart.mean())
-    assert gap.seed_error == pytest.approx(np.sqrt(variance / 4))
-    single = [one for one in fit.gaps if (one.start, one.stop) == SPANS[0]][1]
+    assert mean.difference.value == pytest.approx(apart.mean())
+    assert mean.seed_error == pytest.approx(np.sqrt(variance / 4))
     assert single.non_embedding == 3_000
     assert single.seed_error == pytest.approx(np.sqrt(variance / 2))
-    assert single.difference is not None
     assert single.difference.value == pytest.approx(apart[0].mean())
-    tokens = np.array(loss["full", 3_000, 3].document_windows) * 32
-    sums = np.mean(
-        [
-            np.subtract(loss["block", n, s].document_losses, loss["full", n, s].document_losses)
-            for n in (3_000, 15_000)
-            for s in (3, 5)
-        ],
-        axis=0,
-    )
+    tokens = np.array(spans[0].document_windows) * 32
+    of_documents = np.array([one.document_losses for one in spans]).reshape(2, 4, -1)
+    sums = (of_documents[1] - of_documents[0]).mean(axis=0)
     without = [
         np.delete(sums, i).sum() / np.delete(tokens, i).sum() - sums.sum() / tokens.sum()
         for i in range(6)
     ]
-    assert gap.document_error == pytest.approx(np.sqrt(5 / 6 * np.sum(np.square(without))))
+    assert mean.document_error == pytest.approx(np.sqrt(5 / 6 * np.sum(np.square(without))))
 
 
 def test_one_seed_has_the_documents_part_only_and_decides_nothing() -> None:
-    fit = fitted({"full": FULL, "block": shifted(-0.5)}, seeds=(4,), **LOUD)
-    gap = mean_gap(fit)
-    assert gap.difference is not None
+    fit = fitted(both(-0.5), seeds=(4,), **LOUD)
+    gap = of(fit)[0]
     assert gap.difference.high < 0
     assert (gap.outcome, gap.seed_error) == ("unresolved", None)
     assert (gap.p_equivalent, gap.p_different) == (None, None)
-    assert gap.document_error is not None
     assert gap.document_error > 0
-    assert "seed noise is not known" in (gap.reason or "")
     assert fit.equivalent_everywhere("block") is None
+    said = gap_sentence(fit, gap)
+    assert said.startswith("Positions 0-95: it is unresolved which of block and full is better (")
+    assert said.endswith(
+        "5 pairs of runs; one pair of runs at each size, so seed noise is not known)."
+    )
 
 
 def test_what_is_missing_is_left_out_and_told() -> None:
-    records, variant_of = study({"full": FULL, "block": FULL}, **LOUD)
-
-    def chosen(record: RunRecord, name: str, size: int, seed: int | None = None) -> bool:
-        return (
-            variant_of[record.run_id] == name
-            and record.parameters.non_embedding == size
-            and seed in (None, record.config.seed)
-        )
-
-    kept = [one for one in records if not chosen(one, "block", 3_000, 1)]
-    kept = [
-        one.model_copy(update={"state": "diverged", "evaluations": ()})
-        if chosen(one, "full", 90_000)
-        else one
-        for one in kept
-    ]
+    records, variant_of = study(both(), **LOUD)
+    kept = []
+    for one in records:
+        name, size = variant_of[one.run_id], one.parameters.non_embedding
+        if (name, size) == ("full", 90_000):
+            one = one.model_copy(update={"state": "diverged", "evaluations": ()})
+        if (name, size, one.config.seed) != ("block", 3_000, 1):
+            kept.append(one)
     fit = fit_scaling(kept, variant_of, baseline="full", margin=MARGIN)
-    mean, *single = [one for one in fit.gaps if (one.start, one.stop) == WHOLE]
+    mean, *single = of(fit)
     assert mean.pairs == 11
     assert mean.reason == "N = 90,000: no finished pair of runs with the same seed"
     assert [one.pairs for one in single] == [2, 3, 3, 3, 0]
-    assert single[-1].difference is None
-    assert single[-1].outcome == "unresolved"
+    assert (single[-1].difference, single[-1].outcome) == (None, "unresolved")
     assert "cannot be compared (no finished pair" in gap_sentence(fit, single[-1])
     lines = {one.variant: one.sizes for one in fit.projections if one.axis == "6nd"}
     assert lines == {"full": 4, "block": 5}
+
+
+def with_steps(one: RunRecord) -> RunRecord:
+    return one.model_copy(update={"config": one.config.model_copy(update={"steps": 7})})
 
 
 @pytest.mark.parametrize(
@@ -251,24 +227,19 @@ def test_what_is_missing_is_left_out_and_told() -> None:
     [
         (lambda one: one.model_copy(update={"data_sha256": "other"}), "have other data"),
         (
-            lambda one: with_spans(one, document_windows=(2, 6, 4, 7, 2, 6)),
+            lambda one: changed(one, document_windows=OTHER_WINDOWS),
             "have other documents or windows",
         ),
-        (
-            lambda one: one.model_copy(
-                update={"config": one.config.model_copy(update={"steps": 7})}
-            ),
-            "training tokens",
-        ),
+        (with_steps, "training tokens"),
     ],
 )
 def test_runs_of_other_data_are_not_held_against_each_other(change, reason: str) -> None:
-    records, variant_of = study({"full": FULL, "block": FULL}, **LOUD)
-    changed = [change(one) if variant_of[one.run_id] == "block" else one for one in records]
-    fit = fit_scaling(changed, variant_of, baseline="full", margin=MARGIN)
+    records, variant_of = study(both(), **LOUD)
+    other = [change(one) if variant_of[one.run_id] == "block" else one for one in records]
+    fit = fit_scaling(other, variant_of, baseline="full", margin=MARGIN)
     for gap in fit.gaps:
         assert gap.difference is None
-        assert reason in (gap.reason or "")
+        assert reason in gap.reason
     assert fit.equivalent_everywhere("block") is None
     only_seed_0 = [change(one) if one.config.seed == 0 else one for one in records]
     with pytest.raises(ValueError, match="are seeds of one size"):
@@ -276,46 +247,27 @@ def test_runs_of_other_data_are_not_held_against_each_other(change, reason: str)
 
 
 def test_sizes_that_read_other_documents_have_no_gap() -> None:
-    records, variant_of = study({"full": FULL, "block": FULL}, **LOUD)
-    changed = [
-        with_spans(one, document_windows=(2, 6, 4, 7, 2, 6))
-        if one.config.model.blocks == 2
-        else one
+    records, variant_of = study(both(), **LOUD)
+    other = [
+        changed(one, document_windows=OTHER_WINDOWS) if one.config.model.blocks == 2 else one
         for one in records
     ]
-    gap = mean_gap(fit_scaling(changed, variant_of, baseline="full", margin=MARGIN))
+    gap = of(fit_scaling(other, variant_of, baseline="full", margin=MARGIN))[0]
     assert gap.difference is None
-    assert "other sizes were evaluated on other documents" in (gap.reason or "")
+    assert "other sizes were evaluated on other documents" in gap.reason
 
 
 def test_a_span_that_one_document_reaches_is_left_out() -> None:
-    records, variant_of = study({"full": FULL, "block": FULL}, **LOUD)
-
-    def cut(record: RunRecord) -> RunRecord:
-        one = record.evaluations[0]
-        spans: list[SpanLoss] = []
-        for span in one.spans:
-            if span.stop == LENGTH:
-                span = span.model_copy(
-                    update={
-                        "document_losses": span.document_losses[:1],
-                        "document_windows": span.document_windows[:1],
-                    }
-                )
-            spans.append(span)
-        evaluation = one.model_copy(update={"spans": tuple(spans)})
-        return record.model_copy(update={"evaluations": (evaluation,)})
-
-    fit = fit_scaling([cut(one) for one in records], variant_of, baseline="full", margin=MARGIN)
+    records, variant_of = study(both(), **LOUD)
+    cut = [changed(one, 2, document_losses=(3.0,), document_windows=(3,)) for one in records]
+    fit = fit_scaling(cut, variant_of, baseline="full", margin=MARGIN)
     assert {(one.start, one.stop) for one in fit.losses} == {(0, 32), (32, 64)}
-    gap = mean_gap(fit)
-    assert "fewer than two documents" in (gap.reason or "")
-    late = next(one for one in fit.projections if one.stop == LENGTH)
-    assert late.status == "too_few"
+    assert "fewer than two documents" in of(fit)[0].reason
+    assert {one.status for one in fit.projections if one.stop == LENGTH} == {"too_few"}
 
 
 def test_unfinished_studies_have_gaps_without_numbers() -> None:
-    records, variant_of = study({"full": FULL, "block": FULL})
+    records, variant_of = study(both())
     failed = [one.model_copy(update={"state": "failed", "evaluations": ()}) for one in records]
     fit = fit_scaling(failed, variant_of, baseline="full", margin=MARGIN)
     assert (fit.losses, fit.spans) == ((), SPANS)
@@ -323,72 +275,41 @@ def test_unfinished_studies_have_gaps_without_numbers() -> None:
     assert {one.status for one in fit.projections} == {"too_few"}
 
 
-def test_what_cannot_be_fitted_is_refused() -> None:
-    records, variant_of = study({"full": FULL, "block": FULL})
-    with pytest.raises(ValueError, match="expected one of"):
-        fit_scaling(records, variant_of, baseline="Full")
-    with pytest.raises(ValueError, match="margin is -1"):
-        fit_scaling(records, variant_of, baseline="full", margin=-1)
-    with pytest.raises(ValueError, match="level is 95"):
-        fit_scaling(records, variant_of, baseline="full", level=95)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline": "Full"}, "expected one of"),
+        ({"margin": -1}, "margin is -1"),
+        ({"level": 95}, "level is 95"),
+        ({"split": "validation"}, "no validation loss by position"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_scaling(*study(both()), **{"baseline": "full", **options})
+
+
+def test_records_that_are_not_of_one_study_are_refused_or_left_aside() -> None:
+    records, variant_of = study(both())
     again = records[0].model_copy(update={"run_id": "again"})
     with pytest.raises(ValueError, match="are both seed 0 of 'full' at 2 blocks of width 16"):
         fit_scaling([*records, again], variant_of | {"again": "full"}, baseline="full")
     bare = records[0].config.model_copy(update={"positions": None})
+    without = [one.model_copy(update={"config": bare}) for one in records]
     with pytest.raises(ValueError, match=r"one study with \[positions\]"):
-        fit_scaling(
-            [one.model_copy(update={"config": bare}) for one in records],
-            variant_of,
-            baseline="full",
-        )
-    with pytest.raises(ValueError, match="no validation loss by position"):
-        fit_scaling(records, variant_of, baseline="full", split="validation")
-    # Records of other studies are left aside.
+        fit_scaling(without, variant_of, baseline="full")
     only = {run_id: name for run_id, name in variant_of.items() if name == "full"}
     assert not fit_scaling(records, only, baseline="full").gaps
-
-
-def test_sentences_say_what_was_shown_and_no_more() -> None:
-    fit = fitted({"full": FULL, "block": shifted(0.004)}, **LOUD)
-    gap = mean_gap(fit)
-    assert gap.difference is not None
-    low, high = gap.difference.low, gap.difference.high
-    assert gap_sentence(fit, gap, "nats per byte") == (
-        "Positions 0-95: block is equivalent to full within 0.01 nats per byte (difference "
-        f"{gap.difference.value:+.4f} [{low:+.4f}, {high:+.4f}] nats per byte, 15 pairs of runs)."
-    )
-    worse = fitted({"full": FULL, "block": shifted(0.02)}, **LOUD)
-    single = next(one for one in worse.gaps if one.non_embedding == 7_000)
-    assert gap_sentence(worse, single).startswith(
-        "Positions 0-31 at N = 7,000: block has a higher loss than full (difference +0.0"
-    )
-    open_ = fitted({"full": FULL, "block": FULL}, seeds=(0,), **LOUD)
-    said = gap_sentence(open_, mean_gap(open_))
-    assert said.startswith("Positions 0-95: it is unresolved which of block and full is better (")
-    assert said.endswith(
-        "5 pairs of runs; one pair of runs at each size, so seed noise is not known)."
-    )
-
-
-def test_a_difference_that_holm_does_not_let_stand_is_said_to_be_so() -> None:
-    fit = fitted({"full": FULL, "block": shifted(0.02)}, **LOUD)
-    gap = mean_gap(fit).model_copy(update={"p_different": 0.08, "outcome": "unresolved"})
-    assert "excludes 0, but not once corrected for the other spans" in gap_sentence(fit, gap)
 
 
 def test_better_is_corrected_over_the_spans() -> None:
     # Differences within the noise: of those whose own interval excludes 0 some must not stand.
     uncorrected = corrected = 0
     for seed in range(30):
-        fit = fitted(
-            {"full": FULL, "block": shifted(0.0025)},
-            margin=None,
-            generator=np.random.default_rng(seed),
-            **LOUD,
-        )
+        generator = np.random.default_rng(seed)
+        fit = fitted(both(0.0025), margin=None, generator=generator, **LOUD)
         for gap in (one for one in fit.gaps if one.non_embedding is None):
-            assert gap.difference is not None
-            excludes = not gap.difference.low <= 0 <= gap.difference.high
+            excludes = gap.difference.side != 0
             uncorrected += excludes
             corrected += gap.outcome != "unresolved"
             assert excludes or gap.outcome == "unresolved"

@@ -1,84 +1,80 @@
+"""Surfaces are recovered from runs of a known one, or it is said why not."""
+
 import math
 
 import numpy as np
 import pytest
+from known_surfaces import (
+    CHINCHILLA,
+    FITS,
+    SIX_ND,
+    SIZES,
+    SYMMETRIC,
+    TRUE,
+    Columns,
+    along_budgets,
+    noisy,
+    optimum,
+)
 
-from isoflop.fit.surfaces.data import SurfaceData
+from isoflop.fit import FitSettings
+from isoflop.fit.surfaces.data import DIRECTIONS, SurfaceData
+from isoflop.fit.surfaces.descent import SurfaceObjective, descend, stationary
 from isoflop.fit.surfaces.huber import fit_huber
 from isoflop.fit.surfaces.projection import fit_variable_projection
-from isoflop.fit.surfaces.surface import FlopsLaw, Surface, SurfaceFit, surface_minimum
+from isoflop.fit.surfaces.surface import Surface, SurfaceFit, surface_minimum
 
-FITS = [fit_variable_projection, fit_huber]
-CHINCHILLA = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
-SYMMETRIC = Surface(E=1.7, A=400, B=400, alpha=0.34, beta=0.34)
-SIX_ND = FlopsLaw(slope=1.0, height=math.log(6))
 SMALL_SKEW = Surface(E=0.8, A=500, B=90, alpha=0.62, beta=0.25)
+TIED = Surface(E=1.6, A=300.0, B=900.0, alpha=0.33, beta=0.33)
+BUDGETS = [6e18, 2e19, 1e20]
+TOGETHER = FitSettings(equal_exponents=True)
+
+by_each = pytest.mark.parametrize("fit", FITS.values(), ids=list(FITS))
 
 
-def optimum(surface: Surface, flops: float) -> float:
-    """Optimal parameters for C = 6 N D, in closed form."""
-    ratio = surface.alpha * surface.A / (surface.beta * surface.B)
-    power = 1 / (surface.alpha + surface.beta)
-    return ratio**power * (flops / 6) ** (surface.beta * power)
+def over_trained(noise: float = 0.0, seed: int = 0) -> Columns:
+    """Return five sizes at five numbers of tokens per parameter, as over-trained grids have."""
+    n, m = np.meshgrid(np.geomspace(1.1e7, 4.1e8, 5), [5.0, 20.0, 40.0, 160.0, 640.0])
+    return noisy(TIED, n.ravel(), (n * m).ravel(), noise, seed)
 
 
-def grid(surface: Surface, budgets: list[float], shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    sizes = [optimum(surface, c) * 1.6 ** np.arange(-3.0 + shift, 4 + shift) for c in budgets]
-    tokens = [c / 6 / n for c, n in zip(budgets, sizes, strict=True)]
-    return np.concatenate(sizes), np.concatenate(tokens)
-
-
-@pytest.mark.parametrize("fit", FITS)
+@by_each
 @pytest.mark.parametrize(
     ("truth", "budgets"),
-    [
-        (CHINCHILLA, [6e18, 2e19, 1e20]),
-        (SMALL_SKEW, [5e12, 1.6e13, 5e13]),
-        (SYMMETRIC, [1e18, 1e19, 1e20]),
-    ],
+    [(CHINCHILLA, BUDGETS), (SMALL_SKEW, [5e12, 1.6e13, 5e13]), (SYMMETRIC, [1e18, 1e19, 1e20])],
     ids=["published", "small", "symmetric"],
 )
 @pytest.mark.parametrize("shift", [-2, 0, 2])
 def test_noise_free_law_is_recovered(fit, truth: Surface, budgets: list[float], shift: int) -> None:
-    n, d = grid(truth, budgets, shift)
-    result = fit(SurfaceData.of(n, d, truth.loss(n, d)))
+    result = fit(SurfaceData.of(*along_budgets(truth, budgets, SIZES * 1.6**shift)))
     assert result.status == "converged"
-    found = result.surface.model_dump()
-    for name, value in truth.model_dump().items():
-        assert found[name] == pytest.approx(value, rel=1e-6), name
+    assert result.surface.row == pytest.approx(truth.row, rel=1e-6)
 
 
-@pytest.mark.parametrize("fit", FITS)
-def test_minimum_along_a_budget_is_the_closed_form(fit) -> None:
-    n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20], shift=1)
-    losses = CHINCHILLA.loss(n, d)
-    result = fit(SurfaceData.of(n, d, losses))
-    flops = 2e19
-    at = slice(7, 14)
-    minimum = surface_minimum(result, n[at], losses[at], flops, SIX_ND)
-    exact = optimum(CHINCHILLA, flops)
-    assert minimum.status == "converged"
-    assert minimum.parameters == pytest.approx(exact, rel=1e-4)
-    assert minimum.loss == pytest.approx(float(CHINCHILLA.loss(exact, flops / 6 / exact)), rel=1e-9)
+@by_each
+def test_an_exact_law_with_equal_exponents_is_recovered_and_the_free_fit_agrees(fit) -> None:
+    data = SurfaceData.of(*over_trained())
+    held, free = fit(data, TOGETHER), fit(data)
+    assert held.status == free.status == "converged"
+    assert (held.equal_exponents, free.equal_exponents) == (True, False)
+    assert held.surface.alpha == held.surface.beta
+    assert held.surface.row == pytest.approx(TIED.row, rel=1e-7)
+    assert free.surface.row == pytest.approx(TIED.row, rel=1e-5)
+    assert held.condition < free.condition
 
 
 def test_huber_ignores_an_outlier_that_moves_least_squares() -> None:
-    n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20])
-    losses = CHINCHILLA.loss(n, d)
+    n, d, losses = along_budgets(CHINCHILLA, BUDGETS)
     losses[3] *= 1.05
-    huber, squares = (
-        fit_huber(SurfaceData.of(n, d, losses)),
-        fit_variable_projection(SurfaceData.of(n, d, losses)),
-    )
-    assert pytest.approx(CHINCHILLA.E, rel=0.01) == huber.surface.E
-    assert abs(squares.surface.E - CHINCHILLA.E) > 3 * abs(huber.surface.E - CHINCHILLA.E)
+    huber, squares = (fit(SurfaceData.of(n, d, losses)).surface for fit in FITS.values())
+    assert pytest.approx(CHINCHILLA.E, rel=0.01) == huber.E
+    assert abs(squares.E - CHINCHILLA.E) > 3 * abs(huber.E - CHINCHILLA.E)
 
 
 def test_huber_reaches_a_stationary_point_no_worse_than_the_truth() -> None:
     rng = np.random.default_rng(1)
-    n = np.exp(rng.uniform(np.log(5e7), np.log(1e10), 120))
-    d = np.exp(rng.uniform(np.log(5e8), np.log(3e11), 120))
-    losses = CHINCHILLA.loss(n, d) * np.exp(rng.normal(0, 0.005, 120))
+    n, d = np.exp(rng.uniform(np.log([[5e7], [5e8]]), np.log([[1e10], [3e11]]), (2, 120)))
+    n, d, losses = noisy(CHINCHILLA, n, d, 0.005)
 
     def cost(surface: Surface) -> float:
         size = np.abs(np.log(surface.loss(n, d) / losses))
@@ -94,10 +90,9 @@ def test_huber_reaches_a_stationary_point_no_worse_than_the_truth() -> None:
             assert cost(moved) >= best - 1e-12, name
 
 
-@pytest.mark.parametrize("fit", FITS)
+@by_each
 def test_one_budget_is_called_ill_conditioned_but_still_has_a_minimum(fit) -> None:
-    n, d = grid(SMALL_SKEW, [5e12])
-    losses = SMALL_SKEW.loss(n, d)
+    n, d, losses = along_budgets(SMALL_SKEW, [5e12])
     result = fit(SurfaceData.of(n, d, losses))
     assert result.status == "ill_conditioned"
     minimum = surface_minimum(result, n, losses, 5e12, SIX_ND)
@@ -105,61 +100,52 @@ def test_one_budget_is_called_ill_conditioned_but_still_has_a_minimum(fit) -> No
     assert "do not tell" in minimum.message
 
 
-@pytest.mark.parametrize("fit", FITS)
+@by_each
 @pytest.mark.parametrize("seed", range(4))
 def test_noise_does_not_make_one_budget_look_well_conditioned(fit, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    n, d = grid(SMALL_SKEW, [5e12] * 3)
+    n, d, _ = along_budgets(SMALL_SKEW, [5e12] * 3)
     # Shapes cost a few percent more or less than 6 N per token.
-    d = d * np.exp(0.03 * rng.normal(size=len(d)))
-    result = fit(
-        SurfaceData.of(n, d, SMALL_SKEW.loss(n, d) * np.exp(0.01 * rng.normal(size=len(n))))
-    )
+    d = d * np.exp(0.03 * np.random.default_rng(seed + 10).normal(size=len(d)))
+    result = fit(SurfaceData.of(*noisy(SMALL_SKEW, n, d, 0.01, seed)))
     assert result.status in ("ill_conditioned", "at_bound")
 
 
-def test_minima_do_not_follow_the_scatter_of_grouped_budgets() -> None:
-    rng = np.random.default_rng(3)
-    flops = np.repeat([1e18, 1e19, 1e20], 60)
-    n = np.array([optimum(CHINCHILLA, c) for c in flops]) * np.exp(rng.uniform(-1.5, 1.5, 180))
-    d = flops / 6 / n * np.exp(rng.uniform(-0.01, 0.01, 180))
-    losses = CHINCHILLA.loss(n, d)
-    result = fit_variable_projection(SurfaceData.of(n, d, losses))
-    at = flops == 1e19
-    minimum = surface_minimum(result, n[at], losses[at], 1e19, SIX_ND)
-    assert minimum.parameters == pytest.approx(optimum(CHINCHILLA, 1e19), rel=1e-4)
+@by_each
+def test_what_the_runs_do_not_tell_is_at_a_bound_or_ill_conditioned(fit) -> None:
+    n, d, _ = along_budgets(CHINCHILLA, BUDGETS)
+    assert fit(SurfaceData.of(n, d, 1.5 + 2000 / d**0.36)).status == "at_bound"
+    # At one number of tokens per parameter A is not told from B.
+    n = np.geomspace(1e7, 1e9, 12)
+    found = fit(SurfaceData.of(n, 20 * n, TIED.loss(n, 20 * n)), TOGETHER)
+    assert found.status in ("ill_conditioned", "at_bound")
 
 
-@pytest.mark.parametrize("fit", FITS)
-def test_loss_that_does_not_depend_on_size_is_at_a_bound(fit) -> None:
-    n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20])
-    result = fit(SurfaceData.of(n, d, 1.5 + 2000 / d**0.36))
-    assert result.status == "at_bound"
-
-
-@pytest.mark.parametrize("fit", FITS)
+@by_each
 def test_too_few_points_are_refused_and_so_is_their_minimum(fit) -> None:
-    n, d = grid(CHINCHILLA, [6e18])
-    losses = CHINCHILLA.loss(n, d)
-    result = fit(SurfaceData.of(np.repeat(n[:5], 3), np.repeat(d[:5], 3), np.repeat(losses[:5], 3)))
+    n, d, losses = along_budgets(CHINCHILLA, BUDGETS[:1])
+    result = fit(SurfaceData.of(*(np.repeat(one[:5], 3) for one in (n, d, losses))))
     assert (result.status, result.surface) == ("too_few", None)
     minimum = surface_minimum(result, n, losses, 6e18, SIX_ND)
     assert (minimum.status, minimum.loss) == ("too_few", None)
+    # With equal exponents there is an unknown less.
+    n, d, losses = (column[[0, 4, 12, 20, 23]] for column in over_trained())
+    held = fit(SurfaceData.of(n, d, losses), TOGETHER)
+    assert held.surface.alpha == pytest.approx(TIED.alpha, rel=1e-4)
+    few = fit(SurfaceData.of(n[:4], d[:4], losses[:4]), TOGETHER)
+    assert few.message == "4 distinct pairs of size and tokens, 5 needed"
+    assert (few.status, few.equal_exponents) == ("too_few", True)
 
 
-@pytest.mark.parametrize("shift", [-4, 4])
-def test_minimum_outside_the_measured_sizes_is_refused(shift: int) -> None:
-    n, d = grid(CHINCHILLA, [6e18, 2e19, 1e20], shift)
-    losses = CHINCHILLA.loss(n, d)
+@pytest.mark.parametrize(("shift", "side"), [(-4, "larger"), (4, "smaller")])
+def test_minimum_outside_the_measured_sizes_is_refused(shift: int, side: str) -> None:
+    n, d, losses = along_budgets(CHINCHILLA, BUDGETS, SIZES * 1.6**shift)
     fit = fit_variable_projection(SurfaceData.of(n, d, losses))
     minimum = surface_minimum(fit, n[:7], losses[:7], 6e18, SIX_ND)
-    assert (minimum.status, minimum.loss) == ("edge", None)
-    assert minimum.side == ("larger" if shift < 0 else "smaller")
+    assert (minimum.status, minimum.loss, minimum.side) == ("edge", None, side)
 
 
 def test_surface_lowest_at_an_end_is_refused_though_an_inner_size_is_lowest() -> None:
-    n, d = grid(CHINCHILLA, [6e18], shift=4)
-    losses = CHINCHILLA.loss(n, d)
+    n, _, losses = along_budgets(CHINCHILLA, BUDGETS[:1], SIZES * 1.6**4)
     losses[1] = losses[0] - 1e-3
     fit = SurfaceFit(
         estimator="surface", status="converged", message="", surface=CHINCHILLA, points=7
@@ -168,13 +154,71 @@ def test_surface_lowest_at_an_end_is_refused_though_an_inner_size_is_lowest() ->
     assert (minimum.status, minimum.side) == ("edge", "smaller")
 
 
-@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("bad", [math.nan, -1.0, math.inf])
-def test_values_that_cannot_be_fitted_are_errors(fit, bad: float) -> None:
-    n, d = grid(CHINCHILLA, [6e18])
-    losses = CHINCHILLA.loss(n, d)
+def test_values_that_cannot_be_fitted_are_errors(bad: float) -> None:
+    n, d, losses = along_budgets(CHINCHILLA, BUDGETS[:1])
     losses[2] = bad
     with pytest.raises(ValueError, match="losses must be positive and finite"):
-        fit(SurfaceData.of(n, d, losses))
-    with pytest.raises(ValueError, match="shapes"):
-        fit(SurfaceData.of(n, d[:3], losses))
+        SurfaceData.of(n, d, losses)
+
+
+# The objective's derivatives, and descents that keep to the directions they are given.
+GENERATOR = np.random.default_rng(0)
+N, D = np.exp(GENERATOR.uniform([[16], [20]], [[23], [27]], (2, 41)))
+DATA = SurfaceData.of(*noisy(TRUE, N, D, 0.01))
+NEAR = DATA.unknowns(TRUE)
+AWAY = NEAR + np.array([0.02, -0.05, 0.04, 0.01, -0.02])
+FREE, TIED_WAYS = DIRECTIONS[False], DIRECTIONS[True]
+
+
+@pytest.mark.parametrize("delta", [None, 0.003, 0.5])
+def test_derivatives_are_those_of_the_cost(delta) -> None:
+    objective = SurfaceObjective(DATA, delta)
+    cost, gradient, curvature = objective.expand(AWAY[None], exact=True)
+    assert cost[0] == pytest.approx(objective.costs(AWAY[None])[0], rel=1e-14)
+    step = 1e-6
+    for one in range(5):
+        both = AWAY + np.array([[step], [-step]]) * np.eye(5)[one]
+        costs = objective.costs(both)
+        # Rounding of the cost over the step, and the third derivative times its square.
+        assert gradient[0, one] == pytest.approx((costs[0] - costs[1]) / 2 / step, abs=1e-5)
+        slopes = objective.expand(both, exact=True)[1]
+        change = (slopes[0] - slopes[1]) / 2 / step
+        np.testing.assert_allclose(curvature[0, one], change, rtol=1e-5, atol=1e-3)
+    # Reweighted curvature has no direction that falls.
+    _, _, curvature = objective.expand(AWAY[None], exact=False)
+    assert np.linalg.eigvalsh(curvature[0]).min() > 0
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_many_descents_are_what_each_is_alone(exact: bool, monkeypatch) -> None:
+    copies = DATA.losses * np.exp(0.01 * GENERATOR.standard_normal((7, 41)))
+
+    def ends(losses: np.ndarray) -> np.ndarray:
+        return descend(SurfaceObjective(DATA, 0.003, losses), NEAR, directions=FREE, exact=exact)
+
+    alone = np.concatenate([ends(copy) for copy in copies])
+    np.testing.assert_allclose(ends(copies), alone, rtol=1e-9)
+    monkeypatch.setattr("isoflop.fit.surfaces.descent.LARGEST_ARRAY", 3 * 5 * 41)
+    np.testing.assert_allclose(ends(copies), alone, rtol=1e-9)
+
+
+def test_steps_keep_to_their_directions_and_end_where_these_do_not_fall() -> None:
+    objective = SurfaceObjective(DATA, None)
+    start = NEAR.copy()
+    start[3:] = 0.35
+    found = descend(objective, start, directions=TIED_WAYS, exact=True)[0]
+    assert found[3] == found[4]
+    found = stationary(objective, found, TIED_WAYS)
+    assert found[3] == found[4]
+    gradient = objective.expand(found[None], exact=True)[1][0]
+    assert np.abs(gradient @ TIED_WAYS).max() < 1e-10
+    assert np.abs(gradient).max() > 1e-3, "apart the exponents would go on"
+
+
+def test_a_term_that_is_zero_stays_so() -> None:
+    start = NEAR.copy()
+    start[0] = -np.inf
+    found = descend(SurfaceObjective(DATA, 0.003), start, directions=FREE)[0]
+    assert found[0] == -np.inf
+    assert np.isfinite(found[1:]).all()

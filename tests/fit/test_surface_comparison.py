@@ -5,40 +5,46 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from known_surfaces import TRUE as BASE
+from known_surfaces import crossed, table_of
 from scipy.optimize import brentq, minimize_scalar
 
 from isoflop.fit import FitSettings, compare_surfaces, fit_runs, run_table, surface_sentence
+from isoflop.fit.compare.surfaces import SurfaceComparison, SurfaceGap
 from isoflop.fit.intervals import holm
-from isoflop.fit.surfaces.sample import fit_surfaces
+from isoflop.fit.surfaces.sample import Samples, fit_surfaces
 from isoflop.fit.surfaces.surface import Surface
 
 CASES = Path(__file__).parents[1] / "cases"
-BASE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 BETTER = Surface(E=1.68, A=410.0, B=1200.0, alpha=0.35, beta=0.36)
 FEW = FitSettings(resamples=100)
-SURFACES = ("surface", "variable_projection")
 
 
-def runs(
-    surfaces: dict[str, Surface],
-    noise: float = 0.0,
-    shifts: dict[str, float] | None = None,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Return 6 sizes at 5 numbers of tokens for each variant, its sizes moved by a factor."""
-    generator, parts = np.random.default_rng(seed), []
-    for index, (name, surface) in enumerate(surfaces.items()):
-        # No budget coincides.
-        first = (shifts or {}).get(name, 1.0) * (1 + 0.07 * index)
-        n, d = np.meshgrid(first * np.geomspace(2e7, 2e9, 6), np.geomspace(1e9, 5e10, 5))
-        n, d = n.ravel(), d.ravel()
-        losses = surface.loss(n, d) * np.exp(noise * generator.standard_normal(len(n)))
-        parts.append(pd.DataFrame({"variant": name, "parameters": n, "tokens": d, "loss": losses}))
-    return run_table(pd.concat(parts), tolerance=0).table
+def runs(surfaces: dict[str, Surface], noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    """Return 6 sizes at 5 numbers of tokens for each variant."""
+    n, d, _ = crossed(shape=(6, 5))
+    # No budget coincides.
+    parts = [
+        (n * (1 + 0.07 * index), d, surface.loss(n * (1 + 0.07 * index), d))
+        for index, surface in enumerate(surfaces.values())
+    ]
+    columns = np.concatenate(parts, axis=1)
+    columns[2] *= np.exp(noise * np.random.default_rng(seed).standard_normal(columns.shape[1]))
+    return table_of(tuple(columns), variant=np.repeat(list(surfaces), len(n)))
 
 
-def best_loss(surface: Surface, flops: float) -> float:
-    """Return the lowest loss at a compute, by search rather than in closed form."""
+def compared(
+    table: pd.DataFrame, at: tuple[float, float] | None = None, samples: Samples | None = None
+) -> SurfaceComparison:
+    (found,) = compare_surfaces(table, "base", settings=FEW, at=at, samples=samples)
+    return found
+
+
+def loss_of(surface: Surface, gap: SurfaceGap, times: float) -> float:
+    """Return the loss at so many times a gap's compute: the lowest, by search, or as stated."""
+    if gap.place == "stated":
+        return float(surface.loss(*np.sqrt(times) * np.array([gap.parameters, gap.tokens])))
+    flops = gap.training_flops * times
     found = minimize_scalar(
         lambda x: float(surface.loss(np.exp(x), flops / 6 / np.exp(x))),
         bounds=np.log([1e5, 1e13]),
@@ -48,29 +54,19 @@ def best_loss(surface: Surface, flops: float) -> float:
 
 
 def test_gaps_and_multipliers_of_exact_laws_are_theirs() -> None:
-    at = (3e8, 2e10)
-    (found,) = compare_surfaces(runs({"base": BASE, "new": BETTER}), "base", settings=FEW, at=at)
+    table = runs({"base": BASE, "new": BETTER})
+    found = compared(table, (3e8, 2e10))
     assert (found.variant, found.baseline, found.reason) == ("new", "base", None)
     assert found.low_flops == pytest.approx(6 * 2e7 * 1.07 * 1e9)
     assert found.high_flops == pytest.approx(6 * 2e9 * 5e10)
     assert len(found.gaps) == 2 * (1 + 3)
     for gap in found.gaps:
-        if gap.place == "optimum":
-            wanted = best_loss(BASE, gap.training_flops)
-            difference = best_loss(BETTER, gap.training_flops) - wanted
-            needed = brentq(
-                lambda c, wanted=wanted: best_loss(BETTER, np.exp(c)) - wanted, 30, 60, xtol=1e-9
-            )
-            multiplier = np.exp(needed) / gap.training_flops
-        else:
-            wanted = float(BASE.loss(*at))
-            difference = float(BETTER.loss(*at)) - wanted
-            grown = brentq(
-                lambda f, wanted=wanted: float(BETTER.loss(f * at[0], f * at[1])) - wanted, 0.01, 9
-            )
-            multiplier = grown**2
-        assert gap.difference.value == pytest.approx(difference, rel=1e-4)
-        assert gap.multiplier.value == pytest.approx(multiplier, rel=1e-3)
+
+        def apart(x: float, gap: SurfaceGap = gap) -> float:
+            return loss_of(BETTER, gap, np.exp(x)) - loss_of(BASE, gap, 1)
+
+        assert gap.difference.value == pytest.approx(apart(0), rel=1e-4)
+        assert gap.multiplier.value == pytest.approx(np.exp(brentq(apart, -5, 5)), rel=1e-3)
         assert gap.extrapolation == pytest.approx(1.0)
         assert gap.outcome == "better"
 
@@ -79,9 +75,7 @@ def test_the_case_that_shares_no_budget_is_answered_in_one_line() -> None:
     rows = pd.read_csv(CASES / "token-multiplier-grid.csv")
     table = run_table(rows, columns={"variant": "dataset"}).table
     for equal in (False, True):
-        result = fit_runs(
-            table, settings=FitSettings(estimators=SURFACES, resamples=100, equal_exponents=equal)
-        )
+        result = fit_runs(table, settings=FitSettings(resamples=100, equal_exponents=equal))
         (found,) = result.surface_comparisons
         assert (found.baseline, found.variant) == ("web", "filtered")
         for gap in found.gaps:
@@ -101,7 +95,7 @@ def test_a_difference_is_seldom_found_where_there_is_none() -> None:
     for seed in range(6):
         table = runs({"base": BASE, "same": BASE}, 0.01, seed=seed)
         by_huber = fit_surfaces(table, ("base", "same"), FEW, ["surface"])
-        (found,) = compare_surfaces(table, "base", settings=FEW, samples=by_huber)
+        found = compared(table, samples=by_huber)
         assert len(found.gaps) == 3
         wrong += any(gap.outcome != "unresolved" for gap in found.gaps)
     # At 5% each, four or more of six would be a chance of 1 in 10,000.
@@ -112,11 +106,9 @@ def test_errors_of_both_add_up() -> None:
     """The same signs in both variants' copies would cancel in the difference."""
     table = runs({"base": BASE, "same": BASE}, 0.01, seed=3)
     # The same noise in both: correlated copies would differ by nothing.
-    own = table["variant"] == "same"
-    table.loc[own, ["parameters", "tokens", "loss", "budget_flops", "training_flops"]] = table.loc[
-        ~own, ["parameters", "tokens", "loss", "budget_flops", "training_flops"]
-    ].to_numpy()
-    (found,) = compare_surfaces(table, "base", settings=FEW)
+    base = table[table["variant"] == "base"]
+    table = pd.concat([base, base.assign(variant="same")])
+    found = compared(table)
     for gap in found.gaps:
         assert gap.difference.value == 0
         assert gap.difference.high - gap.difference.low > 1e-3
@@ -125,7 +117,7 @@ def test_errors_of_both_add_up() -> None:
 
 def test_far_beyond_the_runs_nothing_is_called_better() -> None:
     table = runs({"base": BASE, "new": BETTER}, 0.001)
-    (found,) = compare_surfaces(table, "base", settings=FEW, at=(7e10, 4e12))
+    found = compared(table, (7e10, 4e12))
     stated = found.headline("stated")
     assert stated.extrapolation == pytest.approx(35 * 80, rel=0.01)
     assert stated.p_adjusted < 0.05
@@ -135,8 +127,11 @@ def test_far_beyond_the_runs_nothing_is_called_better() -> None:
 
 
 def test_runs_that_do_not_overlap_are_compared_half_way_and_it_is_said() -> None:
-    table = runs({"base": BASE, "new": BETTER}, 0.001, shifts={"new": 20_000.0})
-    (found,) = compare_surfaces(table, "base", settings=FEW)
+    table = runs({"base": BASE, "new": BETTER}, 0.001)
+    n, d, _ = crossed(shape=(6, 5))
+    own = table["variant"] == "new"
+    far = table_of((2e4 * n, d, BETTER.loss(2e4 * n, d)), variant="new")
+    found = compared(pd.concat([table[~own], far]))
     assert found.low_flops is None
     assert {gap.place for gap in found.gaps} == {"optimum"}
     assert len({gap.training_flops for gap in found.gaps}) == 1
@@ -147,7 +142,7 @@ def test_runs_that_do_not_overlap_are_compared_half_way_and_it_is_said() -> None
 def test_a_surface_that_did_not_converge_is_not_compared() -> None:
     table = runs({"base": BASE, "new": BETTER})
     kept = (table["variant"] == "base") | (table["tokens"] == table["tokens"].min())
-    (found,) = compare_surfaces(table[kept], "base", settings=FEW)
+    found = compared(table[kept])
     assert found.gaps == ()
     assert "new, Huber surface" in found.reason
     assert "cannot be compared on their surfaces" in surface_sentence(found)
@@ -158,14 +153,14 @@ def test_a_surface_that_misses_its_runs_calls_nothing_better() -> None:
     # Two recipes in one variant: half of the runs are a fifth too high.
     odd = (table["variant"] == "base") & (table.index % 2 == 0)
     table.loc[odd, "loss"] *= 1.2
-    (found,) = compare_surfaces(table, "base", settings=FEW)
+    found = compared(table)
     assert "misses the runs" in found.reason
     assert {gap.outcome for gap in found.gaps} <= {"unresolved"}
 
 
 def test_a_loss_that_is_never_reached_has_no_multiplier() -> None:
     worse = BASE.model_copy(update={"E": 2.2})
-    (found,) = compare_surfaces(runs({"base": BASE, "worse": worse}, 0.001), "base", settings=FEW)
+    found = compared(runs({"base": BASE, "worse": worse}, 0.001))
     highest = found.gaps[2]
     assert highest.outcome == "worse"
     assert highest.difference.low < 0.5 < highest.difference.high
@@ -174,24 +169,15 @@ def test_a_loss_that_is_never_reached_has_no_multiplier() -> None:
     assert "worse is worse than base" in surface_sentence(found)
 
 
-def test_more_variants_need_smaller_p_values() -> None:
-    table = runs({"base": BASE, "one": BETTER, "two": BETTER, "three": BETTER}, 0.001)
-    found = compare_surfaces(table, "base", settings=FEW)
-    assert len(found) == 3
-    for one in found:
-        for gap in one.gaps:
-            assert gap.p_adjusted >= gap.p
-    # Nine tests of a kind: three variants at three budgets.
-    of_huber = [g for one in found for g in one.gaps if g.estimator == "surface"]
-    assert len(of_huber) == 9
-    assert [g.p_adjusted for g in of_huber] == holm([g.p for g in of_huber])
-
-
-def test_many_variants_are_told_apart_by_few_copies() -> None:
+def test_more_variants_need_smaller_p_values_and_few_copies_do() -> None:
     # A share of 100 copies is at least 2 / 101, which Holm would multiply by 15.
     names = {f"v{i}": BETTER for i in range(5)}
     found = compare_surfaces(runs({"base": BASE, **names}, 0.001), "base", settings=FEW)
     assert {one.headline().outcome for one in found} == {"better"}
+    # Fifteen tests of a kind: five variants at three budgets.
+    of_huber = [g for one in found for g in one.gaps if g.estimator == "surface"]
+    assert len(of_huber) == 15
+    assert [g.p_adjusted for g in of_huber] == holm([g.p for g in of_huber])
 
 
 def test_a_baseline_that_is_not_there_is_told() -> None:

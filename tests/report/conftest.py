@@ -7,7 +7,7 @@ from made_reports import analysed, analysed_scaling, bench_rows, figures_of
 
 from isoflop.config import Study
 from isoflop.fit import FitSettings, predict
-from isoflop.fit.predictions.optima import Prediction
+from isoflop.fit.predictions import Prediction
 from isoflop.report.analysis import Analysis
 from isoflop.report.figure import Figure
 from isoflop.report.scaling import ScalingAnalysis

@@ -10,7 +10,7 @@ from test_page import Elements
 
 from isoflop.estimate import Estimate
 from isoflop.fit.checks import RateCheck
-from isoflop.fit.predictions.optima import Prediction
+from isoflop.fit.predictions import Prediction
 from isoflop.report.analysis import Analysis
 from isoflop.report.registration import read_registrations, register
 from isoflop.report.sections.checks import learning_rates

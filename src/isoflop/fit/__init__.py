@@ -2,8 +2,7 @@
 
 from isoflop.fit.compare.surfaces import compare_surfaces
 from isoflop.fit.curves.minima import ESTIMATOR_NAMES, ESTIMATORS
-from isoflop.fit.predictions.optima import leave_largest_out, predict
-from isoflop.fit.predictions.points import predict_point
+from isoflop.fit.predictions import leave_largest_out, predict, predict_point
 from isoflop.fit.results import FitResult, VariantFit
 from isoflop.fit.runs import fit_runs
 from isoflop.fit.settings import FitSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -127,14 +127,23 @@ def most_draws_interval(value: float, draws: ArrayLike, level: float) -> Estimat
     return Estimate(value=value, low=low, high=high)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values corrected for their number by Holm's step-down method; None stays None."""
+def holm(
+    p_values: Sequence[float | None], families: Sequence[Hashable] | None = None
+) -> list[float | None]:
+    """Return p-values corrected by Holm's step-down method; None stays None.
+
+    They are corrected for their number, or for that of each family, where `families` has whose
+    each one is.
+    """
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    own = [None] * len(p_values) if families is None else families
     adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, i) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - rank) * p))
-        adjusted[i] = highest
+    for family in set(own):
+        members = [(p, i) for p, i in known if own[i] == family]
+        highest = 0.0
+        for rank, (p, i) in enumerate(members):
+            highest = max(highest, min(1.0, (len(members) - rank) * p))
+            adjusted[i] = highest
     return adjusted
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import fit_power_law
 
 PublishedAttention = Literal["moba", "full"]
 RefitMethod = Literal["ends", "envelope"]
@@ -132,15 +132,16 @@ def _refit(panel: ScalingPanel, attention: PublishedAttention, method: RefitMeth
     assert law.a is not None
     # Lines in log space are farthest apart at an end.
     outer = [published.ends[0][0], published.ends[-1][0]]
-    relative = max(abs(law.at(c) / (published.a * c**published.b) - 1) for c in outer)
+    a, b = law.k.value, law.a.value
+    relative = max(abs(a * c**b / (published.a * c**published.b) - 1) for c in outer)
     return Refit(
         panel=panel.label,
         attention=attention,
         method=method,
         points=len(points),
-        a=law.k,
-        b=law.a,
-        a_difference=law.k - published.a,
-        b_difference=law.a - published.b,
+        a=a,
+        b=b,
+        a_difference=a - published.a,
+        b_difference=b - published.b,
         relative_difference=relative,
     )

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from isoflop import storage
 from isoflop.config import Frozen, fingerprint
 from isoflop.fit import ESTIMATOR_NAMES
-from isoflop.fit.predictions.optima import Prediction
+from isoflop.fit.predictions import Prediction
 
 WAY_WORDS = {
     "minima": "power laws of minima",

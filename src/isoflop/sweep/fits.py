@@ -34,8 +34,7 @@ from isoflop.fit import (
     training_curves,
 )
 from isoflop.fit.compare.surfaces import SurfaceComparison
-from isoflop.fit.predictions.optima import Miss, Prediction
-from isoflop.fit.predictions.points import PointPrediction
+from isoflop.fit.predictions import Miss, PointPrediction, Prediction
 from isoflop.fit.surfaces.sample import sample_surfaces
 from isoflop.fit.tables.files.formats import is_json_table
 from isoflop.report.registration import check_unregistered, register

@@ -9,8 +9,7 @@ from rich.text import Text
 
 from isoflop.estimate import NONE, estimate_words
 from isoflop.fit import surface_sentence
-from isoflop.fit.predictions.optima import Miss, Prediction
-from isoflop.fit.predictions.points import PointPrediction
+from isoflop.fit.predictions import Miss, PointPrediction, Prediction
 from isoflop.fit.words import distance_words
 from isoflop.notation import count, exponent
 from isoflop.report.registration import WAY_WORDS

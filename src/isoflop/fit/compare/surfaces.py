@@ -12,7 +12,7 @@ Axes: R copies of the runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -112,7 +112,18 @@ def compare_surfaces(
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
     known = sample_surfaces(finished, asked) if samples is None else samples
     found = [_compared(known, baseline, name, asked, at) for name in names if name != baseline]
-    return _judged(found, asked.level)
+    gaps = [(i, gap) for i, one in enumerate(found) for gap in one.gaps]
+    adjusted = holm([gap.p for _, gap in gaps], [(gap.estimator, gap.place) for _, gap in gaps])
+    told: list[list[SurfaceGap]] = [[] for _ in found]
+    for (i, gap), p in zip(gaps, adjusted, strict=True):
+        outcome: Outcome = "unresolved"
+        stands = p is not None and p <= 1 - asked.level
+        if stands and found[i].reason is None and gap.extrapolation <= FAR:
+            outcome = "better" if gap.difference.value < 0 else "worse"
+        told[i].append(gap.model_copy(update={"p_adjusted": p, "outcome": outcome}))
+    return tuple(
+        one.model_copy(update={"gaps": tuple(own)}) for one, own in zip(found, told, strict=True)
+    )
 
 
 def _compared(
@@ -122,6 +133,7 @@ def _compared(
     settings: FitSettings,
     at: tuple[float, float] | None,
 ) -> SurfaceComparison:
+    """Return the gaps between two variants, whose outcomes are open."""
     pairs = [
         (samples[variant, one], samples[baseline, one])
         for one in SURFACE_ESTIMATORS
@@ -130,12 +142,12 @@ def _compared(
     made = SurfaceComparison(baseline=baseline, variant=variant, level=settings.level)
     if not pairs:
         return made.model_copy(update={"reason": "no surface was asked for"})
-    ranges = [sample.flops for sample in pairs[0]]
-    low, high = max(one[0] for one in ranges), min(one[1] for one in ranges)
+    lows, highs = zip(*(sample.flops for sample in pairs[0]), strict=True)
+    low, high = max(lows), min(highs)
+    places = sorted({low, math.sqrt(low) * math.sqrt(high), high})
     if low <= high:
         made = made.model_copy(update={"low_flops": low, "high_flops": high})
-    places = sorted({low, math.sqrt(low) * math.sqrt(high), high})
-    if low > high:
+    else:
         places = places[1:2]
     gaps, reasons = [], []
     for one, base in pairs:
@@ -145,74 +157,68 @@ def _compared(
             reasons.append(f"{unusable.variant}, {name}: {unusable.fit.message}")
             continue
         reasons += [f"{s.variant}: {s.warning}" for s in (one, base) if s.warning]
-        drawn = _Pair(one, base, settings)
-        if at is not None:
-            gaps.append(drawn.stated(*at))
-        gaps += [gap for gap in map(drawn.along_optimum, places) if gap is not None]
+        gaps += list(_gaps(one, base, places, at, settings))
     return made.model_copy(
         update={"gaps": tuple(gaps), "reason": "; ".join(dict.fromkeys(reasons)) or None}
     )
 
 
-class _Pair:
-    """The surfaces of a variant and the baseline; row 0 is the fit, the others are copies."""
-
-    def __init__(self, one: SurfaceSample, base: SurfaceSample, settings: FitSettings) -> None:
-        self.one, self.base, self.level = one, base, settings.level
-        # The same seed gives variants of as many runs the same signs: shuffled, errors add up.
-        generator = np.random.default_rng((settings.seed, 1))
-        self.ours, self.theirs = (
-            np.concatenate([[s.surface.row], generator.permutation(s.draws)[:, :5]])
-            for s in (one, base)
-            if s.surface is not None
-        )
-        count = min(len(self.ours), len(self.theirs))
-        self.ours, self.theirs = self.ours[:count], self.theirs[:count]
-
-    def along_optimum(self, flops: float) -> SurfaceGap | None:
-        """Return the gap at the optimum of each; None where either has none."""
-        _, ours = surface_optima(self.ours, flops, self.one.law)
-        _, theirs = surface_optima(self.theirs, flops, self.base.law)
-        if not (math.isfinite(ours[0]) and math.isfinite(theirs[0])):
-            return None
-        e, _, _, alpha, beta = self.ours.T
+def _gaps(
+    one: SurfaceSample,
+    base: SurfaceSample,
+    places: Sequence[float],
+    at: tuple[float, float] | None,
+    settings: FitSettings,
+) -> Iterator[SurfaceGap]:
+    """Yield the gap at a stated place, then along the optimum where both variants have one."""
+    # The same seed gives variants of as many runs the same signs: shuffled, errors add up.
+    generator = np.random.default_rng((settings.seed, 1))
+    # Row 0 is the fit, the others are copies.
+    ours, theirs = (
+        np.concatenate([[s.surface.row], generator.permutation(s.draws)[:, :5]])
+        for s in (one, base)
+        if s.surface is not None
+    )
+    slope = one.law.slope
+    if at is not None:
+        wanted = losses_at(theirs, *at)
+        own, flops = (s.law.flops(*at) for s in (one, base))
+        times = _growth(ours, *at, wanted) ** (1 + slope) * own / flops
+        yield _gap((one, base), flops, losses_at(ours, *at) - wanted, times, at)
+    for flops in places:
+        _, losses = surface_optima(ours, flops, one.law)
+        _, wanted = surface_optima(theirs, flops, base.law)
+        if not (math.isfinite(losses[0]) and math.isfinite(wanted[0])):
+            continue
+        e, _, _, alpha, beta = ours.T
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            power = alpha * beta / (alpha + self.one.law.slope * beta)
-            times = ((theirs - e) / (ours - e)) ** (-1 / power)
+            power = alpha * beta / (alpha + slope * beta)
+            times = ((wanted - e) / (losses - e)) ** (-1 / power)
             # A loss at or below E is never reached.
-            times = np.where(theirs > e, times, np.where(np.isfinite(e + theirs), np.inf, np.nan))
-        return self._gap("optimum", flops, ours - theirs, times)
+            times = np.where(wanted > e, times, np.where(np.isfinite(e + wanted), np.inf, np.nan))
+        yield _gap((one, base), flops, losses - wanted, times)
 
-    def stated(self, parameters: float, tokens: float) -> SurfaceGap:
-        """Return the gap at a size and number of tokens."""
-        ours = losses_at(self.ours, parameters, tokens)
-        theirs = losses_at(self.theirs, parameters, tokens)
-        factor = _growth(self.ours, parameters, tokens, theirs)
-        own, flops = (s.law.flops(parameters, tokens) for s in (self.one, self.base))
-        times = factor ** (1 + self.one.law.slope) * own / flops
-        return self._gap("stated", flops, ours - theirs, times, (parameters, tokens))
 
-    def _gap(
-        self,
-        place: Literal["optimum", "stated"],
-        flops: float,
-        differences: Floats,
-        times: Floats,
-        at: tuple[float, float] | None = None,
-    ) -> SurfaceGap:
-        where: dict[str, float] = {} if at is None else {"parameters": at[0], "tokens": at[1]}
-        away = [s.extrapolation(flops=flops, **where) for s in (self.one, self.base)]
-        drawn = differences[1:][np.isfinite(differences[1:])]
-        return SurfaceGap(
-            estimator=self.one.fit.estimator,
-            place=place,
-            training_flops=flops,
-            **where,
-            difference=_interval(differences, self.level),
-            multiplier=_interval(times, self.level) if math.isfinite(times[0]) else None,
-            extrapolation=max(away),
-            p=_two_sided(drawn, min(self.one.fit.points, self.base.fit.points) - 5),
-        )
+def _gap(
+    both: tuple[SurfaceSample, SurfaceSample],
+    flops: float,
+    differences: Floats,
+    times: Floats,
+    at: tuple[float, float] | None = None,
+) -> SurfaceGap:
+    level = both[0].settings.level
+    where = {} if at is None else {"parameters": at[0], "tokens": at[1]}
+    drawn = differences[1:][np.isfinite(differences[1:])]
+    return SurfaceGap(
+        estimator=both[0].fit.estimator,
+        place="optimum" if at is None else "stated",
+        training_flops=flops,
+        **where,
+        difference=_interval(differences, level),
+        multiplier=_interval(times, level) if math.isfinite(times[0]) else None,
+        extrapolation=max(s.extrapolation(flops=flops, **where) for s in both),
+        p=_two_sided(drawn, min(s.fit.points for s in both) - 5),
+    )
 
 
 def _two_sided(drawn: Floats, freedom: int) -> float:
@@ -257,27 +263,3 @@ def _interval(values: Floats, level: float) -> Estimate:
     high = float(np.quantile(drawn, (1 + level) / 2, method="higher"))
     low, high = min(low, value), max(high, value)
     return Estimate(value=value, low=low, high=high if math.isfinite(high) else None)
-
-
-def _judged(found: Sequence[SurfaceComparison], level: float) -> tuple[SurfaceComparison, ...]:
-    """Return the comparisons with outcomes, corrected for how many were made."""
-    gaps = [(i, gap) for i, one in enumerate(found) for gap in one.gaps]
-    adjusted: dict[int, float | None] = {}
-    for kind in {(gap.estimator, gap.place) for _, gap in gaps}:
-        here = [k for k, (_, gap) in enumerate(gaps) if (gap.estimator, gap.place) == kind]
-        adjusted |= dict(zip(here, holm([gaps[k][1].p for k in here]), strict=True))
-    told: list[list[SurfaceGap]] = [[] for _ in found]
-    for k, (i, gap) in enumerate(gaps):
-        p = adjusted[k]
-        outcome: Outcome = "unresolved"
-        if (
-            p is not None
-            and p <= 1 - level
-            and found[i].reason is None
-            and gap.extrapolation <= FAR
-        ):
-            outcome = "better" if gap.difference.value < 0 else "worse"
-        told[i].append(gap.model_copy(update={"p_adjusted": p, "outcome": outcome}))
-    return tuple(
-        one.model_copy(update={"gaps": tuple(own)}) for one, own in zip(found, told, strict=True)
-    )

@@ -10,16 +10,14 @@ rests on it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from isoflop.config import Frozen
 from isoflop.estimate import Estimate
 from isoflop.fit.intervals import Floats, most_draws_interval
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.laws.optima import fit_power_law
 from isoflop.fit.minima.minimum import Status
 from isoflop.fit.settings import FitSettings
 
@@ -59,21 +57,17 @@ def fit_envelope(
 
     A curve is smoothed over log FLOPs by local lines under a Gaussian kernel (`SMOOTHING`), and
     the seeds of one size at one budget are averaged. Compute at which the smallest or the largest
-    of the sizes there is best is left out. Intervals are by resampled runs.
-
-    Args:
-        table: as `frame` or `run_table` makes it.
-        curves: a row per point: `run_id` as in the table, `tokens` seen, training `loss`.
-        variant: whose curves.
-        settings: level, resamples and seed of the intervals.
+    of the sizes there is best is left out. Intervals are by resampled runs. `curves` has a row per
+    point: `run_id` as in the table, `tokens` seen, training `loss`.
     """
     asked = settings or FitSettings()
     own = table[(table["variant"] == variant) & (table["state"] == "finished") & table["on_ladder"]]
     runs = own[own["run_id"].isin(curves["run_id"].unique())]
     if runs.empty:
         return None
-    smoothed = _Smoothed.of(runs, curves)
-    compute, sizes, tokens = smoothed.envelope(np.ones(len(runs)))
+    smoothed = _Smoothed(runs, curves)
+    points = smoothed.envelope(np.ones(len(runs)))
+    compute, sizes, _ = points
     winners = len(np.unique(sizes))
     if winners < SIZES:
         return EnvelopeFit(
@@ -82,28 +76,24 @@ def fit_envelope(
             message=f"{winners} sizes are best at some compute with a smaller and a larger one "
             f"beside them, {SIZES} needed",
         )
-    laws = [fit_power_law(compute, one) for one in (sizes, tokens)]
     generator = np.random.default_rng(asked.seed)
     draws = np.full((asked.resamples, 2), math.nan)
     for row in draws:
         times = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)))
         drawn = smoothed.envelope(times.astype(np.float64))
         if len(np.unique(drawn[1])) >= SIZES:
-            row[:] = [fit_power_law(drawn[0], one).a for one in drawn[1:3]]
-    a, b = (
-        most_draws_interval(law.a or 0.0, column, asked.level)
-        for law, column in zip(laws, draws.T, strict=True)
-    )
+            row[:] = [slope for _, slope in _laws(*drawn)]
+    (k, a), (m, b) = _laws(*points)
     return EnvelopeFit(
         status="converged",
         message=f"envelope of {len(runs)} training curves through {winners} sizes",
         sizes=winners,
         lowest_flops=float(compute[0]),
         highest_flops=float(compute[-1]),
-        k=laws[0].k,
-        a=a,
-        m=laws[1].k,
-        b=b,
+        k=k,
+        a=most_draws_interval(a, draws[:, 0], asked.level),
+        m=m,
+        b=most_draws_interval(b, draws[:, 1], asked.level),
     )
 
 
@@ -119,61 +109,45 @@ def smoothed_curve(log_flops: Floats, losses: Floats, at: Floats) -> Floats:
     return np.asarray(mean - slope * centre[:, 0])
 
 
-@dataclass(frozen=True)
+def _laws(compute: Floats, *columns: Floats) -> list[tuple[float, float]]:
+    """Return k and a of the power law of each column in compute."""
+    laws = [fit_power_law(compute, one) for one in columns]
+    return [(law.k.value, law.a.value) for law in laws if law.k and law.a]
+
+
 class _Smoothed:
-    """Smoothed curves of runs on one grid of compute, and the group of each run."""
+    """Smoothed curves (runs, C) on one grid of compute, NaN outside a run's own compute.
 
-    log_flops: Floats
-    """(C,)"""
-    losses: Floats
-    """(runs, C), NaN outside a run's own compute."""
-    groups: NDArray[np.intp]
-    """(runs,): runs of one size at one budget are one group."""
-    parameters: Floats
-    """(groups,)"""
-    flops_per_token: Floats
-    """(groups,)"""
+    Runs of one size at one budget are one group.
+    """
 
-    @classmethod
-    def of(cls, runs: pd.DataFrame, curves: pd.DataFrame) -> _Smoothed:
-        """Return the curves of `runs`, in their order."""
+    def __init__(self, runs: pd.DataFrame, curves: pd.DataFrame) -> None:
         per_token = 3 * runs["forward_flops"].to_numpy()
         ends = np.log(per_token * runs["tokens"].to_numpy())
-        grid = np.linspace(ends.min() + math.log(FIRST_SHARE), ends.max(), COMPUTE_POINTS)
-        by_run = dict(list(curves.groupby("run_id")))
-        losses = np.full((len(runs), len(grid)), math.nan)
+        starts = ends + math.log(FIRST_SHARE)
+        self.grid = np.linspace(starts.min(), ends.max(), COMPUTE_POINTS)
+        self.losses = np.full((len(runs), COMPUTE_POINTS), math.nan)
+        by_run = dict(list(curves.astype({"tokens": float, "loss": float}).groupby("run_id")))
         for i, run_id in enumerate(runs["run_id"]):
-            points = by_run[run_id]
-            log_flops = np.log(per_token[i] * points["tokens"].to_numpy(dtype=np.float64))
-            inside = (grid >= ends[i] + math.log(FIRST_SHARE)) & (grid <= ends[i] + 1e-9)
-            losses[i, inside] = smoothed_curve(
-                log_flops, points["loss"].to_numpy(dtype=np.float64), grid[inside]
-            )
-        keys = runs.groupby(["budget_flops", "parameters"], sort=True)
-        groups = np.asarray(keys.ngroup(), dtype=np.intp)
-        return cls(
-            grid,
-            losses,
-            groups,
-            keys["parameters"].first().to_numpy(),
-            3 * keys["forward_flops"].mean().to_numpy(),
-        )
+            log_flops = np.log(per_token[i] * by_run[run_id]["tokens"].to_numpy())
+            inside = (self.grid >= starts[i]) & (self.grid <= ends[i] + 1e-9)
+            points = by_run[run_id]["loss"].to_numpy()
+            self.losses[i, inside] = smoothed_curve(log_flops, points, self.grid[inside])
+        groups = runs.groupby(["budget_flops", "parameters"], sort=True)
+        self.parameters = groups["parameters"].first().to_numpy()
+        self.flops_per_token = 3 * groups["forward_flops"].mean().to_numpy()
+        self.of_group = groups.ngroup().to_numpy() == np.arange(len(self.parameters))[:, None]
 
     def envelope(self, times: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return compute, best sizes and their tokens, where smaller and larger sizes are worse.
-
-        Args:
-            times: how often each run counts.
-        """
-        of_group = self.groups == np.arange(len(self.parameters))[:, None]
+        """Return compute, best sizes and their tokens, where smaller and larger ones are worse."""
         there = np.isfinite(self.losses) * times[:, None]
-        count = of_group @ there
-        total = of_group @ (np.where(there > 0, self.losses, 0.0) * times[:, None])
+        count = self.of_group @ there
+        total = self.of_group @ (np.where(there > 0, self.losses, 0.0) * times[:, None])
         with np.errstate(invalid="ignore", divide="ignore"):
             heights = np.where(count > 0, total / count, math.inf)
         best = heights.argmin(axis=0)
         winner = self.parameters[best]
         sizes = np.where(count > 0, self.parameters[:, None], math.nan)
         kept = (sizes < winner).any(axis=0) & (sizes > winner).any(axis=0)
-        compute = np.exp(self.log_flops[kept])
+        compute = np.exp(self.grid[kept])
         return compute, winner[kept], compute / self.flops_per_token[best[kept]]

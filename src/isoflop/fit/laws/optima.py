@@ -1,4 +1,4 @@
-"""How the optimal size grows with compute: through minima, or by a surface's closed form.
+"""Power laws y = k x^a, and how the optimal size grows with compute: by minima, or by a surface.
 
 Axes: R draws, M budgets, K surfaces.
 """
@@ -12,14 +12,60 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isoflop.config import Frozen
-from isoflop.estimate import Estimate
+from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.curves.systematic import SURE, Systematic
-from isoflop.fit.intervals import FEWEST_DRAWS, Floats, draws_interval
-from isoflop.fit.laws.power_law import fit_power_law
+from isoflop.fit.intervals import FEWEST_DRAWS, Floats, WithError, draws_interval
 from isoflop.fit.minima.minimum import Status
 from isoflop.fit.settings import Estimator
 from isoflop.fit.surfaces.sample import SurfaceSample
 from isoflop.fit.surfaces.surface import surface_optima
+
+
+class PowerLaw(Frozen):
+    """y = k * x^a, or why there is none."""
+
+    status: Status
+    message: str
+    k: Estimate | None = None
+    a: Estimate | None = None
+    log_residual: float | None = None
+    """Standard deviation of log y about the line; None with fewer than three points."""
+
+
+def fit_power_law(x: ArrayLike, y: ArrayLike, *, level: float = LEVEL) -> PowerLaw:
+    """Fit y = k * x^a to positive numbers by least squares of log y on log x, each counting alike.
+
+    The intervals of k and a are Student's, by the scatter of log y about the line, with points
+    taken to scatter independently and alike. Two points leave no scatter, so that the ends are
+    missing.
+    """
+    u, v = np.log(np.asarray(x, dtype=np.float64)), np.log(np.asarray(y, dtype=np.float64))
+    distinct = len(np.unique(u))
+    if distinct < 2:
+        message = f"{distinct} distinct values of x, at least 2 needed"
+        return PowerLaw(status="too_few", message=message)
+    du, dv = u - u.mean(), v - v.mean()
+    slope = float(du @ dv / (du @ du))
+    log_k = float(v.mean() - slope * u.mean())
+    k, a = Estimate(value=math.exp(log_k)), Estimate(value=slope)
+    free = len(u) - 2
+    message = f"line through {len(u)} points in log space"
+    if not free:
+        message += "; two points leave nothing to check the law with"
+        return PowerLaw(status="converged", message=message, k=k, a=a)
+    residual = math.sqrt(float(np.sum((dv - slope * du) ** 2)) / free)
+    spread = float(np.sum(du**2))
+    error_log_k = residual * math.sqrt(1 / len(u) + float(u.mean()) ** 2 / spread)
+    of_log_k = WithError(value=log_k, error=error_log_k, degrees_of_freedom=free)
+    of_a = WithError(value=slope, error=residual / math.sqrt(spread), degrees_of_freedom=free)
+    low, high = map(math.exp, of_log_k.interval(level).ends)
+    return PowerLaw(
+        status="converged",
+        message=message,
+        k=k.model_copy(update={"low": low, "high": high}),
+        a=of_a.interval(level),
+        log_residual=residual,
+    )
 
 
 class FittedLaw(Frozen):
@@ -59,40 +105,35 @@ def minimum_law(
     """Return the law through the minima of one estimator, with an interval of its exponent.
 
     The interval is over the budgets whose noise is known, two or more, and wider by what the
-    estimator gets wrong without noise.
-
-    Args:
-        estimator: of the minima.
-        points: parameters at the minimum by budget, of those that converged.
-        draws: noisy log sizes (R,) by budget.
-        systematics: of the minima, by budget.
-        level: probability that the interval is to hold.
+    estimator gets wrong without noise. By budget, `points` has the parameters at the minima that
+    converged, `draws` noisy log sizes (R,).
     """
     law = fit_power_law(list(points), list(points.values()))
-    known = FittedLaw(estimator=estimator, status=law.status, message=law.message, k=law.k)
-    if law.a is None:
+    known = FittedLaw(estimator=estimator, status=law.status, message=law.message)
+    if law.k is None or law.a is None:
         return known
+    value = law.a.value
     drawn = {budget: draws[budget] for budget in points if budget in draws}
     slopes = drawn_slopes(list(drawn), list(drawn.values()))
     wider = _law_systematic(points, systematics)
-    ends: tuple[float, float] | None = None
-    note = None
+    ends, note = None, None
     missing = f"{len(points) - len(drawn)} of {len(points)} budgets"
     if len(drawn) < 2:
         # By what is systematic alone, as that of a minimum without noise.
-        ends = None if wider is None else (law.a, law.a)
+        ends = None if wider is None else (value, value)
         what = "no interval" if wider is None else "no noise in the interval"
         note = f"{what}: nothing tells how far runs of {missing} scatter"
     elif np.isfinite(slopes).sum() < FEWEST_DRAWS:
         note = "no interval: hardly any noisy copy of the minima has a law"
     else:
-        ends = draws_interval(law.a, slopes, level=level).ends
+        ends = draws_interval(value, slopes, level=level).ends
         if len(drawn) < len(points):
             note = f"the interval leaves out {missing}, where nothing tells how far runs scatter"
     low, high = (None, None) if ends is None else (ends[0] - (wider or 0), ends[1] + (wider or 0))
     return known.model_copy(
         update={
-            "a": Estimate(value=law.a, low=low, high=high),
+            "k": law.k.value,
+            "a": Estimate(value=value, low=low, high=high),
             "systematic": wider,
             "interval_note": note,
         }
@@ -100,10 +141,7 @@ def minimum_law(
 
 
 def drawn_slopes(budgets: Sequence[float], log_sizes: Sequence[ArrayLike]) -> Floats:
-    """Return the exponent of each noisy copy (R,) over the budgets that have a minimum in it.
-
-    NaN where fewer than two have.
-    """
+    """Return the exponent of each noisy copy (R,) over its budgets with a minimum; NaN of one."""
     if len(budgets) < 2:
         return np.empty(0)
     y = np.stack([np.asarray(one, dtype=np.float64) for one in log_sizes], axis=1)

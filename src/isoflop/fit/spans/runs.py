@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from isoflop.config import RunRecord, SpanLoss, Split
 from isoflop.config.run import Span
-from isoflop.fit.spans.values import PFLOPS_DAY, Axis
-
-AXES: tuple[Axis, ...] = ("6nd", "causal")
+from isoflop.fit.intervals import Floats, WithError, document_estimate
 
 Shape = tuple[int, int]
 """Blocks and width: what a size is in every variant."""
+Seen = tuple[float, Sequence[float] | Floats]
+"""Loss of a run, or of one less another's, and the summed losses of its documents."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,30 @@ class SpanRuns:
         sizes: dict[tuple[str, Shape], int] = {}
         finished: dict[tuple[str, Shape], dict[int, RunRecord]] = defaultdict(dict)
         for record in sorted(own, key=lambda one: one.config.seed):
-            model = record.config.model
+            model, seed = record.config.model, record.config.seed
             key = variant_of[record.run_id], (model.blocks, model.width)
             sizes[key] = record.parameters.non_embedding
             if record.state != "finished" or not record.config.spans:
                 continue
-            runs = finished[key]
-            if record.config.seed in runs:
+            if seed in finished[key]:
                 raise ValueError(
-                    f"runs {runs[record.config.seed].run_id} and {record.run_id} are both seed "
-                    f"{record.config.seed} of {key[0]!r} at {model.blocks} blocks of width "
-                    f"{model.width}; expected one run of each seed"
+                    f"runs {finished[key][seed].run_id} and {record.run_id} are both seed {seed} "
+                    f"of {key[0]!r} at {model.blocks} blocks of width {model.width}; expected one "
+                    "run of each seed"
                 )
-            runs[record.config.seed] = record
-        for runs in finished.values():
-            _check_alike(list(runs.values()), split)
+            finished[key][seed] = record
+            if not _losses(record, split):
+                raise ValueError(
+                    f"run {record.run_id} is finished but has no {split} loss by position; "
+                    "evaluate it again"
+                )
+            first = next(iter(finished[key].values()))
+            apart = mismatch(first, record, split)
+            if apart is not None:
+                raise ValueError(
+                    f"runs {first.run_id} and {record.run_id} are seeds of one size but have "
+                    f"{apart}; expected the same for every seed"
+                )
         return cls(
             spans=next(iter(asked)),
             variants=tuple(dict.fromkeys(variant_of[record.run_id] for record in own)),
@@ -76,25 +89,18 @@ class SpanRuns:
             split=split,
         )
 
-    def compute(self, variant: str, shape: Shape) -> dict[Axis, float]:
-        """Return the training compute of a finished size in PFLOP/s-days, by counting."""
-        record = next(iter(self.finished[variant, shape].values()))
-        return {axis: record.train_flops[axis] / PFLOPS_DAY for axis in AXES}
-
-    def data_sha256(self, variant: str, shape: Shape) -> str:
-        """Return the fingerprint of the data that a finished size read."""
-        return next(iter(self.finished[variant, shape].values())).data_sha256
+    def first(self, variant: str, shape: Shape) -> RunRecord:
+        """Return a run of a finished size, for what all of its seeds have in common."""
+        return next(iter(self.finished[variant, shape].values()))
 
     def losses(self, variant: str, shape: Shape, span: Span) -> dict[int, SpanLoss]:
         """Return the loss in a span of each finished seed; empty where no window reaches it."""
-        found = {}
-        for seed, record in self.finished.get((variant, shape), {}).items():
-            evaluation = record.evaluation(self.split)
-            assert evaluation is not None
-            for one in evaluation.spans:
-                if (one.start, one.stop) == span:
-                    found[seed] = one
-        return found
+        return {
+            seed: one
+            for seed, record in self.finished.get((variant, shape), {}).items()
+            for one in _losses(record, self.split)
+            if (one.start, one.stop) == span
+        }
 
 
 def mismatch(one: RunRecord, other: RunRecord, split: Split) -> str | None:
@@ -103,28 +109,64 @@ def mismatch(one: RunRecord, other: RunRecord, split: Split) -> str | None:
         return "other data"
     if one.config.tokens != other.config.tokens:
         return f"{one.config.tokens:,} and {other.config.tokens:,} training tokens"
-    if _windows(one, split) != _windows(other, split):
-        return "other documents or windows in the evaluation"
-    return None
+    read, also = (
+        [(span.start, span.stop, span.document_windows) for span in _losses(record, split)]
+        for record in (one, other)
+    )
+    return None if read == also else "other documents or windows in the evaluation"
 
 
-def _windows(record: RunRecord, split: Split) -> list[tuple[int, int, tuple[int, ...]]]:
+def _losses(record: RunRecord, split: Split) -> tuple[SpanLoss, ...]:
     evaluation = record.evaluation(split)
-    assert evaluation is not None
-    return [(span.start, span.stop, span.document_windows) for span in evaluation.spans]
+    return () if evaluation is None else evaluation.spans
 
 
-def _check_alike(runs: Sequence[RunRecord], split: Split) -> None:
-    for run in runs:
-        evaluation = run.evaluation(split)
-        if evaluation is None or not evaluation.spans:
-            raise ValueError(
-                f"run {run.run_id} is finished but has no {split} loss by position; "
-                "evaluate it again"
-            )
-        apart = mismatch(runs[0], run, split)
-        if apart is not None:
-            raise ValueError(
-                f"runs {runs[0].run_id} and {run.run_id} are seeds of one size but have {apart}; "
-                "expected the same for every seed"
-            )
+class Measured(NamedTuple):
+    """A mean over sizes, with the error of both parts, and each of them."""
+
+    whole: WithError
+    seeds: WithError | None
+    """None where no size has two seeds."""
+    documents: WithError
+
+
+def measured(
+    sizes: Mapping[Shape, Sequence[Seen]], chosen: Sequence[Shape], one: SpanLoss
+) -> Measured | None:
+    """Return the mean over chosen sizes, each a mean over seeds; None of fewer than two documents.
+
+    Sizes are fixed: a mean over them speaks of these sizes. The seeds' part of the variance is that
+    within sizes, pooled over all of them, so that it is taken to be alike at all sizes and
+    independent between them. The documents' part is that of `document_estimate` on each document,
+    averaged over seeds and then sizes. Both are added, which counts what is a seed's and a
+    document's together twice: small, and to the safe side.
+
+    The inverse degrees of freedom are averaged by the shares of both variances, after Cochran and
+    Cox (Experimental Designs, section 4.14). Satterthwaite's are too many where a few
+    documents weigh the most: by chance their variance comes out small, and with it their share.
+
+    Args:
+        sizes: what was seen of each seed, by size.
+        chosen: the sizes that the mean is over.
+        one: a loss on the same documents.
+    """
+    groups = {shape: [loss for loss, _ in seen] for shape, seen in sizes.items()}
+    by_document = [np.mean(np.array([sums for _, sums in sizes[one]]), axis=0) for one in chosen]
+    tokens = [windows * (one.stop - one.start) for windows in one.document_windows]
+    documents = document_estimate(np.mean(by_document, axis=0), tokens)
+    if documents is None:
+        return None
+    value = float(np.mean([np.mean(groups[shape]) for shape in chosen]))
+    free = sum(len(group) - 1 for group in groups.values())
+    if not free:
+        return Measured(documents.model_copy(update={"value": value}), None, documents)
+    variance = sum(float(np.var(group)) * len(group) for group in groups.values()) / free
+    error = math.sqrt(variance * sum(1 / len(groups[shape]) for shape in chosen)) / len(chosen)
+    seeds = WithError(value=value, error=error, degrees_of_freedom=free)
+    parts = [(part.error**2, part.degrees_of_freedom) for part in (seeds, documents)]
+    total = sum(variance for variance, _ in parts)
+    freedom = min(of_part for _, of_part in parts)
+    if total > 0:
+        freedom = total / sum(variance / of_part for variance, of_part in parts)
+    whole = WithError(value=value, error=math.sqrt(total), degrees_of_freedom=freedom)
+    return Measured(whole, seeds, documents)

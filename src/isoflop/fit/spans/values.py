@@ -18,6 +18,7 @@ PFLOPS_DAY = 8.64e19
 
 Axis = Literal["6nd", "causal"]
 """How compute is counted: 6 N D as published, or exactly; see `isoflop.costs`."""
+AXES: tuple[Axis, ...] = ("6nd", "causal")
 
 
 class SizeLoss(Frozen):

@@ -1,4 +1,4 @@
-"""What every fit of the loss surface shares: scaled runs, and the judgement of a result.
+"""Runs as every fit of the loss surface sees them, and the judgement of what a search found.
 
 Axes: P runs, K = 5 unknowns (log E, log A, log B, alpha, beta) with the coefficients at N0 and D0,
 the geometric means of the runs, so that they are of order one whatever the scale; F directions
@@ -8,10 +8,11 @@ that these may move in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from isoflop.fit.intervals import Floats
@@ -21,10 +22,8 @@ from isoflop.fit.surfaces.surface import Surface, SurfaceFit
 
 EXPONENTS = (0.01, 4.0)
 """Bounds of alpha and beta; a fit that ends on them has not found them."""
-EQUAL_EXPONENTS: Floats = np.array(
-    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], dtype=np.float64
-)
-"""Directions (K, F) while alpha = beta."""
+DIRECTIONS: Mapping[bool, Floats] = {False: np.eye(5), True: np.eye(4)[[0, 1, 2, 3, 3]]}
+"""Directions (K, F) in which the unknowns may move, by whether alpha = beta."""
 SMALLEST_SHARE = 1e-6
 """A term below this share of the loss everywhere is at its bound, zero."""
 WORST_CONDITION = 1e3
@@ -52,52 +51,55 @@ class SurfaceData:
         """Return runs by N, D and loss in nats per token of each.
 
         Raises:
-            ValueError: lengths differ, there is no run, or a value is not positive and finite.
+            ValueError: a value is not positive and finite.
         """
-        arrays = {
-            name: np.asarray(values, dtype=np.float64)
-            for name, values in (("parameters", parameters), ("tokens", tokens), ("losses", losses))
-        }
-        shapes = {name: values.shape for name, values in arrays.items()}
-        one_each = len(set(shapes.values())) == 1 and arrays["losses"].ndim == 1
-        if not one_each or not arrays["losses"].size:
-            raise ValueError(
-                f"the columns have shapes {shapes}; expected one value per run in each"
-            )
-        for name, values in arrays.items():
-            if not (np.isfinite(values).all() and (values > 0).all()):
+        columns = {"parameters": parameters, "tokens": tokens, "losses": losses}
+        runs = pd.DataFrame(columns, dtype=np.float64)
+        for name, values in runs.items():
+            if not (np.isfinite(values) & (values > 0)).all():
                 raise ValueError(
                     f"{name} must be positive and finite; leave diverged runs out before fitting"
                 )
-        log_n, log_d = np.log(arrays["parameters"]), np.log(arrays["tokens"])
+        log_n, log_d = np.log(runs[["parameters", "tokens"]].to_numpy()).T
         n0, d0 = float(log_n.mean()), float(log_d.mean())
-        return cls(log_n - n0, log_d - d0, arrays["losses"], n0, d0)
+        return cls(log_n - n0, log_d - d0, runs["losses"].to_numpy(), n0, d0)
 
     def __len__(self) -> int:
         return len(self.losses)
 
+    def coefficients(self, x: Floats) -> Floats:
+        """Return E, A, B, alpha and beta of unknowns, both (R, K)."""
+        at_one = np.stack([0 * x[:, 3], x[:, 3] * self.log_n0, x[:, 4] * self.log_d0], 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.concatenate([np.exp(x[:, :3] + at_one), x[:, 3:]], axis=1)
+
     def surface(self, e: float, a: float, b: float, alpha: float, beta: float) -> Surface:
         """Return the surface whose coefficients at N0 and D0 are e, a and b."""
-        return Surface(
-            E=e,
-            A=a * math.exp(alpha * self.log_n0),
-            B=b * math.exp(beta * self.log_d0),
-            alpha=alpha,
-            beta=beta,
-        )
+        a, b = a * math.exp(alpha * self.log_n0), b * math.exp(beta * self.log_d0)
+        return Surface(E=e, A=a, B=b, alpha=alpha, beta=beta)
 
     def unknowns(self, surface: Surface) -> Floats:
         """Return the unknowns (K,) of a surface; the log of a term of zero is minus infinity."""
-        s = surface
+        *terms, alpha, beta = surface.row
         with np.errstate(divide="ignore"):
-            log_e, log_a, log_b = np.log([s.E, s.A, s.B]).tolist()
-        return np.array(
-            [log_e, log_a - s.alpha * self.log_n0, log_b - s.beta * self.log_d0, s.alpha, s.beta]
-        )
+            logs = np.log(terms) - np.array([0.0, alpha * self.log_n0, beta * self.log_d0])
+        return np.array([*logs, alpha, beta])
 
     def terms(self, alpha: float, beta: float) -> Floats:
         """Return 1, (N / N0)^-alpha and (D / D0)^-beta of each run, shape (P, 3)."""
         return np.stack([np.ones_like(self.u), np.exp(-alpha * self.u), np.exp(-beta * self.v)], 1)
+
+    def fitted(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return the losses (P,) of the surface at x (K,), and derivatives (P, K) of their log."""
+        falls = np.stack([np.zeros_like(self.u), x[3] * self.u, x[4] * self.v], axis=1)
+        parts = np.exp(x[:3] - falls)
+        total = parts.sum(axis=1)
+        columns = np.column_stack([parts, -parts[:, 1] * self.u, -parts[:, 2] * self.v])
+        return total, columns / total[:, None]
+
+    def log_residuals(self, x: Floats) -> Floats:
+        """Return log loss less log fitted loss (P,) about the surface at x (K,)."""
+        return np.log(self.losses / self.fitted(x)[0])
 
     def thinned(self) -> SurfaceData:
         """Return at most `ROUGH_RUNS` of the runs, drawn the same way every time, means as here.
@@ -117,50 +119,66 @@ class SurfaceEstimator:
     name: Estimator
     words: str
     """What a person reads."""
-    fit: Callable[[SurfaceData, FitSettings], SurfaceFit]
+    robust: bool
+    """Whether by Huber loss on log loss, else by least squares on the loss."""
+    search: Callable[[SurfaceData, FitSettings], tuple[Surface, bool]]
+    """Where a search ends, and whether that is at a minimum."""
+
+    def fit(self, data: SurfaceData, settings: FitSettings | None = None) -> SurfaceFit:
+        """Return the surface through runs, or why there is none: by `equal_exponents` and `delta`.
+
+        The delta is the residual of log loss above which a run counts linearly.
+        """
+        asked = settings or FitSettings()
+        made = SurfaceFit(
+            estimator=self.name,
+            status="not_converged",
+            message="the optimiser stopped before the minimum",
+            points=len(data),
+            equal_exponents=asked.equal_exponents,
+            delta=asked.delta if self.robust else None,
+        )
+        found = len(set(zip(data.u.tolist(), data.v.tolist(), strict=True)))
+        needed = DIRECTIONS[asked.equal_exponents].shape[1] + 1
+        if found < needed:
+            message = f"{found} distinct pairs of size and tokens, {needed} needed"
+            return made.model_copy(update={"status": "too_few", "message": message})
+        surface, settled = self.search(data, asked)
+        alpha, beta = surface.alpha, surface.beta
+        if not EXPONENTS[0] < min(alpha, beta) <= max(alpha, beta) < EXPONENTS[1]:
+            message = (
+                f"alpha and beta ran to {alpha:.3g} and {beta:.3g}, bounds are "
+                f"{EXPONENTS[0]} to {EXPONENTS[1]}"
+            )
+            return made.model_copy(update={"status": "at_bound", "message": message})
+        return _judged(data, made, surface, settled)
 
 
-def directions(*, equal_exponents: bool) -> Floats:
-    """Return the directions (K, F) in which a surface's unknowns may move."""
-    return EQUAL_EXPONENTS if equal_exponents else np.eye(5)
-
-
-def too_few_pairs(data: SurfaceData, made: SurfaceFit) -> SurfaceFit | None:
-    """Return the refusal of fewer distinct pairs of size and tokens than one over the unknowns."""
-    found = len(np.unique(np.stack([data.u, data.v]), axis=1).T)
-    needed = directions(equal_exponents=made.equal_exponents).shape[1] + 1
-    if found >= needed:
-        return None
-    message = f"{found} distinct pairs of size and tokens, {needed} needed"
-    return made.model_copy(update={"status": "too_few", "message": message})
-
-
-def judged(data: SurfaceData, made: SurfaceFit, surface: Surface, settled: bool) -> SurfaceFit:
-    """Return a fit with its surface, its diagnostics and a status.
-
-    Args:
-        data: the runs.
-        made: the fit without these.
-        surface: that the search ended at.
-        settled: whether it ended at a minimum.
-    """
-    a = surface.A * math.exp(-surface.alpha * data.log_n0)
-    b = surface.B * math.exp(-surface.beta * data.log_d0)
-    parts = data.terms(surface.alpha, surface.beta) * np.array([surface.E, a, b])
-    fitted = parts.sum(axis=1)
-    shares = parts / fitted[:, None]
-    columns = np.column_stack([shares, -shares[:, 1] * data.u, -shares[:, 2] * data.v])
-    columns = columns @ directions(equal_exponents=made.equal_exponents)
-    norms = np.linalg.norm(columns, axis=0)
-    condition = float(np.linalg.cond(columns / norms)) if (norms > 0).all() else math.inf
+def _judged(data: SurfaceData, made: SurfaceFit, surface: Surface, settled: bool) -> SurfaceFit:
+    """Return a fit with its surface, its diagnostics and a status."""
+    fitted, shares = data.fitted(data.unknowns(surface))
+    ways = shares @ DIRECTIONS[made.equal_exponents]
+    norms = np.linalg.norm(ways, axis=0)
+    condition = float(np.linalg.cond(ways / norms)) if (norms > 0).all() else math.inf
+    known: dict[str, object] = {
+        "condition": condition if math.isfinite(condition) else None,
+        "residual": float(np.sqrt(np.mean(np.log(fitted / data.losses) ** 2))),
+    }
+    if not settled:
+        return made.model_copy(update=known)
     status: Status = "converged"
     message = f"surface through {len(data)} runs"
-    bounds = _bounds(surface, shares)
-    if not settled:
-        status, message = "not_converged", "the optimiser stopped before the minimum"
-    elif bounds:
+    bounds = [
+        f"{name} is {value:.4g}, at its bound"
+        for name, value in (("alpha", surface.alpha), ("beta", surface.beta))
+        if not EXPONENTS[0] * 1.001 < value < EXPONENTS[1] * 0.999
+    ]
+    largest = zip("EAB", shares[:, :3].max(axis=0), strict=True)
+    bounds += [f"{name} is zero" for name, share in largest if share < SMALLEST_SHARE]
+    along, across = np.linalg.svd(np.column_stack([data.u, data.v]), compute_uv=False).tolist()
+    if bounds:
         status, message = "at_bound", "; ".join(bounds)
-    elif _spread(data) < LEAST_SPREAD:
+    elif across < LEAST_SPREAD * along or not along:
         status = "ill_conditioned"
         message = (
             "tokens follow from size, as at a single budget, so that the runs do not tell the "
@@ -172,30 +190,5 @@ def judged(data: SurfaceData, made: SurfaceFit, surface: Surface, settled: bool)
             f"the runs hardly tell the coefficients apart (condition number {condition:.2g}); "
             "more budgets, or a wider range of sizes, would"
         )
-    return made.model_copy(
-        update={
-            "status": status,
-            "message": message,
-            "surface": surface if settled else None,
-            "condition": condition if math.isfinite(condition) else None,
-            "residual": float(np.sqrt(np.mean(np.log(fitted / data.losses) ** 2))),
-        }
-    )
-
-
-def _bounds(surface: Surface, shares: Floats) -> list[str]:
-    """Return in words which unknowns are at their bounds; `shares` (P, 3) of the loss."""
-    exponents = (("alpha", surface.alpha), ("beta", surface.beta))
-    bounds = [
-        f"{name} is {value:.4g}, at its bound"
-        for name, value in exponents
-        if not EXPONENTS[0] * 1.001 < value < EXPONENTS[1] * 0.999
-    ]
-    largest = zip("EAB", shares.max(axis=0), strict=True)
-    return bounds + [f"{name} is zero" for name, share in largest if share < SMALLEST_SHARE]
-
-
-def _spread(data: SurfaceData) -> float:
-    """Return how far runs spread across the line they lie along, over how far along it."""
-    along, across = np.linalg.svd(np.column_stack([data.u, data.v]), compute_uv=False).tolist()
-    return float(across / along) if along else 0.0
+    known |= {"status": status, "message": message, "surface": surface}
+    return made.model_copy(update=known)

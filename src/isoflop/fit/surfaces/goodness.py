@@ -67,22 +67,13 @@ class SurfaceDisagreement(Frozen):
 def surface_disagreement(
     fits: Mapping[str, Surface], *, slope: float = 1.0
 ) -> SurfaceDisagreement | None:
-    """Return how far surfaces through the same runs are apart, by name; None for fewer than two.
-
-    `slope` is that of the law of FLOPs per token by size, which `a` hangs on.
-    """
+    """Return how far surfaces of the same runs are apart, by name; None for fewer than two."""
     if len(fits) < 2:
         return None
-    columns = {
-        name: [getattr(one, name) for one in fits.values()] for name in ("E", "alpha", "beta")
-    }
-    columns["a"] = [
-        float(compute_exponents(one.alpha, one.beta, slope)[0]) for one in fits.values()
-    ]
-    return SurfaceDisagreement(
-        fits=tuple(fits),
-        ranges={name: (min(values), max(values)) for name, values in columns.items()},
-    )
+    columns = pd.DataFrame([dict(one) for one in fits.values()])[["E", "alpha", "beta"]]
+    columns["a"] = compute_exponents(columns["alpha"], columns["beta"], slope)[0]
+    ranges = {str(name): (min(own), max(own)) for name, own in columns.to_dict("list").items()}
+    return SurfaceDisagreement(fits=tuple(fits), ranges=ranges)
 
 
 def goodness(rows: pd.DataFrame, surface: Surface) -> Goodness:
@@ -92,18 +83,14 @@ def goodness(rows: pd.DataFrame, surface: Surface) -> Goodness:
     logs = np.log(fitted / y)
     run = rows.iloc[int(np.argmax(np.abs(logs)))]
     far = max(FAR_OFF, TIMES_TYPICAL * float(np.median(np.abs(logs))))
+    rms, log_rms = (math.sqrt(float(np.mean(one**2))) for one in (fitted - y, logs))
+    largest = RunMiss(
+        **run[["run_id", "parameters", "tokens", "budget_flops"]],
+        measured=run["loss"],
+        fitted=float(surface.loss(run["parameters"], run["tokens"])),
+    )
     return Goodness(
-        rms=_root_mean_square(fitted - y),
-        log_rms=_root_mean_square(logs),
-        largest=RunMiss(
-            run_id=str(run["run_id"]),
-            parameters=run["parameters"],
-            tokens=run["tokens"],
-            budget_flops=run["budget_flops"],
-            measured=run["loss"],
-            fitted=float(surface.loss(run["parameters"], run["tokens"])),
-        ),
-        far_off=int(np.count_nonzero(-logs > far)),
+        rms=rms, log_rms=log_rms, largest=largest, far_off=int(np.count_nonzero(-logs > far))
     )
 
 
@@ -141,27 +128,26 @@ def misfit(
 ) -> str | None:
     """Return in words why a surface does not describe its runs; None where it does.
 
-    Args:
-        found: how far it lies from them.
-        runs: how many there are.
-        noises: of each curve; what repeated runs tell counts.
-        minima: of the surface at every budget.
+    Of the noises of each curve, what repeated runs tell counts; `minima` are the surface's.
     """
     reasons = []
     if found.log_rms > LARGEST_RESIDUAL:
         reasons.append(f"it misses the runs by {found.log_rms:.1%} of the loss")
     if found.far_off:
         most = found.largest
-        one = found.far_off == 1
-        runs_lie = "1 run lies" if one else f"{found.far_off} runs lie"
+        lie, they, them = f"{found.far_off} runs lie", "they", "them"
+        if found.far_off == 1:
+            lie, they, them = "1 run lies", "it", "it"
         reasons.append(
-            f"{runs_lie} far above it ({most.run_id}: a loss of {most.measured:.4g} where it has "
-            f"{most.fitted:.4g}); if {'it' if one else 'they'} diverged, leave "
-            f"{'it' if one else 'them'} out by --where with a condition on the loss"
+            f"{lie} far above it ({most.run_id}: a loss of {most.measured:.4g} where it has "
+            f"{most.fitted:.4g}); if {they} diverged, leave {them} out by --where with a "
+            "condition on the loss"
         )
-    noise = _repeated_noise(noises)
-    if noise is not None:
-        spread, freedom = noise
+    repeated = [one for one in noises if one.source == "seeds"]
+    freedom = sum(one.run_freedom for one in repeated)
+    if freedom:
+        parts = [(one.run_spread**2 + one.seed_spread**2) * one.run_freedom for one in repeated]
+        spread = math.sqrt(sum(parts) / freedom)
         free = max(1, runs - UNKNOWNS)
         ratio = found.rms * math.sqrt(runs / free) / spread if spread else math.inf
         chance = math.sqrt(float(stats.f.ppf(1 - NOISE_CHANCE, free, freedom)))
@@ -176,17 +162,3 @@ def misfit(
             f"at {outside} of {len(minima)} budgets its minimum lies outside the losses measured"
         )
     return "; ".join(reasons) or None
-
-
-def _repeated_noise(noises: Iterable[RunNoise]) -> tuple[float, int] | None:
-    """Return the spread of one run as repeated runs tell it, over curves, and its freedom."""
-    repeated = [one for one in noises if one.source == "seeds"]
-    freedom = sum(one.run_freedom for one in repeated)
-    if not freedom:
-        return None
-    squares = sum((one.run_spread**2 + one.seed_spread**2) * one.run_freedom for one in repeated)
-    return math.sqrt(squares / freedom), freedom
-
-
-def _root_mean_square(values: np.ndarray) -> float:
-    return math.sqrt(float(np.mean(values**2)))

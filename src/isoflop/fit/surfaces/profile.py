@@ -6,7 +6,7 @@ E[psi^2] / E[psi'] (Ronchetti 1982), which the residuals tell.
 
 Holding an unknown leaves the others a space to move in, so that all ends are sought side by side.
 
-Axes: M ends, two for each unknown, K = 5 unknowns as in `surface_descent`.
+Axes: M ends, two for each unknown, K = 5 unknowns and F directions as in `data`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from scipy import stats
 
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.intervals import Floats
-from isoflop.fit.surfaces.data import SurfaceData, directions
+from isoflop.fit.surfaces.bootstrap import QUANTITIES, within
+from isoflop.fit.surfaces.data import DIRECTIONS, SurfaceData
 from isoflop.fit.surfaces.descent import SurfaceObjective, descend
-from isoflop.fit.surfaces.errors import within
 from isoflop.fit.surfaces.surface import SurfaceFit
 
-UNKNOWNS = ("E", "A", "B", "alpha", "beta")
+UNKNOWNS = QUANTITIES[:5]
 WIDENINGS = 40
 """Steps outward, each a fifth longer than the last, before an end counts as not found."""
 CROSSINGS = 60
 """Most steps towards an end once it is bracketed."""
 NEAR_ENOUGH = 1e-6
 """How far from the limit the root of a profile's rise may be at its end, relative to it."""
-
 ROUNDING = 1e-13
 """Width of a bracket, relative to where it is, within which rises of runs without noise are those
 of rounding."""
@@ -46,21 +45,14 @@ def profile_intervals(
     An end that the runs do not bound is missing above, and zero below.
 
     Raises:
-        ValueError: there is no surface, no run is left over after the unknowns, or a term of the
-            surface is zero, so that the profile has no start.
+        ValueError: the fit did not converge.
     """
     s = fit.surface
-    count = directions(equal_exponents=fit.equal_exponents).shape[1]
-    if s is None:
+    if s is None or fit.status != "converged":
         raise ValueError(f"there is no surface to profile: {fit.message}")
-    if len(data) <= count:
-        raise ValueError(f"{len(data)} runs leave nothing over after {count} unknowns")
-    if min(s.E, s.A, s.B) <= 0:
-        raise ValueError("a term of the surface is zero, so its profile has no start")
-    profile = _Profile(data, fit)
-    ends = profile.ends(profile.limit(level)).reshape(len(UNKNOWNS), 2)
     found = {}
-    for name, pair in zip(UNKNOWNS, ends, strict=True):
+    ends = _Profile(data, fit, data.unknowns(s), level).ends()
+    for name, pair in zip(UNKNOWNS, ends.reshape(-1, 2), strict=True):
         low, high = (np.exp(pair) if name in "EAB" else pair).tolist()
         found[name] = Estimate(
             value=getattr(s, name),
@@ -77,16 +69,13 @@ class _Profile:
     unknowns.
     """
 
-    def __init__(self, data: SurfaceData, fit: SurfaceFit) -> None:
-        assert fit.surface is not None
+    def __init__(self, data: SurfaceData, fit: SurfaceFit, best: Floats, level: float) -> None:
         self.objective = SurfaceObjective(data, fit.delta)
-        self.best = data.unknowns(fit.surface)
-        self.lowest = float(self.objective.costs(self.best[None])[0])
-        ways = directions(equal_exponents=fit.equal_exponents)
-        self.free = len(data) - int(ways.shape[1])
+        self.best = best
+        ways = DIRECTIONS[fit.equal_exponents]
         held = np.eye(5)
         held[1, 3], held[2, 4] = data.log_n0, data.log_d0
-        _, _, curvature = self.objective.expand(self.best[None], exact=False)
+        costs, _, curvature = self.objective.expand(best[None], exact=False)
         inverse = ways @ np.linalg.pinv(ways.T @ curvature[0] @ ways, hermitian=True) @ ways.T
         self.held = np.repeat(held, 2, axis=0)
         """What is held of the unknowns at each end, (M, K)."""
@@ -95,89 +84,66 @@ class _Profile:
         """How the unknowns follow the held one, near the fit, (M, K)."""
         self.ways = np.stack([_others(ways, one) for one in self.held])
         """What may still move, (M, K, F - 1)."""
+        self.lowest = scale = float(costs[0])
+        if fit.delta is not None:
+            *_, residual, slope, _ = self.objective.at(best[None])
+            # Slopes at the fit are smaller than at the truth, by what the unknowns took up.
+            scale = 0.5 * float(np.sum(slope**2)) * fit.delta
+            scale /= float(within(residual[0], fit.delta).mean())
+        free = len(data) - int(ways.shape[1])
+        self.limit = math.sqrt(scale * float(stats.f.ppf(level, 1, free)) / free)
+        """Root of how far the objective may rise, which is nearly a line in what is held."""
 
-    def limit(self, level: float) -> float:
-        """Return how far the objective may rise within the interval."""
-        threshold = float(stats.f.ppf(level, 1, self.free)) / self.free
-        residual, slope = self.objective.residuals(self.best)
-        delta = self.objective.delta
-        if delta is None:
-            return self.lowest * threshold
-        curvature = float(within(residual, delta).mean()) / delta
-        # Slopes at the fit are smaller than at the truth, by what the unknowns took up.
-        return 0.5 * float(np.sum(slope**2)) / curvature * threshold
-
-    def ends(self, limit: float) -> Floats:
+    def ends(self) -> Floats:
         """Return where each profile has risen by the limit, (M,); infinite where it does not."""
         centres = self.held @ self.best
         sides = np.tile([-1.0, 1.0], len(UNKNOWNS))
-        # The root of the rise is nearly a line in what is held.
         near, far = centres.copy(), centres.copy()
         x = np.tile(self.best, (len(sides), 1))
-        low, high = np.full(len(sides), -math.sqrt(limit)), np.full(len(sides), math.nan)
+        low, high = np.full(len(sides), -self.limit), np.full(len(sides), math.nan)
         step = sides * np.maximum(1e-3, 0.01 * np.abs(centres))
-        open_ends = np.arange(len(sides))
+        left = np.arange(len(sides))
         for _ in range(WIDENINGS):
-            near[open_ends] = far[open_ends]
-            far[open_ends] += step[open_ends]
+            near[left] = far[left]
+            far[left] += step[left]
             step *= 1.2
-            above, x[open_ends] = self._above(open_ends, far[open_ends], x[open_ends], limit)
+            above, x[left] = self._above(left, far[left], x[left])
             crossed = above > 0
-            high[open_ends[crossed]] = above[crossed]
-            low[open_ends[~crossed]] = above[~crossed]
-            open_ends = open_ends[~crossed]
-            if not len(open_ends):
+            high[left[crossed]] = above[crossed]
+            low[left[~crossed]] = above[~crossed]
+            left = left[~crossed]
+            if not len(left):
                 break
         found = np.flatnonzero(np.isfinite(high))
         ends = sides * math.inf
-        if not len(found):
-            return ends
-        ends[found] = self._roots(
-            found, (near[found], far[found]), (low[found], high[found]), x, limit
-        )
+        if len(found):
+            ends[found] = self._roots(found, x, near, far, low, high)
         return ends
 
-    def _roots(
-        self,
-        ends: NDArray[np.intp],
-        between: tuple[Floats, Floats],
-        heights: tuple[Floats, Floats],
-        x: Floats,
-        limit: float,
-    ) -> Floats:
+    def _roots(self, ends: NDArray[np.intp], *brackets: Floats) -> Floats:
         """Return where profiles cross the limit, by the Illinois rule (Dowell, Jarratt 1971)."""
-        (near, far), (low, high) = between, heights
-        x = x[ends]
+        x, near, far, low, high = (one[ends] for one in brackets)
         kept = np.zeros(len(ends))
         for _ in range(CROSSINGS):
             at = far - high * (far - near) / (high - low)
-            above, x = self._above(ends, at, x, limit)
+            above, x = self._above(ends, at, x)
             beyond = above > 0
             # An end of the bracket that stays twice counts half, so that it moves as well.
             low = np.where(beyond, np.where(kept > 0, low / 2, low), above)
             high = np.where(beyond, above, np.where(kept < 0, high / 2, high))
             near, far = np.where(beyond, near, at), np.where(beyond, at, far)
             kept = np.where(beyond, 1.0, -1.0)
-            close = np.abs(above) < NEAR_ENOUGH * math.sqrt(limit)
+            close = np.abs(above) < NEAR_ENOUGH * self.limit
             if (close | (np.abs(far - near) < ROUNDING * np.abs(at))).all():
                 break
         return np.asarray(at)
 
-    def _above(
-        self, ends: NDArray[np.intp], at: Floats, x: Floats, limit: float
-    ) -> tuple[Floats, Floats]:
-        """Return how far the root of each profile's rise is above the limit's, and where it is.
-
-        Args:
-            ends: which of the M.
-            at: value of what each holds.
-            x: unknowns near by, (ends, K).
-            limit: of the rise.
-        """
+    def _above(self, ends: NDArray[np.intp], at: Floats, x: Floats) -> tuple[Floats, Floats]:
+        """Return how far each root is above the limit where `at` is held, and x (ends, K) there."""
         start = x + self.tangents[ends] * (at - np.einsum("mk,mk->m", self.held[ends], x))[:, None]
-        x = descend(self.objective, start, directions=self.ways[ends], exact=True, bounds=None)
-        rise = np.maximum(self.objective.costs(x) - self.lowest, 0)
-        return np.sqrt(rise) - math.sqrt(limit), x
+        free = (-math.inf, math.inf)
+        x = descend(self.objective, start, directions=self.ways[ends], exact=True, bounds=free)
+        return np.sqrt(np.maximum(self.objective.costs(x) - self.lowest, 0)) - self.limit, x
 
 
 def _others(ways: Floats, held: Floats) -> Floats:

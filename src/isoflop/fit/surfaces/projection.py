@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,14 +11,8 @@ from scipy.optimize import OptimizeResult, least_squares, nnls
 
 from isoflop.fit.intervals import Floats
 from isoflop.fit.settings import FitSettings
-from isoflop.fit.surfaces.data import (
-    EXPONENTS,
-    SurfaceData,
-    SurfaceEstimator,
-    judged,
-    too_few_pairs,
-)
-from isoflop.fit.surfaces.surface import SurfaceFit
+from isoflop.fit.surfaces.data import EXPONENTS, SurfaceData, SurfaceEstimator
+from isoflop.fit.surfaces.surface import Surface
 
 START_EXPONENTS = tuple(np.geomspace(0.03, 2.0, 12).tolist())
 """The grid of starts is every pair of these."""
@@ -28,55 +22,41 @@ REMEMBERED = 16
 """Tables whose fit is kept: Huber's fit of the same runs, with each of its deltas, starts there."""
 
 
-def fit_variable_projection(data: SurfaceData, settings: FitSettings | None = None) -> SurfaceFit:
-    """Fit the surface by least squares on the loss, searching alpha and beta alone.
+def search(data: SurfaceData, settings: FitSettings) -> tuple[Surface, bool]:
+    """Return where least squares on the loss is lowest, searching alpha and beta alone.
 
     For given exponents the loss is linear in E, A and B, which non-negative least squares
     solves exactly; what is left is a search in two dimensions, or in one with `equal_exponents`.
     """
-    return _fitted(data, settings is not None and settings.equal_exponents)
+    return _searched(data, 1 if settings.equal_exponents else 2)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _fitted(data: SurfaceData, equal_exponents: bool) -> SurfaceFit:
-    made = SurfaceFit(
-        estimator="variable_projection",
-        status="not_converged",
-        message="",
-        points=len(data),
-        equal_exponents=equal_exponents,
-    )
-    refused = too_few_pairs(data, made)
-    if refused is not None:
-        return refused
+def _searched(data: SurfaceData, free: int) -> tuple[Surface, bool]:
     # The optimiser's tolerances are absolute, so losses are of order one whatever their unit.
     unit = float(data.losses.mean())
-    scaled = replace(data, losses=data.losses / unit)
-    rough = _Projection(scaled.thinned())
-    free = 1 if equal_exponents else 2
+    whole = _Projection(replace(data, losses=data.losses / unit))
+    rough = _Projection(whole.data.thinned())
     candidates = [np.array(one) for one in itertools.product(START_EXPONENTS, repeat=free)]
     candidates.sort(key=lambda one: float(np.sum(rough.residuals(one) ** 2)))
     found = [rough.descend(start) for start in candidates[:STARTS]]
     best = min(found, key=lambda one: float(one.cost))
-    whole = _Projection(scaled)
     if len(data) > len(rough.data):
         best = whole.descend(best.x)
-    alpha, beta = float(best.x[0]), float(best.x[-1])
     e, a, b = (float(value) * unit for value in whole.solve(best.x)[0])
-    return judged(data, made, data.surface(e, a, b, alpha, beta), bool(best.status > 0))
+    surface = data.surface(e, a, b, float(best.x[0]), float(best.x[-1]))
+    return surface, bool(best.status > 0)
 
 
+@dataclass(frozen=True)
 class _Projection:
-    """Residuals of the loss as a function of alpha and beta, or of both as one, the rest solved
-    for."""
+    """Residuals as a function of alpha and beta, or of both as one, the rest solved for."""
 
-    def __init__(self, data: SurfaceData) -> None:
-        self.data = data
+    data: SurfaceData
 
     def solve(self, exponents: Floats) -> tuple[Floats, Floats]:
         terms = self.data.terms(float(exponents[0]), float(exponents[-1]))
-        coefficients, _ = nnls(terms, self.data.losses)
-        return coefficients, terms
+        return nnls(terms, self.data.losses)[0], terms
 
     def residuals(self, exponents: Floats) -> Floats:
         coefficients, terms = self.solve(exponents)
@@ -85,10 +65,8 @@ class _Projection:
     def jacobian(self, exponents: Floats) -> Floats:
         # Kaufman's approximation: the change of the terms, less what E, A and B take up.
         coefficients, terms = self.solve(exponents)
-        u, v = self.data.u, self.data.v
-        moved = np.stack(
-            [-u * terms[:, 1] * coefficients[1], -v * terms[:, 2] * coefficients[2]], 1
-        )
+        logs = np.stack([-self.data.u, -self.data.v], axis=1)
+        moved = logs * terms[:, 1:] * coefficients[1:]
         if len(exponents) == 1:
             moved = moved.sum(axis=1, keepdims=True)
         basis, _ = np.linalg.qr(terms[:, coefficients > 0])
@@ -108,5 +86,6 @@ class _Projection:
 
 
 VARIABLE_PROJECTION = SurfaceEstimator(
-    "variable_projection", "least-squares surface", fit_variable_projection
+    "variable_projection", "least-squares surface", robust=False, search=search
 )
+fit_variable_projection = VARIABLE_PROJECTION.fit

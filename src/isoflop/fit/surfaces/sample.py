@@ -1,7 +1,4 @@
-"""Each variant's surface with noisy copies of it: what fits, predictions and comparisons share.
-
-Axes: R copies, P runs.
-"""
+"""Each variant's surface with noisy copies of it: what fits, predictions and comparisons share."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
 from isoflop.fit.intervals import Floats
@@ -45,17 +41,13 @@ class SurfaceSample:
         """The surface, where its coefficients are to be used."""
         return self.fit.surface if self.fit.status == "converged" else None
 
-    @property
-    def clusters(self) -> np.ndarray | None:
-        """Label of each run, where some share noise."""
-        column = self.settings.cluster
-        return None if column is None else self.rows[column].astype(str).to_numpy()
-
     @cached_property
     def draws(self) -> Floats:
         """Copies of the fit, which has to have a surface; (R, 7) as `surface_draws` has them."""
+        column = self.settings.cluster
+        clusters = None if column is None else self.rows[column].astype(str).to_numpy()
         return surface_draws(
-            self.fit, self.data, self.settings, clusters=self.clusters, slope=self.law.slope
+            self.fit, self.data, self.settings, clusters=clusters, slope=self.law.slope
         )
 
     @cached_property
@@ -73,14 +65,12 @@ class SurfaceSample:
     def extrapolation(self, **at: float) -> float:
         """Return how many times beyond the runs a place is, 1 among them.
 
-        Args:
-            at: `flops`, `parameters` or `tokens`; the one farthest out counts.
+        Of `flops`, `parameters` and `tokens` the one farthest out counts.
         """
-        factors = [1.0]
-        for name, value in at.items():
-            own = run_flops(self.rows) if name == "flops" else self.rows[name].to_numpy()
-            factors += [value / float(own.max()), float(own.min()) / value]
-        return max(factors)
+        own = self.rows.assign(flops=run_flops(self.rows))
+        above = [value / own[name].max() for name, value in at.items()]
+        below = [own[name].min() / value for name, value in at.items()]
+        return float(max(1.0, *above, *below))
 
 
 Samples = Mapping[tuple[str, Estimator], SurfaceSample]

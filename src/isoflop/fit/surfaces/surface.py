@@ -83,12 +83,12 @@ class FlopsLaw(Frozen):
     def of_runs(cls, rows: pd.DataFrame) -> FlopsLaw:
         """Return the law through runs, by least squares; of one size, with slope 1."""
         n, d = np.log(rows["parameters"].to_numpy(float)), np.log(rows["tokens"].to_numpy(float))
-        c = np.log(run_flops(rows))
+        per_token = np.log(run_flops(rows)) - d
         if len(np.unique(n)) < 2:
-            slope, height = 1.0, float(np.mean(c - d - n))
+            slope, height = 1.0, float(np.mean(per_token - n))
         else:
-            slope, height = np.polyfit(n, c - d, 1).tolist()
-        misfit = float(np.abs(c - d - slope * n - height).max())
+            slope, height = np.polyfit(n, per_token, 1).tolist()
+        misfit = float(np.abs(per_token - slope * n - height).max())
         return cls(slope=slope, height=height, misfit=misfit)
 
     def flops(self, parameters: float, tokens: float) -> float:
@@ -122,15 +122,10 @@ def compute_exponents(
 def surface_optima(
     surfaces: ArrayLike, budget_flops: float, law: FlopsLaw
 ) -> tuple[Floats, Floats]:
-    """Return log size (R,) and loss (R,) at the optimum of each surface at a budget.
+    """Return log size (R,) and loss (R,) at the optimum of surfaces (R, 5 or more) at a budget.
 
     Both are NaN for a surface without a minimum: a term is zero, or an exponent or the law's slope
-    not positive.
-
-    Args:
-        surfaces: (R, 5 or more), columns E, A, B, alpha, beta.
-        budget_flops: C, training FLOPs.
-        law: FLOPs per token by size.
+    not positive. `law` is that of FLOPs per token by size.
     """
     e, a, b, alpha, beta = np.atleast_2d(np.asarray(surfaces, dtype=np.float64)).T[:5]
     scaled = math.log(budget_flops) - law.height
@@ -151,14 +146,8 @@ def surface_minimum(
 
     It is used where it lies within the sizes measured at the budget. A surface that is
     ill-conditioned or at a bound is used where it exists, and the message says so: its coefficients
-    trade off along directions in which the loss at the measured sizes hardly changes.
-
-    Args:
-        fit: the surface.
-        parameters: size of each run at the budget.
-        losses: their losses, which say whether the budget's minimum is bracketed at all.
-        budget_flops: C, training FLOPs.
-        law: FLOPs per token by size, of the variant's runs.
+    trade off along directions in which the loss at the measured sizes hardly changes. The losses of
+    the budget's runs say whether its minimum is bracketed at all.
     """
     sizes, means = size_means(parameters, losses)
     if fit.surface is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from isoflop.estimate import estimate_words
-from isoflop.fit.predictions.optima import Miss, Prediction, misses
+from isoflop.fit.predictions import Miss, Prediction, misses
 from isoflop.notation import count, scientific
 from isoflop.report.analysis import Analysis
 from isoflop.report.blocks import (

@@ -16,6 +16,7 @@ from isoflop.config import canonical
 from isoflop.report.analysis import Analysis
 from isoflop.report.blocks import Section
 from isoflop.report.render import vega_javascript
+from isoflop.report.routed import depth_colours
 from isoflop.report.scaling import ScalingAnalysis
 from isoflop.report.words import results, scaling
 from isoflop.report.words.answers import fitted_records
@@ -59,6 +60,8 @@ def page(
             css=_packaged("page.css"),
             script=_packaged("page.js"),
             vega=vega_javascript(),
+            kind=lambda block: type(block).__name__.lower(),
+            depth_colours=depth_colours,
         )
     )
 

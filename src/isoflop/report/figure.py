@@ -40,6 +40,21 @@ SIGNED_LABEL = "datum.value === 0 ? '0' : format(datum.value, '+~g')"
 LINES_LABEL = "split(datum.label, '\\n')"
 """Vega expression that breaks the name at a tick where it has a line break."""
 
+TITLES = {
+    "row": "Point",
+    "what": "Point",
+    "low": "95% from",
+    "high": "to",
+    "status": "Ended",
+    "residual": "Log residual",
+    "state": "Here",
+    "top_k": "In the top k",
+    "weight": "Weight from",
+    "weight_end": "to",
+    "share": "Share of tokens",
+}
+"""What columns are called where a mark tells its row, of those that do not tell it themselves."""
+
 RATIO_TICKS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1, 1.25, 1.6, 2, 3, 5, 10)
 """Ticks of logarithmic axes over a ratio."""
 
@@ -165,12 +180,21 @@ def of_row(chart: alt.Chart, row: str) -> alt.Chart:
     return kept
 
 
-def tooltips(*columns: tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
-    """Return what a mark tells of its row: column with its type, title, and format of a number."""
-    return [
-        alt.Tooltip(column, title=title, format=form[0] if form else alt.Undefined)
-        for column, title, *form in columns
-    ]
+def tooltips(*columns: str | tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
+    """Return what a mark tells of its row.
+
+    Args:
+        columns: a name of `TITLES` or one that tells itself, a colon and the format of its number;
+            or the column with its type, a title, and the format.
+    """
+    told = []
+    for one in columns:
+        if isinstance(one, str):
+            name, _, form = one.partition(":")
+            title = TITLES.get(name) or name.replace("_", " ").replace("flops", "FLOPs")
+            one = (f"{name}:{'Q' if form else 'N'}", title[0].upper() + title[1:], form)
+        told.append(alt.Tooltip(one[0], title=one[1], format="".join(one[2:]) or alt.Undefined))
+    return told
 
 
 def inline(table: pd.DataFrame, name: str) -> alt.InlineData:

@@ -117,21 +117,22 @@ def panel(analysis: Analysis) -> draw.Panel:
     shown, style = rows(analysis), analysis.style
     if shown.empty:
         return draw.Absent(TITLE, "No run has finished.")
+    told = (
+        "variant",
+        "row",
+        "budget_flops:~e",
+        "parameters:,.0f",
+        "loss:.4f",
+        "low:.4f",
+        "high:.4f",
+        "seed",
+    )
     loss_title = f"Test loss, {analysis.loss_unit}"
     base = alt.Chart().encode(
         x=draw.count_axis("parameters", "Parameters", list(shown["parameters"])),
         y=draw.linear_axis(alt.Y, "loss", loss_title, shown["loss"], ticks=7),
         opacity=fading(),
-        tooltip=draw.tooltips(
-            ("variant:N", "Variant"),
-            ("row:N", "Point"),
-            ("budget_flops:Q", "Budget, FLOPs", "~e"),
-            ("parameters:Q", "Parameters", ",.0f"),
-            ("loss:Q", "Loss", ".4f"),
-            ("low:Q", "95% from", ".4f"),
-            ("high:Q", "to", ".4f"),
-            ("seed:Q", "Seed"),
-        ),
+        tooltip=draw.tooltips(*told),
     )
     coloured, shaped = base.encode(color=style.colour()), base.encode(shape=style.shape())
     points = shaped.encode(color=style.colour())
@@ -186,51 +187,52 @@ def _brackets(shown: pd.DataFrame, title: str) -> list[alt.Chart]:
     """Label each budget with a bracket at the right of the plot, over the ends of its curves."""
     means = shown[shown["row"] == "mean"].sort_values("parameters")
     height = float(shown["loss"].max() - shown["loss"].min())
-    last = means.groupby(["budget_flops", "variant"])["loss"].last().groupby("budget_flops")
-    brackets: list[dict[str, Any]] = []
-    for budget, low, high in last.agg(["min", "max"]).itertuples(name=None):
+    ends = means.groupby(["budget_flops", "variant"])["loss"].last().groupby("budget_flops")
+    spans = []
+    for budget, low, high in ends.agg(["min", "max"]).itertuples(name=None):
         middle, half = (low + high) / 2, max(high - low, _THINNEST * height) / 2
-        room = max(half, _LABEL_HEIGHT * height / 2)
-        brackets.append(
-            {
-                "label": f"{exponent(budget)}\nFLOPs",
-                "middle": middle,
-                "low": middle - half,
-                "high": middle + half,
-                "bottom": middle - room,
-                "top": middle + room,
-            }
-        )
-    layers = []
-    for place, members in enumerate(_columns(brackets)):
-        base = alt.Chart(draw.inline(pd.DataFrame(members), f"brackets-{place}"))
-        base, at = base.encode(x=alt.value("width")), _BRACKET_GAP + place * _BRACKET_STEP
-        y = {end: alt.Y(f"{end}:Q", title=title) for end in ("low", "high", "middle")}
-        layers += [
-            base.mark_rule(color=MUTED, xOffset=at).encode(y=y["low"], y2="high:Q"),
-            *(
-                base.mark_rule(color=MUTED, xOffset=at - 5, x2Offset=at).encode(
-                    x2=alt.value("width"), y=y[end]
-                )
-                for end in ("low", "high")
-            ),
-            base.mark_text(
-                color=INK, align="left", fontSize=11, lineBreak="\n", xOffset=at + 6, dy=-6
-            ).encode(y=y["middle"], text="label:N"),
+        spans.append((middle - half, middle + half, f"{exponent(budget)}\nFLOPs"))
+    points: list[dict[str, Any]] = []
+    for place, (low, high, label) in zip(
+        places(spans, _LABEL_HEIGHT * height), sorted(spans), strict=True
+    ):
+        at = _BRACKET_GAP + place * _BRACKET_STEP
+        path = ((at - 5, low), (at, low), (at, high), (at - 5, high), (at + 6, (low + high) / 2))
+        points += [
+            {"label": label, "corner": corner, "beyond": x, "loss": y}
+            for corner, (x, y) in enumerate(path)
         ]
-    return layers
+    base = (
+        alt.Chart(draw.inline(pd.DataFrame(points), "brackets"))
+        .transform_calculate(x="width + datum.beyond")
+        .encode(x=alt.X("x:Q", scale=None), y=alt.Y("loss:Q", title=title))
+    )
+    return [
+        base.transform_filter("datum.corner < 4")
+        .mark_line(color=MUTED, strokeWidth=1)
+        .encode(detail="label:N", order="corner:O"),
+        base.transform_filter("datum.corner === 4")
+        .mark_text(color=INK, align="left", fontSize=11, lineBreak="\n", dy=-6)
+        .encode(text="label:N"),
+    ]
 
 
-def _columns(brackets: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Spread brackets over as few columns as keep each one's `bottom` above the `top` before."""
-    columns: list[list[dict[str, Any]]] = []
-    for one in sorted(brackets, key=lambda one: float(one["low"])):
-        free = [column for column in columns if one["bottom"] > column[-1]["top"]]
-        if free:
-            free[0].append(one)
-        else:
-            columns.append([one])
-    return columns
+def places(spans: Sequence[tuple[float, float, str]], label: float) -> list[int]:
+    """Return columns, as few as keep spans and labels in their middle apart, the lowest first.
+
+    Args:
+        spans: lower and upper ends; what else a span holds is not read.
+        label: height of a label.
+    """
+    tops: list[float] = []
+    found = []
+    for low, high, *_ in sorted(spans):
+        room = max(high - low, label) / 2
+        bottom, top = (low + high) / 2 - room, (low + high) / 2 + room
+        place = next((i for i, before in enumerate(tops) if bottom > before), len(tops))
+        tops[place : place + 1] = [top]
+        found.append(place)
+    return found
 
 
 def _minima_table(analysis: Analysis) -> list[Table]:

@@ -118,12 +118,7 @@ def _residual_layers(
         opacity=fading(),
     )
     tooltip = draw.tooltips(
-        ("variant:N", "Variant"),
-        ("parameters:Q", "Parameters", ",.0f"),
-        ("seed:Q", "Seed"),
-        ("loss:Q", "Measured", ".4f"),
-        ("fitted:Q", "Fitted", ".4f"),
-        ("residual:Q", "Log residual", "+.4f"),
+        "variant", "parameters:,.0f", "seed", "loss:.4f", "fitted:.4f", "residual:+.4f"
     )
     grey, zero = draw.zero_band(band, title)
     return [
@@ -231,12 +226,7 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, x: alt.X) -
         yOffset=alt.YOffset("estimator:N", sort=estimators, scale=alt.Scale(domain=estimators)),
         color=analysis.style.colour(legend=False),
         tooltip=draw.tooltips(
-            ("variant:N", "Variant"),
-            ("budget_flops:Q", "Budget, FLOPs", "~e"),
-            ("estimator:N", "Estimator"),
-            ("status:N", "Ended"),
-            ("parameters:Q", "Parameters", ",.0f"),
-            ("loss:Q", "Loss", ".4f"),
+            "variant", "budget_flops:~e", "estimator", "status", "parameters:,.0f", "loss:.4f"
         ),
     )
     return [

@@ -27,12 +27,24 @@ UNMEASURED = (
     "the machine."
 )
 PANELS = {
-    "training-flops": ("Training loss against FLOPs", "flops", "Training FLOPs"),
-    "training-seconds": ("Training loss against wall-clock", "seconds", "Wall-clock, seconds"),
-    "flops-per-step": ("FLOPs per step", "flops_per_step", "Training FLOPs per step"),
-    "steps-per-second": ("Steps per second", "steps_per_second", "Steps per second"),
+    "training-flops": (
+        *("Training loss against FLOPs", "flops", "Training FLOPs"),
+        "One line per seed. The early part, which is off the scale, is cut. {missing}",
+    ),
+    "training-seconds": (
+        *("Training loss against wall-clock", "seconds", "Wall-clock, seconds"),
+        "Wall-clock is steps over measured steps per second.{partly}",
+    ),
+    "flops-per-step": (
+        *("FLOPs per step", "flops_per_step", "Training FLOPs per step"),
+        "Counted, {convention} convention; backward is twice forward.",
+    ),
+    "steps-per-second": (
+        *("Steps per second", "steps_per_second", "Steps per second"),
+        "Measured by 'isoflop bench train', the models in turn on an idle machine.{partly}",
+    ),
 }
-"""By name of a figure: its title, the column that it shows, and the axis of that."""
+"""By name of a figure: its title, the column that it shows, the axis of that, and its caption."""
 
 
 def section(analysis: Analysis) -> Section:
@@ -61,18 +73,13 @@ def panels(analysis: Analysis, result: BudgetResult) -> list[draw.Panel]:
     curves = training_curves(analysis, result.figure3, costs)
     unmeasured = costs.loc[costs["steps_per_second"].isna(), "number"]
     partly = " Not measured: " + ", ".join(f"model {number}" for number in unmeasured) + "."
-    partly *= len(unmeasured) > 0
-    captions = {
-        "training-flops": "One line per seed. The early part, which is off the scale, is cut. "
-        + missing,
-        "training-seconds": f"Wall-clock is steps over measured steps per second.{partly}",
-        "flops-per-step": f"Counted, {analysis.study.convention} convention; backward is twice "
-        "forward.",
-        "steps-per-second": "Measured by 'isoflop bench train', the models in turn on an idle "
-        f"machine.{partly}",
+    words = {
+        "missing": missing,
+        "partly": partly if len(unmeasured) else "",
+        "convention": analysis.study.convention,
     }
     found: list[draw.Panel] = []
-    for name, (title, column, axis) in PANELS.items():
+    for name, (title, column, axis, caption) in PANELS.items():
         of_curves = name.startswith("training")
         shown = (curves if of_curves else costs).dropna(subset=[column])
         if shown.empty:
@@ -81,14 +88,9 @@ def panels(analysis: Analysis, result: BudgetResult) -> list[draw.Panel]:
             continue
         shown = shown if of_curves else bar_rows(shown, column)
         layers = (_lines if of_curves else _bars)(analysis, shown, column, axis)
-        called, height = f"{name}-{exponent(result.budget_flops)}", 300 if of_curves else 260
-        found.append(
-            draw.figure(
-                *(called, title, captions[name], layers, shown),
-                height=height,
-                width=draw.HALF_WIDTH,
-            )
-        )
+        drawn = (f"{name}-{exponent(result.budget_flops)}", title, caption.format(**words), layers)
+        height = 300 if of_curves else 260
+        found.append(draw.figure(*drawn, shown, height=height, width=draw.HALF_WIDTH))
     return found
 
 

@@ -127,11 +127,7 @@ def _beside(
         y=draw.linear_axis(alt.Y, "loss_ratio", _LOSS, losses, share=0.12, ticks=5),
         color=analysis.style.colour(),
         tooltip=draw.tooltips(
-            ("variant:N", "Variant"),
-            ("source:N", "Source"),
-            ("what:N", "Point"),
-            ("x_ratio:Q", x_title, ".3f"),
-            ("loss_ratio:Q", "Loss ratio", ".4f"),
+            "variant", "source", "what", ("x_ratio:Q", x_title, ".3f"), "loss_ratio:.4f"
         ),
     )
     legend = alt.Legend(

@@ -46,10 +46,7 @@ def panel(analysis: Analysis, result: BudgetResult) -> draw.Panel:
         coloured.mark_point(filled=True, fillOpacity=0.6, shape="circle").encode(
             size=size,
             tooltip=draw.tooltips(
-                ("variant:N", "Variant"),
-                ("parameters:Q", "Parameters", ",.0f"),
-                ("forward_flops_ratio:Q", "Forward FLOPs ratio", ".3f"),
-                ("loss_ratio:Q", "Loss ratio", ".4f"),
+                "variant", "parameters:,.0f", "forward_flops_ratio:.3f", "loss_ratio:.4f"
             ),
         ),
         base.transform_filter("isValid(datum.numbers)")

@@ -163,13 +163,7 @@ def _grid(table: pd.DataFrame, measures: Measures) -> draw.Figure:
         scale=alt.Scale(paddingInner=0.12, paddingOuter=0.06),
         axis=alt.Axis(ticks=False, domain=False, grid=False),
     )
-    tooltip = draw.tooltips(
-        ("block:O", "Block"),
-        ("position:Q", "Position"),
-        ("token:N", "Token"),
-        ("state:N", "Here"),
-        ("top_k:N", "In the top k"),
-    )
+    tooltip = draw.tooltips("block", "position", "token", "state", "top_k")
     chart = alt.Chart().mark_rect(stroke="white", strokeWidth=0.4)
     return draw.figure(
         "routing-decisions",
@@ -193,13 +187,7 @@ def _weights(table: pd.DataFrame, measures: Measures) -> draw.Figure:
             color=_state(PROCESSED, SKIPPED),
             # Stacked from the bottom in this order.
             order=alt.Order("state:N", sort="ascending"),
-            tooltip=draw.tooltips(
-                ("state:N", "Tokens"),
-                ("weight:Q", "Weight from", ".3f"),
-                ("weight_end:Q", "to", ".3f"),
-                ("tokens:Q", "Number", ","),
-                ("share:Q", "Share of tokens", ".2%"),
-            ),
+            tooltip=draw.tooltips("state", "weight:.3f", "weight_end:.3f", "tokens:,", "share:.2%"),
         )
     )
     caption = (
@@ -272,7 +260,7 @@ def _intervals(
     x = draw.linear_axis(alt.X, column, axis, values, ticks=4, labels=labels)
     base = alt.Chart().encode(x=x, y=draw.names_axis("decision", table["decision"].tolist()))
     tooltip = draw.tooltips(
-        ("decision:N", "Decision"),
+        "decision",
         (f"{column}:Q", axis, ".4f"),
         (f"{low}:Q", "from", ".4f"),
         (f"{high}:Q", "to", ".4f"),

@@ -52,6 +52,7 @@ TITLES = {
     "weight": "Weight from",
     "weight_end": "to",
     "share": "Share of tokens",
+    "x_ratio": "Ratio on the x axis",
 }
 """What columns are called where a mark tells its row, of those that do not tell it themselves."""
 
@@ -180,21 +181,22 @@ def of_row(chart: alt.Chart, row: str) -> alt.Chart:
     return kept
 
 
-def tooltips(*columns: str | tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
-    """Return what a mark tells of its row.
+def tooltips(*columns: tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
+    """Return what a mark tells of its row: column with its type, title, and format of a number."""
+    return [
+        alt.Tooltip(column, title=title, format="".join(form) or alt.Undefined)
+        for column, title, *form in columns
+    ]
 
-    Args:
-        columns: a name of `TITLES` or one that tells itself, a colon and the format of its number;
-            or the column with its type, a title, and the format.
-    """
-    told = []
-    for one in columns:
-        if isinstance(one, str):
-            name, _, form = one.partition(":")
-            title = TITLES.get(name) or name.replace("_", " ").replace("flops", "FLOPs")
-            one = (f"{name}:{'Q' if form else 'N'}", title[0].upper() + title[1:], form)
-        told.append(alt.Tooltip(one[0], title=one[1], format="".join(one[2:]) or alt.Undefined))
-    return told
+
+def told(columns: str) -> list[alt.Tooltip]:
+    """Return the same from names of columns apart by spaces, numbers with a colon and a format."""
+    found = []
+    for one in columns.split():
+        name, _, form = one.partition(":")
+        title = TITLES.get(name) or name.capitalize().replace("_", " ").replace("flops", "FLOPs")
+        found.append((f"{name}:{'Q' if form else 'N'}", title, form))
+    return tooltips(*found)
 
 
 def inline(table: pd.DataFrame, name: str) -> alt.InlineData:

@@ -8,25 +8,16 @@ import pandas as pd
 
 from isoflop.fit.checks import RateCheck, VarianceComponents
 from isoflop.notation import count, scientific
+from isoflop.report import blocks
 from isoflop.report.analysis import Analysis, Studied
-from isoflop.report.blocks import (
-    Section,
-    Styled,
-    Table,
-    Text,
-    size_of,
-    table,
-    variant,
-    with_columns,
-)
 from isoflop.report.scaling import ScalingAnalysis
 
 
-def section(analysis: Analysis) -> Section | None:
+def section(analysis: Analysis) -> blocks.Section | None:
     """Return the checks at the minima; None where there are none."""
-    blocks = []
+    parts = []
     if analysis.rates:
-        blocks.append(_rates_table(analysis, "at the best size", analysis.rates, _model))
+        parts.append(_rates_table(analysis, "at the best size", analysis.rates, _model))
     if analysis.components:
         rows = [
             {
@@ -42,16 +33,19 @@ def section(analysis: Analysis) -> Section | None:
             f"What the loss of one model varies by: standard deviations, {analysis.loss_unit}, of "
             "the test loss over seeds (initialisation) and data orders, crossed."
         )
-        blocks.append(table(caption, rows))
-    return Section("Checks at the minima", blocks) if blocks else None
+        parts.append(blocks.table(caption, rows))
+    return blocks.Section("Checks at the minima", parts) if parts else None
 
 
-def scaling_table(analysis: ScalingAnalysis) -> Table:
+def scaling_table(analysis: ScalingAnalysis) -> blocks.Table:
     """Return the learning rates that a scaling study tried, by variant."""
     sizes = {record.parameters.total: record for record in analysis.records.values()}
 
-    def model(one: RateCheck) -> dict[str, Text]:
-        return {".Variant": variant(one.variant), "Size": size_of(sizes[one.parameters].config)}
+    def model(one: RateCheck) -> dict[str, blocks.Text]:
+        return {
+            ".Variant": blocks.variant(one.variant),
+            "Size": blocks.size_of(sizes[one.parameters].config),
+        }
 
     ordered = sorted(analysis.rates, key=lambda one: analysis.names.index(one.variant))
     return _rates_table(analysis, "at one size", ordered, model)
@@ -72,7 +66,7 @@ def learning_rates(checks: Sequence[RateCheck]) -> pd.DataFrame:
             "learning_rate": rate,
             "validation_loss": loss,
             "seeds": check.seeds,
-            **with_columns("above_best", above),
+            **blocks.with_columns("above_best", above),
             "used": rate == check.used,
             "best": rate == check.best,
             "interior": check.interior,
@@ -82,10 +76,10 @@ def learning_rates(checks: Sequence[RateCheck]) -> pd.DataFrame:
     )
 
 
-def _model(one: RateCheck | VarianceComponents) -> dict[str, Text]:
+def _model(one: RateCheck | VarianceComponents) -> dict[str, blocks.Text]:
     return {
         "#Budget": scientific(one.budget_flops),
-        ".Variant": variant(one.variant),
+        ".Variant": blocks.variant(one.variant),
         "#Parameters": count(one.parameters),
     }
 
@@ -94,10 +88,10 @@ def _rates_table(
     analysis: Studied,
     where: str,
     checks: Sequence[RateCheck],
-    model: Callable[[RateCheck], dict[str, Text]],
-) -> Table:
+    model: Callable[[RateCheck], dict[str, blocks.Text]],
+) -> blocks.Table:
     """Return what was found at each learning rate, beside cells that tell the model."""
-    return table(
+    return blocks.table(
         f"Learning rates tried {where}: validation loss, the lowest in bold; with several seeds "
         "their mean, and how far it lies above the lowest, paired by seed, with its 95% interval. "
         "A star marks the rate used; interior means that a lower and a higher rate than the best "
@@ -116,14 +110,14 @@ def _rates_table(
     )
 
 
-def _trials(check: RateCheck) -> Text:
-    found: list[str | Styled] = []
+def _trials(check: RateCheck) -> blocks.Text:
+    found: list[str | blocks.Styled] = []
     for rate, loss, apart in zip(check.rates, check.losses, check.above_best, strict=True):
         told = "diverged" if loss is None else f"{loss:.4f}"
         found += [
-            Styled("break"),
+            blocks.Styled("break"),
             f"{rate:.3g}{'*' if rate == check.used else ''}: ",
-            Styled("strong", told) if rate == check.best else told,
+            blocks.Styled("strong", told) if rate == check.best else told,
             *([] if apart is None else [f" ({apart.words('+.4f')})"]),
         ]
     return tuple(found[1:])

@@ -15,66 +15,41 @@ import pandas as pd
 from isoflop.fit.intervals import WithError
 from isoflop.fit.settings import Estimator
 from isoflop.notation import count, exponent, scientific
+from isoflop.report import blocks
 from isoflop.report import figure as draw
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
-from isoflop.report.blocks import (
-    NONE,
-    Block,
-    Heading,
-    Paragraph,
-    Section,
-    Sentences,
-    Styled,
-    Table,
-    Text,
-    table,
-    variant,
-    with_columns,
-    with_ends,
-)
 from isoflop.report.theme import INK, MUTED, PICKED, fading
 from isoflop.report.words.results import ESTIMATOR_WORDS, doubts, refusals, results
 
 NAME, TITLE = "loss-against-parameters", "Loss against parameters"
-
-COLUMNS = {
-    "row": "str",
-    "variant": "str",
-    "budget_flops": "float64",
-    "parameters": "float64",
-    "loss": "float64",
-    "seed": "Int64",
-    "low": "float64",
-    "high": "float64",
-}
 
 _BRACKET_GAP, _BRACKET_STEP = 10, 58
 _THINNEST, _LABEL_HEIGHT = 0.02, 0.08
 """Shares of the range of losses: the least height of a bracket, the height of its label."""
 
 
-def section(analysis: Analysis) -> Section:
+def section(analysis: Analysis) -> blocks.Section:
     """Return the answer in words, the curves, the minima, and the published claims."""
-    blocks: list[Block] = []
+    parts: list[blocks.Block] = []
     for result in analysis.budgets:
         if len(analysis.budgets) > 1:
-            blocks.append(Heading(result.told))
-        blocks.append(Sentences(results(analysis, result)))
+            parts.append(blocks.Heading(result.told))
+        parts.append(blocks.Sentences(results(analysis, result)))
     hint = (
         "A click on a variant in the legend fades the others, a second click undoes it. Points "
         "tell their numbers."
     )
-    blocks += [Paragraph(hint, "caption hint"), panel(analysis), *_minima_table(analysis)]
-    judged = [result for result in analysis.budgets if result.claims]
-    return Section("Result", [*blocks, *(_claims_table(analysis, result) for result in judged)])
+    parts += [blocks.Paragraph(hint, "caption hint"), panel(analysis), *_minima_table(analysis)]
+    parts += [_claims_table(analysis, result) for result in analysis.budgets if result.claims]
+    return blocks.Section("Result", parts)
 
 
 def rows(analysis: Analysis) -> pd.DataFrame:
     """Return the rows of the U-curves: runs, means over seeds, minima and refusals.
 
-    Columns: `COLUMNS`, where `row` is run, off_ladder, mean, minimum or refused; `low` and `high`
-    are the ends of the 95% intervals of means and minima. A refused minimum has a row of its own,
-    at the lowest mean, so that it is seen.
+    Columns: `row` (run, off_ladder, mean, minimum, refused), `variant`, `budget_flops`,
+    `parameters`, `loss`, `seed`, `low` and `high`, the ends of the 95% intervals of means and
+    minima. A refused minimum has a row of its own, at the lowest mean, so that it is seen.
     """
     found = [
         (row, name, result.budget_flops, *numbers)
@@ -82,7 +57,9 @@ def rows(analysis: Analysis) -> pd.DataFrame:
         for name in analysis.names
         for row, *numbers in _curve_rows(analysis, result, name)
     ]
-    return pd.DataFrame(found, columns=list(COLUMNS)).astype(COLUMNS)
+    columns = ["row", "variant", "budget_flops", "parameters", "loss", "seed", "low", "high"]
+    kinds = {"seed": "Int64", "low": "float64", "high": "float64"}
+    return pd.DataFrame(found, columns=columns).astype(kinds)
 
 
 def _curve_rows(
@@ -117,22 +94,13 @@ def panel(analysis: Analysis) -> draw.Panel:
     shown, style = rows(analysis), analysis.style
     if shown.empty:
         return draw.Absent(TITLE, "No run has finished.")
-    told = (
-        "variant",
-        "row",
-        "budget_flops:~e",
-        "parameters:,.0f",
-        "loss:.4f",
-        "low:.4f",
-        "high:.4f",
-        "seed",
-    )
+    told = "variant row budget_flops:~e parameters:,.0f loss:.4f low:.4f high:.4f seed"
     loss_title = f"Test loss, {analysis.loss_unit}"
     base = alt.Chart().encode(
         x=draw.count_axis("parameters", "Parameters", list(shown["parameters"])),
         y=draw.linear_axis(alt.Y, "loss", loss_title, shown["loss"], ticks=7),
         opacity=fading(),
-        tooltip=draw.tooltips(*told),
+        tooltip=draw.told(told),
     )
     coloured, shaped = base.encode(color=style.colour()), base.encode(shape=style.shape())
     points = shaped.encode(color=style.colour())
@@ -235,17 +203,17 @@ def places(spans: Sequence[tuple[float, float, str]], label: float) -> list[int]
     return found
 
 
-def _minima_table(analysis: Analysis) -> list[Table]:
+def _minima_table(analysis: Analysis) -> list[blocks.Table]:
     """Return a row per budget and variant with the minimum by each estimator."""
     found = [
         {
             "#Budget": scientific(result.budget_flops),
-            ".Variant": variant(name),
+            ".Variant": blocks.variant(name),
             **{
                 f"#{ESTIMATOR_WORDS[estimator]}": _minimum(result, name, estimator)
                 for estimator in analysis.estimators
             },
-            "#Forward FLOPs": NONE
+            "#Forward FLOPs": blocks.NONE
             if first.forward_flops is None
             else scientific(first.forward_flops, 3, trim=False),
         }
@@ -260,29 +228,31 @@ def _minima_table(analysis: Analysis) -> list[Table]:
         "intervals hold no noise. The words above use the first, the parabola; how far the "
         "estimators disagree is a systematic error. Forward FLOPs are per token."
     )
-    return [table(caption, found)] if found else []
+    return [blocks.table(caption, found)] if found else []
 
 
-def _minimum(result: BudgetResult, name: str, estimator: Estimator) -> Text:
+def _minimum(result: BudgetResult, name: str, estimator: Estimator) -> blocks.Text:
     minimum = result.minima[name, estimator].minimum
     if minimum.loss is None or minimum.parameters is None:
-        return (Styled("hint", f"refused: {minimum.status.replace('_', ' ')}", minimum.message),)
+        return (
+            blocks.Styled("hint", f"refused: {minimum.status.replace('_', ' ')}", minimum.message),
+        )
     interval = result.intervals.get((name, estimator))
     ends = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else None
-    return with_ends(f"{minimum.loss:.4f} at {count(minimum.parameters)}", ends)
+    return blocks.with_ends(f"{minimum.loss:.4f} at {count(minimum.parameters)}", ends)
 
 
-def _claims_table(analysis: Analysis, result: BudgetResult) -> Table:
+def _claims_table(analysis: Analysis, result: BudgetResult) -> blocks.Table:
     """Return a row per published claim; a study with doubts has no verdicts, only numbers."""
     found = claims(analysis)
     looks = {"no verdict": "unresolved", "not held": "not-held"}
-    return table(
+    return blocks.table(
         f"Published claims (arXiv 2404.02258) at {result.told}, each judged on its own at the "
         "noise measured here (95% intervals, not corrected for their number).",
         [
             {
                 "Claim": one["statement"],
-                "Here": (Styled("badge", told := one["verdict"], looks.get(told, told)),),
+                "Here": (blocks.Styled("badge", told := one["verdict"], looks.get(told, told)),),
                 "Numbers": one["numbers"],
             }
             for one in found[found["budget_flops"] == result.budget_flops].to_dict("records")
@@ -308,7 +278,7 @@ def claims(analysis: Analysis) -> pd.DataFrame:
             "budget_flops": result.budget_flops,
             "statement": _capitalised(one.statement),
             "verdict": "no verdict" if doubted else one.verdict,
-            **with_columns("difference", one.interval),
+            **blocks.with_columns("difference", one.interval),
             "numbers": _capitalised(one.sentence.removeprefix(f"{one.verdict.capitalize()}: ")),
         }
         for result in analysis.budgets

@@ -117,9 +117,7 @@ def _residual_layers(
         color=analysis.style.colour(),
         opacity=fading(),
     )
-    tooltip = draw.tooltips(
-        "variant", "parameters:,.0f", "seed", "loss:.4f", "fitted:.4f", "residual:+.4f"
-    )
+    tooltip = draw.told("variant parameters:,.0f seed loss:.4f fitted:.4f residual:+.4f")
     grey, zero = draw.zero_band(band, title)
     return [
         grey.add_params(PICKED),
@@ -187,30 +185,20 @@ def estimator_minima(analysis: Analysis) -> pd.DataFrame:
                 if one is None:
                     continue
                 ends = result.intervals.get((name, estimator))
-                rows.append(
-                    {
-                        "variant": name,
-                        "budget_flops": result.budget_flops,
-                        "curve": f"{name}{at}",
-                        "estimator": ESTIMATOR_WORDS[estimator],
-                        "status": one.minimum.status,
-                        "parameters": one.minimum.parameters,
-                        "parameters_low": ends and ends.parameters_low,
-                        "parameters_high": ends and ends.parameters_high,
-                        "loss": one.minimum.loss,
-                        "loss_low": ends and ends.low,
-                        "loss_high": ends and ends.high,
-                    }
-                )
+                of = (name, result.budget_flops, f"{name}{at}", ESTIMATOR_WORDS[estimator])
+                sizes = (ends.parameters_low, ends.parameters_high) if ends else (None, None)
+                losses = (ends.low, ends.high) if ends else (None, None)
+                found = one.minimum
+                rows.append((*of, found.status, found.parameters, *sizes, found.loss, *losses))
     columns = ["variant", "budget_flops", "curve", "estimator", "status"]
     numbers = [f"{of}{end}" for of in ("parameters", "loss") for end in ("", "_low", "_high")]
     table = pd.DataFrame(rows, columns=[*columns, *numbers])
     table = table.astype(dict.fromkeys(numbers, "float64"))
     curves = table.groupby(["variant", "budget_flops"])
-    sizes, losses = (curves[of].transform("median") for of in ("parameters", "loss"))
+    medians = curves[["parameters", "loss"]].transform("median")
     for end in ("", "_low", "_high"):
-        table[f"parameters_ratio{end}"] = table[f"parameters{end}"] / sizes
-        table[f"loss_difference{end}"] = table[f"loss{end}"] - losses
+        table[f"parameters_ratio{end}"] = table[f"parameters{end}"] / medians["parameters"]
+        table[f"loss_difference{end}"] = table[f"loss{end}"] - medians["loss"]
     return table
 
 
@@ -225,9 +213,7 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, x: alt.X) -
         y=draw.names_axis("curve", curves, paddingInner=0.2, paddingOuter=0.1),
         yOffset=alt.YOffset("estimator:N", sort=estimators, scale=alt.Scale(domain=estimators)),
         color=analysis.style.colour(legend=False),
-        tooltip=draw.tooltips(
-            "variant", "budget_flops:~e", "estimator", "status", "parameters:,.0f", "loss:.4f"
-        ),
+        tooltip=draw.told("variant budget_flops:~e estimator status parameters:,.0f loss:.4f"),
     )
     return [
         draw.rule(middle, x=title),

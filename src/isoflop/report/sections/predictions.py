@@ -9,21 +9,12 @@ import pandas as pd
 from isoflop.estimate import estimate_words
 from isoflop.fit.predictions.optima import Miss, Prediction, misses
 from isoflop.notation import count, scientific
+from isoflop.report import blocks
 from isoflop.report.analysis import Analysis
-from isoflop.report.blocks import (
-    NONE,
-    Paragraph,
-    Section,
-    Styled,
-    Text,
-    table,
-    variant,
-    with_columns,
-)
 from isoflop.report.registration import WAY_WORDS, Registration
 
 
-def section(analysis: Analysis) -> Section | None:
+def section(analysis: Analysis) -> blocks.Section | None:
     """Return each prediction beside what was measured; None where none was registered."""
     found = rows(analysis)
     if not found:
@@ -38,24 +29,26 @@ def section(analysis: Analysis) -> Section | None:
             f"At {scientific(one.budget_flops)} FLOPs: predicted from {one.runs:,} finished runs "
             f"of {one.study}, SHA-256 "
         )
-        notes.append(Paragraph((told, Styled("code", one.sha256), "."), "caption"))
-    shown = table(caption, found, csv="predictions", data=predictions(analysis))
-    return Section("Predictions", [shown, *notes])
+        notes.append(blocks.Paragraph((told, blocks.Styled("code", one.sha256), "."), "caption"))
+    shown = blocks.table(caption, found, csv="predictions", data=predictions(analysis))
+    return blocks.Section("Predictions", [shown, *notes])
 
 
-def rows(analysis: Analysis) -> list[dict[str, Text]]:
+def rows(analysis: Analysis) -> list[dict[str, blocks.Text]]:
     """Return a row per registered prediction, with the miss where its budget has been trained."""
     return [
         {
             "#Budget": scientific(one.budget_flops),
-            ".Variant": variant(made.variant),
+            ".Variant": blocks.variant(made.variant),
             ".By": WAY_WORDS[made.way],
-            "#Predicted size": estimate_words(made.parameters, count, NONE),
-            "#Predicted loss": estimate_words(made.loss, none=NONE),
+            "#Predicted size": estimate_words(made.parameters, count, blocks.NONE),
+            "#Predicted loss": estimate_words(made.loss, none=blocks.NONE),
             "#Measured": f"{miss.loss:.4f} at {count(miss.parameters)}"
             if miss
             else "not trained yet",
-            "#Miss": NONE if miss is None or miss.loss_error is None else f"{miss.loss_error:+.4f}",
+            "#Miss": blocks.NONE
+            if miss is None or miss.loss_error is None
+            else f"{miss.loss_error:+.4f}",
         }
         for one, made, miss in beside_measured(analysis)
     ]
@@ -73,8 +66,8 @@ def predictions(analysis: Analysis) -> pd.DataFrame:
             "budget_flops": one.budget_flops,
             "variant": made.variant,
             "way": made.way,
-            **with_columns("parameters", made.parameters),
-            **with_columns("loss", made.loss),
+            **blocks.with_columns("parameters", made.parameters),
+            **blocks.with_columns("loss", made.loss),
             "measured_parameters": miss and miss.parameters,
             "measured_loss": miss and miss.loss,
             "loss_error": miss and miss.loss_error,

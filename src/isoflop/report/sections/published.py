@@ -126,9 +126,7 @@ def _beside(
     base = alt.Chart().encode(
         y=draw.linear_axis(alt.Y, "loss_ratio", _LOSS, losses, share=0.12, ticks=5),
         color=analysis.style.colour(),
-        tooltip=draw.tooltips(
-            "variant", "source", "what", ("x_ratio:Q", x_title, ".3f"), "loss_ratio:.4f"
-        ),
+        tooltip=draw.told("variant source what x_ratio:.3f loss_ratio:.4f"),
     )
     legend = alt.Legend(
         orient="bottom", direction="vertical", symbolFillColor=INK, symbolStrokeColor=INK

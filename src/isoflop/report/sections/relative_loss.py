@@ -45,9 +45,7 @@ def panel(analysis: Analysis, result: BudgetResult) -> draw.Panel:
         .encode(order="parameters:Q"),
         coloured.mark_point(filled=True, fillOpacity=0.6, shape="circle").encode(
             size=size,
-            tooltip=draw.tooltips(
-                "variant", "parameters:,.0f", "forward_flops_ratio:.3f", "loss_ratio:.4f"
-            ),
+            tooltip=draw.told("variant parameters:,.0f forward_flops_ratio:.3f loss_ratio:.4f"),
         ),
         base.transform_filter("isValid(datum.numbers)")
         .mark_point(shape="circle", filled=False, opacity=1, strokeWidth=1.6)

@@ -163,7 +163,7 @@ def _grid(table: pd.DataFrame, measures: Measures) -> draw.Figure:
         scale=alt.Scale(paddingInner=0.12, paddingOuter=0.06),
         axis=alt.Axis(ticks=False, domain=False, grid=False),
     )
-    tooltip = draw.tooltips("block", "position", "token", "state", "top_k")
+    tooltip = draw.told("block position token state top_k")
     chart = alt.Chart().mark_rect(stroke="white", strokeWidth=0.4)
     return draw.figure(
         "routing-decisions",
@@ -187,7 +187,7 @@ def _weights(table: pd.DataFrame, measures: Measures) -> draw.Figure:
             color=_state(PROCESSED, SKIPPED),
             # Stacked from the bottom in this order.
             order=alt.Order("state:N", sort="ascending"),
-            tooltip=draw.tooltips("state", "weight:.3f", "weight_end:.3f", "tokens:,", "share:.2%"),
+            tooltip=draw.told("state weight:.3f weight_end:.3f tokens:, share:.2%"),
         )
     )
     caption = (
@@ -259,12 +259,7 @@ def _intervals(
     labels = draw.SIGNED_LABEL if differences else alt.Undefined
     x = draw.linear_axis(alt.X, column, axis, values, ticks=4, labels=labels)
     base = alt.Chart().encode(x=x, y=draw.names_axis("decision", table["decision"].tolist()))
-    tooltip = draw.tooltips(
-        "decision",
-        (f"{column}:Q", axis, ".4f"),
-        (f"{low}:Q", "from", ".4f"),
-        (f"{high}:Q", "to", ".4f"),
-    )
+    tooltip = draw.told(f"decision {column}:.4f {low}:.4f {high}:.4f")
     number = alt.Text(f"{column}:Q", format="+.4f" if differences else ".4f")
     layers = [
         *([draw.rule(0.0, x=axis)] if differences else []),

@@ -93,7 +93,7 @@ def test_what_was_kept_is_drawn(study, records, names, ranked, detailed, expecte
 
 
 def test_shares_of_router_weights_add_up_in_every_block(model):
-    table = routing.router_weights(model.evaluation.measures)
+    table = routing.decision_figures(model)[1].table
     assert table.groupby("panel")["share"].sum().tolist() == pytest.approx([1, 1, 1])
 
 

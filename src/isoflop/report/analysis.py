@@ -27,7 +27,7 @@ from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import TrainedSize, budgets, trained_sizes
 from isoflop.notation import scientific
 from isoflop.papers.beside import roles
-from isoflop.papers.claims import Claim, Roles, mod_claims
+from isoflop.papers.claims import Claim, mod_claims
 from isoflop.papers.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.report.evidence import Evidence
 from isoflop.report.theme import Style
@@ -216,6 +216,9 @@ def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> Budget
     reference = analysis.best(baseline, budget)
     numbered = challenger if challenger != baseline and reference else None
     played = roles(analysis.study)
+    claims = mod_claims(table, played, budget_flops=budget) if played else ()
+    # A claim is judged where the study has the variant that it is about.
+    judged = zip(claims, ("sparse", "dense", "sparse", "random", "dense", "sparse"), strict=False)
     return BudgetResult(
         budget_flops=budget,
         minima=minima,
@@ -227,14 +230,7 @@ def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> Budget
         else {},
         matches={name: loss_matching(table, optimum, name) for name in others} if optimum else {},
         verdicts={one.variant: one for one in fits.verdicts if one.budget_flops == budget},
-        claims=_claims(table, played, budget) if played else (),
+        claims=tuple(one for one, part in judged if getattr(played, part)),
         reference=reference,
         reference_bracketed=optimal_size(table, baseline, budget).model is not None,
     )
-
-
-def _claims(table: pd.DataFrame, played: Roles, budget: float) -> tuple[Claim, ...]:
-    """Judge the claims about variants that the study has."""
-    about = ("sparse", "dense", "sparse", "random", "dense", "sparse")
-    judged = mod_claims(table, played, budget_flops=budget)
-    return tuple(one for one, part in zip(judged, about, strict=True) if getattr(played, part))

@@ -72,14 +72,6 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table; `look` is a class of the style sheet: number, name or trials."""
-
-    title: str
-    look: str = ""
-
-
-@dataclass(frozen=True)
 class Wide:
     """A cell over several columns."""
 
@@ -92,7 +84,8 @@ class Table:
     """A table, every cell as the text that is shown."""
 
     caption: str
-    columns: Sequence[Column]
+    columns: Sequence[tuple[str, str]]
+    """Title and look of each, a class of the style sheet: number, name, trials, or none."""
     rows: Sequence[Sequence[Text | Wide]]
     groups: Sequence[tuple[str, int]] = ()
     """Titles over several columns, with their number."""
@@ -104,12 +97,11 @@ class Table:
     """What that file holds."""
 
 
-def columns(*titles: str) -> tuple[Column, ...]:
+def columns(*titles: str) -> tuple[tuple[str, str], ...]:
     """Return columns from their titles: '#Loss' is one of numbers, '.Variant' one of names."""
     looks = {"#": "number", ".": "name", ":": "trials"}
     return tuple(
-        Column(title[1:], looks[title[0]]) if title[:1] in looks else Column(title)
-        for title in titles
+        (title[1:], looks[title[0]]) if title[0] in looks else (title, "") for title in titles
     )
 
 

@@ -60,45 +60,42 @@ def section(analysis: Studied) -> Section | None:
     return Section("Inside a routed model", blocks, anchor="inside")
 
 
-def _measures(model: RoutedModel) -> Measures | None:
-    """Return what an evaluation measured; None without one that has a causal decision."""
+def _measures(model: RoutedModel) -> tuple[Measures, DecisionMeasures] | None:
+    """Return what an evaluation measured, and under the first causal decision; None without one."""
     measures = model.evaluation.measures if model.evaluation else None
     if measures is None or measures.sample is None:
         return None
-    return measures if any(one.decision != "top_k" for one in measures.decisions) else None
-
-
-def headline(measures: Measures) -> DecisionMeasures:
-    """Return the measures under the first causal decision."""
-    return next(one for one in measures.decisions if one.decision != "top_k")
+    causal = [one for one in measures.decisions if one.decision != "top_k"]
+    return (measures, causal[0]) if causal else None
 
 
 def decision_figures(model: RoutedModel) -> list[draw.Figure]:
     """Draw decisions token by token and router weights, those that were kept."""
-    measures = _measures(model)
-    if measures is None or model.evaluation is None:
+    found = _measures(model)
+    if found is None or model.evaluation is None:
         return []
+    measures, measured = found
     blocks, texts = model.record.config.model.blocks, model.evaluation.token_texts
-    grid, weights = decision_grid(measures, blocks, texts), router_weights(measures)
-    return [
-        *([_grid(grid, measures)] if len(grid) else []),
-        *([_weights(weights, measures)] if len(weights) else []),
-    ]
+    grid, weights = decision_grid(measures, measured, blocks, texts), router_weights(measured)
+    drawn = [_grid(grid, measured)] if len(grid) else []
+    return [*drawn, _weights(weights, measured)] if len(weights) else drawn
 
 
-def decision_grid(measures: Measures, blocks: int, texts: Mapping[int, str]) -> pd.DataFrame:
+def decision_grid(
+    measures: Measures, measured: DecisionMeasures, blocks: int, texts: Mapping[int, str]
+) -> pd.DataFrame:
     """Return a row per routed block and token of the stretch, and one per dense block.
 
+    Columns: `block`, `position` and `position_end`, `token`, `state`, and `top_k`: whether top-k
+    selects the token. Empty where no stretch was kept.
+
     Args:
-        measures: of the model; the headline decision decides.
+        measures: of the model.
+        measured: those of the decision that decides.
         blocks: how many the model has.
         texts: of ids.
-
-    Returns:
-        Columns `block`, `position` and `position_end`, `token`, `state`, and `top_k`: whether
-        top-k selects the token. Empty where no stretch was kept.
     """
-    measured, top_k = headline(measures), measures.under("top_k")
+    top_k = measures.under("top_k")
     stretch, ranked = measured.stretch, top_k.stretch if top_k else None
     if stretch is None or ranked is None:
         return pd.DataFrame()
@@ -117,15 +114,14 @@ def decision_grid(measures: Measures, blocks: int, texts: Mapping[int, str]) -> 
     return pd.DataFrame(rows, columns=columns)
 
 
-def router_weights(measures: Measures) -> pd.DataFrame:
+def router_weights(measured: DecisionMeasures) -> pd.DataFrame:
     """Return a row per routed block, range of router weights and what became of the tokens.
 
-    Returns:
-        Columns `panel`, `weight` and `weight_end`, `state`, `tokens`, and `share` of the block's
-        tokens. Empty where no weights were kept.
+    Columns: `panel`, `weight` and `weight_end`, `state`, `tokens`, and `share` of the block's
+    tokens. Empty where no weights were kept.
     """
     rows = []
-    for block in headline(measures).blocks:
+    for block in measured.blocks:
         weights = block.router_weights
         if weights is None:
             return pd.DataFrame()
@@ -137,8 +133,7 @@ def router_weights(measures: Measures) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _grid(table: pd.DataFrame, measures: Measures) -> draw.Figure:
-    measured = headline(measures)
+def _grid(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
     tokens, blocks = int(table["position_end"].max()), table["block"].nunique()
     agreed = [one.agreement.accuracy for one in measured.blocks if one.agreement is not None]
     shares = ", ".join(
@@ -163,19 +158,19 @@ def _grid(table: pd.DataFrame, measures: Measures) -> draw.Figure:
         scale=alt.Scale(paddingInner=0.12, paddingOuter=0.06),
         axis=alt.Axis(ticks=False, domain=False, grid=False),
     )
-    tooltip = draw.told("block position token state top_k")
     chart = alt.Chart().mark_rect(stroke="white", strokeWidth=0.4)
+    chart = chart.encode(x=x, x2="position_end:Q", y=y, color=_state(*_STATES))
     return draw.figure(
         "routing-decisions",
         "Routing decisions by token and block",
         f"{caption}.",
-        [chart.encode(x=x, x2="position_end:Q", y=y, color=_state(*_STATES), tooltip=tooltip)],
+        [chart.encode(tooltip=draw.told("block position token state top_k"))],
         table,
         height=min(_MOST_ROW_HEIGHT * blocks, _GRID_HEIGHT),
     )
 
 
-def _weights(table: pd.DataFrame, measures: Measures) -> draw.Figure:
+def _weights(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
     order = table["panel"].drop_duplicates().tolist()
     chart = (
         alt.Chart()
@@ -192,9 +187,8 @@ def _weights(table: pd.DataFrame, measures: Measures) -> draw.Figure:
     )
     caption = (
         "Router weights r, which rank the tokens under top-k and multiply a block's update: the "
-        f"share of tokens in each of {len(table) // (2 * len(order))} equal ranges, by "
-        f"what {headline(measures).decision} makes of them. The outermost ranges hold what lies "
-        "beyond."
+        f"share of tokens in each of {len(table) // (2 * len(order))} equal ranges, by what "
+        f"{measured.decision} makes of them. The outermost ranges hold what lies beyond."
     )
     layout = draw.Panels(order, "Share of tokens against router weight", height=150, same_x=False)
     return draw.panels("router-weights", "Router weights", caption, [chart], table, layout)
@@ -210,8 +204,16 @@ def loss_figures(model: RoutedModel, unit: str) -> list[draw.Figure]:
     measures = _measures(model)
     if measures is None:
         return []
-    table = decision_losses(measures)
-    above = table.dropna(subset=["difference"])
+    # Top-k comes last; its own difference is missing.
+    decisions = sorted(measures[0].decisions, key=lambda one: one.decision == "top_k")
+    table = pd.DataFrame(
+        {
+            "decision": one.described,
+            **with_columns("loss", one.loss),
+            **with_columns("difference", one.leak.nats if one.leak else None),
+        }
+        for one in decisions
+    )
     losses = (
         "decision-losses",
         "Loss by routing decision",
@@ -224,28 +226,12 @@ def loss_figures(model: RoutedModel, unit: str) -> list[draw.Figure]:
         "What deciding causally costs",
         "Loss less that of top-k, which looks ahead, paired by document, with 95% intervals.",
     )
+    above = table.dropna(subset=["difference"])
     found = [_intervals(losses, table, "loss", f"Test loss, {unit}")]
     if len(above):
         axis = f"Loss above that of top-k, {unit}"
         found.append(_intervals(differences, above, "difference", axis))
     return found
-
-
-def decision_losses(measures: Measures) -> pd.DataFrame:
-    """Return a row per decision, top-k last: its loss, and how far it lies above that of top-k.
-
-    Returns:
-        Columns `decision`, `loss`, `difference`, each with its ends in `_low` and `_high`.
-    """
-    rows = [
-        {
-            "decision": one.described,
-            **with_columns("loss", one.loss),
-            **with_columns("difference", one.leak.nats if one.leak else None),
-        }
-        for one in sorted(measures.decisions, key=lambda one: one.decision == "top_k")
-    ]
-    return pd.DataFrame(rows)
 
 
 def _intervals(

@@ -225,17 +225,15 @@ def linear_axis(
     column: str,
     title: str,
     values: Iterable[float],
-    *,
     share: float = 0.06,
-    ticks: int = 6,
-    labels: Any = alt.Undefined,
+    **axis: Any,
 ) -> XY:
     """Return an axis that leaves `share` of the range of `values` free on either side."""
     return channel(
         f"{column}:Q",
         title=title,
         scale=alt.Scale(domain=padded(list(values), share), nice=False, zero=False),
-        axis=alt.Axis(tickCount=ticks, labelExpr=labels),
+        axis=alt.Axis(**{"tickCount": 6, **axis}),
     )
 
 

@@ -98,7 +98,7 @@ def panel(analysis: Analysis) -> draw.Panel:
     loss_title = f"Test loss, {analysis.loss_unit}"
     base = alt.Chart().encode(
         x=draw.count_axis("parameters", "Parameters", list(shown["parameters"])),
-        y=draw.linear_axis(alt.Y, "loss", loss_title, shown["loss"], ticks=7),
+        y=draw.linear_axis(alt.Y, "loss", loss_title, shown["loss"], tickCount=7),
         opacity=fading(),
         tooltip=draw.told(told),
     )

@@ -113,7 +113,7 @@ def _residual_layers(
     title = "Log loss, measured less fitted"
     base = alt.Chart().encode(
         x=draw.count_axis("parameters", "Parameters", list(table["parameters"])),
-        y=draw.linear_axis(alt.Y, "residual", title, spread, labels=draw.SIGNED_LABEL),
+        y=draw.linear_axis(alt.Y, "residual", title, spread, labelExpr=draw.SIGNED_LABEL),
         color=analysis.style.colour(),
         opacity=fading(),
     )
@@ -144,7 +144,7 @@ def agreement_figures(analysis: Analysis) -> list[draw.Figure]:
     ends = shown_range(table, "loss_difference")
     low, high = shown_range(table, "parameters_ratio", logarithmic=True)
     by_loss = draw.linear_axis(
-        *(alt.X, "loss_difference", _LOSS, ends), ticks=5, labels=draw.SIGNED_LABEL
+        *(alt.X, "loss_difference", _LOSS, ends), tickCount=5, labelExpr=draw.SIGNED_LABEL
     )
     by_size = draw.log_axis(
         *("parameters_ratio", _SIZE, [low, high]), margin=(high / low) ** 0.06, grid=True

@@ -216,12 +216,7 @@ def _lines(analysis: Analysis, shown: pd.DataFrame, column: str, axis: str) -> l
     end = shown[column].max()
     late = shown.loc[shown[column] >= 0.2 * end, "loss"].tolist()
     y = draw.linear_axis(alt.Y, "loss", f"Training loss, {analysis.loss_unit}", late)
-    x = alt.X(
-        f"{column}:Q",
-        title=axis,
-        scale=alt.Scale(domainMin=0, nice=False),
-        axis=alt.Axis(grid=False, tickCount=5, labelExpr=_powers(end)),
-    )
+    x = draw.linear_axis(alt.X, column, axis, [0, end], 0, grid=False, **_ticks(end))
     colour, dash = alt.Scale(domain=labels, range=colours), alt.Scale(domain=labels, range=dashes)
     lines = alt.Chart().transform_filter(f"datum.loss <= {draw.padded(late)[1]!r}")
     return [
@@ -255,12 +250,7 @@ def _bars(analysis: Analysis, shown: pd.DataFrame, column: str, axis: str) -> li
                 labelLineHeight=14,
             ),
         ),
-        y=alt.Y(
-            f"{column}:Q",
-            title=axis,
-            scale=alt.Scale(domain=[0, 1.12 * highest], nice=False),
-            axis=alt.Axis(tickCount=5, labelExpr=_powers(highest)),
-        ),
+        y=draw.linear_axis(alt.Y, column, axis, [0, 1.12 * highest], 0, **_ticks(highest)),
     )
     return [
         base.mark_bar(opacity=0.9).encode(color=analysis.style.colour(legend=False)),
@@ -268,5 +258,5 @@ def _bars(analysis: Analysis, shown: pd.DataFrame, column: str, axis: str) -> li
     ]
 
 
-def _powers(highest: float) -> Any:
-    return draw.POWER_LABEL if highest >= 1e5 else alt.Undefined
+def _ticks(highest: float) -> dict[str, Any]:
+    return {"tickCount": 5, "labelExpr": draw.POWER_LABEL if highest >= 1e5 else alt.Undefined}

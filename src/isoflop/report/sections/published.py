@@ -124,7 +124,7 @@ def _beside(
     shown = pd.concat([part for part in parts if len(part)], ignore_index=True)
     losses, ratios = [*shown["loss_ratio"], 1.0], [*shown["x_ratio"].dropna(), 1.0]
     base = alt.Chart().encode(
-        y=draw.linear_axis(alt.Y, "loss_ratio", _LOSS, losses, share=0.12, ticks=5),
+        y=draw.linear_axis(alt.Y, "loss_ratio", _LOSS, losses, share=0.12, tickCount=5),
         color=analysis.style.colour(),
         tooltip=draw.told("variant source what x_ratio:.3f loss_ratio:.4f"),
     )

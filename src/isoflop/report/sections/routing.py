@@ -145,12 +145,7 @@ def _grid(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
     )
     if agreed:
         caption += f", and decides as top-k does for {percent(min(agreed))} or more of the tokens"
-    x = alt.X(
-        "position:Q",
-        title="Position in the window",
-        scale=alt.Scale(domain=[0, tokens], nice=False),
-        axis=alt.Axis(grid=False),
-    )
+    x = draw.linear_axis(alt.X, "position", "Position in the window", [0, tokens], 0, grid=False)
     y = alt.Y(
         "block:O",
         title="Block",
@@ -243,7 +238,7 @@ def _intervals(
     values = table[[column, low, high]].melt()["value"].dropna().tolist()
     values += [0.0] if differences else []
     labels = draw.SIGNED_LABEL if differences else alt.Undefined
-    x = draw.linear_axis(alt.X, column, axis, values, ticks=4, labels=labels)
+    x = draw.linear_axis(alt.X, column, axis, values, tickCount=4, labelExpr=labels)
     base = alt.Chart().encode(x=x, y=draw.names_axis("decision", table["decision"].tolist()))
     tooltip = draw.told(f"decision {column}:.4f {low}:.4f {high}:.4f")
     number = alt.Text(f"{column}:Q", format="+.4f" if differences else ".4f")

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 import synthetic_study as synthetic
-from made_reports import analysed, html_of
+from made_reports import analysed, figures_of, html_of
 
 from isoflop.config import EveryToken, TopK, Variant
 from isoflop.report import LeftOut
@@ -63,12 +63,12 @@ def test_nothing_is_loaded_from_elsewhere(html):
     assert "url(" not in html
 
 
-def test_the_page_holds_a_specification_per_figure(html, figures):
+def test_the_page_holds_a_specification_per_figure(html, analysis):
     found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.S)
     specs = json.loads(found[1])
     places = {a["id"] for _, a in Elements(html).found if a.get("id", "").startswith("live-")}
     assert {f"live-{name}" for name in specs} == places
-    assert set(specs) == set(figures)
+    assert set(specs) == set(figures_of(analysis))
 
 
 def test_left_out_runs_and_mixed_environments_are_told():

@@ -287,15 +287,6 @@ def padded(values: Sequence[float], share: float = 0.06) -> list[float]:
     return [low - room, high + room]
 
 
-def _values(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")
-    ]
-
-
-def _plain(value: Any) -> Any:
-    if value is None or value is pd.NA:
-        return None
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _values(table: pd.DataFrame) -> list[Any]:
+    known = table.replace([math.inf, -math.inf], math.nan)
+    return known.astype(object).where(known.notna(), None).to_dict("records")

@@ -21,7 +21,7 @@ from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
 from isoflop.report.theme import INK, MUTED, PICKED, fading
 from isoflop.report.words.results import ESTIMATOR_WORDS, doubts, refusals, results
 
-NAME, TITLE = "loss-against-parameters", "Loss against parameters"
+TITLE = "Loss against parameters"
 
 _BRACKET_GAP, _BRACKET_STEP = 10, 58
 _THINNEST, _LABEL_HEIGHT = 0.02, 0.08
@@ -130,7 +130,8 @@ def panel(analysis: Analysis) -> draw.Panel:
         ),
         *_brackets(shown, loss_title),
     ]
-    return draw.figure(NAME, TITLE, _caption(analysis, shown), layers, shown, height=400)
+    named = ("loss-against-parameters", TITLE, _caption(analysis, shown))
+    return draw.figure(*named, layers, shown, height=400)
 
 
 def _caption(analysis: Analysis, shown: pd.DataFrame) -> str:

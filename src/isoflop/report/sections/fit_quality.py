@@ -6,7 +6,6 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from isoflop.fit.results import FittedSurface
 from isoflop.fit.surfaces.surface import Surface
 from isoflop.fit.tables.frame import curve_rows
 from isoflop.notation import exponent, percent
@@ -80,10 +79,11 @@ def residuals(analysis: Analysis, result: BudgetResult) -> pd.DataFrame:
     columns = ["row", "variant", "parameters", "tokens", "seed", "loss", "fitted", "residual"]
     parts = []
     for name, fit in analysis.variant_fits.items():
-        surface = surface_of(fit.surface) if fit.surface else None
         own = curve_rows(analysis.table, name, result.budget_flops)
-        if surface is None or own.empty:
+        known = {of: getattr(fit.surface, of, None) for of in Surface.model_fields}
+        if None in known.values() or own.empty:
             continue
+        surface = Surface(**{of: one.value for of, one in known.items() if one})
         runs = own[["variant", "parameters", "tokens", "seed", "loss"]].assign(
             row="run",
             seed=own["seed"].astype("Int64"),
@@ -96,14 +96,6 @@ def residuals(analysis: Analysis, result: BudgetResult) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=columns)
     return pd.concat(parts, ignore_index=True)[columns]
-
-
-def surface_of(fit: FittedSurface) -> Surface | None:
-    """Return the surface of a fit; None where it has no coefficients."""
-    known = {name: getattr(fit, name) for name in Surface.model_fields}
-    if None in known.values():
-        return None
-    return Surface(**{name: one.value for name, one in known.items()})
 
 
 def _residual_layers(

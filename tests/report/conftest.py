@@ -3,13 +3,12 @@ from __future__ import annotations
 import pytest
 import synthetic_scaling
 import synthetic_study as synthetic
-from made_reports import analysed, analysed_scaling, bench_rows, figures_of
+from made_reports import analysed, analysed_scaling, bench_rows
 
 from isoflop.config import Study
 from isoflop.fit import FitSettings, predict
 from isoflop.fit.predictions import Prediction
 from isoflop.report.analysis import Analysis
-from isoflop.report.figure import Figure
 from isoflop.report.scaling import ScalingAnalysis
 
 
@@ -37,11 +36,6 @@ def records(runs):
 @pytest.fixture(scope="session")
 def analysis(study, runs) -> Analysis:
     return analysed(study, runs, speeds=bench_rows(runs))
-
-
-@pytest.fixture(scope="session")
-def figures(analysis) -> dict[str, Figure]:
-    return figures_of(analysis)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import synthetic_scaling
 from isoflop.config import RunRecord, Study
 from isoflop.report import BenchRow, Evidence
 from isoflop.report.analysis import Analysis, Studied, analyse
-from isoflop.report.blocks import Note, Table
+from isoflop.report.blocks import Table
 from isoflop.report.figure import Absent, Figure
 from isoflop.report.page import page
 from isoflop.report.scaling import ScalingAnalysis, analyse_scaling
@@ -57,7 +57,7 @@ def absent_of(analysis: Studied) -> dict[str, str]:
     for part in sections(analysis):
         for block in part.blocks:
             for one in getattr(block, "panels", (block,)):
-                if isinstance(one, Absent | Note):
+                if isinstance(one, Absent):
                     found[one.title] = one.text
     return found
 

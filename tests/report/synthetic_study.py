@@ -55,38 +55,25 @@ def study(
     seeds: tuple[int, ...] = (0, 1, 2),
     variants: tuple[Variant, ...] = VARIANTS,
 ) -> Study:
-    return Study(
-        name="mod-variants",
-        budgets_flops=budgets,
-        seeds=seeds,
-        recipe=Recipe(),
-        variants=variants,
-    )
+    told = {"budgets_flops": budgets, "seeds": seeds, "variants": variants}
+    return Study(name="mod-variants", recipe=Recipe(), **told)
 
 
 def model(width: int, variant: Variant, blocks: int = 6) -> ModelConfig:
-    return ModelConfig(
-        vocabulary=256,
-        width=width,
-        blocks=blocks,
-        heads=max(1, width // 16),
-        head_width=16,
-        hidden=3 * width,
-        depth=variant.depth,
-    )
+    shape = {"width": width, "blocks": blocks, "heads": max(1, width // 16), "head_width": 16}
+    return ModelConfig(vocabulary=256, **shape, hidden=3 * width, depth=variant.depth)
 
 
 def parameters(config: ModelConfig) -> ParameterCount:
-    block = 4 * config.width**2 + 3 * config.width * config.hidden
+    every = config.blocks * (4 * config.width**2 + 3 * config.width * config.hidden)
     embedding = config.vocabulary * config.width
     share = 1.0
     if isinstance(config.depth, Routed):
-        routed = len(config.routed_blocks)
-        share = 1 - routed / config.blocks * (1 - config.depth.capacity)
+        share -= len(config.routed_blocks) / config.blocks * (1 - config.depth.capacity)
     return ParameterCount(
-        total=block * config.blocks + 2 * embedding,
-        non_embedding=block * config.blocks + embedding,
-        active=int(share * block * config.blocks) + 2 * embedding,
+        total=every + 2 * embedding,
+        non_embedding=every + embedding,
+        active=int(share * every) + 2 * embedding,
     )
 
 
@@ -122,38 +109,36 @@ def record(
     loss += slope * math.log(counted.total)
     loss += random.Random(config.run_id).gauss(0, noise)
     curve = tuple(
-        CurvePoint(
-            step=(step := max(1, round(steps * (i + 1) / 60))),
-            loss=loss + 4.6 * math.exp(-9 * step / steps) + 0.3 * (1 - step / steps),
-        )
-        for i in range(60)
+        CurvePoint(step=step, loss=loss + 4.6 * math.exp(-9 * done) + 0.3 * (1 - done))
+        for step in (max(1, round(steps * (i + 1) / 60)) for i in range(60))
+        for done in (step / steps,)
     )
-    evaluations = tuple(
-        Evaluation(
-            split=split,
-            decision=decision,
-            loss=loss + 0.0005 * rank,
-            bits_per_byte=(loss + 0.0005 * rank) / math.log(2),
-            tokens=600_000,
-        )
+    losses = {
+        (split, decision): loss + 0.0005 * rank
         for split in ("validation", "test")
         for rank, decision in enumerate(decisions(variant.depth))
-    )
+    }
+    of_token = {"causal": 3 * forward, "full": 3.3 * forward, "6nd": 6.0 * counted.non_embedding}
     return RunRecord(
         run_id=config.run_id,
         state="finished",
         config=config,
         parameters=counted,
         forward_flops=forward,
-        train_flops={
-            "causal": 3 * forward * tokens,
-            "full": 3.3 * forward * tokens,
-            "6nd": 6.0 * counted.non_embedding * tokens,
-        },
+        train_flops={convention: flops * tokens for convention, flops in of_token.items()},
         seconds=60.0,
         train_loss=loss + 0.01,
         curve=curve,
-        evaluations=evaluations,
+        evaluations=tuple(
+            Evaluation(
+                split=split,
+                decision=decision,
+                loss=one,
+                bits_per_byte=one / math.log(2),
+                tokens=600_000,
+            )
+            for (split, decision), one in losses.items()
+        ),
         data_sha256="da7a" * 16,
         environment=environment,
     )
@@ -183,18 +168,11 @@ def runs(
     of: Study, *, widths: tuple[int, ...] = WIDTHS, noise: float = 0.002, slope: float = 0.0
 ) -> list[tuple[str, float, RunRecord]]:
     """Return (variant, budget, record) for every size and seed."""
-    found = []
-    for budget in of.budgets_flops:
-        scale = (budget / 5e12) ** 0.25
-        for variant in of.variants:
-            for width in widths:
-                scaled = max(16, 16 * round(width * scale / 16))
-                for seed in of.seeds:
-                    found.append(
-                        (
-                            variant.name,
-                            budget,
-                            record(variant, budget, scaled, seed, noise=noise, slope=slope),
-                        )
-                    )
-    return found
+    return [
+        (variant.name, budget, record(variant, budget, scaled, seed, noise=noise, slope=slope))
+        for budget in of.budgets_flops
+        for variant in of.variants
+        for width in widths
+        for scaled in [max(16, 16 * round(width * (budget / 5e12) ** 0.25 / 16))]
+        for seed in of.seeds
+    ]

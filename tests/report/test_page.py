@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 import synthetic_study as synthetic
-from made_reports import analysed, html_of
+from made_reports import analysed, figures_of, html_of
 
 from isoflop.config import EveryToken, TopK, Variant
 from isoflop.report import LeftOut
@@ -49,12 +49,6 @@ def html(analysis):
     return html_of(analysis)
 
 
-def small(**options):
-    """A study of two variants and one seed at a budget too small."""
-    study = synthetic.study((1e12,), (0,), synthetic.VARIANTS[:2])
-    return study, synthetic.runs(study, widths=(32, 64, 96, 128, 192), **options)
-
-
 def test_nothing_is_loaded_from_elsewhere(html):
     for tag, attributes in Elements(html).found:
         assert tag not in ("link", "iframe", "object", "embed", "base")
@@ -69,59 +63,25 @@ def test_nothing_is_loaded_from_elsewhere(html):
     assert "url(" not in html
 
 
-def test_the_page_holds_a_specification_per_figure(html, figures):
+def test_the_page_holds_a_specification_per_figure(html, analysis):
     found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.S)
     specs = json.loads(found[1])
     places = {a["id"] for _, a in Elements(html).found if a.get("id", "").startswith("live-")}
     assert {f"live-{name}" for name in specs} == places
-    assert set(specs) == set(figures)
-
-
-def test_words_tell_winner_margin_size_and_flops(html):
-    text = Elements(html).words
-    assert "At 5×10¹² FLOPs, MoD 12.5% has the lowest loss" in text
-    assert re.search(r"MoD 12\.5% has the lowest minimum, 1\.\d{4} nats per byte at \d+K", text)
-    assert re.search(r"At 5e12 FLOPs MoD 12\.5% is below Baseline: a loss difference of -0", text)
-    assert re.search(
-        r"That is \d\.\d% of the loss, at \d\.\d\d times the baseline's parameters", text
-    )
-    assert re.search(r"baseline's loss with \d\d% of the optimal baseline's forward FLOPs", text)
-    assert "MoD 50%, random is the worst held" in text
-    assert "No verdict" not in text
-    assert "not measured" not in text
-
-
-def words_of(study, runs, **known):
-    return Elements(html_of(analysed(study, runs), **known)).words
-
-
-def test_a_small_budget_and_one_seed_forbid_a_verdict_and_bench_rows_are_asked_for():
-    text = words_of(*small())
-    assert "No verdict stands on this study" in text
-    assert "10¹² FLOPs is too small" in text
-    assert "One seed only at the lowest loss of Baseline at 10¹², MoD 12.5% at 10¹²" in text
-    assert " held" not in text
-    assert "no verdict" in text
-    assert text.count("isoflop bench train") == 2
-    assert "not measured" in text
-
-
-def test_refused_minima_are_shown():
-    text = words_of(*small(slope=0.5, noise=0))
-    assert "refused: edge" in text
-    assert "Baseline has no usable minimum: the lowest loss is at an end" in text
-    assert not re.search(r"%\) (below|above) Baseline", text)
+    assert set(specs) == set(figures_of(analysis))
 
 
 def test_left_out_runs_and_mixed_environments_are_told():
-    study, runs = small()
+    study = synthetic.study((1e12,), (0,), synthetic.VARIANTS[:2])
+    runs = synthetic.runs(study, widths=(32, 64, 96, 128, 192))
     bad = synthetic.diverged(study.variants[1], 1e12, 64, "loss was NaN at step 12")
     runs = [*runs, ("MoD 12.5%", 1e12, bad)]
     waiting = LeftOut("Baseline", 1e12, "6 blocks of width 256", 3, "pending", "not started")
     variant, budget, record = runs[0]
     other = record.environment.model_copy(update={"threads": 2, "torch": "2.12.0"})
     changed = record.model_copy(update={"environment": other, "data_sha256": "beef" * 16})
-    text = words_of(study, [(variant, budget, changed), *runs[1:]], missing=[waiting])
+    analysis = analysed(study, [(variant, budget, changed), *runs[1:]])
+    text = Elements(html_of(analysis, missing=[waiting])).words
     assert "Runs left out 2" in text
     assert "diverged loss was NaN at step 12" in text
     assert "6 blocks of width 256 3 pending not started" in text
@@ -130,12 +90,6 @@ def test_left_out_runs_and_mixed_environments_are_told():
     assert "version of torch: 2.13.0 (10 runs), 2.12.0 (1 run)" in text
     assert "data (SHA-256): da7ada7ada7a (10 runs), beefbeefbeef (1 run)" in text
     assert "Threads 1" not in text  # where all share a value it stands on its own
-
-
-def test_alike_environments_raise_no_flag(html):
-    text = Elements(html).words
-    assert "not made alike" not in text
-    assert "Threads 1 " in text
 
 
 def test_hostile_text_is_inert():
@@ -161,25 +115,3 @@ def test_json_in_a_script_cannot_end_it():
     text = script_json({"name": "</script><!--&\u2028", "loss": float("nan")})
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == {"name": "</script><!--&\u2028", "loss": None}
-
-
-def test_a_study_without_finished_runs_still_has_a_page(study):
-    failed = synthetic.diverged(study.variants[0], 5e12, 64, "out of memory")
-    text = words_of(study, [("Baseline", 5e12, failed)])
-    assert "No run has finished" in text
-    assert "out of memory" in text
-
-
-def test_about_says_what_is_defined_and_how_to_do_it_again(html):
-    text = Elements(html).words
-    for words in (
-        "da7a" * 16,
-        "Total parameters",
-        "convention 'causal'",
-        "By document",
-        "predictor",
-        "x86_64, AMD EPYC, 2 cores",
-        "isoflop report x",
-        "Test, top-k",
-    ):
-        assert words in text

@@ -6,22 +6,8 @@ import pytest
 import synthetic_study as synthetic
 from made_reports import analysed
 
-from isoflop.fit.intervals import seed_spread, spread_ratio
 from isoflop.report.analysis import Analysis
 from isoflop.report.words.results import headline, results
-
-
-def test_the_spread_over_seeds_is_stated_with_its_interval(pair: Analysis) -> None:
-    said = next(s for s in results(pair, pair.budgets[0]) if "over seeds" in s)
-    losses = [
-        min(pair.ladder(name, 5e12), key=lambda size: size.loss).seed_losses
-        for name in ("Baseline", "MoD 12.5%")
-    ]
-    ratio = spread_ratio(losses[1], losses[0])
-    for values in losses:
-        spread = seed_spread(values)
-        assert f"{spread.value:.4f} [{spread.low:.4f}, {spread.high:.4f}]" in said
-    assert f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}]" in said
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
@@ -68,8 +54,3 @@ def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
     }
     altered = replace(result, minima=behind, verdicts={"MoD 12.5%": verdict})
     assert headline(replace(pair, budgets=(altered,))).endswith(said)
-
-
-def test_each_variant_has_a_verdict_with_its_interval(pair: Analysis) -> None:
-    sentences = results(pair, pair.budgets[0])
-    assert any(s.startswith("At 5e12 FLOPs MoD 12.5%") and "nats per byte" in s for s in sentences)

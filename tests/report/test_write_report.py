@@ -7,23 +7,10 @@ import pandas as pd
 import pytest
 import synthetic_study as synthetic
 from made_reports import bench_rows, evidence_of
+from test_sections import NAMES
 
 from isoflop.config import EveryToken, TopK, Variant
 from isoflop.report import Evidence, write_report
-from isoflop.report.render import write_table
-
-FIGURES = (
-    "estimator-losses",
-    "estimator-sizes",
-    "flops-per-step-5e12",
-    "loss-against-parameters",
-    "published-minima",
-    "published-models",
-    "relative-loss-5e12",
-    "steps-per-second-5e12",
-    "training-flops-5e12",
-    "training-seconds-5e12",
-)
 
 
 def test_a_report_is_one_page_with_its_figures(tmp_path):
@@ -42,10 +29,10 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
     assert 'src="http' not in html
 
     written = sorted(path.name for path in (page.parent / "figures").iterdir())
-    files = [f"{n}.{e}" for n in FIGURES for e in ("csv", "pdf", "png", "svg")]
+    files = [f"{n}.{e}" for n in NAMES for e in ("csv", "pdf", "png", "svg")]
     assert written == sorted([*files, "claims.csv", "runs.csv"])
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
-    for name in FIGURES:
+    for name in NAMES:
         for ending, start in starts.items():
             data = (page.parent / "figures" / f"{name}.{ending}").read_bytes()
             assert data.startswith(start)
@@ -77,13 +64,3 @@ def test_a_run_of_no_variant_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a run belongs to variant 'other'; expected one of"):
         write_report(study, Evidence([record], {record.run_id: "other"}), tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_table_holds_no_formula(tmp_path):
-    table = pd.DataFrame(
-        {"name": ["=cmd()", "+1", "-1", "@x", "plain"], "value": [-1.5, 2, 3, 4, 5]}
-    )
-    write_table(table, tmp_path / "t.csv")
-    read = pd.read_csv(io.StringIO((tmp_path / "t.csv").read_text()))
-    assert read["name"].tolist() == ["'=cmd()", "'+1", "'-1", "'@x", "plain"]
-    assert read["value"].tolist() == table["value"].tolist()

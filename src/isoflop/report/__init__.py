@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isoflop.report.evidence import BenchRow, Evidence, LeftOut, RecipeSearch
+    from isoflop.report.page import write_report
     from isoflop.report.routed import RoutedModel, routed_model
-    from isoflop.report.write import write_report
 
 __all__ = [
     "BenchRow",
@@ -21,7 +21,7 @@ __all__ = [
     "write_report",
 ]
 
-_HOME = {"RoutedModel": "routed", "routed_model": "routed", "write_report": "write"}
+_HOME = {"RoutedModel": "routed", "routed_model": "routed", "write_report": "page"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -22,12 +22,12 @@ from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, varia
 from isoflop.fit.compare.matching import Comparison, LossMatch, compare, loss_matching
 from isoflop.fit.compare.verdict import BudgetVerdict
 from isoflop.fit.curves.minima import CurveMinimum
-from isoflop.fit.minima.noise import RunNoise
 from isoflop.fit.results import MinimumInterval
 from isoflop.fit.settings import Estimator
-from isoflop.fit.tables.frame import TrainedSize, trained_sizes
+from isoflop.fit.tables.frame import TrainedSize, budgets, trained_sizes
+from isoflop.notation import scientific
 from isoflop.papers.beside import roles
-from isoflop.papers.claims import Claim, Roles, mod_claims
+from isoflop.papers.claims import Claim, mod_claims
 from isoflop.papers.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
 from isoflop.report.evidence import Evidence
 from isoflop.report.theme import Style
@@ -84,6 +84,8 @@ class BudgetResult:
     budget_flops: float
     minima: Mapping[tuple[str, Estimator], CurveMinimum]
     """By variant and estimator; refusals included."""
+    intervals: Mapping[tuple[str, Estimator], MinimumInterval]
+    """Of these, where the runs tell one."""
     figure3: tuple[NumberedModel, ...]
     """The four models of the published Figure 3; empty without a challenger."""
     figure4: tuple[NumberedModel, ...]
@@ -93,8 +95,6 @@ class BudgetResult:
     """How few forward FLOPs of each other variant reach the baseline's loss."""
     verdicts: Mapping[str, BudgetVerdict]
     """What may be said of each other variant against the baseline."""
-    intervals: Mapping[tuple[str, Estimator], MinimumInterval]
-    """Of the minima, by variant and estimator, where the runs tell one."""
     claims: tuple[Claim, ...]
     """The published claims, judged; empty where the study has no routed variant."""
     reference: TrainedSize | None
@@ -102,18 +102,20 @@ class BudgetResult:
     reference_bracketed: bool
     """Whether larger and smaller baselines were trained as well."""
 
+    @property
+    def told(self) -> str:
+        """The budget in words."""
+        return f"{scientific(self.budget_flops)} FLOPs"
+
     def headline(self, variant: str) -> CurveMinimum | None:
         """Return a variant's minimum by the headline estimator, or None without finished runs."""
         return self.minima.get((variant, HEADLINE))
 
     def ranking(self) -> list[CurveMinimum]:
         """Return the usable minima by the headline estimator, the lowest loss first."""
-        usable = [
-            found
-            for (_, estimator), found in self.minima.items()
-            if estimator == HEADLINE and found.minimum.loss is not None
-        ]
-        return sorted(usable, key=lambda found: found.minimum.loss or 0.0)
+        found = [one for (_, estimator), one in self.minima.items() if estimator == HEADLINE]
+        usable = [one for one in found if one.minimum.loss is not None]
+        return sorted(usable, key=lambda one: one.minimum.loss or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class Analysis(Studied):
     """Surfaces, laws, noise; None while no run has finished."""
     components: tuple[VarianceComponents, ...] = ()
     """What seeds and data orders vary the loss by."""
-    budgets: tuple[BudgetResult, ...] = field(default=())
+    budgets: tuple[BudgetResult, ...] = ()
 
     @property
     def challenger(self) -> str | None:
@@ -140,11 +142,6 @@ class Analysis(Studied):
         found = self.fits.variants if self.fits else {}
         return {name: found[name] for name in self.names if name in found}
 
-    def noise(self, variant: str, budget_flops: float) -> RunNoise | None:
-        """Return how far a curve's runs scatter, where they tell it."""
-        fit = self.variant_fits.get(variant)
-        return fit.noise.get(f"{budget_flops:.6g}") if fit else None
-
     def sizes(self, variant: str, budget_flops: float) -> tuple[TrainedSize, ...]:
         """Return the trained shapes of a variant at a budget, the smallest first."""
         return trained_sizes(self.table, variant, budget_flops)
@@ -152,6 +149,10 @@ class Analysis(Studied):
     def ladder(self, variant: str, budget_flops: float) -> tuple[TrainedSize, ...]:
         """Return those of them that are on the variant's own ladder."""
         return tuple(size for size in self.sizes(variant, budget_flops) if size.on_ladder)
+
+    def best(self, variant: str, budget_flops: float) -> TrainedSize | None:
+        """Return the one with the lowest loss of these; None without any."""
+        return min(self.ladder(variant, budget_flops), key=lambda one: one.loss, default=None)
 
 
 def analyse(
@@ -194,57 +195,42 @@ def analyse(
         rates=rate_checks(kept, everything, study.learning_rates()),
         components=variance_components(kept, everything),
     )
-    found = fits.curve_minima() if fits else ()
-    budgets = sorted(set(finished["budget_flops"].tolist()))
+    if fits is None:
+        return analysis
     return replace(
-        analysis, budgets=tuple(_budget_result(analysis, budget, found) for budget in budgets)
+        analysis, budgets=tuple(_budget_result(analysis, fits, one) for one in budgets(finished))
     )
 
 
-def _budget_result(
-    analysis: Analysis, budget: float, found: Sequence[CurveMinimum]
-) -> BudgetResult:
+def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> BudgetResult:
     baseline, challenger, table = analysis.baseline, analysis.challenger, analysis.table
-    here = {
-        (one.variant, one.minimum.estimator): one for one in found if one.budget_flops == budget
-    }
-    others = [name for name in analysis.names if name != baseline and (name, HEADLINE) in here]
-    optimum = here.get((baseline, HEADLINE))
-    ladder = analysis.ladder(baseline, budget)
-    numbered = challenger if challenger != baseline and ladder else None
+    fitted = [
+        (name, one)
+        for name, fit in fits.variants.items()
+        for one in fit.minima
+        if one.budget_flops == budget
+    ]
+    minima = {(name, one.estimator): one.of_curve(name) for name, one in fitted}
+    others = [name for name in analysis.names if name != baseline and (name, HEADLINE) in minima]
+    optimum = minima.get((baseline, HEADLINE))
+    reference = analysis.best(baseline, budget)
+    numbered = challenger if challenger != baseline and reference else None
     played = roles(analysis.study)
-    verdicts = analysis.fits.verdicts if analysis.fits else ()
+    claims = mod_claims(table, played, budget_flops=budget) if played else ()
+    # A claim is judged where the study has the variant that it is about.
+    judged = zip(claims, ("sparse", "dense", "sparse", "random", "dense", "sparse"), strict=False)
     return BudgetResult(
         budget_flops=budget,
-        minima=here,
+        minima=minima,
+        intervals={(name, one.estimator): one.interval for name, one in fitted if one.interval},
         figure3=figure3_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
         figure4=figure4_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
-        comparisons={name: compare(optimum, here[name, HEADLINE]) for name in others}
+        comparisons={name: compare(optimum, minima[name, HEADLINE]) for name in others}
         if optimum
         else {},
         matches={name: loss_matching(table, optimum, name) for name in others} if optimum else {},
-        verdicts={one.variant: one for one in verdicts if one.budget_flops == budget},
-        intervals={
-            (name, one.estimator): one.interval
-            for name, fit in analysis.variant_fits.items()
-            for one in fit.minima
-            if one.budget_flops == budget and one.interval is not None
-        },
-        claims=_claims(table, played, budget) if played else (),
-        reference=min(ladder, key=lambda size: size.loss, default=None),
+        verdicts={one.variant: one for one in fits.verdicts if one.budget_flops == budget},
+        claims=tuple(one for one, part in judged if getattr(played, part)),
+        reference=reference,
         reference_bracketed=optimal_size(table, baseline, budget).model is not None,
     )
-
-
-def _claims(table: pd.DataFrame, roles: Roles, budget: float) -> tuple[Claim, ...]:
-    """Judge the claims about variants that the study has."""
-    needed = (
-        (roles.sparse,),
-        (roles.dense,),
-        (roles.sparse,),
-        (roles.random,),
-        (roles.sparse, roles.dense),
-        (roles.sparse,),
-    )
-    judged = mod_claims(table, roles, budget_flops=budget)
-    return tuple(claim for claim, names in zip(judged, needed, strict=True) if None not in names)

@@ -1,14 +1,18 @@
-"""What the parts of a page are made of: headings, words, figures and tables."""
+"""What the parts of a page are made of: headings, words, figures and tables.
+
+The page's template draws each by a macro that has the name of its class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
-from isoflop.config import RunConfig
+from isoflop.config import RunConfig, TextSample
+from isoflop.estimate import Estimate
 from isoflop.report.figure import Figure, Panel
 
 NONE = "\N{EN DASH}"
@@ -34,7 +38,6 @@ Text = str | tuple[str | Styled, ...]
 class Heading:
     """A heading within a section."""
 
-    kind: ClassVar[str] = "heading"
     text: str
 
 
@@ -42,7 +45,6 @@ class Heading:
 class Sentences:
     """Sentences one below the other."""
 
-    kind: ClassVar[str] = "sentences"
     lines: Sequence[str]
 
 
@@ -50,25 +52,14 @@ class Sentences:
 class Paragraph:
     """A paragraph; `look` is a class of the style sheet."""
 
-    kind: ClassVar[str] = "paragraph"
     text: Text
     look: str = ""
-
-
-@dataclass(frozen=True)
-class Note:
-    """What is missing, in a box."""
-
-    kind: ClassVar[str] = "note"
-    title: str
-    text: Text
 
 
 @dataclass(frozen=True)
 class Pair:
     """Panels beside one another, two in a row."""
 
-    kind: ClassVar[str] = "pair"
     panels: Sequence[Panel]
 
 
@@ -76,17 +67,8 @@ class Pair:
 class Choice:
     """Panels of which the reader chooses one, by key and label."""
 
-    kind: ClassVar[str] = "choice"
     title: str
     panels: Sequence[tuple[str, str, Panel]]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table; `look` is a class of the style sheet: number, name or trials."""
-
-    title: str
-    look: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,9 +83,9 @@ class Wide:
 class Table:
     """A table, every cell as the text that is shown."""
 
-    kind: ClassVar[str] = "table"
     caption: str
-    columns: Sequence[Column]
+    columns: Sequence[tuple[str, str]]
+    """Title and look of each, a class of the style sheet: number, name, trials, or none."""
     rows: Sequence[Sequence[Text | Wide]]
     groups: Sequence[tuple[str, int]] = ()
     """Titles over several columns, with their number."""
@@ -115,13 +97,17 @@ class Table:
     """What that file holds."""
 
 
-def columns(*titles: str) -> tuple[Column, ...]:
+def columns(*titles: str) -> tuple[tuple[str, str], ...]:
     """Return columns from their titles: '#Loss' is one of numbers, '.Variant' one of names."""
     looks = {"#": "number", ".": "name", ":": "trials"}
     return tuple(
-        Column(title[1:], looks[title[0]]) if title[:1] in looks else Column(title)
-        for title in titles
+        (title[1:], looks[title[0]]) if title[0] in looks else (title, "") for title in titles
     )
+
+
+def table(caption: str, rows: Sequence[Mapping[str, Text]], **more: Any) -> Table:
+    """Return a table of one row at least, each with its cells by title, as of `columns`."""
+    return Table(caption, columns(*rows[0]), [list(row.values()) for row in rows], **more)
 
 
 @dataclass(frozen=True)
@@ -134,17 +120,15 @@ class Section:
 
     def figures(self) -> list[Figure]:
         """Return the figures that are drawn in it."""
-        found: list[Panel] = []
+        found: list[Block] = []
         for block in self.blocks:
             match block:
                 case Pair():
                     found += block.panels
                 case Choice():
                     found += [panel for _, _, panel in block.panels]
-                case Figure():
-                    found.append(block)
                 case _:
-                    pass
+                    found.append(block)
         return [one for one in found if isinstance(one, Figure)]
 
     def tables(self) -> list[Table]:
@@ -162,32 +146,23 @@ def with_ends(value: str, ends: str | None) -> Text:
     return (value, Styled("ends", ends)) if ends else value
 
 
+def with_columns(name: str, one: Estimate | None) -> dict[str, float | None]:
+    """Return a value and the ends of its interval by the columns of a file that hold them."""
+    value, low, high = (one.value, one.low, one.high) if one else (None, None, None)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
 def size_of(config: RunConfig) -> str:
     """Return the shape of a model in words."""
     return f"{config.model.blocks} blocks of width {config.model.width}"
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A token as it is shown."""
-
-    text: str
-    colours: tuple[str, str] | None
-    """Background and ink."""
-    told: str
-    """Which blocks processed it, in words."""
-
-
-@dataclass(frozen=True)
 class Strip:
-    """Generated text as it is shown, each token with the colour of its depth."""
+    """Generated text, each token with the colour of its depth."""
 
-    kind: ClassVar[str] = "strip"
-    prompt: tuple[Piece, ...]
-    tokens: tuple[Piece, ...]
-    legend: tuple[tuple[str, str] | None, ...]
-    """By number of blocks."""
+    sample: TextSample
     caption: str
 
 
-Block = Heading | Sentences | Paragraph | Note | Pair | Choice | Table | Strip | Panel
+Block = Heading | Sentences | Paragraph | Pair | Choice | Table | Strip | Panel

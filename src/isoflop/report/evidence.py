@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from isoflop.config import PrecisionChoice, RunRecord, Study
+from isoflop.fit.predictions.optima import Prediction
 from isoflop.report.registration import Registration
 from isoflop.report.routed import RoutedModel
 from isoflop.text import visible
@@ -18,6 +20,9 @@ RUNS = "runs"
 
 SAME_FLOPS = 0.01
 """Relative difference of FLOPs per step below which a row of speeds measures the same step."""
+
+
+T = TypeVar("T", "BenchRow", Prediction)
 
 
 class BenchRow(BaseModel):
@@ -110,25 +115,22 @@ def shown(study: Study, evidence: Evidence) -> tuple[Study, Evidence]:
     unknown = sorted({*evidence.variant_of.values(), *evidence.checks.values()} - set(names))
     if unknown:
         raise ValueError(f"a run belongs to variant {unknown[0]!r}; expected one of {list(names)}")
-    safe = study.model_copy(
-        update={
-            "variants": tuple(
-                one.model_copy(update={"name": names[one.name]}) for one in study.variants
-            ),
-            "baseline": study.baseline and names[study.baseline],
-            "challenger": study.challenger and names[study.challenger],
-        }
-    )
+    variants = tuple(one.model_copy(update={"name": names[one.name]}) for one in study.variants)
+    known = {"baseline": study.baseline, "challenger": study.challenger}
+    known = {role: name and names[name] for role, name in known.items()}
     search = evidence.search
-    return safe, replace(
+    return study.model_copy(update={"variants": variants, **known}), replace(
         evidence,
         variant_of={run_id: names[name] for run_id, name in evidence.variant_of.items()},
         checks={run_id: names[name] for run_id, name in evidence.checks.items()},
         missing=[replace(one, variant=visible(one.variant)) for one in evidence.missing],
-        speeds=[
-            row.model_copy(update={"variant": visible(row.variant)}) for row in evidence.speeds
+        speeds=_named(evidence.speeds),
+        registered=[
+            one.model_copy(
+                update={"study": visible(one.study), "predictions": _named(one.predictions)}
+            )
+            for one in evidence.registered
         ],
-        registered=[_shown_registration(one) for one in evidence.registered],
         search=search
         and replace(
             search,
@@ -140,8 +142,5 @@ def shown(study: Study, evidence: Evidence) -> tuple[Study, Evidence]:
     )
 
 
-def _shown_registration(one: Registration) -> Registration:
-    predictions = tuple(
-        made.model_copy(update={"variant": visible(made.variant)}) for made in one.predictions
-    )
-    return one.model_copy(update={"study": visible(one.study), "predictions": predictions})
+def _named(found: Sequence[T]) -> tuple[T, ...]:
+    return tuple(one.model_copy(update={"variant": visible(one.variant)}) for one in found)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import altair as alt
 import pandas as pd
@@ -37,12 +37,34 @@ POWER_LABEL = "datum.value === 0 ? '0' : replace(format(datum.value, '~e'), '+',
 SIGNED_LABEL = "datum.value === 0 ? '0' : format(datum.value, '+~g')"
 """Vega expression that writes a tick as +0.01."""
 
+LINES_LABEL = "split(datum.label, '\\n')"
+"""Vega expression that breaks the name at a tick where it has a line break."""
+
+TITLES = {
+    "row": "Point",
+    "what": "Point",
+    "low": "95% from",
+    "high": "to",
+    "status": "Ended",
+    "residual": "Log residual",
+    "state": "Here",
+    "top_k": "In the top k",
+    "weight": "Weight from",
+    "weight_end": "to",
+    "share": "Share of tokens",
+    "x_ratio": "Ratio on the x axis",
+}
+"""What columns are called where a mark tells its row, of those that do not tell it themselves."""
+
+RATIO_TICKS = (0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 1, 1.25, 1.6, 2, 3, 5, 10)
+"""Ticks of logarithmic axes over a ratio."""
+
+XY = TypeVar("XY", alt.X, alt.Y)
+
 
 @dataclass(frozen=True)
 class Figure:
     """A figure in all its forms; files are rendered from `chart`, the CSV from `table`."""
-
-    kind: ClassVar[str] = "figure"
 
     name: str
     """File name without its ending; also the anchor in the page."""
@@ -76,12 +98,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Absent:
-    """A panel that cannot be drawn, and why or how to get it."""
-
-    kind: ClassVar[str] = "absent"
+    """What is missing, such as a panel that cannot be drawn, and why or how to get it."""
 
     title: str
-    text: str
+    text: str | tuple[object, ...]
+    """As `blocks.Text`."""
 
 
 Panel = Figure | Absent
@@ -133,17 +154,11 @@ def panels(
     name: str, title: str, caption: str, layers: Layers, table: pd.DataFrame, layout: Panels
 ) -> Figure:
     """Layer charts without titles on their axes over one table, a panel per value of `panel`."""
+    header = alt.Header(labelAnchor="start", labelFontSize=12, labelPadding=4, labelColor=INK)
     chart = (
         alt.layer(*layers, data=alt.NamedData(name=DATA), height=layout.height)
         .facet(
-            alt.Facet(
-                "panel:N",
-                sort=list(layout.order),
-                title=None,
-                header=alt.Header(
-                    labelAnchor="start", labelFontSize=12, labelPadding=4, labelColor=INK
-                ),
-            ),
+            alt.Facet("panel:N", sort=list(layout.order), title=None, header=header),
             columns=min(layout.columns, len(layout.order)),
             spacing={"row": 56, "column": 36},
             bounds="flush",
@@ -160,12 +175,28 @@ def panels(
     return Figure(name, title, caption, chart, table, layout.width)
 
 
+def of_row(chart: alt.Chart, row: str) -> alt.Chart:
+    """Return a chart of the rows of a table that are of one kind, as its column `row` tells it."""
+    kept: alt.Chart = chart.transform_filter(f"datum.row === '{row}'")
+    return kept
+
+
 def tooltips(*columns: tuple[str, str] | tuple[str, str, str]) -> list[alt.Tooltip]:
     """Return what a mark tells of its row: column with its type, title, and format of a number."""
     return [
-        alt.Tooltip(column, title=title, format=form[0] if form else alt.Undefined)
+        alt.Tooltip(column, title=title, format="".join(form) or alt.Undefined)
         for column, title, *form in columns
     ]
+
+
+def told(columns: str) -> list[alt.Tooltip]:
+    """Return the same from names of columns apart by spaces, numbers with a colon and a format."""
+    found = []
+    for one in columns.split():
+        name, _, form = one.partition(":")
+        title = TITLES.get(name) or name.capitalize().replace("_", " ").replace("flops", "FLOPs")
+        found.append((f"{name}:{'Q' if form else 'N'}", title, form))
+    return tooltips(*found)
 
 
 def inline(table: pd.DataFrame, name: str) -> alt.InlineData:
@@ -182,23 +213,70 @@ def rule(value: float, *, x: str = "", y: str = "") -> alt.Chart:
 
 def zero_band(reach: float | None, y: str) -> list[alt.Chart]:
     """Return a line at zero of the y axis, titled `y`, on a grey band that reaches so far."""
-    ends = {} if reach is None else {"low": [-reach], "high": [reach]}
-    base = alt.Chart(inline(pd.DataFrame({**ends, "zero": [0.0]}), "band"))
-    line = base.mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.Y("zero:Q", title=y))
     if reach is None:
-        return [line]
-    grey = base.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y), y2="high:Q")
-    return [grey, line]
+        return [rule(0.0, y=y)]
+    band = alt.Chart(inline(pd.DataFrame({"low": [-reach], "high": [reach]}), "band"))
+    grey = band.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y), y2="high:Q")
+    return [grey, rule(0.0, y=y)]
 
 
-def count_axis(column: str, title: str, values: Sequence[float], *, margin: float = 1.25) -> alt.X:
-    """Return a logarithmic x axis over a count such as parameters, labelled 100K, 1M, 1B."""
+def linear_axis(
+    channel: type[XY],
+    column: str,
+    title: str,
+    values: Iterable[float],
+    share: float = 0.06,
+    **axis: Any,
+) -> XY:
+    """Return an axis that leaves `share` of the range of `values` free on either side."""
+    return channel(
+        f"{column}:Q",
+        title=title,
+        scale=alt.Scale(domain=padded(list(values), share), nice=False, zero=False),
+        axis=alt.Axis(**{"tickCount": 6, **axis}),
+    )
+
+
+def log_axis(
+    column: str,
+    title: str,
+    values: Sequence[float],
+    margin: float,
+    ticks: Sequence[float] = RATIO_TICKS,
+    **axis: Any,
+) -> alt.X:
+    """Return a logarithmic x axis that reaches beyond `values` by a factor, `margin`."""
     low, high = min(values) / margin, max(values) * margin
+    shown = [tick for tick in ticks if low <= tick <= high]
     return alt.X(
         f"{column}:Q",
         title=title,
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(values=log_ticks(low, high), labelExpr=COUNT_LABEL, grid=False),
+        axis=alt.Axis(**{"values": shown, "format": "~g", "grid": False, **axis}),
+    )
+
+
+def count_axis(column: str, title: str, values: Sequence[float], *, margin: float = 1.25) -> alt.X:
+    """Return a logarithmic x axis over a count such as parameters, labelled 100K, 1M, 1B."""
+    ticks = log_ticks(min(values) / margin, max(values) * margin)
+    return log_axis(column, title, values, margin, ticks, labelExpr=COUNT_LABEL)
+
+
+def names_axis(column: str, order: Sequence[str], **scale: Any) -> alt.Y:
+    """Return a y axis of names, the first at the top, without line or ticks."""
+    return alt.Y(
+        f"{column}:N",
+        title=None,
+        sort=list(order),
+        scale=alt.Scale(**scale),
+        axis=alt.Axis(
+            labelExpr=LINES_LABEL,
+            labelLimit=110,
+            labelPadding=8,
+            ticks=False,
+            domain=False,
+            grid=False,
+        ),
     )
 
 
@@ -209,15 +287,6 @@ def padded(values: Sequence[float], share: float = 0.06) -> list[float]:
     return [low - room, high + room]
 
 
-def _values(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")
-    ]
-
-
-def _plain(value: Any) -> Any:
-    if value is None or value is pd.NA:
-        return None
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _values(table: pd.DataFrame) -> list[Any]:
+    known = table.replace([math.inf, -math.inf], math.nan)
+    return known.astype(object).where(known.notna(), None).to_dict("records")

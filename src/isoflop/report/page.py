@@ -1,4 +1,4 @@
-"""The self-contained page: one file, no network, whatever names hold."""
+"""From a study's records to its figures and its self-contained page: one file, no network."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import base64
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from isoflop import storage
-from isoflop.config import canonical
-from isoflop.report.analysis import Analysis
+from isoflop.config import Study, canonical
+from isoflop.report.analysis import Analysis, analyse
 from isoflop.report.blocks import Section
-from isoflop.report.render import vega_javascript
-from isoflop.report.scaling import ScalingAnalysis
+from isoflop.report.evidence import RUNS, Evidence, shown
+from isoflop.report.render import vega_javascript, write_figure, write_table
+from isoflop.report.routed import depth_colours
+from isoflop.report.scaling import ScalingAnalysis, analyse_scaling
+from isoflop.report.sections import sections
 from isoflop.report.words import results, scaling
 from isoflop.report.words.answers import fitted_records
 from isoflop.report.words.checklist import checklist, standings
@@ -24,42 +27,69 @@ from isoflop.report.words.provenance import mixed_environments
 from isoflop.text import visible
 from isoflop.version import __version__
 
+PAGE = "index.html"
+FIGURES = "figures"
+
+
+def write_report(study: Study, evidence: Evidence, out: Path) -> Path:
+    """Write figures (PNG, SVG, PDF, CSV), tables of runs and findings, one self-contained page.
+
+    Args:
+        study: what was studied: budgets, or sizes that it names.
+        evidence: the records of its runs, and what else is known of them.
+        out: folder for `index.html` and `figures/`; created, and files in it replaced.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: a record belongs to no variant of the study, is listed twice, or lacks its
+            loss.
+        StorageError: something cannot be written.
+    """
+    study, evidence = shown(study, evidence)
+    analysis = (analyse if study.scaling is None else analyse_scaling)(study, evidence)
+    parts, folder = sections(analysis), out / FIGURES
+    drawn = [figure for section in parts for figure in section.figures()]
+    stills = {one.name: write_figure(one, folder) for one in drawn}
+    write_table(analysis.runs_table(), folder / f"{RUNS}.csv")
+    told = {table.csv: table.data for section in parts for table in section.tables()}
+    for name, data in told.items():
+        if name and len(data):
+            write_table(data, folder / f"{name}.csv")
+    storage.write_text(out / PAGE, page(analysis, parts, stills))
+    return out / PAGE
+
 
 def page(
     analysis: Analysis | ScalingAnalysis, sections: Sequence[Section], stills: Mapping[str, str]
 ) -> str:
-    """Return the page as HTML.
+    """Return the page as HTML, of its parts and with the SVG of each figure by its name.
 
-    Args:
-        analysis: the fitted records.
-        sections: its parts, as `sections.sections` makes them.
-        stills: SVG of each figure by its name, for print and where scripts are off.
+    The SVGs are for print and where scripts are off.
     """
     study, evidence = analysis.study, analysis.evidence
     topics = checklist(analysis)
     answered = standings(topics)
     checked = ("Checklist", f"{answered['disclosed']} of {answered.total()} answered")
     drawn = [figure for section in sections for figure in section.figures()]
-    return (
-        _templates()
-        .get_template("page.html.jinja")
-        .render(
-            **_front(analysis, checked),
-            study=study,
-            mixed=mixed_environments(fitted_records(analysis)),
-            colours=dict(zip(analysis.style.names, analysis.style.colours, strict=True)),
-            sections=sections,
-            topics=topics,
-            standings=answered,
-            command=evidence.command or f"isoflop report {study.name}.toml",
-            configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
-            version=__version__,
-            stills={name: _data_address(svg) for name, svg in stills.items()},
-            specs=script_json({one.name: one.spec() for one in drawn}),
-            css=_packaged("page.css"),
-            script=_packaged("page.js"),
-            vega=vega_javascript(),
-        )
+    template = _templates().get_template("page.html.jinja")
+    return template.render(
+        **_front(analysis, checked),
+        study=study,
+        mixed=mixed_environments(fitted_records(analysis)),
+        colours=dict(zip(analysis.style.names, analysis.style.colours, strict=True)),
+        sections=sections,
+        topics=topics,
+        standings=answered,
+        command=evidence.command or f"isoflop report {study.name}.toml",
+        configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
+        version=__version__,
+        stills={name: base64.b64encode(svg.encode()).decode() for name, svg in stills.items()},
+        specs=script_json({one.name: one.spec() for one in drawn}),
+        vega=vega_javascript(),
+        kind=lambda block: type(block).__name__.lower(),
+        depth_colours=depth_colours,
     )
 
 
@@ -105,12 +135,3 @@ def _harmless(value: object) -> object:
     """Spell out control characters in whatever a template prints; markup is escaped after."""
     plain = isinstance(value, str) and not isinstance(value, Markup)
     return visible(str(value), keep=" \n") if plain else value
-
-
-def _data_address(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
-
-
-def _packaged(name: str) -> str:
-    source = resources.files("isoflop.report").joinpath("templates", name)
-    return source.read_text(encoding="utf-8")

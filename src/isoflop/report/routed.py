@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,9 @@ CHOICE = (
 LIGHTEST, DARKEST = (0xCF, 0xE6, 0xF5), (0x00, 0x50, 0x8C)
 """One hue from light to dark, so that colour vision and grey prints do not matter. The darkest
 still stands out from a dark terminal."""
+
+BRIGHT = math.sqrt(1.05 * 0.05) - 0.05
+"""Luminance from which on the contrast ratio (WCAG 2) to black is the higher one."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,11 @@ class RoutedModel:
     @property
     def missing(self) -> tuple[str, ...]:
         """Commands that would find out the rest."""
-        made = {
-            f"isoflop eval {self.folder}": self.evaluation is not None,
-            f"isoflop sample {self.folder} --prompt TEXT --write": self.sample is not None,
-        }
-        return tuple(command for command, done in made.items() if not done)
+        commands = (
+            (self.evaluation, f"isoflop eval {self.folder}"),
+            (self.sample, f"isoflop sample {self.folder} --prompt TEXT --write"),
+        )
+        return tuple(command for found, command in commands if found is None)
 
 
 def routed_model(
@@ -103,18 +107,13 @@ def depth_colours(routed: int) -> tuple[DepthColour | None, ...]:
 
 
 def _colour(share: float) -> DepthColour:
-    mixed = tuple(
+    mixed = [
         round(light + share * (dark - light)) for light, dark in zip(LIGHTEST, DARKEST, strict=True)
-    )
-    luminance = sum(
-        weight * _linear(value / 255)
-        for weight, value in zip((0.2126, 0.7152, 0.0722), mixed, strict=True)
-    )
-    # Of black and white, the one with the higher contrast ratio (WCAG 2).
-    on_white, on_black = 1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05
-    background = "#" + "".join(f"{value:02x}" for value in mixed)
-    return DepthColour(background, "#000000" if on_black >= on_white else "#ffffff")
-
-
-def _linear(value: float) -> float:
-    return value / 12.92 if value <= 0.04045 else float(((value + 0.055) / 1.055) ** 2.4)
+    ]
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (part / 255 for part in mixed)
+    ]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    text = "#000000" if luminance >= BRIGHT else "#ffffff"
+    return DepthColour(f"#{bytes(mixed).hex()}", text)

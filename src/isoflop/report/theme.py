@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import altair as alt
@@ -78,12 +79,8 @@ class Style:
     def of(cls, names: Sequence[str], baseline: str) -> Style:
         """Give each of `names` a colour and a shape; the `baseline` is grey and comes first."""
         ordered = (baseline, *(name for name in names if name != baseline))
-        colours = (
-            BASELINE_COLOUR,
-            *(CHALLENGER_COLOURS[i % len(CHALLENGER_COLOURS)] for i in range(len(ordered) - 1)),
-        )
-        shapes = tuple(SHAPES[i % len(SHAPES)] for i in range(len(ordered)))
-        return cls(ordered, colours, shapes)
+        colours = (BASELINE_COLOUR, *islice(cycle(CHALLENGER_COLOURS), len(ordered) - 1))
+        return cls(ordered, colours, tuple(islice(cycle(SHAPES), len(ordered))))
 
     def colour_of(self, name: str) -> str:
         """Return the colour of a variant as a hexadecimal code."""
@@ -91,36 +88,27 @@ class Style:
 
     def colour(self, *, legend: bool = True) -> alt.Color:
         """Encode the column `variant` as colour."""
-        return alt.Color(
-            "variant:N",
-            scale=alt.Scale(domain=list(self.names), range=list(self.colours)),
-            legend=alt.Legend(columns=_columns(len(self.names)), symbolOpacity=1)
-            if legend
-            else None,
-        )
+        return alt.Color("variant:N", **self._encoding(self.colours, legend))
 
     def fill(self) -> alt.Fill:
         """Encode the column `variant` as the inside of a point whose outline means something."""
-        return alt.Fill(
-            "variant:N",
-            scale=alt.Scale(domain=list(self.names), range=list(self.colours)),
-            legend=alt.Legend(columns=_columns(len(self.names)), symbolOpacity=1),
-        )
+        return alt.Fill("variant:N", **self._encoding(self.colours))
 
-    def shape(self, *, legend: bool = True) -> alt.Shape:
+    def shape(self) -> alt.Shape:
         """Encode the column `variant` as the shape of a point."""
-        return alt.Shape(
-            "variant:N",
-            scale=alt.Scale(domain=list(self.names), range=list(self.shapes)),
-            legend=alt.Legend(columns=_columns(len(self.names)), symbolOpacity=1)
-            if legend
-            else None,
-        )
+        return alt.Shape("variant:N", **self._encoding(self.shapes))
+
+    def _encoding(self, values: Sequence[str], legend: bool = True) -> dict[str, Any]:
+        columns = legend_columns(min(len(self.names), 4))
+        return {
+            "scale": alt.Scale(domain=list(self.names), range=list(values)),
+            "legend": alt.Legend(columns=columns, symbolOpacity=1) if legend else None,
+        }
 
 
-def _columns(entries: int) -> Any:
+def legend_columns(wide: int = 4) -> Any:
     """Let a legend break into two columns where the figure is narrow, as on a phone."""
-    return alt.ExprRef(f"width < 420 ? 2 : {max(1, min(entries, 4))}")
+    return alt.ExprRef(f"width < 420 ? 2 : {wide}")
 
 
 def log_ticks(low: float, high: float, at_most: int = 8) -> list[float]:

@@ -7,102 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from isoflop.fit.intervals import WithError
-from isoflop.fit.minima.noise import RunNoise
-from isoflop.fit.tables.frame import TrainedSize
+from isoflop.fit.settings import Estimator
 from isoflop.notation import count, exponent, scientific
-from isoflop.papers.claims import Claim
+from isoflop.report import blocks
+from isoflop.report import figure as draw
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
-from isoflop.report.blocks import (
-    NONE,
-    Block,
-    Heading,
-    Paragraph,
-    Section,
-    Sentences,
-    Styled,
-    Table,
-    Text,
-    columns,
-    variant,
-    with_ends,
-)
-from isoflop.report.figure import (
-    Absent,
-    Figure,
-    Panel,
-    count_axis,
-    figure,
-    inline,
-    padded,
-    tooltips,
-)
-from isoflop.report.theme import INK, MUTED, PICKED, Style, fading
+from isoflop.report.theme import INK, MUTED, PICKED, fading
 from isoflop.report.words.results import ESTIMATOR_WORDS, doubts, refusals, results
 
-NAME, TITLE = "loss-against-parameters", "Loss against parameters"
+TITLE = "Loss against parameters"
 
-_Row = tuple[str, str, float, float, float, int | None, float | None, float | None]
-
-_TOOLTIP = (
-    ("variant:N", "Variant"),
-    ("row:N", "Point"),
-    ("budget_flops:Q", "Budget, FLOPs", "~e"),
-    ("parameters:Q", "Parameters", ",.0f"),
-    ("loss:Q", "Loss", ".4f"),
-    ("low:Q", "95% from", ".4f"),
-    ("high:Q", "to", ".4f"),
-    ("seed:Q", "Seed"),
-)
-
-_BRACKET_GAP = 10
-_BRACKET_STEP = 58
-_THINNEST = 0.02
-_LABEL_HEIGHT = 0.08
+_BRACKET_GAP, _BRACKET_STEP = 10, 58
+_THINNEST, _LABEL_HEIGHT = 0.02, 0.08
 """Shares of the range of losses: the least height of a bracket, the height of its label."""
 
 
-def section(analysis: Analysis) -> Section:
+def section(analysis: Analysis) -> blocks.Section:
     """Return the answer in words, the curves, the minima, and the published claims."""
-    blocks: list[Block] = []
+    parts: list[blocks.Block] = []
     for result in analysis.budgets:
         if len(analysis.budgets) > 1:
-            blocks.append(Heading(f"{scientific(result.budget_flops)} FLOPs"))
-        blocks.append(Sentences(results(analysis, result)))
+            parts.append(blocks.Heading(result.told))
+        parts.append(blocks.Sentences(results(analysis, result)))
     hint = (
         "A click on a variant in the legend fades the others, a second click undoes it. Points "
         "tell their numbers."
     )
-    blocks += [Paragraph(hint, "caption hint"), panel(analysis), minima_table(analysis)]
-    judged = [result for result in analysis.budgets if result.claims]
-    return Section("Result", [*blocks, *(claims_table(analysis, result) for result in judged)])
-
-
-def panel(analysis: Analysis) -> Panel:
-    """Draw the U-curves, or say that there are none."""
-    table = rows(analysis)
-    if table.empty:
-        return Absent(TITLE, "No run has finished.")
-    caption = (
-        "Each point is one trained model; lines join the means over seeds at one budget, which "
-        f"the bracket at the right names. A large outlined mark is a minimum (by {HEADLINE} in "
-        "log parameters). Bars are 95% intervals: thin ones of a mean (from the "
-        "spread of its curve's runs), thick ones of a minimum."
-    )
-    if (table["row"] == "off_ladder").any():
-        caption += " Hollow points are routed models in a baseline's shape; fits leave them out."
-    refused = refusals(analysis)
-    if refused:
-        caption += (
-            " A cross (\N{MULTIPLICATION SIGN}) marks the lowest mean of a curve whose minimum is "
-            "refused: " + " ".join(refused)
-        )
-    return _drawn(analysis, table, caption)
+    parts += [blocks.Paragraph(hint, "caption hint"), panel(analysis), *_minima_table(analysis)]
+    parts += [_claims_table(analysis, result) for result in analysis.budgets if result.claims]
+    return blocks.Section("Result", parts)
 
 
 def rows(analysis: Analysis) -> pd.DataFrame:
@@ -112,109 +51,219 @@ def rows(analysis: Analysis) -> pd.DataFrame:
     `parameters`, `loss`, `seed`, `low` and `high`, the ends of the 95% intervals of means and
     minima. A refused minimum has a row of its own, at the lowest mean, so that it is seen.
     """
-    found: list[_Row] = []
-    for result in analysis.budgets:
-        for name in analysis.names:
-            found += _curve_rows(analysis, result, name)
-    names = ["row", "variant", "budget_flops", "parameters", "loss", "seed", "low", "high"]
+    found = [
+        (row, name, result.budget_flops, *numbers)
+        for result in analysis.budgets
+        for name in analysis.names
+        for row, *numbers in _curve_rows(analysis, result, name)
+    ]
+    columns = ["row", "variant", "budget_flops", "parameters", "loss", "seed", "low", "high"]
     kinds = {"seed": "Int64", "low": "float64", "high": "float64"}
-    return pd.DataFrame(found, columns=names).astype(kinds)
+    return pd.DataFrame(found, columns=columns).astype(kinds)
 
 
-def _curve_rows(analysis: Analysis, result: BudgetResult, name: str) -> Iterator[_Row]:
+def _curve_rows(
+    analysis: Analysis, result: BudgetResult, name: str
+) -> Iterator[tuple[str, float, float, int | None, float | None, float | None]]:
     budget = result.budget_flops
     for size in analysis.sizes(name, budget):
         what = "run" if size.on_ladder else "off_ladder"
         for seed, loss in zip(size.seeds, size.seed_losses, strict=True):
-            yield what, name, budget, size.parameters, loss, seed, None, None
-    ladder, noise = analysis.ladder(name, budget), analysis.noise(name, budget)
-    for size in ladder:
-        ends = _mean_ends(size, noise)
-        yield "mean", name, budget, size.parameters, size.loss, None, *ends
-    found = result.headline(name)
-    if found is None:
-        return
-    minimum = found.minimum
-    if minimum.parameters is not None and minimum.loss is not None:
-        interval = result.intervals.get((name, minimum.estimator))
+            yield what, size.parameters, loss, seed, None, None
+    fit = analysis.variant_fits.get(name)
+    noise = fit.noise.get(f"{budget:.6g}") if fit else None
+    for size in analysis.ladder(name, budget):
+        low, high = None, None
+        if noise is not None:  # how far all of the curve's runs scatter
+            error = math.hypot(noise.run_spread, noise.seed_spread) / math.sqrt(len(size.seeds))
+            freedom = noise.run_freedom + noise.seed_freedom
+            mean = WithError(value=size.loss, error=error, degrees_of_freedom=freedom)
+            low, high = mean.interval().ends
+        yield "mean", size.parameters, size.loss, None, low, high
+    found, lowest = result.headline(name), analysis.best(name, budget)
+    if found and found.minimum.parameters is not None and found.minimum.loss is not None:
+        interval = result.intervals.get((name, HEADLINE))
         low, high = (interval.low, interval.high) if interval else (None, None)
-        yield "minimum", name, budget, minimum.parameters, minimum.loss, None, low, high
-    elif ladder:
-        lowest = min(ladder, key=lambda size: size.loss)
-        yield "refused", name, budget, lowest.parameters, lowest.loss, None, None, None
+        yield "minimum", found.minimum.parameters, found.minimum.loss, None, low, high
+    elif found and lowest:
+        yield "refused", lowest.parameters, lowest.loss, None, None, None
 
 
-def _mean_ends(
-    size: TrainedSize, noise: RunNoise | None
-) -> tuple[float, float] | tuple[None, None]:
-    """Return the 95% interval of a size's mean loss, from the spread of all of its curve's runs."""
-    if noise is None:
-        return None, None
-    error = math.hypot(noise.run_spread, noise.seed_spread) / math.sqrt(len(size.seed_losses))
-    freedom = noise.run_freedom + noise.seed_freedom
-    return WithError(value=size.loss, error=error, degrees_of_freedom=freedom).interval().ends
+def panel(analysis: Analysis) -> draw.Panel:
+    """Draw the U-curves, or say that there are none."""
+    shown, style = rows(analysis), analysis.style
+    if shown.empty:
+        return draw.Absent(TITLE, "No run has finished.")
+    told = "variant row budget_flops:~e parameters:,.0f loss:.4f low:.4f high:.4f seed"
+    loss_title = f"Test loss, {analysis.loss_unit}"
+    base = alt.Chart().encode(
+        x=draw.count_axis("parameters", "Parameters", list(shown["parameters"])),
+        y=draw.linear_axis(alt.Y, "loss", loss_title, shown["loss"], tickCount=7),
+        opacity=fading(),
+        tooltip=draw.told(told),
+    )
+    coloured, shaped = base.encode(color=style.colour()), base.encode(shape=style.shape())
+    points = shaped.encode(color=style.colour())
+    ends = {"y": "low:Q", "y2": "high:Q"}
+    layers = [
+        draw.of_row(coloured, "mean")
+        .mark_line(strokeWidth=1.5, strokeOpacity=0.85)
+        .encode(detail="budget_flops:N", tooltip=alt.value(None))
+        .add_params(PICKED),
+        draw.of_row(points, "run").mark_point(filled=True, size=26, fillOpacity=0.5),
+        draw.of_row(points, "off_ladder")
+        .mark_point(filled=False, size=30, strokeWidth=1.2)
+        .encode(opacity=fading(0.7)),
+        draw.of_row(coloured, "mean")
+        .transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=1, strokeOpacity=0.55, clip=True)
+        .encode(**ends),
+        draw.of_row(base, "minimum")
+        .transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=2.4, color=INK, clip=True)
+        .encode(**ends),
+        draw.of_row(shaped, "minimum")
+        .mark_point(filled=True, size=95, stroke=INK, strokeWidth=1.4)
+        .encode(fill=style.fill()),
+        draw.of_row(coloured, "refused").mark_text(
+            text="\N{MULTIPLICATION SIGN}", fontSize=20, fontWeight="bold"
+        ),
+        *_brackets(shown, loss_title),
+    ]
+    named = ("loss-against-parameters", TITLE, _caption(analysis, shown))
+    return draw.figure(*named, layers, shown, height=400)
 
 
-def minima_table(analysis: Analysis) -> Table:
+def _caption(analysis: Analysis, shown: pd.DataFrame) -> str:
+    caption = (
+        "Each point is one trained model; lines join the means over seeds at one budget, which "
+        f"the bracket at the right names. A large outlined mark is a minimum (by {HEADLINE} in "
+        "log parameters). Bars are 95% intervals: thin ones of a mean (from the "
+        "spread of its curve's runs), thick ones of a minimum."
+    )
+    if (shown["row"] == "off_ladder").any():
+        caption += " Hollow points are routed models in a baseline's shape; fits leave them out."
+    refused = refusals(analysis)
+    if refused:
+        caption += (
+            " A cross (\N{MULTIPLICATION SIGN}) marks the lowest mean of a curve whose minimum is "
+            "refused: " + " ".join(refused)
+        )
+    return caption
+
+
+def _brackets(shown: pd.DataFrame, title: str) -> list[alt.Chart]:
+    """Label each budget with a bracket at the right of the plot, over the ends of its curves."""
+    means = shown[shown["row"] == "mean"].sort_values("parameters")
+    height = float(shown["loss"].max() - shown["loss"].min())
+    ends = means.groupby(["budget_flops", "variant"])["loss"].last().groupby("budget_flops")
+    spans = []
+    for budget, low, high in ends.agg(["min", "max"]).itertuples(name=None):
+        middle, half = (low + high) / 2, max(high - low, _THINNEST * height) / 2
+        spans.append((middle - half, middle + half, f"{exponent(budget)}\nFLOPs"))
+    points: list[dict[str, Any]] = []
+    for place, (low, high, label) in zip(
+        places(spans, _LABEL_HEIGHT * height), sorted(spans), strict=True
+    ):
+        at = _BRACKET_GAP + place * _BRACKET_STEP
+        path = ((at - 5, low), (at, low), (at, high), (at - 5, high), (at + 6, (low + high) / 2))
+        points += [
+            {"label": label, "corner": corner, "beyond": x, "loss": y}
+            for corner, (x, y) in enumerate(path)
+        ]
+    base = (
+        alt.Chart(draw.inline(pd.DataFrame(points), "brackets"))
+        .transform_calculate(x="width + datum.beyond")
+        .encode(x=alt.X("x:Q", scale=None), y=alt.Y("loss:Q", title=title))
+    )
+    return [
+        base.transform_filter("datum.corner < 4")
+        .mark_line(color=MUTED, strokeWidth=1)
+        .encode(detail="label:N", order="corner:O"),
+        base.transform_filter("datum.corner === 4")
+        .mark_text(color=INK, align="left", fontSize=11, lineBreak="\n", dy=-6)
+        .encode(text="label:N"),
+    ]
+
+
+def places(spans: Sequence[tuple[float, float, str]], label: float) -> list[int]:
+    """Return columns, as few as keep spans and labels in their middle apart, the lowest first.
+
+    Args:
+        spans: lower and upper ends; what else a span holds is not read.
+        label: height of a label.
+    """
+    tops: list[float] = []
+    found = []
+    for low, high, *_ in sorted(spans):
+        room = max(high - low, label) / 2
+        bottom, top = (low + high) / 2 - room, (low + high) / 2 + room
+        place = next((i for i, before in enumerate(tops) if bottom > before), len(tops))
+        tops[place : place + 1] = [top]
+        found.append(place)
+    return found
+
+
+def _minima_table(analysis: Analysis) -> list[blocks.Table]:
     """Return a row per budget and variant with the minimum by each estimator."""
-    found: list[list[Text]] = []
-    for result in analysis.budgets:
-        for name in analysis.names:
-            minima = [result.minima.get((name, estimator)) for estimator in analysis.estimators]
-            if all(one is None for one in minima):
-                continue
-            cells: list[Text] = []
-            for one in minima:
-                if one is None:
-                    continue
-                minimum = one.minimum
-                if minimum.loss is None:
-                    refused = f"refused: {minimum.status.replace('_', ' ')}"
-                    cells.append((Styled("hint", refused, minimum.message),))
-                    continue
-                interval = result.intervals.get((one.variant, minimum.estimator))
-                ends = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else None
-                text = f"{minimum.loss:.4f} at {count(minimum.parameters or 0.0)}"
-                cells.append(with_ends(text, ends))
-            first = minima[0]
-            flops = first.forward_flops if first else None
-            forward = NONE if flops is None else scientific(flops, 3, trim=False)
-            found.append([scientific(result.budget_flops), variant(name), *cells, forward])
-    return Table(
+    found = [
+        {
+            "#Budget": scientific(result.budget_flops),
+            ".Variant": blocks.variant(name),
+            **{
+                f"#{ESTIMATOR_WORDS[estimator]}": _minimum(result, name, estimator)
+                for estimator in analysis.estimators
+            },
+            "#Forward FLOPs": blocks.NONE
+            if first.forward_flops is None
+            else scientific(first.forward_flops, 3, trim=False),
+        }
+        for result in analysis.budgets
+        for name in analysis.names
+        if (first := result.headline(name)) is not None
+    ]
+    caption = (
         "Minima of loss over log parameters, by estimator, with 95% intervals: for parabola and "
         "Akima how far runs scatter, where seeds or sizes tell it, and what the estimator gets "
         "wrong without noise; for the surfaces residuals redrawn. With one seed and few sizes the "
         "intervals hold no noise. The words above use the first, the parabola; how far the "
-        "estimators disagree is a systematic error. Forward FLOPs are per token.",
-        columns(
-            "#Budget",
-            ".Variant",
-            *(f"#{ESTIMATOR_WORDS[name]}" for name in analysis.estimators),
-            "#Forward FLOPs",
-        ),
-        found,
+        "estimators disagree is a systematic error. Forward FLOPs are per token."
     )
+    return [blocks.table(caption, found)] if found else []
 
 
-def claims_table(analysis: Analysis, result: BudgetResult) -> Table:
+def _minimum(result: BudgetResult, name: str, estimator: Estimator) -> blocks.Text:
+    minimum = result.minima[name, estimator].minimum
+    if minimum.loss is None or minimum.parameters is None:
+        return (
+            blocks.Styled("hint", f"refused: {minimum.status.replace('_', ' ')}", minimum.message),
+        )
+    interval = result.intervals.get((name, estimator))
+    ends = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else None
+    return blocks.with_ends(f"{minimum.loss:.4f} at {count(minimum.parameters)}", ends)
+
+
+def _claims_table(analysis: Analysis, result: BudgetResult) -> blocks.Table:
     """Return a row per published claim; a study with doubts has no verdicts, only numbers."""
-    doubted = bool(doubts(analysis))
-    badges = [Styled("badge", verdict(one, doubted), _badge(one, doubted)) for one in result.claims]
-    return Table(
-        f"Published claims (arXiv 2404.02258) at {scientific(result.budget_flops)} FLOPs, each "
-        "judged on its own at the noise measured here (95% intervals, not corrected for their "
-        "number).",
-        columns("Claim", "Here", "Numbers"),
+    found = claims(analysis)
+    looks = {"no verdict": "unresolved", "not held": "not-held"}
+    return blocks.table(
+        f"Published claims (arXiv 2404.02258) at {result.told}, each judged on its own at the "
+        "noise measured here (95% intervals, not corrected for their number).",
         [
-            [_capitalised(one.statement), (badge,), numbers(one)]
-            for one, badge in zip(result.claims, badges, strict=True)
+            {
+                "Claim": one["statement"],
+                "Here": (blocks.Styled("badge", told := one["verdict"], looks.get(told, told)),),
+                "Numbers": one["numbers"],
+            }
+            for one in found[found["budget_flops"] == result.budget_flops].to_dict("records")
         ],
         after=" No verdict stands at this budget and these seeds; the numbers are shown for what "
         "they are."
-        if doubted
+        if doubts(analysis)
         else "",
         csv="claims",
-        data=claims(analysis),
+        data=found,
     )
 
 
@@ -228,172 +277,15 @@ def claims(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "budget_flops": result.budget_flops,
-            "statement": _capitalised(claim.statement),
-            "verdict": verdict(claim, doubted),
-            "difference": claim.interval.value if claim.interval else None,
-            "difference_low": claim.interval.low if claim.interval else None,
-            "difference_high": claim.interval.high if claim.interval else None,
-            "numbers": numbers(claim),
+            "statement": _capitalised(one.statement),
+            "verdict": "no verdict" if doubted else one.verdict,
+            **blocks.with_columns("difference", one.interval),
+            "numbers": _capitalised(one.sentence.removeprefix(f"{one.verdict.capitalize()}: ")),
         }
         for result in analysis.budgets
-        for claim in result.claims
+        for one in result.claims
     )
-
-
-def verdict(claim: Claim, doubted: bool) -> str:
-    """Return what became of a claim."""
-    return "no verdict" if doubted else claim.verdict
-
-
-def numbers(claim: Claim) -> str:
-    """Return a claim's numbers in words; the verdict stands in a column of its own."""
-    return _capitalised(claim.sentence.removeprefix(f"{claim.verdict.capitalize()}: "))
-
-
-def _badge(claim: Claim, doubted: bool) -> str:
-    return "unresolved" if doubted else claim.verdict.replace(" ", "-")
 
 
 def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _drawn(analysis: Analysis, table: pd.DataFrame, caption: str) -> Figure:
-    style, loss_title = analysis.style, f"Test loss, {analysis.loss_unit}"
-    x = count_axis("parameters", "Parameters", list(table["parameters"]))
-    y = alt.Y(
-        "loss:Q",
-        title=loss_title,
-        scale=alt.Scale(domain=padded(list(table["loss"])), nice=False, zero=False),
-        axis=alt.Axis(tickCount=7),
-    )
-    tooltip = tooltips(*_TOOLTIP)
-    base = alt.Chart().encode(x=x, y=y)
-    lines = (
-        base.transform_filter("datum.row === 'mean'")
-        .mark_line(strokeWidth=1.5, strokeOpacity=0.85)
-        .encode(color=style.colour(), detail="budget_flops:N", opacity=fading())
-    )
-    runs = (
-        base.transform_filter("datum.row === 'run'")
-        .mark_point(filled=True, size=26, fillOpacity=0.5)
-        .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip, opacity=fading())
-    )
-    off_ladder = (
-        base.transform_filter("datum.row === 'off_ladder'")
-        .mark_point(filled=False, size=30, strokeWidth=1.2)
-        .encode(color=style.colour(), shape=style.shape(), tooltip=tooltip, opacity=fading(0.7))
-    )
-    minima = (
-        base.transform_filter("datum.row === 'minimum'")
-        .mark_point(filled=True, size=95, stroke=INK, strokeWidth=1.4)
-        .encode(fill=style.fill(), shape=style.shape(), tooltip=tooltip, opacity=fading())
-    )
-    refused = (
-        base.transform_filter("datum.row === 'refused'")
-        .mark_text(text="\N{MULTIPLICATION SIGN}", fontSize=20, fontWeight="bold")
-        .encode(color=style.colour(), tooltip=tooltip, opacity=fading())
-    )
-    return figure(
-        NAME,
-        TITLE,
-        caption,
-        [
-            lines.add_params(PICKED),
-            runs,
-            off_ladder,
-            *_bars(base, style),
-            minima,
-            refused,
-            *_brackets(table, loss_title),
-        ],
-        table,
-        height=400,
-    )
-
-
-def _bars(base: alt.Chart, style: Style) -> list[alt.Chart]:
-    """Draw the intervals of means and of minima."""
-    between = base.transform_filter("isValid(datum.low)").encode(
-        y="low:Q", y2="high:Q", opacity=fading()
-    )
-    mean_bars = between.transform_filter("datum.row === 'mean'").mark_rule(
-        strokeWidth=1, strokeOpacity=0.55, clip=True
-    )
-    minimum_bars = between.transform_filter("datum.row === 'minimum'").mark_rule(
-        strokeWidth=2.4, color=INK, clip=True
-    )
-    return [mean_bars.encode(color=style.colour()), minimum_bars]
-
-
-@dataclass(frozen=True)
-class _Bracket:
-    label: str
-    low: float
-    high: float
-
-    @property
-    def middle(self) -> float:
-        return (self.low + self.high) / 2
-
-
-def _brackets(table: pd.DataFrame, title: str) -> list[alt.Chart]:
-    """Label each budget with a bracket at the right, over the ends of its curves."""
-    means = table[table["row"] == "mean"]
-    height = float(table["loss"].max() - table["loss"].min())
-    brackets = []
-    for budget in means["budget_flops"].unique().tolist():
-        of_budget = means[means["budget_flops"] == budget].sort_values("parameters")
-        ends = of_budget.groupby("variant")["loss"].last()
-        low, high = float(ends.min()), float(ends.max())
-        room = max(0.0, (_THINNEST * height - (high - low)) / 2)
-        brackets.append(_Bracket(f"{exponent(budget)}\nFLOPs", low - room, high + room))
-    layers = []
-    for column, members in enumerate(_columns(brackets, _LABEL_HEIGHT * height / 2)):
-        data = inline(
-            pd.DataFrame(
-                {"label": one.label, "loss": one.low, "high": one.high, "middle": one.middle}
-                for one in members
-            ),
-            f"brackets-{column}",
-        )
-        layers += _column(alt.Chart(data), _BRACKET_GAP + column * _BRACKET_STEP, title)
-    return layers
-
-
-def _column(base: alt.Chart, offset: int, title: str) -> list[alt.Chart]:
-    """Draw brackets `offset` pixels to the right of the plot."""
-    edge = alt.value("width")
-    spine = base.mark_rule(color=MUTED, xOffset=offset).encode(
-        x=edge, y=alt.Y("loss:Q", title=title), y2="high:Q"
-    )
-    ends = [
-        base.mark_rule(color=MUTED, xOffset=offset - 5, x2Offset=offset).encode(
-            x=edge, x2=edge, y=alt.Y(f"{end}:Q", title=title)
-        )
-        for end in ("loss", "high")
-    ]
-    label = base.mark_text(
-        color=INK,
-        align="left",
-        baseline="middle",
-        fontSize=11,
-        lineBreak="\n",
-        xOffset=offset + 6,
-        dy=-6,
-    ).encode(x=edge, y=alt.Y("middle:Q", title=title), text="label:N")
-    return [spine, *ends, label]
-
-
-def _columns(brackets: Sequence[_Bracket], half_label: float) -> list[list[_Bracket]]:
-    """Spread brackets over as few columns as keep them and their labels apart."""
-    columns: list[list[_Bracket]] = []
-    for one in sorted(brackets, key=lambda one: one.low):
-        bottom = min(one.low, one.middle - half_label)
-        for column in columns:
-            if bottom > max(column[-1].high, column[-1].middle + half_label):
-                column.append(one)
-                break
-        else:
-            columns.append([one])
-    return columns

@@ -9,65 +9,47 @@ import pandas as pd
 from isoflop.estimate import estimate_words
 from isoflop.fit.predictions import Miss, Prediction, misses
 from isoflop.notation import count, scientific
+from isoflop.report import blocks
 from isoflop.report.analysis import Analysis
-from isoflop.report.blocks import (
-    NONE,
-    Block,
-    Paragraph,
-    Section,
-    Styled,
-    Table,
-    Text,
-    columns,
-    variant,
-)
 from isoflop.report.registration import WAY_WORDS, Registration
 
 
-def section(analysis: Analysis) -> Section | None:
+def section(analysis: Analysis) -> blocks.Section | None:
     """Return each prediction beside what was measured; None where none was registered."""
     found = rows(analysis)
     if not found:
         return None
-    blocks: list[Block] = [
-        Table(
-            "Registered before their budget was trained, with 95% intervals of the minimum that "
-            "hold if the laws do, and the miss: predicted less measured loss.",
-            columns(
-                "#Budget",
-                ".Variant",
-                ".By",
-                "#Predicted size",
-                "#Predicted loss",
-                "#Measured",
-                "#Miss",
-            ),
-            found,
-            csv="predictions",
-            data=predictions(analysis),
-        )
-    ]
+    caption = (
+        "Registered before their budget was trained, with 95% intervals of the minimum that "
+        "hold if the laws do, and the miss: predicted less measured loss."
+    )
+    notes = []
     for one in analysis.evidence.registered:
         told = (
             f"At {scientific(one.budget_flops)} FLOPs: predicted from {one.runs:,} finished runs "
             f"of {one.study}, SHA-256 "
         )
-        blocks.append(Paragraph((told, Styled("code", one.sha256), "."), "caption"))
-    return Section("Predictions", blocks)
+        notes.append(blocks.Paragraph((told, blocks.Styled("code", one.sha256), "."), "caption"))
+    shown = blocks.table(caption, found, csv="predictions", data=predictions(analysis))
+    return blocks.Section("Predictions", [shown, *notes])
 
 
-def rows(analysis: Analysis) -> list[list[Text]]:
+def rows(analysis: Analysis) -> list[dict[str, blocks.Text]]:
     """Return a row per registered prediction, with the miss where its budget has been trained."""
     return [
-        [
-            scientific(one.budget_flops),
-            variant(made.variant),
-            WAY_WORDS[made.way],
-            estimate_words(made.parameters, count, NONE),
-            estimate_words(made.loss, none=NONE),
-            "not trained yet" if miss is None else f"{miss.loss:.4f} at {count(miss.parameters)}",
-            NONE if miss is None or miss.loss_error is None else f"{miss.loss_error:+.4f}",
-        ]
+        {
+            "#Budget": scientific(one.budget_flops),
+            ".Variant": blocks.variant(made.variant),
+            ".By": WAY_WORDS[made.way],
+            "#Predicted size": estimate_words(made.parameters, count, blocks.NONE),
+            "#Predicted loss": estimate_words(made.loss, none=blocks.NONE),
+            "#Measured": f"{miss.loss:.4f} at {count(miss.parameters)}"
+            if miss
+            else "not trained yet",
+            "#Miss": blocks.NONE
+            if miss is None or miss.loss_error is None
+            else f"{miss.loss_error:+.4f}",
+        }
         for one, made, miss in beside_measured(analysis)
     ]
 
@@ -84,16 +66,12 @@ def predictions(analysis: Analysis) -> pd.DataFrame:
             "budget_flops": one.budget_flops,
             "variant": made.variant,
             "way": made.way,
-            "parameters": made.parameters.value if made.parameters else None,
-            "parameters_low": made.parameters.low if made.parameters else None,
-            "parameters_high": made.parameters.high if made.parameters else None,
-            "loss": made.loss.value if made.loss else None,
-            "loss_low": made.loss.low if made.loss else None,
-            "loss_high": made.loss.high if made.loss else None,
-            "measured_parameters": miss.parameters if miss else None,
-            "measured_loss": miss.loss if miss else None,
-            "loss_error": miss.loss_error if miss else None,
-            "parameter_ratio": miss.parameter_ratio if miss else None,
+            **blocks.with_columns("parameters", made.parameters),
+            **blocks.with_columns("loss", made.loss),
+            "measured_parameters": miss and miss.parameters,
+            "measured_loss": miss and miss.loss,
+            "loss_error": miss and miss.loss_error,
+            "parameter_ratio": miss and miss.parameter_ratio,
             "runs": one.runs,
             "sha256": one.sha256,
         }

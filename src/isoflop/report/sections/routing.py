@@ -10,30 +10,23 @@ from collections.abc import Mapping
 import altair as alt
 import pandas as pd
 
-from isoflop.config import DecisionMeasures, Measures
+from isoflop.config import DecisionMeasures, Measures, TextSample
 from isoflop.notation import count, percent
+from isoflop.report import figure as draw
 from isoflop.report.analysis import Studied
-from isoflop.report.blocks import Block, Note, Pair, Paragraph, Section, Styled
-from isoflop.report.figure import (
-    HALF_WIDTH,
-    SIGNED_LABEL,
-    Figure,
-    Panels,
-    figure,
-    padded,
-    panels,
-    rule,
-    tooltips,
-)
+from isoflop.report.blocks import Block, Pair, Paragraph, Section, Strip, Styled, with_columns
 from isoflop.report.routed import CHOICE, RoutedModel
-from isoflop.report.sections.generated_text import strip
 from isoflop.report.theme import CHALLENGER_COLOURS, INK
 from isoflop.text import visible
 
 DENSE, PROCESSED, SKIPPED = "dense block, all tokens", "processed", "skipped"
 """What became of a token in a block."""
 
-_STATES = {PROCESSED: CHALLENGER_COLOURS[0], SKIPPED: "#dfdfd8", DENSE: "#b5d2e6"}
+MOST_TOKENS = 1500
+"""Tokens of a sample that a page shows."""
+
+_BLUE = CHALLENGER_COLOURS[0]
+_STATES = {PROCESSED: _BLUE, SKIPPED: "#dfdfd8", DENSE: "#b5d2e6"}
 _MOST_ROW_HEIGHT, _GRID_HEIGHT = 26, 420
 _ROW = 34
 """Height of one decision's interval."""
@@ -41,188 +34,106 @@ _ROW = 34
 
 def section(analysis: Studied) -> Section | None:
     """Return what is known of the routed model, or how to find out; None without one."""
-    model = analysis.evidence.routed
+    model, unit = analysis.evidence.routed, analysis.loss_unit
     if model is None:
         return None
     blocks: list[Block] = []
-    known = model.evaluation is not None or model.sample is not None
-    if known:
-        decisions, losses = decision_figures(model), loss_figures(model, analysis.loss_unit)
-        blocks += [_introduced(model, analysis.loss_unit), *decisions]
-        blocks += [Pair(losses)] if losses else []
+    missing = f"No model of {model.variant} was looked into yet"
+    if model.evaluation is not None or model.sample is not None:
+        record, config = model.record, model.record.config.model
+        test = record.evaluation()
+        told = (
+            f", {config.blocks} blocks of width {config.width}, "
+            f"{count(record.parameters.total)} parameters, run {record.run_id}"
+            f"{f', test loss {test.loss:.4f} {unit}' if test else ''}. {CHOICE}"
+        )
+        losses = loss_figures(model, unit)
+        blocks.append(Paragraph((Styled("variant", model.variant), told)))
+        blocks += [*decision_figures(model), *([Pair(losses)] if losses else [])]
         blocks += [strip(model.sample)] if model.sample else []
+        missing = "What is missing here"
     if model.missing:
-        title = f"No model of {model.variant} was looked into yet"
-        first, *others = [Styled("code", command) for command in model.missing]
-        tell = " tell" if others else " tells"
-        joined = (first, *(part for one in others for part in (" and ", one)))
-        asked = (*joined, f"{tell} it; then make the report again.")
-        blocks.append(Note("What is missing here" if known else title, asked))
+        asked = [part for one in model.missing for part in (" and ", Styled("code", one))][1:]
+        tell = "tells" if len(model.missing) == 1 else "tell"
+        asked.append(f" {tell} it; then make the report again.")
+        blocks.append(draw.Absent(missing, tuple(asked)))
     return Section("Inside a routed model", blocks, anchor="inside")
 
 
-def _introduced(model: RoutedModel, unit: str) -> Paragraph:
-    record, config = model.record, model.record.config.model
-    evaluation = record.evaluation()
-    loss = "" if evaluation is None else f", test loss {evaluation.loss:.4f} {unit}"
-    told = (
-        f", {config.blocks} blocks of width {config.width}, "
-        f"{count(record.parameters.total)} parameters, run {record.run_id}{loss}. {CHOICE}"
-    )
-    return Paragraph((Styled("variant", model.variant), told))
-
-
-def _measures(model: RoutedModel) -> Measures | None:
-    """Return what an evaluation measured; None without one that has a causal decision."""
-    measures = None if model.evaluation is None else model.evaluation.measures
+def _measures(model: RoutedModel) -> tuple[Measures, DecisionMeasures] | None:
+    """Return what an evaluation measured, and under the first causal decision; None without one."""
+    measures = model.evaluation.measures if model.evaluation else None
     if measures is None or measures.sample is None:
         return None
-    causal = any(one.decision != "top_k" for one in measures.decisions)
-    return measures if causal else None
+    causal = [one for one in measures.decisions if one.decision != "top_k"]
+    return (measures, causal[0]) if causal else None
 
 
-def decision_figures(model: RoutedModel) -> list[Figure]:
+def decision_figures(model: RoutedModel) -> list[draw.Figure]:
     """Draw decisions token by token and router weights, those that were kept."""
-    measures = _measures(model)
-    if measures is None or model.evaluation is None:
+    found = _measures(model)
+    if found is None or model.evaluation is None:
         return []
+    measures, measured = found
     blocks, texts = model.record.config.model.blocks, model.evaluation.token_texts
-    grid, weights = decision_grid(measures, blocks, texts), router_weights(measures)
-    found = [_grid(grid, measures)] if len(grid) else []
-    return [*found, _weights(weights, measures)] if len(weights) else found
+    grid, weights = decision_grid(measures, measured, blocks, texts), router_weights(measured)
+    drawn = [_grid(grid, measured)] if len(grid) else []
+    return [*drawn, _weights(weights, measured)] if len(weights) else drawn
 
 
-def loss_figures(model: RoutedModel, unit: str) -> list[Figure]:
-    """Draw the loss by decision, and how far it lies above that of top-k, where that is known."""
-    measures = _measures(model)
-    if measures is None:
-        return []
-    table = decision_losses(measures)
-    losses = _intervals(
-        "decision-losses",
-        "Loss by routing decision",
-        table,
-        f"Test loss, {unit}",
-        "Test loss of the same weights under each decision, with the 95% interval that other "
-        "documents would give. These are the same documents for each, so overlapping intervals "
-        "do not make decisions equal; the paired differences tell.",
-    )
-    above = table.dropna(subset=["difference"])
-    if above.empty:
-        return [losses]
-    differences = _intervals(
-        "decision-differences",
-        "What deciding causally costs",
-        above,
-        f"Loss above that of top-k, {unit}",
-        "Loss less that of top-k, which looks ahead, paired by document, with 95% intervals.",
-    )
-    return [losses, differences]
-
-
-def headline(measures: Measures) -> DecisionMeasures:
-    """Return the measures under the first causal decision."""
-    return next(one for one in measures.decisions if one.decision != "top_k")
-
-
-def decision_grid(measures: Measures, blocks: int, texts: Mapping[int, str]) -> pd.DataFrame:
+def decision_grid(
+    measures: Measures, measured: DecisionMeasures, blocks: int, texts: Mapping[int, str]
+) -> pd.DataFrame:
     """Return a row per routed block and token of the stretch, and one per dense block.
 
+    Columns: `block`, `position` and `position_end`, `token`, `state`, and `top_k`: whether top-k
+    selects the token. Empty where no stretch was kept.
+
     Args:
-        measures: of the model; the headline decision decides.
+        measures: of the model.
+        measured: those of the decision that decides.
         blocks: how many the model has.
         texts: of ids.
-
-    Returns:
-        Columns `block`, `position` and `position_end`, `token`, `state`, and `top_k`: whether
-        top-k selects the token. Empty where no stretch was kept.
     """
-    measured = headline(measures)
-    stretch, top_k = measured.stretch, measures.under("top_k")
-    if stretch is None or top_k is None or top_k.stretch is None:
+    top_k = measures.under("top_k")
+    stretch, ranked = measured.stretch, top_k.stretch if top_k else None
+    if stretch is None or ranked is None:
         return pd.DataFrame()
-    routed = {one.block: index for index, one in enumerate(measured.blocks)}
-    rows: list[dict[str, object]] = []
+    rows: list[tuple[object, ...]] = []
+    routed = [one.block for one in measured.blocks]
+    tokens = [f"'{visible(texts.get(token, ''))}'" for token in stretch.tokens]
     for block in range(blocks):
         if block not in routed:
-            whole = {"block": block, "position": 0, "position_end": len(stretch.tokens)}
-            rows.append({**whole, "token": "", "state": DENSE, "top_k": ""})
+            rows.append((block, 0, len(tokens), "", DENSE, ""))
             continue
-        taken, best = (one.processed[routed[block]] for one in (stretch, top_k.stretch))
-        for position, (token, goes, ranked) in enumerate(
-            zip(stretch.tokens, taken, best, strict=True)
-        ):
-            rows.append(
-                {
-                    "block": block,
-                    "position": position,
-                    "position_end": position + 1,
-                    "token": f"'{visible(texts.get(token, ''))}'",
-                    "state": PROCESSED if goes else SKIPPED,
-                    "top_k": "yes" if ranked else "no",
-                }
-            )
-    return pd.DataFrame(rows)
+        taken, best = (one.processed[routed.index(block)] for one in (stretch, ranked))
+        for at, token in enumerate(tokens):
+            state, selected = PROCESSED if taken[at] else SKIPPED, "yes" if best[at] else "no"
+            rows.append((block, at, at + 1, token, state, selected))
+    columns = ["block", "position", "position_end", "token", "state", "top_k"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def router_weights(measures: Measures) -> pd.DataFrame:
+def router_weights(measured: DecisionMeasures) -> pd.DataFrame:
     """Return a row per routed block, range of router weights and what became of the tokens.
 
-    Returns:
-        Columns `panel`, `weight` and `weight_end`, `state`, `tokens`, and `share` of the block's
-        tokens. Empty where no weights were kept.
+    Columns: `panel`, `weight` and `weight_end`, `state`, `tokens`, and `share` of the block's
+    tokens. Empty where no weights were kept.
     """
     rows = []
-    for block in headline(measures).blocks:
+    for block in measured.blocks:
         weights = block.router_weights
         if weights is None:
             return pd.DataFrame()
-        total = sum(weights.processed) + sum(weights.skipped)
+        total = max(1, sum(weights.processed) + sum(weights.skipped))
         for state, counts in ((PROCESSED, weights.processed), (SKIPPED, weights.skipped)):
             for low, high, tokens in zip(weights.edges, weights.edges[1:], counts, strict=False):
-                rows.append(
-                    {
-                        "panel": panel_name(block.block),
-                        "weight": low,
-                        "weight_end": high,
-                        "state": state,
-                        "tokens": tokens,
-                        "share": tokens / max(1, total),
-                    }
-                )
-    return pd.DataFrame(rows)
+                rows.append((f"Block {block.block}", low, high, state, tokens, tokens / total))
+    columns = ["panel", "weight", "weight_end", "state", "tokens", "share"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def panel_name(block: int) -> str:
-    """Return what the panel of a block is called."""
-    return f"Block {block}"
-
-
-def decision_losses(measures: Measures) -> pd.DataFrame:
-    """Return a row per decision, top-k last: its loss, and how far it lies above that of top-k.
-
-    Returns:
-        Columns `decision`, `loss`, `difference`, each with its ends in `_low` and `_high`.
-    """
-    rows = []
-    for one in sorted(measures.decisions, key=lambda one: one.decision == "top_k"):
-        above = None if one.leak is None else one.leak.nats
-        rows.append(
-            {
-                "decision": one.described,
-                "loss": one.loss.value,
-                "loss_low": one.loss.low,
-                "loss_high": one.loss.high,
-                "difference": None if above is None else above.value,
-                "difference_low": None if above is None else above.low,
-                "difference_high": None if above is None else above.high,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _grid(table: pd.DataFrame, measures: Measures) -> Figure:
-    measured = headline(measures)
+def _grid(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
     tokens, blocks = int(table["position_end"].max()), table["block"].nunique()
     agreed = [one.agreement.accuracy for one in measured.blocks if one.agreement is not None]
     shares = ", ".join(
@@ -234,49 +145,28 @@ def _grid(table: pd.DataFrame, measures: Measures) -> Figure:
     )
     if agreed:
         caption += f", and decides as top-k does for {percent(min(agreed))} or more of the tokens"
-    chart = (
-        alt.Chart()
-        .mark_rect(stroke="white", strokeWidth=0.4)
-        .encode(
-            x=alt.X(
-                "position:Q",
-                title="Position in the window",
-                scale=alt.Scale(domain=[0, tokens], nice=False),
-                axis=alt.Axis(grid=False),
-            ),
-            x2="position_end:Q",
-            y=alt.Y(
-                "block:O",
-                title="Block",
-                sort="descending",
-                scale=alt.Scale(paddingInner=0.12, paddingOuter=0.06),
-                axis=alt.Axis(ticks=False, domain=False, grid=False),
-            ),
-            color=alt.Color(
-                "state:N", scale=_scale(*_STATES), legend=alt.Legend(symbolType="square")
-            ),
-            tooltip=tooltips(
-                ("block:O", "Block"),
-                ("position:Q", "Position"),
-                ("token:N", "Token"),
-                ("state:N", "Here"),
-                ("top_k:N", "In the top k"),
-            ),
-        )
+    x = draw.linear_axis(alt.X, "position", "Position in the window", [0, tokens], 0, grid=False)
+    y = alt.Y(
+        "block:O",
+        title="Block",
+        sort="descending",
+        scale=alt.Scale(paddingInner=0.12, paddingOuter=0.06),
+        axis=alt.Axis(ticks=False, domain=False, grid=False),
     )
-    return figure(
+    chart = alt.Chart().mark_rect(stroke="white", strokeWidth=0.4)
+    chart = chart.encode(x=x, x2="position_end:Q", y=y, color=_state(*_STATES))
+    return draw.figure(
         "routing-decisions",
         "Routing decisions by token and block",
-        caption + ".",
-        [chart],
+        f"{caption}.",
+        [chart.encode(tooltip=draw.told("block position token state top_k"))],
         table,
         height=min(_MOST_ROW_HEIGHT * blocks, _GRID_HEIGHT),
     )
 
 
-def _weights(table: pd.DataFrame, measures: Measures) -> Figure:
-    measured = headline(measures)
-    order = [panel_name(one.block) for one in measured.blocks]
+def _weights(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
+    order = table["panel"].drop_duplicates().tolist()
     chart = (
         alt.Chart()
         .mark_bar(strokeWidth=0, binSpacing=0)
@@ -284,82 +174,110 @@ def _weights(table: pd.DataFrame, measures: Measures) -> Figure:
             x=alt.X("weight:Q", bin="binned", title=None, axis=alt.Axis(grid=False, tickCount=4)),
             x2="weight_end:Q",
             y=alt.Y("share:Q", title=None, stack="zero", axis=alt.Axis(format="~%", tickCount=4)),
-            color=alt.Color(
-                "state:N", scale=_scale(PROCESSED, SKIPPED), legend=alt.Legend(symbolType="square")
-            ),
+            color=_state(PROCESSED, SKIPPED),
             # Stacked from the bottom in this order.
             order=alt.Order("state:N", sort="ascending"),
-            tooltip=tooltips(
-                ("state:N", "Tokens"),
-                ("weight:Q", "Weight from", ".3f"),
-                ("weight_end:Q", "to", ".3f"),
-                ("tokens:Q", "Number", ","),
-                ("share:Q", "Share of tokens", ".2%"),
-            ),
+            tooltip=draw.told("state weight:.3f weight_end:.3f tokens:, share:.2%"),
         )
     )
     caption = (
         "Router weights r, which rank the tokens under top-k and multiply a block's update: the "
-        f"share of tokens in each of {len(table) // (2 * len(order))} equal ranges, by "
-        f"what {measured.decision} makes of them. The outermost ranges hold what lies beyond."
+        f"share of tokens in each of {len(table) // (2 * len(order))} equal ranges, by what "
+        f"{measured.decision} makes of them. The outermost ranges hold what lies beyond."
     )
-    return panels(
-        "router-weights",
-        "Router weights",
-        caption,
-        [chart],
-        table,
-        Panels(order, "Share of tokens against router weight", height=150, same_x=False),
+    layout = draw.Panels(order, "Share of tokens against router weight", height=150, same_x=False)
+    return draw.panels("router-weights", "Router weights", caption, [chart], table, layout)
+
+
+def _state(*states: str) -> alt.Color:
+    scale = alt.Scale(domain=list(states), range=[_STATES[state] for state in states])
+    return alt.Color("state:N", scale=scale, legend=alt.Legend(symbolType="square"))
+
+
+def loss_figures(model: RoutedModel, unit: str) -> list[draw.Figure]:
+    """Draw the loss by decision, and how far it lies above that of top-k, where that is known."""
+    measures = _measures(model)
+    if measures is None:
+        return []
+    # Top-k comes last; its own difference is missing.
+    decisions = sorted(measures[0].decisions, key=lambda one: one.decision == "top_k")
+    table = pd.DataFrame(
+        {
+            "decision": one.described,
+            **with_columns("loss", one.loss),
+            **with_columns("difference", one.leak.nats if one.leak else None),
+        }
+        for one in decisions
     )
+    losses = (
+        "decision-losses",
+        "Loss by routing decision",
+        "Test loss of the same weights under each decision, with the 95% interval that other "
+        "documents would give. These are the same documents for each, so overlapping intervals "
+        "do not make decisions equal; the paired differences tell.",
+    )
+    differences = (
+        "decision-differences",
+        "What deciding causally costs",
+        "Loss less that of top-k, which looks ahead, paired by document, with 95% intervals.",
+    )
+    above = table.dropna(subset=["difference"])
+    found = [_intervals(losses, table, "loss", f"Test loss, {unit}")]
+    if len(above):
+        axis = f"Loss above that of top-k, {unit}"
+        found.append(_intervals(differences, above, "difference", axis))
+    return found
 
 
-def _scale(*states: str) -> alt.Scale:
-    return alt.Scale(domain=list(states), range=[_STATES[state] for state in states])
-
-
-def _intervals(name: str, title: str, table: pd.DataFrame, axis: str, caption: str) -> Figure:
+def _intervals(
+    named: tuple[str, str, str], table: pd.DataFrame, column: str, axis: str
+) -> draw.Figure:
     """Draw a value with its interval for each decision; differences with a line at zero."""
-    differences = name == "decision-differences"
-    column = "difference" if differences else "loss"
+    differences = column == "difference"
     low, high = f"{column}_low", f"{column}_high"
-    values = table[[column, low, high]].astype("float64").to_numpy().ravel().tolist()
-    seen = [value for value in values if value == value]
-    x = alt.X(
-        f"{column}:Q",
-        title=axis,
-        scale=alt.Scale(
-            domain=padded([*seen, 0.0] if differences else seen), nice=False, zero=False
-        ),
-        axis=alt.Axis(tickCount=4, labelExpr=SIGNED_LABEL if differences else alt.Undefined),
-    )
-    base = alt.Chart().encode(
-        y=alt.Y(
-            "decision:N",
-            title=None,
-            sort=table["decision"].tolist(),
-            axis=alt.Axis(ticks=False, domain=False, grid=False, labelLimit=110),
-        )
-    )
-    ends = (
+    values = table[[column, low, high]].melt()["value"].dropna().tolist()
+    values += [0.0] if differences else []
+    labels = draw.SIGNED_LABEL if differences else alt.Undefined
+    x = draw.linear_axis(alt.X, column, axis, values, tickCount=4, labelExpr=labels)
+    base = alt.Chart().encode(x=x, y=draw.names_axis("decision", table["decision"].tolist()))
+    tooltip = draw.told(f"decision {column}:.4f {low}:.4f {high}:.4f")
+    number = alt.Text(f"{column}:Q", format="+.4f" if differences else ".4f")
+    layers = [
+        *([draw.rule(0.0, x=axis)] if differences else []),
         base.transform_filter(f"isValid(datum.{low})")
-        .mark_rule(strokeWidth=2.2, color=CHALLENGER_COLOURS[0], strokeOpacity=0.7)
-        .encode(x=alt.X(f"{low}:Q", title=axis, scale=alt.Scale(zero=False)), x2=f"{high}:Q")
+        .mark_rule(strokeWidth=2.2, color=_BLUE, strokeOpacity=0.7)
+        .encode(x=alt.X(f"{low}:Q", title=axis, scale=alt.Scale(zero=False)), x2=f"{high}:Q"),
+        base.mark_point(filled=True, size=80, opacity=1, color=_BLUE).encode(tooltip=tooltip),
+        base.mark_text(dy=-11, fontSize=10.5, color=INK).encode(text=number),
+    ]
+    height = _ROW * (len(table) + 1)
+    return draw.figure(*named, layers, table, height=height, width=draw.HALF_WIDTH)
+
+
+def strip(sample: TextSample) -> Strip:
+    """Return what a page shows of a sample."""
+    shares = ", ".join(
+        f"{percent(share)} in block {block}"
+        for block, share in zip(sample.routed_blocks, sample.shares, strict=True)
     )
-    points = base.mark_point(filled=True, size=80, opacity=1, color=CHALLENGER_COLOURS[0]).encode(
-        x=x,
-        tooltip=tooltips(
-            ("decision:N", "Decision"),
-            (f"{column}:Q", axis, ".4f"),
-            (f"{low}:Q", "from", ".4f"),
-            (f"{high}:Q", "to", ".4f"),
-        ),
+    cuts = (
+        ("top k", sample.top_k, None),
+        ("top p", sample.top_p, 1.0),
+        ("min p", sample.min_p, 0.0),
     )
-    numbers = base.mark_text(dy=-11, fontSize=10.5, color=INK).encode(
-        x=x, text=alt.Text(f"{column}:Q", format="+.4f" if differences else ".4f")
-    )
-    layers = [ends, points, numbers]
-    if differences:
-        layers = [rule(0.0, x=axis), *layers]
-    return figure(
-        name, title, caption, layers, table, height=_ROW * (len(table) + 1), width=HALF_WIDTH
+    how = f"temperature {sample.temperature:g}"
+    how += "".join(f", {name} {value:g}" for name, value, unset in cuts if value != unset)
+    capped = ""
+    if sample.cap is not None:
+        most = "its capacity" if sample.cap.tokens is None else f"{sample.cap.tokens} tokens"
+        capped = f", capped at {most} in {sample.cap.window} positions"
+    drawn, shown = len(sample.tokens), min(len(sample.tokens), MOST_TOKENS)
+    left = f", of which {shown:,} are shown" if shown < drawn else ""
+    cut = {"prompt": sample.prompt[-MOST_TOKENS:], "tokens": sample.tokens[:MOST_TOKENS]}
+    return Strip(
+        sample.model_copy(update=cut),
+        f"The prompt, underlined, and {drawn:,} tokens drawn by this model{left} (seed "
+        f"{sample.seed}, {how}). A token is the darker the more of the "
+        f"{len(sample.routed_blocks)} routed blocks processed it under {sample.decision}{capped}: "
+        f"{shares}. A character of several tokens has the colour of its last one.",
     )

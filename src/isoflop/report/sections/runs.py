@@ -3,58 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from statistics import mean
 
-from isoflop.config import Evaluation, RunRecord, decisions
+from isoflop.config import decisions
 from isoflop.notation import count, scientific
 from isoflop.report.analysis import Analysis, Studied
-from isoflop.report.blocks import (
-    NONE,
-    Block,
-    Paragraph,
-    Section,
-    Table,
-    Text,
-    columns,
-    size_of,
-    variant,
-)
+from isoflop.report.blocks import NONE, Paragraph, Section, Text, size_of, table, variant
 from isoflop.report.evidence import LeftOut
 
 
 def left_out(analysis: Studied) -> Section:
-    """Return the runs without a result: diverged, failed, and not there yet."""
-    budgets = isinstance(analysis, Analysis)
-    found = [*_unusable(analysis), *analysis.evidence.missing]
-    block: Block = Paragraph("None: every run of the study has finished.")
-    if found:
-        rows: list[list[Text]] = [
-            [
-                one.variant,
-                *([_budget(one)] if budgets else []),
-                one.size,
-                str(one.seed),
-                one.state,
-                one.reason,
-            ]
-            for one in found
-        ]
-        budget = ["#Budget"] if budgets else []
-        titles = columns(".Variant", *budget, ".Size", "#Seed", "State", "Reason")
-        block = Table("Runs that no fit and no figure uses.", titles, rows)
-    return Section("Runs left out", [block])
+    """Return the runs without a result: diverged, failed, and not there yet.
 
-
-def _unusable(analysis: Studied) -> list[LeftOut]:
-    """Return runs with a record and without a result, checks too where budgets are compared."""
+    Checks are among them, and the budget is told, where budgets are compared.
+    """
     names = dict(zip(analysis.table["run_id"], analysis.table["variant"], strict=True))
     budgets = isinstance(analysis, Analysis)
-    return [
+    unusable = [
         LeftOut(
             variant=names.get(record.run_id, record.run_id),
             budget_flops=record.config.budget_flops or math.nan,
-            size=_size(record, budgets),
+            size=size_of(record.config)
+            + (f", {count(record.parameters.total)} parameters" if budgets else ""),
             seed=record.config.seed,
             state=record.state,
             reason=record.reason or "no reason was recorded",
@@ -62,61 +33,59 @@ def _unusable(analysis: Studied) -> list[LeftOut]:
         for record in analysis.evidence.records
         if record.state != "finished" and (budgets or record.run_id in names)
     ]
-
-
-def _size(record: RunRecord, budgets: bool) -> str:
-    counted = f", {count(record.parameters.total)} parameters" if budgets else ""
-    return f"{size_of(record.config)}{counted}"
-
-
-def _budget(one: LeftOut) -> str:
-    return NONE if math.isnan(one.budget_flops) else scientific(one.budget_flops)
+    rows: list[dict[str, Text]] = []
+    for one in [*unusable, *analysis.evidence.missing]:
+        budget = NONE if math.isnan(one.budget_flops) else scientific(one.budget_flops)
+        rows.append(
+            {
+                ".Variant": one.variant,
+                **({"#Budget": budget} if budgets else {}),
+                ".Size": one.size,
+                "#Seed": str(one.seed),
+                "State": one.state,
+                "Reason": one.reason,
+            }
+        )
+    none = Paragraph("None: every run of the study has finished.")
+    return Section(
+        "Runs left out", [table("Runs that no fit and no figure uses.", rows) if rows else none]
+    )
 
 
 def routing_decisions(analysis: Analysis) -> Section | None:
     """Return the held-out losses at each curve's lowest mean, by split and decision."""
-    rows: list[list[Text]] = []
+    rows: list[dict[str, Text]] = []
     for result in analysis.budgets:
         for name in analysis.names:
-            ladder = analysis.ladder(name, result.budget_flops)
-            if not ladder:
+            best = analysis.best(name, result.budget_flops)
+            if best is None:
                 continue
-            best = min(ladder, key=lambda size: size.loss)
             runs = [analysis.records[run_id] for run_id in best.run_ids]
+            tests = [run.evaluation("test") for run in runs]
+            top_k = [run.evaluation("test", "top_k") for run in runs]
+            validated = [run.evaluation("validation") for run in runs]
             rows.append(
-                [
-                    scientific(result.budget_flops),
-                    variant(name),
-                    count(best.parameters),
-                    decisions(runs[0].config.model.depth)[0].replace("_", " "),
-                    f"{best.loss:.4f}",
-                    _mean([run.evaluation("test", "top_k") for run in runs]),
-                    _mean([run.evaluation("validation") for run in runs]),
-                    _mean([run.evaluation("test") for run in runs], bits=True),
-                    str(len(runs)),
-                ]
+                {
+                    "#Budget": scientific(result.budget_flops),
+                    ".Variant": variant(name),
+                    "#Parameters": count(best.parameters),
+                    "Causal decision": decisions(runs[0].config.model.depth)[0].replace("_", " "),
+                    "#Test, causal": f"{best.loss:.4f}",
+                    "#Test, top-k": _mean(one.loss for one in top_k if one),
+                    "#Validation, causal": _mean(one.loss for one in validated if one),
+                    "#Bits per byte": _mean(one.bits_per_byte for one in tests if one),
+                    "#Seeds": str(len(runs)),
+                }
             )
     if not rows:
         return None
-    table = Table(
+    caption = (
         "Held-out losses at the lowest mean of each curve, over seeds. The causal test loss is the "
-        "headline, fixed beforehand; top-k looks at the future and is shown for comparison.",
-        columns(
-            "#Budget",
-            ".Variant",
-            "#Parameters",
-            "Causal decision",
-            "#Test, causal",
-            "#Test, top-k",
-            "#Validation, causal",
-            "#Bits per byte",
-            "#Seeds",
-        ),
-        rows,
+        "headline, fixed beforehand; top-k looks at the future and is shown for comparison."
     )
-    return Section("Routing decisions", [table])
+    return Section("Routing decisions", [table(caption, rows)])
 
 
-def _mean(evaluations: Sequence[Evaluation | None], *, bits: bool = False) -> str:
-    values = [one.bits_per_byte if bits else one.loss for one in evaluations if one is not None]
-    return f"{mean(values):.4f}" if values else NONE
+def _mean(values: Iterable[float]) -> str:
+    known = list(values)
+    return f"{mean(known):.4f}" if known else NONE

@@ -25,7 +25,8 @@ from isoflop.report.scaling import ScalingAnalysis
 from isoflop.report.words import answers
 from isoflop.report.words.provenance import environment_of, mixed_environments
 from isoflop.report.words.results import ESTIMATOR_WORDS
-from isoflop.report.words.scaling import METHOD, listed, refusals
+from isoflop.report.words.prose import listed
+from isoflop.report.words.scaling import METHOD, refusals
 from isoflop.text import visible
 
 Standing = Literal["disclosed", "not applicable", "missing"]

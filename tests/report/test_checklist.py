@@ -242,4 +242,4 @@ def test_no_value_is_taken_for_a_question(study) -> None:
     found = answers(analysed(hostile, [("? x", 5e12, failed)]))
     assert all(question.endswith("?") for question in found)
     told_of = found["Which runs were left out, and why?"].answer
-    assert told_of == ("1 run diverged: no # Topic ? question ! missing (1)",)
+    assert told_of == ["1 run diverged: no # Topic ? question ! missing (1)"]

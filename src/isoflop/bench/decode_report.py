@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import altair as alt
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from isoflop.bench.decode import DEPTH, DecodeReport, DecodeRow
 from isoflop.bench.measured import Verdict, text_table, thread_words
 from isoflop.bench.speed_figure import ratio_axis, speed_layers, token_axis
-from isoflop.report.figure import Figure, Panels, panels
+from isoflop.report.figure import Figure, Panels, panels, tooltips
 from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS
 
 BAR_WIDTH, BAR_BATCH = 512, 1
@@ -18,21 +18,33 @@ LEAST_SPEED_RATIO = 1.5
 MOST_CACHE_RATIO = 0.58
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0)
-HEAD = (
-    *("dtype", "threads", "batch", "tokens", "model", "ms/step", "tokens/s", "faster"),
-    *("middle half", "FLOPs", "weights", "bytes", "cache MB", "rounds"),
+COLUMNS: Mapping[str, Callable[[DecodeRow], str]] = {
+    "dtype": lambda row: row.dtype,
+    "threads": lambda row: str(row.threads),
+    "batch": lambda row: str(row.batch),
+    "tokens": lambda row: f"{row.context:,}",
+    "model": lambda row: row.name,
+    "ms/step": lambda row: f"{row.step_seconds * 1e3:.3g}",
+    "tokens/s": lambda row: f"{row.tokens_per_second:,.0f}",
+    "faster": lambda row: f"{row.speed_ratio:.3g}",
+    "middle half": lambda row: "" if row.is_reference else f"{row.low:.3g} to {row.high:.3g}",
+    "FLOPs": lambda row: f"{row.flop_ratio:.3g}",
+    "weights": lambda row: f"{row.parameter_ratio:.3g}",
+    "bytes": lambda row: f"{row.byte_ratio:.3g}",
+    "cache MB": lambda row: f"{row.cache_bytes / 1e6:,.1f}",
+    "rounds": lambda row: str(row.rounds),
+}
+TOOLTIP = tooltips(
+    ("model:N", "Model"),
+    ("batch:N", "Sequences"),
+    ("context:Q", "Tokens of context", ","),
+    ("speed_ratio:Q", "Times as fast as dense", ".2f"),
+    ("low:Q", "Lower quartile", ".2f"),
+    ("high:Q", "Upper quartile", ".2f"),
+    ("flop_ratio:Q", "FLOPs promise", ".2f"),
+    ("byte_ratio:Q", "Bytes read promise", ".2f"),
+    ("tokens_per_second:Q", "Tokens per second", ",.3~r"),
 )
-TOOLTIP = [
-    alt.Tooltip("model:N", title="Model"),
-    alt.Tooltip("batch:N", title="Sequences"),
-    alt.Tooltip("context:Q", title="Tokens of context", format=","),
-    alt.Tooltip("speed_ratio:Q", title="Times as fast as dense", format=".2f"),
-    alt.Tooltip("low:Q", title="Lower quartile", format=".2f"),
-    alt.Tooltip("high:Q", title="Upper quartile", format=".2f"),
-    alt.Tooltip("flop_ratio:Q", title="FLOPs promise", format=".2f"),
-    alt.Tooltip("byte_ratio:Q", title="Bytes read promise", format=".2f"),
-    alt.Tooltip("tokens_per_second:Q", title="Tokens per second", format=",.3~r"),
-]
 MEANING = (
     "faster: dense step time over this one, median of paired rounds, and its middle half; "
     "FLOPs, weights, bytes: what a dense step computes and reads, over this one"
@@ -41,12 +53,11 @@ MEANING = (
 
 def describe_decode(report: DecodeReport) -> list[str]:
     """Return a report as lines for a terminal: warnings, a table, bars."""
-    left = (HEAD.index("dtype"), HEAD.index("model"))
     return [
         *report.warnings,
         _shape(report),
         MEANING,
-        *text_table(HEAD, [_cells(row) for row in report.rows], left),
+        *text_table(COLUMNS, report.rows, ("dtype", "model")),
         "",
         *(verdict.line for verdict in decode_verdicts(report)),
         *(f"note: {note}" for note in report.notes),
@@ -56,33 +67,29 @@ def describe_decode(report: DecodeReport) -> list[str]:
 def decode_verdicts(report: DecodeReport) -> tuple[Verdict, ...]:
     """Return the bars that decoding is held to, each by the row that does worst."""
     routed = [row for row in report.rows if row.is_routed]
-    bars: list[tuple[Sequence[DecodeRow], str, Callable[[DecodeRow], float], float]] = [
+    alone = [row for row in routed if row.width >= BAR_WIDTH and row.batch == BAR_BATCH]
+    peers = [row for row in report.rows if row.implementation == "transformers"]
+    speed = "{} over dense in speed at batch 1, at the least"
+    bars: list[tuple[str, float, list[tuple[float, DecodeRow]]]] = [
+        (speed, LEAST_SPEED_RATIO, [(row.speed_ratio, row) for row in alone]),
         (
-            [row for row in routed if row.width >= BAR_WIDTH and row.batch == BAR_BATCH],
-            "{} over dense in speed at batch 1, at the least",
-            lambda row: row.speed_ratio,
-            LEAST_SPEED_RATIO,
-        ),
-        (
-            [row for row in report.rows if row.implementation == "transformers"],
             "dense over {} in speed, at the least",
-            lambda row: 1 / row.speed_ratio,
             1.0,
+            [(1 / row.speed_ratio, row) for row in peers],
         ),
         (
-            routed,
             "dense over {} in bytes of cache, at the least",
-            lambda row: 1 / row.cache_ratio,
             1 / MOST_CACHE_RATIO,
+            [(1 / row.cache_ratio, row) for row in routed],
         ),
     ]
     found = []
-    for rows, claim, measured, expected in bars:
+    for claim, expected, rows in bars:
         if rows:
-            worst = min(rows, key=measured)
+            measured, worst = min(rows, key=lambda one: one[0])
             where = f"{_panel(worst)}, batch {worst.batch}, {worst.context:,} tokens"
             said = f"{claim.format(worst.name)} ({where})"
-            found.append(Verdict(claim=said, measured=measured(worst), expected=expected))
+            found.append(Verdict(claim=said, measured=measured, expected=expected))
     return tuple(found)
 
 
@@ -100,9 +107,8 @@ def decode_figure(report: DecodeReport) -> Figure:
         for row in shown
     )[[*columns, "byte_ratio", "step_seconds", "tokens_per_second"]]
     routed = next(row.name for row in shown if row.is_routed)
-    lowest = min(1.0, min(table["low"]))
     promised = table.loc[table["model"] == routed, "byte_ratio"]
-    highest = max(max(table["high"]), max(promised, default=1.0))
+    lowest, highest = min(1.0, *table["low"]), max(1.0, *table["high"], *promised)
     base = alt.Chart().encode(
         x=token_axis("context", list(table["context"])),
         y=ratio_axis("speed_ratio", lowest / 1.08, highest * 1.08, TICKS),
@@ -142,25 +148,6 @@ def decode_figure(report: DecodeReport) -> Figure:
             columns=2,
         ),
     )
-
-
-def _cells(row: DecodeRow) -> list[str]:
-    return [
-        row.dtype,
-        str(row.threads),
-        str(row.batch),
-        f"{row.context:,}",
-        row.name,
-        f"{row.step_seconds * 1e3:.3g}",
-        f"{row.tokens_per_second:,.0f}",
-        f"{row.speed_ratio:.3g}",
-        "" if row.is_reference else f"{row.low:.3g} to {row.high:.3g}",
-        f"{row.flop_ratio:.3g}",
-        f"{row.parameter_ratio:.3g}",
-        f"{row.byte_ratio:.3g}",
-        f"{row.cache_bytes / 1e6:,.1f}",
-        str(row.rounds),
-    ]
 
 
 def _shape(report: DecodeReport) -> str:

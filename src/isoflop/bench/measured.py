@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import quantiles
 from typing import Any, Generic, TypeVar
 
@@ -137,15 +137,15 @@ def paired(reference: Sequence[float], times: Sequence[float]) -> dict[str, floa
 
 
 def text_table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)
+    columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row], left: Collection[str] = ()
 ) -> list[str]:
-    """Return lines of aligned cells below their headings; all but the columns `left` are right."""
-    cells = [head, *rows]
+    """Return lines of aligned cells below their headings; only those of columns `left` are left."""
+    cells = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if head in left else cell.rjust(width)
+            for head, cell, width in zip(columns, line, widths, strict=True)
         )
         for line in cells
     ]

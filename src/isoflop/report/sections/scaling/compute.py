@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import altair as alt
 import numpy as np
@@ -12,6 +10,7 @@ import pandas as pd
 
 from isoflop.config import RunRecord
 from isoflop.estimate import Estimate
+from isoflop.fit.intervals import Floats
 from isoflop.fit.spans.values import Axis
 from isoflop.notation import percent
 from isoflop.report.blocks import (
@@ -43,15 +42,7 @@ BEYOND = 2.0
 HEADROOM = 0.5
 """Room above the highest final loss of a panel, as a share of the range of its final losses."""
 
-LOSS_COLUMNS = {
-    "row": "str",
-    "panel": "str",
-    "variant": "str",
-    "non_embedding": "Int64",
-    "seed": "Int64",
-    "compute": "float64",
-    "loss": "float64",
-}
+LOSS_COLUMNS = ["row", "panel", "variant", "non_embedding", "seed", "compute", "loss"]
 
 PANEL_HEIGHT = 130
 """Of a panel, pixels."""
@@ -59,13 +50,6 @@ PANEL_HEIGHT = 130
 _DASH = 4
 
 _Row = tuple[str, str, str, int | None, int | None, float, float]
-
-
-class Point(NamedTuple):
-    """A point of a training curve in one span of positions."""
-
-    step: int
-    loss: float
 
 
 def section(analysis: ScalingAnalysis) -> Section:
@@ -110,84 +94,64 @@ def losses_against_compute(analysis: ScalingAnalysis, axis: Axis) -> pd.DataFram
     its panel's scale is left out.
     """
     rows: list[_Row] = []
-    runs = list(analysis.finished())
-    farthest = BEYOND * max((compute_of(record, axis) for _, record in runs), default=0.0)
+    runs = [(name, one, compute_of(one, axis)) for name, one in analysis.finished()]
     for span, panel in analysis.span_names.items():
-        finals = [
-            ("run", panel, name, *_of(record), _rounded(compute_of(record, axis)), loss)
-            for name, record in runs
-            if (loss := final_loss(record, span)) is not None
+        finals: list[_Row] = [
+            ("run", panel, name, *_of(one), _rounded(compute), loss)
+            for name, one, compute in runs
+            if (loss := final_loss(one, span)) is not None
         ]
         if not finals:
             continue
-        lines = _projections(analysis, span, axis, min(row[5] for row in finals), farthest)
+        ends = min(row[5] for row in finals), BEYOND * max(compute for *_, compute in runs)
+        # A line is straight on logarithmic axes, so that both ends tell it.
+        lines: list[_Row] = [
+            ("projection", panel, name, None, None, compute, round(line.at(compute), 5))
+            for name in analysis.names
+            if (line := analysis.projection(name, span, axis)) and line.a
+            for compute in map(_rounded, ends)
+        ]
         shown = [row[6] for row in (*finals, *lines)]
         top = max(shown) + HEADROOM * max(max(shown) - min(shown), 0.05 * max(shown))
-        for name, record in runs:
-            step_compute = compute_of(record, axis) / record.config.steps
+        for name, one, compute in runs:
+            per_step = compute / one.config.steps
             rows += [
-                (
-                    "curve",
-                    panel,
-                    name,
-                    *_of(record),
-                    _rounded(point.step * step_compute),
-                    round(point.loss, 4),
-                )
-                for point in log_thinned(_curve(record, span))
-                if point.loss <= top
+                ("curve", panel, name, *_of(one), _rounded(step * per_step), round(loss, 4))
+                for step, loss in log_thinned(_curve(one, span)).tolist()
+                if loss <= top
             ]
         rows += finals + lines
-    return pd.DataFrame(rows, columns=list(LOSS_COLUMNS)).astype(LOSS_COLUMNS)
+    table = pd.DataFrame(rows, columns=LOSS_COLUMNS)
+    return table.astype({"non_embedding": "Int64", "seed": "Int64"})
 
 
-def log_thinned(curve: Sequence[Point], at_most: int = CURVE_POINTS) -> list[Point]:
+def log_thinned(curve: Floats, at_most: int = CURVE_POINTS) -> Floats:
     """Return a curve with at most `at_most` points, about evenly spaced in log steps.
 
     Neighbours are averaged by the steps they cover; the last step stays.
+
+    Args:
+        curve: steps and losses, (n, 2).
+        at_most: points.
     """
     if len(curve) <= at_most:
-        return list(curve)
-    first, last = curve[0].step, curve[-1].step
-    edges = np.geomspace(first, last, at_most)
-    points: list[Point] = []
-    total, start, before, edge = 0.0, 0, 0, 0
-    for point in curve:
-        total += point.loss * (point.step - before)
-        before = point.step
-        if point.step >= edges[edge] * (1 - 1e-12):
-            points.append(Point(step=before, loss=total / (before - start)))
-            total, start = 0.0, before
-            edge = int(np.searchsorted(edges, before * (1 + 1e-12)))
-            if edge >= at_most:
-                break
-    return points
+        return curve
+    steps, losses = curve.T
+    covered = np.diff(steps, prepend=0)
+    edges = np.geomspace(steps[0], steps[-1], at_most) * (1 - 1e-12)
+    passed = np.searchsorted(edges, steps, side="right")
+    starts = np.flatnonzero(np.diff(np.r_[-1, 0, passed[:-1]]))
+    sums = [np.add.reduceat(each, starts) for each in (covered, covered * losses)]
+    return np.column_stack([np.cumsum(sums[0]), sums[1] / sums[0]])
 
 
-def _projections(
-    analysis: ScalingAnalysis, span: Span, axis: Axis, nearest: float, farthest: float
-) -> list[_Row]:
-    """Return both ends of each variant's line, which is straight on logarithmic axes."""
-    panel = analysis.span_names[span]
-    found = [analysis.projection(name, span, axis) for name in analysis.names]
-    return [
-        ("projection", panel, one.variant, None, None, compute, round(one.at(compute), 5))
-        for one in found
-        if one is not None and one.a is not None and one.b is not None
-        for compute in (_rounded(nearest), _rounded(farthest))
-    ]
-
-
-def _curve(record: RunRecord, span: Span) -> list[Point]:
-    """Return the training curve in a span; empty where the record has none."""
-    if span not in record.config.spans:
-        return []
-    index = record.config.spans.index(span)
-    return [
-        Point(step=point.step, loss=point.span_losses[index])
-        for point in record.curve
-        if len(point.span_losses) > index and math.isfinite(point.span_losses[index])
-    ]
+def _curve(record: RunRecord, span: Span) -> Floats:
+    """Return steps and training losses in a span, (n, 2); empty where the record has none."""
+    spans = record.config.spans
+    at = spans.index(span) if span in spans else len(spans)
+    told = [(one.step, one.span_losses[at]) for one in record.curve if len(one.span_losses) > at]
+    curve = np.array(told, dtype=np.float64).reshape(-1, 2)
+    return curve[np.isfinite(curve[:, 1])]
 
 
 def _of(record: RunRecord) -> tuple[int, int]:

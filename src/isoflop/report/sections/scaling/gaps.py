@@ -5,7 +5,6 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from isoflop.fit.spans.values import SpanGap
 from isoflop.notation import count, percent
 from isoflop.report.blocks import (
     NONE,
@@ -32,19 +31,10 @@ from isoflop.report.figure import (
 from isoflop.report.scaling import ScalingAnalysis
 from isoflop.report.words.scaling import results
 
-GAP_COLUMNS = {
-    "row": "str",
-    "span": "str",
-    "start": "int64",
-    "stop": "int64",
-    "variant": "str",
-    "non_embedding": "Int64",
-    "mark": "str",
-    "difference": "float64",
-    "low": "float64",
-    "high": "float64",
-    "outcome": "str",
-}
+GAP_COLUMNS = [
+    *("row", "span", "start", "stop", "variant", "non_embedding", "mark"),
+    *("difference", "low", "high", "outcome"),
+]
 
 MEAN = "mean"
 """Name of the mean over sizes among the marks of a gap."""
@@ -105,33 +95,36 @@ def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
         for one in (analysis.fit.gaps if analysis.fit else ())
         if (one.start, one.stop) == span and one.difference is not None
     ]
-    return pd.DataFrame(rows, columns=list(GAP_COLUMNS)).astype(GAP_COLUMNS)
+    table = pd.DataFrame(rows, columns=GAP_COLUMNS)
+    return table.astype({"non_embedding": "Int64", "low": "float64", "high": "float64"})
 
 
 def gap_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
     """Return each variant's gap in every span, the mean over sizes, with what it rests on."""
-    return [
-        [name, named(variant), *_cells(one)]
-        for variant in analysis.challengers
-        for span, name in analysis.short_names.items()
-        if (one := analysis.gap(variant, span)) is not None
-    ]
-
-
-def _cells(one: SpanGap) -> list[Text]:
-    gap, p = one.difference, one.p_equivalent
+    rows: list[list[Text]] = []
     colours = {"equivalent": "held", "better": "held", "worse": "not-held"}
-    badge = Styled("badge", one.outcome, colours.get(one.outcome, "unresolved"))
-    return [
-        with_ends(f"{gap.value:+.4f}", gap.interval_words("+.4f")) if gap else "",
-        (badge, Styled("ends", one.reason)) if one.reason else (badge,),
-        NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-        NONE if one.seed_error is None else f"{one.seed_error:.4f}",
-        NONE if one.document_error is None else f"{one.document_error:.4f}",
-        str(one.pairs),
-        str(one.documents),
-        str(one.windows),
-    ]
+    for variant in analysis.challengers:
+        for span, name in analysis.short_names.items():
+            one = analysis.gap(variant, span)
+            if one is None:
+                continue
+            gap, p = one.difference, one.p_equivalent
+            badge = Styled("badge", one.outcome, colours.get(one.outcome, "unresolved"))
+            rows.append(
+                [
+                    name,
+                    named(variant),
+                    with_ends(f"{gap.value:+.4f}", gap.interval_words("+.4f")) if gap else "",
+                    (badge, Styled("ends", one.reason)) if one.reason else (badge,),
+                    NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+                    *(
+                        NONE if error is None else f"{error:.4f}"
+                        for error in (one.seed_error, one.document_error)
+                    ),
+                    *(str(number) for number in (one.pairs, one.documents, one.windows)),
+                ]
+            )
+    return rows
 
 
 def _table(analysis: ScalingAnalysis, rows: list[list[Text]]) -> Table:
@@ -141,16 +134,8 @@ def _table(analysis: ScalingAnalysis, rows: list[list[Text]]) -> Table:
         "errors: what other seeds, and what other documents would give. p is that of equivalence, "
         "the larger of the two one-sided tests.",
         columns(
-            ".Positions",
-            ".Variant",
-            "#Gap",
-            "Outcome",
-            "#p",
-            "#seeds",
-            "#documents",
-            "#Pairs",
-            "#documents",
-            "#windows",
+            *(".Positions", ".Variant", "#Gap", "Outcome", "#p", "#seeds", "#documents"),
+            *("#Pairs", "#documents", "#windows"),
         ),
         rows,
         groups=[*[("", 1)] * 5, ("Error by", 2), ("", 1), ("Tested on", 2)],
@@ -172,9 +157,7 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
     )
     colour = alt.Color(
         "variant:N",
-        scale=alt.Scale(
-            domain=variants, range=[analysis.style.colour_of(name) for name in variants]
-        ),
+        scale=alt.Scale(domain=variants, range=[*map(analysis.style.colour_of, variants)]),
         legend=alt.Legend(symbolOpacity=1, columns=alt.ExprRef("width < 420 ? 2 : 4")),
     )
     offset = alt.XOffset("slot:N", sort=slots, scale=alt.Scale(domain=slots))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from measured_rows import kept_row
 
 from isoflop.bench import (
     AttentionReport,
@@ -26,22 +27,16 @@ def row(length: int, ratio: float, size: int = 512, **changes: object) -> Attent
     settings = {
         "sequence_length": length,
         "block_size": size,
-        "top_k": 3,
         "direction": "forward+backward",
-        "dtype": "fp32",
-        "threads": 2,
-        "batch": 1,
-        "heads": 4,
-        "head_width": 64,
         "full_seconds": 3.0,
         "block_seconds": 3.0 / ratio,
         "time_ratio": ratio,
         "flop_ratio": 2 * ratio,
         "full_peak_bytes": 100,
         "block_peak_bytes": 140,
-        "rounds": 3,
+        **changes,
     }
-    return AttentionRow.model_validate({**settings, **changes})
+    return kept_row(AttentionRow, "attention-fp32", **settings)
 
 
 def report(*rows: AttentionRow, busy: str | None = None) -> AttentionReport:
@@ -77,8 +72,9 @@ def test_nothing_to_measure(given: dict[str, object], message: str) -> None:
         attention_cases(threads=1, **given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("direction", "dtype"), [("forward", "fp32"), ("forward+backward", "bf16")]
+)
 def test_measured_in_turns(direction: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10**6))
     monkeypatch.setattr(measured.time, "perf_counter", lambda: float(next(ticks)))
@@ -121,13 +117,6 @@ def test_each_contender_s_memory_is_its_own() -> None:
     # Inputs, output and gradients are eight such tensors; nobody needs thrice as many.
     assert 8 * values <= found.full_peak_bytes < 12 * values
     assert 8 * values <= found.block_peak_bytes < 24 * values
-
-
-def test_a_busy_machine_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "others are at work")
-    cases = attention_cases(lengths=(64,), block_sizes=(8,), threads=1)
-    with pytest.raises(ValueError, match="others are at work; wait until it is idle"):
-        bench_attention(cases)
 
 
 def test_crossover_is_where_it_stays_faster() -> None:
@@ -182,14 +171,11 @@ def test_command(
         asked.append((cases, options))
         return report(row(4096, 2.0))
 
-    import isoflop.bench
-
-    monkeypatch.setattr(isoflop.bench, "bench_attention", given)
+    monkeypatch.setattr("isoflop.bench.bench_attention", given)
     arguments = ["bench", "attention", "--lengths", "4096", "--block-sizes", "512", "--force"]
     assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0
-    (printed,) = json.loads(capsys.readouterr().out)
-    assert {"sequence_length", "block_size", "top_k", "direction", "full_seconds"} <= set(printed)
-    assert {"block_seconds", "flop_ratio", "full_peak_bytes", "block_peak_bytes"} <= set(printed)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(report(row(4096, 2.0)).model_dump_json())["rows"]
     kept = AttentionReport.model_validate_json((tmp_path / "attention-fp32.json").read_text())
     assert kept == report(row(4096, 2.0))
     assert (tmp_path / "attention-fp32-speed.png").stat().st_size > 5000

@@ -11,9 +11,10 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -116,12 +117,12 @@ def attention_cases(
     for name, value in (("top_k", top_k), *(("length", n) for n in (*lengths, *block_sizes))):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
-    wanted: list[tuple[int, Direction]] = []
-    for length in sorted(set(lengths)):
-        wanted += [(length, "forward"), (length, "forward+backward")]
-    if wanted and min(block_sizes, default=1) * top_k < max(lengths):
-        wanted.append((2 * max(lengths), "forward"))
     sizes = sorted(set(block_sizes))
+    wanted: list[tuple[int, Direction]] = [
+        (length, direction) for length in sorted(set(lengths)) for direction in get_args(Direction)
+    ]
+    if wanted:
+        wanted.append((2 * max(lengths), "forward"))
     cases = tuple(
         AttentionCase(
             sequence_length=length,
@@ -133,7 +134,7 @@ def attention_cases(
             top_k=top_k,
         )
         for length, direction in wanted
-        if sizes and sizes[0] * top_k < length
+        if sizes and sizes[0] * top_k < min(length, max(lengths))
     )
     if not cases:
         raise ValueError(
@@ -150,8 +151,6 @@ def bench_attention(
 
     Args:
         cases: as `attention_cases` makes them.
-        force: measure although other processes are at work; the report then says so.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy.
@@ -179,14 +178,10 @@ def measure(case: AttentionCase) -> list[AttentionRow]:
             call()
         turns = [partial(mean_seconds, call) for call in _contenders(case, length).values()]
         full, *blocks = in_turns(turns, seconds=case.seconds, rounds=LEAST_ROUNDS)
+        inputs = _inputs(case, length)
         references = {
             size: mean_seconds(
-                partial(
-                    _call,
-                    case,
-                    _inputs(case, length),
-                    _blocks(case, size, block_attention_reference),
-                )
+                partial(_call, case, inputs, _blocks(case, size, block_attention_reference))
             )
             for size in case.block_sizes
             if length <= LONGEST_REFERENCE
@@ -273,13 +268,7 @@ def crossovers(rows: Sequence[AttentionRow]) -> Iterator[tuple[Direction, int, i
     """
     keys = dict.fromkeys((row.direction, row.block_size) for row in rows)
     for direction, size in keys:
-        own = sorted(
-            (row for row in rows if (row.direction, row.block_size) == (direction, size)),
-            key=lambda row: row.sequence_length,
-        )
-        since = None
-        for row in reversed(own):
-            if row.time_ratio <= 1:
-                break
-            since = row.sequence_length
-        yield direction, size, since
+        own = [row for row in rows if (row.direction, row.block_size) == (direction, size)]
+        own.sort(key=lambda row: row.sequence_length, reverse=True)
+        faster = list(takewhile(lambda row: row.time_ratio > 1, own))
+        yield direction, size, faster[-1].sequence_length if faster else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 
 import altair as alt
 import pandas as pd
@@ -10,18 +10,29 @@ import pandas as pd
 from isoflop.bench.attention import AttentionReport, AttentionRow, crossovers
 from isoflop.bench.measured import Verdict, text_table
 from isoflop.bench.speed_figure import ratio_axis, speed_layers, token_axis
-from isoflop.report.figure import FULL_WIDTH, Figure, figure
+from isoflop.report.figure import FULL_WIDTH, Figure, figure, tooltips
 
 FASTER_FROM = 4096
 SHARE_FROM = 32768
-BAR_BLOCK_SIZE, BAR_TOP_K = 512, 3
+HELD = ("forward+backward", 512, 3)
+"""Direction, block size and top_k of what the bars are about."""
 LEAST_SHARE = 0.6
 MOST_MEMORY = 1.5
 
-HEAD = (
-    *("direction", "tokens", "block", "full s", "block s", "reference s", "faster", "FLOPs"),
-    *("share", "full MB", "block MB", "rounds"),
-)
+COLUMNS: Mapping[str, Callable[[AttentionRow], str]] = {
+    "direction": lambda row: row.direction,
+    "tokens": lambda row: f"{row.sequence_length:,}",
+    "block": lambda row: str(row.block_size),
+    "full s": lambda row: f"{row.full_seconds:.3g}",
+    "block s": lambda row: f"{row.block_seconds:.3g}",
+    "reference s": lambda row: _known(row.reference_seconds, ".3g"),
+    "faster": lambda row: f"{row.time_ratio:.3g}",
+    "FLOPs": lambda row: f"{row.flop_ratio:.3g}",
+    "share": lambda row: f"{row.share:.0%}",
+    "full MB": lambda row: _known(row.full_peak_bytes, ".0f", 1e6),
+    "block MB": lambda row: _known(row.block_peak_bytes, ".0f", 1e6),
+    "rounds": lambda row: str(row.rounds),
+}
 
 
 def describe_attention(report: AttentionReport) -> list[str]:
@@ -31,7 +42,7 @@ def describe_attention(report: AttentionReport) -> list[str]:
         *report.warnings,
         f"{first.batch} x {first.heads} heads of {first.head_width}, {first.dtype}, "
         f"{first.threads} threads, top_k {first.top_k}; full is torch's fused causal attention",
-        *text_table(HEAD, [_cells(row) for row in report.rows]),
+        *text_table(COLUMNS, report.rows, ("direction",)),
         "",
     ]
     for direction, size, since in crossovers(report.rows):
@@ -46,13 +57,27 @@ def describe_attention(report: AttentionReport) -> list[str]:
 
 def attention_verdicts(report: AttentionReport) -> tuple[Verdict, ...]:
     """Return the bars that training with blocks of 512 and top_k 3 is held to."""
-    held = ("forward+backward", BAR_BLOCK_SIZE, BAR_TOP_K)
-    return tuple(
-        verdict
-        for row in report.rows
-        if (row.direction, row.block_size, row.top_k) == held
-        for verdict in _held_to(row)
-    )
+    found = []
+    for row in report.rows:
+        if (row.direction, row.block_size, row.top_k) != HELD:
+            continue
+        bars = [
+            (FASTER_FROM, "faster than full attention", row.time_ratio, 1.0),
+            (
+                FASTER_FROM,
+                "full attention's memory, in block attention's",
+                1 / row.memory_ratio if row.memory_ratio else None,
+                1 / MOST_MEMORY,
+            ),
+            (SHARE_FROM, "share of the ideal", row.share, LEAST_SHARE),
+        ]
+        case = f"blocks of {row.block_size}, {row.sequence_length:,} tokens"
+        found += [
+            Verdict(claim=f"{case}: {claim}", measured=measured, expected=expected)
+            for least, claim, measured, expected in bars
+            if measured is not None and row.sequence_length >= least
+        ]
+    return tuple(found)
 
 
 def attention_figure(report: AttentionReport) -> Figure:
@@ -84,14 +109,14 @@ def attention_figure(report: AttentionReport) -> Figure:
             scale=alt.Scale(domain=["forward+backward", "forward"], range=[[1, 0], [2, 2]]),
         ),
         ("flop_ratio", "datum.direction === 'forward+backward'"),
-        [
-            alt.Tooltip("block:N", title="Block attention"),
-            alt.Tooltip("direction:N", title="Direction"),
-            alt.Tooltip("sequence_length:Q", title="Tokens", format=","),
-            alt.Tooltip("time_ratio:Q", title="Times as fast", format=".2f"),
-            alt.Tooltip("flop_ratio:Q", title="FLOPs promise", format=".2f"),
-            alt.Tooltip("share:Q", title="Share of it", format=".0%"),
-        ],
+        tooltips(
+            ("block:N", "Block attention"),
+            ("direction:N", "Direction"),
+            ("sequence_length:Q", "Tokens", ","),
+            ("time_ratio:Q", "Times as fast", ".2f"),
+            ("flop_ratio:Q", "FLOPs promise", ".2f"),
+            ("share:Q", "Share of it", ".0%"),
+        ),
     )
     first = report.rows[0]
     return figure(
@@ -108,31 +133,5 @@ def attention_figure(report: AttentionReport) -> Figure:
     )
 
 
-def _held_to(row: AttentionRow) -> Iterator[Verdict]:
-    case = f"blocks of {row.block_size}, {row.sequence_length:,} tokens"
-    if row.sequence_length >= FASTER_FROM:
-        claim = f"{case}: faster than full attention"
-        yield Verdict(claim=claim, measured=row.time_ratio, expected=1.0)
-        if row.memory_ratio is not None:
-            claim = f"{case}: full attention's memory, in block attention's"
-            yield Verdict(claim=claim, measured=1 / row.memory_ratio, expected=1 / MOST_MEMORY)
-    if row.sequence_length >= SHARE_FROM:
-        claim = f"{case}: share of the ideal"
-        yield Verdict(claim=claim, measured=row.share, expected=LEAST_SHARE)
-
-
-def _cells(row: AttentionRow) -> list[str]:
-    reference, peaks = row.reference_seconds, (row.full_peak_bytes, row.block_peak_bytes)
-    return [
-        row.direction,
-        f"{row.sequence_length:,}",
-        str(row.block_size),
-        f"{row.full_seconds:.3g}",
-        f"{row.block_seconds:.3g}",
-        "-" if reference is None else f"{reference:.3g}",
-        f"{row.time_ratio:.3g}",
-        f"{row.flop_ratio:.3g}",
-        f"{row.share:.0%}",
-        *("-" if held is None else f"{held / 1e6:.0f}" for held in peaks),
-        str(row.rounds),
-    ]
+def _known(value: float | None, form: str, unit: float = 1) -> str:
+    return "-" if value is None else format(value / unit, form)

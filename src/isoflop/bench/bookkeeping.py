@@ -76,8 +76,6 @@ def bench_bookkeeping(
         cache: where prepared corpora lie.
         folder: where the runs may live; on the disk that is to be measured, and empty.
         seconds: time for each, in which a few checkpoints should be due.
-        force: measure although other processes are at work; the report then says so.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy, or the folder is not empty.

@@ -14,7 +14,7 @@ from isoflop.config import Frozen
 from isoflop.training import environment
 
 Watch = Callable[[str], None]
-"""Told what goes on."""
+"""Told what goes on, by every measurement."""
 
 TURN_SECONDS = 0.2
 """A turn of several steps takes about this long, so that caches are the contender's own."""
@@ -90,7 +90,8 @@ def conditions(*, force: bool, threads: int) -> dict[str, Any]:
     """Return what `Report` says of the machine, before anything is measured on it.
 
     Args:
-        force: measure although other processes are at work; the report then says so.
+        force: measure although other processes are at work; the report then says so. Every
+            measurement takes it.
         threads: that measurements use.
 
     Raises:

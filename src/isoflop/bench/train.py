@@ -103,9 +103,7 @@ def bench_train(
     Args:
         groups: contenders by group.
         threads: cores to use, the same for all.
-        force: measure although other processes are at work; the report then says so.
         seconds: time for each group's rounds, of which there are at least `LEAST_ROUNDS`.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy, or there is nothing to measure.

@@ -104,4 +104,5 @@ def lower_envelope(curves: pd.DataFrame) -> pd.DataFrame:
     points = curves.sort_values(["compute", "loss"])
     lowest = points["loss"] < points["loss"].cummin().shift(fill_value=np.inf)
     first_end = curves.loc[curves["curve"] == 0, "compute"].max()
-    return points[lowest & (points["compute"] >= first_end)]
+    kept: pd.DataFrame = points[lowest & (points["compute"] >= first_end)]
+    return kept

@@ -44,7 +44,7 @@ def rows(analysis: ScalingAnalysis) -> pd.DataFrame:
     """
     pairs, turns = _pairs(analysis), _turning(analysis)
     apart = apart_panel(analysis)
-    tables = []
+    tables: list[pd.DataFrame] = []
     for variant, own in pairs.items():
         if not tables:
             tables.append(_curve(own, LOSS, analysis.baseline, own["base"]))

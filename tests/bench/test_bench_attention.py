@@ -18,8 +18,13 @@ from isoflop.bench import (
     describe_attention,
     measured,
 )
-from isoflop.bench.attention import AttentionRow, crossovers, measure, peak_bytes
-from isoflop.bench.attention_report import attention_verdicts
+from isoflop.bench.attention import (
+    AttentionRow,
+    attention_verdicts,
+    crossovers,
+    measure,
+    peak_bytes,
+)
 from isoflop.cli import main
 
 
@@ -149,10 +154,13 @@ def test_bars() -> None:
 def test_reads_well() -> None:
     text = "\n".join(describe_attention(report(row(4096, 2.0), busy="others are at work")))
     assert text.startswith("WARNING: measured on a BUSY machine, do not quote: others are at work")
-    assert "1 x 4 heads of 64, fp32, 2 threads, top_k 3" in text
-    assert "forward+backward, blocks of 512: faster from 4,096 tokens on" in text
-    assert "held: blocks of 512, 4,096 tokens: faster than full attention: 2" in text
-    assert "50%" in text
+    for said in (
+        "1 x 4 heads of 64, fp32, 2 threads, top_k 3",
+        "forward+backward, blocks of 512: faster from 4,096 tokens on",
+        "held: blocks of 512, 4,096 tokens: faster than full attention: 2",
+        "50%",
+    ):
+        assert said in text
 
 
 def test_figure_shows_the_rows() -> None:

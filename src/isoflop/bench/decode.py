@@ -49,16 +49,31 @@ LEAST_ROUNDS = 3
 _MEMORY = Path("/proc/meminfo")
 
 
-class DecodeCase(Frozen):
-    """A dense model, the routed one of its shape, and what they decode."""
+class _Decoded(Frozen):
+    """What is decoded, and how."""
 
-    model: ModelConfig
-    """The dense one."""
     context: int
     """Tokens that each sequence has seen."""
     batch: int
     threads: int
     dtype: Precision
+
+    @property
+    def panel(self) -> str:
+        """The precision and the threads in words."""
+        return f"{self.dtype}, {thread_words(self.threads)}"
+
+    @property
+    def place(self) -> str:
+        """All of it in words."""
+        return f"{self.panel}, batch {self.batch}, {self.context:,} tokens"
+
+
+class DecodeCase(_Decoded):
+    """A dense model, the routed one of its shape, and what they decode."""
+
+    model: ModelConfig
+    """The dense one."""
     seconds: float
     """Time for rounds, of which there are at least `LEAST_ROUNDS`."""
 
@@ -67,22 +82,12 @@ class DecodeCase(Frozen):
         """The routed model of the same shape."""
         return self.model.model_copy(update={"depth": DEPTH})
 
-    @property
-    def name(self) -> str:
-        """The case in words."""
-        threads = thread_words(self.threads)
-        return f"{self.dtype}, {threads}, batch {self.batch}, {self.context:,} tokens"
 
-
-class DecodeRow(Frozen):
+class DecodeRow(_Decoded):
     """The measured step of one contender, beside the dense model's in the same rounds."""
 
     variant: str
     implementation: Implementation
-    context: int
-    batch: int
-    threads: int
-    dtype: Precision
     width: int
     blocks: int
     heads: int
@@ -232,11 +237,11 @@ def bench_decode(
         needed, free = needed_bytes(case, peer=peer), told_bytes(_MEMORY, "MemAvailable")
         if free is not None and needed > free:
             notes.append(
-                f"{case.name}: left out, since it needs {needed / 1e9:.1f} GB of memory and "
+                f"{case.place}: left out, since it needs {needed / 1e9:.1f} GB of memory and "
                 f"{free / 1e9:.1f} GB are free"
             )
             continue
-        watch(f"{number} of {len(cases)}: {case.name}")
+        watch(f"{number} of {len(cases)}: {case.place}")
         rows += in_fresh_process(measure, case, peer=peer)
     if not rows:
         raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import __version__ as torch_version
 
-from isoflop.bench.machine import refuse_busy
+from isoflop.bench import machine
 from isoflop.config import Frozen
 from isoflop.training import environment
 
@@ -97,8 +97,13 @@ def conditions(*, force: bool, threads: int) -> dict[str, Any]:
     Raises:
         ValueError: the machine is busy and nobody forced it.
     """
+    reason = machine.busy()
+    if reason is not None and not force:
+        raise ValueError(
+            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
+        )
     return {
-        "busy": refuse_busy(force),
+        "busy": reason,
         "torch": str(torch_version),
         "machine": environment("cpu", threads, compiled=False).machine,
     }

@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from isoflop.bench.cases import NO_PEER, Case, Implementation, contender, prepare_step
+from isoflop.bench.cases import NO_PEER, Case, Contender, prepare_step
 from isoflop.bench.machine import gemm_peak
 from isoflop.bench.measured import (
     TURN_SECONDS,
@@ -23,7 +23,7 @@ from isoflop.bench.measured import (
     paired,
     text_table,
 )
-from isoflop.config import Frozen, Precision
+from isoflop.config import Precision
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
 from isoflop.training import compiling_fault
@@ -41,14 +41,11 @@ ROUTED_FROM = (256, 1024)
 """Width and sequence length from which on the share is expected."""
 
 
-class BenchRow(Frozen):
+class BenchRow(Contender):
     """The measured training step of one contender."""
 
     group: int
     """Contenders of a group took turns; ratios exist within a group only."""
-    variant: str
-    implementation: Implementation
-    compiled: bool
     parameters: int
     """Total parameters."""
     convention: str
@@ -71,11 +68,6 @@ class BenchRow(Frozen):
     threads: int
     rounds: int
     """Turns that every contender of the group had."""
-
-    @property
-    def name(self) -> str:
-        """The contender in words."""
-        return contender(self.variant, self.implementation, compiled=self.compiled)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,29 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import TypeVar, assert_never
+from typing import TypeVar
 
-from isoflop.config import (
-    BlockAttention,
-    EveryToken,
-    FullAttention,
-    RandomK,
-    RunRecord,
-    Study,
-    TopK,
-    Variant,
-    decisions,
-)
+from isoflop.config import RunRecord, Study, decisions
 from isoflop.fit.curves.minima import CurveMinimum
-from isoflop.fit.minima.akima import AKIMA_SIZES
-from isoflop.fit.minima.parabola import PARABOLA_SIZES, WINDOW
 from isoflop.fit.results import FittedSurface
-from isoflop.fit.settings import HUBER_DELTA, Estimator
+from isoflop.fit.settings import Estimator
 from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
-from isoflop.fit.surfaces.huber import START_EXPONENTS, START_LEVELS
-from isoflop.fit.surfaces.huber import STARTS as HUBER_DESCENTS
-from isoflop.fit.surfaces.projection import START_EXPONENTS as PROJECTION_EXPONENTS
-from isoflop.fit.surfaces.projection import STARTS
 from isoflop.notation import scientific
 from isoflop.report.analysis import Analysis, Studied
 from isoflop.report.evidence import RecipeSearch
@@ -40,45 +24,6 @@ CONVENTIONS = {
     "full": "exact closed forms; attention is charged for the whole square of T by T",
     "6nd": "6 N D with N the non-embedding parameters",
 }
-
-HUBER_STARTS = len(START_LEVELS) ** 3 * len(START_EXPONENTS) ** 2
-
-FORMS: Mapping[Estimator, str] = {
-    "parabola": "loss at one budget a parabola in log N",
-    "akima": "log loss at one budget interpolated over log N by Akima's splines",
-    "surface": "L = E + A / N^alpha + B / D^beta over all budgets",
-    "variable_projection": "the same surface",
-}
-"""The functional form of each estimator."""
-
-METHODS: Mapping[Estimator, str] = {
-    "parabola": (
-        f"least squares over runs of sizes within a factor of {WINDOW:g} of the lowest one, at "
-        f"least {PARABOLA_SIZES} sizes; solved exactly"
-    ),
-    "akima": (
-        f"through the means over seeds of at least {AKIMA_SIZES} sizes; nothing is optimised"
-    ),
-    "surface": (
-        f"Huber loss with delta {HUBER_DELTA:g} on log fitted less log measured loss; "
-        f"{HUBER_STARTS:,} starts compared, the best {HUBER_DESCENTS} and the least-squares "
-        "answer descended, the lowest followed to its end by a trust-region Newton method "
-        "with exact derivatives, also with E at zero"
-    ),
-    "variable_projection": (
-        "least squares on the loss, with E, A and B solved exactly by non-negative least squares; "
-        f"{len(PROJECTION_EXPONENTS) ** 2:,} pairs of exponents compared, the best {STARTS} "
-        "descended"
-    ),
-}
-"""The objective of each estimator, and how it is brought to its minimum."""
-
-NOISE = {
-    "seeds": "the spread between seeds of one size, apart for what runs of one seed share",
-    "scatter": "the scatter about the parabola, where no size has two seeds",
-    "surface": "the scatter about the surface, where a curve's own runs do not tell it",
-}
-"""What an interval holds, by what its noise was measured from."""
 
 
 def by_variant(
@@ -100,52 +45,6 @@ def spanned(values: Collection[float], shown: Callable[[float], str] = str) -> s
 def plural(number: int, noun: str, several: str = "") -> str:
     """Return a number with its noun: '1 run', '2 runs'."""
     return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
-
-
-def architecture(study: Study, variant: Variant) -> str:
-    """Return a variant's choices in words."""
-    family = variant.shape or study.shape
-    match variant.depth:
-        case EveryToken():
-            depth = "every block processes every token"
-        case TopK() | RandomK() as routed:
-            chooser = "its router" if isinstance(routed, TopK) else "Gaussian noise"
-            where = (
-                f"every {_ordinal(routed.every)} block"
-                if routed.blocks is None
-                else "blocks " + ", ".join(map(str, routed.blocks))
-            )
-            depth = (
-                f"{where} processes the {100 * routed.capacity:g}% of tokens that {chooser} ranks "
-                f"highest, {routed.gate} gate"
-            )
-        case never_depth:
-            assert_never(never_depth)
-    match variant.attention:
-        case FullAttention():
-            attention = "full attention"
-        case BlockAttention() as blocks:
-            attention = f"block attention ({blocks.described})"
-        case never_attention:
-            assert_never(never_attention)
-    parts = [
-        attention,
-        depth,
-        f"{variant.feed_forward.kind} feed-forward, {family.hidden_per_width:.3g} times as wide",
-        *([] if study.scaling else [f"width {family.width_per_block:g} times the blocks"]),
-        f"heads about {family.head_width} wide",
-    ]
-    if family.queries_per_kv_head > 1:
-        parts.append(f"{family.queries_per_kv_head} queries per key/value head")
-    if family.query_key_norm:
-        parts.append("RMSNorm on queries and keys")
-    parts.append("tied embeddings" if family.tied_embeddings else "separate embeddings and head")
-    return "; ".join(parts) + "."
-
-
-def _ordinal(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0)
-    return f"{number}{ending or 'th'}"
 
 
 def spent_shares(study: Study, records: Sequence[RunRecord]) -> list[float]:
@@ -204,10 +103,9 @@ def surface_draws(surfaces: Sequence[tuple[str, FittedSurface]]) -> list[str]:
     return sorted({DRAWS_WORDS[fit.source] for _, fit in surfaces if fit.source})
 
 
-def noise_words(analysis: Analysis) -> list[str]:
-    """Return which noise the intervals hold."""
-    found = {n.source for fit in analysis.variant_fits.values() for n in fit.noise.values()}
-    return [text for source, text in NOISE.items() if source in found]
+def noise_sources(analysis: Analysis) -> set[str]:
+    """Return what the noise that intervals hold was measured from."""
+    return {n.source for fit in analysis.variant_fits.values() for n in fit.noise.values()}
 
 
 def fitted_records(analysis: Studied) -> list[RunRecord]:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from isoflop.fit import ESTIMATOR_NAMES
+from isoflop.fit.minima import akima, parabola
+from isoflop.fit.settings import HUBER_DELTA
 from isoflop.fit.spans.values import PFLOPS_DAY
+from isoflop.fit.surfaces import huber, projection
 from isoflop.fit.surfaces.data import EXPONENTS
 from isoflop.fit.variants import DELTAS
 from isoflop.report.analysis import HEADLINE, Studied
@@ -34,11 +37,16 @@ _CALLED = {
     "ESTIMATOR_WORDS": ESTIMATOR_WORDS,
     "EXPONENTS": EXPONENTS,
     "HEADLINE": HEADLINE,
+    "HUBER_DELTA": HUBER_DELTA,
     "METHOD": METHOD,
     "PFLOPS_DAY": PFLOPS_DAY,
     "RUNS": RUNS,
+    "akima": akima,
     "environment_of": environment_of,
+    "huber": huber,
     "mixed_environments": mixed_environments,
+    "parabola": parabola,
+    "projection": projection,
     "refusals": refusals,
 }
 """What the templates call by name."""

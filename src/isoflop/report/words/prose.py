@@ -41,7 +41,8 @@ def templates() -> Environment:
         lstrip_blocks=True,
         finalize=_on_one_line,
     )
-    found.filters |= {"general": "{:g}".format, "listed": listed, "scientific": scientific}
+    found.filters |= {"general": "{:g}".format, "listed": listed, "ordinal": _ordinal}
+    found.filters["scientific"] = scientific
     found.globals |= {"count": count, "percent": percent, "scientific": scientific}
     return found
 
@@ -50,6 +51,11 @@ def listed(parts: Iterable[str]) -> str:
     """Return several things in words: a, b and c."""
     *others, last = parts
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0)
+    return f"{number}{ending or 'th'}"
 
 
 def _on_one_line(value: object) -> object:

@@ -28,6 +28,7 @@ from isoflop.report.blocks import (
 from isoflop.report.figure import COMPUTE_LABEL, Absent, Figure, Panel, Panels, panels, tooltips
 from isoflop.report.scaling import AXES, ScalingAnalysis, Span, compute_of, final_loss
 from isoflop.report.theme import log_ticks
+from isoflop.report.words.prose import told
 from isoflop.report.words.scaling import METHOD, refusals
 
 AXIS_LABELS: Mapping[Axis, str] = {"6nd": "6ND (as published)", "causal": "exact FLOPs"}
@@ -68,21 +69,7 @@ def panel(analysis: ScalingAnalysis, axis: Axis) -> Panel:
     table = losses_against_compute(analysis, axis)
     if table.empty:
         return Absent(title, "No finished run tells its losses by position.")
-    counted = {
-        "6nd": "Compute is 6 N D, N without embeddings, the same for every variant of a size.",
-        "causal": "Compute is counted exactly: each query is charged for the keys it may attend, "
-        "so block attention stands further to the left.",
-    }[axis]
-    caption = (
-        f"{counted} Thin lines are training curves, one per run, the early part cut; points are "
-        "test losses at the end of runs; dashed lines are projections, drawn on to "
-        f"{BEYOND:g} times the largest compute, taking turns where they coincide: "
-        "L = a C^b by least squares through the mean final losses of the sizes. Both axes are "
-        "logarithmic; each panel has its own losses."
-    )
-    refused = refusals(analysis)
-    if refused:
-        caption += f" Without a projection: {'; '.join(refused)}."
+    (caption,) = told("captions", "compute", {}, axis, BEYOND, refusals(analysis))
     return _drawn(analysis, axis, title, table, caption)
 
 

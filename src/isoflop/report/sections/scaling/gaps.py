@@ -29,6 +29,7 @@ from isoflop.report.figure import (
     zero_band,
 )
 from isoflop.report.scaling import ScalingAnalysis
+from isoflop.report.words.prose import told
 from isoflop.report.words.scaling import results
 
 GAP_COLUMNS = [
@@ -55,19 +56,7 @@ def panel(analysis: ScalingAnalysis) -> Panel:
     if table.empty:
         why = "No two variants have finished runs of the same size and seed."
         return Absent("Gaps by position", why)
-    margin = analysis.study.equivalence_margin
-    band = (
-        f"The grey band is the margin declared before training, {margin:g}; a variant whose thick "
-        f"interval lies in it matches, for which {percent(2 * analysis.level - 1, 0)} intervals "
-        "would do."
-        if margin
-        else "No margin was declared, so there is no band."
-    )
-    caption = (
-        f"Loss less that of {analysis.baseline}, so that above zero is worse. Thick marks are "
-        "means over sizes, thin ones the sizes, the smallest at the left, with "
-        f"{percent(analysis.level, 0)} intervals. {band}"
-    )
+    (caption,) = told("captions", "gaps", {}, analysis)
     return _drawn(analysis, table, caption)
 
 

@@ -21,6 +21,7 @@ from isoflop.report.sections.scaling.compute import (
     loss_axis,
 )
 from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS
+from isoflop.report.words.prose import told
 
 POINTS = 24
 """Points of a published curve that a panel draws at most."""
@@ -115,7 +116,6 @@ def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
         detail="curve:N",
         order="compute:Q",
     )
-    apart = coefficients["apart"]
     table = table.assign(kind_words=table["kind"].map(KINDS))
     curves = base.transform_filter("datum.kind === 'curve'").mark_line(
         strokeWidth=0.8, strokeOpacity=0.5, aria=False
@@ -124,15 +124,7 @@ def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
     return panels(
         "published-losses",
         "Published, not trained here: loss against compute, full attention and block attention",
-        "From arXiv 2502.13189 (digitised, approximate): five models of 545M to 2.1B parameters "
-        "without embeddings, on 10.8B to 36.9B tokens; blocks of 512 keys, 3 of them attended, the "
-        "own one counted; ranges of positions are those of a 32K context. "
-        "Thin lines are their training curves, dashed lines the fits L = a C^b as published, "
-        "dotted ones our fits to the ends of the same curves, as on this page. The paper does "
-        f"not state its method; its lines and ours lie {percent(apart.median(), 2)} of the loss "
-        f"apart (median), at most {percent(apart.max(), 2)}. Losses are nats per token of another "
-        "corpus and tokeniser, so only slopes and gaps compare with ours. The early parts of "
-        "curves are cut.",
+        told("captions", "published", {}, coefficients["apart"])[0],
         [curves, fits],
         table,
         Panels(

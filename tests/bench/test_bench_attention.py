@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from measured_rows import kept_row
+from measured_rows import attention_report as report
+from measured_rows import attention_row as row
 
 from isoflop.bench import (
-    AttentionReport,
     attention,
     attention_cases,
     attention_figure,
@@ -19,33 +18,11 @@ from isoflop.bench import (
     measured,
 )
 from isoflop.bench.attention import (
-    AttentionRow,
     attention_verdicts,
     crossovers,
     measure,
     peak_bytes,
 )
-from isoflop.cli import main
-
-
-def row(length: int, ratio: float, size: int = 512, **changes: object) -> AttentionRow:
-    settings = {
-        "sequence_length": length,
-        "block_size": size,
-        "direction": "forward+backward",
-        "full_seconds": 3.0,
-        "block_seconds": 3.0 / ratio,
-        "time_ratio": ratio,
-        "flop_ratio": 2 * ratio,
-        "full_peak_bytes": 100,
-        "block_peak_bytes": 140,
-        **changes,
-    }
-    return kept_row(AttentionRow, "attention-fp32", **settings)
-
-
-def report(*rows: AttentionRow, busy: str | None = None) -> AttentionReport:
-    return AttentionReport(rows=rows, busy=busy, torch="0", machine="test")
 
 
 def test_cases_leave_out_what_is_full_attention() -> None:
@@ -168,26 +145,3 @@ def test_figure_shows_the_rows() -> None:
     assert list(made.table["time_ratio"]) == [2.0, 3.0, 5.0]
     assert list(made.table["flop_ratio"]) == [4.0, 6.0, 10.0]
     made.chart.to_dict(validate=True)
-
-
-def test_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = []
-
-    def given(cases: object, **options: object) -> AttentionReport:
-        asked.append((cases, options))
-        return report(row(4096, 2.0))
-
-    monkeypatch.setattr("isoflop.bench.bench_attention", given)
-    arguments = ["bench", "attention", "--lengths", "4096", "--block-sizes", "512", "--force"]
-    assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads(report(row(4096, 2.0)).model_dump_json())["rows"]
-    kept = AttentionReport.model_validate_json((tmp_path / "attention-fp32.json").read_text())
-    assert kept == report(row(4096, 2.0))
-    assert (tmp_path / "attention-fp32-speed.png").stat().st_size > 5000
-    assert asked[0][1]["force"] is True
-    assert main(arguments) == 0
-    assert "faster from 4,096 tokens on" in capsys.readouterr().out
-    assert main(["bench", "attention", "--lengths", "64", "--block-sizes", "512"]) == 2

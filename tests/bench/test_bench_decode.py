@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
-from measured_rows import kept_row
+from measured_rows import decode_report as report
+from measured_rows import decode_row as row
+from measured_rows import decode_rows as rows
 
 from isoflop.bench import (
     DecodeReport,
@@ -20,10 +20,9 @@ from isoflop.bench import (
     describe_decode,
     measured,
 )
-from isoflop.bench.decode import DecodeCase, DecodeRow, measure, needed_bytes, turn
+from isoflop.bench.decode import DecodeCase, measure, needed_bytes, turn
 from isoflop.bench.decode_report import decode_verdicts
 from isoflop.bench.decoders import EngineDecoder, LlamaDecoder
-from isoflop.cli import main
 from isoflop.config import ModelConfig
 from isoflop.costs import cache_bytes, forward_flops, parameters
 from isoflop.generation import Engine, nominal_share
@@ -48,34 +47,6 @@ def case(**changes: object) -> DecodeCase:
 def decoder(*, routed: bool, dtype: torch.dtype = torch.float32) -> EngineDecoder:
     model = case().routed if routed else case().model
     return EngineDecoder(model, CONTEXT, BATCH, 8, dtype)
-
-
-def row(variant: str = "MoD 12.5%", ratio: float = 1.6, **changes: object) -> DecodeRow:
-    settings = {
-        "variant": variant,
-        "batch": 1,
-        "threads": 2,
-        "step_seconds": 0.01 / ratio,
-        "speed_ratio": ratio,
-        "low": 0.9 * ratio,
-        "high": 1.1 * ratio,
-        "realised_share": 0.125 if variant != "dense" else 1,
-        "cache_ratio": 0.5625,
-        **changes,
-    }
-    return kept_row(DecodeRow, "decode", **settings)
-
-
-def rows(context: int = 256, ratio: float = 1.6, peer: float = 0.8) -> list[DecodeRow]:
-    return [
-        row("dense", 1.0, context=context, cache_ratio=1),
-        row(ratio=ratio, context=context),
-        row("dense", peer, context=context, cache_ratio=1, implementation="transformers"),
-    ]
-
-
-def report(*given: DecodeRow, **changes: object) -> DecodeReport:
-    return DecodeReport(rows=given, torch="0", machine="test", **changes)  # type: ignore[arg-type]
 
 
 def test_cases_are_every_combination_once() -> None:
@@ -322,29 +293,3 @@ def test_figure_shows_all_but_the_dense_rows() -> None:
     assert list(made.table["speed_ratio"]) == [1.6, 0.8, 1.9, 0.3, 1.6]
     assert list(dict.fromkeys(made.table["panel"])) == ["fp32, 2 threads", "bf16, 1 thread"]
     made.chart.to_dict(validate=True)
-
-
-def test_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = []
-
-    def given(cases: object, **options: object) -> DecodeReport:
-        asked.append((cases, options))
-        return report(*rows())
-
-    monkeypatch.setattr("isoflop.bench.bench_decode", given)
-    arguments = ["bench", "decode", "--contexts", "512", "--batches", "2", "--threads", "1"]
-    arguments += ["--dtype", "bf16", "--width", "128", "--blocks", "2", "--force"]
-    assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads(report(*rows()).model_dump_json())["rows"]
-    kept = DecodeReport.model_validate_json((tmp_path / "decode.json").read_text())
-    assert kept == report(*rows())
-    assert (tmp_path / "decode-speed.png").stat().st_size > 5000
-    ((one,), options) = asked[0]
-    assert (one.context, one.batch, one.threads, one.dtype) == (512, 2, 1, "bf16")
-    assert (one.model.width, one.model.blocks, options["force"]) == (128, 2, True)
-    assert main(arguments) == 0
-    assert "realised: 12.50%" in capsys.readouterr().out
-    assert main(["bench", "decode", "--contexts", "100"]) == 2

@@ -77,15 +77,9 @@ def decode_figure(report: DecodeReport) -> Figure:
     """Draw how many times as fast as the dense model the others step, and what bytes promise."""
     shown = [row for row in report.rows if not row.is_reference]
     columns = ["panel", "model", "batch", "context", "speed_ratio", "low", "high", "flop_ratio"]
-    table = pd.DataFrame(
-        {
-            **row.model_dump(),
-            "panel": row.panel,
-            "model": row.name,
-            "batch": f"batch {row.batch}",
-        }
-        for row in shown
-    )[[*columns, "byte_ratio", "step_seconds", "tokens_per_second"]]
+    rows = ({**row.model_dump(), "panel": row.panel, "model": row.name} for row in shown)
+    table = pd.DataFrame(rows)[[*columns, "byte_ratio", "step_seconds", "tokens_per_second"]]
+    table["batch"] = [f"batch {number}" for number in table["batch"]]
     routed = next(row.name for row in shown if row.is_routed)
     promised = table.loc[table["model"] == routed, "byte_ratio"]
     ends = min(1.0, *table["low"]) / 1.08, max(1.0, *table["high"], *promised) * 1.08

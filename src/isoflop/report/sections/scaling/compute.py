@@ -25,7 +25,7 @@ from isoflop.report.blocks import (
     variant,
     with_ends,
 )
-from isoflop.report.figure import COMPUTE_LABEL, Absent, Figure, Panel, Panels, panels, tooltips
+from isoflop.report.figure import COMPUTE_LABEL, Absent, Panel, Panels, panels, tooltips
 from isoflop.report.scaling import AXES, ScalingAnalysis, Span, compute_of, final_loss
 from isoflop.report.theme import log_ticks
 from isoflop.report.words.prose import told
@@ -69,8 +69,52 @@ def panel(analysis: ScalingAnalysis, axis: Axis) -> Panel:
     table = losses_against_compute(analysis, axis)
     if table.empty:
         return Absent(title, "No finished run tells its losses by position.")
-    (caption,) = told("captions", "compute", {}, axis, BEYOND, refusals(analysis))
-    return _drawn(analysis, axis, title, table, caption)
+    base = alt.Chart().encode(
+        x=compute_axis(table["compute"].tolist()), y=loss_axis(), color=analysis.style.colour()
+    )
+    tooltip = tooltips(
+        ("variant:N", "Variant"),
+        ("panel:N", "Losses"),
+        ("non_embedding:Q", "N", ",.0f"),
+        ("seed:Q", "Seed"),
+        ("compute:Q", "PFLOP/s-days", ".3~e"),
+        ("loss:Q", "Test loss", ".4f"),
+    )
+    curves = (
+        base.transform_filter("datum.row === 'curve'")
+        .mark_line(strokeWidth=0.8, strokeOpacity=0.45, aria=False)
+        .encode(detail=["non_embedding:N", "seed:N"], order="compute:Q")
+    )
+    # Lines on top of one another take turns, so that each is seen.
+    drawn = [name for name in analysis.style.names if name in set(table["variant"])]
+    lines = [
+        base.transform_filter("datum.row === 'projection'")
+        .transform_filter(alt.FieldEqualPredicate(field="variant", equal=name))
+        .mark_line(
+            strokeWidth=1.8,
+            strokeDash=[_DASH, _DASH * max(1, len(drawn) - 1)],
+            strokeDashOffset=-_DASH * place,
+        )
+        for place, name in enumerate(drawn)
+    ]
+    runs = (
+        base.transform_filter("datum.row === 'run'")
+        .mark_point(filled=False, size=26, strokeWidth=1.3, opacity=1)
+        .encode(shape=analysis.style.shape(), tooltip=tooltip)
+    )
+    short = AXIS_SHORT[axis]
+    return panels(
+        f"loss-against-compute-{short.lower()}",
+        title,
+        told("captions", "compute", {}, axis, BEYOND, refusals(analysis))[0],
+        [curves, *lines, runs],
+        table,
+        Panels(
+            table["panel"].drop_duplicates().tolist(),
+            f"Loss, {analysis.loss_unit}, against PFLOP/s-days ({short})",
+            PANEL_HEIGHT,
+        ),
+    )
 
 
 def losses_against_compute(analysis: ScalingAnalysis, axis: Axis) -> pd.DataFrame:
@@ -148,58 +192,6 @@ def _of(record: RunRecord) -> tuple[int, int]:
 def _rounded(compute: float) -> float:
     """Return five significant digits, which is more than a figure shows."""
     return float(f"{compute:.4e}")
-
-
-def _drawn(
-    analysis: ScalingAnalysis, axis: Axis, title: str, table: pd.DataFrame, caption: str
-) -> Figure:
-    base = alt.Chart().encode(
-        x=compute_axis(table["compute"].tolist()), y=loss_axis(), color=analysis.style.colour()
-    )
-    tooltip = tooltips(
-        ("variant:N", "Variant"),
-        ("panel:N", "Losses"),
-        ("non_embedding:Q", "N", ",.0f"),
-        ("seed:Q", "Seed"),
-        ("compute:Q", "PFLOP/s-days", ".3~e"),
-        ("loss:Q", "Test loss", ".4f"),
-    )
-    curves = (
-        base.transform_filter("datum.row === 'curve'")
-        .mark_line(strokeWidth=0.8, strokeOpacity=0.45, aria=False)
-        .encode(detail=["non_embedding:N", "seed:N"], order="compute:Q")
-    )
-    # Lines on top of one another take turns, so that each is seen.
-    drawn = [name for name in analysis.style.names if name in set(table["variant"])]
-    lines = [
-        base.transform_filter("datum.row === 'projection'")
-        .transform_filter(alt.FieldEqualPredicate(field="variant", equal=name))
-        .mark_line(
-            strokeWidth=1.8,
-            strokeDash=[_DASH, _DASH * max(1, len(drawn) - 1)],
-            strokeDashOffset=-_DASH * place,
-        )
-        for place, name in enumerate(drawn)
-    ]
-    runs = (
-        base.transform_filter("datum.row === 'run'")
-        .mark_point(filled=False, size=26, strokeWidth=1.3, opacity=1)
-        .encode(shape=analysis.style.shape(), tooltip=tooltip)
-    )
-    short = AXIS_SHORT[axis]
-    shown = set(table["panel"])
-    return panels(
-        f"loss-against-compute-{short.lower()}",
-        title,
-        caption,
-        [curves, *lines, runs],
-        table,
-        Panels(
-            [name for name in analysis.span_names.values() if name in shown],
-            f"Loss, {analysis.loss_unit}, against PFLOP/s-days ({short})",
-            PANEL_HEIGHT,
-        ),
-    )
 
 
 def compute_axis(values: Sequence[float]) -> alt.X:

@@ -21,7 +21,6 @@ from isoflop.report.blocks import variant as named
 from isoflop.report.figure import (
     SIGNED_LABEL,
     Absent,
-    Figure,
     Panel,
     figure,
     padded,
@@ -56,8 +55,58 @@ def panel(analysis: ScalingAnalysis) -> Panel:
     if table.empty:
         why = "No two variants have finished runs of the same size and seed."
         return Absent("Gaps by position", why)
-    (caption,) = told("captions", "gaps", {}, analysis)
-    return _drawn(analysis, table, caption)
+    margin = analysis.study.equivalence_margin
+    marks = table.sort_values("non_embedding", na_position="first")["mark"].drop_duplicates()
+    variants = [name for name in analysis.style.names if name in set(table["variant"])]
+    slots = [f"{variant}|{mark}" for variant in variants for mark in marks]
+    ends = [*table["low"], *table["high"], 0.0, *([margin, -margin] if margin else [])]
+    y_title = f"Loss less that of {analysis.baseline}, {analysis.loss_unit}"
+    y = alt.Y(
+        "difference:Q",
+        title=y_title,
+        scale=alt.Scale(domain=padded(ends), nice=False, zero=False),
+        axis=alt.Axis(tickCount=6, labelExpr=SIGNED_LABEL),
+    )
+    colour = alt.Color(
+        "variant:N",
+        scale=alt.Scale(domain=variants, range=[*map(analysis.style.colour_of, variants)]),
+        legend=alt.Legend(symbolOpacity=1, columns=alt.ExprRef("width < 420 ? 2 : 4")),
+    )
+    offset = alt.XOffset("slot:N", sort=slots, scale=alt.Scale(domain=slots))
+    layers = zero_band(margin or None, y_title)
+    tooltip = tooltips(
+        ("variant:N", "Variant"),
+        ("span:N", "Positions"),
+        ("mark:N", "N"),
+        ("difference:Q", "Gap", "+.4f"),
+        ("low:Q", "from", "+.4f"),
+        ("high:Q", "to", "+.4f"),
+        ("outcome:N", "Outcome"),
+    )
+    base = (
+        alt.Chart()
+        .transform_calculate(slot="datum.variant + '|' + datum.mark")
+        .encode(
+            x=_positions(table["span"].drop_duplicates().tolist()), xOffset=offset, color=colour
+        )
+    )
+    for row, stroke, size in (("size", 1.0, 12), ("mean", 3.0, 60)):
+        of = base.transform_filter(f"datum.row === '{row}'")
+        faint = 0.65 if row == "size" else 1.0
+        layers += [
+            of.mark_rule(strokeWidth=stroke, opacity=faint).encode(
+                y=alt.Y("low:Q", title=y_title), y2="high:Q"
+            ),
+            of.mark_point(filled=True, size=size, opacity=faint).encode(y=y, tooltip=tooltip),
+        ]
+    return figure(
+        "gaps-by-position",
+        "Gaps by position",
+        told("captions", "gaps", {}, analysis)[0],
+        layers,
+        table,
+        height=300,
+    )
 
 
 def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
@@ -129,54 +178,6 @@ def _table(analysis: ScalingAnalysis, rows: list[list[Text]]) -> Table:
         rows,
         groups=[*[("", 1)] * 5, ("Error by", 2), ("", 1), ("Tested on", 2)],
     )
-
-
-def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figure:
-    margin = analysis.study.equivalence_margin
-    marks = table.sort_values("non_embedding", na_position="first")["mark"].drop_duplicates()
-    variants = [name for name in analysis.style.names if name in set(table["variant"])]
-    slots = [f"{variant}|{mark}" for variant in variants for mark in marks]
-    ends = [*table["low"], *table["high"], 0.0, *([margin, -margin] if margin else [])]
-    y_title = f"Loss less that of {analysis.baseline}, {analysis.loss_unit}"
-    y = alt.Y(
-        "difference:Q",
-        title=y_title,
-        scale=alt.Scale(domain=padded(ends), nice=False, zero=False),
-        axis=alt.Axis(tickCount=6, labelExpr=SIGNED_LABEL),
-    )
-    colour = alt.Color(
-        "variant:N",
-        scale=alt.Scale(domain=variants, range=[*map(analysis.style.colour_of, variants)]),
-        legend=alt.Legend(symbolOpacity=1, columns=alt.ExprRef("width < 420 ? 2 : 4")),
-    )
-    offset = alt.XOffset("slot:N", sort=slots, scale=alt.Scale(domain=slots))
-    layers = zero_band(margin or None, y_title)
-    tooltip = tooltips(
-        ("variant:N", "Variant"),
-        ("span:N", "Positions"),
-        ("mark:N", "N"),
-        ("difference:Q", "Gap", "+.4f"),
-        ("low:Q", "from", "+.4f"),
-        ("high:Q", "to", "+.4f"),
-        ("outcome:N", "Outcome"),
-    )
-    base = (
-        alt.Chart()
-        .transform_calculate(slot="datum.variant + '|' + datum.mark")
-        .encode(
-            x=_positions(table["span"].drop_duplicates().tolist()), xOffset=offset, color=colour
-        )
-    )
-    for row, stroke, size in (("size", 1.0, 12), ("mean", 3.0, 60)):
-        of = base.transform_filter(f"datum.row === '{row}'")
-        faint = 0.65 if row == "size" else 1.0
-        layers += [
-            of.mark_rule(strokeWidth=stroke, opacity=faint).encode(
-                y=alt.Y("low:Q", title=y_title), y2="high:Q"
-            ),
-            of.mark_point(filled=True, size=size, opacity=faint).encode(y=y, tooltip=tooltip),
-        ]
-    return figure("gaps-by-position", "Gaps by position", caption, layers, table, height=300)
 
 
 def _positions(spans: list[str]) -> alt.X:

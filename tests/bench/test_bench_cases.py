@@ -18,35 +18,31 @@ def small(**model: object) -> RunConfig:
 
 
 def test_standard_groups_differ_only_in_what_is_compared() -> None:
-    for group, (width, heads, length, batch) in zip(
-        standard_groups(), [(256, 4, 512, 8), (512, 8, 1024, 4)], strict=True
-    ):
-        assert [(c.implementation, c.compiled) for c in group] == [
-            ("isoflop", True),
-            ("isoflop", False),
-            ("isoflop", True),
-            ("transformers", False),
-            ("transformers", True),
+    shapes = [(256, 4, 512, 8), (512, 8, 1024, 4)]
+    for group, (width, heads, length, batch) in zip(standard_groups(), shapes, strict=True):
+        assert [(c.implementation, c.compiled, c.variant) for c in group] == [
+            ("isoflop", True, "dense"),
+            ("isoflop", False, "dense"),
+            ("isoflop", True, "MoD 12.5%"),
+            ("transformers", False, "dense"),
+            ("transformers", True, "dense"),
         ]
-        for one in group:
-            model = one.config.model
-            assert (model.width, model.blocks, model.heads) == (width, 8, heads)
-            assert model.head_width * heads == width
-            assert (model.vocabulary, one.config.recipe.precision) == (4096, "bf16")
-            assert one.config.data.sequence_length == length
-            assert one.config.sequences_per_step == batch
-        assert len({one.config.model.hidden for one in group}) == 1
-        assert [one.config.model.routed_blocks for one in group] == [
-            (1, 3, 5, 7) if one.variant == "MoD 12.5%" else () for one in group
-        ]
+        dense, routed = group[0].config, group[2].config
+        model = dense.model
+        assert (model.width, model.blocks, model.heads, model.vocabulary) == (width, 8, heads, 4096)
+        assert model.head_width * heads == width
+        assert (dense.data.sequence_length, dense.sequences_per_step) == (length, batch)
+        assert dense.recipe.precision == "bf16"
+        assert (model.routed_blocks, routed.model.routed_blocks) == ((), (1, 3, 5, 7))
+        plain = routed.model.model_copy(update={"depth": model.depth})
+        assert routed.model_copy(update={"model": plain}) == dense
+        assert {one.config for one in group} == {dense, routed}
 
 
-@pytest.mark.parametrize("depth", ["every_token", "top_k", "random_k"])
+@pytest.mark.parametrize("depth", ["top_k", "random_k"])
 def test_our_step_trains(depth: str) -> None:
-    routing = {} if depth == "every_token" else {"capacity": 0.5}
-    prepare_step(
-        Case(variant="a", config=small(depth={"kind": depth, **routing}), compiled=False)
-    )()
+    config = small(depth={"kind": depth, "capacity": 0.5})
+    prepare_step(Case(variant="a", config=config, compiled=False))()
 
 
 def test_the_peer_has_our_parameters_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,11 @@ def test_tables_are_runs_of_the_law_at_28_budgets_of_every_variant() -> None:
 
 
 @pytest.mark.parametrize(("rows", "variants"), [(27, 1), (83, 3), (100, 0)])
-def test_too_few_rows_are_told(rows: int, variants: int) -> None:
+def test_too_few_rows_and_rounds_are_told(rows: int, variants: int) -> None:
     with pytest.raises(ValueError, match="expected at least 28 for each"):
         law_table(rows, variants)
+    with pytest.raises(ValueError, match="rounds is 0"):
+        bench_fit(rounds=0, force=True)
 
 
 def test_rounds_take_turns_and_the_median_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +59,3 @@ def test_a_fit_that_fails_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fits.subprocess, "run", failed)
     with pytest.raises(ValueError, match="isoflop fit ended with 2: isoflop: no such table"):
         bench_fit((30,), (1,), rounds=1, force=True)
-
-
-def test_no_round_is_told() -> None:
-    with pytest.raises(ValueError, match="rounds is 0"):
-        bench_fit(rounds=0, force=True)

@@ -1,10 +1,13 @@
 import itertools
 
 import pytest
+from measured_rows import kept_row
 
 from isoflop.bench import BenchReport, Case, bench_train, describe, study_group
 from isoflop.bench import train as bench_module
 from isoflop.bench.cases import prepare_step
+from isoflop.bench.measured import Ratio
+from isoflop.bench.train import BenchRow, verdicts
 from isoflop.config import DataConfig, EveryToken, ModelConfig, RunConfig, TopK
 from isoflop.costs import parameters, train_flops_per_token
 
@@ -79,39 +82,26 @@ def test_medians_and_ratios_are_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -
     assert (ratio.low, ratio.speed_ratio, ratio.high) == (0.25, 0.25, 0.25)
 
 
-def test_groups_are_compared_within_themselves() -> None:
-    groups = [[case("a"), case("b")], [case("c"), case("d")]]
+def test_groups_are_compared_within_themselves_and_come_back_from_json() -> None:
+    groups = [[case("a"), case("b")], [case("c"), case("d", routed=True)]]
     report = bench_train(groups, threads=1, seconds=0)
-    assert [(row.group, row.variant) for row in report.rows] == [
-        (0, "a"),
-        (0, "b"),
-        (1, "c"),
-        (1, "d"),
-    ]
+    assert "".join(row.variant for row in report.rows) == "abcd"
+    assert [row.group for row in report.rows] == [0, 0, 1, 1]
     assert [(r.group, r.reference) for r in report.ratios] == [(0, "a (eager)"), (1, "c (eager)")]
-
-
-def test_a_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "other processes use 1.70 cores")
-    with pytest.raises(ValueError, match=r"1\.70 cores.*--force"):
-        bench_train([[case()]], threads=1, seconds=0)
-
-
-def test_forcing_is_said_in_text_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "other processes use 1.70 cores")
-    report = bench_train([[case()]], threads=1, force=True, seconds=0)
-    assert report.model_dump(mode="json")["busy"] == "other processes use 1.70 cores"
-    first = describe(report)[0]
-    assert "BUSY" in first
-    assert "1.70 cores" in first
-
-
-def test_a_report_comes_back_from_json() -> None:
-    report = bench_train([[case("a"), case("b", routed=True)]], threads=1, seconds=0)
     assert BenchReport.model_validate_json(report.model_dump_json()) == report
     text = "\n".join(describe(report))
     assert "BUSY" not in text
-    assert "b (eager) is" in text
+    assert "d (eager) is" in text
+
+
+def test_a_busy_machine_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "other processes use 1.70 cores")
+    with pytest.raises(ValueError, match=r"1\.70 cores.*wait until it is idle, or use --force"):
+        bench_train([[case()]], threads=1, seconds=0)
+    report = bench_train([[case()]], threads=1, force=True, seconds=0)
+    assert report.model_dump(mode="json")["busy"] == "other processes use 1.70 cores"
+    assert describe(report)[0].startswith("WARNING: measured on a BUSY machine")
+    assert "1.70 cores" in describe(report)[0]
 
 
 def test_what_is_missing_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +132,53 @@ def test_a_study_group_has_each_model_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert [one.compiled for one in study_group([("dense", large)], compiled=False)] == [False]
     with pytest.raises(ValueError, match="no models"):
         study_group([])
+
+
+def row(variant: str = "dense", **changes: object) -> BenchRow:
+    settings = {"variant": variant, "flops_per_step": 100.0, "width": 512, "sequence_length": 1024}
+    return kept_row(BenchRow, "train", **{**settings, **changes})
+
+
+HALF = {"variant": "MoD", "flops_per_step": 50.0}
+PEER = {"implementation": "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "speed_ratio", "expected", "held"),
+    [
+        ({**PEER, "compiled": False}, 0.5, 1.3, True),
+        ({**PEER, "compiled": False}, 0.9, 1.3, False),
+        (PEER, 1.0, 1.0, True),
+        (PEER, 1.1, 1.0, False),
+        (HALF, 1.79, 1.8, False),
+        (HALF, 1.81, 1.8, True),
+    ],
+)
+def test_the_peer_must_be_slower_and_routing_gain_what_its_flops_promise(
+    changes: dict[str, object], speed_ratio: float, expected: float, held: bool
+) -> None:
+    (verdict,) = verdicts([row(), row(**changes)], [ratio(speed_ratio)])
+    assert verdict.expected == pytest.approx(expected)
+    assert verdict.measured == pytest.approx(
+        1 / speed_ratio if "variant" not in changes else speed_ratio
+    )
+    assert verdict.held is held
+
+
+@pytest.mark.parametrize(
+    ("ours", "other"),
+    [
+        ({"sequence_length": 512}, {**HALF, "sequence_length": 512}),
+        ({"width": 128}, {**HALF, "width": 128}),
+        ({}, {**HALF, "width": 768}),
+        ({}, {"variant": "MoD", "compiled": False}),
+    ],
+)
+def test_small_and_unlike_contenders_are_held_to_nothing(
+    ours: dict[str, object], other: dict[str, object]
+) -> None:
+    assert verdicts([row(**ours), row(**other)], [ratio(1.0)]) == ()
+
+
+def ratio(speed_ratio: float) -> Ratio:
+    return Ratio(group=0, name="b", reference="a", speed_ratio=speed_ratio, low=0.1, high=9.0)

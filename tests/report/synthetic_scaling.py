@@ -104,6 +104,7 @@ def record(
         seed=seed,
         positions=of.positions,
     )
+    total = non_embedding + 512 * width
     compute = 6.0 * non_embedding * config.tokens
     seen = WINDOW / 2 if isinstance(variant.attention, FullAttention) else 192
     exact = 3.0 * config.tokens * (2 * non_embedding + 4 * blocks * seen * width)
@@ -116,25 +117,28 @@ def record(
         + noise.gauss(0, 0.0005)
         for span in config.spans
     ]
-    scatter = [0.0] * len(losses)
     curve = []
     for i in range(points):
         step = max(1, round(steps * (i + 1) / points))
-        left = 1 - step / steps
-        above = 3.6 * math.exp(-14 * step / steps) + 0.35 * left**0.7
-        scatter = [noise.gauss(0, 0.012) for _ in losses]
-        told = [loss + above + wobble for loss, wobble in zip(losses, scatter, strict=True)]
-        curve.append(CurvePoint(step=step, loss=told[-2], span_losses=tuple(told)))
+        above = 3.6 * math.exp(-14 * step / steps) + 0.35 * (1 - step / steps) ** 0.7
+        told = tuple(loss + above + noise.gauss(0, 0.012) for loss in losses)
+        curve.append(CurvePoint(step=step, loss=told[-2], span_losses=told))
     whole = losses[config.spans.index((0, WINDOW))]
+    spans = tuple(
+        SpanLoss(
+            start=start,
+            stop=stop,
+            loss=loss,
+            document_losses=tuple((loss + a) * (stop - start) * WINDOWS for a in _apart(blocks)),
+            document_windows=(WINDOWS,) * DOCUMENTS,
+        )
+        for (start, stop), loss in zip(config.spans, losses, strict=True)
+    )
     return RunRecord(
         run_id=config.run_id,
         state="finished",
         config=config,
-        parameters=ParameterCount(
-            total=non_embedding + 512 * width,
-            non_embedding=non_embedding,
-            active=non_embedding + 512 * width,
-        ),
+        parameters=ParameterCount(total=total, non_embedding=non_embedding, active=total),
         forward_flops=exact / 3 / config.tokens,
         train_flops={"causal": exact, "full": 1.2 * exact, "6nd": compute},
         seconds=60.0,
@@ -147,18 +151,7 @@ def record(
                 loss=whole,
                 bits_per_byte=whole / math.log(2),
                 tokens=40 * WINDOW,
-                spans=tuple(
-                    SpanLoss(
-                        start=start,
-                        stop=stop,
-                        loss=loss,
-                        document_losses=tuple(
-                            (loss + apart) * (stop - start) * WINDOWS for apart in _apart(blocks)
-                        ),
-                        document_windows=(WINDOWS,) * DOCUMENTS,
-                    )
-                    for (start, stop), loss in zip(config.spans, losses, strict=True)
-                ),
+                spans=spans,
             )
             for split in ("validation", "test")
         ),
@@ -176,11 +169,11 @@ def _apart(blocks: int) -> list[float]:
 
 def runs(of: Study, **options) -> dict[str, list[RunRecord]]:
     """Return the records of each variant, by size, then by seed."""
-    assert of.scaling is not None
+    models = of.scaling.models
     return {
         variant.name: [
             record(of, variant, size.blocks, size.width, seed, **options)
-            for size in of.scaling.models
+            for size in models
             for seed in of.seeds
         ]
         for variant in of.variants
@@ -189,13 +182,10 @@ def runs(of: Study, **options) -> dict[str, list[RunRecord]]:
 
 def checks(of: Study) -> dict[str, list[RunRecord]]:
     """Return the runs at other learning rates, at the middle size and the first seed."""
-    assert of.scaling is not None
     size = of.scaling.models[of.scaling.checked]
+    shape = (size.blocks, size.width, of.seeds[0])
     return {
-        variant.name: [
-            record(of, variant, size.blocks, size.width, of.seeds[0], rate=rate)
-            for rate in of.learning_rate_check
-        ]
+        variant.name: [record(of, variant, *shape, rate=r) for r in of.learning_rate_check]
         for variant in of.variants
     }
 

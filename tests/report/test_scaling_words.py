@@ -91,7 +91,7 @@ def test_without_a_margin_nothing_is_called_equivalent():
     assert "No margin was declared" in doubts(analysis)[0]
     figure = figures_of(analysis)["gaps-by-position"]
     assert "there is no band" in figure.caption
-    assert not any(layer["mark"]["type"] == "rect" for layer in figure.spec()["layer"])
+    assert "rect" not in {layer["mark"]["type"] for layer in figure.spec()["layer"]}
 
 
 def test_one_seed_is_a_doubt_and_has_no_seed_error():

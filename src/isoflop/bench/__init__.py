@@ -10,8 +10,12 @@ what metrics and checkpoints take of a run's time, `bench_fit` how long `isoflop
 tables of a known law.
 """
 
-from isoflop.bench.attention import AttentionReport, attention_cases, bench_attention
-from isoflop.bench.attention_report import attention_figure, describe_attention
+from isoflop.bench.attention import (
+    AttentionReport,
+    attention_cases,
+    bench_attention,
+    describe_attention,
+)
 from isoflop.bench.bookkeeping import (
     BookkeepingReport,
     bench_bookkeeping,
@@ -20,9 +24,9 @@ from isoflop.bench.bookkeeping import (
 )
 from isoflop.bench.cases import Case, standard_groups, study_group
 from isoflop.bench.decode import DecodeReport, bench_decode, decode_cases
-from isoflop.bench.decode_report import decode_figure, describe_decode
+from isoflop.bench.decode_report import describe_decode
+from isoflop.bench.figures import attention_figure, decode_figure
 from isoflop.bench.fits import FitReport, bench_fit, describe_fit
-from isoflop.bench.measured import Report
 from isoflop.bench.train import BenchReport, bench_train, describe
 
 __all__ = [
@@ -32,7 +36,6 @@ __all__ = [
     "Case",
     "DecodeReport",
     "FitReport",
-    "Report",
     "attention_cases",
     "attention_figure",
     "bench_attention",

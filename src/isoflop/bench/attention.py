@@ -1,4 +1,4 @@
-"""Measures block attention against torch's fused full attention, and the reference.
+"""Measures block attention against torch's fused full attention, and tells what came of it.
 
 Each sequence length and direction is timed in a fresh process, in which the contenders take turns.
 Peak memory is what the system says a process held at most during one call, in a fresh process for
@@ -8,19 +8,29 @@ each contender, so that none counts what another left behind.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from isoflop.bench.machine import DTYPES, in_fresh_process, told_bytes
-from isoflop.bench.measured import Report, Watch, conditions, in_turns, mean_seconds, paired
+from isoflop.bench.measured import (
+    Report,
+    Verdict,
+    Watch,
+    conditions,
+    in_turns,
+    mean_seconds,
+    paired,
+    text_table,
+)
 from isoflop.config import BlockAttention, Frozen, FullAttention, Precision
 from isoflop.costs import attended_pairs
 from isoflop.hardware import use_threads
@@ -116,12 +126,12 @@ def attention_cases(
     for name, value in (("top_k", top_k), *(("length", n) for n in (*lengths, *block_sizes))):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
-    wanted: list[tuple[int, Direction]] = []
-    for length in sorted(set(lengths)):
-        wanted += [(length, "forward"), (length, "forward+backward")]
-    if wanted and min(block_sizes, default=1) * top_k < max(lengths):
-        wanted.append((2 * max(lengths), "forward"))
     sizes = sorted(set(block_sizes))
+    wanted: list[tuple[int, Direction]] = [
+        (length, direction) for length in sorted(set(lengths)) for direction in get_args(Direction)
+    ]
+    if wanted:
+        wanted.append((2 * max(lengths), "forward"))
     cases = tuple(
         AttentionCase(
             sequence_length=length,
@@ -133,7 +143,7 @@ def attention_cases(
             top_k=top_k,
         )
         for length, direction in wanted
-        if sizes and sizes[0] * top_k < length
+        if sizes and sizes[0] * top_k < min(length, max(lengths))
     )
     if not cases:
         raise ValueError(
@@ -150,8 +160,6 @@ def bench_attention(
 
     Args:
         cases: as `attention_cases` makes them.
-        force: measure although other processes are at work; the report then says so.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy.
@@ -179,14 +187,10 @@ def measure(case: AttentionCase) -> list[AttentionRow]:
             call()
         turns = [partial(mean_seconds, call) for call in _contenders(case, length).values()]
         full, *blocks = in_turns(turns, seconds=case.seconds, rounds=LEAST_ROUNDS)
+        inputs = _inputs(case, length)
         references = {
             size: mean_seconds(
-                partial(
-                    _call,
-                    case,
-                    _inputs(case, length),
-                    _blocks(case, size, block_attention_reference),
-                )
+                partial(_call, case, inputs, _blocks(case, size, block_attention_reference))
             )
             for size in case.block_sizes
             if length <= LONGEST_REFERENCE
@@ -273,13 +277,79 @@ def crossovers(rows: Sequence[AttentionRow]) -> Iterator[tuple[Direction, int, i
     """
     keys = dict.fromkeys((row.direction, row.block_size) for row in rows)
     for direction, size in keys:
-        own = sorted(
-            (row for row in rows if (row.direction, row.block_size) == (direction, size)),
-            key=lambda row: row.sequence_length,
+        own = [row for row in rows if (row.direction, row.block_size) == (direction, size)]
+        own.sort(key=lambda row: row.sequence_length, reverse=True)
+        faster = list(takewhile(lambda row: row.time_ratio > 1, own))
+        yield direction, size, faster[-1].sequence_length if faster else None
+
+
+FASTER_FROM = 4096
+SHARE_FROM = 32768
+HELD = ("forward+backward", 512, 3)
+"""Direction, block size and top_k of what the bars are about."""
+LEAST_SHARE = 0.6
+MOST_MEMORY = 1.5
+
+COLUMNS: Mapping[str, Callable[[AttentionRow], str]] = {
+    "direction": lambda row: row.direction,
+    "tokens": lambda row: f"{row.sequence_length:,}",
+    "block": lambda row: str(row.block_size),
+    "full s": lambda row: f"{row.full_seconds:.3g}",
+    "block s": lambda row: f"{row.block_seconds:.3g}",
+    "reference s": lambda row: _known(row.reference_seconds, ".3g"),
+    "faster": lambda row: f"{row.time_ratio:.3g}",
+    "FLOPs": lambda row: f"{row.flop_ratio:.3g}",
+    "share": lambda row: f"{row.share:.0%}",
+    "full MB": lambda row: _known(row.full_peak_bytes, ".0f", 1e6),
+    "block MB": lambda row: _known(row.block_peak_bytes, ".0f", 1e6),
+    "rounds": lambda row: str(row.rounds),
+}
+
+
+def describe_attention(report: AttentionReport) -> list[str]:
+    """Return a report as lines for a terminal: warnings, a table, crossovers, bars."""
+    first = report.rows[0]
+    lines = [
+        *report.warnings,
+        f"{first.batch} x {first.heads} heads of {first.head_width}, {first.dtype}, "
+        f"{first.threads} threads, top_k {first.top_k}; full is torch's fused causal attention",
+        *text_table(COLUMNS, report.rows, ("direction",)),
+        "",
+    ]
+    for direction, size, since in crossovers(report.rows):
+        where = (
+            "not faster at the longest length measured"
+            if since is None
+            else f"faster from {since:,} tokens on"
         )
-        since = None
-        for row in reversed(own):
-            if row.time_ratio <= 1:
-                break
-            since = row.sequence_length
-        yield direction, size, since
+        lines.append(f"{direction}, blocks of {size}: {where}")
+    return [*lines, *(verdict.line for verdict in attention_verdicts(report))]
+
+
+def attention_verdicts(report: AttentionReport) -> tuple[Verdict, ...]:
+    """Return the bars that training with blocks of 512 and top_k 3 is held to."""
+    found = []
+    for row in report.rows:
+        if (row.direction, row.block_size, row.top_k) != HELD:
+            continue
+        bars = [
+            (FASTER_FROM, "faster than full attention", row.time_ratio, 1.0),
+            (
+                FASTER_FROM,
+                "full attention's memory, in block attention's",
+                1 / row.memory_ratio if row.memory_ratio else None,
+                1 / MOST_MEMORY,
+            ),
+            (SHARE_FROM, "share of the ideal", row.share, LEAST_SHARE),
+        ]
+        case = f"blocks of {row.block_size}, {row.sequence_length:,} tokens"
+        found += [
+            Verdict(claim=f"{case}: {claim}", measured=measured, expected=expected)
+            for least, claim, measured, expected in bars
+            if measured is not None and row.sequence_length >= least
+        ]
+    return tuple(found)
+
+
+def _known(value: float | None, form: str, unit: float = 1) -> str:
+    return "-" if value is None else format(value / unit, form)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from isoflop.bench.cases import DENSE, standard_groups
 from isoflop.bench.measured import Report, Watch, conditions
-from isoflop.config import Environment, Frozen, Precision, RunConfig
+from isoflop.config import Frozen, Precision, RunConfig
 from isoflop.costs import parameters
 from isoflop.data import TokenStore, prepare
 from isoflop.hardware import use_threads
@@ -76,8 +77,6 @@ def bench_bookkeeping(
         cache: where prepared corpora lie.
         folder: where the runs may live; on the disk that is to be measured, and empty.
         seconds: time for each, in which a few checkpoints should be due.
-        force: measure although other processes are at work; the report then says so.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy, or the folder is not empty.
@@ -111,14 +110,12 @@ def describe_bookkeeping(report: BookkeepingReport) -> list[str]:
 class _Timed(Run):
     """A run that notes what its steps, saves and looks at held-out text take."""
 
-    def __init__(
-        self, config: RunConfig, folder: RunFolder, data: TokenStore, pinned: Environment
-    ) -> None:
-        super().__init__(config, folder, data, pinned)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self.began: float | None = None
         self.steps: list[float] = []
         self.saves: list[float] = []
-        self.looks = 0.0
+        self.looks: list[float] = []
 
     def _one_step(self) -> tuple[StepResult, float]:
         if self.began is None:
@@ -130,16 +127,19 @@ class _Timed(Run):
         return found
 
     def _save(self) -> bool:
-        started = time.perf_counter()
-        saved = super()._save()
-        self.saves.append(time.perf_counter() - started)
-        return saved
+        with _noted(self.saves):
+            return super()._save()
 
     def _validation(self) -> dict[str, Any]:
-        started = time.perf_counter()
-        found = super()._validation()
-        self.looks += time.perf_counter() - started
-        return found
+        with _noted(self.looks):
+            return super()._validation()
+
+
+@contextmanager
+def _noted(times: list[float]) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    times.append(time.perf_counter() - started)
 
 
 def _row(config: RunConfig, folder: RunFolder, store: TokenStore, seconds: float) -> BookkeepingRow:
@@ -164,7 +164,7 @@ def _row(config: RunConfig, folder: RunFolder, store: TokenStore, seconds: float
         whole = time.perf_counter() - run.began
         newest = max(folder.checkpoints.iterdir())
         training = sum(run.steps)
-        bookkeeping = whole - training - run.looks
+        bookkeeping = whole - training - sum(run.looks)
         return BookkeepingRow(
             parameters=parameters(config.model).total,
             width=config.model.width,

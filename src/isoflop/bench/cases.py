@@ -11,7 +11,6 @@ from torch import Tensor
 
 from isoflop.config import (
     DataConfig,
-    Depth,
     EveryToken,
     Frozen,
     FullAttention,
@@ -40,29 +39,59 @@ DENSE = "dense"
 ROUTED = "MoD 12.5%"
 
 
-class Case(Frozen):
-    """One contender: a run's step, and what computes it."""
+class Contender(Frozen):
+    """What is called the same wherever it is told of."""
 
     variant: str
-    config: RunConfig
-    compiled: bool
     implementation: Implementation = "isoflop"
+    compiled: bool
 
     @property
     def name(self) -> str:
-        """The contender in words."""
-        return contender(self.variant, self.implementation, compiled=self.compiled)
+        """The contender in words: 'dense (compiled)', 'dense (transformers, eager)'."""
+        way = "compiled" if self.compiled else "eager"
+        of = "" if self.implementation == "isoflop" else f"{self.implementation}, "
+        return f"{self.variant} ({of}{way})"
 
 
-def contender(variant: str, implementation: Implementation, *, compiled: bool) -> str:
-    """Return how a contender is called: 'dense (compiled)', 'dense (transformers, eager)'."""
-    way = "compiled" if compiled else "eager"
-    return f"{variant} ({way if implementation == 'isoflop' else f'{implementation}, {way}'})"
+class Case(Contender):
+    """One contender: a run's step, and what computes it."""
+
+    config: RunConfig
 
 
 def standard_groups(precision: Precision = "bf16") -> tuple[tuple[Case, ...], ...]:
     """Return the standard comparison: per shape dense, routed and Hugging Face's Llama."""
-    return tuple(_standard_group(*shape, precision) for shape in STANDARD_SHAPES)
+    groups = []
+    for width, blocks, heads, sequence_length, sequences in STANDARD_SHAPES:
+        model = ModelConfig(
+            vocabulary=VOCABULARY,
+            width=width,
+            blocks=blocks,
+            heads=heads,
+            head_width=width // heads,
+            hidden=hidden_width(width),
+        )
+        dense = RunConfig(
+            model=model,
+            data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
+            recipe=Recipe(precision=precision),
+            steps=1,
+            sequences_per_step=sequences,
+        )
+        skipping = model.model_copy(update={"depth": TopK(capacity=0.125, every=2)})
+        routed = dense.model_copy(update={"model": skipping})
+        peer: Implementation = "transformers"
+        groups.append(
+            (
+                Case(variant=DENSE, config=dense, compiled=True),
+                Case(variant=DENSE, config=dense, compiled=False),
+                Case(variant=ROUTED, config=routed, compiled=True),
+                Case(variant=DENSE, config=dense, compiled=False, implementation=peer),
+                Case(variant=DENSE, config=dense, compiled=True, implementation=peer),
+            )
+        )
+    return tuple(groups)
 
 
 def study_group(
@@ -85,42 +114,6 @@ def study_group(
     if not cases:
         raise ValueError("there are no models to measure; expected at least one")
     return tuple(cases.values())
-
-
-def _standard_group(
-    width: int,
-    blocks: int,
-    heads: int,
-    sequence_length: int,
-    sequences: int,
-    precision: Precision,
-) -> tuple[Case, ...]:
-    def run(depth: Depth) -> RunConfig:
-        return RunConfig(
-            model=ModelConfig(
-                vocabulary=VOCABULARY,
-                width=width,
-                blocks=blocks,
-                heads=heads,
-                head_width=width // heads,
-                hidden=hidden_width(width),
-                depth=depth,
-            ),
-            data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
-            recipe=Recipe(precision=precision),
-            steps=1,
-            sequences_per_step=sequences,
-        )
-
-    dense, routed = run(EveryToken()), run(TopK(capacity=0.125, every=2))
-    peer: Implementation = "transformers"
-    return (
-        Case(variant=DENSE, config=dense, compiled=True),
-        Case(variant=DENSE, config=dense, compiled=False),
-        Case(variant=ROUTED, config=routed, compiled=True),
-        Case(variant=DENSE, config=dense, compiled=False, implementation=peer),
-        Case(variant=DENSE, config=dense, compiled=True, implementation=peer),
-    )
 
 
 def hidden_width(width: int) -> int:

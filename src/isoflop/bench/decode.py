@@ -7,7 +7,6 @@ the nominal share, so that speed is not bought by processing less. A prefill is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ from isoflop.bench.cases import (
     Implementation,
     hidden_width,
 )
-from isoflop.bench.decoders import Decoder, EngineDecoder, LlamaDecoder
+from isoflop.bench.decoders import PERIOD, Decoder, EngineDecoder, LlamaDecoder
 from isoflop.bench.machine import DTYPES, in_fresh_process, told_bytes
 from isoflop.bench.measured import (
     TURN_SECONDS,
@@ -42,9 +41,6 @@ CONTEXTS = (256, 1024, 2048, 8192)
 BATCHES = (1, 16)
 HEAD_WIDTH = 64
 DEPTH = TopK(capacity=0.125, every=2)
-PERIOD = 8
-"""Tokens after which the nominal share repeats, and is exact; the routed model's turns are whole
-periods."""
 GROWTH = 32
 """A turn adds at most a part in so many to the context, or a period where that is more. Then the
 context is set back."""
@@ -53,16 +49,31 @@ LEAST_ROUNDS = 3
 _MEMORY = Path("/proc/meminfo")
 
 
-class DecodeCase(Frozen):
-    """A dense model, the routed one of its shape, and what they decode."""
+class _Decoded(Frozen):
+    """What is decoded, and how."""
 
-    model: ModelConfig
-    """The dense one."""
     context: int
     """Tokens that each sequence has seen."""
     batch: int
     threads: int
     dtype: Precision
+
+    @property
+    def panel(self) -> str:
+        """The precision and the threads in words."""
+        return f"{self.dtype}, {thread_words(self.threads)}"
+
+    @property
+    def place(self) -> str:
+        """All of it in words."""
+        return f"{self.panel}, batch {self.batch}, {self.context:,} tokens"
+
+
+class DecodeCase(_Decoded):
+    """A dense model, the routed one of its shape, and what they decode."""
+
+    model: ModelConfig
+    """The dense one."""
     seconds: float
     """Time for rounds, of which there are at least `LEAST_ROUNDS`."""
 
@@ -71,22 +82,12 @@ class DecodeCase(Frozen):
         """The routed model of the same shape."""
         return self.model.model_copy(update={"depth": DEPTH})
 
-    @property
-    def name(self) -> str:
-        """The case in words."""
-        threads = thread_words(self.threads)
-        return f"{self.dtype}, {threads}, batch {self.batch}, {self.context:,} tokens"
 
-
-class DecodeRow(Frozen):
+class DecodeRow(_Decoded):
     """The measured step of one contender, beside the dense model's in the same rounds."""
 
     variant: str
     implementation: Implementation
-    context: int
-    batch: int
-    threads: int
-    dtype: Precision
     width: int
     blocks: int
     heads: int
@@ -171,21 +172,38 @@ def decode_cases(
     cores = usable_cores().count
     threads = tuple(one for one in (1, 2) if one <= cores) if threads is None else threads
     given = {"contexts": contexts, "batches": batches, "threads": threads, "dtypes": dtypes}
-    for name, values in given.items():
-        if not values:
-            raise ValueError(f"no {name} are given; expected at least one")
-    for context in contexts:
-        if context < PERIOD or context % PERIOD:
-            raise ValueError(
-                f"a context is {context}; expected a multiple of {PERIOD}, over which a share of "
-                f"{DEPTH.capacity:.1%} is exact"
-            )
-    if min(batches) < 1:
-        raise ValueError(f"a batch is {min(batches)}; expected at least 1 sequence")
-    for one in threads:
-        if not 1 <= one <= cores:
-            raise ValueError(f"threads is {one}; expected 1 to {cores}, the cores at hand")
-    model = _model(width, blocks)
+    exact = f"a multiple of {PERIOD}, over which a share of {DEPTH.capacity:.1%} is exact"
+    several = f"a multiple of {HEAD_WIDTH}, the width of a head"
+    wrong = [
+        *(f"no {name} are given; expected at least one" for name in given if not given[name]),
+        *(f"a context is {n}; expected {exact}" for n in contexts if n < PERIOD or n % PERIOD),
+        *(f"a batch is {n}; expected at least 1 sequence" for n in batches if n < 1),
+        *(
+            f"threads is {n}; expected 1 to {cores}, the cores at hand"
+            for n in threads
+            if not 1 <= n <= cores
+        ),
+        *(
+            f"width is {n}; expected {several}"
+            for n in (width,)
+            if n < HEAD_WIDTH or n % HEAD_WIDTH
+        ),
+        *(
+            f"blocks is {n}; expected at least 2, since every other is routed"
+            for n in (blocks,)
+            if n < DEPTH.every
+        ),
+    ]
+    if wrong:
+        raise ValueError(wrong[0])
+    model = ModelConfig(
+        vocabulary=VOCABULARY,
+        width=width,
+        blocks=blocks,
+        heads=width // HEAD_WIDTH,
+        head_width=HEAD_WIDTH,
+        hidden=hidden_width(width),
+    )
     return tuple(
         DecodeCase(
             model=model, context=context, batch=batch, threads=one, dtype=dtype, seconds=seconds
@@ -194,23 +212,6 @@ def decode_cases(
         for one in sorted(set(threads))
         for batch in sorted(set(batches))
         for context in sorted(set(contexts))
-    )
-
-
-def _model(width: int, blocks: int) -> ModelConfig:
-    if width < HEAD_WIDTH or width % HEAD_WIDTH:
-        raise ValueError(
-            f"width is {width}; expected a multiple of {HEAD_WIDTH}, the width of a head"
-        )
-    if blocks < DEPTH.every:
-        raise ValueError(f"blocks is {blocks}; expected at least 2, since every other is routed")
-    return ModelConfig(
-        vocabulary=VOCABULARY,
-        width=width,
-        blocks=blocks,
-        heads=width // HEAD_WIDTH,
-        head_width=HEAD_WIDTH,
-        hidden=hidden_width(width),
     )
 
 
@@ -224,8 +225,6 @@ def bench_decode(
 
     Args:
         cases: as `decode_cases` makes them.
-        force: measure although other processes are at work; the report then says so.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy, or no case fits into memory.
@@ -238,11 +237,11 @@ def bench_decode(
         needed, free = needed_bytes(case, peer=peer), told_bytes(_MEMORY, "MemAvailable")
         if free is not None and needed > free:
             notes.append(
-                f"{case.name}: left out, since it needs {needed / 1e9:.1f} GB of memory and "
+                f"{case.place}: left out, since it needs {needed / 1e9:.1f} GB of memory and "
                 f"{free / 1e9:.1f} GB are free"
             )
             continue
-        watch(f"{number} of {len(cases)}: {case.name}")
+        watch(f"{number} of {len(cases)}: {case.place}")
         rows += in_fresh_process(measure, case, peer=peer)
     if not rows:
         raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")
@@ -254,45 +253,25 @@ def bench_decode(
     )
 
 
-@dataclass(frozen=True)
-class _Contender:
-    variant: str
-    implementation: Implementation
-    model: ModelConfig
-    ours: EngineDecoder
-    """Tells what a step of the shape needs."""
-    decoder: Decoder
-    """Is timed."""
-    unit: int = 1
-    """Turns are multiples of so many steps."""
-
-
 def measure(case: DecodeCase, *, peer: bool) -> list[DecodeRow]:
     """Time a case in this process: dense, routed and, where asked for, the peer."""
     reserve = max(1, case.context // GROWTH)
     shape = (case.context, case.batch, max(reserve, PERIOD), DTYPES[case.dtype])
     with use_threads(case.threads):
         dense, routed = EngineDecoder(case.model, *shape), EngineDecoder(case.routed, *shape)
-        contenders = [
-            _Contender(DENSE, "isoflop", case.model, dense, dense),
-            _Contender(ROUTED, "isoflop", case.routed, routed, routed, PERIOD),
-        ]
+        contenders: list[tuple[Decoder, int]] = [(dense, 1), (routed, PERIOD)]
         if peer:
-            llama = LlamaDecoder(case.model, *shape)
-            contenders.append(_Contender(DENSE, "transformers", case.model, dense, llama))
-        for ours in (dense, routed):
-            for _ in range(PERIOD):
-                ours.watched_step()
-            ours.rewind(PERIOD)
+            contenders.append((LlamaDecoder(case.model, *shape), 1))
         turns = []
-        for one in contenders:
-            turn(one.decoder, one.unit)
-            units = round(TURN_SECONDS / (turn(one.decoder, one.unit) * one.unit))
-            steps = one.unit * max(1, min(units, reserve // one.unit))
-            turns.append(partial(turn, one.decoder, steps))
+        for decoder, unit in contenders:
+            turn(decoder, unit)
+            units = round(TURN_SECONDS / (turn(decoder, unit) * unit))
+            steps = unit * max(1, min(units, reserve // unit))
+            turns.append(partial(turn, decoder, steps))
         times = in_turns(turns, seconds=case.seconds, rounds=LEAST_ROUNDS)
     return [
-        _row(case, one, dense, own, times[0]) for one, own in zip(contenders, times, strict=True)
+        _row(case, decoder, routed if decoder is routed else dense, dense, (own, times[0]))
+        for (decoder, _), own in zip(contenders, times, strict=True)
     ]
 
 
@@ -317,34 +296,36 @@ def needed_bytes(case: DecodeCase, *, peer: bool) -> int:
 
 def _row(
     case: DecodeCase,
-    one: _Contender,
+    decoder: Decoder,
+    ours: EngineDecoder,
     dense: EngineDecoder,
-    times: Sequence[float],
-    dense_times: Sequence[float],
+    times: tuple[Sequence[float], Sequence[float]],
 ) -> DecodeRow:
-    seconds, ours, size = median(times), one.ours, DTYPES[case.dtype].itemsize
-    flops = _flops_per_step(one.model, case)
+    """Return what was measured of a decoder, whose shape `ours` has; times are its and dense."""
+    own, dense_times = times
+    seconds, size, model = median(own), DTYPES[case.dtype].itemsize, ours.engine.model.config
+    flops = _flops_per_step(model, case)
     read, dense_read = (of.parameters_read * size + of.cache_bytes_read for of in (ours, dense))
     shape = {"width", "blocks", "heads", "head_width", "hidden", "vocabulary"}
     return DecodeRow(
-        variant=one.variant,
-        implementation=one.implementation,
+        variant=DENSE if ours is dense else ROUTED,
+        implementation="isoflop" if decoder is ours else "transformers",
         **case.model_dump(include={"context", "batch", "threads", "dtype"}),
-        **one.model.model_dump(include=shape),
-        parameters=parameters(one.model).total,
+        **model.model_dump(include=shape),
+        parameters=parameters(model).total,
         step_seconds=seconds,
         tokens_per_second=case.batch / seconds,
-        **paired(dense_times, times),
+        **paired(dense_times, own),
         realised_share=ours.realised_share,
-        cache_bytes=one.decoder.cache_bytes,
+        cache_bytes=decoder.cache_bytes,
         flops_per_step=flops,
         parameters_read=ours.parameters_read,
         bytes_read=read,
         flop_ratio=_flops_per_step(case.model, case) / flops,
         parameter_ratio=dense.parameters_read / ours.parameters_read,
         byte_ratio=dense_read / read,
-        cache_ratio=one.decoder.cache_bytes / dense.cache_bytes,
-        rounds=len(times),
+        cache_ratio=decoder.cache_bytes / dense.cache_bytes,
+        rounds=len(own),
     )
 
 

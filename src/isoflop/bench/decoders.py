@@ -8,8 +8,6 @@ Axes: B batch, G key/value heads, T time, K head width.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
@@ -18,19 +16,9 @@ from isoflop.config import EveryToken, ModelConfig
 from isoflop.generation import BlockCache, Engine, nominal_share
 from isoflop.model import RoutedBlock, build
 
-
-class Decoder(Protocol):
-    """A model with a batch of sequences of one context."""
-
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes of keys and values that are stored."""
-
-    def step(self) -> None:
-        """Take the likeliest token of every sequence, and run the model on it."""
-
-    def rewind(self, steps: int) -> None:
-        """Forget the last steps, so that the context is what it was."""
+PERIOD = 8
+"""Tokens after which the nominal share repeats, and is exact; the routed model's turns are whole
+periods."""
 
 
 class EngineDecoder:
@@ -50,14 +38,22 @@ class EngineDecoder:
         made = build(model, seed=0).to(dtype)
         forced = None if isinstance(model.depth, EveryToken) else nominal_share(made)
         self.engine = Engine(made, forced=forced)
-        positions = torch.arange(context).expand(batch, -1)
+        positions = torch.arange(context + PERIOD).expand(batch, -1)
+        read = sum(weight.numel() for weight in made.parameters()) + batch * model.width
+        self.parameters_read = float(read - made.embedding.weight.numel())
+        """Mean weights that a step reads: of a block that no sequence needs, none; of the embedding
+        a row for each sequence."""
         caches = []
         routed = 0
         for block, attention in zip(made.blocks, made.attentions, strict=True):
             lengths, slots = [context] * batch, context + reserve
             if isinstance(block, RoutedBlock):
                 assert forced is not None
-                lengths, slots = forced(routed, positions).sum(1).tolist(), 0
+                taken = forced(routed, positions)
+                lengths, slots = taken[:, :context].sum(1).tolist(), 0
+                idle = 1 - taken[:, context:].any(0).double().mean().item()
+                weights = sum(weight.numel() for weight in block.block.parameters())
+                self.parameters_read -= idle * weights
                 routed += 1
             cache = BlockCache(attention, batch, slots)
             k, v = _random(batch, attention.groups, max(lengths), attention.head_width, dtype)
@@ -68,8 +64,6 @@ class EngineDecoder:
         self._filled = [list(cache.lengths) for cache in caches]
         self._ids = [0] * batch
         self._taken = self._offered = 0
-        self._block_steps = [0] * routed
-        self._steps = 0
 
     @property
     def cache_bytes(self) -> int:
@@ -90,31 +84,9 @@ class EngineDecoder:
         """Share of tokens that routed blocks processed in all steps; 1 where none is routed."""
         return self._taken / self._offered if self._offered else 1.0
 
-    @property
-    def parameters_read(self) -> float:
-        """Mean weights that a step reads: of a block that no sequence needs, none.
-
-        Of the embedding a row for each sequence; as counted over `watched_step`s.
-        """
-        model = self.engine.model
-        idle = sum(
-            (1 - steps / self._steps) * sum(weight.numel() for weight in block.block.parameters())
-            for block, steps in zip(model.routed, self._block_steps, strict=True)
-        )
-        total = sum(weight.numel() for weight in model.parameters())
-        rows = len(self._ids) * model.config.width
-        return total - model.embedding.weight.numel() + rows - idle
-
     def step(self) -> None:
         """Take the likeliest token of every sequence, and run the model on it."""
         self._ids = self.engine.step(self._ids).argmax(-1).tolist()
-
-    def watched_step(self) -> None:
-        """Step, and count which blocks some sequence needs, for `parameters_read`."""
-        self.step()
-        self._steps += 1
-        for number, taken in enumerate(self.engine.processed.any(1).flatten().tolist()):
-            self._block_steps[number] += taken
 
     def rewind(self, steps: int) -> None:
         """Forget the last steps, so that the context is what it was."""
@@ -132,12 +104,7 @@ class EngineDecoder:
 class LlamaDecoder:
     """Hugging Face's, a token a step over the cache that its `generate` takes by default.
 
-    Args:
-        model: the plain decoder.
-        context: tokens that every sequence has seen.
-        batch: sequences.
-        reserve: steps at most between rewinds.
-        dtype: of weights and cache.
+    Arguments are as for `EngineDecoder`.
 
     Raises:
         ValueError: Llama has no such model.
@@ -168,6 +135,10 @@ class LlamaDecoder:
     def rewind(self, steps: int) -> None:
         """Forget the last steps, so that the context is what it was."""
         self.cache.crop(-steps)
+
+
+Decoder = EngineDecoder | LlamaDecoder
+"""A model with a batch of sequences of one context."""
 
 
 def _random(

@@ -88,8 +88,6 @@ def bench_fit(
         variants: that these are shared among.
         resamples: copies of the runs behind each interval.
         rounds: how often each is timed.
-        force: measure although other processes are at work; the report then says so.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy, a number is too small, or a fit fails.

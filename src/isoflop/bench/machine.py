@@ -55,23 +55,6 @@ def busy(sample_seconds: float = SAMPLE_SECONDS) -> str | None:
     return f"other processes use {cores:.2f} cores of this machine (at most {BUSY_CORES} is idle)"
 
 
-def refuse_busy(force: bool) -> str | None:
-    """Return why what is measured now must not be quoted, None when the machine is idle.
-
-    Args:
-        force: measure all the same.
-
-    Raises:
-        ValueError: the machine is busy and nobody forced it.
-    """
-    reason = busy()
-    if reason is not None and not force:
-        raise ValueError(
-            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
-        )
-    return reason
-
-
 def in_fresh_process(
     function: Callable[Given, Found], *given: Given.args, **named: Given.kwargs
 ) -> Found:

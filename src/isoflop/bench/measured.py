@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import quantiles
 from typing import Any, Generic, TypeVar
 
 from torch import __version__ as torch_version
 
-from isoflop.bench.machine import refuse_busy
+from isoflop.bench import machine
 from isoflop.config import Frozen
 from isoflop.training import environment
 
 Watch = Callable[[str], None]
-"""Told what goes on."""
+"""Told what goes on, by every measurement."""
 
 TURN_SECONDS = 0.2
 """A turn of several steps takes about this long, so that caches are the contender's own."""
@@ -90,14 +90,20 @@ def conditions(*, force: bool, threads: int) -> dict[str, Any]:
     """Return what `Report` says of the machine, before anything is measured on it.
 
     Args:
-        force: measure although other processes are at work; the report then says so.
+        force: measure although other processes are at work; the report then says so. Every
+            measurement takes it.
         threads: that measurements use.
 
     Raises:
         ValueError: the machine is busy and nobody forced it.
     """
+    reason = machine.busy()
+    if reason is not None and not force:
+        raise ValueError(
+            f"{reason}; wait until it is idle, or use --force for numbers that must not be quoted"
+        )
     return {
-        "busy": refuse_busy(force),
+        "busy": reason,
         "torch": str(torch_version),
         "machine": environment("cpu", threads, compiled=False).machine,
     }
@@ -137,15 +143,15 @@ def paired(reference: Sequence[float], times: Sequence[float]) -> dict[str, floa
 
 
 def text_table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)
+    columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row], left: Collection[str] = ()
 ) -> list[str]:
-    """Return lines of aligned cells below their headings; all but the columns `left` are right."""
-    cells = [head, *rows]
+    """Return lines of aligned cells below their headings; only those of columns `left` are left."""
+    cells = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if head in left else cell.rjust(width)
+            for head, cell, width in zip(columns, line, widths, strict=True)
         )
         for line in cells
     ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from statistics import median
 
 import torch
 
-from isoflop.bench.cases import NO_PEER, Case, Implementation, contender, prepare_step
+from isoflop.bench.cases import NO_PEER, Case, Contender, prepare_step
 from isoflop.bench.machine import gemm_peak
 from isoflop.bench.measured import (
     TURN_SECONDS,
@@ -23,7 +23,7 @@ from isoflop.bench.measured import (
     paired,
     text_table,
 )
-from isoflop.config import Frozen, Precision
+from isoflop.config import Precision
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
 from isoflop.training import compiling_fault
@@ -41,14 +41,11 @@ ROUTED_FROM = (256, 1024)
 """Width and sequence length from which on the share is expected."""
 
 
-class BenchRow(Frozen):
+class BenchRow(Contender):
     """The measured training step of one contender."""
 
     group: int
     """Contenders of a group took turns; ratios exist within a group only."""
-    variant: str
-    implementation: Implementation
-    compiled: bool
     parameters: int
     """Total parameters."""
     convention: str
@@ -71,11 +68,6 @@ class BenchRow(Frozen):
     threads: int
     rounds: int
     """Turns that every contender of the group had."""
-
-    @property
-    def name(self) -> str:
-        """The contender in words."""
-        return contender(self.variant, self.implementation, compiled=self.compiled)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,9 +95,7 @@ def bench_train(
     Args:
         groups: contenders by group.
         threads: cores to use, the same for all.
-        force: measure although other processes are at work; the report then says so.
         seconds: time for each group's rounds, of which there are at least `LEAST_ROUNDS`.
-        watch: told what goes on.
 
     Raises:
         ValueError: the machine is busy, or there is nothing to measure.
@@ -148,22 +138,18 @@ def bench_train(
 def _at_hand(groups: Sequence[Sequence[Case]]) -> tuple[list[list[Case]], list[str]]:
     """Return the cases that can be measured here, and notes on the others."""
     peer = find_spec("transformers") is not None
-    notes = []
     cases = [case for group in groups for case in group]
     fault = compiling_fault() if any(case.compiled for case in cases) else None
+    notes = []
     if not peer and any(case.implementation == "transformers" for case in cases):
         notes.append(NO_PEER)
     if fault is not None:
         notes.append(f"{fault} here: no compiled steps")
-    kept = [
-        [
-            case
-            for case in group
-            if (peer or case.implementation != "transformers")
-            and (fault is None or not case.compiled)
-        ]
-        for group in groups
-    ]
+
+    def at_hand(case: Case) -> bool:
+        return (peer or case.implementation == "isoflop") and not (fault and case.compiled)
+
+    kept = [list(filter(at_hand, group)) for group in groups]
     return [group for group in kept if group], notes
 
 
@@ -182,28 +168,23 @@ def _rounds(group: Sequence[Case], seconds: float, watch: Watch) -> list[list[fl
 
 
 def _row(group: int, case: Case, times: Sequence[float], peak: float, threads: int) -> BenchRow:
-    config, seconds = case.config, median(times)
+    config, model, seconds = case.config, case.config.model, median(times)
     flops = config.tokens_per_step * train_flops_per_token(
-        config.model, config.data.sequence_length, config.convention
+        model, config.data.sequence_length, config.convention
     )
     return BenchRow(
         group=group,
-        variant=case.variant,
-        implementation=case.implementation,
-        compiled=case.compiled,
-        parameters=parameters(config.model).total,
+        **case.model_dump(include={"variant", "implementation", "compiled"}),
+        parameters=parameters(model).total,
         convention=config.convention,
         flops_per_step=flops,
         step_seconds=seconds,
         steps_per_second=1 / seconds,
         achieved_flops=flops / seconds,
         peak_flops=peak,
-        width=config.model.width,
-        blocks=config.model.blocks,
-        heads=config.model.heads,
+        **model.model_dump(include={"width", "blocks", "heads", "vocabulary"}),
         sequence_length=config.data.sequence_length,
         sequences_per_step=config.sequences_per_step,
-        vocabulary=config.model.vocabulary,
         dtype=config.recipe.precision,
         threads=threads,
         rounds=len(times),
@@ -233,32 +214,36 @@ def verdicts(rows: Sequence[BenchRow], ratios: Sequence[Ratio]) -> tuple[Verdict
         ours = first.setdefault(row.group, row)
         if row is ours:
             continue
-        ratio = next(following)
-        if row.shape == ours.shape and ours.compiled:
-            found += _held_to(ours, row, ratio.speed_ratio)
+        speed_ratio = next(following).speed_ratio
+        if row.shape != ours.shape or not ours.compiled:
+            continue
+        promised = ours.flops_per_step / row.flops_per_step
+        if row.implementation == "transformers":
+            claim = f"{ours.name} is fast enough beside {row.name}"
+            measured, expected = 1 / speed_ratio, OVER_PEER[row.compiled]
+        elif (
+            row.compiled
+            and promised > 1
+            and row.width >= ROUTED_FROM[0]
+            and row.sequence_length >= ROUTED_FROM[1]
+        ):
+            claim = f"{row.name} gains at least {ROUTED_SHARE:g} of what its FLOPs promise"
+            measured, expected = speed_ratio, ROUTED_SHARE * promised
+        else:
+            continue
+        found.append(Verdict(group=row.group, claim=claim, measured=measured, expected=expected))
     return tuple(found)
 
 
-def _held_to(ours: BenchRow, row: BenchRow, speed_ratio: float) -> Iterator[Verdict]:
-    if row.implementation == "transformers":
-        yield Verdict(
-            group=row.group,
-            claim=f"{ours.name} is fast enough beside {row.name}",
-            measured=1 / speed_ratio,
-            expected=OVER_PEER[row.compiled],
-        )
-    elif (
-        row.compiled
-        and row.flops_per_step < ours.flops_per_step
-        and row.width >= ROUTED_FROM[0]
-        and row.sequence_length >= ROUTED_FROM[1]
-    ):
-        yield Verdict(
-            group=row.group,
-            claim=f"{row.name} gains at least {ROUTED_SHARE:g} of what its FLOPs promise",
-            measured=speed_ratio,
-            expected=ROUTED_SHARE * ours.flops_per_step / row.flops_per_step,
-        )
+COLUMNS: Mapping[str, Callable[[BenchRow], str]] = {
+    "model": lambda row: row.name,
+    "parameters": lambda row: f"{row.parameters:,}",
+    "FLOPs/step": lambda row: f"{row.flops_per_step:.3g}",
+    "ms/step": lambda row: f"{row.step_seconds * 1e3:.3g}",
+    "steps/s": lambda row: f"{row.steps_per_second:.3g}",
+    "GFLOP/s": lambda row: f"{row.achieved_flops / 1e9:.0f}",
+    "of peak": lambda row: f"{row.achieved_flops / row.peak_flops:.0%}",
+}
 
 
 def describe(report: BenchReport) -> list[str]:
@@ -266,42 +251,24 @@ def describe(report: BenchReport) -> list[str]:
     lines = report.warnings
     for group in sorted({row.group for row in report.rows}):
         rows = [row for row in report.rows if row.group == group]
-        lines += [*_table(rows), ""]
+        first, shapes = rows[0], {(row.width, row.blocks, *row.shape[-3:-1]) for row in rows}
+        shape = (
+            f"width {first.width}, {first.blocks} blocks, {first.heads} heads, "
+            f"{first.sequences_per_step} x {first.sequence_length} tokens, "
+        )
         lines += [
-            f"{ratio.name} is {ratio.speed_ratio:.3g} times as fast as {ratio.reference} "
-            f"(middle half of rounds {ratio.low:.3g} to {ratio.high:.3g})"
-            for ratio in report.ratios
-            if ratio.group == group
+            f"{shape if len(shapes) == 1 else ''}vocabulary {first.vocabulary}, {first.dtype}, "
+            f"{first.threads} threads; matrix products reach {first.peak_flops / 1e9:.0f} GFLOP/s; "
+            f"{first.rounds} rounds",
+            *text_table(COLUMNS, rows, ("model",)),
+            "",
+            *(
+                f"{ratio.name} is {ratio.speed_ratio:.3g} times as fast as {ratio.reference} "
+                f"(middle half of rounds {ratio.low:.3g} to {ratio.high:.3g})"
+                for ratio in report.ratios
+                if ratio.group == group
+            ),
+            *(verdict.line for verdict in report.verdicts if verdict.group == group),
+            "",
         ]
-        lines += [verdict.line for verdict in report.verdicts if verdict.group == group]
-        lines.append("")
     return [*lines, *(f"note: {note}" for note in report.notes)]
-
-
-def _table(rows: list[BenchRow]) -> list[str]:
-    first = rows[0]
-    shapes = {(row.width, row.blocks, row.sequence_length, row.sequences_per_step) for row in rows}
-    shape = (
-        f"width {first.width}, {first.blocks} blocks, {first.heads} heads, "
-        f"{first.sequences_per_step} x {first.sequence_length} tokens, "
-        if len(shapes) == 1
-        else ""
-    )
-    head = ["model", "parameters", "FLOPs/step", "ms/step", "steps/s", "GFLOP/s", "of peak"]
-    cells = [
-        [
-            row.name,
-            f"{row.parameters:,}",
-            f"{row.flops_per_step:.3g}",
-            f"{row.step_seconds * 1e3:.3g}",
-            f"{row.steps_per_second:.3g}",
-            f"{row.achieved_flops / 1e9:.0f}",
-            f"{row.achieved_flops / row.peak_flops:.0%}",
-        ]
-        for row in rows
-    ]
-    return [
-        f"{shape}vocabulary {first.vocabulary}, {first.dtype}, {first.threads} threads; "
-        f"matrix products reach {first.peak_flops / 1e9:.0f} GFLOP/s; {first.rounds} rounds",
-        *text_table(head, cells),
-    ]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from isoflop.config import RandomK, Study, TopK, Variant
+from isoflop.config import RandomK, Study, TopK
 from isoflop.papers.claims import Roles
-from isoflop.papers.mod import PublishedMinimum, mod_figures
+from isoflop.papers.mod import mod_figures
 
 OURS = "this study"
 PUBLISHED = "published (digitised, approximate)"
@@ -20,8 +20,16 @@ def counterparts(study: Study) -> dict[str, str]:
     """Return the study's name for each published variant that it has as well."""
     found = {"baseline": study.baseline_variant.name}
     for variant in study.variants:
-        for published in _published_names(variant):
-            found.setdefault(published, variant.name)
+        match variant.depth:
+            case TopK(capacity=0.125, every=2, blocks=None):
+                published: tuple[str, ...] = ("mod_12.5_every_2", "mod")
+            case TopK(capacity=0.5, every=2, blocks=None):
+                published = ("mod_50_every_2",)
+            case RandomK(capacity=0.5, every=2, blocks=None):
+                published = ("mod_50_random_every_2",)
+            case _:
+                published = ()
+        found = {**dict.fromkeys(published, variant.name), **found}
     return found
 
 
@@ -52,17 +60,13 @@ def published_minima(study: Study) -> pd.DataFrame:
         ("Figure 4", mod_figures().figure4.minima),
     ):
         baselines = {m.budget_flops: m for m in minima if m.variant == "baseline"}
-        rows += [
-            (
-                PUBLISHED,
-                known[minimum.variant],
-                f"{label}, {minimum.budget_flops:.0e}".replace("+", ""),
-                _size_ratio(minimum, baselines[minimum.budget_flops]),
-                minimum.loss / baselines[minimum.budget_flops].loss,
-            )
-            for minimum in minima
-            if minimum.variant in known and minimum.variant != "baseline"
-        ]
+        for one in minima:
+            if one.variant in known and one.variant != "baseline":
+                base = baselines[one.budget_flops]
+                sizes = one.parameters, base.parameters
+                size = sizes[0] / sizes[1] if sizes[0] and sizes[1] else None
+                what = f"{label}, {one.budget_flops:.0e}".replace("+", "")
+                rows.append((PUBLISHED, known[one.variant], what, size, one.loss / base.loss))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -75,21 +79,3 @@ def published_points(study: Study) -> pd.DataFrame:
         if "mod" in known and point.name != "optimal_baseline"
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _published_names(variant: Variant) -> tuple[str, ...]:
-    match variant.depth:
-        case TopK(capacity=0.125, every=2, blocks=None):
-            return ("mod_12.5_every_2", "mod")
-        case TopK(capacity=0.5, every=2, blocks=None):
-            return ("mod_50_every_2",)
-        case RandomK(capacity=0.5, every=2, blocks=None):
-            return ("mod_50_random_every_2",)
-        case _:
-            return ()
-
-
-def _size_ratio(minimum: PublishedMinimum, baseline: PublishedMinimum) -> float | None:
-    if minimum.parameters is None or baseline.parameters is None:
-        return None
-    return minimum.parameters / baseline.parameters

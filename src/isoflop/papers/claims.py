@@ -65,11 +65,11 @@ def mod_claims(
     """
     budget = one_budget(table, budget_flops)
 
-    def measured(name: str | None) -> NoisyMinimum | None:
-        return None if name is None else noisy_minimum(table, name, budget, level=level)
-
-    base = noisy_minimum(table, roles.baseline, budget, level=level)
-    sparse, dense, random = measured(roles.sparse), measured(roles.dense), measured(roles.random)
+    base, sparse, dense, random = (
+        noisy_minimum(table, name, budget, level=level) if name else None
+        for name in (roles.baseline, roles.sparse, roles.dense, roles.random)
+    )
+    assert base is not None
     return (
         _lower("is below", sparse, base, level),
         _lower("is below", dense, base, level),
@@ -105,19 +105,13 @@ def _larger(one: NoisyMinimum | None, base: NoisyMinimum, level: float) -> Claim
     if one is None:
         return _absent(statement)
     if one.log_parameters is None or base.log_parameters is None:
-        return _unresolved(
-            statement,
-            "; ".join(
-                f"{side.variant}: "
-                + (
-                    side.minimum.message
-                    if side.minimum.loss is None
-                    else "its size is not resolved"
-                )
-                for side in (one, base)
-                if side.log_parameters is None
-            ),
-        )
+        reasons = [
+            f"{side.variant}: {side.minimum.message if lost else 'its size is not resolved'}"
+            for side in (one, base)
+            for lost in (side.minimum.loss is None,)
+            if side.log_parameters is None
+        ]
+        return _unresolved(statement, "; ".join(reasons))
     interval = difference(base.log_parameters, one.log_parameters).interval(level)
     ratio, low, high = (math.exp(-x) for x in (interval.value, *reversed(interval.ends)))
     return _judged(
@@ -143,12 +137,7 @@ def _worst(random: NoisyMinimum | None, others: list[NoisyMinimum], level: float
             -pair.interval.value if pair.interval else -math.inf,
         ),
     )
-    return Claim(
-        statement=statement,
-        verdict=weakest.verdict,
-        sentence=weakest.sentence,
-        interval=weakest.interval,
-    )
+    return weakest.model_copy(update={"statement": statement})
 
 
 def _cheaper(

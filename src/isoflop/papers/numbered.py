@@ -44,14 +44,14 @@ def figure3_models(
         ValueError: the budget is not in the table, or has to be named.
     """
     budget = one_budget(table, budget_flops)
-    first = optimal_size(table, baseline, budget, number=1)
-    second = _about_twice(trained_sizes(table, baseline, budget), first)
-    routed = trained_sizes(table, challenger, budget)
+    base, routed = (trained_sizes(table, name, budget) for name in (baseline, challenger))
+    first = _optimum(base, baseline)
+    second = _about_twice(base, first)
     return (
-        first,
-        second,
-        _of_shape(3, routed, challenger, first),
-        _of_shape(4, routed, challenger, second),
+        _numbered(1, f"{baseline} at its optimum", first),
+        _numbered(2, "baseline of about twice the size of 1", second),
+        _numbered(3, f"{challenger} in the shape of 1", _of_shape(routed, 1, first)),
+        _numbered(4, f"{challenger} in the shape of 2", _of_shape(routed, 2, second)),
     )
 
 
@@ -60,79 +60,75 @@ def figure4_models(
 ) -> tuple[NumberedModel, ...]:
     """Return Figure 4's models 1 to 4; arguments and errors as for `figure3_models`."""
     budget = one_budget(table, budget_flops)
-    first = optimal_size(table, baseline, budget, number=1)
-    third = _cheapest_match(trained_sizes(table, challenger, budget), challenger, first)
-    second = _nearest_flops(trained_sizes(table, baseline, budget), baseline, third)
-    return first, second, third, optimal_size(table, challenger, budget, number=4)
-
-
-def optimal_size(
-    table: pd.DataFrame, variant: str, budget_flops: float, *, number: int = 1
-) -> NumberedModel:
-    """Return the trained size of a variant's ladder with the lowest mean loss over seeds."""
-    rule = f"{variant} at its optimum"
-    ladder = [one for one in trained_sizes(table, variant, budget_flops) if one.on_ladder]
-    if not ladder:
-        return _missing(number, rule, f"no finished runs of {variant}")
-    best = min(ladder, key=lambda one: one.loss)
-    if best in (ladder[0], ladder[-1]):
-        return _missing(
-            number,
-            rule,
-            f"the lowest loss of {variant} is at an end of its sizes, "
-            f"{best.parameters:,.0f} parameters",
-        )
-    return NumberedModel(number=number, rule=rule, model=best)
-
-
-def _about_twice(sizes: tuple[TrainedSize, ...], first: NumberedModel) -> NumberedModel:
-    rule = "baseline of about twice the size of 1"
-    if first.model is None:
-        return _missing(2, rule, "model 1 is missing")
-    wanted = 2 * first.model.parameters
-    near = min(sizes, key=lambda one: abs(math.log(one.parameters / wanted)))
-    if not TWICE[0] <= near.parameters / first.model.parameters <= TWICE[1]:
-        return _missing(2, rule, f"none was trained near {wanted:,.0f} parameters")
-    return NumberedModel(number=2, rule=rule, model=near)
-
-
-def _of_shape(
-    number: int, sizes: tuple[TrainedSize, ...], challenger: str, like: NumberedModel
-) -> NumberedModel:
-    rule = f"{challenger} in the shape of {like.number}"
-    if like.model is None:
-        return _missing(number, rule, f"model {like.number} is missing")
-    blocks, width = like.model.blocks, like.model.width
-    for one in sizes:
-        if (one.blocks, one.width) == (blocks, width):
-            return NumberedModel(number=number, rule=rule, model=one)
-    return _missing(number, rule, f"{blocks} blocks of width {width} were not trained")
-
-
-def _cheapest_match(
-    sizes: tuple[TrainedSize, ...], challenger: str, first: NumberedModel
-) -> NumberedModel:
-    rule = f"{challenger} with the fewest forward FLOPs whose loss is no higher than 1's"
-    if first.model is None:
-        return _missing(3, rule, "model 1 is missing")
-    matching = [one for one in sizes if one.loss <= first.model.loss]
-    if not matching:
-        return _missing(3, rule, f"none reaches the loss of model 1, {first.model.loss:.4f}")
-    return NumberedModel(
-        number=3, rule=rule, model=min(matching, key=lambda one: one.forward_flops)
+    base, routed = (trained_sizes(table, name, budget) for name in (baseline, challenger))
+    first = _optimum(base, baseline)
+    third = _cheapest_match(routed, first)
+    least = f"{challenger} with the fewest forward FLOPs whose loss is no higher than 1's"
+    return (
+        _numbered(1, f"{baseline} at its optimum", first),
+        _numbered(2, f"{baseline} whose forward FLOPs are nearest to 3's", _as_cheap(base, third)),
+        _numbered(3, least, third),
+        _numbered(4, f"{challenger} at its optimum", _optimum(routed, challenger)),
     )
 
 
-def _nearest_flops(
-    sizes: tuple[TrainedSize, ...], baseline: str, third: NumberedModel
-) -> NumberedModel:
-    rule = f"{baseline} whose forward FLOPs are nearest to 3's"
-    if third.model is None:
-        return _missing(2, rule, "model 3 is missing")
-    flops = third.model.forward_flops
-    near = min(sizes, key=lambda one: abs(math.log(one.forward_flops / flops)))
-    return NumberedModel(number=2, rule=rule, model=near)
+def optimal_size(table: pd.DataFrame, variant: str, budget_flops: float) -> NumberedModel:
+    """Return the trained size of a variant's ladder with the lowest mean loss over seeds."""
+    found = _optimum(trained_sizes(table, variant, budget_flops), variant)
+    return _numbered(1, f"{variant} at its optimum", found)
 
 
-def _missing(number: int, rule: str, reason: str) -> NumberedModel:
-    return NumberedModel(number=number, rule=rule, reason=reason)
+_Found = TrainedSize | str
+"""A model, or why it is missing."""
+_Sizes = tuple[TrainedSize, ...]
+
+
+def _numbered(number: int, rule: str, found: _Found) -> NumberedModel:
+    told = {"reason": found} if isinstance(found, str) else {"model": found}
+    return NumberedModel.model_validate({"number": number, "rule": rule, **told})
+
+
+def _optimum(sizes: _Sizes, variant: str) -> _Found:
+    ladder = [one for one in sizes if one.on_ladder]
+    if not ladder:
+        return f"no finished runs of {variant}"
+    best = min(ladder, key=lambda one: one.loss)
+    if best in (ladder[0], ladder[-1]):
+        return (
+            f"the lowest loss of {variant} is at an end of its sizes, "
+            f"{best.parameters:,.0f} parameters"
+        )
+    return best
+
+
+def _about_twice(sizes: _Sizes, first: _Found) -> _Found:
+    if isinstance(first, str):
+        return "model 1 is missing"
+    wanted = 2 * first.parameters
+    near = min(sizes, key=lambda one: abs(math.log(one.parameters / wanted)))
+    if not TWICE[0] <= near.parameters / first.parameters <= TWICE[1]:
+        return f"none was trained near {wanted:,.0f} parameters"
+    return near
+
+
+def _of_shape(sizes: _Sizes, number: int, like: _Found) -> _Found:
+    if isinstance(like, str):
+        return f"model {number} is missing"
+    missing = f"{like.blocks} blocks of width {like.width} were not trained"
+    alike = (one for one in sizes if (one.blocks, one.width) == (like.blocks, like.width))
+    return next(alike, missing)
+
+
+def _cheapest_match(sizes: _Sizes, first: _Found) -> _Found:
+    if isinstance(first, str):
+        return "model 1 is missing"
+    matching = [one for one in sizes if one.loss <= first.loss]
+    missing = f"none reaches the loss of model 1, {first.loss:.4f}"
+    return min(matching, key=lambda one: one.forward_flops) if matching else missing
+
+
+def _as_cheap(sizes: _Sizes, third: _Found) -> _Found:
+    if isinstance(third, str):
+        return "model 3 is missing"
+    flops = third.forward_flops
+    return min(sizes, key=lambda one: abs(math.log(one.forward_flops / flops)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -46,10 +47,15 @@ class ScalingAnalysis(Studied):
         cut = positions.spans(self.study.data.sequence_length)[: positions.ranges]
         return tuple(span for span in self.spans if span in cut)
 
-    @property
+    @cached_property
     def span_names(self) -> dict[Span, str]:
         """The spans in words, in their order."""
-        return {span: self._name(span) for span in self.spans}
+        window, names = self.study.data.sequence_length, {}
+        for start, stop in self.spans:
+            names[start, stop] = f"positions {start}\N{EN DASH}{stop - 1}"
+            if stop == window and (start, stop) not in self.ranges:
+                names[start, stop] = f"last {stop - start}" if start else "all positions"
+        return names
 
     @property
     def short_names(self) -> dict[Span, str]:
@@ -74,22 +80,15 @@ class ScalingAnalysis(Studied):
 
     def projection(self, variant: str, span: Span, axis: Axis) -> Projection | None:
         """Return a variant's fit in a span, refused ones included."""
-        for one in self.fit.projections if self.fit else ():
-            if (one.variant, one.start, one.stop, one.axis) == (variant, *span, axis):
-                return one
-        return None
+        found = self.fit.projections if self.fit else ()
+        wanted = (variant, *span, axis)
+        return next((p for p in found if (p.variant, p.start, p.stop, p.axis) == wanted), None)
 
     def gap(self, variant: str, span: Span) -> SpanGap | None:
         """Return a variant's gap to the baseline in a span, the mean over sizes."""
-        for one in self.fit.gaps if self.fit else ():
-            if one.non_embedding is None and (one.variant, one.start, one.stop) == (variant, *span):
-                return one
-        return None
-
-    def mean_gaps(self, variant: str) -> dict[Span, SpanGap]:
-        """Return a variant's gaps, means over sizes, of the spans that have one."""
-        found = {span: self.gap(variant, span) for span in self.spans}
-        return {span: one for span, one in found.items() if one is not None}
+        means = (one for one in (self.fit.gaps if self.fit else ()) if one.non_embedding is None)
+        wanted = (variant, *span)
+        return next((one for one in means if (one.variant, one.start, one.stop) == wanted), None)
 
     def runs_table(self) -> pd.DataFrame:
         """Return every run with its size, tokens, compute, recipe and test losses by span.
@@ -99,31 +98,20 @@ class ScalingAnalysis(Studied):
         `learning_rate`, `attention_sparsity`, and a `loss_START_STOP` per span.
         """
         dropped = ["on_ladder", "budget_flops", "forward_flops", "top_k_loss"]
-        records = [self.records[run_id] for run_id in self.table["run_id"]]
-        extra = [
-            {
+        extra = []
+        for record in (self.records[run_id] for run_id in self.table["run_id"]):
+            config = record.config
+            told: dict[str, object] = {
                 "compute_6nd": compute_of(record, "6nd"),
                 "compute_exact": compute_of(record, "causal"),
-                "steps": record.config.steps,
-                "tokens_per_step": record.config.tokens_per_step,
-                "learning_rate": record.config.recipe.learning_rate,
-                "attention_sparsity": sparsity(
-                    record.config.model, record.config.data.sequence_length
-                ),
-                **{f"loss_{span[0]}_{span[1]}": final_loss(record, span) for span in self.spans},
+                "steps": config.steps,
+                "tokens_per_step": config.tokens_per_step,
+                "learning_rate": config.recipe.learning_rate,
+                "attention_sparsity": sparsity(config.model, config.data.sequence_length),
             }
-            for record in records
-        ]
+            told |= {f"loss_{a}_{b}": final_loss(record, (a, b)) for a, b in self.spans}
+            extra.append(told)
         return pd.concat([self.table.drop(columns=dropped), pd.DataFrame(extra)], axis=1)
-
-    def _name(self, span: Span) -> str:
-        start, stop = span
-        window = self.study.data.sequence_length
-        if span == (0, window):
-            return "all positions"
-        if stop == window and span not in self.ranges:
-            return f"last {stop - start}"
-        return f"positions {start}\N{EN DASH}{stop - 1}"
 
 
 def analyse_scaling(study: Study, evidence: Evidence) -> ScalingAnalysis:

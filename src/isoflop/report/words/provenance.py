@@ -8,18 +8,16 @@ from dataclasses import dataclass
 
 from isoflop.config import Environment, RunRecord
 
-_ENVIRONMENT_WORDS = {
+_WORDS = {
     "isoflop": "version of isoflop",
     "torch": "version of torch",
     "python": "version of Python",
-    "machine": "machine",
-    "device": "device",
-    "threads": "threads",
     "compiled": "compiled model",
     "code": "code fingerprint",
 }
-
 _THEN = ", then "
+_SHORT = 12
+"""Characters of a fingerprint that are shown."""
 
 
 @dataclass(frozen=True)
@@ -38,48 +36,37 @@ class Mixed:
 
 def environment_of(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
     """Return (property, value) for what all `records` share of their environment."""
-    return tuple(
-        (words, next(iter(values)))
-        for words, values in _environment_values(records)
-        if len(values) == 1
-    )
+    shared = [(what, *values) for what, values in _environments(records) if len(values) == 1]
+    return tuple((what, value) for what, value in shared)
 
 
 def mixed_environments(records: Sequence[RunRecord]) -> tuple[Mixed, ...]:
     """Return what differs between the environments of `records`, and between their data."""
-    differing = [
-        Mixed(words, tuple(values.most_common()))
-        for words, values in _environment_values(records)
+    data = Counter(record.data_sha256[:_SHORT] for record in records)
+    return tuple(
+        Mixed(what, tuple(values.most_common()))
+        for what, values in (*_environments(records), ("data (SHA-256)", data))
         if len(values) > 1 or any(_THEN in value for value in values)
-    ]
-    data = Counter(_short(record.data_sha256) for record in records)
-    if len(data) > 1:
-        differing.append(Mixed("data (SHA-256)", tuple(data.most_common())))
-    return tuple(differing)
+    )
 
 
-def _environment_values(records: Sequence[RunRecord]) -> list[tuple[str, Counter[str]]]:
-    return [
-        (
-            _ENVIRONMENT_WORDS.get(name, name),
-            Counter(_environment_text(name, record) for record in records),
-        )
-        for name in Environment.model_fields
-        if records
-    ]
+def _environments(records: Sequence[RunRecord]) -> list[tuple[str, Counter[str]]]:
+    """Return the properties in words, each with its values and how many runs have them.
 
-
-def _environment_text(name: str, record: RunRecord) -> str:
-    """Return a property of a run's environment, and what it was after the run went on elsewhere."""
+    A value tells, too, what it was after a run went on elsewhere.
+    """
     found = []
-    for environment in (record.environment, *record.resumed_under):
-        value = getattr(environment, name)
-        if isinstance(value, bool):
-            found.append("yes" if value else "no")
-        else:
-            found.append(_short(value) if name == "code" else str(value))
-    return _THEN.join(dict.fromkeys(found))
+    for name in Environment.model_fields if records else ():
+        counted: Counter[str] = Counter()
+        for record in records:
+            own = (_shown(one, name) for one in (record.environment, *record.resumed_under))
+            counted[_THEN.join(dict.fromkeys(own))] += 1
+        found.append((_WORDS.get(name, name), counted))
+    return found
 
 
-def _short(digest: str) -> str:
-    return digest[:12]
+def _shown(environment: Environment, name: str) -> str:
+    value = getattr(environment, name)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)[:_SHORT] if name == "code" else str(value)

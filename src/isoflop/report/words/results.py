@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import mean
 
 from isoflop.fit import ESTIMATOR_NAMES, sentence
-from isoflop.fit.compare.matching import Comparison
-from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
 from isoflop.fit.intervals import difference, mean_estimate, seed_spread, spread_ratio
 from isoflop.fit.minima.parabola import PARABOLA_SIZES
 from isoflop.fit.words import estimates_sentence
-from isoflop.notation import count, percent, scientific
+from isoflop.notation import scientific
 from isoflop.report.analysis import SMALLEST_BUDGET_FLOPS, Analysis, BudgetResult
+from isoflop.report.words.prose import told
 
 ESTIMATOR_WORDS = {name: words[0].upper() + words[1:] for name, words in ESTIMATOR_NAMES.items()}
 
@@ -36,108 +36,17 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
 
 def headline(analysis: Analysis) -> str:
     """Return the page's first sentence."""
-    if not analysis.budgets:
-        return "No run has finished, so there is nothing to compare."
-    if doubts(analysis):
-        return "No verdict stands on this study; it shows what was measured, and no more."
-    largest = analysis.budgets[-1]
-    ranking = largest.ranking()
-    at = f"At {scientific(largest.budget_flops)} FLOPs"
-    if all(
-        len(analysis.ladder(variant.name, result.budget_flops)) < PARABOLA_SIZES
-        for result in analysis.budgets
-        for variant in analysis.study.variants
-    ):
-        return f"{at}, too few sizes were trained for minima; this study shows the seeds' spread."
-    if not ranking or largest.headline(analysis.baseline) not in ranking:
-        return f"{at}, the baseline has no minimum that may be used, so nothing is compared."
-    best = ranking[0]
-    if best.variant == analysis.baseline:
-        unresolved = [
-            name
-            for name, found in largest.verdicts.items()
-            if found.difference is not None and found.outcome == "unresolved"
-        ]
-        if unresolved:
-            return (
-                f"{at}, {best.variant} has the lowest loss, but the noise between seeds leaves "
-                f"open whether {' or '.join(unresolved)} is worse."
-            )
-        return f"{at}, no variant has a lower minimum than {best.variant}."
-    relative = largest.comparisons[best.variant].relative_difference
-    assert relative is not None
-    gap = f"{percent(-relative)} below {_of(analysis)}"
-    verdict = largest.verdicts.get(best.variant)
-    if verdict is not None and verdict.outcome == "better":
-        return f"{at}, {best.variant} has the lowest loss: {gap}{_near(analysis, largest)}."
-    return (
-        f"{at}, {best.variant} has the lowest loss, {gap}, but the noise between seeds leaves "
-        "open whether it is better."
-    )
-
-
-def _near(analysis: Analysis, result: BudgetResult) -> str:
-    """Return which variants cannot be told from the best one, the baseline left aside."""
-    measured = [
-        noisy_minimum(analysis.table, one.variant, result.budget_flops)
-        for one in result.ranking()
-        if one.variant != analysis.baseline
-    ]
-    near = []
-    for other in measured[1:]:
-        apart = minimum_difference(other, measured[0])
-        if apart is not None and apart[0].interval().ends[0] <= 0:
-            near.append(other.variant)
-    if not near:
-        return ""
-    return f"; {' and '.join(near)} cannot be told from it"
+    return told("results", "headline", _CALLED, analysis)[0]
 
 
 def doubts(analysis: Analysis) -> tuple[str, ...]:
     """Return why no verdict stands on this study; empty when one may."""
-    found = []
-    small = [b.budget_flops for b in analysis.budgets if b.budget_flops < SMALLEST_BUDGET_FLOPS]
-    if small:
-        few = " and ".join(f"{scientific(budget)} FLOPs" for budget in small)
-        found.append(
-            f"A budget of {few} is too small: below about {scientific(SMALLEST_BUDGET_FLOPS)} "
-            "every run is short of steps, and the order of the variants can turn with the recipe."
-        )
-    single = [
-        f"{variant.name} at {scientific(result.budget_flops)}"
-        for result in analysis.budgets
-        for variant in analysis.study.variants
-        if (ladder := analysis.ladder(variant.name, result.budget_flops))
-        and len(min(ladder, key=lambda size: size.loss).seeds) < 2
-    ]
-    if single:
-        found.append(
-            "One seed only at the lowest loss of "
-            + ", ".join(single)
-            + ": the seed alone can move a routed model's loss by more than the variants differ."
-        )
-    return tuple(found)
+    return told("results", "doubtful", _CALLED, analysis)
 
 
 def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
     """Return what the runs of one budget show, a sentence or two per variant."""
-    sentences = []
-    ranking = result.ranking()
-    if ranking:
-        sentences.append(_winner(analysis, ranking))
-    base = result.headline(analysis.baseline)
-    if base is not None and base.minimum.loss is None:
-        sentences.append(
-            f"{analysis.baseline} has no usable minimum: {base.minimum.message}. "
-            "Without it no difference is stated."
-        )
-    for name, comparison in result.comparisons.items():
-        if base is not None and base.minimum.loss is not None:
-            sentences.append(_against_baseline(analysis, result, name, comparison))
-    spread = _seed_spread(analysis, result)
-    if spread is not None:
-        sentences.append(spread)
-    return tuple(sentences)
+    return told("results", "results", _CALLED, analysis, result)
 
 
 def refusals(analysis: Analysis) -> tuple[str, ...]:
@@ -150,74 +59,61 @@ def refusals(analysis: Analysis) -> tuple[str, ...]:
     )
 
 
-def _winner(analysis: Analysis, ranking: list[CurveMinimum]) -> str:
-    best = ranking[0].minimum
-    assert best.loss is not None
-    assert best.parameters is not None
-    text = (
-        f"{ranking[0].variant} has the lowest minimum, {best.loss:.4f} {analysis.loss_unit} at "
-        f"{count(best.parameters)} parameters"
+def _too_few_sizes(analysis: Analysis) -> bool:
+    return all(
+        len(analysis.ladder(name, result.budget_flops)) < PARABOLA_SIZES
+        for result in analysis.budgets
+        for name in analysis.names
     )
-    if len(ranking) == 1:
-        return f"{text}; no other variant has a usable minimum."
-    second = ranking[1].minimum
-    assert second.loss is not None
-    return f"{text}; next is {ranking[1].variant}, {second.loss - best.loss:.4f} higher."
 
 
-def _against_baseline(
-    analysis: Analysis, result: BudgetResult, name: str, comparison: Comparison
-) -> str:
-    if comparison.difference is None or comparison.relative_difference is None:
-        return f"{name} is not compared with {_of(analysis)}: {comparison.reason}."
-    verdict = result.verdicts.get(name)
-    side = "below" if comparison.difference < 0 else "above"
-    share = percent(abs(comparison.relative_difference))
-    if verdict is not None and verdict.difference is not None:
-        text = f"{sentence(verdict, analysis.loss_unit)} That is {share} of the loss"
-    else:
-        apart = f"{abs(comparison.difference):.4f} {analysis.loss_unit}"
-        text = f"{name} is {apart} ({share}) {side} {_of(analysis)}"
-    text += f", at {comparison.parameter_ratio:.2f} times the baseline's parameters."
-    if verdict is not None and len(verdict.estimates) > 1:
-        text += f" {estimates_sentence(verdict)}"
-    match = result.matches[name]
-    if match.fraction is not None:
-        text += (
-            f" It reaches the baseline's loss with {percent(match.fraction, 0)} of the optimal "
-            "baseline's forward FLOPs."
-        )
-    elif match.fraction_reason:
-        text += f" Forward FLOPs that suffice for the baseline's loss: {match.fraction_reason}."
-    return text
+def _near_best(analysis: Analysis, result: BudgetResult) -> list[str]:
+    """Return which variants cannot be told from the best one, the baseline left aside."""
+    best, *others = (
+        noisy_minimum(analysis.table, one.variant, result.budget_flops)
+        for one in result.ranking()
+        if one.variant != analysis.baseline
+    )
+    apart = {other.variant: minimum_difference(other, best) for other in others}
+    return [name for name, found in apart.items() if found and found[0].interval().ends[0] <= 0]
 
 
-def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
-    """Return how much the seed moves the loss of baseline and challenger at their best sizes."""
-    if analysis.challenger is None:
-        return None
+def _single_seeded(analysis: Analysis) -> list[str]:
+    """Return the curves whose lowest loss is of one seed."""
+    return [
+        f"{name} at {scientific(result.budget_flops)}"
+        for result in analysis.budgets
+        for name in analysis.names
+        if (ladder := analysis.ladder(name, result.budget_flops))
+        and len(min(ladder, key=lambda size: size.loss).seeds) < 2
+    ]
+
+
+def _losses_by_seed(analysis: Analysis, result: BudgetResult) -> Mapping[str, tuple[float, ...]]:
+    """Return losses of baseline and challenger at their best sizes; none where seeds are few."""
     losses = {}
-    for name in (analysis.baseline, analysis.challenger):
+    for name in filter(None, (analysis.baseline, analysis.challenger)):
         sizes = analysis.ladder(name, result.budget_flops)
         best = min(sizes, key=lambda size: size.loss, default=None)
         if best is None or len(best.seeds) < SEEDS_FOR_A_SPREAD or len(set(best.seed_losses)) < 2:
-            return None
+            return {}
         losses[name] = best.seed_losses
-    base, routed = losses[analysis.baseline], losses[analysis.challenger]
-    ratio = spread_ratio(routed, base)
-    apart = difference(mean_estimate(routed), mean_estimate(base)).interval()
-    spreads = ", ".join(
-        f"{spread.words()} for {name} ({len(values)} seeds)"
-        for name, values in losses.items()
-        for spread in (seed_spread(values),)
-    )
-    return (
-        f"Standard deviation of the loss over seeds at the best size: {spreads}; their ratio is "
-        f"{ratio.f_test.words('.2f')} (95%, normal "
-        f"losses). The means of these seeds are {mean(base):.4f} and {mean(routed):.4f}, a "
-        f"difference of {apart.words('+.4f')}."
-    )
+    return losses if len(losses) == 2 else {}
 
 
-def _of(analysis: Analysis) -> str:
+def _called(analysis: Analysis) -> str:
+    """Return the baseline as a sentence names it."""
     return f"the {analysis.baseline}" if analysis.baseline.islower() else analysis.baseline
+
+
+_CALLED = {
+    **{one.__name__: one for one in (difference, doubts, estimates_sentence, mean, mean_estimate)},
+    **{one.__name__: one for one in (seed_spread, sentence, spread_ratio)},
+    "SMALLEST_BUDGET_FLOPS": SMALLEST_BUDGET_FLOPS,
+    "called": _called,
+    "losses_by_seed": _losses_by_seed,
+    "near_best": _near_best,
+    "single_seeded": _single_seeded,
+    "too_few_sizes": _too_few_sizes,
+}
+"""What the templates call by name."""

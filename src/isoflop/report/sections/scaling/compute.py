@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import altair as alt
 import numpy as np
@@ -12,6 +10,7 @@ import pandas as pd
 
 from isoflop.config import RunRecord
 from isoflop.estimate import Estimate
+from isoflop.fit.intervals import Floats
 from isoflop.fit.spans.values import Axis
 from isoflop.notation import percent
 from isoflop.report.blocks import (
@@ -26,9 +25,10 @@ from isoflop.report.blocks import (
     variant,
     with_ends,
 )
-from isoflop.report.figure import COMPUTE_LABEL, Absent, Figure, Panel, Panels, panels, tooltips
+from isoflop.report.figure import COMPUTE_LABEL, Absent, Panel, Panels, panels, tooltips
 from isoflop.report.scaling import AXES, ScalingAnalysis, Span, compute_of, final_loss
 from isoflop.report.theme import log_ticks
+from isoflop.report.words.prose import told
 from isoflop.report.words.scaling import METHOD, refusals
 
 AXIS_LABELS: Mapping[Axis, str] = {"6nd": "6ND (as published)", "causal": "exact FLOPs"}
@@ -43,15 +43,7 @@ BEYOND = 2.0
 HEADROOM = 0.5
 """Room above the highest final loss of a panel, as a share of the range of its final losses."""
 
-LOSS_COLUMNS = {
-    "row": "str",
-    "panel": "str",
-    "variant": "str",
-    "non_embedding": "Int64",
-    "seed": "Int64",
-    "compute": "float64",
-    "loss": "float64",
-}
+LOSS_COLUMNS = ["row", "panel", "variant", "non_embedding", "seed", "compute", "loss"]
 
 PANEL_HEIGHT = 130
 """Of a panel, pixels."""
@@ -59,13 +51,6 @@ PANEL_HEIGHT = 130
 _DASH = 4
 
 _Row = tuple[str, str, str, int | None, int | None, float, float]
-
-
-class Point(NamedTuple):
-    """A point of a training curve in one span of positions."""
-
-    step: int
-    loss: float
 
 
 def section(analysis: ScalingAnalysis) -> Section:
@@ -84,124 +69,6 @@ def panel(analysis: ScalingAnalysis, axis: Axis) -> Panel:
     table = losses_against_compute(analysis, axis)
     if table.empty:
         return Absent(title, "No finished run tells its losses by position.")
-    counted = {
-        "6nd": "Compute is 6 N D, N without embeddings, the same for every variant of a size.",
-        "causal": "Compute is counted exactly: each query is charged for the keys it may attend, "
-        "so block attention stands further to the left.",
-    }[axis]
-    caption = (
-        f"{counted} Thin lines are training curves, one per run, the early part cut; points are "
-        "test losses at the end of runs; dashed lines are projections, drawn on to "
-        f"{BEYOND:g} times the largest compute, taking turns where they coincide: "
-        "L = a C^b by least squares through the mean final losses of the sizes. Both axes are "
-        "logarithmic; each panel has its own losses."
-    )
-    refused = refusals(analysis)
-    if refused:
-        caption += f" Without a projection: {'; '.join(refused)}."
-    return _drawn(analysis, axis, title, table, caption)
-
-
-def losses_against_compute(analysis: ScalingAnalysis, axis: Axis) -> pd.DataFrame:
-    """Return the rows of the panels: training curves, final losses, ends of projections.
-
-    Columns: `LOSS_COLUMNS`, where `row` is curve, run or projection, `panel` a span in words and
-    `compute` in PFLOP/s-days. Curves hold training losses, runs test losses. What of a curve is off
-    its panel's scale is left out.
-    """
-    rows: list[_Row] = []
-    runs = list(analysis.finished())
-    farthest = BEYOND * max((compute_of(record, axis) for _, record in runs), default=0.0)
-    for span, panel in analysis.span_names.items():
-        finals = [
-            ("run", panel, name, *_of(record), _rounded(compute_of(record, axis)), loss)
-            for name, record in runs
-            if (loss := final_loss(record, span)) is not None
-        ]
-        if not finals:
-            continue
-        lines = _projections(analysis, span, axis, min(row[5] for row in finals), farthest)
-        shown = [row[6] for row in (*finals, *lines)]
-        top = max(shown) + HEADROOM * max(max(shown) - min(shown), 0.05 * max(shown))
-        for name, record in runs:
-            step_compute = compute_of(record, axis) / record.config.steps
-            rows += [
-                (
-                    "curve",
-                    panel,
-                    name,
-                    *_of(record),
-                    _rounded(point.step * step_compute),
-                    round(point.loss, 4),
-                )
-                for point in log_thinned(_curve(record, span))
-                if point.loss <= top
-            ]
-        rows += finals + lines
-    return pd.DataFrame(rows, columns=list(LOSS_COLUMNS)).astype(LOSS_COLUMNS)
-
-
-def log_thinned(curve: Sequence[Point], at_most: int = CURVE_POINTS) -> list[Point]:
-    """Return a curve with at most `at_most` points, about evenly spaced in log steps.
-
-    Neighbours are averaged by the steps they cover; the last step stays.
-    """
-    if len(curve) <= at_most:
-        return list(curve)
-    first, last = curve[0].step, curve[-1].step
-    edges = np.geomspace(first, last, at_most)
-    points: list[Point] = []
-    total, start, before, edge = 0.0, 0, 0, 0
-    for point in curve:
-        total += point.loss * (point.step - before)
-        before = point.step
-        if point.step >= edges[edge] * (1 - 1e-12):
-            points.append(Point(step=before, loss=total / (before - start)))
-            total, start = 0.0, before
-            edge = int(np.searchsorted(edges, before * (1 + 1e-12)))
-            if edge >= at_most:
-                break
-    return points
-
-
-def _projections(
-    analysis: ScalingAnalysis, span: Span, axis: Axis, nearest: float, farthest: float
-) -> list[_Row]:
-    """Return both ends of each variant's line, which is straight on logarithmic axes."""
-    panel = analysis.span_names[span]
-    found = [analysis.projection(name, span, axis) for name in analysis.names]
-    return [
-        ("projection", panel, one.variant, None, None, compute, round(one.at(compute), 5))
-        for one in found
-        if one is not None and one.a is not None and one.b is not None
-        for compute in (_rounded(nearest), _rounded(farthest))
-    ]
-
-
-def _curve(record: RunRecord, span: Span) -> list[Point]:
-    """Return the training curve in a span; empty where the record has none."""
-    if span not in record.config.spans:
-        return []
-    index = record.config.spans.index(span)
-    return [
-        Point(step=point.step, loss=point.span_losses[index])
-        for point in record.curve
-        if len(point.span_losses) > index and math.isfinite(point.span_losses[index])
-    ]
-
-
-def _of(record: RunRecord) -> tuple[int, int]:
-    return record.parameters.non_embedding, record.config.seed
-
-
-def _rounded(compute: float) -> float:
-    """Return five significant digits, which is more than a figure shows."""
-    return float(f"{compute:.4e}")
-
-
-def _drawn(
-    analysis: ScalingAnalysis, axis: Axis, title: str, table: pd.DataFrame, caption: str
-) -> Figure:
     base = alt.Chart().encode(
         x=compute_axis(table["compute"].tolist()), y=loss_axis(), color=analysis.style.colour()
     )
@@ -236,19 +103,95 @@ def _drawn(
         .encode(shape=analysis.style.shape(), tooltip=tooltip)
     )
     short = AXIS_SHORT[axis]
-    shown = set(table["panel"])
     return panels(
         f"loss-against-compute-{short.lower()}",
         title,
-        caption,
+        told("captions", "compute", {}, axis, BEYOND, refusals(analysis))[0],
         [curves, *lines, runs],
         table,
         Panels(
-            [name for name in analysis.span_names.values() if name in shown],
+            table["panel"].drop_duplicates().tolist(),
             f"Loss, {analysis.loss_unit}, against PFLOP/s-days ({short})",
             PANEL_HEIGHT,
         ),
     )
+
+
+def losses_against_compute(analysis: ScalingAnalysis, axis: Axis) -> pd.DataFrame:
+    """Return the rows of the panels: training curves, final losses, ends of projections.
+
+    Columns: `LOSS_COLUMNS`, where `row` is curve, run or projection, `panel` a span in words and
+    `compute` in PFLOP/s-days. Curves hold training losses, runs test losses. What of a curve is off
+    its panel's scale is left out.
+    """
+    rows: list[_Row] = []
+    runs = [(name, one, compute_of(one, axis)) for name, one in analysis.finished()]
+    for span, panel in analysis.span_names.items():
+        finals: list[_Row] = [
+            ("run", panel, name, *_of(one), _rounded(compute), loss)
+            for name, one, compute in runs
+            if (loss := final_loss(one, span)) is not None
+        ]
+        if not finals:
+            continue
+        ends = min(row[5] for row in finals), BEYOND * max(compute for *_, compute in runs)
+        # A line is straight on logarithmic axes, so that both ends tell it.
+        lines: list[_Row] = [
+            ("projection", panel, name, None, None, compute, round(line.at(compute), 5))
+            for name in analysis.names
+            if (line := analysis.projection(name, span, axis)) and line.a
+            for compute in map(_rounded, ends)
+        ]
+        shown = [row[6] for row in (*finals, *lines)]
+        top = max(shown) + HEADROOM * max(max(shown) - min(shown), 0.05 * max(shown))
+        for name, one, compute in runs:
+            per_step = compute / one.config.steps
+            rows += [
+                ("curve", panel, name, *_of(one), _rounded(step * per_step), round(loss, 4))
+                for step, loss in log_thinned(_curve(one, span)).tolist()
+                if loss <= top
+            ]
+        rows += finals + lines
+    table = pd.DataFrame(rows, columns=LOSS_COLUMNS)
+    return table.astype({"non_embedding": "Int64", "seed": "Int64"})
+
+
+def log_thinned(curve: Floats, at_most: int = CURVE_POINTS) -> Floats:
+    """Return a curve with at most `at_most` points, about evenly spaced in log steps.
+
+    Neighbours are averaged by the steps they cover; the last step stays.
+
+    Args:
+        curve: steps and losses, (n, 2).
+        at_most: points.
+    """
+    if len(curve) <= at_most:
+        return curve
+    steps, losses = curve.T
+    covered = np.diff(steps, prepend=0)
+    edges = np.geomspace(steps[0], steps[-1], at_most) * (1 - 1e-12)
+    passed = np.searchsorted(edges, steps, side="right")
+    starts = np.flatnonzero(np.diff(np.r_[-1, 0, passed[:-1]]))
+    sums = [np.add.reduceat(each, starts) for each in (covered, covered * losses)]
+    return np.column_stack([np.cumsum(sums[0]), sums[1] / sums[0]])
+
+
+def _curve(record: RunRecord, span: Span) -> Floats:
+    """Return steps and training losses in a span, (n, 2); empty where the record has none."""
+    spans = record.config.spans
+    at = spans.index(span) if span in spans else len(spans)
+    told = [(one.step, one.span_losses[at]) for one in record.curve if len(one.span_losses) > at]
+    curve = np.array(told, dtype=np.float64).reshape(-1, 2)
+    return curve[np.isfinite(curve[:, 1])]
+
+
+def _of(record: RunRecord) -> tuple[int, int]:
+    return record.parameters.non_embedding, record.config.seed
+
+
+def _rounded(compute: float) -> float:
+    """Return five significant digits, which is more than a figure shows."""
+    return float(f"{compute:.4e}")
 
 
 def compute_axis(values: Sequence[float]) -> alt.X:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from isoflop.fit.spans.values import SpanGap
 from isoflop.notation import count, percent
 from isoflop.report.blocks import (
     NONE,
@@ -22,7 +21,6 @@ from isoflop.report.blocks import variant as named
 from isoflop.report.figure import (
     SIGNED_LABEL,
     Absent,
-    Figure,
     Panel,
     figure,
     padded,
@@ -30,21 +28,13 @@ from isoflop.report.figure import (
     zero_band,
 )
 from isoflop.report.scaling import ScalingAnalysis
+from isoflop.report.words.prose import told
 from isoflop.report.words.scaling import results
 
-GAP_COLUMNS = {
-    "row": "str",
-    "span": "str",
-    "start": "int64",
-    "stop": "int64",
-    "variant": "str",
-    "non_embedding": "Int64",
-    "mark": "str",
-    "difference": "float64",
-    "low": "float64",
-    "high": "float64",
-    "outcome": "str",
-}
+GAP_COLUMNS = [
+    *("row", "span", "start", "stop", "variant", "non_embedding", "mark"),
+    *("difference", "low", "high", "outcome"),
+]
 
 MEAN = "mean"
 """Name of the mean over sizes among the marks of a gap."""
@@ -66,99 +56,6 @@ def panel(analysis: ScalingAnalysis) -> Panel:
         why = "No two variants have finished runs of the same size and seed."
         return Absent("Gaps by position", why)
     margin = analysis.study.equivalence_margin
-    band = (
-        f"The grey band is the margin declared before training, {margin:g}; a variant whose thick "
-        f"interval lies in it matches, for which {percent(2 * analysis.level - 1, 0)} intervals "
-        "would do."
-        if margin
-        else "No margin was declared, so there is no band."
-    )
-    caption = (
-        f"Loss less that of {analysis.baseline}, so that above zero is worse. Thick marks are "
-        "means over sizes, thin ones the sizes, the smallest at the left, with "
-        f"{percent(analysis.level, 0)} intervals. {band}"
-    )
-    return _drawn(analysis, table, caption)
-
-
-def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
-    """Return the rows of the gaps: of each span the mean over sizes, then each size.
-
-    Columns: `GAP_COLUMNS`; differences and their ends are in nats, `mark` is the mean or the size
-    in words. Gaps that could not be estimated are absent.
-    """
-    rows = [
-        (
-            "size" if one.non_embedding else "mean",
-            name,
-            one.start,
-            one.stop,
-            one.variant,
-            one.non_embedding,
-            count(one.non_embedding) if one.non_embedding else MEAN,
-            one.difference.value,
-            one.difference.low,
-            one.difference.high,
-            one.outcome,
-        )
-        for span, name in analysis.short_names.items()
-        for one in (analysis.fit.gaps if analysis.fit else ())
-        if (one.start, one.stop) == span and one.difference is not None
-    ]
-    return pd.DataFrame(rows, columns=list(GAP_COLUMNS)).astype(GAP_COLUMNS)
-
-
-def gap_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
-    """Return each variant's gap in every span, the mean over sizes, with what it rests on."""
-    return [
-        [name, named(variant), *_cells(one)]
-        for variant in analysis.challengers
-        for span, name in analysis.short_names.items()
-        if (one := analysis.gap(variant, span)) is not None
-    ]
-
-
-def _cells(one: SpanGap) -> list[Text]:
-    gap, p = one.difference, one.p_equivalent
-    colours = {"equivalent": "held", "better": "held", "worse": "not-held"}
-    badge = Styled("badge", one.outcome, colours.get(one.outcome, "unresolved"))
-    return [
-        with_ends(f"{gap.value:+.4f}", gap.interval_words("+.4f")) if gap else "",
-        (badge, Styled("ends", one.reason)) if one.reason else (badge,),
-        NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-        NONE if one.seed_error is None else f"{one.seed_error:.4f}",
-        NONE if one.document_error is None else f"{one.document_error:.4f}",
-        str(one.pairs),
-        str(one.documents),
-        str(one.windows),
-    ]
-
-
-def _table(analysis: ScalingAnalysis, rows: list[list[Text]]) -> Table:
-    return Table(
-        f"Gaps to {analysis.baseline} by position, {analysis.loss_unit}: means over sizes with "
-        f"their {percent(analysis.level, 0)} intervals, and what they rest on. Errors are standard "
-        "errors: what other seeds, and what other documents would give. p is that of equivalence, "
-        "the larger of the two one-sided tests.",
-        columns(
-            ".Positions",
-            ".Variant",
-            "#Gap",
-            "Outcome",
-            "#p",
-            "#seeds",
-            "#documents",
-            "#Pairs",
-            "#documents",
-            "#windows",
-        ),
-        rows,
-        groups=[*[("", 1)] * 5, ("Error by", 2), ("", 1), ("Tested on", 2)],
-    )
-
-
-def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figure:
-    margin = analysis.study.equivalence_margin
     marks = table.sort_values("non_embedding", na_position="first")["mark"].drop_duplicates()
     variants = [name for name in analysis.style.names if name in set(table["variant"])]
     slots = [f"{variant}|{mark}" for variant in variants for mark in marks]
@@ -172,9 +69,7 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
     )
     colour = alt.Color(
         "variant:N",
-        scale=alt.Scale(
-            domain=variants, range=[analysis.style.colour_of(name) for name in variants]
-        ),
+        scale=alt.Scale(domain=variants, range=[*map(analysis.style.colour_of, variants)]),
         legend=alt.Legend(symbolOpacity=1, columns=alt.ExprRef("width < 420 ? 2 : 4")),
     )
     offset = alt.XOffset("slot:N", sort=slots, scale=alt.Scale(domain=slots))
@@ -204,7 +99,85 @@ def _drawn(analysis: ScalingAnalysis, table: pd.DataFrame, caption: str) -> Figu
             ),
             of.mark_point(filled=True, size=size, opacity=faint).encode(y=y, tooltip=tooltip),
         ]
-    return figure("gaps-by-position", "Gaps by position", caption, layers, table, height=300)
+    return figure(
+        "gaps-by-position",
+        "Gaps by position",
+        told("captions", "gaps", {}, analysis)[0],
+        layers,
+        table,
+        height=300,
+    )
+
+
+def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
+    """Return the rows of the gaps: of each span the mean over sizes, then each size.
+
+    Columns: `GAP_COLUMNS`; differences and their ends are in nats, `mark` is the mean or the size
+    in words. Gaps that could not be estimated are absent.
+    """
+    rows = [
+        (
+            "size" if one.non_embedding else "mean",
+            name,
+            one.start,
+            one.stop,
+            one.variant,
+            one.non_embedding,
+            count(one.non_embedding) if one.non_embedding else MEAN,
+            one.difference.value,
+            one.difference.low,
+            one.difference.high,
+            one.outcome,
+        )
+        for span, name in analysis.short_names.items()
+        for one in (analysis.fit.gaps if analysis.fit else ())
+        if (one.start, one.stop) == span and one.difference is not None
+    ]
+    table = pd.DataFrame(rows, columns=GAP_COLUMNS)
+    return table.astype({"non_embedding": "Int64", "low": "float64", "high": "float64"})
+
+
+def gap_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
+    """Return each variant's gap in every span, the mean over sizes, with what it rests on."""
+    rows: list[list[Text]] = []
+    colours = {"equivalent": "held", "better": "held", "worse": "not-held"}
+    for variant in analysis.challengers:
+        for span, name in analysis.short_names.items():
+            one = analysis.gap(variant, span)
+            if one is None:
+                continue
+            gap, p = one.difference, one.p_equivalent
+            badge = Styled("badge", one.outcome, colours.get(one.outcome, "unresolved"))
+            rows.append(
+                [
+                    name,
+                    named(variant),
+                    with_ends(f"{gap.value:+.4f}", gap.interval_words("+.4f")) if gap else "",
+                    (badge, Styled("ends", one.reason)) if one.reason else (badge,),
+                    NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+                    *(
+                        NONE if error is None else f"{error:.4f}"
+                        for error in (one.seed_error, one.document_error)
+                    ),
+                    *(str(number) for number in (one.pairs, one.documents, one.windows)),
+                ]
+            )
+    return rows
+
+
+def _table(analysis: ScalingAnalysis, rows: list[list[Text]]) -> Table:
+    return Table(
+        f"Gaps to {analysis.baseline} by position, {analysis.loss_unit}: means over sizes with "
+        f"their {percent(analysis.level, 0)} intervals, and what they rest on. Errors are standard "
+        "errors: what other seeds, and what other documents would give. p is that of equivalence, "
+        "the larger of the two one-sided tests.",
+        columns(
+            *(".Positions", ".Variant", "#Gap", "Outcome", "#p", "#seeds", "#documents"),
+            *("#Pairs", "#documents", "#windows"),
+        ),
+        rows,
+        groups=[*[("", 1)] * 5, ("Error by", 2), ("", 1), ("Tested on", 2)],
+    )
 
 
 def _positions(spans: list[str]) -> alt.X:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 import pandas as pd
 
 from isoflop.config import BlockAttention
 from isoflop.notation import percent
-from isoflop.papers.moba import (
-    ATTENTIONS,
-    PublishedAttention,
-    moba_scaling,
-    refit_published_scaling,
-)
+from isoflop.papers.moba import published_scaling, refits
 from isoflop.report.blocks import Section, Table, columns
 from isoflop.report.figure import Figure, Panels, panels
 from isoflop.report.scaling import ScalingAnalysis
@@ -24,6 +21,7 @@ from isoflop.report.sections.scaling.compute import (
     loss_axis,
 )
 from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS
+from isoflop.report.words.prose import told
 
 POINTS = 24
 """Points of a published curve that a panel draws at most."""
@@ -36,9 +34,8 @@ KINDS = {
 """What the lines of the figure are."""
 
 LINE_COLUMNS = ["panel", "order", "attention", "curve", "compute", "loss", "kind"]
-COEFFICIENT_COLUMNS = ["panel", "order", "attention", "a", "b", "refit_a", "refit_b", "apart"]
 
-ATTENTION_WORDS: dict[PublishedAttention, str] = {"moba": "MoBA", "full": "full attention"}
+ATTENTION_WORDS = {"moba": "MoBA", "full": "full attention"}
 
 _WHOLE = {"8K": "all of an 8K context", "32K last2K": "last 2K of 32K"}
 _DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [1.5, 2])
@@ -63,58 +60,51 @@ def published_lines() -> tuple[pd.DataFrame, pd.DataFrame]:
     from the digitised curves) and `apart`, the largest distance of both lines over the compute
     trained, as a share of the loss.
     """
-    refits = {
-        (one.panel, one.attention): one for one in refit_published_scaling() if one.method == "ends"
+    points, lines = published_scaling()
+    keys = ["panel", "attention"]
+    ours = refits().query("method == 'ends'").set_index(keys)[["a", "b", "relative_difference"]]
+    ours.columns = pd.Index(["refit_a", "refit_b", "apart"])
+    ends = points.groupby([*keys, "curve"])["compute"].last().groupby(level=keys)
+    lines = lines.join(ours, on=keys).join(ends.agg(["min", "max"]), on=keys)
+    names = {
+        panel: _WHOLE.get(panel) or f"{start // 1024}K\N{EN DASH}{stop // 1024}K"
+        for panel, start, stop in lines[["panel", "start", "stop"]].to_numpy()
     }
-    ranges_first = sorted(moba_scaling().panels, key=lambda panel: panel.label in _WHOLE)
-    lines: list[tuple[str, int, str, int, float, float, str]] = []
-    coefficients = []
-    for order, panel in enumerate(ranges_first):
-        title = _WHOLE.get(panel.label) or f"{panel.start // 1024}K\N{EN DASH}{panel.stop // 1024}K"
-        for attention in ATTENTIONS:
-            name, found = ATTENTION_WORDS[attention], panel.under(attention)
-            refit = refits[panel.label, attention]
-            lines += [
-                (title, order, name, number, compute, loss, "curve")
-                for number, curve in enumerate(found.curves)
-                for compute, loss in curve
-            ]
-            lines += [
-                (title, order, name, -1, compute, round(a * compute**b, 5), kind)
-                for kind, a, b in (("published", found.a, found.b), ("refit", refit.a, refit.b))
-                for compute in (found.ends[0][0], BEYOND * found.ends[-1][0])
-            ]
-            coefficients.append(
-                (title, order, name, found.a, found.b, refit.a, refit.b, refit.relative_difference)
-            )
-    return (
-        pd.DataFrame(lines, columns=LINE_COLUMNS),
-        pd.DataFrame(coefficients, columns=COEFFICIENT_COLUMNS),
+    order = sorted(names, key=lambda panel: panel in _WHOLE)
+    points, lines = (
+        table.assign(
+            order=table["panel"].map(order.index),
+            panel=table["panel"].map(names),
+            attention=table["attention"].map(ATTENTION_WORDS),
+        )
+        for table in (points, lines)
     )
+    fits = [
+        (one["panel"], one["order"], one["attention"], -1, c, round(one[a] * c ** one[b], 5), kind)
+        for one in lines.to_dict("records")
+        for kind, a, b in (("published", "a", "b"), ("refit", "refit_a", "refit_b"))
+        for c in (one["min"], BEYOND * one["max"])
+    ]
+    curves = points.assign(kind="curve")[LINE_COLUMNS]
+    return pd.concat([curves, pd.DataFrame(fits, columns=LINE_COLUMNS)], ignore_index=True), lines
 
 
 def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
     """Draw the published curves with both fits, a panel per published range."""
     table = _visible(lines)
     order = table.sort_values("order")["panel"].drop_duplicates().tolist()
-    attentions = sorted(table["attention"].unique(), key=lambda name: not _is_full(name))
-    colours = [
-        BASELINE_COLOUR if _is_full(name) else CHALLENGER_COLOURS[(i - 1) % len(CHALLENGER_COLOURS)]
-        for i, name in enumerate(attentions)
-    ]
-    kinds = [kind for kind in KINDS if kind in set(table["kind"])]
-    dashes = [dash for kind, dash in zip(KINDS, _DASHES, strict=True) if kind in kinds]
+    attentions = list(ATTENTION_WORDS.values())[::-1]
     base = alt.Chart().encode(
         x=compute_axis(table["compute"].tolist()),
         y=loss_axis(),
         color=alt.Color(
             "attention:N",
-            scale=alt.Scale(domain=attentions, range=colours),
+            scale=alt.Scale(domain=attentions, range=[BASELINE_COLOUR, CHALLENGER_COLOURS[0]]),
             legend=alt.Legend(symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=2),
         ),
         strokeDash=alt.StrokeDash(
             "kind_words:N",
-            scale=alt.Scale(domain=[KINDS[kind] for kind in kinds], range=dashes),
+            scale=alt.Scale(domain=list(KINDS.values()), range=list(_DASHES)),
             legend=alt.Legend(
                 orient="bottom",
                 symbolSize=260,
@@ -126,7 +116,6 @@ def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
         detail="curve:N",
         order="compute:Q",
     )
-    apart = coefficients["apart"]
     table = table.assign(kind_words=table["kind"].map(KINDS))
     curves = base.transform_filter("datum.kind === 'curve'").mark_line(
         strokeWidth=0.8, strokeOpacity=0.5, aria=False
@@ -135,15 +124,7 @@ def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
     return panels(
         "published-losses",
         "Published, not trained here: loss against compute, full attention and block attention",
-        "From arXiv 2502.13189 (digitised, approximate): five models of 545M to 2.1B parameters "
-        "without embeddings, on 10.8B to 36.9B tokens; blocks of 512 keys, 3 of them attended, the "
-        "own one counted; ranges of positions are those of a 32K context. "
-        "Thin lines are their training curves, dashed lines the fits L = a C^b as published, "
-        "dotted ones our fits to the ends of the same curves, as on this page. The paper does "
-        f"not state its method; its lines and ours lie {percent(apart.median(), 2)} of the loss "
-        f"apart (median), at most {percent(apart.max(), 2)}. Losses are nats per token of another "
-        "corpus and tokeniser, so only slopes and gaps compare with ours. The early parts of "
-        "curves are cut.",
+        told("captions", "published", {}, coefficients["apart"])[0],
         [curves, fits],
         table,
         Panels(
@@ -152,21 +133,17 @@ def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
     )
 
 
-def _is_full(attention: str) -> bool:
-    return attention.lower().startswith("full")
-
-
 def _visible(lines: pd.DataFrame) -> pd.DataFrame:
     """Return the lines thinned, without what of the curves is off a panel's scale."""
+    curve = ["attention", "curve"]
     kept: list[pd.DataFrame] = []
-    for _, panel in lines.groupby("order", sort=True):
-        curves = panel[panel["kind"] == "curve"].sort_values("compute")
-        finals = curves.groupby(["attention", "curve"])["loss"].last()
+    for _, panel in lines.groupby("order"):
+        curves = panel[panel["kind"] == "curve"]
+        finals = curves.groupby(curve)["loss"].last()
         top = finals.max() + 2 * HEADROOM * (finals.max() - finals.min())
-        for _, curve in curves[curves["loss"] <= top].groupby(["attention", "curve"]):
-            step = -(-len(curve) // POINTS)
+        for _, own in curves[curves["loss"] <= top].groupby(curve):
             # Counted from the end, so that the last point stays.
-            kept.append(curve.iloc[::-1].iloc[::step].iloc[::-1])
+            kept.append(own.iloc[:: -math.ceil(len(own) / POINTS)].iloc[::-1])
         kept.append(panel[(panel["kind"] != "curve") & (panel["loss"] <= top)])
     return pd.concat(kept, ignore_index=True)
 
@@ -174,7 +151,6 @@ def _visible(lines: pd.DataFrame) -> pd.DataFrame:
 def table(coefficients: pd.DataFrame) -> Table:
     """Return the published coefficients beside ours from the same curves."""
     forms = {"a": ".3f", "refit_a": ".3f", "b": ".3f", "refit_b": ".4f"}
-    ordered = coefficients.sort_values("order", kind="stable").to_dict("records")
     return Table(
         "Published coefficients (arXiv 2502.13189) beside ours, by least squares through the ends "
         "of the digitised curves. C is in PFLOP/s-days; the last column is the largest distance of "
@@ -187,7 +163,7 @@ def table(coefficients: pd.DataFrame) -> Table:
                 *(format(row[column], form) for column, form in forms.items()),
                 percent(row["apart"], 2),
             ]
-            for row in ordered
+            for row in coefficients.sort_values("order", kind="stable").to_dict("records")
         ],
         groups=[("", 1), ("", 1), ("a", 2), ("b", 2), ("", 1)],
     )

@@ -7,14 +7,12 @@ by batch, shows the turn where the loss itself is too noisy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from isoflop.config import BlockAttention, RunRecord
-from isoflop.fit.intervals import Floats
 from isoflop.report.blocks import Section, Sentences
 from isoflop.report.figure import Figure, Panels, padded, panels
 from isoflop.report.scaling import ScalingAnalysis
@@ -44,30 +42,23 @@ def rows(analysis: ScalingAnalysis) -> pd.DataFrame:
     `share` of training and `loss` in nats per token; `row` is `curve`, or `turn` where a variant
     turns. Empty where none does, or none has finished beside the baseline.
     """
-    pairs = _pairs(analysis)
-    if not pairs or not _turning(analysis).keys() & pairs.keys():
-        return pd.DataFrame()
+    pairs, turns = _pairs(analysis), _turning(analysis)
     apart = apart_panel(analysis)
-    found: list[dict[str, object]] = []
-    base = np.mean([_losses(other) for _, other in next(iter(pairs.values()))], axis=0)
-    share = _shares(next(iter(pairs.values()))[0][1])
-    curves = {(LOSS, analysis.baseline): base}
-    for variant, runs in pairs.items():
-        curves[LOSS, variant] = np.mean([_losses(one) for one, _ in runs], axis=0)
-        curves[apart, variant] = _difference(runs)
-    for (panel, variant), losses in curves.items():
-        for at, loss in zip(_smoothed(share), _smoothed(losses), strict=True):
-            if at >= SHOWN_FROM:
-                found.append(
-                    {"row": "curve", "panel": panel, "variant": variant, "share": at, "loss": loss}
-                )
-    for variant, turn in _turning(analysis).items():
-        if variant in pairs:
-            for panel in (LOSS, apart):
-                found.append(
-                    {"row": "turn", "panel": panel, "variant": variant, "share": turn, "loss": None}
-                )
-    return pd.DataFrame(found)
+    tables: list[pd.DataFrame] = []
+    for variant, own in pairs.items():
+        if not tables:
+            tables.append(_curve(own, LOSS, analysis.baseline, own["base"]))
+        tables.append(_curve(own, LOSS, variant, own["loss"]))
+        tables.append(_curve(own, apart, variant, own["loss"] - own["base"]))
+    turned = [
+        {"row": "turn", "panel": panel, "variant": variant, "share": turn, "loss": None}
+        for variant, turn in turns.items()
+        if variant in pairs
+        for panel in (LOSS, apart)
+    ]
+    if not turned:
+        return pd.DataFrame()
+    return pd.DataFrame([*(row for one in tables for row in one.to_dict("records")), *turned])
 
 
 def figure(analysis: ScalingAnalysis) -> Figure | None:
@@ -84,7 +75,7 @@ def figure(analysis: ScalingAnalysis) -> Figure | None:
         ),
         color=analysis.style.colour(),
     )
-    layers: list[alt.Chart | alt.LayerChart] = [
+    layers = [
         base.transform_filter("datum.row === 'turn'").mark_rule(
             strokeDash=[3, 3], strokeWidth=1, color=MUTED
         ),
@@ -127,23 +118,22 @@ def apart_panel(analysis: ScalingAnalysis) -> str:
 
 def sentences(analysis: ScalingAnalysis) -> tuple[str, ...]:
     """Return for each variant that turns what its training loss did there."""
-    found = []
+    found, pairs = [], _pairs(analysis)
     for variant, turn in _turning(analysis).items():
-        runs = _pairs(analysis).get(variant)
-        if not runs:
+        if variant not in pairs:
             continue
-        share, apart = _shares(runs[0][0]), _difference(runs)
+        own = pairs[variant]
+        share, apart = own["share"], own["loss"] - own["base"]
         before = apart[(share > turn - BEFORE) & (share <= turn)].mean()
         end = apart[share > 1 - AFTER].mean()
-        after = share > turn
-        worst = _smoothed(apart[after]).max()
-        seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+        worst = _smoothed(apart[share > turn]).max()
+        seeds, steps = own.attrs["seeds"], own.attrs["steps"] / len(own) * SMOOTHED_POINTS
         found.append(
             f"{variant} attends fully from {turn:.0%} of training on. Its training loss less that "
             f"of {analysis.baseline} in the same batches is {before:+.4f} over the "
             f"{BEFORE:.0%} of training before, {end:+.4f} over the last {AFTER:.0%}, and "
             f"nowhere after the switch above {worst:+.4f} ({analysis.loss_unit}, means over "
-            f"{seeds} and {_span(runs[0][0])} steps)."
+            f"{seeds} seed{'s' * (seeds > 1)} and {math.ceil(steps)} steps)."
         )
     return tuple(found)
 
@@ -157,21 +147,29 @@ def _turning(analysis: ScalingAnalysis) -> dict[str, float]:
     }
 
 
-def _pairs(analysis: ScalingAnalysis) -> dict[str, list[tuple[RunRecord, RunRecord]]]:
-    """Return each variant's runs at the largest size beside the baseline's of the same seed."""
-    size = _size(analysis)
-    by_variant: dict[str, dict[int, RunRecord]] = {}
+def _pairs(analysis: ScalingAnalysis) -> dict[str, pd.DataFrame]:
+    """Return each variant's training curve beside the baseline's, means over the seeds of both.
+
+    Of the largest size: `share` of training, `loss`, and `base`, the loss of the baseline.
+    """
+    curves: dict[str, dict[int, RunRecord]] = {}
     for variant, record in analysis.finished():
         model = record.config.model
-        if (model.blocks, model.width) == size and record.curve:
-            by_variant.setdefault(variant, {})[record.config.seed] = record
-    base = by_variant.get(analysis.baseline, {})
-    pairs = {
-        variant: [(own[seed], base[seed]) for seed in own if seed in base]
-        for variant, own in by_variant.items()
-        if variant != analysis.baseline
-    }
-    return {variant: runs for variant, runs in pairs.items() if runs}
+        if (model.blocks, model.width) == _size(analysis) and record.curve:
+            curves.setdefault(variant, {})[record.config.seed] = record
+    base, pairs = curves.pop(analysis.baseline, {}), {}
+    for variant, own in curves.items():
+        seeds = [seed for seed in own if seed in base]
+        if seeds:
+            first = own[seeds[0]]
+            steps = first.config.steps
+            found = {"share": np.array([point.step for point in first.curve]) / steps}
+            for name, runs in (("loss", own), ("base", base)):
+                losses = [[point.loss for point in runs[seed].curve] for seed in seeds]
+                found[name] = np.mean(losses, axis=0)
+            pairs[variant] = pd.DataFrame(found)
+            pairs[variant].attrs |= {"seeds": len(seeds), "steps": steps}
+    return pairs
 
 
 def _size(analysis: ScalingAnalysis) -> tuple[int, int] | None:
@@ -184,28 +182,13 @@ def _size(analysis: ScalingAnalysis) -> tuple[int, int] | None:
     return max(sizes)[1:] if sizes else None
 
 
-def _difference(runs: list[tuple[RunRecord, RunRecord]]) -> Floats:
-    return np.asarray(np.mean([_losses(one) - _losses(other) for one, other in runs], axis=0))
+def _curve(own: pd.DataFrame, panel: str, variant: str, losses: pd.Series[float]) -> pd.DataFrame:
+    """Return rows of the figure."""
+    rows = pd.DataFrame({"share": _smoothed(own["share"]), "loss": _smoothed(losses)})
+    named = rows.assign(row="curve", panel=panel, variant=variant)
+    return named.loc[rows["share"] >= SHOWN_FROM, ["row", "panel", "variant", "share", "loss"]]
 
 
-def _losses(record: RunRecord) -> Floats:
-    return np.array([point.loss for point in record.curve])
-
-
-def _shares(record: RunRecord) -> Floats:
-    return np.array([point.step for point in record.curve]) / record.config.steps
-
-
-def _smoothed(values: Floats) -> Floats:
+def _smoothed(values: pd.Series[float]) -> pd.Series[float]:
     """Return means of successive points, the last ones left over in a mean of their own."""
-    return np.array([part.mean() for part in _parts(values)])
-
-
-def _parts(values: Floats) -> Iterator[Floats]:
-    for start in range(0, len(values), SMOOTHED_POINTS):
-        yield values[start : start + SMOOTHED_POINTS]
-
-
-def _span(record: RunRecord) -> int:
-    """Return the steps that a point of the figure is the mean of."""
-    return math.ceil(record.config.steps / len(record.curve) * SMOOTHED_POINTS)
+    return values.groupby(np.arange(len(values)) // SMOOTHED_POINTS).mean()

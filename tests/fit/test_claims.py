@@ -114,7 +114,7 @@ def test_cheaper_model_needs_fewer_forward_flops_not_just_a_lower_loss(runs) -> 
 def test_a_seed_that_is_off_at_every_size_is_one_observation(runs) -> None:
     table = runs({"Baseline": {"loss": 1.25}}, seed_shifts=(-0.01, 0.0, 0.01))
     shared = noisy_minimum(table, "Baseline", 5e12)
-    assert (shared.seeds, shared.loss.degrees_of_freedom) == (3, 2)
+    assert (len(shared.seed_deviations), shared.loss.degrees_of_freedom) == (3, 2)
     assert shared.loss.error == pytest.approx(0.01 / math.sqrt(3))
     assert shared.run_spread == pytest.approx(0.01)
     # The same shifts, but of another sign at one size: seeds cancel, single runs do not.

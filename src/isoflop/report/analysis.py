@@ -9,6 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from isoflop.config import RunRecord, Study
+from isoflop.estimate import Estimate
 from isoflop.fit import (
     ESTIMATORS,
     FitResult,
@@ -19,11 +20,10 @@ from isoflop.fit import (
     training_curves,
 )
 from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
-from isoflop.fit.compare.matching import Comparison, LossMatch, compare, loss_matching
+from isoflop.fit.compare.matching import Comparison, compare, loss_matching
 from isoflop.fit.compare.verdict import BudgetVerdict
-from isoflop.fit.curves.minima import CurveMinimum
+from isoflop.fit.curves.minima import CurveMinimum, MinimumInterval
 from isoflop.fit.minima.noise import RunNoise
-from isoflop.fit.results import MinimumInterval
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import TrainedSize, trained_sizes
 from isoflop.papers.beside import roles
@@ -89,8 +89,8 @@ class BudgetResult:
     figure4: tuple[NumberedModel, ...]
     comparisons: Mapping[str, Comparison]
     """Each other variant's minimum against the baseline's."""
-    matches: Mapping[str, LossMatch]
-    """How few forward FLOPs of each other variant reach the baseline's loss."""
+    matches: Mapping[str, Estimate | str]
+    """Share of the baseline's forward FLOPs at which each other has its loss, or why none."""
     verdicts: Mapping[str, BudgetVerdict]
     """What may be said of each other variant against the baseline."""
     intervals: Mapping[tuple[str, Estimator], MinimumInterval]
@@ -111,9 +111,9 @@ class BudgetResult:
         usable = [
             found
             for (_, estimator), found in self.minima.items()
-            if estimator == HEADLINE and found.minimum.loss is not None
+            if estimator == HEADLINE and found.loss is not None
         ]
-        return sorted(usable, key=lambda found: found.minimum.loss or 0.0)
+        return sorted(usable, key=lambda found: found.loss or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ def analyse(
         rates=rate_checks(kept, everything, study.learning_rates()),
         components=variance_components(kept, everything),
     )
-    found = fits.curve_minima() if fits else ()
+    found = fits.minima if fits else ()
     budgets = sorted(set(finished["budget_flops"].tolist()))
     return replace(
         analysis, budgets=tuple(_budget_result(analysis, budget, found) for budget in budgets)
@@ -205,9 +205,7 @@ def _budget_result(
     analysis: Analysis, budget: float, found: Sequence[CurveMinimum]
 ) -> BudgetResult:
     baseline, challenger, table = analysis.baseline, analysis.challenger, analysis.table
-    here = {
-        (one.variant, one.minimum.estimator): one for one in found if one.budget_flops == budget
-    }
+    here = {(one.variant, one.estimator): one for one in found if one.budget_flops == budget}
     others = [name for name in analysis.names if name != baseline and (name, HEADLINE) in here]
     optimum = here.get((baseline, HEADLINE))
     ladder = analysis.ladder(baseline, budget)

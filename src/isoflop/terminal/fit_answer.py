@@ -16,7 +16,8 @@ from isoflop.fit import (
     surface_sentence,
 )
 from isoflop.fit.compare.verdict import BudgetVerdict
-from isoflop.fit.results import FittedMinimum, FittedSurface
+from isoflop.fit.curves.minima import CurveMinimum
+from isoflop.fit.results import FittedSurface
 from isoflop.fit.words import doubt_sentence, fraction_sentence, incomparable_sentences
 from isoflop.notation import count, exponent
 from isoflop.terminal.fit_details import (
@@ -168,7 +169,7 @@ def _whole(compared: Sequence[BudgetVerdict], unit: str | None) -> Iterator[Text
             yield said(fraction_sentence(verdict))
 
 
-def _optimum(one: FittedMinimum, unit: str) -> str:
+def _optimum(one: CurveMinimum, unit: str) -> str:
     assert one.parameters is not None
     assert one.loss is not None
     size, loss = count(one.parameters), f"{one.loss:.4f}"
@@ -187,7 +188,7 @@ def _optimum(one: FittedMinimum, unit: str) -> str:
     )
 
 
-def _told_first(fit: VariantFit, minima: Sequence[FittedMinimum]) -> FittedMinimum:
+def _told_first(fit: VariantFit, minima: Sequence[CurveMinimum]) -> CurveMinimum:
     """Return the minimum of a budget by a surface that fits its runs, which rests on them all."""
     good = [
         one.estimator

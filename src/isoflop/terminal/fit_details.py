@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 
 from isoflop.fit import ESTIMATOR_NAMES, FitResult, RunTable, VariantFit, sentence, surface_sentence
-from isoflop.fit.results import FittedMinimum, FittedSurface
+from isoflop.fit.curves.minima import CurveMinimum
+from isoflop.fit.results import FittedSurface
 from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
 from isoflop.fit.words import estimates_sentence, fraction_sentence
 from isoflop.notation import count, exponent
@@ -159,7 +160,7 @@ def _minima(result: FitResult) -> RenderableType:
     )
 
 
-def _loss_interval(one: FittedMinimum) -> str:
+def _loss_interval(one: CurveMinimum) -> str:
     if one.interval is None:
         return "-"
     noiseless = " without noise" if one.interval.source == "systematic" else ""

@@ -9,8 +9,7 @@ from itertools import groupby
 from rich.console import RenderableType
 
 from isoflop.fit import ESTIMATOR_NAMES, FitResult
-from isoflop.fit.curves.minima import MinimumDisagreement
-from isoflop.fit.results import FittedMinimum
+from isoflop.fit.curves.minima import CurveMinimum, MinimumDisagreement
 from isoflop.notation import count, exponent
 from isoflop.terminal.tables import said, table
 
@@ -23,7 +22,7 @@ class FittedCurve:
     """One variant's runs at one budget: their minimum, and how far estimators of it are apart."""
 
     variant: str
-    minimum: FittedMinimum
+    minimum: CurveMinimum
     """By the first estimator that found one, the parabola before the others."""
     apart: MinimumDisagreement | None
 
@@ -117,7 +116,7 @@ def noiseless_sentence(result: FitResult) -> str | None:
     )
 
 
-def _lacking(one: FittedMinimum) -> str:
+def _lacking(one: CurveMinimum) -> str:
     """Return what a curve lacks, and for a minimum at an edge which sizes would bracket it."""
     match one.status:
         case "edge":
@@ -136,14 +135,14 @@ def _named(where: Sequence[str], of: int) -> str:
     return f" ({len(where)} of them)" if len(where) < of else ""
 
 
-def _parameters(one: FittedMinimum) -> str:
+def _parameters(one: CurveMinimum) -> str:
     assert one.parameters is not None
     held = one.interval
     told = f" [{count(held.parameters_low)}, {count(held.parameters_high)}]" if held else ""
     return f"{count(one.parameters)}{told}"
 
 
-def _loss(one: FittedMinimum) -> str:
+def _loss(one: CurveMinimum) -> str:
     assert one.loss is not None
     held = one.interval
     return f"{one.loss:.4f}{f' [{held.low:.4f}, {held.high:.4f}]' if held else ''}"

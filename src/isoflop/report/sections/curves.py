@@ -134,7 +134,7 @@ def _curve_rows(analysis: Analysis, result: BudgetResult, name: str) -> Iterator
     found = result.headline(name)
     if found is None:
         return
-    minimum = found.minimum
+    minimum = found
     if minimum.parameters is not None and minimum.loss is not None:
         interval = result.intervals.get((name, minimum.estimator))
         low, high = (interval.low, interval.high) if interval else (None, None)
@@ -167,7 +167,7 @@ def minima_table(analysis: Analysis) -> Table:
             for one in minima:
                 if one is None:
                     continue
-                minimum = one.minimum
+                minimum = one
                 if minimum.loss is None:
                     refused = f"refused: {minimum.status.replace('_', ' ')}"
                     cells.append((Styled("hint", refused, minimum.message),))

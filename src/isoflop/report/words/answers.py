@@ -291,10 +291,10 @@ def refused_minima(analysis: Analysis) -> list[str]:
     """Return which minima were refused, by which estimator, and why."""
     return [
         f"{one.variant} at {scientific(result.budget_flops)} FLOPs, {name.replace('_', ' ')}: "
-        f"{one.minimum.status.replace('_', ' ')} ({one.minimum.message})"
+        f"{one.status.replace('_', ' ')} ({one.message})"
         for result in analysis.budgets
         for (_, name), one in result.minima.items()
-        if one.minimum.loss is None
+        if one.loss is None
     ]
 
 

@@ -126,13 +126,13 @@ def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
     if ranking:
         sentences.append(_winner(analysis, ranking))
     base = result.headline(analysis.baseline)
-    if base is not None and base.minimum.loss is None:
+    if base is not None and base.loss is None:
         sentences.append(
-            f"{analysis.baseline} has no usable minimum: {base.minimum.message}. "
+            f"{analysis.baseline} has no usable minimum: {base.message}. "
             "Without it no difference is stated."
         )
     for name, comparison in result.comparisons.items():
-        if base is not None and base.minimum.loss is not None:
+        if base is not None and base.loss is not None:
             sentences.append(_against_baseline(analysis, result, name, comparison))
     spread = _seed_spread(analysis, result)
     if spread is not None:
@@ -143,15 +143,15 @@ def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
 def refusals(analysis: Analysis) -> tuple[str, ...]:
     """Return a sentence for each minimum that must not be used."""
     return tuple(
-        f"{found.variant} at {scientific(result.budget_flops)} FLOPs: {found.minimum.message}."
+        f"{found.variant} at {scientific(result.budget_flops)} FLOPs: {found.message}."
         for result in analysis.budgets
         for variant in analysis.study.variants
-        if (found := result.headline(variant.name)) is not None and found.minimum.loss is None
+        if (found := result.headline(variant.name)) is not None and found.loss is None
     )
 
 
 def _winner(analysis: Analysis, ranking: list[CurveMinimum]) -> str:
-    best = ranking[0].minimum
+    best = ranking[0]
     assert best.loss is not None
     assert best.parameters is not None
     text = (
@@ -160,7 +160,7 @@ def _winner(analysis: Analysis, ranking: list[CurveMinimum]) -> str:
     )
     if len(ranking) == 1:
         return f"{text}; no other variant has a usable minimum."
-    second = ranking[1].minimum
+    second = ranking[1]
     assert second.loss is not None
     return f"{text}; next is {ranking[1].variant}, {second.loss - best.loss:.4f} higher."
 
@@ -182,14 +182,12 @@ def _against_baseline(
     if verdict is not None and len(verdict.estimates) > 1:
         text += f" {estimates_sentence(verdict)}"
     match = result.matches[name]
-    if match.fraction is not None:
-        text += (
-            f" It reaches the baseline's loss with {percent(match.fraction, 0)} of the optimal "
-            "baseline's forward FLOPs."
-        )
-    elif match.fraction_reason:
-        text += f" Forward FLOPs that suffice for the baseline's loss: {match.fraction_reason}."
-    return text
+    if isinstance(match, str):
+        return f"{text} Forward FLOPs that suffice for the baseline's loss: {match}."
+    return (
+        f"{text} It reaches the baseline's loss with {percent(match.value, 0)} of the optimal "
+        "baseline's forward FLOPs."
+    )
 
 
 def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:

@@ -56,8 +56,7 @@ def test_the_share_of_forward_flops_at_equal_loss_is_told(runs: MakeRuns) -> Non
     assert "the minimum loss of Baseline at 0.3" in fraction_sentence(first)
     same = judged(two_budgets(runs, gain=-0.02))[0]
     assert same.forward_fraction is None
-    with pytest.raises(ValueError, match="no share"):
-        fraction_sentence(same)
+    assert fraction_sentence(same) is None
 
 
 def test_what_each_estimator_says_of_the_difference_is_told(runs: MakeRuns) -> None:
@@ -94,9 +93,7 @@ def test_one_estimate_has_nothing_to_agree_with(runs: MakeRuns) -> None:
     table = two_budgets(runs, gain=0.02)
     verdict = verdicts(table, "Baseline", found=minima(table, ("parabola",)))[0]
     assert list(verdict.estimates) == ["parabola"]
-    assert doubt_sentence(verdict) is None
-    with pytest.raises(ValueError, match="two estimates"):
-        estimates_sentence(verdict)
+    assert (doubt_sentence(verdict), estimates_sentence(verdict)) == (None, None)
     # The multiplier hangs little on the irreducible loss.
     values = [value for _, value in verdict.multiplier.sensitivity]
     assert len(values) >= 2

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from isoflop.estimate import NONE, estimate_words
 from isoflop.fit import surface_sentence
-from isoflop.fit.predictions.optima import Miss, Prediction
+from isoflop.fit.predictions.optima import Prediction
 from isoflop.fit.predictions.points import PointPrediction
 from isoflop.fit.words import distance_words
 from isoflop.notation import count, exponent
@@ -23,18 +23,15 @@ def size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterato
     made = found.predictions
     first = made[0]
     in_unit = f", {unit}" if unit else ""
-    yield table(
+    yield _predictions(
         f"Predicted loss of {count(first.parameters)} parameters after {count(first.tokens)} "
         f"tokens, {level:.0%} intervals{in_unit}",
+        made,
         {
-            "variant": [one.variant for one in made],
-            "by": [WAY_WORDS[one.way] for one in made],
-            "FLOPs": [f"{one.training_flops:.3g}".replace("e+", "e") for one in made],
+            "FLOPs": [exponent(one.training_flops) for one in made],
             "loss of the law": [estimate_words(one.loss) for one in made],
             "a new run": [(one.run.interval_words() if one.run else "") or NONE for one in made],
         },
-        names=["variant"],
-        words=["by"],
         long=["loss of the law", "a new run"],
     )
     yield from _doubts(made)
@@ -44,53 +41,56 @@ def size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterato
 
 def budget_lines(found: BudgetPrediction, level: float) -> Iterator[RenderableType]:
     """Yield the predictions, and how well the same would have done for the largest budget."""
-    made = found.predictions
-    yield table(
+    made, tested = found.predictions, found.leave_largest_out
+    yield _predictions(
         f"Predicted optimum at {exponent(made[0].budget_flops)} FLOPs, {level:.0%} intervals",
+        made,
         {
-            "variant": [one.variant for one in made],
-            "by": [WAY_WORDS[one.way] for one in made],
             "parameters": [estimate_words(one.parameters, count) for one in made],
             "tokens": [estimate_words(one.tokens, count) for one in made],
             "loss": [estimate_words(one.loss) for one in made],
         },
-        names=["variant"],
-        words=["by"],
         long=["parameters", "tokens", "loss"],
     )
     yield from _doubts(made)
     # What none of them could have predicted is no test.
-    if any(one.prediction.loss is not None for one in found.leave_largest_out):
-        yield _tested(found.leave_largest_out)
-    else:
+    if all(one.prediction.loss is None for one in tested):
         yield said(
             "Nothing tests the prediction: that takes a largest budget with a minimum, and others "
             "to predict it from."
         )
-
-
-def _tested(tested: Sequence[Miss]) -> RenderableType:
+        return
     largest = exponent(tested[0].prediction.budget_flops)
-    return table(
+    predicted = [one.prediction for one in tested]
+    errors, ratios = [one.loss_error for one in tested], [one.parameter_ratio for one in tested]
+    yield _predictions(
         f"Tested: {largest} FLOPs predicted from the smaller budgets",
+        predicted,
         {
-            "variant": [one.prediction.variant for one in tested],
-            "by": [WAY_WORDS[one.prediction.way] for one in tested],
-            "loss": [
-                "-" if one.prediction.loss is None else f"{one.prediction.loss.value:.4f}"
-                for one in tested
-            ],
+            "loss": [NONE if one.loss is None else f"{one.loss.value:.4f}" for one in predicted],
             "measured": [f"{one.loss:.4f}" for one in tested],
-            "error": [
-                "-" if one.loss_error is None else f"{one.loss_error:+.4f}" for one in tested
-            ],
-            "size over measured": [
-                "-" if one.parameter_ratio is None else f"{one.parameter_ratio:.2f}"
-                for one in tested
-            ],
+            "error": [NONE if error is None else f"{error:+.4f}" for error in errors],
+            "size over measured": [NONE if ratio is None else f"{ratio:.2f}" for ratio in ratios],
+        },
+    )
+
+
+def _predictions(
+    title: str,
+    made: Sequence[Prediction] | Sequence[PointPrediction],
+    columns: dict[str, list[str]],
+    long: Sequence[str] = (),
+) -> RenderableType:
+    return table(
+        title,
+        {
+            "variant": [one.variant for one in made],
+            "by": [WAY_WORDS[one.way] for one in made],
+            **columns,
         },
         names=["variant"],
         words=["by"],
+        long=long,
     )
 
 
@@ -101,9 +101,9 @@ def _doubts(made: Sequence[Prediction] | Sequence[PointPrediction]) -> Iterator[
             if doubt is not None:
                 yield said(f"{one.variant}, {WAY_WORDS[one.way]}: {doubt}.")
     told = {one.variant: distance_words(one.extrapolation) for one in made}
-    far = {name: words for name, words in told.items() if words is not None}
-    if len(set(far.values())) == 1 and len(far) == len(told):
-        yield said(f"This is {next(iter(far.values()))}.")
+    if len(set(told.values())) == 1 and None not in told.values():
+        yield said(f"This is {told[made[0].variant]}.")
         return
-    for name, words in far.items():
-        yield said(f"{name}: this is {words}.")
+    for name, words in told.items():
+        if words is not None:
+            yield said(f"{name}: this is {words}.")

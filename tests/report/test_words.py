@@ -21,7 +21,7 @@ def test_the_spread_over_seeds_is_stated_with_its_interval(pair: Analysis) -> No
     for values in losses:
         spread = seed_spread(values)
         assert f"{spread.value:.4f} [{spread.low:.4f}, {spread.high:.4f}]" in said
-    assert f"{ratio.ratio:.2f} [{ratio.f_test.low:.2f}, {ratio.f_test.high:.2f}]" in said
+    assert f"{ratio.words('.2f')}" in said
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])

@@ -20,7 +20,7 @@ from isoflop.fit.curves.minima import (
 )
 from isoflop.fit.curves.moving import EXACT, scatter
 from isoflop.fit.curves.systematic import Systematic, systematic
-from isoflop.fit.intervals import FEWEST_DRAWS, Floats, draws_interval
+from isoflop.fit.intervals import FEWEST_DRAWS, draws_interval
 from isoflop.fit.laws.envelope import EnvelopeFit
 from isoflop.fit.laws.optima import FittedLaw, minimum_law, surface_law
 from isoflop.fit.minima import CURVE_ESTIMATORS
@@ -68,19 +68,21 @@ def fit_variant(
     surfaces = {
         one: _surface(sample, noise, found) for one, sample in samples.items() if one in asked
     }
-    fits = [one.fit for one in samples.values()]
-    wider: dict[tuple[Estimator, float], Systematic] = {}
-    for one in found:
-        if one.loss is not None and one.estimator in CURVE_ESTIMATORS:
-            told = systematic(draws.rows[name, one.budget_flops], one, fits, law)
-            wider |= {(one.estimator, one.budget_flops): told} if told else {}
+    wider = {
+        (one.estimator, one.budget_flops): systematic(
+            draws.rows[name, one.budget_flops], one, [own.fit for own in samples.values()], law
+        )
+        for one in found
+        if one.loss is not None and one.estimator in CURVE_ESTIMATORS
+    }
     fitted = tuple(
-        one
-        if one.loss is None
-        else one.model_copy(
-            update=_curve_interval(one, draws, wider.get((one.estimator, one.budget_flops)))
-            if one.estimator in CURVE_ESTIMATORS
-            else _surface_interval(one, draws, samples[one.estimator])
+        one.model_copy(
+            update=_held(
+                one,
+                draws,
+                wider.get((one.estimator, one.budget_flops)),
+                samples.get(one.estimator),
+            )
         )
         for one in found
     )
@@ -150,87 +152,61 @@ def _source(sample: SurfaceSample) -> DrawsSource:
     return draws_source(len(sample.data), clustered=sample.settings.cluster is not None)
 
 
-def _surface_interval(
-    one: CurveMinimum, draws: CurveDraws, sample: SurfaceSample
-) -> dict[str, MinimumInterval | str]:
-    """Return the interval of a surface's minimum, or the reason why there is none."""
-    rows = draws.rows[one.variant, one.budget_flops]
-    measured = np.log(rows["parameters"].to_numpy())
-    sizes, losses = surface_optima(sample.draws, one.budget_flops, sample.law)
-    # As of curves: a copy whose minimum is at or beyond an end counts as being there.
-    inside = (measured.min() < sizes) & (sizes < measured.max())
-    losses = np.where(inside, losses, math.nan)
-    if np.isfinite(losses).sum() < FEWEST_DRAWS:
-        return {"reason": "hardly any noisy copy of the runs has a minimum at the sizes measured"}
-    copies = sizes.clip(measured.min(), measured.max()), losses
-    # Noise lowers the minimum of a curve; a surface through all runs hardly follows it.
-    held = _interval(one, copies, _source(sample), sample.settings.level, reflected=False)
-    return {"interval": held}
-
-
-def _curve_interval(
-    one: CurveMinimum, draws: CurveDraws, wider: Systematic | None
-) -> dict[str, MinimumInterval | str]:
-    """Return the interval of a curve's minimum by noise and what is systematic, or why not."""
-    key, level = (one.variant, one.budget_flops), draws.settings.level
-    drawn = draws.minima(*key, one.estimator)
-    if drawn is not None:
-        if np.isfinite(drawn[1]).sum() < FEWEST_DRAWS:
-            return {"reason": "hardly any noisy copy of the curve has a minimum"}
-        held = _interval(one, drawn, draws.noises[key].source, level, reflected=True)
-    elif wider is not None:
-        held = _interval(one, None, "systematic", level, reflected=True)
-    else:
-        reason = "nothing tells how far runs scatter, nor what the estimator gets wrong"
-        return {"reason": reason}
-    if wider is not None:
-        ratio = math.exp(wider.log_size)
-        held = held.model_copy(
-            update={
-                "low": held.low - wider.loss,
-                "high": held.high + wider.loss,
-                "parameters_low": held.parameters_low / ratio,
-                "parameters_high": held.parameters_high * ratio,
-                "systematic": wider.loss,
-                "systematic_ratio": ratio,
-            }
-        )
-    return {"interval": held}
-
-
-def _interval(
+def _held(
     one: CurveMinimum,
-    copies: tuple[Floats, Floats] | None,
-    source: IntervalSource,
-    level: float,
-    *,
-    reflected: bool,
-) -> MinimumInterval:
-    """Return the interval of copies, log sizes and losses (R,), that of the loss `reflected`."""
-    assert one.loss is not None
-    assert one.parameters is not None
-    (low, high), (smallest, largest), refused = (one.loss,) * 2, (one.parameters,) * 2, 0
+    draws: CurveDraws,
+    wider: Systematic | None,
+    sample: SurfaceSample | None,
+) -> dict[str, MinimumInterval | str]:
+    """Return the interval of a minimum by noise and what is systematic, or why there is none."""
+    if one.loss is None or one.parameters is None:
+        return {}
+    key, level = (one.variant, one.budget_flops), draws.settings.level
+    source: IntervalSource = "systematic"
+    what = "curve has a minimum"
+    if sample is None:
+        copies = draws.minima(*key, one.estimator)
+        if copies is not None:
+            source = draws.noises[key].source
+    else:
+        source, what = _source(sample), "runs has a minimum at the sizes measured"
+        measured = np.log(draws.rows[key]["parameters"].to_numpy())
+        first, last = measured.min(), measured.max()
+        sizes, losses = surface_optima(sample.draws, one.budget_flops, sample.law)
+        # As of curves: a copy whose minimum is at or beyond an end counts as being there.
+        inside = (first < sizes) & (sizes < last)
+        copies = sizes.clip(first, last), np.where(inside, losses, math.nan)
+    if copies is None and wider is None:
+        return {"reason": "nothing tells how far runs scatter, nor what the estimator gets wrong"}
+    if copies is not None and np.isfinite(copies[1]).sum() < FEWEST_DRAWS:
+        return {"reason": f"hardly any noisy copy of the {what}"}
+    loss = Estimate(value=one.loss, low=one.loss, high=one.loss)
+    size = Estimate(value=one.parameters, low=one.parameters, high=one.parameters)
     if copies is not None:
-        loss = draws_interval(one.loss, copies[1], level=level, reflected=reflected)
-        (low, high), refused = loss.ends, loss.refused or 0
-        sizes = draws_interval(one.parameters, np.exp(copies[0]), level=level)
-        smallest, largest = sizes.ends
-    return MinimumInterval(
-        low=low,
-        high=high,
-        parameters_low=smallest,
-        parameters_high=largest,
-        level=level,
-        source=source,
-        refused=refused,
-    )
+        # Noise lowers the minimum of a curve; a surface through all runs hardly follows it.
+        loss = draws_interval(one.loss, copies[1], level=level, reflected=sample is None)
+        size = draws_interval(one.parameters, np.exp(copies[0]), level=level)
+    off, ratio = (wider.loss, math.exp(wider.log_size)) if wider else (0.0, 1.0)
+    return {
+        "interval": MinimumInterval(
+            low=loss.ends[0] - off,
+            high=loss.ends[1] + off,
+            parameters_low=size.ends[0] / ratio,
+            parameters_high=size.ends[1] * ratio,
+            level=level,
+            source=source,
+            refused=loss.refused or 0,
+            systematic=off,
+            systematic_ratio=ratio,
+        )
+    }
 
 
 def _minimum_law(
     estimator: Estimator,
     fitted: Sequence[CurveMinimum],
     draws: CurveDraws,
-    wider: Mapping[tuple[Estimator, float], Systematic],
+    wider: Mapping[tuple[Estimator, float], Systematic | None],
 ) -> FittedLaw:
     own = [one for one in fitted if one.estimator == estimator]
     drawn = {
@@ -242,7 +218,7 @@ def _minimum_law(
         estimator,
         {one.budget_flops: one.parameters for one in own if one.parameters is not None},
         {budget: copies[0] for budget, copies in drawn.items() if copies is not None},
-        {budget: one for (name, budget), one in wider.items() if name == estimator},
+        {budget: one for (name, budget), one in wider.items() if one and name == estimator},
         draws.settings.level,
     )
 

@@ -211,7 +211,7 @@ def _seed_spread(analysis: Analysis, result: BudgetResult) -> str | None:
     )
     return (
         f"Standard deviation of the loss over seeds at the best size: {spreads}; their ratio is "
-        f"{ratio.f_test.words('.2f')} (95%, normal "
+        f"{ratio.words('.2f')} (95%, normal "
         f"losses). The means of these seeds are {mean(base):.4f} and {mean(routed):.4f}, a "
         f"difference of {apart.words('+.4f')}."
     )

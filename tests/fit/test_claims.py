@@ -129,24 +129,6 @@ def test_curvature_lost_in_noise_does_not_resolve_the_size(runs) -> None:
     assert found.log_parameters is None
 
 
-@pytest.mark.slow
-def test_welch_verdicts_err_about_as_often_as_the_level_says(runs) -> None:
-    rng = np.random.default_rng(0)
-    table = runs({"Baseline": {"loss": 1.25}, "MoD 12.5%": {"loss": 1.25}})
-    clean = table["loss"].to_numpy()
-    keys = table["variant"] + table["seed"].astype(str)
-    roles = Roles(baseline="Baseline", sparse="MoD 12.5%")
-    wrong = judged = 0
-    for _ in range(120):
-        shifts = {key: rng.normal(0, 0.002) for key in keys.unique()}
-        table["loss"] = clean + keys.map(shifts).to_numpy() + rng.normal(0, 0.002, len(table))
-        claim = mod_claims(table, roles)[0]
-        judged += claim.interval is not None
-        wrong += claim.verdict != "unresolved"
-    assert judged > 100
-    assert wrong / judged <= 0.12
-
-
 def test_seeds_in_common_are_paired(runs) -> None:
     level = {name: {"loss": 1.25 - 3e-3 * i} for i, name in enumerate(PUBLISHED)}
     table = runs(level, seed_shifts=(-0.02, 0.0, 0.02), paired=True)

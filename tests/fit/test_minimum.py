@@ -92,7 +92,7 @@ def test_standard_errors_match_simulation() -> None:
     rng = np.random.default_rng(0)
     fits = [fit_parabola(SIZES, valley(SIZES) + rng.normal(0, 0.002, 7)) for _ in range(400)]
     spreads = np.std([(math.log(one.parameters), one.loss, one.curvature) for one in fits], axis=0)
-    errors = np.sqrt(np.mean(np.square([one.errors() for one in fits]), axis=0))
+    errors = np.sqrt(np.mean(np.square([one.errors for one in fits]), axis=0))
     assert errors == pytest.approx(spreads, rel=0.15)
     assert fits[0].degrees_of_freedom == 4
 

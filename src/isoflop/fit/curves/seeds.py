@@ -86,7 +86,7 @@ def noisy_minimum(
     size = None
     left = curve.degrees_of_freedom
     if left >= 1:
-        error, _, bend_error = curve.errors()
+        error, _, bend_error = curve.errors
         if curve.curvature > float(stats.t.ppf((1 + level) / 2, left)) * bend_error:
             size = WithError(value=math.log(curve.parameters), error=error, degrees_of_freedom=left)
     return NoisyMinimum(
@@ -131,5 +131,5 @@ def _loss_by_scatter(rows: pd.DataFrame, deviations: pd.Series, loss: float) -> 
     free = curve.degrees_of_freedom - (len(deviations) - 1)
     if free < 1 or curve.curvature <= 0:
         return None
-    error = curve.errors()[1] * math.sqrt(curve.degrees_of_freedom / free)
+    error = curve.errors[1] * math.sqrt(curve.degrees_of_freedom / free)
     return WithError(value=loss, error=error, degrees_of_freedom=free)

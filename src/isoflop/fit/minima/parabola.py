@@ -31,52 +31,26 @@ WINDOW_SIZES = 5
 
 @dataclass(frozen=True, eq=False)
 class Parabola:
-    """Least-squares parabola loss = height + slope * x + curvature * x^2, x = log(N / centre).
+    """Least-squares parabola in log parameters; a minimum where `curvature` > 0.
 
     It is fitted to runs, so that a size with three seeds counts three times, and only to sizes
     within a window around the lowest one: a valley is not symmetric, and points far up one side
     would shift the minimum.
     """
 
-    centre: float
-    height: float
-    slope: float
+    parameters: float
+    """At the vertex, as the loss, nats per token."""
+    loss: float
     curvature: float
+    errors: tuple[float, float, float]
+    """Standard errors of log parameters, loss and curvature by the delta method. The slope is zero
+    at the vertex, so that moving it adds nothing to the error of the loss."""
     spread: float
-    """Of runs about the parabola; 0 where none are left over after three coefficients."""
-    covariance: Floats
-    """Of (height, slope, curvature), from that spread; (3, 3)."""
+    """Of runs about the parabola; 0, as the errors, where none are left over."""
     degrees_of_freedom: int
     smallest: float
     largest: float
     """Sizes in the window."""
-
-    @property
-    def vertex(self) -> float:
-        """Log of the vertex's parameters over `centre`; a minimum when `curvature` > 0."""
-        return -self.slope / (2 * self.curvature)
-
-    @property
-    def parameters(self) -> float:
-        """Parameters at the vertex."""
-        return self.centre * math.exp(self.vertex)
-
-    @property
-    def loss(self) -> float:
-        """Loss at the vertex, nats per token."""
-        return self.height + self.slope * self.vertex / 2
-
-    def errors(self) -> tuple[float, float, float]:
-        """Return the standard errors of log parameters and loss at the vertex, and of curvature.
-
-        By the delta method. The slope is zero at the vertex, so that moving it adds nothing to the
-        error of the loss.
-        """
-        x, bend = self.vertex, self.curvature
-        gradients = np.array([[0.0, -1 / (2 * bend), -x / bend], [1.0, x, x**2], [0.0, 0.0, 1.0]])
-        squares = np.diag(gradients @ self.covariance @ gradients.T)
-        size, loss, curvature = np.sqrt(np.maximum(0.0, squares)).tolist()
-        return size, loss, curvature
 
 
 def fit_parabola(parameters: ArrayLike, losses: ArrayLike) -> Parabola:
@@ -100,22 +74,29 @@ def fit_parabola(parameters: ArrayLike, losses: ArrayLike) -> Parabola:
     n, y = n[kept], y[kept]
     centre, scale, powers = _powers(n)
     solve = np.linalg.pinv(powers)
-    coefficients = solve @ y
+    height, slope, bend = coefficients = solve @ y
     free = len(y) - 3
     variance = float(np.sum((y - powers @ coefficients) ** 2)) / free if free else 0.0
-    unscale = np.array([1.0, 1 / scale, 1 / scale**2])
-    height, slope, curvature = (coefficients * unscale).tolist()
-    return Parabola(
-        centre=math.exp(centre),
-        height=height,
-        slope=slope,
-        curvature=curvature,
-        spread=math.sqrt(variance),
-        covariance=variance * (solve @ solve.T) * np.outer(unscale, unscale),
-        degrees_of_freedom=free,
-        smallest=float(n[0]),
-        largest=float(n[-1]),
-    )
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        x = -slope / (2 * bend)
+        gradients = np.array(
+            [
+                [0.0, -scale / (2 * bend), -scale * x / bend],
+                [1.0, x, x**2],
+                [0.0, 0.0, 1 / scale**2],
+            ]
+        )
+        size, loss, curvature = np.sqrt(variance) * np.linalg.norm(gradients @ solve, axis=1)
+        return Parabola(
+            parameters=float(np.exp(centre + scale * x)),
+            loss=float(height + slope * x / 2),
+            curvature=float(bend / scale**2),
+            errors=(float(size), float(loss), float(curvature)),
+            spread=math.sqrt(variance),
+            degrees_of_freedom=free,
+            smallest=float(n[0]),
+            largest=float(n[-1]),
+        )
 
 
 def _in_window(sizes: Floats, best: int) -> NDArray[np.bool_]:
@@ -149,8 +130,9 @@ def parabola(parameters: ArrayLike, losses: ArrayLike) -> Minimum:
             status="concave",
             message=f"the parabola opens downwards (curvature {fit.curvature:.3g})",
         )
-    if not math.log(fit.smallest / fit.centre) < fit.vertex < math.log(fit.largest / fit.centre):
-        side: Literal["smaller", "larger"] = "smaller" if fit.vertex < 0 else "larger"
+    if not fit.smallest < fit.parameters < fit.largest:
+        side: Literal["smaller", "larger"]
+        side = "smaller" if fit.parameters <= fit.smallest else "larger"
         return Minimum(
             estimator="parabola",
             status="edge",

@@ -22,7 +22,7 @@ from isoflop.fit import (
 from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
 from isoflop.fit.compare.matching import Comparison, compare, loss_matching
 from isoflop.fit.compare.verdict import BudgetVerdict
-from isoflop.fit.curves.minima import CurveMinimum, MinimumInterval
+from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.minima.noise import RunNoise
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import TrainedSize, trained_sizes
@@ -93,8 +93,6 @@ class BudgetResult:
     """Share of the baseline's forward FLOPs at which each other has its loss, or why none."""
     verdicts: Mapping[str, BudgetVerdict]
     """What may be said of each other variant against the baseline."""
-    intervals: Mapping[tuple[str, Estimator], MinimumInterval]
-    """Of the minima, by variant and estimator, where the runs tell one."""
     claims: tuple[Claim, ...]
     """The published claims, judged; empty where the study has no routed variant."""
     reference: TrainedSize | None
@@ -222,12 +220,6 @@ def _budget_result(
         else {},
         matches={name: loss_matching(table, optimum, name) for name in others} if optimum else {},
         verdicts={one.variant: one for one in verdicts if one.budget_flops == budget},
-        intervals={
-            (name, one.estimator): one.interval
-            for name, fit in analysis.variant_fits.items()
-            for one in fit.minima
-            if one.budget_flops == budget and one.interval is not None
-        },
         claims=_claims(table, played, budget) if played else (),
         reference=min(ladder, key=lambda size: size.loss, default=None),
         reference_bracketed=optimal_size(table, baseline, budget).model is not None,

@@ -117,13 +117,7 @@ def _log_flops(ladder: pd.DataFrame, log_sizes: Floats) -> Floats:
 
 
 def _crossings(log_flops: Floats, losses: Floats, targets: Floats) -> Floats:
-    """Return log forward FLOPs (R,) at which curves (R, S) first fall to targets (R,), or NaN.
-
-    Args:
-        log_flops: of each size, ascending; (S,).
-        losses: of each size.
-        targets: what is to be reached.
-    """
+    """Return where curves (R, S) over log FLOPs (S,) first fall to targets (R,), NaN if nowhere."""
     goal = targets[:, None]
     falls = (losses[:, :-1] > goal) & (losses[:, 1:] <= goal)
     # A curve that starts below its goal has been there already.

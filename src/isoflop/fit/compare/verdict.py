@@ -13,7 +13,6 @@ import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from isoflop.config import Frozen
 from isoflop.estimate import Estimate
 from isoflop.fit.compare.matching import loss_matching
 from isoflop.fit.curves.minima import CurveMinimum, minima
-from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
+from isoflop.fit.curves.seeds import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.intervals import Floats, Outcome, draws_interval, holm
 from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.settings import Estimator, FitSettings
@@ -121,49 +120,51 @@ def verdicts(
         for key in itertools.product(names, budgets(table))
     }
     frontiers = {name: _frontier(name, optima, drawn) for name in names}
-    told: list[dict[str, Any]] = []
+    told = []
     for budget in budgets(table):
         optimum = optima.get((baseline, budget))
         for name in (one for one in names if one != baseline):
-            sides = noisy[name, budget], noisy[baseline, budget]
-            apart, share, multiplier = minimum_difference(*sides), None, None
-            if apart is not None:
+            one = _compared(noisy[name, budget], noisy[baseline, budget], budget, asked)
+            known: dict[str, object] = {"estimates": _estimates(fitted, name, baseline, budget)}
+            if one.difference is not None:
                 pair = frontiers[name], frontiers[baseline]
-                multiplier = _multiplier(*pair, budget, irreducible, asked.level)
+                known["multiplier"] = _multiplier(*pair, budget, irreducible, asked.level)
             if optimum is not None:
                 share = loss_matching(table, optimum, name, draws=drawn, level=asked.level)
-            reasons = [f"{one.variant}: {one.reason}" for one in sides if one.reason]
-            told.append(
-                {
-                    "variant": name,
-                    "budget_flops": budget,
-                    "difference": apart
-                    and Difference(
-                        interval=apart[0].interval(asked.level),
-                        paired=apart[1],
-                        p_superior=apart[0].p_below(),
-                        p_inferior=apart[0].p_above(),
-                        p_equivalent=apart[0].p_equivalent(asked.margin),
-                    ),
-                    "estimates": _estimates(fitted, name, baseline, budget),
-                    "multiplier": multiplier,
-                    "forward_fraction": share
-                    if isinstance(share, Estimate) and share.low is not None
-                    else None,
-                    "reason": "; ".join(reasons) or None,
-                }
-            )
-    likeliest = [_best_p(one["difference"]) for one in told]
+                if isinstance(share, Estimate) and share.low is not None:
+                    known["forward_fraction"] = share
+            told.append(one.model_copy(update=known))
+    likeliest = [_best_p(one.difference) for one in told]
     adjusted = holm([p for _, p in likeliest])
+    stand = [p is not None and p <= 1 - asked.level for p in adjusted]
     return tuple(
-        BudgetVerdict(
-            **one,
-            baseline=baseline,
-            margin=asked.margin,
-            outcome=outcome if p is not None and p <= 1 - asked.level else "unresolved",
-            p_adjusted=p,
+        one.model_copy(update={"outcome": out if stands else "unresolved", "p_adjusted": p})
+        for one, (out, _), p, stands in zip(told, likeliest, adjusted, stand, strict=True)
+    )
+
+
+def _compared(
+    one: NoisyMinimum, base: NoisyMinimum, budget: float, settings: FitSettings
+) -> BudgetVerdict:
+    """Return the difference of two minima, with an outcome that is still open."""
+    apart, found = None, minimum_difference(one, base)
+    if found is not None:
+        estimate, paired = found
+        apart = Difference(
+            interval=estimate.interval(settings.level),
+            paired=paired,
+            p_superior=estimate.p_below(),
+            p_inferior=estimate.p_above(),
+            p_equivalent=estimate.p_equivalent(settings.margin),
         )
-        for one, (outcome, _), p in zip(told, likeliest, adjusted, strict=True)
+    return BudgetVerdict(
+        baseline=base.variant,
+        variant=one.variant,
+        budget_flops=budget,
+        outcome="unresolved",
+        difference=apart,
+        margin=settings.margin,
+        reason="; ".join(f"{s.variant}: {s.reason}" for s in (one, base) if s.reason) or None,
     )
 
 

@@ -134,11 +134,9 @@ def _curve_rows(analysis: Analysis, result: BudgetResult, name: str) -> Iterator
     found = result.headline(name)
     if found is None:
         return
-    minimum = found
-    if minimum.parameters is not None and minimum.loss is not None:
-        interval = result.intervals.get((name, minimum.estimator))
-        low, high = (interval.low, interval.high) if interval else (None, None)
-        yield "minimum", name, budget, minimum.parameters, minimum.loss, None, low, high
+    if found.parameters is not None and found.loss is not None:
+        low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
+        yield "minimum", name, budget, found.parameters, found.loss, None, low, high
     elif ladder:
         lowest = min(ladder, key=lambda size: size.loss)
         yield "refused", name, budget, lowest.parameters, lowest.loss, None, None, None
@@ -167,15 +165,13 @@ def minima_table(analysis: Analysis) -> Table:
             for one in minima:
                 if one is None:
                     continue
-                minimum = one
-                if minimum.loss is None:
-                    refused = f"refused: {minimum.status.replace('_', ' ')}"
-                    cells.append((Styled("hint", refused, minimum.message),))
+                if one.loss is None:
+                    refused = f"refused: {one.status.replace('_', ' ')}"
+                    cells.append((Styled("hint", refused, one.message),))
                     continue
-                interval = result.intervals.get((one.variant, minimum.estimator))
-                ends = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else None
-                text = f"{minimum.loss:.4f} at {count(minimum.parameters or 0.0)}"
-                cells.append(with_ends(text, ends))
+                size, loss = one.estimates()
+                text = f"{one.loss:.4f} at {count(size.value)}"
+                cells.append(with_ends(text, loss.interval_words() or None))
             first = minima[0]
             flops = first.forward_flops if first else None
             forward = NONE if flops is None else scientific(flops, 3, trim=False)

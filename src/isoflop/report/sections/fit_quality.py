@@ -146,7 +146,7 @@ def estimator_minima(analysis: Analysis) -> pd.DataFrame:
                 one = result.minima.get((variant.name, estimator))
                 if one is None:
                     continue
-                interval = result.intervals.get((variant.name, estimator))
+                interval = one.interval
                 at = f"\n{exponent(result.budget_flops)} FLOPs" if several else ""
                 rows.append(
                     (

@@ -88,22 +88,26 @@ def test_one_estimate_has_nothing_to_agree_with(runs: MakeRuns) -> None:
     assert max(values) / min(values) < 1.2
 
 
-def test_no_gain_within_the_noise_is_unresolved(runs: MakeRuns) -> None:
-    rng = np.random.default_rng(0)
-    table = two_budgets(runs, gain=0.0)
-    table["loss"] += 0.01 * rng.standard_normal(len(table))
-    for verdict in judged(table):
-        assert verdict.outcome == "unresolved"
-        assert "unresolved" in sentence(verdict)
-        assert "excludes 0" not in sentence(verdict)
-
-
-def test_equivalence_needs_a_margin_declared_and_held(runs: MakeRuns) -> None:
-    table = two_budgets(runs, gain=0.0005)
-    table["loss"] += 0.0003 * np.random.default_rng(1).standard_normal(len(table))
-    assert {one.outcome for one in judged(table, margin=0.005)} == {"equivalent"}
-    assert "equivalent" not in {one.outcome for one in judged(table)}
-    assert "equivalent" not in {one.outcome for one in judged(table, margin=1e-5)}
+@pytest.mark.parametrize(
+    ("gain", "noise", "margin", "outcomes"),
+    [
+        (0.02, 0.0, None, {"better"}),
+        (-0.02, 0.0, None, {"worse"}),
+        (0.0, 0.01, None, {"unresolved"}),
+        (0.0005, 0.0003, 0.005, {"equivalent"}),
+        (0.0005, 0.0003, 1e-5, {"better", "unresolved"}),
+    ],
+)
+def test_an_outcome_stands_beyond_the_noise_and_within_the_margin(
+    runs: MakeRuns, gain, noise, margin, outcomes
+) -> None:
+    table = two_budgets(runs, gain=gain)
+    table["loss"] += noise * np.random.default_rng(1).standard_normal(len(table))
+    found = judged(table, margin=margin)
+    assert {one.outcome for one in found} <= outcomes
+    for one in found:
+        assert ("unresolved" in sentence(one)) == (one.outcome == "unresolved")
+        assert ("equals" in sentence(one)) == (one.outcome == "equivalent")
 
 
 def test_runs_off_their_parabola_widen_the_interval_though_seeds_agree(runs: MakeRuns) -> None:

@@ -72,7 +72,8 @@ def noisy_minimum(
     curve = fit_parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
     shape = ["parameters", "blocks", "width"]
     near = rows[rows["parameters"].between(curve.smallest, curve.largest)]
-    by_seed = near.pivot_table("loss", shape, "seed")
+    losses = near.groupby([*shape, "seed"])["loss"].mean()
+    by_seed = losses.unstack()
     sizes = by_seed.index.get_level_values("parameters")
     by_seed = by_seed.iloc[np.argsort(np.abs(np.log(sizes / curve.parameters)), kind="stable")]
     off = by_seed.sub(by_seed.mean(axis=1), axis=0)

@@ -101,7 +101,7 @@ def test_runs_of_one_budget_that_scatter_are_refused_where_no_surface_moves_them
     assert any("no surface tells" in note for note in fit.notes)
     close = one_budget.assign(training_flops=one_budget["budget_flops"] * 1.005)
     found = minima(close, ("parabola", "akima"))
-    assert {one.minimum.status for one in found} == {"converged"}
+    assert {one.status for one in found} == {"converged"}
 
 
 def test_moved_runs_lie_on_the_surface_at_their_budget() -> None:

@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -13,39 +12,31 @@ from isoflop.fit.surfaces.goodness import surface_disagreement
 from isoflop.fit.surfaces.surface import Surface
 
 BASE = {"Baseline": {"loss": 1.25}}
+ONE = Surface(E=1.7, A=400, B=1500, alpha=0.3, beta=0.5)
 
 
-def at(table: pd.DataFrame, variant: str, estimator: str = "parabola") -> CurveMinimum:
+def at(table: pd.DataFrame, variant: str = "Baseline", estimator: str = "parabola") -> CurveMinimum:
     (found,) = (one for one in minima(table, (estimator,)) if one.variant == variant)
     return found
 
 
 def test_every_estimator_reports_on_every_curve(runs) -> None:
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.24, "at": 3e5}})
-    found = {(one.variant, one.minimum.estimator): one for one in minima(table)}
+    table = runs(BASE | {"MoD": {"loss": 1.24, "at": 3e5}})
+    found = {(one.variant, one.estimator): one for one in minima(table)}
     assert len(found) == 8
-    for (variant, estimator), one in found.items():
-        assert one.minimum.status == "converged", (variant, estimator, one.minimum.message)
-        assert one.minimum.loss == pytest.approx(1.25 if variant == "Baseline" else 1.24, abs=5e-3)
+    for (variant, _), one in found.items():
+        assert one.status == "converged", one
+        assert one.loss == pytest.approx(1.25 if variant == "Baseline" else 1.24, abs=5e-3)
     exact = found["MoD", "parabola"]
-    assert exact.minimum.parameters == pytest.approx(3e5, rel=1e-6)
+    assert exact.parameters == pytest.approx(3e5, rel=1e-6)
     assert exact.forward_flops == pytest.approx(6e5, rel=1e-6)
-
-
-def test_diverged_runs_do_not_move_a_minimum(runs) -> None:
-    table = runs(BASE)
     poisoned = table.iloc[[9]].assign(state="diverged", run_id="x", seed=9, loss=math.nan)
-    assert minima(pd.concat([table, poisoned])) == minima(table)
-
-
-def test_a_refused_curve_is_listed_without_numbers(runs) -> None:
-    one = at(runs({"Baseline": {"loss": 1.25, "at": 1e7}}), "Baseline")
-    assert (one.minimum.status, one.minimum.loss, one.forward_flops) == ("edge", None, None)
+    assert minima(pd.concat([table, poisoned])) == tuple(found.values())
 
 
 def test_difference_of_minima(runs) -> None:
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.20, "at": 3e5}})
-    result = compare(at(table, "Baseline"), at(table, "MoD"))
+    table = runs(BASE | {"MoD": {"loss": 1.20, "at": 3e5}})
+    result = compare(at(table), at(table, "MoD"))
     assert result.difference == pytest.approx(-0.05)
     assert result.relative_difference == pytest.approx(-0.04)
     assert result.parameter_ratio == pytest.approx(1.5)
@@ -53,115 +44,91 @@ def test_difference_of_minima(runs) -> None:
 
 
 def test_comparison_with_a_refused_minimum_says_whose(runs) -> None:
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.2, "at": 1e7}})
-    result = compare(at(table, "Baseline"), at(table, "MoD"))
+    table = runs(BASE | {"MoD": {"loss": 1.2, "at": 1e7}})
+    refused = at(table, "MoD")
+    assert (refused.status, refused.loss, refused.forward_flops) == ("edge", None, None)
+    result = compare(at(table), refused)
     assert result.difference is None
     assert result.reason.startswith("MoD: the lowest loss is at an end")
     with pytest.raises(ValueError, match="expected the same of both"):
-        compare(at(table, "Baseline"), at(table, "MoD", "akima"))
+        compare(at(table), at(table, "MoD", "akima"))
 
 
 def test_fraction_of_forward_flops_at_the_crossing(runs) -> None:
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.24, "flops_per_parameter": 1.2}})
-    match = loss_matching(table, at(table, "Baseline"), "MoD")
+    table = runs(BASE | {"MoD": {"loss": 1.24, "flops_per_parameter": 1.2}})
     # 1.24 + 0.02 x^2 = 1.25 at x = -0.707: between steps -2 and -1 of log 1.6 = 0.47.
     exact = 0.6 * math.exp(-math.sqrt(0.5))
-    assert match.fraction == pytest.approx(exact, rel=0.05)
-    assert match.fraction > exact
-    # The trained one is the size one step below the centre.
-    assert match.model.parameters == pytest.approx(2e5 / 1.6)
-    assert match.model_fraction == pytest.approx(0.6 / 1.6)
+    assert exact < loss_matching(table, at(table), "MoD").value < 1.05 * exact
 
 
 def test_fraction_is_exact_on_a_straight_stretch(runs) -> None:
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.24}})
+    table = runs(BASE | {"MoD": {"loss": 1.24}})
     mod = table["variant"] == "MoD"
     step = (table["parameters"] / 2e5).map(math.log) / math.log(1.6)
     table.loc[mod, "loss"] = 1.25 - 0.1 * (step[mod] + 0.5)
-    match = loss_matching(table, at(table, "Baseline"), "MoD")
-    assert match.fraction == pytest.approx(1.6**-0.5, rel=1e-9)
+    assert loss_matching(table, at(table), "MoD").value == pytest.approx(1.6**-0.5, rel=1e-9)
 
 
 def test_the_fraction_has_an_interval_by_the_noise_of_both_curves(runs) -> None:
-    variants = {"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.23, "flops_per_parameter": 1.2}}
+    variants = BASE | {"MoD": {"loss": 1.23, "flops_per_parameter": 1.2}}
     found = []
     for noise in (0.001, 0.004):
         table = runs(variants, seed_shifts=(-noise, 0.0, noise))
         draws = CurveDraws(table, FitSettings(resamples=400))
-        match = loss_matching(table, at(table, "Baseline"), "MoD", draws=draws)
-        assert match.interval.value == match.fraction
-        assert match.interval.low < match.fraction < match.interval.high
-        found.append(match.interval.high / match.interval.low)
+        match = loss_matching(table, at(table), "MoD", draws=draws)
+        assert match.low < match.value < match.high
+        found.append(match.high / match.low)
     assert 1.005 < found[0] < found[1] < 3
-    alone = loss_matching(table, at(table, "Baseline"), "MoD")
-    assert (alone.fraction, alone.interval) == (match.fraction, None)
+    alone = loss_matching(table, at(table), "MoD")
+    assert (alone.value, alone.low) == (match.value, None)
 
 
 def test_copies_cross_where_each_of_them_would_alone(runs) -> None:
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.23}})
+    table = runs(BASE | {"MoD": {"loss": 1.23}})
     draws = CurveDraws(table, FitSettings(resamples=50))
     sizes, losses = draws.size_losses("MoD", 5e12)
     targets = draws.minima("Baseline", 5e12)[1]
     crossed = _crossings(np.log(2 * sizes), losses, targets)
     mod = table[(table["variant"] == "MoD") & (table["seed"] == 100)]
-    base = at(table, "Baseline")
+    base = at(table)
     for curve, target, log_flops in zip(losses, targets, crossed, strict=True):
-        copy = mod.assign(loss=curve)
-        moved = base.model_copy(
-            update={"minimum": base.minimum.model_copy(update={"loss": target})}
-        )
-        alone = loss_matching(copy, moved, "MoD")
-        assert np.exp(log_flops) / base.forward_flops == pytest.approx(alone.fraction)
+        moved = base.model_copy(update={"loss": target})
+        alone = loss_matching(mod.assign(loss=curve), moved, "MoD")
+        assert np.exp(log_flops) / base.forward_flops == pytest.approx(alone.value)
 
 
 def test_a_fraction_that_noise_often_loses_has_no_interval(runs) -> None:
     # The challenger touches the baseline's loss, so half the copies never reach it.
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.2499}}, seed_shifts=(-0.01, 0.01))
-    match = loss_matching(
-        table, at(table, "Baseline"), "MoD", draws=CurveDraws(table, FitSettings())
-    )
-    assert match.fraction is not None
-    assert match.interval is None
+    table = runs(BASE | {"MoD": {"loss": 1.2499}}, seed_shifts=(-0.01, 0.01))
+    draws = CurveDraws(table, FitSettings())
+    assert loss_matching(table, at(table), "MoD", draws=draws).low is None
 
 
 @pytest.mark.parametrize(
-    ("loss", "reason"), [(1.30, "never reaches 1.2500"), (1.0, "even the cheapest size")]
+    ("variants", "reason"),
+    [
+        (BASE | {"MoD": {"loss": 1.30}}, "never reaches 1.2500"),
+        (BASE | {"MoD": {"loss": 1.0}}, "even the cheapest size"),
+        ({"Baseline": {"loss": 1.25, "at": 1e7}}, "Baseline has no minimum"),
+        (BASE, "no finished runs"),
+    ],
 )
-def test_no_crossing_has_a_reason(runs, loss: float, reason: str) -> None:
-    table = runs({"Baseline": {"loss": 1.25}, "MoD": {"loss": loss}})
-    match = loss_matching(table, at(table, "Baseline"), "MoD")
-    assert match.fraction is None
-    assert match.fraction_reason.startswith(reason)
-    assert (match.model is None) == (loss > 1.25)
+def test_no_crossing_has_a_reason(runs, variants, reason: str) -> None:
+    table = runs(variants)
+    assert loss_matching(table, at(table), "MoD").startswith(reason)
 
 
-def test_no_match_without_a_baseline_minimum_or_runs(runs) -> None:
-    table = runs({"Baseline": {"loss": 1.25, "at": 1e7}})
-    assert "no minimum" in loss_matching(table, at(table, "Baseline"), "MoD").fraction_reason
-    table = runs(BASE)
-    assert loss_matching(table, at(table, "Baseline"), "MoD").fraction_reason == "no finished runs"
-
-
-MakeRuns = Callable[..., pd.DataFrame]
-ONE = Surface(E=1.7, A=400, B=1500, alpha=0.3, beta=0.5)
-
-
-def test_estimators_of_a_minimum_are_held_against_each_other(runs: MakeRuns) -> None:
-    table = runs({"Baseline": {"loss": 1.25}}, seed_shifts=())
+def test_estimators_of_a_minimum_are_held_against_each_other(runs) -> None:
+    table = runs(BASE, seed_shifts=())
     # A valley in log loss through few points is not the parabola that the losses follow.
-    found = minima(table, ("parabola", "akima"))
+    found = one, other = minima(table, ("parabola", "akima"))
     (apart,) = minimum_disagreements(found)
-    one, other = (curve.minimum for curve in found)
     assert apart.estimators == ("parabola", "akima")
     assert apart.loss == abs(one.loss - other.loss)
     sizes = sorted([one.parameters, other.parameters])
     assert apart.parameter_ratio == pytest.approx(sizes[1] / sizes[0])
-
-
-def test_a_refused_estimator_is_not_compared(runs: MakeRuns) -> None:
-    table = runs({"Baseline": {"loss": 1.25}}, seed_shifts=()).iloc[1:5]
-    found = minima(table, ("parabola", "akima"))
-    assert [one.minimum.status for one in found] == ["converged", "too_few"]
+    found = minima(table.iloc[1:5], ("parabola", "akima"))
+    assert [one.status for one in found] == ["converged", "too_few"]
     assert minimum_disagreements(found) == ()
 
 
@@ -176,7 +143,7 @@ def test_surfaces_are_as_far_apart_as_their_extremes() -> None:
     assert surface_disagreement({"x": ONE}) is None
 
 
-def test_a_fit_says_how_far_its_estimators_are_apart(runs: MakeRuns) -> None:
+def test_a_fit_says_how_far_its_estimators_are_apart(runs) -> None:
     tables = []
     for budget in (1e12, 1e13, 1e14):
         made = runs({"Baseline": {"loss": 1.2}}, budget=budget, seed_shifts=())

@@ -7,7 +7,7 @@ import pytest
 from isoflop.fit import ESTIMATOR_NAMES, ESTIMATORS, FitSettings, fit_runs
 from isoflop.fit.minima import CURVE_ESTIMATORS
 from isoflop.fit.minima.minimum import CurveEstimator, Minimum
-from isoflop.fit.minima.sizes import copy_means, size_means
+from isoflop.fit.minima.sizes import size_means
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 
 
@@ -25,7 +25,7 @@ def lowest(parameters: pd.Series, losses: pd.Series) -> Minimum:
 
 
 def lowest_in_copies(parameters: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    sizes, _, means = copy_means(parameters, losses)
+    sizes, means = size_means(parameters, losses)
     return np.log(sizes)[means.argmin(axis=1)], means.min(axis=1)
 
 

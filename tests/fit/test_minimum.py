@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from isoflop.fit.minima import parabola as parabolas
 from isoflop.fit.minima.akima import akima
-from isoflop.fit.minima.minimum import Minimum, losses_within, refused_outside
+from isoflop.fit.minima.minimum import Minimum, refused_outside, within
 from isoflop.fit.minima.parabola import fit_parabola, parabola
 from isoflop.fit.minima.sizes import size_groups, size_means
 
@@ -15,19 +16,16 @@ def valley(sizes: np.ndarray, at: float = 1.2e5) -> np.ndarray:
     return 1.25 + 0.03 * np.log(sizes / at) ** 2
 
 
-def test_parabola_recovers_an_exact_parabola() -> None:
-    minimum = parabola(SIZES, valley(SIZES))
-    assert minimum.status == "converged"
-    assert minimum.parameters == pytest.approx(1.2e5, rel=1e-10)
-    assert minimum.loss == pytest.approx(1.25, rel=1e-12)
-
-
-def test_parabola_leaves_out_sizes_beyond_the_window() -> None:
+def test_parabola_recovers_an_exact_parabola_from_the_sizes_in_its_window(monkeypatch) -> None:
     far = np.append(SIZES, [SIZES[-1] * 10, SIZES[-1] * 20])
     losses = np.append(valley(SIZES), [9.0, 9.5])
-    assert parabola(far, losses).parameters == pytest.approx(1.2e5, rel=1e-10)
-    assert parabola(far, losses, window=math.inf).parameters != pytest.approx(1.2e5, rel=1e-2)
-    assert "7 of 9 sizes" in parabola(far, losses).message
+    for minimum in (parabola(SIZES, valley(SIZES)), parabola(far, losses)):
+        assert minimum.status == "converged"
+        assert minimum.parameters == pytest.approx(1.2e5, rel=1e-10)
+        assert minimum.loss == pytest.approx(1.25, rel=1e-12)
+    assert "7 of 9 sizes" in minimum.message
+    monkeypatch.setattr(parabolas, "WINDOW", math.inf)
+    assert parabola(far, losses).parameters != pytest.approx(1.2e5, rel=1e-2)
 
 
 def test_parabola_uses_at_least_five_sizes_of_a_coarse_grid() -> None:
@@ -45,34 +43,25 @@ def test_seeds_of_a_size_count_as_runs_and_their_mean_decides() -> None:
     assert akima(sizes, valley(sizes) + noise).parameters == pytest.approx(1.2e5, rel=0.02)
 
 
-@pytest.mark.parametrize("estimate", [parabola, akima])
-@pytest.mark.parametrize(("at", "side"), [(1e3, "smaller"), (1e8, "larger")])
-def test_lowest_size_at_an_end_is_refused(estimate, at: float, side: str) -> None:
-    minimum = estimate(SIZES, valley(SIZES, at))
-    assert (minimum.status, minimum.side) == ("edge", side)
-    assert minimum.parameters is None
-    assert minimum.loss is None
-
-
-def test_vertex_beyond_the_sizes_is_refused_though_an_inner_size_is_lowest() -> None:
-    sizes = [1e5, 2e5, 4e5, 8e5]
-    assert parabola(sizes, [1.50, 1.30, 1.09, 1.10]).status == "converged"
-    minimum = parabola(sizes, [1.50, 1.40, 1.05, 1.051])
-    assert (minimum.status, minimum.side) == ("edge", "larger")
-    assert minimum.loss is None
-
-
-def test_concave_is_refused() -> None:
-    minimum = parabola(SIZES, [1.0, 1.3, 1.3, 0.9, 1.3, 1.3, 1.0])
-    assert minimum.status == "concave"
-    assert minimum.parameters is None
-
-
-@pytest.mark.parametrize(("estimate", "count"), [(parabola, 2), (akima, 4), (parabola, 0)])
-def test_too_few_sizes_are_refused(estimate, count: int) -> None:
-    minimum = estimate(SIZES[:count], valley(SIZES)[:count])
-    assert minimum.status == "too_few"
-    assert minimum.loss is None
+@pytest.mark.parametrize(
+    ("estimate", "sizes", "losses", "refused"),
+    [
+        (parabola, SIZES, valley(SIZES, 1e3), ("edge", "smaller")),
+        (parabola, SIZES, valley(SIZES, 1e8), ("edge", "larger")),
+        (akima, SIZES, valley(SIZES, 1e3), ("edge", "smaller")),
+        (akima, SIZES, valley(SIZES, 1e8), ("edge", "larger")),
+        # The vertex lies beyond the sizes, though an inner one is the lowest.
+        (parabola, [1e5, 2e5, 4e5, 8e5], [1.50, 1.40, 1.05, 1.051], ("edge", "larger")),
+        (parabola, SIZES, [1.0, 1.3, 1.3, 0.9, 1.3, 1.3, 1.0], ("concave", None)),
+        (parabola, SIZES[:2], valley(SIZES)[:2], ("too_few", None)),
+        (akima, SIZES[:4], valley(SIZES)[:4], ("too_few", None)),
+        (parabola, [], [], ("too_few", None)),
+    ],
+)
+def test_what_is_no_minimum_is_refused(estimate, sizes, losses, refused) -> None:
+    minimum = estimate(sizes, losses)
+    assert (minimum.status, minimum.side) == refused
+    assert (minimum.parameters, minimum.loss) == (None, None)
 
 
 def test_akima_finds_the_minimum_between_sizes_of_a_skew_valley() -> None:
@@ -86,36 +75,35 @@ def test_akima_finds_the_minimum_between_sizes_of_a_skew_valley() -> None:
     assert minimum.loss < losses.min()
 
 
-def test_diverged_losses_and_wrong_lengths_are_errors() -> None:
-    with pytest.raises(ValueError, match="leave diverged runs out"):
-        parabola([1.0, 2.0, 3.0], [1.0, math.nan, 2.0])
-    with pytest.raises(ValueError, match="shapes"):
-        parabola([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="positive losses"):
-        akima(SIZES, valley(SIZES) - 2)
+@pytest.mark.parametrize(
+    ("estimate", "sizes", "losses", "told"),
+    [
+        (parabola, [1.0, 2.0, 3.0], [1.0, math.nan, 2.0], "leave diverged runs out"),
+        (parabola, [1.0, 2.0], [1.0], "shapes"),
+        (akima, SIZES, valley(SIZES) - 2, "positive losses"),
+    ],
+)
+def test_what_is_no_curve_is_an_error(estimate, sizes, losses, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        estimate(sizes, losses)
 
 
-def test_standard_error_of_the_size_matches_simulation() -> None:
+def test_standard_errors_match_simulation() -> None:
     rng = np.random.default_rng(0)
     fits = [fit_parabola(SIZES, valley(SIZES) + rng.normal(0, 0.002, 7)) for _ in range(400)]
-    spread = np.std([math.log(fit.parameters) for fit in fits])
-    errors = [fit.log_parameters_error for fit in fits]
-    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.15)
+    spreads = np.std([(math.log(one.parameters), one.loss, one.curvature) for one in fits], axis=0)
+    errors = np.sqrt(np.mean(np.square([one.errors for one in fits]), axis=0))
+    assert errors == pytest.approx(spreads, rel=0.15)
     assert fits[0].degrees_of_freedom == 4
-    assert fit_parabola(SIZES[:3], valley(SIZES)[:3]).log_parameters_error is None
-
-
-def test_parabola_evaluates_itself() -> None:
-    fit = fit_parabola(SIZES, valley(SIZES))
-    assert fit.loss_at(SIZES) == pytest.approx(valley(SIZES), rel=1e-12)
 
 
 def test_sizes_within_a_few_percent_are_one_and_others_keep_their_digits() -> None:
     sizes, of_run = size_groups([2e8, 1e8, 1.04e8, 1.07e8, 2e8])
     assert of_run.tolist() == [2, 0, 0, 1, 2]
     assert sizes.tolist() == [pytest.approx(math.sqrt(1.04) * 1e8), 1.07e8, 2e8]
-    _, means = size_means([1e8, 1.001e8, 1.002e8, 2e8], [1.0, 2.0, 6.0, 4.0])
-    assert means.tolist() == pytest.approx([3.0, 4.0])
+    losses = [[1.0, 2.0, 6.0, 4.0], [0.0, 0.0, 0.0, 1.0]]
+    _, means = size_means([1e8, 1.001e8, 1.002e8, 2e8], losses)
+    assert means == pytest.approx(np.array([[3.0, 4.0], [0.0, 1.0]]))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +117,6 @@ def test_a_minimum_far_outside_the_losses_measured_is_refused(loss: float, statu
 
 
 def test_a_diverged_run_does_not_widen_what_a_minimum_may_have() -> None:
-    low, high = losses_within([[2.6, 2.5, 2.4, 2.5, 2.6], [2.6, 2.5, 2.4, 2.5, 11.2]])
-    np.testing.assert_allclose(low, [2.3, 2.3])
-    np.testing.assert_allclose(high, [2.6, 11.2])
+    means = [[2.6, 2.5, 2.4, 2.5, 2.6], [2.6, 2.5, 2.4, 2.5, 11.2]]
+    for loss, inside in ((2.29, [0, 0]), (2.31, [1, 1]), (2.59, [1, 1]), (2.61, [0, 1])):
+        assert within(loss, means).tolist() == inside

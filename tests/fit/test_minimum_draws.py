@@ -12,7 +12,6 @@ from isoflop.fit.minima.akima import akima
 from isoflop.fit.minima.draws import CurveDraws, noisy_losses
 from isoflop.fit.minima.noise import run_noise
 from isoflop.fit.minima.parabola import parabola
-from isoflop.fit.tables.frame import curve_rows
 
 MakeRuns = Callable[..., pd.DataFrame]
 BUDGET = 5e12
@@ -33,21 +32,12 @@ def noisy(
     return table.assign(loss=table["loss"] + off)
 
 
-def simulated(
-    runs: MakeRuns, own: float, shared: float, seeds: int, generator: np.random.Generator
-) -> pd.DataFrame:
-    return noisy(replicated(runs, seeds), own, shared, generator)
-
-
 def test_parts_of_the_noise_are_told_apart(runs: MakeRuns) -> None:
     rng, curve = np.random.default_rng(0), replicated(runs, 8)
-    found = [
-        run_noise(curve_rows(noisy(curve, 0.002, 0.006, rng), "Baseline", BUDGET))
-        for _ in range(60)
-    ]
-    assert all(one is not None and one.source == "seeds" for one in found)
-    own = np.mean([one.run_spread**2 for one in found if one]) ** 0.5
-    shared = np.mean([one.seed_spread**2 for one in found if one]) ** 0.5
+    found = [run_noise(noisy(curve, 0.002, 0.006, rng)) for _ in range(60)]
+    assert {one.source for one in found} == {"seeds"}
+    own = np.mean([one.run_spread**2 for one in found]) ** 0.5
+    shared = np.mean([one.seed_spread**2 for one in found]) ** 0.5
     assert own == pytest.approx(0.002, rel=0.15)
     assert shared == pytest.approx(0.006, rel=0.25)
 
@@ -55,16 +45,10 @@ def test_parts_of_the_noise_are_told_apart(runs: MakeRuns) -> None:
 def test_without_replicates_the_scatter_about_the_parabola_is_the_noise(runs: MakeRuns) -> None:
     table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=())
     table["loss"] += 0.003 * np.random.default_rng(3).standard_normal(len(table))
-    noise = run_noise(curve_rows(table, "Baseline", BUDGET))
-    assert noise is not None
+    noise = run_noise(table)
     assert noise.source == "scatter"
     assert 0.001 < noise.run_spread < 0.009
-
-
-def test_too_few_runs_tell_no_noise(runs: MakeRuns) -> None:
-    table = runs({"Baseline": {"loss": 1.2}}, seed_shifts=()).iloc[1:6]
-    assert run_noise(curve_rows(table, "Baseline", BUDGET)) is None
-    assert run_noise(curve_rows(table, "nobody", BUDGET)) is None
+    assert run_noise(table.iloc[1:6]) is None, "two degrees of freedom tell nothing"
 
 
 @pytest.mark.parametrize(("own", "shared"), [(0.004, 0.0), (0.002, 0.004)])
@@ -88,9 +72,8 @@ def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, sha
 
 @pytest.mark.parametrize("estimator", [parabola, akima])
 def test_minima_of_copies_are_those_of_each_copy_alone(runs: MakeRuns, estimator) -> None:
-    table = simulated(runs, 0.02, 0.01, 3, np.random.default_rng(5))
-    noise = run_noise(curve_rows(table, "Baseline", BUDGET))
-    rows = curve_rows(table, "Baseline", BUDGET)
+    table = noisy(replicated(runs, 3), 0.02, 0.01, np.random.default_rng(5))
+    rows, noise = table, run_noise(table)
     # More copies than runs and sizes, so that axes cannot be mixed up.
     copies = noisy_losses(rows, noise, 150, np.random.default_rng(3))
     n = rows["parameters"].to_numpy()
@@ -132,7 +115,7 @@ def test_curves_are_drawn_once_each_and_not_alike(runs: MakeRuns) -> None:
 
 
 def test_akima_and_parabola_are_drawn_about_their_own_minimum(runs: MakeRuns) -> None:
-    table = simulated(runs, 0.001, 0.0, 3, np.random.default_rng(5))
+    table = noisy(replicated(runs, 3), 0.001, 0.0, np.random.default_rng(5))
     draws = CurveDraws(table, FitSettings(resamples=100))
     minimum = parabola(table["parameters"], table["loss"])
     sizes, losses = draws.minima("Baseline", BUDGET)

@@ -31,10 +31,6 @@ def table(runs: MakeRuns) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def without(table: pd.DataFrame, variant: str, budgets: tuple[float, ...]) -> pd.DataFrame:
-    return table[~((table["variant"] == variant) & table["budget_flops"].isin(budgets))]
-
-
 def test_a_variant_has_its_counts_and_the_verdict_at_its_largest_budget(
     table: pd.DataFrame,
 ) -> None:
@@ -48,38 +44,42 @@ def test_a_variant_has_its_counts_and_the_verdict_at_its_largest_budget(
     )
     assert "-0.0200" in near
     assert incomparable_sentences(fit) == ()
-
-
-def test_one_verdict_is_not_counted(table: pd.DataFrame) -> None:
     one = table[table["budget_flops"] == BUDGETS[-1]]
     assert [line.split(" FLOPs ")[0] for line in summary_sentences(fitted(one))] == ["At 4e13"] * 2
 
 
-def test_budgets_without_a_run_are_one_line(table: pd.DataFrame) -> None:
-    fewer = without(table, "Near", BUDGETS[:3])
-    assert incomparable_sentences(fitted(fewer)) == (
-        "At 3 of 4 budgets Near cannot be compared with Base (Near has no run there).",
-    )
-    both = without(fewer, "Far", BUDGETS[1:3])
-    assert incomparable_sentences(fitted(both)) == (
-        "Near (at 3 of 4 budgets) and Far (at 2 of 4 budgets) cannot be compared with Base "
-        "(they have no run there).",
-    )
-    # Where Base has no run either, nothing is left to compare.
-    assert incomparable_sentences(fitted(without(fewer, "Base", BUDGETS[:1]))) == (
-        "At 5e12 FLOPs Far cannot be compared with Base (Base has no run there).",
-        "At 2 of 3 budgets Near cannot be compared with Base (Near has no run there).",
-    )
-
-
-def test_variants_that_share_no_budget_are_named_once(table: pd.DataFrame) -> None:
-    apart = without(table, "Base", BUDGETS[2:])
-    for name in ("Near", "Far"):
-        apart = without(apart, name, BUDGETS[:2])
-    assert incomparable_sentences(fitted(apart)) == (
-        "No budget has runs of Base and of Near or Far.",
-    )
-    assert summary_sentences(fitted(apart)) == ()
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        (
+            {"Near": BUDGETS[:3]},
+            ["At 3 of 4 budgets Near cannot be compared with Base (Near has no run there)."],
+        ),
+        (
+            {"Near": BUDGETS[:3], "Far": BUDGETS[1:3]},
+            [
+                "Near (at 3 of 4 budgets) and Far (at 2 of 4 budgets) cannot be compared with Base "
+                "(they have no run there)."
+            ],
+        ),
+        # Where Base has no run either, nothing is left to compare.
+        (
+            {"Near": BUDGETS[:3], "Base": BUDGETS[:1]},
+            [
+                "At 5e12 FLOPs Far cannot be compared with Base (Base has no run there).",
+                "At 2 of 3 budgets Near cannot be compared with Base (Near has no run there).",
+            ],
+        ),
+        (
+            {"Base": BUDGETS[2:], "Near": BUDGETS[:2], "Far": BUDGETS[:2]},
+            ["No budget has runs of Base and of Near or Far."],
+        ),
+    ],
+)
+def test_budgets_without_a_run_are_one_line(table: pd.DataFrame, gone, told: list[str]) -> None:
+    for name, budgets in gone.items():
+        table = table[~((table["variant"] == name) & table["budget_flops"].isin(budgets))]
+    assert incomparable_sentences(fitted(table)) == tuple(told)
 
 
 def test_each_reason_is_a_line(table: pd.DataFrame) -> None:

@@ -185,75 +185,42 @@ def document_estimate(sums: ArrayLike, tokens: ArrayLike) -> WithError | None:
     )
 
 
-class SpreadRatio(Frozen):
-    """Ratio of two standard deviations, with an interval that assumes normality and one not."""
-
-    ratio: float
-    f_test: Estimate
-    """Exact for normal losses; too narrow where single seeds stand far out."""
-    bootstrap: Estimate
-    """Percentiles over resampled seeds: no assumption on the shape."""
-
-
 def seed_spread(losses: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Return the standard deviation of losses over seeds with its chi-square interval.
 
     Raises:
         ValueError: fewer than two seeds, or a loss that is not finite.
     """
-    values = _seeds("losses", losses)
-    free = len(values) - 1
-    spread = float(values.std(ddof=1))
+    spread, free = _spread("losses", losses)
     upper, lower = (float(stats.chi2.ppf(p, free)) for p in ((1 + level) / 2, (1 - level) / 2))
     low, high = spread * math.sqrt(free / upper), spread * math.sqrt(free / lower)
     return Estimate(value=spread, low=low, high=high, level=level)
 
 
-def spread_ratio(
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    level: float = LEVEL,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> SpreadRatio:
-    """Return the ratio of `first`'s standard deviation over seeds to `second`'s.
+def spread_ratio(first: ArrayLike, second: ArrayLike, *, level: float = LEVEL) -> Estimate:
+    """Return the ratio of `first`'s standard deviation over seeds to `second`'s, by the F test.
 
-    Resamples in which all seeds of one side are the same run have no ratio and are refused.
+    The interval is exact for normal losses; too narrow where single seeds stand far out.
 
     Raises:
         ValueError: fewer than two seeds, a loss that is not finite, or no spread at all.
     """
-    a, b = _seeds("first", first), _seeds("second", second)
-    for name, values in (("first", a), ("second", b)):
-        if np.ptp(values) == 0:
-            raise ValueError(f"{name} has no spread: all {len(values)} losses are {values[0]:g}")
-    ratio = float(a.std(ddof=1) / b.std(ddof=1))
-    high, low = (
-        float(stats.f.ppf(p, len(a) - 1, len(b) - 1)) for p in ((1 + level) / 2, (1 - level) / 2)
-    )
-    generator = np.random.default_rng(seed)
-    spread_a, spread_b = (
-        values[generator.integers(len(values), size=(resamples, len(values)))].std(1, ddof=1)
-        for values in (a, b)
-    )
-    # A resample of one repeated run has a spread of rounding errors only.
-    usable = (spread_a > 1e-9 * np.ptp(a)) & (spread_b > 1e-9 * np.ptp(b))
-    ratios = np.full(resamples, math.nan)
-    ratios[usable] = spread_a[usable] / spread_b[usable]
-    return SpreadRatio(
-        ratio=ratio,
-        f_test=Estimate(
-            value=ratio, low=ratio / math.sqrt(high), high=ratio / math.sqrt(low), level=level
-        ),
-        bootstrap=draws_interval(ratio, ratios, level=level),
+    (a, a_free), (b, b_free) = _spread("first", first), _spread("second", second)
+    for name, spread in (("first", a), ("second", b)):
+        if spread == 0:
+            raise ValueError(f"{name} has no spread: all of its losses are the same")
+    ratio, levels = a / b, ((1 + level) / 2, (1 - level) / 2)
+    high, low = (float(stats.f.ppf(p, a_free, b_free)) for p in levels)
+    return Estimate(
+        value=ratio, low=ratio / math.sqrt(high), high=ratio / math.sqrt(low), level=level
     )
 
 
-def _seeds(name: str, losses: ArrayLike) -> Floats:
+def _spread(name: str, losses: ArrayLike) -> tuple[float, int]:
+    """Return the standard deviation of losses over seeds, and its degrees of freedom."""
     values = np.asarray(losses, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(
             f"{name} is {values.tolist()}; expected the finite losses of two or more seeds"
         )
-    return values
+    return (0.0 if np.ptp(values) == 0 else float(values.std(ddof=1))), len(values) - 1

@@ -114,8 +114,11 @@ def predict(
     moved, draws = moved_draws(finished, samples, asked)
     made = []
     for name in names:
-        rows = {budget: draws.rows(name, budget) for budget in budgets(moved)}
-        curves = {budget: found for budget, found in rows.items() if len(found)}
+        curves = {
+            budget: found
+            for budget in budgets(moved)
+            if len(found := draws.rows.get((name, budget), ()))
+        }
         for way in WAYS:
             one = samples[name, "surface" if way == "minima" else way]
             if way == "minima":

@@ -10,13 +10,12 @@ from isoflop.fit.compare.verdict import verdicts
 from isoflop.fit.curves.minima import ESTIMATORS
 from isoflop.fit.curves.moving import moved_draws
 from isoflop.fit.laws.envelope import fit_envelope
-from isoflop.fit.minima.draws import CurveDraws
-from isoflop.fit.results import FitResult, VariantFit
+from isoflop.fit.results import FitResult
 from isoflop.fit.settings import FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
-from isoflop.fit.surfaces.sample import Samples, fit_surfaces
+from isoflop.fit.surfaces.sample import fit_surfaces
 from isoflop.fit.tables.frame import finished_variants
-from isoflop.fit.variants import VariantFitter
+from isoflop.fit.variants import fit_variant
 
 
 def fit_runs(
@@ -48,17 +47,18 @@ def fit_runs(
     wanted = [one for one in SURFACE_ESTIMATORS if one in estimators] or ["variable_projection"]
     samples = fit_surfaces(table, names, asked, wanted)
     moved, draws = moved_draws(table, samples, asked)
-    fits = {}
-    for name in names:
-        own = {one: samples[name, one] for one in wanted}
-        fits[name] = VariantFitter(moved, estimators, own, draws).fit()
-        if curves is not None:
-            envelope = fit_envelope(table, curves, name, asked)
-            fits[name] = fits[name].model_copy(update={"envelope": envelope})
+    fits = {
+        name: fit_variant(
+            moved,
+            estimators,
+            {one: samples[name, one] for one in wanted},
+            draws,
+            None if curves is None else fit_envelope(table, curves, name, asked),
+        )
+        for name in names
+    }
     result = FitResult(
         variants=fits,
-        verdicts=(),
-        baseline=None,
         level=asked.level,
         resamples=asked.resamples,
         seed=asked.seed,
@@ -67,34 +67,27 @@ def fit_runs(
     reference = baseline or names[0]
     if reference not in fits or len(names) < 2:
         return result
-    asked_for = {key: one for key, one in samples.items() if key[1] in estimators}
-    return _with_comparisons(result, table, reference, asked, asked_for, draws)
-
-
-def _with_comparisons(
-    result: FitResult,
-    table: pd.DataFrame,
-    baseline: str,
-    settings: FitSettings,
-    samples: Samples,
-    draws: CurveDraws,
-) -> FitResult:
-    """Return a result with every other variant held against the baseline."""
+    # E of the baseline where the runs tell it, by a surface that describes them.
+    told = [
+        one.E.value
+        for one in fits[reference].surfaces
+        if one.status == "converged" and one.warning is None and one.E is not None
+    ]
     compared = verdicts(
-        draws.table,
-        baseline,
-        settings,
-        irreducible=_irreducible(result.variants[baseline]),
+        moved,
+        reference,
+        asked,
+        irreducible=told[0] if told else 0.0,
         draws=draws,
-        found=result.curve_minima(),
+        found=result.minima,
     )
+    of_these = {key: one for key, one in samples.items() if key[1] in estimators}
+    on_surfaces = compare_surfaces(table, reference, settings=asked, samples=of_these)
     return result.model_copy(
         update={
             "verdicts": compared,
-            "surface_comparisons": compare_surfaces(
-                table, baseline, settings=settings, samples=samples
-            ),
-            "baseline": baseline if compared else None,
+            "surface_comparisons": on_surfaces,
+            "baseline": reference if compared else None,
         }
     )
 
@@ -116,13 +109,3 @@ def _checked(table: pd.DataFrame, settings: FitSettings) -> list[str]:
                 "positive number of each finished run: `run_table` leaves other rows out"
             )
     return names
-
-
-def _irreducible(fit: VariantFit) -> float | None:
-    """Return E of the baseline where the runs tell it, by a surface that describes them."""
-    for surface in (fit.surface, fit.variable_projection):
-        if surface is None or surface.status != "converged" or surface.warning is not None:
-            continue
-        if surface.E is not None:
-            return surface.E.value
-    return None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from isoflop.fit.compare.surfaces import SurfaceComparison, SurfaceGap
+import pandas as pd
+
+from isoflop.fit.compare.surfaces import SurfaceComparison
 from isoflop.fit.compare.verdict import BudgetVerdict
 from isoflop.fit.curves.minima import ESTIMATOR_NAMES
 from isoflop.fit.intervals import Outcome
 from isoflop.fit.results import FitResult
 from isoflop.fit.spans.values import ScalingFit, SpanGap
 from isoflop.fit.surfaces.sample import FAR
+from isoflop.notation import exponent
 
 FEW = 3
 """Budgets or variants that are named one by one; more are counted."""
@@ -29,65 +32,56 @@ _MISSING: Mapping[str, str] = {
     "concave": "a parabola that opens downwards",
     "no_noise": "one seed near the minimum, so that the noise is not known",
 }
-_Why = tuple[str | None, str | None]
-"""What variant and baseline lack, a key of `_MISSING` each."""
+
+
+def in_unit(unit: str | None) -> str:
+    """Return what stands behind a loss: its unit, where that is known."""
+    return f" {unit}" if unit else ""
 
 
 def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
     """Return a verdict in words, with its intervals; losses are in `unit` where that is known."""
-    in_unit = f" {unit}" if unit else ""
-    at = f"At {verdict.budget_flops:.3g} FLOPs".replace("e+", "e")
+    at = f"At {exponent(verdict.budget_flops)} FLOPs"
     name, base = verdict.variant, verdict.baseline
     if verdict.difference is None:
         return f"{at} {name} and {base} cannot be compared ({verdict.reason})."
     gap = verdict.difference.interval
-    numbers = f"{gap.words('+.4f')}{in_unit}"
-    needs = None
+    needs, hint = "", ""
     if verdict.multiplier is not None:
         m = verdict.multiplier.interval
         needs = f"needs {m.value:.2f}x {m.interval_words('.2f')} the compute of {base}"
     match verdict.outcome:
         case "better" | "worse":
             side = "below" if verdict.outcome == "better" else "above"
-            return f"{at} {name} {needs or f'is {side} {base}'}: a loss difference of {numbers}."
+            claim = f"{name} {needs or f'is {side} {base}'}"
         case "equivalent":
-            return (
-                f"{at} {name} equals {base} to within {verdict.margin:g}{in_unit}: a loss "
-                f"difference of {numbers}."
-            )
+            claim = f"{name} equals {base} to within {verdict.margin:g}{in_unit(unit)}"
         case _:
+            claim = f"it is unresolved which of {name} and {base} is better"
             hint = f"; it {needs}" if needs else ""
             if gap.side != 0:
                 hint += "; the interval excludes 0, but not once corrected for all comparisons"
-            return (
-                f"{at} it is unresolved which of {name} and {base} is better: a loss difference "
-                f"of {numbers}{hint}."
-            )
+    return f"{at} {claim}: a loss difference of {gap.words('+.4f')}{in_unit(unit)}{hint}."
 
 
-def fraction_sentence(verdict: BudgetVerdict) -> str:
-    """Return in words what share of the baseline's forward FLOPs gives its loss.
-
-    Raises:
-        ValueError: the verdict has no such share.
-    """
-    found = verdict.forward_fraction
-    if found is None:
-        raise ValueError(f"{verdict.variant} has no share of forward FLOPs to tell")
+def fraction_sentence(verdict: BudgetVerdict) -> str | None:
+    """Return in words what share of the baseline's forward FLOPs gives its loss, if one does."""
+    if verdict.forward_fraction is None:
+        return None
+    share = verdict.forward_fraction.words(".2f")
     return (
-        f"{verdict.variant} has the minimum loss of {verdict.baseline} at "
-        f"{found.words('.2f')} of its forward FLOPs per token."
+        f"{verdict.variant} has the minimum loss of {verdict.baseline} at {share} of its forward "
+        "FLOPs per token."
     )
 
 
-def estimates_sentence(verdict: BudgetVerdict) -> str:
+def estimates_sentence(verdict: BudgetVerdict) -> str | None:
     """Return in words what each estimator says of a difference, and whether they agree.
 
-    Raises:
-        ValueError: fewer than two estimators found both minima.
+    None where fewer than two estimators found both minima.
     """
     if len(verdict.estimates) < 2:
-        raise ValueError(f"{verdict.variant} has not two estimates of its difference to compare")
+        return None
     told = ", ".join(
         f"{value:+.4f} ({ESTIMATOR_NAMES[name]})" for name, value in verdict.estimates.items()
     )
@@ -97,11 +91,10 @@ def estimates_sentence(verdict: BudgetVerdict) -> str:
 
 def doubt_sentence(verdict: BudgetVerdict) -> str | None:
     """Return how far the estimators of a difference are apart; None where its interval holds it."""
-    doubt = _doubt(verdict)
-    if doubt is None:
-        return None
-    values = verdict.estimates.values()
-    return f"By {len(values)} estimators it is {min(values):+.4f} to {max(values):+.4f}: {doubt}."
+    values, doubt = verdict.estimates.values(), _doubt(verdict)
+    return doubt and (
+        f"By {len(values)} estimators it is {min(values):+.4f} to {max(values):+.4f}: {doubt}."
+    )
 
 
 def _doubt(verdict: BudgetVerdict) -> str | None:
@@ -127,15 +120,26 @@ def summary_sentences(result: FitResult) -> tuple[str, ...]:
     for one in result.verdicts:
         if one.difference is not None:
             by_variant.setdefault(one.variant, []).append(one)
+    lines = []
+    for name, found in by_variant.items():
+        last = found[-1]
+        counts = f"{name} is {_counts(found)}. " if len(found) > 1 else ""
+        gap = last.difference.interval.value if last.difference else 0.0
+        lines.append((gap, counts + sentence(last, result.loss_unit)))
+    return tuple(line for _, line in sorted(lines, key=lambda one: one[0]))
 
-    def last_gap(name: str) -> float:
-        found = by_variant[name][-1].difference
-        assert found is not None
-        return found.interval.value
 
-    return tuple(
-        _summary(by_variant[name], result.loss_unit) for name in sorted(by_variant, key=last_gap)
-    )
+def _counts(verdicts: Sequence[BudgetVerdict]) -> str:
+    """Return `better than X at 2 of 28 budgets (1e13, 4e13), not told apart from it at 26`."""
+    parts: list[str] = []
+    for outcome, words in _COUNTED.items():
+        found = [exponent(one.budget_flops) for one in verdicts if one.outcome == outcome]
+        if found:
+            of = "" if parts else f" of {len(verdicts)} budgets"
+            named = f" ({', '.join(found)})" if len(found) <= FEW else ""
+            against = words.format("it" if parts else verdicts[0].baseline)
+            parts.append(f"{against} at {len(found)}{of}{named}")
+    return ", ".join(parts)
 
 
 def incomparable_sentences(result: FitResult) -> tuple[str, ...]:
@@ -143,94 +147,57 @@ def incomparable_sentences(result: FitResult) -> tuple[str, ...]:
 
     Budgets at which neither has a run say nothing of the two, and are not counted.
     """
-    groups: dict[_Why, dict[str, list[float]]] = {}
-    own: dict[str, int] = {}
-    common: set[str] = set()
+    base = str(result.baseline)
+    status = {
+        (one.variant, one.budget_flops): one.status
+        for one in reversed(result.minima)
+        if one.estimator == "parabola"
+    }
+    rows = []
     for one in result.verdicts:
-        why = _why(result, one)
-        if why == ("no_run", "no_run"):
-            continue
-        own[one.variant] = own.get(one.variant, 0) + 1
-        if "no_run" not in why:
-            common.add(one.variant)
-        if one.difference is None:
-            at = groups.setdefault(why, {}).setdefault(one.variant, [])
-            at.append(one.budget_flops)
+        lacks = [
+            _lacks(status.get((name, one.budget_flops), "no_run"), f"{name}: one", one.reason)
+            for name in (one.variant, base)
+        ]
+        if "no_run" in lacks:
+            lacks = [what if what == "no_run" else "" for what in lacks]
+        if lacks != ["no_run", "no_run"]:
+            rows.append((one.variant, one.budget_flops, *lacks, one.difference is None))
+    table = pd.DataFrame(rows, columns=["variant", "budget", "lacks", "base lacks", "open"])
+    own = table["variant"].value_counts(sort=False)
+    met = table[(table["lacks"] != "no_run") & (table["base lacks"] != "no_run")]
+    common = table["variant"].isin(met["variant"])
+    apart = table["variant"][~common].unique().tolist()
     lines = []
-    apart = [name for name in own if name not in common]
     if apart:
-        lines.append(f"No budget has runs of {result.baseline} and of {_named(apart, ' or ')}.")
-    for why, found in groups.items():
-        told = {name: budgets for name, budgets in found.items() if name in common}
-        if told:
-            lines.append(_incomparable(why, told, own, str(result.baseline)))
+        lines.append(f"No budget has runs of {base} and of {_named(apart, ' or ')}.")
+    told = table[common & table["open"]]
+    for why, found in told.groupby(["lacks", "base lacks"], sort=False):
+        counts = found["variant"].value_counts(sort=False)
+        names = counts.index.tolist()
+        at = {name: f"{counts[name]} of {own[name]} budgets" for name in names}
+        if found["budget"].nunique() == 1:
+            who = f"At {exponent(found['budget'].iloc[0])} FLOPs {_named(names, ' and ')}"
+        elif len(names) == 1:
+            who = f"At {at[names[0]]} {names[0]}"
+        else:
+            who = _named([f"{name} (at {at[name]})" for name in names], " and ")
+        has = f"{names[0]} has" if len(names) == 1 else "they have"
+        sides = [(has, str(why[0])), (f"{base} has", str(why[1]))]
+        if why[0] == why[1]:
+            sides = [("both have" if len(names) == 1 else "each has", str(why[0]))]
+        words = ", ".join(
+            f"{has} {_MISSING.get(what, 'no usable minimum')}" for has, what in sides if what
+        )
+        lines.append(f"{who} cannot be compared with {base} ({words}).")
     return tuple(lines)
 
 
-def _summary(verdicts: Sequence[BudgetVerdict], unit: str | None) -> str:
-    last = sentence(verdicts[-1], unit)
-    return last if len(verdicts) == 1 else f"{verdicts[0].variant} is {_counts(verdicts)}. {last}"
-
-
-def _counts(verdicts: Sequence[BudgetVerdict]) -> str:
-    """Return `better than X at 2 of 28 budgets (1e13, 4e13), not told apart from it at 26`."""
-    parts: list[str] = []
-    for outcome, words in _COUNTED.items():
-        found = [one.budget_flops for one in verdicts if one.outcome == outcome]
-        if not found:
-            continue
-        of = "" if parts else f" of {len(verdicts)} budgets"
-        named = f" ({', '.join(map(_flops, found))})" if len(found) <= FEW else ""
-        against = words.format("it" if parts else verdicts[0].baseline)
-        parts.append(f"{against} at {len(found)}{of}{named}")
-    return ", ".join(parts)
-
-
-def _why(result: FitResult, verdict: BudgetVerdict) -> _Why:
-    """Return what keeps the two from being compared; a missing run before all else."""
-    reason = verdict.reason or ""
-    at_fault = (
-        reason.startswith(f"{verdict.variant}: "),
-        reason.startswith(f"{verdict.baseline}: ") or f"; {verdict.baseline}: " in reason,
-    )
-    variant, base = (
-        _missing(result, name, verdict.budget_flops) if found else None
-        for name, found in zip((verdict.variant, verdict.baseline), at_fault, strict=True)
-    )
-    if "no_run" in (variant, base) and variant != base:
-        return ("no_run", None) if variant == "no_run" else (None, "no_run")
-    return variant, base
-
-
-def _missing(result: FitResult, variant: str, budget_flops: float) -> str:
-    here = [one for one in result.variants[variant].minima if one.budget_flops == budget_flops]
-    if not here:
-        return "no_run"
-    status = next((one.status for one in here if one.estimator == "parabola"), "converged")
-    return "no_noise" if status == "converged" else status
-
-
-def _incomparable(
-    why: _Why, found: Mapping[str, Sequence[float]], own: Mapping[str, int], base: str
-) -> str:
-    """Return one reason for which variants are not compared at the budgets found of each."""
-    names = list(found)
-    budgets = {budget for here in found.values() for budget in here}
-    if len(budgets) == 1:
-        who = f"At {_flops(*budgets)} FLOPs {_named(names, ' and ')}"
-    elif len(names) == 1:
-        who = f"At {len(budgets)} of {own[names[0]]} budgets {names[0]}"
-    else:
-        counted = [f"{name} (at {len(found[name])} of {own[name]} budgets)" for name in names]
-        who = _named(counted, " and ")
-    of_variant, of_base = (_MISSING.get(one or "", "no usable minimum") for one in why)
-    if why[0] == why[1]:
-        reasons = [f"{'both have' if len(names) == 1 else 'each has'} {of_variant}"]
-    else:
-        one = f"{names[0]} has" if len(names) == 1 else "they have"
-        told = ((why[0], f"{one} {of_variant}"), (why[1], f"{base} has {of_base}"))
-        reasons = [text for missing, text in told if missing is not None]
-    return f"{who} cannot be compared with {base} ({', '.join(reasons)})."
+def _lacks(status: str, seed: str, reason: str | None) -> str:
+    """Return what keeps a curve from being compared, a key of `_MISSING`, or nothing."""
+    if status != "converged":
+        return status
+    return "no_noise" if seed in (reason or "") else ""
 
 
 def _named(names: Sequence[str], last: str) -> str:
@@ -238,10 +205,6 @@ def _named(names: Sequence[str], last: str) -> str:
     if len(names) > FEW:
         return f"{len(names)} variants"
     return last.join(["; ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _flops(value: float) -> str:
-    return f"{value:.3g}".replace("e+", "e")
 
 
 def distance_words(extrapolation: float | None) -> str | None:
@@ -261,52 +224,32 @@ def surface_sentence(comparison: SurfaceComparison, unit: str | None = None) -> 
     if gap is None:
         why = comparison.reason or "a surface has no optimum"
         return f"{name} and {base} cannot be compared on their surfaces ({why})."
-    in_unit = f" {unit}" if unit else ""
-    where = f"{_number(gap.training_flops)} FLOPs"
+    where = f"{exponent(gap.training_flops)} FLOPs"
     if gap.parameters is not None and gap.tokens is not None:
-        where = f"{_number(gap.parameters)} parameters and {_number(gap.tokens)} tokens"
+        where = f"{exponent(gap.parameters)} parameters and {exponent(gap.tokens)} tokens"
+    outcome = f"{name} is {gap.outcome} than {base}"
+    if gap.extrapolation > FAR:
+        outcome = "neither is called better so far beyond the runs"
+    elif gap.outcome == "unresolved":
+        outcome = f"it is unresolved which of {name} and {base} is better"
     told = (
-        f"On their surfaces, at {where}, {_outcome_words(gap, name, base)}: a loss difference of "
-        f"{gap.difference.words('+.4f')}{in_unit}"
+        f"On their surfaces, at {where}, {outcome}: a loss difference of "
+        f"{gap.difference.words('+.4f')}{in_unit(unit)}"
     )
     if gap.multiplier is not None:
         told += f", {gap.multiplier.words('.2f')} times the compute of {base} for its loss"
-    told += _others(comparison, gap)
+    for other in comparison.gaps:
+        same = (other.place, other.training_flops) == (gap.place, gap.training_flops)
+        if same and other.estimator != gap.estimator:
+            told += f" ({other.difference.value:+.4f} by {ESTIMATOR_NAMES[other.estimator]})"
+    low, high = comparison.low_flops, comparison.high_flops
     if gap.extrapolation > FAR:
         told += f"; {distance_words(gap.extrapolation)}"
-    elif gap.place == "optimum" and comparison.low_flops is None:
+    elif low is not None and high is not None:
+        told += f"; both have runs from {exponent(low)} to {exponent(high)} FLOPs"
+    elif gap.place == "optimum":
         told += "; between the runs of one and of the other, which do not overlap"
-    elif comparison.low_flops is not None and comparison.high_flops is not None:
-        low, high = comparison.low_flops, comparison.high_flops
-        told += f"; both have runs from {_number(low)} to {_number(high)} FLOPs"
-    if comparison.reason is not None:
-        told += f" ({comparison.reason})"
-    return f"{told}."
-
-
-def _outcome_words(gap: SurfaceGap, name: str, base: str) -> str:
-    if gap.extrapolation > FAR:
-        return "neither is called better so far beyond the runs"
-    if gap.outcome == "unresolved":
-        return f"it is unresolved which of {name} and {base} is better"
-    return f"{name} is {gap.outcome} than {base}"
-
-
-def _others(comparison: SurfaceComparison, gap: SurfaceGap) -> str:
-    """Return in words what the other estimator says at the same place."""
-    same = [
-        other
-        for other in comparison.gaps
-        if other.estimator != gap.estimator
-        and (other.place, other.training_flops) == (gap.place, gap.training_flops)
-    ]
-    return "".join(
-        f" ({other.difference.value:+.4f} by {ESTIMATOR_NAMES[other.estimator]})" for other in same
-    )
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    return f"{told}{f' ({comparison.reason})' if comparison.reason else ''}."
 
 
 def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
@@ -317,21 +260,18 @@ def gap_sentence(fit: ScalingFit, gap: SpanGap, unit: str | None = None) -> str:
     name, base = gap.variant, gap.baseline
     if gap.difference is None:
         return f"{at}: {name} and {base} cannot be compared ({gap.reason})."
-    in_unit = f" {unit}" if unit else ""
-    found = gap.difference
-    numbers = (
-        f"difference {found.words('+.4f')}{in_unit}, "
-        f"{gap.pairs} {'pair' if gap.pairs == 1 else 'pairs'} of runs"
-    )
     notes = f"; {gap.reason}" if gap.reason else ""
     match gap.outcome:
         case "equivalent":
-            claim = f"{name} is equivalent to {base} within {fit.margin:g}{in_unit}"
+            claim = f"{name} is equivalent to {base} within {fit.margin:g}{in_unit(unit)}"
         case "better" | "worse":
             side = "lower" if gap.outcome == "better" else "higher"
             claim = f"{name} has a {side} loss than {base}"
         case _:
             claim = f"it is unresolved which of {name} and {base} is better"
-            if gap.p_different is not None and found.side != 0:
+            if gap.p_different is not None and gap.difference.side != 0:
                 notes += "; the interval excludes 0, but not once corrected for the other spans"
-    return f"{at}: {claim} ({numbers}{notes})."
+    return (
+        f"{at}: {claim} (difference {gap.difference.words('+.4f')}{in_unit(unit)}, "
+        f"{gap.pairs} {'pair' if gap.pairs == 1 else 'pairs'} of runs{notes})."
+    )

@@ -96,7 +96,11 @@ def _lower(
         interval,
         f"{one.variant} reaches {one.loss.value:.4f} and {other.variant} {other.loss.value:.4f}, "
         f"a difference of {interval.words('+.4f')} nats per token over "
-        + (f"{one.seeds} seeds, paired" if paired else f"{one.seeds} and {other.seeds} seeds"),
+        + (
+            f"{len(one.seed_deviations)} seeds, paired"
+            if paired
+            else f"{len(one.seed_deviations)} and {len(other.seed_deviations)} seeds"
+        ),
     )
 
 

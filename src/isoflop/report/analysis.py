@@ -9,6 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from isoflop.config import RunRecord, Study
+from isoflop.estimate import Estimate
 from isoflop.fit import (
     ESTIMATORS,
     FitResult,
@@ -19,10 +20,9 @@ from isoflop.fit import (
     training_curves,
 )
 from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
-from isoflop.fit.compare.matching import Comparison, LossMatch, compare, loss_matching
+from isoflop.fit.compare.matching import Comparison, compare, loss_matching
 from isoflop.fit.compare.verdict import BudgetVerdict
 from isoflop.fit.curves.minima import CurveMinimum
-from isoflop.fit.results import MinimumInterval
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import TrainedSize, budgets, trained_sizes
 from isoflop.notation import scientific
@@ -84,15 +84,13 @@ class BudgetResult:
     budget_flops: float
     minima: Mapping[tuple[str, Estimator], CurveMinimum]
     """By variant and estimator; refusals included."""
-    intervals: Mapping[tuple[str, Estimator], MinimumInterval]
-    """Of these, where the runs tell one."""
     figure3: tuple[NumberedModel, ...]
     """The four models of the published Figure 3; empty without a challenger."""
     figure4: tuple[NumberedModel, ...]
     comparisons: Mapping[str, Comparison]
     """Each other variant's minimum against the baseline's."""
-    matches: Mapping[str, LossMatch]
-    """How few forward FLOPs of each other variant reach the baseline's loss."""
+    matches: Mapping[str, Estimate | str]
+    """Share of the baseline's forward FLOPs at which each other has its loss, or why none."""
     verdicts: Mapping[str, BudgetVerdict]
     """What may be said of each other variant against the baseline."""
     claims: tuple[Claim, ...]
@@ -114,8 +112,8 @@ class BudgetResult:
     def ranking(self) -> list[CurveMinimum]:
         """Return the usable minima by the headline estimator, the lowest loss first."""
         found = [one for (_, estimator), one in self.minima.items() if estimator == HEADLINE]
-        usable = [one for one in found if one.minimum.loss is not None]
-        return sorted(usable, key=lambda one: one.minimum.loss or 0.0)
+        usable = [one for one in found if one.loss is not None]
+        return sorted(usable, key=lambda one: one.loss or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,13 +202,8 @@ def analyse(
 
 def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> BudgetResult:
     baseline, challenger, table = analysis.baseline, analysis.challenger, analysis.table
-    fitted = [
-        (name, one)
-        for name, fit in fits.variants.items()
-        for one in fit.minima
-        if one.budget_flops == budget
-    ]
-    minima = {(name, one.estimator): one.of_curve(name) for name, one in fitted}
+    found = [one for one in fits.minima if one.budget_flops == budget]
+    minima = {(one.variant, one.estimator): one for one in found}
     others = [name for name in analysis.names if name != baseline and (name, HEADLINE) in minima]
     optimum = minima.get((baseline, HEADLINE))
     reference = analysis.best(baseline, budget)
@@ -222,7 +215,6 @@ def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> Budget
     return BudgetResult(
         budget_flops=budget,
         minima=minima,
-        intervals={(name, one.estimator): one.interval for name, one in fitted if one.interval},
         figure3=figure3_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
         figure4=figure4_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
         comparisons={name: compare(optimum, minima[name, HEADLINE]) for name in others}

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from isoflop.config import PrecisionChoice, RunRecord, Study
-from isoflop.fit.predictions.optima import Prediction
+from isoflop.fit.predictions import Prediction
 from isoflop.report.registration import Registration
 from isoflop.report.routed import RoutedModel
 from isoflop.text import visible

@@ -6,32 +6,31 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
+from isoflop.estimate import NONE
 from isoflop.fit import ESTIMATOR_NAMES, FitResult, RunTable, VariantFit, sentence, surface_sentence
-from isoflop.fit.results import FittedMinimum, FittedSurface
-from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
-from isoflop.fit.words import estimates_sentence, fraction_sentence
+from isoflop.fit.curves.minima import CurveMinimum
+from isoflop.fit.results import FittedSurface
+from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS, QUANTITIES
+from isoflop.fit.words import estimates_sentence, fraction_sentence, in_unit
 from isoflop.notation import count, exponent
 from isoflop.terminal.tables import coefficient, said, table
-
-COEFFICIENTS = ("E", "A", "B", "alpha", "beta", "a", "b")
 
 
 def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
     """Yield what was fitted: verdicts, minima, surfaces, and what was left out or assumed."""
+    unit = result.loss_unit
     if runs.understood:
         yield said(runs.understood)
     for warning in fit_warnings(result, runs):
         yield said(f"Warning: {warning}")
     for verdict in result.verdicts:
-        yield said(sentence(verdict, result.loss_unit), "bold")
-        if len(verdict.estimates) > 1:
-            yield said(estimates_sentence(verdict))
-        if verdict.forward_fraction is not None:
-            yield said(fraction_sentence(verdict))
+        yield said(sentence(verdict, unit), "bold")
+        more = (estimates_sentence(verdict), fraction_sentence(verdict))
+        yield from (said(one) for one in more if one)
     if result.verdicts:
         yield said(holm_sentence(result))
     for comparison in result.surface_comparisons:
-        yield said(surface_sentence(comparison, result.loss_unit))
+        yield said(surface_sentence(comparison, unit))
     yield _minima(result)
     yield from _surfaces(result)
     yield from map(said, _of_variants(result))
@@ -43,29 +42,24 @@ def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
 
 def _of_variants(result: FitResult) -> Iterator[str]:
     """Yield surfaces that failed, laws, envelopes, and how far estimators are apart."""
-    for name, fit in result.variants.items():
-        for surface in fitted_surfaces(fit):
+    fits = result.variants.items()
+    for name, fit in fits:
+        for surface in fit.surfaces:
             if surface.status != "converged":
                 yield f"{name}, {ESTIMATOR_NAMES[surface.estimator]}: {surface.message}."
-    for name, fit in result.variants.items():
-        words = law_words(fit)
-        if words is not None:
-            yield f"{name}: {words}."
-    for name, fit in result.variants.items():
+    yield from (f"{name}: {words}." for name, fit in fits if (words := law_words(fit)))
+    for name, fit in fits:
         found = fit.envelope
-        if found is None:
-            continue
-        if found.a is None or found.b is None:
+        if found is not None and found.a and found.b:
+            a, b = found.a.words(".3f"), found.b.words(".3f")
+            yield (
+                f"{name}: envelope of training curves N ~ C^a with a = {a}, D ~ C^b with b = {b}, "
+                f"{found.sizes} sizes; biased, since no run has ended there."
+            )
+        elif found is not None:
             yield f"{name}, envelope of training curves: {found.message}."
-            continue
-        a, b = found.a.words(".3f"), found.b.words(".3f")
-        yield (
-            f"{name}: envelope of training curves N ~ C^a with a = {a}, D ~ C^b with b = {b}, "
-            f"{found.sizes} sizes; biased, since no run has ended there."
-        )
-    for name, fit in result.variants.items():
-        words = disagreement_words(fit, result.loss_unit)
-        if words is not None:
+    for name, fit in fits:
+        if words := disagreement_words(fit, result.loss_unit):
             yield f"{name}: estimators differ {words}."
 
 
@@ -76,7 +70,7 @@ def fit_warnings(result: FitResult, runs: RunTable) -> list[str]:
         of = f"{name}, " if len(result.variants) > 1 else ""
         found += [
             f"{of}{ESTIMATOR_NAMES[one.estimator]}: {one.warning}"
-            for one in fitted_surfaces(fit)
+            for one in fit.surfaces
             if one.warning is not None
         ]
     return [f"{one.removesuffix('.')}." for one in found]
@@ -101,7 +95,7 @@ def holm_sentence(result: FitResult) -> str:
     )
 
 
-def law_words(fit: VariantFit) -> str | None:
+def law_words(fit: VariantFit) -> str:
     """Return how the optimal size grows with compute, by each estimator that tells it."""
     laws = [
         f"{ESTIMATOR_NAMES[law.estimator]} {law.a.words('.3f')}"
@@ -109,61 +103,50 @@ def law_words(fit: VariantFit) -> str | None:
         for law in fit.laws
         if law.a is not None
     ]
-    return f"optimal N ~ C^a with a = {', '.join(laws)}" if laws else None
+    return f"optimal N ~ C^a with a = {', '.join(laws)}" if laws else ""
 
 
-def disagreement_words(fit: VariantFit, loss_unit: str | None) -> str | None:
-    """Return how far the estimators of a variant are apart; None where too few found anything."""
-    unit = f" {loss_unit}" if loss_unit else ""
-    parts = []
-    if fit.minimum_disagreements:
-        widest = max(one.loss for one in fit.minimum_disagreements)
-        farthest = max(one.parameter_ratio for one in fit.minimum_disagreements)
-        parts.append(f"on a minimum by up to {widest:.4f}{unit} and {farthest:.2f} times in size")
+def disagreement_words(fit: VariantFit, loss_unit: str | None) -> str:
+    """Return how far the estimators of a variant are apart; nothing where too few found any."""
+    parts, apart = [], fit.minimum_disagreements
+    if apart:
+        widest = f"{max(one.loss for one in apart):.4f}{in_unit(loss_unit)}"
+        farthest = max(one.parameter_ratio for one in apart)
+        parts.append(f"on a minimum by up to {widest} and {farthest:.2f} times in size")
     if fit.surface_disagreement:
-        gaps = ", ".join(
-            f"{high - low:.2g} in {one}"
-            for one, (low, high) in fit.surface_disagreement.ranges.items()
-        )
+        ranges = fit.surface_disagreement.ranges.items()
+        gaps = ", ".join(f"{high - low:.2g} in {one}" for one, (low, high) in ranges)
         parts.append(f"on the surface by {gaps}")
-    return "; ".join(parts) or None
+    return "; ".join(parts)
 
 
 def _minima(result: FitResult) -> RenderableType:
     """Return a row per budget with sizes enough for a minimum, and estimator."""
-    found = [
-        (name, one)
-        for name, fit in result.variants.items()
-        for one in fit.minima
-        if one.status != "too_few"
-    ]
+    found = [one for one in result.minima if one.status != "too_few"]
     if not found:
         return said("No budget has sizes enough for a minimum.")
-    minima = [one for _, one in found]
     unit = f", in {result.loss_unit}" if result.loss_unit else ""
     return table(
         f"Minima of loss over log parameters{unit}",
         {
-            "variant": [name for name, _ in found],
-            "budget": [exponent(one.budget_flops) for one in minima],
-            "estimator": [ESTIMATOR_NAMES[one.estimator] for one in minima],
-            "parameters": [
-                "-" if one.parameters is None else count(one.parameters) for one in minima
-            ],
-            "loss": ["-" if one.loss is None else f"{one.loss:.4f}" for one in minima],
-            "interval of the loss": [_loss_interval(one) for one in minima],
-            "status": [one.status for one in minima],
+            "variant": [one.variant for one in found],
+            "budget": [exponent(one.budget_flops) for one in found],
+            "estimator": [ESTIMATOR_NAMES[one.estimator] for one in found],
+            "parameters": [count(one.parameters) if one.parameters else NONE for one in found],
+            "loss": [NONE if one.loss is None else f"{one.loss:.4f}" for one in found],
+            "interval of the loss": [_loss_interval(one) for one in found],
+            "status": [one.status for one in found],
         },
         names=["variant"],
         words=["estimator", "status"],
     )
 
 
-def _loss_interval(one: FittedMinimum) -> str:
+def _loss_interval(one: CurveMinimum) -> str:
     if one.interval is None:
-        return "-"
+        return NONE
     noiseless = " without noise" if one.interval.source == "systematic" else ""
-    return f"[{one.interval.low:.4f}, {one.interval.high:.4f}]{noiseless}"
+    return f"{one.estimates()[1].interval_words()}{noiseless}"
 
 
 def _surfaces(result: FitResult) -> Iterator[RenderableType]:
@@ -172,16 +155,16 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
         found = {
             name: surface
             for name, fit in result.variants.items()
-            for surface in fitted_surfaces(fit)
+            for surface in fit.surfaces
             if surface.estimator == estimator and surface.status == "converged"
         }
         if not found:
             continue
-        columns = {"": [*COEFFICIENTS, "r.m.s. of misses", "largest miss", "runs"]}
+        columns = {"": [*QUANTITIES, "r.m.s. of misses", "largest miss", "runs"]}
         for name, one in found.items():
             columns[name] = [
-                *(coefficient(getattr(one, of)) for of in COEFFICIENTS),
-                "-" if one.rms_residual is None else f"{one.rms_residual:.2g}",
+                *(coefficient(getattr(one, of)) for of in QUANTITIES),
+                NONE if one.rms_residual is None else f"{one.rms_residual:.2g}",
                 _farthest(one),
                 str(one.points),
             ]
@@ -194,13 +177,8 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
 def _farthest(one: FittedSurface) -> str:
     miss = one.largest_miss
     if miss is None:
-        return "-"
+        return NONE
     return (
         f"{miss.fitted - miss.measured:+.2g} at {count(miss.parameters)} parameters, "
         f"{count(miss.tokens)} tokens"
     )
-
-
-def fitted_surfaces(fit: VariantFit) -> list[FittedSurface]:
-    """Return the surfaces that a variant was fitted with, the Huber surface first."""
-    return [one for one in (fit.surface, fit.variable_projection) if one is not None]

@@ -8,31 +8,26 @@ from rich.console import RenderableType
 
 from isoflop.config.run import Span
 from isoflop.fit import ScalingFit, gap_sentence
-from isoflop.fit.spans.values import SizeLoss, SpanGap
+from isoflop.fit.spans.values import SizeLoss
 from isoflop.notation import count
 from isoflop.terminal.tables import CLOSING, Screen, capped, coefficient, said, table
 
 MOST = 6
 """Lines of each kind in the answer."""
-_MEANT = (
-    "Intervals are {level}; they hold other seeds and other documents. Equivalent is said where "
-    "two one-sided tests stand at the margin, better and worse after Holm's correction over the "
-    "spans."
-)
 
 
 def scaling_answer(fit: ScalingFit, unit: str) -> Screen:
     """Return what holds of the whole window and its trailing part, on one screen."""
-    means = [gap for gap in fit.gaps if gap.non_embedding is None]
-    whole = [gap_sentence(fit, gap, unit) for gap in means if _span_of(gap) in _summaries(fit)]
-    whole_window = fit.spans[-2:-1]
-    losses = [one for one in fit.losses if (one.start, one.stop) in whole_window]
+    # The whole window and its trailing part come last.
+    window, trailing = fit.spans[-2:]
+    ranges = [one for one in fit.spans if one not in (window, trailing)]
+    losses = [one for one in fit.losses if (one.start, one.stop) == window]
     return Screen(
         above=(
-            *(said(line, "bold") for line in capped(whole, MOST)),
-            *map(said, capped(list(_by_position(fit, means, unit)), MOST)),
-            said(_MEANT.format(level=f"{fit.level:.0%}")),
-            _projections(fit, whole_window),
+            *(said(one, "bold") for one in capped(_gaps(fit, [window, trailing], unit), MOST)),
+            *map(said, capped(list(_by_position(fit, ranges, unit)), MOST)),
+            said(_meant(fit)),
+            _projections(fit, [window]),
             *map(said, capped(_refused(fit), MOST)),
         ),
         below=(said(CLOSING),),
@@ -44,33 +39,47 @@ def scaling_answer(fit: ScalingFit, unit: str) -> Screen:
     )
 
 
-def _by_position(fit: ScalingFit, means: Sequence[SpanGap], unit: str) -> Iterator[str]:
+def scaling_tables(fit: ScalingFit, unit: str) -> Iterator[RenderableType]:
+    """Yield a sentence per variant and span, then losses, projections and how they were made."""
+    yield from map(said, _gaps(fit, fit.spans, unit))
+    yield said(_meant(fit))
+    title = f"Test loss of the whole window and its trailing part, {unit}"
+    yield _losses(title, [one for one in fit.losses if (one.start, one.stop) in fit.spans[-2:]])
+    yield _projections(fit, fit.spans)
+    yield from map(said, _refused(fit))
+
+
+def _gaps(fit: ScalingFit, spans: Sequence[Span], unit: str) -> list[str]:
+    """Return a sentence for each gap of the mean over sizes in spans."""
+    return [
+        gap_sentence(fit, gap, unit)
+        for gap in fit.gaps
+        if gap.non_embedding is None and (gap.start, gap.stop) in spans
+    ]
+
+
+def _by_position(fit: ScalingFit, ranges: Sequence[Span], unit: str) -> Iterator[str]:
     """Yield a line per variant with how its gap to the baseline runs over the positions."""
-    for name in dict.fromkeys(gap.variant for gap in means):
-        own = [gap for gap in means if gap.variant == name and _span_of(gap) not in _summaries(fit)]
+    gaps = [g for g in fit.gaps if g.non_embedding is None and (g.start, g.stop) in ranges]
+    for name in dict.fromkeys(gap.variant for gap in gaps):
+        own = [gap for gap in gaps if gap.variant == name]
         values = [gap.difference.value for gap in own if gap.difference is not None]
         if not values:
             continue
-        outcomes = ", ".join(
-            f"{outcome} in {sum(gap.outcome == outcome for gap in own)}"
-            for outcome in dict.fromkeys(gap.outcome for gap in own)
-        )
+        found = [gap.outcome for gap in own]
+        outcomes = ", ".join(f"{one} in {found.count(one)}" for one in dict.fromkeys(found))
         yield (
             f"{name} against {fit.baseline}, of {len(own)} ranges of positions: {outcomes}; "
             f"differences {min(values):+.4f} to {max(values):+.4f} {unit}."
         )
 
 
-def scaling_tables(fit: ScalingFit, unit: str) -> Iterator[RenderableType]:
-    """Yield a sentence per variant and span, then losses, projections and how they were made."""
-    for gap in fit.gaps:
-        if gap.non_embedding is None:
-            yield said(gap_sentence(fit, gap, unit))
-    yield said(_MEANT.format(level=f"{fit.level:.0%}"))
-    title = f"Test loss of the whole window and its trailing part, {unit}"
-    yield _losses(title, [one for one in fit.losses if (one.start, one.stop) in _summaries(fit)])
-    yield _projections(fit, fit.spans)
-    yield from map(said, _refused(fit))
+def _meant(fit: ScalingFit) -> str:
+    return (
+        f"Intervals are {fit.level:.0%}; they hold other seeds and other documents. Equivalent is "
+        "said where two one-sided tests stand at the margin, better and worse after Holm's "
+        "correction over the spans."
+    )
 
 
 def _refused(fit: ScalingFit) -> list[str]:
@@ -111,12 +120,3 @@ def _projections(fit: ScalingFit, spans: Sequence[Span]) -> RenderableType:
         words=["compute"],
         long=["a", "b"],
     )
-
-
-def _summaries(fit: ScalingFit) -> set[Span]:
-    """Return the spans of the whole window and of its trailing part, which come last."""
-    return set(fit.spans[-2:])
-
-
-def _span_of(gap: SpanGap) -> Span:
-    return (gap.start, gap.stop)

@@ -3,13 +3,16 @@
 The difference of two minima is judged on seeds: where both variants were trained with the same
 ones, seed by seed. What it is worth is said as a compute multiplier: the share of its compute at
 which a variant reaches the other's loss.
+
+Axes: R copies of the runs, B budgets.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -23,6 +26,10 @@ from isoflop.fit.intervals import Floats, Outcome, draws_interval, holm
 from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.settings import Estimator, FitSettings
 from isoflop.fit.tables.frame import budgets
+
+_Frontier = tuple[Floats, Floats]
+"""Log budgets (B,), ascending, and minimum losses (1 + R, B): of the runs, then of their noisy
+copies, NaN where one has no minimum."""
 
 
 class Difference(Frozen):
@@ -78,7 +85,7 @@ def verdicts(
     baseline: str,
     settings: FitSettings | None = None,
     *,
-    irreducible: float | None = None,
+    irreducible: float = 0.0,
     draws: CurveDraws | None = None,
     found: Iterable[CurveMinimum] | None = None,
 ) -> tuple[BudgetVerdict, ...]:
@@ -91,7 +98,7 @@ def verdicts(
         table: as `frame` or `run_table` makes it.
         baseline: the variant that the others are held against.
         settings: margin, level, and the copies behind the intervals of multipliers.
-        irreducible: loss at infinite compute that multipliers assume; None for none, 0.
+        irreducible: loss at infinite compute that multipliers assume.
         draws: noisy minima of the table, where they have been drawn already.
         found: minima of the table by every estimator, where they have been fitted already.
 
@@ -103,39 +110,43 @@ def verdicts(
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
     asked = settings or FitSettings()
     drawn = draws or CurveDraws(table, asked)
-    fitted = tuple(minima(table) if found is None else found)
-    parabolas = [one for one in fitted if one.minimum.estimator == "parabola"]
+    fitted = minima(table) if found is None else tuple(found)
+    parabolas = [one for one in fitted if one.estimator == "parabola"]
     optima = {
         (one.variant, one.budget_flops): one for one in parabolas or minima(table, ["parabola"])
     }
     noisy = {
-        (name, budget): noisy_minimum(table, name, budget, level=asked.level, found=optima)
-        for name in names
-        for budget in budgets(table)
+        key: noisy_minimum(table, *key, level=asked.level, known=optima.get(key))
+        for key in itertools.product(names, budgets(table))
     }
-    frontiers = {name: _Frontier.measured(name, noisy, drawn) for name in names}
-    open_verdicts = []
+    frontiers = {name: _frontier(name, optima, drawn) for name in names}
+    told = []
     for budget in budgets(table):
         optimum = optima.get((baseline, budget))
         for name in (one for one in names if one != baseline):
-            told = _compared(noisy[name, budget], noisy[baseline, budget], budget, asked)
-            update: dict[str, object] = {"estimates": _estimates(fitted, name, baseline, budget)}
-            if told.difference is not None:
-                ours, theirs = frontiers[name], frontiers[baseline]
-                floor = irreducible or 0.0
-                update["multiplier"] = _multiplier(ours, theirs, budget, floor, asked.level)
+            one = _compared(noisy[name, budget], noisy[baseline, budget], budget, asked)
+            known: dict[str, object] = {"estimates": _estimates(fitted, name, baseline, budget)}
+            if one.difference is not None:
+                pair = frontiers[name], frontiers[baseline]
+                known["multiplier"] = _multiplier(*pair, budget, irreducible, asked.level)
             if optimum is not None:
-                match = loss_matching(table, optimum, name, draws=drawn, level=asked.level)
-                update["forward_fraction"] = match.interval
-            open_verdicts.append(told.model_copy(update=update))
-    return _judged(open_verdicts, asked.level)
+                share = loss_matching(table, optimum, name, draws=drawn, level=asked.level)
+                if isinstance(share, Estimate) and share.low is not None:
+                    known["forward_fraction"] = share
+            told.append(one.model_copy(update=known))
+    likeliest = [_best_p(one.difference) for one in told]
+    adjusted = holm([p for _, p in likeliest])
+    stand = [p is not None and p <= 1 - asked.level for p in adjusted]
+    return tuple(
+        one.model_copy(update={"outcome": out if stands else "unresolved", "p_adjusted": p})
+        for one, (out, _), p, stands in zip(told, likeliest, adjusted, stand, strict=True)
+    )
 
 
 def _compared(
     one: NoisyMinimum, base: NoisyMinimum, budget: float, settings: FitSettings
 ) -> BudgetVerdict:
     """Return the difference of two minima, with an outcome that is still open."""
-    reasons = [f"{side.variant}: {side.reason}" for side in (one, base) if side.reason]
     apart, found = None, minimum_difference(one, base)
     if found is not None:
         estimate, paired = found
@@ -153,29 +164,17 @@ def _compared(
         outcome="unresolved",
         difference=apart,
         margin=settings.margin,
-        reason="; ".join(reasons) or None,
+        reason="; ".join(f"{s.variant}: {s.reason}" for s in (one, base) if s.reason) or None,
     )
 
 
-def _judged(found: Sequence[BudgetVerdict], level: float) -> tuple[BudgetVerdict, ...]:
-    """Return verdicts with their outcomes, corrected for how many there are."""
-    likeliest = [_best_p(one.difference) for one in found]
-    adjusted = holm([p for _, p in likeliest])
-    told = []
-    for one, (outcome, _), p in zip(found, likeliest, adjusted, strict=True):
-        stands = p is not None and p <= 1 - level
-        update = {"outcome": outcome if stands else "unresolved", "p_adjusted": p}
-        told.append(one.model_copy(update=update))
-    return tuple(told)
-
-
 def _estimates(
-    found: Sequence[CurveMinimum], variant: str, baseline: str, budget: float
+    found: Iterable[CurveMinimum], variant: str, baseline: str, budget: float
 ) -> dict[Estimator, float]:
     losses = {
-        (at.variant, at.minimum.estimator): at.minimum.loss
-        for at in found
-        if at.budget_flops == budget and at.minimum.loss is not None
+        (one.variant, one.estimator): one.loss
+        for one in found
+        if one.budget_flops == budget and one.loss is not None
     }
     return {
         estimator: loss - losses[baseline, estimator]
@@ -184,90 +183,69 @@ def _estimates(
     }
 
 
-class _Frontier:
-    """Minimum loss against compute of one variant, and noisy copies of it."""
+def _frontier(
+    variant: str, optima: Mapping[tuple[str, float], CurveMinimum], draws: CurveDraws
+) -> _Frontier | None:
+    """Return minimum loss against compute, None with fewer than two budgets that have both."""
+    found = [
+        (math.log(budget), np.append(one.loss, drawn[1]))
+        for (name, budget), one in optima.items()
+        if name == variant
+        and one.loss is not None
+        and (drawn := draws.minima(name, budget)) is not None
+    ]
+    if len(found) < 2:
+        return None
+    log_budgets, columns = zip(*found, strict=True)
+    return np.array(log_budgets), np.stack(columns, axis=1)
 
-    def __init__(self, budget_flops: Floats, losses: Floats, draws: Floats) -> None:
-        self.log_budgets = np.log(budget_flops)
-        self.losses = losses
-        self.draws = draws
-        """(R, budgets), NaN where a copy has no minimum."""
 
-    @classmethod
-    def measured(
-        cls, variant: str, noisy: Mapping[tuple[str, float], NoisyMinimum], draws: CurveDraws
-    ) -> _Frontier | None:
-        """Return the frontier, None with fewer than two budgets that have a minimum."""
-        found = []
-        for (name, budget), one in noisy.items():
-            if name != variant:
-                continue
-            loss, drawn = one.minimum.loss, draws.minima(variant, budget)
-            if loss is not None and drawn is not None:
-                found.append((budget, loss, drawn[1]))
-        if len(found) < 2:
-            return None
-        return cls(
-            np.array([one[0] for one in found]),
-            np.array([one[1] for one in found]),
-            np.stack([one[2] for one in found], axis=1),
-        )
+def _log_compute_at(log_budgets: Floats, losses: Floats, goals: Floats, floor: float) -> Floats:
+    """Return log FLOPs at which frontiers (R, B) reach losses (R,), NaN where they do not.
 
-    def log_compute_at(self, losses: Floats, of: Floats, floor: float) -> Floats:
-        """Return log FLOPs at which frontiers (R, budgets) reach losses (R).
-
-        Between budgets, and beyond them, log reducible loss is a line in log compute.
-        """
-        with np.errstate(invalid="ignore", divide="ignore"):
-            heights = np.log(of - floor)
-            wanted = np.log(losses - floor)
-        found = np.full(len(losses), math.nan)
-        # Numbers of Python, since arrays of a few budgets each cost more to make than to use.
-        budgets_logs = self.log_budgets.tolist()
-        for row, (height, goal) in enumerate(zip(heights.tolist(), wanted.tolist(), strict=True)):
-            known = [(x, y) for x, y in zip(budgets_logs, height, strict=True) if math.isfinite(y)]
-            if len(known) < 2 or not math.isfinite(goal):
-                continue
-            # The segment whose losses hold the goal; the outermost ones reach beyond the budgets.
-            at = bisect_left(known, -goal, key=lambda point: -point[1]) - 1
-            (x, y), (next_x, next_y) = known[min(max(at, 0), len(known) - 2) :][:2]
-            slope = (next_y - y) / (next_x - x)
-            if slope < 0:
-                found[row] = x + (goal - y) / slope
-        return found
+    Between budgets, and beyond them, log reducible loss is a line in log compute.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        heights, wanted = np.log(losses - floor).tolist(), np.log(goals - floor).tolist()
+    found = np.full(len(wanted), math.nan)
+    # Numbers of Python, since arrays of a few budgets each cost more to make than to use.
+    for row, (height, goal) in enumerate(zip(heights, wanted, strict=True)):
+        pairs = zip(log_budgets.tolist(), height, strict=True)
+        known = [(x, y) for x, y in pairs if math.isfinite(y)]
+        if len(known) < 2 or not math.isfinite(goal):
+            continue
+        # The segment whose losses hold the goal; the outermost ones reach beyond the budgets.
+        at = bisect_left(known, -goal, key=lambda point: -point[1]) - 1
+        (x, y), (next_x, next_y) = known[min(max(at, 0), len(known) - 2) :][:2]
+        slope = (next_y - y) / (next_x - x)
+        if slope < 0:
+            found[row] = x + (goal - y) / slope
+    return found
 
 
 def _multiplier(
-    one: _Frontier | None,
-    base: _Frontier | None,
-    budget: float,
-    floor: float,
-    level: float,
+    one: _Frontier | None, base: _Frontier | None, budget: float, floor: float, level: float
 ) -> Multiplier | None:
     if one is None or base is None:
         return None
-    at = np.flatnonzero(np.isclose(base.log_budgets, math.log(budget)))
+    at = np.flatnonzero(np.isclose(base[0], math.log(budget)))
     if not len(at):
         return None
-    index = int(at[0])
-    lowest = float(min(one.losses.min(), base.losses.min()))
+    goals = base[1][:, at[0]]
 
-    def value(irreducible: float) -> float:
-        goal = base.losses[index : index + 1]
-        log_compute = one.log_compute_at(goal, one.losses[None], irreducible)
-        return float(np.exp(log_compute[0] - math.log(budget)))
+    def times(rows: slice, irreducible: float) -> Floats:
+        reached = _log_compute_at(one[0], one[1][rows], goals[rows], irreducible)
+        return np.exp(reached - math.log(budget))
 
-    centre = value(floor)
-    if not math.isfinite(centre):
+    known = times(slice(None), floor)
+    if not math.isfinite(known[0]) or np.isfinite(known[1:]).mean() < 0.9:
         return None
-    logs = one.log_compute_at(base.draws[:, index], one.draws, floor) - math.log(budget)
-    if np.isfinite(logs).sum() < 0.9 * len(logs):
-        return None
+    lowest = float(min(one[1][0].min(), base[1][0].min()))
     others = sorted({0.0, round(0.5 * lowest, 4), round(0.9 * lowest, 4)} - {floor})
     return Multiplier(
-        interval=draws_interval(centre, np.exp(logs), level=level),
+        interval=draws_interval(float(known[0]), known[1:], level=level),
         irreducible=floor,
-        sensitivity=tuple((other, value(other)) for other in others),
+        sensitivity=tuple((other, float(times(slice(1), other)[0])) for other in others),
     )
 
 
@@ -275,11 +253,11 @@ def _best_p(apart: Difference | None) -> tuple[Outcome, float | None]:
     """Return the outcome that the tests speak for most, with its p-value."""
     if apart is None:
         return "unresolved", None
-    tests: Mapping[Outcome, float] = {
+    tests: dict[Outcome, float] = {
         "better": min(1.0, 2 * apart.p_superior),
         "worse": min(1.0, 2 * apart.p_inferior),
     }
     if apart.p_equivalent is not None:
-        tests = {**tests, "equivalent": apart.p_equivalent}
+        tests["equivalent"] = apart.p_equivalent
     outcome = min(tests, key=tests.__getitem__)
     return outcome, tests[outcome]

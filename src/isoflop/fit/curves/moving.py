@@ -19,7 +19,7 @@ from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.minima.minimum import Minimum
 from isoflop.fit.settings import Estimator, FitSettings
 from isoflop.fit.surfaces.goodness import following, noise_about
-from isoflop.fit.surfaces.sample import Samples, SurfaceSample
+from isoflop.fit.surfaces.sample import Samples
 from isoflop.fit.surfaces.surface import Surface
 from isoflop.fit.tables.frame import run_flops
 
@@ -33,8 +33,7 @@ hundredth, as much as runs scatter."""
 
 def scatter(rows: pd.DataFrame) -> float:
     """Return how far the runs' compute lies from their budgets, the largest absolute log."""
-    off = np.abs(_log_off(rows))
-    return float(off.max()) if len(off) else 0.0
+    return float(np.abs(_log_off(rows)).max(initial=0.0))
 
 
 def moved_draws(
@@ -45,11 +44,11 @@ def moved_draws(
     Runs are moved along the first surface of their variant that lies through them; it tells their
     noise as well, where a curve does not.
     """
-    by_variant: dict[str, list[SurfaceSample]] = {}
-    for (name, _), one in samples.items():
-        by_variant.setdefault(name, []).append(one)
-    surfaces = {n: following(one.fit for one in several) for n, several in by_variant.items()}
-    about = {n: noise_about(several[0].rows, surfaces[n]) for n, several in by_variant.items()}
+    rows = {one.variant: one.rows for one in samples.values()}
+    surfaces = {
+        name: following(one.fit for one in samples.values() if one.variant == name) for name in rows
+    }
+    about = {name: noise_about(rows[name], surfaces[name]) for name in rows}
     moved = at_budgets(table, surfaces)
     known = {name: noise for name, noise in about.items() if noise is not None}
     return moved, CurveDraws(moved, settings, known)
@@ -65,20 +64,18 @@ def at_budgets(table: pd.DataFrame, surfaces: Mapping[str, Surface | None]) -> p
         table: as `frame` or `run_table` makes it.
         surfaces: of each variant.
     """
-    # Log of the budget over the run's compute; runs without a budget have nowhere to go.
     log_off = _log_off(table)
-    moving = np.abs(log_off) > EXACT
-    moving &= table["variant"].map(lambda name: surfaces.get(name) is not None).to_numpy(bool)
-    moving &= (table["state"] == "finished").to_numpy()
+    moving = (np.abs(log_off) > EXACT) & (table["state"] == "finished").to_numpy()
+    moving &= table["variant"].isin([n for n, one in surfaces.items() if one]).to_numpy()
     if not moving.any():
         return table
     n, d, loss = (table[one].to_numpy(dtype=np.float64) for one in ("parameters", "tokens", "loss"))
-    tokens = np.where(moving, d * np.exp(-log_off), d)
-    losses, own = loss.copy(), np.where(moving, table["budget_flops"], run_flops(table))
+    tokens, losses = np.where(moving, d * np.exp(-log_off), d), loss.copy()
     for name, surface in surfaces.items():
-        here = moving & (table["variant"] == name).to_numpy()
-        if surface is not None and here.any():
+        if surface is not None:
+            here = moving & (table["variant"] == name).to_numpy()
             losses[here] += surface.loss(n[here], tokens[here]) - surface.loss(n[here], d[here])
+    own = np.where(moving, table["budget_flops"], run_flops(table))
     return table.assign(tokens=tokens, loss=losses, training_flops=own)
 
 
@@ -98,7 +95,7 @@ def curve_minimum(rows: pd.DataFrame, estimator: Estimator) -> Minimum:
 
 
 def _log_off(rows: pd.DataFrame) -> Floats:
-    """Return log of each run's compute over its budget; 0 without a budget."""
+    """Return log of each run's compute over its budget; 0 for runs without, that go nowhere."""
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.log(run_flops(rows) / rows["budget_flops"].to_numpy(dtype=np.float64))
     return np.where(np.isfinite(off), off, 0.0)

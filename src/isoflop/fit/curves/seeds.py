@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 from scipy import stats
 
-from isoflop.config import Frozen
 from isoflop.estimate import LEVEL
-from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.curves.moving import curve_minimum
 from isoflop.fit.intervals import WithError, difference, mean_estimate
 from isoflop.fit.minima.minimum import Minimum
-from isoflop.fit.minima.parabola import Parabola, fit_parabola
-from isoflop.fit.tables.frame import TrainedSize, curve_rows, trained_sizes
+from isoflop.fit.minima.parabola import fit_parabola
+from isoflop.fit.tables.frame import curve_rows
 
 NEAREST = 3
 """Replicated sizes that the seeds are averaged over: a parabola's minimum rests on about as many,
 so averaging over more would understate its error."""
 
 
-class NoisyMinimum(Frozen):
+@dataclass(frozen=True)
+class NoisyMinimum:
     """A variant's minimum by the parabola, with what the seeds say about its error."""
 
     variant: str
     minimum: Minimum
+    reason: str | None = None
+    """Why an estimate is missing."""
     loss: WithError | None = None
     """Minimum loss; its error from how whole seeds lie above or below the others."""
     loss_by_scatter: WithError | None = None
@@ -40,12 +41,9 @@ class NoisyMinimum(Frozen):
     """Standard deviation of one run about the mean of its size, pooled over sizes."""
     run_spread_freedom: int = 0
     """Degrees of freedom of `run_spread`."""
-    seeds: int = 0
-    """Seeds near the minimum."""
-    seed_deviations: dict[int, float] = Field(default_factory=dict)
-    """How far each of them lies above the others, averaged over sizes, nats per token."""
-    reason: str | None = None
-    """Why an estimate is missing."""
+    seed_deviations: Mapping[int, float] = field(default_factory=dict)
+    """How far each seed near the minimum lies above the others, averaged over sizes, nats per
+    token."""
 
 
 def noisy_minimum(
@@ -54,52 +52,54 @@ def noisy_minimum(
     budget_flops: float,
     *,
     level: float = LEVEL,
-    found: Mapping[tuple[str, float], CurveMinimum] | None = None,
+    known: Minimum | None = None,
 ) -> NoisyMinimum:
     """Return the minimum of a variant at a budget with the errors of its loss and its size.
 
     The loss: a seed's deviation is the mean, over the replicated sizes nearest the minimum, of
     its loss less the mean of its size. Those deviations, one per seed, are the sample; a seed
     that is lucky at every size is one observation, not three. The size: the delta method on the
-    parabola, none where its curvature does not differ from zero at `level`. `found` has
-    minima by the parabola, by variant and budget, where they are known already.
+    parabola, none where its curvature does not differ from zero at `level`. `known` is the minimum
+    by the parabola, where it has been found already.
     """
     rows = curve_rows(table, variant, budget_flops)
     if rows.empty:
         minimum = Minimum(estimator="parabola", status="too_few", message="no finished runs")
-        return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
-    n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
-    known = (found or {}).get((variant, budget_flops))
-    minimum = curve_minimum(rows, "parabola") if known is None else known.minimum
+    else:
+        minimum = known or curve_minimum(rows, "parabola")
     if minimum.loss is None:
-        return NoisyMinimum(variant=variant, minimum=minimum, reason=minimum.message)
-    curve = fit_parabola(n, y)
-    sizes = sorted(
-        (
-            one
-            for one in trained_sizes(table, variant, budget_flops)
-            if one.on_ladder and curve.smallest <= one.parameters <= curve.largest
-        ),
-        key=lambda one: abs(math.log(one.parameters / curve.parameters)),
-    )
-    by_seed = _seed_deviations(sizes)
-    deviations = np.array(list(by_seed.values()))
-    run_spread, freedom = _run_spread(sizes)
-    count = len(deviations)
+        return NoisyMinimum(variant, minimum, minimum.message)
+    curve = fit_parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
+    shape = ["parameters", "blocks", "width"]
+    near = rows[rows["parameters"].between(curve.smallest, curve.largest)]
+    losses = near.groupby([*shape, "seed"])["loss"].mean()
+    by_seed = losses.unstack()
+    sizes = by_seed.index.get_level_values("parameters")
+    by_seed = by_seed.iloc[np.argsort(np.abs(np.log(sizes / curve.parameters)), kind="stable")]
+    off = by_seed.sub(by_seed.mean(axis=1), axis=0)
+    free = int(by_seed.count().sum()) - len(by_seed)
+    seeds = by_seed.iloc[int(by_seed.count(axis=1).argmax())].dropna().index
+    replicated = by_seed[seeds].dropna().iloc[:NEAREST]
+    deviations = replicated.sub(replicated.mean(axis=1), axis=0).mean()
     loss = None
-    if count >= 2:
+    if len(seeds) >= 2:
         loss = mean_estimate(deviations).model_copy(update={"value": minimum.loss})
+    size = None
+    left = curve.degrees_of_freedom
+    if left >= 1:
+        error, _, bend_error = curve.errors
+        if curve.curvature > float(stats.t.ppf((1 + level) / 2, left)) * bend_error:
+            size = WithError(value=math.log(curve.parameters), error=error, degrees_of_freedom=left)
     return NoisyMinimum(
-        variant=variant,
-        minimum=minimum,
+        variant,
+        minimum,
+        None if loss else "one seed near the minimum, so its noise is not known",
         loss=loss,
-        loss_by_scatter=_loss_by_scatter(rows, by_seed, minimum.loss),
-        log_parameters=_log_parameters(curve, level),
-        run_spread=run_spread,
-        run_spread_freedom=freedom,
-        seeds=count,
-        seed_deviations=by_seed,
-        reason=None if loss else "one seed near the minimum, so its noise is not known",
+        loss_by_scatter=_loss_by_scatter(rows, deviations, minimum.loss),
+        log_parameters=size,
+        run_spread=math.sqrt(float((off**2).sum().sum()) / free) if free else None,
+        run_spread_freedom=free,
+        seed_deviations=dict(zip(seeds.tolist(), deviations.tolist(), strict=True)),
     )
 
 
@@ -113,11 +113,10 @@ def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[WithErro
     """
     if one.loss is None or other.loss is None:
         return None
-    seeds = sorted(one.seed_deviations)
-    paired = len(seeds) >= 2 and seeds == sorted(other.seed_deviations)
+    paired = one.seed_deviations.keys() == other.seed_deviations.keys()
     estimate = difference(one.loss, other.loss)
     if paired:
-        apart = np.array([one.seed_deviations[s] - other.seed_deviations[s] for s in seeds])
+        apart = [off - other.seed_deviations[seed] for seed, off in one.seed_deviations.items()]
         estimate = mean_estimate(apart).model_copy(update={"value": estimate.value})
     if one.loss_by_scatter is not None and other.loss_by_scatter is not None:
         by_scatter = difference(one.loss_by_scatter, other.loss_by_scatter)
@@ -127,41 +126,11 @@ def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[WithErro
     return estimate, paired
 
 
-def _loss_by_scatter(
-    rows: pd.DataFrame, seed_deviations: dict[int, float], loss: float
-) -> WithError | None:
-    off = rows["seed"].map(seed_deviations).fillna(0.0).to_numpy()
-    curve = fit_parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy() - off)
-    error = curve.loss_error
-    free = curve.degrees_of_freedom - (len(seed_deviations) - 1)
-    if error is None or free < 1 or curve.curvature <= 0:
+def _loss_by_scatter(rows: pd.DataFrame, deviations: pd.Series, loss: float) -> WithError | None:
+    off = rows["seed"].map(deviations).fillna(0.0)
+    curve = fit_parabola(rows["parameters"].to_numpy(), (rows["loss"] - off).to_numpy())
+    free = curve.degrees_of_freedom - (len(deviations) - 1)
+    if free < 1 or curve.curvature <= 0:
         return None
-    error *= math.sqrt(curve.degrees_of_freedom / free)
+    error = curve.errors[1] * math.sqrt(curve.degrees_of_freedom / free)
     return WithError(value=loss, error=error, degrees_of_freedom=free)
-
-
-def _seed_deviations(sizes: list[TrainedSize]) -> dict[int, float]:
-    """Return each seed's mean deviation; `sizes` come with the nearest to the minimum first."""
-    seeds = max((one.seeds for one in sizes), key=len)
-    replicated = [one for one in sizes if set(seeds) <= set(one.seeds)][:NEAREST]
-    losses = np.array(
-        [[one.seed_losses[one.seeds.index(seed)] for seed in seeds] for one in replicated]
-    )
-    deviations = (losses - losses.mean(axis=1, keepdims=True)).mean(axis=0)
-    return dict(zip(seeds, deviations.tolist(), strict=True))
-
-
-def _run_spread(sizes: list[TrainedSize]) -> tuple[float | None, int]:
-    squares = sum(float(np.var(one.seed_losses)) * len(one.seed_losses) for one in sizes)
-    free = sum(len(one.seed_losses) - 1 for one in sizes)
-    return (math.sqrt(squares / free) if free else None), free
-
-
-def _log_parameters(curve: Parabola, level: float) -> WithError | None:
-    error, curvature_error = curve.log_parameters_error, curve.curvature_error
-    if error is None or curvature_error is None:
-        return None
-    free = curve.degrees_of_freedom
-    if curve.curvature <= float(stats.t.ppf((1 + level) / 2, free)) * curvature_error:
-        return None
-    return WithError(value=math.log(curve.parameters), error=error, degrees_of_freedom=free)

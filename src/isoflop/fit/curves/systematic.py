@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from isoflop.fit.minima import CURVE_ESTIMATORS
 from isoflop.fit.minima.minimum import Minimum
 from isoflop.fit.minima.parabola import fit_parabola
 from isoflop.fit.minima.sizes import size_means
-from isoflop.fit.surfaces.surface import FlopsLaw, Surface, SurfaceFit, surface_optima
+from isoflop.fit.surfaces.surface import FlopsLaw, SurfaceFit, surface_optima
 
 SURE = 1.1
 """How much wider than the bias itself an interval is made: a surface is known only so well."""
@@ -59,59 +59,43 @@ class Systematic:
         return SURE * float(np.abs(self.log_sizes).max()) + self.scatter_log_size
 
 
-def known_surfaces(fits: Sequence[SurfaceFit]) -> tuple[Surface, ...]:
-    """Return the surfaces that biases are told by.
-
-    Converged ones, or else those whose coefficients the runs do not tell apart: they follow the
-    curve, and that is all that is asked of them.
-    """
-    converged = tuple(f.surface for f in fits if f.surface and f.status == "converged")
-    return converged or tuple(f.surface for f in fits if f.surface)
-
-
 def systematic(
-    rows: pd.DataFrame,
-    minimum: Minimum,
-    surfaces: Sequence[Surface],
-    law: FlopsLaw,
+    rows: pd.DataFrame, minimum: Minimum, fits: Iterable[SurfaceFit], law: FlopsLaw
 ) -> Systematic | None:
     """Return the systematic error of a minimum of one curve; None if nothing tells it.
 
-    Where the estimator has no minimum on the losses of a surface, it is its distance from the
-    surface's optimum.
+    It is told by converged surfaces, or else by those whose coefficients the runs do not tell
+    apart: they follow the curve, and that is all that is asked of them. Where the estimator has no
+    minimum on the losses of a surface, it is its distance from the surface's optimum.
 
     Args:
         rows: runs of the curve, moved to their budget.
         minimum: of these, converged.
-        surfaces: through all runs of the variant.
+        fits: surfaces through all runs of the variant.
         law: of its FLOPs per token.
     """
-    assert minimum.loss is not None
-    assert minimum.parameters is not None
     n, d, y = (rows[one].to_numpy(dtype=np.float64) for one in ("parameters", "tokens", "loss"))
+    told = [fit for fit in fits if fit.surface]
+    told = [fit for fit in told if fit.status == "converged"] or told
+    surfaces = [fit.surface for fit in told if fit.surface]
     curves = []
     if surfaces:
         budget = float(rows["budget_flops"].iloc[0])
         log_n, loss = surface_optima([one.row for one in surfaces], budget, law)
-        losses = [one.loss(n, d) for one in surfaces]
-        curves = [one for one in zip(losses, log_n, loss, strict=True) if np.isfinite(one[1])]
+        told_by = zip([one.loss(n, d) for one in surfaces], log_n, loss, strict=True)
+        curves = [one for one in told_by if np.isfinite(one[1])]
     curves = curves or list(_shapes(n, y))
     if not curves:
         return None
-    biases = np.array([_bias(minimum, n, *one) for one in curves])
-    return Systematic(biases[:, 0], biases[:, 1], *_of_scatter(rows, n, y))
-
-
-def _bias(
-    minimum: Minimum, n: Floats, losses: Floats, log_size: float, loss: float
-) -> tuple[float, float]:
-    """Return how far the estimator of a minimum is off, in loss and log size, on a known curve."""
-    found = CURVE_ESTIMATORS[minimum.estimator].find(n, losses)
-    if found.loss is None or found.parameters is None:
-        found = minimum
-    assert found.loss is not None
-    assert found.parameters is not None
-    return found.loss - loss, math.log(found.parameters) - log_size
+    biases = []
+    for on_curve, log_size, lowest in curves:
+        found = CURVE_ESTIMATORS[minimum.estimator].find(n, on_curve)
+        found = minimum if found.loss is None else found
+        assert found.loss is not None
+        assert found.parameters is not None
+        biases.append((found.loss - lowest, math.log(found.parameters) - log_size))
+    losses, log_sizes = np.transpose(biases)
+    return Systematic(losses, log_sizes, *_of_scatter(rows, n, y))
 
 
 def _shapes(n: Floats, y: Floats) -> Iterator[tuple[Floats, float, float]]:

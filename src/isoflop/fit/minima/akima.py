@@ -13,13 +13,12 @@ from isoflop.fit.minima.minimum import (
     MANY_SIZES,
     CurveEstimator,
     Minimum,
-    copies_within,
     copy_ends,
-    refused_at_edge,
+    refused,
     refused_outside,
-    too_few,
+    within,
 )
-from isoflop.fit.minima.sizes import copy_means, size_means
+from isoflop.fit.minima.sizes import size_means
 
 AKIMA_SIZES = MANY_SIZES
 
@@ -38,22 +37,15 @@ def akima(parameters: ArrayLike, losses: ArrayLike) -> Minimum:
     sizes, means = size_means(parameters, losses)
     if (means <= 0).any():
         raise ValueError(f"the lowest loss is {means.min():g}; log loss needs positive losses")
-    if len(sizes) < AKIMA_SIZES:
-        return too_few("akima", len(sizes), AKIMA_SIZES)
-    refused = refused_at_edge("akima", sizes, means)
-    if refused is not None:
-        return refused
-    x = np.log(sizes)
-    curve = Akima1DInterpolator(x, np.log(means))
-    flat = np.asarray(curve.derivative().roots(extrapolate=False), dtype=np.float64)
-    candidates = np.concatenate([x, flat[np.isfinite(flat)]])
-    heights = np.asarray(curve(candidates), dtype=np.float64)
-    best = int(np.argmin(heights))
+    refusal = refused("akima", sizes, means, AKIMA_SIZES)
+    if refusal is not None:
+        return refusal
+    log_size, loss = _lowest(sizes, means[None])
     found = Minimum(
         estimator="akima",
         status="converged",
-        parameters=math.exp(candidates[best]),
-        loss=math.exp(heights[best]),
+        parameters=math.exp(log_size[0]),
+        loss=float(loss[0]),
         message=f"interpolation of {len(sizes)} sizes",
     )
     return refused_outside(found, means)
@@ -61,14 +53,24 @@ def akima(parameters: ArrayLike, losses: ArrayLike) -> Minimum:
 
 def _in_copies(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
     """Return what `akima` says of each row of `losses` (R, P), as `CurveEstimator` does."""
-    sizes, _, means = copy_means(parameters, losses)
-    none = np.full(len(losses), math.nan)
+    sizes, means = size_means(parameters, losses)
     if len(sizes) < AKIMA_SIZES:
+        none = np.full(len(losses), math.nan)
         return none, none
     # A copy may fall below zero where losses are small against their noise.
-    x, y = np.log(sizes), np.log(np.maximum(means, 1e-12 * means.max())).T
-    curve = Akima1DInterpolator(x, y)
-    cubic, square, slope, start = curve.c
+    log_sizes, lowest = _lowest(sizes, np.maximum(means, 1e-12 * means.max()))
+    best = means.argmin(axis=1)
+    inside = (best > 0) & (best < len(sizes) - 1)
+    return (
+        np.where(inside, log_sizes, copy_ends(sizes, best)),
+        np.where(inside & within(lowest, means), lowest, math.nan),
+    )
+
+
+def _lowest(sizes: Floats, means: Floats) -> tuple[Floats, Floats]:
+    """Return log size and loss (R,) at the lowest point of curves through means (R, S)."""
+    x = np.log(sizes)
+    cubic, square, slope, start = Akima1DInterpolator(x, np.log(means).T).c
     # Where the slope of each piece is zero, if that is within the piece; and the points.
     with np.errstate(divide="ignore", invalid="ignore"):
         root = np.sqrt(square**2 - 3 * cubic * slope)
@@ -78,15 +80,10 @@ def _in_copies(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
     width = np.diff(x)[:, None]
     offsets = np.where((offsets >= 0) & (offsets <= width), offsets, 0.0)
     heights = ((cubic * offsets + square) * offsets + slope) * offsets + start
-    places = (x[:-1, None] + offsets).reshape(-1, len(losses))
-    flat = heights.reshape(-1, len(losses))
-    best, copies = flat.argmin(axis=0), np.arange(len(losses))
-    lowest = means.argmin(axis=1)
-    good = (lowest > 0) & (lowest < len(sizes) - 1)
-    return (
-        np.where(good, places[best, copies], copy_ends(sizes, lowest)),
-        copies_within(np.where(good, np.exp(flat[best, copies]), math.nan), means),
-    )
+    places = (x[:-1, None] + offsets).reshape(-1, len(means))
+    flat = heights.reshape(-1, len(means))
+    best, copies = flat.argmin(axis=0), np.arange(len(means))
+    return places[best, copies], np.exp(flat[best, copies])
 
 
 AKIMA = CurveEstimator("akima", "Akima", akima, _in_copies)

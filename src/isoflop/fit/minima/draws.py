@@ -7,7 +7,7 @@ degrees of freedom is itself uncertain, and intervals are wider for it, as Stude
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,8 @@ import pandas as pd
 from isoflop.fit.intervals import Floats
 from isoflop.fit.minima import CURVE_ESTIMATORS
 from isoflop.fit.minima.noise import RunNoise, run_noise
-from isoflop.fit.minima.sizes import copy_means, size_groups
+from isoflop.fit.minima.sizes import size_groups, size_means
 from isoflop.fit.settings import Estimator, FitSettings
-from isoflop.fit.tables.frame import curve_rows
 
 LARGEST_ARRAY = 1_000_000
 """Numbers in one array (copies, runs); more copies go in several batches."""
@@ -40,29 +39,18 @@ class CurveDraws:
         settings: FitSettings,
         about_surfaces: Mapping[str, RunNoise] | None = None,
     ) -> None:
-        self.table, self.settings = table, settings
-        self._about_surfaces = about_surfaces or {}
-        self._rows: dict[tuple[str, float], pd.DataFrame] = {}
-        self._noises: dict[tuple[str, float], RunNoise | None] = {}
+        self.table, self.settings, about = table, settings, about_surfaces or {}
+        own = table[(table["state"] == "finished") & table["on_ladder"]]
+        curves = own[["variant", "budget_flops"]].dropna().drop_duplicates()
+        self.rows = {
+            key: own[(own["variant"] == key[0]) & (own["budget_flops"] == key[1])]
+            for key in curves.itertuples(index=False, name=None)
+        }
+        """Finished runs of each curve, by variant and budget."""
+        told = {key: run_noise(rows) or about.get(key[0]) for key, rows in self.rows.items()}
+        self.noises = {key: noise for key, noise in told.items() if noise is not None}
+        """How far they scatter, where something tells it."""
         self._minima: dict[tuple[str, float, Estimator], tuple[Floats, Floats]] = {}
-
-    def rows(self, variant: str, budget_flops: float) -> pd.DataFrame:
-        """Return what `curve_rows` does."""
-        key = (variant, budget_flops)
-        if key not in self._rows:
-            self._rows[key] = curve_rows(self.table, variant, budget_flops)
-        return self._rows[key]
-
-    def noise(self, variant: str, budget_flops: float) -> RunNoise | None:
-        """Return the noise of a variant's runs at a budget, None where nothing tells it."""
-        key = (variant, budget_flops)
-        if key not in self._noises:
-            rows = self.rows(variant, budget_flops)
-            noise = run_noise(rows)
-            if noise is None and len(rows):
-                noise = self._about_surfaces.get(variant)
-            self._noises[key] = noise
-        return self._noises[key]
 
     def minima(
         self, variant: str, budget_flops: float, estimator: Estimator = "parabola"
@@ -71,39 +59,39 @@ class CurveDraws:
 
         As `CurveEstimator.find_in_copies` tells them; None where nothing tells the noise.
         """
-        noise = self.noise(variant, budget_flops)
-        if noise is None:
-            return None
-        key = (variant, budget_flops, estimator)
-        if key not in self._minima:
-            n = self.rows(variant, budget_flops)["parameters"].to_numpy()
-            find = CURVE_ESTIMATORS[estimator].find_in_copies
-            parts = [find(n, losses) for losses in self._copies(variant, budget_flops, noise)]
-            log_sizes, losses = (np.concatenate(one) for one in zip(*parts, strict=True))
-            self._minima[key] = log_sizes, losses
-        return self._minima[key]
+        key = (variant, budget_flops)
+        if key in self.noises and (*key, estimator) not in self._minima:
+            found = self._of_copies(key, CURVE_ESTIMATORS[estimator].find_in_copies)
+            self._minima[*key, estimator] = found
+        return self._minima.get((*key, estimator))
 
     def size_losses(self, variant: str, budget_flops: float) -> tuple[Floats, Floats] | None:
         """Return the sizes (S,), ascending, and noisy mean losses of each (R, S).
 
         The noise is that behind `minima`; None where nothing tells it.
         """
-        noise = self.noise(variant, budget_flops)
-        if noise is None:
+        key = (variant, budget_flops)
+        if key not in self.noises:
             return None
-        n = self.rows(variant, budget_flops)["parameters"].to_numpy()
-        copies = self._copies(variant, budget_flops, noise)
-        means = [copy_means(n, losses)[2] for losses in copies]
-        return size_groups(n)[0], np.concatenate(means)
+        return size_groups(self.rows[key]["parameters"])[0], self._of_copies(key, size_means)[1]
 
-    def _copies(self, variant: str, budget_flops: float, noise: RunNoise) -> Iterator[Floats]:
-        """Yield `noisy_losses` a few copies at a time, so that no array gets large."""
-        rows, copies = self.rows(variant, budget_flops), self.settings.resamples
-        own = zlib.crc32(f"{variant} at {budget_flops!r}".encode())
+    def _of_copies(
+        self,
+        key: tuple[str, float],
+        find: Callable[[Floats, Floats], tuple[Floats, Floats]],
+    ) -> tuple[Floats, Floats]:
+        """Return what is found in noisy copies, a few at a time so that no array gets large."""
+        rows, copies = self.rows[key], self.settings.resamples
+        own = zlib.crc32(f"{key[0]} at {key[1]!r}".encode())
         generator = np.random.default_rng((self.settings.seed, own))
         step = max(1, LARGEST_ARRAY // len(rows))
-        for at in range(0, copies, step):
-            yield noisy_losses(rows, noise, min(step, copies - at), generator)
+        n = rows["parameters"].to_numpy()
+        parts = [
+            find(n, noisy_losses(rows, self.noises[key], min(step, copies - at), generator))
+            for at in range(0, copies, step)
+        ]
+        first, second = zip(*parts, strict=True)
+        return np.concatenate(first), np.concatenate(second)
 
 
 def noisy_losses(

@@ -69,17 +69,14 @@ class CurveEstimator:
     else NaN: to leave such copies out would cut off a tail."""
 
 
-def too_few(estimator: Estimator, sizes: int, needed: int) -> Minimum:
-    """Return the refusal of a curve with fewer than `needed` sizes."""
-    return Minimum(
-        estimator=estimator,
-        status="too_few",
-        message=f"{sizes} size{'s' * (sizes != 1)} measured, {needed} needed",
-    )
-
-
-def refused_at_edge(estimator: Estimator, sizes: Floats, means: Floats) -> Minimum | None:
-    """Return a refusal when the lowest measured size has no neighbour on one side."""
+def refused(estimator: Estimator, sizes: Floats, means: Floats, needed: int) -> Minimum | None:
+    """Return the refusal of a curve of too few sizes, or with the lowest loss at an end of them."""
+    if len(sizes) < needed:
+        return Minimum(
+            estimator=estimator,
+            status="too_few",
+            message=f"{len(sizes)} size{'s' * (len(sizes) != 1)} measured, {needed} needed",
+        )
     best = int(np.argmin(means))
     if 0 < best < len(sizes) - 1:
         return None
@@ -93,32 +90,26 @@ def refused_at_edge(estimator: Estimator, sizes: Floats, means: Floats) -> Minim
     )
 
 
-def losses_within(means: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the lowest and highest loss that a minimum of curves (..., S) may have.
+def within(losses: ArrayLike, means: ArrayLike, slack: float = 0.0) -> NDArray[np.bool_]:
+    """Return whether minima (...) have losses that curves with these means (..., S) may have.
 
-    Half of what a curve's sizes differ by below the lowest of them: a parabola lies at most an
-    eighth below, where the minimum is half way between two of its sizes. Of five and more sizes,
-    also no more than the middle one is above the lowest: a diverged run widens the range.
+    Up to half of what a curve's sizes differ by below the lowest of them: a parabola lies at most
+    an eighth below, where the minimum is half way between two of its sizes. Of five and more sizes,
+    also no more than the middle one is above the lowest: a diverged run widens the range. Since
+    runs scatter, a minimum may lie further out by `slack`.
     """
     measured = np.asarray(means, dtype=np.float64)
     lowest, highest = measured.min(axis=-1), measured.max(axis=-1)
     below = BELOW_LOWEST * (highest - lowest)
     if measured.shape[-1] >= MANY_SIZES:
         below = np.minimum(below, np.median(measured, axis=-1) - lowest)
-    return lowest - below, highest
+    return np.asarray((lowest - below - slack <= losses) & (losses <= highest + slack))
 
 
 def refused_outside(minimum: Minimum, means: Floats, slack: float = 0.0) -> Minimum:
-    """Return a minimum, or its refusal where its loss lies far outside the losses measured.
-
-    Args:
-        minimum: one that has a loss.
-        means: mean loss of each size of the curve, (S,).
-        slack: loss by which it may lie further out, since runs scatter.
-    """
+    """Return a minimum that has a loss, or its refusal where that is not `within` the means."""
     assert minimum.loss is not None
-    low, high = losses_within(means)
-    if low - slack <= minimum.loss <= high + slack:
+    if within(minimum.loss, means, slack):
         return minimum
     return Minimum(
         estimator=minimum.estimator,
@@ -126,12 +117,6 @@ def refused_outside(minimum: Minimum, means: Floats, slack: float = 0.0) -> Mini
         message=f"its loss would be {minimum.loss:.4f}, far outside the losses measured at this "
         f"budget, {means.min():.4f} to {means.max():.4f}",
     )
-
-
-def copies_within(losses: Floats, means: Floats) -> Floats:
-    """Return the minima of copies (R,), NaN where far outside the copy's losses (R, S)."""
-    low, high = losses_within(means)
-    return np.where((low <= losses) & (losses <= high), losses, np.nan)
 
 
 def copy_ends(sizes: Floats, best: NDArray[np.intp]) -> Floats:

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.fit.intervals import Floats
 from isoflop.fit.minima.parabola import PARABOLA_SIZES, fit_parabola
 from isoflop.fit.minima.sizes import size_groups
 
@@ -40,71 +39,44 @@ class RunNoise(Frozen):
 
 
 def run_noise(rows: pd.DataFrame) -> RunNoise | None:
-    """Return the noise of one curve's runs, as `curve_rows` has them; None if nothing tells it."""
-    if rows.empty:
-        return None
-    wide = _losses_by_seed(rows)
+    """Return the noise of one curve's runs, as `curve_rows` has them; None if nothing tells it.
+
+    Runs of one size repeat each other where they were trained at one compute too.
+    """
+    n, losses = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
+    alike = [size_groups(n)[1], size_groups(n * rows["tokens"].to_numpy())[1]]
+    by_seed = pd.Series(losses).groupby([*alike, rows["seed"].to_numpy()]).mean()
+    wide = by_seed.unstack().to_numpy()
     there = np.isfinite(wide)
     repeated = there.sum(axis=1) >= 2
     if not repeated.any():
-        return _scatter(rows)
+        if len(np.unique(n)) < PARABOLA_SIZES:
+            return None
+        curve = fit_parabola(n, losses)
+        free = curve.degrees_of_freedom
+        if free < SCATTER_FREEDOM:
+            return None
+        return RunNoise(source="scatter", run_spread=curve.spread, run_freedom=free)
     wide, there = wide[repeated], there[repeated]
-    squares = (wide - np.nanmean(wide, axis=1, keepdims=True)) ** 2
-    freedom = int(there.sum()) - len(there)
-    pooled = math.sqrt(float(np.nansum(squares)) / freedom)
     most = there[int(there.sum(axis=1).argmax())]
     block = wide[there[:, most].all(axis=1)][:, most]
     sizes, seeds = block.shape
     if sizes < 2:
-        return RunNoise(source="seeds", run_spread=pooled, run_freedom=freedom)
+        squares = (wide - np.nanmean(wide, axis=1, keepdims=True)) ** 2
+        free = int(there.sum()) - len(there)
+        pooled = math.sqrt(float(np.nansum(squares)) / free)
+        return RunNoise(source="seeds", run_spread=pooled, run_freedom=free)
     # Two-way layout: sizes are fixed, seeds random (Searle, Variance Components, chapter 4).
     deviations = block - block.mean(axis=1, keepdims=True)
     of_seed = deviations.mean(axis=0)
-    own = float(((deviations - of_seed) ** 2).sum()) / ((sizes - 1) * (seeds - 1))
+    free = (sizes - 1) * (seeds - 1)
+    own = float(((deviations - of_seed) ** 2).sum()) / free
     between = sizes * float((of_seed**2).sum()) / (seeds - 1)
     return RunNoise(
         source="seeds",
         run_spread=math.sqrt(own),
-        run_freedom=(sizes - 1) * (seeds - 1),
+        run_freedom=free,
         seed_spread=math.sqrt(max(0.0, (between - own) / sizes)),
         seed_freedom=seeds - 1,
         shared_sizes=sizes,
-    )
-
-
-def _losses_by_seed(rows: pd.DataFrame) -> Floats:
-    """Return the mean loss of what repeats each other, by seed: (size and compute, seed), or NaN.
-
-    Runs of one size repeat each other where they were trained at one compute too.
-    """
-    n, seeds = rows["parameters"].to_numpy(), rows["seed"].to_numpy()
-    of_size = size_groups(n)[1]
-    of_compute = size_groups(n * rows["tokens"].to_numpy())[1]
-    # Each pair as one number, so that they are counted as bins.
-    pairs, of_pair = np.unique(of_size * len(n) + of_compute, return_inverse=True)
-    columns, of_seed = np.unique(seeds, return_inverse=True)
-    shape = len(pairs), len(columns)
-    cell = np.ravel_multi_index((of_pair, of_seed), shape)
-    sums, counts = (
-        np.bincount(cell, weights, len(pairs) * len(columns)).reshape(shape)
-        for weights in (rows["loss"].to_numpy(), None)
-    )
-    means = np.full(shape, math.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
-
-
-def _scatter(rows: pd.DataFrame) -> RunNoise | None:
-    sizes, losses = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
-    if len(np.unique(sizes)) < PARABOLA_SIZES:
-        return None
-    curve = fit_parabola(sizes, losses)
-    kept = (sizes >= curve.smallest) & (sizes <= curve.largest)
-    if curve.degrees_of_freedom < SCATTER_FREEDOM:
-        return None
-    squares = float(np.sum((losses[kept] - curve.loss_at(sizes[kept])) ** 2))
-    return RunNoise(
-        source="scatter",
-        run_spread=math.sqrt(squares / curve.degrees_of_freedom),
-        run_freedom=curve.degrees_of_freedom,
     )

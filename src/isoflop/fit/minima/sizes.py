@@ -1,6 +1,6 @@
 """Which runs of a curve are of one size: those whose parameters agree but for a few percent.
 
-Axes: P runs, S sizes, R noisy copies of the runs.
+Axes: P runs, S sizes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ close."""
 
 
 def checked_curve(parameters: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as arrays of one length, sorted by parameters.
+    """Return the parameters (P,) and the losses (..., P) of runs, sorted by parameters.
 
     Raises:
         ValueError: the lengths differ, or a value is not finite, or a size not positive.
     """
     n = np.asarray(parameters, dtype=np.float64)
     y = np.asarray(losses, dtype=np.float64)
-    if n.ndim != 1 or n.shape != y.shape:
+    if n.ndim != 1 or n.shape != y.shape[-1:]:
         raise ValueError(
             f"parameters and losses have shapes {n.shape} and {y.shape}; expected one run each"
         )
@@ -37,7 +37,7 @@ def checked_curve(parameters: ArrayLike, losses: ArrayLike) -> tuple[Floats, Flo
             "leave diverged runs out before fitting"
         )
     order = np.argsort(n, kind="stable")
-    return n[order], y[order]
+    return n[order], y[..., order]
 
 
 def size_groups(parameters: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
@@ -47,34 +47,21 @@ def size_groups(parameters: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
     geometric mean of its runs.
     """
     n = np.asarray(parameters, dtype=np.float64)
-    distinct, inverse = np.unique(n, return_inverse=True)
-    group = np.zeros(len(distinct), dtype=np.intp)
-    first, number = 0, 0
-    while first < len(distinct):
-        stop = int(np.searchsorted(distinct, distinct[first] * math.exp(SAME_SIZE)))
-        # At the least the size itself, whatever rounding makes of it.
-        stop = max(stop, first + 1)
-        group[first:stop] = number
-        first, number = stop, number + 1
-    of_run = group[inverse]
+    distinct = np.unique(n)
+    smallest: list[float] = []
+    for one in distinct.tolist():
+        if not smallest or one >= smallest[-1] * math.exp(SAME_SIZE):
+            smallest.append(one)
+    of_run = np.searchsorted(smallest, n, side="right") - 1
     sizes = np.exp(np.bincount(of_run, weights=np.log(n)) / np.bincount(of_run))
     # A size of its own keeps all its digits.
-    alone = np.bincount(group) == 1
-    sizes[alone] = distinct[alone[group]]
-    return sizes, np.asarray(of_run, dtype=np.intp)
+    alone = np.bincount(np.searchsorted(smallest, distinct, side="right") - 1) == 1
+    return np.where(alone, smallest, sizes), np.asarray(of_run, dtype=np.intp)
 
 
 def size_means(parameters: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the sizes of `size_groups` and the mean value over the runs of each."""
+    """Return the sizes (S,) of `size_groups`, and means (..., S) of values (..., P) over each."""
     n, y = checked_curve(parameters, values)
     sizes, of_run = size_groups(n)
-    return sizes, np.bincount(of_run, weights=y) / np.bincount(of_run)
-
-
-def copy_means(parameters: Floats, losses: Floats) -> tuple[Floats, NDArray[np.intp], Floats]:
-    """Return the sizes (S,), which one each run has (P,), and mean losses (R, S) of (R, P)."""
-    sizes, inverse = size_groups(parameters)
-    counts = np.bincount(inverse)
-    grouped = losses[:, np.argsort(inverse, kind="stable")]
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return sizes, inverse, np.add.reduceat(grouped, first, axis=1) / counts
+    counts = np.bincount(of_run)
+    return sizes, np.add.reduceat(y, np.cumsum(counts) - counts, axis=-1) / counts

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from isoflop.config import Frozen
 from isoflop.fit.intervals import Floats
-from isoflop.fit.minima.minimum import Minimum, Status, refused_at_edge, refused_outside, too_few
+from isoflop.fit.minima.minimum import Minimum, Status, refused, refused_outside
 from isoflop.fit.minima.sizes import size_means
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import run_flops
@@ -152,11 +152,9 @@ def surface_minimum(
     sizes, means = size_means(parameters, losses)
     if fit.surface is None:
         return Minimum(estimator=fit.estimator, status=fit.status, message=fit.message)
-    if len(sizes) < 3:
-        return too_few(fit.estimator, len(sizes), 3)
-    refused = refused_at_edge(fit.estimator, sizes, means)
-    if refused is not None:
-        return refused
+    refusal = refused(fit.estimator, sizes, means, 3)
+    if refusal is not None:
+        return refusal
     log_n, loss = (float(one[0]) for one in surface_optima([fit.surface.row], budget_flops, law))
     if not math.isfinite(log_n):
         # Without a term that falls with the size, smaller is better; else larger.

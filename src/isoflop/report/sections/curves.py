@@ -81,10 +81,9 @@ def _curve_rows(
             low, high = mean.interval().ends
         yield "mean", size.parameters, size.loss, None, low, high
     found, lowest = result.headline(name), analysis.best(name, budget)
-    if found and found.minimum.parameters is not None and found.minimum.loss is not None:
-        interval = result.intervals.get((name, HEADLINE))
-        low, high = (interval.low, interval.high) if interval else (None, None)
-        yield "minimum", found.minimum.parameters, found.minimum.loss, None, low, high
+    if found and found.parameters is not None and found.loss is not None:
+        low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
+        yield "minimum", found.parameters, found.loss, None, low, high
     elif found and lowest:
         yield "refused", lowest.parameters, lowest.loss, None, None, None
 
@@ -233,14 +232,12 @@ def _minima_table(analysis: Analysis) -> list[blocks.Table]:
 
 
 def _minimum(result: BudgetResult, name: str, estimator: Estimator) -> blocks.Text:
-    minimum = result.minima[name, estimator].minimum
-    if minimum.loss is None or minimum.parameters is None:
-        return (
-            blocks.Styled("hint", f"refused: {minimum.status.replace('_', ' ')}", minimum.message),
-        )
-    interval = result.intervals.get((name, estimator))
-    ends = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else None
-    return blocks.with_ends(f"{minimum.loss:.4f} at {count(minimum.parameters)}", ends)
+    found = result.minima[name, estimator]
+    if found.loss is None or found.parameters is None:
+        return (blocks.Styled("hint", f"refused: {found.status.replace('_', ' ')}", found.message),)
+    _, loss = found.estimates()
+    text = f"{found.loss:.4f} at {count(found.parameters)}"
+    return blocks.with_ends(text, loss.interval_words() or None)
 
 
 def _claims_table(analysis: Analysis, result: BudgetResult) -> blocks.Table:

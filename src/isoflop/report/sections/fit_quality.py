@@ -176,12 +176,11 @@ def estimator_minima(analysis: Analysis) -> pd.DataFrame:
                 one = result.minima.get((name, estimator))
                 if one is None:
                     continue
-                ends = result.intervals.get((name, estimator))
+                ends = one.interval
                 of = (name, result.budget_flops, f"{name}{at}", ESTIMATOR_WORDS[estimator])
                 sizes = (ends.parameters_low, ends.parameters_high) if ends else (None, None)
                 losses = (ends.low, ends.high) if ends else (None, None)
-                found = one.minimum
-                rows.append((*of, found.status, found.parameters, *sizes, found.loss, *losses))
+                rows.append((*of, one.status, one.parameters, *sizes, one.loss, *losses))
     columns = ["variant", "budget_flops", "curve", "estimator", "status"]
     numbers = [f"{of}{end}" for of in ("parameters", "loss") for end in ("", "_low", "_high")]
     table = pd.DataFrame(rows, columns=[*columns, *numbers])

@@ -84,7 +84,7 @@ def refused_minima(analysis: Analysis) -> list[tuple[float, Estimator, CurveMini
         (result.budget_flops, name, one)
         for result in analysis.budgets
         for (_, name), one in result.minima.items()
-        if one.minimum.loss is None
+        if one.loss is None
     ]
 
 

@@ -52,10 +52,10 @@ def results(analysis: Analysis, result: BudgetResult) -> tuple[str, ...]:
 def refusals(analysis: Analysis) -> tuple[str, ...]:
     """Return a sentence for each minimum that must not be used."""
     return tuple(
-        f"{found.variant} at {scientific(result.budget_flops)} FLOPs: {found.minimum.message}."
+        f"{found.variant} at {scientific(result.budget_flops)} FLOPs: {found.message}."
         for result in analysis.budgets
         for variant in analysis.study.variants
-        if (found := result.headline(variant.name)) is not None and found.minimum.loss is None
+        if (found := result.headline(variant.name)) is not None and found.loss is None
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from isoflop.cli import main
 from isoflop.config import RunConfig
 from isoflop.fit import ESTIMATOR_NAMES, ESTIMATORS
-from isoflop.fit.predictions.optima import WAYS
+from isoflop.fit.predictions import WAYS
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from given import record_of
 from isoflop.cli import main
 from isoflop.config import SpanLoss, Study, canonical
 from isoflop.planning import scaling_runs
@@ -37,7 +38,7 @@ def study_file(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def records(study_file, make_record):
+def records(study_file):
     """Finished runs on a line L = 0.2 C^-0.06, block attention 0.001 above it at every seed."""
     made = []
     for run in scaling_runs(Study.model_validate_json(study_file.read_text())):
@@ -55,7 +56,7 @@ def records(study_file, make_record):
             )
             for start, stop in run.config.spans
         )
-        one = make_record(run.config, loss)
+        one = record_of(run.config, loss)
         test = one.evaluations[-1].model_copy(update={"spans": spans, "tokens": 512 * sum(WINDOWS)})
         flops = dict.fromkeys(("6nd", "causal", "full"), run.budget_flops)
         made.append(one.model_copy(update={"evaluations": (test,), "train_flops": flops}))

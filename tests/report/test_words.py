@@ -47,9 +47,7 @@ def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
     (result,) = pair.budgets
     verdict = result.verdicts["MoD 12.5%"].model_copy(update=changed)
     behind = {
-        key: found.model_copy(update={"minimum": found.minimum.model_copy(update={"loss": 9.0})})
-        if key[0] == "MoD 12.5%"
-        else found
+        key: found.model_copy(update={"loss": 9.0}) if key[0] == "MoD 12.5%" else found
         for key, found in result.minima.items()
     }
     altered = replace(result, minima=behind, verdicts={"MoD 12.5%": verdict})

@@ -233,11 +233,7 @@ class Block(nn.Module):
         """
         if memory is not None or not torch.is_grad_enabled():
             return self._update(x, cosines, sines, memory)
-        kind = self.recompute
-        if kind == "selective" and not self.attention.full:
-            # Block attention is many operators, of which products are not what is worth keeping.
-            kind = "full"
-        return recomputed(kind, self._update, x, cosines, sines)
+        return recomputed(self.recompute, self._update, x, cosines, sines)
 
     def _update(
         self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import (
 )
 
 from isoflop.config import Recompute
+from isoflop.ops import BLOCK_ATTENTION
 
 _KEPT = (
     torch.ops.aten.mm.default,
@@ -25,8 +26,9 @@ _KEPT = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    BLOCK_ATTENTION,
 )
-"""What `selective` keeps: products of matrices, and attention where it is one operator."""
+"""What `selective` keeps: products of matrices, and attention over all keys or by blocks."""
 
 
 def recomputed(kind: Recompute, function: Callable[..., Tensor], *inputs: Any) -> Tensor:

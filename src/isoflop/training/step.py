@@ -146,7 +146,7 @@ class Trainer:
         if compiled:
             # Blocks of a kind share their code, so compiling costs once per width, not per depth.
             for block in model.blocks:
-                block.compile(dynamic=False)
+                block.compile(dynamic=False, fullgraph=True)
             self._readout_loss = torch.compile(self._readout_loss, dynamic=False)
             self._slopes = torch.compile(self._slopes)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoflop.ops import block_attention, block_attention_reference
-from isoflop.ops.blocks import attention, kernels, parts
+from isoflop.ops import block_attention, block_attention_reference, blocks
+from isoflop.ops.blocks import attention, kernels, operator, parts
 from isoflop.ops.blocks.kernels import CudaKernel
 
 
@@ -171,3 +171,16 @@ def test_flash_moba_gets_packed_sequences(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_cpu_tensor_takes_the_cpu_kernel() -> None:
     assert isinstance(parts._kernel(torch.zeros(1)), kernels.CpuKernel)
     assert not attention.flash_moba_can(torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16))
+
+
+def test_what_a_cuda_tensor_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cuda: Any = types.SimpleNamespace(is_cuda=True)
+    kernels_in_triton = types.ModuleType("isoflop.ops.blocks.triton")
+    monkeypatch.setitem(sys.modules, kernels_in_triton.__name__, kernels_in_triton)
+    monkeypatch.setattr(blocks, "triton", kernels_in_triton, raising=False)
+    monkeypatch.setattr(operator, "find_spec", lambda name: name)
+    assert operator.path_for(on_cuda) is kernels_in_triton
+    assert operator.path_for(torch.zeros(1)) is parts
+    monkeypatch.setattr(operator, "find_spec", lambda name: None)
+    assert operator.path_for(on_cuda) is parts
+    assert isinstance(parts._kernel(on_cuda), CudaKernel)

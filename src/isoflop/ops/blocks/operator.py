@@ -10,7 +10,8 @@ query.
 from __future__ import annotations
 
 import math
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,38 @@ _LIBRARY.define(
 
 OPERATOR: Any = torch.ops.isoflop.block_attention.default
 """What selective checkpointing keeps, and graphs hold."""
+
+
+class Path(Protocol):
+    """A way to attend blocks, as `parts` tells."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, block_size: int, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return output and log-sum-exp."""
+
+    def backward(
+        self,
+        grad: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        chosen: Tensor,
+        block_size: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of q, k and v."""
+
+
+def path_for(q: Tensor) -> Path:
+    """Return Triton's kernels on CUDA where Triton is there, or else what torch has."""
+    if not q.is_cuda or find_spec("triton") is None:
+        return parts
+    from isoflop.ops.blocks import triton
+
+    return triton
 
 
 def attend(
@@ -79,7 +112,7 @@ def _forward(
         routing = layout.routing(chosen)
     else:
         routing = routing.to(torch.int64, copy=True)
-    out, lse = parts.forward(
+    out, lse = path_for(q).forward(
         _by_unit(rows, k),
         keys.flatten(0, 1),
         values.flatten(0, 1),
@@ -124,7 +157,7 @@ def _backward(
     layout = block_layout(q.shape[0], q.shape[2], block_size, documents, q.device)
     # A slot without a token has no query and no gradient, and so adds none to the keys'.
     grad, q, k, v, output, lse = (layout.lay_out(x) for x in (grad, q, k, v, output, lse))
-    dq, dk, dv = parts.backward(
+    dq, dk, dv = path_for(q).backward(
         _by_unit(grad, k),
         _by_unit(q, k),
         k.flatten(0, 1),

@@ -165,15 +165,24 @@ def largest_blocks(scores: Tensor, count: int) -> Tensor:
 
     Ties go to the lowest index, and the order does not hang on how `topk` sorts.
     """
-    values, indices = scores.topk(count, dim=-1)
-    smallest = values[..., -1:]
-    tied = ((scores >= smallest).sum(-1) > count) & (smallest.squeeze(-1) > -math.inf)
-    if bool(tied.any()):
-        ranked = torch.sort(scores[tied], dim=-1, descending=True, stable=True).indices
-        indices[tied] = ranked[:, :count]
+    if scores.is_cuda:
+        # Slower than `topk`, but it does not wait for the device to tell of ties.
+        values, indices = _ranked(scores, count)
+    else:
+        values, indices = scores.topk(count, dim=-1)
+        smallest = values[..., -1:]
+        tied = ((scores >= smallest).sum(-1) > count) & (smallest.squeeze(-1) > -math.inf)
+        if bool(tied.any()):
+            indices[tied] = _ranked(scores[tied], count)[1]
     beyond = scores.shape[-1]
     indices = indices.masked_fill_(values == -math.inf, beyond).sort(dim=-1).values
     return indices.masked_fill_(indices == beyond, NONE)
+
+
+def _ranked(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest scores and their indices, of equal ones the lowest index first."""
+    values, indices = torch.sort(scores, dim=-1, descending=True, stable=True)
+    return values[..., :count], indices[..., :count]
 
 
 def _taken(x: Tensor, positions: Tensor, empty: float) -> Tensor:

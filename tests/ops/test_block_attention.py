@@ -12,11 +12,10 @@ from torch import Tensor
 from isoflop.ops import (
     block_attention,
     block_attention_reference,
-    block_parts,
-    block_routing,
     causal_attention_reference,
 )
-from isoflop.ops.block_kernels import CpuKernel
+from isoflop.ops.blocks import parts, routing
+from isoflop.ops.blocks.kernels import CpuKernel
 
 # Below, at and above a multiple of the block, a single token, and one block only.
 LENGTHS = [1, 5, 55, 56, 61]
@@ -260,7 +259,7 @@ def test_details() -> None:
 def test_holding_less_at_once_changes_nothing(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = inputs(61)
     expected = both_ways(block_attention, given, TRUE, block_size=7, top_k=3)
-    room = block_routing if limit == "SCORES_AT_ONCE" else block_parts
+    room = routing if limit == "SCORES_AT_ONCE" else parts
     monkeypatch.setattr(room, limit, 1)
     monkeypatch.setattr(CpuKernel, "rows_at_once", 1)
     result = both_ways(block_attention, given, TRUE, block_size=7, top_k=3)

@@ -10,11 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoflop.ops import block_attention, block_attention_reference, block_kernels, block_parts
-from isoflop.ops.block_kernels import CudaKernel
-
-# The module is hidden behind the function of its name.
-module = sys.modules["isoflop.ops.block_attention"]
+from isoflop.ops import block_attention, block_attention_reference, blocks
+from isoflop.ops.blocks import attention, kernels, operator, parts
+from isoflop.ops.blocks.kernels import CudaKernel
 
 
 def runs(q: Tensor, ends: Tensor, key_ends: Tensor) -> Any:
@@ -94,7 +92,7 @@ def test_cuda_path(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = CudaKernel()
     monkeypatch.setattr(kernel, "_forward", varlen_forward)
     monkeypatch.setattr(kernel, "_backward", varlen_backward)
-    monkeypatch.setattr(block_parts, "_kernel", lambda q: kernel)
+    monkeypatch.setattr(parts, "_kernel", lambda q: kernel)
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, 6, 40, 10), *2 * [(2, groups, 40, 10)]]
     leaves = [
@@ -158,7 +156,7 @@ def test_flash_moba_gets_packed_sequences(monkeypatch: pytest.MonkeyPatch) -> No
     package = types.ModuleType("flash_moba")
     package.flash_moba_varlen_func = flash_moba_varlen_func  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_moba", package)
-    monkeypatch.setattr(module, "flash_moba_can", lambda q: True)
+    monkeypatch.setattr(attention, "flash_moba_can", lambda q: True)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
         torch.randn(2, heads, 40, 10, generator=generator, dtype=torch.float64)
@@ -171,5 +169,18 @@ def test_flash_moba_gets_packed_sequences(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_cpu_tensor_takes_the_cpu_kernel() -> None:
-    assert isinstance(block_parts._kernel(torch.zeros(1)), block_kernels.CpuKernel)
-    assert not module.flash_moba_can(torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16))
+    assert isinstance(parts._kernel(torch.zeros(1)), kernels.CpuKernel)
+    assert not attention.flash_moba_can(torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16))
+
+
+def test_what_a_cuda_tensor_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cuda: Any = types.SimpleNamespace(is_cuda=True)
+    kernels_in_triton = types.ModuleType("isoflop.ops.blocks.triton")
+    monkeypatch.setitem(sys.modules, kernels_in_triton.__name__, kernels_in_triton)
+    monkeypatch.setattr(blocks, "triton", kernels_in_triton, raising=False)
+    monkeypatch.setattr(operator, "find_spec", lambda name: name)
+    assert operator.path_for(on_cuda) is kernels_in_triton
+    assert operator.path_for(torch.zeros(1)) is parts
+    monkeypatch.setattr(operator, "find_spec", lambda name: None)
+    assert operator.path_for(on_cuda) is parts
+    assert isinstance(parts._kernel(on_cuda), CudaKernel)

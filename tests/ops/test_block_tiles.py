@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isoflop.ops.block_tiles import UNBOUNDED, tile
+from isoflop.ops.blocks.tiles import UNBOUNDED, tile
 
 
 @pytest.mark.parametrize(("cut", "multiple"), [(8, 4), (8, 8), (16, 1), (UNBOUNDED, 1)])

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 from told_apart import SPANS, told_apart
+from torch import Tensor
 
-from isoflop.config import BlockAttention, Depth, EveryToken, RandomK, RunConfig, TopK
+from isoflop.config import (
+    Attention,
+    BlockAttention,
+    Depth,
+    EveryToken,
+    FullAttention,
+    RandomK,
+    Recompute,
+    RunConfig,
+    TopK,
+)
 from isoflop.model import build
 from isoflop.runs import RunFolder
 from isoflop.training import Trainer, compiling_fault, initialise, train
@@ -21,7 +35,7 @@ STEPS, TOLERANCE = 4, 1e-4
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def needs_a_compiler_that_is_right() -> None:
     fault = compiling_fault()
     if fault is not None:
@@ -29,6 +43,7 @@ def needs_a_compiler_that_is_right() -> None:
         (pytest.fail if "fails" in fault else pytest.skip)(fault)
 
 
+@pytest.mark.usefixtures("needs_a_compiler_that_is_right")
 @pytest.mark.parametrize(
     "depth",
     [
@@ -42,11 +57,11 @@ def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None)
     config = make_run(depth or EveryToken())
     if depth is None:
         attention = BlockAttention(block_size=4, top_k=2, full_from=0.5, key_convolution=3)
-        model = config.model.model_copy(update={"attention": attention})
-        config = config.model_copy(update={"model": model, "steps": STEPS})
+        config = with_attention(config, attention).model_copy(update={"steps": STEPS})
     assert_alike(config)
 
 
+@pytest.mark.usefixtures("needs_a_compiler_that_is_right")
 def test_compiled_steps_tell_positions_apart_alike(make_run: MakeRun) -> None:
     config = told_apart(make_run())
     # The readout is all that differs, so one block will do.
@@ -54,14 +69,66 @@ def test_compiled_steps_tell_positions_apart_alike(make_run: MakeRun) -> None:
     assert_alike(config.model_copy(update={"model": model}), spans=len(SPANS))
 
 
-def assert_alike(config: RunConfig, spans: int = 0) -> None:
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace graphs and their gradients as ever, but generate no code for them."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    # Graphs of other tests count towards a limit.
+    torch._dynamo.reset()
+
+
+BLOCKS = BlockAttention(block_size=4, top_k=2, full_last=1, key_convolution=3)
+DEPTHS = (EveryToken(), TopK(capacity=0.5), RandomK(capacity=0.5))
+QUICK = (EveryToken(), BLOCKS, "selective")
+
+
+def test_every_choice_is_traced_below() -> None:
+    assert set(get_args(get_args(Attention)[0])) == {FullAttention, BlockAttention}
+    assert set(get_args(get_args(Depth)[0])) == set(map(type, DEPTHS))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("depth", "attention", "recompute"),
+    [
+        pytest.param(*one, marks=() if one == QUICK else pytest.mark.slow)
+        for one in product(DEPTHS, (FullAttention(), BLOCKS), get_args(Recompute))
+    ],
+)
+def test_every_kind_of_block_is_one_graph(
+    make_run: MakeRun, depth: Depth, attention: Any, recompute: Recompute
+) -> None:
+    assert_alike(with_attention(make_run(depth), attention), steps=1, recompute=recompute)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_graph_that_breaks_is_an_error(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(x: Tensor, *_: Any) -> Tensor:
+        torch._dynamo.graph_break()
+        return x
+
+    monkeypatch.setattr("isoflop.model.layers.rotate", broken)
+    model = build(make_run().model)
+    trainer = Trainer(model, make_run(), compiled=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        trainer.step(torch.zeros(3, 17, dtype=torch.int64), 0, 1.0)
+
+
+def with_attention(config: RunConfig, attention: Any) -> RunConfig:
+    model = config.model.model_copy(update={"attention": attention})
+    return config.model_copy(update={"model": model})
+
+
+def assert_alike(config: RunConfig, spans: int = 0, steps: int = STEPS, **how: Any) -> None:
     trainers = []
     for compiled in (False, True):
         model = build(config.model)
         initialise(model, config.recipe, config.seed)
-        trainers.append(Trainer(model, config, compiled=compiled))
+        trainers.append(Trainer(model, config, compiled=compiled, **how))
     eager, compiled = trainers
-    for index in range(STEPS):
+    for index in range(steps):
         generator = torch.Generator().manual_seed(index)
         batch = torch.randint(256, (3, 17), generator=generator)
         expected, found = eager.step(batch, index, 1.0), compiled.step(batch, index, 1.0)
@@ -77,6 +144,7 @@ def assert_alike(config: RunConfig, spans: int = 0) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("needs_a_compiler_that_is_right")
 def test_compiled_runs_with_two_threads_work_within_a_limit_of_memory(
     make_run: MakeRun, cache: Path, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ from isoflop.config.record import (
     Environment,
     Evaluation,
     ParameterCount,
+    Recompute,
     RunRecord,
     SpanLoss,
     Split,

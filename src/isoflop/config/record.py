@@ -101,6 +101,11 @@ class ParameterCount(Frozen):
     """What one token passes through on average: routed blocks weighted by capacity."""
 
 
+Recompute = Literal["none", "selective", "full"]
+"""What the backward pass of a block computes again: nothing, all but matrix products and attention,
+or all from the block's input."""
+
+
 class Environment(Frozen):
     """What may change bits but not meaning; pinned in the run folder at first start."""
 
@@ -114,6 +119,10 @@ class Environment(Frozen):
     compiled: bool
     code: str
     """Fingerprint of the package's sources."""
+    micro_batch: int | None = Field(default=None, ge=1, exclude_if=lambda count: count is None)
+    """Sequences that a step holds at a time; None, and not written, where it holds all."""
+    recompute: Recompute = Field(default="none", exclude_if=lambda kind: kind == "none")
+    """Of each block; not written where it is `none`."""
 
 
 class RunRecord(Frozen):

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isoflop.config import BlockAttention, FullAttention, Gelu, ModelConfig, SwiGlu
+from isoflop.config import BlockAttention, FullAttention, Gelu, ModelConfig, Recompute, SwiGlu
+from isoflop.model.recompute import recomputed
 from isoflop.ops import block_attention, causal_attention, rotate
 
 
@@ -220,6 +221,8 @@ class Block(nn.Module):
         self.attention = SelfAttention(config, index)
         self.feed_forward_norm = RmsNorm(config.width, config.norm_epsilon)
         self.feed_forward = feed_forward(config)
+        self.recompute: Recompute = "none"
+        """What the backward pass computes again instead of keeping it."""
 
     def forward(
         self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None
@@ -228,6 +231,13 @@ class Block(nn.Module):
 
         Arguments are those of `SelfAttention`.
         """
+        if memory is not None or not torch.is_grad_enabled():
+            return self._update(x, cosines, sines, memory)
+        return recomputed(self.recompute, self._update, x, cosines, sines)
+
+    def _update(
+        self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None
+    ) -> Tensor:
         attended = self.attention(self.attention_norm(x), cosines, sines, memory)
         # The sum keeps the residual stream's dtype under autocast.
         middle = x + attended

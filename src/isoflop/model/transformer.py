@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from isoflop.config import Cap, Decision, ModelConfig, RandomK, decisions
+from isoflop.config import Cap, Decision, ModelConfig, RandomK, Recompute, decisions
 from isoflop.model.layers import Block, RmsNorm, SelfAttention
 from isoflop.model.routing import RoutedBlock, Routing
 from isoflop.ops import rotary_tables
@@ -62,6 +62,12 @@ class Transformer(nn.Module):
         """
         for attention in self.attentions:
             attention.full = full or attention.by_block is None
+
+    def recompute(self, kind: Recompute) -> None:
+        """Set what blocks compute again in their backward pass instead of keeping it."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.recompute = kind
 
     def forward(
         self,

@@ -1,10 +1,16 @@
 """Pure tensor functions; beside each fast one, a slow obvious reference."""
 
 from isoflop.ops.attention import attention_step, causal_attention, causal_attention_reference
-from isoflop.ops.block_attention import BlockAttentionResult, block_attention
-from isoflop.ops.block_decoding import block_attention_step, extend_means
-from isoflop.ops.block_reference import block_attention_reference
-from isoflop.ops.block_routing import block_means
+from isoflop.ops.blocks.attention import BlockAttentionResult, block_attention
+from isoflop.ops.blocks.decoding import block_attention_step, extend_means
+from isoflop.ops.blocks.operator import OPERATOR as BLOCK_ATTENTION
+from isoflop.ops.blocks.reference import block_attention_reference
+from isoflop.ops.blocks.routing import block_means
+from isoflop.ops.cross_entropy import (
+    LOGITS_AT_A_TIME,
+    chunked_cross_entropy,
+    losses_and_slope,
+)
 from isoflop.ops.rope import rotary_tables, rotate
 from isoflop.ops.selection import (
     add_at,
@@ -17,6 +23,8 @@ from isoflop.ops.selection import (
 )
 
 __all__ = [
+    "BLOCK_ATTENTION",
+    "LOGITS_AT_A_TIME",
     "BlockAttentionResult",
     "add_at",
     "attention_step",
@@ -27,8 +35,10 @@ __all__ = [
     "cap_selection",
     "causal_attention",
     "causal_attention_reference",
+    "chunked_cross_entropy",
     "extend_means",
     "gather_tokens",
+    "losses_and_slope",
     "mask_positions",
     "membership",
     "rotary_tables",

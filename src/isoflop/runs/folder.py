@@ -41,8 +41,8 @@ class Pinned(Frozen):
 
         Where it is not empty, bitwise the same result as without interruption is not promised.
         """
-        pinned, present = self.environment.model_dump(), now.model_dump()
-        return {key: (pinned[key], present[key]) for key in pinned if pinned[key] != present[key]}
+        pairs = {key: (was, getattr(now, key)) for key, was in self.environment}
+        return {key: (was, present) for key, (was, present) in pairs.items() if was != present}
 
 
 def parse_value(kind: type[Value], data: Any, source: str) -> Value:

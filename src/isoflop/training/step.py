@@ -1,46 +1,109 @@
-"""One optimiser step: loss, gradient, clipping, update.
+"""One optimiser step: loss, gradient, clipping, update. Nothing in it waits for the device.
 
-Axes: B batch, T time, D width.
+Axes: B batch, T time, D width, R routed blocks.
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isoflop.config import BlockAttention, RandomK, RunConfig, TopK
+from isoflop.config import BlockAttention, RandomK, Recompute, RunConfig, TopK
 from isoflop.evaluation import token_losses
 from isoflop.model import Routing, Transformer, predictor_loss, router_loss
+from isoflop.ops import LOGITS_AT_A_TIME, chunked_cross_entropy, losses_and_slope
 from isoflop.training.parametrisation import optimiser, predictor_parameters
 
 THRESHOLD_DECAY = 0.99
 """Weight of the past in the running threshold, per step."""
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """What a step measured."""
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the CPU on a device, without waiting for it."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
-    loss: float
-    """Language-model loss of the batch before the update, nats per token."""
-    gradient_norm: float
-    """Global norm before clipping, decision heads left out."""
-    predictor_norm: float
-    """Global norm of the decision heads' gradient before clipping."""
-    routing: dict[str, list[float]]
-    """Statistics by routed block; empty for the plain transformer."""
-    span_losses: tuple[float, ...] = ()
-    """The same as `loss` of each of the run's spans of positions."""
+
+class StepResult:
+    """What a step measured, copied from the device while it goes on; reading a value waits for it.
+
+    Args:
+        measured: on the device, one vector: loss, norm of the gradient, norm of the decision heads'
+            gradient, loss of each span, and R values of each statistic.
+        spans: how many spans there are.
+        statistics: names of the statistics of routed blocks.
+    """
+
+    def __init__(self, measured: Tensor, spans: int, statistics: tuple[str, ...]) -> None:
+        self._spans, self._statistics = spans, statistics
+        self._copied: torch.cuda.Event | None = None
+        self._measured = measured
+        if measured.device.type == "cuda":
+            self._measured = torch.empty_like(measured, device="cpu", pin_memory=True)
+            self._measured.copy_(measured, non_blocking=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    @cached_property
+    def _values(self) -> list[float]:
+        if self._copied is not None:
+            self._copied.synchronize()
+        values: list[float] = self._measured.tolist()
+        return values
+
+    @property
+    def loss(self) -> float:
+        """Language-model loss of the batch before the update, nats per token."""
+        return self._values[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """Global norm before clipping, decision heads left out."""
+        return self._values[1]
+
+    @property
+    def predictor_norm(self) -> float:
+        """Global norm of the decision heads' gradient before clipping."""
+        return self._values[2]
+
+    @property
+    def span_losses(self) -> tuple[float, ...]:
+        """The same as `loss` of each of the run's spans of positions."""
+        return tuple(self._values[3 : 3 + self._spans])
+
+    @property
+    def routing(self) -> dict[str, list[float]]:
+        """Statistics by routed block; empty for the plain transformer."""
+        if not self._statistics:
+            return {}
+        values = self._values[3 + self._spans :]
+        blocks = len(values) // len(self._statistics)
+        return {
+            name: values[i * blocks : (i + 1) * blocks] for i, name in enumerate(self._statistics)
+        }
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradients were finite; if not, nothing was updated."""
-        return all(map(math.isfinite, (self.loss, self.gradient_norm, self.predictor_norm)))
+        """Whether loss and gradients were finite; if not, nothing was updated, nor is later."""
+        return all(map(math.isfinite, self._values[:3]))
+
+
+class Measured(NamedTuple):
+    """What a forward and backward pass measured, on the device."""
+
+    values: Tensor
+    """The loss, the loss of each span, and R values of each statistic of routed blocks."""
+    smallest: Tensor
+    """Mean over the batch of the smallest score that was selected, (R,); empty where none is."""
+    statistics: tuple[str, ...]
+    """Names of the statistics."""
 
 
 class Trainer:
@@ -50,23 +113,42 @@ class Trainer:
         model: initialised, on its device.
         config: the run.
         compiled: compile each kind of block with torch.compile.
+        micro_batch: sequences held at a time, whose gradients are summed up; None for all.
+        recompute: what blocks compute again in their backward pass.
+        logits: most logits that exist at a time.
     """
 
-    def __init__(self, model: Transformer, config: RunConfig, *, compiled: bool) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        config: RunConfig,
+        *,
+        compiled: bool,
+        micro_batch: int | None = None,
+        recompute: Recompute = "none",
+        logits: int = LOGITS_AT_A_TIME,
+    ) -> None:
         self.model = model
         self.config = config
         self.optimiser = optimiser(model, config.recipe)
         self.device = next(model.parameters()).device
+        self._micro_batch = micro_batch or config.sequences_per_step
+        self._logits = logits
         self._predictors = predictor_parameters(model)
         apart = {id(parameter) for parameter in self._predictors}
         self._language = [p for p in model.parameters() if id(p) not in apart]
+        # Set by the first step that is not finite, and never back: what follows updates nothing.
+        self._halted = torch.zeros((), device=self.device)
         # A mean needs no loss of each token, (B, T), which spans of positions are taken from.
         self._readout_loss = _readout_losses if config.spans else _readout_loss
+        self._slopes = losses_and_slope
+        model.recompute(recompute)
         if compiled:
             # Blocks of a kind share their code, so compiling costs once per width, not per depth.
             for block in model.blocks:
-                block.compile(dynamic=False)
+                block.compile(dynamic=False, fullgraph=True)
             self._readout_loss = torch.compile(self._readout_loss, dynamic=False)
+            self._slopes = torch.compile(self._slopes)
 
     def step(self, tokens: Tensor, index: int, rate_factor: float) -> StepResult:
         """Train on one batch.
@@ -76,31 +158,72 @@ class Trainer:
             index: number of the step, from 0; keys the random control's noise.
             rate_factor: share of the peak learning rate.
         """
+        found = self.gradients(tokens, index)
+        norms = torch.stack([self._clip(self._language), self._clip(self._predictors)])
+        measured = torch.cat([found.values[:1], norms, found.values[1:]])
+        self._halted = torch.maximum(self._halted, 1 - measured[:3].isfinite().all().float())
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * rate_factor
+        # What a gradient scaler tells a fused optimiser, so that it updates nothing.
+        self.optimiser.found_inf = self._halted  # type: ignore[attr-defined]
+        self.optimiser.step()
+        self._track_thresholds(found.smallest, index)
+        self.optimiser.zero_grad(set_to_none=True)
+        return StepResult(measured, len(self.config.spans), found.statistics)
+
+    def gradients(self, tokens: Tensor, index: int) -> Measured:
+        """Add the gradient of a batch's mean loss to the parameters, some sequences at a time.
+
+        Args:
+            tokens: (B, T + 1) int64.
+            index: number of the step.
+        """
         self.model.train()
         self._turn_attention(index)
+        noise = self._noise(tokens, index)
+        parts = torch.split(tokens, self._micro_batch)
+        draws = [None] * len(parts) if noise is None else torch.split(noise, self._micro_batch, 1)
+        # The outer context keeps weights as cast for all parts.
         with self.autocast():
-            stream, routing = self.model.stream(tokens[:, :-1], noise=self._noise(tokens, index))
-            losses = self._readout_loss(self.model, stream, tokens[:, 1:])
-        loss = losses.mean()
+            told = [
+                self._part(part, drawn, len(part) / len(tokens))
+                for part, drawn in zip(parts, draws, strict=True)
+            ]
+        values = torch.stack([one.values for one in told]).sum(0)
+        smallest = torch.stack([one.smallest for one in told]).sum(0)
+        return Measured(values, smallest, told[0].statistics)
+
+    def _part(self, tokens: Tensor, noise: Tensor | None, share: float) -> Measured:
+        """Go forward and backward with a part of a batch; what it measures is times its share."""
+        with self.autocast():
+            stream, routing = self.model.stream(tokens[:, :-1], noise=noise)
+            loss, losses = self._loss(stream, tokens[:, 1:])
         total = loss + self._auxiliary(routing)
-        # The type stub of backward is untyped in torch.
-        total.backward()  # type: ignore[no-untyped-call]
-        norm = _clip(self._language, self.config.recipe.gradient_clip)
-        predictor_norm = _clip(self._predictors, self.config.recipe.gradient_clip)
-        result = StepResult(
-            float(loss.detach()),
-            float(norm),
-            float(predictor_norm),
-            _statistics(routing),
-            tuple(float(losses.detach()[:, a:b].mean()) for a, b in self.config.spans),
+        if share != 1:
+            total = total * share
+        with torch.autocast(self.device.type, enabled=False):
+            # The type stub of backward is untyped in torch.
+            total.backward()  # type: ignore[no-untyped-call]
+        spans = [losses[:, start:stop].mean() for start, stop in self.config.spans]
+        statistics = _statistics(routing)
+        values = torch.cat([torch.stack([loss.detach(), *spans]), *statistics.values()])
+        lows = [one.smallest_selected for one in routing if one.smallest_selected is not None]
+        smallest = torch.stack(lows) if lows else values.new_zeros(0)
+        return Measured(values * share, smallest * share, tuple(statistics))
+
+    def _loss(self, stream: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss and, where spans are told apart, those of tokens (B, T)."""
+        if targets.numel() * self.config.model.vocabulary <= self._logits:
+            losses = self._readout_loss(self.model, stream, targets)
+            return losses.mean(), losses.detach()
+        loss, losses = chunked_cross_entropy(
+            self.model.norm(stream).flatten(0, 1),
+            self.model.head.weight,
+            targets.flatten(),
+            logits=self._logits,
+            slopes=self._slopes,
         )
-        if result.finite:
-            for group in self.optimiser.param_groups:
-                group["lr"] = group["peak"] * rate_factor
-            self.optimiser.step()
-            self._track_thresholds(routing, index)
-        self.optimiser.zero_grad(set_to_none=True)
-        return result
+        return loss, losses.view_as(targets)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that computes in the run's precision."""
@@ -119,7 +242,7 @@ class Trainer:
         key = (self.config.seed * 0x9E3779B1 + index) % (1 << 32)
         generator = torch.Generator().manual_seed(key)
         shape = (len(self.model.routed), tokens.shape[0], tokens.shape[1] - 1)
-        return torch.randn(shape, generator=generator).to(self.device)
+        return on_device(torch.randn(shape, generator=generator), self.device)
 
     def _auxiliary(self, routing: tuple[Routing, ...]) -> Tensor:
         total = torch.zeros((), device=self.device)
@@ -131,11 +254,18 @@ class Trainer:
         return total
 
     @torch.no_grad()
-    def _track_thresholds(self, routing: tuple[Routing, ...], index: int) -> None:
-        for block, routed in zip(self.model.routed, routing, strict=True):
-            assert routed.smallest_selected is not None
-            weight = 1.0 if index == 0 else 1 - THRESHOLD_DECAY
-            block.threshold.lerp_(routed.smallest_selected, weight)
+    def _track_thresholds(self, smallest: Tensor, index: int) -> None:
+        weight = 1.0 if index == 0 else 1 - THRESHOLD_DECAY
+        for block, found in zip(self.model.routed, smallest, strict=True):
+            after = block.threshold.lerp(found, weight)
+            block.threshold.copy_(torch.where(self._halted > 0, block.threshold, after))
+
+    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
+        """Clip the gradient of some parameters and return its norm before that."""
+        if not parameters:
+            return torch.zeros((), device=self.device)
+        limit = self.config.recipe.gradient_clip
+        return torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
 
 
 def _readout_loss(model: Transformer, stream: Tensor, targets: Tensor) -> Tensor:
@@ -147,15 +277,9 @@ def _readout_losses(model: Transformer, stream: Tensor, targets: Tensor) -> Tens
     return token_losses(model.readout(stream), targets)
 
 
-def _clip(parameters: list[nn.Parameter], limit: float) -> Tensor:
-    if not parameters:
-        return torch.zeros(())
-    return torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
-
-
 @torch.no_grad()
-def _statistics(routing: tuple[Routing, ...]) -> dict[str, list[float]]:
-    """Return per routed block: mean logit of the selected and of the others, predictor's accuracy
+def _statistics(routing: tuple[Routing, ...]) -> dict[str, Tensor]:
+    """Return (R,) values: mean logit of the selected and of the others, predictor's accuracy
     against membership, and the share that it would select."""
     if not routing:
         return {}
@@ -164,10 +288,10 @@ def _statistics(routing: tuple[Routing, ...]) -> dict[str, list[float]]:
     share = chosen.float().mean(1)
     inside = (logits * chosen).mean(1) / share
     outside = (logits * ~chosen).mean(1) / (1 - share).clamp_min(1e-9)
-    statistics = {"selected_logit": inside.tolist(), "skipped_logit": outside.tolist()}
+    statistics = {"selected_logit": inside, "skipped_logit": outside}
     predicted = [r.predictor_logits for r in routing if r.predictor_logits is not None]
     if predicted:
         would = torch.stack(predicted).flatten(1) > 0
-        statistics["predictor_accuracy"] = (would == chosen).float().mean(1).tolist()
-        statistics["predictor_share"] = would.float().mean(1).tolist()
+        statistics["predictor_accuracy"] = (would == chosen).float().mean(1)
+        statistics["predictor_share"] = would.float().mean(1)
     return statistics

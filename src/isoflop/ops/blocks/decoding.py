@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from isoflop.ops.block_routing import NONE, block_means, largest_blocks
+from isoflop.ops.blocks.routing import NONE, block_means, largest_blocks
 
 
 def extend_means(means: Tensor, k: Tensor, block_size: int) -> Tensor:
@@ -67,7 +67,9 @@ def block_attention_step(
     chosen = own[:, None, None, None].expand(-1, groups, heads // groups, -1)
     count = min(top_k - 1, means.shape[2])
     if count:
-        scores = grouped.to(means.dtype) @ means.transpose(-1, -2)
+        # As in training, autocast does not round what blocks are chosen by.
+        with torch.autocast(q.device.type, enabled=False):
+            scores = grouped.to(means.dtype) @ means.transpose(-1, -2)
         earlier = torch.arange(means.shape[2], device=q.device) < own[:, None]
         scores = scores.masked_fill(~earlier[:, None, None], -math.inf)
         chosen = torch.cat([largest_blocks(scores, count), chosen], dim=-1)

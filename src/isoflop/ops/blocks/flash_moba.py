@@ -7,8 +7,16 @@ from torch import Tensor
 
 
 def flash_moba_can(q: Tensor) -> bool:
-    """Return whether the FlashMoBA package is there and takes such tensors."""
-    if not q.is_cuda or q.dtype not in (torch.float16, torch.bfloat16) or q.shape[-1] > 256:
+    """Return whether the FlashMoBA package is there and takes such tensors.
+
+    In compiled code it is not taken: that its calls leave a graph whole is nobody's promise.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or not q.is_cuda
+        or q.dtype not in (torch.float16, torch.bfloat16)
+        or q.shape[-1] > 256
+    ):
         return False
     try:
         import flash_moba  # noqa: F401

@@ -7,68 +7,67 @@ width, N key blocks, S selected earlier blocks per query.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from isoflop.ops.block_kernels import BlockKernel, CpuKernel, CudaKernel, Runs
-from isoflop.ops.block_tiles import Tiles, tile
+from isoflop.ops.blocks.kernels import BlockKernel, CpuKernel, CudaKernel, Runs
+from isoflop.ops.blocks.tiles import Tiles, tile
 
 # Rows of gathered queries held at a time; the partial results of all are needed to merge them.
 ROWS_AT_ONCE = 1 << 13
 
 
-class BlockAttentionFunction(torch.autograd.Function):
-    """Attention to own and selected blocks, and its gradient.
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, block_size: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attend own and chosen blocks.
 
-    q is (U, h, N * block_size, K) and k, v are (U, N * block_size, K), for U pairs of a batch row
-    and a key head, and h query heads that share it; `chosen` is (U, h, N * block_size, S).
+    Args:
+        q: (U, h, N * block_size, K).
+        k: (U, N * block_size, K).
+        v: like `k`.
+        chosen: earlier blocks of each query, (U, h, N * block_size, S), negative for none.
+        block_size: keys in a block.
+        scale: multiplies the scores.
+
+    Returns:
+        Output, like `q`, and log-sum-exp (U, h, N * block_size), float32 at least.
     """
+    kernel = _kernel(q)
+    # Tiles of all parts first, then results, so that memory of one part, once freed, serves the
+    # next whole.
+    parts = _tiled(chosen, q.shape[2] // block_size, kernel)
+    out = torch.empty_like(q)
+    lse = q.new_empty(q.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
+    for some, tiles in parts:
+        part = _Part(q[some], k[some], v[some], tiles, block_size, scale, kernel)
+        out[some], lse[some] = part.forward()
+    return out, lse
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        chosen: Tensor,
-        block_size: int,
-        scale: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the output, like `q`, and the log-sum-exp (U, h, N * block_size)."""
-        kernel = _kernel(q)
-        blocks = q.shape[2] // block_size
-        parts = [
-            (
-                some,
-                tile(chosen[some].flatten(1, 2), blocks, cut=kernel.cut, multiple=kernel.multiple),
-            )
-            for some in _units_at_once(chosen)
-        ]
-        # Results are made first, so that memory of one part, once freed, serves the next whole.
-        out = torch.empty_like(q)
-        lse = q.new_empty(q.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
-        for some, tiles in parts:
-            part = _Part(q[some], k[some], v[some], tiles, block_size, scale, kernel)
-            out[some], lse[some] = part.forward()
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.parts, ctx.block_size, ctx.scale = parts, block_size, scale
-        ctx.mark_non_differentiable(lse)
-        return out, lse
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of q, k and v; the log-sum-exp passes none."""
-        q, k, v, out, lse = ctx.saved_tensors
-        kernel = _kernel(q)
-        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-        for some, tiles in ctx.parts:
-            part = _Part(q[some], k[some], v[some], tiles, ctx.block_size, ctx.scale, kernel)
-            dq[some], dk[some], dv[some] = part.backward(grad[some], out[some], lse[some])
-        return dq, dk, dv, None, None, None
+def backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    chosen: Tensor,
+    block_size: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k and v.
+
+    Arguments are those of `forward`, what it returned, and the gradient `grad` of the output.
+    """
+    kernel = _kernel(q)
+    parts = _tiled(chosen, q.shape[2] // block_size, kernel)
+    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+    for some, tiles in parts:
+        part = _Part(q[some], k[some], v[some], tiles, block_size, scale, kernel)
+        dq[some], dk[some], dv[some] = part.backward(grad[some], out[some], lse[some])
+    return dq, dk, dv
 
 
 class _Part:
@@ -111,7 +110,7 @@ class _Part:
                 Runs(tiles.lengths[some], False, self.scale),
             )
             partial[rows], partial_lse[rows] = part[:, 0], part_lse[:, 0]
-        parts_lse = partial_lse[tiles.slot]
+        parts_lse = partial_lse.index_select(0, tiles.slot.flatten()).view_as(tiles.slot)
         lse = torch.logsumexp(torch.cat([own_lse[:, None], parts_lse], 1), 1)
         merged = own.to(lse.dtype).mul_((own_lse - lse).exp()[:, None])
         for rows, weight in zip(tiles.slot.T, (parts_lse - lse[:, None]).exp().T, strict=True):
@@ -173,11 +172,14 @@ class _Part:
         return rows.view(units, slots, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
 
 
-def _units_at_once(chosen: Tensor) -> list[slice]:
-    """Split units so that the rows gathered for one slice stay few."""
-    units, rows = chosen.shape[0], chosen[0].numel()
-    step = max(1, ROWS_AT_ONCE // max(1, rows))
-    return [slice(begin, begin + step) for begin in range(0, units, step)]
+def _tiled(chosen: Tensor, blocks: int, kernel: BlockKernel) -> list[tuple[slice, Tiles]]:
+    """Tile the queries of as many units at a time as keep the rows gathered for them few."""
+    step = max(1, ROWS_AT_ONCE // max(1, chosen[0].numel()))
+    slices = [slice(begin, begin + step) for begin in range(0, chosen.shape[0], step)]
+    return [
+        (some, tile(chosen[some].flatten(1, 2), blocks, cut=kernel.cut, multiple=kernel.multiple))
+        for some in slices
+    ]
 
 
 def _kernel(q: Tensor) -> BlockKernel:

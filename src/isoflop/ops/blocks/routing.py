@@ -36,24 +36,40 @@ class BlockLayout:
     """First block of the document that a block belongs to, (B, N)."""
     source: Tensor | None
     """Position of the token in each slot, (B, N * block_size), NONE where there is none. None for
-    the whole layout where tokens lie in whole blocks as they are."""
+    the whole layout where a row is one document, whose tokens come first."""
     slots: Tensor | None
     """Slot of each token, (B, T), NONE for padding; None as for `source`."""
+    tokens: int
+    """T."""
 
-    def lay_out(self, x: Tensor) -> Tensor:
-        """Return `x` (B, heads, T, K) by slots; those without a token hold some token's values."""
-        if self.source is None:
+    def lay_out(self, x: Tensor, empty: float = 0) -> Tensor:
+        """Return `x` (B, heads, T, ...) by slots, with `empty` in those without a token."""
+        if self.source is not None:
+            return _taken(x, self.source, empty)
+        missing = self.blocks * self.block_size - self.tokens
+        if not missing:
             return x
-        return _gather(x, self.source.clamp(min=0))
+        return F.pad(x, (*(0, 0) * (x.dim() - 3), 0, missing), value=empty)
 
-    def take_back(self, x: Tensor, empty: float) -> Tensor:
+    def take_back(self, x: Tensor, empty: float = 0) -> Tensor:
         """Return `x` (B, heads, slots, ...) by position, with `empty` at padding."""
-        if self.slots is None:
-            return x
-        missing = (self.slots == NONE).view(
-            self.slots.shape[0], 1, -1, *(1 for _ in range(x.dim() - 3))
-        )
-        return _gather(x, self.slots.clamp(min=0)).masked_fill(missing, empty)
+        if self.slots is not None:
+            return _taken(x, self.slots, empty)
+        return x[:, :, : self.tokens].contiguous()
+
+    def numbers(self, routing: Tensor) -> Tensor:
+        """Turn blocks counted from a document's start, by position, into blocks by slot."""
+        laid_out = self.lay_out(routing, NONE)
+        return laid_out if self.source is None else _moved(laid_out, self._firsts())
+
+    def routing(self, numbers: Tensor) -> Tensor:
+        """Turn blocks by slot into blocks counted from a document's start, by position."""
+        if self.source is not None:
+            numbers = _moved(numbers, -self._firsts())
+        return self.take_back(numbers, NONE)
+
+    def _firsts(self) -> Tensor:
+        return self.first.repeat_interleave(self.block_size, dim=1)[:, None, :, None]
 
 
 def block_layout(
@@ -69,11 +85,9 @@ def block_layout(
         device: of the layout's tensors.
     """
     if documents is None:
-        if length % block_size == 0:
-            blocks = length // block_size
-            first = torch.zeros(batch, blocks, dtype=torch.int64, device=device)
-            return BlockLayout(block_size, blocks, first, None, None)
-        documents = torch.zeros(batch, length, dtype=torch.int64, device=device)
+        blocks = -(-length // block_size)
+        first = torch.zeros(batch, blocks, dtype=torch.int64, device=device)
+        return BlockLayout(block_size, blocks, first, None, None, length)
     time = torch.arange(length, device=device)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -90,7 +104,7 @@ def block_layout(
     first = torch.arange(blocks, device=device).repeat(batch, 1)
     at_start = number.gather(1, start)
     first[rows[opens], number[opens]] = at_start[opens]
-    return BlockLayout(block_size, blocks, first, source, slots)
+    return BlockLayout(block_size, blocks, first, source, slots, length)
 
 
 def block_means(k: Tensor, block_size: int) -> Tensor:
@@ -118,11 +132,10 @@ def choose_blocks(q: Tensor, means: Tensor, first: Tensor, block_size: int, coun
 
     Returns:
         int64 block numbers (B, H, N * block_size, S), ascending, then NONE where no earlier block
-        is left; S is at most N - 1.
+        is left.
     """
     batch, heads, slots, width = q.shape
     groups, blocks = means.shape[1:3]
-    count = min(count, blocks - 1)
     chosen = torch.full((batch, heads, slots, count), NONE, dtype=torch.int64, device=q.device)
     if count == 0:
         return chosen
@@ -152,18 +165,32 @@ def largest_blocks(scores: Tensor, count: int) -> Tensor:
 
     Ties go to the lowest index, and the order does not hang on how `topk` sorts.
     """
-    values, indices = scores.topk(count, dim=-1)
-    smallest = values[..., -1:]
-    tied = ((scores >= smallest).sum(-1) > count) & (smallest.squeeze(-1) > -math.inf)
-    if bool(tied.any()):
-        ranked = torch.sort(scores[tied], dim=-1, descending=True, stable=True).indices
-        indices[tied] = ranked[:, :count]
+    if scores.is_cuda:
+        # Slower than `topk`, but it does not wait for the device to tell of ties.
+        values, indices = _ranked(scores, count)
+    else:
+        values, indices = scores.topk(count, dim=-1)
+        smallest = values[..., -1:]
+        tied = ((scores >= smallest).sum(-1) > count) & (smallest.squeeze(-1) > -math.inf)
+        if bool(tied.any()):
+            indices[tied] = _ranked(scores[tied], count)[1]
     beyond = scores.shape[-1]
     indices = indices.masked_fill_(values == -math.inf, beyond).sort(dim=-1).values
     return indices.masked_fill_(indices == beyond, NONE)
 
 
-def _gather(x: Tensor, positions: Tensor) -> Tensor:
-    """Return the rows of `x` (B, heads, T, ...) at `positions` (B, C) of the third axis."""
+def _ranked(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest scores and their indices, of equal ones the lowest index first."""
+    values, indices = torch.sort(scores, dim=-1, descending=True, stable=True)
+    return values[..., :count], indices[..., :count]
+
+
+def _taken(x: Tensor, positions: Tensor, empty: float) -> Tensor:
+    """Return rows of `x` (B, heads, T, ...) at `positions` (B, C), `empty` where those are NONE."""
     index = positions.view(positions.shape[0], 1, -1, *(1 for _ in range(x.dim() - 3)))
-    return x.gather(2, index.expand(-1, x.shape[1], -1, *x.shape[3:]))
+    taken = x.gather(2, index.clamp(min=0).expand(-1, x.shape[1], -1, *x.shape[3:]))
+    return taken.masked_fill_(index == NONE, empty)
+
+
+def _moved(numbers: Tensor, by: Tensor) -> Tensor:
+    return torch.where(numbers >= 0, numbers + by, NONE)

@@ -46,9 +46,10 @@ def tile(chosen: Tensor, blocks: int, *, cut: int = UNBOUNDED, multiple: int = 1
     units, queries, selected = chosen.shape
     device = chosen.device
     numbers = chosen + torch.arange(units, device=device)[:, None, None] * blocks
+    # Selecting rows is several times as fast as indexing them.
     pairs = (chosen >= 0).flatten().nonzero().squeeze(1)
-    lists, order = torch.sort(numbers.flatten()[pairs], stable=True)
-    pairs = pairs[order]
+    lists, order = numbers.flatten().index_select(0, pairs).sort(stable=True)
+    pairs = pairs.index_select(0, order)
     counts = torch.bincount(lists, minlength=units * blocks)
 
     per_list = (counts // cut).clamp(min=1) * (counts > 0)
@@ -56,20 +57,22 @@ def tile(chosen: Tensor, blocks: int, *, cut: int = UNBOUNDED, multiple: int = 1
     each = -(-each // multiple) * multiple
     block = torch.repeat_interleave(per_list)
     first_tile = per_list.cumsum(0) - per_list
-    lengths = each[block]
-    lengths, order = torch.sort(lengths, descending=True, stable=True)
+    lengths, order = each[block].sort(descending=True, stable=True)
     begins = torch.empty_like(lengths)
     begins[order] = lengths.cumsum(0) - lengths
 
-    rank = torch.arange(len(pairs), device=device) - (counts.cumsum(0) - counts)[lists]
-    each = each[lists]
-    row = begins[first_tile[lists] + rank // each] + rank % each
+    first = counts.cumsum(0) - counts
+    rank = torch.arange(len(pairs), device=device) - first.index_select(0, lists)
+    each = each.index_select(0, lists)
+    nth = rank // each
+    tiles = first_tile.index_select(0, lists) + nth
+    row = begins.index_select(0, tiles) + (rank - nth * each)
     rows = int(lengths.sum())
     query = torch.full((rows,), -1, dtype=torch.int64, device=device)
-    query[row] = pairs // max(1, selected)
+    query.scatter_(0, row, pairs // max(1, selected))
     empty = (query < 0).nonzero().squeeze(1)
     slot = torch.full((units * queries * selected,), rows, dtype=torch.int64, device=device)
-    slot[pairs] = row
+    slot.scatter_(0, pairs, row)
     return Tiles(
         rows=rows,
         query=query.index_fill_(0, empty, 0),

@@ -9,25 +9,16 @@ earlier blocks per query.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo
 
 from isoflop.ops.attention import causal_attention
-from isoflop.ops.block_parts import BlockAttentionFunction
-from isoflop.ops.block_reference import check_block_attention
-from isoflop.ops.block_routing import (
-    NONE,
-    BlockLayout,
-    block_layout,
-    block_means,
-    choose_blocks,
-)
-from isoflop.ops.flash_moba import flash_moba_attention, flash_moba_can
+from isoflop.ops.blocks.flash_moba import flash_moba_attention, flash_moba_can
+from isoflop.ops.blocks.operator import attend
+from isoflop.ops.blocks.reference import check_block_attention
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,6 @@ def block_attention(
 ) -> BlockAttentionResult: ...
 
 
-@_disable_dynamo  # as torch.compiler.disable, but what compiles is loaded at the first call
 def block_attention(
     q: Tensor,
     k: Tensor,
@@ -123,50 +113,14 @@ def block_attention(
         ValueError: shapes do not fit, or `block_size` or `top_k` is below 1.
     """
     check_block_attention(q, k, v, block_size, top_k, documents, routing)
-    batch, heads, length, width = q.shape
+    length, width = q.shape[2:]
     scale = width**-0.5 if scale is None else scale
-    gated = routing is None
-    if gated and not details:
-        if documents is None and top_k * block_size >= length:
+    if documents is None and routing is None and not details:
+        if top_k * block_size >= length:
             return causal_attention(q, k, v, scale=scale)
-        if documents is None and flash_moba_can(q):
+        if flash_moba_can(q):
             return flash_moba_attention(q, k, v, block_size, top_k, scale)
-    layout = block_layout(batch, length, block_size, documents, q.device)
-    laid_out = [layout.lay_out(x) for x in (q, k, v)]
-    with torch.no_grad():
-        if routing is None:
-            means = block_means(laid_out[1], block_size)
-            chosen = choose_blocks(laid_out[0], means, layout.first, block_size, top_k - 1)
-        else:
-            chosen = _laid_out_routing(routing, layout)
-        if layout.source is not None:
-            chosen = chosen.masked_fill((layout.source == NONE)[:, None, :, None], NONE)
-    # A unit is a batch row and a key head.
-    units = batch * k.shape[1]
-    shared = heads // k.shape[1]
-    slots = layout.blocks * block_size
-    out, lse = BlockAttentionFunction.apply(  # type: ignore[no-untyped-call]
-        laid_out[0].reshape(units, shared, slots, width),
-        laid_out[1].reshape(units, slots, width),
-        laid_out[2].reshape(units, slots, width),
-        chosen.reshape(units, shared, slots, chosen.shape[-1]),
-        block_size,
-        scale,
-    )
-    output = layout.take_back(out.view_as(laid_out[0]), 0.0)
-    if not details:
-        return output
-    first = layout.first.repeat_interleave(block_size, dim=1)[:, None, :, None]
-    relative = torch.where(chosen >= 0, chosen - first, NONE)
-    return BlockAttentionResult(
-        output=output,
-        log_sum_exp=layout.take_back(lse.view(batch, heads, -1), -math.inf),
-        routing=layout.take_back(relative, NONE),
-    )
-
-
-def _laid_out_routing(routing: Tensor, layout: BlockLayout) -> Tensor:
-    """Turn blocks counted from a document's start into blocks of the layout."""
-    laid_out = layout.lay_out(routing)
-    first = layout.first.repeat_interleave(layout.block_size, dim=1)[:, None, :, None]
-    return torch.where(laid_out >= 0, laid_out + first, NONE)
+    # What is kept for the backward pass is laid out once.
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    output, lse, attended = attend(q, k, v, documents, routing, block_size, top_k, scale)
+    return BlockAttentionResult(output, lse, attended) if details else output

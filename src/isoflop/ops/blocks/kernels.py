@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from isoflop.ops.block_tiles import UNBOUNDED, Tiles
+from isoflop.ops.blocks.tiles import UNBOUNDED, Tiles
 
 
 class Runs(NamedTuple):

@@ -179,8 +179,8 @@ def _weights(config: RunConfig, tokens: int) -> int:
     )
     if config.recipe.precision != "bf16" or tokens > CHUNKED_ATTENTION or sparse:
         return 0
-    # Over half of the keys and half a chunk: softmax in float32, its copy for the product, keys.
-    return config.model.heads * (tokens // 2 + 64) * 8
+    # Over half of the keys and half a chunk: softmax in float32 and its copy for the product.
+    return config.model.heads * (tokens // 2 + 64) * 6
 
 
 def _block_bytes(model: ModelConfig, value: int, recompute: Recompute, weights: int) -> int:

@@ -134,7 +134,7 @@ def _on_device(depth: Depth, attention: Attention, place: Place) -> Found:
 
 
 def _compiled(depth: Depth, attention: Attention, place: Place) -> Found:
-    fault = compiling_fault()
+    fault = compiling_fault(place.device)
     if fault is not None:
         return Found(None, None, f"not made: {fault}")
     config = small_run(depth, attention, place)

@@ -17,7 +17,7 @@ from isoflop.model import Transformer, build
 from isoflop.runs import RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.training.compiling import compiles_by_default, compiling_fault
-from isoflop.training.environment import environment
+from isoflop.training.environment import environment, settle
 from isoflop.training.fitting import MicroBatch, fitted
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.run import Interrupted, Progress, Run, newest_checkpoint, tensors_under
@@ -58,10 +58,12 @@ class RunExecution(Frozen):
         Raises:
             ValueError: compilation is asked for, but not to be had.
         """
-        fault = compiling_fault() if self.compiled else None
+        fault = compiling_fault(self.device) if self.compiled else None
         if fault is not None:
             raise ValueError(f"compilation was asked for, but {fault} here; leave compiled out")
-        compiles = compiles_by_default(config) if self.compiled is None else self.compiled
+        compiles = (
+            compiles_by_default(config, self.device) if self.compiled is None else self.compiled
+        )
         return environment(self.device, self.threads or torch.get_num_threads(), compiles)
 
     def fitted(self, config: RunConfig, environment: Environment) -> Environment:
@@ -132,13 +134,14 @@ def train(
             with limited_memory(how.memory_bytes):
                 wanted = how.fitted(config, wanted)
         pinned = folder.pin(wanted, data.sha256)
-        if pinned.environment.compiled and (fault := compiling_fault()):
+        fault = compiling_fault(how.device) if pinned.environment.compiled else None
+        if fault is not None:
             raise ValueError(
                 f"{folder.path} was started with compiled steps, but {fault} here; go on where it "
                 "was started, or remove the folder to start anew"
             )
         changed = _lasting(pinned.differences(wanted))
-        torch.set_num_threads(pinned.environment.threads)
+        settle(pinned.environment)
         with _attempt(folder, changed), limited_memory(how.memory_bytes):
             run = Run(config, folder, data, pinned.environment, alive)
             return run.finish(how.checkpoint_seconds, stop, watch)

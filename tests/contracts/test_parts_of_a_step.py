@@ -1,4 +1,4 @@
-"""A step in parts, with less kept or with fewer logits at a time learns what the plain step does."""
+"""Micro-batches, recomputing and chunks of logits learn what the plain step does."""
 
 from __future__ import annotations
 

@@ -117,14 +117,17 @@ class _Timed(Run):
         self.saves: list[float] = []
         self.looks: list[float] = []
 
-    def _one_step(self) -> tuple[StepResult, float]:
+    def _make_step(self, index: int) -> None:
         if self.began is None:
             for _ in range(WARM_UP):
-                super()._one_step()
+                super()._make_step(index)
+            self._under_way.clear()
             self.began = time.perf_counter()
-        found = super()._one_step()
-        self.steps.append(found[1])
-        return found
+        super()._make_step(index)
+
+    def _row(self, result: StepResult, seconds: float) -> dict[str, Any]:
+        self.steps.append(seconds)
+        return super()._row(result, seconds)
 
     def _save(self) -> bool:
         with _noted(self.saves):

@@ -63,6 +63,7 @@ USES = (
     Use(
         "A GPU or a cluster",
         (
+            Command("check", "check.check", "whether all computes right on this machine"),
             Command("train", "model.train", "train a single run, as a job of its own"),
             Command("export", "study.export", "records and figures, to share or commit"),
             Command("rebuild", "study.rebuild", "train the best models of records again"),
@@ -110,7 +111,7 @@ What do you have?
 
   A table of finished runs   isoflop fit runs.csv
   Text and a laptop          isoflop init        then: isoflop plan study.toml
-  A GPU or a cluster         isoflop plan study.toml --accelerator h100-sxm
+  A GPU or a cluster         isoflop check --device cuda   then: isoflop plan study.toml
   An idea of your own        isoflop costs study.toml
 
 All commands: isoflop --help. What one takes: isoflop fit --help.

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LOGITS_AT_A_TIME = 2**26
-"""Logits that exist at a time: 256 MiB in float32."""
+from isoflop.memory import LOGITS_AT_A_TIME
 
 
 def chunked_cross_entropy(

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -30,13 +31,15 @@ PROBED: dict[str, Callable[[Tensor], Tensor]] = {
 """What blocks and readouts are made of besides matrix products, which torch does not generate."""
 
 
-def has_compiler() -> bool:
-    """Return whether the C++ compiler that torch.compile needs on a CPU is installed."""
+def has_compiler(device: str = "cpu") -> bool:
+    """Return whether what torch.compile needs is installed: a C++ compiler, Triton on a GPU."""
+    if device == "cuda":
+        return find_spec("triton") is not None
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
 @cache
-def compiling_fault() -> str | None:
+def compiling_fault(device: str = "cpu") -> str | None:
     """Return in one clause why nothing is compiled here, or None where compiling is right.
 
     Torch generates code for what it takes the processor to be, and where its libraries are told
@@ -44,10 +47,13 @@ def compiling_fault() -> str | None:
     silence. So a few functions and their gradients are compiled and compared with eager ones: some
     seconds once in a cache folder of torch, then less than one per process.
     """
-    if not has_compiler():
-        return "there is no C++ compiler (g++ or clang++)"
+    if not has_compiler(device):
+        needed = (
+            "Triton (pip install triton)" if device == "cuda" else "C++ compiler (g++ or clang++)"
+        )
+        return f"there is no {needed}"
     try:
-        wrong = _told_apart()
+        wrong = _told_apart(device)
     except Exception as error:
         # Whatever the compiler stumbles over, steps run without it.
         reason = " ".join(str(error).split())[:200]
@@ -55,24 +61,24 @@ def compiling_fault() -> str | None:
     return f"torch.compile computes wrong numbers ({', '.join(wrong)})" if wrong else None
 
 
-def compiles_by_default(config: RunConfig) -> bool:
+def compiles_by_default(config: RunConfig, device: str = "cpu") -> bool:
     """Return whether a run is compiled where nobody says: if it earns that back, and it can be.
 
     Warns where it would pay, and what torch compiles here is wrong or fails.
     """
-    if (config.budget_flops or 0) < COMPILE_FROM_FLOPS or not has_compiler():
+    if (config.budget_flops or 0) < COMPILE_FROM_FLOPS or not has_compiler(device):
         return False
-    fault = compiling_fault()
+    fault = compiling_fault(device)
     if fault is not None:
         warnings.warn(f"{fault}: steps run eagerly, which is slower", stacklevel=2)
     return fault is None
 
 
-def _told_apart() -> list[str]:
+def _told_apart(device: str) -> list[str]:
     """Name the functions, with their types, whose compiled values are not the eager ones."""
     compiled = torch.compile(_probe, dynamic=False)
     # Neither a multiple of any vector's length, so that remainders are computed too.
-    row = torch.linspace(-9.0, 9.0, 37 * 67).view(67, 37).T.contiguous()
+    row = torch.linspace(-9.0, 9.0, 37 * 67, device=device).view(67, 37).T.contiguous()
     wrong = []
     for dtype in (torch.float32, torch.bfloat16):
         found, expected = (_values_and_gradient(one, row.to(dtype)) for one in (compiled, _probe))

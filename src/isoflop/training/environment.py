@@ -41,6 +41,17 @@ def environment(device: str, threads: int, compiled: bool) -> Environment:
     )
 
 
+def settle(pinned: Environment) -> None:
+    """Set what torch computes with: threads as pinned, products in float32 as float32.
+
+    TF32 would make fp32 runs of a GPU other runs than those of a CPU.
+    """
+    torch.set_num_threads(pinned.threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 @cache
 def code_fingerprint() -> str:
     """Return twelve hexadecimal digits over the sources that decide what a run computes."""

@@ -6,18 +6,19 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
 from isoflop import checkpoint
-from isoflop.config import Environment, Frozen, RunConfig, RunRecord
+from isoflop.config import Environment, Frozen, Recompute, RunConfig, RunRecord
 from isoflop.data import prepare
 from isoflop.model import Transformer, build
 from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.training.compiling import compiles_by_default, compiling_fault
-from isoflop.training.environment import environment
+from isoflop.training.environment import environment, settle
+from isoflop.training.fitting import MicroBatch, fitted
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.run import Interrupted, Run, newest_checkpoint, tensors_under
 
@@ -39,6 +40,10 @@ class RunExecution(Frozen):
     of that."""
     memory_bytes: int | None = None
     """Limit of this process's memory while it trains on a CPU; None for none."""
+    micro_batch_tokens: MicroBatch = "auto"
+    """Tokens of a step that are held at a time."""
+    recompute: Recompute | Literal["auto"] = "auto"
+    """What blocks compute again in their backward pass, instead of keeping it."""
 
     def check(self) -> None:
         """Raise a ValueError where this machine cannot execute so."""
@@ -53,11 +58,23 @@ class RunExecution(Frozen):
         Raises:
             ValueError: compilation is asked for, but not to be had.
         """
-        fault = compiling_fault() if self.compiled else None
+        fault = compiling_fault(self.device) if self.compiled else None
         if fault is not None:
             raise ValueError(f"compilation was asked for, but {fault} here; leave compiled out")
-        compiles = compiles_by_default(config) if self.compiled is None else self.compiled
+        compiles = (
+            compiles_by_default(config, self.device) if self.compiled is None else self.compiled
+        )
         return environment(self.device, self.threads or torch.get_num_threads(), compiles)
+
+    def fitted(self, config: RunConfig, environment: Environment) -> Environment:
+        """Return the environment with what a step holds at a time; see `training.fitting`."""
+        return fitted(
+            config,
+            environment,
+            micro_batch_tokens=self.micro_batch_tokens,
+            recompute=self.recompute,
+            memory_bytes=self.memory_bytes,
+        )
 
 
 class RunExecutionKeywords(TypedDict, total=False):
@@ -68,6 +85,8 @@ class RunExecutionKeywords(TypedDict, total=False):
     compiled: bool | None
     checkpoint_seconds: float | None
     memory_bytes: int | None
+    micro_batch_tokens: MicroBatch
+    recompute: Recompute | Literal["auto"]
 
 
 def train(
@@ -111,14 +130,18 @@ def train(
         data = prepare(config.data, cache)
         alive()
         wanted = how.environment(config)
+        if folder.pinned() is None:
+            with limited_memory(how.memory_bytes):
+                wanted = how.fitted(config, wanted)
         pinned = folder.pin(wanted, data.sha256)
-        if pinned.environment.compiled and (fault := compiling_fault()):
+        fault = compiling_fault(how.device) if pinned.environment.compiled else None
+        if fault is not None:
             raise ValueError(
                 f"{folder.path} was started with compiled steps, but {fault} here; go on where it "
                 "was started, or remove the folder to start anew"
             )
         changed = _lasting(pinned.differences(wanted))
-        torch.set_num_threads(pinned.environment.threads)
+        settle(pinned.environment)
         with _attempt(folder, changed), limited_memory(how.memory_bytes):
             run = Run(config, folder, data, pinned.environment, alive)
             return run.finish(how.checkpoint_seconds, stop, watch)
@@ -163,8 +186,9 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
 
 def _lasting(differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Warn of what is not as it was pinned, and return it as it is now."""
-    # Threads and compilation are put back to what was pinned; the rest cannot be.
-    lasting = {k: v for k, v in differences.items() if k not in ("threads", "compiled")}
+    # These are put back to what was pinned; the rest cannot be.
+    put_back = ("threads", "compiled", "micro_batch", "recompute")
+    lasting = {k: v for k, v in differences.items() if k not in put_back}
     if lasting:
         changes = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in lasting.items())
         warnings.warn(

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 2**31 - 1
 _EXHAUSTED = ("allocate memory", "bad_alloc", "could not create a memory", "create a primitive")
@@ -35,6 +37,13 @@ def keep_freed_memory() -> bool:
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
 
 
+def is_exhaustion(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, on a CPU or a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _EXHAUSTED)
+
+
 @contextmanager
 def limited_memory(limit_bytes: int | None) -> Iterator[None]:
     """Bound the memory of this process while the context lasts; None for no bound.
@@ -55,7 +64,7 @@ def limited_memory(limit_bytes: int | None) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _EXHAUSTED):
+        if not is_exhaustion(error):
             raise
         raise MemoryError(
             f"over the limit of {limit_bytes / 2**30:.3g} GiB of memory for a run (--memory-gib): "

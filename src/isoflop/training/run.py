@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,10 +26,11 @@ from isoflop.data import Batches, TokenStore
 from isoflop.evaluation import evaluate
 from isoflop.model import build
 from isoflop.runs import Progress, RunFolder
+from isoflop.storage import JsonLines
 from isoflop.training.curve import has_losses, thin
 from isoflop.training.parametrisation import initialise
 from isoflop.training.schedule import rate_factor
-from isoflop.training.step import StepResult, Trainer
+from isoflop.training.step import StepResult, Trainer, on_device
 
 CHECKPOINT_SECONDS = 30.0
 """Time between two checkpoints, where saving one is quick."""
@@ -39,6 +42,42 @@ VALIDATIONS = 4
 
 class Interrupted(RuntimeError):
     """Training was asked to stop and did, with a checkpoint."""
+
+
+class _Step(NamedTuple):
+    """A step that was made, or that the device is making."""
+
+    result: StepResult
+    started: float
+
+
+class _Batches:
+    """Batches on their device; a GPU's are made ready by a thread while a step goes on."""
+
+    def __init__(self, batches: Batches, device: torch.device) -> None:
+        self._batches, self._device = batches, device
+        self._thread: ThreadPoolExecutor | None = None
+        self._ready: tuple[int, Future[torch.Tensor]] | None = None
+
+    def __enter__(self) -> None:
+        if self._device.type == "cuda":
+            self._thread = ThreadPoolExecutor(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = self._ready = None
+
+    def batch(self, step: int) -> torch.Tensor:
+        """Return the tokens of a step."""
+        if self._thread is None:
+            return self._made(step)
+        waiting = self._ready
+        self._ready = step + 1, self._thread.submit(self._made, step + 1)
+        return waiting[1].result() if waiting and waiting[0] == step else self._made(step)
+
+    def _made(self, step: int) -> torch.Tensor:
+        return on_device(torch.from_numpy(self._batches.batch(step)), self._device)
 
 
 class Run:
@@ -74,9 +113,19 @@ class Run:
         )
         model = build(config.model)
         initialise(model, config.recipe, config.seed)
-        self.trainer = Trainer(model.to(pinned.device), config, compiled=pinned.compiled)
+        self.trainer = Trainer(
+            model.to(pinned.device),
+            config,
+            compiled=pinned.compiled,
+            micro_batch=pinned.micro_batch,
+            recompute=pinned.recompute,
+        )
         self.step = 0
+        """Steps made and known to be finite."""
         self.seconds = 0.0
+        self._under_way: deque[_Step] = deque()
+        self._next = _Batches(self.batches, self.trainer.device)
+        self._read_at = 0.0
         self.flops_per_step = config.tokens_per_step * train_flops_per_token(
             config.model, config.data.sequence_length, config.convention
         )
@@ -91,36 +140,21 @@ class Run:
         self._resume()
         failure = None
         due = time.monotonic() + _until_next(checkpoint_seconds, save_seconds=0.0)
-        saved_step = self.step
-        with self.folder.open_metrics(self.step) as metrics:
-            while self.step < self.config.steps:
-                result, seconds = self._one_step()
-                if not result.finite:
-                    failure = (
-                        f"loss {result.loss}, gradient norm {result.gradient_norm} and decision "
-                        f"heads' gradient norm {result.predictor_norm} at step {self.step + 1}"
-                    )
-                    break
-                self.step += 1
-                self.seconds += seconds
-                row = self._row(result, seconds)
-                try:
-                    row |= self._validation()
-                except FloatingPointError as error:
-                    failure = f"{error} after step {self.step}"
-                metrics.append(row)
+        saved_step = made = self.step
+        with self.folder.open_metrics(self.step) as metrics, self._next:
+            while made < self.config.steps:
+                self._make_step(made)
+                made += 1
+                # What is looked at after a step needs the weights as they were then.
+                late = 0 if self._looks_after(made) or made == self.config.steps else self._late
+                failure = self._take(late, metrics, watch)
                 if failure:
                     break
-                watch(
-                    Progress(
-                        self.step,
-                        self.config.steps,
-                        result.loss,
-                        self.config.tokens_per_step / seconds,
-                    )
-                )
                 stopping = stop()
                 if stopping or time.monotonic() > due:
+                    failure = self._take(0, metrics, watch)
+                    if failure:
+                        break
                     began = time.monotonic()
                     metrics.sync()
                     if not self._save():
@@ -142,11 +176,46 @@ class Run:
         self.folder.write_record(record)
         return record
 
-    def _one_step(self) -> tuple[StepResult, float]:
+    @property
+    def _late(self) -> int:
+        """Steps that may be under way before the first of them is read: a GPU need not wait."""
+        return 0 if self.trainer.device.type == "cpu" else 1
+
+    def _make_step(self, index: int) -> None:
+        """Make a step, or have the device begin it."""
         started = time.perf_counter()
-        tokens = torch.from_numpy(self.batches.batch(self.step)).to(self.pinned.device)
-        result = self.trainer.step(tokens, self.step, rate_factor(self.config, self.step))
-        return result, time.perf_counter() - started
+        tokens = self._next.batch(index)
+        rate = rate_factor(self.config, index)
+        self._under_way.append(_Step(self.trainer.step(tokens, index, rate), started))
+
+    def _take(
+        self, late: int, metrics: JsonLines, watch: Callable[[Progress], None]
+    ) -> str | None:
+        """Read all but the last `late` steps under way; return why training ends, if it does."""
+        while len(self._under_way) > late:
+            result, started = self._under_way.popleft()
+            if not result.finite:
+                # What was made after it changed nothing.
+                self._under_way.clear()
+                return (
+                    f"loss {result.loss}, gradient norm {result.gradient_norm} and decision "
+                    f"heads' gradient norm {result.predictor_norm} at step {self.step + 1}"
+                )
+            now = time.perf_counter()
+            seconds, self._read_at = now - max(started, self._read_at), now
+            self.step += 1
+            self.seconds += seconds
+            row, failure = self._row(result, seconds), None
+            try:
+                row |= self._validation()
+            except FloatingPointError as error:
+                failure = f"{error} after step {self.step}"
+            metrics.append(row)
+            if failure:
+                return failure
+            speed = self.config.tokens_per_step / seconds
+            watch(Progress(self.step, self.config.steps, result.loss, speed))
+        return None
 
     def _row(self, result: StepResult, seconds: float) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -165,10 +234,14 @@ class Run:
             row["routing"] = result.routing
         return row
 
+    def _looks_after(self, step: int) -> bool:
+        """Whether a look at the validation split is due after a step."""
+        part, of = divmod(step * VALIDATIONS, self.config.steps)
+        return of < VALIDATIONS and 0 < part < VALIDATIONS
+
     def _validation(self) -> dict[str, Any]:
         """Return the look at the validation split that is due after this step, if one is."""
-        part, of = divmod(self.step * VALIDATIONS, self.config.steps)
-        if of >= VALIDATIONS or not 0 < part < VALIDATIONS:
+        if not self._looks_after(self.step):
             return {}
         limit = max(1, self.config.evaluation_tokens // 8)
         names = decisions(self.config.model.depth)[:2]

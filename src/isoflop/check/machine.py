@@ -1,0 +1,91 @@
+"""What the machine gives: speed beside what a plan assumes, free memory and disk."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from isoflop.bench.machine import gemm_peak
+from isoflop.check.comparing import Check, Found, Place
+from isoflop.check.steps import ATTENTIONS, DEPTHS, small_run
+from isoflop.config import DataConfig, RunConfig
+from isoflop.costs import parameters
+from isoflop.hardware import usable_cores
+from isoflop.sweep.plan import Machine
+from isoflop.training import environment, measure_speed
+from isoflop.training.fitting import free_memory
+
+LEAST_DISK = 2 * 2**30
+"""Bytes free on the disk below which checkpoints of a study may not fit."""
+
+
+def _probe(place: Place) -> RunConfig:
+    config = small_run(DEPTHS[0], ATTENTIONS[0], place)
+    large = place.device == "cuda"
+    sizes = {"width": 1024, "hidden": 2816, "heads": 16, "kv_heads": None, "head_width": 64}
+    small = {"width": 256, "hidden": 704, "heads": 4, "kv_heads": None, "head_width": 64}
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update=sizes if large else small),
+            "data": DataConfig(sequence_length=2048 if large else 256),
+            "sequences_per_step": 8,
+        }
+    )
+
+
+def _speed(place: Place) -> Found:
+    config = _probe(place)
+    threads = usable_cores().count
+    speed = measure_speed(
+        [config], threads=threads, seconds=1.0, device=place.device, most_tokens=16384
+    )(config)
+    size = parameters(config.model).total
+    told = f"{speed / 1e9:,.0f} GFLOP/s in a step of {size / 1e6:.3g}M parameters"
+    if place.device == "cuda":
+        best = _best_product(place)
+        return Found(
+            None,
+            None,
+            f"{told}, {speed / best:.0%} of the best product here; "
+            f"a plan assumes {Machine().utilisation:.0%} of the device's peak",
+        )
+    best = gemm_peak(place.precision, threads)
+    return Found(
+        None, None, f"{told}, {speed / best:.0%} of the best product here; a plan measures anew"
+    )
+
+
+def _best_product(place: Place) -> float:
+    """Return the FLOP/s of a large product of matrices on a GPU."""
+    side = 8192
+    dtype = torch.bfloat16 if place.precision == "bf16" else torch.float32
+    one = torch.randn(side, side, device=place.device, dtype=dtype)
+    for products in (3, 10):
+        started = time.perf_counter()
+        for _ in range(products):
+            one @ one
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    return 10 * 2.0 * side**3 / seconds
+
+
+def _room(place: Place) -> Found:
+    here = environment(place.device, usable_cores().count, False)
+    memory, disk = free_memory(here), shutil.disk_usage(Path.cwd()).free
+    note = f"{memory / 2**30:.3g} GiB of memory for runs, {disk / 2**30:,.0f} GiB of disk"
+    return Found(float(disk < LEAST_DISK), 0.0, note)
+
+
+CHECKS = (
+    Check("speed", "beside what a plan assumes", "", _speed),
+    Check(
+        "room",
+        "free memory and disk",
+        f"free some disk: {LEAST_DISK / 2**30:.0f} GiB at least",
+        _room,
+        in_every_precision=False,
+    ),
+)

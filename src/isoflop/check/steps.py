@@ -1,0 +1,143 @@
+"""A training step of each variant, in every way that it is made, against the plain step."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart
+from isoflop.check.operators import HINT
+from isoflop.config import (
+    Attention,
+    BlockAttention,
+    DataConfig,
+    Depth,
+    EveryToken,
+    FullAttention,
+    ModelConfig,
+    RandomK,
+    Recipe,
+    RunConfig,
+    TopK,
+)
+from isoflop.model import build
+from isoflop.training import Trainer, compiling_fault, initialise
+
+DEPTHS: tuple[Depth, ...] = (EveryToken(), TopK(capacity=0.25), RandomK(capacity=0.25))
+ATTENTIONS: tuple[Attention, ...] = (FullAttention(), BlockAttention(block_size=16, top_k=2))
+VOCABULARY, LENGTH, SEQUENCES = 256, 64, 4
+WAYS: dict[str, dict[str, Any]] = {
+    "a sequence at a time": {"micro_batch": 1},
+    "three sequences at a time": {"micro_batch": 3},
+    "blocks recomputed": {"recompute": "full"},
+    "all but products recomputed": {"recompute": "selective"},
+    "logits in chunks": {"logits": VOCABULARY * 50},
+}
+
+
+def small_run(depth: Depth, attention: Attention, place: Place, steps: int = 1) -> RunConfig:
+    """Return a run of a small model of a variant."""
+    model = ModelConfig(
+        vocabulary=VOCABULARY,
+        width=64,
+        blocks=4,
+        heads=4,
+        kv_heads=2,
+        head_width=16,
+        hidden=160,
+        depth=depth,
+        attention=attention,
+    )
+    return RunConfig(
+        model=model,
+        data=DataConfig(sequence_length=LENGTH),
+        recipe=Recipe(precision=place.precision),
+        steps=steps,
+        sequences_per_step=SEQUENCES,
+        evaluation_tokens=1000,
+    )
+
+
+def checks(device: str) -> tuple[Check, ...]:
+    """Return the checks of steps; of compiled ones where a compiler is there."""
+    variants = [(depth, attention) for attention in ATTENTIONS for depth in DEPTHS]
+    found = [
+        Check(
+            f"step of {_name(depth, attention)}",
+            "micro-batches, recomputed blocks and chunked logits with the plain step",
+            HINT,
+            partial(_ways, depth, attention),
+        )
+        for depth, attention in variants
+    ]
+    if device == "cuda":
+        found += [
+            Check(
+                f"step of {_name(depth, attention)} on the GPU",
+                "loss and gradients with those on the CPU in fp32",
+                HINT,
+                partial(_on_device, depth, attention),
+            )
+            for depth, attention in variants
+        ]
+    compiled = variants if device == "cuda" else variants[:2]
+    found += [
+        Check(
+            f"compiled step of {_name(depth, attention)}",
+            "loss and gradients with the eager step",
+            "set TORCHDYNAMO_DISABLE=1 to train eagerly, and report it as `isoflop check --json`",
+            partial(_compiled, depth, attention),
+            in_every_precision=device == "cuda",
+        )
+        for depth, attention in compiled
+    ]
+    return tuple(found)
+
+
+def _name(depth: Depth, attention: Attention) -> str:
+    kinds = {"every_token": "dense", "top_k": "MoD", "random_k": "random routing"}
+    kind = kinds.get(depth.kind, depth.kind)
+    return kind if isinstance(attention, FullAttention) else f"{kind}, block attention"
+
+
+def learned(config: RunConfig, device: str, **how: Any) -> list[Tensor]:
+    """Return what a batch measures and the gradient of each parameter."""
+    model = build(config.model)
+    initialise(model, config.recipe, seed=0)
+    trainer = Trainer(model.to(device), config, **{"compiled": False, **how})
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(VOCABULARY, (SEQUENCES, LENGTH + 1), generator=generator)
+    found = trainer.gradients(tokens.to(device), 0)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return [found.values[:1], torch.cat([gradient.flatten() for gradient in gradients])]
+
+
+def _ways(depth: Depth, attention: Attention, place: Place) -> Found:
+    config = small_run(depth, attention, place)
+    plain = learned(config, place.device)
+    differences = {
+        name: apart(learned(config, place.device, **how), plain) for name, how in WAYS.items()
+    }
+    worst = max(differences, key=lambda name: differences[name])
+    return Found(differences[worst], TOLERANCE[place.precision], f"most apart: {worst}")
+
+
+def _on_device(depth: Depth, attention: Attention, place: Place) -> Found:
+    config = small_run(depth, attention, place)
+    plain = learned(small_run(depth, attention, Place("cpu", "fp32")), "cpu")
+    # In bf16 a token near the border may be selected that is not in fp32.
+    tolerance = {"fp32": 1e-4, "bf16": 0.1}[place.precision]
+    return Found(apart(learned(config, place.device), plain), tolerance)
+
+
+def _compiled(depth: Depth, attention: Attention, place: Place) -> Found:
+    fault = compiling_fault(place.device)
+    if fault is not None:
+        return Found(None, None, f"not made: {fault}")
+    config = small_run(depth, attention, place)
+    plain = learned(config, place.device)
+    found = learned(config, place.device, compiled=True)
+    return Found(apart(found, plain), 10 * TOLERANCE[place.precision])

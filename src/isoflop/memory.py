@@ -1,0 +1,228 @@
+"""Memory of a training step, as closed forms over a run: state, activations, logits.
+
+What an eager block keeps of a token for its backward pass is counted tensor by tensor; compiled
+code keeps less. Workspaces of libraries and what an allocator leaves unused come on top.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, assert_never
+
+from isoflop.config import (
+    BlockAttention,
+    Frozen,
+    Gelu,
+    ModelConfig,
+    Recompute,
+    Routed,
+    RunConfig,
+    SwiGlu,
+    TopK,
+)
+from isoflop.costs import parameters
+
+LOGITS_AT_A_TIME = 2**26
+"""Logits that exist at a time: 256 MiB in float32."""
+BYTES_PER_PARAMETER = 16
+"""Weight, gradient and AdamW's two moments, four bytes each."""
+WORTH_MORE_TOKENS = 8192
+"""Tokens held at a time from which on a GPU gains nothing by more: less is recomputed then."""
+CHUNKED_ATTENTION = 1024
+"""Tokens up to which attention in bf16 on a CPU keeps its weights (`ops.attention`)."""
+
+
+class MemoryEstimate(Frozen):
+    """Bytes of training in one process without sharding."""
+
+    state_bytes: int
+    """Weights, their copies in the products' precision, gradients and optimiser state."""
+    sequence_bytes: int
+    """What the backward pass needs of each sequence that is held."""
+    logits_bytes: int
+    """Of the readout's loss: logits that exist at a time, and the gradient of the head."""
+    block_bytes: int
+    """What is made again of one block, and the gradients within it, for the sequences held."""
+    sequences: int
+    """Sequences held at a time."""
+    recompute: Recompute
+    """What blocks compute again."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes at the peak of a step."""
+        return (
+            self.state_bytes
+            + self.sequences * self.sequence_bytes
+            + max(self.logits_bytes, self.block_bytes)
+        )
+
+
+def estimate_memory(
+    config: RunConfig,
+    *,
+    micro_batch: int | None = None,
+    recompute: Recompute = "none",
+    device: str = "cuda",
+) -> MemoryEstimate:
+    """Estimate what training a run holds in memory.
+
+    Args:
+        config: The run.
+        micro_batch: Sequences held at a time; None for all of a step.
+        recompute: What blocks compute again.
+        device: `cuda` or `cpu`, where short sequences in bf16 keep the weights of attention.
+    """
+    model, length = config.model, config.data.sequence_length
+    value = 2 if config.recipe.precision == "bf16" else 4
+    held = min(micro_batch or config.sequences_per_step, config.sequences_per_step)
+    # The stream into the head's norm, the norm, what the head multiplies; targets and tokens.
+    kept = length * ((8 + value) * model.width + 16)
+    made_again = 0
+    for block in range(model.blocks):
+        tokens = _processed(config, block)
+        weights = _weights(config, tokens) if device == "cpu" else 0
+        kept += tokens * _block_bytes(model, value, recompute, weights)
+        if block in model.routed_blocks:
+            kept += _routing_bytes(config, tokens, value)
+        if recompute != "none":
+            made_again = max(made_again, tokens * _block_bytes(model, value, "none", weights))
+    # Gradients of the widest values of a block, as it goes back.
+    gradients = length * (2 * model.hidden * value + 3 * model.width * 4)
+    copies = value if value < 4 else 0
+    count = parameters(model)
+    return MemoryEstimate(
+        state_bytes=count.total * (BYTES_PER_PARAMETER + copies),
+        sequence_bytes=kept,
+        logits_bytes=_logits_bytes(config, held, value),
+        block_bytes=held * (made_again + gradients),
+        sequences=held,
+        recompute=recompute,
+    )
+
+
+def fitting_step(
+    config: RunConfig,
+    memory_bytes: float,
+    device: str,
+    recompute: Recompute | Literal["auto"] = "auto",
+) -> MemoryEstimate | None:
+    """Return the step that fits and recomputes least, with the most sequences at a time.
+
+    More is recomputed where without it fewer than `WORTH_MORE_TOKENS` tokens would be held on a
+    GPU, or less than one sequence on a CPU. Of the numbers of sequences that fit, one that divides
+    the step is taken unless that halves it.
+
+    Args:
+        config: The run.
+        memory_bytes: What it may use.
+        device: `cuda` or `cpu`.
+        recompute: What blocks compute again; `auto` for as little as can be.
+
+    Returns:
+        None where not even one sequence fits with everything recomputed.
+    """
+    best = None
+    wanted = WORTH_MORE_TOKENS if device == "cuda" else 1
+    enough = min(config.sequences_per_step, -(-wanted // config.data.sequence_length))
+    every: tuple[Recompute, ...] = ("none", "selective", "full")
+    for kind in every if recompute == "auto" else (recompute,):
+        held = _most_sequences(config, memory_bytes, kind, device)
+        if held and (best is None or held > best.sequences):
+            best = estimate_memory(config, micro_batch=held, recompute=kind, device=device)
+        if held >= enough:
+            break
+    return best
+
+
+def _most_sequences(
+    config: RunConfig, memory_bytes: float, recompute: Recompute, device: str
+) -> int:
+    """Return how many sequences fit, 0 for none."""
+
+    def fits(held: int) -> bool:
+        found = estimate_memory(config, micro_batch=held, recompute=recompute, device=device)
+        return found.total_bytes <= memory_bytes
+
+    low, high = 0, config.sequences_per_step
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    whole = (n for n in range(low, 0, -1) if config.sequences_per_step % n == 0)
+    dividing = next(whole, 0)
+    return dividing if 2 * dividing > low else low
+
+
+def _processed(config: RunConfig, block: int) -> int:
+    """Return the tokens of a sequence that a block processes."""
+    depth, length = config.model.depth, config.data.sequence_length
+    if isinstance(depth, Routed) and block in config.model.routed_blocks:
+        return depth.selected_tokens(length)
+    return length
+
+
+def _routing_bytes(config: RunConfig, processed: int, value: int) -> int:
+    """Return the bytes that routing keeps of a sequence beside its block."""
+    width, length = config.model.width, config.data.sequence_length
+    # The stream, for the router; the update of each processed token, its gate and its place.
+    kept = length * (4 * width + 16) + processed * (4 * width + 32)
+    if isinstance(config.model.depth, TopK):
+        # The head's input as cast, and its inner values before and after their activation.
+        kept += length * width * (value + (value if value < 4 else 0))
+    return kept
+
+
+def _weights(config: RunConfig, tokens: int) -> int:
+    """Return the bytes of attention's weights that a CPU keeps of a token in bf16."""
+    attention = config.model.attention
+    sparse = (
+        isinstance(attention, BlockAttention) and attention.top_k * attention.block_size < tokens
+    )
+    if config.recipe.precision != "bf16" or tokens > CHUNKED_ATTENTION or sparse:
+        return 0
+    # Over half of the keys and half a chunk: softmax in float32 and its copy for the product.
+    return config.model.heads * (tokens // 2 + 64) * 6
+
+
+def _block_bytes(model: ModelConfig, value: int, recompute: Recompute, weights: int) -> int:
+    """Return the bytes that a block keeps of a token that it processes."""
+    stream = 4 * model.width
+    queries = model.heads * model.head_width
+    projected = (queries + 2 * model.key_value_heads * model.head_width) * value
+    attended = queries * value + 4 * model.heads
+    match model.feed_forward:
+        case SwiGlu():
+            # Gate and value as projected; the gate's activation and its product with the value.
+            hidden, activated = 2 * model.hidden * value, 2 * model.hidden * value
+        case Gelu():
+            hidden, activated = model.hidden * value, model.hidden * value
+        case _:
+            assert_never(model.feed_forward)
+    match recompute:
+        case "full":
+            return stream
+        case "selective":
+            # Both results that are added to the stream are products too.
+            return stream + projected + attended + hidden + 2 * model.width * value
+        case "none":
+            # Before and after either norm, and what the projections multiply.
+            norms = 4 * stream + 2 * model.width * value
+            turned = (queries + model.key_value_heads * model.head_width) * value
+            if model.query_key_norm:
+                # As float32 where they are not, and over their root mean square.
+                copied = 4 if value < 4 else 0
+                turned += (queries + model.key_value_heads * model.head_width) * (value + copied)
+            return norms + projected + turned + attended + weights + hidden + activated
+        case _:
+            assert_never(recompute)
+
+
+def _logits_bytes(config: RunConfig, held: int, value: int) -> int:
+    """Return the bytes of logits that exist at a time, and of what their chunks need."""
+    vocabulary, width = config.model.vocabulary, config.model.width
+    tokens = held * config.data.sequence_length
+    # As multiplied, in float32, and their softmax.
+    each = value + 8
+    if tokens * vocabulary <= LOGITS_AT_A_TIME:
+        return tokens * vocabulary * each
+    chunk = max(1, LOGITS_AT_A_TIME // vocabulary) * vocabulary
+    return chunk * (each + value) + vocabulary * width * (4 + value) + tokens * width * 4

@@ -1,0 +1,128 @@
+"""How much of a step is held at a time: by what memory there is, estimated, then tried."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from isoflop.config import Environment, Recompute, RunConfig
+from isoflop.hardware import usable_cores
+from isoflop.memory import MemoryEstimate, estimate_memory, fitting_step
+from isoflop.model import build
+from isoflop.training.memory import is_exhaustion
+from isoflop.training.speed import random_tokens
+from isoflop.training.step import Trainer
+
+MicroBatch = int | Literal["auto"] | None
+"""Tokens held at a time; `auto` for what fits, None for a whole step."""
+USED = {"cuda": 0.92, "cpu": 0.8}
+"""Share of free memory that a run may take; the rest is for libraries and what lies unused."""
+_MEMORY = Path("/proc/meminfo")
+
+
+def fitted(
+    config: RunConfig,
+    environment: Environment,
+    *,
+    micro_batch_tokens: MicroBatch = "auto",
+    recompute: Recompute | Literal["auto"] = "auto",
+    memory_bytes: int | None = None,
+) -> Environment:
+    """Return an environment in which a step of a run fits into memory.
+
+    What `auto` leaves open is estimated. On a GPU, and where the estimate comes near the memory
+    there is, a forward and backward pass is tried, and fewer sequences are held until one works.
+
+    Args:
+        config: the run.
+        environment: the present one.
+        micro_batch_tokens: tokens held at a time, at least a sequence.
+        recompute: what blocks compute again.
+        memory_bytes: limit of the process's memory on a CPU; None for a fair share of what is free.
+
+    Raises:
+        ValueError: `micro_batch_tokens` is less than a sequence.
+    """
+    length, held = config.data.sequence_length, None
+    if isinstance(micro_batch_tokens, int):
+        held = micro_batch_tokens // length
+        if held < 1:
+            raise ValueError(
+                f"micro_batch_tokens is {micro_batch_tokens}; expected at least the {length} "
+                "tokens of a sequence"
+            )
+    free = memory_bytes or free_memory(environment)
+    if micro_batch_tokens == "auto":
+        found = fitting_step(config, free, environment.device, recompute)
+    else:
+        kind: Recompute = "none" if recompute == "auto" else recompute
+        found = estimate_memory(config, micro_batch=held, recompute=kind, device=environment.device)
+    if found is None:
+        found = estimate_memory(config, micro_batch=1, recompute="full", device=environment.device)
+        warnings.warn(
+            f"a step is expected to need {found.total_bytes / 2**30:.3g} GiB with one sequence at "
+            f"a time and all blocks recomputed, and {free / 2**30:.3g} GiB are free",
+            stacklevel=2,
+        )
+    near = environment.device == "cuda" or found.total_bytes > free / 2
+    if micro_batch_tokens == "auto" and near:
+        found = _tried(config, environment, found)
+    whole = found.sequences >= config.sequences_per_step
+    return environment.model_copy(
+        update={
+            "micro_batch": None if whole else found.sequences,
+            "recompute": found.recompute,
+        }
+    )
+
+
+def free_memory(environment: Environment) -> float:
+    """Return the bytes that a run may take, on a CPU its share by threads of what is free."""
+    if environment.device == "cuda":
+        return USED["cuda"] * torch.cuda.mem_get_info()[0]
+    share = min(1.0, environment.threads / usable_cores().count)
+    return USED["cpu"] * share * _free_on_cpu()
+
+
+def _free_on_cpu() -> float:
+    try:
+        lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return float("inf")
+
+
+def _tried(config: RunConfig, environment: Environment, step: MemoryEstimate) -> MemoryEstimate:
+    """Go forward and backward once, with fewer sequences at a time until that works."""
+    while True:
+        try:
+            _one_pass(config, environment, step)
+            return step
+        except (RuntimeError, MemoryError) as error:
+            if not is_exhaustion(error) or (step.sequences == 1 and step.recompute == "full"):
+                raise
+        fewer = max(1, step.sequences // 2)
+        kind = step.recompute if step.sequences > 1 else "full"
+        step = estimate_memory(config, micro_batch=fewer, recompute=kind, device=environment.device)
+        if environment.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _one_pass(config: RunConfig, environment: Environment, step: MemoryEstimate) -> None:
+    """Hold what a step holds at its peak: weights, moments, gradients, and what is kept."""
+    model = build(config.model).to(environment.device)
+    trainer = Trainer(
+        model,
+        config.model_copy(update={"sequences_per_step": step.sequences}),
+        compiled=environment.compiled,
+        micro_batch=step.sequences,
+        recompute=step.recompute,
+    )
+    tokens = random_tokens(config)[: step.sequences].to(environment.device)
+    trainer.step(tokens, 0, 0.0)
+    trainer.gradients(tokens, 0)
+    if environment.device == "cuda":
+        torch.cuda.synchronize()

@@ -8,8 +8,7 @@ from rich.console import Console
 from isoflop.planning import accelerator_speed, make_plan
 from isoflop.planning.costing import cost_rows
 from isoflop.sweep import status
-from isoflop.terminal.costs import cost_tables
-from isoflop.terminal.plan import plan_tables
+from isoflop.terminal.plan import cost_tables, plan_tables
 from isoflop.terminal.status import status_tables
 from isoflop.terminal.tables import amount, size, table
 

@@ -73,7 +73,7 @@ def costs(
     """Show parameters, FLOPs and cache bytes; of a study, at the sizes expected to be best."""
     from isoflop.config.load import load
     from isoflop.planning.costing import cost_rows
-    from isoflop.terminal.costs import cost_tables
+    from isoflop.terminal.plan import cost_tables
     from isoflop.terminal.tables import answer
 
     rows = cost_rows(load(config))

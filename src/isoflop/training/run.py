@@ -188,9 +188,7 @@ class Run:
         rate = rate_factor(self.config, index)
         self._under_way.append(_Step(self.trainer.step(tokens, index, rate), started))
 
-    def _take(
-        self, late: int, metrics: JsonLines, watch: Callable[[Progress], None]
-    ) -> str | None:
+    def _take(self, late: int, metrics: JsonLines, watch: Callable[[Progress], None]) -> str | None:
         """Read all but the last `late` steps under way; return why training ends, if it does."""
         while len(self._under_way) > late:
             result, started = self._under_way.popleft()

@@ -27,6 +27,8 @@ BYTES_PER_PARAMETER = 16
 """Weight, gradient and AdamW's two moments, four bytes each."""
 WORTH_MORE_TOKENS = 8192
 """Tokens held at a time from which on a GPU gains nothing by more: less is recomputed then."""
+USED = {"cuda": 0.92, "cpu": 0.8}
+"""Share of free memory that a run may take; the rest is for libraries and what lies unused."""
 CHUNKED_ATTENTION = 1024
 """Tokens up to which attention in bf16 on a CPU keeps its weights (`ops.attention`)."""
 
@@ -98,6 +100,11 @@ def estimate_memory(
         sequences=held,
         recompute=recompute,
     )
+
+
+def smallest_step(config: RunConfig, device: str) -> MemoryEstimate:
+    """Return the step that holds least: a sequence at a time, all blocks recomputed."""
+    return estimate_memory(config, micro_batch=1, recompute="full", device=device)
 
 
 def fitting_step(

@@ -28,8 +28,6 @@ from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import Trial, next_trials, trials
 from isoflop.planning.sizes import Ladder, shape
 from isoflop.planning.warnings import (
-    MemoryEstimate,
-    estimate_memory,
     first_of_each_kind,
     planned_warnings,
     short_flops,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 
-from isoflop.config import Frozen, RunConfig, Study
+from isoflop.config import Frozen, Recompute, RunConfig, Study
 from isoflop.costs import forward_flops, parameters
+from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step
 from isoflop.planning.cell import PlannedRun
 from isoflop.planning.grid import Bound, bound, next_runs
 from isoflop.planning.recipe import achieved_flops, ladder
-from isoflop.planning.warnings import estimate_memory, run_warnings, short_flops
+from isoflop.planning.warnings import run_warnings, short_flops
 
 Speed = Callable[[RunConfig], float]
 """Training FLOP/s that one run achieves, counted in the run's own convention."""
@@ -85,7 +86,11 @@ class PlannedRow(Frozen):
     """Training FLOPs of the whole steps, in the study's convention."""
     forward_flops_per_token: float
     memory_bytes: int
-    """Estimated memory of training with a whole step held at a time; see `estimate_memory`."""
+    """Estimated memory of training; see `isoflop.memory`."""
+    micro_batch: int | None
+    """Sequences that are held at a time, as many as fit; None where a step is held whole."""
+    recompute: Recompute
+    """What blocks compute again in their backward pass: as little as can be."""
     seconds: float | None
     """Expected time of training; None where no speed is given."""
     warnings: tuple[str, ...]
@@ -144,6 +149,7 @@ def make_plan(
     speed: Speed | None = None,
     workers: int = 1,
     memory_bytes: float | None = None,
+    device: str = "cuda",
 ) -> Plan:
     """Plan a study without reading its corpus or touching a device.
 
@@ -153,7 +159,8 @@ def make_plan(
         speed: FLOP/s of a run, from a measurement or `accelerator_speed`; None for no times.
             It is the speed of one of `workers` runs while all of them are going.
         workers: Runs trained at a time.
-        memory_bytes: Memory that one run may use; None for no warnings about it.
+        memory_bytes: Memory that one run may use; None for as much as a whole step needs.
+        device: `cuda` or `cpu`, on which it is used.
 
     Raises:
         ValueError: If a first run cannot be trained within its budget, or a number is out of
@@ -163,7 +170,9 @@ def make_plan(
         raise ValueError(f"workers is {workers}; expected at least 1")
     if train_tokens is not None and train_tokens < 1:
         raise ValueError(f"train_tokens is {train_tokens}; expected at least 1")
-    rows = tuple(_row(run, train_tokens, speed, memory_bytes) for run in next_runs(study, []))
+    rows = tuple(
+        _row(run, train_tokens, speed, memory_bytes, device) for run in next_runs(study, [])
+    )
     return Plan(
         study=study.name,
         convention=study.convention,
@@ -176,7 +185,11 @@ def make_plan(
 
 
 def _row(
-    run: PlannedRun, train_tokens: int | None, speed: Speed | None, memory_bytes: float | None
+    run: PlannedRun,
+    train_tokens: int | None,
+    speed: Speed | None,
+    memory_bytes: float | None,
+    device: str,
 ) -> PlannedRow:
     config, model = run.config, run.config.model
     flops = achieved_flops(config)
@@ -184,6 +197,11 @@ def _row(
     if per_second is not None and not per_second > 0:
         raise ValueError(f"speed is {per_second} FLOP/s; expected a positive number")
     forward = forward_flops(model, config.data.sequence_length, config.convention)
+    step = (
+        estimate_memory(config, device=device)
+        if memory_bytes is None
+        else fitting_step(config, USED[device] * memory_bytes, device)
+    ) or smallest_step(config, device)
     same = ("seed", "run_id", "tokens", "tokens_per_step", "steps")
     return PlannedRow(
         variant=run.variant,
@@ -196,7 +214,9 @@ def _row(
         epochs=None if train_tokens is None else config.tokens / train_tokens,
         achieved_flops=flops,
         forward_flops_per_token=forward.per_token,
-        memory_bytes=estimate_memory(config).total_bytes,
+        memory_bytes=step.total_bytes,
+        micro_batch=None if step.sequences == config.sequences_per_step else step.sequences,
+        recompute=step.recompute,
         seconds=None if per_second is None else flops / per_second,
         warnings=tuple(run_warnings(config, train_tokens, memory_bytes)),
         **{name: getattr(config, name) for name in same},

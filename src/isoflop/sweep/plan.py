@@ -68,6 +68,7 @@ def plan_study(
         speed=speed,
         workers=workers,
         memory_bytes=memory if memory_bytes is None else min(memory, memory_bytes),
+        device="cpu" if device is None else "cuda",
     )
     if isinstance(corpus, str):
         made = made.model_copy(update={"warnings": (*made.warnings, corpus)})

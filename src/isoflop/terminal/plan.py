@@ -54,6 +54,8 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> Renderable
         "steps": lambda row: f"{row.steps:,}",
         "epochs": lambda row: "?" if row.epochs is None else f"{row.epochs:.2f}",
         "FLOPs": lambda row: exponent(row.achieved_flops),
+        "held": lambda row: "all" if row.micro_batch is None else f"{row.micro_batch} seq.",
+        "recompute": lambda row: row.recompute,
         "memory": lambda row: size(row.memory_bytes),
         "time": lambda row: "" if row.seconds is None else amount(row.seconds),
     }
@@ -63,6 +65,10 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> Renderable
         del cells["rate"]
     if all(row.seconds is None for row in rows):
         del cells["time"]
+    if all(row.micro_batch is None for row in rows):
+        del cells["held"]
+    if all(row.recompute == "none" for row in rows):
+        del cells["recompute"]
     return table_of(title, rows, cells, words=["run"])
 
 

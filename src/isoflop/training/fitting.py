@@ -10,7 +10,7 @@ import torch
 
 from isoflop.config import Environment, Recompute, RunConfig
 from isoflop.hardware import usable_cores
-from isoflop.memory import MemoryEstimate, estimate_memory, fitting_step
+from isoflop.memory import USED, MemoryEstimate, estimate_memory, fitting_step, smallest_step
 from isoflop.model import build
 from isoflop.training.memory import is_exhaustion
 from isoflop.training.speed import random_tokens
@@ -18,8 +18,6 @@ from isoflop.training.step import Trainer
 
 MicroBatch = int | Literal["auto"] | None
 """Tokens held at a time; `auto` for what fits, None for a whole step."""
-USED = {"cuda": 0.92, "cpu": 0.8}
-"""Share of free memory that a run may take; the rest is for libraries and what lies unused."""
 _MEMORY = Path("/proc/meminfo")
 
 
@@ -61,7 +59,7 @@ def fitted(
         kind: Recompute = "none" if recompute == "auto" else recompute
         found = estimate_memory(config, micro_batch=held, recompute=kind, device=environment.device)
     if found is None:
-        found = estimate_memory(config, micro_batch=1, recompute="full", device=environment.device)
+        found = smallest_step(config, environment.device)
         warnings.warn(
             f"a step is expected to need {found.total_bytes / 2**30:.3g} GiB with one sequence at "
             f"a time and all blocks recomputed, and {free / 2**30:.3g} GiB are free",

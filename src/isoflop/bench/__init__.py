@@ -28,29 +28,3 @@ from isoflop.bench.decode_report import describe_decode
 from isoflop.bench.figures import attention_figure, decode_figure
 from isoflop.bench.fits import FitReport, bench_fit, describe_fit
 from isoflop.bench.train import BenchReport, bench_train, describe
-
-__all__ = [
-    "AttentionReport",
-    "BenchReport",
-    "BookkeepingReport",
-    "Case",
-    "DecodeReport",
-    "FitReport",
-    "attention_cases",
-    "attention_figure",
-    "bench_attention",
-    "bench_bookkeeping",
-    "bench_decode",
-    "bench_fit",
-    "bench_train",
-    "decode_cases",
-    "decode_figure",
-    "describe",
-    "describe_attention",
-    "describe_bookkeeping",
-    "describe_decode",
-    "describe_fit",
-    "standard_groups",
-    "standard_runs",
-    "study_group",
-]

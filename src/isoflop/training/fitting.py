@@ -52,7 +52,9 @@ def fitted(
                 f"micro_batch_tokens is {micro_batch_tokens}; expected at least the {length} "
                 "tokens of a sequence"
             )
-    free = memory_bytes or free_memory(environment)
+    free = free_memory(environment)
+    if memory_bytes is not None:
+        free = USED[environment.device] * memory_bytes
     if micro_batch_tokens == "auto":
         found = fitting_step(config, free, environment.device, recompute)
     else:

@@ -42,7 +42,7 @@ class Batches:
         seed: int,
         windows: Windows = "stream",
     ) -> None:
-        self._tokens = np.asarray(split.tokens)
+        self._tokens = split.stream
         self._length = sequence_length
         self._sequences = sequences_per_step
         self._seed = seed

@@ -18,6 +18,7 @@ from isoflop import storage
 from isoflop.config import DataConfig, canonical, fingerprint
 from isoflop.data import splitting, store
 from isoflop.data.corpora import Corpus, documents, locate
+from isoflop.data.ids.build import build_from_ids
 from isoflop.data.store import TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
 from isoflop.data.windows import whole_windows
@@ -133,7 +134,7 @@ def _folder(
 
 
 def _versions(data: DataConfig) -> str:
-    return "" if data.tokenizer == "bytes" else version("tokenizers")
+    return "" if data.tokenizer == "bytes" or not data.is_text else version("tokenizers")
 
 
 _Survey = tuple[list[bytes], NDArray[np.uint8], list[dict[str, Any]]]
@@ -143,6 +144,11 @@ _Survey = tuple[list[bytes], NDArray[np.uint8], list[dict[str, Any]]]
 def _build(
     data: DataConfig, corpora: Sequence[Corpus], folder: Path, tokenizer: Tokenizer | None
 ) -> None:
+    if not data.is_text:
+        described = build_from_ids(data, corpora, folder, lambda *_: None)
+        of_ids = {"format": FORMAT, "tokenizer": data.tokenizer, "split_seed": data.split_seed}
+        store.write_description(folder, {**described, **of_ids})
+        return
     survey = _survey(data, corpora)
     if tokenizer is None and data.tokenizer != "bytes":
         training = (text for split, text in _again(corpora, survey) if split == splitting.TRAIN)

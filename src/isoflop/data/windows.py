@@ -85,7 +85,7 @@ def _batches(
 ) -> Iterator[Batch]:
     """Yield windows that begin at tokens of the stream and have so many targets each."""
     position = np.arange(sequence_length + 1)
-    stream = np.asarray(split.tokens)
+    stream = split.stream
     missing = -len(targets) % sequences
     begins, counts = (np.pad(one[: len(targets)], (0, missing)) for one in (begins, targets))
     for first in range(0, len(targets), sequences):

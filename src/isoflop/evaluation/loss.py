@@ -168,12 +168,13 @@ class LossSums:
         if cap is not None:
             assert isinstance(self._depth, Routed), "a model that does not route refuses a cap"
             told = cap.resolved(self._depth)
+        text_bytes = int(self.bytes.sum())
         return Evaluation(
             split=self._split,
             decision=decision,
             cap=told,
             loss=total / targets,
-            bits_per_byte=total / math.log(2) / max(1, int(self.bytes.sum())),
+            bits_per_byte=total / math.log(2) / text_bytes if text_bytes else None,
             tokens=targets,
             document_losses=tuple(round(x, 4) for x in self.losses[seen].tolist()),
             document_tokens=tuple(self.tokens[seen].tolist()),

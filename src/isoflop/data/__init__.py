@@ -10,4 +10,4 @@ from isoflop.data.preparation import (
 )
 from isoflop.data.store import SplitName, TokenSplit, TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, TextStream, Tokenizer
-from isoflop.data.windows import document_windows, evaluation_windows, whole_windows
+from isoflop.data.windows import WholeWindows, document_windows, evaluation_windows

@@ -21,7 +21,7 @@ from isoflop.data.corpora import Corpus, documents, locate
 from isoflop.data.ids.build import build_from_ids
 from isoflop.data.store import TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
-from isoflop.data.windows import whole_windows
+from isoflop.data.windows import WholeWindows
 
 FORMAT = 1
 """Raised when the same data would give other files."""
@@ -90,8 +90,8 @@ def train_tokens(store: TokenStore, data: DataConfig) -> int:
     """
     if data.windows == "stream":
         return int(store.manifest["splits"]["train"]["tokens"])
-    whole = whole_windows(store.split("train"), data.sequence_length)
-    return int(whole.sum()) * data.sequence_length
+    whole = WholeWindows(store.split("train"), data.sequence_length)
+    return whole.windows * data.sequence_length
 
 
 def describe(data: DataConfig, cache: Path) -> int | str:

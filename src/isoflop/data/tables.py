@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 1 << 20
+BLOCK = 1 << 16
 """Numbers held in memory at a time."""
 
 
@@ -83,10 +83,12 @@ def mapped_numbers(path: Path, length: int) -> NDArray[np.int64]:
     return found
 
 
-def blocks(numbers: NDArray[np.int64], beyond: int = 0) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield the index of the first number of each block and the block.
+def blocks(
+    numbers: NDArray[np.int64], beyond: int = 0, size: int = BLOCK
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield the index of the first number of each block of `size`, and the block.
 
     Each has `beyond` numbers of the next one at its end.
     """
-    for first in range(0, len(numbers) - beyond, BLOCK):
-        yield first, numbers[first : first + BLOCK + beyond]
+    for first in range(0, len(numbers) - beyond, size):
+        yield first, numbers[first : first + size + beyond]

@@ -101,6 +101,9 @@ def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
                 memory_bytes=memory_bytes,
                 stop=lambda: wish.to_stop,
                 watch=watch,
+                tell=lambda now: print(
+                    f"preparing the corpus: {now.words}", file=sys.stderr, flush=True
+                ),
             )
         except Interrupted as error:
             raise Terminated if wish.by_sigterm else KeyboardInterrupt from error

@@ -3,6 +3,8 @@
 from isoflop.data.batches import Batches
 from isoflop.data.corpora import Corpus, locate
 from isoflop.data.preparation import (
+    Preparing,
+    Tell,
     describe,
     prepare,
     prepared,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -264,10 +264,12 @@ def write(
     tokenizer: Tokenizer,
     texts: Iterable[tuple[int, bytes]],
     manifest: dict[str, Any],
+    tell: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Tokenise `texts` into `folder`, which `storage.commit_folder` commits for the caller.
 
     `texts` are index into SPLITS and UTF-8 text of each document, `manifest` what else to record.
+    `tell` is told now and then how many bytes of text were read, and how many tokens they gave.
     """
     small = tokenizer.vocabulary <= 1 << 8
     dtype = np.dtype("u1") if small else id_dtype(tokenizer.vocabulary)
@@ -277,6 +279,7 @@ def write(
             encoded = tokenizer.encode([text for _, text in batch])
             for (split, text), ids in zip(batch, encoded, strict=True):
                 writers[split].append(ids, len(text))
+            tell(sum(one.bytes for one in writers), sum(one.tokens for one in writers))
     splits = {name: writer.described() for name, writer in zip(SPLITS, writers, strict=True)}
     with NumberWriter(folder / _TOKEN_BYTES) as numbers:
         numbers.extend(tokenizer.token_bytes)
@@ -293,7 +296,7 @@ class _SplitWriter:
     def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
         self._hash = hashlib.sha256()
-        self._tokens = self._bytes = 0
+        self.tokens = self.bytes = 0
         with ExitStack() as stack:
             self._file = stack.enter_context(open(folder / f"{name}.tokens", "wb"))
             self._offsets = stack.enter_context(NumberWriter(folder / f"{name}.offsets.npy"))
@@ -311,16 +314,16 @@ class _SplitWriter:
         content = ids.astype(self._dtype, copy=False).tobytes() + bytes(self._dtype.itemsize)
         self._file.write(content)
         self._hash.update(content)
-        self._tokens += len(ids) + 1
-        self._bytes += text_bytes
-        self._offsets.add(self._tokens)
+        self.tokens += len(ids) + 1
+        self.bytes += text_bytes
+        self._offsets.add(self.tokens)
         self._sizes.add(text_bytes)
 
     def described(self) -> dict[str, Any]:
         return {
-            "tokens": self._tokens,
+            "tokens": self.tokens,
             "documents": self._sizes.count,
-            "bytes": self._bytes,
+            "bytes": self.bytes,
             "sha256": self._hash.hexdigest(),
         }
 

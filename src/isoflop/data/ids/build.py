@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,13 @@ from isoflop.data.store import SPLITS, describe, id_dtype
 from isoflop.data.tables import BLOCK, NumberWriter
 
 _PIECE_TOKENS = 4096
+
+
+class Teller(Protocol):
+    """Is told now and then how far a preparation is."""
+
+    def at(self, done: int, tokens: int | None = None) -> None:
+        """Hear of how much was read, and of how many tokens."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,14 @@ class _Piece:
 
 
 def build_from_ids(
-    data: DataConfig, corpora: Sequence[Corpus], folder: Path, tell: Callable[[int, int], None]
+    data: DataConfig,
+    corpora: Sequence[Corpus],
+    folder: Path,
+    telling: Callable[[int], Teller],
 ) -> dict[str, Any]:
     """Write into `folder` what a store needs beside the ids, and return its description.
 
-    `tell` is told how many ids were read, of how many.
+    `telling` makes, from how many ids there are, what is told how many were read.
 
     Raises:
         ValueError: a file is malformed or changed while it was read, an id is not of the stated
@@ -56,7 +66,7 @@ def build_from_ids(
     """
     files = [[id_file(source.path) for source in corpus.sources] for corpus in corpora]
     everything = [one for of_corpus in files for one in of_corpus]
-    total = sum(one.tokens for one in everything)
+    teller = telling(sum(one.tokens for one in everything))
     pieces: list[_Piece] = []
     counted: list[int] = []
     first = 0
@@ -67,7 +77,7 @@ def build_from_ids(
                 for stretch in _cut(of_corpus, first, data.end):
                     pieces.append(_read(everything, stretch, data, borders))
                     counted.append(pieces[-1].tokens)
-                    tell(sum(counted), total)
+                    teller.at(sum(counted), sum(counted))
                 first += len(of_corpus)
             splits = splitting.assign(
                 [one.digest for one in pieces],

@@ -211,8 +211,8 @@ def _versions(data: DataConfig) -> str:
 class _Survey(NamedTuple):
     """What the first reading found."""
 
-    digests: list[bytes]
-    """Of each document."""
+    digests: bytearray
+    """Of each document, one after the other."""
     splits: NDArray[np.uint8]
     """Of each document, (documents,)."""
     bytes: tuple[int, int, int]
@@ -267,7 +267,7 @@ def _sample(corpora: Sequence[Corpus], survey: _Survey, tell: Tell) -> Iterator[
     teller = _Teller(tell, "learning the vocabulary", min(total, SAMPLE_BYTES))
     limit = (1 << 64) * SAMPLE_BYTES // max(1, total)
     done = 0
-    for (split, text), digest in zip(_again(corpora, survey), survey.digests, strict=True):
+    for (split, text), digest in zip(_again(corpora, survey), _digests(survey), strict=True):
         if split != splitting.TRAIN or int.from_bytes(digest[:8], "little") >= limit:
             continue
         if done and done + len(text) > SAMPLE_BYTES:
@@ -279,7 +279,7 @@ def _sample(corpora: Sequence[Corpus], survey: _Survey, tell: Tell) -> Iterator[
 
 def _survey(data: DataConfig, corpora: Sequence[Corpus], teller: _Teller) -> _Survey:
     skipped: Counter[tuple[int, str]] = Counter()
-    digests: list[bytes] = []
+    digests = bytearray()
     sizes = array("q")
     done = 0
     # By corpus and source: documents, their bytes, and SHA-256 over them one after the other.
@@ -287,7 +287,7 @@ def _survey(data: DataConfig, corpora: Sequence[Corpus], teller: _Teller) -> _Su
     lengths: Counter[tuple[int, int]] = Counter()
     hashes: defaultdict[tuple[int, int], Any] = defaultdict(hashlib.sha256)
     for document in documents(corpora, skipped):
-        digests.append(splitting.digest(document.text))
+        digests += splitting.digest(document.text)
         sizes.append(len(document.text))
         source = document.corpus, document.source
         counts[source] += 1
@@ -324,10 +324,16 @@ def _survey(data: DataConfig, corpora: Sequence[Corpus], teller: _Teller) -> _Su
     return _Survey(digests, splits, tuple(in_split), described)
 
 
+def _digests(survey: _Survey) -> Iterator[bytes]:
+    step = splitting.DIGEST_BYTES
+    for start in range(0, len(survey.digests), step):
+        yield bytes(survey.digests[start : start + step])
+
+
 def _again(corpora: Sequence[Corpus], survey: _Survey) -> Iterator[tuple[int, bytes]]:
     """Read the documents once more, with the split of each; they must not have changed."""
     read = documents(corpora, Counter())
-    for document, digest, split in zip_longest(read, survey.digests, survey.splits):
+    for document, digest, split in zip_longest(read, _digests(survey), survey.splits):
         if document is None or splitting.digest(document.text) != digest:
             names = ", ".join(repr(corpus.name) for corpus in corpora)
             raise ValueError(f"corpus {names} changed while it was read; run the command again")

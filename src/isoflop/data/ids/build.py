@@ -80,7 +80,7 @@ def build_from_ids(
                     teller.at(sum(counted), sum(counted))
                 first += len(of_corpus)
             splits = splitting.assign(
-                [one.digest for one in pieces],
+                b"".join(one.digest for one in pieces),
                 counted,
                 validation_fraction=data.validation_fraction,
                 test_fraction=data.test_fraction,

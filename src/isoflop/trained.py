@@ -137,7 +137,7 @@ def evaluate_run(
         measures=measures,
         token_texts={
             token: store.tokenizer.decode([token]).decode(errors="backslashreplace")
-            if token
+            if token or not data.is_text
             else END
             for token in sorted(measures.named_tokens)
         },
@@ -172,6 +172,11 @@ def sample_run(
     if not 0 <= wishes.seed <= MOST_SEED:
         raise ValueError(f"seed is {wishes.seed}; expected from 0 to {MOST_SEED}")
     _check_threads(threads)
+    if not config.data.is_text:
+        raise ValueError(
+            f"run {record.run_id} was trained on token ids, whose text is not known; expected a "
+            "run on text"
+        )
     _check_prompt(wishes.prompt, config)
     import torch
 
@@ -292,7 +297,8 @@ def _text(
 
     own = config.data
     # Whose tokeniser is to be had by its text alone.
-    store = None if corpus and own.tokenizer == "bytes" else _own_store(config, record, cache)
+    trained = own.is_text and own.tokenizer != "bytes"
+    store = _own_store(config, record, cache) if trained or not corpus else None
     if corpus is None:
         assert store is not None
         return own, store
@@ -310,7 +316,7 @@ def _own_store(config: RunConfig, record: RunRecord, cache: Path) -> TokenStore:
         raise ValueError(
             f"the data of run {record.run_id} changed: it was trained on SHA-256 "
             f"{record.data_sha256}, now the data has {store.sha256}; restore the corpus"
-            f"{as_another if config.data.tokenizer == 'bytes' else ''}"
+            f"{'' if config.data.tokenizer.startswith('bpe:') else as_another}"
         )
     return store
 

@@ -84,6 +84,10 @@ def make_run(trained_root):
     for index in range(60):
         chosen = torch.randint(len(WORDS), (60,), generator=generator).tolist()
         (folder / f"{index:02}.txt").write_text(" ".join(WORDS[i] for i in chosen))
+    # Read where the tokeniser is one of ids, as no part of the text.
+    ids = torch.randint(50, (4000,), generator=generator).numpy().astype("<u2")
+    (folder / "ids.bin").write_bytes(ids.tobytes())
+    (trained_root / "other.bin").write_bytes(ids[::-1].tobytes())
     (trained_root / "other.jsonl").write_text(
         "".join(json.dumps({"text": f"Number {i}: {i * i}. " * 12}) + "\n" for i in range(60))
     )

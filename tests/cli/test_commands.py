@@ -70,6 +70,17 @@ def test_plan_tells_epochs_where_the_corpus_is_at_hand(study_file, tmp_path, cap
     assert shown.count("reads its training data") == 1
 
 
+def test_preparing_a_corpus_is_told_on_standard_error(study_file, capsys, monkeypatch):
+    monkeypatch.setattr("isoflop.data.preparation.SECONDS_BETWEEN", 0.0)
+    study_file.with_name("text.txt").write_text(" ".join(map(str, range(3000))))
+    arguments = ("plan", study_file, "--accelerator", "h100-sxm")
+    for told in (True, False):
+        assert main([str(one) for one in arguments]) == 0
+        captured = capsys.readouterr()
+        assert ("preparing text.txt: tokenising, 13.9K tokens, " in captured.err) == told
+        assert "tokenising" not in captured.out
+
+
 def test_plan_for_an_accelerator_tells_times(study_file, capsys):
     arguments = ("plan", study_file, "--json", "--accelerator", "h100-sxm", "--utilisation")
     half = json.loads(output(capsys, *arguments, "0.5"))

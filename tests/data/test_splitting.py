@@ -11,7 +11,7 @@ from isoflop.data.splitting import TEST, TRAIN, VALIDATION, assign, digest
 
 def split(texts: list[bytes], validation: float = 0.1, test: float = 0.2, seed: int = 0) -> list:
     return assign(
-        [digest(text) for text in texts],
+        b"".join(map(digest, texts)),
         [len(text) for text in texts],
         validation_fraction=validation,
         test_fraction=test,

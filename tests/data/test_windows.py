@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from synthetic_split import stream
 
-from isoflop.data import document_windows, evaluation_windows, whole_windows
+from isoflop.data import WholeWindows, document_windows, evaluation_windows, windows
 
 
 @pytest.mark.parametrize("limit", [None, 1, 14, 15, 16, 29, 37, 1000])
@@ -94,8 +94,21 @@ def test_document_windows_without_targets() -> None:
             next(document_windows(split, 5, 3, limit))
 
 
-def test_whole_windows_leave_out_what_is_shorter() -> None:
-    assert whole_windows(stream(*LENGTHS), 5).tolist() == [2, 0, 7, 1, 2, 0]
-    assert whole_windows(stream(*LENGTHS), 37).tolist() == [0, 0, 1, 0, 0, 0]
+@pytest.mark.parametrize("at_once", [1, 2, 5, 256])
+@pytest.mark.parametrize("length", [5, 37])
+def test_whole_windows_leave_out_what_is_shorter(
+    length: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "_LOOKED_AT", at_once)
+    counts = [(one - 1) // length for one in LENGTHS]
+    whole = WholeWindows(stream(*LENGTHS), length)
+    assert whole.windows == sum(counts)
+    document, nth, slack = whole.find(np.arange(whole.windows))
+    assert document.tolist() == np.repeat(np.arange(len(LENGTHS)), counts).tolist()
+    assert nth.tolist() == [i for count in counts for i in range(count)]
+    assert slack.tolist() == [(LENGTHS[one] - 1) % length for one in document]
+
+
+def test_no_whole_window() -> None:
     with pytest.raises(ValueError, match="longest document has 38 tokens; expected one of more"):
-        whole_windows(stream(*LENGTHS), 38)
+        WholeWindows(stream(*LENGTHS), 38)

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from isoflop.config import Variant
 from isoflop.costs import parameters
+from isoflop.notation import duration
 from isoflop.planning import PlannedRun, next_runs
 from isoflop.runs import Progress
-from isoflop.sweep.schedule.display import Display, duration
+from isoflop.sweep.schedule.display import Display
 from isoflop.sweep.schedule.forecast import WINDOW_SECONDS, Going, Meter, View
 from sweep_studies import record_of, tiny
 

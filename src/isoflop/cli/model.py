@@ -32,7 +32,7 @@ from isoflop.config import Decision
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
-    from isoflop.config import RunConfig
+    from isoflop.config import Evaluation, RunConfig
     from isoflop.runs import RunFolder
     from isoflop.trained import Wishes
 
@@ -101,19 +101,25 @@ def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
                 memory_bytes=memory_bytes,
                 stop=lambda: wish.to_stop,
                 watch=watch,
+                tell=lambda now: print(
+                    f"preparing the corpus: {now.words}", file=sys.stderr, flush=True
+                ),
             )
         except Interrupted as error:
             raise Terminated if wish.by_sigterm else KeyboardInterrupt from error
     told = [f"{record.state}: {record.reason}" if record.reason else record.state]
     told += [
-        f"{one.split} loss {one.loss:.4f} nats/token, {one.bits_per_byte:.4f} bits/byte "
-        f"({one.decision})"
+        f"{one.split} loss {one.loss:.4f} nats/token{_per_byte(one)} ({one.decision})"
         for one in record.evaluations
     ]
     if folder.checkpoints.is_dir():
         told.append(f"checkpoint: {folder.checkpoints}")
     print("\n".join(map(quoted, told)))
     return 0 if record.state == "finished" else 1
+
+
+def _per_byte(one: Evaluation) -> str:
+    return "" if one.bits_per_byte is None else f", {one.bits_per_byte:.4f} bits/byte"
 
 
 def _tell_if_slow(config: RunConfig, folder: RunFolder, options: TrainOptions) -> None:

@@ -62,7 +62,8 @@ class Evaluation(Frozen):
     """On what the decision selects, its `tokens` told; not written where there was none."""
     loss: float = Field(ge=0)
     """Mean negative log-likelihood, nats per token."""
-    bits_per_byte: float
+    bits_per_byte: float | None
+    """None where the targets stand for no text, as with corpora of token ids."""
     tokens: int = Field(ge=1)
     document_losses: tuple[float, ...] = ()
     """Summed negative log-likelihood of each document, nats."""

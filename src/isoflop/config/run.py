@@ -30,9 +30,12 @@ class DataConfig(Frozen):
     """A corpus (or several), how it becomes tokens, and how it is split by document."""
 
     corpus: str | tuple[str, ...] = "sotu"
-    """`sotu`, `python`, a path or glob of text, JSONL or Parquet, `hf:NAME[:config]`; or a list."""
+    """`sotu`, `python`, a path or glob of text, JSONL or Parquet, `hf:NAME[:config]`; or a list.
+    With the tokenizer `ids:...` paths of .bin or .npy files of token ids."""
     tokenizer: str = "bytes"
-    """`bytes`, or `bpe:SIZE` trained on the training split."""
+    """`bytes`, or `bpe:SIZE` trained on the training split; `ids:VOCABULARY` or
+    `ids:VOCABULARY:END` where the corpus is token ids already, END being the id that ends a
+    document."""
     sequence_length: int = Field(default=256, ge=2, le=10**9)
     """T, the tokens a model sees at once."""
     windows: Windows = "stream"
@@ -63,11 +66,16 @@ class DataConfig(Frozen):
     def _known_tokenizer(cls, value: str) -> str:
         if value == "bytes":
             return value
+        ids = re.fullmatch(r"ids:(\d{1,7})(?::(\d{1,7}))?", value)
+        if ids and 2 <= int(ids[1]) <= 1_000_000 and int(ids[2] or 0) < int(ids[1]):
+            return ":".join(["ids", *(str(int(one)) for one in ids.groups() if one)])
         match = re.fullmatch(r"bpe:(\d+)", value)
         if not match or not 257 <= int(match[1]) <= 1_000_000:
             raise ValueError(
                 f"tokenizer is {value!r}; expected 'bytes' or "
-                "'bpe:SIZE' with SIZE from 257 to 1000000"
+                "'bpe:SIZE' with SIZE from 257 to 1000000, or for files of token ids "
+                "'ids:VOCABULARY' or 'ids:VOCABULARY:END' with VOCABULARY from 2 to 1000000 and "
+                "END below it"
             )
         return f"bpe:{int(match[1])}"
 
@@ -77,8 +85,21 @@ class DataConfig(Frozen):
         return (self.corpus,) if isinstance(self.corpus, str) else self.corpus
 
     @property
+    def is_text(self) -> bool:
+        """Whether the corpora are text; token ids, which stand for none that is known, if not."""
+        return not self.tokenizer.startswith("ids:")
+
+    @property
+    def end(self) -> int | None:
+        """The id that ends a document: 0 for text; None for ids without a border."""
+        if self.is_text:
+            return 0
+        _, _, *end = self.tokenizer.split(":")
+        return int(end[0]) if end else None
+
+    @property
     def vocabulary(self) -> int:
-        """Number of token ids; id 0 ends a document."""
+        """Number of token ids; those of text have id 0 for the end of a document."""
         return 256 if self.tokenizer == "bytes" else int(self.tokenizer.split(":")[1])
 
 

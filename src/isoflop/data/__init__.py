@@ -3,6 +3,8 @@
 from isoflop.data.batches import Batches
 from isoflop.data.corpora import Corpus, locate
 from isoflop.data.preparation import (
+    Preparing,
+    Tell,
     describe,
     prepare,
     prepared,
@@ -10,4 +12,4 @@ from isoflop.data.preparation import (
 )
 from isoflop.data.store import SplitName, TokenSplit, TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, TextStream, Tokenizer
-from isoflop.data.windows import document_windows, evaluation_windows, whole_windows
+from isoflop.data.windows import WholeWindows, document_windows, evaluation_windows

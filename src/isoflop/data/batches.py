@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from isoflop.config import Windows
 from isoflop.data.permutation import draw, permute
 from isoflop.data.store import TokenSplit
-from isoflop.data.windows import whole_windows
+from isoflop.data.windows import WholeWindows
 
 
 class Batches:
@@ -42,27 +42,19 @@ class Batches:
         seed: int,
         windows: Windows = "stream",
     ) -> None:
-        self._tokens = np.asarray(split.tokens)
+        self._stream = split.stream
         self._length = sequence_length
         self._sequences = sequences_per_step
         self._seed = seed
-        if windows == "stream":
-            # As if the stream were a single document, without slack.
-            whole = np.array([(len(split.tokens) - 1) // sequence_length])
-            self._begins = self._slack = np.zeros(1, dtype=np.int64)
-            if whole[0] < 1:
-                raise ValueError(
-                    f"sequence_length is {sequence_length}, but the split has {len(split.tokens)} "
-                    "tokens; expected more than one sequence: use a larger corpus or shorter "
-                    "sequences"
-                )
-        else:
-            whole = whole_windows(split, sequence_length)
-            self._begins = split.offsets[:-1]
-            self._slack = np.diff(split.offsets) - 1 - whole * sequence_length
-        self._last = np.cumsum(whole)
-        self._first = self._last - whole
-        self.windows = int(whole.sum())
+        self._whole = None if windows == "stream" else WholeWindows(split, sequence_length)
+        whole = (len(split.tokens) - 1) // sequence_length
+        if whole < 1:
+            raise ValueError(
+                f"sequence_length is {sequence_length}, but the split has {len(split.tokens)} "
+                "tokens; expected more than one sequence: use a larger corpus or shorter sequences"
+            )
+        self._offsets = split.offsets
+        self.windows = whole if self._whole is None else self._whole.windows
         """Windows in an epoch."""
 
     def epochs(self, steps: int) -> float:
@@ -86,11 +78,10 @@ class Batches:
         first = step * self._sequences + rank * share
         epoch, index = np.divmod(np.arange(first, first + share, dtype=np.int64), self.windows)
         window = permute(index, self.windows, self._seed, epoch)
-        document = np.searchsorted(self._last, window, side="right")
-        offset = draw(self._slack[document], self._seed, epoch, document)
-        within = (window - self._first[document]) * self._length
-        starts = self._begins[document] + offset + within
-        windows: NDArray[np.int64] = self._tokens[
-            starts[:, None] + np.arange(self._length + 1)
-        ].astype(np.int64)
-        return windows
+        starts = window * self._length
+        if self._whole is not None:
+            document, nth, slack = self._whole.find(window)
+            offset = draw(slack, self._seed, epoch, document)
+            starts = self._offsets[document] + offset + nth * self._length
+        places = starts[:, None] + np.arange(self._length + 1)
+        return self._stream[places].astype(np.int64)

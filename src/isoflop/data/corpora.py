@@ -15,6 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from isoflop.config import DataConfig
+from isoflop.data.ids import SUFFIXES
 from isoflop.data.pieces import cut
 from isoflop.data.readers import Kind, NotText, Source, read
 
@@ -66,12 +67,14 @@ def locate(data: DataConfig) -> tuple[Corpus, ...]:
     `python` is every `*.py` of the running Python's standard library and of the installed torch,
     sorted by path, without test folders; files that are not UTF-8 text are skipped and counted.
     A folder gives its files in order of their relative path, hidden ones and unknown endings left
-    out. Names before paths: a folder called `sotu` is reached as `./sotu`.
+    out. Names before paths: a folder called `sotu` is reached as `./sotu`. Token ids are .bin and
+    .npy files, or all of these in a folder.
 
     Raises:
         ValueError: a corpus does not exist.
     """
-    return tuple(_locate(name) for name in data.corpora)
+    find = _locate if data.is_text else _id_files
+    return tuple(find(name) for name in data.corpora)
 
 
 def documents(corpora: Sequence[Corpus], skipped: Counter[tuple[int, str]]) -> Iterator[Document]:
@@ -120,7 +123,7 @@ def _whole_documents(
 def _locate(name: str) -> Corpus:
     if name == "sotu":
         folder = _package_folder("sotu")
-        stamps = [f"{_relative(path, folder)}={_stamp(path)}" for path in _walk(folder)]
+        stamps = [f"{_relative(path, folder)}={stamp(path)}" for path in _walk(folder)]
         source = Source(name="sotu", kind="sotu", path=folder, stamp=" ".join(stamps))
         return Corpus(name, (source,), versions=(("sotu", version("sotu")),))
     if name == "python":
@@ -134,6 +137,32 @@ def _locate(name: str) -> Corpus:
     return _files(name)
 
 
+def _id_files(name: str) -> Corpus:
+    expected = "expected a .bin or .npy file of token ids, or a folder or glob of them"
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):
+        found = [one for one in _walk(path) if _suffix(one) in SUFFIXES]
+    elif glob.has_magic(path) and "\0" not in path:
+        found = sorted(one for one in glob.glob(path, recursive=True) if os.path.isfile(one))
+    else:
+        found = [path] if os.path.isfile(path) else []
+    others = [one for one in found if _suffix(one) not in SUFFIXES]
+    if others or not found:
+        problem = f"{others[0]} is no such file" if others else "there is none"
+        raise ValueError(f"corpus is {name!r}, and tokenizer one of ids; {expected}; {problem}")
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    real = [os.path.realpath(one) for one in found]
+    sources = [
+        Source(_relative(one, folder), "ids", absolute, stamp(absolute))
+        for one, absolute in zip(found, real, strict=True)
+    ]
+    return Corpus(name, tuple(sources))
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
 def _python() -> Corpus:
     sources = []
     for label, folder in (
@@ -143,7 +172,7 @@ def _python() -> Corpus:
         for path in _walk(folder, left_out=_LEFT_OUT):
             if path.endswith(".py"):
                 name = f"{label}/{_relative(path, folder)}"
-                sources.append(Source(name, "text", path, _stamp(path)))
+                sources.append(Source(name, "text", path, stamp(path)))
     versions = (("python", platform.python_version()), ("torch", version("torch")))
     return Corpus("python", tuple(sources), versions, skips_binary=True)
 
@@ -178,11 +207,11 @@ def _file(path: str, name: str) -> Source:
     if kind is None:
         raise ValueError(f"corpus names {path}, which is compressed; decompress it first")
     absolute = os.path.realpath(path)
-    return Source(name=name, kind=kind, path=absolute, stamp=_stamp(absolute))
+    return Source(name=name, kind=kind, path=absolute, stamp=stamp(absolute))
 
 
 def _kind(path: str, named: bool) -> Kind | None:
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = _suffix(path)
     if suffix in (".jsonl", ".ndjson"):
         return "jsonl"
     if suffix in (".parquet", ".pq"):
@@ -206,7 +235,8 @@ def _relative(path: str, folder: str) -> str:
     return path[len(folder) :].replace(os.sep, "/").lstrip("/")
 
 
-def _stamp(path: str) -> str:
+def stamp(path: str) -> str:
+    """Return what changes with the content of a file, in almost every case."""
     # The change time cannot be set by hand, so an edit that restores the modification time shows.
     status = os.stat(path)
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"

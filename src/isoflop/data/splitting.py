@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 TRAIN, VALIDATION, TEST = range(3)
+DIGEST_BYTES = 16
 
 
 def digest(text: bytes) -> bytes:
     """Return the 16 bytes that stand for the content of a document."""
-    return hashlib.blake2b(text, digest_size=16).digest()
+    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 
 def assign(
-    digests: Sequence[bytes],
+    digests: bytes | bytearray,
     sizes: Sequence[int],
     *,
     validation_fraction: float,
@@ -31,48 +32,72 @@ def assign(
     order of their hashes, so neither their names nor their order matter, and copies of a document
     share a split: no test document was seen in training. Every split gets at least one document.
 
+    Args:
+        digests: the `digest` of each document, one after the other.
+        sizes: bytes of each document.
+        validation_fraction: of all bytes.
+        test_fraction: of all bytes.
+        seed: of the hash.
+
     Returns:
-        TRAIN, VALIDATION or TEST for each document, of which come `digest` and bytes.
+        TRAIN, VALIDATION or TEST for each document, (documents,).
 
     Raises:
         ValueError: fewer than three distinct documents.
     """
-    bytes_of: Counter[bytes] = Counter()
-    for name, size in zip(digests, sizes, strict=True):
-        bytes_of[name] += size
-    if len(bytes_of) < 3:
+    # Arrays throughout: there may be tens of millions of documents.
+    halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
+    by_digest = np.lexsort(halves.T)
+    is_first = np.ones(len(halves), dtype=np.bool_)
+    is_first[1:] = (halves[by_digest[1:]] != halves[by_digest[:-1]]).any(1)
+    distinct = by_digest[is_first]
+    if len(distinct) < 3:
         raise ValueError(
-            f"the corpus has {len(bytes_of)} distinct documents; expected at least 3, "
+            f"the corpus has {len(distinct)} distinct documents; expected at least 3, "
             "one each for training, validation and test"
         )
-    key = seed.to_bytes(16, "little")
-    order = sorted(
-        bytes_of, key=lambda name: hashlib.blake2b(name, key=key, digest_size=16).digest()
-    )
-    total = sum(bytes_of.values())
+    name = np.empty(len(halves), dtype=np.int64)
+    name[by_digest] = np.cumsum(is_first) - 1
+    bytes_of = np.bincount(name, np.asarray(sizes)).astype(np.int64)
+    order = np.lexsort(_keyed(digests, distinct, seed).T[::-1])
+    total = int(bytes_of.sum())
     test = _take(order, bytes_of, test_fraction * total, leave=2)
-    order = [name for name in order if name not in test]
+    order = order[~np.isin(order, test)]
     validation = _take(order, bytes_of, validation_fraction * total, leave=1)
-    return np.array(
-        [TEST if d in test else VALIDATION if d in validation else TRAIN for d in digests],
-        dtype=np.uint8,
-    )
+    split_of = np.full(len(distinct), TRAIN, dtype=np.uint8)
+    split_of[test], split_of[validation] = TEST, VALIDATION
+    return split_of[name]
 
 
-def _take(order: list[bytes], bytes_of: dict[bytes, int], quota: float, leave: int) -> set[bytes]:
+def _keyed(
+    digests: bytes | bytearray, documents: NDArray[np.int64], seed: int
+) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the hash of `seed` and each digest as two numbers, the more significant first."""
+    key = seed.to_bytes(16, "little")
+    keyed = bytearray()
+    for start in documents * DIGEST_BYTES:
+        one = digests[start : start + DIGEST_BYTES]
+        keyed += hashlib.blake2b(one, key=key, digest_size=16).digest()
+    return np.frombuffer(keyed, dtype=">u8").astype("<u8").reshape(-1, 2)
+
+
+def _take(
+    order: NDArray[np.int64], bytes_of: NDArray[np.int64], quota: float, leave: int
+) -> list[int]:
     """Take documents in `order` up to about `quota` bytes, leaving at least `leave` of them.
 
     One that would overshoot by more than it undershoots is passed over while less than half of
     the quota is filled, so that a single huge document does not become the held-out split.
     """
-    taken: set[bytes] = set()
+    taken: list[int] = []
     amount = 0
-    for name in order:
+    for one in order:
         if len(taken) == len(order) - leave:
             break
-        if amount + bytes_of[name] / 2 <= quota:
-            taken.add(name)
-            amount += bytes_of[name]
+        size = int(bytes_of[one])
+        if amount + size / 2 <= quota:
+            taken.append(int(one))
+            amount += size
         elif amount >= quota / 2:
             break
-    return taken or {min(order, key=bytes_of.__getitem__)}
+    return taken or [int(order[bytes_of[order].argmin()])]

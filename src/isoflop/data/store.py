@@ -1,21 +1,28 @@
-"""Tokens on disk, memory-mapped: one file of ids per split, beside the starts of its documents."""
+"""Tokens on disk, memory-mapped: one file of ids per split, beside the starts of its documents.
+
+The ids of a corpus of ids stay in the files of others; the store knows which stretches of them a
+split is.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isoflop import storage
-from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Ids, Tokenizer
+from isoflop.data.ids import DTYPES, IdFile, PointedTokens, Stretch
+from isoflop.data.tables import NumberWriter, blocks, mapped_numbers
+from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Ids, IdTokenizer, Tokenizer
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, SplitName, SplitName] = ("train", "validation", "test")
@@ -27,16 +34,22 @@ _TOKEN_BYTES = "token_bytes.npy"
 
 @dataclass(frozen=True, eq=False)
 class TokenSplit:
-    """The token stream of one split: its documents one after the other, each ended by id 0."""
+    """The token stream of one split: its documents one after the other, those of text each ended
+    by id 0."""
 
-    tokens: Ids
-    """(tokens,) memory-mapped, uint8, uint16 or uint32."""
+    tokens: Ids | PointedTokens
+    """(tokens,) memory-mapped, uint8, uint16 or uint32; or those of files of ids."""
     offsets: NDArray[np.int64]
     """(documents + 1,) where each document starts; the last is the number of tokens."""
     document_bytes: NDArray[np.int64]
-    """(documents,) UTF-8 bytes of text of each document."""
+    """(documents,) UTF-8 bytes of text of each document; 0 where it is ids alone."""
     token_bytes: NDArray[np.int64]
-    """(V,) UTF-8 bytes of text that each id stands for; 0 for id 0."""
+    """(V,) UTF-8 bytes of text that each id stands for; 0 for id 0 and where that is not known."""
+
+    @property
+    def stream(self) -> NDArray[Any] | PointedTokens:
+        """The ids, to be read at an array of positions."""
+        return self.tokens if isinstance(self.tokens, PointedTokens) else np.asarray(self.tokens)
 
     @property
     def documents(self) -> int:
@@ -94,6 +107,8 @@ class TokenStore:
         """What made the tokens, to read generated ids with."""
         if self.manifest["tokenizer"] == "bytes":
             return ByteTokenizer()
+        if not self._is_text:
+            return IdTokenizer(self.vocabulary)
         return BpeTokenizer.load(self.folder / _TOKENIZER)
 
     def split(self, name: SplitName) -> TokenSplit:
@@ -103,25 +118,59 @@ class TokenStore:
             ValueError: a file is missing, was truncated, is none that `write` made, or does not fit
                 the others.
         """
-        path = self.folder / f"{name}.tokens"
-        dtype = np.dtype(self.manifest["dtype"])
         described = self.manifest["splits"][name]
         tokens, documents = described["tokens"], described["documents"]
-        size = path.stat().st_size if path.is_file() else 0
-        if size != tokens * dtype.itemsize:
-            raise _damaged(path, f"it has {size} bytes, expected {tokens * dtype.itemsize}")
-        offsets = _integers(self.folder / f"{name}.offsets.npy", documents + 1)
-        if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 1).any():
+        opened = self._own_tokens(name) if self._is_text else self._pointed_tokens(name)
+        offsets = _numbers(self.folder / f"{name}.offsets.npy", documents + 1)
+        follow = offsets[0] == 0 and offsets[-1] == tokens
+        if not follow or any((np.diff(part) < 1).any() for _, part in blocks(offsets, 1)):
             raise _damaged(
                 self.folder / f"{name}.offsets.npy",
                 f"documents do not follow one another up to token {tokens}",
             )
+        if not self._is_text:
+            zero = np.zeros(1, dtype=np.int64)
+            return TokenSplit(
+                tokens=opened,
+                offsets=offsets,
+                document_bytes=np.broadcast_to(zero, documents),
+                token_bytes=np.broadcast_to(zero, self.vocabulary),
+            )
         return TokenSplit(
-            tokens=np.memmap(path, dtype=dtype, mode="r"),
+            tokens=opened,
             offsets=offsets,
-            document_bytes=_integers(self.folder / f"{name}.bytes.npy", documents),
-            token_bytes=_integers(self.folder / _TOKEN_BYTES, self.vocabulary),
+            document_bytes=_numbers(self.folder / f"{name}.bytes.npy", documents),
+            token_bytes=_numbers(self.folder / _TOKEN_BYTES, self.vocabulary),
         )
+
+    @property
+    def _is_text(self) -> bool:
+        return "files" not in self.manifest
+
+    def _own_tokens(self, name: SplitName) -> Ids:
+        path = self.folder / f"{name}.tokens"
+        dtype = np.dtype(self.manifest["dtype"])
+        expected = self.manifest["splits"][name]["tokens"] * dtype.itemsize
+        size = path.stat().st_size if path.is_file() else 0
+        if size != expected:
+            raise _damaged(path, f"it has {size} bytes, expected {expected}")
+        return np.memmap(path, dtype=dtype, mode="r")
+
+    def _pointed_tokens(self, name: SplitName) -> PointedTokens:
+        files = [IdFile(**one) for one in self.manifest["files"]]
+        stretches = [Stretch(*one) for one in self.manifest["splits"][name]["stretches"]]
+        for index in {one.file for one in stretches}:
+            size = os.path.getsize(files[index].path) if os.path.isfile(files[index].path) else 0
+            if size != files[index].bytes:
+                raise ValueError(
+                    f"{files[index].path} has {size} bytes, expected {files[index].bytes}: it "
+                    "changed since it was prepared; restore it or run the command again"
+                )
+        found = PointedTokens(files, stretches)
+        tokens = self.manifest["splits"][name]["tokens"]
+        if len(found) != tokens:
+            raise _damaged(self.folder / _STORE, f"its stretches have {len(found)} of {tokens} ids")
+        return found
 
 
 def _damaged(path: Path, problem: str) -> ValueError:
@@ -144,23 +193,70 @@ def _describes_store(manifest: Any) -> bool:
                 for one in (train, validation, test)
                 for key in ("tokens", "documents", "bytes")
             ]
-            return vocabulary > 0 and all(isinstance(n, int) and n >= 0 for n in counted)
+            return (
+                vocabulary > 0
+                and all(isinstance(n, int) and n >= 0 for n in counted)
+                and _describes_files(manifest)
+            )
     return False
 
 
-def _integers(path: Path, length: int) -> NDArray[np.int64]:
-    """Return the integers that a file of this length holds."""
+def _describes_files(manifest: Mapping[str, Any]) -> bool:
+    """Return whether every stretch of a store of ids lies in one of its files."""
+    if "files" not in manifest:
+        return not str(manifest["tokenizer"]).startswith("ids:")
     try:
-        # `np.load` would take pickles (if allowed) and archives for arrays as well.
-        with path.open("rb") as file:
-            found: NDArray[np.int64] = np.lib.format.read_array(file, allow_pickle=False)
-        fits = found.shape == (length,) and found.dtype == np.dtype("<i8") and (found >= 0).all()
-    except Exception as error:  # numpy raises what its parser of headers does
-        problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise _damaged(path, f"it is no array ({problem})") from None
-    if not fits:
-        raise _damaged(path, f"it does not hold {length} whole numbers")
-    return found
+        files = [IdFile(**one) for one in manifest["files"]]
+        if not all(
+            isinstance(one.path, str)
+            and one.dtype in DTYPES
+            and all(type(n) is int and n >= 0 for n in (one.offset, one.tokens))
+            for one in files
+        ):
+            return False
+        return all(
+            type(file) is type(start) is type(stop) is int
+            and 0 <= file < len(files)
+            and 0 <= start < stop <= files[file].tokens
+            for split in SPLITS
+            for file, start, stop in manifest["splits"][split]["stretches"]
+        )
+    except (TypeError, ValueError, KeyError):
+        return False
+
+
+def _numbers(path: Path, length: int) -> NDArray[np.int64]:
+    try:
+        return mapped_numbers(path, length)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def id_dtype(vocabulary: int) -> np.dtype[Any]:
+    """Return the smallest type of 16 or 32 bits that holds every id of a vocabulary."""
+    return np.dtype("<u4" if vocabulary > 1 << 16 else "<u2")
+
+
+def describe(
+    vocabulary: int, splits: Mapping[SplitName, Mapping[str, Any]], tokenizer: str
+) -> dict[str, Any]:
+    """Return what the description of every store begins with, from that of its splits.
+
+    `tokenizer` is what decides how tokens are read, besides their ids.
+    """
+    hashes: dict[str, str] = {name: split["sha256"] for name, split in splits.items()}
+    hashes["tokenizer"] = tokenizer
+    return {
+        "sha256": hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest(),
+        "vocabulary": vocabulary,
+        "dtype": "|u1" if vocabulary <= 1 << 8 else id_dtype(vocabulary).str,
+        "splits": splits,
+    }
+
+
+def write_description(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write what a store tells of itself, and is opened by."""
+    (folder / _STORE).write_text(storage.to_json(manifest, indent=2) + "\n")
 
 
 def write(
@@ -168,71 +264,66 @@ def write(
     tokenizer: Tokenizer,
     texts: Iterable[tuple[int, bytes]],
     manifest: dict[str, Any],
+    tell: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Tokenise `texts` into `folder`, which `storage.commit_folder` commits for the caller.
 
     `texts` are index into SPLITS and UTF-8 text of each document, `manifest` what else to record.
+    `tell` is told now and then how many bytes of text were read, and how many tokens they gave.
     """
-    dtype = np.dtype("u1" if tokenizer.vocabulary <= 1 << 8 else "<u2")
-    if tokenizer.vocabulary > 1 << 16:
-        dtype = np.dtype("<u4")
-    writers = [_SplitWriter(folder, name, dtype) for name in SPLITS]
-    try:
+    small = tokenizer.vocabulary <= 1 << 8
+    dtype = np.dtype("u1") if small else id_dtype(tokenizer.vocabulary)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(_SplitWriter(folder, name, dtype)) for name in SPLITS]
         for batch in _batches(texts):
             encoded = tokenizer.encode([text for _, text in batch])
             for (split, text), ids in zip(batch, encoded, strict=True):
                 writers[split].append(ids, len(text))
-        splits = {name: writer.finish() for name, writer in zip(SPLITS, writers, strict=True)}
-    finally:
-        for writer in writers:
-            writer.file.close()
-    hashes: dict[str, str] = {name: split["sha256"] for name, split in splits.items()}
-    _write_array(folder / _TOKEN_BYTES, tokenizer.token_bytes)
-    hashes["tokenizer"] = "bytes"
+            tell(sum(one.bytes for one in writers), sum(one.tokens for one in writers))
+    splits = {name: writer.described() for name, writer in zip(SPLITS, writers, strict=True)}
+    with NumberWriter(folder / _TOKEN_BYTES) as numbers:
+        numbers.extend(tokenizer.token_bytes)
+    specification = "bytes"
     if isinstance(tokenizer, BpeTokenizer):
         (folder / _TOKENIZER).write_bytes(tokenizer.specification.encode())
-        hashes["tokenizer"] = hashlib.sha256(tokenizer.specification.encode()).hexdigest()
-    described: dict[str, Any] = {
-        "sha256": hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest(),
-        "vocabulary": tokenizer.vocabulary,
-        "dtype": dtype.str,
-        "splits": splits,
-    }
-    (folder / _STORE).write_text(storage.to_json({**described, **manifest}, indent=2) + "\n")
-
-
-def _write_array(path: Path, array: NDArray[np.int64]) -> None:
-    # By way of memory: of a full disk, numpy tells only how many numbers it could not write.
-    content = io.BytesIO()
-    np.save(content, array)
-    path.write_bytes(content.getvalue())
+        specification = hashlib.sha256(tokenizer.specification.encode()).hexdigest()
+    write_description(folder, {**describe(tokenizer.vocabulary, splits, specification), **manifest})
 
 
 class _SplitWriter:
     """Appends documents to the files of one split."""
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
-        self._folder, self._name, self._dtype = folder, name, dtype
-        self.file = open(folder / f"{name}.tokens", "wb")  # noqa: SIM115 (closed by `write`)
+        self._dtype = dtype
         self._hash = hashlib.sha256()
-        self._offsets = [0]
-        self._bytes: list[int] = []
+        self.tokens = self.bytes = 0
+        with ExitStack() as stack:
+            self._file = stack.enter_context(open(folder / f"{name}.tokens", "wb"))
+            self._offsets = stack.enter_context(NumberWriter(folder / f"{name}.offsets.npy"))
+            self._sizes = stack.enter_context(NumberWriter(folder / f"{name}.bytes.npy"))
+            self._stack = stack.pop_all()
+        self._offsets.add(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.__exit__(*failure)
 
     def append(self, ids: Ids, text_bytes: int) -> None:
         content = ids.astype(self._dtype, copy=False).tobytes() + bytes(self._dtype.itemsize)
-        self.file.write(content)
+        self._file.write(content)
         self._hash.update(content)
-        self._offsets.append(self._offsets[-1] + len(ids) + 1)
-        self._bytes.append(text_bytes)
+        self.tokens += len(ids) + 1
+        self.bytes += text_bytes
+        self._offsets.add(self.tokens)
+        self._sizes.add(text_bytes)
 
-    def finish(self) -> dict[str, Any]:
-        self.file.close()
-        for name, numbers in (("offsets", self._offsets), ("bytes", self._bytes)):
-            _write_array(self._folder / f"{self._name}.{name}.npy", np.array(numbers, dtype="<i8"))
+    def described(self) -> dict[str, Any]:
         return {
-            "tokens": self._offsets[-1],
-            "documents": len(self._bytes),
-            "bytes": sum(self._bytes),
+            "tokens": self.tokens,
+            "documents": self._sizes.count,
+            "bytes": self.bytes,
             "sha256": self._hash.hexdigest(),
         }
 

@@ -119,7 +119,30 @@ class BpeTokenizer:
         return b"".join(self._text_of[i] for i in ids)
 
 
-Tokenizer = ByteTokenizer | BpeTokenizer
+class IdTokenizer:
+    """Stands for the tokeniser of ids that others made, of which nothing but its size is known."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of text that each id stands for, (V,): 0, since none is known."""
+        return np.zeros(self.vocabulary, dtype=np.int64)
+
+    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
+        """Raise a ValueError: no text can be read."""
+        raise ValueError(
+            f"the {len(texts)} texts cannot be read: the data is token ids alone, whose text is "
+            "not known; expected files of ids"
+        )
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """Return the ids themselves, each as `<7>`."""
+        return b"".join(b"<%d>" % one for one in ids)
+
+
+Tokenizer = ByteTokenizer | BpeTokenizer | IdTokenizer
 
 
 class TextStream:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop.data.store import TokenSplit
+from isoflop.data.tables import BLOCK, blocks
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
 """Tokens (B, T + 1); the document of each target, (B, T), -1 where masked, the end of a document
@@ -39,9 +40,11 @@ def evaluation_windows(
             f"the split has {len(split.tokens)} tokens and the limit is {limit_tokens}; "
             "expected at least one token to predict"
         )
-    begin = np.arange(0, targets, sequence_length)
-    counts = np.minimum(targets - begin, sequence_length)
-    yield from _batches(split, begin, counts, sequence_length, sequences)
+    step = sequences * sequence_length
+    for first in range(0, targets, step):
+        begin = np.arange(first, min(first + step, targets), sequence_length)
+        counts = np.minimum(targets - begin, sequence_length)
+        yield _batch(split, begin, counts, sequence_length, sequences)
 
 
 def document_windows(
@@ -58,58 +61,121 @@ def document_windows(
     Raises:
         ValueError: no document has a target, or the limit is less than 1.
     """
-    targets_of = np.diff(split.offsets) - 1
-    windows_of = -(-targets_of // sequence_length)
-    document = np.repeat(np.arange(split.documents), windows_of)
-    turn = np.arange(len(document)) - np.repeat(np.cumsum(windows_of) - windows_of, windows_of)
-    order = np.argsort(turn, kind="stable")
-    document, begin = document[order], turn[order] * sequence_length
-    targets = np.minimum(targets_of[document] - begin, sequence_length)
-    if limit_tokens is not None:
-        targets[:1] = np.minimum(targets[:1], limit_tokens)
-        targets = targets[: np.searchsorted(np.cumsum(targets), limit_tokens, side="right")]
-    if targets.sum() < 1:
+    longest = max((int(np.diff(part).max()) for _, part in blocks(split.offsets, 1)), default=0)
+    if longest < 2 or (limit_tokens is not None and limit_tokens < 1):
         raise ValueError(
-            f"the longest document has {targets_of.max(initial=-1) + 1} tokens and the limit is "
-            f"{limit_tokens}; expected at least one token to predict"
+            f"the longest document has {longest} tokens and the limit is {limit_tokens}; expected "
+            "at least one token to predict"
         )
-    yield from _batches(split, split.offsets[document] + begin, targets, sequence_length, sequences)
+    begins, counts = np.zeros((2, 0), dtype=np.int64)
+    for begin, count in _up_to(_rounds(split.offsets, longest, sequence_length), limit_tokens):
+        begins, counts = np.append(begins, begin), np.append(counts, count)
+        whole = len(begins) // sequences * sequences
+        for first in range(0, whole, sequences):
+            part = slice(first, first + sequences)
+            yield _batch(split, begins[part], counts[part], sequence_length, sequences)
+        begins, counts = begins[whole:], counts[whole:]
+    if len(begins):
+        yield _batch(split, begins, counts, sequence_length, sequences)
 
 
-def _batches(
+_Places = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Where windows begin in the stream, and how many targets each has, (n,)."""
+
+
+def _rounds(offsets: NDArray[np.int64], longest: int, sequence_length: int) -> Iterator[_Places]:
+    """Yield the first windows of all documents, then the second ones, a block at a time."""
+    for turn in range(0, longest - 1, sequence_length):
+        for _, part in blocks(offsets, 1):
+            left = np.diff(part) - 1 - turn
+            here = left > 0
+            yield part[:-1][here] + turn, np.minimum(left[here], sequence_length)
+
+
+def _up_to(places: Iterator[_Places], limit: int | None) -> Iterator[_Places]:
+    """Yield windows up to the first that would exceed the limit; a very first one is cut to it."""
+    used = 0
+    for begins, counts in places:
+        if limit is None:
+            yield begins, counts
+            continue
+        if not used:
+            counts[:1] = np.minimum(counts[:1], limit)
+        sums = used + np.cumsum(counts)
+        fits = int(np.searchsorted(sums, limit, side="right"))
+        if fits:
+            used = int(sums[fits - 1])
+            yield begins[:fits], counts[:fits]
+        if fits < len(counts):
+            return
+
+
+def _batch(
     split: TokenSplit,
     begins: NDArray[np.int64],
     targets: NDArray[np.int64],
     sequence_length: int,
     sequences: int,
-) -> Iterator[Batch]:
-    """Yield windows that begin at tokens of the stream and have so many targets each."""
+) -> Batch:
+    """Return windows that begin at tokens of the stream and have so many targets each."""
     position = np.arange(sequence_length + 1)
-    stream = np.asarray(split.tokens)
-    missing = -len(targets) % sequences
-    begins, counts = (np.pad(one[: len(targets)], (0, missing)) for one in (begins, targets))
-    for first in range(0, len(targets), sequences):
-        begin = begins[first : first + sequences, None]
-        count = counts[first : first + sequences, None]
-        place = np.where(position <= count, begin + position, 0)
-        tokens = np.where(position <= count, stream[place], 0).astype(np.int64)
-        mask = position[1:] <= count
-        owner = np.searchsorted(split.offsets, place[:, 1:], side="right") - 1
-        yield tokens, np.where(mask, owner, -1).astype(np.int64), mask
+    missing = sequences - len(targets)
+    begin, count = (np.pad(one, (0, missing))[:, None] for one in (begins, targets))
+    place = np.where(position <= count, begin + position, 0)
+    tokens = np.where(position <= count, split.stream[place], 0).astype(np.int64)
+    mask = position[1:] <= count
+    owner = np.searchsorted(split.offsets, place[:, 1:], side="right") - 1
+    return tokens, np.where(mask, owner, -1).astype(np.int64), mask
 
 
-def whole_windows(split: TokenSplit, sequence_length: int) -> NDArray[np.int64]:
-    """Return how many windows of T targets lie one after the other in each document, (documents,).
+_LOOKED_AT = 256
+"""Documents whose windows are counted at once to find one of them."""
+
+
+class WholeWindows:
+    """Windows of T targets that lie one after the other in documents, numbered through.
+
+    Kept are sums over blocks of documents; what lies in a block is counted when it is asked for.
 
     Raises:
-        ValueError: not one does.
+        ValueError: no document holds one.
     """
-    lengths = np.diff(split.offsets)
-    whole: NDArray[np.int64] = (lengths - 1) // sequence_length
-    if not whole.any():
-        raise ValueError(
-            f"windows are cut from documents and sequence_length is {sequence_length}, but the "
-            f"longest document has {lengths.max(initial=0)} tokens; expected one of more than "
-            "sequence_length: use longer documents, shorter sequences or windows = 'stream'"
-        )
-    return whole
+
+    def __init__(self, split: TokenSplit, sequence_length: int) -> None:
+        self._offsets, self._length = split.offsets, sequence_length
+        sums, longest = [np.zeros(1, dtype=np.int64)], 0
+        for _, part in blocks(split.offsets, 1, _LOOKED_AT * (BLOCK // _LOOKED_AT)):
+            lengths = np.diff(part)
+            longest = max(longest, int(lengths.max()))
+            whole = (lengths - 1) // sequence_length
+            sums.append(np.add.reduceat(whole, np.arange(0, len(whole), _LOOKED_AT)))
+        self._before = np.cumsum(np.concatenate(sums))
+        """Windows before each block, and all of them."""
+        self.windows = int(self._before[-1])
+        """How many there are."""
+        if not self.windows:
+            raise ValueError(
+                f"windows are cut from documents and sequence_length is {sequence_length}, but the "
+                f"longest document has {longest} tokens; expected one of more than "
+                "sequence_length: use longer documents, shorter sequences or windows = 'stream'"
+            )
+
+    def find(
+        self, windows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the document of each window, which of its windows it is, and its slack, (n,).
+
+        The slack is the tokens that the windows of the document leave over.
+        """
+        block = np.searchsorted(self._before, windows, side="right") - 1
+        first = block * _LOOKED_AT
+        # (n, documents of a block); those beyond the last are empty.
+        document = np.minimum(first[:, None] + np.arange(_LOOKED_AT + 1), len(self._offsets) - 1)
+        lengths = np.diff(self._offsets[document], axis=1)
+        whole = np.maximum(lengths - 1, 0) // self._length
+        last = np.cumsum(whole, axis=1)
+        nth = windows - self._before[block]
+        within = (last <= nth[:, None]).sum(1)
+        one = np.arange(len(windows)), within
+        slack = lengths[one] - 1 - whole[one] * self._length
+        return first + within, nth - (last - whole)[one], slack

@@ -148,14 +148,15 @@ class LossSums:
     def add(self, output: Output, window: Batch) -> None:
         """Add what the model gave for a batch of windows."""
         tokens, document, mask = window
-        documents = len(self.losses)
         keep = torch.from_numpy(mask)
         targets = torch.from_numpy(tokens[:, 1:]).to(output.logits.device)
         nats = token_losses(output.logits, targets).double().cpu().numpy()
         owner, ids = document[mask], tokens[:, 1:][mask]
-        self.losses += np.bincount(owner, nats[mask], documents)
-        self.tokens += np.bincount(owner, minlength=documents)
-        self.bytes += np.bincount(owner, self._token_bytes[ids], documents).astype(np.int64)
+        # Documents that the batch does not touch, which may be millions, cost nothing.
+        seen, of = np.unique(owner, return_inverse=True)
+        self.losses[seen] += np.bincount(of, nats[mask])
+        self.tokens[seen] += np.bincount(of)
+        self.bytes[seen] += np.bincount(of, self._token_bytes[ids]).astype(np.int64)
         self._spans.add(nats, document, mask)
         for index, routing in enumerate(output.routing):
             self._processed[index] += routing.selected.cpu()[keep].sum()
@@ -174,12 +175,13 @@ class LossSums:
         if cap is not None:
             assert isinstance(self._depth, Routed), "a model that does not route refuses a cap"
             told = cap.resolved(self._depth)
+        text_bytes = int(self.bytes.sum())
         return Evaluation(
             split=self._split,
             decision=decision,
             cap=told,
             loss=total / targets,
-            bits_per_byte=total / math.log(2) / max(1, int(self.bytes.sum())),
+            bits_per_byte=total / math.log(2) / text_bytes if text_bytes else None,
             tokens=targets,
             document_losses=tuple(round(x, 4) for x in self.losses[seen].tolist()),
             document_tokens=tuple(self.tokens[seen].tolist()),
@@ -216,14 +218,13 @@ class SpanSums:
 
         A window's targets are of one document and come before padding.
         """
-        documents = self._nats.shape[1]
         targets = mask.sum(1)
         for index, (start, stop) in enumerate(self._spans):
             reaching = targets >= stop
-            owner = document[reaching, 0]
+            owner, of = np.unique(document[reaching, 0], return_inverse=True)
             sums = nats[reaching, start:stop].sum(1)
-            self._nats[index] += np.bincount(owner, sums, documents)
-            self._windows[index] += np.bincount(owner, minlength=documents)
+            self._nats[index, owner] += np.bincount(of, sums)
+            self._windows[index, owner] += np.bincount(of)
 
     def losses(self) -> tuple[SpanLoss, ...]:
         """Return the loss of each span that a window reached, in the order of the spans."""

@@ -14,6 +14,7 @@ from isoflop.planning import Plan, Speed, accelerator, accelerator_speed, make_p
 from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Folders, Ledger
 from isoflop.sweep.precision import Settled, kept_precision, settled
+from isoflop.text import quoted
 
 LARGEST_MEASURED_FLOPS = 1e16
 """Budget of a run above which nobody trains on a CPU: there a single step takes a minute."""
@@ -48,7 +49,12 @@ def plan_study(
     """
     folders = folders or Folders.of(study)
     device, workers, memory_bytes = machine.accelerator, machine.workers, machine.memory_bytes
-    corpus = describe(study.data, folders.cache)
+    names = quoted(", ".join(study.data.corpora))
+    corpus = describe(
+        study.data,
+        folders.cache,
+        tell=lambda now: print(f"preparing {names}: {now.words}", file=sys.stderr, flush=True),
+    )
     if device is None:
         kept = settled(study, folders.root, folders.results)
         workers = usable_cores().count if workers is None else workers

@@ -14,13 +14,13 @@ from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.data import prepare
 from isoflop.hardware import usable_cores
+from isoflop.notation import duration
 from isoflop.planning import PlannedRun, achieved_flops, makespan
 from isoflop.planning.assignment import assign
 from isoflop.runs import RunFolder, RunStore, committed_records
 from isoflop.sweep.cleaning import best_runs
 from isoflop.sweep.ledger import RECORDS, Folders
 from isoflop.sweep.running import run_study
-from isoflop.sweep.schedule.display import duration
 from isoflop.sweep.schedule.executor import Execution
 
 REBUILT = "rebuilt"

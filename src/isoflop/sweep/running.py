@@ -69,7 +69,10 @@ def run_study(
             free = _tell_start(ledger, needed, execution, display)
             start_server()  # It imports torch meanwhile.
             display.say(f"{study.name}: preparing {', '.join(study.data.corpora)}")
-            store = prepare(study.data, folders.cache)
+            name = study.name
+            store = prepare(
+                study.data, folders.cache, tell=lambda now: display.say(f"{name}: {now.words}")
+            )
             configs = [run.config for run in planner(study, [])]
             how = {"device": execution.device, "threads": execution.threads}
             look = partial(measure, configs, **how, environment=slots[0])

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 
 from isoflop.config import State
-from isoflop.notation import count, exponent
+from isoflop.notation import count, duration, exponent
 from isoflop.planning import Bracket, Edge
 from isoflop.planning.edges import Setting
 from isoflop.sweep import RunRow, StudyStatus
-from isoflop.sweep.schedule.display import duration
 from isoflop.terminal.tables import said, table_of
 
 LOUD: tuple[State, ...] = ("running", "preempted", "interrupted", "diverged", "failed")

@@ -12,7 +12,7 @@ import torch
 
 from isoflop import checkpoint
 from isoflop.config import Environment, Frozen, Recompute, RunConfig, RunRecord
-from isoflop.data import prepare
+from isoflop.data import Tell, prepare
 from isoflop.model import Transformer, build
 from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
@@ -97,6 +97,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[Progress], None] = lambda _: None,
     alive: Callable[[], None] = lambda: None,
+    tell: Tell = lambda _: None,
     **execution: Unpack[RunExecutionKeywords],
 ) -> RunRecord:
     """Train `config` in `folder` to the end and return its record, going on where it stopped.
@@ -111,6 +112,7 @@ def train(
         stop: asked after each step; True saves a checkpoint and raises Interrupted.
         watch: told of each step.
         alive: called now and then while no step is made, as in evaluation.
+        tell: told every few seconds how far the preparation of the corpus is.
         execution: what of `RunExecution` is not at its default.
 
     Raises:
@@ -127,7 +129,7 @@ def train(
         done = folder.record()
         if done is not None:
             return done
-        data = prepare(config.data, cache)
+        data = prepare(config.data, cache, tell=tell)
         alive()
         wanted = how.environment(config)
         if folder.pinned() is None:

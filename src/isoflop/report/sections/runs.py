@@ -86,6 +86,6 @@ def routing_decisions(analysis: Analysis) -> Section | None:
     return Section("Routing decisions", [table(caption, rows)])
 
 
-def _mean(values: Iterable[float]) -> str:
-    known = list(values)
+def _mean(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
     return f"{mean(known):.4f}" if known else NONE

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from isoflop.config import RunRecord
 from isoflop.costs import parameters
+from isoflop.notation import duration
 from isoflop.planning import PlannedRun, short_flops
 from isoflop.sweep.schedule.forecast import Going, View
 from isoflop.text import quoted
@@ -147,13 +148,3 @@ def _summary(view: View) -> str:
             parts.append(f"{view.states[state]} {state}")
     speed = f"{view.flops_per_second / 1e9:,.1f} GFLOP/s" if view.flops_per_second else ""
     return ", ".join([*parts, *_elsewhere_and_left(view, speed)])
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it: 42 s, 3 min 05 s, 2 h 07 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

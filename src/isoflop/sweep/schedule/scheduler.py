@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from isoflop.config import RunRecord, State, Study
+from isoflop.notation import duration
 from isoflop.planning import PlannedRun
 from isoflop.runs import Progress, RunClaimed
 from isoflop.storage import StorageError
 from isoflop.sweep.interrupts import Wish, stop_signals
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.schedule.attempts import FAILURES, commit_failure, note_failure, tries
-from isoflop.sweep.schedule.display import Display, describe, duration
+from isoflop.sweep.schedule.display import Display, describe
 from isoflop.sweep.schedule.executor import LOG, Ended, Execution, Executor
 from isoflop.sweep.schedule.forecast import Forecast, Going, Meter, View
 

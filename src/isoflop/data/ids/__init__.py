@@ -1,0 +1,4 @@
+"""Corpora that are token ids already: files that others made, read where they lie."""
+
+from isoflop.data.ids.files import DTYPES, SUFFIXES, IdFile, id_file
+from isoflop.data.ids.pointed import PointedTokens, Stretch

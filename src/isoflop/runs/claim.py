@@ -104,7 +104,7 @@ class Claim:
         """Write down who holds the lock. It may fail: nothing but words depends on it."""
         holder = {"pid": self._owner or os.getpid(), "host": socket.gethostname()}
         with suppress(OSError), _opened(self.path / CLAIM, os.O_WRONLY | os.O_TRUNC) as descriptor:
-            os.write(descriptor, json.dumps(holder).encode())
+            os.write(descriptor, storage.to_json(holder).encode())
 
     def holder(self) -> Holder | None:
         """Return who says to hold the lock, for people to read; None where nobody does."""

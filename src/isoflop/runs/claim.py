@@ -102,7 +102,10 @@ class Claim:
 
     def _sign(self) -> None:
         """Write down who holds the lock. It may fail: nothing but words depends on it."""
-        holder = {"pid": self._owner or os.getpid(), "host": socket.gethostname()}
+        holder: dict[str, storage.JSON] = {
+            "pid": self._owner or os.getpid(),
+            "host": socket.gethostname(),
+        }
         with suppress(OSError), _opened(self.path / CLAIM, os.O_WRONLY | os.O_TRUNC) as descriptor:
             os.write(descriptor, storage.to_json(holder).encode())
 

@@ -32,6 +32,9 @@ USED = {"cuda": 0.92, "cpu": 0.8}
 CHUNKED_ATTENTION = 1024
 """Tokens up to which attention in bf16 on a CPU keeps its weights (`ops.attention`)."""
 
+MicroBatch = int | Literal["auto"] | None
+"""Tokens of a step that are held at a time; `auto` for what fits, None for a whole step."""
+
 
 class MemoryEstimate(Frozen):
     """Bytes of training in one process without sharding."""
@@ -100,6 +103,21 @@ def estimate_memory(
         sequences=held,
         recompute=recompute,
     )
+
+
+def sequences_held(config: RunConfig, micro_batch_tokens: int) -> int:
+    """Return how many sequences of a run a number of tokens is, rounded down.
+
+    Raises:
+        ValueError: it is none.
+    """
+    length = config.data.sequence_length
+    if micro_batch_tokens < length:
+        raise ValueError(
+            f"micro_batch_tokens is {micro_batch_tokens}; expected at least the {length} tokens "
+            "of a sequence"
+        )
+    return micro_batch_tokens // length
 
 
 def smallest_step(config: RunConfig, device: str) -> MemoryEstimate:

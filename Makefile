@@ -13,13 +13,14 @@ DEMO := studies/demo.toml
 TESTS := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-processors guards check clean
+.PHONY: help setup demo test test-all test-processors test-oldest guards check clean
 
 help:
 	@echo 'make demo      train the demonstration study and write its page'
 	@echo 'make test      quick tests'
 	@echo 'make test-all  quick and slow tests'
 	@echo 'make test-processors  numeric tests under every instruction set that can be forced here'
+	@echo 'make test-oldest      numeric tests under the oldest torch that is supported'
 	@echo 'make guards    remove each guard of the code in turn; some test must fail'
 	@echo 'make check     linters, types, import layers, size of the house, quick tests'
 	@echo 'make setup     build $(VENV) only'
@@ -51,6 +52,18 @@ test-all: setup
 test-processors: setup
 	$(BIN)/python tests/processors.py
 
+# The numeric tests under the oldest torch that is supported, in an environment of its own (4 GB).
+OLDEST := .venv-oldest
+test-oldest: $(OLDEST)/.setup-stamp
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal tests/ops tests/model \
+	  tests/training tests/check tests/contracts tests/generation tests/evaluation tests/checkpoint
+
+$(OLDEST)/.setup-stamp: pyproject.toml
+	for python in $(or $(PYTHON),$(PYTHONS)); do \
+	  if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then $$python -m venv $(OLDEST); break; fi; done
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet -e '.[dev]' 'torch==2.10.*'
+	@touch $@
+
 guards: setup
 	$(BIN)/python tests/faults/mutation.py --write
 
@@ -63,5 +76,5 @@ check: setup
 	$(TESTS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

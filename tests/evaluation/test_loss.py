@@ -275,3 +275,17 @@ def test_token_losses_of_half_precision_are_computed_in_full() -> None:
     assert found.dtype == torch.float32
     exact = logits.double().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
     torch.testing.assert_close(found.double(), -exact, rtol=1e-5, atol=1e-6)
+
+
+def test_fewer_windows_are_held_where_their_logits_would_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, held_out = model_with(LEARNED), split(40, 31)
+    expected = loss_of(model, held_out, "top_k")
+    monkeypatch.setattr("isoflop.evaluation.loss.LOGITS_AT_A_TIME", 2 * LENGTH * VOCABULARY)
+    held = []
+    model.register_forward_pre_hook(lambda _, given: held.append(len(given[0])))
+    found = loss_of(model, held_out, "top_k")
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.tokens == expected.tokens
+    assert max(held) == 2

@@ -149,6 +149,18 @@ def test_what_is_not_finite_updates_nothing(
         assert torch.equal(moment, state["exp_avg"])
 
 
+def test_what_comes_after_it_updates_nothing_either(make_run: MakeRun) -> None:
+    trainer = trainer_of(make_run(LEARNED))
+    trainer.step(batch(), 0, 1.0)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    fault = trainer.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+    assert not trainer.step(batch(1), 1, 1.0).finite
+    fault.remove()
+    # A GPU may have begun the next step before anybody has read how the last one went.
+    assert trainer.step(batch(2), 2, 1.0).finite
+    assert_equal(trainer.model.state_dict(), before)
+
+
 def test_control_draws_noise_by_step_and_seed(make_run: MakeRun) -> None:
     config = make_run(RandomK(capacity=0.25))
 

@@ -2,8 +2,6 @@
 
 from isoflop.check.comparing import Check, Found, Outcome, Place, outcomes
 
-__all__ = ["Check", "Found", "Outcome", "Place", "every_check", "outcomes"]
-
 
 def every_check(device: str) -> tuple[Check, ...]:
     """Return the checks that there are, in the order in which they are made."""

@@ -1,5 +1,3 @@
 """The command line: one thin function per subcommand."""
 
 from isoflop.cli.main import main
-
-__all__ = ["main"]

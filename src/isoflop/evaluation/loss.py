@@ -30,6 +30,7 @@ from isoflop.config import (
 )
 from isoflop.data import TokenSplit, document_windows, evaluation_windows
 from isoflop.data.windows import Batch
+from isoflop.memory import LOGITS_AT_A_TIME
 from isoflop.model import Output, Transformer, control_draws
 
 
@@ -48,9 +49,14 @@ class Reading(Frozen):
     limit_tokens: int | None = None
     """Stop after so many targets; None for all."""
     sequences: int = 32
-    """B, windows at a time."""
+    """B, windows at a time at most; fewer where their logits would not fit (`held_by`)."""
     seed: int = 0
     """Keys what the random control draws, and where the future is changed."""
+
+    def held_by(self, model: Transformer) -> Reading:
+        """Return the same with no more windows at a time than `LOGITS_AT_A_TIME` allows."""
+        fitting = LOGITS_AT_A_TIME // (self.sequence_length * model.config.vocabulary)
+        return self.model_copy(update={"sequences": max(1, min(self.sequences, fitting))})
 
     def of(self, held_out: TokenSplit) -> Iterator[Batch]:
         """Return the windows."""
@@ -94,7 +100,7 @@ def evaluate(
         FloatingPointError: the loss is not finite.
         ValueError: there is no target, a span does not fit the windows, or the cap not the model.
     """
-    how = Reading(sequence_length=sequence_length, **reading)
+    how = Reading(sequence_length=sequence_length, **reading).held_by(model)
     if how.spans and how.windows != "documents":
         raise ValueError(
             f"spans is {how.spans}, but windows is {how.windows!r}; expected windows='documents', "

@@ -73,7 +73,7 @@ def measure(
         ValueError: a decision or the cap does not fit the model, there is no target, or no whole
             window.
     """
-    how = Reading(sequence_length=sequence_length, **reading)
+    how = Reading(sequence_length=sequence_length, **reading).held_by(model)
     seen = {rule: _Seen(model, held_out, how) for rule in _rules(model.config, among, cap)}
     full, document = _look(model, held_out, how, seen)
     if model.routed and not len(full):

@@ -11,26 +11,3 @@ from isoflop.fit.spans.values import ScalingFit
 from isoflop.fit.tables.frame import frame, training_curves
 from isoflop.fit.tables.reading import RunTable, run_table
 from isoflop.fit.words import gap_sentence, sentence, summary_sentences, surface_sentence
-
-__all__ = [
-    "ESTIMATORS",
-    "ESTIMATOR_NAMES",
-    "FitResult",
-    "FitSettings",
-    "RunTable",
-    "ScalingFit",
-    "VariantFit",
-    "compare_surfaces",
-    "fit_runs",
-    "fit_scaling",
-    "frame",
-    "gap_sentence",
-    "leave_largest_out",
-    "predict",
-    "predict_point",
-    "run_table",
-    "sentence",
-    "summary_sentences",
-    "surface_sentence",
-    "training_curves",
-]

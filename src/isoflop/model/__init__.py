@@ -10,19 +10,3 @@ from isoflop.model.routing import (
     router_loss,
 )
 from isoflop.model.transformer import Output, Transformer, build
-
-__all__ = [
-    "Block",
-    "Memory",
-    "Output",
-    "RmsNorm",
-    "RoutedBlock",
-    "Routing",
-    "SelfAttention",
-    "Transformer",
-    "build",
-    "control_draws",
-    "gate",
-    "predictor_loss",
-    "router_loss",
-]

@@ -21,28 +21,3 @@ from isoflop.ops.selection import (
     routed_update_reference,
     top_k_positions,
 )
-
-__all__ = [
-    "BLOCK_ATTENTION",
-    "LOGITS_AT_A_TIME",
-    "BlockAttentionResult",
-    "add_at",
-    "attention_step",
-    "block_attention",
-    "block_attention_reference",
-    "block_attention_step",
-    "block_means",
-    "cap_selection",
-    "causal_attention",
-    "causal_attention_reference",
-    "chunked_cross_entropy",
-    "extend_means",
-    "gather_tokens",
-    "losses_and_slope",
-    "mask_positions",
-    "membership",
-    "rotary_tables",
-    "rotate",
-    "routed_update_reference",
-    "top_k_positions",
-]

@@ -13,24 +13,3 @@ from isoflop.runs.store import (
     replace_records,
     write_records,
 )
-
-__all__ = [
-    "ENDINGS",
-    "Attempt",
-    "Ending",
-    "Holder",
-    "MetricsLog",
-    "Pinned",
-    "Progress",
-    "RunClaimed",
-    "RunFolder",
-    "RunStore",
-    "committed_records",
-    "parse_value",
-    "read_metrics",
-    "read_records",
-    "record_files",
-    "replace_records",
-    "without_progress",
-    "write_records",
-]

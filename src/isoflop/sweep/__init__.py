@@ -15,27 +15,3 @@ from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.executor import Execution
 from isoflop.sweep.schedule.scheduler import Outcome
 from isoflop.sweep.status import RunRow, StudyStatus, status
-
-__all__ = [
-    "BestModel",
-    "Execution",
-    "Folders",
-    "Freed",
-    "Ledger",
-    "Machine",
-    "Outcome",
-    "Rebuilt",
-    "RunRow",
-    "Settled",
-    "StudyStatus",
-    "best_models",
-    "clean",
-    "export",
-    "export_choice",
-    "kept_precision",
-    "plan_study",
-    "rebuild",
-    "run_study",
-    "settled",
-    "status",
-]

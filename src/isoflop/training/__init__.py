@@ -9,26 +9,3 @@ from isoflop.training.run import Interrupted, Run
 from isoflop.training.schedule import rate_factor
 from isoflop.training.speed import measure_speed, random_tokens, repeated_step
 from isoflop.training.step import StepResult, Trainer
-
-__all__ = [
-    "Interrupted",
-    "Run",
-    "StepResult",
-    "Trainer",
-    "compiles_by_default",
-    "compiling_fault",
-    "environment",
-    "group_of",
-    "has_compiler",
-    "initialise",
-    "keep_freed_memory",
-    "load_model",
-    "measure_speed",
-    "optimiser",
-    "random_tokens",
-    "rate_factor",
-    "reason_of",
-    "repeated_step",
-    "train",
-    "volunteer_for_the_oom_killer",
-]

@@ -53,7 +53,9 @@ def fitted(
     held = None
     if isinstance(micro_batch_tokens, int):
         held = sequences_held(config, micro_batch_tokens)
-    free = memory_bytes or free_memory(environment)
+    free = free_memory(environment)
+    if memory_bytes is not None:
+        free = USED[environment.device] * memory_bytes
     if micro_batch_tokens == "auto":
         found = fitting_step(config, free, environment.device, recompute)
     else:

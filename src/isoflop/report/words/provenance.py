@@ -56,7 +56,10 @@ def _environments(records: Sequence[RunRecord]) -> list[tuple[str, Counter[str]]
     A value tells, too, what it was after a run went on elsewhere.
     """
     found = []
-    for name in Environment.model_fields if records else ():
+    told = {name for record in records for name in record.environment.model_dump()}
+    for name in Environment.model_fields:
+        if name not in told:  # as usual, and so not written
+            continue
         counted: Counter[str] = Counter()
         for record in records:
             own = (_shown(one, name) for one in (record.environment, *record.resumed_under))

@@ -29,8 +29,13 @@ WORTH_MORE_TOKENS = 8192
 """Tokens held at a time from which on a GPU gains nothing by more: less is recomputed then."""
 USED = {"cuda": 0.92, "cpu": 0.8}
 """Share of free memory that a run may take; the rest is for libraries and what lies unused."""
+KEPT_WHEN_FREED = 2**25
+"""Bytes below which what is freed stays with a process on a CPU (`training.memory`)."""
 CHUNKED_ATTENTION = 1024
 """Tokens up to which attention in bf16 on a CPU keeps its weights (`ops.attention`)."""
+
+MicroBatch = int | Literal["auto"] | None
+"""Tokens of a step that are held at a time; `auto` for what fits, None for a whole step."""
 
 
 class MemoryEstimate(Frozen):
@@ -44,6 +49,8 @@ class MemoryEstimate(Frozen):
     """Of the readout's loss: logits that exist at a time, and the gradient of the head."""
     block_bytes: int
     """What is made again of one block, and the gradients within it, for the sequences held."""
+    left_bytes: int
+    """Freed by then, but still the process's: a CPU's allocator keeps small pieces for later."""
     sequences: int
     """Sequences held at a time."""
     recompute: Recompute
@@ -56,6 +63,7 @@ class MemoryEstimate(Frozen):
             self.state_bytes
             + self.sequences * self.sequence_bytes
             + max(self.logits_bytes, self.block_bytes)
+            + self.left_bytes
         )
 
 
@@ -65,6 +73,7 @@ def estimate_memory(
     micro_batch: int | None = None,
     recompute: Recompute = "none",
     device: str = "cuda",
+    logits: int = LOGITS_AT_A_TIME,
 ) -> MemoryEstimate:
     """Estimate what training a run holds in memory.
 
@@ -73,6 +82,7 @@ def estimate_memory(
         micro_batch: Sequences held at a time; None for all of a step.
         recompute: What blocks compute again.
         device: `cuda` or `cpu`, where short sequences in bf16 keep the weights of attention.
+        logits: most logits that exist at a time.
     """
     model, length = config.model, config.data.sequence_length
     value = 2 if config.recipe.precision == "bf16" else 4
@@ -91,15 +101,33 @@ def estimate_memory(
     # Gradients of the widest values of a block, as it goes back.
     gradients = length * (2 * model.hidden * value + 3 * model.width * 4)
     copies = value if value < 4 else 0
+    block_bytes = held * (made_again + gradients)
+    logits_bytes = _logits_bytes(config, held, value, logits)
     count = parameters(model)
     return MemoryEstimate(
         state_bytes=count.total * (BYTES_PER_PARAMETER + copies),
         sequence_bytes=kept,
-        logits_bytes=_logits_bytes(config, held, value),
-        block_bytes=held * (made_again + gradients),
+        logits_bytes=logits_bytes,
+        block_bytes=block_bytes,
+        left_bytes=_left_bytes(config, held, logits_bytes, block_bytes) if device == "cpu" else 0,
         sequences=held,
         recompute=recompute,
     )
+
+
+def sequences_held(config: RunConfig, micro_batch_tokens: int) -> int:
+    """Return how many sequences of a run a number of tokens is, rounded down.
+
+    Raises:
+        ValueError: it is none.
+    """
+    length = config.data.sequence_length
+    if micro_batch_tokens < length:
+        raise ValueError(
+            f"micro_batch_tokens is {micro_batch_tokens}; expected at least the {length} tokens "
+            "of a sequence"
+        )
+    return micro_batch_tokens // length
 
 
 def smallest_step(config: RunConfig, device: str) -> MemoryEstimate:
@@ -223,13 +251,26 @@ def _block_bytes(model: ModelConfig, value: int, recompute: Recompute, weights: 
             assert_never(recompute)
 
 
-def _logits_bytes(config: RunConfig, held: int, value: int) -> int:
+def _left_bytes(config: RunConfig, held: int, logits: int, block: int) -> int:
+    """Return the bytes that a process on a CPU has beside what is needed at the peak."""
+    # Large logits are none of the pieces that a block leaves, and use none of them again.
+    left = min(logits, block) if logits > 3 * KEPT_WHEN_FREED else 0
+    matrix = 4 * config.model.vocabulary * config.model.width
+    if held < config.sequences_per_step and matrix < KEPT_WHEN_FREED:
+        # The gradient of a part of the step, before it was added to that of the parts before.
+        left += matrix
+    return left
+
+
+def _logits_bytes(config: RunConfig, held: int, value: int, most: int) -> int:
     """Return the bytes of logits that exist at a time, and of what their chunks need."""
     vocabulary, width = config.model.vocabulary, config.model.width
     tokens = held * config.data.sequence_length
     # As multiplied, in float32, and their softmax.
     each = value + 8
-    if tokens * vocabulary <= LOGITS_AT_A_TIME:
+    if tokens * vocabulary <= most:
         return tokens * vocabulary * each
-    chunk = max(1, LOGITS_AT_A_TIME // vocabulary) * vocabulary
-    return chunk * (each + value) + vocabulary * width * (4 + value) + tokens * width * 4
+    chunk = max(1, most // vocabulary) * vocabulary
+    # As multiplied and their softmax; in bf16 either in float32 as well.
+    each = 8 if value == 4 else 2 * value + 8
+    return chunk * each + vocabulary * width * (4 + value) + tokens * width * 4

@@ -15,6 +15,7 @@ from isoflop.bench import (
     attention_figure,
     bench_attention,
     describe_attention,
+    machine,
     measured,
 )
 from isoflop.bench.attention import (
@@ -80,16 +81,16 @@ def test_peak_is_that_of_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     threads = torch.get_num_threads()
     full = peak_bytes(case, 0)
     assert torch.get_num_threads() == threads
-    assert (full is None) == (not attention._CLEAR.exists())
-    monkeypatch.setattr(attention, "_CLEAR", tmp_path / "missing" / "clear_refs")
+    assert (full is None) == (not machine._CLEAR.exists())
+    monkeypatch.setattr(machine, "_CLEAR", tmp_path / "missing" / "clear_refs")
     assert peak_bytes(case, 8) is None
-    monkeypatch.setattr(attention, "_CLEAR", tmp_path / "clear_refs")
-    monkeypatch.setattr(attention, "_STATUS", tmp_path / "missing")
+    monkeypatch.setattr(machine, "_CLEAR", tmp_path / "clear_refs")
+    monkeypatch.setattr(machine, "_STATUS", tmp_path / "missing")
     assert peak_bytes(case, 8) is None
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not attention._CLEAR.exists(), reason="the system does not tell peaks")
+@pytest.mark.skipif(not machine._CLEAR.exists(), reason="the system does not tell peaks")
 def test_each_contender_s_memory_is_its_own() -> None:
     cases = attention_cases(lengths=(8192,), block_sizes=(512,), threads=1, seconds=0)
     (found,) = bench_attention(cases[1:2], force=True).rows

@@ -82,7 +82,7 @@ def test_a_command_that_a_document_shows_can_be_typed(command, monkeypatch, caps
 @pytest.mark.parametrize("text", [GREETING, starter_text()], ids=["greeting", "starter"])
 def test_what_a_newcomer_is_told_to_type_can_be_typed(text, monkeypatch, capsys):
     commands = shown_commands(text.replace("#", " "))
-    commands += re.findall(r"isoflop \w+ \S+", text)
+    commands += re.findall(r"isoflop \w+ (?:--\w+ )?\S+", text)
     assert len(commands) >= 3
     for command in commands:
         assert types(command.rstrip("."), monkeypatch, capsys) == (0, ""), command

@@ -48,6 +48,34 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     assert place.run(study, train=tinies.never) == outcome
 
 
+def test_a_step_in_parts_is_told_in_records_and_gives_the_same_losses(
+    corpus: Path, tmp_path: Path
+) -> None:
+    study = brief(corpus)
+    plain, parts = (Place(tmp_path / name) for name in ("plain", "parts"))
+    plain.run(study, train=train_run)
+    parts.run(study, train=train_run, micro_batch_tokens=16, recompute="full")
+    expected = {record.run_id: record for record in plain.store.records()}
+    records = parts.store.records()
+    assert {record.run_id for record in records} == set(expected)
+    for record in records:
+        told, wanted = record.environment, expected[record.run_id].environment
+        assert (told.micro_batch, told.recompute) == (1, "full")
+        assert (wanted.micro_batch, wanted.recompute) == (None, "none")
+        losses = [one.loss for one in record.evaluations]
+        assert losses == pytest.approx(
+            [one.loss for one in expected[record.run_id].evaluations], rel=1e-5
+        )
+
+
+def test_less_than_a_sequence_at_a_time_is_refused_before_any_run(
+    corpus: Path, place: Place
+) -> None:
+    with pytest.raises(ValueError, match="is 15; expected at least the 16 tokens of a sequence"):
+        place.run(brief(corpus), train=tinies.never, micro_batch_tokens=15)
+    assert starts(place.cache) == []
+
+
 def test_the_grid_is_asked_again_until_minima_have_both_sides(corpus: Path, place: Place) -> None:
     grid = {"sizes": 3, "margin": 1, "added_at_most": 2, "centre_parameters": 30000}
     study = tiny(corpus, BASELINE, ROUTED, budget=3e9, grid=grid)

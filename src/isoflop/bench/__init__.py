@@ -7,7 +7,8 @@ Face's Llama, `study_group(models)` the numbered models of a study. `bench_atten
 `attention_cases()`: block attention beside torch's fused one. `bench_decode` takes
 `decode_cases()`: steps of dense and routed models over a filled cache. `bench_bookkeeping` tells
 what metrics and checkpoints take of a run's time, `bench_fit` how long `isoflop fit` takes on
-tables of a known law.
+tables of a known law, and `bench_memory` what `memory_cases(shape)` hold at most: a step in several
+ways beside its estimate, and ways to compute the loss.
 """
 
 from isoflop.bench.attention import (
@@ -27,4 +28,11 @@ from isoflop.bench.decode import DecodeReport, bench_decode, decode_cases
 from isoflop.bench.decode_report import describe_decode
 from isoflop.bench.figures import attention_figure, decode_figure
 from isoflop.bench.fits import FitReport, bench_fit, describe_fit
+from isoflop.bench.memory import (
+    MemoryReport,
+    MemoryShape,
+    bench_memory,
+    describe_memory,
+    memory_cases,
+)
 from isoflop.bench.train import BenchReport, bench_train, describe

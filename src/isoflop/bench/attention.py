@@ -7,12 +7,9 @@ each contender, so that none counts what another left behind.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import takewhile
-from pathlib import Path
 from statistics import median
 from typing import Literal, get_args
 
@@ -20,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoflop.bench.machine import DTYPES, in_fresh_process, told_bytes
+from isoflop.bench.machine import DTYPES, grown_bytes, in_fresh_process
 from isoflop.bench.measured import (
     Report,
     Verdict,
@@ -44,9 +41,6 @@ BLOCK_SIZES = (64, 128, 256, 512)
 LONGEST_REFERENCE = 8192
 """The reference holds T x T scores."""
 LEAST_ROUNDS = 2
-
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
 
 Call = Callable[[], object]
 
@@ -223,19 +217,7 @@ def peak_bytes(case: AttentionCase, size: int) -> int | None:
     """
     with use_threads(case.threads):
         _contenders(case, _warm_up_length(case))[size]()
-        with suppress(OSError, AttributeError):
-            # Freed memory goes back to the system, so that it does not count as held.
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        before = told_bytes(_STATUS, "VmRSS")
-        call = _contenders(case, case.sequence_length)[size]
-        try:
-            # Sets the peak back to what is held now (proc(5)).
-            _CLEAR.write_text("5")
-        except OSError:
-            return None
-        call()
-        after = told_bytes(_STATUS, "VmHWM")
-    return None if before is None or after is None else after - before
+        return grown_bytes(lambda: _contenders(case, case.sequence_length)[size]())
 
 
 def _warm_up_length(case: AttentionCase) -> int:

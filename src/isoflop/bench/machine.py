@@ -1,7 +1,8 @@
-"""The machine: whether it is idle, what memory it tells of, how fast it multiplies matrices."""
+"""The machine: whether it is idle, what memory a call holds, how fast it multiplies matrices."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import time
@@ -30,6 +31,8 @@ Given = ParamSpec("Given")
 Found = TypeVar("Found")
 
 _STAT = Path("/proc/stat")
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
 _IDLE, _WAITING, _COUNTED = 3, 4, 8
 
 
@@ -61,6 +64,36 @@ def in_fresh_process(
     """Return what a function gives in a process that did nothing before."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *given, **named).result()
+
+
+def grown_bytes(call: Callable[[], object], device: str = "cpu") -> int | None:
+    """Return the most memory that a call held above what was held before, None where untold.
+
+    On a CPU that is of the whole process, as the system counts it. `ru_maxrss` would also count
+    the process that started this one.
+
+    Args:
+        call: what is measured.
+        device: `cpu` or `cuda`.
+    """
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - held
+    with suppress(OSError, AttributeError):
+        # Freed memory goes back to the system, so that it does not count as held.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = told_bytes(_STATUS, "VmRSS")
+    try:
+        # Sets the peak back to what is held now (proc(5)).
+        _CLEAR.write_text("5")
+    except OSError:
+        return None
+    call()
+    after = told_bytes(_STATUS, "VmHWM")
+    return None if before is None or after is None else after - before
 
 
 def told_bytes(path: Path, name: str) -> int | None:

@@ -18,6 +18,7 @@ from isoflop.cli.options import (
     RESULTS,
     RUNS,
     Cache,
+    Device,
     Force,
     Json,
     Out,
@@ -210,6 +211,40 @@ def bench_fit(
         rows, variants, resamples=resamples, rounds=rounds, force=force, watch=_tell
     )
     _answer_rows(report, of.describe_fit(report), out, "fit.json", json)
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """What is held of which step."""
+
+    width: Annotated[int, arg(help="Of the model; a multiple of 64, the width of a head.")] = 256
+    blocks: Annotated[int, arg(help="Of the model.")] = 10
+    vocabulary: Annotated[int, arg(help="Of the model, and of the loss alone.")] = 32_000
+    sequence_length: Annotated[int, arg(help="Tokens of a sequence.")] = 1024
+    sequences: Annotated[int, arg(help="Of a step; the loss alone is of as many tokens.")] = 4
+    loss_width: Annotated[int, arg(help="Of the stream whose loss is measured alone.")] = 512
+    dtype: Annotated[
+        Literal["fp32", "bf16"], arg(metavar="fp32|bf16", help="Of products and of the loss.")
+    ] = "fp32"
+    device: Annotated[Device, arg(help="Whose memory.")] = "cpu"
+    threads: Annotated[
+        int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
+    ] = None
+    out: RowsOut = None
+    force: Force = False
+    json: Json = False
+
+
+@bench.command(name="memory")
+def bench_memory(options: Annotated[MemoryOptions, arg(name="")]) -> None:
+    """Measure peak memory of a training step beside its estimate; the default takes minutes."""
+    import isoflop.bench as of
+    from isoflop.hardware import usable_cores
+
+    asked = {name: getattr(options, name) for name in of.MemoryShape.model_fields}
+    shape = of.MemoryShape(**asked | {"threads": options.threads or usable_cores().count})
+    report = of.bench_memory(of.memory_cases(shape), force=options.force, watch=_tell)
+    _answer_rows(report, of.describe_memory(report), options.out, "memory.json", options.json)
 
 
 def _answer_rows(

@@ -22,7 +22,9 @@ from isoflop.cli.options import (
     Device,
     Json,
     MemoryGib,
+    MicroBatchTokens,
     Out,
+    Recomputed,
     Results,
     TorchThreads,
     bytes_of,
@@ -47,6 +49,8 @@ class TrainOptions:
     device: Device = "cpu"
     threads: Annotated[int | None, arg(metavar="INT", help="CPU threads of torch.")] = None
     memory_gib: MemoryGib = None
+    micro_batch_tokens: MicroBatchTokens = "auto"
+    recompute: Recomputed = "auto"
 
 
 def train(
@@ -78,12 +82,15 @@ def train(
 
 def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
     """Train a run to its end, print its outcome, and return the exit code."""
+    from isoflop.memory import sequences_held
     from isoflop.planning import check_capacity
     from isoflop.sweep.interrupts import Terminated, stop_signals
     from isoflop.terminal.progress import watching
 
     memory_bytes = bytes_of(options.memory_gib)
     check_capacity(config.model.depth, config.data.sequence_length, "model.")
+    if isinstance(options.micro_batch_tokens, int):
+        sequences_held(config, options.micro_batch_tokens)
     print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
     from isoflop.training import Interrupted
@@ -99,6 +106,8 @@ def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
                 device=options.device,
                 threads=options.threads,
                 memory_bytes=memory_bytes,
+                micro_batch_tokens=options.micro_batch_tokens,
+                recompute=options.recompute,
                 stop=lambda: wish.to_stop,
                 watch=watch,
                 tell=lambda now: print(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from isoflop.config import Cap
+from isoflop.config import Cap, Recompute
 
 RUNS, RESULTS, CACHE = Path("runs"), Path("results"), Path("cache")
 STALL_MINUTES = 30.0
@@ -48,6 +48,17 @@ StallMinutes = Annotated[
     float, arg(metavar="MIN", help="Without a sign of life for so long a run is killed as hung.")
 ]
 Device = Annotated[Literal["cpu", "cuda"], arg(help="What to train on.")]
+MicroBatchTokens = Annotated[
+    int | Literal["auto"],
+    arg(metavar="INT|auto", help="Tokens of a step held at a time; auto for what fits."),
+]
+Recomputed = Annotated[
+    Recompute | Literal["auto"],
+    arg(
+        metavar="auto|none|selective|full",
+        help="What blocks compute again, in place of keeping it; auto for as little as fits.",
+    ),
+]
 Json = Annotated[bool, arg(help="Print JSON in place of tables.")]
 Force = Annotated[bool, arg(help="Measure although the machine is busy, and say so.")]
 RowsOut = Annotated[Path | None, arg(metavar="FOLDER", help="Write rows and figure there as well.")]

@@ -20,7 +20,9 @@ from isoflop.cli.options import (
     Device,
     Json,
     MemoryGib,
+    MicroBatchTokens,
     Out,
+    Recomputed,
     Results,
     StallMinutes,
     StudyFile,
@@ -113,6 +115,8 @@ class RunOptions:
     workers: Workers = None
     device: Device = "cpu"
     memory_gib: MemoryGib = None
+    micro_batch_tokens: MicroBatchTokens = "auto"
+    recompute: Recomputed = "auto"
     stall_minutes: StallMinutes = STALL_MINUTES
     results: Results = RESULTS
     cache: Cache = CACHE
@@ -130,6 +134,8 @@ def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
         device=options.device,
         memory_bytes=bytes_of(options.memory_gib),
         stall_seconds=60 * options.stall_minutes,
+        micro_batch_tokens=options.micro_batch_tokens,
+        recompute=options.recompute,
     )
     outcome = sweep.run_study(asked, folders, execution)
     _check_uninterrupted(outcome)

@@ -77,6 +77,8 @@ class _Chunked(torch.autograd.Function):
                 x_slope[start : start + rows] = slope @ table
             if table_slope is not None:
                 table_slope += slope.T @ chunk
+            # Or it would stay until the next chunk has its own.
+            del slope
         told = torch.cat(losses)
         ctx.tokens = len(x)
         ctx.save_for_backward(x_slope, table_slope)

@@ -51,8 +51,9 @@ def run_study(
         measure: measures which precision is faster here.
 
     Raises:
-        ValueError: the study cannot be planned, its data is missing or changed, a record cannot be
-            read, or its precision cannot be measured; before any training.
+        ValueError: the study cannot be planned or not be trained so, its data is missing or
+            changed, a record cannot be read, or its precision cannot be measured; before any
+            training.
         OSError: the disk is full or broken; runs under way were asked to stop.
         KeyboardInterrupt: the second Ctrl-C.
     """
@@ -63,6 +64,7 @@ def run_study(
     study = study.with_precision("fp32") if kept is None else kept.study
     ledger = Ledger(study, folders.root, folders.results)
     needed = planner(study, ledger.records)
+    execution.check(run.config for run in needed)
     with Display(console or Console(stderr=True)) as display:
         store, free = None, 0
         if needed:

@@ -10,14 +10,20 @@ import torch
 
 from isoflop.config import Environment, Recompute, RunConfig
 from isoflop.hardware import usable_cores
-from isoflop.memory import USED, MemoryEstimate, estimate_memory, fitting_step, smallest_step
+from isoflop.memory import (
+    USED,
+    MemoryEstimate,
+    MicroBatch,
+    estimate_memory,
+    fitting_step,
+    sequences_held,
+    smallest_step,
+)
 from isoflop.model import build
 from isoflop.training.memory import is_exhaustion
 from isoflop.training.speed import random_tokens
 from isoflop.training.step import Trainer
 
-MicroBatch = int | Literal["auto"] | None
-"""Tokens held at a time; `auto` for what fits, None for a whole step."""
 _MEMORY = Path("/proc/meminfo")
 
 
@@ -44,14 +50,9 @@ def fitted(
     Raises:
         ValueError: `micro_batch_tokens` is less than a sequence.
     """
-    length, held = config.data.sequence_length, None
+    held = None
     if isinstance(micro_batch_tokens, int):
-        held = micro_batch_tokens // length
-        if held < 1:
-            raise ValueError(
-                f"micro_batch_tokens is {micro_batch_tokens}; expected at least the {length} "
-                "tokens of a sequence"
-            )
+        held = sequences_held(config, micro_batch_tokens)
     free = free_memory(environment)
     if memory_bytes is not None:
         free = USED[environment.device] * memory_bytes

@@ -13,12 +13,13 @@ import torch
 from isoflop import checkpoint
 from isoflop.config import Environment, Frozen, Recompute, RunConfig, RunRecord
 from isoflop.data import Tell, prepare
+from isoflop.memory import MicroBatch
 from isoflop.model import Transformer, build
 from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.training.compiling import compiles_by_default, compiling_fault
 from isoflop.training.environment import environment, settle
-from isoflop.training.fitting import MicroBatch, fitted
+from isoflop.training.fitting import fitted
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.run import Interrupted, Run, newest_checkpoint, tensors_under
 

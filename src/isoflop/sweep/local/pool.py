@@ -115,6 +115,8 @@ class LocalPool:
             "compiled": self._execution.compiled,
             "checkpoint_seconds": self._execution.checkpoint_seconds,
             "memory_bytes": self._execution.memory_bytes,
+            "micro_batch_tokens": self._execution.micro_batch_tokens,
+            "recompute": self._execution.recompute,
         }
         # Shared by all runs: those of one width and kind compile to the same code.
         compiled = {"TORCHINDUCTOR_CACHE_DIR": str(self._cache.absolute() / "compiled")}

@@ -7,12 +7,14 @@ the scheduler's to say.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from isoflop.config import Recompute, RunConfig
 from isoflop.hardware import usable_cores
+from isoflop.memory import MicroBatch, sequences_held
 from isoflop.planning import PlannedRun
 from isoflop.runs import Progress
 
@@ -76,6 +78,10 @@ class Execution:
     """Limit of the memory of each run on a CPU; None for none."""
     stall_seconds: float = STALL_SECONDS
     """Silence after which a run counts as hanging; that attempt then failed."""
+    micro_batch_tokens: MicroBatch = "auto"
+    """Tokens of a step that a run holds at a time; a run that was started keeps its own."""
+    recompute: Recompute | Literal["auto"] = "auto"
+    """What blocks compute again in their backward pass; likewise."""
 
     def slots(self) -> list[dict[str, str]]:
         """Return the environment variables of each worker that may run at a time.
@@ -101,6 +107,12 @@ class Execution:
                 f"the longest silence of a run is {self.stall_seconds} s; expected more"
             )
         return found
+
+    def check(self, configs: Iterable[RunConfig]) -> None:
+        """Raise a ValueError where one of these runs cannot be trained so."""
+        if isinstance(self.micro_batch_tokens, int):
+            for config in configs:
+                sequences_held(config, self.micro_batch_tokens)
 
     @property
     def at_a_time(self) -> str:

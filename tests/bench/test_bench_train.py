@@ -123,8 +123,8 @@ def test_threads_are_those_asked_for() -> None:
 
 
 def test_a_study_group_has_each_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isoflop.training.compiling.has_compiler", lambda: True)
-    monkeypatch.setattr("isoflop.training.compiling.compiling_fault", lambda: None)
+    monkeypatch.setattr("isoflop.training.compiling.has_compiler", lambda _: True)
+    monkeypatch.setattr("isoflop.training.compiling.compiling_fault", lambda _: None)
     small, large = tiny(budget=1e9), tiny(width=32, budget=1e14)
     again = small.model_copy(update={"seed": 5})
     group = study_group([("dense", small), ("dense", again), ("dense", large)])

@@ -75,6 +75,7 @@ def test_every_way_to_a_loss_gives_the_same() -> None:
 
 
 @pytest.mark.skipif(not machine._CLEAR.exists(), reason="the system does not tell peaks")
+@pytest.mark.slow
 def test_a_step_and_a_loss_are_measured_apart() -> None:
     cases = memory_cases(SHAPE)
     found = bench_memory((cases[0], cases[-3]), force=True)

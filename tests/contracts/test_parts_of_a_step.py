@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_choices import IN_PAIRS, WALKED, Combination, run_of
+from test_choices import IN_PAIRS, Combination, run_of
 from torch import Tensor
 
 from isoflop.config import Recompute, RunConfig
@@ -57,7 +57,7 @@ def assert_close(
         assert apart <= CLOSE * float(gradient.double().norm()) + rounding, f"{name}, {how}"
 
 
-@WALKED
+@IN_PAIRS
 def test_micro_batches_learn_what_the_whole_step_does(combination: Combination) -> None:
     config = five(combination)
     plain = learned(trainer_of(config))

@@ -78,8 +78,15 @@ def _is_cast(x: torch.Tensor, model: torch.nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("recompute", ["none", "full"])
-@pytest.mark.parametrize(("length", "precision"), [(512, "fp32"), (256, "bf16"), (1536, "bf16")])
+@pytest.mark.parametrize(
+    ("length", "precision", "recompute"),
+    [
+        (512, "fp32", "none"),
+        (512, "fp32", "full"),
+        (256, "bf16", "none"),
+        pytest.param(1536, "bf16", "none", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("depth", "attention", "feed_forward"),
     [

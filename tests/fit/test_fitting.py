@@ -52,7 +52,11 @@ def plain() -> VariantFit:
 
 def test_the_minima_of_a_fit_are_those_of_the_curves() -> None:
     table = run_table(rows()).table
-    found = fit_runs(table, settings=FitSettings(resamples=20)).minima
+    result = fit_runs(table, settings=FitSettings(resamples=20))
+    found = result.minima
+    again = FitResult.model_validate_json(result.model_dump_json()).minima
+    assert [one.variant for one in again] == [one.variant for one in found]
+    assert {one.variant for one in found} == {"all runs"}
     assert {one.interval is None for one in found} == {False}
     assert tuple(one.model_copy(update={"interval": None}) for one in found) == minima(table)
     small = table[table["parameters"] < 5e8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ from isoflop.config import (
     SwiGlu,
     TopK,
 )
-from isoflop.memory import estimate_memory, fitting_step
+from isoflop.memory import USED, estimate_memory, fitting_step
 from isoflop.model import build
 from isoflop.runs import RunFolder
 from isoflop.training import Trainer, environment, fitting, initialise, train
@@ -171,6 +171,20 @@ def test_fewer_sequences_are_held_where_memory_runs_out(
     tried.clear()
     assert fitting.fitted(config, here, memory_bytes=10 * needed) == here
     assert tried == []
+
+
+def test_what_is_asked_for_is_held_with_as_little_recomputed_as_fits(make_run: MakeRun) -> None:
+    config = make_run().model_copy(update={"sequences_per_step": 8})
+    here = environment("cpu", 1, False)
+    sizes = {
+        kind: estimate_memory(config, micro_batch=4, recompute=kind, device="cpu").total_bytes
+        for kind in get_args(Recompute)
+    }
+    for kind, size in sizes.items():
+        found = fitting.fitted(
+            config, here, micro_batch_tokens=64, memory_bytes=int(size / USED["cpu"]) + 1
+        )
+        assert (found.micro_batch, found.recompute) == (4, kind)
 
 
 def test_less_than_a_sequence_is_refused(make_run: MakeRun) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from goals import table
 
+from isoflop.bench.machine import gemm_peak
 from isoflop.config import (
     Choices,
     DataConfig,
@@ -36,6 +38,7 @@ from isoflop.config import (
     TopK,
 )
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
+from isoflop.hardware import usable_cores
 from isoflop.memory import fitting_step
 from isoflop.model import build
 from isoflop.ops import block_attention, causal_attention
@@ -135,15 +138,6 @@ def timed(scale: Scale, call: Callable[[], object], seconds: float) -> float:
     return median(times)
 
 
-def best_product(scale: Scale) -> float:
-    """FLOP/s of a large product of matrices in the precision of training."""
-    side = 8192 if scale.gpu else 256
-    one = torch.randn(side, side, device=scale.device)
-    if scale.gpu:
-        one = one.bfloat16()
-    return 2.0 * side**3 / timed(scale, lambda: one @ one, scale.seconds / 4)
-
-
 def peak_bytes(scale: Scale) -> int | None:
     """Peak of the memory of a GPU since `fresh`."""
     return torch.cuda.max_memory_allocated() if scale.gpu else None
@@ -198,7 +192,8 @@ def check(scale: Scale, out: Path) -> dict[str, Any]:
 
 def train(scale: Scale, out: Path) -> dict[str, Any]:
     """Steps of the dense transformer and of Mixture-of-Depths."""
-    best = best_product(scale)
+    config = run_of(scale, scale.sizes[0], DENSE)
+    best = gemm_peak(config.recipe.precision, usable_cores().count, scale.device)
     rows = [
         step_row(scale, size, name, depth, best)
         for size in scale.sizes
@@ -387,46 +382,6 @@ PARTS: dict[str, Callable[[Scale, Path], dict[str, Any]]] = {
     "run": run,
     "memory": memory,
 }
-
-
-def goals(found: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float, float | None]]:
-    """What is aimed at, the goal, and what was measured; more is better."""
-    rows = {
-        (row["variant"], round(row["parameters"] / 1e8)): row
-        for row in found.get("train", {}).get("rows", [])
-    }
-    dense, mod = rows.get(("dense", 3)), rows.get(("MoD 12.5%", 3))
-    yield (
-        "dense step at 300M, share of the best product",
-        0.45,
-        dense and dense["share_of_best_product"],
-    )
-    ratio = None
-    if dense and mod:
-        cheaper = dense["forward_flops_per_token"] / mod["forward_flops_per_token"]
-        ratio = mod["tokens_per_second"] / dense["tokens_per_second"] / cheaper
-    yield "MoD step at 300M, share of the inverse FLOP ratio", 0.95, ratio
-    speeds = {
-        row["length"]: row.get("times_as_fast")
-        for row in found.get("attention", {}).get("rows", [])
-    }
-    for length, goal in ((16_384, 1.9), (32_768, 3.4), (65_536, 5.5), (131_072, 9.0)):
-        yield f"block attention over full at {length:,}", goal, speeds.get(length)
-    largest = found.get("memory", {})
-    if largest.get("peak_bytes"):
-        apart = abs(largest["estimated_bytes"] / largest["peak_bytes"] - 1)
-        yield "memory of a 3B step, 1 less the estimate's error", 0.85, 1 - apart
-    else:
-        yield "memory of a 3B step, 1 less the estimate's error", 0.85, None
-
-
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """The goals in lines of text."""
-    lines = [f"{'goal':52} {'aim':>8} {'measured':>9} {'ratio':>6}"]
-    for what, goal, measured in goals(found):
-        told = "        -      -" if measured is None else f"{measured:9.3g} {measured / goal:6.2f}"
-        lines.append(f"{what:52} {goal:8.3g} {told}")
-    return "\n".join(lines)
 
 
 def environment(scale: Scale) -> dict[str, Any]:

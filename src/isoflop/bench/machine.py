@@ -20,7 +20,7 @@ from isoflop.hardware import use_threads
 BUSY_CORES = 0.15
 """Cores in use by others above which a measurement would not be worth its ink."""
 SAMPLE_SECONDS = 1.0
-GEMM_SIZES = (512, 1024, 2048)
+GEMM_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
 """Sides of the square matrices whose product is timed."""
 GEMM_SECONDS = 0.3
 """Time spent on each size."""
@@ -105,26 +105,30 @@ def told_bytes(path: Path, name: str) -> int | None:
     return None
 
 
-def gemm_peak(precision: Precision, threads: int) -> float:
+def gemm_peak(precision: Precision, threads: int, device: str = "cpu") -> float:
     """Return the best FLOP/s of a square matrix product, over several sizes.
 
     Args:
         precision: of the factors.
         threads: cores to use.
+        device: `cpu` or `cuda`.
     """
     with use_threads(threads):
-        return max(_gemm(size, DTYPES[precision]) for size in GEMM_SIZES)
+        return max(_gemm(size, DTYPES[precision], device) for size in GEMM_SIZES[device])
 
 
-def _gemm(size: int, dtype: torch.dtype) -> float:
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, dtype=dtype)
+def _gemm(size: int, dtype: torch.dtype, device: str = "cpu") -> float:
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty(size, size, dtype=dtype, device=device)
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
     torch.mm(left, right, out=out)
     best = float("inf")
     until = time.perf_counter() + GEMM_SECONDS
     while time.perf_counter() < until:
+        wait()
         started = time.perf_counter()
         torch.mm(left, right, out=out)
+        wait()
         best = min(best, time.perf_counter() - started)
     return 2.0 * size**3 / best
 

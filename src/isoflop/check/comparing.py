@@ -12,7 +12,6 @@ from torch import Tensor
 from isoflop.config import Frozen, Precision
 from isoflop.hardware import use_threads
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
 """Relative difference that roundoff explains: some hundred units of it."""
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isoflop.bench.machine import DTYPES
 from isoflop.check.comparing import (
-    DTYPES,
     TOLERANCE,
     Check,
     Found,

@@ -95,4 +95,9 @@ class FitResult(Frozen):
     @property
     def minima(self) -> tuple[CurveMinimum, ...]:
         """The minimum of each variant at each budget by each estimator, refusals too."""
-        return tuple(one for fit in self.variants.values() for one in fit.minima)
+        return tuple(
+            # A minimum that was read from JSON has its variant's name from where it stood.
+            one.model_copy(update={"variant": name})
+            for name, fit in self.variants.items()
+            for one in fit.minima
+        )

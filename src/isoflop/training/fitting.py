@@ -59,8 +59,12 @@ def fitted(
     if micro_batch_tokens == "auto":
         found = fitting_step(config, free, environment.device, recompute)
     else:
-        kind: Recompute = "none" if recompute == "auto" else recompute
-        found = estimate_memory(config, micro_batch=held, recompute=kind, device=environment.device)
+        every: tuple[Recompute, ...] = ("none", "selective", "full")
+        steps = [
+            estimate_memory(config, micro_batch=held, recompute=kind, device=environment.device)
+            for kind in (every if recompute == "auto" else (recompute,))
+        ]
+        found = next((step for step in steps if step.total_bytes <= free), steps[-1])
     if found is None:
         found = smallest_step(config, environment.device)
         warnings.warn(

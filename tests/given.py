@@ -6,7 +6,15 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from isoflop.config import Environment, Evaluation, Recipe, RunConfig, RunRecord, decisions
+from isoflop.config import (
+    AdamW,
+    Environment,
+    Evaluation,
+    Recipe,
+    RunConfig,
+    RunRecord,
+    decisions,
+)
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import achieved_flops
 
@@ -27,10 +35,7 @@ RECIPE = Recipe(
     reference_blocks=2,
     warmup_fraction=0.1,
     final_fraction=0.0,
-    weight_decay=0.1,
-    beta1=0.9,
-    beta2=0.95,
-    epsilon=1e-8,
+    optimiser=AdamW(beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1),
     gradient_clip=1.0,
     router_rate=1.0,
     embedding_scale=1.0,

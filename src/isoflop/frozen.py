@@ -19,6 +19,10 @@ class Frozen(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    def named(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """Return what the value is called by, given its fields that do not hold their default."""
+        return kept
+
 
 def canonical(value: Any) -> Any:
     """Return `value` as plain JSON data without the fields that hold their default.
@@ -37,7 +41,7 @@ def canonical(value: Any) -> Any:
                 or content != field.get_default(call_default_factory=True)
             ):
                 kept[name] = canonical(content)
-        return kept
+        return value.named(kept)
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     return value

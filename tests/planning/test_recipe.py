@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from driven_grid import make_study
 
-from isoflop.config import DataConfig, Recipe, TopK, Variant
+from isoflop.config import AdamW, DataConfig, Recipe, TopK, Variant
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning import (
     achieved_flops,
@@ -91,11 +91,12 @@ def test_every_first_size_spends_the_budget_to_within_one_percent(
 def test_the_learning_rate_is_the_variants_else_the_studys() -> None:
     mine = Variant(name="mine", learning_rate=1e-3)
     study = make_study(
-        variants=(Variant(name="other"), mine), recipe=Recipe(learning_rate=5e-3, weight_decay=0.2)
+        variants=(Variant(name="other"), mine),
+        recipe=Recipe(learning_rate=5e-3, optimiser=AdamW(weight_decay=0.2)),
     )
     model = ladder(study, mine, 5e12).rung(3)
     recipe = resolve(study, mine, 5e12, model, 0).recipe
-    assert (recipe.learning_rate, recipe.weight_decay) == (1e-3, 0.2)
+    assert (recipe.learning_rate, recipe.optimiser) == (1e-3, AdamW(weight_decay=0.2))
     assert resolve(study, study.variants[0], 5e12, model, 0).recipe == study.recipe.settled()
 
 

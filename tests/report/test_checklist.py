@@ -9,6 +9,7 @@ import synthetic_study as synthetic
 from made_reports import analysed, told
 
 from isoflop.config import (
+    AdamW,
     BlockAttention,
     RunRecord,
     Search,
@@ -75,7 +76,7 @@ def test_the_envelope_is_told_or_why_there_is_none(analysis: Analysis) -> None:
 
 def test_the_recipe_is_the_study_s(analysis: Analysis) -> None:
     recipe = analysis.study.recipe.model_copy(
-        update={"learning_rate": 3.5e-3, "weight_decay": 0.07, "precision": "fp32"}
+        update={"learning_rate": 3.5e-3, "optimiser": AdamW(weight_decay=0.07), "precision": "fp32"}
     )
     attention = BlockAttention(block_size=64, top_k=4, full_last=2, full_from=0.9)
     first, second, *others = analysis.study.variants

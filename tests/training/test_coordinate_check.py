@@ -19,8 +19,8 @@ from given import RECIPE
 from isoflop.config import Depth, EveryToken, ModelConfig, Recipe, RunConfig, TopK
 from isoflop.model import Transformer, build
 from isoflop.training import Trainer, initialise
-from isoflop.training import parametrisation as module
-from isoflop.training.parametrisation import Group, group_of
+from isoflop.training.optimisation import optimiser as module
+from isoflop.training.optimisation.parametrisation import Group, group_of
 
 WIDTHS = (32, 256)
 DEPTHS = (2, 16)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK
 from isoflop.model import build
-from isoflop.training import Trainer, initialise, optimiser
+from isoflop.training import Optimiser, Trainer, initialise
 from isoflop.training.step import THRESHOLD_DECAY
 
 MakeRun = Callable[..., RunConfig]
@@ -51,7 +51,7 @@ def test_clips_before_the_step(make_run: MakeRun) -> None:
     assert result.predictor_norm > 10 * limit
     apart = {id(p) for block in trainer.model.routed for p in block.predictor.parameters()}
     squares = {True: 0.0, False: 0.0}
-    for parameter, state in trainer.optimiser.state.items():
+    for parameter, state in trainer.optimiser.parts[0].state.items():
         # After one step the first moment is the gradient that the update was made from.
         gradient = state["exp_avg"] / (1 - 0.9)
         squares[id(parameter) in apart] += float(gradient.square().sum())
@@ -63,7 +63,7 @@ def test_clips_before_the_step(make_run: MakeRun) -> None:
 def test_leaves_a_small_gradient_as_it_is(make_run: MakeRun) -> None:
     trainer = trainer_of(make_run(gradient_clip=1e6))
     result = trainer.step(batch(), 0, 1.0)
-    moments = [state["exp_avg"] / (1 - 0.9) for state in trainer.optimiser.state.values()]
+    moments = [state["exp_avg"] / (1 - 0.9) for state in trainer.optimiser.parts[0].state.values()]
     norm = torch.stack([moment.norm() for moment in moments]).norm()
     assert float(norm) == pytest.approx(result.gradient_norm, rel=1e-5)
 
@@ -141,11 +141,11 @@ def test_what_is_not_finite_updates_nothing(
     assert trainer.step(batch(), 0, 1.0).finite
     fault(trainer)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    moments = [s["exp_avg"].clone() for s in trainer.optimiser.state.values()]
+    moments = [s["exp_avg"].clone() for s in trainer.optimiser.parts[0].state.values()]
     assert not trainer.step(batch(1), 1, 1.0).finite
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value.nan_to_num(7.0), before[name].nan_to_num(7.0)), name
-    for moment, state in zip(moments, trainer.optimiser.state.values(), strict=True):
+    for moment, state in zip(moments, trainer.optimiser.parts[0].state.values(), strict=True):
         assert torch.equal(moment, state["exp_avg"])
 
 
@@ -205,9 +205,9 @@ def test_rates_follow_the_factor(make_run: MakeRun) -> None:
     before = language_state(trainer)
     trainer.step(batch(), 0, 0.0)
     assert_equal(language_state(trainer), before)
-    peaks = [group["lr"] for group in optimiser(trainer.model, trainer.config.recipe).param_groups]
+    peaks = [group["lr"] for group in Optimiser(trainer.model, trainer.config.recipe).groups]
     trainer.step(batch(), 1, 0.25)
-    assert [g["lr"] for g in trainer.optimiser.param_groups] == [0.25 * peak for peak in peaks]
+    assert [g["lr"] for g in trainer.optimiser.groups] == [0.25 * peak for peak in peaks]
 
 
 def test_bf16_stays_close_to_fp32(make_run: MakeRun) -> None:

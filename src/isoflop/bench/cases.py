@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isoflop.config import (
+    AdamW,
     DataConfig,
     EveryToken,
     Frozen,
@@ -181,12 +182,13 @@ def _llama_step(config: RunConfig, tokens: Tensor, *, compiled: bool) -> Step:
     model = llama(config.model, config.data.sequence_length)
     model.train()
     parameters = list(model.parameters())
+    adamw = recipe.optimiser if isinstance(recipe.optimiser, AdamW) else recipe.optimiser.adamw
     optimiser = torch.optim.AdamW(
         parameters,
         lr=recipe.learning_rate,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.epsilon,
-        weight_decay=recipe.weight_decay,
+        betas=(adamw.beta1, adamw.beta2),
+        eps=adamw.epsilon,
+        weight_decay=adamw.weight_decay,
         fused=True,
     )
 

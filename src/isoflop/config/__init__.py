@@ -34,6 +34,18 @@ from isoflop.config.model import (
     decisions,
 )
 from isoflop.config.precision import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds
+from isoflop.config.recipe import (
+    AdamW,
+    Cosine,
+    Linear,
+    Muon,
+    Optimiser,
+    Precision,
+    Recipe,
+    RecipeSettings,
+    Schedule,
+    WarmupStableDecay,
+)
 from isoflop.config.record import (
     CurvePoint,
     Environment,
@@ -49,9 +61,6 @@ from isoflop.config.run import (
     Convention,
     DataConfig,
     Positions,
-    Precision,
-    Recipe,
-    RecipeSettings,
     RunConfig,
     Span,
     Windows,

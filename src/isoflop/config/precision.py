@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from isoflop.config.run import Precision
+from isoflop.config.recipe import Precision
 from isoflop.frozen import Frozen
 
 FASTER = 1.1

@@ -8,12 +8,11 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from isoflop.config.model import ModelConfig
+from isoflop.config.recipe import Recipe
 from isoflop.frozen import LARGEST_SEED, Frozen, fingerprint
 
 Convention = Literal["causal", "full", "6nd"]
 """How compute is counted; see `isoflop.costs`."""
-
-Precision = Literal["bf16", "fp32"]
 
 Windows = Literal["stream", "documents"]
 """What windows of tokens are cut from; see `DataConfig.windows`."""
@@ -134,40 +133,6 @@ class Positions(Frozen):
                 f"expected a divisor and at most all of data.sequence_length = "
                 f"{data.sequence_length}"
             )
-
-
-class RecipeSettings(Frozen):
-    """How a model is trained, but for its precision.
-
-    Rates are those of the reference shape; `training` transfers them.
-    """
-
-    learning_rate: float = Field(default=8e-3, gt=0, le=1e38)
-    """Peak AdamW rate of the hidden matrices at `reference_width`."""
-    reference_width: int = Field(default=64, ge=1, le=10**6)
-    reference_blocks: int = Field(default=4, ge=1, le=10**4)
-    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
-    final_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Learning rate at the last step as a share of the peak (cosine in between)."""
-    weight_decay: float = Field(default=0.1, ge=0, le=1e6)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0, le=1)
-    gradient_clip: float = Field(default=1.0, gt=0, le=1e9)
-    """Largest global norm of the gradient of everything but the decision heads."""
-    router_rate: float = Field(default=1.0, gt=0, le=1e6)
-    """Learning rate of the routers as a multiple of the hidden matrices'."""
-    embedding_scale: float = Field(default=1.0, gt=0, le=1e6)
-    """Standard deviation of the initial embedding."""
-    router_scale: float = Field(default=0.02, gt=0, le=1e6)
-    """Standard deviation of the router's initial weights at `reference_width`."""
-
-
-class Recipe(RecipeSettings):
-    """How a run is trained."""
-
-    precision: Precision = "bf16"
-    """Of matrix products and attention; weights and sums are fp32 in any case."""
 
 
 class RunConfig(Frozen):

@@ -8,14 +8,12 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from isoflop.config.model import Choices
+from isoflop.config.recipe import Precision, Recipe, RecipeSettings
 from isoflop.config.run import (
     LARGEST_BUDGET_FLOPS,
     Convention,
     DataConfig,
     Positions,
-    Precision,
-    Recipe,
-    RecipeSettings,
 )
 from isoflop.frozen import LARGEST_SEED, Frozen
 

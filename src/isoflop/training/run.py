@@ -28,8 +28,8 @@ from isoflop.model import build
 from isoflop.runs import Progress, RunFolder
 from isoflop.storage import JsonLines
 from isoflop.training.curve import has_losses, thin
-from isoflop.training.parametrisation import initialise
-from isoflop.training.schedule import rate_factor
+from isoflop.training.optimisation.parametrisation import initialise
+from isoflop.training.optimisation.schedule import rate_factor
 from isoflop.training.step import StepResult, Trainer, on_device
 
 CHECKPOINT_SECONDS = 30.0
@@ -267,10 +267,8 @@ class Run:
         if not all(bool(p.isfinite().all()) for p in self.trainer.model.parameters()):
             return False
         self.folder.check_claim()
-        state = self.trainer.optimiser.state_dict()["state"]
         tensors = {f"model.{k}": v for k, v in self.trainer.model.state_dict().items()}
-        for index, moments in state.items():
-            tensors.update({f"optimiser.{index}.{k}": v for k, v in moments.items()})
+        tensors |= {f"optimiser.{k}": v for k, v in self.trainer.optimiser.state().items()}
         values: dict[str, storage.JSON] = {"run_id": self.config.run_id, "seconds": self.seconds}
         try:
             # Asked once more at its end: while a checkpoint was written, this process may have been
@@ -294,12 +292,7 @@ class Run:
         self.step = saved.step
         self.seconds = float(saved.values["seconds"])
         self.trainer.model.load_state_dict(tensors_under(saved.tensors, "model."))
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors_under(saved.tensors, "optimiser.").items():
-            index, _, moment = name.partition(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-        state = self.trainer.optimiser.state_dict()
-        self.trainer.optimiser.load_state_dict({**state, "state": moments})
+        self.trainer.optimiser.load_state(tensors_under(saved.tensors, "optimiser."))
 
     def _metrics(self) -> list[dict[str, Any]]:
         """Return the rows that a curve can be made from; a warning tells how many are corrupt."""

@@ -15,7 +15,7 @@ from isoflop.config import ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
 from isoflop.model import build
-from isoflop.training.parametrisation import initialise
+from isoflop.training.optimisation.parametrisation import initialise
 from isoflop.training.step import Trainer
 
 PROBE_BLOCKS = 4

@@ -18,7 +18,8 @@ from isoflop.config import BlockAttention, RandomK, Recompute, RunConfig, TopK
 from isoflop.evaluation import token_losses
 from isoflop.model import Routing, Transformer, predictor_loss, router_loss
 from isoflop.ops import LOGITS_AT_A_TIME, chunked_cross_entropy, losses_and_slope
-from isoflop.training.parametrisation import optimiser, predictor_parameters
+from isoflop.training.optimisation.optimiser import Optimiser
+from isoflop.training.optimisation.parametrisation import predictor_parameters
 
 THRESHOLD_DECAY = 0.99
 """Weight of the past in the running threshold, per step."""
@@ -130,7 +131,7 @@ class Trainer:
     ) -> None:
         self.model = model
         self.config = config
-        self.optimiser = optimiser(model, config.recipe)
+        self.optimiser = Optimiser(model, config.recipe)
         self.device = next(model.parameters()).device
         self._micro_batch = micro_batch or config.sequences_per_step
         self._logits = logits
@@ -162,13 +163,8 @@ class Trainer:
         norms = torch.stack([self._clip(self._language), self._clip(self._predictors)])
         measured = torch.cat([found.values[:1], norms, found.values[1:]])
         self._halted = torch.maximum(self._halted, 1 - measured[:3].isfinite().all().float())
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * rate_factor
-        # What a gradient scaler tells a fused optimiser, so that it updates nothing.
-        self.optimiser.found_inf = self._halted  # type: ignore[attr-defined]
-        self.optimiser.step()
+        self.optimiser.step(rate_factor, self._halted)
         self._track_thresholds(found.smallest, index)
-        self.optimiser.zero_grad(set_to_none=True)
         return StepResult(measured, len(self.config.spans), found.statistics)
 
     def gradients(self, tokens: Tensor, index: int) -> Measured:

@@ -16,17 +16,26 @@ and l = blocks / reference_blocks, relative to the recipe's rates:
 
 A decay of w undoes the smaller rate, since AdamW multiplies the two. A tied embedding is a head:
 otherwise its logits would start at its scale times the square root of the width.
+
+Under Muon an update's spectral norm is to be of one size over width (arXiv 2310.17813), as the
+start's is. Orthogonal updates have that of their adjustment, which grows with w^1/2 where it
+matches AdamW's root mean square. With a = w^1/2 there, and 1 for the other adjustments:
+
+    group                    rate       decay
+    hidden matrices          1/a        a
+    outputs into the stream  1/(a l)    a l
+
+The other groups are AdamW's, as above, at `adamw_rate` times the recipe's rate.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from isoflop.config import Recipe
+from isoflop.config import ModelConfig, Muon, Recipe
 from isoflop.model import RoutedBlock, Transformer
 
 
@@ -39,6 +48,13 @@ class Group:
     rate: float
     epsilon: float
     decay: float
+    rows: tuple[int, ...] = ()
+    """Of each matrix in the parameter, one above the other, where Muon trains it."""
+
+    @property
+    def without_start(self) -> Group:
+        """How the parameter moves alone."""
+        return replace(self, initial_std=None)
 
 
 def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
@@ -64,8 +80,32 @@ def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
             group = Group(fan_in**-0.5 / l, 1 / (w * l), 1 / w, w * l)
         else:
             group = Group(fan_in**-0.5, 1 / w, 1 / (w * l), w)
+        if isinstance(recipe.optimiser, Muon):
+            group = _under_muon(group, recipe.optimiser, _rows(config, leaf, len(parameter)), w)
         groups[name] = group
     return groups
+
+
+def _under_muon(group: Group, choice: Muon, rows: tuple[int, ...], w: float) -> Group:
+    if not rows:
+        return replace(group, rate=group.rate * choice.adamw_rate)
+    # AdamW's factors are 1/w and w beside those of depth.
+    less = w**0.5 if choice.adjust == "match_rms_adamw" else w
+    return replace(group, rate=group.rate * less, decay=group.decay / less, rows=rows)
+
+
+def _rows(config: ModelConfig, leaf: str, rows: int) -> tuple[int, ...]:
+    """Return the rows of each hidden matrix in a parameter; none where it is no such matrix."""
+    match leaf:
+        case "query_key_value":
+            keys = config.key_value_heads * config.head_width
+            return config.heads * config.head_width, keys, keys
+        case "gate_up":
+            return config.hidden, config.hidden
+        case "up" | "output" | "down":
+            return (rows,)
+        case _:
+            return ()
 
 
 def initialise(model: Transformer, recipe: Recipe, seed: int) -> None:
@@ -79,27 +119,6 @@ def initialise(model: Transformer, recipe: Recipe, seed: int) -> None:
                 parameter.fill_(1.0)
             else:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-
-
-def optimiser(model: Transformer, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW over groups of equal rates; `peak` in each group is its peak rate."""
-    together: dict[Group, list[nn.Parameter]] = {}
-    groups = group_of(model, recipe)
-    for name, parameter in model.named_parameters():
-        group = groups[name]
-        key = Group(None, group.rate, group.epsilon, group.decay)
-        together.setdefault(key, []).append(parameter)
-    settings: list[dict[str, Any]] = [
-        {
-            "params": parameters,
-            "lr": recipe.learning_rate * group.rate,
-            "peak": recipe.learning_rate * group.rate,
-            "eps": recipe.epsilon * group.epsilon,
-            "weight_decay": recipe.weight_decay * group.decay,
-        }
-        for group, parameters in together.items()
-    ]
-    return torch.optim.AdamW(settings, betas=(recipe.beta1, recipe.beta2), fused=True)
 
 
 def predictor_parameters(model: Transformer) -> list[nn.Parameter]:

@@ -1,0 +1,133 @@
+"""How a model is trained: optimiser, rates, schedule, initialisation, precision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from isoflop.frozen import Frozen
+
+Precision = Literal["bf16", "fp32"]
+
+
+class AdamW(Frozen):
+    """Adam with decoupled weight decay (arXiv 1711.05101)."""
+
+    kind: Literal["adamw"] = "adamw"
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0, le=1e6)
+
+
+class Muon(Frozen):
+    """Momentum whose update is orthogonalised, for hidden matrices; AdamW for all else.
+
+    What is orthogonalised is a matrix: query, key and value each by itself, gate and value too,
+    though they lie in one parameter (arXiv 2502.16982; "Muon: an optimizer for hidden layers").
+    """
+
+    kind: Literal["muon"] = "muon"
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    nesterov: bool = True
+    steps: int = Field(default=5, ge=1, le=99)
+    """Newton-Schulz iterations of an update."""
+    weight_decay: float = Field(default=0.1, ge=0, le=1e6)
+    adjust: Literal["match_rms_adamw", "original", "spectral"] = "match_rms_adamw"
+    """What multiplies the orthogonal update of a matrix (A, B): 0.2 max(A, B)^1/2, whose root mean
+    square is AdamW's; max(1, A/B)^1/2; or (A/B)^1/2 (arXiv 2310.17813)."""
+    adamw: AdamW = AdamW()
+    """Of embeddings, head, norms, routers and decision heads."""
+    adamw_rate: float = Field(default=0.4, gt=0, le=1e6)
+    """Their learning rate over that of the hidden matrices, both at the reference shape."""
+
+
+Optimiser = Annotated[AdamW | Muon, Field(discriminator="kind")]
+
+
+class Cosine(Frozen):
+    """Half a cosine from the peak to the final rate (arXiv 1608.03983)."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+class Linear(Frozen):
+    """A line from the peak to the final rate (arXiv 2502.15938 ends at zero)."""
+
+    kind: Literal["linear"] = "linear"
+
+
+class WarmupStableDecay(Frozen):
+    """The peak, held until the last part of training decays it (arXiv 2405.18392)."""
+
+    kind: Literal["wsd"] = "wsd"
+    decay_fraction: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps in which the rate falls."""
+    decay: Literal["linear", "sqrt"] = "linear"
+    """How it falls over progress x: as 1 - x, or as 1 - x^1/2."""
+
+
+Schedule = Annotated[Cosine | Linear | WarmupStableDecay, Field(discriminator="kind")]
+
+
+class RecipeSettings(Frozen):
+    """How a model is trained, but for its precision.
+
+    Rates are those of the reference shape; `training` transfers them. What AdamW has as settings
+    may stand beside `optimiser` too, as it did before there was a choice.
+    """
+
+    learning_rate: float = Field(default=8e-3, gt=0, le=1e38)
+    """Peak rate of the hidden matrices at `reference_width`."""
+    reference_width: int = Field(default=64, ge=1, le=10**6)
+    reference_blocks: int = Field(default=4, ge=1, le=10**4)
+    optimiser: Optimiser = AdamW()
+    schedule: Schedule = Cosine()
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises to its peak."""
+    warmup_steps: int | None = Field(default=None, ge=0, le=10**12)
+    """Steps in place of that share."""
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Learning rate at the last step as a share of the peak."""
+    gradient_clip: float = Field(default=1.0, gt=0, le=1e9)
+    """Largest global norm of the gradient of everything but the decision heads."""
+    router_rate: float = Field(default=1.0, gt=0, le=1e6)
+    """Learning rate of the routers as a multiple of what AdamW trains at the reference shape."""
+    embedding_scale: float = Field(default=1.0, gt=0, le=1e6)
+    """Standard deviation of the initial embedding."""
+    router_scale: float = Field(default=0.02, gt=0, le=1e6)
+    """Standard deviation of the router's initial weights at `reference_width`."""
+    average_half_life: float | None = Field(default=None, gt=0, lt=1)
+    """Half-life, as a share of the run's tokens, of an exponential average of the weights that is
+    evaluated beside the last ones; None for none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_adamw(cls, value: Any) -> Any:
+        """Take AdamW's settings from beside `optimiser`."""
+        if not isinstance(value, dict):
+            return value
+        beside = {name: value[name] for name in AdamW.model_fields if name in value}
+        if not beside:
+            return value
+        if "optimiser" in value:
+            raise ValueError(
+                f"{', '.join(beside)} beside optimiser, which has its own; expected "
+                'optimiser = { kind = "adamw", ... } with all of them'
+            )
+        rest = {name: one for name, one in value.items() if name not in beside}
+        return rest | {"optimiser": {"kind": "adamw", **beside}}
+
+    def named(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """Return what a run is called by, as before there was a choice of optimisers."""
+        if isinstance(self.optimiser, AdamW):
+            kept |= {k: v for k, v in kept.pop("optimiser", {}).items() if k != "kind"}
+        return kept
+
+
+class Recipe(RecipeSettings):
+    """How a run is trained."""
+
+    precision: Precision = "bf16"
+    """Of matrix products and attention; weights and sums are fp32 in any case."""

@@ -1,0 +1,1 @@
+"""What a step does to the weights: groups and their rates, the optimisers, the schedule."""

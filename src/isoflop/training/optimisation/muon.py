@@ -1,0 +1,114 @@
+"""Muon, over all matrices of a shape at once.
+
+`torch.optim.Muon` goes matrix by matrix and in bfloat16 alone, which is slow on small models and
+on processors without bf16 units; what is computed is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+import torch
+from torch import Tensor, nn
+
+from isoflop.config import Muon, Precision
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic Newton-Schulz iteration, as in `torch.optim.Muon`."""
+SMALLEST_NORM = 1e-7
+ELEMENTS_AT_A_TIME = 2**25
+"""Of matrices that are orthogonalised together."""
+
+
+def adjustment(choice: Muon, rows: int, columns: int) -> float:
+    """Return what multiplies the orthogonal update of a matrix (rows, columns)."""
+    match choice.adjust:
+        case "match_rms_adamw":
+            return 0.2 * math.sqrt(max(rows, columns))
+        case "original":
+            return math.sqrt(max(1.0, rows / columns))
+        case "spectral":
+            return math.sqrt(rows / columns)
+        case _:
+            assert_never(choice.adjust)
+
+
+def orthogonal(matrices: Tensor, steps: int) -> Tensor:
+    """Return U S' V^T of each U S V^T of `matrices` (N, A, B), A <= B, with S' near one."""
+    a, b, c = COEFFICIENTS
+    norms = torch.linalg.matrix_norm(matrices, keepdim=True, dtype=torch.float32)
+    x: Tensor = matrices / norms.clamp_min(SMALLEST_NORM).to(matrices.dtype)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+class MuonMatrices(torch.optim.Optimizer):
+    """Muon over groups of parameters, each a matrix or several one above the other.
+
+    Args:
+        groups: with `params`, `lr`, `weight_decay`, and `rows`: those of each matrix of a
+            parameter.
+        choice: what the recipe says of it.
+        precision: what updates are orthogonalised in.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], choice: Muon, precision: Precision
+    ) -> None:
+        super().__init__(groups, {})
+        self._choice = choice
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.found_inf: Tensor | None = None
+        """One where a step is to change nothing, as a fused optimiser of torch takes it."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter from its gradient."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        gradients = [p.grad for p in parameters]
+        alive: Tensor | float = 1.0
+        if self.found_inf is not None:
+            halted = self.found_inf > 0
+            alive = 1 - self.found_inf
+            pairs = zip(gradients, buffers, strict=True)
+            gradients = [torch.where(halted, buffer, g) for g, buffer in pairs]
+        torch._foreach_lerp_(buffers, gradients, 1 - self._choice.momentum)
+        updates = buffers
+        if self._choice.nesterov:
+            updates = list(torch._foreach_lerp(gradients, buffers, self._choice.momentum))
+        for group in self.param_groups:
+            torch._foreach_mul_(group["params"], 1 - group["lr"] * group["weight_decay"] * alive)
+        self._add(dict(zip(parameters, updates, strict=True)), alive)
+
+    def _add(self, updates: dict[nn.Parameter, Tensor], alive: Tensor | float) -> None:
+        """Orthogonalise the updates of matrices and add them to these."""
+        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
+        for group in self.param_groups:
+            for p in group["params"]:
+                pieces = zip(
+                    *(torch.split(of, group["rows"]) for of in (p, updates[p])), strict=True
+                )
+                for weight, update in pieces:
+                    rate = group["lr"] * adjustment(self._choice, *weight.shape)
+                    if weight.shape[0] > weight.shape[1]:
+                        weight, update = weight.T, update.T
+                    rows, columns = weight.shape
+                    alike[rows, columns].append((weight, update, rate))
+        for (rows, columns), found in alike.items():
+            together = max(1, ELEMENTS_AT_A_TIME // (rows * columns))
+            for start in range(0, len(found), together):
+                part = found[start : start + together]
+                stacked = torch.stack([update.to(self._dtype) for _, update, _ in part])
+                turned = orthogonal(stacked, self._choice.steps).float().unbind()
+                steps = torch._foreach_mul(turned, [-rate for _, _, rate in part])
+                torch._foreach_mul_(steps, alive)
+                torch._foreach_add_([weight for weight, _, _ in part], steps)

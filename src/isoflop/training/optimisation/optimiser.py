@@ -1,0 +1,104 @@
+"""What updates a model's parameters: AdamW, or Muon for hidden matrices and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isoflop.config import AdamW, Recipe
+from isoflop.model import Transformer
+from isoflop.training.optimisation.muon import MuonMatrices
+from isoflop.training.optimisation.parametrisation import Group, group_of
+
+
+class Optimiser:
+    """The optimisers of a model's parameters as one.
+
+    Args:
+        model: on its device.
+        recipe: how it is trained.
+    """
+
+    def __init__(self, model: Transformer, recipe: Recipe) -> None:
+        choice = recipe.optimiser
+        adamw = choice if isinstance(choice, AdamW) else choice.adamw
+        together: dict[Group, list[str]] = defaultdict(list)
+        parameters = dict(model.named_parameters())
+        for name, group in group_of(model, recipe).items():
+            together[group.without_start].append(name)
+        self._names: list[list[str]] = []
+        self.parts: list[torch.optim.Optimizer] = []
+        for of_muon in (False, True):
+            kept = {
+                group: names for group, names in together.items() if bool(group.rows) == of_muon
+            }
+            if not kept:
+                continue
+            settings = [
+                {
+                    "params": [parameters[name] for name in names],
+                    "lr": recipe.learning_rate * group.rate,
+                    "peak": recipe.learning_rate * group.rate,
+                    "eps": adamw.epsilon * group.epsilon,
+                    "weight_decay": group.decay
+                    * (choice.weight_decay if of_muon else adamw.weight_decay),
+                    "rows": group.rows,
+                }
+                for group, names in kept.items()
+            ]
+            if of_muon:
+                assert not isinstance(choice, AdamW)
+                part: torch.optim.Optimizer = MuonMatrices(settings, choice, recipe.precision)
+            else:
+                betas = adamw.beta1, adamw.beta2
+                part = torch.optim.AdamW(settings, betas=betas, fused=True)
+            self.parts.append(part)
+            self._names.append([name for names in kept.values() for name in names])
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters of equal rates; `peak` is a group's peak rate."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self, rate_factor: float, halted: Tensor) -> None:
+        """Update the parameters from their gradients, and forget these.
+
+        Args:
+            rate_factor: share of the peak rates.
+            halted: one, on the device, where nothing may be updated, and zero else.
+        """
+        for group in self.groups:
+            group["lr"] = group["peak"] * rate_factor
+        for part in self.parts:
+            # What a gradient scaler tells a fused optimiser, so that it updates nothing.
+            part.found_inf = halted  # type: ignore[attr-defined]
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def before_step(self, look: Callable[..., None]) -> None:
+        """Have `look` called before each step, while gradients are there."""
+        self.parts[0].register_step_pre_hook(look)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what is remembered of each parameter, as `PARAMETER:MOMENT`."""
+        found = {}
+        for part, names in zip(self.parts, self._names, strict=True):
+            for index, moments in part.state_dict()["state"].items():
+                found.update({f"{names[index]}:{key}": value for key, value in moments.items()})
+        return found
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` returned; moments by number are those of an earlier version."""
+        for part, names in zip(self.parts, self._names, strict=True):
+            moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+            places = {name: index for index, name in enumerate(names)}
+            for key, value in state.items():
+                place, _, moment = key.rpartition(":" if ":" in key else ".")
+                index = places.get(place, int(place) if place.isdigit() else None)
+                if index is not None:
+                    moments[index][moment] = value
+            part.load_state_dict({**part.state_dict(), "state": dict(moments)})

@@ -1,0 +1,115 @@
+"""Muon is torch's, matrix by matrix; it is resumed, halted and scaled as AdamW is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from isoflop.config import AdamW, Muon, RunConfig, TopK
+from isoflop.model import build
+from isoflop.runs import RunFolder
+from isoflop.training import Interrupted, Optimiser, Trainer, initialise, train
+from isoflop.training.optimisation.muon import MuonMatrices
+
+MakeRun = Callable[..., RunConfig]
+SHAPES = ((12, 20), (30, 8), (20, 20), (12, 20))
+
+
+def gradients(seed: int, like: list[torch.nn.Parameter]) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for p in like:
+        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("adjust", ["match_rms_adamw", "original"])
+def test_it_is_torch_s_but_for_precision(
+    adjust: str, nesterov: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch's orthogonalises in bfloat16, which would hide a difference.
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    starts = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
+    theirs, ours = ([torch.nn.Parameter(one.clone()) for one in starts] for _ in range(2))
+    ours = [torch.nn.Parameter(one.data.float()) for one in ours]
+    reference = torch.optim.Muon(
+        theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn=adjust, nesterov=nesterov
+    )
+    groups = [{"params": [p], "lr": 0.02, "weight_decay": 0.1, "rows": (len(p),)} for p in ours]
+    muon = MuonMatrices(groups, Muon(adjust=adjust, nesterov=nesterov), "fp32")
+    for step in range(3):
+        gradients(step, theirs)
+        gradients(step, ours)
+        reference.step()
+        muon.step()
+    for found, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_matrices_in_one_parameter_are_orthogonalised_apart() -> None:
+    rows = (6, 4, 4)
+    start = torch.randn(14, 10)
+    whole = torch.nn.Parameter(start.clone())
+    apart = [torch.nn.Parameter(one.clone()) for one in start.split(rows)]
+    gradients(0, [whole])
+    assert whole.grad is not None
+    for p, g in zip(apart, whole.grad.split(rows), strict=True):
+        p.grad = g.clone()
+    MuonMatrices(
+        [{"params": [whole], "lr": 0.1, "weight_decay": 0.0, "rows": rows}], Muon(), "fp32"
+    ).step()
+    groups = [{"params": [p], "lr": 0.1, "weight_decay": 0.0, "rows": (len(p),)} for p in apart]
+    MuonMatrices(groups, Muon(), "fp32").step()
+    torch.testing.assert_close(whole, torch.cat(apart))
+
+
+def test_hidden_matrices_alone_are_muon_s(make_run: MakeRun) -> None:
+    config = make_run(depth=TopK(capacity=0.5), optimiser=Muon(adamw_rate=0.25))
+    model = build(config.model)
+    adamw, muon = Optimiser(model, config.recipe).parts
+    named = {id(p): name for name, p in model.named_parameters()}
+    of_muon = {named[id(p)] for group in muon.param_groups for p in group["params"]}
+    leaves = {"query_key_value", "output", "gate_up", "down"}
+    assert {name.split(".")[-2] for name in of_muon} == leaves
+    assert len(of_muon) == 4 * config.model.blocks
+    alone = Optimiser(model, config.recipe.model_copy(update={"optimiser": AdamW()})).parts[0]
+    rates = {named[id(p)]: g["lr"] for g in alone.param_groups for p in g["params"]}
+    for group in adamw.param_groups:
+        for p in group["params"]:
+            assert group["lr"] == pytest.approx(0.25 * rates[named[id(p)]])
+
+
+def test_what_is_not_finite_changes_no_momentum(make_run: MakeRun) -> None:
+    config = make_run(optimiser=Muon())
+    model = build(config.model)
+    initialise(model, config.recipe, 0)
+    trainer = Trainer(model, config, compiled=False)
+    tokens = torch.randint(31, (4, 17), generator=torch.Generator().manual_seed(0))
+    assert trainer.step(tokens, 0, 1.0).finite
+    state = {name: value.clone() for name, value in trainer.optimiser.state().items()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.blocks[0].attention.output.weight.register_hook(lambda g: g * float("nan"))
+    assert not trainer.step(tokens, 1, 1.0).finite
+    for name, value in trainer.optimiser.state().items():
+        assert torch.equal(value, state[name]), name
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_run_is_resumed_bit_for_bit(make_run: MakeRun, tmp_path: Path, cache: Path) -> None:
+    config = make_run(depth=TopK(capacity=0.5), optimiser=Muon(), steps=6)
+    whole = train(config, RunFolder(tmp_path / "whole"), cache=cache)
+    made = 0
+
+    def stop() -> bool:
+        nonlocal made
+        made += 1
+        return made == 3
+
+    folder = RunFolder(tmp_path / "parts")
+    with pytest.raises(Interrupted):
+        train(config, folder, cache=cache, stop=stop)
+    parts = train(config, folder, cache=cache)
+    assert [one.loss for one in parts.evaluations] == [one.loss for one in whole.evaluations]

@@ -113,3 +113,34 @@ def test_a_run_is_resumed_bit_for_bit(make_run: MakeRun, tmp_path: Path, cache: 
         train(config, folder, cache=cache, stop=stop)
     parts = train(config, folder, cache=cache)
     assert [one.loss for one in parts.evaluations] == [one.loss for one in whole.evaluations]
+
+
+def test_an_average_of_the_weights_is_evaluated_beside_them(
+    make_run: MakeRun, tmp_path: Path, cache: Path
+) -> None:
+    config = make_run(steps=8, average_half_life=0.2)
+    record = train(config, RunFolder(tmp_path / "one"), cache=cache)
+    plain = train(make_run(steps=8), RunFolder(tmp_path / "plain"), cache=cache)
+    for one in plain.evaluations:
+        beside = record.evaluation(one.split, one.decision)
+        averaged = record.evaluation(one.split, one.decision, "average")
+        assert beside is not None and averaged is not None
+        assert (beside.loss, averaged.loss != one.loss) == (one.loss, True)
+
+
+def test_the_average_is_that_of_the_steps(make_run: MakeRun) -> None:
+    config = make_run(steps=8, average_half_life=0.25)
+    model = build(config.model)
+    initialise(model, config.recipe, 0)
+    trainer = Trainer(model, config, compiled=False)
+    assert trainer.average is not None
+    wanted = torch.zeros_like(model.head.weight)
+    for step in range(4):
+        trainer.step(torch.randint(31, (3, 17)), step, 1.0)
+        newest = max(1 - 0.5**0.5, 1 / (step + 1))
+        wanted = wanted + newest * (model.head.weight.detach() - wanted)
+    torch.testing.assert_close(trainer.average["head.weight"], wanted)
+    last = model.head.weight.detach().clone()
+    with trainer.averaged():
+        assert torch.equal(model.head.weight, trainer.average["head.weight"])
+    assert torch.equal(model.head.weight, last)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from isoflop.config import RunConfig
+from isoflop.config import Linear, RunConfig, Schedule, WarmupStableDecay
 from isoflop.training import rate_factor
 
 MakeRun = Callable[..., RunConfig]
@@ -33,3 +33,25 @@ def test_no_step_has_a_rate_of_zero(make_run: MakeRun, steps: int) -> None:
 
 def test_without_warm_up_the_first_step_is_the_peak(make_run: MakeRun) -> None:
     assert rate_factor(make_run(steps=10, warmup_fraction=0.0), 0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "schedule, shares",
+    [
+        (Linear(), [1.0, 0.75, 0.5, 0.25]),
+        (WarmupStableDecay(decay_fraction=0.4), [1.0, 1.0, 1.0, 0.5]),
+        (WarmupStableDecay(decay_fraction=0.4, decay="sqrt"), [1.0, 1.0, 1.0, 1 - 0.5**0.5]),
+        (WarmupStableDecay(decay_fraction=1.0), [1.0, 0.75, 0.5, 0.25]),
+    ],
+)
+def test_each_schedule_has_its_shape(
+    make_run: MakeRun, schedule: Schedule, shares: list[float]
+) -> None:
+    config = make_run(steps=10, schedule=schedule, warmup_steps=2, final_fraction=0.0)
+    assert [rate_factor(config, step) for step in (0, 1)] == [0.5, 1.0]
+    assert [rate_factor(config, step) for step in (2, 4, 6, 8)] == pytest.approx(shares)
+
+
+def test_a_decay_never_begins_before_the_warm_up_ends(make_run: MakeRun) -> None:
+    config = make_run(steps=4, schedule=WarmupStableDecay(decay_fraction=0.9), warmup_steps=9)
+    assert [rate_factor(config, step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]

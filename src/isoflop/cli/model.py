@@ -118,7 +118,8 @@ def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
             raise Terminated if wish.by_sigterm else KeyboardInterrupt from error
     told = [f"{record.state}: {record.reason}" if record.reason else record.state]
     told += [
-        f"{one.split} loss {one.loss:.4f} nats/token{_per_byte(one)} ({one.decision})"
+        f"{one.split} loss {one.loss:.4f} nats/token{_per_byte(one)} ({one.decision}"
+        + (", averaged weights)" if one.weights == "average" else ")")
         for one in record.evaluations
     ]
     if folder.checkpoints.is_dir():

@@ -56,6 +56,7 @@ from isoflop.config.record import (
     SpanLoss,
     Split,
     State,
+    Weights,
 )
 from isoflop.config.run import (
     Convention,

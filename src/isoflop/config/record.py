@@ -19,6 +19,8 @@ one was killed, or its last attempt failed. Both go on.
 
 Split = Literal["validation", "test"]
 
+Weights = Literal["last", "average"]
+
 
 class SpanLoss(Frozen):
     """Loss over a span of positions, from the windows of documents that reach the span's end."""
@@ -60,6 +62,8 @@ class Evaluation(Frozen):
     decision: Decision
     cap: Cap | None = Field(default=None, exclude_if=lambda cap: cap is None)
     """On what the decision selects, its `tokens` told; not written where there was none."""
+    weights: Weights = Field(default="last", exclude_if=lambda weights: weights == "last")
+    """Those after the last step, or the run's average of them; see `Recipe.average_half_life`."""
     loss: float = Field(ge=0)
     """Mean negative log-likelihood, nats per token."""
     bits_per_byte: float | None
@@ -153,10 +157,12 @@ class RunRecord(Frozen):
     then do its bits come from `environment` alone."""
 
     def evaluation(
-        self, split: Split = "test", decision: Decision | None = None
+        self,
+        split: Split = "test",
+        decision: Decision | None = None,
+        weights: Weights = "last",
     ) -> Evaluation | None:
         """Return the evaluation on `split`, under the headline decision unless one is named."""
-        wanted = decision or decisions(self.config.model.depth)[0]
-        return next(
-            (e for e in self.evaluations if e.split == split and e.decision == wanted), None
-        )
+        wanted = split, decision or decisions(self.config.model.depth)[0], weights
+        found = (e for e in self.evaluations if (e.split, e.decision, e.weights) == wanted)
+        return next(found, None)

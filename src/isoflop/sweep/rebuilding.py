@@ -222,12 +222,11 @@ def described(one: Rebuilt) -> str:
     loss = "" if test is None else f", test loss {test.loss:.4f}"
     if one.equal:
         return f"{name}: every loss is the recorded one, bit for bit{loss}"
-    before = {(then.split, then.decision): then.loss for then in recorded.evaluations}
-    both = [
-        abs(now.loss - before[now.split, now.decision])
-        for now in after.evaluations
-        if (now.split, now.decision) in before
-    ]
+    before, now = (
+        {(e.split, e.decision, e.weights): e.loss for e in record.evaluations}
+        for record in (recorded, after)
+    )
+    both = [abs(now[key] - before[key]) for key in now if key in before]
     apart = f" by at most {max(both):.2g} nats per token" if both else ""
     was, is_ = (record.environment.model_dump() for record in (recorded, after))
     changes = ", ".join(f"{key} {was[key]} -> {is_[key]}" for key in was if was[key] != is_[key])

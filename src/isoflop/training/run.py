@@ -262,6 +262,13 @@ class Run:
                 alive=self.alive,
             )
 
+    def _evaluations(self) -> list[Evaluation]:
+        return [
+            self._evaluate(split, decision, self.config.evaluation_tokens)
+            for split in ("validation", "test")
+            for decision in decisions(self.config.model.depth)
+        ]
+
     def _save(self) -> bool:
         """Commit a checkpoint; not of weights that an update made infinite, which returns False."""
         if not all(bool(p.isfinite().all()) for p in self.trainer.model.parameters()):
@@ -269,6 +276,7 @@ class Run:
         self.folder.check_claim()
         tensors = {f"model.{k}": v for k, v in self.trainer.model.state_dict().items()}
         tensors |= {f"optimiser.{k}": v for k, v in self.trainer.optimiser.state().items()}
+        tensors |= {f"average.{k}": v for k, v in (self.trainer.average or {}).items()}
         values: dict[str, storage.JSON] = {"run_id": self.config.run_id, "seconds": self.seconds}
         try:
             # Asked once more at its end: while a checkpoint was written, this process may have been
@@ -293,6 +301,9 @@ class Run:
         self.seconds = float(saved.values["seconds"])
         self.trainer.model.load_state_dict(tensors_under(saved.tensors, "model."))
         self.trainer.optimiser.load_state(tensors_under(saved.tensors, "optimiser."))
+        for name, tensor in tensors_under(saved.tensors, "average.").items():
+            if self.trainer.average is not None:
+                self.trainer.average[name].copy_(tensor)
 
     def _metrics(self) -> list[dict[str, Any]]:
         """Return the rows that a curve can be made from; a warning tells how many are corrupt."""
@@ -315,11 +326,12 @@ class Run:
         tokens = self.step * config.tokens_per_step
         evaluations: list[Evaluation] = []
         if failure is None:
-            evaluations = [
-                self._evaluate(split, decision, config.evaluation_tokens)
-                for split in ("validation", "test")
-                for decision in decisions(config.model.depth)
-            ]
+            evaluations = self._evaluations()
+            if self.trainer.average is not None:
+                with self.trainer.averaged():
+                    evaluations += [
+                        one.model_copy(update={"weights": "average"}) for one in self._evaluations()
+                    ]
         return RunRecord(
             run_id=config.run_id,
             state="finished" if failure is None else "diverged",

@@ -6,7 +6,8 @@ Axes: B batch, T time, D width, R routed blocks.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
@@ -140,6 +141,12 @@ class Trainer:
         self._language = [p for p in model.parameters() if id(p) not in apart]
         # Set by the first step that is not finite, and never back: what follows updates nothing.
         self._halted = torch.zeros((), device=self.device)
+        half_life = config.recipe.average_half_life
+        self.average = None
+        """Of the weights over the last steps, by parameter, where the recipe asks for it."""
+        if half_life is not None:
+            self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+            self._newest = 1 - 0.5 ** (1 / (half_life * config.steps))
         # A mean needs no loss of each token, (B, T), which spans of positions are taken from.
         self._readout_loss = _readout_losses if config.spans else _readout_loss
         self._slopes = losses_and_slope
@@ -165,6 +172,11 @@ class Trainer:
         self._halted = torch.maximum(self._halted, 1 - measured[:3].isfinite().all().float())
         self.optimiser.step(rate_factor, self._halted)
         self._track_thresholds(found.smallest, index)
+        if self.average is not None:
+            weights = [p.detach() for p in self.model.parameters()]
+            torch._foreach_lerp_(
+                list(self.average.values()), weights, max(self._newest, 1 / (index + 1))
+            )
         return StepResult(measured, len(self.config.spans), found.statistics)
 
     def gradients(self, tokens: Tensor, index: int) -> Measured:
@@ -220,6 +232,21 @@ class Trainer:
             slopes=self._slopes,
         )
         return loss, losses.view_as(targets)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the average of the weights in their place for a while."""
+        last = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self._put(self.average or last)
+        try:
+            yield
+        finally:
+            self._put(last)
+
+    @torch.no_grad()
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        for name, p in self.model.named_parameters():
+            p.copy_(weights[name])
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that computes in the run's precision."""

@@ -118,6 +118,13 @@ def parameters(config: ModelConfig) -> ParameterCount:
     )
 
 
+def hidden_weights(config: ModelConfig) -> int:
+    """Count the weights of attention and feed-forward, which Muon trains where it is chosen."""
+    parts = _parts(config)
+    hidden = parts["attention_projections"], parts["feed_forward"]
+    return sum(part.copies * part.weights for part in hidden)
+
+
 def forward_flops(
     config: ModelConfig, sequence_length: int, convention: Convention = "causal"
 ) -> ForwardFlops:

@@ -13,18 +13,21 @@ from isoflop.config import (
     Frozen,
     Gelu,
     ModelConfig,
+    Muon,
     Recompute,
     Routed,
     RunConfig,
     SwiGlu,
     TopK,
 )
-from isoflop.costs import parameters
+from isoflop.costs import hidden_weights, parameters
 
 LOGITS_AT_A_TIME = 2**26
 """Logits that exist at a time: 256 MiB in float32."""
 BYTES_PER_PARAMETER = 16
 """Weight, gradient and AdamW's two moments, four bytes each."""
+SPARED_BY_MUON = 4
+"""Of these, where it keeps one moment alone."""
 WORTH_MORE_TOKENS = 8192
 """Tokens held at a time from which on a GPU gains nothing by more: less is recomputed then."""
 USED = {"cuda": 0.92, "cpu": 0.8}
@@ -103,9 +106,11 @@ def estimate_memory(
     copies = value if value < 4 else 0
     block_bytes = held * (made_again + gradients)
     logits_bytes = _logits_bytes(config, held, value, logits)
-    count = parameters(model)
+    state = parameters(model).total * (BYTES_PER_PARAMETER + copies)
+    if isinstance(config.recipe.optimiser, Muon):
+        state -= SPARED_BY_MUON * hidden_weights(model)
     return MemoryEstimate(
-        state_bytes=count.total * (BYTES_PER_PARAMETER + copies),
+        state_bytes=state,
         sequence_bytes=kept,
         logits_bytes=logits_bytes,
         block_bytes=block_bytes,

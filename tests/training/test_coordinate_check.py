@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from given import RECIPE
-from isoflop.config import Depth, EveryToken, ModelConfig, Recipe, RunConfig, TopK
+from isoflop.config import (
+    AdamW,
+    Depth,
+    EveryToken,
+    ModelConfig,
+    Muon,
+    Optimiser,
+    Recipe,
+    RunConfig,
+    TopK,
+)
 from isoflop.model import Transformer, build
 from isoflop.training import Trainer, initialise
 from isoflop.training.optimisation import optimiser as module
@@ -34,6 +44,7 @@ a spread of 0.14, and 0.86 with 0.12 where the rate is not scaled (16 times four
 DEPTH_GROWTH = 0.1
 """Largest exponent by which the stream may grow with depth."""
 
+ADAMW = AdamW()
 PINNED = RECIPE.model_copy(
     update={
         "learning_rate": 2e-3,
@@ -59,7 +70,9 @@ def activations(model: Transformer) -> dict[str, Tensor]:
     return found
 
 
-def configuration(width: int, blocks: int, depth: Depth, seed: int) -> RunConfig:
+def configuration(
+    width: int, blocks: int, depth: Depth, seed: int, optimiser: Optimiser = ADAMW
+) -> RunConfig:
     return RunConfig(
         model=ModelConfig(
             vocabulary=64,
@@ -70,16 +83,18 @@ def configuration(width: int, blocks: int, depth: Depth, seed: int) -> RunConfig
             hidden=2 * width,
             depth=depth,
         ),
-        recipe=PINNED,
+        recipe=PINNED.model_copy(update={"optimiser": optimiser}),
         steps=STEPS,
         sequences_per_step=1,
         seed=seed,
     )
 
 
-def changes(width: int, blocks: int, depth: Depth, seed: int) -> dict[str, float]:
+def changes(
+    width: int, blocks: int, depth: Depth, seed: int, optimiser: Optimiser
+) -> dict[str, float]:
     """Root mean square of what STEPS steps change in each kind of activation."""
-    config = configuration(width, blocks, depth, seed)
+    config = configuration(width, blocks, depth, seed, optimiser)
     model = build(config.model)
     initialise(model, config.recipe, seed)
     with torch.no_grad():
@@ -110,12 +125,12 @@ def slopes(
     return fitted
 
 
-def over_width(depth: Depth) -> dict[str, float]:
-    return slopes(WIDTHS, lambda width, seed: changes(width, 4, depth, seed))
+def over_width(depth: Depth, optimiser: Optimiser = ADAMW) -> dict[str, float]:
+    return slopes(WIDTHS, lambda width, seed: changes(width, 4, depth, seed, optimiser))
 
 
-def over_depth(depth: Depth) -> dict[str, float]:
-    return slopes(DEPTHS, lambda blocks, seed: changes(64, blocks, depth, seed))
+def over_depth(depth: Depth, optimiser: Optimiser = ADAMW) -> dict[str, float]:
+    return slopes(DEPTHS, lambda blocks, seed: changes(64, blocks, depth, seed, optimiser))
 
 
 @pytest.fixture(autouse=True)
@@ -127,18 +142,25 @@ def one_thread() -> None:
 # the linear gate a few steps change them so little that a wrong rate does not show.
 ROUTED = TopK(capacity=0.5, gate="tanh")
 CHOICES = [EveryToken(), ROUTED]
+OPTIMISERS = [ADAMW, Muon(), Muon(adjust="spectral")]
 
 
-@pytest.mark.parametrize("depth", CHOICES, ids=lambda depth: str(depth.kind))
-def test_changes_do_not_depend_on_width(depth: Depth) -> None:
-    found = over_width(depth)
+def called(one: Depth | Optimiser) -> str:
+    return getattr(one, "adjust", one.kind)
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=called)
+@pytest.mark.parametrize("depth", CHOICES, ids=called)
+def test_changes_do_not_depend_on_width(depth: Depth, optimiser: Optimiser) -> None:
+    found = over_width(depth, optimiser)
     assert max(abs(found["stream"]), abs(found["logits"])) < SLOPE, found
     assert abs(found.get("router", 0.0)) < ROUTER_SLOPE, found
 
 
-@pytest.mark.parametrize("depth", CHOICES, ids=lambda depth: str(depth.kind))
-def test_changes_do_not_depend_on_depth(depth: Depth) -> None:
-    found = over_depth(depth)
+@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=called)
+@pytest.mark.parametrize("depth", CHOICES, ids=called)
+def test_changes_do_not_depend_on_depth(depth: Depth, optimiser: Optimiser) -> None:
+    found = over_depth(depth, optimiser)
     # Random updates at the start add up to less in deep models (see below), so that the stream,
     # and the router that reads it raw, shrink a little towards what the embedding alone gives.
     assert -SLOPE < found["stream"] < DEPTH_GROWTH, found

@@ -19,8 +19,8 @@ from isoflop.config import Muon, Precision
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration, as in `torch.optim.Muon`."""
 SMALLEST_NORM = 1e-7
-ELEMENTS_AT_A_TIME = 2**25
-"""Of matrices that are orthogonalised together."""
+ELEMENTS_AT_A_TIME = 2**24
+"""Of parameters that are updated together, which bounds the memory that takes."""
 
 
 def adjustment(choice: Muon, rows: int, columns: int) -> float:
@@ -69,46 +69,44 @@ class MuonMatrices(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter from its gradient."""
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        for p in parameters:
-            if not self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
-        gradients = [p.grad for p in parameters]
+        alike: dict[torch.Size, list[tuple[nn.Parameter, dict[str, Any]]]] = defaultdict(list)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                alike[p.shape].append((p, group))
+        for shape, found in alike.items():
+            together = max(1, ELEMENTS_AT_A_TIME // shape.numel())
+            for start in range(0, len(found), together):
+                self._update(found[start : start + together])
+
+    def _update(self, found: list[tuple[nn.Parameter, dict[str, Any]]]) -> None:
+        """Update parameters of one shape, each with its group."""
+        buffers = [self.state[p]["momentum_buffer"] for p, _ in found]
+        gradients = [g for p, _ in found if (g := p.grad) is not None]
         alive: Tensor | float = 1.0
         if self.found_inf is not None:
-            halted = self.found_inf > 0
-            alive = 1 - self.found_inf
+            halted, alive = self.found_inf > 0, 1 - self.found_inf
             pairs = zip(gradients, buffers, strict=True)
             gradients = [torch.where(halted, buffer, g) for g, buffer in pairs]
         torch._foreach_lerp_(buffers, gradients, 1 - self._choice.momentum)
         updates = buffers
         if self._choice.nesterov:
             updates = list(torch._foreach_lerp(gradients, buffers, self._choice.momentum))
-        for group in self.param_groups:
-            torch._foreach_mul_(group["params"], 1 - group["lr"] * group["weight_decay"] * alive)
-        self._add(dict(zip(parameters, updates, strict=True)), alive)
-
-    def _add(self, updates: dict[nn.Parameter, Tensor], alive: Tensor | float) -> None:
-        """Orthogonalise the updates of matrices and add them to these."""
-        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
-        for group in self.param_groups:
-            for p in group["params"]:
-                pieces = zip(
-                    *(torch.split(of, group["rows"]) for of in (p, updates[p])), strict=True
-                )
-                for weight, update in pieces:
-                    rate = group["lr"] * adjustment(self._choice, *weight.shape)
-                    if weight.shape[0] > weight.shape[1]:
-                        weight, update = weight.T, update.T
-                    rows, columns = weight.shape
-                    alike[rows, columns].append((weight, update, rate))
-        for (rows, columns), found in alike.items():
-            together = max(1, ELEMENTS_AT_A_TIME // (rows * columns))
-            for start in range(0, len(found), together):
-                part = found[start : start + together]
-                stacked = torch.stack([update.to(self._dtype) for _, update, _ in part])
-                turned = orthogonal(stacked, self._choice.steps).float().unbind()
-                steps = torch._foreach_mul(turned, [-rate for _, _, rate in part])
-                torch._foreach_mul_(steps, alive)
-                torch._foreach_add_([weight for weight, _, _ in part], steps)
+        for p, group in found:
+            p.mul_(1 - group["lr"] * group["weight_decay"] * alive)
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
+        for (p, group), update in zip(found, updates, strict=True):
+            pieces = zip(*(torch.split(of, group["rows"]) for of in (p, update)), strict=True)
+            for weight, step in pieces:
+                rate = group["lr"] * adjustment(self._choice, *weight.shape)
+                alike[weight.shape].append((weight, step, -rate))
+        for weights, steps, rates in (zip(*pieces, strict=True) for pieces in alike.values()):
+            stacked = torch.stack(steps).to(self._dtype)
+            wide = stacked.shape[1] <= stacked.shape[2]
+            turned = orthogonal(stacked if wide else stacked.mT, self._choice.steps).float()
+            scaled = torch._foreach_mul((turned if wide else turned.mT).unbind(), rates)
+            torch._foreach_mul_(scaled, alive)
+            torch._foreach_add_(weights, scaled)

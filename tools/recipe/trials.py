@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the two contenders under one change of the recipe after another; see docs/recipe.md.
 
-    tools/recipe/trials.py FOLDER [--only NAME ...] [--seeds N] [--budget FLOPS]
+    tools/recipe/trials.py FOLDER [--only NAME ...] [--seeds N] [--noise N] [--budget FLOPS]
 
 Each trial is a run in FOLDER, taken by whoever comes first, so that this may be started several
 times, and again after it was stopped. `tools/recipe/table.py` tells what came of them.
@@ -10,6 +10,7 @@ times, and again after it was stopped. `tools/recipe/table.py` tells what came o
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from isoflop.config import (
     RunConfig,
     TopK,
 )
-from isoflop.planning import tokens_per_step
 from isoflop.costs import train_flops_per_token
+from isoflop.planning import tokens_per_step
 from isoflop.runs import RunClaimed, RunFolder
 from isoflop.training import train
 
@@ -36,6 +37,8 @@ MODELS = {
 }
 """Blocks and width near the best size of a budget, by mod-variants."""
 
+NOISE_OF = "muon 0.02"
+"""Whose noise is taken apart."""
 MUON = {"kind": "muon"}
 TRIALS: dict[str, dict[str, Any]] = {
     "adamw 8e-3": {},
@@ -66,8 +69,10 @@ TRIALS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_of(budget: float, variant: str, change: dict[str, Any], seed: int) -> RunConfig:
-    """Return the run of a trial."""
+def run_of(
+    budget: float, variant: str, change: dict[str, Any], seed: int, order: int | None = None
+) -> RunConfig:
+    """Return the run of a trial; its data comes in the order of `seed` unless another is given."""
     blocks, width = MODELS[budget][variant]
     model = ModelConfig(
         vocabulary=256,
@@ -91,7 +96,26 @@ def run_of(budget: float, variant: str, change: dict[str, Any], seed: int) -> Ru
         sequences_per_step=held // data.sequence_length,
         budget_flops=budget,
         seed=seed,
+        data_seed=order,
     )
+
+
+def crossed(count: int) -> list[tuple[int, int]]:
+    """Return seeds with data orders, each of both `count` times, for an analysis of variance."""
+    return [(seed, order) for seed in range(count) for order in range(100, 100 + count)]
+
+
+def trials(
+    budget: float, names: list[str], seeds: int, noise: int
+) -> Iterator[tuple[str, str, RunConfig]]:
+    """Yield the name, the variant and the run of each trial, in the order they are worth it."""
+    for name in names:
+        for seed in range(seeds):
+            for variant in MODELS[budget]:
+                yield name, variant, run_of(budget, variant, TRIALS[name], seed)
+    for seed, order in crossed(noise):
+        for variant in MODELS[budget]:
+            yield "noise", variant, run_of(budget, variant, TRIALS[NOISE_OF], seed, order)
 
 
 def main() -> None:
@@ -101,22 +125,22 @@ def main() -> None:
     options.add_argument("--only", nargs="*")
     options.add_argument("--seeds", type=int, default=2)
     options.add_argument("--budget", type=float, default=2e12)
+    options.add_argument("--noise", type=int, default=0, help="seeds crossed with data orders")
     options.add_argument("--cache", type=Path, default=ROOT / "cache")
     asked = options.parse_args()
     torch.set_num_threads(1)
-    for name in asked.only or TRIALS:
-        for seed in range(asked.seeds):
-            for variant in MODELS[asked.budget]:
-                config = run_of(asked.budget, variant, TRIALS[name], seed)
-                folder = RunFolder(asked.folder / config.run_id)
-                if folder.record() is not None:
-                    continue
-                try:
-                    record = train(config, folder, cache=asked.cache, threads=1, compiled=False)
-                except RunClaimed:
-                    continue
-                tests = {e.decision: e.loss for e in record.evaluations if e.split == "test"}
-                print(name, variant, seed, tests, record.seconds, flush=True)
+    wanted = trials(asked.budget, asked.only or list(TRIALS), asked.seeds, asked.noise)
+    for name, variant, config in wanted:
+        folder = RunFolder(asked.folder / config.run_id)
+        if folder.record() is not None:
+            continue
+        try:
+            record = train(config, folder, cache=asked.cache, threads=1, compiled=False)
+        except RunClaimed:
+            continue
+        found = record.evaluation("test")
+        told = record.state if found is None else f"{found.loss:.4f}"
+        print(f"{name}, {variant}, seed {config.seed}: {told}, {record.seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ from test_choices import IN_PAIRS, Combination, run_of
 from torch import Tensor
 
 from isoflop.config import (
+    AdamW,
     BlockAttention,
     EveryToken,
     FullAttention,
     RandomK,
+    Recipe,
     Recompute,
     RunConfig,
     SwiGlu,
@@ -91,7 +93,7 @@ class Trained:
         optimiser, named = self.trainer.optimiser, dict(self.trainer.model.named_parameters())
         start = {name: parameter.detach().clone() for name, parameter in named.items()}
         self.clipped: list[dict[str, Tensor]] = []
-        optimiser.register_step_pre_hook(
+        optimiser.before_step(
             lambda *_: self.clipped.append({n: p.grad.clone() for n, p in named.items()})
         )
         for index in (0, 1):
@@ -99,7 +101,7 @@ class Trained:
             assert self.measured.gradient_norm > 10 * config.recipe.gradient_clip
         self.state = self.trainer.model.state_dict()
         self.update = {name: self.state[name] - start[name] for name in named}
-        self.groups = [{**g, "params": len(g["params"])} for g in optimiser.param_groups]
+        self.groups = [{**g, "params": len(g["params"])} for g in optimiser.groups]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ class Trained:
 def test_clipped_updates_are_the_same_however_a_step_is_held(kinds: tuple[type, type]) -> None:
     config = four((*kinds, SwiGlu, {}))
     # With its usual epsilon, Adam moves by a gradient's sign, which roundoff decides around zero.
-    recipe = config.recipe.model_copy(update={"gradient_clip": 0.05, "epsilon": 1e-3})
+    recipe = Recipe(precision="fp32", gradient_clip=0.05, optimiser=AdamW(epsilon=1e-3))
     model = config.model.model_copy(update={"blocks": 2})
     config = config.model_copy(update={"recipe": recipe, "model": model})
     plain = Trained(config)

@@ -264,7 +264,9 @@ AXES = ("6nd", "causal")
 SHOWN = "[...document.querySelectorAll('.choice')].filter(one => one.checkVisibility())"
 
 
-@pytest.mark.parametrize(("width", "columns"), [(1200, 4), (390, 2)])
+@pytest.mark.parametrize(
+    ("width", "columns"), [pytest.param(1200, 4, marks=pytest.mark.slow), (390, 2)]
+)
 def test_the_axis_of_compute_is_switched_by_keyboard(browser, scaling_page, width, columns) -> None:
     with _open(browser, scaling_page, width) as shown:
         first, second = (f"#choice-{axis} .live" for axis in AXES)

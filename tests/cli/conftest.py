@@ -114,7 +114,7 @@ def make_run(trained_root):
             recipe=RECIPE.model_copy(update=recipe),
             steps=3,
             sequences_per_step=3,
-            evaluation_tokens=2000,
+            evaluation_tokens=1000,
         )
         run = RunFolder(trained_root / "runs" / config.run_id)
         before = torch.get_num_threads()

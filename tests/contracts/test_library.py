@@ -15,7 +15,9 @@ import torch
 
 import isoflop
 from isoflop.evaluation.loss import Reading, ReadingKeywords
+from isoflop.sweep.running import run_study
 from isoflop.training.loop import RunExecution, RunExecutionKeywords
+from sweep_studies import instant
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "library.md"
@@ -100,6 +102,9 @@ def test_the_page_runs(
     # Pictures and the charts' script are drawn in tests of the report.
     monkeypatch.setattr("isoflop.report.render.vl_convert", Mock(**PICTURES))
     monkeypatch.setattr("isoflop.report.page.vega_javascript", lambda: "/* vega */")
+    # Runs are trained in tests of studies.
+    monkeypatch.setattr("isoflop.sweep.running.measured_speeds", lambda *_, **__: None)
+    monkeypatch.setitem(run_study.__kwdefaults__, "train", instant)
     threads = torch.get_num_threads()
     blocks = blocks_of_page()
     assert len(blocks) == 11

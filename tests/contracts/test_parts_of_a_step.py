@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import pytest
 import torch
 from test_choices import IN_PAIRS, Combination, run_of
 from torch import Tensor
 
-from isoflop.config import Recompute, RunConfig
+from isoflop.config import (
+    AdamW,
+    BlockAttention,
+    EveryToken,
+    FullAttention,
+    RandomK,
+    Recipe,
+    Recompute,
+    RunConfig,
+    SwiGlu,
+    TopK,
+)
 from isoflop.model import build
+from isoflop.ops import LOGITS_AT_A_TIME
 from isoflop.training import Trainer, initialise
 
-SEQUENCES = 5
+SEQUENCES = 4
 CLOSE = 1e-6
+TEN_TOKENS = 31 * 10
 
 
 def trainer_of(config: RunConfig, **how: Any) -> Trainer:
@@ -28,7 +42,7 @@ def trainer_of(config: RunConfig, **how: Any) -> Trainer:
     return Trainer(model, config, compiled=False, **how)
 
 
-def five(combination: Combination) -> RunConfig:
+def four(combination: Combination) -> RunConfig:
     return run_of(combination).model_copy(update={"sequences_per_step": SEQUENCES})
 
 
@@ -58,28 +72,74 @@ def assert_close(
 
 
 @IN_PAIRS
-def test_micro_batches_learn_what_the_whole_step_does(combination: Combination) -> None:
-    config = five(combination)
+def test_a_step_held_otherwise_learns_the_same(combination: Combination) -> None:
+    config = four(combination)
     plain = learned(trainer_of(config))
-    # Five parts, three unequal, two unequal, and one.
-    for count in (1, 2, 3, SEQUENCES):
-        assert_close(learned(trainer_of(config, micro_batch=count)), plain, f"{count} at a time")
+    # Four parts; two unequal ones; chunks of which the last is smaller.
+    for how in ({"micro_batch": 1}, {"micro_batch": 3}, {"logits": TEN_TOKENS}):
+        assert_close(learned(trainer_of(config, **how)), plain, str(how))
+    for kind in ("selective", "full"):
+        found, gradients = learned(trainer_of(config, recompute=kind))
+        assert torch.equal(found, plain[0])
+        for name, expected in plain[1].items():
+            assert torch.equal(gradients[name], expected), f"{name}, {kind}"
 
 
-@IN_PAIRS
-@pytest.mark.parametrize("kind", ["selective", "full"])
-def test_recomputing_gives_the_same_bits(combination: Combination, kind: Recompute) -> None:
-    config = five(combination)
-    told, gradients = learned(trainer_of(config))
-    found, again = learned(trainer_of(config, recompute=kind))
-    assert torch.equal(found, told)
-    for name, expected in gradients.items():
-        assert torch.equal(again[name], expected), name
+class Trained:
+    """What two clipped steps were taken by, and where they led."""
+
+    def __init__(self, config: RunConfig, **how: Any) -> None:
+        self.trainer = trainer_of(config, **how)
+        optimiser, named = self.trainer.optimiser, dict(self.trainer.model.named_parameters())
+        start = {name: parameter.detach().clone() for name, parameter in named.items()}
+        self.clipped: list[dict[str, Tensor]] = []
+        optimiser.before_step(
+            lambda *_: self.clipped.append({n: p.grad.clone() for n, p in named.items()})
+        )
+        for index in (0, 1):
+            self.measured = self.trainer.step(batch(index), index, 0.5 + 0.5 * index)
+            assert self.measured.gradient_norm > 10 * config.recipe.gradient_clip
+        self.state = self.trainer.model.state_dict()
+        self.update = {name: self.state[name] - start[name] for name in named}
+        self.groups = [{**g, "params": len(g["params"])} for g in optimiser.groups]
 
 
-@IN_PAIRS
-def test_chunks_of_logits_learn_what_whole_logits_do(combination: Combination) -> None:
-    config = five(combination)
-    plain = learned(trainer_of(config))
-    # Chunks of 7 tokens, of which the last is partial.
-    assert_close(learned(trainer_of(config, logits=31 * 7)), plain, "7 tokens at a time")
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (FullAttention, EveryToken),
+        (FullAttention, TopK),
+        (FullAttention, RandomK),
+        (BlockAttention, EveryToken),
+    ],
+    ids=["dense", "top_k", "random_k", "block attention"],
+)
+def test_clipped_updates_are_the_same_however_a_step_is_held(kinds: tuple[type, type]) -> None:
+    config = four((*kinds, SwiGlu, {}))
+    # With its usual epsilon, Adam moves by a gradient's sign, which roundoff decides around zero.
+    recipe = Recipe(precision="fp32", gradient_clip=0.05, optimiser=AdamW(epsilon=1e-3))
+    model = config.model.model_copy(update={"blocks": 2})
+    config = config.model_copy(update={"recipe": recipe, "model": model})
+    plain = Trained(config)
+    assert len({group["lr"] for group in plain.groups}) > 2
+    for micro_batch, logits in product((None, 1, 3), (LOGITS_AT_A_TIME, TEN_TOKENS)):
+        ways = [
+            Trained(config, micro_batch=micro_batch, logits=logits, recompute=kind)
+            for kind in get_args(Recompute)
+        ]
+        first, how = ways[0], f"{micro_batch=} {logits=}"
+        if (micro_batch, logits) == (None, LOGITS_AT_A_TIME):
+            ways.append(plain)
+        # To the bit where blocks compute again.
+        for other in ways[1:]:
+            assert other.measured._values == first.measured._values, how
+            for name, value in first.state.items():
+                assert torch.equal(other.state[name], value), f"{name}, {how}"
+        assert first.groups == plain.groups
+        told, expected = (torch.tensor(one.measured._values) for one in (first, plain))
+        for found, wanted in zip(first.clipped, plain.clipped, strict=True):
+            assert_close((told, found), (expected, wanted), how)
+        for name, moved in plain.update.items():
+            rounding = torch.finfo(torch.float32).eps * float(first.state[name].norm())
+            apart = float((first.update[name] - moved).norm())
+            assert apart <= CLOSE * float(moved.norm()) + rounding, f"{name}, {how}"

@@ -13,11 +13,12 @@ from isoflop.config import Variant
 from sweep_studies import BASELINE, LONGER, ROUTED, brief, write_corpus
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "variants", "budget"),
     [
         (4, (ROUTED,), LONGER),
-        pytest.param(100, (BASELINE, ROUTED), 1e9, marks=pytest.mark.slow),
+        (100, (BASELINE, ROUTED), 1e9),
     ],
     ids=["4 kills", "100 kills"],
 )

@@ -91,7 +91,10 @@ def test_row_03_train_saves_and_tells_how_to_go_on(
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+    ],
 )
 def test_row_03_a_study_is_preempted_and_goes_on(
     tmp_path: Path,

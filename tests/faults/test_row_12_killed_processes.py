@@ -2,7 +2,8 @@
 
 Injected: SIGKILL for either while runs are under way.
 Expected: the scheduler tries the worker's run again; after its own death the same command goes on,
-and what was finished is untouched. (Ray is not built yet; its issue will bring its test.)
+what was finished is untouched, and the run ends bitwise as if nothing had happened. (Ray is not
+built yet; its issue will bring its test.)
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import signal
 from pathlib import Path
 
 from kills import train_study
-from outcomes import assert_whole
+from outcomes import assert_same_run, assert_whole
 from processes import command, ended, kill, others, owner, start, wait_for
 
 from isoflop.runs import RunFolder, RunStore
+from isoflop.training import train
 from sweep_studies import LONGER, brief, write_corpus
 
 RUN = ("run", "study.json", "--workers", "2")
@@ -56,6 +58,9 @@ def test_row_12_killed_workers_and_schedulers_cost_nothing(tmp_path: Path) -> No
     for run_id, path in before.items():
         assert (path.read_bytes(), path.stat()) == contents[run_id]
     assert_whole(store)
+    right = RunFolder(tmp_path / "undisturbed")
+    train(victim.config(), right, cache=tmp_path / "cache", threads=1, compiled=False)
+    assert_same_run(victim, right)
 
 
 def test_row_12_workers_of_a_killed_scheduler_save_and_let_go(tmp_path: Path) -> None:

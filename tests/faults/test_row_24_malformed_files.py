@@ -26,6 +26,8 @@ from isoflop.runs import RunStore
 HUGE = 20_000_000
 """Bytes of a file that no person wrote."""
 KEYS = 30_000
+ZEROS = gzip.compress(bytes(1_000_000), mtime=0) * (LARGEST // 1_000_000 + 1)
+"""What unpacks to more than is read."""
 
 
 def nested(opening: str, closing: str, depth: int, middle: str = "1") -> str:
@@ -129,7 +131,7 @@ TABLES: Files = [
     ("t.csv", "a," * (HUGE // 2), "its first line is longer than 100,000 bytes"),
     ("t.csv", "loss,parameters,tokens\n" + "3" * HUGE, "its line 2 is longer than 100,000 bytes"),
     ("t.csv", 'loss,parameters,tokens\n"3,1e6,1e7\n', "line 2: unexpected end of data"),
-    ("t.csv", gzip.compress(bytes(LARGEST + 1), mtime=0), "it holds more than 100,000,000 bytes"),
+    ("t.csv", ZEROS, "it holds more than 100,000,000 bytes"),
     ("t.csv.gz", gzip.compress(b"loss,params", mtime=0)[:-9], "its compressed data are damaged"),
     ("t.json", '{"runs": [{"loss": 3}], "others": [{"loss": 3}]}', "t.json"),
     ("t.json", json.dumps([{f"c{i}": 1} for i in range(KEYS)]), "30,000 names"),

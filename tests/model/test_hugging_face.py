@@ -8,11 +8,10 @@ import torch
 from isoflop.config import ModelConfig
 from isoflop.model import Transformer, build
 
-transformers = pytest.importorskip("transformers", reason="needs the dev extra")
-
 
 def peer_of(model: Transformer) -> torch.nn.Module:
     """Return Hugging Face's model of the same shape with the weights of `model`."""
+    transformers = pytest.importorskip("transformers", reason="needs the dev extra")
     config = model.config
     kind = "Qwen3" if config.query_key_norm else "Llama"
     described = getattr(transformers, f"{kind}Config")(

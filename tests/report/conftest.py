@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import synthetic_scaling
 import synthetic_study as synthetic
@@ -16,6 +18,14 @@ from isoflop.report.scaling import ScalingAnalysis
 def without_vega(monkeypatch):
     """Leave the libraries out of the page: they take seconds to bundle, and hold any text."""
     monkeypatch.setattr("isoflop.report.page.vega_javascript", lambda: "/* vega */")
+
+
+@pytest.fixture
+def without_pictures(monkeypatch, without_vega):
+    """Draw nothing: what is looked at are words and tables."""
+    drawn = {"vegalite_to_svg.return_value": "<svg/>", "svg_to_png.return_value": b"png"}
+    nothing = mock.Mock(**drawn, **{"svg_to_pdf.return_value": b"pdf"})
+    monkeypatch.setattr("isoflop.report.render.vl_convert", nothing)
 
 
 @pytest.fixture(scope="session")

@@ -71,9 +71,10 @@ def table_of(analysis: Studied, caption: str) -> Table:
 def html_of(analysis: Analysis | ScalingAnalysis, **known) -> str:
     """Return a page without stills and without the libraries, which hold any text."""
     analysis = told(analysis, command="isoflop report x", **known)
-    stills = dict.fromkeys(figures_of(analysis), "<svg/>")
+    parts = sections(analysis)
+    stills = {one.name: "<svg/>" for part in parts for one in part.figures()}
     with mock.patch("isoflop.report.page.vega_javascript", return_value="/* vega */"):
-        return page(analysis, sections(analysis), stills)
+        return page(analysis, parts, stills)
 
 
 def bench_rows(runs: Runs) -> list[BenchRow]:

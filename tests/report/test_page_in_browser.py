@@ -224,9 +224,10 @@ def test_nothing_is_wider_than_the_screen(at: str, request) -> None:
     assert shown.complaints == []
 
 
-def test_print_has_every_figure_as_a_still(browser, written: Path) -> None:
-    with _open(browser, written) as shown:
-        shown.tab.emulate_media(media="print")
+def test_print_has_every_figure_as_a_still(opened: Opened) -> None:
+    shown = opened
+    shown.tab.emulate_media(media="print")
+    try:
         visible = shown.js(
             "[...document.querySelectorAll('.still')].filter(one => one.checkVisibility() "
             "&& one.complete && one.naturalWidth > 0 && one.clientHeight > 50).length"
@@ -241,6 +242,8 @@ def test_print_has_every_figure_as_a_still(browser, written: Path) -> None:
             "[...document.querySelectorAll('.live')].every(one => !one.checkVisibility())"
         )
         pdf = shown.tab.pdf(format="A4")
+    finally:
+        shown.tab.emulate_media(media="screen")
     assert pdf.startswith(b"%PDF")
     pages = len(re.findall(rb"/Type\s*/Page\b", pdf))
     assert 6 <= pages <= 30
@@ -261,7 +264,9 @@ AXES = ("6nd", "causal")
 SHOWN = "[...document.querySelectorAll('.choice')].filter(one => one.checkVisibility())"
 
 
-@pytest.mark.parametrize(("width", "columns"), [(1200, 4), (390, 2)])
+@pytest.mark.parametrize(
+    ("width", "columns"), [pytest.param(1200, 4, marks=pytest.mark.slow), (390, 2)]
+)
 def test_the_axis_of_compute_is_switched_by_keyboard(browser, scaling_page, width, columns) -> None:
     with _open(browser, scaling_page, width) as shown:
         first, second = (f"#choice-{axis} .live" for axis in AXES)

@@ -41,7 +41,7 @@ def test_panels_are_the_spans_and_curves_end_at_their_runs_compute(scaling, axis
     assert (ends == runs["compute"].reindex(ends.index)).all()
     by_hand = {
         (variant, record.parameters.non_embedding, record.config.seed): record
-        for variant, record in scaling.finished()
+        for variant, record in scaling.finished
     }
     for (panel, *run), row in list(runs.iterrows())[::17]:
         record = by_hand[tuple(run)]

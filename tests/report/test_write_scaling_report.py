@@ -15,7 +15,7 @@ from isoflop.config import BlockAttention, TopK, Variant
 from isoflop.report import Evidence, LeftOut, routed_model, write_report
 
 
-def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, without_vega):
+def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, without_pictures):
     study = scaling_study
     failed = synthetic.record(study, study.variants[0], 4, 64).model_copy(
         update={"state": "failed", "reason": "out of memory", "evaluations": (), "curve": ()}
@@ -62,7 +62,7 @@ def test_a_report_is_one_page_with_its_figures(tmp_path, without_vega):
         assert said in text, said
 
 
-def test_names_are_text_whatever_they_hold(tmp_path: Path, without_vega):
+def test_names_are_text_whatever_they_hold(tmp_path: Path, without_pictures):
     hostile = "</script><img src=x onerror=alert(1)>\x1b{{ 7*7 }}"
     variants = (
         Variant(name="=Full"),

@@ -48,7 +48,7 @@ def needs_a_compiler_that_is_right() -> None:
     "depth",
     [
         pytest.param(EveryToken(), marks=pytest.mark.slow, id="dense"),
-        pytest.param(TopK(capacity=0.25), id="top-k"),
+        pytest.param(TopK(capacity=0.25), marks=pytest.mark.slow, id="top-k"),
         pytest.param(None, marks=pytest.mark.slow, id="block attention"),
         pytest.param(RandomK(capacity=0.25), marks=pytest.mark.slow, id="random control"),
     ],
@@ -63,9 +63,9 @@ def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None)
 
 @pytest.mark.usefixtures("needs_a_compiler_that_is_right")
 def test_compiled_steps_tell_positions_apart_alike(make_run: MakeRun) -> None:
-    config = told_apart(make_run())
-    # The readout is all that differs, so one block will do.
-    model = config.model.model_copy(update={"blocks": 1})
+    config = told_apart(make_run(TopK(capacity=0.25)))
+    # A block of each kind.
+    model = config.model.model_copy(update={"blocks": 2})
     assert_alike(config.model_copy(update={"model": model}), spans=len(SPANS))
 
 

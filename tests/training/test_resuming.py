@@ -11,9 +11,17 @@ import torch
 from told_apart import told_apart
 
 from isoflop import checkpoint
-from isoflop.config import Depth, EveryToken, RandomK, RunConfig, RunRecord, TopK
+from isoflop.config import (
+    BlockAttention,
+    Depth,
+    EveryToken,
+    RandomK,
+    RunConfig,
+    RunRecord,
+    TopK,
+)
 from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, train
+from isoflop.training import Interrupted, Trainer, train
 
 DEPTHS = [EveryToken(), TopK(capacity=0.25, router_bce=0.01), RandomK(capacity=0.5)]
 MakeRun = Callable[..., RunConfig]
@@ -68,15 +76,23 @@ def test_stopping_again_and_again_changes_nothing(
     assert_same_run(stopped, undisturbed)
 
 
-def test_stopping_changes_nothing_where_positions_are_told_apart(
-    make_run: MakeRun, cache: Path, tmp_path: Path
+def test_stopping_changes_nothing_where_a_step_has_most_parts(
+    make_run: MakeRun, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = told_apart(make_run())
+    """Positions told apart; sequences one by one; blocks computed again; logits in chunks."""
+    monkeypatch.setitem(Trainer.__init__.__kwdefaults__, "logits", 256 * 7)
+    config = told_apart(make_run(DEPTHS[1], steps=6, gradient_clip=0.05))
+    attention = BlockAttention(block_size=4, top_k=2, full_from=0.5, key_convolution=3)
+    model = config.model.model_copy(update={"attention": attention})
+    config = config.model_copy(update={"model": model})
     undisturbed, stopped = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
-    record = train(config, undisturbed, cache=cache, threads=1, compiled=False)
+    how: Any = {"micro_batch_tokens": 16, "recompute": "full", "compiled": False}
+    record = train(config, undisturbed, cache=cache, threads=1, **how)
+    assert (record.environment.micro_batch, record.environment.recompute) == (1, "full")
     assert record.evaluations[0].spans
+    assert all(row["gradient_norm"] > 0.5 for row in undisturbed.read_metrics()[0])
     with pytest.raises(Interrupted):
-        train(config, stopped, cache=cache, threads=1, stop=stop_after(5))
+        train(config, stopped, cache=cache, threads=1, stop=stop_after(2), **how)
     train(config, stopped, cache=cache, threads=1)
     assert_same_run(stopped, undisturbed)
 

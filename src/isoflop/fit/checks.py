@@ -166,6 +166,8 @@ def _models(
         value = config.recipe.learning_rate if by_rate else config.data_order
         rows.append((value, config.model_copy(update={"seed": 0, **alike}).run_id))
     table[["setting", "model"]] = pd.DataFrame(rows, columns=["setting", "model"])
+    # Most models were trained one way: a table of each would take most of the time.
+    table = table[table.groupby("model")["setting"].transform("nunique") > 1]
     names = ["budget_flops", "variant", "parameters"]
     for _, runs in table.sort_values(names, kind="stable").groupby("model", sort=False):
         named = {name: runs[name].iloc[0] for name in names}

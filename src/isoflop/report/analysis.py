@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import pandas as pd
 
@@ -142,7 +143,12 @@ class Analysis(Studied):
 
     def sizes(self, variant: str, budget_flops: float) -> tuple[TrainedSize, ...]:
         """Return the trained shapes of a variant at a budget, the smallest first."""
-        return trained_sizes(self.table, variant, budget_flops)
+        return self._sizes.get((variant, budget_flops), ())
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[str, float], tuple[TrainedSize, ...]]:
+        each = product(self.names, budgets(self.table))
+        return {(name, budget): trained_sizes(self.table, name, budget) for name, budget in each}
 
     def ladder(self, variant: str, budget_flops: float) -> tuple[TrainedSize, ...]:
         """Return those of them that are on the variant's own ladder."""

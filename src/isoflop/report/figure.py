@@ -216,7 +216,7 @@ def zero_band(reach: float | None, y: str) -> list[alt.Chart]:
     if reach is None:
         return [rule(0.0, y=y)]
     band = alt.Chart(inline(pd.DataFrame({"low": [-reach], "high": [reach]}), "band"))
-    grey = band.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y), y2="high:Q")
+    grey = band.mark_rect(color="#e9e9e4").encode(y=alt.Y("low:Q", title=y), y2=alt.Y2("high:Q"))
     return [grey, rule(0.0, y=y)]
 
 

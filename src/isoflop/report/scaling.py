@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,13 +69,18 @@ class ScalingAnalysis(Studied):
         """The variants but for the baseline, in the study's order."""
         return tuple(name for name in self.names if name != self.baseline)
 
-    def finished(self) -> Iterator[tuple[str, RunRecord]]:
-        """Yield variant and record of each finished run that is fitted, in the study's order."""
+    @cached_property
+    def finished(self) -> tuple[tuple[str, RunRecord], ...]:
+        """Variant and record of each finished run that is fitted, in the study's order."""
         done = self.table[self.table["state"] == "finished"]
-        for variant in self.names:
-            own = done[done["variant"] == variant].sort_values(["non_embedding", "seed"])
-            for run_id in own["run_id"]:
-                yield variant, self.records[run_id]
+        done = done.sort_values(["non_embedding", "seed"], kind="stable")
+        runs = list(zip(done["variant"], done["run_id"], strict=True))
+        return tuple(
+            (name, self.records[run_id])
+            for name in self.names
+            for variant, run_id in runs
+            if variant == name
+        )
 
     def projection(self, variant: str, span: Span, axis: Axis) -> Projection | None:
         """Return a variant's fit in a span, refused ones included."""

@@ -64,7 +64,8 @@ def fading(opacity: float = 1.0) -> Any:
 
     The first layer that a figure shows must carry `PICKED`; see `figure.figure`.
     """
-    return alt.when(PICKED).then(alt.value(opacity)).otherwise(alt.value(FAINT))
+    picked = {"param": PICKED.name, "value": opacity}
+    return alt.OpacityValue(FAINT, condition=[picked])
 
 
 @dataclass(frozen=True)

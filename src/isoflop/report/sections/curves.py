@@ -103,11 +103,11 @@ def panel(analysis: Analysis) -> draw.Panel:
     )
     coloured, shaped = base.encode(color=style.colour()), base.encode(shape=style.shape())
     points = shaped.encode(color=style.colour())
-    ends = {"y": "low:Q", "y2": "high:Q"}
+    ends = {"y": alt.Y("low:Q"), "y2": alt.Y2("high:Q")}
     layers = [
         draw.of_row(coloured, "mean")
         .mark_line(strokeWidth=1.5, strokeOpacity=0.85)
-        .encode(detail="budget_flops:N", tooltip=alt.value(None))
+        .encode(detail=alt.Detail("budget_flops:N"), tooltip=alt.TooltipValue(None))
         .add_params(PICKED),
         draw.of_row(points, "run").mark_point(filled=True, size=26, fillOpacity=0.5),
         draw.of_row(points, "off_ladder")
@@ -178,10 +178,10 @@ def _brackets(shown: pd.DataFrame, title: str) -> list[alt.Chart]:
     return [
         base.transform_filter("datum.corner < 4")
         .mark_line(color=MUTED, strokeWidth=1)
-        .encode(detail="label:N", order="corner:O"),
+        .encode(detail=alt.Detail("label:N"), order=alt.Order("corner:O")),
         base.transform_filter("datum.corner === 4")
         .mark_text(color=INK, align="left", fontSize=11, lineBreak="\n", dy=-6)
-        .encode(text="label:N"),
+        .encode(text=alt.Text("label:N")),
     ]
 
 

@@ -210,7 +210,7 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, x: alt.X) -
         draw.rule(middle, x=title),
         base.transform_filter(f"isValid(datum.{column}_low)")
         .mark_rule(strokeWidth=1.8, strokeOpacity=0.75, clip=True)
-        .encode(x=alt.X(f"{column}_low:Q", title=title), x2=f"{column}_high:Q"),
+        .encode(x=alt.X(f"{column}_low:Q", title=title), x2=alt.X2(f"{column}_high:Q")),
         base.transform_filter(f"isValid(datum.{column})")
         .mark_point(filled=True, size=70, opacity=1)
         .encode(x=x, shape=alt.Shape("estimator:N", scale=shapes, legend=legend)),

@@ -225,8 +225,8 @@ def _lines(analysis: Analysis, shown: pd.DataFrame, column: str, axis: str) -> l
             y=y,
             color=alt.Color("model:N", scale=colour, legend=legend),
             strokeDash=alt.StrokeDash("model:N", scale=dash, legend=legend),
-            detail="seed:N",
-            order=f"{column}:Q",
+            detail=alt.Detail("seed:N"),
+            order=alt.Order(f"{column}:Q"),
         )
     ]
 
@@ -254,7 +254,7 @@ def _bars(analysis: Analysis, shown: pd.DataFrame, column: str, axis: str) -> li
     )
     return [
         base.mark_bar(opacity=0.9).encode(color=analysis.style.colour(legend=False)),
-        base.mark_text(dy=-8, fontSize=12, color=INK).encode(text="label:N"),
+        base.mark_text(dy=-8, fontSize=12, color=INK).encode(text=alt.Text("label:N")),
     ]
 
 

@@ -42,14 +42,14 @@ def panel(analysis: Analysis, result: BudgetResult) -> draw.Panel:
         draw.rule(1.0, y=_LOSS),
         coloured.transform_filter("datum.on_ladder")
         .mark_line(strokeDash=[4, 3], strokeWidth=1.2, strokeOpacity=0.8)
-        .encode(order="parameters:Q"),
+        .encode(order=alt.Order("parameters:Q")),
         coloured.mark_point(filled=True, fillOpacity=0.6, shape="circle").encode(
             size=size,
             tooltip=draw.told("variant parameters:,.0f forward_flops_ratio:.3f loss_ratio:.4f"),
         ),
         base.transform_filter("isValid(datum.numbers)")
         .mark_point(shape="circle", filled=False, opacity=1, strokeWidth=1.6)
-        .encode(size=size, color=alt.value(INK)),
+        .encode(size=size, color=alt.ColorValue(INK)),
         *_numbers(base, shown),
     ]
     name = f"relative-loss-{exponent(result.budget_flops)}"
@@ -132,7 +132,7 @@ def _numbers(base: alt.Chart, shown: pd.DataFrame) -> list[alt.Chart]:
         radius = math.sqrt(_LARGEST_AREA * row["parameters"] / largest / math.pi)
         away = (radius + 9) * (-1 if row["numbers"][0] in "12" else 1)
         one = base.transform_filter(f"datum.numbers === '{row['numbers']}'").encode(
-            text="numbers:N"
+            text=alt.Text("numbers:N")
         )
         looks: list[dict[str, Any]] = [
             {"stroke": "white", "strokeWidth": 4, "strokeJoin": "round"},

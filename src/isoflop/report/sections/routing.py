@@ -154,7 +154,7 @@ def _grid(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
         axis=alt.Axis(ticks=False, domain=False, grid=False),
     )
     chart = alt.Chart().mark_rect(stroke="white", strokeWidth=0.4)
-    chart = chart.encode(x=x, x2="position_end:Q", y=y, color=_state(*_STATES))
+    chart = chart.encode(x=x, x2=alt.X2("position_end:Q"), y=y, color=_state(*_STATES))
     return draw.figure(
         "routing-decisions",
         "Routing decisions by token and block",
@@ -172,7 +172,7 @@ def _weights(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
         .mark_bar(strokeWidth=0, binSpacing=0)
         .encode(
             x=alt.X("weight:Q", bin="binned", title=None, axis=alt.Axis(grid=False, tickCount=4)),
-            x2="weight_end:Q",
+            x2=alt.X2("weight_end:Q"),
             y=alt.Y("share:Q", title=None, stack="zero", axis=alt.Axis(format="~%", tickCount=4)),
             color=_state(PROCESSED, SKIPPED),
             # Stacked from the bottom in this order.
@@ -246,7 +246,9 @@ def _intervals(
         *([draw.rule(0.0, x=axis)] if differences else []),
         base.transform_filter(f"isValid(datum.{low})")
         .mark_rule(strokeWidth=2.2, color=_BLUE, strokeOpacity=0.7)
-        .encode(x=alt.X(f"{low}:Q", title=axis, scale=alt.Scale(zero=False)), x2=f"{high}:Q"),
+        .encode(
+            x=alt.X(f"{low}:Q", title=axis, scale=alt.Scale(zero=False)), x2=alt.X2(f"{high}:Q")
+        ),
         base.mark_point(filled=True, size=80, opacity=1, color=_BLUE).encode(tooltip=tooltip),
         base.mark_text(dy=-11, fontSize=10.5, color=INK).encode(text=number),
     ]

@@ -22,7 +22,7 @@ METHOD = (
 def facts(analysis: ScalingAnalysis) -> list[tuple[str, str]]:
     """Return what stands at the top of the page, with its label."""
     study = analysis.study
-    runs = [record for _, record in analysis.finished()]
+    runs = [record for _, record in analysis.finished]
     sizes = sorted({record.parameters.non_embedding for record in runs})
     others = len(analysis.table) - len(runs) + len(analysis.evidence.missing)
     return [
@@ -125,7 +125,7 @@ def _largest_gap(analysis: ScalingAnalysis, variant: str) -> tuple[Span, SpanGap
 
 def _seeds_of(analysis: ScalingAnalysis) -> list[int]:
     """Return the seeds of each model that has any."""
-    models = ((name, record.parameters.non_embedding) for name, record in analysis.finished())
+    models = ((name, record.parameters.non_embedding) for name, record in analysis.finished)
     return list(Counter(models).values())
 
 

@@ -83,7 +83,10 @@ def panel(analysis: ScalingAnalysis, axis: Axis) -> Panel:
     curves = (
         base.transform_filter("datum.row === 'curve'")
         .mark_line(strokeWidth=0.8, strokeOpacity=0.45, aria=False)
-        .encode(detail=["non_embedding:N", "seed:N"], order="compute:Q")
+        .encode(
+            detail=[alt.Detail("non_embedding:N"), alt.Detail("seed:N")],
+            order=alt.Order("compute:Q"),
+        )
     )
     # Lines on top of one another take turns, so that each is seen.
     drawn = [name for name in analysis.style.names if name in set(table["variant"])]
@@ -125,7 +128,7 @@ def losses_against_compute(analysis: ScalingAnalysis, axis: Axis) -> pd.DataFram
     its panel's scale is left out.
     """
     rows: list[_Row] = []
-    runs = [(name, one, compute_of(one, axis)) for name, one in analysis.finished()]
+    runs = [(name, one, compute_of(one, axis)) for name, one in analysis.finished]
     for span, panel in analysis.span_names.items():
         finals: list[_Row] = [
             ("run", panel, name, *_of(one), _rounded(compute), loss)

@@ -95,7 +95,7 @@ def panel(analysis: ScalingAnalysis) -> Panel:
         faint = 0.65 if row == "size" else 1.0
         layers += [
             of.mark_rule(strokeWidth=stroke, opacity=faint).encode(
-                y=alt.Y("low:Q", title=y_title), y2="high:Q"
+                y=alt.Y("low:Q", title=y_title), y2=alt.Y2("high:Q")
             ),
             of.mark_point(filled=True, size=size, opacity=faint).encode(y=y, tooltip=tooltip),
         ]

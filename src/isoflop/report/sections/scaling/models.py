@@ -23,7 +23,7 @@ def section(analysis: ScalingAnalysis) -> Section | None:
 def model_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
     """Return every size of every variant that has a finished run."""
     rows: list[list[Text]] = []
-    runs = list(analysis.finished())
+    runs = analysis.finished
     for (name, _), found in groupby(runs, lambda one: (one[0], size_of(one[1].config))):
         same = [record for _, record in found]
         first = same[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import altair as alt
 import pandas as pd
@@ -45,10 +46,14 @@ def section(analysis: ScalingAnalysis) -> Section | None:
     """Return the published figure and coefficients; None without block attention to compare."""
     if not any(isinstance(one.attention, BlockAttention) for one in analysis.study.variants):
         return None
+    return Section("Beside the published figure", _blocks())
+
+
+@cache
+def _blocks() -> tuple[Figure, Table]:
+    """Return what no study changes."""
     lines, coefficients = published_lines()
-    return Section(
-        "Beside the published figure", [figure(lines, coefficients), table(coefficients)]
-    )
+    return figure(lines, coefficients), table(coefficients)
 
 
 def published_lines() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -113,8 +118,8 @@ def figure(lines: pd.DataFrame, coefficients: pd.DataFrame) -> Figure:
                 columns=1,
             ),
         ),
-        detail="curve:N",
-        order="compute:Q",
+        detail=alt.Detail("curve:N"),
+        order=alt.Order("compute:Q"),
     )
     table = table.assign(kind_words=table["kind"].map(KINDS))
     curves = base.transform_filter("datum.kind === 'curve'").mark_line(

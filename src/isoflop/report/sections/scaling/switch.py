@@ -88,7 +88,7 @@ def figure(analysis: ScalingAnalysis) -> Figure | None:
                 scale=alt.Scale(zero=False),
                 axis=alt.Axis(tickCount=5, format="~g"),
             ),
-            order="share:Q",
+            order=alt.Order("share:Q"),
         ),
     ]
     size = _size(analysis)
@@ -153,7 +153,7 @@ def _pairs(analysis: ScalingAnalysis) -> dict[str, pd.DataFrame]:
     Of the largest size: `share` of training, `loss`, and `base`, the loss of the baseline.
     """
     curves: dict[str, dict[int, RunRecord]] = {}
-    for variant, record in analysis.finished():
+    for variant, record in analysis.finished:
         model = record.config.model
         if (model.blocks, model.width) == _size(analysis) and record.curve:
             curves.setdefault(variant, {})[record.config.seed] = record
@@ -176,7 +176,7 @@ def _size(analysis: ScalingAnalysis) -> tuple[int, int] | None:
     """Return blocks and width of the largest baseline that has finished."""
     sizes = [
         (record.parameters.non_embedding, record.config.model.blocks, record.config.model.width)
-        for variant, record in analysis.finished()
+        for variant, record in analysis.finished
         if variant == analysis.baseline
     ]
     return max(sizes)[1:] if sizes else None

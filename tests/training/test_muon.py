@@ -124,7 +124,8 @@ def test_an_average_of_the_weights_is_evaluated_beside_them(
     for one in plain.evaluations:
         beside = record.evaluation(one.split, one.decision)
         averaged = record.evaluation(one.split, one.decision, "average")
-        assert beside is not None and averaged is not None
+        assert beside is not None
+        assert averaged is not None
         assert (beside.loss, averaged.loss != one.loss) == (one.loss, True)
 
 

@@ -36,7 +36,7 @@ def test_without_warm_up_the_first_step_is_the_peak(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule, shares",
+    ("schedule", "shares"),
     [
         (Linear(), [1.0, 0.75, 0.5, 0.25]),
         (WarmupStableDecay(decay_fraction=0.4), [1.0, 1.0, 1.0, 0.5]),

@@ -10,13 +10,16 @@ from isoflop.data.splitting import TEST, TRAIN, VALIDATION, assign, digest
 
 
 def split(texts: list[bytes], validation: float = 0.1, test: float = 0.2, seed: int = 0) -> list:
-    return assign(
-        b"".join(map(digest, texts)),
-        [len(text) for text in texts],
+    splits = np.zeros(len(texts), dtype=np.uint8)
+    assign(
+        np.frombuffer(b"".join(map(digest, texts)), np.uint8).reshape(-1, 16),
+        np.array([len(text) for text in texts]),
+        splits,
         validation_fraction=validation,
         test_fraction=test,
         seed=seed,
-    ).tolist()
+    )
+    return splits.tolist()
 
 
 def some_texts(count: int) -> list[bytes]:

@@ -1,0 +1,153 @@
+"""The first reading of a corpus of text: what is in it, and the split of each document.
+
+What is of the length of the documents lies in files, mapped into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isoflop.config import DataConfig
+from isoflop.data import splitting
+from isoflop.data.corpora import Corpus, documents
+from isoflop.data.ids.build import Teller
+from isoflop.data.pieces import Text, blocks
+from isoflop.data.tables import BLOCK
+
+_DIGESTS, _SIZES, _SPLITS = "digests", "sizes", "splits"
+
+
+class Survey(NamedTuple):
+    """What the first reading found."""
+
+    digests: NDArray[np.uint8]
+    """Of each document, (documents, 16)."""
+    splits: NDArray[np.uint8]
+    """Of each document, (documents,)."""
+    bytes: tuple[int, int, int]
+    """UTF-8 bytes of text in each split."""
+    described: list[dict[str, Any]]
+    """Each corpus."""
+
+
+def text_bytes(corpora: Sequence[Corpus]) -> int | None:
+    """Return about how many bytes of text there are; None where no file tells."""
+    sources = [source for corpus in corpora for source in corpus.sources]
+    if any(source.kind not in ("text", "jsonl") for source in sources):
+        return None
+    return sum(os.path.getsize(source.path) for source in sources if os.path.exists(source.path))
+
+
+def survey(data: DataConfig, corpora: Sequence[Corpus], folder: Path, teller: Teller) -> Survey:
+    """Read `corpora` once; what is of the length of the documents goes into files of `folder`."""
+    skipped: Counter[tuple[int, str]] = Counter()
+    done = 0
+    # By corpus and source: documents, their bytes, and SHA-256 over them one after the other.
+    counts: Counter[tuple[int, int]] = Counter()
+    lengths: Counter[tuple[int, int]] = Counter()
+    hashes: defaultdict[tuple[int, int], Any] = defaultdict(hashlib.sha256)
+    with (
+        open(folder / _DIGESTS, "wb") as digests,
+        open(folder / _SIZES, "wb") as sizes,
+        open(folder / _SPLITS, "wb") as splits,
+    ):
+        for document in documents(corpora, skipped):
+            source, size = (document.corpus, document.source), len(document.text)
+            digests.write(splitting.digest(document.text))
+            sizes.write(size.to_bytes(8, "little"))
+            splits.write(bytes([splitting.TRAIN]))
+            counts[source] += 1
+            lengths[source] += size
+            for block in blocks(document.text):
+                hashes[source].update(block)
+                done += len(block)
+                teller.at(done)
+    of_documents = np.asarray(np.memmap(folder / _SIZES, "<i8", "r"))
+    split_of = np.asarray(np.memmap(folder / _SPLITS, "u1", "r+"))
+    splitting.assign(
+        _digests(folder),
+        of_documents,
+        split_of,
+        validation_fraction=data.validation_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
+        scratch=folder,
+    )
+    in_split = np.zeros(3, dtype=np.int64)
+    for first in range(0, len(split_of), BLOCK):
+        part = slice(first, first + BLOCK)
+        in_split += np.bincount(split_of[part], of_documents[part], 3).astype(np.int64)
+    described = [
+        {
+            "name": corpus.name,
+            "versions": dict(corpus.versions),
+            "skipped": {why: n for (of, why), n in sorted(skipped.items()) if of == index},
+            "files": [
+                {
+                    "name": source.name,
+                    "documents": counts[index, number],
+                    "bytes": lengths[index, number],
+                    "sha256": hashes[index, number].hexdigest(),
+                }
+                for number, source in enumerate(corpus.sources)
+                if (index, number) in counts
+            ],
+        }
+        for index, corpus in enumerate(corpora)
+    ]
+    train, validation, test = in_split.tolist()
+    return Survey(_digests(folder), split_of, (train, validation, test), described)
+
+
+def _digests(folder: Path) -> NDArray[np.uint8]:
+    mapped = np.memmap(folder / _DIGESTS, "u1", "r")
+    return np.asarray(mapped).reshape(-1, splitting.DIGEST_BYTES)
+
+
+def reopened(
+    folder: Path, in_splits: tuple[int, int, int], described: list[dict[str, Any]]
+) -> Survey:
+    """Return the survey whose files are in `folder`.
+
+    Raises:
+        ValueError: they are damaged.
+        OSError: they are missing.
+    """
+    splits = np.asarray(np.memmap(folder / _SPLITS, "u1", "r"))
+    found = Survey(_digests(folder), splits, in_splits, described)
+    if len(found.digests) != len(splits):
+        raise ValueError(f"{folder} tells of {len(found.digests)} and {len(splits)} documents")
+    return found
+
+
+def again(
+    corpora: Sequence[Corpus], found: Survey, first: int = 0
+) -> Iterator[tuple[int, bytes, Text]]:
+    """Read the documents from the `first` on once more: their splits, digests and texts.
+
+    Raises:
+        ValueError: they are not those of the survey.
+    """
+    number = 0
+    for document in documents(corpora, Counter()):
+        if number >= first:
+            digest = splitting.digest(document.text)
+            if number >= len(found.splits) or found.digests[number].tobytes() != digest:
+                raise _changed(corpora)
+            yield int(found.splits[number]), digest, document.text
+        number += 1
+    if number != len(found.splits):
+        raise _changed(corpora)
+
+
+def _changed(corpora: Sequence[Corpus]) -> ValueError:
+    names = ", ".join(repr(corpus.name) for corpus in corpora)
+    return ValueError(f"corpus {names} changed while it was read; run the command again")

@@ -16,7 +16,7 @@ from isoflop.data.corpora import Corpus
 from isoflop.data.ids.build import Teller
 from isoflop.data.pieces import blocks, segments
 from isoflop.data.text.encoding import encoded
-from isoflop.data.text.survey import Survey, again, reopened, survey, text_bytes
+from isoflop.data.text.survey import Surveyed, again, survey, surveyed, text_bytes
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
 from isoflop.frozen import Frozen
 from isoflop.hardware import usable_cores
@@ -44,7 +44,7 @@ class Telling(Protocol):
 class _Kept(Frozen):
     """What an unfinished preparation goes on from."""
 
-    bytes: tuple[int, int, int]
+    bytes: list[int]
     described: list[dict[str, Any]]
     tokenizer: str | None = None
     written: store.Written = store.NOTHING
@@ -58,7 +58,9 @@ class _Unfinished:
         self._saved = time.monotonic()
         self.kept: _Kept | None = None
         try:
-            self.kept = _Kept.model_validate_json((folder / _STATE).read_bytes())
+            kept = _Kept.model_validate_json((folder / _STATE).read_bytes())
+            surveyed(folder)
+            self.kept = kept
         except (OSError, ValueError):
             self.discard()
         storage.make_folder(self.tokens)
@@ -125,14 +127,14 @@ def _build(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     kept = unfinished.kept
     if kept is None:
-        found = survey(data, corpora, unfinished.folder, telling("reading", text_bytes(corpora)))
-        kept = _Kept(bytes=found.bytes, described=found.described)
+        teller = telling("reading", text_bytes(corpora))
+        in_splits, described = survey(data, corpora, unfinished.folder, teller)
+        kept = _Kept(bytes=in_splits, described=described)
         unfinished.keep(kept)
-    else:
-        found = reopened(unfinished.folder, kept.bytes, kept.described)
+    found = surveyed(unfinished.folder)
     learnt = tokenizer is None and data.tokenizer != "bytes"
     if learnt and kept.tokenizer is None:
-        texts = _sample(corpora, found, telling)
+        texts = _sample(corpora, found, kept.bytes[splitting.TRAIN], telling)
         trained = BpeTokenizer.train(texts, data.vocabulary)
         kept = kept.model_copy(update={"tokenizer": trained.specification})
         unfinished.keep(kept)
@@ -160,13 +162,14 @@ def _build(
     return writer.finished(tokenizer), more
 
 
-def _sample(corpora: Sequence[Corpus], found: Survey, telling: Telling) -> Iterator[bytes]:
-    """Yield what a vocabulary is learnt from: the training split, or a part of its documents.
+def _sample(
+    corpora: Sequence[Corpus], found: Surveyed, total: int, telling: Telling
+) -> Iterator[bytes]:
+    """Yield what a vocabulary is learnt from: the training split of `total` bytes, or a part.
 
-    Which ones is up to their digests, so that they come from everywhere in the corpora. Of
+    Which documents is up to their digests, so that they come from everywhere in the corpora. Of
     documents that are large beside the sample, segments are drawn likewise.
     """
-    total = found.bytes[splitting.TRAIN]
     teller = telling("learning the vocabulary", min(total, SAMPLE_BYTES))
     limit = (1 << 64) * SAMPLE_BYTES // max(1, total)
     done = 0

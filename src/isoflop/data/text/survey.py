@@ -10,7 +10,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,22 +20,23 @@ from isoflop.data import splitting
 from isoflop.data.corpora import Corpus, documents
 from isoflop.data.ids.build import Teller
 from isoflop.data.pieces import Text, blocks
-from isoflop.data.tables import BLOCK
-
-_DIGESTS, _SIZES, _SPLITS = "digests", "sizes", "splits"
+from isoflop.data.tables import blocks as number_blocks
 
 
-class Survey(NamedTuple):
-    """What the first reading found."""
+class Surveyed(NamedTuple):
+    """The documents that the first reading found."""
 
     digests: NDArray[np.uint8]
-    """Of each document, (documents, 16)."""
+    """(documents, 16)."""
     splits: NDArray[np.uint8]
-    """Of each document, (documents,)."""
-    bytes: tuple[int, int, int]
-    """UTF-8 bytes of text in each split."""
-    described: list[dict[str, Any]]
-    """Each corpus."""
+    """(documents,)."""
+
+
+def surveyed(folder: Path, mode: Literal["r", "r+"] = "r") -> Surveyed:
+    """Map what `survey` wrote into `folder`."""
+    digests = np.asarray(np.memmap(folder / "digests", "u1", "r"))
+    splits = np.asarray(np.memmap(folder / "splits", "u1", mode))
+    return Surveyed(digests.reshape(-1, splitting.DIGEST_BYTES), splits)
 
 
 def text_bytes(corpora: Sequence[Corpus]) -> int | None:
@@ -46,8 +47,14 @@ def text_bytes(corpora: Sequence[Corpus]) -> int | None:
     return sum(os.path.getsize(source.path) for source in sources if os.path.exists(source.path))
 
 
-def survey(data: DataConfig, corpora: Sequence[Corpus], folder: Path, teller: Teller) -> Survey:
-    """Read `corpora` once; what is of the length of the documents goes into files of `folder`."""
+def survey(
+    data: DataConfig, corpora: Sequence[Corpus], folder: Path, teller: Teller
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """Read `corpora`, write into `folder` what is of the length of their documents, and split them.
+
+    Returns:
+        UTF-8 bytes of text of each split, and what describes each corpus.
+    """
     skipped: Counter[tuple[int, str]] = Counter()
     done = 0
     # By corpus and source: documents, their bytes, and SHA-256 over them one after the other.
@@ -55,9 +62,9 @@ def survey(data: DataConfig, corpora: Sequence[Corpus], folder: Path, teller: Te
     lengths: Counter[tuple[int, int]] = Counter()
     hashes: defaultdict[tuple[int, int], Any] = defaultdict(hashlib.sha256)
     with (
-        open(folder / _DIGESTS, "wb") as digests,
-        open(folder / _SIZES, "wb") as sizes,
-        open(folder / _SPLITS, "wb") as splits,
+        open(folder / "digests", "wb") as digests,
+        open(folder / "sizes", "wb") as sizes,
+        open(folder / "splits", "wb") as splits,
     ):
         for document in documents(corpora, skipped):
             source, size = (document.corpus, document.source), len(document.text)
@@ -70,21 +77,21 @@ def survey(data: DataConfig, corpora: Sequence[Corpus], folder: Path, teller: Te
                 hashes[source].update(block)
                 done += len(block)
                 teller.at(done)
-    of_documents = np.asarray(np.memmap(folder / _SIZES, "<i8", "r"))
-    split_of = np.asarray(np.memmap(folder / _SPLITS, "u1", "r+"))
+    of_documents = np.asarray(np.memmap(folder / "sizes", "<i8", "r"))
+    found = surveyed(folder, "r+")
     splitting.assign(
-        _digests(folder),
+        found.digests,
         of_documents,
-        split_of,
+        found.splits,
         validation_fraction=data.validation_fraction,
         test_fraction=data.test_fraction,
         seed=data.split_seed,
         scratch=folder,
     )
-    in_split = np.zeros(3, dtype=np.int64)
-    for first in range(0, len(split_of), BLOCK):
-        part = slice(first, first + BLOCK)
-        in_split += np.bincount(split_of[part], of_documents[part], 3).astype(np.int64)
+    in_splits = np.zeros(3, dtype=np.int64)
+    for first, some in number_blocks(of_documents):
+        of = found.splits[first : first + len(some)]
+        in_splits += np.bincount(of, some, 3).astype(np.int64)
     described = [
         {
             "name": corpus.name,
@@ -103,33 +110,11 @@ def survey(data: DataConfig, corpora: Sequence[Corpus], folder: Path, teller: Te
         }
         for index, corpus in enumerate(corpora)
     ]
-    train, validation, test = in_split.tolist()
-    return Survey(_digests(folder), split_of, (train, validation, test), described)
-
-
-def _digests(folder: Path) -> NDArray[np.uint8]:
-    mapped = np.memmap(folder / _DIGESTS, "u1", "r")
-    return np.asarray(mapped).reshape(-1, splitting.DIGEST_BYTES)
-
-
-def reopened(
-    folder: Path, in_splits: tuple[int, int, int], described: list[dict[str, Any]]
-) -> Survey:
-    """Return the survey whose files are in `folder`.
-
-    Raises:
-        ValueError: they are damaged.
-        OSError: they are missing.
-    """
-    splits = np.asarray(np.memmap(folder / _SPLITS, "u1", "r"))
-    found = Survey(_digests(folder), splits, in_splits, described)
-    if len(found.digests) != len(splits):
-        raise ValueError(f"{folder} tells of {len(found.digests)} and {len(splits)} documents")
-    return found
+    return in_splits.tolist(), described
 
 
 def again(
-    corpora: Sequence[Corpus], found: Survey, first: int = 0
+    corpora: Sequence[Corpus], found: Surveyed, first: int = 0
 ) -> Iterator[tuple[int, bytes, Text]]:
     """Read the documents from the `first` on once more: their splits, digests and texts.
 

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +58,8 @@ def assign(
     """
     with tempfile.TemporaryFile(dir=scratch) as file:
         order = _Order(_keyed(digests, seed, file), sizes)
-        counts, amounts = zip(*((len(one.sizes), one.sizes.sum()) for one in order), strict=True)
-        distinct, total = sum(counts), int(sum(amounts))
+        counts, amounts = zip(*((len(each), int(each.sum())) for *_, each in order), strict=True)
+        distinct, total = sum(counts), sum(amounts)
         if distinct < 3:
             raise ValueError(
                 f"the corpus has {distinct} distinct documents; expected at least 3, "
@@ -88,14 +88,9 @@ def _keyed(
     return np.asarray(np.memmap(file, ">u8", "r", shape=(len(digests), 2)))
 
 
-class _Part(NamedTuple):
-    """Documents that follow one another in the order, the copies of each side by side."""
-
-    documents: NDArray[np.int64]
-    begins: NDArray[np.int64]
-    """Where the copies of each distinct one begin, and where the last ones end."""
-    sizes: NDArray[np.int64]
-    """Bytes of all copies of each distinct one."""
+_Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Documents one after the other, copies side by side; where the copies of each distinct one begin,
+and where the last ones end; bytes of all copies of each."""
 
 
 class _Order:
@@ -103,18 +98,15 @@ class _Order:
 
     def __init__(self, keys: NDArray[Any], sizes: NDArray[np.int64]) -> None:
         self._keys, self._sizes = keys, sizes
-        self._width = (1 << 64) * HELD // len(keys) + 1
-        """Keys whose more significant numbers are in a range so wide are held at a time."""
 
     def __iter__(self) -> Iterator[_Part]:
-        for low in range(0, 1 << 64, self._width):
-            high = min(low + self._width, 1 << 64) - 1
-            here = [
-                first + np.flatnonzero((some >= np.uint64(low)) & (some <= np.uint64(high)))
-                for first in range(0, len(self._keys), HELD)
-                for some in (self._keys[first : first + HELD, 0],)
-            ]
-            documents = np.concatenate(here)
+        width = (1 << 64) * HELD // len(self._keys) + 1
+        for low in range(0, 1 << 64, width):
+            first, last = np.uint64(low), np.uint64(min(low + width, 1 << 64) - 1)
+            high = ((at, self._keys[at : at + HELD, 0]) for at in range(0, len(self._keys), HELD))
+            documents = np.concatenate(
+                [at + np.flatnonzero((some >= first) & (some <= last)) for at, some in high]
+            )
             keys = self._keys[documents].astype("<u8")
             by_key = np.lexsort(keys.T[::-1])
             documents, keys = documents[by_key], keys[by_key]
@@ -123,7 +115,7 @@ class _Order:
             begins = np.flatnonzero(new)
             if len(begins):
                 sizes = np.add.reduceat(self._sizes[documents], begins)
-                yield _Part(documents, np.append(begins, len(documents)), sizes)
+                yield documents, np.append(begins, len(documents)), sizes
 
 
 def _take(order: _Order, splits: NDArray[np.uint8], split: int, quota: float, at_most: int) -> int:
@@ -134,18 +126,18 @@ def _take(order: _Order, splits: NDArray[np.uint8], split: int, quota: float, at
     """
     taken = amount = 0
     smallest, size_of_it = None, 0
-    for part in order:
-        free = np.flatnonzero(splits[part.documents[part.begins[:-1]]] == TRAIN)
-        for one, size in zip(free.tolist(), part.sizes[free].tolist(), strict=True):
-            mine = part.documents[part.begins[one] : part.begins[one + 1]]
+    for documents, begins, sizes in order:
+        free = np.flatnonzero(splits[documents[begins[:-1]]] == TRAIN)
+        for one, size in zip(free.tolist(), sizes[free].tolist(), strict=True):
+            mine = documents[begins[one] : begins[one + 1]]
             if amount + size / 2 <= quota and taken < at_most:
                 splits[mine] = split
-                taken += 1
-                amount += size
+                taken, amount = taken + 1, amount + size
             elif taken and (amount >= quota / 2 or taken == at_most):
                 return taken
             elif smallest is None or size < size_of_it:
                 smallest, size_of_it = mine, size
-    if not taken and smallest is not None:
+    if not taken:
+        assert smallest is not None, "there are at least as many as are left over"
         splits[smallest] = split
     return max(1, taken)

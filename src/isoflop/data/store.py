@@ -339,15 +339,13 @@ class _SplitWriter:
         self.tokens, self.documents, self.bytes = tokens, documents, bytes_
         self._begun = bytes_
         """Bytes of all documents before the one that is under way."""
+        path, starts = folder / f"{name}.tokens", folder / f"{name}.offsets.npy"
         with ExitStack() as stack:
-            written = tokens * dtype.itemsize
-            self._file = stack.enter_context(reopened(folder / f"{name}.tokens", written))
-            starts, sizes = folder / f"{name}.offsets.npy", folder / f"{name}.bytes.npy"
-            self._starts = stack.enter_context(
-                NumberWriter(starts, documents + 1 if documents else 0)
-            )
-            self._sizes = stack.enter_context(NumberWriter(sizes, documents))
-            with open(folder / f"{name}.tokens", "rb") as before:
+            self._file = stack.enter_context(reopened(path, tokens * dtype.itemsize))
+            self._starts = stack.enter_context(NumberWriter(starts, documents + (documents > 0)))
+            sizes = NumberWriter(folder / f"{name}.bytes.npy", documents)
+            self._sizes = stack.enter_context(sizes)
+            with open(path, "rb") as before:
                 self._hash = hashlib.file_digest(before, "sha256")
             self._stack = stack.pop_all()
         if not documents:

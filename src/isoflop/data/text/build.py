@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from isoflop import storage
 from isoflop.config import DataConfig
@@ -34,11 +34,8 @@ UNFINISHED = "unfinished"
 _STATE = "state.json"
 
 
-class Telling(Protocol):
-    """Makes what is told how far a step is."""
-
-    def __call__(self, doing: str, total: int | None, before: tuple[int, int] = (0, 0)) -> Teller:
-        """Begin a step, of which bytes and tokens were done before."""
+Telling = Callable[..., Teller]
+"""Makes what is told how far a step is: of its name, all bytes, and bytes and tokens before."""
 
 
 class _Kept(Frozen):
@@ -58,9 +55,8 @@ class _Unfinished:
         self._saved = time.monotonic()
         self.kept: _Kept | None = None
         try:
-            kept = _Kept.model_validate_json((folder / _STATE).read_bytes())
             surveyed(folder)
-            self.kept = kept
+            self.kept = _Kept.model_validate_json((folder / _STATE).read_bytes())
         except (OSError, ValueError):
             self.discard()
         storage.make_folder(self.tokens)
@@ -83,11 +79,6 @@ class _Unfinished:
         storage.write_json(self.folder / _STATE, kept.model_dump(mode="json"))
         self.kept, self._saved = kept, time.monotonic()
 
-    def give(self, target: Path) -> None:
-        """Let the finished files be those of the folder `target`, too."""
-        for path in self.tokens.iterdir():
-            os.link(path, target / path.name)
-
 
 def build_from_text(
     data: DataConfig,
@@ -109,7 +100,8 @@ def build_from_text(
     unfinished = _Unfinished(target.parent / UNFINISHED)
     try:
         described = _build(data, corpora, unfinished, tokenizer, processes, telling)
-        unfinished.give(target)
+        for path in unfinished.tokens.iterdir():
+            os.link(path, target / path.name)
         return described
     except BaseException as error:
         if unfinished.kept is None or isinstance(error, ValueError):

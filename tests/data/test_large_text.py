@@ -122,6 +122,8 @@ def test_several_processes_make_the_same_store(corpus: Path, tmp_path: Path) -> 
     for path in one.folder.iterdir():
         assert path.read_bytes() == (two.folder / path.name).read_bytes()
     assert {path.name for path in one.folder.parent.iterdir()} <= {"tokens", "lock"}
+    with pytest.raises(ValueError, match="processes is 0; expected at least 1"):
+        prepare(data(corpus), tmp_path / "none", processes=0)
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe:270"])

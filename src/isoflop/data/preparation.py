@@ -115,7 +115,7 @@ def prepare(
 
     Raises:
         ValueError: a corpus is missing, empty, binary, malformed or too small, or the tokeniser has
-            another vocabulary; one line.
+            another vocabulary, or `processes` is less than 1; one line.
         StorageError: the cache cannot be written.
         BrokenExecutor: one of the processes was killed; a line.
     """
@@ -124,6 +124,8 @@ def prepare(
             f"the tokenizer has {tokenizer.vocabulary} ids, but the data asks for "
             f"{data.tokenizer!r} of {data.vocabulary}; expected equally many"
         )
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes is {processes}; expected at least 1, or None")
     corpora = locate(data)
     folder = _folder(data, corpora, cache, tokenizer)
     if not folder.exists():

@@ -19,8 +19,8 @@ from isoflop.config import DataConfig
 from isoflop.data import splitting
 from isoflop.data.corpora import Corpus, documents
 from isoflop.data.ids.build import Teller
-from isoflop.data.pieces import Text, blocks
-from isoflop.data.tables import blocks as number_blocks
+from isoflop.data.pieces import Text
+from isoflop.data.tables import blocks
 
 
 class Surveyed(NamedTuple):
@@ -68,15 +68,13 @@ def survey(
     ):
         for document in documents(corpora, skipped):
             source, size = (document.corpus, document.source), len(document.text)
-            digests.write(splitting.digest(document.text))
+            digests.write(splitting.digest(document.text, hashes[source]))
             sizes.write(size.to_bytes(8, "little"))
             splits.write(bytes([splitting.TRAIN]))
             counts[source] += 1
             lengths[source] += size
-            for block in blocks(document.text):
-                hashes[source].update(block)
-                done += len(block)
-                teller.at(done)
+            done += size
+            teller.at(done)
     of_documents = np.asarray(np.memmap(folder / "sizes", "<i8", "r"))
     found = surveyed(folder, "r+")
     splitting.assign(
@@ -89,7 +87,7 @@ def survey(
         scratch=folder,
     )
     in_splits = np.zeros(3, dtype=np.int64)
-    for first, some in number_blocks(of_documents):
+    for first, some in blocks(of_documents):
         of = found.splits[first : first + len(some)]
         in_splits += np.bincount(of, some, 3).astype(np.int64)
     described = [

@@ -1,22 +1,27 @@
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isoflop.data import splitting
 from isoflop.data.pieces import cut
 from isoflop.data.splitting import TEST, TRAIN, VALIDATION, assign, digest
 
 
 def split(texts: list[bytes], validation: float = 0.1, test: float = 0.2, seed: int = 0) -> list:
-    return assign(
-        b"".join(map(digest, texts)),
-        [len(text) for text in texts],
+    splits = np.zeros(len(texts), dtype=np.uint8)
+    assign(
+        np.frombuffer(b"".join(map(digest, texts)), np.uint8).reshape(-1, 16),
+        np.array([len(text) for text in texts]),
+        splits,
         validation_fraction=validation,
         test_fraction=test,
         seed=seed,
-    ).tolist()
+    )
+    return splits.tolist()
 
 
 def some_texts(count: int) -> list[bytes]:
@@ -75,6 +80,24 @@ def test_huge_document_is_for_training() -> None:
 )
 def test_no_split_is_empty(texts: list[bytes], validation: float, test: float) -> None:
     assert set(split(texts, validation, test)) == {TRAIN, VALIDATION, TEST}
+
+
+def test_few_documents_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 20_000
+    rng = np.random.default_rng(0)
+    digests = rng.integers(0, 256, (count, 16), dtype=np.uint8)
+    digests[::7] = digests[1::7][: len(digests[::7])]
+    sizes = rng.integers(1, 9000, count)
+    at_once, in_parts = np.zeros((2, count), dtype=np.uint8)
+    options = {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 3}
+    assign(digests, sizes, at_once, **options)
+    monkeypatch.setattr(splitting, "HELD", 500)
+    tracemalloc.start()
+    assign(digests, sizes, in_parts, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(in_parts, at_once)
+    assert peak < 8 * count  # not so much as a number for each
 
 
 def test_two_distinct_documents_cannot_be_split() -> None:

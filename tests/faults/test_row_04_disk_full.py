@@ -8,6 +8,7 @@ the same command goes on to the same result.
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,8 @@ def refuse(disk: Path, name: str, work: Callable[[], object], leaving_bytes: int
     assert "\n" not in str(told.value)
     assert told.value.errno == errno.ENOSPC
     filler.unlink()
+    del told
+    gc.collect()  # Its frames keep files mapped that are gone from the folder, and their room.
     assert content(disk) == before
     assert not list(disk.rglob(f"{storage.TEMPORARY}*"))
 

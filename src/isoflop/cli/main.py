@@ -104,6 +104,8 @@ def _is_termination(error: KeyboardInterrupt) -> bool:
 
 def _exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that its message explains, None for a bug of ours."""
+    from concurrent.futures import BrokenExecutor
+
     from isoflop.runs import RunClaimed
 
     match error:
@@ -111,7 +113,7 @@ def _exit_code(error: Exception) -> int | None:
             return USAGE
         case OSError(errno=number) if number in MENDABLE:
             return USAGE
-        case OSError() | RunClaimed() | MemoryError():
+        case OSError() | RunClaimed() | MemoryError() | BrokenExecutor():
             return FAILED
         case _:
             return None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from isoflop.config import DataConfig
 from isoflop.data.ids import SUFFIXES
-from isoflop.data.pieces import cut
+from isoflop.data.pieces import Text, cut
 from isoflop.data.readers import Kind, NotText, Source, read
 
 EXPECTED = "expected 'sotu', 'python', a file, folder or glob of text, JSONL or Parquet, or hf:NAME"
@@ -57,7 +57,7 @@ class Document:
     corpus: int
     source: int
     """Index within the corpus."""
-    text: bytes
+    text: Text
 
 
 def locate(data: DataConfig) -> tuple[Corpus, ...]:

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from array import array
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from isoflop import storage
 from isoflop.config import DataConfig, canonical, fingerprint
-from isoflop.data import splitting, store
-from isoflop.data.corpora import Corpus, documents, locate
+from isoflop.data import store
+from isoflop.data.corpora import Corpus, locate
 from isoflop.data.ids.build import build_from_ids
 from isoflop.data.store import TokenStore
-from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+from isoflop.data.text import UNFINISHED, build_from_text
+from isoflop.data.tokenizer import BpeTokenizer, Tokenizer
 from isoflop.data.windows import WholeWindows
 from isoflop.notation import count, duration, percent
 
 FORMAT = 1
 """Raised when the same data would give other files."""
-
-SAMPLE_BYTES = 1 << 28
-"""UTF-8 bytes of the training split that a vocabulary is learnt from, at most."""
 
 SECONDS_BETWEEN = 5.0
 """Time between two times that it is told how far a preparation is."""
@@ -52,7 +44,9 @@ class Preparing:
     tokens: int | None
     """Tokens so far; None where none are made."""
     seconds: float
-    """Since this was begun."""
+    """Since this was begun, or gone on with."""
+    before: tuple[int, int] = (0, 0)
+    """Bytes and tokens that an earlier start had done."""
 
     @property
     def words(self) -> str:
@@ -61,11 +55,10 @@ class Preparing:
         if self.tokens is None:
             parts.append(f"{count(self.done)} bytes of text")
         else:
-            parts.append(
-                f"{count(self.tokens)} tokens, {count(self.tokens / self.seconds)} a second"
-            )
-        if self.total is not None and self.done:
-            left = max(0.0, self.total / self.done - 1) * self.seconds
+            rate = (self.tokens - self.before[1]) / self.seconds
+            parts.append(f"{count(self.tokens)} tokens, {count(rate)} a second")
+        if self.total is not None and self.done > self.before[0]:
+            left = max(0, self.total - self.done) * self.seconds / (self.done - self.before[0])
             parts.append(
                 f"{percent(min(1.0, self.done / self.total), 0)}, about {duration(left)} left"
             )
@@ -83,19 +76,27 @@ def _silent(_: Preparing) -> None:
 class _Teller:
     """Tells how far one step of a preparation is, where the last time is long enough ago."""
 
-    def __init__(self, tell: Tell, doing: str, total: int | None) -> None:
-        self._tell, self._doing, self._total = tell, doing, total
+    def __init__(
+        self, tell: Tell, doing: str, total: int | None, before: tuple[int, int] = (0, 0)
+    ) -> None:
+        self._tell, self._doing, self._total, self._before = tell, doing, total, before
         self._begun = self._last = time.monotonic()
 
     def at(self, done: int, tokens: int | None = None) -> None:
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN:
             self._last = now
-            self._tell(Preparing(self._doing, done, self._total, tokens, now - self._begun))
+            seconds = now - self._begun
+            self._tell(Preparing(self._doing, done, self._total, tokens, seconds, self._before))
 
 
 def prepare(
-    data: DataConfig, cache: Path, tokenizer: Tokenizer | None = None, *, tell: Tell = _silent
+    data: DataConfig,
+    cache: Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    processes: int | None = None,
+    tell: Tell = _silent,
 ) -> TokenStore:
     """Read, split and tokenise the corpora of `data`, or open what was prepared before.
 
@@ -104,22 +105,27 @@ def prepare(
     opening it again reads no text. An edit that leaves all of these as they are goes unnoticed;
     any other gives another store, and other content another `TokenStore.sha256`. A hub data set
     is asked for once. Documents are read two times (three with BPE), never held together in
-    memory. When two processes prepare the same store, the second waits and opens it.
+    memory. When two processes prepare the same store, the second waits and opens it. One that was
+    stopped is gone on with where that was saved last, every half minute.
 
     With the `tokenizer` of another store these corpora are read with that one. A vocabulary is
-    learnt from a sample of the training split where that has more than SAMPLE_BYTES. `tell` is told
-    every few seconds how far this is.
+    learnt from a sample of the training split where that has more than SAMPLE_BYTES. BPE is done by
+    as many `processes` at the same time, None for all usable cores where there is much text; the
+    store is the same for any number. `tell` is told every few seconds how far this is.
 
     Raises:
         ValueError: a corpus is missing, empty, binary, malformed or too small, or the tokeniser has
-            another vocabulary; one line.
+            another vocabulary, or `processes` is less than 1; one line.
         StorageError: the cache cannot be written.
+        BrokenExecutor: one of the processes was killed; a line.
     """
     if tokenizer is not None and tokenizer.vocabulary != data.vocabulary:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocabulary} ids, but the data asks for "
             f"{data.tokenizer!r} of {data.vocabulary}; expected equally many"
         )
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes is {processes}; expected at least 1, or None")
     corpora = locate(data)
     folder = _folder(data, corpora, cache, tokenizer)
     if not folder.exists():
@@ -128,8 +134,11 @@ def prepare(
             if not folder.exists():
                 storage.remove_leftovers(folder.parent)
                 storage.commit_folder(
-                    folder, lambda target: _build(data, corpora, target, tokenizer, tell)
+                    folder,
+                    lambda target: _build(data, corpora, target, tokenizer, processes, tell),
                 )
+                if (folder.parent / UNFINISHED).exists():
+                    storage.discard(folder.parent / UNFINISHED)
     opened = TokenStore.open(folder)
     tokens = int(opened.manifest["splits"]["train"]["tokens"])
     if tokens <= data.sequence_length:
@@ -208,133 +217,20 @@ def _versions(data: DataConfig) -> str:
     return "" if data.tokenizer == "bytes" or not data.is_text else version("tokenizers")
 
 
-class _Survey(NamedTuple):
-    """What the first reading found."""
-
-    digests: bytearray
-    """Of each document, one after the other."""
-    splits: NDArray[np.uint8]
-    """Of each document, (documents,)."""
-    bytes: tuple[int, int, int]
-    """UTF-8 bytes of text in each split."""
-    described: list[dict[str, Any]]
-    """Each corpus."""
-
-
 def _build(
     data: DataConfig,
     corpora: Sequence[Corpus],
     folder: Path,
     tokenizer: Tokenizer | None,
+    processes: int | None,
     tell: Tell,
 ) -> None:
-    if not data.is_text:
-        of_ids = {"format": FORMAT, "tokenizer": data.tokenizer, "split_seed": data.split_seed}
-        described = build_from_ids(data, corpora, folder, partial(_Teller, tell, "reading ids"))
-        store.write_description(folder, {**described, **of_ids})
-        return
-    survey = _survey(data, corpora, _Teller(tell, "reading", _text_bytes(corpora)))
-    manifest = {
-        "format": FORMAT,
-        "tokenizer": data.tokenizer,
-        "tokenizers": _versions(data) or None,
-        "split_seed": data.split_seed,
-        "corpora": survey.described,
-    }
-    if tokenizer is None and data.tokenizer != "bytes":
-        if survey.bytes[splitting.TRAIN] > SAMPLE_BYTES:
-            manifest["learnt_from_bytes"] = SAMPLE_BYTES
-        tokenizer = BpeTokenizer.train(_sample(corpora, survey, tell), data.vocabulary)
-    teller = _Teller(tell, "tokenising", sum(survey.bytes))
-    texts = _again(corpora, survey)
-    store.write(folder, tokenizer or ByteTokenizer(), texts, manifest, teller.at)
-
-
-def _text_bytes(corpora: Sequence[Corpus]) -> int | None:
-    """Return about how many bytes of text there are; None where no file tells."""
-    sources = [source for corpus in corpora for source in corpus.sources]
-    if any(source.kind not in ("text", "jsonl") for source in sources):
-        return None
-    return sum(os.path.getsize(source.path) for source in sources if os.path.exists(source.path))
-
-
-def _sample(corpora: Sequence[Corpus], survey: _Survey, tell: Tell) -> Iterator[bytes]:
-    """Yield what a vocabulary is learnt from: the training split, or a part of its documents.
-
-    Which ones is up to their digests, so that they come from everywhere in the corpora.
-    """
-    total = survey.bytes[splitting.TRAIN]
-    teller = _Teller(tell, "learning the vocabulary", min(total, SAMPLE_BYTES))
-    limit = (1 << 64) * SAMPLE_BYTES // max(1, total)
-    done = 0
-    for (split, text), digest in zip(_again(corpora, survey), _digests(survey), strict=True):
-        if split != splitting.TRAIN or int.from_bytes(digest[:8], "little") >= limit:
-            continue
-        if done and done + len(text) > SAMPLE_BYTES:
-            return
-        done += len(text)
-        yield text
-        teller.at(done)
-
-
-def _survey(data: DataConfig, corpora: Sequence[Corpus], teller: _Teller) -> _Survey:
-    skipped: Counter[tuple[int, str]] = Counter()
-    digests = bytearray()
-    sizes = array("q")
-    done = 0
-    # By corpus and source: documents, their bytes, and SHA-256 over them one after the other.
-    counts: Counter[tuple[int, int]] = Counter()
-    lengths: Counter[tuple[int, int]] = Counter()
-    hashes: defaultdict[tuple[int, int], Any] = defaultdict(hashlib.sha256)
-    for document in documents(corpora, skipped):
-        digests += splitting.digest(document.text)
-        sizes.append(len(document.text))
-        source = document.corpus, document.source
-        counts[source] += 1
-        lengths[source] += len(document.text)
-        hashes[source].update(document.text)
-        done += len(document.text)
-        teller.at(done)
-    splits = splitting.assign(
-        digests,
-        sizes,
-        validation_fraction=data.validation_fraction,
-        test_fraction=data.test_fraction,
-        seed=data.split_seed,
-    )
-    described = [
-        {
-            "name": corpus.name,
-            "versions": dict(corpus.versions),
-            "skipped": {why: n for (of, why), n in sorted(skipped.items()) if of == index},
-            "files": [
-                {
-                    "name": source.name,
-                    "documents": counts[index, number],
-                    "bytes": lengths[index, number],
-                    "sha256": hashes[index, number].hexdigest(),
-                }
-                for number, source in enumerate(corpus.sources)
-                if (index, number) in counts
-            ],
-        }
-        for index, corpus in enumerate(corpora)
-    ]
-    in_split = np.bincount(splits, np.asarray(sizes), 3).astype(np.int64).tolist()
-    return _Survey(digests, splits, tuple(in_split), described)
-
-
-def _digests(survey: _Survey) -> Iterator[bytes]:
-    step = splitting.DIGEST_BYTES
-    for start in range(0, len(survey.digests), step):
-        yield bytes(survey.digests[start : start + step])
-
-
-def _again(corpora: Sequence[Corpus], survey: _Survey) -> Iterator[tuple[int, bytes]]:
-    """Read the documents once more, with the split of each; they must not have changed."""
-    read = documents(corpora, Counter())
-    for document, digest, split in zip_longest(read, _digests(survey), survey.splits):
-        if document is None or splitting.digest(document.text) != digest:
-            names = ", ".join(repr(corpus.name) for corpus in corpora)
-            raise ValueError(f"corpus {names} changed while it was read; run the command again")
-        yield int(split), document.text
+    told: dict[str, Any] = {"format": FORMAT, "tokenizer": data.tokenizer}
+    telling = partial(_Teller, tell)
+    if data.is_text:
+        told["tokenizers"] = _versions(data) or None
+        found, more = build_from_text(data, corpora, folder, tokenizer, processes, telling)
+    else:
+        found, more = build_from_ids(data, corpora, folder, partial(telling, "reading ids")), {}
+    told["split_seed"] = data.split_seed
+    store.write_description(folder, {**found, **told, **more})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
+
+from isoflop.data.pieces import SEGMENT, FileText, Text, blocks
 
 Kind = Literal["text", "jsonl", "parquet", "sotu", "hub", "ids"]
 
@@ -28,10 +32,10 @@ class Source:
     """Changes when the content may have changed; quick to find out."""
 
 
-def read(source: Source) -> Iterator[bytes]:
+def read(source: Source) -> Iterator[Text]:
     """Yield the UTF-8 text of each document of `source`, in order, empty ones included.
 
-    A text file is held in memory whole; the other kinds are streamed.
+    A document is held in memory whole, but that of a text file of more than SEGMENT bytes.
 
     Raises:
         NotText: a document is binary.
@@ -39,7 +43,7 @@ def read(source: Source) -> Iterator[bytes]:
     """
     match source.kind:
         case "text":
-            yield _checked(Path(source.path).read_bytes(), source.path)
+            yield _text_file(source.path)
         case "jsonl":
             yield from _jsonl(source.path)
         case "parquet":
@@ -54,21 +58,28 @@ def read(source: Source) -> Iterator[bytes]:
             assert_never(source.kind)
 
 
-def _checked(text: bytes, where: str) -> bytes:
-    if b"\0" in text:
-        ids = where.endswith((".bin", ".npy"))
-        raise NotText(
-            f"{where} holds the byte 0 at offset {text.index(0)}, so it is binary; "
-            "expected UTF-8 text without it"
-            f"{', or tokenizer = ids:VOCABULARY if it holds token ids' if ids else ''}"
-        )
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise NotText(
-            f"{where} is not UTF-8 text ({error.reason} at offset {error.start}); "
-            "convert it to UTF-8 or leave it out"
-        ) from None
+def _text_file(path: str) -> Text:
+    size = os.path.getsize(path)
+    text: Text = FileText(path, 0, size) if size > SEGMENT else Path(path).read_bytes()
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    done = 0
+    for block in blocks(text):
+        if b"\0" in block:
+            ids = path.endswith((".bin", ".npy"))
+            raise NotText(
+                f"{path} holds the byte 0 at offset {done + block.index(0)}, so it is binary; "
+                "expected UTF-8 text without it"
+                f"{', or tokenizer = ids:VOCABULARY if it holds token ids' if ids else ''}"
+            )
+        begun = len(decoder.getstate()[0])
+        try:
+            decoder.decode(block, final=done + len(block) >= len(text))
+        except UnicodeDecodeError as error:
+            raise NotText(
+                f"{path} is not UTF-8 text ({error.reason} at offset "
+                f"{done - begun + error.start}); convert it to UTF-8 or leave it out"
+            ) from None
+        done += len(block)
     return text
 
 

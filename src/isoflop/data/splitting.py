@@ -3,101 +3,142 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isoflop.data.pieces import Text, blocks
+
 TRAIN, VALIDATION, TEST = range(3)
 DIGEST_BYTES = 16
+HELD = 1 << 20
+"""Documents that are sorted in memory at a time, about."""
 
 
-def digest(text: bytes) -> bytes:
-    """Return the 16 bytes that stand for the content of a document."""
-    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
+def digest(text: Text, *others: Any) -> bytes:
+    """Return the 16 bytes that stand for the content of a document; `others` hash it as well."""
+    found = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for block in blocks(text):
+        for one in (found, *others):
+            one.update(block)
+    return found.digest()
 
 
 def assign(
-    digests: bytes | bytearray,
-    sizes: Sequence[int],
+    digests: NDArray[np.uint8],
+    sizes: NDArray[np.int64],
+    splits: NDArray[np.uint8],
     *,
     validation_fraction: float,
     test_fraction: float,
     seed: int,
-) -> NDArray[np.uint8]:
+    scratch: Path | None = None,
+) -> None:
     """Assign each document to a split by a hash of `seed` and its content.
 
     The fractions are of bytes, as nearly as whole documents allow. Documents are taken in the
     order of their hashes, so neither their names nor their order matter, and copies of a document
     share a split: no test document was seen in training. Every split gets at least one document.
+    The arrays may be mapped from files: about HELD documents are held in memory at a time.
 
     Args:
-        digests: the `digest` of each document, one after the other.
-        sizes: bytes of each document.
+        digests: the `digest` of each document, (documents, 16).
+        sizes: bytes of each document, (documents,).
+        splits: TRAIN for each document, (documents,); becomes its split.
         validation_fraction: of all bytes.
         test_fraction: of all bytes.
         seed: of the hash.
-
-    Returns:
-        TRAIN, VALIDATION or TEST for each document, (documents,).
+        scratch: folder for 16 bytes a document meanwhile; None for the system's.
 
     Raises:
         ValueError: fewer than three distinct documents.
     """
-    # Arrays throughout: there may be tens of millions of documents.
-    halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
-    by_digest = np.lexsort(halves.T)
-    is_first = np.ones(len(halves), dtype=np.bool_)
-    is_first[1:] = (halves[by_digest[1:]] != halves[by_digest[:-1]]).any(1)
-    distinct = by_digest[is_first]
-    if len(distinct) < 3:
-        raise ValueError(
-            f"the corpus has {len(distinct)} distinct documents; expected at least 3, "
-            "one each for training, validation and test"
-        )
-    name = np.empty(len(halves), dtype=np.int64)
-    name[by_digest] = np.cumsum(is_first) - 1
-    bytes_of = np.bincount(name, np.asarray(sizes)).astype(np.int64)
-    order = np.lexsort(_keyed(digests, distinct, seed).T[::-1])
-    total = int(bytes_of.sum())
-    test = _take(order, bytes_of, test_fraction * total, leave=2)
-    order = order[~np.isin(order, test)]
-    validation = _take(order, bytes_of, validation_fraction * total, leave=1)
-    split_of = np.full(len(distinct), TRAIN, dtype=np.uint8)
-    split_of[test], split_of[validation] = TEST, VALIDATION
-    return split_of[name]
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        order = _Order(_keyed(digests, seed, file), sizes)
+        counts, amounts = zip(*((len(each), int(each.sum())) for *_, each in order), strict=True)
+        distinct, total = sum(counts), sum(amounts)
+        if distinct < 3:
+            raise ValueError(
+                f"the corpus has {distinct} distinct documents; expected at least 3, "
+                "one each for training, validation and test"
+            )
+        taken = _take(order, splits, TEST, test_fraction * total, distinct - 2)
+        _take(order, splits, VALIDATION, validation_fraction * total, distinct - taken - 1)
 
 
 def _keyed(
-    digests: bytes | bytearray, documents: NDArray[np.int64], seed: int
+    digests: NDArray[np.uint8], seed: int, file: IO[bytes]
 ) -> NDArray[np.unsignedinteger[Any]]:
-    """Return the hash of `seed` and each digest as two numbers, the more significant first."""
+    """Return the hash of `seed` and each digest as two numbers, the more significant first.
+
+    They lie in `file`, (documents, 2).
+    """
     key = seed.to_bytes(16, "little")
-    keyed = bytearray()
-    for start in documents * DIGEST_BYTES:
-        one = digests[start : start + DIGEST_BYTES]
-        keyed += hashlib.blake2b(one, key=key, digest_size=16).digest()
-    return np.frombuffer(keyed, dtype=">u8").astype("<u8").reshape(-1, 2)
+    for first in range(0, len(digests), HELD):
+        some = digests[first : first + HELD].tobytes()
+        keyed = bytearray()
+        for start in range(0, len(some), DIGEST_BYTES):
+            one = some[start : start + DIGEST_BYTES]
+            keyed += hashlib.blake2b(one, key=key, digest_size=16).digest()
+        file.write(keyed)
+    file.flush()
+    return np.asarray(np.memmap(file, ">u8", "r", shape=(len(digests), 2)))
 
 
-def _take(
-    order: NDArray[np.int64], bytes_of: NDArray[np.int64], quota: float, leave: int
-) -> list[int]:
-    """Take documents in `order` up to about `quota` bytes, leaving at least `leave` of them.
+_Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Documents one after the other, copies side by side; where the copies of each distinct one begin,
+and where the last ones end; bytes of all copies of each."""
+
+
+class _Order:
+    """The documents in the order of their keys, read anew each time."""
+
+    def __init__(self, keys: NDArray[Any], sizes: NDArray[np.int64]) -> None:
+        self._keys, self._sizes = keys, sizes
+
+    def __iter__(self) -> Iterator[_Part]:
+        width = (1 << 64) * HELD // len(self._keys) + 1
+        for low in range(0, 1 << 64, width):
+            first, last = np.uint64(low), np.uint64(min(low + width, 1 << 64) - 1)
+            high = ((at, self._keys[at : at + HELD, 0]) for at in range(0, len(self._keys), HELD))
+            documents = np.concatenate(
+                [at + np.flatnonzero((some >= first) & (some <= last)) for at, some in high]
+            )
+            keys = self._keys[documents].astype("<u8")
+            by_key = np.lexsort(keys.T[::-1])
+            documents, keys = documents[by_key], keys[by_key]
+            new = np.ones(len(keys), dtype=np.bool_)
+            new[1:] = (keys[1:] != keys[:-1]).any(1)
+            begins = np.flatnonzero(new)
+            if len(begins):
+                sizes = np.add.reduceat(self._sizes[documents], begins)
+                yield documents, np.append(begins, len(documents)), sizes
+
+
+def _take(order: _Order, splits: NDArray[np.uint8], split: int, quota: float, at_most: int) -> int:
+    """Take documents of TRAIN in `order`, up to about `quota` bytes; returns how many.
 
     One that would overshoot by more than it undershoots is passed over while less than half of
     the quota is filled, so that a single huge document does not become the held-out split.
     """
-    taken: list[int] = []
-    amount = 0
-    for one in order:
-        if len(taken) == len(order) - leave:
-            break
-        size = int(bytes_of[one])
-        if amount + size / 2 <= quota:
-            taken.append(int(one))
-            amount += size
-        elif amount >= quota / 2:
-            break
-    return taken or [int(order[bytes_of[order].argmin()])]
+    taken = amount = 0
+    smallest, size_of_it = None, 0
+    for documents, begins, sizes in order:
+        free = np.flatnonzero(splits[documents[begins[:-1]]] == TRAIN)
+        for one, size in zip(free.tolist(), sizes[free].tolist(), strict=True):
+            mine = documents[begins[one] : begins[one + 1]]
+            if amount + size / 2 <= quota and taken < at_most:
+                splits[mine] = split
+                taken, amount = taken + 1, amount + size
+            elif taken and (amount >= quota / 2 or taken == at_most):
+                return taken
+            elif smallest is None or size < size_of_it:
+                smallest, size_of_it = mine, size
+    if not taken:
+        assert smallest is not None, "there are at least as many as are left over"
+        splits[smallest] = split
+    return max(1, taken)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from isoflop import storage
 from isoflop.data.ids import DTYPES, IdFile, PointedTokens, Stretch
-from isoflop.data.tables import NumberWriter, blocks, mapped_numbers
+from isoflop.data.tables import NumberWriter, blocks, mapped_numbers, reopened
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Ids, IdTokenizer, Tokenizer
 
 SplitName = Literal["train", "validation", "test"]
@@ -259,50 +259,27 @@ def write_description(folder: Path, manifest: Mapping[str, Any]) -> None:
     (folder / _STORE).write_text(storage.to_json(manifest, indent=2) + "\n")
 
 
-def write(
-    folder: Path,
-    tokenizer: Tokenizer,
-    texts: Iterable[tuple[int, bytes]],
-    manifest: dict[str, Any],
-    tell: Callable[[int, int], None] = lambda *_: None,
-) -> None:
-    """Tokenise `texts` into `folder`, which `storage.commit_folder` commits for the caller.
+Written = tuple[tuple[int, int, int], ...]
+"""Tokens, documents and UTF-8 bytes of text of each split so far."""
+NOTHING: Written = ((0, 0, 0),) * 3
 
-    `texts` are index into SPLITS and UTF-8 text of each document, `manifest` what else to record.
-    `tell` is told now and then how many bytes of text were read, and how many tokens they gave.
+
+class StoreWriter:
+    """Appends documents to the files of a store, behind what was `written` of them before.
+
+    Raises:
+        ValueError: the files have less than that.
     """
-    small = tokenizer.vocabulary <= 1 << 8
-    dtype = np.dtype("u1") if small else id_dtype(tokenizer.vocabulary)
-    with ExitStack() as stack:
-        writers = [stack.enter_context(_SplitWriter(folder, name, dtype)) for name in SPLITS]
-        for batch in _batches(texts):
-            encoded = tokenizer.encode([text for _, text in batch])
-            for (split, text), ids in zip(batch, encoded, strict=True):
-                writers[split].append(ids, len(text))
-            tell(sum(one.bytes for one in writers), sum(one.tokens for one in writers))
-    splits = {name: writer.described() for name, writer in zip(SPLITS, writers, strict=True)}
-    with NumberWriter(folder / _TOKEN_BYTES) as numbers:
-        numbers.extend(tokenizer.token_bytes)
-    specification = "bytes"
-    if isinstance(tokenizer, BpeTokenizer):
-        (folder / _TOKENIZER).write_bytes(tokenizer.specification.encode())
-        specification = hashlib.sha256(tokenizer.specification.encode()).hexdigest()
-    write_description(folder, {**describe(tokenizer.vocabulary, splits, specification), **manifest})
 
-
-class _SplitWriter:
-    """Appends documents to the files of one split."""
-
-    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
-        self._dtype = dtype
-        self._hash = hashlib.sha256()
-        self.tokens = self.bytes = 0
+    def __init__(self, folder: Path, vocabulary: int, written: Written = NOTHING) -> None:
+        self._folder = folder
+        dtype = np.dtype("u1") if vocabulary <= 1 << 8 else id_dtype(vocabulary)
         with ExitStack() as stack:
-            self._file = stack.enter_context(open(folder / f"{name}.tokens", "wb"))
-            self._offsets = stack.enter_context(NumberWriter(folder / f"{name}.offsets.npy"))
-            self._sizes = stack.enter_context(NumberWriter(folder / f"{name}.bytes.npy"))
+            self._splits = [
+                stack.enter_context(_SplitWriter(folder, name, dtype, *before))
+                for name, before in zip(SPLITS, written, strict=True)
+            ]
             self._stack = stack.pop_all()
-        self._offsets.add(0)
 
     def __enter__(self) -> Self:
         return self
@@ -310,33 +287,97 @@ class _SplitWriter:
     def __exit__(self, *failure: Any) -> None:
         self._stack.__exit__(*failure)
 
-    def append(self, ids: Ids, text_bytes: int) -> None:
-        content = ids.astype(self._dtype, copy=False).tobytes() + bytes(self._dtype.itemsize)
+    def append(self, split: int, ids: Ids, text_bytes: int, *, last: bool) -> None:
+        """Append a part of a document to a split, and where it is the last one, its end."""
+        self._splits[split].append(ids, text_bytes, last=last)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all splits."""
+        return sum(one.tokens for one in self._splits)
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of text of all splits."""
+        return sum(one.bytes for one in self._splits)
+
+    def flushed(self) -> Written:
+        """Hand all that was appended to the system, and return how much that is."""
+        for one in self._splits:
+            one.flush()
+        return tuple((one.tokens, one.documents, one.bytes) for one in self._splits)
+
+    def finished(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Write what made the tokens beside them, and return what describes the store.
+
+        To be called once the files are closed.
+        """
+        splits = {name: one.described() for name, one in zip(SPLITS, self._splits, strict=True)}
+        with NumberWriter(self._folder / _TOKEN_BYTES) as numbers:
+            numbers.extend(tokenizer.token_bytes)
+        specification = "bytes"
+        if isinstance(tokenizer, BpeTokenizer):
+            content = tokenizer.specification.encode()
+            (self._folder / _TOKENIZER).write_bytes(content)
+            specification = hashlib.sha256(content).hexdigest()
+        return describe(tokenizer.vocabulary, splits, specification)
+
+
+class _SplitWriter:
+    """Appends documents to the files of one split."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        dtype: np.dtype[Any],
+        tokens: int,
+        documents: int,
+        bytes_: int,
+    ) -> None:
+        self._dtype = dtype
+        self.tokens, self.documents, self.bytes = tokens, documents, bytes_
+        self._begun = bytes_
+        """Bytes of all documents before the one that is under way."""
+        path, starts = folder / f"{name}.tokens", folder / f"{name}.offsets.npy"
+        with ExitStack() as stack:
+            self._file = stack.enter_context(reopened(path, tokens * dtype.itemsize))
+            self._starts = stack.enter_context(NumberWriter(starts, documents + (documents > 0)))
+            sizes = NumberWriter(folder / f"{name}.bytes.npy", documents)
+            self._sizes = stack.enter_context(sizes)
+            with open(path, "rb") as before:
+                self._hash = hashlib.file_digest(before, "sha256")
+            self._stack = stack.pop_all()
+        if not documents:
+            self._starts.add(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.__exit__(*failure)
+
+    def append(self, ids: Ids, text_bytes: int, *, last: bool) -> None:
+        end = bytes(self._dtype.itemsize) if last else b""
+        content = ids.astype(self._dtype, copy=False).tobytes() + end
         self._file.write(content)
         self._hash.update(content)
-        self.tokens += len(ids) + 1
+        self.tokens += len(ids) + last
         self.bytes += text_bytes
-        self._offsets.add(self.tokens)
-        self._sizes.add(text_bytes)
+        if last:
+            self.documents += 1
+            self._starts.add(self.tokens)
+            self._sizes.add(self.bytes - self._begun)
+            self._begun = self.bytes
+
+    def flush(self) -> None:
+        for file in (self._file, self._starts, self._sizes):
+            file.flush()
 
     def described(self) -> dict[str, Any]:
         return {
             "tokens": self.tokens,
-            "documents": self._sizes.count,
+            "documents": self.documents,
             "bytes": self.bytes,
             "sha256": self._hash.hexdigest(),
         }
-
-
-def _batches(texts: Iterable[tuple[int, bytes]]) -> Iterable[list[tuple[int, bytes]]]:
-    """Group documents into batches of about a mebibyte, which a tokeniser encodes in parallel."""
-    batch: list[tuple[int, bytes]] = []
-    size = 0
-    for item in texts:
-        batch.append(item)
-        size += len(item[1])
-        if size >= 1 << 20:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

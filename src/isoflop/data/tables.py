@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,40 @@ from numpy.typing import NDArray
 BLOCK = 1 << 16
 """Numbers held in memory at a time."""
 
+_HEAD_BYTES = 128
+"""What numpy pads the header to."""
+
+
+def reopened(path: Path, size: int) -> IO[bytes]:
+    """Open a file to write behind its first `size` bytes, which stay.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    file = open(path, "r+b" if size else "wb")  # noqa: SIM115 (closed by the caller)
+    if file.seek(0, os.SEEK_END) < size:
+        file.close()
+        raise ValueError(f"{path} has fewer than {size} bytes; run the same command again")
+    file.seek(size)
+    file.truncate()
+    return file
+
 
 class NumberWriter:
-    """Writes numbers to a .npy file as they come; the same bytes as `np.save` of all of them."""
+    """Writes numbers to a .npy file as they come; the same bytes as `np.save` of all of them.
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by `__exit__`)
+    Goes on behind the first `count` numbers of a file where that is given.
+
+    Raises:
+        ValueError: the file has fewer.
+    """
+
+    def __init__(self, path: Path, count: int = 0) -> None:
+        self._file = reopened(path, _HEAD_BYTES + 8 * count if count else 0)
         self._pending: list[int] = []
-        self.count = 0
-        self._head()
+        self.count = count
+        if not count:
+            self._head()
 
     def _head(self) -> None:
         self._file.seek(0)
@@ -40,6 +66,11 @@ class NumberWriter:
         """Append numbers, (n,)."""
         self._flush()
         self._write(numbers)
+
+    def flush(self) -> None:
+        """Hand all numbers to the system."""
+        self._flush()
+        self._file.flush()
 
     def _flush(self) -> None:
         self._write(np.array(self._pending, dtype="<i8"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -35,6 +36,9 @@ from isoflop.model import Output, Transformer
 
 PERTURBED_WINDOWS = 32
 """Windows whose future is changed, spread evenly over the text."""
+MEASURED_TOKENS = 1 << 22
+"""Tokens at most whose routing is measured, in batches spread evenly over the text: R + 4 bytes are
+held of each under each decision, and 16 besides."""
 STRETCH_TOKENS = 128
 """Tokens at the start of the first whole window whose decisions are told one by one."""
 EXTREMES = 8
@@ -138,17 +142,23 @@ class _Seen:
         self.weights: list[NDArray[np.float32]] = []
         self.entropy: list[NDArray[np.float32]] = []
 
-    def add(self, output: Output, window: Batch) -> None:
-        """Add what the model gave for a batch."""
+    @property
+    def lists(self) -> tuple[list[Any], ...]:
+        """What is held by batch."""
+        return self.selected, self.weights, self.entropy
+
+    def add(self, output: Output, window: Batch, looked_at: bool) -> None:
+        """Add what the model gave for a batch; what routing did only where it is looked at."""
         self.losses.add(output, window)
-        if output.routing:
+        if output.routing and looked_at:
             rows = torch.from_numpy(window[2].all(1))
             kept = sum(one[0].size for one in self.weights)
+            whole = len(self.weights) == len(self.selected)
             self.selected.append(
                 np.stack([one.selected.cpu()[rows].numpy() for one in output.routing])
             )
             self.entropy.append(routing.prediction_entropy(output.logits).cpu()[rows].numpy())
-            if kept < routing.KEPT:
+            if whole and kept < routing.KEPT:
                 self.weights.append(
                     np.stack([one.logits.float().cpu()[rows].numpy() for one in output.routing])
                 )
@@ -169,16 +179,24 @@ def _look(
     }
     whole: list[NDArray[np.int64]] = []
     documents: list[NDArray[np.int64]] = []
+    every, held = 1, 0
     with evaluating(model) as device:
-        for window in how.of(held_out):
+        for number, window in enumerate(how.of(held_out)):
             tokens, document, mask = window
             batch = torch.from_numpy(tokens[:, :-1]).to(device)
-            whole.append(tokens[mask.all(1), :-1])
-            documents.append(document[mask.all(1)])
+            looked_at = number % every == 0
+            if looked_at:
+                whole.append(tokens[mask.all(1), :-1])
+                documents.append(document[mask.all(1)])
+                held += whole[-1].size
             for rule, one in seen.items():
-                one.add(
-                    model(batch, decision=rule.decision, noise=noise[rule], cap=rule.cap), window
-                )
+                output = model(batch, decision=rule.decision, noise=noise[rule], cap=rule.cap)
+                one.add(output, window, looked_at)
+            if held > MEASURED_TOKENS:
+                every *= 2
+                for kept in (whole, documents, *chain(*(one.lists for one in seen.values()))):
+                    del kept[1::2]
+                held = sum(one.size for one in whole)
     return np.concatenate(whole), np.concatenate(documents)
 
 

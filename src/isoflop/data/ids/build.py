@@ -79,12 +79,15 @@ def build_from_ids(
                     counted.append(pieces[-1].tokens)
                     teller.at(sum(counted), sum(counted))
                 first += len(of_corpus)
-            splits = splitting.assign(
-                b"".join(one.digest for one in pieces),
-                counted,
+            splits = np.zeros(len(pieces), dtype=np.uint8)
+            splitting.assign(
+                np.frombuffer(b"".join(one.digest for one in pieces), "u1").reshape(-1, 16),
+                np.array(counted),
+                splits,
                 validation_fraction=data.validation_fraction,
                 test_fraction=data.test_fraction,
                 seed=data.split_seed,
+                scratch=folder,
             )
             of_split = [
                 [one for one, mine in zip(pieces, splits, strict=True) if mine == split]

@@ -1,0 +1,180 @@
+"""From a corpus of text to a token store, in steps that need not be done twice."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from isoflop import storage
+from isoflop.config import DataConfig
+from isoflop.data import splitting, store
+from isoflop.data.corpora import Corpus
+from isoflop.data.ids.build import Teller
+from isoflop.data.pieces import blocks, segments
+from isoflop.data.text.encoding import encoded
+from isoflop.data.text.survey import Surveyed, again, survey, surveyed, text_bytes
+from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+from isoflop.frozen import Frozen
+from isoflop.hardware import usable_cores
+
+SAMPLE_BYTES = 1 << 28
+"""UTF-8 bytes of the training split that a vocabulary is learnt from, at most."""
+
+SECONDS_BETWEEN_SAVES = 30.0
+"""Time between two times that what was done is made to last."""
+
+PARALLEL_BYTES = 1 << 25
+"""Text from which processes are started to tokenise it: less is done before they are there."""
+
+UNFINISHED = "unfinished"
+_STATE = "state.json"
+
+
+Telling = Callable[..., Teller]
+"""Makes what is told how far a step is: of its name, all bytes, and bytes and tokens before."""
+
+
+class _Kept(Frozen):
+    """What an unfinished preparation goes on from."""
+
+    bytes: list[int]
+    described: list[dict[str, Any]]
+    tokenizer: str | None = None
+    written: store.Written = store.NOTHING
+
+
+class _Unfinished:
+    """The folder of a preparation, which outlives it once something was saved."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tokens = folder, folder / "tokens"
+        self._saved = time.monotonic()
+        self.kept: _Kept | None = None
+        try:
+            surveyed(folder)
+            self.kept = _Kept.model_validate_json((folder / _STATE).read_bytes())
+        except (OSError, ValueError):
+            self.discard()
+        storage.make_folder(self.tokens)
+
+    def discard(self) -> None:
+        if self.folder.exists():
+            storage.discard(self.folder)
+
+    def keep(self, kept: _Kept, writer: store.StoreWriter | None = None) -> None:
+        """Make all that was done last, where the last time is long enough ago."""
+        if time.monotonic() - self._saved < SECONDS_BETWEEN_SAVES:
+            return
+        if writer is not None:
+            kept = kept.model_copy(update={"written": writer.flushed()})
+        for path in (*self.folder.iterdir(), *self.tokens.iterdir()):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        storage.sync_folder(self.tokens)
+        storage.write_json(self.folder / _STATE, kept.model_dump(mode="json"))
+        self.kept, self._saved = kept, time.monotonic()
+
+
+def build_from_text(
+    data: DataConfig,
+    corpora: Sequence[Corpus],
+    target: Path,
+    tokenizer: Tokenizer | None,
+    processes: int | None,
+    telling: Telling,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write into `target` what a store of text needs; return what describes it, and its corpora.
+
+    What was done lies in `unfinished` beside it, saved now and then, and is gone on with. It stays
+    there until the caller has committed `target`.
+
+    Raises:
+        ValueError: a corpus is malformed, changed or too small; nothing stays.
+        BrokenExecutor: a process ended.
+    """
+    unfinished = _Unfinished(target.parent / UNFINISHED)
+    try:
+        described = _build(data, corpora, unfinished, tokenizer, processes, telling)
+        for path in unfinished.tokens.iterdir():
+            os.link(path, target / path.name)
+        return described
+    except BaseException as error:
+        if unfinished.kept is None or isinstance(error, ValueError):
+            unfinished.discard()
+        raise
+
+
+def _build(
+    data: DataConfig,
+    corpora: Sequence[Corpus],
+    unfinished: _Unfinished,
+    tokenizer: Tokenizer | None,
+    processes: int | None,
+    telling: Telling,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    kept = unfinished.kept
+    if kept is None:
+        teller = telling("reading", text_bytes(corpora))
+        in_splits, described = survey(data, corpora, unfinished.folder, teller)
+        kept = _Kept(bytes=in_splits, described=described)
+        unfinished.keep(kept)
+    found = surveyed(unfinished.folder)
+    learnt = tokenizer is None and data.tokenizer != "bytes"
+    if learnt and kept.tokenizer is None:
+        texts = _sample(corpora, found, kept.bytes[splitting.TRAIN], telling)
+        trained = BpeTokenizer.train(texts, data.vocabulary)
+        kept = kept.model_copy(update={"tokenizer": trained.specification})
+        unfinished.keep(kept)
+    if learnt and kept.tokenizer is not None:
+        tokenizer = BpeTokenizer(kept.tokenizer)
+    tokenizer = tokenizer or ByteTokenizer()
+    if processes is None:
+        processes = usable_cores().count if sum(kept.bytes) >= PARALLEL_BYTES else 1
+    tokens, documents, done = (sum(one) for one in zip(*kept.written, strict=True))
+    teller = telling("tokenising", sum(kept.bytes), (done, tokens))
+    texts_again = ((split, text) for split, _, text in again(corpora, found, documents))
+    with (
+        store.StoreWriter(unfinished.tokens, tokenizer.vocabulary, kept.written) as writer,
+        closing(encoded(tokenizer, texts_again, processes)) as batches,
+    ):
+        for batch, ids in batches:
+            for part, mine in zip(batch, ids, strict=True):
+                writer.append(part.split, mine, len(part.text), last=part.last)
+            teller.at(writer.bytes, writer.tokens)
+            if batch[-1].last:
+                unfinished.keep(kept, writer)
+    more: dict[str, Any] = {"corpora": kept.described}
+    if learnt and kept.bytes[splitting.TRAIN] > SAMPLE_BYTES:
+        more["learnt_from_bytes"] = SAMPLE_BYTES
+    return writer.finished(tokenizer), more
+
+
+def _sample(
+    corpora: Sequence[Corpus], found: Surveyed, total: int, telling: Telling
+) -> Iterator[bytes]:
+    """Yield what a vocabulary is learnt from: the training split of `total` bytes, or a part.
+
+    Which documents is up to their digests, so that they come from everywhere in the corpora. Of
+    documents that are large beside the sample, segments are drawn likewise.
+    """
+    teller = telling("learning the vocabulary", min(total, SAMPLE_BYTES))
+    limit = (1 << 64) * SAMPLE_BYTES // max(1, total)
+    done = 0
+    for split, digest, text in again(corpora, found):
+        if split != splitting.TRAIN:
+            continue
+        large = len(text) > SAMPLE_BYTES // 4
+        for part in segments(text) if large else (text,):
+            drawn = splitting.digest(part) if large else digest
+            if int.from_bytes(drawn[:8], "little") >= limit:
+                continue
+            if done and done + len(part) > SAMPLE_BYTES:
+                return
+            done += len(part)
+            yield b"".join(blocks(part))
+            teller.at(done)

@@ -100,6 +100,7 @@ class AttentionOptions:
 def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
     """Measure block attention beside full attention; the default takes about ten minutes."""
     import isoflop.bench as of
+    from isoflop.bench.figures import attention_figure
     from isoflop.hardware import usable_cores
 
     threads = options.threads or usable_cores().count
@@ -113,7 +114,7 @@ def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
     report = of.bench_attention(cases, force=options.force, watch=_tell)
     name = f"attention-{report.rows[0].dtype}.json"
     words = of.describe_attention(report)
-    _answer_rows(report, words, options.out, name, options.json, of.attention_figure)
+    _answer_rows(report, words, options.out, name, options.json, attention_figure)
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class DecodeOptions:
 def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
     """Measure steps of generation, dense and routed; the default takes about ten minutes."""
     import isoflop.bench as of
+    from isoflop.bench.figures import decode_figure
 
     cases = of.decode_cases(
         contexts=options.contexts,
@@ -153,7 +155,7 @@ def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
     )
     report = of.bench_decode(cases, force=options.force, watch=_tell)
     words = of.describe_decode(report)
-    _answer_rows(report, words, options.out, "decode.json", options.json, of.decode_figure)
+    _answer_rows(report, words, options.out, "decode.json", options.json, decode_figure)
 
 
 @bench.command(name="bookkeeping")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -42,7 +42,7 @@ from isoflop.hardware.accelerators import MeasuredStep, kind_of
 from isoflop.memory import estimate_memory
 from isoflop.model import build
 from isoflop.planning.sizes import shape
-from isoflop.training import Trainer, compiling_fault, environment, initialise, random_tokens
+from isoflop.training import Trainer, initialise, random_tokens
 from isoflop.training.fitting import fitted
 
 FAMILY = ShapeFamily(
@@ -126,65 +126,58 @@ def scale_config(size: float, depth: Depth, device: str, precision: Precision) -
 
 def bench_scale(
     sizes: Sequence[float],
+    here: Environment,
     *,
-    device: Literal["cpu", "cuda"],
     precision: Precision,
-    threads: int,
-    variants: Sequence[str] = (DENSE, ROUTED),
     seconds: float = 4.0,
     force: bool = False,
     watch: Watch = lambda _: None,
     keep: Callable[[ScaleReport], None] = lambda _: None,
 ) -> ScaleReport:
-    """Measure steps of each size and variant, one model after the other.
+    """Measure steps of each size, dense and routed, one model after the other.
 
     What fails, for want of memory or else, is left out with a note.
 
     Args:
         sizes: total parameters.
-        device: where they are trained: compiled on a GPU, as they are on a CPU.
+        here: device, threads, and whether steps are compiled.
         precision: of products.
-        threads: cores to use.
-        variants: of `VARIANTS`.
         seconds: time for the rounds of each, of which there are at least `LEAST_ROUNDS`.
         keep: takes the report so far, after each row.
 
     Raises:
         ValueError: the machine is busy, there is no such device, or nothing could be measured.
     """
-    check_device(device)
+    check_device(here.device)
     configs = {
-        (name, size): scale_config(size, VARIANTS[name], device, precision)
+        f"{name}, {size:.3g} parameters": (name, scale_config(size, depth, here.device, precision))
         for size in sizes
-        for name in variants
+        for name, depth in VARIANTS.items()
     }
-    found = conditions(force=force, threads=threads)
+    found = conditions(force=force, threads=here.threads)
     watch("measuring matrix products")
-    best = gemm_peak(precision, threads, device)
+    best = gemm_peak(precision, here.threads, here.device)
     rows: list[ScaleRow] = []
     notes: list[str] = []
-    report = None
-    with use_threads(threads):
-        for (name, size), config in configs.items():
-            watch(f"measuring steps of {name}, {size:.3g} parameters")
+    with use_threads(here.threads):
+        for told, (name, config) in configs.items():
+            watch(f"measuring steps: {told}")
             try:
-                rows.append(_row(name, config, device, threads, best, seconds))
+                rows.append(_row(name, config, here, best, seconds))
             except (RuntimeError, MemoryError) as error:
-                notes.append(f"{name}, {size:.3g} parameters: {' '.join(str(error).split())[:300]}")
-                continue
-            report = ScaleReport(rows=tuple(rows), notes=tuple(notes), **found)
-            keep(report)
-    if report is None:
-        raise ValueError(f"nothing could be measured: {'; '.join(notes) or 'no size is given'}")
-    return report.model_copy(update={"notes": tuple(notes)})
+                notes.append(f"{told}: {' '.join(str(error).split())[:300]}")
+            if rows:
+                keep(ScaleReport(rows=tuple(rows), notes=tuple(notes), **found))
+    if not rows:
+        raise ValueError(f"nothing could be measured: {'; '.join(notes)}")
+    return ScaleReport(rows=tuple(rows), notes=tuple(notes), **found)
 
 
-def _row(
-    name: str, config: RunConfig, device: str, threads: int, best: float, seconds: float
-) -> ScaleRow:
-    torch.compiler.reset()
-    fault = compiling_fault(device) if device == "cuda" else "as tests are"
-    here = fitted(config, environment(device, threads, compiled=fault is None))
+def _row(name: str, config: RunConfig, here: Environment, best: float, seconds: float) -> ScaleRow:
+    if here.compiled:
+        torch.compiler.reset()
+    device = here.device
+    here = fitted(config, here)
     held = here.micro_batch or config.sequences_per_step
     parts = min(2 * held, config.sequences_per_step)
     config = config.model_copy(update={"sequences_per_step": parts})
@@ -207,7 +200,7 @@ def _row(
         dtype=config.recipe.precision,
         device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
         compiled=here.compiled,
-        threads=threads,
+        threads=here.threads,
         micro_batch=held,
         recompute=here.recompute,
         tokens_per_second=per_second,

@@ -104,6 +104,7 @@ def _bench_sizes(options: TrainOptions, listed: str) -> None:
     from isoflop.bench.machine import check_device
     from isoflop.bench.scale import bench_scale, describe_scale
     from isoflop.hardware import usable_cores
+    from isoflop.training import environment
 
     if options.study is not None:
         raise ValueError("a study and --sizes are given; expected one of them")
@@ -115,9 +116,8 @@ def _bench_sizes(options: TrainOptions, listed: str) -> None:
     threads = options.threads or usable_cores().count
     report = bench_scale(
         sizes,
-        device=options.device,
+        environment(options.device, threads, compiled=options.device == "cuda"),
         precision=_precision(options.dtype, threads, options.device),
-        threads=threads,
         force=options.force,
         watch=_tell,
     )

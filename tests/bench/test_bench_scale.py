@@ -17,13 +17,13 @@ from isoflop.bench.scale import (
     bench_scale,
     describe_scale,
     scale_config,
+    scale_environment,
     time_shares,
 )
 from isoflop.cli import main
 from isoflop.config.load import load_study
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware.accelerators import measured_steps
-from isoflop.training import environment
 
 PAPER = Path(__file__).parents[2] / "studies" / "mod-isoflop-paper.toml"
 
@@ -39,8 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(*sizes: float, **settings: Any) -> ScaleReport:
-    here = environment("cpu", 1, compiled=False)
-    return bench_scale(sizes, here, precision="fp32", seconds=0, **settings)
+    return bench_scale(sizes, scale_environment("cpu", 1), precision="fp32", seconds=0, **settings)
 
 
 def test_rows_are_the_arithmetic_of_their_steps() -> None:
@@ -91,6 +90,7 @@ def test_what_fails_is_told_and_leaves_the_others(monkeypatch: pytest.MonkeyPatc
         return prepared(config, *given)
 
     monkeypatch.setattr(scale, "_prepared", scarce)
+    monkeypatch.setattr(scale, "time_shares", lambda *_: {})
     report = measured(2e5)
     assert [row.variant for row in report.rows] == ["dense"]
     assert report.notes == ("MoD 12.5%, 2e+05 parameters: CUDA out of memory",)
@@ -129,8 +129,9 @@ def test_where_nothing_can_be_seen_no_share_is_told() -> None:
 
 
 def test_the_command_writes_what_plan_reads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scale, "time_shares", lambda *_: {})
     command = ["bench", "train", "--sizes", "2e5", "--dtype", "fp32", "--threads", "1"]
     assert main([*command, "--json", "--out", str(tmp_path)]) == 0
     path = tmp_path / "train.json"

@@ -51,8 +51,14 @@ def older(place: Path, name: str) -> str:
 
 
 @pytest.mark.slow
-def test_all_of_it(tmp_path: Path) -> None:
-    done = asked(tmp_path)
+def test_all_of_it_needs_neither_what_draws_nor_what_reads_tables(tmp_path: Path) -> None:
+    absent = ("altair", "vl_convert", "transformers", "datasets", "pyarrow", "openpyxl", "pytest")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+    )
+    done = asked(tmp_path, PYTHONPATH=str(bare))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith((tmp_path / "table.txt").read_text())
     assert [line.split(":")[0] for line in done.stdout.splitlines()[: len(PARTS)]] == PARTS

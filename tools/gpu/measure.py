@@ -80,13 +80,12 @@ def check(scale: Scale, keep: Keep) -> None:
 
 def train(scale: Scale, keep: Keep, sizes: tuple[float, ...] = ()) -> None:
     """What `isoflop bench train --sizes` tells."""
-    from isoflop.bench.scale import bench_scale
+    from isoflop.bench.scale import bench_scale, scale_environment
     from isoflop.hardware import usable_cores
-    from isoflop.training import environment
 
     bench_scale(
         sizes or scale.sizes,
-        environment(scale.device, usable_cores().count, compiled=scale.gpu),
+        scale_environment(scale.device, usable_cores().count),
         precision="bf16" if scale.gpu else "fp32",
         seconds=scale.seconds,
         force=True,

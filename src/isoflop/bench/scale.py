@@ -42,7 +42,7 @@ from isoflop.hardware.accelerators import MeasuredStep, kind_of
 from isoflop.memory import estimate_memory
 from isoflop.model import build
 from isoflop.planning.sizes import shape
-from isoflop.training import Trainer, initialise, random_tokens
+from isoflop.training import Trainer, compiling_fault, environment, initialise, random_tokens
 from isoflop.training.fitting import fitted
 
 FAMILY = ShapeFamily(
@@ -75,7 +75,6 @@ class ScaleRow(MeasuredStep):
     variant: str
     width: int
     blocks: int
-    vocabulary: int
     compiled: bool
     threads: int
     micro_batch: int
@@ -102,13 +101,7 @@ ScaleReport = Report[ScaleRow]
 
 
 def scale_config(size: float, depth: Depth, device: str, precision: Precision) -> RunConfig:
-    """Return a run of a model of the published family.
-
-    Args:
-        size: total parameters, about.
-        depth: which tokens its blocks process.
-        device: `cpu` or `cuda`.
-        precision: of products.
+    """Return a run of the published family on a device, of about `size` total parameters.
 
     Raises:
         ValueError: there is no model of that size.
@@ -122,6 +115,13 @@ def scale_config(size: float, depth: Depth, device: str, precision: Precision) -
         sequences_per_step=STEP_TOKENS[device] // length,
         convention="full",
     )
+
+
+def scale_environment(device: str, threads: int) -> Environment:
+    """Return what steps are measured with: compiled on a GPU where that works, as runs are."""
+    check_device(device)
+    compiled = device == "cuda" and compiling_fault(device) is None
+    return environment(device, threads, compiled)
 
 
 def bench_scale(
@@ -140,15 +140,14 @@ def bench_scale(
 
     Args:
         sizes: total parameters.
-        here: device, threads, and whether steps are compiled.
+        here: as `scale_environment` gives it.
         precision: of products.
         seconds: time for the rounds of each, of which there are at least `LEAST_ROUNDS`.
         keep: takes the report so far, after each row.
 
     Raises:
-        ValueError: the machine is busy, there is no such device, or nothing could be measured.
+        ValueError: the machine is busy, or nothing could be measured.
     """
-    check_device(here.device)
     configs = {
         f"{name}, {size:.3g} parameters": (name, scale_config(size, depth, here.device, precision))
         for size in sizes
@@ -195,7 +194,7 @@ def _row(name: str, config: RunConfig, here: Environment, best: float, seconds: 
         kind=kind_of(config.model) or "dense",
         variant=name,
         parameters=parameters(config.model).total,
-        **config.model.model_dump(include={"width", "blocks", "vocabulary"}),
+        **config.model.model_dump(include={"width", "blocks"}),
         sequence_length=length,
         dtype=config.recipe.precision,
         device=torch.cuda.get_device_name() if device == "cuda" else "cpu",

@@ -48,7 +48,7 @@ class TrainOptions:
         str | None,
         arg(
             metavar="N,N,...",
-            help="In place of a study: parameters of published shapes, dense and MoD 12.5%%, with "
+            help="In place of a study: parameters of published shapes, dense and MoD 12.5%, with "
             "memory and where the time of a step goes.",
         ),
     ] = None
@@ -101,10 +101,8 @@ def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> None:
 
 def _bench_sizes(options: TrainOptions, listed: str) -> None:
     """Measure steps by size, and write and print what was found."""
-    from isoflop.bench.machine import check_device
-    from isoflop.bench.scale import bench_scale, describe_scale
+    from isoflop.bench.scale import bench_scale, describe_scale, scale_environment
     from isoflop.hardware import usable_cores
-    from isoflop.training import environment
 
     if options.study is not None:
         raise ValueError("a study and --sizes are given; expected one of them")
@@ -112,11 +110,11 @@ def _bench_sizes(options: TrainOptions, listed: str) -> None:
         sizes = [float(size) for size in listed.split(",")]
     except ValueError:
         raise ValueError(f"--sizes is {listed!r}; expected numbers, like 124e6,300e6,1e9") from None
-    check_device(options.device)
     threads = options.threads or usable_cores().count
+    here = scale_environment(options.device, threads)
     report = bench_scale(
         sizes,
-        environment(options.device, threads, compiled=options.device == "cuda"),
+        here,
         precision=_precision(options.dtype, threads, options.device),
         force=options.force,
         watch=_tell,

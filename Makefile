@@ -57,7 +57,7 @@ test-all: setup
 test-processors: setup
 	$(BIN)/python tests/processors.py
 
-# The numeric tests under the oldest torch that is supported, in an environment of its own (4 GB).
+# The numeric tests under the oldest torch that is supported, in an environment of its own (8 GB).
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(addprefix tests/,ops model training check contracts generation evaluation checkpoint)
 test-oldest: $(OLDEST)/.setup-stamp

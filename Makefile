@@ -28,13 +28,18 @@ help:
 
 setup: $(STAMP)
 
+# An environment in a folder, of the first Python that is new enough.
+define environment
+@test -x $(1)/bin/python || { \
+  for python in $(or $(PYTHON),$(PYTHONS)); do \
+    if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then exec $$python -m venv $(1); fi; \
+  done; \
+  echo 'make: none of $(or $(PYTHON),$(PYTHONS)) is Python 3.11 or newer;' \
+    'name one with make PYTHON=/path/to/python' >&2; exit 1; }
+endef
+
 $(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || { \
-	  for python in $(or $(PYTHON),$(PYTHONS)); do \
-	    if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then exec $$python -m venv $(VENV); fi; \
-	  done; \
-	  echo 'make: none of $(or $(PYTHON),$(PYTHONS)) is Python 3.11 or newer;' \
-	    'name one with make PYTHON=/path/to/python' >&2; exit 1; }
+	$(call environment,$(VENV))
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -52,15 +57,14 @@ test-all: setup
 test-processors: setup
 	$(BIN)/python tests/processors.py
 
-# The numeric tests under the oldest torch that is supported, in an environment of its own (4 GB).
+# The numeric tests under the oldest torch that is supported, in an environment of its own (8 GB).
 OLDEST := .venv-oldest
+OLDEST_TESTS := $(addprefix tests/,ops model training check contracts generation evaluation checkpoint)
 test-oldest: $(OLDEST)/.setup-stamp
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal tests/ops tests/model \
-	  tests/training tests/check tests/contracts tests/generation tests/evaluation tests/checkpoint
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal $(OLDEST_TESTS)
 
 $(OLDEST)/.setup-stamp: pyproject.toml
-	for python in $(or $(PYTHON),$(PYTHONS)); do \
-	  if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then $$python -m venv $(OLDEST); break; fi; done
+	$(call environment,$(OLDEST))
 	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet -e '.[dev]' 'torch==2.10.*'
 	@touch $@
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from isoflop.cli import main
 
@@ -76,7 +77,9 @@ class Outputs:
 
 def collect(subject: str) -> Outputs:
     """Ask every command about a study or a case, in a fresh folder that has studies and results."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    # How long a corpus takes is told only where it takes long.
+    quiet = patch("isoflop.data.preparation.SECONDS_BETWEEN", math.inf)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), quiet:
         for name in ("studies", "results"):
             Path(name).symlink_to(ROOT / name)
         Path("cases").symlink_to(TESTS / "cases")

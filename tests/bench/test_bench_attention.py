@@ -12,7 +12,6 @@ from measured_rows import attention_row as row
 from isoflop.bench import (
     attention,
     attention_cases,
-    attention_figure,
     bench_attention,
     describe_attention,
     machine,
@@ -24,6 +23,7 @@ from isoflop.bench.attention import (
     measure,
     peak_bytes,
 )
+from isoflop.bench.figures import attention_figure
 
 
 def test_cases_leave_out_what_is_full_attention() -> None:

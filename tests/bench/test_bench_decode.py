@@ -14,15 +14,15 @@ from measured_rows import decode_rows as rows
 from isoflop.bench import (
     DecodeReport,
     bench_decode,
-    decode,
     decode_cases,
-    decode_figure,
     describe_decode,
     measured,
 )
-from isoflop.bench.decode import DecodeCase, measure, needed_bytes, turn
-from isoflop.bench.decode_report import decode_verdicts
-from isoflop.bench.decoders import EngineDecoder, LlamaDecoder
+from isoflop.bench.decode import measuring
+from isoflop.bench.decode.decoders import EngineDecoder, LlamaDecoder
+from isoflop.bench.decode.measuring import DecodeCase, measure, needed_bytes, turn
+from isoflop.bench.decode.report import decode_verdicts
+from isoflop.bench.figures import decode_figure
 from isoflop.config import ModelConfig
 from isoflop.costs import cache_bytes, forward_flops, parameters
 from isoflop.generation import Engine, nominal_share
@@ -154,7 +154,7 @@ def test_rows_are_the_arithmetic_of_a_measurement(
     assert (dense.step_seconds, routed.step_seconds) == (1.0, 1 / 8)
     assert (routed.low, routed.speed_ratio, routed.high) == (8.0, 8.0, 8.0)
     assert (dense.tokens_per_second, routed.tokens_per_second) == (BATCH, 8 * BATCH)
-    assert dense.rounds == routed.rounds == decode.LEAST_ROUNDS
+    assert dense.rounds == routed.rounds == measuring.LEAST_ROUNDS
     assert (dense.realised_share, routed.realised_share) == (1.0, 0.125)
     size = 4 if dtype == "fp32" else 2
     for made, model in ((dense, one.model), (routed, one.routed)):
@@ -182,7 +182,7 @@ def test_contenders_take_turns_and_share_a_slow_phase(monkeypatch: pytest.Monkey
         decoder.rewind(1)
         return slow * (0.002 if routed else 0.005)
 
-    monkeypatch.setattr(decode, "turn", timed)
+    monkeypatch.setattr(measuring, "turn", timed)
     dense, routed = measure(case(context=1024), peer=False)
     # Two to warm up and choose; then a fifth of a second, but no more than 1/32 of the context.
     assert turns == [1, 1, 8, 8, *[32, 32] * 3]
@@ -240,11 +240,11 @@ def test_measured_in_a_process_of_its_own() -> None:
 def test_what_is_missing_or_too_large_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isoflop.bench.machine.busy", lambda: "others are at work")
     monkeypatch.setattr(
-        decode, "in_fresh_process", lambda call, *given, **more: call(*given, **more)
+        measuring, "in_fresh_process", lambda call, *given, **more: call(*given, **more)
     )
-    monkeypatch.setattr(decode, "find_spec", lambda name: None)
+    monkeypatch.setattr(measuring, "find_spec", lambda name: None)
     large = case(context=8192)
-    monkeypatch.setattr(decode, "told_bytes", lambda *_: needed_bytes(large, peer=False) - 1)
+    monkeypatch.setattr(measuring, "told_bytes", lambda *_: needed_bytes(large, peer=False) - 1)
     told: list[str] = []
     made = bench_decode([case(), large], force=True, watch=told.append)
     assert [(one.name, one.context) for one in made.rows] == [("dense", 24), ("MoD 12.5%", 24)]

@@ -10,9 +10,11 @@ from isoflop.cli import main
 from isoflop.config import RunConfig
 from isoflop.config.load import load_study
 from isoflop.costs import forward_flops, parameters
+from isoflop.notation import significant
 from isoflop.planning import next_runs
 from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Outcome, Rebuilt
+from isoflop.text import quoted
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +89,50 @@ def test_plan_for_an_accelerator_tells_times(study_file, capsys):
     quarter = json.loads(output(capsys, *arguments, "0.25"))
     assert half["rows"][0]["seconds"] == pytest.approx(1.5e11 / (0.5 * 989e12), rel=0.01)
     assert quarter["elapsed_seconds"] == pytest.approx(2 * half["elapsed_seconds"])
-    assert "h100-sxm at 25% utilisation" in quarter["timing"]
+    assert "h100-sxm at 25% utilisation, which is assumed" in quarter["timing"]
+
+
+def test_plan_goes_by_the_utilisation_that_was_measured(study_file, study, capsys):
+    row = {"sequence_length": study.data.sequence_length, "dtype": "fp32", "kind": "dense"}
+    row |= {"parameters": 10**8, "device": "NVIDIA H200", "achieved_flops": 0.6 * 989e12}
+    bench = study_file.with_name("results") / "gpu" / "train.json"
+    bench.parent.mkdir(parents=True)
+    bench.write_text(json.dumps({"rows": [row]}))
+    (routed,) = [one.name for one in study.variants if one.depth.kind != "every_token"]
+    told = "60% utilisation, measured on NVIDIA H200 (results/gpu/train.json) and "
+
+    def plan(*arguments):
+        found = output(capsys, "plan", study_file, "--json", "--accelerator", *arguments)
+        return json.loads(found)
+
+    assumed, found = plan("h200", "--utilisation", "0.4"), plan("h200")
+    assert f"{told}40% utilisation for {quoted(routed)}, which is assumed" in found["timing"]
+    for before, now in zip(assumed["rows"], found["rows"], strict=True):
+        faster = now["steps_per_second"] / before["steps_per_second"]
+        # 60% are of full squares, 40% of the causal half in which the study counts.
+        assert faster == 1 if before["variant"] == routed else 1.1 < faster < 1.499
+    # Of another device only where that is asked for.
+    assert "h100-sxm at 40% utilisation, which is assumed" in plan("h100-sxm")["timing"]
+    given = plan("h100-sxm", "--bench", bench, "--utilisation", "0.1")
+    assert "measured on NVIDIA H200" in given["timing"]
+    assert "10% utilisation for" in given["timing"]
+
+
+def test_plan_tells_gpu_hours_and_their_cost(study_file, capsys):
+    arguments = ("plan", study_file, "--accelerator", "h100-sxm", "--price-per-hour", "2.5")
+    plan = json.loads(output(capsys, *arguments, "--json"))
+    assert plan["cost"] == {name: 2.5 * hours for name, hours in plan["gpu_hours"].items()}
+    shown = output(capsys, *arguments)
+    assert "steps/s   GPU h" in shown
+    # Next to nothing.
+    assert "GPU hours" not in shown
+    study_file.write_text(study_file.read_text().replace("150000000000.0", "6e18"))
+    study_file.write_text(study_file.read_text().replace("60000.0", "1e8"))
+    plan, shown = json.loads(output(capsys, *arguments, "--json")), output(capsys, *arguments)
+    hours, cost = plan["gpu_hours"], plan["cost"]
+    assert f"GPU hours: {significant(hours['first'], 4)} for the first, " in shown
+    assert f"; at 2.5 an hour {significant(cost['first'], 4)}, " in shown
+    assert "cost" not in json.loads(output(capsys, *arguments[:-2], "--json"))
 
 
 def test_plan_for_this_machine_goes_by_its_measured_speed(study_file, capsys):
@@ -135,6 +180,9 @@ def test_steps_of_a_scaling_study_are_not_timed(scaling_file, capsys):
         (("--accelerator", "abacus"), "accelerator is 'abacus'; expected one of"),
         (("--accelerator", "h200", "--utilisation", "40"), "utilisation is 40"),
         (("--workers", "0"), "workers is 0; expected at least 1"),
+        (("--price-per-hour", "2"), "--price-per-hour is given without --accelerator"),
+        (("--accelerator", "h200", "--price-per-hour", "nan"), "--price-per-hour is nan; expected"),
+        (("--accelerator", "h200", "--bench", "none.json"), "none.json: No such file"),
     ],
 )
 def test_plan_refuses_impossible_options(study_file, capsys, arguments, expected):

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from isoflop.planning import accelerator_speed, make_plan
+from isoflop.hardware.accelerators import accelerator_speed
+from isoflop.planning import make_plan
 from isoflop.planning.costing import cost_rows
 from isoflop.sweep import status
 from isoflop.terminal.plan import cost_tables, plan_tables

@@ -136,5 +136,5 @@ def test_row_11_a_limit_below_what_runs_need_is_said_at_planning(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("isoflop.sweep.plan._measured", lambda *_: (None, "not measured"))
     assert main(["plan", "study.json", "--memory-gib", "0.0002"]) == 0
-    assert "needs its state sharded" in capsys.readouterr().out
+    assert "does not fit: Baseline at 3e8, " in capsys.readouterr().out
     assert main(["run", "study.json", "--memory-gib", "0"]) == 2

@@ -5,15 +5,26 @@ from typing import Any
 import pytest
 from driven_grid import ONLY, make_study
 
-from isoflop.config import BlockAttention, DataConfig, RunConfig, ShapeFamily, TopK, Variant
+from isoflop.config import (
+    BlockAttention,
+    Choices,
+    DataConfig,
+    RunConfig,
+    ShapeFamily,
+    TopK,
+    Variant,
+)
+from isoflop.costs import parameters
+from isoflop.hardware.accelerators import accelerator_speed
+from isoflop.memory import fitting_step, smallest_step
 from isoflop.planning import (
-    ACCELERATORS,
     Plan,
-    accelerator_speed,
     bound,
     make_plan,
     next_runs,
 )
+from isoflop.planning.sizes import shape
+from isoflop.planning.warnings import what_would_fit
 
 
 def test_rows_are_the_first_runs_with_what_they_take() -> None:
@@ -141,23 +152,52 @@ def test_the_published_scale(published_study: Any) -> None:
     for row in plan.rows:
         # All of it can be trained on the device, the largest with steps held in parts.
         assert 16 * row.parameters < row.memory_bytes < 80e9
-        assert not any("sharded" in text for text in row.warnings)
+        assert row.does_not_fit is None
         assert (row.parameters > 3e8) <= (row.micro_batch is not None)
 
 
-def test_a_model_that_does_not_fit_a_device_is_said(published_study: Any) -> None:
-    plan = make_plan(published_study, memory_bytes=16e9)
+@pytest.mark.parametrize("variant", [0, 1])
+def test_the_largest_published_model_fits_80_gb(published_study: Any, variant: int) -> None:
+    config = next_runs(published_study, [])[-1].config
+    choices = Choices(depth=published_study.variants[variant].depth)
+    model = shape(published_study.shape, 3e9, vocabulary=32_000, choices=choices)
+    assert parameters(model).total == pytest.approx(3e9, rel=0.05)
+    step = fitting_step(config.model_copy(update={"model": model}), 0.92 * 80e9, "cuda")
+    assert step is not None
+    assert 18 * parameters(model).total < step.total_bytes < 74e9
+
+
+def test_what_would_hold_a_model_that_does_not_fit_is_said(published_study: Any) -> None:
+    rows = make_plan(published_study, memory_bytes=16e9).rows
+    for row in rows:
+        # What is told is of the step that holds least, and more than a device has.
+        assert (row.does_not_fit is None) == (row.memory_bytes <= 0.92 * 16e9)
+        if row.does_not_fit is not None:
+            needed = float(row.does_not_fit.split()[2])
+            assert 0.92 * needed == pytest.approx(row.memory_bytes / 1e9, rel=0.01)
+            assert (row.micro_batch, row.recompute) == (1, "full")
+    told = [row.does_not_fit for row in rows if row.does_not_fit]
+    assert any(text.endswith("or 4 devices of 16 GB that share its state") for text in told)
+
+
+def test_where_one_sequence_is_too_large_no_number_of_devices_helps(published_study: Any) -> None:
+    least = smallest_step(next_runs(published_study, [])[-1].config, "cuda")
+    assert "devices" in what_would_fit(least, 16e9, "cuda")
+    assert "devices" not in what_would_fit(least, 1e9, "cuda")
+    assert "devices" not in what_would_fit(least, 16e9, "cpu")
+
+
+def test_hours_of_a_gpu_are_its_seconds() -> None:
+    study, speed = make_study(), accelerator_speed("H100-SXM", 0.4)
+    plan = make_plan(study, speed=speed, workers=4)
+    hours = plan.gpu_hours
+    assert hours is not None
+    assert 3600 * hours["first"] == pytest.approx(plan.total_flops / (0.4 * 989e12))
+    added = (plan.bound.usual_flops, plan.bound.flops)
+    for name, flops in zip(("usual", "at_most"), added, strict=True):
+        assert hours[name] / hours["first"] == pytest.approx(1 + flops / plan.total_flops)
     for row in plan.rows:
-        sharded = any("sharded over" in text for text in row.warnings)
-        assert sharded or 16 * row.parameters < 16e9
-    assert any("sharded over" in text for row in plan.rows for text in row.warnings)
-
-
-def test_accelerators_by_name() -> None:
-    anything: Any = None
-    assert accelerator_speed("a100-80g", 0.5)(anything) == pytest.approx(156e12)
-    assert all(device.peak_flops > device.memory_bytes > 1e9 for device in ACCELERATORS.values())
-    with pytest.raises(ValueError, match=r"accelerator is 'H1000'.*H100-SXM"):
-        accelerator_speed("H1000")
-    with pytest.raises(ValueError, match="utilisation is 40"):
-        accelerator_speed("H200", 40)
+        assert row.seconds is not None
+        assert row.steps_per_second == pytest.approx(row.steps / row.seconds)
+    assert make_plan(study).gpu_hours is None
+    assert make_plan(study, speed=speed, device="cpu").gpu_hours is None

@@ -1,8 +1,9 @@
-"""Measures isoflop on one GPU: a JSON file for each part as it ends, a table of goals at the end.
+"""Measures isoflop on one GPU: a JSON file for each part as it goes, a table of goals at the end.
 
     python measure.py OUT [--device cuda|cpu] [--tiny] [--only PART ...]
 
-`--device cpu --tiny` walks all of it at sizes that mean nothing, for the tests. What is to be
+Each part has a process of its own, so that what breaks or overruns leaves the others. With
+`--device cpu --tiny` all of it is walked, at sizes that mean nothing, for the tests. What is to be
 published is measured without either, on an idle GPU: see README.md beside this file.
 """
 
@@ -11,60 +12,41 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from goals import table
 
-from isoflop.bench.machine import gemm_peak
-from isoflop.config import (
-    Choices,
-    DataConfig,
-    Depth,
-    EveryToken,
-    ModelConfig,
-    Recipe,
-    RunConfig,
-    ShapeFamily,
-    TopK,
-)
-from isoflop.costs import forward_flops, parameters, train_flops_per_token
-from isoflop.hardware import usable_cores
-from isoflop.memory import fitting_step
-from isoflop.model import build
-from isoflop.ops import block_attention, causal_attention
-from isoflop.planning.sizes import shape
-from isoflop.training import Trainer, initialise, random_tokens
-
-FAMILY = ShapeFamily(width_per_block=64.0, head_width=64, width_step=64, minimum_blocks=4)
-DENSE, MOD = EveryToken(), TopK(capacity=0.125, every=2)
+Told = dict[str, Any]
+Keep = Callable[[Told], None]
+"""Takes what a part has found so far."""
 
 
 @dataclass(frozen=True)
 class Scale:
     """What is measured, and for how long."""
 
-    device: str
-    sizes: tuple[float, ...]
-    largest: float
-    vocabulary: int
-    length: int
-    lengths: tuple[int, ...]
-    block: int
-    heads: int
-    head_width: int
-    seconds: float
-    run_seconds: float
-    new_tokens: int
+    device: str = "cuda"
+    # What the goals are about comes first: what is cut off is the rest.
+    sizes: tuple[float, ...] = (300e6, 124e6, 1e9)
+    largest: float = 3e9
+    lengths: tuple[int, ...] = (16_384, 32_768, 65_536, 131_072, 8192)
+    block: int = 512
+    heads: int = 16
+    head_width: int = 128
+    seconds: float = 4.0
+    run_seconds: float = 30.0
+    tokenizer: str = "bpe:32000"
+    new_tokens: int = 128
 
     @property
     def gpu(self) -> bool:
@@ -72,322 +54,239 @@ class Scale:
         return self.device == "cuda"
 
 
-FULL = Scale(
-    device="cuda",
-    sizes=(124e6, 300e6, 1e9),
-    largest=3e9,
-    vocabulary=32_000,
-    length=2048,
-    lengths=(8192, 16_384, 32_768, 65_536, 131_072),
-    block=512,
-    heads=16,
-    head_width=128,
-    seconds=4.0,
-    run_seconds=60.0,
-    new_tokens=128,
-)
 TINY = Scale(
-    device="cpu",
     sizes=(2e5,),
     largest=3e5,
-    vocabulary=256,
-    length=64,
     lengths=(128, 256),
     block=16,
     heads=2,
     head_width=16,
     seconds=0.1,
     run_seconds=2.0,
+    tokenizer="bytes",
     new_tokens=4,
 )
 
 
-def run_of(scale: Scale, size: float, depth: Depth, sequences: int = 128) -> RunConfig:
-    """A run of a size in the published family."""
-    model: ModelConfig = shape(
-        FAMILY, size, vocabulary=scale.vocabulary, choices=Choices(depth=depth)
-    )
-    return RunConfig(
-        model=model,
-        data=DataConfig(sequence_length=scale.length),
-        recipe=Recipe(precision="bf16" if scale.gpu else "fp32"),
-        steps=100,
-        sequences_per_step=sequences,
-        convention="full",
-    )
-
-
-def waited(scale: Scale) -> None:
-    """Wait until the device has done what it was told."""
-    if scale.gpu:
-        torch.cuda.synchronize()
-
-
-def timed(scale: Scale, call: Callable[[], object], seconds: float) -> float:
-    """Median seconds of a call, warmed up."""
-    for _ in range(2):
-        call()
-    waited(scale)
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < until:
-        started = time.perf_counter()
-        call()
-        waited(scale)
-        times.append(time.perf_counter() - started)
-    return median(times)
-
-
-def peak_bytes(scale: Scale) -> int | None:
-    """Peak of the memory of a GPU since `fresh`."""
-    return torch.cuda.max_memory_allocated() if scale.gpu else None
-
-
-def fresh(scale: Scale) -> None:
-    """Forget what was compiled and measured before."""
-    if scale.gpu:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    torch.compiler.reset()
-
-
-def trainer_of(scale: Scale, config: RunConfig) -> tuple[Trainer, torch.Tensor, Any]:
-    """A trainer of a few micro-batches that fit, and its batch."""
-    room = 0.9 * torch.cuda.mem_get_info()[0] if scale.gpu else 2.0**31
-    fitting = fitting_step(config, room, scale.device)
-    if fitting is None:
-        raise MemoryError(f"{parameters(config.model).total:,} parameters do not fit")
-    config = config.model_copy(update={"sequences_per_step": 2 * fitting.sequences})
-    model = build(config.model)
-    initialise(model, config.recipe, 0)
-    trainer = Trainer(
-        model.to(scale.device),
-        config,
-        compiled=scale.gpu,
-        micro_batch=fitting.sequences,
-        recompute=fitting.recompute,
-    )
-    return trainer, random_tokens(config).to(scale.device), fitting
-
-
-def check(scale: Scale, out: Path) -> dict[str, Any]:
+def check(scale: Scale, keep: Keep) -> None:
     """`isoflop check` on the device."""
-    command = "import sys; from isoflop.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", command, "check", "--device", scale.device, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    from isoflop.check import every_check, outcomes
+
+    found: list[Told] = []
+    for outcome in outcomes(every_check(scale.device), scale.device, ("fp32", "bf16")):
+        found.append(outcome.model_dump(mode="json"))
+        keep({"checks": found, "failed": [one for one in found if not one["passed"]]})
+
+
+def train(scale: Scale, keep: Keep, sizes: tuple[float, ...] = ()) -> None:
+    """What `isoflop bench train --sizes` tells."""
+    from isoflop.bench.scale import bench_scale, scale_environment
+    from isoflop.hardware import usable_cores
+
+    bench_scale(
+        sizes or scale.sizes,
+        scale_environment(scale.device, usable_cores().count),
+        precision="bf16" if scale.gpu else "fp32",
+        seconds=scale.seconds,
+        force=True,
+        keep=lambda report: keep(report.model_dump(mode="json")),
     )
-    found = json.loads(done.stdout) if done.stdout.strip() else []
-    failed = [one for one in found if not one["passed"]]
-    return {
-        "code": done.returncode,
-        "failed": failed,
-        "checks": found,
-        "errors": done.stderr[-2000:],
-    }
 
 
-def train(scale: Scale, out: Path) -> dict[str, Any]:
-    """Steps of the dense transformer and of Mixture-of-Depths."""
-    config = run_of(scale, scale.sizes[0], DENSE)
-    best = gemm_peak(config.recipe.precision, usable_cores().count, scale.device)
-    rows = [
-        step_row(scale, size, name, depth, best)
-        for size in scale.sizes
-        for name, depth in (("dense", DENSE), ("MoD 12.5%", MOD))
-    ]
-    return {"best_product": best, "rows": rows}
+def memory(scale: Scale, keep: Keep) -> None:
+    """The same of the largest published model."""
+    train(scale, keep, (scale.largest,))
 
 
-def step_row(scale: Scale, size: float, name: str, depth: Depth, best: float) -> dict[str, Any]:
-    """What a step of one model takes."""
-    fresh(scale)
-    config = run_of(scale, size, depth)
-    trainer, tokens, fitting = trainer_of(scale, config)
-    count = iter(range(10**9))
-    seconds = timed(scale, lambda: trainer.step(tokens, next(count), 1e-3).finite, scale.seconds)
-    trained = tokens.shape[0] * scale.length
-    flops = trained * train_flops_per_token(config.model, scale.length, "full")
-    per_token = forward_flops(config.model, scale.length, "full").per_token
-    return {
-        "variant": name,
-        "parameters": parameters(config.model).total,
-        "micro_batch": fitting.sequences,
-        "recompute": fitting.recompute,
-        "tokens_per_second": trained / seconds,
-        "forward_flops_per_token": per_token,
-        "flops_per_second": flops / seconds,
-        "share_of_best_product": flops / seconds / best,
-        "peak_bytes": peak_bytes(scale),
-        "estimated_bytes": fitting.total_bytes,
-        "profile": profile(scale, trainer, tokens),
-    }
-
-
-GROUPS = {
-    "products": ("gemm", "cutlass", "cublas", "nvjet", "mm_", "_mm"),
-    "attention": ("flash", "fmha", "attention", "cudnn"),
-    "optimiser": ("adam", "multi_tensor"),
-}
-
-
-def profile(scale: Scale, trainer: Trainer, tokens: torch.Tensor) -> dict[str, float]:
-    """Shares of a step's time by what its kernels do; `idle` is when none ran."""
-    if not scale.gpu:
-        return {}
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as found:
-        started = time.perf_counter()
-        trainer.step(tokens, 0, 1e-3)
-        waited(scale)
-        whole = time.perf_counter() - started
-    shares: dict[str, float] = {}
-    for event in found.key_averages():
-        seconds = event.self_device_time_total / 1e6
-        group = next(
-            (name for name, signs in GROUPS.items() if any(s in event.key.lower() for s in signs)),
-            "norms and the rest",
-        )
-        shares[group] = shares.get(group, 0.0) + seconds / whole
-    return {**shares, "idle": max(0.0, 1 - sum(shares.values()))}
-
-
-def attention(scale: Scale, out: Path) -> dict[str, Any]:
+def attention(scale: Scale, keep: Keep) -> None:
     """Block attention beside full attention, forward and backward."""
-    rows = [attention_row(scale, length) for length in scale.lengths]
-    return {"block_size": scale.block, "top_k": 3, "head_width": scale.head_width, "rows": rows}
+    rows: list[Told] = []
+    for length in scale.lengths:
+        rows.append(attention_row(scale, length))
+        keep({"block_size": scale.block, "top_k": 3, "head_width": scale.head_width, "rows": rows})
 
 
-def attention_row(scale: Scale, length: int) -> dict[str, Any]:
+def attention_row(scale: Scale, length: int) -> Told:
     """What attention of one length takes."""
-    row: dict[str, Any] = {"length": length}
-    dtype = torch.bfloat16 if scale.gpu else torch.float32
+    import torch
+
+    from isoflop.bench.scale import fresh
+    from isoflop.ops import block_attention, causal_attention
+
     size = (1, scale.heads, length, scale.head_width)
-    inputs = [
-        torch.randn(size, device=scale.device, dtype=dtype, requires_grad=True) for _ in range(3)
-    ]
+    like = {"device": scale.device, "dtype": torch.bfloat16 if scale.gpu else torch.float32}
+    inputs = [torch.randn(size, **like, requires_grad=True) for _ in range(3)]
 
-    def both(function: Callable[..., torch.Tensor]) -> None:
-        function(*inputs).sum().backward()
-        for one in inputs:
-            one.grad = None
+    def seconds(function: Callable[..., torch.Tensor]) -> float:
+        started = time.perf_counter()
+        gradients = torch.autograd.grad(function(*inputs).sum(), inputs)
+        # Reading a value waits for the device.
+        float(gradients[0].flatten()[0])
+        return time.perf_counter() - started
 
+    row: Told = {"length": length}
     by_block = partial(block_attention, block_size=scale.block, top_k=3)
     for name, function in (("full", causal_attention), ("block", by_block)):
-        fresh(scale)
+        fresh(scale.device)
         try:
-            row[f"{name}_seconds"] = timed(scale, partial(both, function), scale.seconds / 4)
-            row[f"{name}_peak_bytes"] = peak_bytes(scale)
+            times, until = [seconds(function)], time.perf_counter() + scale.seconds / 4
+            while len(times) < 4 or time.perf_counter() < until:
+                times.append(seconds(function))
         except Exception as error:
-            row[f"{name}_error"] = " ".join(str(error).split())[:300]
+            row[f"{name}_error"] = reason(error)
+            continue
+        row[f"{name}_seconds"] = median(times[1:])
+        row[f"{name}_peak_bytes"] = torch.cuda.max_memory_allocated() if scale.gpu else None
     if "full_seconds" in row and "block_seconds" in row:
         row["times_as_fast"] = row["full_seconds"] / row["block_seconds"]
     return row
 
 
-def generation(scale: Scale, out: Path) -> dict[str, Any]:
+def generation(scale: Scale, keep: Keep) -> None:
     """Tokens a second at batch 1 and 16, after a prompt."""
-    from isoflop.generation import Engine
+    import torch
 
-    rows = []
-    for name, depth in (("dense", DENSE), ("MoD 12.5%", MOD)):
-        config = run_of(scale, scale.sizes[min(1, len(scale.sizes) - 1)], depth)
+    from isoflop.bench.scale import VARIANTS, scale_config
+    from isoflop.generation import Engine
+    from isoflop.model import build
+    from isoflop.training import random_tokens
+
+    rows: list[Told] = []
+    for name, depth in VARIANTS.items():
+        config = scale_config(scale.sizes[0], depth, scale.device, "fp32")
         model = build(config.model, seed=0).to(scale.device).eval()
         if scale.gpu:
             model = model.bfloat16()
         for batch in (1, 16):
             engine = Engine(model)
-            prompt = random_tokens(config)[:1, : scale.length // 2].repeat(batch, 1).tolist()
-            ids = engine.prefill(prompt).argmax(-1).tolist()
-            waited(scale)
+            prompt = random_tokens(config)[:1, : config.data.sequence_length // 2]
+            ids = engine.prefill(prompt.repeat(batch, 1).tolist()).argmax(-1).tolist()
             started = time.perf_counter()
             for _ in range(scale.new_tokens):
                 ids = engine.step(ids).argmax(-1).tolist()
-            seconds = time.perf_counter() - started
-            rows.append(
-                {
-                    "variant": name,
-                    "batch": batch,
-                    "tokens_per_second": batch * scale.new_tokens / seconds,
-                }
-            )
-    return {"parameters": parameters(config.model).total, "rows": rows}
+            speed = batch * scale.new_tokens / (time.perf_counter() - started)
+            rows.append({"variant": name, "batch": batch, "tokens_per_second": speed})
+            keep({"size": scale.sizes[0], "torch": torch.__version__, "rows": rows})
 
 
-def run(scale: Scale, out: Path) -> dict[str, Any]:
-    """A run of a published shape, for a minute, as `isoflop train` makes it."""
+def run(scale: Scale, keep: Keep) -> None:
+    """A run of a published shape, for a while, as `isoflop train` makes it."""
+    from isoflop.bench.scale import VARIANTS, scale_config
+    from isoflop.config import DataConfig
+    from isoflop.costs import parameters
     from isoflop.runs import RunFolder
     from isoflop.training import Interrupted
     from isoflop.training import train as train_run
 
-    tokenizer = "bpe:32000" if scale.gpu else "bytes"
-    data = DataConfig(corpus="sotu", tokenizer=tokenizer, sequence_length=scale.length)
-    config = run_of(scale, scale.sizes[0], MOD, 128 if scale.gpu else 8)
+    size = min(scale.sizes)
+    config = scale_config(
+        size, VARIANTS["MoD 12.5%"], scale.device, "bf16" if scale.gpu else "fp32"
+    )
+    data = DataConfig(
+        corpus="sotu",
+        tokenizer=scale.tokenizer,
+        sequence_length=config.data.sequence_length,
+    )
     config = config.model_copy(update={"data": data, "steps": 10_000})
-    folder, losses = RunFolder(out / "run"), []
+    losses: list[float] = []
     began: list[float] = []
 
     def stop() -> bool:
         began.append(time.perf_counter())
         return began[-1] - began[0] > scale.run_seconds
 
-    try:
-        train_run(
-            config,
-            folder,
-            cache=out / "cache",
-            device=scale.device,
-            stop=stop,
-            watch=lambda progress: losses.append(progress.loss),
-        )
-    except Interrupted as error:
-        ended = str(error)
-    seconds = began[-1] - began[0]
-    pinned = folder.pinned()
-    return {
-        "parameters": parameters(config.model).total,
-        "ended": ended,
-        "losses": losses,
-        "seconds": seconds,
-        "tokens_per_second": (len(losses) - 1) * config.tokens_per_step / seconds,
-        "pinned": None if pinned is None else pinned.environment.model_dump(mode="json"),
-    }
+    with TemporaryDirectory() as place:
+        folder = RunFolder(Path(place) / "run")
+        try:
+            train_run(
+                config,
+                folder,
+                cache=Path(place) / "cache",
+                device=scale.device,
+                stop=stop,
+                watch=lambda progress: losses.append(progress.loss),
+            )
+        except Interrupted as error:
+            ended = str(error)
+        seconds, pinned = began[-1] - began[0], folder.pinned()
+    keep(
+        {
+            "parameters": parameters(config.model).total,
+            "ended": ended,
+            "losses": losses,
+            "seconds_of_steps": seconds,
+            "tokens_per_second": (len(losses) - 1) * config.tokens_per_step / seconds,
+            "pinned": None if pinned is None else pinned.environment.model_dump(mode="json"),
+        }
+    )
 
 
-def memory(scale: Scale, out: Path) -> dict[str, Any]:
-    """Peak memory of a step of the largest published model, beside its estimate."""
-    fresh(scale)
-    config = run_of(scale, scale.largest, DENSE)
-    trainer, tokens, fitting = trainer_of(scale, config)
-    for index in range(2):
-        finite = trainer.step(tokens, index, 1e-3).finite
-    return {
-        "parameters": parameters(config.model).total,
-        "finite": finite,
-        "micro_batch": fitting.sequences,
-        "recompute": fitting.recompute,
-        "estimated_bytes": fitting.total_bytes,
-        "peak_bytes": peak_bytes(scale),
-    }
-
-
-PARTS: dict[str, Callable[[Scale, Path], dict[str, Any]]] = {
-    "check": check,
-    "train": train,
-    "attention": attention,
-    "generation": generation,
-    "run": run,
-    "memory": memory,
+PARTS = {
+    "check": (check, 65.0),
+    "train": (train, 110.0),
+    "attention": (attention, 45.0),
+    "generation": (generation, 30.0),
+    "run": (run, 75.0),
+    "memory": (memory, 35.0),
 }
+"""Each with its seconds, six minutes in all; what one does not use is left to those after it."""
 
 
-def environment(scale: Scale) -> dict[str, Any]:
-    """Device and versions."""
-    name = torch.cuda.get_device_name() if scale.gpu else "cpu"
-    return {"device": name, "torch": torch.__version__, "python": sys.version.split()[0]}
+def reason(error: BaseException) -> str:
+    """Return an error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def written(out: Path, name: str, told: Told) -> None:
+    """Write what a part told, whole or not at all."""
+    half = out / f"{name}.json.part"
+    half.write_text(json.dumps(told, indent=1))
+    os.replace(half, out / f"{name}.json")
+
+
+def measure(scale: Scale, out: Path, name: str) -> int:
+    """Measure a part in this process, writing what it tells as it goes; 1 where it fails."""
+    import torch
+
+    started = time.perf_counter()
+    device = torch.cuda.get_device_name() if scale.gpu else "cpu"
+    told: Told = {"device": device, "torch": torch.__version__, "python": sys.version.split()[0]}
+
+    def keep(found: Told) -> None:
+        told.update(found, seconds=time.perf_counter() - started)
+        written(out, name, told)
+
+    try:
+        PARTS[name][0](scale, keep)
+        if told.get("failed"):
+            raise ValueError(f"{len(told['failed'])} checks failed")
+    except Exception as error:
+        keep({"error": reason(error)})
+        return 1
+    return 0
+
+
+def in_process(arguments: list[str], out: Path, name: str, seconds: float) -> Told:
+    """Measure a part in a process of its own; return what it told, until it ended or was cut."""
+    path = out / f"{name}.json"
+    path.unlink(missing_ok=True)
+    command = [sys.executable, __file__, *arguments, "--part", name]
+    part = subprocess.Popen(command, start_new_session=True)
+    failed = None
+    try:
+        code = part.wait(seconds)
+        failed = f"ended with exit code {code}" if code else None
+    except subprocess.TimeoutExpired:
+        failed = f"cut after {seconds:.0f} s"
+    finally:
+        if part.poll() is None:
+            os.killpg(part.pid, signal.SIGKILL)
+            part.wait()
+    told: Told = json.loads(path.read_text()) if path.exists() else {}
+    if failed and "error" not in told:
+        told["error"] = failed
+        written(out, name, told)
+    return told
 
 
 def main(arguments: list[str]) -> int:
@@ -397,29 +296,27 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    scale = TINY if given.tiny else FULL
-    scale = Scale(**{**scale.__dict__, "device": given.device})
     given.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
-    broken = 0
+    if given.part is not None:
+        scale = replace(TINY if given.tiny else Scale(), device=given.device)
+        return measure(scale, given.out, given.part)
+    # So that a part ends with what asked for it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    found: dict[str, Told] = {}
+    passed = [str(given.out), "--device", given.device, *(["--tiny"] if given.tiny else [])]
+    until = time.perf_counter()
     for name in given.only:
         started = time.perf_counter()
-        try:
-            found[name] = PARTS[name](scale, given.out)
-        except Exception as error:
-            traceback.print_exc()
-            found[name], broken = {"error": f"{type(error).__name__}: {error}"[:500]}, broken + 1
-        seconds = time.perf_counter() - started
-        told = {**environment(scale), "seconds": seconds, **found[name]}
-        partial = given.out / f"{name}.json.part"
-        partial.write_text(json.dumps(told, indent=1))
-        os.replace(partial, given.out / f"{name}.json")
-        print(f"{name}: {seconds:.0f} s{', FAILED' if 'error' in found[name] else ''}", flush=True)
-    lines = table(found)
-    (given.out / "table.txt").write_text(lines + "\n")
-    print(lines)
-    return 1 if broken else 0
+        # Tests share their machine.
+        until += PARTS[name][1] * (10 if given.tiny else 1)
+        found[name] = in_process(passed, given.out, name, until - started)
+        failed = f", FAILED: {found[name]['error']}" if "error" in found[name] else ""
+        print(f"{name}: {time.perf_counter() - started:.0f} s{failed}", flush=True)
+        (given.out / "table.txt").write_text(table(found) + "\n")
+    print(table(found))
+    return 1 if any("error" in told for told in found.values()) else 0
 
 
 if __name__ == "__main__":

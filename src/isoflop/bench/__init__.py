@@ -24,9 +24,7 @@ from isoflop.bench.bookkeeping import (
     standard_runs,
 )
 from isoflop.bench.cases import Case, standard_groups, study_group
-from isoflop.bench.decode import DecodeReport, bench_decode, decode_cases
-from isoflop.bench.decode_report import describe_decode
-from isoflop.bench.figures import attention_figure, decode_figure
+from isoflop.bench.decode import DecodeReport, bench_decode, decode_cases, describe_decode
 from isoflop.bench.fits import FitReport, bench_fit, describe_fit
 from isoflop.bench.memory import (
     MemoryReport,

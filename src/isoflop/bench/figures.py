@@ -10,7 +10,7 @@ import pandas as pd
 
 from isoflop.bench.attention import AttentionReport
 from isoflop.bench.decode import DecodeReport
-from isoflop.bench.decode_report import shape_words
+from isoflop.bench.decode.report import shape_words
 from isoflop.report.figure import FULL_WIDTH, Figure, Panels, figure, panels, tooltips
 from isoflop.report.theme import BASELINE_COLOUR, CHALLENGER_COLOURS, INK, MUTED
 

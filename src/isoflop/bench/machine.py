@@ -58,6 +58,12 @@ def busy(sample_seconds: float = SAMPLE_SECONDS) -> str | None:
     return f"other processes use {cores:.2f} cores of this machine (at most {BUSY_CORES} is idle)"
 
 
+def check_device(device: str) -> None:
+    """Raise a ValueError where torch sees no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+
+
 def in_fresh_process(
     function: Callable[Given, Found], *given: Given.args, **named: Given.kwargs
 ) -> Found:

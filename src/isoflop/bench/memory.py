@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isoflop.bench.cases import hidden_width
-from isoflop.bench.machine import DTYPES, grown_bytes, in_fresh_process
+from isoflop.bench.machine import DTYPES, check_device, grown_bytes, in_fresh_process
 from isoflop.bench.measured import Report, Verdict, Watch, conditions, mean_seconds, text_table
 from isoflop.config import (
     DataConfig,
@@ -171,8 +171,7 @@ def bench_memory(
     at_hand = [case for case in cases if not _needs_newer_torch(case)]
     left_out = [case for case in cases if _needs_newer_torch(case)]
     shape = at_hand[0].shape
-    if shape.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+    check_device(shape.device)
     found = conditions(force=force, threads=shape.threads)
     rows = []
     for case in at_hand:

@@ -11,7 +11,7 @@ from isoflop.check.steps import ATTENTIONS, DEPTHS, small_run
 from isoflop.config import DataConfig, RunConfig
 from isoflop.costs import parameters
 from isoflop.hardware import choose_precision, usable_cores
-from isoflop.sweep.plan import Machine
+from isoflop.hardware.accelerators import ASSUMED_UTILISATION
 from isoflop.training import environment, measure_speed
 from isoflop.training.fitting import free_memory
 
@@ -46,7 +46,7 @@ def _speed(place: Place) -> Found:
     best = gemm_peak(place.precision, threads, place.device)
     plan = "measures anew"
     if place.device == "cuda":
-        plan = f"assumes {Machine().utilisation:.0%} of the device's peak"
+        plan = f"assumes {ASSUMED_UTILISATION:.0%} of the device's peak"
     return Found(
         None,
         None,

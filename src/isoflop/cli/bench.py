@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
@@ -21,17 +21,13 @@ from isoflop.cli.options import (
     Device,
     Force,
     Json,
-    Out,
     Results,
     RowsOut,
 )
-from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
+from isoflop.cli.study_models import settled_here, study_groups
+from isoflop.config import Precision, PrecisionChoice
 from isoflop.config.load import load_study
 from isoflop.text import quoted
-
-if TYPE_CHECKING:
-    from isoflop.bench import Case
-    from isoflop.sweep import Folders
 
 bench = SubcommandApp()
 
@@ -41,41 +37,91 @@ Dtype = Annotated[
 ]
 
 
-@bench.command(name="train")
-def bench_train(
+@dataclass(frozen=True)
+class TrainOptions:
+    """What is measured of training."""
+
     study: Annotated[
         Path | None, Positional, arg(metavar="[STUDY]", help="Its models; else standard shapes.")
-    ] = None,
-    out: Out = None,
-    results: Results = RESULTS,
+    ] = None
+    sizes: Annotated[
+        str | None,
+        arg(
+            metavar="N,N,...",
+            help="In place of a study: parameters of published shapes, dense and MoD 12.5%, with "
+            "memory and where the time of a step goes.",
+        ),
+    ] = None
+    device: Annotated[Device, arg(help="What --sizes are trained on.")] = "cpu"
+    out: Annotated[
+        Path | None,
+        arg(
+            metavar="FOLDER",
+            help="Where the study lives, runs/NAME if left out; where train.json of --sizes goes.",
+        ),
+    ] = None
+    results: Results = RESULTS
     threads: Annotated[
         int | None,
         arg(metavar="INT", help="CPU threads; 1 for a study, as its runs have, else all cores."),
-    ] = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    json: Json = False,
-) -> None:
-    """Measure training steps per second, the contenders taking turns."""
+    ] = None
+    dtype: Dtype = None
+    force: Force = False
+    json: Json = False
+
+
+@bench.command(name="train")
+def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> None:
+    """Measure training steps per second, the contenders taking turns; or steps by --sizes."""
     import isoflop.bench as of
     from isoflop.hardware import usable_cores
     from isoflop.sweep import Folders
     from isoflop.sweep.report import SPEEDS
 
+    study, threads, dtype = options.study, options.threads, options.dtype
+    if options.sizes is not None:
+        return _bench_sizes(options, options.sizes)
+    if options.device == "cuda":
+        raise ValueError("--device cuda is given without --sizes, which it is about")
     speeds = None
     if study is None:
         cores = usable_cores().count if threads is None else threads
         groups = of.standard_groups(_precision(dtype, cores))
     else:
         asked = load_study(study)
-        folders = Folders.of(asked, out, results)
-        groups = _study_groups(asked, folders, dtype)
+        folders = Folders.of(asked, options.out, options.results)
+        groups = study_groups(asked, folders, dtype)
         cores = 1 if threads is None else threads
         # The report shows the speed of the runs as they were trained.
         speeds = folders.root / SPEEDS if dtype is None else None
-    report = of.bench_train(groups, threads=cores, force=force, watch=_tell)
+    report = of.bench_train(groups, threads=cores, force=options.force, watch=_tell)
     words = [quoted(line) for line in of.describe(report)]
-    _answer(report, words, speeds, json=report.model_dump(mode="json") if json else None)
+    _answer(report, words, speeds, json=report.model_dump(mode="json") if options.json else None)
+
+
+def _bench_sizes(options: TrainOptions, listed: str) -> None:
+    """Measure steps by size, and write and print what was found."""
+    from isoflop.bench.scale import bench_scale, describe_scale, scale_environment
+    from isoflop.hardware import usable_cores
+
+    if options.study is not None:
+        raise ValueError("a study and --sizes are given; expected one of them")
+    try:
+        sizes = [float(size) for size in listed.split(",")]
+    except ValueError:
+        raise ValueError(f"--sizes is {listed!r}; expected numbers, like 124e6,300e6,1e9") from None
+    threads = options.threads or usable_cores().count
+    here = scale_environment(options.device, threads)
+    report = bench_scale(
+        sizes,
+        here,
+        precision=_precision(options.dtype, threads, options.device),
+        force=options.force,
+        watch=_tell,
+    )
+    path = None if options.out is None else options.out / "train.json"
+    json = report.model_dump(mode="json") if options.json else None
+    _answer(report, [quoted(line) for line in describe_scale(report)], path, json=json)
 
 
 @dataclass(frozen=True)
@@ -100,6 +146,7 @@ class AttentionOptions:
 def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
     """Measure block attention beside full attention; the default takes about ten minutes."""
     import isoflop.bench as of
+    from isoflop.bench.figures import attention_figure
     from isoflop.hardware import usable_cores
 
     threads = options.threads or usable_cores().count
@@ -113,7 +160,7 @@ def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
     report = of.bench_attention(cases, force=options.force, watch=_tell)
     name = f"attention-{report.rows[0].dtype}.json"
     words = of.describe_attention(report)
-    _answer_rows(report, words, options.out, name, options.json, of.attention_figure)
+    _answer_rows(report, words, options.out, name, options.json, attention_figure)
 
 
 @dataclass(frozen=True)
@@ -142,6 +189,7 @@ class DecodeOptions:
 def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
     """Measure steps of generation, dense and routed; the default takes about ten minutes."""
     import isoflop.bench as of
+    from isoflop.bench.figures import decode_figure
 
     cases = of.decode_cases(
         contexts=options.contexts,
@@ -153,7 +201,7 @@ def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
     )
     report = of.bench_decode(cases, force=options.force, watch=_tell)
     words = of.describe_decode(report)
-    _answer_rows(report, words, options.out, "decode.json", options.json, of.decode_figure)
+    _answer_rows(report, words, options.out, "decode.json", options.json, decode_figure)
 
 
 @bench.command(name="bookkeeping")
@@ -179,7 +227,7 @@ def bench_bookkeeping(
         configs = of.standard_runs(_precision(None, 1))
     else:
         asked = load_study(study)
-        runs = next_runs(_settled(asked, Folders.of(asked)), [])
+        runs = next_runs(settled_here(asked, Folders.of(asked)), [])
         ordered = sorted((run.config for run in runs), key=lambda one: parameters(one.model).total)
         configs = (ordered[0], ordered[-1])
     storage.make_folder(RUNS)
@@ -282,12 +330,12 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _precision(asked: Precision | None, threads: int) -> Precision:
+def _precision(asked: Precision | None, threads: int, device: str = "cpu") -> Precision:
     """Return the precision to measure in: what is asked for, else what is faster here, and say so.
 
     Found at the standard shapes, as a study finds it at its own.
     """
-    return _told(_here(threads)) if asked is None else asked
+    return _told(_here(threads, device)) if asked is None else asked
 
 
 def _precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Precision, ...]:
@@ -298,75 +346,14 @@ def _precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Prec
     return ("fp32", "bf16") if here.slowness("bf16") is None else (_told(here),)
 
 
-def _here(threads: int) -> PrecisionChoice:
+def _here(threads: int, device: str = "cpu") -> PrecisionChoice:
     from isoflop.bench import standard_groups
     from isoflop.hardware import choose_precision
 
     configs = [case.config for group in standard_groups() for case in group]
-    return choose_precision(configs, threads=threads)
+    return choose_precision(configs, device=device, threads=threads)
 
 
 def _told(choice: PrecisionChoice) -> Precision:
     _tell(quoted(f"precision {choice.precision}: {choice.figures}; --dtype takes another"))
     return choice.precision
-
-
-def _settled(study: Study, folders: Folders) -> Study:
-    """Return a study in the precision that its runs have or would have, and say which that is."""
-    from isoflop.sweep import settled
-
-    found = settled(study, folders.root, folders.results)
-    _tell(quoted(found.words))
-    return found.study
-
-
-def _study_groups(
-    study: Study, folders: Folders, precision: Precision | None
-) -> tuple[tuple[Case, ...], ...]:
-    """Return the models that a study's figures single out, by budget, in a precision or its own.
-
-    Raises:
-        ValueError: no minimum is known yet, so no model is singled out.
-    """
-    from isoflop.bench import study_group
-    from isoflop.fit import frame
-    from isoflop.papers.numbered import figure3_models, figure4_models
-    from isoflop.planning.assignment import assign
-    from isoflop.sweep import Ledger
-
-    if study.scaling is not None:
-        raise ValueError(
-            f"study {study.name} names its sizes, and its report shows no steps per second; "
-            "measure the standard shapes (isoflop bench train) or isoflop bench attention"
-        )
-    study = _settled(study, folders)
-    records = Ledger(study, folders.root, folders.results).records
-    runs = assign(study, records)
-    own = {record.run_id: record for record in records if record.run_id in runs.variant_of}
-    table = frame(list(own.values()), runs.variant_of, off_ladder=runs.off_ladder)
-    baseline, challenger = study.baseline_variant, study.challenger_variant
-    if challenger is None:
-        raise ValueError(f"study {study.name} has no variant with a routed block to compare with")
-
-    def config(run_id: str) -> RunConfig:
-        found = own[run_id].config
-        recipe = found.recipe.model_copy(update={"precision": precision or found.recipe.precision})
-        return found.model_copy(update={"recipe": recipe})
-
-    finished = set(table.loc[table["state"] == "finished", "budget_flops"])
-    groups = []
-    for budget in [one for one in study.budgets_flops if one in finished]:
-        models = [
-            (one.model.variant, config(one.model.run_ids[0]))
-            for named in (figure3_models, figure4_models)
-            for one in named(table, baseline.name, challenger.name, budget_flops=budget)
-            if one.model is not None
-        ]
-        if models:
-            groups.append(study_group(models))
-    if not groups:
-        raise ValueError(
-            f"study {study.name} singles out no model yet, since no minimum is known; "
-            "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
-        )
-    return tuple(groups)

@@ -18,14 +18,12 @@ def check(
     json: Json = False,
 ) -> int:
     """Compare every part with an obvious one on this machine; two minutes at most."""
-    import torch
-
+    from isoflop.bench.machine import check_device
     from isoflop.check import every_check, outcomes
     from isoflop.terminal.check import outcome_lines, summary
     from isoflop.terminal.tables import show_json
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
+    check_device(device)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     found = []
     for outcome in outcomes(every_check(device), device, precisions):

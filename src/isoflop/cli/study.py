@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -82,29 +83,56 @@ def costs(
     answer([row.model_dump(mode="json") for row in rows], cost_tables(rows), json=json)
 
 
-def plan(
-    study: StudyFile,
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a study is planned for."""
+
     accelerator: Annotated[
         str | None, arg(metavar="NAME", help="Device to plan for, in place of this machine.")
-    ] = None,
-    utilisation: Annotated[float, arg(help="Achieved over peak FLOP/s of the device.")] = 0.4,
-    workers: Workers = None,
-    memory_gib: MemoryGib = None,
-    cache: Cache = CACHE,
-    json: Json = False,
-) -> None:
+    ] = None
+    utilisation: Annotated[
+        float | None,
+        arg(metavar="SHARE", help="Achieved over peak FLOP/s where not measured; 0.4 else."),
+    ] = None
+    bench: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Measured steps: RESULTS/gpu/train.json if of that device."),
+    ] = None
+    price_per_hour: Annotated[
+        float | None, arg(metavar="PRICE", help="Of a device; adds the cost in that currency.")
+    ] = None
+    workers: Workers = None
+    memory_gib: MemoryGib = None
+    results: Results = RESULTS
+    cache: Cache = CACHE
+    json: Json = False
+
+
+def plan(study: StudyFile, options: Annotated[PlanOptions, arg(name="")]) -> None:
     """Show what a study would train and what that takes, before any training."""
     from isoflop import sweep
     from isoflop.terminal.plan import plan_tables
     from isoflop.terminal.tables import answer
 
+    price, device = options.price_per_hour, options.accelerator
+    for name in ("bench", "price_per_hour", "utilisation"):
+        if device is None and getattr(options, name) is not None:
+            name = name.replace("_", "-")
+            raise ValueError(f"--{name} is given without --accelerator, which it is about")
+    if price is not None and not 0 <= price < math.inf:
+        raise ValueError(f"--price-per-hour is {price}; expected a number from 0 on")
     asked = load_study(study)
-    machine = sweep.Machine(accelerator, utilisation, workers, bytes_of(memory_gib))
-    made, timing = sweep.plan_study(asked, sweep.Folders.of(asked, cache=cache), machine)
-    totals = ("total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds")
+    machine = sweep.Machine(
+        device, options.utilisation, options.bench, options.workers, bytes_of(options.memory_gib)
+    )
+    folders = sweep.Folders.of(asked, results=options.results, cache=options.cache)
+    made, timing = sweep.plan_study(asked, folders, machine)
+    totals = ("total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds", "gpu_hours")
     told = {name: getattr(made, name) for name in totals}
     told = {**made.model_dump(mode="json"), "timing": timing, **told}
-    answer(told, plan_tables(made, timing), json=json)
+    if price is not None and made.gpu_hours is not None:
+        told["cost"] = {name: price * hours for name, hours in made.gpu_hours.items()}
+    answer(told, plan_tables(made, timing, price), json=options.json)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,8 @@ from isoflop.planning.cell import PlannedRun, Purpose
 from isoflop.planning.edges import Edge, edges
 from isoflop.planning.grid import Bound, Bracket, bound, brackets, next_runs
 from isoflop.planning.plan import (
-    ACCELERATORS,
-    Accelerator,
     Plan,
     PlannedRow,
-    Speed,
-    accelerator,
-    accelerator_speed,
     make_plan,
     makespan,
 )

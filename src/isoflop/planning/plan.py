@@ -3,64 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from isoflop.config import Frozen, Recompute, RunConfig, Study
+from isoflop.config import Frozen, Recompute, Study
 from isoflop.costs import forward_flops, parameters
+from isoflop.hardware.accelerators import Speed
 from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step
 from isoflop.planning.cell import PlannedRun
 from isoflop.planning.grid import Bound, bound, next_runs
 from isoflop.planning.recipe import achieved_flops, ladder
-from isoflop.planning.warnings import run_warnings, short_flops
-
-Speed = Callable[[RunConfig], float]
-"""Training FLOP/s that one run achieves, counted in the run's own convention."""
-
-
-class Accelerator(Frozen):
-    """What a device's maker states."""
-
-    peak_flops: float
-    """Dense bf16 matrix products, FLOP/s."""
-    memory_bytes: float
-
-
-ACCELERATORS: dict[str, Accelerator] = {
-    "A100-40G": Accelerator(peak_flops=312e12, memory_bytes=40e9),
-    "A100-80G": Accelerator(peak_flops=312e12, memory_bytes=80e9),
-    "H100-PCIe": Accelerator(peak_flops=756e12, memory_bytes=80e9),
-    "H100-SXM": Accelerator(peak_flops=989e12, memory_bytes=80e9),
-    "H200": Accelerator(peak_flops=989e12, memory_bytes=141e9),
-    "L40S": Accelerator(peak_flops=362e12, memory_bytes=48e9),
-    "RTX4090": Accelerator(peak_flops=165e12, memory_bytes=24e9),
-    "TPUv4": Accelerator(peak_flops=275e12, memory_bytes=32e9),
-    "TPUv5e": Accelerator(peak_flops=197e12, memory_bytes=16e9),
-    "TPUv5p": Accelerator(peak_flops=459e12, memory_bytes=95e9),
-}
-
-
-def accelerator(name: str) -> Accelerator:
-    """Return a known accelerator, whatever the case of its name.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    for known, device in ACCELERATORS.items():
-        if known.lower() == name.lower():
-            return device
-    raise ValueError(f"accelerator is {name!r}; expected one of {', '.join(ACCELERATORS)}")
-
-
-def accelerator_speed(name: str, utilisation: float = 0.4) -> Speed:
-    """Return the speed of runs on an accelerator each, at a share of its peak FLOP/s.
-
-    Raises:
-        ValueError: If the name is unknown or the share is not above 0 and at most 1.
-    """
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"utilisation is {utilisation}; expected above 0 and at most 1")
-    achieved = accelerator(name).peak_flops * utilisation
-    return lambda config: achieved
+from isoflop.planning.warnings import run_warnings, short_flops, what_would_fit
 
 
 class PlannedRow(Frozen):
@@ -93,6 +45,9 @@ class PlannedRow(Frozen):
     """What blocks compute again in their backward pass: as little as can be."""
     seconds: float | None
     """Expected time of training; None where no speed is given."""
+    steps_per_second: float | None
+    does_not_fit: str | None
+    """What would hold it, where the memory there is cannot; None where it fits."""
     warnings: tuple[str, ...]
 
 
@@ -105,6 +60,8 @@ class Plan(Frozen):
     """Whether the study names its sizes, so that nothing will be added."""
     rows: tuple[PlannedRow, ...]
     bound: Bound
+    device: str
+    """`cuda` or `cpu`, on which one run each is trained."""
     workers: int
     """Runs that are trained at a time."""
     warnings: tuple[str, ...]
@@ -135,6 +92,16 @@ class Plan(Frozen):
         """Like `bound_seconds` for what is usually added."""
         return self._with_added(self.bound.usual_flops)
 
+    @property
+    def gpu_hours(self) -> dict[str, float] | None:
+        """Hours of one device that the first runs take, these with what is usually added, and at
+        most; None on a CPU, and where no speed is given."""
+        if self.device != "cuda" or not self._seconds:
+            return None
+        hours = sum(self._seconds) / 3600
+        added = {"first": 0.0, "usual": self.bound.usual_flops, "at_most": self.bound.flops}
+        return {name: hours * (1 + flops / self.total_flops) for name, flops in added.items()}
+
     def _with_added(self, flops: float) -> float | None:
         elapsed = self.elapsed_seconds
         if elapsed is None:
@@ -156,7 +123,7 @@ def make_plan(
     Args:
         study: What is asked.
         train_tokens: Tokens that an epoch goes through; None where the corpus is not at hand.
-        speed: FLOP/s of a run, from a measurement or `accelerator_speed`; None for no times.
+        speed: FLOP/s of a run, from a measurement or `hardware.accelerators`; None for no times.
             It is the speed of one of `workers` runs while all of them are going.
         workers: Runs trained at a time.
         memory_bytes: Memory that one run may use; None for as much as a whole step needs.
@@ -179,6 +146,7 @@ def make_plan(
         scaling=study.scaling is not None,
         rows=rows,
         bound=bound(study),
+        device=device,
         workers=workers,
         warnings=tuple(_study_warnings(study, train_tokens)),
     )
@@ -197,11 +165,11 @@ def _row(
     if per_second is not None and not per_second > 0:
         raise ValueError(f"speed is {per_second} FLOP/s; expected a positive number")
     forward = forward_flops(model, config.data.sequence_length, config.convention)
-    step = (
-        estimate_memory(config, device=device)
-        if memory_bytes is None
-        else fitting_step(config, USED[device] * memory_bytes, device)
-    ) or smallest_step(config, device)
+    step, unfit = estimate_memory(config, device=device), None
+    if memory_bytes is not None:
+        fitting = fitting_step(config, USED[device] * memory_bytes, device)
+        step = fitting or smallest_step(config, device)
+        unfit = None if fitting else what_would_fit(step, memory_bytes, device)
     same = ("seed", "run_id", "tokens", "tokens_per_step", "steps")
     return PlannedRow(
         variant=run.variant,
@@ -218,7 +186,9 @@ def _row(
         micro_batch=None if step.sequences == config.sequences_per_step else step.sequences,
         recompute=step.recompute,
         seconds=None if per_second is None else flops / per_second,
-        warnings=tuple(run_warnings(config, train_tokens, memory_bytes)),
+        steps_per_second=None if per_second is None else config.steps * per_second / flops,
+        does_not_fit=unfit,
+        warnings=tuple(run_warnings(config, train_tokens)),
         **{name: getattr(config, name) for name in same},
     )
 

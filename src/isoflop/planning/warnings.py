@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from isoflop.config import BlockAttention, ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters
-from isoflop.memory import smallest_step
+from isoflop.memory import USED, MemoryEstimate, smallest_step
 from isoflop.planning.cell import PlannedRun
 
 
@@ -33,13 +34,27 @@ FEW_STEPS = 200
 """Below this many steps, warm-up and the discrete schedule weigh on the outcome."""
 
 
-def run_warnings(
-    config: RunConfig, train_tokens: int | None, memory_bytes: float | None = None
-) -> Iterator[str]:
+def what_would_fit(least: MemoryEstimate, memory_bytes: float, device: str) -> str:
+    """Return in a clause what would hold a run whose least step the memory there is cannot.
+
+    Args:
+        least: as `smallest_step` estimates it.
+        memory_bytes: of the device, or what a run may take on a CPU.
+        device: `cuda` or `cpu`.
+    """
+    usable = USED[device] * memory_bytes
+    clause = f"it needs {least.total_bytes / USED[device] / 1e9:.3g} GB"
+    beside = least.total_bytes - least.state_bytes
+    if device == "cuda" and beside < usable:
+        devices = math.ceil(least.state_bytes / (usable - beside))
+        clause += f", or {devices} devices of {memory_bytes / 1e9:.3g} GB that share its state"
+    return clause
+
+
+def run_warnings(config: RunConfig, train_tokens: int | None) -> Iterator[str]:
     """Yield what is odd about a run, each to be read after its name.
 
-    `train_tokens` are those of an epoch, None where that is not known; without `memory_bytes`
-    nothing is said of memory.
+    `train_tokens` are those of an epoch, None where that is not known.
     """
     model = config.model
     if train_tokens is not None and config.tokens > train_tokens:
@@ -53,9 +68,6 @@ def run_warnings(
             f"its width of {model.width:,}"
         )
     yield from _attends_fully(model, config.data.sequence_length)
-    least = smallest_step(config, "cuda").total_bytes
-    if memory_bytes is not None and least > memory_bytes:
-        yield f"needs its state sharded over at least {-(-least // int(memory_bytes))} devices"
 
 
 def _attends_fully(model: ModelConfig, length: int) -> Iterator[str]:

@@ -6,11 +6,21 @@ import difflib
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from isoflop.config import RunConfig, Study
 from isoflop.data import describe
 from isoflop.hardware import usable_cores
-from isoflop.planning import Plan, Speed, accelerator, accelerator_speed, make_plan, next_runs
+from isoflop.hardware.accelerators import (
+    ASSUMED_UTILISATION,
+    MeasuredStep,
+    Speed,
+    accelerator,
+    accelerator_speed,
+    measured_share,
+    measured_steps,
+)
+from isoflop.planning import Plan, make_plan, next_runs
 from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Folders, Ledger
 from isoflop.sweep.precision import Settled, kept_precision, settled
@@ -20,14 +30,21 @@ LARGEST_MEASURED_FLOPS = 1e16
 """Budget of a run above which nobody trains on a CPU: there a single step takes a minute."""
 
 
+MEASURED = Path("gpu") / "train.json"
+"""What `tools/gpu/run` measured of training, among the results."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a study is planned for: this machine unless an accelerator is named."""
 
     accelerator: str | None = None
     """Name of a device, of which each run takes one."""
-    utilisation: float = 0.4
-    """Share of its peak that is achieved."""
+    utilisation: float | None = None
+    """Share of its peak that is achieved where `bench` does not tell; None for the usual share,
+    and for `MEASURED` among the results where that was measured on the accelerator."""
+    bench: Path | None = None
+    """File of `isoflop bench train --sizes` whose utilisation is taken, on whatever device."""
     workers: int | None = None
     """Runs at a time; None for one per core here, or one accelerator."""
     memory_bytes: int | None = None
@@ -65,9 +82,8 @@ def plan_study(
             study.with_precision("bf16"), "every accelerator's units", None
         )
         workers = 1 if workers is None else workers
-        speed = accelerator_speed(device, machine.utilisation)
         memory = accelerator(device).memory_bytes
-        timing = f"{device} at {machine.utilisation:.0%} utilisation, one device per run"
+        speed, timing = _of_accelerator(device, kept.study, machine, folders.results / MEASURED)
     made = make_plan(
         kept.study,
         train_tokens=corpus if isinstance(corpus, int) else None,
@@ -79,6 +95,34 @@ def plan_study(
     if isinstance(corpus, str):
         made = made.model_copy(update={"warnings": (*made.warnings, corpus)})
     return made, f"{timing}; {kept.words}"
+
+
+def _of_accelerator(
+    device: str, study: Study, machine: Machine, measured: Path
+) -> tuple[Speed, str]:
+    """Return the speed of the study's runs on an accelerator each, and how it is known."""
+    steps: tuple[MeasuredStep, ...] = ()
+    path = machine.bench or measured
+    if machine.bench is not None:
+        steps = measured_steps(path)
+    elif machine.utilisation is None and path.exists():
+        # Those of another device tell of this one only where somebody says so.
+        named = accelerator(device).names
+        steps = tuple(step for step in measured_steps(path) if step.device in named)
+    assumed = ASSUMED_UTILISATION if machine.utilisation is None else machine.utilisation
+    speed = accelerator_speed(device, assumed, steps)
+    shares = [(run.variant, measured_share(run.config, steps)) for run in next_runs(study, [])]
+    known = [f"{share:.0%}" for share in sorted(share for _, share in shares if share is not None)]
+    others = dict.fromkeys(variant for variant, share in shares if share is None)
+    told = []
+    if known:
+        devices = quoted(", ".join(sorted({step.device for step in steps})))
+        span = known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
+        told = [f"{span} utilisation, measured on {devices} ({quoted(str(path))})"]
+    if others:
+        of = f" for {quoted(', '.join(others))}" if known else ""
+        told.append(f"{assumed:.0%} utilisation{of}, which is assumed")
+    return speed, f"{device} at {' and '.join(told)}, one device per run"
 
 
 def _measured(study: Study) -> tuple[Speed | None, str]:

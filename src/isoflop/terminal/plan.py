@@ -10,27 +10,34 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from isoflop.notation import count, exponent, percent
+from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
 from isoflop.planning.costing import CONVENTIONS, CostRow
 from isoflop.terminal.tables import amount, said, shape, size, table_of
 
 
-def plan_tables(plan: Plan, timing: str) -> Iterator[RenderableType]:
-    """Yield a table per variant and budget, then the totals and the warnings."""
+def plan_tables(plan: Plan, timing: str, price: float | None = None) -> Iterator[RenderableType]:
+    """Yield a table per variant and budget, then the totals and the warnings.
+
+    Args:
+        plan: of a study.
+        timing: how its times are known.
+        price: of an hour of a device.
+    """
     several_seeds = len({row.seed for row in plan.rows}) > 1
     for title, rows in _groups(plan):
-        yield _runs(title, rows, several_seeds)
-    yield Text("\n".join(_totals(plan, timing)))
-    named = (
-        (
-            f"{row.variant} at {exponent(row.budget_flops)}, {count(row.parameters)} parameters",
-            row.warnings,
-        )
-        for row in plan.rows
-    )
+        yield _runs(title, rows, several_seeds, plan.device == "cuda")
+    yield Text("\n".join(_totals(plan, timing, price)))
+    for row in plan.rows:
+        if row.does_not_fit:
+            yield said(f"does not fit: {_named(row)}: {row.does_not_fit}", "yellow")
+    named = ((_named(row), row.warnings) for row in plan.rows)
     for warning in (*plan.warnings, *first_of_each_kind(named, "--json lists them")):
         yield said(f"warning: {warning}", "yellow")
+
+
+def _named(row: PlannedRow) -> str:
+    return f"{row.variant} at {exponent(row.budget_flops)}, {count(row.parameters)} parameters"
 
 
 def _groups(plan: Plan) -> Iterator[tuple[str, list[PlannedRow]]]:
@@ -43,7 +50,7 @@ def _groups(plan: Plan) -> Iterator[tuple[str, list[PlannedRow]]]:
         yield f"{variant} at {exponent(budget)} FLOPs", list(rows)
 
 
-def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> RenderableType:
+def _runs(title: str, rows: list[PlannedRow], several_seeds: bool, on_gpu: bool) -> RenderableType:
     cells: dict[str, Callable[[PlannedRow], str]] = {
         "run": lambda row: row.run_id,
         "shape": lambda row: f"{row.blocks} x {row.width}",
@@ -57,14 +64,17 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> Renderable
         "held": lambda row: "all" if row.micro_batch is None else f"{row.micro_batch} seq.",
         "recompute": lambda row: row.recompute,
         "memory": lambda row: size(row.memory_bytes),
-        "time": lambda row: "" if row.seconds is None else amount(row.seconds),
+        "steps/s": lambda row: count(row.steps_per_second or 0),
+        "GPU h" if on_gpu else "time": lambda row: _time(row.seconds or 0, on_gpu),
     }
     if not several_seeds:
         del cells["seed"]
     if len({row.learning_rate for row in rows}) == 1:
         del cells["rate"]
     if all(row.seconds is None for row in rows):
-        del cells["time"]
+        del cells["steps/s"], cells["GPU h" if on_gpu else "time"]
+    if all(exponent(row.achieved_flops) in title for row in rows):
+        del cells["FLOPs"]
     if all(row.micro_batch is None for row in rows):
         del cells["held"]
     if all(row.recompute == "none" for row in rows):
@@ -72,7 +82,14 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool) -> Renderable
     return table_of(title, rows, cells, words=["run"])
 
 
-def _totals(plan: Plan, timing: str) -> Iterator[str]:
+def _time(seconds: float, on_gpu: bool) -> str:
+    """Return a time, of a GPU in hours, as they are paid for."""
+    if not on_gpu:
+        return amount(seconds)
+    return significant(seconds / 3600) if seconds >= 36 else "< 0.01"
+
+
+def _totals(plan: Plan, timing: str, price: float | None) -> Iterator[str]:
     bound = plan.bound
     at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
 
@@ -97,7 +114,21 @@ def _totals(plan: Plan, timing: str) -> Iterator[str]:
             f"{bound.matched} matched shapes, {bound.checks} checks), {exponent(bound.flops)} FLOPs"
             f"{about(plan.bound_seconds, ' in all')}"
         )
+    if plan.gpu_hours and plan.gpu_hours["at_most"] >= 0.01:
+        yield _hours(plan, plan.gpu_hours, price)
     yield f"Counted as {plan.convention!r}. Times: {timing}."
+
+
+def _hours(plan: Plan, hours: dict[str, float], price: float | None) -> str:
+    """Return what the hours of all devices are, and what they cost."""
+    told = {"first": " for the first", "usual": " with the usual ones", "at_most": " at most"}
+    if not plan.bound.runs:
+        told = {"first": ""}
+    elif plan.scaling:
+        del told["usual"]
+    words = ", ".join(f"{significant(hours[name], 4)}{of}" for name, of in told.items())
+    costs = ", ".join(significant(hours[name] * (price or 0), 4) for name in told)
+    return f"GPU hours: {words}{'' if price is None else f'; at {price:g} an hour {costs}'}"
 
 
 def trial_table(made: Sequence[Trial]) -> RenderableType:

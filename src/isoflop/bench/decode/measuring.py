@@ -21,7 +21,7 @@ from isoflop.bench.cases import (
     Implementation,
     hidden_width,
 )
-from isoflop.bench.decoders import PERIOD, Decoder, EngineDecoder, LlamaDecoder
+from isoflop.bench.decode.decoders import PERIOD, Decoder, EngineDecoder, LlamaDecoder
 from isoflop.bench.machine import DTYPES, in_fresh_process, told_bytes
 from isoflop.bench.measured import (
     TURN_SECONDS,

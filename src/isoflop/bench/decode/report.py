@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from isoflop.bench.decode import DEPTH, DecodeReport, DecodeRow
+from isoflop.bench.decode.measuring import DEPTH, DecodeReport, DecodeRow
 from isoflop.bench.measured import Verdict, text_table
 
 BAR_WIDTH, BAR_BATCH = 512, 1

@@ -1,0 +1,74 @@
+"""Which models of a study `isoflop bench` measures, and in which precision."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from isoflop.config import Precision, RunConfig, Study
+from isoflop.text import quoted
+
+if TYPE_CHECKING:
+    from isoflop.bench import Case
+    from isoflop.sweep import Folders
+
+
+def settled_here(study: Study, folders: Folders) -> Study:
+    """Return a study in the precision that its runs have or would have, and say which that is."""
+    from isoflop.sweep import settled
+
+    found = settled(study, folders.root, folders.results)
+    print(quoted(found.words), file=sys.stderr, flush=True)
+    return found.study
+
+
+def study_groups(
+    study: Study, folders: Folders, precision: Precision | None
+) -> tuple[tuple[Case, ...], ...]:
+    """Return the models that a study's figures single out, by budget, in a precision or its own.
+
+    Raises:
+        ValueError: no minimum is known yet, so no model is singled out.
+    """
+    from isoflop.bench import study_group
+    from isoflop.fit import frame
+    from isoflop.papers.numbered import figure3_models, figure4_models
+    from isoflop.planning.assignment import assign
+    from isoflop.sweep import Ledger
+
+    if study.scaling is not None:
+        raise ValueError(
+            f"study {study.name} names its sizes, and its report shows no steps per second; "
+            "measure the standard shapes (isoflop bench train) or isoflop bench attention"
+        )
+    study = settled_here(study, folders)
+    records = Ledger(study, folders.root, folders.results).records
+    runs = assign(study, records)
+    own = {record.run_id: record for record in records if record.run_id in runs.variant_of}
+    table = frame(list(own.values()), runs.variant_of, off_ladder=runs.off_ladder)
+    baseline, challenger = study.baseline_variant, study.challenger_variant
+    if challenger is None:
+        raise ValueError(f"study {study.name} has no variant with a routed block to compare with")
+
+    def config(run_id: str) -> RunConfig:
+        found = own[run_id].config
+        recipe = found.recipe.model_copy(update={"precision": precision or found.recipe.precision})
+        return found.model_copy(update={"recipe": recipe})
+
+    finished = set(table.loc[table["state"] == "finished", "budget_flops"])
+    groups = []
+    for budget in [one for one in study.budgets_flops if one in finished]:
+        models = [
+            (one.model.variant, config(one.model.run_ids[0]))
+            for named in (figure3_models, figure4_models)
+            for one in named(table, baseline.name, challenger.name, budget_flops=budget)
+            if one.model is not None
+        ]
+        if models:
+            groups.append(study_group(models))
+    if not groups:
+        raise ValueError(
+            f"study {study.name} singles out no model yet, since no minimum is known; "
+            "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
+        )
+    return tuple(groups)

@@ -37,7 +37,7 @@ MODELS = {
 }
 """Blocks and width near the best size of a budget, by mod-variants."""
 
-NOISE_OF = "muon 0.02"
+NOISE_OF = "muon 0.02, averaged"
 """Whose noise is taken apart."""
 MUON = {"kind": "muon"}
 TRIALS: dict[str, dict[str, Any]] = {
@@ -65,6 +65,21 @@ TRIALS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.02,
         "warmup_fraction": 0.15,
     },
+    "muon 0.02, averaged": {
+        "optimiser": MUON,
+        "learning_rate": 0.02,
+        "average_half_life": 0.02,
+    },
+    "muon 0.02, steps of 1,024": {
+        "optimiser": MUON,
+        "learning_rate": 0.02,
+        "tokens_per_step": 1024,
+    },
+    "muon 0.02, steps of 4,096": {
+        "optimiser": MUON,
+        "learning_rate": 0.02,
+        "tokens_per_step": 4096,
+    },
     "muon 0.02, momentum 0.9": {"optimiser": MUON | {"momentum": 0.9}, "learning_rate": 0.02},
 }
 
@@ -85,7 +100,8 @@ def run_of(
         depth=TopK(capacity=0.125) if variant != "Baseline" else EveryToken(),
     )
     data = DataConfig(corpus="sotu", sequence_length=256)
-    held = tokens_per_step(budget, data.sequence_length)
+    change = dict(change)
+    held = change.pop("tokens_per_step", None) or tokens_per_step(budget, data.sequence_length)
     per_token = train_flops_per_token(model, data.sequence_length, "causal")
     recipe = Recipe.model_validate({"embedding_scale": 0.25, "precision": "fp32"} | change)
     return RunConfig(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from rounding import rounding_bounds
 from torch import Tensor
 
+from isoflop.config import AttentionKernel
 from isoflop.ops import attention_step, causal_attention, causal_attention_reference
 from isoflop.ops.attention import CHUNK
 
@@ -20,6 +21,8 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Truth = tuple[list[Tensor], list[Tensor], list[Tensor]]
 NAMES = ("output", "dq", "dk", "dv")
 HEADS = [(3, 3), (6, 2), (5, 1)]
+# The rule, and what else a CPU has; `flash` is the name of one of a GPU's that a CPU has too.
+KERNELS: tuple[AttentionKernel | None, ...] = (None, "fused", "tiled", "flash")
 # Lengths on either side of a chunk's border.
 LENGTHS = [1, 63, CHUNK - 1, CHUNK + 1, 300]
 CASES = [(length, *heads) for length in LENGTHS for heads in HEADS]
@@ -69,7 +72,8 @@ def beyond_rounding(attention: Attention, of: Truth) -> set[str]:
 @pytest.mark.parametrize(("length", "heads", "groups"), CASES)
 def test_is_off_by_rounding_alone(length: int, heads: int, groups: int, dtype: torch.dtype) -> None:
     of = truth(heads, groups, length, dtype)
-    assert beyond_rounding(causal_attention, of) == set()
+    for kernel in KERNELS:
+        assert beyond_rounding(partial(causal_attention, kernel=kernel), of) == set(), kernel
     assert beyond_rounding(causal_attention_reference, of) == set()
 
 
@@ -83,7 +87,8 @@ def test_long_bfloat16_is_off_by_rounding_alone(monkeypatch: pytest.MonkeyPatch)
 
 def test_scores_too_large_for_an_exponential_are_off_by_rounding_alone() -> None:
     of = truth(6, 2, 63, torch.float32, size=40)
-    assert beyond_rounding(causal_attention, of) == set()
+    for kernel in KERNELS:
+        assert beyond_rounding(partial(causal_attention, kernel=kernel), of) == set(), kernel
     assert beyond_rounding(wrong(largest=False), of) == set(NAMES)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _LARGEST = 2**31 - 1
 _EXHAUSTED = ("allocate memory", "bad_alloc", "could not create a memory", "create a primitive")
 """What torch and its libraries say when an allocation fails."""
@@ -32,8 +32,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    # It answers 1 for done. glibc takes 32 MiB at most for the mmap threshold unless it is fixed.
-    settings = ((_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, 2**26))
+    # It answers 1 for done. Were maps allowed, all above 32 MiB would be one, logits above all.
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, 2**26))
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
 
 

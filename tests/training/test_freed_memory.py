@@ -12,7 +12,7 @@ FAULTS = """
 import resource
 import torch
 from isoflop.training import keep_freed_memory
-assert keep_freed_memory()
+assert keep_freed_memory(large=True)
 def use():
     return [torch.ones(size * 2**20) for size in (6, 6, 6, 12)]
 for _ in range(3):

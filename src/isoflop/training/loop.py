@@ -20,7 +20,7 @@ from isoflop.storage import StorageError
 from isoflop.training.attending import fastest_attention
 from isoflop.training.compiling import compiles_by_default, compiling_fault
 from isoflop.training.environment import environment, settle
-from isoflop.training.fitting import fitted
+from isoflop.training.fitting import fitted, is_roomy
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.run import Interrupted, Run, newest_checkpoint, tensors_under
 
@@ -157,6 +157,7 @@ def train(
             )
         changed = _lasting(pinned.differences(wanted))
         settle(pinned.environment)
+        keep_freed_memory(large=is_roomy(config, pinned.environment, how.memory_bytes))
         with _attempt(folder, changed), limited_memory(how.memory_bytes):
             run = Run(config, folder, data, pinned.environment, alive)
             return run.finish(how.checkpoint_seconds, stop, watch)

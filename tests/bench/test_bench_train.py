@@ -6,7 +6,8 @@ from measured_rows import kept_row
 from isoflop.bench import BenchReport, Case, bench_train, describe, study_group
 from isoflop.bench import train as bench_module
 from isoflop.bench.cases import prepare_step
-from isoflop.bench.measured import Ratio
+from isoflop.bench.machine import clock_of
+from isoflop.bench.measured import Ratio, mean_seconds
 from isoflop.bench.train import BenchRow, verdicts
 from isoflop.config import DataConfig, EveryToken, ModelConfig, RunConfig, TopK
 from isoflop.costs import parameters, train_flops_per_token
@@ -37,7 +38,7 @@ def case(variant: str = "dense", **settings: bool) -> Case:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isoflop.bench.machine.busy", lambda: None)
-    monkeypatch.setattr(bench_module, "gemm_peak", lambda precision, threads: 1e12)
+    monkeypatch.setattr(bench_module, "gemm_peak", lambda *_, clock: 1e12)
     monkeypatch.setattr(bench_module, "prepare_step", lambda one: lambda: None)
     monkeypatch.setattr(bench_module, "TURN_SECONDS", 0.0)
 
@@ -115,6 +116,15 @@ def test_what_is_missing_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -
     assert any("C++ compiler" in note for note in report.notes)
     with pytest.raises(ValueError, match="nothing to measure: transformers"):
         bench_train([[peer]], threads=1, seconds=0)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 0.0), (2, 1.0)])
+def test_one_thread_is_timed_by_its_process(
+    monkeypatch: pytest.MonkeyPatch, threads: int, expected: float
+) -> None:
+    monkeypatch.setattr("time.process_time", lambda: 0.0)
+    monkeypatch.setattr("time.perf_counter", itertools.count().__next__)
+    assert mean_seconds(lambda: None, 1, clock_of(threads)) == expected
 
 
 def test_threads_are_those_asked_for() -> None:

@@ -13,7 +13,12 @@ from rounding import rounding_bounds
 from torch import Tensor
 
 from isoflop.config import AttentionKernel
-from isoflop.ops import attention_step, causal_attention, causal_attention_reference
+from isoflop.ops import (
+    TILED_ATTENTION,
+    attention_step,
+    causal_attention,
+    causal_attention_reference,
+)
 from isoflop.ops.attention import CHUNK
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -90,6 +95,20 @@ def test_scores_too_large_for_an_exponential_are_off_by_rounding_alone() -> None
     for kernel in KERNELS:
         assert beyond_rounding(partial(causal_attention, kernel=kernel), of) == set(), kernel
     assert beyond_rounding(wrong(largest=False), of) == set(NAMES)
+
+
+@pytest.mark.parametrize(("batch", "heads", "groups"), [(1, 4, 4), (1, 4, 2), (2, 3, 3)])
+def test_tiles_lay_results_out_as_graphs_expect(batch: int, heads: int, groups: int) -> None:
+    # Heads of a position side by side, as a model hands them on.
+    q, k, v = (
+        torch.randn(batch, 150, count, 8).transpose(1, 2).requires_grad_()
+        for count in (heads, groups, groups)
+    )
+    out = causal_attention(q, k, v, kernel="tiled")
+    with torch.no_grad():
+        gradients = torch.ops.isoflop.tiled_attention_backward(out, q, k, v, 1.0)
+    assert all(x.is_contiguous() for x in (out, *gradients))
+    torch.library.opcheck(TILED_ATTENTION, (q, k, v, 0.5))
 
 
 def wrong(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from statistics import median
 import torch
 
 from isoflop.bench.cases import NO_PEER, Case, Contender, prepare_step
-from isoflop.bench.machine import gemm_peak
+from isoflop.bench.machine import clock_of, gemm_peak
 from isoflop.bench.measured import (
     TURN_SECONDS,
     Ratio,
@@ -121,7 +120,7 @@ def bench_train(
         raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")
     watch("measuring matrix products")
     peaks = {
-        precision: gemm_peak(precision, threads)
+        precision: gemm_peak(precision, threads, clock=clock_of(threads))
         for precision in {case.config.recipe.precision for group in kept for case in group}
     }
     rows: list[BenchRow] = []
@@ -132,7 +131,7 @@ def bench_train(
     ):
         for index, given in enumerate(kept):
             group = [_attending(case, threads) for case in given]
-            timed = _rounds(group, seconds, watch, _clock(threads))
+            timed = _rounds(group, seconds, watch, clock_of(threads))
             rows += [
                 _row(index, case, times, peaks[case.config.recipe.precision], threads)
                 for case, times in zip(group, timed, strict=True)
@@ -175,10 +174,6 @@ def _attending(case: Case, threads: int) -> Case:
         return case
     kernel = fastest_attention(case.config, environment("cpu", threads, case.compiled))
     return case.model_copy(update={"attention": kernel})
-
-
-def _clock(threads: int) -> Callable[[], float]:
-    return time.process_time if threads == 1 else time.perf_counter
 
 
 def _rounds(

@@ -53,7 +53,7 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     queries, keys, values = _rows(q, k) * scale, _rows(k, k), _rows(v, k)
-    out = torch.empty_like(queries)
+    out = queries.new_empty(queries.shape)
     for units, rows, start, stop in _tiles(q, k):
         seen = keys[units, :stop]
         weights = _weights(queries[units, rows], seen, start)
@@ -65,7 +65,7 @@ def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     queries, keys, values, grads = _rows(q, k) * scale, _rows(k, k), _rows(v, k), _rows(grad, k)
-    dq = torch.empty_like(queries)
+    dq = queries.new_empty(queries.shape)
     # Products are faster with positions as columns.
     dk, dv = (torch.zeros_like(x.mT, memory_format=torch.contiguous_format) for x in (keys, values))
     for units, rows, start, stop in _tiles(q, k):

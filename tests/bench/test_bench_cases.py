@@ -39,6 +39,12 @@ def test_standard_groups_differ_only_in_what_is_compared() -> None:
         assert {one.config for one in group} == {dense, routed}
 
 
+def test_standard_groups_are_smaller_where_asked() -> None:
+    for group in standard_groups("fp32", sequences=1, routed=False):
+        assert {one.config.sequences_per_step for one in group} == {1}
+        assert [one.variant for one in group] == ["dense"] * 4
+
+
 @pytest.mark.parametrize("depth", ["top_k", "random_k"])
 def test_our_step_trains(depth: str) -> None:
     config = small(depth={"kind": depth, "capacity": 0.5})

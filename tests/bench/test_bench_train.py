@@ -6,7 +6,8 @@ from measured_rows import kept_row
 from isoflop.bench import BenchReport, Case, bench_train, describe, study_group
 from isoflop.bench import train as bench_module
 from isoflop.bench.cases import prepare_step
-from isoflop.bench.measured import Ratio
+from isoflop.bench.machine import clock_of
+from isoflop.bench.measured import Ratio, mean_seconds
 from isoflop.bench.train import BenchRow, verdicts
 from isoflop.config import DataConfig, EveryToken, ModelConfig, RunConfig, TopK
 from isoflop.costs import parameters, train_flops_per_token
@@ -37,7 +38,7 @@ def case(variant: str = "dense", **settings: bool) -> Case:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isoflop.bench.machine.busy", lambda: None)
-    monkeypatch.setattr(bench_module, "gemm_peak", lambda precision, threads: 1e12)
+    monkeypatch.setattr(bench_module, "gemm_peak", lambda *_, clock: 1e12)
     monkeypatch.setattr(bench_module, "prepare_step", lambda one: lambda: None)
     monkeypatch.setattr(bench_module, "TURN_SECONDS", 0.0)
 
@@ -74,7 +75,7 @@ def test_medians_and_ratios_are_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -
     seconds = {"a": itertools.cycle([1.0, 1.0, 7.0]), "b": itertools.cycle([4.0, 4.0, 28.0])}
     monkeypatch.setattr(bench_module, "prepare_step", lambda one: one.variant)
     monkeypatch.setattr(bench_module, "WARM_UP", 0)
-    monkeypatch.setattr(bench_module, "mean_seconds", lambda step, count=1: next(seconds[step]))
+    monkeypatch.setattr(bench_module, "mean_seconds", lambda step, *_: next(seconds[step]))
     report = bench_train([[case("a"), case("b")]], threads=1, seconds=0)
     assert [row.step_seconds for row in report.rows] == [1.0, 4.0]
     (ratio,) = report.ratios
@@ -117,6 +118,15 @@ def test_what_is_missing_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -
         bench_train([[peer]], threads=1, seconds=0)
 
 
+@pytest.mark.parametrize(("threads", "expected"), [(1, 0.0), (2, 1.0)])
+def test_one_thread_is_timed_by_its_process(
+    monkeypatch: pytest.MonkeyPatch, threads: int, expected: float
+) -> None:
+    monkeypatch.setattr("time.process_time", lambda: 0.0)
+    monkeypatch.setattr("time.perf_counter", itertools.count().__next__)
+    assert mean_seconds(lambda: None, 1, clock_of(threads)) == expected
+
+
 def test_threads_are_those_asked_for() -> None:
     with pytest.raises(ValueError, match="threads is 0"):
         bench_train([[case()]], threads=0, seconds=0)
@@ -146,10 +156,10 @@ PEER = {"implementation": "transformers"}
 @pytest.mark.parametrize(
     ("changes", "speed_ratio", "expected", "held"),
     [
-        ({**PEER, "compiled": False}, 0.5, 1.3, True),
-        ({**PEER, "compiled": False}, 0.9, 1.3, False),
-        (PEER, 1.0, 1.0, True),
-        (PEER, 1.1, 1.0, False),
+        ({**PEER, "compiled": False}, 0.99, 1.0, True),
+        ({**PEER, "compiled": False}, 1.01, 1.0, False),
+        (PEER, 0.71, 1.4, True),
+        (PEER, 0.72, 1.4, False),
         (HALF, 1.79, 1.8, False),
         (HALF, 1.81, 1.8, True),
     ],
@@ -157,12 +167,34 @@ PEER = {"implementation": "transformers"}
 def test_the_peer_must_be_slower_and_routing_gain_what_its_flops_promise(
     changes: dict[str, object], speed_ratio: float, expected: float, held: bool
 ) -> None:
-    (verdict,) = verdicts([row(), row(**changes)], [ratio(speed_ratio)])
+    *_, verdict = verdicts([row(), row(**changes)], [ratio(speed_ratio)])
     assert verdict.expected == pytest.approx(expected)
     assert verdict.measured == pytest.approx(
         1 / speed_ratio if "variant" not in changes else speed_ratio
     )
     assert verdict.held is held
+
+
+def test_eager_steps_are_compared_with_the_peers_eager_ones() -> None:
+    eager = row(compiled=False)
+    peer = row(**PEER, compiled=False)
+    (verdict,) = verdicts([row(), eager, peer], [ratio(0.8), ratio(0.5)])
+    assert verdict.claim == "dense (eager) is fast enough beside dense (transformers, eager)"
+    assert (verdict.measured, verdict.expected) == (pytest.approx(1.6), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "held"),
+    [("bf16", 0.46, True), ("bf16", 0.44, False), ("fp32", 0.61, True), ("fp32", 0.59, False)],
+)
+def test_a_wide_dense_step_reaches_a_share_of_the_best_product(
+    dtype: str, share: float, held: bool
+) -> None:
+    speeds = {"dtype": dtype, "achieved_flops": 1e12 * share, "peak_flops": 1e12}
+    verdict, _ = verdicts([row(**speeds), row(**PEER, **speeds)], [ratio(0.5)])
+    assert (verdict.measured, verdict.held) == (pytest.approx(share), held)
+    narrow = {"width": 256, **speeds}
+    assert len(verdicts([row(**narrow), row(**PEER, **narrow)], [ratio(0.5)])) == 1
 
 
 @pytest.mark.parametrize(

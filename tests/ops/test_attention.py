@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import pytest
@@ -12,7 +12,13 @@ import torch
 from rounding import rounding_bounds
 from torch import Tensor
 
-from isoflop.ops import attention_step, causal_attention, causal_attention_reference
+from isoflop.config import AttentionKernel
+from isoflop.ops import (
+    TILED_ATTENTION,
+    attention_step,
+    causal_attention,
+    causal_attention_reference,
+)
 from isoflop.ops.attention import CHUNK
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -20,6 +26,8 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Truth = tuple[list[Tensor], list[Tensor], list[Tensor]]
 NAMES = ("output", "dq", "dk", "dv")
 HEADS = [(3, 3), (6, 2), (5, 1)]
+# The rule, and what else a CPU has; `flash` is the name of one of a GPU's that a CPU has too.
+KERNELS: tuple[AttentionKernel | None, ...] = (None, "fused", "tiled", "flash")
 # Lengths on either side of a chunk's border.
 LENGTHS = [1, 63, CHUNK - 1, CHUNK + 1, 300]
 CASES = [(length, *heads) for length in LENGTHS for heads in HEADS]
@@ -69,7 +77,8 @@ def beyond_rounding(attention: Attention, of: Truth) -> set[str]:
 @pytest.mark.parametrize(("length", "heads", "groups"), CASES)
 def test_is_off_by_rounding_alone(length: int, heads: int, groups: int, dtype: torch.dtype) -> None:
     of = truth(heads, groups, length, dtype)
-    assert beyond_rounding(causal_attention, of) == set()
+    for kernel in KERNELS:
+        assert beyond_rounding(partial(causal_attention, kernel=kernel), of) == set(), kernel
     assert beyond_rounding(causal_attention_reference, of) == set()
 
 
@@ -83,8 +92,23 @@ def test_long_bfloat16_is_off_by_rounding_alone(monkeypatch: pytest.MonkeyPatch)
 
 def test_scores_too_large_for_an_exponential_are_off_by_rounding_alone() -> None:
     of = truth(6, 2, 63, torch.float32, size=40)
-    assert beyond_rounding(causal_attention, of) == set()
+    for kernel in KERNELS:
+        assert beyond_rounding(partial(causal_attention, kernel=kernel), of) == set(), kernel
     assert beyond_rounding(wrong(largest=False), of) == set(NAMES)
+
+
+@pytest.mark.parametrize(("batch", "heads", "groups"), [(1, 4, 4), (1, 4, 2), (2, 3, 3)])
+def test_tiles_lay_results_out_as_graphs_expect(batch: int, heads: int, groups: int) -> None:
+    # Heads of a position side by side, as a model hands them on.
+    q, k, v = (
+        torch.randn(batch, 150, count, 8).transpose(1, 2).requires_grad_()
+        for count in (heads, groups, groups)
+    )
+    out = causal_attention(q, k, v, kernel="tiled")
+    with torch.no_grad():
+        gradients = torch.ops.isoflop.tiled_attention_backward(out, q, k, v, 1.0)
+    assert all(x.is_contiguous() for x in (out, *gradients))
+    torch.library.opcheck(TILED_ATTENTION, (q, k, v, 0.5))
 
 
 def wrong(

@@ -187,6 +187,17 @@ def test_what_is_asked_for_is_held_with_as_little_recomputed_as_fits(make_run: M
         assert (found.micro_batch, found.recompute) == (4, kind)
 
 
+def test_large_tensors_are_kept_where_half_the_memory_does(make_run: MakeRun) -> None:
+    config, here = make_run(), environment("cpu", 1, False)
+    needed = estimate_memory(config, device="cpu").total_bytes / USED["cpu"]
+    assert fitting.is_roomy(config, here, int(2.1 * needed))
+    assert not fitting.is_roomy(config, here, int(1.9 * needed))
+    # A step that holds less, and a GPU's memory, which is not the process's.
+    again = here.model_copy(update={"micro_batch": 1, "recompute": "full"})
+    assert fitting.is_roomy(config, again, int(1.9 * needed))
+    assert not fitting.is_roomy(config, here.model_copy(update={"device": "cuda"}), 2**40)
+
+
 def test_less_than_a_sequence_is_refused(make_run: MakeRun) -> None:
     with pytest.raises(ValueError, match="is 15; expected at least the 16 tokens of a sequence"):
         fitting.fitted(make_run(), environment("cpu", 1, False), micro_batch_tokens=15)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isoflop.config import (
     AdamW,
+    AttentionKernel,
     DataConfig,
     EveryToken,
     Frozen,
@@ -33,6 +34,9 @@ VOCABULARY = 4096
 
 STANDARD_SHAPES = ((256, 8, 4, 512, 8), (512, 8, 8, 1024, 4))
 """Width, blocks, heads, sequence length and sequences per step of the standard comparison."""
+
+BUDGET_FLOPS = 1e14
+"""Of the run whose step is measured there."""
 
 NO_PEER = "transformers is not installed: no comparison with Hugging Face's Llama"
 
@@ -59,12 +63,22 @@ class Case(Contender):
     """One contender: a run's step, and what computes it."""
 
     config: RunConfig
+    attention: AttentionKernel | None = None
+    """What attends all keys of our own; None for the rule."""
 
 
-def standard_groups(precision: Precision = "bf16") -> tuple[tuple[Case, ...], ...]:
-    """Return the standard comparison: per shape dense, routed and Hugging Face's Llama."""
+def standard_groups(
+    precision: Precision = "bf16", *, sequences: int | None = None, routed: bool = True
+) -> tuple[tuple[Case, ...], ...]:
+    """Return the standard comparison: per shape dense, routed and Hugging Face's Llama.
+
+    Args:
+        precision: of products.
+        sequences: of a step; None for those of `STANDARD_SHAPES`.
+        routed: with the routed model.
+    """
     groups = []
-    for width, blocks, heads, sequence_length, sequences in STANDARD_SHAPES:
+    for width, blocks, heads, sequence_length, batch in STANDARD_SHAPES:
         model = ModelConfig(
             vocabulary=VOCABULARY,
             width=width,
@@ -78,16 +92,18 @@ def standard_groups(precision: Precision = "bf16") -> tuple[tuple[Case, ...], ..
             data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
             recipe=Recipe(precision=precision),
             steps=1,
-            sequences_per_step=sequences,
+            sequences_per_step=sequences or batch,
+            # So long that training would look for the fastest attention.
+            budget_flops=BUDGET_FLOPS,
         )
         skipping = model.model_copy(update={"depth": TopK(capacity=0.125, every=2)})
-        routed = dense.model_copy(update={"model": skipping})
+        part = dense.model_copy(update={"model": skipping})
         peer: Implementation = "transformers"
         groups.append(
             (
                 Case(variant=DENSE, config=dense, compiled=True),
                 Case(variant=DENSE, config=dense, compiled=False),
-                Case(variant=ROUTED, config=routed, compiled=True),
+                *([Case(variant=ROUTED, config=part, compiled=True)] if routed else []),
                 Case(variant=DENSE, config=dense, compiled=False, implementation=peer),
                 Case(variant=DENSE, config=dense, compiled=True, implementation=peer),
             )
@@ -135,7 +151,7 @@ def prepare_step(case: Case) -> Step:
     """
     if case.implementation == "transformers":
         return _llama_step(case.config, random_tokens(case.config), compiled=case.compiled)
-    return repeated_step(case.config, compiled=case.compiled)
+    return repeated_step(case.config, compiled=case.compiled, attention=case.attention)
 
 
 def llama(model: ModelConfig, positions: int) -> LlamaForCausalLM:

@@ -66,6 +66,10 @@ class TrainOptions:
         arg(metavar="INT", help="CPU threads; 1 for a study, as its runs have, else all cores."),
     ] = None
     dtype: Dtype = None
+    sequences: Annotated[
+        int | None, arg(metavar="INT", help="Of a step of standard shapes; fewer take less time.")
+    ] = None
+    dense: Annotated[bool, arg(help="Without routed models, of standard shapes.")] = False
     force: Force = False
     json: Json = False
 
@@ -86,7 +90,9 @@ def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> None:
     speeds = None
     if study is None:
         cores = usable_cores().count if threads is None else threads
-        groups = of.standard_groups(_precision(dtype, cores))
+        groups = of.standard_groups(
+            _precision(dtype, cores), sequences=options.sequences, routed=not options.dense
+        )
     else:
         asked = load_study(study)
         folders = Folders.of(asked, options.out, options.results)

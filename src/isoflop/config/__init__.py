@@ -47,6 +47,7 @@ from isoflop.config.recipe import (
     WarmupStableDecay,
 )
 from isoflop.config.record import (
+    AttentionKernel,
     CurvePoint,
     Environment,
     Evaluation,

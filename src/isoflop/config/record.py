@@ -111,6 +111,10 @@ Recompute = Literal["none", "selective", "full"]
 or all from the block's input."""
 
 
+AttentionKernel = Literal["fused", "tiled", "cudnn", "flash", "efficient"]
+"""What attends all keys: torch's own choice, `ops.tiled`, or one of torch's several on a GPU."""
+
+
 class Environment(Frozen):
     """What may change bits but not meaning; pinned in the run folder at first start."""
 
@@ -128,6 +132,10 @@ class Environment(Frozen):
     """Sequences that a step holds at a time; None, and not written, where it holds all."""
     recompute: Recompute = Field(default="none", exclude_if=lambda kind: kind == "none")
     """Of each block; not written where it is `none`."""
+    attention: AttentionKernel | None = Field(
+        default=None, exclude_if=lambda kernel: kernel is None
+    )
+    """Of training over all keys; None, and not written, for the rule of `ops.causal_attention`."""
 
 
 class RunRecord(Frozen):

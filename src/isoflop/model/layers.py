@@ -12,7 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isoflop.config import BlockAttention, FullAttention, Gelu, ModelConfig, Recompute, SwiGlu
+from isoflop.config import (
+    AttentionKernel,
+    BlockAttention,
+    FullAttention,
+    Gelu,
+    ModelConfig,
+    Recompute,
+    SwiGlu,
+)
 from isoflop.model.recompute import recomputed
 from isoflop.ops import block_attention, causal_attention, rotate
 
@@ -122,6 +130,9 @@ class SelfAttention(nn.Module):
                 assert_never(config.attention)
         self.full = self.by_block is None or self.by_block.ends_full
         """Whether all keys are attended now; a model starts out as it is when finished."""
+        self.kernel: AttentionKernel | None = None
+        """What attends all keys in training. A finished model is evaluated by the rule everywhere,
+        so that whoever loads it finds the losses of its record."""
 
     def kept(self) -> Kept:
         """Return what a cache has to keep, as attention now is."""
@@ -162,7 +173,7 @@ class SelfAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend causally from q (B, H, T, K) to k and v (B, G, T, K), to all keys or by blocks."""
         if self.full or self.by_block is None:
-            return causal_attention(q, k, v)
+            return causal_attention(q, k, v, kernel=self.kernel if self.training else None)
         chosen = self.by_block
         return block_attention(q, k, v, block_size=chosen.block_size, top_k=chosen.top_k)
 

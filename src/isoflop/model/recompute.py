@@ -15,7 +15,7 @@ from torch.utils.checkpoint import (
 )
 
 from isoflop.config import Recompute
-from isoflop.ops import BLOCK_ATTENTION
+from isoflop.ops import BLOCK_ATTENTION, TILED_ATTENTION
 
 _KEPT = (
     torch.ops.aten.mm.default,
@@ -27,6 +27,7 @@ _KEPT = (
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     BLOCK_ATTENTION,
+    TILED_ATTENTION,
 )
 """What `selective` keeps: products of matrices, and attention over all keys or by blocks."""
 

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from isoflop.config import Cap, Decision, ModelConfig, RandomK, Recompute, decisions
+from isoflop.config import (
+    AttentionKernel,
+    Cap,
+    Decision,
+    ModelConfig,
+    RandomK,
+    Recompute,
+    decisions,
+)
 from isoflop.model.layers import Block, RmsNorm, SelfAttention
 from isoflop.model.routing import RoutedBlock, Routing
 from isoflop.ops import rotary_tables
@@ -68,6 +76,11 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Block):
                 module.recompute = kind
+
+    def attend_with(self, kernel: AttentionKernel | None) -> None:
+        """Set what attends all keys in training; None for the rule of `causal_attention`."""
+        for attention in self.attentions:
+            attention.kernel = kernel
 
     def forward(
         self,

@@ -21,3 +21,4 @@ from isoflop.ops.selection import (
     routed_update_reference,
     top_k_positions,
 )
+from isoflop.ops.tiled import OPERATOR as TILED_ATTENTION

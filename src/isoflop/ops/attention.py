@@ -8,6 +8,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from isoflop.config import AttentionKernel
+from isoflop.ops.tiled import tiled_attention
 
 # Up to this length the scores of a chunk of queries stay in cache on a CPU, and matrix products
 # in bfloat16 beat torch's tiled kernel, which computes in float32 there.
@@ -16,6 +20,11 @@ CHUNK = 128
 # Slots of a bfloat16 cache on a CPU, over its tokens, up to which products run over free slots
 # too: they need memory without gaps, and would copy the cache to have it.
 MOST_SLOTS = 4
+_BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
 
 
 def causal_attention_reference(
@@ -40,14 +49,36 @@ def causal_attention_reference(
     return weights @ v
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+def causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    kernel: AttentionKernel | None = None,
+) -> Tensor:
     """Softmax attention over all earlier positions.
 
-    Same arguments and result as `causal_attention_reference`. Short bfloat16 sequences on a CPU
-    take chunked dense products, everything else torch's fused kernel.
+    Same arguments and result as `causal_attention_reference`, and `kernel`, which computes it; None
+    for a rule: short bfloat16 sequences on a CPU take chunked dense products, everything else
+    torch's fused kernel.
+
+    Raises:
+        RuntimeError: that kernel of torch takes no such tensors.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= DENSE_LENGTH:
-        return _chunked(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)
+    wanted = q.shape[-1] ** -0.5 if scale is None else scale
+    short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= DENSE_LENGTH
+    if kernel is None and short:
+        return _chunked(q, k, v, wanted)
+    if kernel == "tiled":
+        return tiled_attention(q, k, v, wanted)
+    if kernel in _BACKENDS:
+        with sdpa_kernel(_BACKENDS[kernel]):
+            return _fused(q, k, v, scale)
+    return _fused(q, k, v, scale)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
     return F.scaled_dot_product_attention(
         q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )

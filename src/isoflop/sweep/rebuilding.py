@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.config import RunRecord, Study
+from isoflop.config import AttentionKernel, RunRecord, Study
 from isoflop.data import prepare
 from isoflop.hardware import usable_cores
 from isoflop.notation import duration
@@ -117,7 +117,7 @@ def rebuild(
     Where the folder holds a record with the same losses, it gets its checkpoint back and all else
     in it stays. Otherwise the new run takes its place, since a record tells of the model beside it.
 
-    Models at hand are left alone. Threads and compiling are those of each model.
+    Models at hand are left alone. Threads, compiling and attention are those of each model.
 
     Returns:
         The models that were trained to their end, those of an interrupted call before too, and
@@ -147,8 +147,13 @@ def rebuild(
     for how in dict.fromkeys(_how(model) for model in gone):
         group = [model for model in gone if _how(model) == how]
         # Compiled as it was, where a compiler is at hand.
-        threads, compiled = how
-        alike = replace(execution, threads=threads, compiled=None if compiled else False)
+        threads, compiled, attention = how
+        alike = replace(
+            execution,
+            threads=threads,
+            compiled=None if compiled else False,
+            attention=attention,
+        )
         outcome = run_study(study, beside, alike, planner=without_record)
         interrupted = outcome.interrupted
         if interrupted:
@@ -164,8 +169,9 @@ def rebuild(
     return made, interrupted
 
 
-def _how(model: BestModel) -> tuple[int, bool]:
-    return model.record.environment.threads, model.record.environment.compiled
+def _how(model: BestModel) -> tuple[int, bool, AttentionKernel | None]:
+    was = model.record.environment
+    return was.threads, was.compiled, was.attention
 
 
 def _losses(record: RunRecord) -> tuple[object, ...]:

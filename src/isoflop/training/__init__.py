@@ -1,5 +1,6 @@
 """The training loop, the parametrisation and the schedule."""
 
+from isoflop.training.attending import fastest_attention
 from isoflop.training.compiling import compiles_by_default, compiling_fault, has_compiler
 from isoflop.training.environment import environment
 from isoflop.training.loop import load_model, reason_of, train

@@ -84,6 +84,18 @@ def fitted(
     )
 
 
+def is_roomy(config: RunConfig, environment: Environment, memory_bytes: int | None) -> bool:
+    """Return whether a run's step on a CPU is expected to take at most half of what it may."""
+    free = free_memory(environment) if memory_bytes is None else USED["cpu"] * memory_bytes
+    step = estimate_memory(
+        config,
+        micro_batch=environment.micro_batch,
+        recompute=environment.recompute,
+        device=environment.device,
+    )
+    return environment.device == "cpu" and step.total_bytes <= free / 2
+
+
 def free_memory(environment: Environment) -> float:
     """Return the bytes that a run may take, on a CPU its share by threads of what is free."""
     if environment.device == "cuda":

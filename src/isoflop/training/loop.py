@@ -11,15 +11,16 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 
 from isoflop import checkpoint
-from isoflop.config import Environment, Frozen, Recompute, RunConfig, RunRecord
+from isoflop.config import AttentionKernel, Environment, Frozen, Recompute, RunConfig, RunRecord
 from isoflop.data import Tell, prepare
 from isoflop.memory import MicroBatch
 from isoflop.model import Transformer, build
 from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
+from isoflop.training.attending import fastest_attention
 from isoflop.training.compiling import compiles_by_default, compiling_fault
 from isoflop.training.environment import environment, settle
-from isoflop.training.fitting import fitted
+from isoflop.training.fitting import fitted, is_roomy
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.run import Interrupted, Run, newest_checkpoint, tensors_under
 
@@ -45,6 +46,8 @@ class RunExecution(Frozen):
     """Tokens of a step that are held at a time."""
     recompute: Recompute | Literal["auto"] = "auto"
     """What blocks compute again in their backward pass, instead of keeping it."""
+    attention: AttentionKernel | Literal["auto"] | None = "auto"
+    """What attends all keys; `auto` for what `training.attending` measures, None for the rule."""
 
     def check(self) -> None:
         """Raise a ValueError where this machine cannot execute so."""
@@ -68,14 +71,22 @@ class RunExecution(Frozen):
         return environment(self.device, self.threads or torch.get_num_threads(), compiles)
 
     def fitted(self, config: RunConfig, environment: Environment) -> Environment:
-        """Return the environment with what a step holds at a time; see `training.fitting`."""
-        return fitted(
+        """Return the environment with what is found out at a first start.
+
+        That is what a step holds at a time (`training.fitting`) and what attends all keys
+        (`training.attending`).
+        """
+        found = fitted(
             config,
             environment,
             micro_batch_tokens=self.micro_batch_tokens,
             recompute=self.recompute,
             memory_bytes=self.memory_bytes,
         )
+        kernel = self.attention
+        if kernel == "auto":
+            kernel = fastest_attention(config, found)
+        return found.model_copy(update={"attention": kernel})
 
 
 class RunExecutionKeywords(TypedDict, total=False):
@@ -88,6 +99,7 @@ class RunExecutionKeywords(TypedDict, total=False):
     memory_bytes: int | None
     micro_batch_tokens: MicroBatch
     recompute: Recompute | Literal["auto"]
+    attention: AttentionKernel | Literal["auto"] | None
 
 
 def train(
@@ -145,6 +157,7 @@ def train(
             )
         changed = _lasting(pinned.differences(wanted))
         settle(pinned.environment)
+        keep_freed_memory(large=is_roomy(config, pinned.environment, how.memory_bytes))
         with _attempt(folder, changed), limited_memory(how.memory_bytes):
             run = Run(config, folder, data, pinned.environment, alive)
             return run.finish(how.checkpoint_seconds, stop, watch)
@@ -190,7 +203,7 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
 def _lasting(differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Warn of what is not as it was pinned, and return it as it is now."""
     # These are put back to what was pinned; the rest cannot be.
-    put_back = ("threads", "compiled", "micro_batch", "recompute")
+    put_back = ("threads", "compiled", "micro_batch", "recompute", "attention")
     lasting = {k: v for k, v in differences.items() if k not in put_back}
     if lasting:
         changes = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in lasting.items())

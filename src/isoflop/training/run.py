@@ -113,6 +113,7 @@ class Run:
         )
         model = build(config.model)
         initialise(model, config.recipe, config.seed)
+        model.attend_with(pinned.attention)
         self.trainer = Trainer(
             model.to(pinned.device),
             config,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isoflop.config import ModelConfig, Routed, RunConfig
+from isoflop.config import AttentionKernel, ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
 from isoflop.model import build
@@ -83,10 +83,17 @@ def measure_speed(
     return speed
 
 
-def repeated_step(config: RunConfig, *, compiled: bool, device: str = "cpu") -> Callable[[], None]:
+def repeated_step(
+    config: RunConfig,
+    *,
+    compiled: bool,
+    device: str = "cpu",
+    attention: AttentionKernel | None = None,
+) -> Callable[[], None]:
     """Return a run's optimiser step on a batch that stays the same, its model made."""
     model = build(config.model)
     initialise(model, config.recipe, config.seed)
+    model.attend_with(attention)
     trainer = Trainer(model.to(device), config, compiled=compiled)
     tokens = random_tokens(config).to(device)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from isoflop.config import Recompute, RunConfig
+from isoflop.config import AttentionKernel, Recompute, RunConfig
 from isoflop.hardware import usable_cores
 from isoflop.memory import MicroBatch, sequences_held
 from isoflop.planning import PlannedRun
@@ -82,6 +82,8 @@ class Execution:
     """Tokens of a step that a run holds at a time; a run that was started keeps its own."""
     recompute: Recompute | Literal["auto"] = "auto"
     """What blocks compute again in their backward pass; likewise."""
+    attention: AttentionKernel | Literal["auto"] | None = "auto"
+    """What attends all keys, as in `isoflop.training.train`; likewise."""
 
     def slots(self) -> list[dict[str, str]]:
         """Return the environment variables of each worker that may run at a time.

@@ -86,7 +86,7 @@ def test_few_documents_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     count = 20_000
     rng = np.random.default_rng(0)
     digests = rng.integers(0, 256, (count, 16), dtype=np.uint8)
-    digests[::7] = digests[1::7][: len(digests[::7])]
+    digests[:-1:7] = digests[1::7]
     sizes = rng.integers(1, 9000, count)
     at_once, in_parts = np.zeros((2, count), dtype=np.uint8)
     options = {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 3}

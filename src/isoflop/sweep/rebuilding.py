@@ -152,7 +152,7 @@ def rebuild(
             execution,
             threads=threads,
             compiled=None if compiled else False,
-            attention=attention,
+            attention_kernel=attention,
         )
         outcome = run_study(study, beside, alike, planner=without_record)
         interrupted = outcome.interrupted

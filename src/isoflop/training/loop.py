@@ -46,7 +46,7 @@ class RunExecution(Frozen):
     """Tokens of a step that are held at a time."""
     recompute: Recompute | Literal["auto"] = "auto"
     """What blocks compute again in their backward pass, instead of keeping it."""
-    attention: AttentionKernel | Literal["auto"] | None = "auto"
+    attention_kernel: AttentionKernel | Literal["auto"] | None = "auto"
     """What attends all keys; `auto` for what `training.attending` measures, None for the rule."""
 
     def check(self) -> None:
@@ -83,7 +83,7 @@ class RunExecution(Frozen):
             recompute=self.recompute,
             memory_bytes=self.memory_bytes,
         )
-        kernel = self.attention
+        kernel = self.attention_kernel
         if kernel == "auto":
             kernel = fastest_attention(config, found)
         return found.model_copy(update={"attention": kernel})
@@ -99,7 +99,7 @@ class RunExecutionKeywords(TypedDict, total=False):
     memory_bytes: int | None
     micro_batch_tokens: MicroBatch
     recompute: Recompute | Literal["auto"]
-    attention: AttentionKernel | Literal["auto"] | None
+    attention_kernel: AttentionKernel | Literal["auto"] | None
 
 
 def train(

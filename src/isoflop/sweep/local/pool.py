@@ -117,7 +117,7 @@ class LocalPool:
             "memory_bytes": self._execution.memory_bytes,
             "micro_batch_tokens": self._execution.micro_batch_tokens,
             "recompute": self._execution.recompute,
-            "attention": self._execution.attention,
+            "attention_kernel": self._execution.attention_kernel,
         }
         # Shared by all runs: those of one width and kind compile to the same code.
         compiled = {"TORCHINDUCTOR_CACHE_DIR": str(self._cache.absolute() / "compiled")}

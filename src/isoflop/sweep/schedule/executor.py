@@ -82,7 +82,7 @@ class Execution:
     """Tokens of a step that a run holds at a time; a run that was started keeps its own."""
     recompute: Recompute | Literal["auto"] = "auto"
     """What blocks compute again in their backward pass; likewise."""
-    attention: AttentionKernel | Literal["auto"] | None = "auto"
+    attention_kernel: AttentionKernel | Literal["auto"] | None = "auto"
     """What attends all keys, as in `isoflop.training.train`; likewise."""
 
     def slots(self) -> list[dict[str, str]]:

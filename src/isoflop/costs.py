@@ -288,8 +288,7 @@ def _block_pairs(tokens: int, size: int, top_k: int, *, causal: bool) -> tuple[i
 
 def _is_full(config: ModelConfig, block: int) -> bool:
     """Whether a block of the finished model attends fully."""
-    turns = isinstance(config.attention, BlockAttention) and config.attention.ends_full
-    return turns or config.attends_fully(block)
+    return config.turns_full or config.attends_fully(block)
 
 
 def _routing(config: ModelConfig) -> tuple[int, int, float]:

@@ -17,6 +17,7 @@ from isoflop.config import (
     Study,
 )
 from isoflop.fit import ESTIMATORS
+from isoflop.notation import scientific
 from isoflop.report import LeftOut, RecipeSearch
 from isoflop.report.analysis import Analysis
 from isoflop.report.words.checklist import Disclosure, checklist, standings
@@ -163,6 +164,26 @@ def test_left_out_runs_are_counted_with_their_reasons(few) -> None:
         assert part in text
     used = said(analysis, "behind the fits")[1]
     assert used.startswith(f"{len(runs) - 1} runs of {len(runs) + 3} records")
+
+
+def test_runs_that_share_their_first_steps_are_told(few) -> None:
+    study, runs = few
+    plain = analysed(study, runs)
+    assert "branched" not in said(plain, "What is C?")[1]
+    assert plain.runs_table() is plain.table
+    variant, budget, record = runs[0]
+    half = record.config.steps // 2
+    branch = record.model_copy(update={"parent": "f00", "parent_step": half})
+    analysis = analysed(study, [(variant, budget, branch), *runs[1:]])
+    text = said(analysis, "What is C?")[1]
+    assert "1 run branched from a shorter one" in text
+    whole = sum(one.train_flops[study.convention] for _, _, one in runs)
+    spent = whole - half / record.config.steps * record.train_flops[study.convention]
+    assert f"{scientific(whole)} FLOPs in all, of which {scientific(spent)} were spent" in text
+    table = analysis.runs_table().set_index("run_id")
+    assert table.loc[record.run_id, "parent"] == "f00"
+    assert (table["parent"] == "").sum() == len(runs) - 1
+    assert table["spent_flops"].sum() == pytest.approx(spent)
 
 
 def test_refused_minima_are_named(tilted: Analysis) -> None:

@@ -129,9 +129,9 @@ class _Timed(Run):
         self.steps.append(seconds)
         return super()._row(result, seconds)
 
-    def _save(self) -> bool:
+    def _save(self, folder: Path | None = None) -> bool:
         with _noted(self.saves):
-            return super()._save()
+            return super()._save(folder)
 
     def _validation(self) -> dict[str, Any]:
         with _noted(self.looks):

@@ -67,7 +67,7 @@ def train(
     from isoflop.sweep import Folders
     from isoflop.sweep.plan import run_of
 
-    found = load(config)
+    found, shared = load(config), None
     if isinstance(found, RunConfig):
         run, folder = found, RunStore(options.out or RUNS / "single").folder(found.run_id)
     elif run_id is None:
@@ -77,10 +77,13 @@ def train(
         )
     else:
         run, folder = run_of(found, Folders.of(found, options.out, options.results), run_id)
-    return _train(run, folder, options)
+        shared = found.shares_up_to
+    return _train(run, folder, options, shared)
 
 
-def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
+def _train(
+    config: RunConfig, folder: RunFolder, options: TrainOptions, shares_up_to: float | None
+) -> int:
     """Train a run to its end, print its outcome, and return the exit code."""
     from isoflop.memory import sequences_held
     from isoflop.planning import check_capacity
@@ -108,6 +111,7 @@ def _train(config: RunConfig, folder: RunFolder, options: TrainOptions) -> int:
                 memory_bytes=memory_bytes,
                 micro_batch_tokens=options.micro_batch_tokens,
                 recompute=options.recompute,
+                shares_up_to=shares_up_to,
                 stop=lambda: wish.to_stop,
                 watch=watch,
                 tell=lambda now: print(

@@ -127,7 +127,8 @@ def plan(study: StudyFile, options: Annotated[PlanOptions, arg(name="")]) -> Non
     )
     folders = sweep.Folders.of(asked, results=options.results, cache=options.cache)
     made, timing = sweep.plan_study(asked, folders, machine)
-    totals = ("total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds", "gpu_hours")
+    totals = ["total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds", "gpu_hours"]
+    totals += ["spent_flops"] if asked.reuse else []
     told = {name: getattr(made, name) for name in totals}
     told = {**made.model_dump(mode="json"), "timing": timing, **told}
     if price is not None and made.gpu_hours is not None:

@@ -156,6 +156,11 @@ class Choices(Frozen):
         """These alone, of what else has them."""
         return Choices(**{name: getattr(self, name) for name in Choices.model_fields})
 
+    @property
+    def turns_full(self) -> bool:
+        """Whether attention becomes full at a share of training."""
+        return isinstance(self.attention, BlockAttention) and self.attention.ends_full
+
 
 class Size(Frozen):
     """How large a model is."""

@@ -102,6 +102,17 @@ class RecipeSettings(Frozen):
     """Half-life, as a share of the run's tokens, of an exponential average of the weights that is
     evaluated beside the last ones; None for none."""
 
+    @property
+    def depends_on_length(self) -> str | None:
+        """What of the first steps of training depends on how many there are; None for nothing."""
+        if not isinstance(self.schedule, WarmupStableDecay):
+            return f'recipe.schedule is {self.schedule.kind!r}; expected {{ kind = "wsd" }}'
+        if self.warmup_steps is None:
+            return "recipe.warmup_steps is missing; expected it in place of warmup_fraction"
+        if self.average_half_life is not None:
+            return "recipe.average_half_life is a share of a run's tokens; remove it"
+        return None
+
     @model_validator(mode="before")
     @classmethod
     def _settings_of_adamw(cls, value: Any) -> Any:

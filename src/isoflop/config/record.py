@@ -152,7 +152,11 @@ class RunRecord(Frozen):
     train_flops: dict[str, float]
     """FLOPs of the whole training under each convention."""
     seconds: float = Field(ge=0)
-    """Time spent in training steps, over all attempts."""
+    """Time spent in training steps, over all attempts; in its own ones, where it has a parent."""
+    parent: str | None = Field(default=None, exclude_if=lambda run_id: run_id is None)
+    """Run whose first steps it shares, which it was not trained in itself (`Study.reuse`)."""
+    parent_step: int = Field(default=0, ge=0, exclude_if=lambda steps: not steps)
+    """How many these are."""
     attempts: int = Field(default=1, ge=1)
     train_loss: float | None = None
     """Mean training loss over the last twentieth of the steps."""
@@ -163,6 +167,13 @@ class RunRecord(Frozen):
     resumed_under: tuple[Environment, ...] = Field(default=(), exclude_if=lambda found: not found)
     """Other environments in which it went on, in order. Not written where there are none: only
     then do its bits come from `environment` alone."""
+
+    @property
+    def spent_flops(self) -> float:
+        """FLOPs of the steps that it was trained in itself, under its own convention."""
+        shared = self.parent_step * self.config.tokens_per_step
+        # A backward pass is twice a forward pass by definition.
+        return self.train_flops[self.config.convention] - 3 * self.forward_flops * shared
 
     def evaluation(
         self,

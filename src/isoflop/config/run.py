@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from isoflop.config.model import ModelConfig
-from isoflop.config.recipe import Recipe
+from isoflop.config.recipe import Recipe, WarmupStableDecay
 from isoflop.frozen import LARGEST_SEED, Frozen, fingerprint
 
 Convention = Literal["causal", "full", "6nd"]
@@ -187,3 +187,34 @@ class RunConfig(Frozen):
     def tokens(self) -> int:
         """D, tokens over the whole run."""
         return self.steps * self.tokens_per_step
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps in which the rate rises to its peak."""
+        if self.recipe.warmup_steps is not None:
+            return min(self.recipe.warmup_steps, self.steps)
+        return round(self.recipe.warmup_fraction * self.steps)
+
+    def decays_from(self, schedule: WarmupStableDecay) -> int:
+        """Return the step from which the rate falls: no part of a run's warm-up."""
+        decaying = max(1, round(schedule.decay_fraction * self.steps))
+        return max(self.warmup_steps, self.steps - decaying)
+
+    @property
+    def stable_steps(self) -> int:
+        """First steps, up to where the rate falls, that a longer run of the same `stem` begins with
+        too; 0 for none."""
+        schedule, warmup = self.recipe.schedule, self.recipe.warmup_steps
+        if (
+            not isinstance(schedule, WarmupStableDecay)
+            or self.recipe.depends_on_length
+            or self.model.turns_full
+            or (warmup or 0) >= self.steps
+        ):
+            return 0
+        return self.decays_from(schedule)
+
+    @property
+    def stem(self) -> str:
+        """What runs that differ only in their length have in common, as twelve digits."""
+        return self.model_copy(update={"steps": 1, "budget_flops": None}).run_id

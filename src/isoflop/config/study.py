@@ -168,6 +168,9 @@ class Study(Frozen):
     convention: Convention = "causal"
     tokens_per_step: int | None = Field(default=None, ge=1, le=10**12)
     """Tokens in an optimiser step; None for the built-in function of the budget."""
+    reuse: bool = False
+    """Runs that differ only in length share their steps up to where the shorter one decays. The
+    sizes of all budgets are then of one ladder, so that there are such runs."""
     baseline: str | None = None
     """Variant the others are measured against; None for the first."""
     challenger: str | None = None
@@ -262,7 +265,7 @@ class Study(Frozen):
                 + "; expected budgets_flops = [...] to find the best sizes at them, or "
                 "[[scaling.models]] to train every variant at the same sizes"
             )
-        for key in ("grid", "search", "replicate", "challenger", "matched_shapes"):
+        for key in ("grid", "search", "replicate", "challenger", "matched_shapes", "reuse"):
             given = getattr(self, key) != type(self).model_fields[key].get_default()
             if self.scaling is not None and given:
                 raise ValueError(
@@ -271,7 +274,23 @@ class Study(Frozen):
                 )
         if self.positions is not None:
             self.positions.check(self.data)
+        if self.reuse and (bound := self._depends_on_length()):
+            raise ValueError(f"reuse = true, but {bound} (only what no length decides is shared)")
         return self
+
+    def _depends_on_length(self) -> str | None:
+        """Say why runs of different lengths share no part; None where they may."""
+        turning = next((one.name for one in self.variants if one.turns_full), None)
+        if turning is not None:
+            return f"attention of {turning!r} turns full at a share of training; expected never"
+        if self.tokens_per_step is None:
+            return "tokens_per_step follows from the budget; expected one for all"
+        return self.recipe.depends_on_length
+
+    @property
+    def shares_up_to(self) -> float | None:
+        """Largest budget of runs that share their first steps; None where none do."""
+        return self.budgets_flops[-1] if self.reuse else None
 
     @property
     def baseline_variant(self) -> Variant:

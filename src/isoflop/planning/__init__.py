@@ -8,6 +8,7 @@ from isoflop.planning.plan import (
     PlannedRow,
     make_plan,
     makespan,
+    parents,
 )
 from isoflop.planning.recipe import (
     achieved_flops,

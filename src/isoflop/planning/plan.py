@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from isoflop.config import Frozen, Recompute, Study
+from pydantic import Field
+
+from isoflop.config import Frozen, Recompute, RunConfig, Study
 from isoflop.costs import forward_flops, parameters
 from isoflop.hardware.accelerators import Speed
 from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step
@@ -13,6 +15,19 @@ from isoflop.planning.cell import PlannedRun
 from isoflop.planning.grid import Bound, bound, next_runs
 from isoflop.planning.recipe import achieved_flops, ladder
 from isoflop.planning.warnings import run_warnings, short_flops, what_would_fit
+
+
+def parents(runs: Iterable[RunConfig]) -> dict[str, RunConfig]:
+    """Return by run id the longest shorter run whose stable steps a run begins with, if any."""
+    found: dict[str, RunConfig] = {}
+    longest: dict[str, RunConfig] = {}
+    named = {run.run_id: run for run in runs if run.stable_steps}
+    for run_id, run in sorted(named.items(), key=lambda one: (one[1].steps, one[0])):
+        stem = run.stem
+        if stem in longest:
+            found[run_id] = longest[stem]
+        longest[stem] = run
+    return found
 
 
 class PlannedRow(Frozen):
@@ -44,11 +59,15 @@ class PlannedRow(Frozen):
     recompute: Recompute
     """What blocks compute again in their backward pass: as little as can be."""
     seconds: float | None
-    """Expected time of training; None where no speed is given."""
+    """Expected time of training, in its own steps; None where no speed is given."""
     steps_per_second: float | None
     does_not_fit: str | None
     """What would hold it, where the memory there is cannot; None where it fits."""
     warnings: tuple[str, ...]
+    parent: str | None = Field(default=None, exclude_if=lambda run_id: run_id is None)
+    """Run whose first steps are this one's too (`Study.reuse`); not written where there is none."""
+    parent_step: int = Field(default=0, exclude_if=lambda steps: not steps)
+    """How many these are."""
 
 
 class Plan(Frozen):
@@ -71,6 +90,11 @@ class Plan(Frozen):
     def total_flops(self) -> float:
         """Achieved training FLOPs of the first runs."""
         return sum(row.achieved_flops for row in self.rows)
+
+    @property
+    def spent_flops(self) -> float:
+        """Those of them that are spent, as shared steps are made once."""
+        return sum(row.achieved_flops * (1 - row.parent_step / row.steps) for row in self.rows)
 
     @property
     def _seconds(self) -> list[float]:
@@ -100,13 +124,13 @@ class Plan(Frozen):
             return None
         hours = sum(self._seconds) / 3600
         added = {"first": 0.0, "usual": self.bound.usual_flops, "at_most": self.bound.flops}
-        return {name: hours * (1 + flops / self.total_flops) for name, flops in added.items()}
+        return {name: hours * (1 + flops / self.spent_flops) for name, flops in added.items()}
 
     def _with_added(self, flops: float) -> float | None:
         elapsed = self.elapsed_seconds
         if elapsed is None:
             return None
-        return elapsed + sum(self._seconds) * flops / self.total_flops / self.workers
+        return elapsed + sum(self._seconds) * flops / self.spent_flops / self.workers
 
 
 def make_plan(
@@ -137,9 +161,9 @@ def make_plan(
         raise ValueError(f"workers is {workers}; expected at least 1")
     if train_tokens is not None and train_tokens < 1:
         raise ValueError(f"train_tokens is {train_tokens}; expected at least 1")
-    rows = tuple(
-        _row(run, train_tokens, speed, memory_bytes, device) for run in next_runs(study, [])
-    )
+    runs = next_runs(study, [])
+    shared = parents(run.config for run in runs) if study.reuse else {}
+    rows = tuple(_row(run, train_tokens, speed, memory_bytes, device, shared) for run in runs)
     return Plan(
         study=study.name,
         convention=study.convention,
@@ -148,7 +172,7 @@ def make_plan(
         bound=bound(study),
         device=device,
         workers=workers,
-        warnings=tuple(_study_warnings(study, train_tokens)),
+        warnings=tuple(_study_warnings(study, train_tokens, shared)),
     )
 
 
@@ -158,9 +182,12 @@ def _row(
     speed: Speed | None,
     memory_bytes: float | None,
     device: str,
+    shared: Mapping[str, RunConfig],
 ) -> PlannedRow:
     config, model = run.config, run.config.model
-    flops = achieved_flops(config)
+    flops, parent = achieved_flops(config), shared.get(config.run_id)
+    parent_step = 0 if parent is None else parent.stable_steps
+    own = flops * (1 - parent_step / config.steps)
     per_second = None if speed is None else speed(config)
     if per_second is not None and not per_second > 0:
         raise ValueError(f"speed is {per_second} FLOP/s; expected a positive number")
@@ -185,15 +212,21 @@ def _row(
         memory_bytes=step.total_bytes,
         micro_batch=None if step.sequences == config.sequences_per_step else step.sequences,
         recompute=step.recompute,
-        seconds=None if per_second is None else flops / per_second,
+        seconds=None if per_second is None else own / per_second,
         steps_per_second=None if per_second is None else config.steps * per_second / flops,
         does_not_fit=unfit,
         warnings=tuple(run_warnings(config, train_tokens)),
+        parent=parent and parent.run_id,
+        parent_step=parent_step,
         **{name: getattr(config, name) for name in same},
     )
 
 
-def _study_warnings(study: Study, train_tokens: int | None) -> Iterator[str]:
+def _study_warnings(
+    study: Study, train_tokens: int | None, shared: Mapping[str, RunConfig]
+) -> Iterator[str]:
+    if study.reuse and not shared:
+        yield "reuse = true, but no two of these runs differ in length alone: nothing is shared"
     if train_tokens is None:
         corpora = ", ".join(study.data.corpora)
         yield f"the corpus ({corpora}) is not at hand: epochs are not known"

@@ -71,11 +71,15 @@ def expected_optimum(study: Study, variant: Variant, budget_flops: float) -> flo
 
 
 def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
-    """Return the sizes of a variant at a budget."""
+    """Return the sizes of a variant at a budget: where runs share parts, those of one ladder."""
+    centre, factor = expected_optimum(study, variant, budget_flops), study.grid.factor
+    if study.reuse:
+        first = expected_optimum(study, variant, study.budgets_flops[0])
+        centre = first * factor ** round(math.log(centre / first) / math.log(factor))
     return Ladder(
         family=variant.shape or study.shape,
         grid=study.grid,
-        centre_parameters=expected_optimum(study, variant, budget_flops),
+        centre_parameters=centre,
         vocabulary=study.data.vocabulary,
         choices=variant.choices,
     )

@@ -74,8 +74,10 @@ class Studied:
         return Style.of(self.names, self.baseline)
 
     def runs_table(self) -> pd.DataFrame:
-        """Return every run, as it is written beside the page."""
-        return self.table
+        """Return every run, as it is written beside the page; `parent` where any has one."""
+        runs = [self.records[run_id] for run_id in self.table["run_id"]]
+        parents, spent = [run.parent or "" for run in runs], [run.spent_flops for run in runs]
+        return self.table.assign(parent=parents, spent_flops=spent) if any(parents) else self.table
 
 
 @dataclass(frozen=True)

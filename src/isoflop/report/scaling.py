@@ -115,7 +115,7 @@ class ScalingAnalysis(Studied):
             }
             told |= {f"loss_{a}_{b}": final_loss(record, (a, b)) for a, b in self.spans}
             extra.append(told)
-        return pd.concat([self.table.drop(columns=dropped), pd.DataFrame(extra)], axis=1)
+        return pd.concat([super().runs_table().drop(columns=dropped), pd.DataFrame(extra)], axis=1)
 
 
 def analyse_scaling(study: Study, evidence: Evidence) -> ScalingAnalysis:

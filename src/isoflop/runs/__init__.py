@@ -3,7 +3,7 @@
 from isoflop.runs.attempts import Attempt, Ending, without_progress
 from isoflop.runs.claim import Holder, RunClaimed
 from isoflop.runs.folder import Pinned, RunFolder, parse_value
-from isoflop.runs.metrics import MetricsLog, Progress, read_metrics
+from isoflop.runs.metrics import MetricsLog, Progress, branched, read_metrics
 from isoflop.runs.store import (
     ENDINGS,
     RunStore,

@@ -75,7 +75,7 @@ def parse_record(data: Any, source: str) -> RunRecord:
 
 class RunFolder(Claim):
     """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
-    `record.json`, `checkpoint/`.
+    `record.json`, `checkpoint/`, `stable/`.
 
     Beside these `evaluation.json`, once its model was evaluated, and `sample.json`, text that it
     generated; unlike the record, they may be written anew.
@@ -214,6 +214,11 @@ class RunFolder(Claim):
     def checkpoints(self) -> Path:
         """The folder that checkpoints are saved in."""
         return self._member("checkpoint")
+
+    @property
+    def stable(self) -> Path:
+        """The folder of the state where its decay begins, which longer runs branch from."""
+        return self._member("stable")
 
     def open_metrics(self, after_step: int) -> MetricsLog:
         """Return a log to append to, without the rows after `after_step` (0 at a fresh start)."""

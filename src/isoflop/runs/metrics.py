@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
         return [], 0
     kept = [row for row in rows if _step_of(row) is not None]
     return kept, corrupt + len(rows) - len(kept)
+
+
+def branched(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a record tells of the steps that another run made, as rows name that `parent`."""
+    shared = [row for row in rows if "parent" in row]
+    return {"parent": shared[-1]["parent"], "parent_step": shared[-1]["step"]} if shared else {}
 
 
 class MetricsLog(JsonLines):

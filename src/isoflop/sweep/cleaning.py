@@ -8,6 +8,7 @@ from pathlib import Path
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
+from isoflop.planning import next_runs
 from isoflop.planning.assignment import assign
 from isoflop.runs import RunClaimed, RunStore
 
@@ -28,23 +29,27 @@ def clean(study: Study, root: Path, *, everything: bool = False) -> Freed:
 
     The best run of each variant and budget, by validation loss, keeps its checkpoint unless
     `everything` goes. Runs without a record keep theirs, since they go on from them, and so do
-    those that another process holds.
+    those that another process holds. What longer runs branch from goes too, unless one is needed.
     """
     store = RunStore(root)
     records = store.records()
+    needed = {run.config.stem for run in next_runs(study, records)} if study.reuse else set()
     best = {} if everything else best_runs(records, assign(study, records).variant_of)
     freed = runs = kept = 0
-    for folder in [store.folder(record.run_id) for record in records]:
-        if not folder.checkpoints.is_dir():
-            continue
-        if folder.path.name in best:
-            kept += 1
+    for record in records:
+        folder = store.folder(record.run_id)
+        kept += record.run_id in best and folder.checkpoints.is_dir()
+        going = [] if record.run_id in best else [folder.checkpoints]
+        going += [] if record.config.stem in needed else [folder.stable]
+        going = [one for one in going if one.is_dir()]
+        if not going:
             continue
         try:
             with folder.claim():
-                files = [path for path in folder.checkpoints.rglob("*") if path.is_file()]
+                files = [path for one in going for path in one.rglob("*") if path.is_file()]
                 size = sum(path.lstat().st_size for path in files)
-                storage.discard(folder.checkpoints)
+                for one in going:
+                    storage.discard(one)
         except RunClaimed:
             continue
         freed += size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def run_study(
     ledger = Ledger(study, folders.root, folders.results)
     needed = planner(study, ledger.records)
     execution.check(run.config for run in needed)
+    if planner is next_runs:
+        execution = replace(execution, shares_up_to=study.shares_up_to)
     with Display(console or Console(stderr=True)) as display:
         store, free = None, 0
         if needed:

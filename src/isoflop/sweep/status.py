@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isoflop.config import Frozen, State, Study
+from pydantic import Field
+
+from isoflop.config import Frozen, RunRecord, State, Study
 from isoflop.costs import parameters
 from isoflop.planning import Bracket, Edge, achieved_flops, brackets, edges, next_runs
 from isoflop.sweep.ledger import Ledger
@@ -39,6 +41,16 @@ class RunRow(Frozen):
     """Whether the record comes from committed results and not from the study's folder."""
 
 
+class Shared(Frozen):
+    """What was saved where runs share their first steps."""
+
+    runs: int
+    """That begin with those of another."""
+    trained_flops: float
+    """As if each run had been trained from zero."""
+    spent_flops: float
+
+
 class StudyStatus(Frozen):
     """All runs that a study has and, as far as the grid knows now, needs."""
 
@@ -48,6 +60,8 @@ class StudyStatus(Frozen):
     brackets: tuple[Bracket, ...]
     edges: tuple[Edge, ...]
     """Sides of minima that lack sizes for good."""
+    shared: Shared | None = Field(default=None, exclude_if=lambda shared: shared is None)
+    """Of the runs that have a record; not written where none share anything."""
     foreign: int
     """Records in the study's folder of runs that it, as it is now, would not train."""
 
@@ -93,8 +107,16 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
         rows=tuple(rows),
         brackets=tuple(brackets(study, ledger.records)),
         edges=tuple(edges(study, ledger.records)),
+        shared=_shared(ledger.own),
         foreign=sum(not ledger.is_taken_up(run_id) for run_id in assigned.foreign),
     )
+
+
+def _shared(records: Sequence[RunRecord]) -> Shared | None:
+    runs = sum(record.parent is not None for record in records)
+    trained = sum(record.train_flops[record.config.convention] for record in records)
+    spent = sum(record.spent_flops for record in records)
+    return Shared(runs=runs, trained_flops=trained, spent_flops=spent) if runs else None
 
 
 def _standing(ledger: Ledger, run_id: str) -> dict[str, Any]:

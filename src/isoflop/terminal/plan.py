@@ -103,6 +103,13 @@ def _totals(plan: Plan, timing: str, price: float | None) -> Iterator[str]:
     named = "First" if bound.runs else "All"
     first = about(plan.elapsed_seconds)
     yield f"{named}: {len(plan.rows)} runs, {exponent(plan.total_flops)} FLOPs{first}{at_once}"
+    branches = sum(row.parent is not None for row in plan.rows)
+    if branches:
+        saved = 1 - plan.spent_flops / plan.total_flops
+        yield (
+            f"Of these FLOPs {exponent(plan.spent_flops)} are spent, {percent(saved)} less: "
+            f"{branches} runs share their first steps with shorter ones"
+        )
     if bound.runs and not plan.scaling:
         yield (
             f"Then usually: {bound.usual_runs} more, {exponent(bound.usual_flops)} FLOPs"

@@ -23,6 +23,12 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
     order: tuple[State, ...] = ("finished", *LOUD[:3], "pending", *LOUD[3:])
     states = ", ".join(f"{found.counts[state]} {state}" for state in order if state in found.counts)
     yield said(f"{found.study}: {states}", "bold")
+    if found.shared is not None:
+        yield said(
+            f"{exponent(found.shared.trained_flops)} FLOPs trained, of which "
+            f"{exponent(found.shared.spent_flops)} were spent: {found.shared.runs} runs share "
+            "their first steps with shorter ones"
+        )
     if found.brackets:
         yield _minima(found.brackets)
     for edge in found.edges:

@@ -11,6 +11,16 @@ CURVE_POINTS = 200
 """Most points of the thinned training curve in a record."""
 
 
+VALIDATIONS = 4
+"""Looks at the validation split during training, evenly spaced, each at a part of the tokens."""
+
+
+def is_validated(step: int, steps: int) -> bool:
+    """Return whether a look at the validation split is due after one of so many steps."""
+    part, of = divmod(step * VALIDATIONS, steps)
+    return of < VALIDATIONS and 0 < part < VALIDATIONS
+
+
 def has_losses(row: Mapping[str, Any], spans: int) -> bool:
     """Return whether a row has its loss and those of so many spans of positions.
 

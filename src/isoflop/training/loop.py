@@ -22,7 +22,8 @@ from isoflop.training.compiling import compiles_by_default, compiling_fault
 from isoflop.training.environment import environment, settle
 from isoflop.training.fitting import fitted, is_roomy
 from isoflop.training.memory import keep_freed_memory, limited_memory
-from isoflop.training.run import Interrupted, Run, newest_checkpoint, tensors_under
+from isoflop.training.run import Interrupted, Run
+from isoflop.training.state import branch, newest_checkpoint, started_in, tensors_under
 
 REASON_CHARACTERS = 500
 """Of an exception's text kept as the reason of a failed attempt."""
@@ -48,6 +49,9 @@ class RunExecution(Frozen):
     """What blocks compute again in their backward pass, instead of keeping it."""
     attention_kernel: AttentionKernel | Literal["auto"] | None = "auto"
     """What attends all keys; `auto` for what `training.attending` measures, None for the rule."""
+    shares_up_to: float | None = None
+    """Largest budget of the runs in folders beside it that share their first steps with this one,
+    as `Study.reuse` asks for; what compiling costs is earned back by all. None where none does."""
 
     def check(self) -> None:
         """Raise a ValueError where this machine cannot execute so."""
@@ -65,9 +69,9 @@ class RunExecution(Frozen):
         fault = compiling_fault(self.device) if self.compiled else None
         if fault is not None:
             raise ValueError(f"compilation was asked for, but {fault} here; leave compiled out")
-        compiles = (
-            compiles_by_default(config, self.device) if self.compiled is None else self.compiled
-        )
+        compiles = self.compiled
+        if compiles is None:
+            compiles = compiles_by_default(self._paying(config), self.device)
         return environment(self.device, self.threads or torch.get_num_threads(), compiles)
 
     def fitted(self, config: RunConfig, environment: Environment) -> Environment:
@@ -85,8 +89,13 @@ class RunExecution(Frozen):
         )
         kernel = self.attention_kernel
         if kernel == "auto":
-            kernel = fastest_attention(config, found)
+            kernel = fastest_attention(self._paying(config), found)
         return found.model_copy(update={"attention": kernel})
+
+    def _paying(self, config: RunConfig) -> RunConfig:
+        """Return a run with the budget that earns back what is found out for it."""
+        budget = config.budget_flops if self.shares_up_to is None else self.shares_up_to
+        return config.model_copy(update={"budget_flops": budget})
 
 
 class RunExecutionKeywords(TypedDict, total=False):
@@ -100,6 +109,7 @@ class RunExecutionKeywords(TypedDict, total=False):
     micro_batch_tokens: MicroBatch
     recompute: Recompute | Literal["auto"]
     attention_kernel: AttentionKernel | Literal["auto"] | None
+    shares_up_to: float | None
 
 
 def train(
@@ -145,9 +155,14 @@ def train(
         data = prepare(config.data, cache, tell=tell)
         alive()
         wanted = how.environment(config)
+        shares = how.shares_up_to is not None
         if folder.pinned() is None:
+            open_to_all = (how.micro_batch_tokens, how.recompute, how.attention_kernel) == (
+                "auto",
+            ) * 3
+            theirs = started_in(config, folder, wanted) if shares and open_to_all else None
             with limited_memory(how.memory_bytes):
-                wanted = how.fitted(config, wanted)
+                wanted = theirs or how.fitted(config, wanted)
         pinned = folder.pin(wanted, data.sha256)
         fault = compiling_fault(how.device) if pinned.environment.compiled else None
         if fault is not None:
@@ -158,8 +173,10 @@ def train(
         changed = _lasting(pinned.differences(wanted))
         settle(pinned.environment)
         keep_freed_memory(large=is_roomy(config, pinned.environment, how.memory_bytes))
+        if shares:
+            branch(config, folder, pinned)
         with _attempt(folder, changed), limited_memory(how.memory_bytes):
-            run = Run(config, folder, data, pinned.environment, alive)
+            run = Run(config, folder, data, pinned.environment, alive, branched_from=shares)
             return run.finish(how.checkpoint_seconds, stop, watch)
 
 

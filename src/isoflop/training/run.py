@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -25,19 +26,18 @@ from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.data import Batches, TokenStore
 from isoflop.evaluation import evaluate
 from isoflop.model import build
-from isoflop.runs import Progress, RunFolder
+from isoflop.runs import Progress, RunFolder, branched
 from isoflop.storage import JsonLines
-from isoflop.training.curve import has_losses, thin
+from isoflop.training.curve import has_losses, is_validated, thin
 from isoflop.training.optimisation.parametrisation import initialise
 from isoflop.training.optimisation.schedule import rate_factor
+from isoflop.training.state import newest_checkpoint, tensors_under
 from isoflop.training.step import StepResult, Trainer, on_device
 
 CHECKPOINT_SECONDS = 30.0
 """Time between two checkpoints, where saving one is quick."""
 CHECKPOINT_SHARE = 0.02
 """Most of a run's time that saving checkpoints may take."""
-VALIDATIONS = 4
-"""Looks at the validation split during training, evenly spaced, each at a part of the tokens."""
 
 
 class Interrupted(RuntimeError):
@@ -89,6 +89,7 @@ class Run:
         data: what on.
         pinned: what it was first started with.
         alive: called now and then while no step is made.
+        branched_from: whether longer runs may begin with its first steps.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Run:
         data: TokenStore,
         pinned: Environment,
         alive: Callable[[], None] = lambda: None,
+        branched_from: bool = False,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -121,6 +123,7 @@ class Run:
             micro_batch=pinned.micro_batch,
             recompute=pinned.recompute,
         )
+        self._branching_step = config.stable_steps if branched_from else 0
         self.step = 0
         """Steps made and known to be finite."""
         self.seconds = 0.0
@@ -144,11 +147,15 @@ class Run:
         saved_step = made = self.step
         with self.folder.open_metrics(self.step) as metrics, self._next:
             while made < self.config.steps:
+                if made == self._branching_step > 0:
+                    failure = self._take(0, metrics, watch)
+                    if failure or not self._keep_stable(metrics):
+                        break
                 self._make_step(made)
                 made += 1
                 # What is looked at after a step needs the weights as they were then.
-                late = 0 if self._looks_after(made) or made == self.config.steps else self._late
-                failure = self._take(late, metrics, watch)
+                waits = is_validated(made, self.config.steps) or made == self.config.steps
+                failure = self._take(0 if waits else self._late, metrics, watch)
                 if failure:
                     break
                 stopping = stop()
@@ -233,14 +240,9 @@ class Run:
             row["routing"] = result.routing
         return row
 
-    def _looks_after(self, step: int) -> bool:
-        """Whether a look at the validation split is due after a step."""
-        part, of = divmod(step * VALIDATIONS, self.config.steps)
-        return of < VALIDATIONS and 0 < part < VALIDATIONS
-
     def _validation(self) -> dict[str, Any]:
         """Return the look at the validation split that is due after this step, if one is."""
-        if not self._looks_after(self.step):
+        if not is_validated(self.step, self.config.steps):
             return {}
         limit = max(1, self.config.evaluation_tokens // 8)
         names = decisions(self.config.model.depth)[:2]
@@ -270,7 +272,13 @@ class Run:
             for decision in decisions(self.config.model.depth)
         ]
 
-    def _save(self) -> bool:
+    def _keep_stable(self, metrics: JsonLines) -> bool:
+        """Keep the state that longer runs branch from; as `_save`."""
+        metrics.sync()
+        # With a checkpoint of its own the run never goes back behind what others branch from.
+        return self._save() and self._save(self.folder.stable)
+
+    def _save(self, folder: Path | None = None) -> bool:
         """Commit a checkpoint; not of weights that an update made infinite, which returns False."""
         if not all(bool(p.isfinite().all()) for p in self.trainer.model.parameters()):
             return False
@@ -283,7 +291,7 @@ class Run:
             # Asked once more at its end: while a checkpoint was written, this process may have been
             # paused, and its run given to another.
             checkpoint.save(
-                self.folder.checkpoints,
+                folder or self.folder.checkpoints,
                 self.step,
                 tensors,
                 values,
@@ -352,6 +360,7 @@ class Run:
             data_sha256=self.data.sha256,
             environment=self.pinned,
             resumed_under=self._other_environments(),
+            **branched(rows),
         )
 
     def _other_environments(self) -> tuple[Environment, ...]:
@@ -368,24 +377,3 @@ def _until_next(checkpoint_seconds: float | None, save_seconds: float) -> float:
     if checkpoint_seconds is not None:
         return checkpoint_seconds
     return max(CHECKPOINT_SECONDS, save_seconds / CHECKPOINT_SHARE)
-
-
-def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint | None:
-    """Return the newest valid checkpoint in `folder`, None where none was ever saved.
-
-    Raises:
-        ValueError: it is of another run than `run_id`, or none is good.
-    """
-    saved = checkpoint.latest(folder.checkpoints)
-    # Those of earlier versions do not tell.
-    if saved is not None and saved.values.get("run_id", run_id) != run_id:
-        raise ValueError(
-            f"{folder.checkpoints} holds checkpoints of run {saved.values['run_id']}, expected "
-            f"{run_id}; remove the folder to start from zero"
-        )
-    return saved
-
-
-def tensors_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Return the tensors whose name begins with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

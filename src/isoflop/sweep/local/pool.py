@@ -108,17 +108,8 @@ class LocalPool:
     def start(self, run: PlannedRun, folder: Path) -> None:
         """Start training a run in its folder."""
         slot = min(set(range(len(self._slots))) - {one.slot for one in self._workers.values()})
-        options = {
-            "cache": self._cache,
-            "device": self._execution.device,
-            "threads": self._execution.threads,
-            "compiled": self._execution.compiled,
-            "checkpoint_seconds": self._execution.checkpoint_seconds,
-            "memory_bytes": self._execution.memory_bytes,
-            "micro_batch_tokens": self._execution.micro_batch_tokens,
-            "recompute": self._execution.recompute,
-            "attention_kernel": self._execution.attention_kernel,
-        }
+        options = {"cache": self._cache, **vars(self._execution)}
+        del options["workers"], options["stall_seconds"]
         # Shared by all runs: those of one width and kind compile to the same code.
         compiled = {"TORCHINDUCTOR_CACHE_DIR": str(self._cache.absolute() / "compiled")}
         environment = compiled | self._slots[slot]

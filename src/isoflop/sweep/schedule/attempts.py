@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from isoflop.config import RunConfig, RunRecord
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
-from isoflop.runs import Attempt, RunFolder, without_progress
+from isoflop.runs import Attempt, RunFolder, branched, without_progress
 
 FAILURES = 3
 """Failed attempts from one checkpoint after which a run counts as failed."""
@@ -100,6 +100,7 @@ def commit_failure(
                 },
                 seconds=sum(float(row.get("seconds", 0.0)) for row in rows),
                 attempts=max(1, folder.attempts),
+                **branched(rows),
                 data_sha256=data_sha256,
                 environment=present,
             )

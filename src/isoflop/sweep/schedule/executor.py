@@ -84,6 +84,9 @@ class Execution:
     """What blocks compute again in their backward pass; likewise."""
     attention_kernel: AttentionKernel | Literal["auto"] | None = "auto"
     """What attends all keys, as in `isoflop.training.train`; likewise."""
+    shares_up_to: float | None = None
+    """Largest budget of runs that share their first steps; the study's own where it asks for that,
+    None for none."""
 
     def slots(self) -> list[dict[str, str]]:
         """Return the environment variables of each worker that may run at a time.

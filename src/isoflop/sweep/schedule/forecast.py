@@ -84,6 +84,8 @@ class Forecast:
         held_out_tokens: float = math.inf,
     ) -> None:
         self.runs = runs
+        self.shared: Mapping[str, int] = {}
+        """First steps of runs that others make, by run id."""
         self._workers = workers
         self._rates = rates
         self._added_flops = added_flops
@@ -121,7 +123,8 @@ class Forecast:
         per_token = forward_flops(config.model, config.data.sequence_length, config.convention)
         passes = EVALUATED_SPLITS * len(decisions(config.model.depth))
         evaluated = passes * min(config.evaluation_tokens, self._held_out_tokens)
-        flops = (1 - (done or 0.0)) * achieved_flops(config) + evaluated * per_token.per_token
+        begun = self.shared.get(config.run_id, 0) / config.steps if done is None else done
+        flops = (1 - begun) * achieved_flops(config) + evaluated * per_token.per_token
         return flops / self._speed(run) + (START_SECONDS if done is None else 0.0)
 
     def _added(self) -> float:

@@ -10,8 +10,8 @@ from typing import assert_never
 
 from isoflop.config import RunRecord, State, Study
 from isoflop.notation import duration
-from isoflop.planning import PlannedRun
-from isoflop.runs import Progress, RunClaimed
+from isoflop.planning import PlannedRun, parents
+from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.sweep.interrupts import Wish, stop_signals
 from isoflop.sweep.ledger import Ledger
@@ -140,13 +140,24 @@ class Scheduler:
                 return
             run_id = run.config.run_id
             folder = self.ledger.store.folder(run_id)
-            if run_id in self.going or folder.is_claimed():
+            if run_id in self.going or folder.is_claimed() or self._waits(run_id, folder):
                 continue
             if tries(folder.attempts_made()).verdict is not None:
                 self._failed(Going(run))
                 continue
             self.going[run_id] = Going(run, folder.attempts)
             self.executor.start(run, folder.path)
+
+    def _waits(self, run_id: str, folder: RunFolder) -> bool:
+        """Whether a run begins with steps of a shorter one that are still to be made.
+
+        No time is lost by it, since its own first steps would take as long. Nothing waits for a run
+        that has its record, whatever became of it; so the shortest of each stem never waits.
+        """
+        parent = self.parents.get(run_id)
+        if parent is None or self.ledger.get(parent.run_id) or folder.checkpoints.exists():
+            return False
+        return not any(self.ledger.store.folder(parent.run_id).stable.glob("step-*"))
 
     def _listen(self) -> None:
         """Wait a moment for what runs tell, and deal with those that ended."""
@@ -190,7 +201,11 @@ class Scheduler:
 
     def _ask_the_grid(self) -> None:
         self.needed = self.planner(self.ledger.study, self.ledger.records)
-        self.states: Counter[State] = Counter(record.state for record in self.ledger.own)
+        own = self.ledger.own
+        self.states: Counter[State] = Counter(record.state for record in own)
+        runs = [*(one.config for one in own), *(one.config for one in self.needed)]
+        self.parents = parents(runs) if self.execution.shares_up_to else {}
+        self.forecast.shared = {run_id: one.stable_steps for run_id, one in self.parents.items()}
 
     def _end(self, one: Going, ended: Ended) -> None:
         run_id = one.run.config.run_id

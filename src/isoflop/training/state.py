@@ -1,0 +1,118 @@
+"""The state of a run: its newest checkpoint, or the first steps that it shares with another run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from operator import itemgetter
+from typing import Any
+
+import torch
+
+from isoflop import checkpoint, storage
+from isoflop.config import Environment, RunConfig
+from isoflop.runs import Pinned, RunFolder
+from isoflop.training.curve import has_losses, is_validated
+
+
+def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint | None:
+    """Return the newest valid checkpoint in `folder`, None where none was ever saved.
+
+    Raises:
+        ValueError: it is of another run than `run_id`, or none is good.
+    """
+    saved = checkpoint.latest(folder.checkpoints)
+    # Those of earlier versions do not tell.
+    if saved is not None and saved.values.get("run_id", run_id) != run_id:
+        raise ValueError(
+            f"{folder.checkpoints} holds checkpoints of run {saved.values['run_id']}, expected "
+            f"{run_id}; remove the folder to start from zero"
+        )
+    return saved
+
+
+def tensors_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose name begins with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def branch(config: RunConfig, folder: RunFolder, pinned: Pinned) -> None:
+    """Give a run without a checkpoint the most first steps that a run beside it has kept for it.
+
+    They are what they would be in a run of its own, bit for bit; a warning tells why others are
+    not taken. Raises StorageError where the folder cannot be written.
+    """
+    if checkpoint.newest_step(folder.checkpoints):
+        return
+    for step, parent in _parents(config, folder):
+        try:
+            rows, tensors = _first_steps(config, parent, step, pinned)
+        except (ValueError, OSError) as error:
+            named = f"the first {step} steps are not those of run {parent.path.name}"
+            warnings.warn(f"{named}: {error}", stacklevel=3)
+            continue
+        # Rows without a checkpoint are cut at the next start.
+        with folder.open_metrics(0) as metrics:
+            for row in rows:
+                metrics.append(row)
+            metrics.sync()
+        values: dict[str, storage.JSON] = {"run_id": config.run_id, "seconds": 0.0}
+        checkpoint.save(folder.checkpoints, step, tensors, values, confirm=folder.check_claim)
+        return
+
+
+def started_in(config: RunConfig, folder: RunFolder, now: Environment) -> Environment | None:
+    """Return what the run was started in that a run may branch from, None where it was another.
+
+    But for what was found out there, which holds for both, it is what there is `now`.
+    """
+    found_out = {name: getattr(now, name) for name in ("micro_batch", "recompute", "attention")}
+    for _, parent in _parents(config, folder):
+        with suppress(ValueError):
+            theirs = parent.pinned()
+            if theirs and theirs.environment.model_copy(update=found_out) == now:
+                return theirs.environment
+    return None
+
+
+def _parents(config: RunConfig, folder: RunFolder) -> list[tuple[int, RunFolder]]:
+    """Return after how many steps a run may branch from which run beside it, the most first."""
+    found = []
+    for path in sorted(folder.path.parent.iterdir()):
+        # What is wrong with another run's folder, who trains that run is told.
+        with suppress(ValueError):
+            other = RunFolder(storage.inside(path.parent, path.name))
+            step = checkpoint.newest_step(other.stable)
+            if 0 < step <= config.stable_steps and other.config().stem == config.stem:
+                found.append((step, other))
+    return sorted(found, key=itemgetter(0), reverse=True)
+
+
+def _first_steps(
+    config: RunConfig, parent: RunFolder, step: int, pinned: Pinned
+) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
+    """Return metrics and state of another run after some steps, as its own to a run.
+
+    Raises:
+        ValueError: they are damaged, or would have been others in a run of its own.
+        OSError: they cannot be read.
+    """
+    theirs = parent.pinned()
+    if theirs is None or theirs.data_sha256 != pinned.data_sha256:
+        raise ValueError("they were trained on other data")
+    changed = theirs.differences(pinned.environment)
+    if changed or any(attempt.changed for attempt in parent.attempts_made()):
+        named = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in changed.items())
+        raise ValueError(f"they were trained in another environment ({named or 'on the way'})")
+    saved = checkpoint.latest(parent.stable)
+    rows = parent.read_metrics()[0][:step]
+    whole = [row["step"] for row in rows if has_losses(row, len(config.spans))]
+    if saved is None or saved.step != step or whole != list(range(1, step + 1)):
+        raise ValueError(f"{parent.path} lacks some of them")
+    for row in rows:
+        row["parent"] = parent.path.name
+        row.pop("seconds", None)
+        if not is_validated(row["step"], config.steps):
+            row.pop("validation", None)
+    return rows, saved.tensors

@@ -101,7 +101,9 @@ def finished(
     steps = iter(range(stop - 1, -1, -1))
     if stop:
         with pytest.raises(Interrupted):
-            train(config, folder, cache=cache, attention_kernel=kernel, stop=lambda: next(steps) == 0)
+            train(
+                config, folder, cache=cache, attention_kernel=kernel, stop=lambda: next(steps) == 0
+            )
         return train(config, folder, cache=cache)
     return train(config, folder, cache=cache, attention_kernel=kernel)
 

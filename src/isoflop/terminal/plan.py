@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from isoflop.estimate import Power
 from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
 from isoflop.planning.costing import CONVENTIONS, CostRow
@@ -28,6 +29,13 @@ def plan_tables(plan: Plan, timing: str, price: float | None = None) -> Iterator
     for title, rows in _groups(plan):
         yield _runs(title, rows, several_seeds, plan.device == "cuda")
     yield Text("\n".join(_totals(plan, timing, price)))
+    if plan.power is not None:
+        yield from map(said, power_words(plan.power))
+    elif plan.compares:
+        yield said(
+            "No run tells yet how far seeds move losses, nor what difference this will resolve: "
+            "name a study or pilot that was trained with --noise-from."
+        )
     for row in plan.rows:
         if row.does_not_fit:
             yield said(f"does not fit: {_named(row)}: {row.does_not_fit}", "yellow")

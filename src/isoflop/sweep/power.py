@@ -33,8 +33,9 @@ def study_power(study: Study, ledger: Ledger, source: str = "this study") -> Pow
     noise = recorded_noise(table, ledger.study.baseline_variant.name)
     if noise is None:
         return None
-    design = Design(sizes, everywhere=study.replicate == "all")
-    return expected_power(noise, design, len(study.seeds), study.equivalence_margin, source)
+    declared, most = len(study.seeds), study.seeds_at_most
+    design = Design(sizes, study.replicate == "all", None if most is None else declared)
+    return expected_power(noise, design, most or declared, study.margin, source)
 
 
 def noise_source(path: Path, results: Path) -> Ledger:

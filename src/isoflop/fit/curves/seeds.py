@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,6 +163,24 @@ def minimum_difference(
             reach = looked_at(estimate.degrees_of_freedom + 1, watched, LEVEL)
             estimate = estimate.model_copy(update={"error": half_width / reach})
     return estimate, paired
+
+
+def seeds_in_common(
+    table: pd.DataFrame, variants: Iterable[str], budget_flops: float, declared: Collection[int]
+) -> list[int]:
+    """Return the seeds that each of the variants has near its minimum, ascending.
+
+    A seed under way, or one of whose runs diverged, has fewer sizes than the declared ones.
+    """
+    common: set[int] | None = None
+    for variant in variants:
+        rows = curve_rows(table, variant, budget_flops)
+        first = rows[rows["seed"].isin(declared)]
+        replicated = int(first.groupby("parameters")["seed"].nunique().ge(2).sum())
+        sizes = rows.groupby("seed")["parameters"].nunique()
+        found = set(sizes[sizes >= min(NEAREST, replicated)].index.tolist())
+        common = found if common is None else common & found
+    return sorted(common or ())
 
 
 def _loss_by_scatter(

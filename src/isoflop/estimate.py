@@ -89,9 +89,7 @@ class SeedNoise(Frozen):
     shared_spread: float
     """Of what it adds to both alike, which cancels where seeds are paired."""
     correlation: float | None
-    """Of paired minima over seeds; None, as the next, where no two variants share seeds."""
-    difference_spread: float | None
-    """Of the difference of paired minima from seed to seed."""
+    """Of paired minima over seeds; None where no two variants share seeds."""
     curvature: float
     """Loss over the square of log parameters, about the minimum."""
     runs: int

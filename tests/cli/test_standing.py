@@ -72,7 +72,6 @@ NOISE = SeedNoise(
     apart_spread=0.0,
     shared_spread=0.0,
     correlation=0.3,
-    difference_spread=0.005,
     curvature=0.05,
     runs=40,
 )

@@ -30,7 +30,6 @@ def noise(own: float = 0.0, apart: float = 0.0, shared: float = 0.0) -> SeedNois
         apart_spread=apart,
         shared_spread=shared,
         correlation=None,
-        difference_spread=None,
         curvature=0.05,
         runs=0,
     )

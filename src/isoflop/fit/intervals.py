@@ -79,43 +79,29 @@ def looked_at(n: float, looks_from: int, level: float) -> float:
     """Return how many standard errors a mean's interval reaches that holds at every look.
 
     The confidence sequence for the mean of normal values of unknown variance of Lai (Annals of
-    Statistics 4, 1976), as section 3 of arXiv 2310.03722 has it, with flat mixtures over the mean
-    and the scale: with probability `level` it holds the mean at all n >= m = `looks_from` together.
-
-    Args:
-        n: values so far.
-        looks_from: m, two or more: how many there were at the first look.
-        level: probability that it is to hold.
+    Statistics 4, 1976; section 3 of arXiv 2310.03722), which mixes flatly over mean and log scale:
+    with probability `level` it holds the mean at all n >= m together, m = `looks_from`, 2 or more.
     """
-
-    def missed(log_a: float) -> float:
-        return _looked_at_error(math.exp(log_a), looks_from) - (1 - level)
-
-    a = math.exp(optimize.brentq(missed, -3.0, 60.0))
-    return math.sqrt((n - 1) * math.expm1(_lai(a, looks_from) / n + math.log(n / looks_from) / n))
+    apart = optimize.brentq(
+        lambda log_t: looked_at_p(math.exp(log_t), n, looks_from) - (1 - level), -1.0, 60.0
+    )
+    return math.exp(apart)
 
 
 def looked_at_p(t: float, n: float, looks_from: int) -> float:
-    """Return 1 less the lowest level at which `looked_at` reaches no further than `t`."""
-    grown = n * math.log1p(t**2 / (n - 1)) - math.log(n / looks_from)
+    """Return the p-value, for all looks together, of a mean `t` standard errors off after n values.
+
+    With a such that n^-1 (1 + t^2 / (n - 1))^n = m^-1 (1 + a^2 / (m - 1))^m it is
+    2 (1 - F(a) + a f(a)), F and f of Student's t with m - 1 degrees of freedom.
+    """
+    m = looks_from
+    grown = n * math.log1p(t**2 / (n - 1)) - math.log(n / m)
     if grown <= 0:
         return 1.0
-    a = math.sqrt((looks_from - 1) * math.expm1(min(700.0, grown / looks_from)))
-    return min(1.0, _looked_at_error(a, looks_from))
-
-
-def _lai(a: float, m: int) -> float:
-    return m * math.log1p(a**2 / (m - 1))
-
-
-def _looked_at_error(a: float, m: int) -> float:
-    """Return 2 (1 - F(a) + a f(a)), F and f of Student's t with m - 1 degrees of freedom."""
-    density = math.exp(
-        math.lgamma(m / 2)
-        - math.lgamma((m - 1) / 2)
-        - (_lai(a, m) + math.log((m - 1) * math.pi)) / 2
-    )
-    return 2 * float(special.stdtr(m - 1, -a) + a * density)
+    a = math.sqrt((m - 1) * math.expm1(min(700.0, grown / m)))
+    scale = math.lgamma(m / 2) - math.lgamma((m - 1) / 2) - math.log((m - 1) * math.pi) / 2
+    density = math.exp(scale - m / 2 * math.log1p(a**2 / (m - 1)))
+    return min(1.0, 2 * float(special.stdtr(m - 1, -a) + a * density))
 
 
 def mean_estimate(values: ArrayLike) -> WithError:

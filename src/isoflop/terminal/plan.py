@@ -146,6 +146,32 @@ def _hours(plan: Plan, hours: dict[str, float], price: float | None) -> str:
     return f"GPU hours: {words}{'' if price is None else f'; at {price:g} an hour {costs}'}"
 
 
+def power_words(power: Power) -> Iterator[str]:
+    """Yield what a study is expected to resolve, and by which noise, in a sentence each."""
+    noise, seeds = power.noise, power.seeds
+    goal = f"{significant(power.margin, 2)} wants "
+    goal += "over 1,000 seeds" if power.margin_seeds is None else f"{power.margin_seeds} seeds"
+    if power.looks_from is not None:
+        seeds_words = f"up to {seeds} seeds, looked at from {power.looks_from} on,"
+        goal += " at one look"
+    else:
+        seeds_words = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    if power.resolves is None:
+        yield f"With {seeds_words} no difference will be resolved; {goal}."
+    else:
+        yield (
+            f"With {seeds_words} a difference of {significant(power.resolves, 2)} nats will be "
+            f"resolved at 95% in 80% of studies; {goal}."
+        )
+    paired = ""
+    if noise.correlation is not None:
+        paired = f" (correlation of paired seeds {noise.correlation:.2f})"
+    yield (
+        f"Taken to be: losses on a parabola, normal noise of {significant(noise.spread, 2)} as in "
+        f"{noise.runs} runs of {power.source}{paired}, one comparison."
+    )
+
+
 def trial_table(made: Sequence[Trial]) -> RenderableType:
     """Return the trials as a table, the best of each variant marked."""
     best: dict[str, float] = {}

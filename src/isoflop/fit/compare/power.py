@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ STUDIES = 150
 """Drawn for each number of seeds: the difference told then has an error of about 5%."""
 SHARE = 0.8
 """Of studies that are to resolve a difference."""
-MOST_SEEDS = 1000
+FEW_SEEDS, MOST_SEEDS = 5, 1000
 USUAL_MARGIN = 0.01
 """Difference that is asked about where none was declared, nats per token."""
 
@@ -62,71 +62,98 @@ def recorded_noise(table: pd.DataFrame, baseline: str) -> SeedNoise | None:
         The noise; None where no size near a minimum has two seeds.
     """
     names = table["variant"].drop_duplicates().tolist()
-    curves = {}
-    for key in itertools.product(names, budgets(table)):
-        minimum = noisy_minimum(table, *key)
-        if minimum.run_spread is not None:
-            curves[key] = minimum, curve_rows(table, *key)
-    if not curves:
+    rows = {key: curve_rows(table, *key) for key in itertools.product(names, budgets(table))}
+    found = {key: noisy_minimum(table, *key) for key in rows}
+    found = {key: one for key, one in found.items() if one.run_spread is not None}
+    if not found:
         return None
-    spreads: dict[str, list[tuple[float, int]]] = {}
-    own, of_seed, bends, runs = [], [], [], 0
-    for (name, _), (minimum, rows) in curves.items():
-        noise = run_noise(rows)
-        assert minimum.run_spread is not None
-        assert noise is not None
-        spreads.setdefault(name, []).append((minimum.run_spread**2, minimum.run_spread_freedom))
-        own.append((noise.run_spread**2, noise.run_freedom))
-        of_seed.append((noise.seed_spread**2, noise.seed_freedom))
-        bends.append(fit_parabola(rows["parameters"], rows["loss"]).curvature)
-        runs += int(rows.groupby("parameters")["seed"].transform("nunique").ge(2).sum())
-    own_variance, seed_variance = _pooled(own), _pooled(of_seed)
+    told = [noise for key in found if (noise := run_noise(rows[key])) is not None]
+    own = _pooled([(one.run_spread**2, one.run_freedom) for one in told])
+    of_seed = _pooled([(one.seed_spread**2, one.seed_freedom) for one in told])
     pairs = [
-        (minimum, curves[baseline, budget][0])
-        for (name, budget), (minimum, _) in curves.items()
-        if name != baseline and (baseline, budget) in curves
+        _paired(one, found[baseline, budget], own)
+        for (name, budget), one in found.items()
+        if name != baseline and (baseline, budget) in found
     ]
-    paired = [one for one in map(_paired, pairs) if one is not None]
-    apart_variance, correlation, gap_variance = seed_variance, None, None
-    if paired:
-        gap_variance = _pooled([(gap, free) for gap, _, _, free in paired])
-        alone = _pooled([(own_variance * share, free) for _, share, _, free in paired])
-        apart_variance = max(0.0, gap_variance - alone) / 2
-        correlation = sum(one[2] * one[3] for one in paired) / sum(one[3] for one in paired)
+    paired = [pair for pair in pairs if pair is not None]
+    apart = _pooled([(gap / 2, free) for gap, _, free in paired]) if paired else of_seed
+    spreads = {
+        name: [
+            ((one.run_spread or 0.0) ** 2, one.run_spread_freedom)
+            for (whose, _), one in found.items()
+            if whose == name
+        ]
+        for name, _ in found
+    }
+    bends = [fit_parabola(rows[key]["parameters"], rows[key]["loss"]).curvature for key in found]
+    seeds = [rows[key].groupby("parameters")["seed"].transform("nunique") for key in found]
     return SeedNoise(
         spread=math.sqrt(_pooled(list(itertools.chain(*spreads.values())))),
-        variants={name: math.sqrt(_pooled(found)) for name, found in spreads.items()},
-        own_spread=math.sqrt(own_variance),
-        apart_spread=math.sqrt(apart_variance),
-        shared_spread=math.sqrt(max(0.0, seed_variance - apart_variance)),
-        correlation=correlation,
-        difference_spread=None if gap_variance is None else math.sqrt(gap_variance),
+        variants={name: math.sqrt(_pooled(one)) for name, one in spreads.items()},
+        own_spread=math.sqrt(own),
+        apart_spread=math.sqrt(max(0.0, apart)),
+        shared_spread=math.sqrt(max(0.0, of_seed - max(0.0, apart))),
+        correlation=_pooled([(shared, free) for _, shared, free in paired]) if paired else None,
         curvature=float(np.median(bends)),
-        runs=runs,
+        runs=sum(int((one >= 2).sum()) for one in seeds),
     )
 
 
 def _pooled(found: list[tuple[float, int]]) -> float:
-    """Return the mean of variances, each as often as it has degrees of freedom."""
+    """Return the mean of values, each as often as it has degrees of freedom."""
     free = sum(freedom for _, freedom in found)
-    return sum(variance * freedom for variance, freedom in found) / free if free else 0.0
+    return sum(value * freedom for value, freedom in found) / free if free else 0.0
 
 
-def _paired(pair: tuple[NoisyMinimum, NoisyMinimum]) -> tuple[float, float, float, int] | None:
-    """Return of the seeds that two minima share what their deviations tell.
+def _paired(one: NoisyMinimum, base: NoisyMinimum, own: float) -> tuple[float, float, int] | None:
+    """Return of two minima, by the seeds that they share, what these move apart.
 
-    The variance of their differences, the share that one run's own part has in it, their
-    correlation, and the degrees of freedom; None with fewer than two seeds.
+    The variance of their differences less that of runs' own parts, `own` each, the correlation
+    of both, and the degrees of freedom; None with fewer than two seeds.
     """
-    first, second = (one.seed_deviations for one in pair)
-    seeds = [seed for seed in first if seed in second]
-    if len(seeds) < 2 or not all(one.replicated_sizes for one in pair):
+    seeds = [seed for seed in one.seed_deviations if seed in base.seed_deviations]
+    if len(seeds) < 2:
         return None
-    values = np.array([[one[seed] for seed in seeds] for one in (first, second)])
-    spreads = values.std(axis=1)
-    correlation = float(np.corrcoef(values)[0, 1]) if spreads.all() else 0.0
-    share = sum(1 / one.replicated_sizes for one in pair)
-    return float((values[0] - values[1]).var(ddof=1)), share, correlation, len(seeds) - 1
+    values = np.array([[two.seed_deviations[seed] for seed in seeds] for two in (one, base)])
+    alike = float(np.corrcoef(values)[0, 1]) if values.std(axis=1).all() else 0.0
+    alone = own / one.replicated_sizes + own / base.replicated_sizes
+    return float((values[0] - values[1]).var(ddof=1)) - alone, alike, len(seeds) - 1
+
+
+def expected_power(
+    noise: SeedNoise, design: Design, seeds: int, margin: float | None, source: str
+) -> Power:
+    """Return what a study of so many seeds resolves, and how many would resolve its margin.
+
+    Args:
+        noise: of runs alike.
+        design: how a pair is trained; where it is looked at, to `seeds` in the end.
+        seeds: of each variant.
+        margin: difference to be resolved, nats per token; `USUAL_MARGIN` if none was declared.
+        source: whose runs the noise is of.
+    """
+    found, goal = resolvable(noise, design, seeds), margin or USUAL_MARGIN
+    drawn, once = seeds, found
+    if found is None or design.looks_from is not None:
+        drawn, once = (
+            FEW_SEEDS,
+            resolvable(noise, Design(design.sizes, design.everywhere), FEW_SEEDS),
+        )
+    enough = None
+    if once is not None:
+        # Between numbers of seeds it goes as the power of Student's test.
+        scale = once[0] / _relative(drawn)
+        enough = next((n for n in range(2, MOST_SEEDS + 1) if scale * _relative(n) <= goal), None)
+    return Power(
+        seeds=seeds,
+        looks_from=design.looks_from,
+        resolves=found and found[0],
+        half_width=found and found[1],
+        margin=goal,
+        margin_seeds=enough,
+        noise=noise,
+        source=source,
+    )
 
 
 def resolvable(noise: SeedNoise, design: Design, seeds: int) -> tuple[float, float] | None:
@@ -177,56 +204,6 @@ def _drawn(
     if minimum.loss is None:
         return None
     return noisy_curve("", minimum, sizes[shapes], losses[trained], (shapes, labels))
-
-
-def expected_power(
-    noise: SeedNoise, design: Design, seeds: int, margin: float | None, source: str
-) -> Power:
-    """Return what a study of so many seeds resolves, and how many would resolve its margin.
-
-    Args:
-        noise: of runs alike.
-        design: how a pair is trained; where it is looked at, to `seeds` in the end.
-        seeds: of each variant.
-        margin: difference to be resolved, nats per token; `USUAL_MARGIN` if none was declared.
-        source: whose runs the noise is of.
-    """
-    found, goal = resolvable(noise, design, seeds), margin or USUAL_MARGIN
-    resolves, half_width = found or (None, None)
-    told = Power(
-        seeds=seeds,
-        looks_from=design.looks_from,
-        resolves=resolves,
-        half_width=half_width,
-        margin=goal,
-        margin_seeds=_seeds_for(noise, design, goal, seeds, resolves),
-        noise=noise,
-        source=source,
-    )
-    return told
-
-
-def _seeds_for(
-    noise: SeedNoise, design: Design, difference: float, seeds: int, resolves: float | None
-) -> int | None:
-    """Return the fewest seeds with which `SHARE` of studies resolve a difference, at one look.
-
-    Between numbers of seeds that are drawn, what they resolve goes as the power of Student's test.
-    """
-    once = replace(design, looks_from=None)
-    if resolves is None or design.looks_from is not None:
-        seeds = 5
-        resolves = (resolvable(noise, once, seeds) or (None,))[0]
-    for drawn_again in (True, False):
-        if resolves is None:
-            return None
-        scale = resolves / _relative(seeds)
-        counts = range(2, MOST_SEEDS + 1)
-        seeds = next((n for n in counts if scale * _relative(n) <= difference), 0)
-        if not seeds or not drawn_again:
-            break
-        resolves = (resolvable(noise, once, seeds) or (None,))[0]
-    return seeds or None
 
 
 def _relative(n: int) -> float:

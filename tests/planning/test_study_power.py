@@ -53,6 +53,21 @@ def test_status_tells_what_its_runs_so_far_will_resolve(pilot, capsys) -> None:
     assert json.loads(said(capsys, "status", "next.json", "--json"))["power"] is None
 
 
+def test_a_study_that_was_watched_says_so_of_its_intervals(pilot, capsys, tmp_path) -> None:
+    changes = {"name": "watched", "until_resolved": 1e-6, "seeds_at_most": 5}
+    study = load_study(tmp_path / "pilot.json").model_copy(update=changes)
+    storage.write_json(tmp_path / "watched.json", study.model_dump(mode="json"))
+    _, records = drive(study, valley(study, noise=0.008))
+    write_records(tmp_path / "results" / "watched" / "records.jsonl", records)
+    few = ("fit", "watched.json", "--resamples", "20")
+    assert ", at every look from 3 seeds on" in " ".join(said(capsys, *few).split())
+    (verdict,) = json.loads(said(capsys, *few, "--json"))["verdicts"]
+    assert verdict["difference"]["interval"]["looks_from"] == 3
+    shown = " ".join(said(capsys, "status", "watched.json").split())
+    assert "With up to 5 seeds, looked at from 3 on, a difference of 0.0" in shown
+    assert "Every run that the study needs has its record." in shown
+
+
 @pytest.mark.parametrize("source", ["pilot.json", "results/pilot"])
 def test_plan_goes_by_the_noise_of_another_study(pilot, capsys, source) -> None:
     command = ("plan", "next.json", "--accelerator", "h200")

@@ -118,7 +118,9 @@ def test_a_run_that_keeps_failing_is_failed_and_siblings_finish(
 
 
 @pytest.mark.slow
-def test_seeds_are_added_until_the_limit_to_a_study_that_was_done(corpus: Path, place: Place) -> None:
+def test_seeds_are_added_until_the_limit_to_a_study_that_was_done(
+    corpus: Path, place: Place
+) -> None:
     plain = tiny(corpus, BASELINE, ROUTED, seeds=(0, 1, 2), matched_shapes=False)
     assert place.run(plain, train=tinies.noisy).left == 0
     declared = set(starts(place.cache))

@@ -9,6 +9,7 @@ from driven_grid import drive, make_study, valley
 
 from isoflop import storage
 from isoflop.cli import main
+from isoflop.config import DataConfig
 from isoflop.config.load import load_study
 from isoflop.fit.compare import power
 from isoflop.runs import write_records
@@ -21,7 +22,9 @@ def pilot(tmp_path, monkeypatch):
     """A trained study of three seeds under `results`, and one of one seed that nobody trained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(power, "STUDIES", 40)
-    study = make_study(seeds=(0, 1, 2), name="pilot", variants=make_study().variants[:2])
+    data = DataConfig(corpus="missing.txt")
+    variants = make_study().variants[:2]
+    study = make_study(seeds=(0, 1, 2), name="pilot", variants=variants, data=data)
     study = study.model_copy(update={"matched_shapes": False}).with_precision("fp32")
     _, records = drive(study, valley(study, noise=0.008))
     folder = tmp_path / "results" / "pilot"

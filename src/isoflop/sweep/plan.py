@@ -69,7 +69,10 @@ def plan_study(
     Raises:
         ValueError: a run cannot be trained within its budget, or an option is out of range.
     """
+    from isoflop.sweep.power import noise_source, study_power  # fits take a second to load
+
     folders = folders or Folders.of(study)
+    noise = None if noise_from is None else noise_source(noise_from, folders.results)
     device, workers, memory_bytes = machine.accelerator, machine.workers, machine.memory_bytes
     names = quoted(", ".join(study.data.corpora))
     corpus = describe(
@@ -97,13 +100,10 @@ def plan_study(
         memory_bytes=memory if memory_bytes is None else min(memory, memory_bytes),
         device="cpu" if device is None else "cuda",
     )
-    from isoflop.sweep.power import noise_source, study_power  # fits take a second to load
-
-    if noise_from is None:
+    if noise is None:
         power = study_power(kept.study, Ledger(kept.study, folders.root, folders.results))
     else:
-        ledger = noise_source(noise_from, folders.results)
-        power = study_power(kept.study, ledger, str(noise_from))
+        power = study_power(kept.study, noise, str(noise_from))
         if power is None and made.compares:
             raise ValueError(
                 f"--noise-from is {noise_from}, whose runs do not tell the noise between seeds; "

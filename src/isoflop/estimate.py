@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -29,6 +29,8 @@ class Estimate(Frozen):
     """Resamples that gave a value, where it comes from a bootstrap."""
     refused: int | None = None
     """Resamples in which the statistic had no value, such as a minimum at an edge."""
+    looks_from: int | None = None
+    """Seeds after which one looked first, and then after each: the interval holds at every look."""
 
     @model_serializer(mode="wrap")
     def _known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -67,6 +69,54 @@ class Estimate(Frozen):
             return ""
         high = "no end" if self.high is None else _written(self.high, form)
         return f"[{_written(self.low, form)}, {high}]"
+
+
+class SeedNoise(Frozen):
+    """How far seeds move the losses of runs near their minima, nats per token, as standard
+    deviations pooled over variants and budgets.
+
+    Of two runs of one size with different seeds: a part that all runs of a seed share, of both
+    variants; a part that those of one variant share; and a part of each run's own.
+    """
+
+    spread: float
+    """Of one run, all three parts together."""
+    variants: Mapping[str, float]
+    """The same of each variant."""
+    own_spread: float
+    apart_spread: float
+    """Of what a seed adds to all runs of one variant."""
+    shared_spread: float
+    """Of what it adds to both alike, which cancels where seeds are paired."""
+    correlation: float | None
+    """Of paired minima over seeds; None where no two variants share seeds."""
+    curvature: float
+    """Loss over the square of log parameters, about the minimum."""
+    runs: int
+    """Runs that tell this."""
+
+
+class Power(Frozen):
+    """What difference of two minima a study is expected to resolve, at 95% in 80% of studies.
+
+    Losses on a parabola, normal noise as recorded, seeds paired, one comparison.
+    """
+
+    seeds: int
+    """Of each variant, at most."""
+    looks_from: int | None
+    """Seeds at the first look, where they are added until the variants are resolved."""
+    resolves: float | None
+    """The smallest such difference, nats per token; None where minima have no interval."""
+    half_width: float | None
+    """Median of the interval's."""
+    margin: float
+    """Difference to be resolved, nats per token: the one declared, or 0.01."""
+    margin_seeds: int | None
+    """Seeds that would resolve it at one look; None where a thousand would not."""
+    noise: SeedNoise
+    source: str
+    """Whose runs the noise is of."""
 
 
 def estimate_words(

@@ -1,9 +1,11 @@
-"""What is said of a minimum at the edge of its grid."""
+"""What is said of a minimum at the edge of its grid, and of what a study will resolve."""
 
 import pytest
 
+from isoflop.estimate import Power, SeedNoise
 from isoflop.planning import Edge
 from isoflop.planning.edges import Setting
+from isoflop.terminal.plan import power_words
 from isoflop.terminal.status import edge_words
 
 EDGE = Edge(
@@ -61,3 +63,53 @@ EDGE = Edge(
 )
 def test_it_is_said_what_would_bracket_a_minimum(changes: dict[str, object], words: str) -> None:
     assert edge_words(EDGE.model_copy(update=changes)) == words
+
+
+NOISE = SeedNoise(
+    spread=0.00912,
+    variants={"Baseline": 0.009},
+    own_spread=0.009,
+    apart_spread=0.0,
+    shared_spread=0.0,
+    correlation=0.3,
+    curvature=0.05,
+    runs=40,
+)
+POWER = Power(
+    seeds=5,
+    looks_from=None,
+    resolves=0.0123,
+    half_width=0.008,
+    margin=0.005,
+    margin_seeds=21,
+    noise=NOISE,
+    source="results/mod-variants",
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {},
+            "With 5 seeds a difference of 0.012 nats will be resolved at 95% in 80% of studies; "
+            "0.0050 wants 21 seeds.",
+        ),
+        (
+            {"seeds": 1, "resolves": None, "margin_seeds": None},
+            "With 1 seed no difference will be resolved; 0.0050 wants over 1,000 seeds.",
+        ),
+        (
+            {"seeds": 20, "looks_from": 3},
+            "With up to 20 seeds, looked at from 3 on, a difference of 0.012 nats will be resolved "
+            "at 95% in 80% of studies; 0.0050 wants 21 seeds at one look.",
+        ),
+    ],
+)
+def test_what_a_study_will_resolve_is_said_with_what_it_assumes(changes, words) -> None:
+    first, second = power_words(POWER.model_copy(update=changes))
+    assert first == words
+    assert second == (
+        "Taken to be: losses on a parabola, normal noise of 0.0091 as in 40 runs of "
+        "results/mod-variants (correlation of paired seeds 0.30), one comparison."
+    )

@@ -31,10 +31,11 @@ def test_defaults_shown_in_comments_are_the_defaults():
 
 def test_examples_shown_in_comments_are_accepted():
     shown, replaced = re.subn(r"(?m)^#   (?=\w+ = )", "", starter_text())
-    assert replaced == 4
+    assert replaced == 7
     study = study_of(shown)
     assert study.grid.centre_parameters == 280_000
     assert study.baseline == "Baseline"
+    assert (study.until_resolved, study.seeds_at_most) == (0.005, 12)
 
 
 def test_init_writes_a_study_and_the_schema_it_points_at(tmp_path, monkeypatch, capsys):

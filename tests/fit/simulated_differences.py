@@ -9,7 +9,9 @@ import pandas as pd
 from known_surfaces import ASYMMETRIC, SIZES, SYMMETRIC, optimum
 
 from isoflop.fit import run_table
-from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
+from isoflop.fit.curves.seeds import minimum_difference, noisy_curve, noisy_minimum
+from isoflop.fit.intervals import WithError
+from isoflop.fit.minima.parabola import parabola
 from isoflop.fit.surfaces.surface import Surface
 
 FLOPS = 1e18
@@ -90,3 +92,48 @@ def difference_coverage(pair: Pair, studies: int) -> dict[str, float]:
 def _minimum(surface: Surface) -> float:
     n = optimum(surface, FLOPS)
     return float(surface.loss(n, FLOPS / 6 / n))
+
+
+def watched_coverage(pair: Pair, declared: int, most: int, studies: int) -> dict[str, float]:
+    """Return how often intervals hold the difference at every look, one after each seed.
+
+    Seeds are added to the sizes that the first one chose. Of Student's interval, and of the one
+    that is meant for that, with the median half widths of the second at the first and last look.
+    """
+    truth = _minimum(SURFACES["variant"]) - _minimum(SURFACES["baseline"])
+    held, widths = [], []
+    for study in range(studies):
+        rng = np.random.default_rng(study)
+        shared = rng.standard_normal((2, most)) * pair.shared
+        curves = []
+        for i, surface in enumerate(SURFACES.values()):
+            n = optimum(surface, FLOPS) * pair.shift * SIZES * 1.6 ** rng.uniform(-0.5, 0.5)
+            losses = surface.loss(n, FLOPS / 6 / n)[:, None] + shared[0 if pair.common else i]
+            losses = losses + pair.own * rng.standard_normal((len(n), most))
+            apart = np.abs(np.arange(len(n)) - np.argmin(losses[:, 0]))
+            curves.append((n, losses, (apart[:, None] <= 1) | (np.arange(most) == 0)))
+        looks = [_looked_at(curves, seeds, declared) for seeds in range(declared, most + 1)]
+        if None in looks:
+            continue
+        ends = np.array([[one.interval().ends for one in look] for look in looks])
+        held.append(((ends[..., 0] <= truth) & (truth <= ends[..., 1])).all(axis=0))
+        widths.append(np.ptp(ends[[0, -1], 1], axis=1) / 2)
+    once, always = np.mean(held, axis=0)
+    first, last = np.median(widths, axis=0)
+    return {"once": once, "always": always, "first": first, "last": last}
+
+
+def _looked_at(curves, seeds: int, declared: int) -> tuple[WithError, WithError] | None:
+    """Return Student's difference after so many seeds, and the one for all looks."""
+    found = []
+    for n, losses, trained in curves:
+        shapes, labels = np.nonzero(trained[:, :seeds])
+        minimum = parabola(n[shapes], losses[shapes, labels])
+        if minimum.loss is None:
+            return None
+        found.append(noisy_curve("", minimum, n[shapes], losses[shapes, labels], (shapes, labels)))
+    once = minimum_difference(found[1], found[0])
+    always = minimum_difference(found[1], found[0], declared)
+    assert once is not None
+    assert always is not None
+    return once[0], always[0]

@@ -103,6 +103,10 @@ class PlanOptions:
     ] = None
     workers: Workers = None
     memory_gib: MemoryGib = None
+    noise_from: Annotated[
+        Path | None,
+        arg(metavar="STUDY|FOLDER", help="Study whose runs tell the noise; its own if left out."),
+    ] = None
     results: Results = RESULTS
     cache: Cache = CACHE
     json: Json = False
@@ -126,7 +130,7 @@ def plan(study: StudyFile, options: Annotated[PlanOptions, arg(name="")]) -> Non
         device, options.utilisation, options.bench, options.workers, bytes_of(options.memory_gib)
     )
     folders = sweep.Folders.of(asked, results=options.results, cache=options.cache)
-    made, timing = sweep.plan_study(asked, folders, machine)
+    made, timing = sweep.plan_study(asked, folders, machine, options.noise_from)
     totals = ["total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds", "gpu_hours"]
     totals += ["spent_flops"] if asked.reuse else []
     told = {name: getattr(made, name) for name in totals}
@@ -233,7 +237,7 @@ def status(
     from isoflop.terminal.tables import answer
 
     asked, folders = _settled(study, out, results)
-    found = sweep.status(asked, folders.root, results)
+    found = sweep.status(asked, folders.root, results, power=True)
     told = {**found.model_dump(mode="json"), "complete": found.complete}
     answer(told, status_tables(found, f"isoflop run {study}"), json=json)
 

@@ -17,6 +17,8 @@ from isoflop.config.run import (
 )
 from isoflop.frozen import LARGEST_SEED, Frozen
 
+FEWEST_LOOKED_AT = 3
+"""Seeds at the first look, where some are added: of two, an interval is wider than any losses."""
 LARGEST_PARAMETERS = 1e13
 """No larger shape is looked for."""
 
@@ -165,6 +167,11 @@ class Study(Frozen):
     tried: further out by as much as the last two are apart."""
     equivalence_margin: float | None = Field(default=None, gt=0, le=1e6)
     """Difference of loss that counts as none, nats per token; declared before training."""
+    until_resolved: float | None = Field(default=None, gt=0, le=1e6)
+    """The same margin, where seeds are added one by one at the minima of each variant and the
+    baseline until it is better, worse or equivalent; None for the seeds declared alone."""
+    seeds_at_most: int | None = Field(default=None, ge=1, le=10**4)
+    """Seeds of a minimum in the end, the declared ones among them, where some may be added."""
     convention: Convention = "causal"
     tokens_per_step: int | None = Field(default=None, ge=1, le=10**12)
     """Tokens in an optimiser step; None for the built-in function of the budget."""
@@ -272,6 +279,7 @@ class Study(Frozen):
                     f"{key} is given, but [scaling] names the sizes; expected none, since it "
                     "serves the search for the best size at a budget: remove it"
                 )
+        self._check_added_seeds()
         if self.positions is not None:
             self.positions.check(self.data)
         if self.reuse and (bound := self._depends_on_length()):
@@ -291,6 +299,42 @@ class Study(Frozen):
     def shares_up_to(self) -> float | None:
         """Largest budget of runs that share their first steps; None where none do."""
         return self.budgets_flops[-1] if self.reuse else None
+
+    def _check_added_seeds(self) -> None:
+        most, declared = self.seeds_at_most, len(self.seeds)
+        if (most is None) != (self.until_resolved is None):
+            raise ValueError(
+                f"until_resolved is {self.until_resolved} and seeds_at_most {most}; expected both, "
+                "since the number of seeds has to end somewhere, or neither"
+            )
+        if most is None:
+            return
+        if self.equivalence_margin not in (None, self.until_resolved):
+            raise ValueError(
+                f"until_resolved is {self.until_resolved} and equivalence_margin "
+                f"{self.equivalence_margin}; expected one margin: leave the second out"
+            )
+        if self.scaling is not None or len(self.variants) < 2:
+            raise ValueError(
+                "until_resolved adds seeds at minima of variants that are compared; expected "
+                "budgets_flops and two variants or more"
+            )
+        if not FEWEST_LOOKED_AT <= declared < most or self.added_seeds[-1] > LARGEST_SEED:
+            raise ValueError(
+                f"until_resolved adds to {declared} seeds, up to seeds_at_most = {most}; expected "
+                f"{FEWEST_LOOKED_AT} or more seeds, fewer than that, and none above {LARGEST_SEED}"
+            )
+
+    @property
+    def margin(self) -> float | None:
+        """Difference of loss that counts as none, nats per token, under either name."""
+        return self.until_resolved or self.equivalence_margin
+
+    @property
+    def added_seeds(self) -> tuple[int, ...]:
+        """Seeds that may be added to the declared ones, in this order: those after the largest."""
+        first = max(self.seeds) + 1
+        return tuple(range(first, first + (self.seeds_at_most or 0) - len(self.seeds)))
 
     @property
     def baseline_variant(self) -> Variant:

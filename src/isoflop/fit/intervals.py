@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.frozen import Frozen
@@ -28,18 +28,31 @@ class WithError(Frozen):
     value: float
     error: float = Field(ge=0)
     degrees_of_freedom: float = Field(gt=0)
+    looks_from: int | None = None
+    """Observations after which it was looked at first, and then after each: its interval and its
+    p-values hold at all looks together, whenever one stops (`looked_at`). None for one look."""
 
     def interval(self, level: float = LEVEL) -> Estimate:
-        """Return Student's interval of the value."""
-        half = float(special.stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.error
+        """Return Student's interval of the value, or the one that holds at every look."""
+        if self.looks_from is None:
+            half = float(special.stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.error
+        else:
+            half = looked_at(self.degrees_of_freedom + 1, self.looks_from, level) * self.error
         return Estimate(
-            value=self.value, low=self.value - half, high=self.value + half, level=level
+            value=self.value,
+            low=self.value - half,
+            high=self.value + half,
+            level=level,
+            looks_from=self.looks_from,
         )
 
     def p_below(self, limit: float = 0.0) -> float:
         """Return the one-sided p-value for a value below `limit`: small where it is below."""
         if self.error == 0:
             return float(self.value >= limit)
+        if self.looks_from is not None:
+            t, n = (self.value - limit) / self.error, self.degrees_of_freedom + 1
+            return 1.0 if t >= 0 else looked_at_p(t, n, self.looks_from) / 2
         return float(special.stdtr(self.degrees_of_freedom, (self.value - limit) / self.error))
 
     def p_above(self, limit: float = 0.0) -> float:
@@ -52,8 +65,43 @@ class WithError(Frozen):
         return min(1.0, 2 * min(self.p_below(), self.p_above()))
 
     def p_equivalent(self, margin: float | None) -> float | None:
-        """Return the larger of the two one-sided tests against a margin (TOST), None without."""
-        return None if margin is None else max(self.p_below(margin), self.p_above(-margin))
+        """Return the larger of the two one-sided tests against a margin (TOST), None without.
+
+        Of many looks it is twice that: the interval itself is then within the margin.
+        """
+        if margin is None:
+            return None
+        larger = max(self.p_below(margin), self.p_above(-margin))
+        return larger if self.looks_from is None else min(1.0, 2 * larger)
+
+
+def looked_at(n: float, looks_from: int, level: float) -> float:
+    """Return how many standard errors a mean's interval reaches that holds at every look.
+
+    The confidence sequence for the mean of normal values of unknown variance of Lai (Annals of
+    Statistics 4, 1976; section 3 of arXiv 2310.03722), which mixes flatly over mean and log scale:
+    with probability `level` it holds the mean at all n >= m together, m = `looks_from`, 2 or more.
+    """
+    apart = optimize.brentq(
+        lambda log_t: looked_at_p(math.exp(log_t), n, looks_from) - (1 - level), -1.0, 60.0
+    )
+    return math.exp(apart)
+
+
+def looked_at_p(t: float, n: float, looks_from: int) -> float:
+    """Return the p-value, for all looks together, of a mean `t` standard errors off after n values.
+
+    With a such that n^-1 (1 + t^2 / (n - 1))^n = m^-1 (1 + a^2 / (m - 1))^m it is
+    2 (1 - F(a) + a f(a)), F and f of Student's t with m - 1 degrees of freedom.
+    """
+    m = looks_from
+    grown = n * math.log1p(t**2 / (n - 1)) - math.log(n / m)
+    if grown <= 0:
+        return 1.0
+    a = math.sqrt((m - 1) * math.expm1(min(700.0, grown / m)))
+    scale = math.lgamma(m / 2) - math.lgamma((m - 1) / 2) - math.log((m - 1) * math.pi) / 2
+    density = math.exp(scale - m / 2 * math.log1p(a**2 / (m - 1)))
+    return min(1.0, 2 * float(special.stdtr(m - 1, -a) + a * density))
 
 
 def mean_estimate(values: ArrayLike) -> WithError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from isoflop.config import Study
 from isoflop.estimate import LEVEL
 
 Estimator = str
@@ -38,6 +39,15 @@ class FitSettings:
     resampled together in the intervals of the surfaces."""
     margin: float | None = None
     """Difference of loss that counts as none, declared before runs were seen, nats per token."""
+    declared_seeds: tuple[int, ...] = ()
+    """Seeds after which one looked first, where others were added until variants were resolved:
+    intervals of differences then hold at every look."""
+
+    def of_study(self, study: Study) -> FitSettings:
+        """Return them with the margin that a study declares, if they have none, and its seeds."""
+        declared = study.seeds if study.until_resolved else ()
+        margin = self.margin or study.margin
+        return replace(self, margin=margin, declared_seeds=declared)
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:

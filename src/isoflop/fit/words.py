@@ -61,7 +61,8 @@ def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
             hint = f"; it {needs}" if needs else ""
             if gap.side != 0:
                 hint += "; the interval excludes 0, but not once corrected for all comparisons"
-    return f"{at} {claim}: a loss difference of {gap.words('+.4f')}{in_unit(unit)}{hint}."
+    looks = "" if gap.looks_from is None else f", at every look from {gap.looks_from} seeds on"
+    return f"{at} {claim}: a loss difference of {gap.words('+.4f')}{in_unit(unit)}{looks}{hint}."
 
 
 def fraction_sentence(verdict: BudgetVerdict) -> str | None:

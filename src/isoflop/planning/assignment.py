@@ -66,7 +66,7 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
     for budget in study.budgets_flops:
         for variant in study.variants:
             for model in _models(study, variant, budget):
-                for seed in study.seeds:
+                for seed in (*study.seeds, *study.added_seeds):
                     run_id = resolved(budget, model, variant, seed).run_id
                     own.setdefault(run_id, variant.name)
                 for _, config in checks(study, variant, partial(resolved, budget, model)):

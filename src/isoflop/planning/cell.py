@@ -84,6 +84,12 @@ class Cell:
         records = [self._record(rung, seed) for seed in self.study.seeds]
         return [record for record in records if record and record.state == "finished"]
 
+    def finished_of_all(self) -> list[RunRecord]:
+        """Return the records that finished of all rungs and seeds, those that were added too."""
+        seeds = (*self.study.seeds, *self.study.added_seeds)
+        found = [self._record(rung, seed) for rung in self.rungs for seed in seeds]
+        return [record for record in found if record and record.state == "finished"]
+
     @cached_property
     def minimum(self) -> int | None:
         """Rung of the lowest mean loss; None while nothing has finished."""
@@ -122,17 +128,12 @@ class Cell:
         the minimum and its neighbours, then other learning rates and data orders at the minimum.
         Each waits for the one before, since it depends on it.
         """
-        seeds = self.study.seeds
-        first = seeds if self.study.replicate == "all" else seeds[:1]
-        started = self._missing(self.rungs, first)
-        if started or self.minimum is None:
-            return started
-        if added := self._beyond():
-            return self._missing(added, first)
-        usable = sorted(self.mean_losses)
-        at = usable.index(self.minimum)
+        if declared := self._declared():
+            return declared
+        if self.minimum is None:
+            return []
         best = self.model(self.minimum)
-        return self._missing(usable[max(0, at - 1) : at + 2], seeds) or [
+        return [
             PlannedRun(self.variant.name, config, purpose)
             for purpose, config in checks(
                 self.study,
@@ -142,6 +143,33 @@ class Cell:
             )
             if config.run_id not in self._records
         ]
+
+    def further(self, seed: int) -> list[PlannedRun] | None:
+        """Return the runs without a record of a further seed near the minimum.
+
+        None until the declared seeds are done, which alone decide where that is.
+        """
+        if self._declared() or self.minimum is None:
+            return None
+        return self._missing(self._near_minimum(), [seed])
+
+    def _declared(self) -> list[PlannedRun]:
+        """Return the runs without a record of sizes and of the seeds declared."""
+        seeds = self.study.seeds
+        first = seeds if self.study.replicate == "all" else seeds[:1]
+        started = self._missing(self.rungs, first)
+        if started or self.minimum is None:
+            return started
+        if added := self._beyond():
+            return self._missing(added, first)
+        return self._missing(self._near_minimum(), seeds)
+
+    def _near_minimum(self) -> list[int]:
+        """Return the rungs of the minimum and its neighbours."""
+        assert self.minimum is not None
+        usable = sorted(self.mean_losses)
+        at = usable.index(self.minimum)
+        return usable[max(0, at - 1) : at + 2]
 
     def _beyond(self) -> list[int]:
         """Return rungs that continue the ladder on the short sides of the minimum, near ones first.

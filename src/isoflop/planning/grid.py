@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
 from isoflop.costs import parameters
@@ -66,7 +66,8 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     Returns:
         Each run once: the first sizes; when a variant's runs at a budget are done, sizes on the
         short sides of its minimum; then further seeds; then checks of the minimum; and, where
-        the baseline is settled, the challenger in its shapes. Of a scaling study, see
+        the baseline is settled, the challenger in its shapes; and the next seed of each pair that
+        is to be resolved, the pair whose interval is widest first. Of a scaling study, see
         `scaling_runs`.
 
     Raises:
@@ -77,11 +78,15 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         return scaling_runs(study, records)
     by_id = {record.run_id: record for record in records}
     planned: dict[str, PlannedRun] = {}
+    everywhere = []
     for budget in study.budgets_flops:
         cells = _cells(study, budget, by_id)
+        everywhere += cells
         for run in [*(run for cell in cells for run in cell.needed()), *_matched(study, cells)]:
             if run.config.run_id not in by_id:
                 planned.setdefault(run.config.run_id, run)
+    for run in _resolving(study, everywhere):
+        planned.setdefault(run.config.run_id, run)
     return list(planned.values())
 
 
@@ -121,6 +126,7 @@ def bound(study: Study) -> Bound:
     for budget in study.budgets_flops:
         first = sum(len(cell.initial) for cell in _cells(study, budget, {}))
         reseeded = (cells * added + (0 if everywhere else first)) * further_seeds
+        reseeded += cells * 3 * len(study.added_seeds)
         replicates += reseeded
         flops += (matched + reseeded + cells * (added + beside + rate_runs)) * budget
     usual = matched + cells * (beside + (0 if everywhere else 3 * further_seeds))
@@ -138,6 +144,41 @@ def bound(study: Study) -> Bound:
 
 def _cells(study: Study, budget: float, records: Mapping[str, RunRecord]) -> list[Cell]:
     return [Cell(study, variant, budget, records) for variant in study.variants]
+
+
+def _resolving(study: Study, cells: list[Cell]) -> Iterator[PlannedRun]:
+    """Yield the next seed's runs of each pair that the runs so far leave unresolved."""
+    if study.until_resolved is None:
+        return
+    ready = {
+        (cell.variant.name, cell.budget_flops): cell
+        for cell in cells
+        if cell.further(study.added_seeds[0]) is not None
+    }
+    base = study.baseline_variant.name
+    if all(name != base for name, _ in ready):
+        return
+    # Fits take a second to load.
+    from isoflop.fit import FitSettings, frame
+    from isoflop.fit.compare.verdict import judged
+
+    known = {
+        record.run_id: (record, name)
+        for (name, _), cell in ready.items()
+        for record in cell.finished_of_all()
+    }
+    table = frame([one for one, _ in known.values()], {i: name for i, (_, name) in known.items()})
+    found = [
+        (one.difference.interval.ends, one)
+        for one in judged(table, base, FitSettings().of_study(study))
+        if one.outcome == "unresolved" and one.difference is not None
+    ]
+    for _, one in sorted(found, key=lambda pair: pair[0][0] - pair[0][1]):
+        pair = [ready[name, one.budget_flops] for name in (base, one.variant)]
+        further = (
+            [run for cell in pair for run in cell.further(seed) or ()] for seed in study.added_seeds
+        )
+        yield from next(filter(None, further), ())
 
 
 def _challenger(study: Study) -> Variant | None:

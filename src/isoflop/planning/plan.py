@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import Field
 
 from isoflop.config import Frozen, Recompute, RunConfig, Study
 from isoflop.costs import forward_flops, parameters
+from isoflop.estimate import Power
 from isoflop.hardware.accelerators import Speed
 from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step
 from isoflop.planning.cell import PlannedRun
@@ -85,6 +87,15 @@ class Plan(Frozen):
     """Runs that are trained at a time."""
     warnings: tuple[str, ...]
     """What concerns the study as a whole."""
+    power: Power | None = None
+    """What it will resolve; None where no recorded run tells the noise."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether minima of two variants are to be compared."""
+        sizes = {(row.variant, row.parameters) for row in self.rows}
+        counts = Counter(variant for variant, _ in sizes)
+        return not self.scaling and len(counts) > 1 and min(counts.values()) > 2
 
     @property
     def total_flops(self) -> float:

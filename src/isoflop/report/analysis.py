@@ -132,6 +132,13 @@ class Analysis(Studied):
     budgets: tuple[BudgetResult, ...] = ()
 
     @property
+    def declared(self) -> pd.DataFrame:
+        """Runs of the seeds declared, without those added after a look at these."""
+        if self.study.until_resolved is None:
+            return self.table
+        return self.table[self.table["seed"].isin(self.study.seeds)]
+
+    @property
     def challenger(self) -> str | None:
         """Name of the routed variant singled out, if there is one."""
         variant = self.study.challenger_variant
@@ -186,7 +193,7 @@ def analyse(
     if len(finished):
         fits = fit_runs(
             table,
-            FitSettings(estimators=estimators, margin=study.equivalence_margin),
+            FitSettings(estimators=estimators).of_study(study),
             baseline=study.baseline_variant.name,
             curves=training_curves(kept),
             loss_unit=study.data.loss_unit,
@@ -217,7 +224,8 @@ def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> Budget
     reference = analysis.best(baseline, budget)
     numbered = challenger if challenger != baseline and reference else None
     played = roles(analysis.study)
-    claims = mod_claims(table, played, budget_flops=budget) if played else ()
+    # Intervals of claims are those of one look.
+    claims = mod_claims(analysis.declared, played, budget_flops=budget) if played else ()
     # A claim is judged where the study has the variant that it is about.
     judged = zip(claims, ("sparse", "dense", "sparse", "random", "dense", "sparse"), strict=False)
     return BudgetResult(

@@ -114,7 +114,7 @@ def fit_study(
     whom = baseline
     if study is not None:
         whom = baseline or study.baseline_variant.name
-        settings = replace(settings, margin=settings.margin or study.equivalence_margin)
+        settings = settings.of_study(study)
     if study is not None and study.scaling is not None:
         ledger = trained(study, Folders.of(study).root, reading.results, _file(source))
         scaled = fit_scaling(

@@ -146,6 +146,8 @@ def _changes(place: str, before: Any, now: Any) -> list[str]:
         return [quoted(f"{place or 'study'}: {_shown(before)} -> {_shown(now)}")]
     changes = []
     for key in [*now, *(key for key in before if key not in now)]:
+        if before.get(key) is None and now.get(key) is None:
+            continue  # a setting that was added since, left out
         inner = f"{place}.{key}" if place else str(key)
         if key in before and key in now:
             changes += _changes(inner, before[key], now[key])

@@ -52,7 +52,10 @@ class Machine:
 
 
 def plan_study(
-    study: Study, folders: Folders | None = None, machine: Machine = Machine()
+    study: Study,
+    folders: Folders | None = None,
+    machine: Machine = Machine(),
+    noise_from: Path | None = None,
 ) -> tuple[Plan, str]:
     """Return the plan of a study, and in which precision and where its times come from.
 
@@ -60,11 +63,16 @@ def plan_study(
         study: what is asked.
         folders: where it lives; the usual ones if left out. Nothing need exist.
         machine: what to plan for; speeds of this one are measured, which takes seconds.
+        noise_from: a study, or its folder, by whose runs it is told what this one will resolve;
+            by its own if left out.
 
     Raises:
         ValueError: a run cannot be trained within its budget, or an option is out of range.
     """
+    from isoflop.sweep.power import noise_source, study_power  # fits take a second to load
+
     folders = folders or Folders.of(study)
+    noise = None if noise_from is None else noise_source(noise_from, folders.results)
     device, workers, memory_bytes = machine.accelerator, machine.workers, machine.memory_bytes
     names = quoted(", ".join(study.data.corpora))
     corpus = describe(
@@ -92,6 +100,16 @@ def plan_study(
         memory_bytes=memory if memory_bytes is None else min(memory, memory_bytes),
         device="cpu" if device is None else "cuda",
     )
+    if noise is None:
+        power = study_power(kept.study, Ledger(kept.study, folders.root, folders.results))
+    else:
+        power = study_power(kept.study, noise, str(noise_from))
+        if power is None and made.compares:
+            raise ValueError(
+                f"--noise-from is {noise_from}, whose runs do not tell the noise between seeds; "
+                "expected two seeds of a size near a minimum"
+            )
+    made = made.model_copy(update={"power": power})
     if isinstance(corpus, str):
         made = made.model_copy(update={"warnings": (*made.warnings, corpus)})
     return made, f"{timing}; {kept.words}"

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from isoflop.config import Frozen, RunRecord, State, Study
 from isoflop.costs import parameters
+from isoflop.estimate import Power
 from isoflop.planning import Bracket, Edge, achieved_flops, brackets, edges, next_runs
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.precision import settled
@@ -64,6 +65,9 @@ class StudyStatus(Frozen):
     """Of the runs that have a record; not written where none share anything."""
     foreign: int
     """Records in the study's folder of runs that it, as it is now, would not train."""
+    power: Power | None = None
+    """What it will resolve by the noise of its runs so far, where that was asked for and is known.
+    """
 
     @property
     def counts(self) -> Mapping[State, int]:
@@ -76,8 +80,12 @@ class StudyStatus(Frozen):
         return all(row.state in ("finished", "diverged", "failed") for row in self.rows)
 
 
-def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus:
+def status(
+    study: Study, root: Path, results: Path | None = None, *, power: bool = False
+) -> StudyStatus:
     """Return where the study whose folder is `root`, which need not exist, stands.
+
+    What it will resolve is told where `power` is asked for, which takes a second or two.
 
     Raises:
         ValueError: a record cannot be read, or the study cannot be planned.
@@ -102,7 +110,13 @@ def status(study: Study, root: Path, results: Path | None = None) -> StudyStatus
     ]
     order = {variant.name: place for place, variant in enumerate(study.variants)}
     rows.sort(key=lambda r: (r.budget_flops, order[r.variant], r.parameters, r.seed))
+    resolved = None
+    if power:
+        from isoflop.sweep.power import study_power  # fits take a second to load
+
+        resolved = study_power(study, ledger)
     return StudyStatus(
+        power=resolved,
         study=study.name,
         rows=tuple(rows),
         brackets=tuple(brackets(study, ledger.records)),

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from isoflop.estimate import Power
 from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
 from isoflop.planning.costing import CONVENTIONS, CostRow
@@ -28,6 +29,13 @@ def plan_tables(plan: Plan, timing: str, price: float | None = None) -> Iterator
     for title, rows in _groups(plan):
         yield _runs(title, rows, several_seeds, plan.device == "cuda")
     yield Text("\n".join(_totals(plan, timing, price)))
+    if plan.power is not None:
+        yield from map(said, power_words(plan.power))
+    elif plan.compares:
+        yield said(
+            "No run tells yet how far seeds move losses, nor what difference this will resolve: "
+            "name a study or pilot that was trained with --noise-from."
+        )
     for row in plan.rows:
         if row.does_not_fit:
             yield said(f"does not fit: {_named(row)}: {row.does_not_fit}", "yellow")
@@ -136,6 +144,32 @@ def _hours(plan: Plan, hours: dict[str, float], price: float | None) -> str:
     words = ", ".join(f"{significant(hours[name], 4)}{of}" for name, of in told.items())
     costs = ", ".join(significant(hours[name] * (price or 0), 4) for name in told)
     return f"GPU hours: {words}{'' if price is None else f'; at {price:g} an hour {costs}'}"
+
+
+def power_words(power: Power) -> Iterator[str]:
+    """Yield what a study is expected to resolve, and by which noise, in a sentence each."""
+    noise, seeds = power.noise, power.seeds
+    goal = f"{significant(power.margin, 2)} wants "
+    goal += "over 1,000 seeds" if power.margin_seeds is None else f"{power.margin_seeds} seeds"
+    if power.looks_from is not None:
+        seeds_words = f"up to {seeds} seeds, looked at from {power.looks_from} on,"
+        goal += " at one look"
+    else:
+        seeds_words = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    if power.resolves is None:
+        yield f"With {seeds_words} no difference will be resolved; {goal}."
+    else:
+        yield (
+            f"With {seeds_words} a difference of {significant(power.resolves, 2)} nats will be "
+            f"resolved at 95% in 80% of studies; {goal}."
+        )
+    paired = ""
+    if noise.correlation is not None:
+        paired = f" (correlation of paired seeds {noise.correlation:.2f})"
+    yield (
+        f"Taken to be: losses on a parabola, normal noise of {significant(noise.spread, 2)} as in "
+        f"{noise.runs} runs of {power.source}{paired}, one comparison."
+    )
 
 
 def trial_table(made: Sequence[Trial]) -> RenderableType:

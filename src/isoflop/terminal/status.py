@@ -12,6 +12,7 @@ from isoflop.notation import count, duration, exponent
 from isoflop.planning import Bracket, Edge
 from isoflop.planning.edges import Setting
 from isoflop.sweep import RunRow, StudyStatus
+from isoflop.terminal.plan import power_words
 from isoflop.terminal.tables import said, table_of
 
 LOUD: tuple[State, ...] = ("running", "preempted", "interrupted", "diverged", "failed")
@@ -33,6 +34,8 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
         yield _minima(found.brackets)
     for edge in found.edges:
         yield said(edge_words(edge), "yellow")
+    if found.power is not None:
+        yield from map(said, power_words(found.power))
     loud = [row for row in found.rows if row.state in LOUD]
     if loud:
         yield _runs(loud)

@@ -13,6 +13,7 @@ import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,12 @@ from isoflop.config import Frozen
 from isoflop.estimate import Estimate
 from isoflop.fit.compare.matching import loss_matching
 from isoflop.fit.curves.minima import CurveMinimum, minima
-from isoflop.fit.curves.seeds import NoisyMinimum, minimum_difference, noisy_minimum
+from isoflop.fit.curves.seeds import (
+    NoisyMinimum,
+    minimum_difference,
+    noisy_minimum,
+    seeds_in_common,
+)
 from isoflop.fit.intervals import Floats, Outcome, draws_interval, holm
 from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.settings import Estimator, FitSettings
@@ -115,28 +121,56 @@ def verdicts(
     optima = {
         (one.variant, one.budget_flops): one for one in parabolas or minima(table, ["parabola"])
     }
-    noisy = {
-        key: noisy_minimum(table, *key, level=asked.level, known=optima.get(key))
-        for key in itertools.product(names, budgets(table))
-    }
     frontiers = {name: _frontier(name, optima, drawn) for name in names}
     told = []
-    for budget in budgets(table):
+    for one in judged(table, baseline, asked, optima):
+        name, budget = one.variant, one.budget_flops
         optimum = optima.get((baseline, budget))
-        for name in (one for one in names if one != baseline):
-            one = _compared(noisy[name, budget], noisy[baseline, budget], budget, asked)
-            known: dict[str, object] = {"estimates": _estimates(fitted, name, baseline, budget)}
-            if one.difference is not None:
-                pair = frontiers[name], frontiers[baseline]
-                known["multiplier"] = _multiplier(*pair, budget, irreducible, asked.level)
-            if optimum is not None:
-                share = loss_matching(table, optimum, name, draws=drawn, level=asked.level)
-                if isinstance(share, Estimate) and share.low is not None:
-                    known["forward_fraction"] = share
-            told.append(one.model_copy(update=known))
+        known: dict[str, object] = {"estimates": _estimates(fitted, name, baseline, budget)}
+        if one.difference is not None:
+            pair = frontiers[name], frontiers[baseline]
+            known["multiplier"] = _multiplier(*pair, budget, irreducible, asked.level)
+        if optimum is not None:
+            share = loss_matching(table, optimum, name, draws=drawn, level=asked.level)
+            if isinstance(share, Estimate) and share.low is not None:
+                known["forward_fraction"] = share
+        told.append(one.model_copy(update=known))
+    return tuple(told)
+
+
+def judged(
+    table: pd.DataFrame,
+    baseline: str,
+    settings: FitSettings,
+    optima: Mapping[tuple[str, float], CurveMinimum] | None = None,
+) -> tuple[BudgetVerdict, ...]:
+    """Return the `verdicts` with nothing beside difference and outcome, which is quick.
+
+    `optima` are minima by the parabola of variants at budgets, where they have been found already.
+    """
+    known = optima or {}
+    names = table["variant"].drop_duplicates().tolist()
+
+    @cache
+    def noisy(name: str, budget: float) -> NoisyMinimum:
+        at = known.get((name, budget))
+        return noisy_minimum(table, name, budget, level=settings.level, known=at)
+
+    told = []
+    for budget, name in itertools.product(budgets(table), names):
+        if name == baseline:
+            continue
+        if settings.declared_seeds:
+            seeds = seeds_in_common(table, (name, baseline), budget, settings.declared_seeds)
+            own = table[table["seed"].isin(seeds)]
+            pair = noisy_minimum(own, name, budget), noisy_minimum(own, baseline, budget)
+            looks_from = sum(seed in settings.declared_seeds for seed in seeds)
+        else:
+            pair, looks_from = (noisy(name, budget), noisy(baseline, budget)), 0
+        told.append(_compared(pair, budget, settings, looks_from))
     likeliest = [_best_p(one.difference) for one in told]
     adjusted = holm([p for _, p in likeliest])
-    stand = [p is not None and p <= 1 - asked.level for p in adjusted]
+    stand = [p is not None and p <= 1 - settings.level for p in adjusted]
     return tuple(
         one.model_copy(update={"outcome": out if stands else "unresolved", "p_adjusted": p})
         for one, (out, _), p, stands in zip(told, likeliest, adjusted, stand, strict=True)
@@ -144,10 +178,14 @@ def verdicts(
 
 
 def _compared(
-    one: NoisyMinimum, base: NoisyMinimum, budget: float, settings: FitSettings
+    pair: tuple[NoisyMinimum, NoisyMinimum],
+    budget: float,
+    settings: FitSettings,
+    looks_from: int,
 ) -> BudgetVerdict:
     """Return the difference of two minima, with an outcome that is still open."""
-    apart, found = None, minimum_difference(one, base)
+    one, base = pair
+    apart, found = None, minimum_difference(one, base, looks_from or None)
     if found is not None:
         estimate, paired = found
         apart = Difference(

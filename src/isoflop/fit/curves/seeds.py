@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import special
 
 from isoflop.estimate import LEVEL
 from isoflop.fit.curves.moving import curve_minimum
-from isoflop.fit.intervals import WithError, difference, mean_estimate
+from isoflop.fit.intervals import Floats, WithError, difference, looked_at, mean_estimate
 from isoflop.fit.minima.minimum import Minimum
 from isoflop.fit.minima.parabola import fit_parabola
 from isoflop.fit.tables.frame import curve_rows
@@ -44,6 +46,8 @@ class NoisyMinimum:
     seed_deviations: Mapping[int, float] = field(default_factory=dict)
     """How far each seed near the minimum lies above the others, averaged over sizes, nats per
     token."""
+    replicated_sizes: int = 0
+    """Sizes that these are averages of."""
 
 
 def noisy_minimum(
@@ -69,47 +73,77 @@ def noisy_minimum(
         minimum = known or curve_minimum(rows, "parabola")
     if minimum.loss is None:
         return NoisyMinimum(variant, minimum, minimum.message)
-    curve = fit_parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
-    shape = ["parameters", "blocks", "width"]
-    near = rows[rows["parameters"].between(curve.smallest, curve.largest)]
-    losses = near.groupby([*shape, "seed"])["loss"].mean()
-    by_seed = losses.unstack()
-    sizes = by_seed.index.get_level_values("parameters")
-    by_seed = by_seed.iloc[np.argsort(np.abs(np.log(sizes / curve.parameters)), kind="stable")]
-    off = by_seed.sub(by_seed.mean(axis=1), axis=0)
-    free = int(by_seed.count().sum()) - len(by_seed)
-    seeds = by_seed.iloc[int(by_seed.count(axis=1).argmax())].dropna().index
-    replicated = by_seed[seeds].dropna().iloc[:NEAREST]
-    deviations = replicated.sub(replicated.mean(axis=1), axis=0).mean()
+    shapes = rows.groupby(["parameters", "blocks", "width"]).ngroup().to_numpy()
+    n, losses, seeds = (rows[one].to_numpy() for one in ("parameters", "loss", "seed"))
+    return noisy_curve(variant, minimum, n, losses, (shapes, seeds), level=level)
+
+
+def noisy_curve(
+    variant: str,
+    minimum: Minimum,
+    parameters: Floats,
+    losses: Floats,
+    repeats: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]],
+    *,
+    level: float = LEVEL,
+) -> NoisyMinimum:
+    """Return what `noisy_minimum` does, of runs (P,) with a minimum: sizes, losses, repeats.
+
+    `repeats` are each run's shape, numbered in the order of sizes, and its seed.
+    """
+    assert minimum.loss is not None
+    curve = fit_parabola(parameters, losses)
+    near = (curve.smallest <= parameters) & (parameters <= curve.largest)
+    _, first, of_shape = np.unique(repeats[0][near], return_index=True, return_inverse=True)
+    names, of_seed = np.unique(repeats[1][near], return_inverse=True)
+    cells, many = of_shape * len(names) + of_seed, len(first) * len(names)
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(cells, losses[near], many) / np.bincount(cells, minlength=many)
+    off_centre = np.abs(np.log(parameters[near][first] / curve.parameters))
+    by_seed = means.reshape(len(first), -1)[np.argsort(off_centre, kind="stable")]
+    there = np.isfinite(by_seed)
+    off = by_seed - np.nanmean(by_seed, axis=1, keepdims=True)
+    free = int(there.sum()) - len(there)
+    most = there[int(there.sum(axis=1).argmax())]
+    replicated = by_seed[there[:, most].all(axis=1)][:NEAREST, most]
+    deviations = (replicated - replicated.mean(axis=1, keepdims=True)).mean(axis=0)
+    seed_deviations = dict(zip(names[most].tolist(), deviations.tolist(), strict=True))
     loss = None
-    if len(seeds) >= 2:
+    if len(deviations) >= 2:
         loss = mean_estimate(deviations).model_copy(update={"value": minimum.loss})
     size = None
     left = curve.degrees_of_freedom
     if left >= 1:
         error, _, bend_error = curve.errors
-        if curve.curvature > float(stats.t.ppf((1 + level) / 2, left)) * bend_error:
+        if curve.curvature > float(special.stdtrit(left, (1 + level) / 2)) * bend_error:
             size = WithError(value=math.log(curve.parameters), error=error, degrees_of_freedom=left)
+    moved = losses - [seed_deviations.get(seed, 0.0) for seed in repeats[1].tolist()]
     return NoisyMinimum(
         variant,
         minimum,
         None if loss else "one seed near the minimum, so its noise is not known",
         loss=loss,
-        loss_by_scatter=_loss_by_scatter(rows, deviations, minimum.loss),
+        loss_by_scatter=_loss_by_scatter(parameters, moved, len(deviations), minimum.loss),
         log_parameters=size,
-        run_spread=math.sqrt(float((off**2).sum().sum()) / free) if free else None,
+        run_spread=math.sqrt(float(np.nansum(off**2)) / free) if free else None,
         run_spread_freedom=free,
-        seed_deviations=dict(zip(seeds.tolist(), deviations.tolist(), strict=True)),
+        seed_deviations=seed_deviations,
+        replicated_sizes=len(replicated),
     )
 
 
-def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[WithError, bool] | None:
+def minimum_difference(
+    one: NoisyMinimum, other: NoisyMinimum, looks_from: int | None = None
+) -> tuple[WithError, bool] | None:
     """Return `one`'s minimum loss less `other`'s, and whether it was taken seed by seed.
 
     Where both have the same seeds, two or more, each seed gives a difference of its own: what
     moves both alike, such as the order of the data, cancels. Else the errors add up. Where runs
     lie further from their parabolas than seeds tell, that makes the error. None where either
     loss has no error by seeds.
+
+    `looks_from` is the number of paired seeds from which on the difference was looked at after
+    each of them: its interval then holds at every look.
     """
     if one.loss is None or other.loss is None:
         return None
@@ -118,18 +152,43 @@ def minimum_difference(one: NoisyMinimum, other: NoisyMinimum) -> tuple[WithErro
     if paired:
         apart = [off - other.seed_deviations[seed] for seed, off in one.seed_deviations.items()]
         estimate = mean_estimate(apart).model_copy(update={"value": estimate.value})
+    watched = looks_from if paired else None
+    estimate = estimate.model_copy(update={"looks_from": watched})
     if one.loss_by_scatter is not None and other.loss_by_scatter is not None:
         by_scatter = difference(one.loss_by_scatter, other.loss_by_scatter)
-        estimate = max(
-            estimate, by_scatter, key=lambda found: found.interval().ends[1] - found.value
-        )
+        half_width = by_scatter.interval().ends[1] - by_scatter.value
+        if half_width > estimate.interval().ends[1] - estimate.value:
+            if watched is None:
+                return by_scatter, paired
+            reach = looked_at(estimate.degrees_of_freedom + 1, watched, LEVEL)
+            estimate = estimate.model_copy(update={"error": half_width / reach})
     return estimate, paired
 
 
-def _loss_by_scatter(rows: pd.DataFrame, deviations: pd.Series, loss: float) -> WithError | None:
-    off = rows["seed"].map(deviations).fillna(0.0)
-    curve = fit_parabola(rows["parameters"].to_numpy(), (rows["loss"] - off).to_numpy())
-    free = curve.degrees_of_freedom - (len(deviations) - 1)
+def seeds_in_common(
+    table: pd.DataFrame, variants: Iterable[str], budget_flops: float, declared: Collection[int]
+) -> list[int]:
+    """Return the seeds that each of the variants has near its minimum, ascending.
+
+    A seed under way, or one of whose runs diverged, has fewer sizes than the declared ones.
+    """
+    common: set[int] | None = None
+    for variant in variants:
+        rows = curve_rows(table, variant, budget_flops)
+        first = rows[rows["seed"].isin(declared)]
+        replicated = int(first.groupby("parameters")["seed"].nunique().ge(2).sum())
+        sizes = rows.groupby("seed")["parameters"].nunique()
+        found = set(sizes[sizes >= min(NEAREST, replicated)].index.tolist())
+        common = found if common is None else common & found
+    return sorted(common or ())
+
+
+def _loss_by_scatter(
+    parameters: Floats, losses: Floats, seeds: int, loss: float
+) -> WithError | None:
+    """Return the error of a minimum by how runs, less what their seed is off by, scatter."""
+    curve = fit_parabola(parameters, losses)
+    free = curve.degrees_of_freedom - (seeds - 1)
     if free < 1 or curve.curvature <= 0:
         return None
     error = curve.errors[1] * math.sqrt(curve.degrees_of_freedom / free)

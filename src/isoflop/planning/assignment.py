@@ -9,6 +9,7 @@ from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Var
 from isoflop.planning.checks import checks
 from isoflop.planning.recipe import affordable, ladder, resolve
 from isoflop.planning.scaling import possible_scaling_runs
+from isoflop.planning.search import first_check_runs
 
 
 class Assignment(Frozen):
@@ -18,6 +19,8 @@ class Assignment(Frozen):
     """Name of the variant, by run id, of the runs that fits and figures show."""
     checks: dict[str, str]
     """The same of runs beside a minimum: other learning rates, other data orders."""
+    first: dict[str, str]
+    """The same of runs at rates that were tried before the grid, and at no minimum."""
     off_ladder: frozenset[str]
     """Run ids of shapes that are not of the variant's own ladder: the matched ones."""
     foreign: tuple[str, ...]
@@ -26,7 +29,7 @@ class Assignment(Frozen):
     @property
     def all(self) -> dict[str, str]:
         """Name of the variant of every run of the study, by run id."""
-        return {**self.variant_of, **self.checks}
+        return {**self.variant_of, **self.checks, **self.first}
 
 
 def assign(study: Study, records: Iterable[RunRecord]) -> Assignment:
@@ -39,13 +42,16 @@ def assign(study: Study, records: Iterable[RunRecord]) -> Assignment:
             that the study names cannot be trained.
     """
     own, matched, checked = _possible(study)
+    tried = [first_check_runs(study, one) for one in study.variants if study.checks_first]
+    first = {run.config.run_id: run.variant for runs in tried for run in runs}
     ids = [record.run_id for record in records]
-    known = own.keys() | matched.keys() | checked.keys()
+    others = own.keys() | matched.keys() | checked.keys()
     return Assignment(
         variant_of={i: own.get(i) or matched[i] for i in ids if i in own or i in matched},
         off_ladder=frozenset(i for i in ids if i not in own and i in matched),
         checks={i: checked[i] for i in ids if i in checked and i not in own and i not in matched},
-        foreign=tuple(i for i in ids if i not in known),
+        first={i: first[i] for i in ids if i in first and i not in others},
+        foreign=tuple(i for i in ids if i not in others and i not in first),
     )
 
 

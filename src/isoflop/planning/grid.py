@@ -9,6 +9,7 @@ from isoflop.costs import parameters
 from isoflop.planning.cell import Cell, PlannedRun
 from isoflop.planning.recipe import affordable, resolve
 from isoflop.planning.scaling import possible_scaling_runs, scaling_runs
+from isoflop.planning.search import FIRST_ADDED, first_check_runs, first_checks
 
 MATCHED_RATIO = 2.0
 """Parameters of the larger baseline whose shape the challenger is trained in, over the optimum's.
@@ -64,7 +65,8 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     returned. Diverged and failed runs count as done and are used for no minimum.
 
     Returns:
-        Each run once: the first sizes; when a variant's runs at a budget are done, sizes on the
+        Each run once. Where rates are checked first, the runs for that alone, and nothing more if
+        one is stale. Then the first sizes; when a variant's runs at a budget are done, sizes on the
         short sides of its minimum; then further seeds; then checks of the minimum; and, where
         the baseline is settled, the challenger in its shapes; and the next seed of each pair that
         is to be resolved, the pair whose interval is widest first. Of a scaling study, see
@@ -74,6 +76,10 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         ValueError: If a first size cannot be trained within the budget, or the challenger cannot
             be built in the baseline's shapes.
     """
+    first = first_checks(study, records)
+    missing = {run.config.run_id: run for one in first for run in one.missing}
+    if missing or any(one.stale for one in first):
+        return list(missing.values())
     if study.scaling is not None:
         return scaling_runs(study, records)
     by_id = {record.run_id: record for record in records}
@@ -88,6 +94,15 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     for run in _resolving(study, everywhere):
         planned.setdefault(run.config.run_id, run)
     return list(planned.values())
+
+
+def foreseen_runs(study: Study) -> list[PlannedRun]:
+    """Return the runs known to be needed before any has a record: rate checks, then first sizes."""
+    if not study.checks_first:
+        return next_runs(study, [])
+    recipe = study.recipe.model_copy(update={"check_first": False})
+    runs = [*next_runs(study, []), *next_runs(study.model_copy(update={"recipe": recipe}), [])]
+    return list({run.config.run_id: run for run in runs}.values())
 
 
 def brackets(study: Study, records: Sequence[RunRecord]) -> list[Bracket]:
@@ -106,23 +121,29 @@ def brackets(study: Study, records: Sequence[RunRecord]) -> list[Bracket]:
 
 
 def bound(study: Study) -> Bound:
-    """Return the most runs that `next_runs` may ever add to a study's first ones.
+    """Return the most runs that `next_runs` may ever add to a study's `foreseen_runs`.
 
     Raises:
         ValueError: If the bounds of the grid leave a variant fewer than three sizes.
     """
     rate_runs = study.learning_rate_check_added * study.learning_rate_check_seeds
+    tried = [first_check_runs(study, one)[0] for one in study.variants if study.checks_first]
+    first_rates = FIRST_ADDED * len(tried)
+    flops = FIRST_ADDED * sum(run.budget_flops for run in tried)
     if study.scaling is not None:
         # A scaling study only adds learning rates to those asked for.
         runs = [run for run in possible_scaling_runs(study) if run.purpose == "rate"]
         checked = {run.variant: run.budget_flops for run in runs}
-        return Bound(checks=rate_runs * len(checked), flops=rate_runs * sum(checked.values()))
+        return Bound(
+            checks=rate_runs * len(checked) + first_rates,
+            flops=rate_runs * sum(checked.values()) + flops,
+        )
     further_seeds, added = len(study.seeds) - 1, study.grid.added_at_most
     everywhere = study.replicate == "all"
     matched = 2 if _challenger(study) is not None else 0
     orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
     beside = len(study.learning_rate_check) * study.learning_rate_check_seeds + orders
-    replicates, flops, cells = 0, 0.0, len(study.variants)
+    replicates, cells = 0, len(study.variants)
     for budget in study.budgets_flops:
         first = sum(len(cell.initial) for cell in _cells(study, budget, {}))
         reseeded = (cells * added + (0 if everywhere else first)) * further_seeds
@@ -135,7 +156,7 @@ def bound(study: Study) -> Bound:
         sizes=budgets * cells * added,
         replicates=replicates,
         matched=budgets * matched,
-        checks=budgets * cells * (beside + rate_runs),
+        checks=budgets * cells * (beside + rate_runs) + first_rates,
         flops=flops,
         usual_runs=budgets * usual,
         usual_flops=usual * sum(study.budgets_flops),

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import Field
 
-from isoflop.config import Frozen, Recompute, RunConfig, Study
+from isoflop.config import STALE_NATS, Frozen, Recompute, RunConfig, Study
 from isoflop.costs import forward_flops, parameters
 from isoflop.estimate import Power
 from isoflop.hardware.accelerators import Speed
 from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step
 from isoflop.planning.cell import PlannedRun
-from isoflop.planning.grid import Bound, bound, next_runs
+from isoflop.planning.grid import Bound, bound, foreseen_runs, next_runs
 from isoflop.planning.recipe import achieved_flops, ladder
 from isoflop.planning.warnings import run_warnings, short_flops, what_would_fit
 
@@ -172,7 +172,7 @@ def make_plan(
         raise ValueError(f"workers is {workers}; expected at least 1")
     if train_tokens is not None and train_tokens < 1:
         raise ValueError(f"train_tokens is {train_tokens}; expected at least 1")
-    runs = next_runs(study, [])
+    runs = foreseen_runs(study)
     shared = parents(run.config for run in runs) if study.reuse else {}
     rows = tuple(_row(run, train_tokens, speed, memory_bytes, device, shared) for run in runs)
     return Plan(
@@ -241,6 +241,12 @@ def _study_warnings(
     if train_tokens is None:
         corpora = ", ".join(study.data.corpora)
         yield f"the corpus ({corpora}) is not at hand: epochs are not known"
+    if study.checks_first:
+        why = f"rates were found with another {', '.join(study.differs)}; " if study.differs else ""
+        yield (
+            f"{why}the first {len(next_runs(study, []))} runs check them, and the others follow "
+            f"unless a rate is over {STALE_NATS:g} nats better than its variant's own"
+        )
     for budget in study.budgets_flops:
         for variant in study.variants:
             sizes = len(ladder(study, variant, budget).initial)

@@ -46,16 +46,17 @@ def possible_scaling_runs(
     for turn, seed in enumerate(study.seeds):
         for scaled in scaling.models:
             for variant in study.variants:
-                config = _resolved(study, scaled, variant, seed)
+                config = scaled_run(study, scaled, variant, seed)
                 yield PlannedRun(variant.name, config, "replicate" if turn else "initial")
         if turn == 0:
-            resolved = partial(_resolved, study, scaling.models[scaling.checked])
+            resolved = partial(scaled_run, study, scaling.models[scaling.checked])
             for variant in study.variants:
                 for purpose, config in checks(study, variant, resolved, records):
                     yield PlannedRun(variant.name, config, purpose)
 
 
-def _resolved(study: Study, scaled: ScaledModel, variant: Variant, seed: int) -> RunConfig:
+def scaled_run(study: Study, scaled: ScaledModel, variant: Variant, seed: int) -> RunConfig:
+    """Return the run of a variant at one of the sizes; raises as `scaling_runs`."""
     assert study.scaling is not None
     non_embedding = parameters(_model(study, scaled, study.baseline_variant)).non_embedding
     tokens = scaled.tokens or study.scaling.tokens_per_parameter * non_embedding

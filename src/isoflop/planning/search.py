@@ -1,16 +1,25 @@
-"""The recipe search: equal trials for every variant, judged on the validation split."""
+"""What a recipe rests on: trials of it, and other learning rates tried before the grid.
+
+Both are the same for every variant, and judged on the validation split.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 
-from isoflop.config import Frozen, RunConfig, RunRecord, Study
-from isoflop.planning.cell import PlannedRun
-from isoflop.planning.checks import validation_loss
+from isoflop.config import STALE_NATS, Frozen, RunConfig, RunRecord, Study, Variant
+from isoflop.planning.cell import Cell, PlannedRun
+from isoflop.planning.checks import checks, validation_loss
 from isoflop.planning.recipe import expected_optimum, resolve
+from isoflop.planning.scaling import scaled_run
 from isoflop.planning.sizes import shape
+
+FIRST_ADDED = 2
+"""Rates that may be tried before the grid beyond half and twice a variant's own."""
 
 
 class Trial(Frozen):
@@ -75,3 +84,85 @@ def next_trials(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         if config.run_id not in done
     }
     return list(planned.values())
+
+
+@dataclass(frozen=True)
+class FirstCheck:
+    """A variant's model at several learning rates, before the grid is trained."""
+
+    variant: str
+    own: float
+    """The variant's learning rate."""
+    losses: Mapping[float, float]
+    """Validation loss by rate, ascending; infinity where a run diverged or failed."""
+    missing: tuple[PlannedRun, ...]
+    """Runs without a record, which the check waits for."""
+
+    @property
+    def words(self) -> str:
+        """The losses, with a star at the variant's own rate; none where a run did not finish."""
+        told = {rate: f"{loss:.4f}".replace("inf", "none") for rate, loss in self.losses.items()}
+        return ", ".join(f"{rate:g}{'*' * (rate == self.own)}: {told[rate]}" for rate in told)
+
+    @property
+    def stale(self) -> str | None:
+        """What was found and what to write, where another rate is clearly better."""
+        best = min(self.losses, key=self.losses.__getitem__, default=self.own)
+        if self.missing or self.losses[self.own] - self.losses[best] <= STALE_NATS:
+            return None
+        told = f"write learning_rate = {best!r} in the variant, or in [recipe] for all"
+        if best in (min(self.losses), max(self.losses)):
+            told += " (the best may lie further out)"
+        if math.isinf(self.losses[best]):
+            told = "none can be trained with: give another learning_rate"
+        return (
+            f"stale learning rate of {self.variant}, losses {self.words}: {told}; to go on "
+            "regardless, check_first = false in [recipe]"
+        )
+
+
+def first_checks(study: Study, records: Sequence[RunRecord]) -> list[FirstCheck]:
+    """Return what is known of each variant's learning rate before the grid; none if not asked for.
+
+    Raises:
+        ValueError: the model cannot be trained, or a finished record lacks its validation loss.
+    """
+    by_id = {record.run_id: record for record in records}
+    found = []
+    for variant in study.variants if study.checks_first else ():
+        runs = first_check_runs(study, variant, by_id)
+        losses = {}
+        for run in runs:
+            if (record := by_id.get(run.config.run_id)) is not None:
+                loss = validation_loss(record) if record.state == "finished" else math.inf
+                losses[run.config.recipe.learning_rate] = loss
+        missing = tuple(run for run in runs if run.config.run_id not in by_id)
+        own = runs[0].config.recipe.learning_rate
+        found.append(FirstCheck(variant.name, own, dict(sorted(losses.items())), missing))
+    return found
+
+
+def first_check_runs(
+    study: Study, variant: Variant, records: Mapping[str, RunRecord] | None = None
+) -> list[PlannedRun]:
+    """Return a variant's run at its own learning rate, one of the grid, and those at others.
+
+    They have the middle one of its first sizes at the first budget, or the checked model of a
+    scaling study, and the first seed. Without records, all that any can lead to.
+    """
+
+    def resolved(taken: Variant, seed: int) -> RunConfig:
+        if study.scaling is not None:
+            return scaled_run(study, study.scaling.models[study.scaling.checked], taken, seed)
+        cell = Cell(study, variant, study.budgets_flops[0], {})
+        middle = cell.model(cell.initial[len(cell.initial) // 2])
+        return resolve(study, taken, cell.budget_flops, middle, seed)
+
+    added = {"learning_rate_check_added": FIRST_ADDED, "learning_rate_check_seeds": 1}
+    # Doubling makes no rounding errors, so that a rate found is the one that is written.
+    tried = {"learning_rate_check": (0.5, 2.0), "data_orders": (), **added}
+    others = checks(study.model_copy(update=tried), variant, resolved, records)
+    return [
+        PlannedRun(variant.name, resolved(variant, study.seeds[0]), "initial"),
+        *(PlannedRun(variant.name, config, purpose) for purpose, config in others),
+    ]

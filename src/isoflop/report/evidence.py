@@ -74,6 +74,8 @@ class Evidence:
     """Run ids of shapes that are not of their variant's own ladder."""
     checks: Mapping[str, str] = field(default_factory=dict)
     """Name of the variant of each run that checks another one; no fit uses it."""
+    checked_first: Mapping[str, str] = field(default_factory=dict)
+    """What other learning rates gave before the grid, in words, by variant."""
     missing: Sequence[LeftOut] = ()
     """Runs that have no record yet."""
     speeds: Sequence[BenchRow] = ()
@@ -123,6 +125,7 @@ def shown(study: Study, evidence: Evidence) -> tuple[Study, Evidence]:
         evidence,
         variant_of={run_id: names[name] for run_id, name in evidence.variant_of.items()},
         checks={run_id: names[name] for run_id, name in evidence.checks.items()},
+        checked_first={names[name]: said for name, said in evidence.checked_first.items()},
         missing=[replace(one, variant=visible(one.variant)) for one in evidence.missing],
         speeds=_named(evidence.speeds),
         registered=[

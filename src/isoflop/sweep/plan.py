@@ -20,7 +20,7 @@ from isoflop.hardware.accelerators import (
     measured_share,
     measured_steps,
 )
-from isoflop.planning import Plan, make_plan, next_runs
+from isoflop.planning import Plan, foreseen_runs, make_plan, next_runs
 from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Folders, Ledger
 from isoflop.sweep.precision import Settled, kept_precision, settled
@@ -129,7 +129,7 @@ def _of_accelerator(
         steps = tuple(step for step in measured_steps(path) if step.device in named)
     assumed = ASSUMED_UTILISATION if machine.utilisation is None else machine.utilisation
     speed = accelerator_speed(device, assumed, steps)
-    shares = [(run.variant, measured_share(run.config, steps)) for run in next_runs(study, [])]
+    shares = [(run.variant, measured_share(run.config, steps)) for run in foreseen_runs(study)]
     known = [f"{share:.0%}" for share in sorted(share for _, share in shares if share is not None)]
     others = dict.fromkeys(variant for variant, share in shares if share is None)
     told = []
@@ -145,7 +145,7 @@ def _of_accelerator(
 
 def _measured(study: Study) -> tuple[Speed | None, str]:
     """Return the speed of the study's runs on one thread here, and how it is known."""
-    runs = next_runs(study, [])
+    runs = foreseen_runs(study)
     if max(run.budget_flops for run in runs) > LARGEST_MEASURED_FLOPS:
         return None, "not for this machine, which would take too long; name an --accelerator"
     # Seconds go by before there is anything to show.
@@ -167,7 +167,7 @@ def run_of(study: Study, folders: Folders, run_id: str) -> tuple[RunConfig, RunF
     ledger = Ledger(study, folders.root, folders.results)
     records = ledger.records
     known = {record.run_id: record.config for record in records}
-    for run in (*next_runs(study, []), *next_runs(study, records)):
+    for run in (*foreseen_runs(study), *next_runs(study, records)):
         known[run.config.run_id] = run.config
     if run_id not in known:
         near = difflib.get_close_matches(run_id, known, n=1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
 from isoflop.hardware import choose_precision
-from isoflop.planning import next_runs
+from isoflop.planning import foreseen_runs
 from isoflop.runs import RunStore, parse_value, read_records, record_files
 from isoflop.sweep.ledger import RECORDS, STUDY
 
@@ -107,7 +107,7 @@ def settled(
 
 def first_runs(study: Study) -> list[RunConfig]:
     """Return the runs of a study before any is recorded, for their sizes; precision is made up."""
-    return [run.config for run in next_runs(study.with_precision("fp32"), [])]
+    return [run.config for run in foreseen_runs(study.with_precision("fp32"))]
 
 
 def settle(study: Study, root: Path, choice: PrecisionChoice) -> Settled:

@@ -9,6 +9,7 @@ from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.data import prepared, train_tokens
 from isoflop.notation import count
+from isoflop.planning.search import first_checks
 from isoflop.report import BenchRow, Evidence, LeftOut, RoutedModel, routed_model, write_report
 from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, parse_value
@@ -46,7 +47,8 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
     chosen = settled(study, root, results)
     study = chosen.study
     ledger = trained(study, root, results, file)
-    runs, own = ledger.runs, ledger.own
+    runs = ledger.runs
+    own = [record for record in ledger.own if record.run_id not in runs.first]
     page = storage.inside(root, PAGE, FIGURES).parent
     missing = [
         LeftOut(
@@ -65,6 +67,7 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
         variant_of=runs.variant_of,
         off_ladder=runs.off_ladder,
         checks=runs.checks,
+        checked_first={one.variant: one.words for one in first_checks(study, ledger.own)},
         missing=missing,
         speeds=_speeds(storage.inside(root, SPEEDS), storage.inside(results, study.name, SPEEDS)),
         registered=read_registrations(storage.inside(results, study.name, PREDICTIONS)),

@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console
 
 from isoflop.config import PrecisionChoice, Study
 from isoflop.data import TokenStore, prepare, train_tokens
 from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
+from isoflop.planning.grid import foreseen_runs
+from isoflop.planning.search import first_checks
 from isoflop.planning.warnings import memory_warnings
 from isoflop.runs import Holder, RunStore
 from isoflop.sweep.ledger import Folders, Ledger, save_study
@@ -93,7 +96,9 @@ def run_study(
         forecast = _forecast(study, needed, execution, expected, planner)
         pool = LocalPool(train, execution, folders.cache)
         sha256 = "" if store is None else store.sha256
-        return Scheduler(ledger, planner, pool, forecast, display, execution, sha256).run()
+        outcome = Scheduler(ledger, planner, pool, forecast, display, execution, sha256).run()
+    tried = first_checks(study, ledger.records) if planner is next_runs else ()
+    return replace(outcome, stale=tuple(one.stale for one in tried if one.stale))
 
 
 def _tell_start(
@@ -151,12 +156,12 @@ def _forecast(
         return Forecast(len(slots))
     configs = [run.config for run in needed]
     speeds = measured_speeds(configs, slots, threads=execution.threads, device=execution.device)
-    usual = bound(study) if planner is next_runs else None
+    foreseen = foreseen_runs(study) if planner is next_runs else []
     return Forecast(
         len(slots),
         list(zip(needed, speeds or (), strict=False)),
-        runs=len(next_runs(study, [])) + usual.usual_runs if usual else 0,
-        added_flops=usual.usual_flops / max(1, usual.usual_runs) if usual else 0.0,
+        runs=len(foreseen) + bound(study).usual_runs if foreseen else 0,
+        added_flops=fmean(run.budget_flops for run in foreseen) if foreseen else 0.0,
         held_out_tokens=int(store.manifest["splits"]["test"]["tokens"]),
     )
 

@@ -14,6 +14,7 @@ from isoflop.config import Frozen, RunRecord, State, Study
 from isoflop.costs import parameters
 from isoflop.estimate import Power
 from isoflop.planning import Bracket, Edge, achieved_flops, brackets, edges, next_runs
+from isoflop.planning.search import first_checks
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.precision import settled
 
@@ -63,6 +64,8 @@ class StudyStatus(Frozen):
     """Sides of minima that lack sizes for good."""
     shared: Shared | None = Field(default=None, exclude_if=lambda shared: shared is None)
     """Of the runs that have a record; not written where none share anything."""
+    stale: tuple[str, ...] = Field(default=(), exclude_if=lambda lines: not lines)
+    """Why no grid is trained, a line for each variant whose learning rate is not to be kept."""
     foreign: int
     """Records in the study's folder of runs that it, as it is now, would not train."""
     power: Power | None = None
@@ -77,7 +80,8 @@ class StudyStatus(Frozen):
     @property
     def complete(self) -> bool:
         """Whether every run that the study needs has its record."""
-        return all(row.state in ("finished", "diverged", "failed") for row in self.rows)
+        done = all(row.state in ("finished", "diverged", "failed") for row in self.rows)
+        return done and not self.stale
 
 
 def status(
@@ -122,6 +126,7 @@ def status(
         brackets=tuple(brackets(study, ledger.records)),
         edges=tuple(edges(study, ledger.records)),
         shared=_shared(ledger.own),
+        stale=tuple(one.stale for one in first_checks(study, ledger.records) if one.stale),
         foreign=sum(not ledger.is_taken_up(run_id) for run_id in assigned.foreign),
     )
 

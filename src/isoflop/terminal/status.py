@@ -36,6 +36,7 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
         yield said(edge_words(edge), "yellow")
     if found.power is not None:
         yield from map(said, power_words(found.power))
+    yield from (said(line, "yellow") for line in found.stale)
     loud = [row for row in found.rows if row.state in LOUD]
     if loud:
         yield _runs(loud)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from isoflop.config import BUILT_IN, STALE_NATS, RecipeSettings
 from isoflop.fit import ESTIMATOR_NAMES
 from isoflop.fit.minima import akima, parabola
 from isoflop.fit.settings import HUBER_DELTA
@@ -32,6 +33,7 @@ Standing = Literal["disclosed", "not applicable", "missing"]
 
 _CALLED = {
     **vars(answers),
+    "BUILT_IN": BUILT_IN,
     "DELTAS": DELTAS,
     "ESTIMATOR_NAMES": ESTIMATOR_NAMES,
     "ESTIMATOR_WORDS": ESTIMATOR_WORDS,
@@ -41,6 +43,8 @@ _CALLED = {
     "METHOD": METHOD,
     "PFLOPS_DAY": PFLOPS_DAY,
     "RUNS": RUNS,
+    "STALE_NATS": STALE_NATS,
+    "USUAL_RATE": RecipeSettings().learning_rate,
     "akima": akima,
     "environment_of": environment_of,
     "huber": huber,

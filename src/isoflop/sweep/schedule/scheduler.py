@@ -44,6 +44,8 @@ class Outcome:
     """Whether SIGINT or SIGTERM ended it; the same command goes on."""
     terminated: bool = False
     """Whether that was SIGTERM."""
+    stale: tuple[str, ...] = ()
+    """Why no grid was trained, a line for each variant whose learning rate is not to be kept."""
 
 
 class Scheduler:

@@ -11,6 +11,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 from strace_faults import strike
 
@@ -76,6 +77,7 @@ def test_row_02_a_kill_at_any_call_leaves_the_old_checkpoint_or_the_new(disk: Pa
     assert set(found) == {20, 30}
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_call_leaves_the_first_steps_of_another_run_or_none(disk: Path) -> None:
     """A run that was killed while it took them takes them at its next start, or has them."""
     recipe = RECIPE.model_copy(update={"schedule": WarmupStableDecay(), "warmup_steps": 1})

@@ -56,6 +56,7 @@ def test_status_tells_what_its_runs_so_far_will_resolve(pilot, capsys) -> None:
     assert json.loads(said(capsys, "status", "next.json", "--json"))["power"] is None
 
 
+@pytest.mark.slow
 def test_a_study_that_was_watched_says_so_of_its_intervals(pilot, capsys, tmp_path) -> None:
     changes = {"name": "watched", "until_resolved": 1e-6, "seeds_at_most": 5}
     study = load_study(tmp_path / "pilot.json").model_copy(update=changes)

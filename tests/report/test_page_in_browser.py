@@ -249,7 +249,10 @@ def test_print_has_every_figure_as_a_still(opened: Opened) -> None:
     assert 6 <= pages <= 30
 
 
-@pytest.mark.parametrize(("at", "figures"), [("written", 15), ("scaling_page", 4)])
+@pytest.mark.parametrize(
+    ("at", "figures"),
+    [("written", 15), pytest.param("scaling_page", 4, marks=pytest.mark.slow)],
+)
 def test_without_scripts_the_stills_stand_in(browser, at: str, figures: int, request) -> None:
     context = browser.new_context(offline=True, java_script_enabled=False)
     tab = context.new_page()

@@ -49,6 +49,7 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     assert place.run(study, train=tinies.never) == outcome
 
 
+@pytest.mark.slow
 def test_a_step_in_parts_is_told_in_records_and_gives_the_same_losses(
     corpus: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,9 @@ def slopes(
 
 
 def over_width(depth: Depth, optimiser: Optimiser = ADAMW) -> dict[str, float]:
-    return slopes(WIDTHS, lambda width, seed: changes(width, 4, depth, seed, optimiser))
+    # Orthogonal updates cost as the cube of width.
+    widths = WIDTHS if isinstance(optimiser, AdamW) else (32, 128)
+    return slopes(widths, lambda width, seed: changes(width, 4, depth, seed, optimiser))
 
 
 def over_depth(depth: Depth, optimiser: Optimiser = ADAMW) -> dict[str, float]:

@@ -3,7 +3,7 @@
 
     tools/recipe/table.py RECORDS [--from FOLDER] [--budget FLOPS]
 
-RECORDS is a file such as results/recipe/records.jsonl.gz; `--from` adds the finished trials of a
+RECORDS is a file such as results/recipe/trials.jsonl.gz; `--from` adds the finished trials of a
 folder of `tools/recipe/trials.py` to it first.
 """
 

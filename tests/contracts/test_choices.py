@@ -144,7 +144,7 @@ def test_any_combination(combination: Combination) -> None:
     def look(*_: Any) -> None:
         reached.update({name: p.grad for name, p in model.named_parameters()})
 
-    trainer.optimiser.before_step(look)
+    trainer.optimiser.parts[0].register_step_pre_hook(look)
     tokens = torch.randint(31, (3, 14), generator=generator)
     result = trainer.step(tokens, 0, 1.0)
     assert result.finite

@@ -187,6 +187,16 @@ def test_the_check_catches_the_standard_parametrisation(monkeypatch: pytest.Monk
     assert found["stream"] > 1.5 * DEPTH_GROWTH, found
 
 
+def test_the_check_catches_rates_of_muon_that_ignore_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unscaled(model: Transformer, recipe: Recipe) -> dict[str, Group]:
+        wider = (model.config.width / recipe.reference_width) ** 0.5
+        groups = group_of(model, recipe)
+        return {n: replace(g, rate=g.rate * wider) if g.rows else g for n, g in groups.items()}
+
+    monkeypatch.setattr(module, "group_of", unscaled)
+    assert over_width(EveryToken(), Muon())["stream"] > SLOPE
+
+
 def test_the_check_catches_a_router_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def unscaled(model: Transformer, recipe: Recipe) -> dict[str, Group]:
         groups = group_of(model, recipe)

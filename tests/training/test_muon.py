@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from isoflop.config import AdamW, Muon, RunConfig, TopK
+from isoflop.config import AdamW, Muon, RunConfig, TopK, canonical
 from isoflop.model import build
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, Optimiser, Trainer, initialise, train
@@ -145,3 +145,29 @@ def test_the_average_is_that_of_the_steps(make_run: MakeRun) -> None:
     with trainer.averaged():
         assert torch.equal(model.head.weight, trainer.average["head.weight"])
     assert torch.equal(model.head.weight, last)
+
+
+def test_moments_of_an_earlier_version_are_taken_up(make_run: MakeRun) -> None:
+    config = make_run()
+    made, taken = (Trainer(build(config.model), config, compiled=False) for _ in range(2))
+    made.step(torch.randint(31, (3, 17)), 0, 1.0)
+    saved = made.optimiser.parts[0].state_dict()["state"]
+    numbered = {f"{i}.{name}": value for i, one in saved.items() for name, value in one.items()}
+    taken.optimiser.load_state(numbered)
+    found, wanted = taken.optimiser.state(), made.optimiser.state()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_settings_of_adamw_beside_the_optimiser_name_the_same_run(make_run: MakeRun) -> None:
+    config = make_run(optimiser=AdamW(beta2=0.98, weight_decay=0.2))
+    written = config.model_dump(mode="json")
+    settings = written["recipe"].pop("optimiser")
+    settings.pop("kind")
+    written["recipe"] |= settings
+    assert RunConfig.model_validate(written) == config
+    named = canonical(config)["recipe"]
+    assert ("optimiser" in named, named["beta2"], named["weight_decay"]) == (False, 0.98, 0.2)
+    written["recipe"]["optimiser"] = {"kind": "muon"}
+    with pytest.raises(ValueError, match="beside optimiser, which has its own"):
+        RunConfig.model_validate(written)

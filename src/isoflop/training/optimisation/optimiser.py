@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -78,10 +78,6 @@ class Optimiser:
             part.found_inf = halted  # type: ignore[attr-defined]
             part.step()
             part.zero_grad(set_to_none=True)
-
-    def before_step(self, look: Callable[..., None]) -> None:
-        """Have `look` called before each step, while gradients are there."""
-        self.parts[0].register_step_pre_hook(look)
 
     def state(self) -> dict[str, Tensor]:
         """Return what is remembered of each parameter, as `PARAMETER:MOMENT`."""

@@ -93,7 +93,7 @@ class Trained:
         optimiser, named = self.trainer.optimiser, dict(self.trainer.model.named_parameters())
         start = {name: parameter.detach().clone() for name, parameter in named.items()}
         self.clipped: list[dict[str, Tensor]] = []
-        optimiser.before_step(
+        optimiser.parts[0].register_step_pre_hook(
             lambda *_: self.clipped.append({n: p.grad.clone() for n, p in named.items()})
         )
         for index in (0, 1):

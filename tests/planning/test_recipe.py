@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import pytest
 from driven_grid import make_study
 
-from isoflop.config import AdamW, DataConfig, Recipe, TopK, Variant
+from isoflop.config import AdamW, DataConfig, Muon, Recipe, TopK, Variant
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning import (
     achieved_flops,
@@ -14,6 +17,7 @@ from isoflop.planning import (
     sequences_per_step,
     tokens_per_step,
 )
+from isoflop.planning.recipe import OPTIMUM_EXPONENT
 
 
 @pytest.mark.parametrize(
@@ -129,3 +133,47 @@ def test_a_capacity_that_selects_no_token_is_refused() -> None:
     assert parameters(model).total > 0
     with pytest.raises(ValueError, match=r"'few': depth.capacity = 0.001 .*selects no token"):
         resolve(study, few, 5e12, model, 0)
+
+
+def test_rules_follow_from_the_batch_and_length_of_a_run_and_leave_plain_numbers() -> None:
+    """A run's recipe holds what the rules come to; by hand from their papers' formulas."""
+    rules = {
+        "beta2_half_life": 28_000.0,
+        "decay_time_scale": 0.5,
+        "rate_horizon_tokens": 1e6,
+        "warmup_tokens_per_parameter": 1.0,
+        "epsilon_tokens_per_step": 8192.0,
+        "batch_exponent": 0.38,
+    }
+    plain = make_study(budgets_flops=(5e12, 8e13))
+    optimisers = (AdamW(epsilon=1e-7), Muon(adamw=AdamW(epsilon=1e-7), adamw_rate=0.5))
+    for budget, choice in product(plain.budgets_flops, optimisers):
+        recipe = {"optimiser": choice, "precision": "fp32", "rules": rules}
+        study = make_study(budgets_flops=plain.budgets_flops, recipe=recipe)
+        sizes = ladder(study, study.variants[0], budget)
+        model = sizes.rung(sizes.initial[3])
+        run = resolve(study, study.variants[0], budget, model, 0)
+        held = 2048 * 2 ** round(math.log2((budget / 5e12) ** (0.38 * (1 - OPTIMUM_EXPONENT))))
+        assert run.tokens_per_step == held
+        optimiser = run.recipe.optimiser
+        adamw = optimiser.adamw if isinstance(optimiser, Muon) else optimiser
+        assert adamw.beta2 ** (28_000 / held) == pytest.approx(0.5)
+        assert adamw.epsilon == pytest.approx(1e-7 * (8192 / held) ** 0.5)
+        rate = study.recipe.learning_rate * (run.tokens / 1e6) ** -0.32
+        assert run.recipe.learning_rate == pytest.approx(rate)
+        decayed = 1 / (0.5 * run.steps)
+        assert optimiser.weight_decay * rate == pytest.approx(decayed)
+        own = 0.5 * rate if isinstance(optimiser, Muon) else rate
+        assert adamw.weight_decay * own == pytest.approx(decayed)
+        assert run.warmup_steps == round(parameters(model).total / held)
+        assert "rules" not in run.recipe.model_dump()
+
+
+def test_rules_that_contradict_or_know_the_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"tokens_per_step is 1024 and recipe.rules.batch_expon"):
+        make_study(tokens_per_step=1024, recipe={"rules": {"batch_exponent": 0.38}})
+    reused = {"reuse": True, "tokens_per_step": 2048}
+    recipe = {"schedule": {"kind": "wsd"}, "warmup_steps": 100}
+    make_study(recipe=recipe | {"rules": {"beta2_half_life": 1e5}}, **reused)
+    with pytest.raises(ValueError, match=r"rules.decay_time_scale follows from a run's length"):
+        make_study(recipe=recipe | {"rules": {"decay_time_scale": 0.5}}, **reused)

@@ -45,6 +45,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "muon 0.02": {"optimiser": MUON, "learning_rate": 0.02},
     "muon 0.04": {"optimiser": MUON | {"adamw_rate": 0.2}, "learning_rate": 0.04},
     "muon 0.01": {"optimiser": MUON | {"adamw_rate": 0.8}, "learning_rate": 0.01},
+    "muon 0.005": {"optimiser": MUON | {"adamw_rate": 1.6}, "learning_rate": 0.005},
     "adamw 1.28e-2": {"learning_rate": 1.28e-2},
     "muon 0.02, rest 0.8": {"optimiser": MUON | {"adamw_rate": 0.8}, "learning_rate": 0.02},
     "muon 0.02, beta2 0.99": {
@@ -151,7 +152,7 @@ def main() -> None:
         if folder.record() is not None:
             continue
         try:
-            record = train(config, folder, cache=asked.cache, threads=1, compiled=False)
+            record = train(config, folder, cache=asked.cache, threads=1)
         except RunClaimed:
             continue
         found = record.evaluation("test")

@@ -144,6 +144,77 @@ class Recipe(RecipeSettings):
     """Of matrix products and attention; weights and sums are fp32 in any case."""
 
 
+class RecipeRules(Frozen):
+    """Settings that follow from a run's batch and length, each in place of its fixed one.
+
+    All are off until they are given; docs/recipe.md tells what each gained.
+    """
+
+    beta2_half_life: float | None = Field(default=None, gt=0, le=1e18)
+    """Tokens after which AdamW's second moment has forgotten half, whatever the batch (arXiv
+    2507.07101; that beta2 matters at small batches: 2406.19146)."""
+    decay_time_scale: float | None = Field(default=None, gt=0, le=1e6)
+    """Share of the run over which decay averages the updates: weight_decay = 1 / (share * steps *
+    peak rate), for Muon's matrices and for AdamW's (arXiv 2405.13698)."""
+    rate_horizon_tokens: float | None = Field(default=None, gt=0, le=1e18)
+    """Tokens of a run at which learning rates are as written; at others they are multiplied by
+    (tokens / these)^-0.32 (arXiv 2409.19913)."""
+    warmup_tokens_per_parameter: float | None = Field(default=None, ge=0, le=1e6)
+    """Tokens of warm-up for each parameter of the model, at most half the run (arXiv 2406.19146
+    takes 1)."""
+    epsilon_tokens_per_step: float | None = Field(default=None, gt=0, le=1e18)
+    """Batch at which AdamW's epsilon is as written; at others it is multiplied by (batch /
+    this)^-1/2, the part of the square root rule that no other setting takes (arXiv 2205.10287)."""
+    batch_exponent: float | None = Field(default=None, ge=0, le=1)
+    """Power of the tokens of a run near the best size with which the tokens of a step grow, from
+    the built-in 2,048 at 5e12 FLOPs (0.38 in arXiv 2505.13738)."""
+
+    @property
+    def by_length(self) -> str | None:
+        """The first rule in use that knows how long a run is; None for none."""
+        names = ("decay_time_scale", "rate_horizon_tokens", "batch_exponent")
+        return next((name for name in names if getattr(self, name) is not None), None)
+
+    def applied(self, recipe: Recipe, *, batch: int, steps: int, parameters: int) -> Recipe:
+        """Return the recipe of a run of so many steps.
+
+        Args:
+            recipe: with the settings that no rule is in use for.
+            batch: tokens per step.
+            steps: of the run.
+            parameters: of its model, in total.
+        """
+        choice, update = recipe.optimiser, dict[str, Any]()
+        of_adamw = dict[str, Any]()
+        rate = recipe.learning_rate
+        if self.rate_horizon_tokens is not None:
+            rate *= (batch * steps / self.rate_horizon_tokens) ** -RATE_OVER_HORIZON
+            update["learning_rate"] = rate
+        if self.warmup_tokens_per_parameter is not None:
+            wanted = round(self.warmup_tokens_per_parameter * parameters / batch)
+            update["warmup_steps"] = min(wanted, steps // 2)
+        if self.beta2_half_life is not None:
+            of_adamw["beta2"] = 0.5 ** (batch / self.beta2_half_life)
+        if self.epsilon_tokens_per_step is not None:
+            adamw = choice if isinstance(choice, AdamW) else choice.adamw
+            of_adamw["epsilon"] = adamw.epsilon * (self.epsilon_tokens_per_step / batch) ** 0.5
+        of_all = dict[str, Any]()
+        if self.decay_time_scale is not None:
+            of_all["weight_decay"] = 1 / (self.decay_time_scale * steps * rate)
+        if isinstance(choice, Muon):
+            # What it leaves to AdamW has a rate of its own.
+            own = {name: decay / choice.adamw_rate for name, decay in of_all.items()}
+            of_all["adamw"] = choice.adamw.model_copy(update=of_adamw | own)
+        else:
+            of_all |= of_adamw
+        update["optimiser"] = choice.model_copy(update=of_all)
+        return Recipe.model_validate({**dict(recipe), **update})
+
+
+RATE_OVER_HORIZON = 0.32
+"""How fast the best rate falls with the tokens of a run (arXiv 2409.19913)."""
+
+
 class RecipeSource(Frozen):
     """Where the rates of a recipe were found."""
 
@@ -185,6 +256,16 @@ class StudyRecipe(RecipeSettings):
     where one is clearly better; `auto` where the study's corpus, tokenizer, sequence length or
     optimiser is not the source's."""
 
+    rules: RecipeRules | None = Field(default=None, exclude_if=lambda rules: rules is None)
+    """Settings that follow from a run's batch and length; a run holds what they come to."""
+
+    @property
+    def depends_on_length(self) -> str | None:
+        """What of the first steps of training depends on how many there are; None for nothing."""
+        if self.rules is not None and (rule := self.rules.by_length):
+            return f"recipe.rules.{rule} follows from a run's length; remove it"
+        return super().depends_on_length
+
     def settled(self) -> Recipe:
         """Return the recipe of a run.
 
@@ -196,4 +277,4 @@ class StudyRecipe(RecipeSettings):
                 "recipe.precision is 'auto' and not settled yet; expected 'bf16' or 'fp32' where "
                 "runs are planned: see `isoflop.settled` and `Study.with_precision`"
             )
-        return Recipe.model_validate(self.model_dump(exclude={"source", "check_first"}))
+        return Recipe.model_validate(self.model_dump(exclude={"source", "check_first", "rules"}))

@@ -258,6 +258,12 @@ class Study(Frozen):
                     f"{key} is given, but [scaling] names the sizes; expected none, since it "
                     "serves the search for the best size at a budget: remove it"
                 )
+        rules = self.recipe.rules
+        if rules is not None and rules.batch_exponent is not None and self.tokens_per_step:
+            raise ValueError(
+                f"tokens_per_step is {self.tokens_per_step} and recipe.rules.batch_exponent "
+                f"{rules.batch_exponent:g}; expected one of them, since both tell a step's tokens"
+            )
         self._check_added_seeds()
         if self.positions is not None:
             self.positions.check(self.data)

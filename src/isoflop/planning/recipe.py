@@ -25,16 +25,15 @@ BUDGET_TOLERANCE = 0.01
 """Largest relative difference between the FLOPs spent and the budget."""
 
 
-def tokens_per_step(budget_flops: float, sequence_length: int) -> int:
+def tokens_per_step(
+    budget_flops: float, sequence_length: int, exponent: float = TOKENS_PER_STEP_EXPONENT
+) -> int:
     """Return the built-in number of tokens in an optimiser step, the same for every variant.
 
-    The power of two nearest (by ratio) to 2048 (C / 5e12)^(1/3), as the nearest whole number of
+    The power of two nearest (by ratio) to 2048 (C / 5e12)^exponent, as the nearest whole number of
     sequences, at least one.
     """
-    wanted = (
-        REFERENCE_TOKENS_PER_STEP
-        * (budget_flops / REFERENCE_BUDGET_FLOPS) ** TOKENS_PER_STEP_EXPONENT
-    )
+    wanted = REFERENCE_TOKENS_PER_STEP * (budget_flops / REFERENCE_BUDGET_FLOPS) ** exponent
     power = 2.0 ** round(math.log2(wanted))
     return max(1, round(power / sequence_length)) * sequence_length
 
@@ -47,7 +46,12 @@ def sequences_per_step(study: Study, budget_flops: float) -> int:
     """
     length = study.data.sequence_length
     if study.tokens_per_step is None:
-        return tokens_per_step(budget_flops, length) // length
+        rules = study.recipe.rules
+        if rules is None or rules.batch_exponent is None:
+            return tokens_per_step(budget_flops, length) // length
+        # Tokens near the best size grow with what of the budget its parameters leave.
+        over_budget = rules.batch_exponent * (1 - OPTIMUM_EXPONENT)
+        return tokens_per_step(budget_flops, length, over_budget) // length
     if study.tokens_per_step % length:
         below = study.tokens_per_step // length * length
         nearest = f"{below} or {below + length}" if below else f"{length}"
@@ -143,12 +147,17 @@ def run_config(
     recipe = study.recipe.settled()
     if variant.learning_rate is not None:
         recipe = recipe.model_copy(update={"learning_rate": variant.learning_rate})
+    sequences = sequences_per_step(study, budget_flops)
+    if study.recipe.rules is not None:
+        batch = sequences * study.data.sequence_length
+        total = parameters(model).total
+        recipe = study.recipe.rules.applied(recipe, batch=batch, steps=steps, parameters=total)
     return RunConfig(
         model=model,
         data=study.data,
         recipe=recipe,
         steps=steps,
-        sequences_per_step=sequences_per_step(study, budget_flops),
+        sequences_per_step=sequences,
         budget_flops=budget_flops,
         convention=study.convention,
         seed=seed,

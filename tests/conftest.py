@@ -70,7 +70,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         # A finished run is not trained again.
         train(config, folder, cache=root / "cache", threads=1)
     torch.set_num_threads(before)
-    return Trained(load_model(folder), config, prepare(data, root / "cache").split("test"))
+    test = prepare(data, root / "cache").split("test")
+    return Trained(load_model(folder), config, test, folder, root / "cache")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

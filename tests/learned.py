@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from isoflop.config import RunConfig
 from isoflop.data import TokenSplit
 from isoflop.model import Transformer
+from isoflop.runs import RunFolder
 
 WORDS = ("the", "state", "of", "union", "is", "strong", "and", "our", "law", "shall", "keep", "it")
 
@@ -18,3 +20,5 @@ class Trained:
     model: Transformer
     config: RunConfig
     test: TokenSplit
+    folder: RunFolder
+    cache: Path

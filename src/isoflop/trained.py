@@ -92,7 +92,7 @@ def evaluate_run(
             changed, a decision or the cap does not fit the model, or `threads` is below 1.
     """
     _check_threads(threads)
-    record = _finished_record(folder)
+    record = finished_record(folder)
     config = record.config
     import torch
 
@@ -165,7 +165,7 @@ def sample_run(
         ValueError: the folder holds no finished run or no checkpoint, its tokeniser cannot be had,
             or a wish does not fit the model.
     """
-    record = _finished_record(folder)
+    record = finished_record(folder)
     config = record.config
     if wishes.tokens < 1:
         raise ValueError(f"tokens is {wishes.tokens}; expected at least 1")
@@ -186,7 +186,7 @@ def sample_run(
 
     sampling = Sampling(wishes.temperature, wishes.top_k, wishes.top_p, wishes.min_p)
     torch.set_num_threads(threads or record.environment.threads)
-    tokenizer = _tokenizer(config, record, cache)
+    tokenizer = tokenizer_of(config, record, cache)
     engine = Engine(load_model(folder), wishes.decision, cap=wishes.cap, seed=wishes.seed)
     ids = _prompt_ids(wishes, config, tokenizer)
     try:
@@ -251,7 +251,7 @@ def _check_threads(threads: int | None) -> None:
         raise ValueError(f"threads is {threads}; expected at least 1")
 
 
-def _finished_record(folder: RunFolder) -> RunRecord:
+def finished_record(folder: RunFolder) -> RunRecord:
     """Return the record of a run that is finished and has its checkpoint."""
     if not (folder.path / "config.json").is_file():
         raise ValueError(
@@ -348,7 +348,8 @@ def _prompt_ids(wishes: Wishes, config: RunConfig, tokenizer: Tokenizer) -> list
     return ids
 
 
-def _tokenizer(config: RunConfig, record: RunRecord, cache: Path) -> Tokenizer:
+def tokenizer_of(config: RunConfig, record: RunRecord, cache: Path) -> Tokenizer:
+    """Return the tokeniser that a run was trained with, from its prepared corpus if need be."""
     from isoflop.data import ByteTokenizer
 
     if config.data.tokenizer == "bytes":

@@ -58,6 +58,7 @@ USES = (
             Command("report", "study.report", "figures and one page from what is done"),
             Command("eval", "model.evaluate", "loss of one model by routing decision"),
             Command("sample", "model.sample", "text that one model writes"),
+            Command("convert", "model.convert", "one model to transformers, or from there"),
         ),
     ),
     Use(

@@ -273,3 +273,65 @@ def sample(
         with folder.claim():
             written = folder.write_sample(found)
         print(quoted(f"wrote {written}"), file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """Which way, and what changes on it."""
+
+    to: Annotated[Literal["hf"] | None, arg(help="SOURCE is a run's folder.")] = None
+    from_: Annotated[
+        Literal["hf"] | None,
+        arg(name="from", help="SOURCE is a folder of transformers, or OWNER/NAME of the hub."),
+    ] = None
+    as_: Annotated[
+        tuple[str, ...],
+        arg(
+            name="as",
+            metavar="CHOICE...",
+            help="Choices to put in place of its own, such as depth=top_k:0.125; with --from.",
+        ),
+    ] = ()
+    decision: Annotated[
+        Decision | None, arg(help="Who routes when it writes; the headline decision else.")
+    ] = None
+    remote_code: Annotated[
+        bool, arg(help="Also write a module for trust_remote_code; with --to.")
+    ] = False
+    cache: Cache = CACHE
+
+
+def convert(
+    source: Annotated[str, Positional, arg(metavar="SOURCE", help="What is read.")],
+    options: Annotated[ConversionOptions, arg(name="")],
+    out: Annotated[
+        Path | None, Positional, arg(metavar="[OUT]", help="Folder to write; SOURCE-hf else.")
+    ] = None,
+) -> None:
+    """Write a run's model for transformers (--to hf), or read one from there (--from hf)."""
+    from isoflop.interop import export_run, import_checkpoint, parsed_choices
+    from isoflop.runs import RunFolder
+
+    if (options.to is None) == (options.from_ is None):
+        raise ValueError(
+            "expected one of --to hf (a run goes out) and --from hf (a model comes in)"
+        )
+    target = out or Path(f"{Path(source).name}-{'hf' if options.to else 'isoflop'}")
+    if options.to:
+        if options.as_:
+            raise ValueError("--as changes a model that comes in; expected it with --from hf")
+        written = export_run(
+            RunFolder(Path(source)),
+            target,
+            cache=options.cache,
+            decision=options.decision,
+            remote_code=options.remote_code,
+        )
+        told = f"{written.architecture}" + ("" if written.tokenizer else ", without a tokeniser")
+        print(quoted(f"wrote {target}: {told}"))
+        return
+    found = import_checkpoint(source, target, parsed_choices(options.as_))
+    added = f"; new weights: {len(found.added)}" if found.added else ""
+    print(
+        quoted(f"wrote {target}: {found.model.blocks} blocks of width {found.model.width}{added}")
+    )

@@ -54,7 +54,7 @@ class BpeTokenizer:
         self.vocabulary = len(vocabulary)
         if sorted(vocabulary.values()) != list(range(self.vocabulary)) or vocabulary[END]:
             raise ValueError(f"the ids are not 0 for {END!r} and 1, 2, 3, ... for the others")
-        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         self._text_of = [b""] * self.vocabulary
         for token, index in vocabulary.items():
             if index:
@@ -77,7 +77,7 @@ class BpeTokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
             special_tokens=[END],
-            initial_alphabet=_byte_characters(),
+            initial_alphabet=byte_characters(),
             show_progress=False,
         )
         library.train_from_iterator((text.decode() for text in texts), trainer)
@@ -161,7 +161,7 @@ class TextStream:
         return self._decoder.decode(self._tokenizer.decode([token]), final=last)
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
     """Return the character by which byte-level vocabularies spell each byte.
 
     Printable Latin-1 characters stand for themselves, the other bytes for characters from 256 on.

@@ -1,0 +1,217 @@
+"""A finished run as a folder that transformers, lm-eval and vLLM read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isoflop import storage
+from isoflop.config import Decision, Evaluation, ModelConfig, RunRecord, decisions
+from isoflop.estimate import Estimate, estimate_words
+from isoflop.evaluation.intervals import over_documents
+from isoflop.interop.peers import described, is_plain, sizes, to_peer
+from isoflop.runs import RunFolder
+from isoflop.text import quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = "model.safetensors"
+REMOTE = '''"""The classes of this folder's model, for `trust_remote_code`; needs isoflop."""
+
+from isoflop.interop.hugging_face import IsoflopConfig, IsoflopForCausalLM
+'''
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    folder: Path
+    architecture: str
+    """Class of transformers that reads it."""
+    tokenizer: bool
+    """Whether there is a `tokenizer.json`: there is none for corpora of token ids."""
+
+
+def export_run(
+    run: RunFolder,
+    out: Path,
+    *,
+    cache: Path = Path("cache"),
+    decision: Decision | None = None,
+    remote_code: bool = False,
+) -> Exported:
+    """Write the model of a finished run for transformers, with its tokeniser and a card.
+
+    A baseline becomes a plain Llama, or a Qwen3 where queries and keys are normalised, which need
+    nothing of this package. Other models become `IsoflopForCausalLM`, which importing
+    `isoflop.interop.hugging_face` registers.
+
+    Args:
+        run: the run's folder, with its checkpoint.
+        out: the folder to write; it must not be there.
+        cache: where prepared corpora, and with them tokenisers, lie.
+        decision: who routes; None for the model's headline decision.
+        remote_code: also write a module that names the classes, for `trust_remote_code`.
+
+    Raises:
+        ValueError: the run is not finished or has no checkpoint, the decision does not fit it, or
+            `out` is there.
+    """
+    from isoflop.interop.tokenizers import tokenizer_config, tokenizer_json
+    from isoflop.trained import finished_record, tokenizer_of
+    from isoflop.training import load_model
+
+    record = finished_record(run)
+    config = record.config
+    known = [one for one in decisions(config.model.depth) if one != "top_k"]
+    if decision is not None and decision not in known:
+        raise ValueError(f"decision is {decision!r}; expected one of {', '.join(known)}")
+    values, state = folder_of_model(
+        config.model, config.data.sequence_length, load_model(run).state_dict(), decision
+    )
+    if not is_plain(config.model):
+        values["seed"] = config.seed
+        if remote_code:
+            module = "modeling_isoflop"
+            values["auto_map"] = {
+                "AutoConfig": f"{module}.IsoflopConfig",
+                "AutoModelForCausalLM": f"{module}.IsoflopForCausalLM",
+            }
+    tokens = tokenizer_json(
+        tokenizer_of(config, record, cache), begins=config.data.windows == "stream"
+    )
+    files = {
+        "config.json": json_text(values),
+        "generation_config.json": json_text(
+            {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+        ),
+        "README.md": model_card(record, values["architectures"][0], decision or known[0]),
+    }
+    if tokens is not None:
+        files["tokenizer.json"] = tokens
+        files["tokenizer_config.json"] = json_text(tokenizer_config(config.data.sequence_length))
+    if "auto_map" in values:
+        files["modeling_isoflop.py"] = REMOTE
+    write_folder(out, files, state)
+    return Exported(out, values["architectures"][0], tokens is not None)
+
+
+def folder_of_model(
+    config: ModelConfig,
+    sequence_length: int,
+    state: Mapping[str, Tensor],
+    decision: Decision | None,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return `config.json` of a model, and its weights by the names used there."""
+    if is_plain(config):
+        return described(config, sequence_length), to_peer(state, config)
+    values = {
+        "architectures": ["IsoflopForCausalLM"],
+        "model_type": "isoflop",
+        **sizes(config, sequence_length),
+        "model": config.model_dump(mode="json"),
+        "decision": decision,
+        "sequence_length": sequence_length,
+    }
+    tied = {"head.weight"} if config.tied_embeddings else set()
+    return values, {f"model.{name}": one for name, one in state.items() if name not in tied}
+
+
+def write_folder(out: Path, files: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+    """Commit a folder of text files and weights, whole or not at all."""
+    from safetensors.torch import save_file
+
+    def write(folder: Path) -> None:
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        separate = {name: one.detach().cpu().contiguous().clone() for name, one in state.items()}
+        save_file(separate, folder / WEIGHTS, {"format": "pt"})
+        # The library lets nobody but the owner read it, and the folder is to be shared.
+        (folder / WEIGHTS).chmod(0o666 & ~_umask())
+
+    if out.exists():
+        raise ValueError(quoted(f"{out} exists; expected a folder that is not there yet"))
+    storage.make_folder(out.parent)
+    storage.commit_folder(out, write)
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file."""
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+LICENCES = {
+    "sotu": "public domain (speeches of presidents of the United States)",
+    "python": "PSF-2.0 (Python's standard library) and BSD-3-Clause (torch)",
+}
+"""Of the corpora that come with packages."""
+
+
+def loss_over_documents(one: Evaluation) -> Estimate:
+    """Return a loss with the interval over documents, where their losses are known."""
+    import numpy as np
+
+    sums, tokens = np.array(one.document_losses), np.array(one.document_tokens)
+    found = over_documents(sums, tokens) if len(tokens) else None
+    return (
+        Estimate(value=one.loss) if found is None else found.model_copy(update={"value": one.loss})
+    )
+
+
+def model_card(record: RunRecord, architecture: str, decision: Decision) -> str:
+    """Return the README of an exported model: what it is, how it was trained, what it reached."""
+    config, data = record.config, record.config.data
+    losses = [
+        f"| {one.split} | {one.decision} | {estimate_words(loss_over_documents(one))} | "
+        + ("" if one.bits_per_byte is None else f"{one.bits_per_byte:.4f}")
+        + f" | {one.tokens:,} |"
+        for one in record.evaluations
+    ]
+    licences = [f"{name}: {LICENCES.get(name, 'as its owner says')}" for name in data.corpora]
+    budget = "" if config.budget_flops is None else f", of a budget of {config.budget_flops:.3g}"
+    convention = config.convention
+    kind = config.model.depth.kind, config.model.attention.kind, config.model.feed_forward.kind
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "pipeline_tag: text-generation",
+            "tags: [isoflop, scaling-laws]",
+            "---",
+            "",
+            f"# Run {record.run_id}",
+            "",
+            f"A decoder of {record.parameters.total:,} parameters ({record.parameters.active:,} "
+            f"active): {config.model.blocks} blocks of width {config.model.width}; depth "
+            f"{kind[0]}, attention {kind[1]}, feed-forward {kind[2]}. `{architecture}` reads it"
+            + (
+                " once `isoflop.interop.hugging_face` was imported."
+                if architecture.startswith("Isoflop")
+                else "."
+            ),
+            "",
+            f"Trained on {config.tokens:,} tokens with {record.train_flops[convention]:.4g} FLOPs "
+            f"(`{convention}`{budget}), windows of {data.sequence_length} tokens, seed "
+            f"{config.seed}, tokenizer `{data.tokenizer}`.",
+            "",
+            "| split | decision | loss, nats/token [95% over documents] | bits/byte | tokens |",
+            "|---|---|--:|--:|--:|",
+            *losses,
+            "",
+            f"Text is generated under the decision `{decision}`.",
+            "",
+            "Data and its licence: " + "; ".join(licences) + ".",
+            "",
+        ]
+    )

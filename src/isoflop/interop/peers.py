@@ -1,0 +1,198 @@
+"""A decoder as Hugging Face describes it: Llama, Qwen3, Mistral, to ours and back.
+
+Only what is computed alike is taken: whatever else a configuration asks for is named and refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isoflop.config import EveryToken, FullAttention, ModelConfig, SwiGlu
+from isoflop.text import quoted
+
+KINDS = {"llama": "Llama", "mistral": "Mistral", "qwen3": "Qwen3"}
+"""Model types that are read, and how their classes begin."""
+
+_PLAIN: dict[str, Any] = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "hidden_act": "silu",
+    "pretraining_tp": 1,
+    "partial_rotary_factor": 1.0,
+    "use_sliding_window": False,
+}
+"""What a configuration may say besides the sizes; what it leaves out is so."""
+
+
+def is_plain(config: ModelConfig) -> bool:
+    """Whether Llama or Qwen3 compute what a model computes."""
+    plain = FullAttention(), EveryToken(), SwiGlu()
+    return (config.attention, config.depth, config.feed_forward) == plain
+
+
+def described(config: ModelConfig, sequence_length: int) -> dict[str, Any]:
+    """Return the configuration of Llama, or of Qwen3 where queries and keys are normalised.
+
+    A width that is no multiple of the heads is one that transformers' Llama refuses, and Mistral's,
+    which computes the same, does not.
+
+    Args:
+        config: a plain model; see `is_plain`.
+        sequence_length: T, what it was trained on.
+    """
+    kind = "llama" if config.width % config.heads == 0 else "mistral"
+    if config.query_key_norm:
+        kind = "qwen3"
+    return {
+        "architectures": [f"{KINDS[kind]}ForCausalLM"],
+        "model_type": kind,
+        **sizes(config, sequence_length),
+        "intermediate_size": config.hidden,
+        "num_key_value_heads": config.key_value_heads,
+        "head_dim": config.head_width,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_base,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        **({"sliding_window": None} if kind == "mistral" else {}),
+    }
+
+
+def sizes(config: ModelConfig, sequence_length: int) -> dict[str, Any]:
+    """Return what every configuration there tells of a model; token 0 ends a document."""
+    return {
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.blocks,
+        "num_attention_heads": config.heads,
+        "max_position_embeddings": sequence_length,
+        "tie_word_embeddings": config.tied_embeddings,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "torch_dtype": "float32",
+        "use_cache": True,
+    }
+
+
+def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
+    """Return the model that a configuration describes.
+
+    Args:
+        values: of its `config.json`.
+        place: where they were read, for what is wrong.
+
+    Raises:
+        ValueError: the model is of another kind, or does what this package does not; each such
+            setting is named.
+    """
+    kind = values.get("model_type")
+    if kind not in KINDS:
+        raise ValueError(
+            quoted(f"{place}: model_type is {kind!r}; expected one of {', '.join(KINDS)}")
+        )
+    refused = [
+        f"{name} = {values[name]!r}"
+        for name, usual in _PLAIN.items()
+        if values.get(name) not in (None, usual)
+    ]
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    rope_kind = rope.get("rope_type", rope.get("type", "default"))
+    if rope_kind != "default":
+        refused.append(f"rotary positions of type {rope_kind!r}")
+    window, longest = values.get("sliding_window"), values.get("max_position_embeddings") or 0
+    if kind == "mistral" and window is not None and window < longest:
+        refused.append(f"sliding_window = {window}")
+    if refused:
+        raise ValueError(quoted(f"{place}: {', '.join(refused)}: not supported here"))
+    heads = _whole(values, "num_attention_heads", place)
+    width = _whole(values, "hidden_size", place)
+    return ModelConfig(
+        vocabulary=_whole(values, "vocab_size", place),
+        width=width,
+        blocks=_whole(values, "num_hidden_layers", place),
+        heads=heads,
+        kv_heads=values.get("num_key_value_heads"),
+        head_width=values.get("head_dim") or width // heads,
+        hidden=_whole(values, "intermediate_size", place),
+        query_key_norm=kind == "qwen3",
+        tied_embeddings=bool(values.get("tie_word_embeddings", False)),
+        rope_base=rope.get("rope_theta") or values.get("rope_theta") or 10_000.0,
+        norm_epsilon=values.get("rms_norm_eps", 1e-6),
+    )
+
+
+def _whole(values: Mapping[str, Any], name: str, place: str) -> int:
+    found = values.get(name)
+    if not isinstance(found, int) or found < 1:
+        raise ValueError(quoted(f"{place}: {name} is {found!r}; expected a positive whole number"))
+    return found
+
+
+def to_peer(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Return the weights of a plain model by the names of Llama and Qwen3, as views."""
+    found = {}
+    for ours, theirs in _names(config):
+        parts = torch.split(state[ours], [rows for _, rows in theirs])
+        found.update({name: part for (name, _), part in zip(theirs, parts, strict=True)})
+    return found
+
+
+def from_peer(state: Mapping[str, Tensor], config: ModelConfig, place: str) -> dict[str, Tensor]:
+    """Return weights by the names of the plain model, in float32.
+
+    Raises:
+        ValueError: weights are missing, of another shape, or not known.
+    """
+    found, known = {}, set()
+    for ours, theirs in _names(config):
+        names = [name for name, _ in theirs]
+        if missing := [name for name in names if name not in state]:
+            raise ValueError(quoted(f"{place} has no weights {missing[0]!r}"))
+        found[ours] = torch.cat([state[name].float() for name in names])
+        known.update(names)
+    # What a tied head would be is written by some all the same, and so are tables of positions.
+    spare = {"lm_head.weight"} if config.tied_embeddings else set()
+    others = [name for name in state if name not in known | spare and "inv_freq" not in name]
+    if others:
+        raise ValueError(
+            quoted(f"{place} has weights {others[0]!r} that a {KINDS['llama']} model has not")
+        )
+    return found
+
+
+def _names(config: ModelConfig) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """Yield each weight of a plain model with the names and rows of the peer's that make it."""
+    table, width = config.vocabulary, config.width
+    queries, keys = config.heads * config.head_width, config.key_value_heads * config.head_width
+    yield "embedding.weight", [("model.embed_tokens.weight", table)]
+    yield "norm.weight", [("model.norm.weight", width)]
+    if not config.tied_embeddings:
+        yield "head.weight", [("lm_head.weight", table)]
+    parts: dict[str, list[tuple[str, int]]] = {
+        "attention_norm": [("input_layernorm", width)],
+        "attention.query_key_value": [
+            ("self_attn.q_proj", queries),
+            ("self_attn.k_proj", keys),
+            ("self_attn.v_proj", keys),
+        ],
+        "attention.output": [("self_attn.o_proj", width)],
+        "feed_forward_norm": [("post_attention_layernorm", width)],
+        "feed_forward.gate_up": [
+            ("mlp.gate_proj", config.hidden),
+            ("mlp.up_proj", config.hidden),
+        ],
+        "feed_forward.down": [("mlp.down_proj", width)],
+    }
+    if config.query_key_norm:
+        parts["attention.query_norm"] = [("self_attn.q_norm", config.head_width)]
+        parts["attention.key_norm"] = [("self_attn.k_norm", config.head_width)]
+    for block in range(config.blocks):
+        for ours, theirs in parts.items():
+            named = [(f"model.layers.{block}.{name}.weight", rows) for name, rows in theirs]
+            yield f"blocks.{block}.{ours}.weight", named

@@ -1,0 +1,88 @@
+"""`isoflop convert` on a run that has learned its text."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from isoflop.cli import main
+from isoflop.data import BpeTokenizer, ByteTokenizer
+from isoflop.interop import load_pretrained
+from isoflop.interop.tokenizers import tokenizer_json
+from isoflop.trained import Wishes, sample_run
+from learned import Trained
+
+transformers = pytest.importorskip("transformers", reason="needs the dev extra")
+
+PROMPT = "the state of "
+
+
+def converted(*arguments: object, code: int = 0) -> None:
+    assert main(["convert", *map(str, arguments)]) == code
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_goes_out_and_writes_the_same_text_by_a_pipeline(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("isoflop.interop.hugging_face")
+    out = tmp_path / "out"
+    converted(trained.folder.path, out, "--to", "hf", "--remote-code", "--cache", trained.cache)
+    assert capsys.readouterr().out == f"wrote {out}: IsoflopForCausalLM\n"
+    pipeline = transformers.pipeline("text-generation", model=str(out), tokenizer=str(out))
+    wishes = Wishes(prompt=PROMPT, tokens=18, temperature=0)
+    ours = sample_run(trained.folder, wishes, cache=trained.cache)
+    text = "".join(token.text for token in ours.tokens)
+    made = pipeline(PROMPT, max_new_tokens=18, do_sample=False)[0]["generated_text"]
+    assert made == PROMPT + text
+    card = (out / "README.md").read_text()
+    loss = trained.folder.record().evaluation("test")
+    assert f"| test | predictor | {loss.loss:.4f} [" in card
+    assert "decision `predictor`" in card
+    remote = transformers.AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+    assert type(remote).__name__ == "IsoflopForCausalLM"
+    # Back in, as another variant.
+    converted(out, tmp_path / "block", "--from", "hf", "--as", "attention=block:4,2")
+    assert load_pretrained(tmp_path / "block").config.attention.kind == "block"
+    assert (tmp_path / "block" / "tokenizer.json").is_file()
+    again = f"{out} exists; expected a folder that is not there yet"
+    converted(trained.folder.path, out, "--to", "hf", "--cache", trained.cache, code=2)
+    assert again in capsys.readouterr().err
+
+
+def test_wrong_ways_are_refused_in_a_line(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, told in (
+        ((trained.folder.path,), "expected one of --to hf"),
+        ((trained.folder.path, "--to", "hf", "--from", "hf"), "expected one of --to hf"),
+        ((trained.folder.path, "--to", "hf", "--as", "depth=top_k:0.5"), "--as changes a model"),
+        ((trained.folder.path, "--to", "hf", "--decision", "top_k"), "decision is 'top_k'; exp"),
+        ((tmp_path, "--to", "hf"), "is not a run folder"),
+        ((tmp_path / "nowhere", "--from", "hf"), "is no folder"),
+    ):
+        converted(*arguments, code=2)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+    broken = tmp_path / "broken"
+    shutil.copytree(trained.folder.path, broken)
+    shutil.rmtree(broken / "checkpoint")
+    converted(broken, "--to", "hf", code=2)
+    assert "has no checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_tokenizer_of_the_library_gives_our_ids(begins: bool) -> None:
+    from tokenizers import Tokenizer
+
+    texts = ["the state of the union is strong", "H\u00e4llo \u2603  two\n\tspaces", "", "\x01\x7f"]
+    bpe = BpeTokenizer.train((one.encode() for one in texts * 20), 280)
+    for tokenizer in (ByteTokenizer(), bpe):
+        text = tokenizer_json(tokenizer, begins=begins)
+        assert text is not None
+        library = Tokenizer.from_str(text)
+        for one, ours in zip(texts, tokenizer.encode([t.encode() for t in texts]), strict=True):
+            assert library.encode(one).ids == [0] * begins + ours.tolist()
+            assert library.decode(ours.tolist()) == one

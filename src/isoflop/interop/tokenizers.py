@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from isoflop.data import BpeTokenizer, ByteTokenizer, Tokenizer
 from isoflop.data.tokenizer import END, byte_characters
+from isoflop.text import quoted
 
 
 def tokenizer_json(tokenizer: Tokenizer, *, begins: bool) -> str | None:
@@ -88,3 +92,41 @@ def _bytes() -> dict[str, Any]:
             "merges": [],
         },
     }
+
+
+@dataclass(frozen=True)
+class PretrainedTokenizer:
+    """The `tokenizer.json` of a checkpoint, without what it puts around a text."""
+
+    library: Any
+
+    @classmethod
+    def of(cls, folder: Path) -> PretrainedTokenizer:
+        """Read the tokeniser of a checkpoint folder.
+
+        Raises:
+            ValueError: there is none, or it is damaged.
+        """
+        from tokenizers import Tokenizer as Library
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ValueError(quoted(f"{folder} has no tokenizer.json, so that no text can be read"))
+        try:
+            return cls(Library.from_file(str(path)))
+        except Exception as error:  # the library raises bare exceptions of its own
+            raise ValueError(quoted(f"{path} cannot be read: {error}")) from None
+
+    @property
+    def begins(self) -> bool:
+        """Whether it puts id 0 before a text."""
+        return bool(self.library.encode("", add_special_tokens=True).ids[:1] == [0])
+
+    def encode(self, texts: Sequence[bytes]) -> list[list[int]]:
+        """Return the ids of each UTF-8 text."""
+        given = [text.decode() for text in texts]
+        return [one.ids for one in self.library.encode_batch(given, add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """Return the text of `ids`."""
+        return str(self.library.decode(list(ids))).encode()

@@ -1,0 +1,178 @@
+"""A model for EleutherAI's lm-evaluation-harness, and its command line with that model known.
+
+    python -m isoflop.interop.lm_eval --model isoflop --model_args run=RUN_FOLDER --tasks TASKS
+
+The harness finds models in its own table alone, so that this module has to be imported first; the
+line above is its `lm_eval` in all else. Scores are under a causal decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+
+from isoflop.config import Decision
+from isoflop.data import Tokenizer
+from isoflop.generation import Engine, Sampling, stream
+from isoflop.interop.importing import load_pretrained
+from isoflop.interop.tokenizers import PretrainedTokenizer
+from isoflop.runs import RunFolder
+
+Scored = tuple[object, list[int], list[int]]
+"""What was asked, the ids that are given, and those whose likelihood is asked for."""
+
+
+@register_model("isoflop")
+class IsoflopLM(TemplateLM):
+    """A finished run, or a checkpoint folder that `load_pretrained` reads.
+
+    Args:
+        run: folder of a finished run.
+        pretrained: checkpoint folder with a `tokenizer.json`, in place of a run.
+        decision: a causal one; None for the model's headline decision.
+        batch_size: requests at a time; `auto` is 16.
+        max_length: most tokens of a text that are read; None for what the model was trained on.
+        device: `cpu` or `cuda`.
+        cache: where prepared corpora lie.
+        max_batch_size: of the harness; not used.
+
+    Raises:
+        ValueError: neither or both of `run` and `pretrained` are given, or a folder is not one.
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        pretrained: str | None = None,
+        decision: Decision | None = None,
+        batch_size: int | str | None = 16,
+        max_length: int | None = None,
+        device: str | None = None,
+        cache: str = "cache",
+        max_batch_size: int | None = None,
+    ) -> None:
+        from isoflop.trained import finished_record, tokenizer_of
+        from isoflop.training import load_model
+
+        super().__init__()
+        if (run is None) == (pretrained is None):
+            raise ValueError(f"run is {run!r} and pretrained {pretrained!r}; expected one of them")
+        if run is not None:
+            folder = RunFolder(Path(run))
+            record = finished_record(folder)
+            self.model = load_model(folder)
+            self.tokens: Tokenizer | PretrainedTokenizer = tokenizer_of(
+                record.config, record, Path(cache)
+            )
+            self.begins = record.config.data.windows == "stream"
+            length = record.config.data.sequence_length
+        else:
+            assert pretrained is not None
+            self.model, length = load_pretrained(pretrained), 2048
+            self.tokens = PretrainedTokenizer.of(Path(pretrained))
+            self.begins = self.tokens.begins
+        self.model.to(device or "cpu")
+        self.decision = decision
+        self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))
+        self.max_length = max_length or length
+
+    @property
+    def eot_token_id(self) -> int:
+        """The id that ends a document, and begins a text of which nothing is given."""
+        return 0
+
+    @property
+    def max_gen_toks(self) -> int:
+        """Tokens that are generated where a task does not say."""
+        return 256
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **others: Any
+    ) -> list[int]:
+        """Return the ids of a text, led by the end of a document where training was so."""
+        ids: list[int] = list(map(int, self.tokens.encode([string.encode()])[0]))
+        leads = self.begins if add_special_tokens is None else add_special_tokens
+        return [0, *ids] if leads else ids
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Scored], disable_tqdm: bool = False, **others: Any
+    ) -> list[tuple[float, bool]]:
+        order = sorted(range(len(requests)), key=lambda at: -len(requests[at][1] + requests[at][2]))
+        found: dict[int, tuple[float, bool]] = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            for at, one in zip(batch, self._scores([requests[at] for at in batch]), strict=True):
+                found[at] = one
+                self.cache_hook.add_partial("loglikelihood", requests[at][0], one)
+        return [found[at] for at in range(len(requests))]
+
+    @torch.inference_mode()
+    def _scores(self, batch: Sequence[Scored]) -> Iterator[tuple[float, bool]]:
+        """Yield the summed log-likelihood of what is asked for, and whether it is the likeliest."""
+        rows = [(given + asked)[-(self.max_length + 1) :] for _, given, asked in batch]
+        tokens = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.int64)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids) - 1] = torch.tensor(ids[:-1])
+        device = self.model.embedding.weight.device
+        logits = self.model(tokens.to(device), decision=self.decision).logits.float().cpu()
+        for row, ids, (_, _, asked) in zip(logits, rows, batch, strict=True):
+            wanted = torch.tensor(ids[-min(len(asked), len(ids) - 1) :])
+            told = row[len(ids) - 1 - len(wanted) : len(ids) - 1].log_softmax(-1)
+            greedy = bool((told.argmax(-1) == wanted).all())
+            yield float(told.gather(1, wanted[:, None]).sum()), greedy
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Any], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Return the log-likelihood of each whole text, in windows that do not overlap."""
+        found = []
+        for (text,) in [request.args for request in requests]:
+            windows = utils.get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            parts = [(None, *utils.make_disjoint_window(window)) for window in windows]
+            found.append(sum(one for one, _ in self._loglikelihood_tokens(parts)))
+        return found
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Return what continues each text, up to the first of its ends."""
+        found = []
+        for context, asked in [request.args for request in requests]:
+            given = self.tok_encode(context) or [self.prefix_token_id]
+            most = int(asked.get("max_gen_toks", self.max_gen_toks))
+            drawn = float(asked.get("temperature", 0.0)) if asked.get("do_sample") else 0.0
+            sampling = Sampling(temperature=drawn, top_p=float(asked.get("top_p", 1.0)))
+            ends = asked.get("until") or []
+            ends = [ends] if isinstance(ends, str) else [end for end in ends if end]
+            kept = given[-max(1, self.max_length - most) :]
+            engine, made, text = Engine(self.model, self.decision), list[int](), ""
+            for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[0]):
+                made += [token.id] if token.id else []
+                text = self.tokens.decode(made).decode(errors="replace")
+                if any(end in text for end in ends):
+                    break
+            for end in ends:
+                text = text.split(end)[0]
+            found.append(text)
+            self.cache_hook.add_partial("generate_until", (context, asked), text)
+        return found
+
+
+def main() -> None:
+    """Run the harness's command line."""
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,7 @@ from isoflop.cli.options import (
     Recomputed,
     Results,
     TorchThreads,
+    Track,
     bytes_of,
     cap_of,
 )
@@ -51,6 +52,7 @@ class TrainOptions:
     memory_gib: MemoryGib = None
     micro_batch_tokens: MicroBatchTokens = "auto"
     recompute: Recomputed = "auto"
+    track: Track = None
 
 
 def train(
@@ -66,6 +68,7 @@ def train(
     from isoflop.runs import RunStore
     from isoflop.sweep import Folders
     from isoflop.sweep.plan import run_of
+    from isoflop.tracking import tracking
 
     found, shared = load(config), None
     if isinstance(found, RunConfig):
@@ -78,7 +81,9 @@ def train(
     else:
         run, folder = run_of(found, Folders.of(found, options.out, options.results), run_id)
         shared = found.shares_up_to
-    return _train(run, folder, options, shared)
+    study = "single" if isinstance(found, RunConfig) else found.name
+    with tracking(folder.path.parent.parent, options.track, study, run.run_id):
+        return _train(run, folder, options, shared)
 
 
 def _train(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from isoflop.config import Cap, Recompute
+from isoflop.tracking.trackers import Kind
 
 RUNS, RESULTS, CACHE = Path("runs"), Path("results"), Path("cache")
 STALL_MINUTES = 30.0
@@ -57,6 +58,13 @@ Recomputed = Annotated[
     arg(
         metavar="auto|none|selective|full",
         help="What blocks compute again, in place of keeping it; auto for as little as fits.",
+    ),
+]
+Track = Annotated[
+    Kind | None,
+    arg(
+        metavar="csv|tensorboard|wandb|mlflow|trackio",
+        help="Tell a tracker of runs as they train; its files lie in tracking/ beside them.",
     ),
 ]
 Json = Annotated[bool, arg(help="Print JSON in place of tables.")]

@@ -27,6 +27,7 @@ from isoflop.cli.options import (
     Results,
     StallMinutes,
     StudyFile,
+    Track,
     Workers,
     bytes_of,
 )
@@ -151,6 +152,7 @@ class RunOptions:
     micro_batch_tokens: MicroBatchTokens = "auto"
     recompute: Recomputed = "auto"
     stall_minutes: StallMinutes = STALL_MINUTES
+    track: Track = None
     results: Results = RESULTS
     cache: Cache = CACHE
 
@@ -159,6 +161,7 @@ def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
     """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
     from isoflop import sweep
     from isoflop.terminal.status import edge_words
+    from isoflop.tracking import tracking
 
     asked = load_study(study)
     folders = sweep.Folders.of(asked, options.out, options.results, options.cache)
@@ -170,7 +173,8 @@ def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
         micro_batch_tokens=options.micro_batch_tokens,
         recompute=options.recompute,
     )
-    outcome = sweep.run_study(asked, folders, execution)
+    with tracking(folders.root, options.track, asked.name):
+        outcome = sweep.run_study(asked, folders, execution)
     _check_uninterrupted(outcome)
     print(
         f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         decisions as decisions,
     )
     from isoflop.config.load import (
-        load as load,
         load_study as load_study,
     )
     from isoflop.costs import (
@@ -85,6 +84,10 @@ if TYPE_CHECKING:
         export_study as export_study,
         report_study as report_study,
     )
+    from isoflop.sweep.results import (
+        StudyResults as StudyResults,
+        load as load,
+    )
     from isoflop.sweep.search import search_study as search_study
     from isoflop.trained import (
         HeldOut as HeldOut,
@@ -104,7 +107,7 @@ _HOMES = {
         "FeedForward FullAttention Gate Gelu ModelConfig RandomK Recipe RunConfig RunRecord "
         "Study SwiGlu TopK decisions"
     ),
-    "isoflop.config.load": "load load_study",
+    "isoflop.config.load": "load_study",
     "isoflop.costs": "ForwardFlops cache_bytes forward_flops parameters train_flops_per_token",
     "isoflop.data": "prepare",
     "isoflop.evaluation": "evaluate",
@@ -116,6 +119,7 @@ _HOMES = {
     "isoflop.sweep": "Execution Folders Machine plan_study run_study settled",
     "isoflop.sweep.fits": "Reading fit_study predict_study",
     "isoflop.sweep.report": "export_study report_study",
+    "isoflop.sweep.results": "StudyResults load",
     "isoflop.sweep.search": "search_study",
     "isoflop.trained": "HeldOut Wishes evaluate_run sample_run",
     "isoflop.training": "load_model train",

@@ -266,11 +266,21 @@ def export(
     study: StudyFile,
     to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,
     out: Out = None,
+    dataset: Annotated[
+        Path | None, arg(metavar="FOLDER", help="Write a dataset for the Hugging Face hub instead.")
+    ] = None,
 ) -> None:
     """Write a study's records, speeds and figures where they can be committed or shared."""
     from isoflop.sweep.report import FIGURES, export_study
 
     asked, folders = _settled(study, out, to)
+    if dataset is not None:
+        from isoflop.interop.dataset import export_dataset
+        from isoflop.sweep.results import StudyResults
+
+        for path in export_dataset(StudyResults(asked, folders), dataset):
+            print(quoted(f"wrote {path}"))
+        return
     written = list(export_study(asked, folders.root, to))
     figures = [path for path in written if path.parent.name == FIGURES]
     for path in written:

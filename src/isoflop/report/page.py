@@ -47,8 +47,7 @@ def write_report(study: Study, evidence: Evidence, out: Path) -> Path:
             loss.
         StorageError: something cannot be written.
     """
-    study, evidence = shown(study, evidence)
-    analysis = (analyse if study.scaling is None else analyse_scaling)(study, evidence)
+    analysis = analysed(study, evidence)
     parts, folder = sections(analysis), out / FIGURES
     drawn = [figure for section in parts for figure in section.figures()]
     stills = {one.name: write_figure(one, folder) for one in drawn}
@@ -59,6 +58,18 @@ def write_report(study: Study, evidence: Evidence, out: Path) -> Path:
             write_table(data, folder / f"{name}.csv")
     storage.write_text(out / PAGE, page(analysis, parts, stills))
     return out / PAGE
+
+
+def analysed(study: Study, evidence: Evidence) -> Analysis | ScalingAnalysis:
+    """Return what a study's runs show. Arguments and errors are those of `write_report`."""
+    study, evidence = shown(study, evidence)
+    return (analyse if study.scaling is None else analyse_scaling)(study, evidence)
+
+
+def lede(analysis: Analysis | ScalingAnalysis) -> str:
+    """Return the answer in a sentence or two."""
+    room = scaling if isinstance(analysis, ScalingAnalysis) else results
+    return str(room.headline(analysis))
 
 
 def page(

@@ -42,14 +42,19 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
         ValueError: no run of the study has a record.
     """
     folders = folders or Folders.of(study)
+    study, evidence = evidence_of(study, folders, file or Path(f"{study.name}.toml"))
+    page = storage.inside(folders.root, PAGE, FIGURES).parent
+    return write_report(study, evidence, page)
+
+
+def evidence_of(study: Study, folders: Folders, file: Path) -> tuple[Study, Evidence]:
+    """Return a study in its precision, and what a report is made from. See `report_study`."""
     root, results = folders.root, folders.results
-    file = file or Path(f"{study.name}.toml")
     chosen = settled(study, root, results)
     study = chosen.study
     ledger = trained(study, root, results, file)
     runs = ledger.runs
     own = [record for record in ledger.own if record.run_id not in runs.first]
-    page = storage.inside(root, PAGE, FIGURES).parent
     missing = [
         LeftOut(
             variant=row.variant,
@@ -77,7 +82,7 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
         precision=chosen.choice,
         command=f"isoflop report {file}",
     )
-    return write_report(study, evidence, page)
+    return study, evidence
 
 
 def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:

@@ -1,0 +1,123 @@
+"""A study's runs as a dataset for the Hugging Face hub: Parquet, a card, a citation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from isoflop import storage
+from isoflop.config import RunRecord
+from isoflop.sweep.results import StudyResults
+from isoflop.version import __version__
+
+FILES = ("runs", "evaluations", "curves")
+
+
+def export_dataset(results: StudyResults, out: Path) -> list[Path]:
+    """Write `runs`, `evaluations` and `curves` as Parquet, with `README.md` and `CITATION.cff`.
+
+    Args:
+        results: of a study.
+        out: the folder; files in it are replaced.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: no run has a record, or pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise ValueError('Parquet needs pyarrow; pip install "isoflop[parquet]"') from None
+    records = list(results.analysis.records.values())
+    tables = {
+        "runs": results.runs.assign(
+            config=[one.config.model_dump_json() for one in _ordered(results)]
+        ),
+        "evaluations": pd.DataFrame(row for one in records for row in _evaluations(one)),
+        "curves": pd.DataFrame(row for one in records for row in _curve(one)),
+    }
+    storage.make_folder(out)
+    written = []
+    for name, table in tables.items():
+        storage.write_bytes(out / f"{name}.parquet", table.to_parquet(index=False))
+        written.append(out / f"{name}.parquet")
+    for file, text in (
+        ("README.md", _card(results, len(tables["runs"]))),
+        ("CITATION.cff", _citation(results)),
+    ):
+        storage.write_text(out / file, text)
+        written.append(out / file)
+    return written
+
+
+def _ordered(results: StudyResults) -> list[RunRecord]:
+    return [results.analysis.records[run_id] for run_id in results.runs["run_id"]]
+
+
+def _evaluations(record: RunRecord) -> list[dict[str, object]]:
+    kept = {"split", "decision", "weights", "loss", "bits_per_byte", "tokens"}
+    return [
+        {"run_id": record.run_id, **one.model_dump(mode="json", include=kept)}
+        | {"weights": one.weights}
+        for one in record.evaluations
+        if one.cap is None
+    ]
+
+
+def _curve(record: RunRecord) -> list[dict[str, object]]:
+    tokens = record.config.tokens_per_step
+    return [
+        {"run_id": record.run_id, "step": one.step, "tokens": one.step * tokens, "loss": one.loss}
+        for one in record.curve
+    ]
+
+
+def _card(results: StudyResults, runs: int) -> str:
+    study, unit = results.study, results.study.data.loss_unit
+    configs = "\n".join(
+        f"  - config_name: {name}\n    data_files: {name}.parquet" for name in FILES
+    )
+    names = ", ".join(variant.name for variant in study.variants)
+    data = study.data
+    told = (
+        f"{runs} training runs of {names} on {', '.join(data.corpora)} (`{data.tokenizer}`, "
+        f"windows of {data.sequence_length} tokens), counted as `{study.convention}`. Made with "
+        f"isoflop {__version__}."
+    )
+    return f"""---
+tags: [scaling-laws, isoflop]
+configs:
+{configs}
+---
+
+# {study.name}
+
+{told}
+
+{results.answer}
+
+- `runs`: a row for each run: variant, seed, shape, parameters, tokens, forward FLOPs per token,
+  losses ({unit}), and its whole configuration as JSON.
+- `evaluations`: held-out losses by split and routing decision.
+- `curves`: training losses, each the mean since the point before.
+"""
+
+
+def _citation(results: StudyResults) -> str:
+    name = results.study.name
+    return f"""cff-version: 1.2.0
+message: If you use these runs, please cite them as below.
+type: dataset
+title: "{name}: training runs of an isoflop study"
+authors:
+  - name: The authors of the study {name}
+references:
+  - type: software
+    title: "isoflop: transformer variants compared at equal training compute"
+    authors:
+      - name: The isoflop developers
+    version: {__version__}
+"""

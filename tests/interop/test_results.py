@@ -1,0 +1,69 @@
+"""A study's results in Python and as a dataset, from committed records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import isoflop
+from isoflop.cli import main
+from isoflop.config import RunConfig, Study
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "mod-seeds"
+
+
+@pytest.fixture(scope="module")
+def results() -> isoflop.StudyResults:
+    found = isoflop.load(ROOT / "results" / NAME)
+    assert isinstance(found, isoflop.StudyResults)
+    return found
+
+
+def test_results_show_themselves(results: isoflop.StudyResults) -> None:
+    committed = pd.read_csv(ROOT / "results" / NAME / "figures" / "runs.csv")
+    assert list(results.runs["run_id"]) == list(committed["run_id"])
+    assert results.runs["loss"].to_numpy() == pytest.approx(committed["loss"].to_numpy())
+    assert "loss-against-parameters" in results.figures
+    chart = results.figures["loss-against-parameters"].to_dict(validate=False)
+    assert len(chart["data"]["values"]) >= len(committed) or chart["datasets"]
+    assert all(len(table) for table in results.tables.values())
+    shown = results._repr_html_()
+    assert f"<h3>{NAME}</h3>" in shown
+    assert f"{len(committed)} runs" in shown
+
+
+def test_load_tells_files_from_folders(tmp_path: Path) -> None:
+    assert isinstance(isoflop.load(ROOT / "studies" / f"{NAME}.toml"), Study)
+    with pytest.raises(ValueError, match=r"has no study.json; expected runs/NAME or results/NAME"):
+        isoflop.load(tmp_path)
+
+
+def test_a_dataset_holds_every_run(
+    results: isoflop.StudyResults,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    study = ROOT / "studies" / f"{NAME}.toml"
+    out = tmp_path / "dataset"
+    # Analysed once for the whole file.
+    monkeypatch.setattr("isoflop.sweep.results.StudyResults", lambda *_: results)
+    arguments = ["--to", ROOT / "results", "--out", tmp_path / "runs", "--dataset", out]
+    assert main(["export", str(study), *map(str, arguments)]) == 0
+    assert capsys.readouterr().out.count("wrote ") == 5
+    runs = pd.read_parquet(out / "runs.parquet")
+    for run_id, text in zip(runs["run_id"], runs["config"], strict=True):
+        assert RunConfig.model_validate_json(text).run_id == run_id
+    told = pd.read_parquet(out / "evaluations.parquet")
+    tests = told[(told["split"] == "test") & (told["run_id"] == runs["run_id"][0])]
+    assert runs["loss"][0] in set(tests["loss"])
+    curves = pd.read_parquet(out / "curves.parquet")
+    assert set(curves["run_id"]) <= set(runs["run_id"])
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert f"{len(runs)} training runs of " in card
+    assert f'title: "{NAME}: training runs' in (out / "CITATION.cff").read_text()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from given import RECIPE
-from isoflop.config import DataConfig, ModelConfig, RunConfig, TopK
+from given import RECIPE, small_model
+from isoflop.config import DataConfig, RunConfig, TopK
 
 if TYPE_CHECKING:
     from learned import Trained
@@ -45,12 +45,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         test_fraction=0.1,
     )
     config = RunConfig(
-        model=ModelConfig(
+        model=small_model(
             vocabulary=data.vocabulary,
             width=24,
             blocks=4,
             heads=3,
-            head_width=8,
             hidden=40,
             depth=TopK(capacity=0.25, router_bce=0.01),
         ),

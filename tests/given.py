@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from isoflop.config import (
     AdamW,
     Environment,
     Evaluation,
+    ModelConfig,
     Recipe,
     RunConfig,
     RunRecord,
@@ -46,6 +47,26 @@ RECIPE = Recipe(
 
 FP32 = Recipe(precision="fp32")
 """The default recipe of a run, quick on every processor."""
+
+WORDS = ("the", "a", "state", "of", "union", "law", "peace", "we", "our", "year", "war", "shall")
+
+
+def small_model(**changes: Any) -> ModelConfig:
+    """Return a model of two blocks of width 16, but for what is changed."""
+    known = {"vocabulary": 256, "width": 16, "blocks": 2, "heads": 2, "head_width": 8, "hidden": 24}
+    return ModelConfig(**{**known, **changes})
+
+
+def write_words(folder: Path, files: int) -> Path:
+    """Write a new folder of so many texts of 60 words, always the same, and return it."""
+    import torch
+
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for index in range(files):
+        chosen = torch.randint(len(WORDS), (60,), generator=generator).tolist()
+        (folder / f"{index:02}.txt").write_text(" ".join(WORDS[i] for i in chosen))
+    return folder
 
 
 def record_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -33,18 +34,23 @@ def canonical(value: Any) -> Any:
     """
     if isinstance(value, Frozen):
         kept = {}
-        for name, field in type(value).model_fields.items():
+        for name, stays, default in _defaults(type(value)):
             content = getattr(value, name)
-            if (
-                name == "kind"
-                or field.is_required()
-                or content != field.get_default(call_default_factory=True)
-            ):
+            if stays or content != default:
                 kept[name] = canonical(content)
         return value.named(kept)
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     return value
+
+
+@cache
+def _defaults(kind: type[Frozen]) -> list[tuple[str, bool, Any]]:
+    """Return each field's name, whether it always stays, and its default, which pydantic copies."""
+    return [
+        (name, name == "kind" or field.is_required(), field.get_default(call_default_factory=True))
+        for name, field in kind.model_fields.items()
+    ]
 
 
 def fingerprint(value: Any) -> str:

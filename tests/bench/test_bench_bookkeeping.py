@@ -6,22 +6,19 @@ from typing import Any
 
 import pytest
 
-from given import RECIPE
+from given import RECIPE, small_model, write_words
 from isoflop import checkpoint
 from isoflop.bench import bench_bookkeeping, describe_bookkeeping, standard_runs
-from isoflop.config import DataConfig, ModelConfig, RunConfig
+from isoflop.config import DataConfig, RunConfig
 
 SAVE_SECONDS = 0.4
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for index in range(30):
-        (corpus / f"{index}.txt").write_text(f"the state of the union {index} " * 20)
+    corpus = write_words(tmp_path / "corpus", 30)
     return RunConfig(
-        model=ModelConfig(vocabulary=256, width=16, blocks=2, heads=2, head_width=8, hidden=24),
+        model=small_model(),
         data=DataConfig(corpus=str(corpus), sequence_length=32),
         recipe=RECIPE,
         steps=1_000_000,

@@ -3,27 +3,20 @@ import itertools
 import pytest
 from measured_rows import kept_row
 
+from given import small_model
 from isoflop.bench import BenchReport, Case, bench_train, describe, study_group
 from isoflop.bench import train as bench_module
 from isoflop.bench.cases import prepare_step
 from isoflop.bench.machine import clock_of
 from isoflop.bench.measured import Ratio, mean_seconds
 from isoflop.bench.train import BenchRow, verdicts
-from isoflop.config import DataConfig, EveryToken, ModelConfig, RunConfig, TopK
+from isoflop.config import DataConfig, EveryToken, RunConfig, TopK
 from isoflop.costs import parameters, train_flops_per_token
 
 
 def tiny(*, routed: bool = False, width: int = 16, budget: float | None = None) -> RunConfig:
     return RunConfig(
-        model=ModelConfig(
-            vocabulary=64,
-            width=width,
-            blocks=2,
-            heads=2,
-            head_width=8,
-            hidden=32,
-            depth=TopK(capacity=0.25) if routed else EveryToken(),
-        ),
+        model=small_model(width=width, depth=TopK(capacity=0.25) if routed else EveryToken()),
         data=DataConfig(sequence_length=12),
         steps=1,
         sequences_per_step=2,
@@ -55,7 +48,7 @@ def test_a_row_is_the_arithmetic_of_its_step(monkeypatch: pytest.MonkeyPatch) ->
     assert row.achieved_flops == pytest.approx(row.flops_per_step / row.step_seconds)
     assert row.peak_flops == 1e12
     assert (row.width, row.blocks, row.heads) == (16, 2, 2)
-    assert (row.sequence_length, row.sequences_per_step, row.vocabulary) == (12, 2, 64)
+    assert (row.sequence_length, row.sequences_per_step, row.vocabulary) == (12, 2, 256)
     assert (row.dtype, row.threads) == ("bf16", 1)
     assert row.rounds >= bench_module.LEAST_ROUNDS
     assert report.ratios == ()

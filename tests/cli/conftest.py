@@ -4,16 +4,9 @@ import json
 
 import pytest
 
-from given import RECIPE, record_of
+from given import RECIPE, record_of, small_model, write_words
 from isoflop.cli import main
-from isoflop.config import (
-    DataConfig,
-    EveryToken,
-    ModelConfig,
-    RandomK,
-    RunConfig,
-    TopK,
-)
+from isoflop.config import DataConfig, EveryToken, RandomK, RunConfig, TopK
 from isoflop.config.load import load_study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, write_records
@@ -32,7 +25,6 @@ STUDY = {
     ],
 }
 
-WORDS = ("the", "a", "state", "of", "union", "law", "peace", "we", "our", "year", "war", "shall")
 DEPTHS = {
     "dense": EveryToken(),
     "routed": TopK(capacity=0.25, router_bce=0.01),
@@ -78,12 +70,8 @@ def make_run(trained_root):
 
     from isoflop.training import train
 
-    folder = trained_root / "corpus"
-    folder.mkdir()
+    folder = write_words(trained_root / "corpus", 60)
     generator = torch.Generator().manual_seed(0)
-    for index in range(60):
-        chosen = torch.randint(len(WORDS), (60,), generator=generator).tolist()
-        (folder / f"{index:02}.txt").write_text(" ".join(WORDS[i] for i in chosen))
     # Read where the tokeniser is one of ids, as no part of the text.
     ids = torch.randint(50, (4000,), generator=generator).numpy().astype("<u2")
     (folder / "ids.bin").write_bytes(ids.tobytes())
@@ -101,15 +89,7 @@ def make_run(trained_root):
             test_fraction=0.2,
         )
         config = RunConfig(
-            model=ModelConfig(
-                vocabulary=data.vocabulary,
-                width=16,
-                blocks=4,
-                heads=2,
-                head_width=8,
-                hidden=24,
-                depth=DEPTHS[name],
-            ),
+            model=small_model(vocabulary=data.vocabulary, blocks=4, depth=DEPTHS[name]),
             data=data,
             recipe=RECIPE.model_copy(update=recipe),
             steps=3,

@@ -22,7 +22,7 @@ def evaluate(on_run):
 
 
 @pytest.mark.filterwarnings("ignore:.* computes in bf16, which is")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_routed_run_has_the_losses_of_its_record(make_run, evaluate, precision):
     folder = make_run("routed", precision=precision)
     record = folder.record()

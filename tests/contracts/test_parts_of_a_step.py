@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any, get_args
 
 import pytest
@@ -122,7 +121,7 @@ def test_clipped_updates_are_the_same_however_a_step_is_held(kinds: tuple[type, 
     config = config.model_copy(update={"recipe": recipe, "model": model})
     plain = Trained(config)
     assert len({group["lr"] for group in plain.groups}) > 2
-    for micro_batch, logits in product((None, 1, 3), (LOGITS_AT_A_TIME, TEN_TOKENS)):
+    for micro_batch, logits in ((None, LOGITS_AT_A_TIME), (1, LOGITS_AT_A_TIME), (3, TEN_TOKENS)):
         ways = [
             Trained(config, micro_batch=micro_batch, logits=logits, recompute=kind)
             for kind in get_args(Recompute)

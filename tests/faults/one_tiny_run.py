@@ -13,12 +13,10 @@ import pytest
 import torch
 from outcomes import assert_same_run
 
-from given import RECIPE
-from isoflop.config import DataConfig, ModelConfig, RunConfig, RunRecord, TopK
+from given import RECIPE, WORDS, small_model
+from isoflop.config import DataConfig, RunConfig, RunRecord, TopK
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, train
-
-WORDS = ("the", "a", "state", "of", "union", "law", "peace", "we", "our", "year", "war", "shall")
 
 
 def tiny_run(place: Path, steps: int = 6, **changes: object) -> RunConfig:
@@ -28,15 +26,7 @@ def tiny_run(place: Path, steps: int = 6, **changes: object) -> RunConfig:
     words = [WORDS[index] for index in chosen.tolist()]
     corpus.write_text("\n\n".join(" ".join(words[at : at + 50]) for at in range(0, 2000, 50)))
     fields: dict[str, Any] = {
-        "model": ModelConfig(
-            vocabulary=256,
-            width=16,
-            blocks=2,
-            heads=2,
-            head_width=8,
-            hidden=24,
-            depth=TopK(capacity=0.25),
-        ),
+        "model": small_model(depth=TopK(capacity=0.25)),
         "data": DataConfig(corpus=str(corpus), sequence_length=12),
         "recipe": RECIPE,
         "steps": steps,

@@ -21,7 +21,7 @@ from isoflop.checkpoint import Checkpoint
 
 QUICK = settings(
     derandomize=True,
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

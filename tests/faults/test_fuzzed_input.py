@@ -197,12 +197,12 @@ SCALED = {
     "scaling": {"models": [{"blocks": 2, "width": 32}, {"blocks": 3, "width": 48}]},
 }
 PROPERTIES: dict[str, tuple[Callable[[Ground, random.Random], None], int]] = {
-    "a study": (study_file, 15),
-    "a table": (table, 8),
-    "files of runs": (run_files, 8),
-    "a prepared corpus": (store_files, 25),
-    "a corpus": (corpus, 8),
-    "a study's folder": (whole_folder, 5),
+    "a study": (study_file, 10),
+    "a table": (table, 6),
+    "files of runs": (run_files, 6),
+    "a prepared corpus": (store_files, 16),
+    "a corpus": (corpus, 6),
+    "a study's folder": (whole_folder, 4),
 }
 """What is damaged: how, and how many examples are tried by default."""
 
@@ -230,7 +230,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 @pytest.mark.parametrize("name", PROPERTIES)
 @pytest.mark.parametrize(
-    ("profile", "times"), [(FAST, 1), pytest.param(LONG, 40, marks=pytest.mark.slow)]
+    ("profile", "times"), [(FAST, 1), pytest.param(LONG, 60, marks=pytest.mark.slow)]
 )
 def test_damage_is_survived(ground: Ground, name: str, profile: settings, times: int) -> None:
     check, examples = PROPERTIES[name]

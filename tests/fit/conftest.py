@@ -11,7 +11,7 @@ CENTRE = 2e5
 SIZES = CENTRE * 1.6 ** np.arange(-3, 4)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def runs() -> Callable[..., pd.DataFrame]:
     """Return a maker of tables: a parabola per variant, plus a shift per seed near its minimum."""
 

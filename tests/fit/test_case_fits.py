@@ -41,7 +41,7 @@ def jittered():
 
 def test_near_duplicates_are_one_size_whose_runs_tell_the_noise() -> None:
     table = runs("near-duplicate-sizes.csv")
-    fit = fit_runs(table, settings=FitSettings(resamples=200)).variants["all runs"]
+    fit = fit_runs(table, settings=FitSettings(resamples=100)).variants["all runs"]
     for one in fit.minima:
         losses = curve_rows(table, "all runs", one.budget_flops)["loss"]
         assert one.status == "converged"

@@ -74,8 +74,8 @@ WITHOUT_HUBER = tuple(one for one in ESTIMATORS if one != "surface")
 @pytest.mark.parametrize(
     ("estimators", "examples"),
     [
-        (WITHOUT_HUBER, 10),
-        (ESTIMATORS, 3),
+        (WITHOUT_HUBER, 6),
+        (ESTIMATORS, 2),
         pytest.param(WITHOUT_HUBER, 80, marks=pytest.mark.slow),
         pytest.param(ESTIMATORS, 20, marks=pytest.mark.slow),
     ],

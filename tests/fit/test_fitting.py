@@ -10,7 +10,7 @@ import pytest
 
 from isoflop.fit import FitResult, FitSettings, VariantFit, fit_runs, run_table
 from isoflop.fit.curves.minima import minima
-from isoflop.fit.surfaces.bootstrap import BOOTSTRAP_RUNS
+from isoflop.fit.surfaces import bootstrap
 from isoflop.fit.surfaces.surface import Surface
 
 TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
@@ -157,8 +157,9 @@ def random_table(count: int) -> pd.DataFrame:
     return pd.DataFrame({"budget_flops": budget, "parameters": n, "loss": loss})
 
 
-def test_thousands_of_rows_take_the_limit_and_say_so() -> None:
-    table = run_table(random_table(BOOTSTRAP_RUNS + 100)).table
+def test_more_rows_than_are_drawn_take_the_limit_and_say_so(monkeypatch) -> None:
+    monkeypatch.setattr(bootstrap, "BOOTSTRAP_RUNS", 300)
+    table = run_table(random_table(301)).table
     fit = fit_runs(table, settings=FitSettings(estimators=("surface",), resamples=100)).variants[
         "all runs"
     ]

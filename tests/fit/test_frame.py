@@ -3,7 +3,8 @@ import math
 import pytest
 from made_records import record_of
 
-from isoflop.config import ModelConfig, RunConfig, RunRecord, TopK
+from given import small_model
+from isoflop.config import RunConfig, RunRecord, TopK
 from isoflop.fit import frame
 from isoflop.fit.tables.frame import COLUMNS, budgets, curve_rows, one_budget, trained_sizes
 
@@ -18,9 +19,7 @@ def record(
     budget: float | None = 5e12,
 ) -> RunRecord:
     depth = {"depth": TopK(capacity=0.125)} if routed else {}
-    model = ModelConfig(
-        vocabulary=256, width=width, blocks=4, heads=2, head_width=16, hidden=96, **depth
-    )
+    model = small_model(width=width, **depth)
     config = RunConfig(model=model, steps=10, sequences_per_step=2, budget_flops=budget, seed=seed)
     headline = "predictor" if routed else "every_token"
     losses = {}
@@ -37,7 +36,7 @@ def test_a_row_holds_the_causal_headline_and_the_others_beside_it() -> None:
     assert list(row.index) == list(COLUMNS)
     assert (row["loss"], row["validation_loss"]) == (1.24, 2.24)
     assert row["top_k_loss"] == pytest.approx(1.14)
-    assert (row["variant"], row["blocks"], row["width"], row["seed"]) == ("MoD", 4, 32, 0)
+    assert (row["variant"], row["blocks"], row["width"], row["seed"]) == ("MoD", 2, 32, 0)
     assert (row["parameters"], row["non_embedding"]) == (32_000, 28_800)
     assert row["tokens"] == 10 * 2 * 256
     assert row["forward_flops"] == 64_000

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 from known_surfaces import TRUE, noisy, table_of
-from scipy import stats
 
 from isoflop.fit import FitSettings, fit_runs
 from isoflop.fit.curves.systematic import SURE, Systematic
@@ -94,8 +94,8 @@ def test_intervals_are_those_of_a_regression_in_log_space() -> None:
     x = np.array([0.4, 0.7, 1.4, 2.5, 5.1])
     y = 2.6 * x**-0.08 * np.exp([0.004, -0.003, 0.001, -0.004, 0.002])
     law = fit_power_law(x, y, level=0.9)
-    peer = stats.linregress(np.log(x), np.log(y))
-    t = stats.t.ppf(0.95, 3) * np.array([-1, 1])
+    peer = scipy.stats.linregress(np.log(x), np.log(y))
+    t = scipy.stats.t.ppf(0.95, 3) * np.array([-1, 1])
     assert law.a.value == pytest.approx(peer.slope)
     assert law.a.ends == pytest.approx(tuple(peer.slope + t * peer.stderr))
     assert law.k.ends == pytest.approx(tuple(np.exp(peer.intercept + t * peer.intercept_stderr)))

@@ -222,3 +222,9 @@ def test_a_term_that_is_zero_stays_so() -> None:
     found = descend(SurfaceObjective(DATA, 0.003), start, directions=FREE)[0]
     assert found[0] == -np.inf
     assert np.isfinite(found[1:]).all()
+
+
+def test_the_same_runs_are_equal_so_that_they_are_searched_once() -> None:
+    same, other = (SurfaceData.of(*noisy(TRUE, N, D, 0.01, seed)) for seed in (0, 1))
+    assert (same, hash(same)) == (DATA, hash(DATA))
+    assert same != other

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from known_surfaces import FITS, TRUE, Columns, crossed, noisy
-from scipy import stats
+from scipy import special
 from test_surface import TIED, TOGETHER, by_each, over_trained
 
 from isoflop.fit import FitSettings
@@ -165,7 +165,7 @@ def test_profiles_of_least_squares_are_linear_theorys_when_noise_is_small(settin
         ("E", "A", "B", "alpha", "beta"), np.sqrt(np.diag(variance)), strict=False
     ):
         half = (found[name].high - found[name].low) / 2
-        assert half == pytest.approx(stats.t.ppf(0.975, free) * error, rel=0.02), name
+        assert half == pytest.approx(special.stdtrit(free, 0.975) * error, rel=0.02), name
 
 
 def test_without_a_surface_there_is_no_profile() -> None:

@@ -19,7 +19,7 @@ def fitted(table: pd.DataFrame, baseline: str = "Base") -> FitResult:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def table(runs: MakeRuns) -> pd.DataFrame:
     """Three variants at four budgets; Near is better at the largest only, Far everywhere."""
     parts = []

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from isoflop.config import BlockAttention, DataConfig, ModelConfig, RandomK, Recipe, RunConfig, TopK
+from given import small_model
+from isoflop.config import BlockAttention, DataConfig, RandomK, Recipe, RunConfig, TopK
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware.accelerators import (
     ACCELERATORS,
@@ -31,9 +32,7 @@ def run(
     *, length: int = 64, precision: str = "bf16", convention: str = "full", **model: Any
 ) -> Any:
     return RunConfig(
-        model=ModelConfig(
-            vocabulary=64, width=32, blocks=2, heads=2, head_width=16, hidden=64, **model
-        ),
+        model=small_model(**model),
         data=DataConfig(sequence_length=length),
         recipe=Recipe(precision=precision),
         steps=1,

@@ -7,22 +7,15 @@ import time
 import pytest
 import torch
 
-from isoflop.config import (
-    ModelConfig,
-    PrecisionChoice,
-    PrecisionSpeed,
-    PrecisionSpeeds,
-    RunConfig,
-)
+from given import small_model
+from isoflop.config import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds, RunConfig
 from isoflop.config.precision import FASTER, SLOW
 from isoflop.hardware import choose_precision, measure_speeds
 
 
 def run(width: int = 32, vocabulary: int = 256) -> RunConfig:
     return RunConfig(
-        model=ModelConfig(
-            vocabulary=vocabulary, width=width, blocks=2, heads=2, head_width=16, hidden=2 * width
-        ),
+        model=small_model(vocabulary=vocabulary, width=width, head_width=16, hidden=2 * width),
         steps=3,
         sequences_per_step=2,
     )

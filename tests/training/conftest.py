@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from given import RECIPE
-from isoflop.config import DataConfig, Depth, EveryToken, ModelConfig, RunConfig
-
-WORDS = ("the", "a", "state", "of", "union", "law", "peace", "we", "our", "year", "war", "shall")
-
+from given import RECIPE, small_model, write_words
+from isoflop.config import DataConfig, Depth, EveryToken, RunConfig
 
 MakeRun = Callable[..., RunConfig]
 
@@ -27,13 +24,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for index in range(40):
-        chosen = torch.randint(len(WORDS), (60,), generator=generator).tolist()
-        (folder / f"{index:02}.txt").write_text(" ".join(WORDS[i] for i in chosen))
-    return folder
+    return write_words(tmp_path / "corpus", 40)
 
 
 @pytest.fixture
@@ -45,15 +36,7 @@ def cache(tmp_path: Path) -> Path:
 def make_run(corpus: Path) -> MakeRun:
     def make(depth: Depth | None = None, steps: int = 12, **recipe: object) -> RunConfig:
         return RunConfig(
-            model=ModelConfig(
-                vocabulary=256,
-                width=16,
-                blocks=4,
-                heads=2,
-                head_width=8,
-                hidden=24,
-                depth=depth or EveryToken(),
-            ),
+            model=small_model(blocks=4, depth=depth or EveryToken()),
             data=DataConfig(corpus=str(corpus), sequence_length=16),
             recipe=RECIPE.model_copy(update=recipe),
             steps=steps,

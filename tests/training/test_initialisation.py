@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from isoflop.config import ModelConfig, Recipe
+from given import small_model
+from isoflop.config import Recipe
 from isoflop.model import build
 from isoflop.training import initialise
 
@@ -14,16 +15,7 @@ from isoflop.training import initialise
 @pytest.mark.parametrize("width", [32, 256])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_the_first_loss_is_near_that_of_guessing(width: int, tied: bool) -> None:
-    config = ModelConfig(
-        vocabulary=256,
-        width=width,
-        blocks=2,
-        heads=2,
-        head_width=16,
-        hidden=2 * width,
-        tied_embeddings=tied,
-    )
-    model = build(config)
+    model = build(small_model(width=width, head_width=16, hidden=2 * width, tied_embeddings=tied))
     initialise(model, Recipe(), seed=0)
     tokens = torch.randint(0, 256, (4, 65), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -2,20 +2,15 @@ import math
 
 import pytest
 
-from isoflop.config import DataConfig, EveryToken, ModelConfig, RandomK, RunConfig, TopK
+from given import small_model
+from isoflop.config import DataConfig, EveryToken, RandomK, RunConfig, TopK
 from isoflop.training import measure_speed, speed
 
 
 def run(width: int, *, depth: object = None, blocks: int = 6, length: int = 16) -> RunConfig:
     return RunConfig(
-        model=ModelConfig(
-            vocabulary=64,
-            width=width,
-            blocks=blocks,
-            heads=2,
-            head_width=8,
-            hidden=2 * width,
-            depth=depth or EveryToken(),
+        model=small_model(
+            width=width, blocks=blocks, hidden=2 * width, depth=depth or EveryToken()
         ),
         data=DataConfig(sequence_length=length),
         steps=1,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.frozen import Frozen
@@ -240,7 +240,9 @@ def seed_spread(losses: ArrayLike, *, level: float = LEVEL) -> Estimate:
         ValueError: fewer than two seeds, or a loss that is not finite.
     """
     spread, free = _spread("losses", losses)
-    upper, lower = (float(stats.chi2.ppf(p, free)) for p in ((1 + level) / 2, (1 - level) / 2))
+    upper, lower = (
+        2 * float(special.gammaincinv(free / 2, (1 + side * level) / 2)) for side in (1, -1)
+    )
     low, high = spread * math.sqrt(free / upper), spread * math.sqrt(free / lower)
     return Estimate(value=spread, low=low, high=high, level=level)
 
@@ -258,7 +260,7 @@ def spread_ratio(first: ArrayLike, second: ArrayLike, *, level: float = LEVEL) -
         if spread == 0:
             raise ValueError(f"{name} has no spread: all of its losses are the same")
     ratio, levels = a / b, ((1 + level) / 2, (1 - level) / 2)
-    high, low = (float(stats.f.ppf(p, a_free, b_free)) for p in levels)
+    high, low = (float(special.fdtri(a_free, b_free, p)) for p in levels)
     return Estimate(
         value=ratio, low=ratio / math.sqrt(high), high=ratio / math.sqrt(low), level=level
     )

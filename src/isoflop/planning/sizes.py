@@ -48,14 +48,14 @@ def shape(
             f"{LARGEST_PARAMETERS:g}"
         )
     best, best_score = None, math.inf
+    sized = _sized(family, vocabulary, choices)
     for blocks in _block_counts(family, choices.depth):
-        of_width = partial(named_shape, family, blocks, vocabulary=vocabulary, choices=choices)
-        widths = _widths_around(of_width, target_parameters, family.width_step)
+        widths = _widths_around(partial(sized, blocks), target_parameters, family.width_step)
         too_narrow = []
         for width in widths:
-            model = of_width(width)
+            model, total = sized(blocks, width)
             aspect = math.log(width / blocks / family.width_per_block)
-            miss = math.log(parameters(model).total / target_parameters)
+            miss = math.log(total / target_parameters)
             score = miss**2 + ASPECT_WEIGHT * aspect**2
             if score < best_score:
                 best, best_score = model, score
@@ -110,13 +110,30 @@ def _block_counts(family: ShapeFamily, depth: Depth) -> Iterator[int]:
     return iter(range(first, _MOST_BLOCKS, step))
 
 
+@lru_cache(maxsize=64)
+def _sized(
+    family: ShapeFamily, vocabulary: int, choices: Choices
+) -> Callable[[int, int], tuple[ModelConfig, int]]:
+    """Return what gives the model of so many blocks and that width, and its total parameters.
+
+    It makes each once: searches for neighbouring sizes try mostly the same.
+    """
+
+    @lru_cache(maxsize=4096)
+    def sized(blocks: int, width: int) -> tuple[ModelConfig, int]:
+        model = named_shape(family, blocks, width, vocabulary=vocabulary, choices=choices)
+        return model, parameters(model).total
+
+    return sized
+
+
 def _widths_around(
-    of_width: Callable[[int], ModelConfig], target: float, step: int
+    sized: Callable[[int], tuple[ModelConfig, int]], target: float, step: int
 ) -> tuple[int, ...]:
     """Return the widths next below and next above a number of parameters."""
 
     def total(steps: int) -> int:
-        return parameters(of_width(steps * step)).total
+        return sized(steps * step)[1]
 
     # Doubling first keeps the widths that are tried near those that are wanted.
     most = 1

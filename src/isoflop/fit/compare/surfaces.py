@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from isoflop.config import Frozen
 from isoflop.estimate import Estimate
@@ -233,7 +233,9 @@ def _two_sided(drawn: Floats, freedom: int) -> float:
     spread = float(drawn.std()) if len(drawn) >= FEWEST_DRAWS else 0.0
     if tail >= FEWEST_DRAWS or not spread > 0:
         return counted
-    return min(counted, 2 * float(stats.t.sf(abs(float(drawn.mean())) / spread, max(1, freedom))))
+    return min(
+        counted, 2 * float(special.stdtr(max(1, freedom), -abs(float(drawn.mean())) / spread))
+    )
 
 
 def _growth(surfaces: Floats, parameters: float, tokens: float, losses: Floats) -> Floats:

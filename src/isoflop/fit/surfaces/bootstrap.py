@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.intervals import Floats, draws_interval
@@ -164,7 +164,7 @@ def normal_spread(residual: Floats, unknowns: int = 5) -> float:
     """
     size = np.sort(np.abs(residual))
     passed = min(unknowns, len(size) - 1)
-    return max(1e-12, float(np.median(size[passed:])) / stats.norm.ppf(0.75))
+    return max(1e-12, float(np.median(size[passed:])) / float(special.ndtri(0.75)))
 
 
 def unfitted_residuals(data: SurfaceData, x: Floats, ways: Floats) -> Floats:
@@ -186,7 +186,7 @@ def within(residual: Floats, delta: float) -> Floats:
     """
     width = math.hypot(1.06 * normal_spread(residual) * len(residual) ** -0.2, delta)
     below, above = ((side * delta - residual) / width for side in (-1, 1))
-    return np.asarray(stats.norm.cdf(above) - stats.norm.cdf(below))
+    return np.asarray(special.ndtr(above) - special.ndtr(below))
 
 
 def surface_intervals(

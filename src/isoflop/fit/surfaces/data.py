@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,10 @@ ROUGH_RUNS = 2000
 
 @dataclass(frozen=True, eq=False)
 class SurfaceData:
-    """Runs: logs of size and tokens about their means, losses, and the means."""
+    """Runs: logs of size and tokens about their means, losses, and the means.
+
+    The same runs are equal, so that a search through them is done once.
+    """
 
     u: Floats
     v: Floats
@@ -66,6 +70,17 @@ class SurfaceData:
 
     def __len__(self) -> int:
         return len(self.losses)
+
+    @cached_property
+    def _content(self) -> tuple[object, ...]:
+        arrays = (one.tobytes() for one in (self.u, self.v, self.losses))
+        return (*arrays, self.log_n0, self.log_d0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SurfaceData) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
 
     def coefficients(self, x: Floats) -> Floats:
         """Return E, A, B, alpha and beta of unknowns, both (R, K)."""

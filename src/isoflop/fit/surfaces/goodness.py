@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from isoflop.config import Frozen
 from isoflop.fit.minima.minimum import Minimum
@@ -150,7 +150,7 @@ def misfit(
         spread = math.sqrt(sum(parts) / freedom)
         free = max(1, runs - UNKNOWNS)
         ratio = found.rms * math.sqrt(runs / free) / spread if spread else math.inf
-        chance = math.sqrt(float(stats.f.ppf(1 - NOISE_CHANCE, free, freedom)))
+        chance = math.sqrt(float(special.fdtri(free, freedom, 1 - NOISE_CHANCE)))
         if ratio > max(ABOVE_NOISE, chance) and found.log_rms > NEGLIGIBLE:
             reasons.append(
                 f"it misses the runs by {found.rms:.2g}, {ratio:.1f} times as much as repeated "

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from isoflop.estimate import LEVEL, Estimate
 from isoflop.fit.intervals import Floats
@@ -91,7 +91,7 @@ class _Profile:
             scale = 0.5 * float(np.sum(slope**2)) * fit.delta
             scale /= float(within(residual[0], fit.delta).mean())
         free = len(data) - int(ways.shape[1])
-        self.limit = math.sqrt(scale * float(stats.f.ppf(level, 1, free)) / free)
+        self.limit = math.sqrt(scale * float(special.fdtri(1, free, level)) / free)
         """Root of how far the objective may rise, which is nearly a line in what is held."""
 
     def ends(self) -> Floats:

@@ -18,8 +18,8 @@ START_EXPONENTS = tuple(np.geomspace(0.03, 2.0, 12).tolist())
 """The grid of starts is every pair of these."""
 STARTS = 8
 """Points of this grid, the best ones, that are descended from."""
-REMEMBERED = 16
-"""Tables whose fit is kept: Huber's fit of the same runs, with each of its deltas, starts there."""
+REMEMBERED = 32
+"""Fits that are kept: Huber's of the same runs start there, and pages and predictions ask again."""
 
 
 def search(data: SurfaceData, settings: FitSettings) -> tuple[Surface, bool]:
@@ -28,11 +28,13 @@ def search(data: SurfaceData, settings: FitSettings) -> tuple[Surface, bool]:
     For given exponents the loss is linear in E, A and B, which non-negative least squares
     solves exactly; what is left is a search in two dimensions, or in one with `equal_exponents`.
     """
-    return _searched(data, 1 if settings.equal_exponents else 2)
+    return searched(data, settings.equal_exponents)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _searched(data: SurfaceData, free: int) -> tuple[Surface, bool]:
+def searched(data: SurfaceData, equal_exponents: bool) -> tuple[Surface, bool]:
+    """Return the same for runs whose exponents may be held equal."""
+    free = 1 if equal_exponents else 2
     # The optimiser's tolerances are absolute, so losses are of order one whatever their unit.
     unit = float(data.losses.mean())
     whole = _Projection(replace(data, losses=data.losses / unit))

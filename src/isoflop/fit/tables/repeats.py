@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from isoflop.fit.intervals import Floats
 from isoflop.fit.tables.choosing import codes
@@ -120,8 +120,8 @@ def _explained(
     effect = dummies @ coefficients
     if freedom < 1 or total <= 0 or rank < 1:
         return 0.0, 1.0, effect
-    ratio = (total - rest) / rank / max(rest / freedom, 1e-300)
-    return 1 - rest / total, float(stats.f.sf(ratio, rank, freedom)), effect
+    ratio = max(0.0, total - rest) / rank / max(rest / freedom, 1e-300)
+    return 1 - rest / total, float(special.fdtrc(rank, freedom, ratio)), effect
 
 
 def _sentence(cells: pd.Series, moved: float, *, has_variants: bool) -> str:

@@ -202,12 +202,14 @@ def search(
     stall_minutes: StallMinutes = STALL_MINUTES,
     results: Results = RESULTS,
     cache: Cache = CACHE,
+    json: Json = False,
 ) -> int:
-    """Train the trials of [search], the same for every variant, and show which was best."""
+    """Train the trials of [search], as many for every variant, and show what was found."""
+    from isoflop.fit.search import SearchResult
     from isoflop.sweep import Execution, Folders
     from isoflop.sweep.search import search_study
-    from isoflop.terminal.plan import trial_table
-    from isoflop.terminal.tables import show
+    from isoflop.terminal.search import search_tables, toml_lines, trial_table
+    from isoflop.terminal.tables import answer
 
     asked = load_study(study)
     execution = Execution(
@@ -215,7 +217,11 @@ def search(
     )
     outcome, made = search_study(asked, Folders.of(asked, out, results, cache), execution)
     _check_uninterrupted(outcome)
-    show([trial_table(made)])
+    if isinstance(made, SearchResult):
+        told = {**made.model_dump(mode="json"), "toml": toml_lines(asked, made)}
+        answer(told, search_tables(asked, made), json=json)
+    else:
+        answer([one.model_dump(mode="json") for one in made], [trial_table(made)], json=json)
     return 1 if outcome.left else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from isoflop.estimate import Power
 from isoflop.notation import count, exponent, percent, significant
-from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
+from isoflop.planning import Plan, PlannedRow, first_of_each_kind
 from isoflop.planning.costing import CONVENTIONS, CostRow
 from isoflop.terminal.tables import amount, said, shape, size, table_of
 
@@ -169,28 +168,6 @@ def power_words(power: Power) -> Iterator[str]:
     yield (
         f"Taken to be: losses on a parabola, normal noise of {significant(noise.spread, 2)} as in "
         f"{noise.runs} runs of {power.source}{paired}, one comparison."
-    )
-
-
-def trial_table(made: Sequence[Trial]) -> RenderableType:
-    """Return the trials as a table, the best of each variant marked."""
-    best: dict[str, float] = {}
-    for trial in made:
-        if trial.loss is not None:
-            best[trial.variant] = min(trial.loss, best.get(trial.variant, trial.loss))
-    return table_of(
-        "Trials of the recipe, by loss on the validation split",
-        made,
-        {
-            "variant": lambda trial: trial.variant,
-            "width / blocks": lambda trial: f"{trial.width_per_block:g}",
-            "learning rate": lambda trial: f"{trial.learning_rate:g}",
-            "blocks x width": lambda trial: shape(trial.configs[0].model),
-            "loss": lambda trial: "" if trial.loss is None else f"{trial.loss:.4f}",
-            "": lambda trial: "best" if trial.loss == best.get(trial.variant, math.inf) else "",
-        },
-        names=["variant"],
-        words=[""],
     )
 
 

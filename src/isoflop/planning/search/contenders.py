@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
+from typing import cast
 
 from isoflop.config import Routed, RunConfig, RunRecord, Setting, Study, Variant
 from isoflop.estimate import Estimate
@@ -26,8 +27,9 @@ from isoflop.planning.sizes import shape
 FEWEST_PAIRS = 3
 """Seeds on which the recipe found is trained beside the study's own."""
 
-Known = dict[tuple[str, str, float, Point, int], tuple[str, tuple[float, ...], RunConfig] | None]
-"""Trials that were resolved before, by precision, variant, budget, point and seed."""
+_Resolved = tuple[str, tuple[float, ...], RunConfig]
+Known = dict[tuple[Hashable, ...], _Resolved | None]
+"""Run id, logs of settings and config of trials that were resolved before."""
 
 
 def search(
@@ -71,7 +73,7 @@ def search(
                 runs = one.confirming(most)
                 trials[one.variant.name] += len(runs)
                 recipes.append(one.recipe(len(one.walk.asked) + len(runs)))
-                missing += [run for run in runs if run.config.run_id not in by_id]
+                missing += [run for run_id, run in runs.items() if run_id not in by_id]
             starts = {one.variant.name: one.chosen for one in contenders}
         if missing:
             break
@@ -114,6 +116,7 @@ class Contender:
         self.study, self.variant, self.budget_flops = study, variant, budget_flops
         self._search, self._records, self._known = study.search, records, known
         self._own = at_budget(study, variant, budget_flops)
+        self._place = (study.recipe.precision, variant.name, budget_flops)
         routed = isinstance(variant.depth, Routed)
         values = study.search.values.items()
         self._first = {name: one for name, one in values if routed or name != "router_rate"}
@@ -138,25 +141,23 @@ class Contender:
     @property
     def missing(self) -> list[PlannedRun]:
         """The trials of the walk that have no record."""
-        return [
-            PlannedRun(self.variant.name, self._config(point, seed), "trial")
-            for point, seed in self.walk.missing
-        ]
+        resolved = [self._resolved(*one) for one in self.walk.missing]
+        return [PlannedRun(self.variant.name, one[2], "trial") for one in resolved if one]
 
-    def confirming(self, total: int = 0) -> list[PlannedRun]:
-        """Return the runs of the recipe found and of the study's own that are no trials before.
+    def confirming(self, total: int = 0) -> dict[str, PlannedRun]:
+        """Return the runs, by id, of the recipe found and of the study's own on the same seeds.
 
-        They are `total` at least: those that are missing are the found recipe's, of further seeds.
+        Trials that were made before are left out. There are `total` at least: those that are
+        missing are the found recipe's, of further seeds.
         """
-        made: dict[str, RunConfig] = {}
+        made: dict[str, PlannedRun] = {}
         turn = 0
         while turn < self._pairs or len(made) < total:
-            configs = [self._run(self._found, self._rules.seed(turn))]
-            if turn < self._pairs:
-                configs.append(self._run(self._own, self._rules.seed(turn)))
-            made |= {one.run_id: one for one in configs if one.run_id not in self.walk.asked}
+            for run_id, config in self._pair(turn)[: 2 if turn < self._pairs else 1]:
+                if run_id not in self.walk.asked:
+                    made[run_id] = PlannedRun(self.variant.name, config, "trial")
             turn += 1
-        return [PlannedRun(self.variant.name, one, "trial") for one in made.values()]
+        return made
 
     def recipe(self, trials: int) -> FoundRecipe:
         """Return what the trials tell, which are so many with those that confirm it."""
@@ -184,9 +185,18 @@ class Contender:
     def _judged(self) -> list[Judged]:
         return self.walk.judged()
 
-    @property
-    def _found(self) -> Variant:
-        return with_settings(self.study, self._own, self.chosen)
+    def _pair(self, turn: int) -> list[tuple[str, RunConfig]]:
+        """Return ids and configs of the recipe found and of the study's own, of one seed."""
+        seed, found = self._rules.seed(turn), tuple(self.chosen.items())
+        runs = []
+        for values in (found, ()):
+            key = (*self._place, values, seed)
+            if key not in self._known:
+                config = self._run(with_settings(self.study, self._own, dict(values)), seed)
+                self._known[key] = config.run_id, (), config
+            run_id, _, config = cast(_Resolved, self._known[key])
+            runs.append((run_id, config))
+        return runs
 
     def _setting(self, name: Setting, judged: Judged) -> FoundSetting:
         """Return what is known of a setting, in its own unit."""
@@ -222,14 +232,11 @@ class Contender:
         star = self.walk.star
         pairs = []
         for turn in range(self._pairs):
-            seed = self._rules.seed(turn)
-            both = [
-                self._records.get(self._run(one, seed).run_id) for one in (self._own, self._found)
-            ]
+            both = [self._records.get(run_id) for run_id, _ in self._pair(turn)]
             losses = [validation_loss(one) for one in both if one and one.state == "finished"]
             if len(losses) < 2:
                 return None
-            pairs.append(losses[0] - losses[1])
+            pairs.append(losses[1] - losses[0])
         if star.degrees_of_freedom < 1:
             return None
         return WithError(
@@ -249,9 +256,9 @@ class Contender:
             loss = validation_loss(record) if record.state == "finished" else math.inf
         return Tried(run_id, logs, loss)
 
-    def _resolved(self, point: Point, seed: int) -> tuple[str, tuple[float, ...], RunConfig] | None:
+    def _resolved(self, point: Point, seed: int) -> _Resolved | None:
         """Return run id, logs of values and config of a trial; None where it cannot be made."""
-        key = (self.study.recipe.precision, self.variant.name, self.budget_flops, point, seed)
+        key = (*self._place, point, seed)
         if key not in self._known:
             try:
                 config = self._config(point, seed)

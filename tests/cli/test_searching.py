@@ -90,7 +90,7 @@ def test_a_tiny_search_is_trained_and_told(
     text = "\n\n".join(" ".join(draw.choices(words, k=80)) for _ in range(200))
     Path("text.txt").write_text(text)
     tiny = STUDY | {
-        "budgets_flops": [3e8],
+        "budgets_flops": [1.375e8],
         "tokens_per_step": 64,
         "evaluation_tokens": 512,
         "data": {
@@ -101,9 +101,9 @@ def test_a_tiny_search_is_trained_and_told(
         },
         "shape": {"width_step": 4, "head_width": 4, "hidden_step": 4, "width_per_block": 4},
         "search": {
-            "settings": {"learning_rate": [5e-3, 2e-2, 8e-2]},
+            "settings": {"learning_rate": [4e-3, 8e-3, 1.6e-2]},
             "seeds": [0, 1],
-            "most_trials": 16,
+            "most_trials": 12,
             "parameters": 12e3,
         },
     }
@@ -112,6 +112,6 @@ def test_a_tiny_search_is_trained_and_told(
     shown = capsys.readouterr().out
     assert "To write into the study:" in shown
     records = RunStore(Path("runs/tiny/search")).records()
-    assert 2 * 10 <= len(records) <= 2 * 16
+    assert 2 * 10 <= len(records) <= 2 * 12
     assert main(["search", "tiny.json", "--workers", "2"]) == 0
     assert capsys.readouterr().out == shown

@@ -108,7 +108,7 @@ def test_a_setting_that_does_not_matter_is_told_so_and_ends_the_search() -> None
 
 def test_a_search_ends_at_its_limit_whatever_is_known() -> None:
     walk = walked((0.2, 0.4), bend=0.004, most=20)
-    assert walk.ended
+    assert not walk.missing
     assert len(walk.asked) <= 20
     assert "unsure" in {one.standing for one in walk.judged()}
 
@@ -120,6 +120,9 @@ def test_what_diverges_is_an_end_that_is_worse() -> None:
     assert walk.judged()[0].tried[1] == pytest.approx(STEP)
     best_beyond = walked((2.0,), worst=0).judged()[0]
     assert best_beyond.standing == "end"
+    nothing = walked((0.0, 0.0), worst=-9)
+    assert {one.best for one in nothing.judged()} == {None}
+    assert len(nothing.asked) == 10
 
 
 STUDY = Study(

@@ -13,6 +13,7 @@ a search moves its centre until it is. Seeds are blocks: what all trials of one 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -46,11 +47,11 @@ class Star:
     """
 
     def __init__(self, trials: Collection[Observation], level: float = LEVEL) -> None:
-        self.values: dict[str | None, set[float]] = {}
-        for one in trials:
-            self.values.setdefault(one.setting, set()).add(one.z)
-        self.settings = [s for s, z in self.values.items() if s is not None and len(z - {0.0}) > 1]
-        used = [one for one in trials if one.setting is None or one.setting in self.settings]
+        finite = [one for one in trials if math.isfinite(one.loss)]
+        tried = Counter(setting for setting, _ in {(one.setting, one.z) for one in finite})
+        names = dict.fromkeys(one.setting for one in finite)
+        self.settings = [name for name in names if name is not None and tried[name] > 1]
+        used = [one for one in finite if one.setting is None or one.setting in self.settings]
         seeds = sorted({one.seed for one in used})
         design = np.zeros((len(used), len(seeds) + 2 * len(self.settings)))
         for row, one in zip(design, used, strict=True):
@@ -62,7 +63,7 @@ class Star:
         self._first = len(seeds)
         inverse = np.linalg.pinv(design.T @ design)
         self._found = inverse @ design.T @ losses
-        self.degrees_of_freedom = len(used) - int(np.linalg.matrix_rank(design))
+        self.degrees_of_freedom = len(used) - (int(np.linalg.matrix_rank(design)) if used else 0)
         left = losses - design @ self._found
         free = max(1, self.degrees_of_freedom)
         self.spread = math.sqrt(float(left @ left) / free)

@@ -63,7 +63,7 @@ def search(
         ]
         total = max(len(one.walk.asked) for one in contenders)
         for one in contenders:
-            if one.walk.ended:
+            if not one.walk.missing:
                 one.walk.extend(total)
             trials[one.variant.name] += len(one.walk.asked)
         missing = [run for one in contenders for run in one.missing]
@@ -127,11 +127,9 @@ class Contender:
         centre = tuple(
             0 if start is None else self._nearest(name, start[name]) for name in self._first
         )
-        middles = [
-            (at, len(one), len(one) // 2)
-            for at, one in zip(centre, self._first.values(), strict=True)
-        ]
-        spans = [(at - half, at - half + count - 1) for at, count, half in middles]
+        placed = zip(centre, map(len, self._first.values()), strict=True)
+        spans = [(at - n // 2, at - n // 2 + n - 1) for at, n in placed]
+        self._config(centre, seeds[0])
         if start is None:
             for axis, (low, high) in enumerate(spans):
                 for place in range(low, high + 1):
@@ -179,7 +177,12 @@ class Contender:
     def chosen(self) -> dict[Setting, float]:
         """What to write of each setting that is searched."""
         own = zip(self._first, self._judged, strict=True)
-        return {name: self._setting(name, one).chosen for name, one in own}
+        found = {name: self._chosen(name, one) for name, one in own}
+        try:
+            self._run(with_settings(self.study, self._own, found), self._rules.seed(0))
+        except ValueError:  # such as whole steps that miss the budget
+            return self._values(self.walk.centre)
+        return found
 
     @cached_property
     def _judged(self) -> list[Judged]:
@@ -198,20 +201,24 @@ class Contender:
             runs.append((run_id, config))
         return runs
 
-    def _setting(self, name: Setting, judged: Judged) -> FoundSetting:
-        """Return what is known of a setting, in its own unit."""
+    def _log(self, name: Setting) -> float:
+        """Return the log of a setting's value at the centre."""
         known = self._resolved(self.walk.centre, self._rules.seed(0))
         assert known is not None, "the centre can be tried"
-        log = known[1][list(self._first).index(name)]
+        return known[1][list(self._first).index(name)]
+
+    def _chosen(self, name: Setting, judged: Judged) -> float:
         low, high = judged.tried
-        best = judged.best
-        z = best.value if best is not None else 0.0
-        if best is None and judged.standing == "end":
+        z = judged.best.value if judged.best is not None else 0.0
+        if judged.best is None and judged.standing == "end":
             end = self.walk.star.change(name, high, low)
-            z = low if end is not None and end.value > 0 else high
-        chosen = float(f"{math.exp(log + min(max(z, low), high)):.3g}")
-        if name == "tokens_per_step":
-            chosen = self._whole(chosen)
+            z = 0.0 if end is None else low if end.value > 0 else high
+        chosen = float(f"{math.exp(self._log(name) + min(max(z, low), high)):.3g}")
+        return self._whole(chosen) if name == "tokens_per_step" else chosen
+
+    def _setting(self, name: Setting, judged: Judged) -> FoundSetting:
+        """Return what is known of a setting, in its own unit."""
+        log, best, (low, high) = self._log(name), judged.best, judged.tried
         return FoundSetting(
             setting=name,
             standing=judged.standing,
@@ -223,7 +230,7 @@ class Contender:
                     part: math.exp(log + getattr(best, part)) for part in ("value", "low", "high")
                 }
             ),
-            chosen=chosen,
+            chosen=self.chosen[name],
             moves_nats=judged.moves,
         )
 

@@ -100,7 +100,8 @@ class Walk:
         self.names, self._trial, self._rules = tuple(names), trial, rules
         first = (len(rules.seeds),) * len(names)
         self._state = _State(centre, tuple(spans), first)
-        self._turns = len(rules.seeds)
+        self.turns = len(rules.seeds)
+        """Seeds of the centre."""
         self.asked: dict[str, tuple[Point, int]] = {}
         """Trials asked for so far, by key."""
         self.missing: list[tuple[Point, int]] = []
@@ -116,10 +117,9 @@ class Walk:
             if len(self.asked) + len(new) > rules.most:
                 break
             self._state = following
-            self._turns = max(self._turns, *following.turns)
+            self.turns = max(self.turns, *following.turns)
             visited.add(following.centre)
             self._ask(following)
-        self.ended = not self.missing
 
     @property
     def centre(self) -> Point:
@@ -131,20 +131,13 @@ class Walk:
         """The fit of what has finished on the star."""
         return Star(self._observations())
 
-    @property
-    def turns(self) -> int:
-        """Seeds of the centre."""
-        return self._turns
-
     def extend(self, total: int) -> None:
         """Ask for so many trials in all: further seeds of the star."""
-        turn = self._turns
         while len(self.asked) < total:
             for point in self._points(self._state):
                 if len(self.asked) < total:
-                    self._ask_one(point, self._rules.seed(turn))
-            turn += 1
-        self._turns = turn
+                    self._ask_one(point, self._rules.seed(self.turns))
+            self.turns += 1
 
     def judged(self) -> list[Judged]:
         """Return where each setting stands."""
@@ -240,7 +233,7 @@ class Walk:
             self.missing.append((point, seed))
 
     def _wanted(self, state: _State) -> Iterator[tuple[Point, int]]:
-        for turn in range(max(state.turns)):
+        for turn in range(max(state.turns, default=len(self._rules.seeds))):
             seed = self._rules.seed(turn)
             yield state.centre, seed
             for axis, turns in enumerate(state.turns):
@@ -283,7 +276,7 @@ class Walk:
     def _losses(self, point: Point) -> dict[int, float]:
         """Return the losses of a point that was asked for, by seed."""
         found = {}
-        for seed in map(self._rules.seed, range(self._turns)):
+        for seed in map(self._rules.seed, range(self.turns)):
             tried = self._trial(point, seed)
             if tried is not None and tried.key in self.asked and tried.loss is not None:
                 found[seed] = tried.loss

@@ -112,6 +112,6 @@ def test_a_tiny_search_is_trained_and_told(
     shown = capsys.readouterr().out
     assert "To write into the study:" in shown
     records = RunStore(Path("runs/tiny/search")).records()
-    assert 2 * 10 <= len(records) <= 2 * 12
+    assert 2 * 7 <= len(records) <= 2 * 12
     assert main(["search", "tiny.json", "--workers", "2"]) == 0
     assert capsys.readouterr().out == shown

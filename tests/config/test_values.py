@@ -25,7 +25,15 @@ SCALED = {
     "data": {"windows": "documents"},
     "variants": [{"name": "A"}],
 }
+WARMED = {"warmup_steps": 10}
 RUN = {"model": MODEL, "steps": 5, "sequences_per_step": 2}
+RATES = {"learning_rate": [5e-3, 1e-2, 2e-2]}
+SEARCH = {"settings": RATES, "most_trials": 50}
+MOVING = {"name": "A", "exponents": {"learning_rate": -0.1}}
+
+
+def searching(**changes):
+    return {**STUDY, "search": {**SEARCH, **changes}}
 
 
 def routed(**changes):
@@ -68,6 +76,21 @@ def routed(**changes):
         (Study, {**SCALED, "positions": {"ranges": 7}}, "7 ranges and 128 trailing targets"),
         (Study, {**SCALED, "positions": {"trailing": 257}}, "expected a divisor and at most all"),
         (Study, {**STUDY, "challenger": "C"}, "expected one of"),
+        (Study, searching(most_trials=None), "with most_trials missing"),
+        (Study, searching(learning_rates=[1e-3]), "with a plain grid"),
+        (Study, searching(settings=None), "most_trials has no settings beside it"),
+        (Study, searching(settings={}), "no setting is given; expected one or more of learning"),
+        (Study, searching(settings={"router_rate": [1, 2]}), "expected 3 or more positive, asc"),
+        (Study, searching(settings={"router_rate": [1, 4, 2]}), "expected 3 or more positive, asc"),
+        (Study, searching(budgets_flops=[2e12, 1e12]), "expected positive, ascending budgets"),
+        (Study, searching(budgets_flops=[1e12], budget_flops=1e12), "expected one of them"),
+        (Study, {**STUDY, "search": {"learning_rates": [1e-3]}}, "for a plain grid"),
+        (Study, {**SCALED, "variants": [MOVING]}, "count from the first of budgets_flops"),
+        (
+            Study,
+            {**searching(settings={"warmup_fraction": [0.02, 0.05, 0.1]}), "recipe": WARMED},
+            "recipe.warmup_steps is 10, beside which warmup_fraction",
+        ),
     ],
 )
 def test_impossible_values_are_refused(kind, data, expected):

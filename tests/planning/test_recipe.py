@@ -107,7 +107,7 @@ def test_the_learning_rate_is_the_variants_else_the_studys() -> None:
 def test_a_budget_below_one_step_is_refused() -> None:
     study = make_study(budgets_flops=(1e8,), grid={"centre_parameters": 1e6})
     model = ladder(study, study.variants[0], 1e8).rung(3)
-    assert not affordable(study, 1e8, model)
+    assert not affordable(study, study.variants[0], 1e8, model)
     with pytest.raises(ValueError, match=r"budgets_flops.*not one step.*tokens_per_step"):
         resolve(study, study.variants[0], 1e8, model, 0)
 
@@ -118,11 +118,11 @@ def test_a_budget_that_whole_steps_miss_is_refused() -> None:
     model = ladder(study, variant, 5e12).rung(3)
     step = train_flops_per_token(model, 256, "causal") * 2048
     for steps in (3.4, 10.2, 0.4):
-        assert not affordable(study, steps * step, model)
+        assert not affordable(study, study.variants[0], steps * step, model)
         with pytest.raises(ValueError, match=r"budgets_flops.*tokens_per_step"):
             resolve(study, variant, steps * step, model, 0)
     for steps in (3.0, 10.05, 60.4, 150.8):
-        assert affordable(study, steps * step, model)
+        assert affordable(study, study.variants[0], steps * step, model)
         assert resolve(study, variant, steps * step, model, 0).steps == round(steps)
 
 

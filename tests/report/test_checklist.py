@@ -11,16 +11,21 @@ from made_reports import analysed, told
 from isoflop.config import (
     AdamW,
     BlockAttention,
+    Exponents,
     RecipeSource,
     RunRecord,
     Search,
     ShapeFamily,
     Study,
+    Values,
 )
+from isoflop.estimate import Estimate
 from isoflop.fit import ESTIMATORS
+from isoflop.fit.search import FoundRecipe, FoundSetting, SearchResult
 from isoflop.notation import scientific
 from isoflop.report import LeftOut, RecipeSearch
 from isoflop.report.analysis import Analysis
+from isoflop.report.sections.search import section
 from isoflop.report.words.checklist import Disclosure, checklist, standings
 from sweep_studies import machine
 
@@ -146,6 +151,59 @@ def test_a_search_is_counted_by_variant(analysis: Analysis) -> None:
         found = said(asked, "trials", search=known)
         assert found[0] == standing
         assert words in found[1]
+
+
+def test_a_search_of_settings_tells_how_and_its_page_what_was_found(analysis: Analysis) -> None:
+    values = Values(learning_rate=(4e-3, 8e-3, 1.6e-2))
+    search = Search(settings=values, most_trials=40, budgets_flops=(5e12, 2e13))
+    asked = with_study(analysis, search=search)
+    best = FoundSetting(
+        setting="learning_rate",
+        standing="inside",
+        low=4e-3,
+        high=3.2e-2,
+        best=Estimate(value=9e-3, low=8e-3, high=1e-2),
+        chosen=9e-3,
+        moves_nats=0.05,
+    )
+    flat = best.model_copy(update={"standing": "flat", "best": None, "moves_nats": 0.004})
+    recipes = tuple(
+        FoundRecipe(
+            variant="Baseline",
+            budget_flops=budget,
+            settings=(one,),
+            trials=21,
+            seeds=4,
+            spread=0.005,
+            gained=Estimate(value=0.02, low=0.01, high=0.03),
+        )
+        for budget, one in ((5e12, best), (2e13, flat))
+    )
+    found = SearchResult(recipes=recipes, laws=(), trials={"Baseline": 42}, missing=0)
+    known = RecipeSearch(declared={"Baseline": 42}, finished={"Baseline": 42}, found=found)
+    standing, text = said(asked, "trials", search=known)
+    assert standing == "disclosed"
+    assert "- " not in text[:2]
+    assert text.startswith("learning rate: a star of trials")
+    assert "at most 40 trials per variant and budget" in text
+    assert section(asked) is None
+    shown = section(told(asked, search=known))
+    (table,) = shown.tables()
+    assert [row[-1] for row in table.rows] == [
+        "0.009 [0.008, 0.01]",
+        "any of 0.004 to 0.032 within 0.0040",
+    ]
+    assert len(table.data) == 2
+    assert "+0.0200 [+0.0100, +0.0300]" in shown.blocks[1].lines[0]
+
+
+def test_settings_of_a_variant_s_own_are_told(analysis: Analysis) -> None:
+    first, *others = analysis.study.variants
+    own = first.model_copy(update={"weight_decay": 0.2, "exponents": Exponents(learning_rate=-0.1)})
+    told_of = said(with_study(analysis, variants=(own, *others)), "Which optimiser")[1]
+    assert "Baseline has its own: weight decay 0.2, learning rate as (C / first budget)^-0.1." in (
+        told_of
+    )
 
 
 def test_epochs_need_the_corpus(analysis: Analysis) -> None:

@@ -36,7 +36,7 @@ from isoflop.text import quoted
 
 if TYPE_CHECKING:
     from isoflop.config import Study
-    from isoflop.sweep import Folders, Outcome
+    from isoflop.sweep import Execution, Folders, Outcome
 
 SCHEMA_NAME = "isoflop-study.schema.json"
 """What the first line of the starter study points editors at."""
@@ -164,15 +164,7 @@ def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
     from isoflop.tracking import tracking
 
     asked = load_study(study)
-    folders = sweep.Folders.of(asked, options.out, options.results, options.cache)
-    execution = sweep.Execution(
-        workers=options.workers,
-        device=options.device,
-        memory_bytes=bytes_of(options.memory_gib),
-        stall_seconds=60 * options.stall_minutes,
-        micro_batch_tokens=options.micro_batch_tokens,
-        recompute=options.recompute,
-    )
+    folders, execution = _folders_and_execution(asked, options)
     with tracking(folders.root, options.track, asked.name):
         outcome = sweep.run_study(asked, folders, execution)
     _check_uninterrupted(outcome)
@@ -195,28 +187,40 @@ def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
 
 
 def search(
-    study: StudyFile,
-    out: Out = None,
-    workers: Workers = None,
-    memory_gib: MemoryGib = None,
-    stall_minutes: StallMinutes = STALL_MINUTES,
-    results: Results = RESULTS,
-    cache: Cache = CACHE,
+    study: StudyFile, options: Annotated[RunOptions, arg(name="")], json: Json = False
 ) -> int:
-    """Train the trials of [search], the same for every variant, and show which was best."""
-    from isoflop.sweep import Execution, Folders
+    """Train the trials of [search], as many for every variant, and show what was found."""
+    from isoflop.fit.search import SearchResult
+    from isoflop.sweep.ledger import TRIALS
     from isoflop.sweep.search import search_study
-    from isoflop.terminal.plan import trial_table
-    from isoflop.terminal.tables import show
+    from isoflop.terminal.plan import search_tables, toml_lines, trial_table
+    from isoflop.terminal.tables import answer
+    from isoflop.tracking import tracking
 
     asked = load_study(study)
-    execution = Execution(
-        workers=workers, memory_bytes=bytes_of(memory_gib), stall_seconds=60 * stall_minutes
-    )
-    outcome, made = search_study(asked, Folders.of(asked, out, results, cache), execution)
+    folders, execution = _folders_and_execution(asked, options)
+    with tracking(folders.root / TRIALS, options.track, asked.name):
+        outcome, made = search_study(asked, folders, execution)
     _check_uninterrupted(outcome)
-    show([trial_table(made)])
+    if isinstance(made, SearchResult):
+        told = {**made.model_dump(mode="json"), "toml": toml_lines(asked, made)}
+        answer(told, search_tables(asked, made), json=json)
+    else:
+        answer([one.model_dump(mode="json") for one in made], [trial_table(made)], json=json)
     return 1 if outcome.left else 0
+
+
+def _folders_and_execution(study: Study, options: RunOptions) -> tuple[Folders, Execution]:
+    from isoflop import sweep
+
+    return sweep.Folders.of(study, options.out, options.results, options.cache), sweep.Execution(
+        workers=options.workers,
+        device=options.device,
+        memory_bytes=bytes_of(options.memory_gib),
+        stall_seconds=60 * options.stall_minutes,
+        micro_batch_tokens=options.micro_batch_tokens,
+        recompute=options.recompute,
+    )
 
 
 def _check_uninterrupted(outcome: Outcome) -> None:

@@ -72,11 +72,11 @@ from isoflop.config.run import (
     Windows,
 )
 from isoflop.config.sample import SampledToken, TextSample
+from isoflop.config.search import SETTINGS, Exponents, Search, Setting, Values
 from isoflop.config.study import (
     Grid,
     ScaledModel,
     Scaling,
-    Search,
     ShapeFamily,
     Study,
     Variant,

@@ -15,12 +15,11 @@ from isoflop.config.run import (
     DataConfig,
     Positions,
 )
+from isoflop.config.search import LARGEST_PARAMETERS, Exponents, Search, left_out
 from isoflop.frozen import LARGEST_SEED, Frozen
 
 FEWEST_LOOKED_AT = 3
 """Seeds at the first look, where some are added: of two, an interval is wider than any losses."""
-LARGEST_PARAMETERS = 1e13
-"""No larger shape is looked for."""
 
 
 class ShapeFamily(Frozen):
@@ -55,22 +54,6 @@ class Grid(Frozen):
     """Expected optimal parameters at the first budget; None for the built-in expectation."""
     minimum_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
     maximum_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
-
-
-class Search(Frozen):
-    """Trials that find each variant's shape family and learning rate, on the validation split.
-
-    Every variant gets the same trials: each learning rate with each ratio of width to blocks.
-    """
-
-    learning_rates: tuple[float, ...] = Field(min_length=1)
-    width_per_block: tuple[float, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    budget_flops: float | None = Field(default=None, gt=0, le=LARGEST_BUDGET_FLOPS)
-    """Budget of a trial; None for the study's first."""
-    parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
-    """Total parameters of a trial; None for the variant's expected optimum, which moves with its
-    `centre_parameters`."""
 
 
 class ScaledModel(Frozen):
@@ -120,6 +103,13 @@ class Variant(Choices, _Named):
     shape: ShapeFamily | None = None
     learning_rate: float | None = Field(default=None, gt=0, le=1e38)
     centre_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
+    weight_decay: float | None = Field(default=None, ge=0, le=1e6, exclude_if=left_out)
+    """The optimiser's; of Muon that of the matrices and of the rest."""
+    warmup_fraction: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
+    tokens_per_step: int | None = Field(default=None, ge=1, le=10**12, exclude_if=left_out)
+    router_rate: float | None = Field(default=None, gt=0, le=1e6, exclude_if=left_out)
+    exponents: Exponents | None = Field(default=None, exclude_if=left_out)
+    """How the settings above, learning rate and shape move from the study's first budget on."""
 
 
 class Study(Frozen):
@@ -265,6 +255,7 @@ class Study(Frozen):
                 f"{rules.batch_exponent:g}; expected one of them, since both tell a step's tokens"
             )
         self._check_added_seeds()
+        self._check_moved_settings()
         if self.positions is not None:
             self.positions.check(self.data)
         if self.reuse and (bound := self._depends_on_length()):
@@ -276,6 +267,8 @@ class Study(Frozen):
         turning = next((one.name for one in self.variants if one.turns_full), None)
         if turning is not None:
             return f"attention of {turning!r} turns full at a share of training; expected never"
+        if any(one.exponents for one in self.variants):
+            return "exponents move settings with the budget; expected none"
         if self.tokens_per_step is None:
             return "tokens_per_step follows from the budget; expected one for all"
         return self.recipe.depends_on_length
@@ -310,6 +303,30 @@ class Study(Frozen):
                 f"{FEWEST_LOOKED_AT} or more seeds, fewer than that, and none above {LARGEST_SEED}"
             )
 
+    def _check_moved_settings(self) -> None:
+        if self.scaling is not None and any(one.exponents for one in self.variants):
+            raise ValueError(
+                "exponents of a variant count from the first of budgets_flops, but [scaling] names "
+                "the sizes; expected none: remove it"
+            )
+        recipe, rules = self.recipe, self.recipe.rules
+        fixed = {
+            "recipe.warmup_steps": ("warmup_fraction", recipe.warmup_steps),
+            "recipe.rules.warmup_tokens_per_parameter": (
+                "warmup_fraction",
+                rules and rules.warmup_tokens_per_parameter,
+            ),
+            "recipe.rules.decay_time_scale": ("weight_decay", rules and rules.decay_time_scale),
+        }
+        searched = {} if self.search is None else self.search.values
+        for place, (name, value) in fixed.items():
+            own = any(getattr(one, name) is not None for one in self.variants)
+            if value is not None and (own or name in searched):
+                raise ValueError(
+                    f"{place} is {value:g}, beside which {name} of a variant or in [search] does "
+                    "nothing; expected one of them"
+                )
+
     @property
     def margin(self) -> float | None:
         """Difference of loss that counts as none, nats per token, under either name."""
@@ -332,9 +349,17 @@ class Study(Frozen):
         return self.model_copy(update={"recipe": recipe})
 
     def learning_rates(self) -> dict[str, float]:
-        """Return the peak learning rate of each variant, at the reference shape."""
+        """Return each variant's peak learning rate at the reference shape and the first budget."""
         usual = self.recipe.learning_rate
         return {one.name: one.learning_rate or usual for one in self.variants}
+
+    def learning_rate(self, variant: str, budget_flops: float) -> float:
+        """Return the peak learning rate of a variant, by its name, at a budget."""
+        rate = self.learning_rates()[variant]
+        moved = next(one.exponents for one in self.variants if one.name == variant)
+        if moved is None:
+            return rate
+        return moved.moved("learning_rate", rate, budget_flops / self.budgets_flops[0])
 
     @property
     def differs(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,19 +76,19 @@ class VarianceComponents(Frozen):
 
 
 def rate_checks(
-    records: Sequence[RunRecord], variant_of: Mapping[str, str], used: Mapping[str, float]
+    records: Sequence[RunRecord], variant_of: Mapping[str, str], used: Callable[[str, float], float]
 ) -> tuple[RateCheck, ...]:
     """Return every model with three or more learning rates, over the seeds that have them all.
 
     Args:
         records: runs of a study, those at its minima and the checks beside them.
         variant_of: name of the variant of each run id; others are left aside.
-        used: each variant's own learning rate; models not trained with it are left aside.
+        used: a variant's own learning rate at a budget; models not trained with it are left aside.
     """
     checks = []
     for model, losses in _models(records, variant_of, "learning_rate"):
         losses = losses.dropna()
-        own = used[model["variant"]]
+        own = used(model["variant"], model["budget_flops"])
         if losses.shape[1] < RATES or losses.empty or own not in losses:
             continue
         means = losses.mean()

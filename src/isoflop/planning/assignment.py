@@ -81,7 +81,7 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
             continue
         for shape in _models(study, study.baseline_variant, budget):
             taken = shape.with_choices(challenger)
-            if taken is not None and affordable(study, budget, taken):
+            if taken is not None and affordable(study, challenger, budget, taken):
                 for seed in study.seeds:
                     matched[resolved(budget, taken, challenger, seed).run_id] = challenger.name
     return own, matched, checked
@@ -93,5 +93,5 @@ def _models(study: Study, variant: Variant, budget: float) -> Iterator[ModelConf
     first = sizes.initial
     for index in range(first.start - added, first.stop + added):
         model = sizes.rung(index)
-        if model is not None and affordable(study, budget, model):
+        if model is not None and affordable(study, variant, budget, model):
             yield model

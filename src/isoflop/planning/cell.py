@@ -198,7 +198,9 @@ class Cell:
 
     def _exists(self, rung: int) -> bool:
         model = self.ladder.rung(rung)
-        return model is not None and affordable(self.study, self.budget_flops, model)
+        if model is None:
+            return False
+        return affordable(self.study, self.variant, self.budget_flops, model)
 
     def _started(self, rung: int) -> bool:
         return self._exists(rung) and self._record(rung, self.study.seeds[0]) is not None

@@ -102,7 +102,7 @@ def _beyond(cell: Cell, side: Side, count: int) -> tuple[list[int], End | None]:
         model = cell.ladder.rung(rung, bounded=False)
         if model is None:
             return sizes, "shapes"
-        if not affordable(cell.study, cell.budget_flops, model):
+        if not affordable(cell.study, cell.variant, cell.budget_flops, model):
             return sizes, "steps"
         sizes.append(parameters(model).total)
     return sizes, None

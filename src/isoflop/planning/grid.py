@@ -230,7 +230,7 @@ def _matched(study: Study, cells: list[Cell]) -> list[PlannedRun]:
     return [
         PlannedRun(challenger.name, resolve(study, challenger, budget, model, seed), "matched")
         for model in models
-        if model is not None and affordable(study, budget, model)
+        if model is not None and affordable(study, challenger, budget, model)
         for seed in seeds
     ]
 

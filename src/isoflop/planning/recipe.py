@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from isoflop.config import Depth, ModelConfig, Routed, RunConfig, Study, Variant
+from isoflop.config import (
+    Depth,
+    ModelConfig,
+    Muon,
+    Recipe,
+    Routed,
+    RunConfig,
+    Setting,
+    Study,
+    Variant,
+)
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning.sizes import Ladder
 
@@ -38,28 +49,79 @@ def tokens_per_step(
     return max(1, round(power / sequence_length)) * sequence_length
 
 
-def sequences_per_step(study: Study, budget_flops: float) -> int:
+def sequences_per_step(study: Study, budget_flops: float, variant: Variant | None = None) -> int:
     """Return B, the sequences in an optimiser step of a study's runs at a budget.
 
     Raises:
-        ValueError: If the study's `tokens_per_step` is not a whole number of sequences.
+        ValueError: If `tokens_per_step` of the study, or of the variant, is not a whole number of
+            sequences.
     """
     length = study.data.sequence_length
-    if study.tokens_per_step is None:
+    own = None if variant is None else at_budget(study, variant, budget_flops).tokens_per_step
+    asked = own or study.tokens_per_step
+    if asked is None:
         rules = study.recipe.rules
         if rules is None or rules.batch_exponent is None:
             return tokens_per_step(budget_flops, length) // length
         # Tokens near the best size grow with what of the budget its parameters leave.
         over_budget = rules.batch_exponent * (1 - OPTIMUM_EXPONENT)
         return tokens_per_step(budget_flops, length, over_budget) // length
-    if study.tokens_per_step % length:
-        below = study.tokens_per_step // length * length
+    if asked % length:
+        below = asked // length * length
         nearest = f"{below} or {below + length}" if below else f"{length}"
         raise ValueError(
-            f"tokens_per_step is {study.tokens_per_step}; expected a multiple of "
+            f"tokens_per_step is {asked}; expected a multiple of "
             f"data.sequence_length = {length}, such as {nearest}"
         )
-    return study.tokens_per_step // length
+    return asked // length
+
+
+def settings_of(study: Study, variant: Variant, budget_flops: float) -> dict[Setting, float]:
+    """Return what each setting of a variant is at a budget, whoever gives it."""
+    recipe, length = study.recipe, study.data.sequence_length
+    first = budget_flops if variant.exponents is None else study.budgets_flops[0]
+    usual = sequences_per_step(study, first) * length
+    found: dict[Setting, float] = {
+        "learning_rate": variant.learning_rate or recipe.learning_rate,
+        "weight_decay": (
+            recipe.optimiser.weight_decay if variant.weight_decay is None else variant.weight_decay
+        ),
+        "warmup_fraction": variant.warmup_fraction or recipe.warmup_fraction,
+        "tokens_per_step": variant.tokens_per_step or usual,
+        "router_rate": variant.router_rate or recipe.router_rate,
+        "width_per_block": (variant.shape or study.shape).width_per_block,
+    }
+    if (exponents := variant.exponents) is not None:
+        growth = budget_flops / first
+        found = {name: exponents.moved(name, one, growth) for name, one in found.items()}
+        if exponents.tokens_per_step:
+            found["tokens_per_step"] = max(1, round(found["tokens_per_step"] / length)) * length
+    return found
+
+
+def with_settings(study: Study, variant: Variant, values: Mapping[Setting, float]) -> Variant:
+    """Return a variant that has these settings, at every budget.
+
+    Raises:
+        ValueError: a value is none that the setting can have.
+    """
+    update: dict[str, object] = {str(name): value for name, value in values.items()}
+    if (ratio := update.pop("width_per_block", None)) is not None:
+        family = variant.shape or study.shape
+        update["shape"] = family.model_copy(update={"width_per_block": ratio})
+    if "tokens_per_step" in values:
+        update["tokens_per_step"] = round(values["tokens_per_step"])
+    fields = {name: getattr(variant, name) for name in Variant.model_fields}
+    return Variant.model_validate(fields | {"exponents": None} | update)
+
+
+def at_budget(study: Study, variant: Variant, budget_flops: float) -> Variant:
+    """Return a variant as it is at a budget, where its settings move with it."""
+    if variant.exponents is None:
+        return variant
+    settings = settings_of(study, variant, budget_flops).items()
+    moving = {name: one for name, one in settings if getattr(variant.exponents, name)}
+    return with_settings(study, variant, moving)
 
 
 def expected_optimum(study: Study, variant: Variant, budget_flops: float) -> float:
@@ -81,7 +143,7 @@ def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
         first = expected_optimum(study, variant, study.budgets_flops[0])
         centre = first * factor ** round(math.log(centre / first) / math.log(factor))
     return Ladder(
-        family=variant.shape or study.shape,
+        family=at_budget(study, variant, budget_flops).shape or study.shape,
         grid=study.grid,
         centre_parameters=centre,
         vocabulary=study.data.vocabulary,
@@ -89,9 +151,9 @@ def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
     )
 
 
-def affordable(study: Study, budget_flops: float, model: ModelConfig) -> bool:
-    """Return whether whole steps of a model can spend the budget to within 1%."""
-    steps, missed = _steps(study, budget_flops, model)
+def affordable(study: Study, variant: Variant, budget_flops: float, model: ModelConfig) -> bool:
+    """Return whether whole steps of a variant's model can spend the budget to within 1%."""
+    steps, missed = _steps(study, variant, budget_flops, model)
     return steps > 0 and missed <= BUDGET_TOLERANCE
 
 
@@ -108,8 +170,8 @@ def resolve(
             the capacity selects no token of a sequence, or if `tokens_per_step` is not a whole
             number of sequences.
     """
-    steps, missed = _steps(study, budget_flops, model)
-    tokens = sequences_per_step(study, budget_flops) * study.data.sequence_length
+    steps, missed = _steps(study, variant, budget_flops, model)
+    tokens = sequences_per_step(study, budget_flops, variant) * study.data.sequence_length
     named = (
         f"budgets_flops: {budget_flops:.6g} FLOPs and {tokens} tokens per step give "
         f"{variant.name!r} at {parameters(model).total:,} parameters"
@@ -144,10 +206,9 @@ def run_config(
             whole number of sequences, or if the study's precision is not settled.
     """
     check_capacity(variant.depth, study.data.sequence_length, f"variant {variant.name!r}: ")
-    recipe = study.recipe.settled()
-    if variant.learning_rate is not None:
-        recipe = recipe.model_copy(update={"learning_rate": variant.learning_rate})
-    sequences = sequences_per_step(study, budget_flops)
+    variant = at_budget(study, variant, budget_flops)
+    recipe = _recipe(study, variant)
+    sequences = sequences_per_step(study, budget_flops, variant)
     if study.recipe.rules is not None:
         batch = sequences * study.data.sequence_length
         total = parameters(model).total
@@ -166,17 +227,32 @@ def run_config(
     )
 
 
+def _recipe(study: Study, variant: Variant) -> Recipe:
+    recipe = study.recipe.settled()
+    named = ("learning_rate", "warmup_fraction", "router_rate")
+    own = {name: getattr(variant, name) for name in named if getattr(variant, name) is not None}
+    if (decay := variant.weight_decay) is not None:
+        decayed: dict[str, object] = {"weight_decay": decay}
+        if isinstance(recipe.optimiser, Muon):
+            rest = recipe.optimiser.adamw.model_copy(update=decayed)
+            decayed = {**decayed, "adamw": rest}
+        own["optimiser"] = recipe.optimiser.model_copy(update=decayed)
+    return recipe.model_copy(update=own)
+
+
 def achieved_flops(config: RunConfig) -> float:
     """Return the training FLOPs of a run under its own convention."""
     per_token = train_flops_per_token(config.model, config.data.sequence_length, config.convention)
     return per_token * config.tokens
 
 
-def _steps(study: Study, budget_flops: float, model: ModelConfig) -> tuple[int, float]:
+def _steps(
+    study: Study, variant: Variant, budget_flops: float, model: ModelConfig
+) -> tuple[int, float]:
     """Return the whole steps that come nearest a budget, and the share that they miss of it."""
     length = study.data.sequence_length
     per_token = train_flops_per_token(model, length, study.convention)
-    step = per_token * sequences_per_step(study, budget_flops) * length
+    step = per_token * sequences_per_step(study, budget_flops, variant) * length
     steps = round(budget_flops / step)
     return steps, abs(steps * step / budget_flops - 1)
 

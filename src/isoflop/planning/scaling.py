@@ -61,7 +61,7 @@ def scaled_run(study: Study, scaled: ScaledModel, variant: Variant, seed: int) -
     non_embedding = parameters(_model(study, scaled, study.baseline_variant)).non_embedding
     tokens = scaled.tokens or study.scaling.tokens_per_parameter * non_embedding
     budget = 6.0 * non_embedding * tokens
-    per_step = sequences_per_step(study, budget) * study.data.sequence_length
+    per_step = sequences_per_step(study, budget, variant) * study.data.sequence_length
     steps = round(tokens / per_step)
     if not steps:
         raise ValueError(

@@ -205,7 +205,7 @@ def analyse(
         records={record.run_id: record for record in kept},
         estimators=estimators,
         fits=fits,
-        rates=rate_checks(kept, everything, study.learning_rates()),
+        rates=rate_checks(kept, everything, study.learning_rate),
         components=variance_components(kept, everything),
     )
     if fits is None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from isoflop.config import PrecisionChoice, RunRecord, Study
 from isoflop.fit.predictions import Prediction
+from isoflop.fit.search import SearchResult
 from isoflop.report.registration import Registration
 from isoflop.report.routed import RoutedModel
 from isoflop.text import visible
@@ -60,6 +61,8 @@ class RecipeSearch:
     """How many of these have a loss."""
     further_runs: int = 0
     """Recorded runs of trials that the study, as it is now, does not name."""
+    found: SearchResult | None = None
+    """What was found of settings, where they are searched."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ def shown(study: Study, evidence: Evidence) -> tuple[Study, Evidence]:
             search,
             declared={names[name]: number for name, number in search.declared.items()},
             finished={names[name]: number for name, number in search.finished.items()},
+            found=search.found and search.found.renamed(names),
         ),
         routed=evidence.routed
         and replace(evidence.routed, variant=visible(evidence.routed.variant)),

@@ -136,7 +136,7 @@ def analyse_scaling(study: Study, evidence: Evidence) -> ScalingAnalysis:
         table=table,
         records={record.run_id: record for record in evidence.records},
         fit=fit,
-        rates=rate_checks(evidence.records, {**names, **evidence.checks}, study.learning_rates()),
+        rates=rate_checks(evidence.records, {**names, **evidence.checks}, study.learning_rate),
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
+from isoflop.fit.search import SearchResult
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
+from isoflop.planning.search import Known, search
 from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, committed_records, replace_records
 from isoflop.sweep.ledger import TRIALS, Folders
@@ -25,13 +27,14 @@ def search_study(
     study: Study,
     folders: Folders | None = None,
     execution: Execution = Execution(),  # noqa: B008 - frozen
-) -> tuple[Outcome, list[Trial]]:
+) -> tuple[Outcome, list[Trial] | SearchResult]:
     """Train the trials of a study that have no record yet, neither here nor committed.
 
     They have the precision that the study's runs will have as well.
 
     Returns:
-        How that ended, and the trials with the losses known then.
+        How that ended, and the trials with the losses known then; where settings are searched,
+        what was found.
 
     Raises:
         ValueError: the study declares no search, or as `run_study`.
@@ -44,15 +47,19 @@ def search_study(
         print(quoted(kept.words), file=sys.stderr)
     study = kept.study
     committed = committed_records(folders.results, study.name, TRIALS)
+    known: Known = {}
 
     def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
-        return next_trials(asked, [*records, *committed])
+        if not _searches_settings(asked):
+            return next_trials(asked, [*records, *committed])
+        return search(asked, _distinct([*committed, *records]), known)[0]
 
     # Nothing is taken up there: the planner knows what is committed.
     root = storage.inside(folders.root, TRIALS)
     beside = Folders(root, root / "results", folders.cache)
     outcome = run_study(study, beside, execution, planner=planner)
-    return outcome, trials(study, _records(study, folders.root, folders.results))
+    now = _records(study, folders.root, folders.results)
+    return outcome, search(study, now)[1] if _searches_settings(study) else trials(study, now)
 
 
 def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
@@ -60,6 +67,11 @@ def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
     if study.search is None:
         return None
     records = _records(study, root, results)
+    if _searches_settings(study):
+        runs, found = search(study, records)
+        missing = Counter(run.variant for run in runs)
+        asked = Counter(found.trials)
+        return RecipeSearch(asked, asked - missing, len(records) + len(runs) - asked.total(), found)
     made = trials(study, records)
     named = {config.run_id for trial in made for config in trial.configs}
     return RecipeSearch(
@@ -80,4 +92,12 @@ def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:
     """Return the records of trials, committed and, which come before, from here."""
     trained = RunStore(storage.inside(root, TRIALS)).records()
     known = [*committed_records(results, study.name, TRIALS), *trained]
-    return list({record.run_id: record for record in known}.values())
+    return _distinct(known)
+
+
+def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
+    return list({record.run_id: record for record in records}.values())
+
+
+def _searches_settings(study: Study) -> bool:
+    return study.search is not None and study.search.settings is not None

@@ -20,6 +20,7 @@ from isoflop.report.sections import (
     relative_loss,
     routing,
     runs,
+    search,
 )
 from isoflop.report.sections.scaling import compute, gaps, models, switch
 from isoflop.report.sections.scaling import published as published_scaling
@@ -31,6 +32,7 @@ STUDY: Sequence[Callable[[Analysis], Section | None]] = (
     routing.section,
     published.section,
     checks.section,
+    search.section,
     fit_quality.section,
     predictions.section,
     runs.left_out,

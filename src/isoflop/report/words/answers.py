@@ -36,6 +36,20 @@ def by_variant(
     return tuple(f"{name}: {shown(value)}" for name, value in found)
 
 
+def own_settings(study: Study) -> list[str]:
+    """Return one line for each variant with settings of its own, or ones that move with C."""
+    lines = []
+    for one in study.variants:
+        names = ("weight_decay", "warmup_fraction", "tokens_per_step", "router_rate")
+        values = {name: getattr(one, name) for name in names}
+        told = [f"{name} {value:g}" for name, value in values.items() if value is not None]
+        moving = {} if one.exponents is None else one.exponents.model_dump(exclude_defaults=True)
+        told += [f"{name} as (C / first budget)^{value:g}" for name, value in moving.items()]
+        if told:
+            lines.append(f"{one.name} has its own: {', '.join(told).replace('_', ' ')}.")
+    return lines
+
+
 def spanned(values: Collection[float], shown: Callable[[float], str] = str) -> str:
     """Return a range in words: 'X', or 'X to Y'."""
     low, high = shown(min(values)), shown(max(values))

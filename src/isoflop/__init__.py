@@ -84,7 +84,7 @@ if TYPE_CHECKING:
         export_study as export_study,
         report_study as report_study,
     )
-    from isoflop.sweep.results import (
+    from isoflop.results import (
         StudyResults as StudyResults,
         load as load,
     )
@@ -119,7 +119,7 @@ _HOMES = {
     "isoflop.sweep": "Execution Folders Machine plan_study run_study settled",
     "isoflop.sweep.fits": "Reading fit_study predict_study",
     "isoflop.sweep.report": "export_study report_study",
-    "isoflop.sweep.results": "StudyResults load",
+    "isoflop.results": "StudyResults load",
     "isoflop.sweep.search": "search_study",
     "isoflop.trained": "HeldOut Wishes evaluate_run sample_run",
     "isoflop.training": "load_model train",

@@ -55,7 +55,7 @@ def test_a_dataset_holds_every_run(
     study = ROOT / "studies" / f"{NAME}.toml"
     out = tmp_path / "dataset"
     # Analysed once for the whole file.
-    monkeypatch.setattr("isoflop.sweep.results.StudyResults", lambda *_: results)
+    monkeypatch.setattr("isoflop.results.StudyResults", lambda *_: results)
     arguments = ["--to", ROOT / "results", "--out", tmp_path / "runs", "--dataset", out]
     assert main(["export", str(study), *map(str, arguments)]) == 0
     assert capsys.readouterr().out.count("wrote ") == 5

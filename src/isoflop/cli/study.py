@@ -280,7 +280,7 @@ def export(
     asked, folders = _settled(study, out, to)
     if dataset is not None:
         from isoflop.interop.dataset import export_dataset
-        from isoflop.sweep.results import StudyResults
+        from isoflop.results import StudyResults
 
         for path in export_dataset(StudyResults(asked, folders), dataset):
             print(quoted(f"wrote {path}"))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from isoflop import storage
 from isoflop.config import RunRecord
-from isoflop.sweep.results import StudyResults
+from isoflop.results import StudyResults
 from isoflop.version import __version__
 
 FILES = ("runs", "evaluations", "curves")

@@ -40,7 +40,7 @@ class IsoflopLM(TemplateLM):
         max_length: most tokens of a text that are read; None for what the model was trained on.
         device: `cpu` or `cuda`.
         cache: where prepared corpora lie.
-        max_batch_size: of the harness; not used.
+        others: of the harness; not used.
 
     Raises:
         ValueError: neither or both of `run` and `pretrained` are given, or a folder is not one.
@@ -55,7 +55,7 @@ class IsoflopLM(TemplateLM):
         max_length: int | None = None,
         device: str | None = None,
         cache: str = "cache",
-        max_batch_size: int | None = None,
+        **others: Any,
     ) -> None:
         from isoflop.trained import finished_record, tokenizer_of
         from isoflop.training import load_model

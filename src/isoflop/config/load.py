@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from isoflop.config.own import opened
 from isoflop.config.problems import MOST_PROBLEMS, describe
 from isoflop.config.run import RunConfig
 from isoflop.config.study import Study
@@ -40,6 +41,10 @@ def load(path: str | os.PathLike[str]) -> Study | RunConfig:
     """
     data = read(path)
     source = os.fspath(path)
+    try:
+        data = opened(_whole_numbers(data), Path(path).parent)
+    except ValueError as error:
+        raise ValueError(f"{quoted(source)}: {error}") from None
     if "model" in data:
         return validated(RunConfig, data, source)
     return validated(Study, data, source)

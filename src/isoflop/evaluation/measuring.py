@@ -24,7 +24,6 @@ from isoflop.config import (
     Routed,
     RoutingSample,
     Stretch,
-    decisions,
 )
 from isoflop.data import TokenSplit
 from isoflop.data.windows import Batch
@@ -247,7 +246,7 @@ def _routing(
 
 def _rules(config: ModelConfig, among: Sequence[Decision], cap: Cap | None) -> tuple[_Rule, ...]:
     """Return what to measure under, the headline decision first, top-k among them, caps last."""
-    known = decisions(config.depth)
+    known = config.decisions
     for decision in among:
         if decision not in known:
             raise ValueError(

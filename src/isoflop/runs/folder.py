@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,12 +15,14 @@ from isoflop import storage
 from isoflop.config import (
     Environment,
     Frozen,
+    Own,
     RunConfig,
     RunEvaluation,
     RunRecord,
     State,
     TextSample,
 )
+from isoflop.config.own import keep, kept_texts
 from isoflop.runs.attempts import Attempt, Ending, read_attempts
 from isoflop.runs.claim import Claim
 from isoflop.runs.metrics import MetricsLog, read_metrics
@@ -73,9 +75,14 @@ def parse_record(data: Any, source: str) -> RunRecord:
     return record
 
 
+def _variant_file(own: Own) -> str:
+    """Return the name of the file in a run's folder that keeps the text of a variant's file."""
+    return f"variant-{own.kind}-{(own.source or '')[:12]}.py"
+
+
 class RunFolder(Claim):
     """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
-    `record.json`, `checkpoint/`, `stable/`.
+    `record.json`, `checkpoint/`, `stable/`, and the text of each variant of one's own.
 
     Beside these `evaluation.json`, once its model was evaluated, and `sample.json`, text that it
     generated; unlike the record, they may be written anew.
@@ -106,6 +113,10 @@ class RunFolder(Claim):
             # Claimed, since an owner removes what others left unfinished.
             with nullcontext() if self._held else self.claim():
                 if self._read("config.json", partial(parse_value, RunConfig)) is None:
+                    texts = kept_texts()
+                    for own in config.model.own.values():
+                        if own.source in texts:
+                            storage.write_text(self._member(_variant_file(own)), texts[own.source])
                     storage.write_json(self._member("config.json"), config.model_dump(mode="json"))
         present = self.config()
         if present.run_id != config.run_id:
@@ -119,7 +130,15 @@ class RunFolder(Claim):
         config = self._read("config.json", partial(parse_value, RunConfig))
         if config is None:
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+        self._know(config)
         return config
+
+    def _know(self, config: RunConfig) -> None:
+        """Remember the texts of its variants, which the study may name no more."""
+        for own in config.model.own.values():
+            if own.source and own.source not in kept_texts():
+                with suppress(OSError, UnicodeDecodeError):
+                    keep(self._member(_variant_file(own)).read_text(encoding="utf-8"))
 
     def pinned(self) -> Pinned | None:
         """Return what the run was first started with, None if it never was."""
@@ -246,7 +265,10 @@ class RunFolder(Claim):
 
     def record(self) -> RunRecord | None:
         """Return the outcome, None while there is none."""
-        return self._read("record.json", parse_record)
+        record = self._read("record.json", parse_record)
+        if record is not None:
+            self._know(record.config)
+        return record
 
     def _replace(self, what: str, value: RunEvaluation | TextSample) -> Path:
         self.check_claim()

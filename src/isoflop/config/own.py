@@ -143,7 +143,7 @@ def opened(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     for table in (one for one in tables if isinstance(one, dict)):
         for part in get_args(Part):
             found = table.get(part)
-            if not isinstance(found, dict) or not _is_own(found):
+            if not isinstance(found, dict) or not _is_own(part, found):
                 continue
             settings = {key: one for key, one in found.items() if key not in ("kind", "from")}
             name = found.get("from")
@@ -227,11 +227,12 @@ def _run(source: str, place: str) -> ModuleType:
     return module
 
 
-def _is_own(table: dict[str, Any]) -> bool:
+def _is_own(part: Part, table: dict[str, Any]) -> bool:
+    """Return whether a table has to be opened; not where it was, as in `study.json`."""
     if "settings" in table or "source" in table:
         return False
     kind = table.get("kind")
-    if "from" in table or kind in BUILT_IN:
+    if part == "block" or "from" in table or kind in BUILT_IN:
         return True
     return kind not in SHIPPED and isinstance(kind, str) and bool(_entry(kind))
 

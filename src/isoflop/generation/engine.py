@@ -142,7 +142,7 @@ class Engine:
         x: Tensor = model.embedding(tokens.to(self._device))
         for block, cache in zip(model.blocks, self.caches, strict=True):
             if not isinstance(block, RoutedBlock):
-                x = x + _inner(block)(x, cosines, sines, Filling(cache, lengths))[0]
+                x = x + _inner(block)(x, cosines, sines, memory=Filling(cache, lengths))[0]
                 continue
             logits = block.router_logits(x)
             selected = self._wants(block, x, logits, positions.expand(batch, -1)) & real
@@ -187,7 +187,10 @@ class Engine:
             if isinstance(block, RoutedBlock):
                 x = self._routed_step(block, cache, x, cosines, sines, positions)
             else:
-                x = x + _inner(block)(x, cosines, sines, Stepping(cache, rows, every=True))[0]
+                x = (
+                    x
+                    + _inner(block)(x, cosines, sines, memory=Stepping(cache, rows, every=True))[0]
+                )
         self.lengths = [length + 1 for length in lengths]
         return model.readout(x[:, 0])
 
@@ -246,7 +249,7 @@ class Engine:
                 cosines, sines = cosines[index], sines[index]
         if logits is None:
             logits = block.router_logits(tokens)
-        update, _ = block.block(tokens, cosines, sines, memory)
+        update, _ = block.block(tokens, cosines, sines, memory=memory)
         update = (gate(block.depth.gate, logits).unsqueeze(-1) * update).to(x.dtype)
         return x + update if index is None else x.index_add(0, index, update)
 

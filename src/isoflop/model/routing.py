@@ -139,7 +139,7 @@ class RoutedBlock(nn.Module):
             memory: takes up the keys and values of the selected tokens.
         """
         tokens = gather_tokens(x, positions)
-        update, told = self.block(tokens, cosines[positions], sines[positions], memory)
+        update, told = self.block(tokens, cosines[positions], sines[positions], memory=memory)
         weight = gate(self.depth.gate, logits.gather(1, positions))
         if real is not None:
             weight = weight * real

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,17 +15,16 @@ from isoflop import storage
 from isoflop.config import (
     Environment,
     Frozen,
-    Own,
     RunConfig,
     RunEvaluation,
     RunRecord,
     State,
     TextSample,
 )
-from isoflop.config.own import keep, kept_texts
 from isoflop.runs.attempts import Attempt, Ending, read_attempts
 from isoflop.runs.claim import Claim
 from isoflop.runs.metrics import MetricsLog, read_metrics
+from isoflop.runs.texts import know_texts, write_texts
 
 ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
 
@@ -75,11 +74,6 @@ def parse_record(data: Any, source: str) -> RunRecord:
     return record
 
 
-def _variant_file(own: Own) -> str:
-    """Return the name of the file in a run's folder that keeps the text of a variant's file."""
-    return f"variant-{own.kind}-{(own.source or '')[:12]}.py"
-
-
 class RunFolder(Claim):
     """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
     `record.json`, `checkpoint/`, `stable/`, and the text of each variant of one's own.
@@ -113,10 +107,7 @@ class RunFolder(Claim):
             # Claimed, since an owner removes what others left unfinished.
             with nullcontext() if self._held else self.claim():
                 if self._read("config.json", partial(parse_value, RunConfig)) is None:
-                    texts = kept_texts()
-                    for own in config.model.own.values():
-                        if own.source in texts:
-                            storage.write_text(self._member(_variant_file(own)), texts[own.source])
+                    write_texts(self.path, [config])
                     storage.write_json(self._member("config.json"), config.model_dump(mode="json"))
         present = self.config()
         if present.run_id != config.run_id:
@@ -130,15 +121,8 @@ class RunFolder(Claim):
         config = self._read("config.json", partial(parse_value, RunConfig))
         if config is None:
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
-        self._know(config)
+        know_texts(self.path, [config])
         return config
-
-    def _know(self, config: RunConfig) -> None:
-        """Remember the texts of its variants, which the study may name no more."""
-        for own in config.model.own.values():
-            if own.source and own.source not in kept_texts():
-                with suppress(OSError, UnicodeDecodeError):
-                    keep(self._member(_variant_file(own)).read_text(encoding="utf-8"))
 
     def pinned(self) -> Pinned | None:
         """Return what the run was first started with, None if it never was."""
@@ -267,7 +251,7 @@ class RunFolder(Claim):
         """Return the outcome, None while there is none."""
         record = self._read("record.json", parse_record)
         if record is not None:
-            self._know(record.config)
+            know_texts(self.path, [record.config])
         return record
 
     def _replace(self, what: str, value: RunEvaluation | TextSample) -> Path:

@@ -45,8 +45,9 @@ matrix is `output` in a module called `output` or `down`, and `hidden` elsewhere
 """
 
 Told = dict[str, "Tensor"]
-"""What `forward` tells beside its result: scalars or vectors by name, means over its tokens.
+"""What `forward` tells beside its result: scalars or vectors by name.
 
+Each is a mean over the sequences given, so that it does not matter how many are held at a time.
 `loss` is added to what is minimised, in nats, its weight already in it. All are logged at each step
 in `metrics.jsonl`, under `told`, as `BLOCK.PART.NAME`.
 """

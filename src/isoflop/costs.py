@@ -153,7 +153,9 @@ def own_costs(
     config: ModelConfig, sequence_length: int, convention: str = "causal", progress: float = 1.0
 ) -> list[OwnCosts]:
     """Return what variants of one's own cost in each block, for one sequence."""
-    found = []
+    found: list[OwnCosts] = []
+    if not config.own:
+        return found
     for block, tokens in enumerate(_tokens_by_block(config, sequence_length, progress)):
         for part, named in config.own.items():
             given = sequence_length if part == "depth" else tokens
@@ -191,10 +193,7 @@ def forward_flops(
         ValueError: If `sequence_length` is not positive.
     """
     parts, tokens = _parts(config), _tokens_by_block(config, sequence_length, progress)
-    of_own = [
-        one.costs
-        for one in (own_costs(config, sequence_length, convention, progress) if config.own else ())
-    ]
+    of_own = [one.costs for one in own_costs(config, sequence_length, convention, progress)]
     if convention == "6nd":
         # The embedding and the head are no parameters that N counts.
         parts["embedding"] = parts["embedding"]._replace(weights=0)
@@ -297,13 +296,10 @@ def cache_bytes(
         ValueError: If `sequence_length` is not positive.
     """
     key, attention = config.key_value_heads * config.head_width, config.attention
-    if config.own:
-        of_own = own_costs(config, sequence_length)
-        kept = sum(one.costs.cache_values for one in of_own) * bytes_per_value
-        if isinstance(attention, Own) or config.block:
-            return batch * kept
-    else:
-        kept = 0
+    kept = sum(one.costs.cache_values for one in own_costs(config, sequence_length))
+    kept *= bytes_per_value
+    if isinstance(attention, Own) or config.block:
+        return batch * kept
     for block, tokens in enumerate(_tokens_by_block(config, sequence_length)):
         kept += 2 * tokens * key * bytes_per_value
         if isinstance(attention, BlockAttention):

@@ -7,6 +7,8 @@ from itertools import product
 
 import pytest
 import torch
+from torch import Tensor
+
 from decoded import (
     PROMPTS,
     TOLERANCE,
@@ -17,8 +19,6 @@ from decoded import (
     same,
     texts,
 )
-from torch import Tensor
-
 from isoflop.config import (
     BlockAttention,
     Cap,

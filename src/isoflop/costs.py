@@ -76,8 +76,8 @@ class ForwardFlops(Frozen):
     @property
     def parts(self) -> dict[str, int]:
         """FLOPs per sequence by the name of the part."""
-        names = self.model_dump(exclude={"sequence_length"})
-        return {name: getattr(self, name) for name in names}
+        told = ((name, flops) for name, flops in self if flops or name != "own")
+        return {name: flops for name, flops in told if name != "sequence_length"}
 
     @property
     def parts_per_token(self) -> dict[str, float]:

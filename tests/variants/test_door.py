@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -141,8 +142,10 @@ def test_a_study_of_ones_own_variant_from_end_to_end(
     assert main(["fit", str(path)]) == 0
     assert main(["report", str(path)]) == 0
     assert "depth my_skip" in (tmp_path / "runs/tiny/report/index.html").read_text()
-    with pytest.warns(UserWarning, match="my_skip does not decode with a cache: each token takes"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
         assert main(["sample", str(kept[0].path), "--tokens", "5"]) == 0
+    assert "my_skip does not decode with a cache: each token takes" in capsys.readouterr().err
     assert main(["export", str(path), "--to", "out"]) == 0
     records = (tmp_path / "out/tiny/records.jsonl.gz").read_bytes()
     assert list((tmp_path / "out/tiny").glob("variant-my_skip-*.py"))

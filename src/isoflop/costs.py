@@ -13,12 +13,17 @@ Conventions, which differ in what attention is charged for:
 - `full`: T^2 pairs, and k^2 in a routed block, as Chinchilla and Mixture-of-Depths count; under
   block attention whole blocks, and the gate's product with the mean of every block.
 - `6nd`: 2N FLOPs per token forward and 6N in training, where N is every parameter except the
-  embedding and an untied head, routed or not, as Mixture of Block Attention counts.
+  embedding and an untied head, routed or not, as Mixture of Block Attention counts. Of a variant
+  of one's own it is the parameters that its file calls active.
+
+What a variant of one's own costs says its file (`isoflop.variants.Costs`).
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, assert_never
+
+from pydantic import Field
 
 from isoflop.config import (
     Attention,
@@ -29,13 +34,19 @@ from isoflop.config import (
     FullAttention,
     Gelu,
     ModelConfig,
+    Own,
     ParameterCount,
     RandomK,
     Routed,
     SwiGlu,
     TopK,
 )
+from isoflop.variants import Costs, costs_of, processed, scheduled
 
+_MANY_TOKENS = 1 << 20
+"""Of a sequence by which the share that a block processes is told."""
+_PROGRESS = tuple((i + 0.5) / 32 for i in range(32))
+"""Shares of training at which a scheduled depth is charged."""
 _MEAN_BYTES = 4
 """Of a value of a block's mean key, which is kept in float32."""
 
@@ -59,11 +70,14 @@ class ForwardFlops(Frozen):
     router: int
     decision_head: int
     logits: int
+    own: int = Field(default=0, exclude_if=lambda flops: not flops)
+    """What variants of one's own do; not told where there is none."""
 
     @property
     def parts(self) -> dict[str, int]:
         """FLOPs per sequence by the name of the part."""
-        return {name: flops for name, flops in self if name != "sequence_length"}
+        told = ((name, flops) for name, flops in self if flops or name != "own")
+        return {name: flops for name, flops in told if name != "sequence_length"}
 
     @property
     def parts_per_token(self) -> dict[str, float]:
@@ -111,11 +125,43 @@ def parameters(config: ModelConfig) -> ParameterCount:
     tables = parts["embedding"], parts["logits"]
     per_block = sum(part.parameters for part in parts.values() if part.tokens == "processed")
     idle = len(config.routed_blocks) * per_block * (1 - _routing(config)[2])
+    if config.own:
+        shares = [tokens / _MANY_TOKENS for tokens in _tokens_by_block(config, _MANY_TOKENS)]
+        if isinstance(config.depth, Own):
+            idle = per_block * sum(1 - share for share in shares)
+        for one in own_costs(config, _MANY_TOKENS):
+            total += one.costs.parameters
+            used = one.costs.parameters if one.costs.active is None else one.costs.active
+            idle += one.costs.parameters - used * (shares[one.block] if one.inside else 1)
     return ParameterCount(
         total=total,
         non_embedding=total - sum(part.copies * part.weights for part in tables),
         active=round(total - idle),
     )
+
+
+class OwnCosts(NamedTuple):
+    """What a variant of one's own costs in a block."""
+
+    block: int
+    inside: bool
+    """Whether it is in the block; depth is around it."""
+    costs: Costs
+
+
+def own_costs(
+    config: ModelConfig, sequence_length: int, convention: str = "causal", progress: float = 1.0
+) -> list[OwnCosts]:
+    """Return what variants of one's own cost in each block, for one sequence."""
+    found: list[OwnCosts] = []
+    if not config.own:
+        return found
+    for block, tokens in enumerate(_tokens_by_block(config, sequence_length, progress)):
+        for part, named in config.own.items():
+            given = sequence_length if part == "depth" else tokens
+            costs = costs_of(named, part, config, block, given, convention)
+            found.append(OwnCosts(block, part != "depth", costs))
+    return found
 
 
 def hidden_weights(config: ModelConfig) -> int:
@@ -126,7 +172,10 @@ def hidden_weights(config: ModelConfig) -> int:
 
 
 def forward_flops(
-    config: ModelConfig, sequence_length: int, convention: Convention = "causal"
+    config: ModelConfig,
+    sequence_length: int,
+    convention: Convention = "causal",
+    progress: float = 1.0,
 ) -> ForwardFlops:
     """Count the FLOPs of a forward pass of the finished model over one sequence.
 
@@ -138,11 +187,13 @@ def forward_flops(
         convention: What attention is charged for; see the module. Under `6nd` each part is
             charged for the parameters it holds, block norms with what they feed and the final
             norm with the logits, so that the parts add up to 2 N T.
+        progress: Share of training that is over, by which a scheduled depth is charged.
 
     Raises:
         ValueError: If `sequence_length` is not positive.
     """
-    parts, tokens = _parts(config), _tokens_by_block(config, sequence_length)
+    parts, tokens = _parts(config), _tokens_by_block(config, sequence_length, progress)
+    of_own = [one.costs for one in own_costs(config, sequence_length, convention, progress)]
     if convention == "6nd":
         # The embedding and the head are no parameters that N counts.
         parts["embedding"] = parts["embedding"]._replace(weights=0)
@@ -151,8 +202,13 @@ def forward_flops(
             name: 2 * sequence_length * part.copies * part.parameters
             for name, part in parts.items()
         }
+        active = sum(one.parameters if one.active is None else one.active for one in of_own)
         return ForwardFlops(
-            sequence_length=sequence_length, attention_scores=0, block_gate=0, **flops
+            sequence_length=sequence_length,
+            attention_scores=0,
+            block_gate=0,
+            own=2 * sequence_length * active,
+            **flops,
         )
     met = {
         "none": 0,
@@ -162,15 +218,18 @@ def forward_flops(
         "all": sequence_length,
     }
     pairs, gated = 0, 0
-    for block, processed in enumerate(tokens):
+    for block, given in enumerate(tokens):
         attention = FullAttention() if _is_full(config, block) else config.attention
-        of_block = attended_pairs(attention, processed, causal=convention == "causal")
+        if isinstance(attention, Own) or config.block:
+            continue
+        of_block = attended_pairs(attention, given, causal=convention == "causal")
         pairs, gated = pairs + of_block[0], gated + of_block[1]
     inner = config.heads * config.head_width
     return ForwardFlops(
         sequence_length=sequence_length,
         attention_scores=2 * 2 * inner * pairs,
         block_gate=2 * inner * gated,
+        own=round(sum(one.flops for one in of_own)),
         **{name: 2 * part.weights * met[part.tokens] for name, part in parts.items()},
     )
 
@@ -193,6 +252,9 @@ def train_flops_per_token(
         sparse = config.model_copy(update={"attention": never})
         before = forward_flops(sparse, sequence_length, convention).total
         forward = share * before + (1 - share) * forward
+    if isinstance(config.depth, Own) and scheduled(config.depth):
+        each = [forward_flops(config, sequence_length, convention, at).total for at in _PROGRESS]
+        forward = sum(each) / len(each)
     return (1 + BACKWARD_OVER_FORWARD) * forward / sequence_length
 
 
@@ -208,6 +270,8 @@ def attended_pairs(attention: Attention, tokens: int, *, causal: bool = True) ->
                 return _block_pairs(tokens, size, top_k, causal=causal)
         case FullAttention():
             pass
+        case Own():
+            raise ValueError(f"{attention.kind!r} is of one's own; expected attention of isoflop's")
         case _:
             assert_never(attention)
     return (tokens * (tokens + 1) // 2 if causal else tokens * tokens), 0
@@ -232,7 +296,10 @@ def cache_bytes(
         ValueError: If `sequence_length` is not positive.
     """
     key, attention = config.key_value_heads * config.head_width, config.attention
-    kept = 0
+    kept = sum(one.costs.cache_values for one in own_costs(config, sequence_length))
+    kept *= bytes_per_value
+    if isinstance(attention, Own) or config.block:
+        return batch * kept
     for block, tokens in enumerate(_tokens_by_block(config, sequence_length)):
         kept += 2 * tokens * key * bytes_per_value
         if isinstance(attention, BlockAttention):
@@ -253,6 +320,8 @@ def _parts(config: ModelConfig) -> dict[str, _Part]:
             pass
         case BlockAttention(key_convolution=taps):
             projections += taps * config.key_value_heads * config.head_width
+        case Own():
+            projections = 0
         case _:
             assert_never(config.attention)
     match config.feed_forward:
@@ -260,13 +329,20 @@ def _parts(config: ModelConfig) -> dict[str, _Part]:
             matrices = 3
         case Gelu():
             matrices = 2
+        case Own():
+            matrices = 0
         case _:
             assert_never(config.feed_forward)
-    norms = width + (2 * config.head_width if config.query_key_norm else 0)
+    query_key = config.query_key_norm and not isinstance(config.attention, Own)
+    norms = width + (2 * config.head_width if query_key else 0)
+    # A block of one's own has neither attention nor feed-forward.
+    there = 0 if config.block else 1
     return {
         "embedding": _Part(table, 0, 0 if config.tied_embeddings else 1, "none"),
-        "attention_projections": _Part(projections, norms, blocks, "processed"),
-        "feed_forward": _Part(matrices * width * config.hidden, width, blocks, "processed"),
+        "attention_projections": _Part(there * projections, there * norms, blocks, "processed"),
+        "feed_forward": _Part(
+            there * matrices * width * config.hidden, there * width, blocks, "processed"
+        ),
         "router": _Part(router, 0, routed, "scored"),
         "decision_head": _Part(decision_head, 0, routed, "scored"),
         "logits": _Part(table, width, 1, "all"),
@@ -301,11 +377,13 @@ def _routing(config: ModelConfig) -> tuple[int, int, float]:
             return config.width, config.width * half + half, capacity
         case RandomK(capacity=capacity):
             return config.width, 0, capacity
+        case Own():
+            return 0, 0, 1.0
         case _:
             assert_never(config.depth)
 
 
-def _tokens_by_block(config: ModelConfig, sequence_length: int) -> list[int]:
+def _tokens_by_block(config: ModelConfig, sequence_length: int, progress: float = 1.0) -> list[int]:
     """Tokens of a sequence that each block processes."""
     if sequence_length < 1:
         raise ValueError(f"sequence_length is {sequence_length}; expected at least 1")
@@ -313,4 +391,7 @@ def _tokens_by_block(config: ModelConfig, sequence_length: int) -> list[int]:
     if isinstance(config.depth, Routed):
         for block in config.routed_blocks:
             tokens[block] = config.depth.selected_tokens(sequence_length)
+    if isinstance(config.depth, Own):
+        blocks = range(config.blocks)
+        return [processed(config.depth, config, i, sequence_length, progress) for i in blocks]
     return tokens

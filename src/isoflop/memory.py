@@ -14,13 +14,15 @@ from isoflop.config import (
     Gelu,
     ModelConfig,
     Muon,
+    Own,
     Recompute,
     Routed,
     RunConfig,
     SwiGlu,
     TopK,
 )
-from isoflop.costs import hidden_weights, parameters
+from isoflop.costs import hidden_weights, own_costs, parameters
+from isoflop.variants import processed
 
 LOGITS_AT_A_TIME = 2**26
 """Logits that exist at a time: 256 MiB in float32."""
@@ -97,10 +99,14 @@ def estimate_memory(
         tokens = _processed(config, block)
         weights = _weights(config, tokens) if device == "cpu" else 0
         kept += tokens * _block_bytes(model, value, recompute, weights)
-        if block in model.routed_blocks:
+        if block in model.routed_blocks or tokens < length:
             kept += _routing_bytes(config, tokens, value)
         if recompute != "none":
             made_again = max(made_again, tokens * _block_bytes(model, value, "none", weights))
+    if model.own:
+        of_own = _own_bytes(config, value)
+        kept += sum(of_own) if recompute == "none" else 0
+        made_again += max(of_own) if recompute != "none" else 0
     # Gradients of the widest values of a block, as it goes back.
     gradients = length * (2 * model.hidden * value + 3 * model.width * 4)
     copies = value if value < 4 else 0
@@ -195,9 +201,25 @@ def _most_sequences(
 def _processed(config: RunConfig, block: int) -> int:
     """Return the tokens of a sequence that a block processes."""
     depth, length = config.model.depth, config.data.sequence_length
+    if isinstance(depth, Own):
+        return processed(depth, config.model, block, length)
     if isinstance(depth, Routed) and block in config.model.routed_blocks:
         return depth.selected_tokens(length)
     return length
+
+
+def _own_bytes(config: RunConfig, value: int) -> list[int]:
+    """Return the bytes that variants of one's own keep of a sequence in each block.
+
+    Where their file says nothing, a product of 2 FLOPs by the width makes a value, which is kept
+    before and after what follows it.
+    """
+    model, kept = config.model, [0] * config.model.blocks
+    for one in own_costs(model, config.data.sequence_length):
+        costs = one.costs
+        values = costs.flops / model.width if costs.kept_values is None else costs.kept_values
+        kept[one.block] += round(values * value)
+    return kept
 
 
 def _routing_bytes(config: RunConfig, processed: int, value: int) -> int:
@@ -226,17 +248,24 @@ def _weights(config: RunConfig, tokens: int) -> int:
 def _block_bytes(model: ModelConfig, value: int, recompute: Recompute, weights: int) -> int:
     """Return the bytes that a block keeps of a token that it processes."""
     stream = 4 * model.width
-    queries = model.heads * model.head_width
-    projected = (queries + 2 * model.key_value_heads * model.head_width) * value
-    attended = queries * value + 4 * model.heads
+    # What is of one's own is told apart (`_own_bytes`).
+    heads = 0 if isinstance(model.attention, Own) or model.block else model.heads
+    groups = model.key_value_heads if heads else 0
+    queries = heads * model.head_width
+    projected = (queries + 2 * groups * model.head_width) * value
+    attended = queries * value + 4 * heads
     match model.feed_forward:
         case SwiGlu():
             # Gate and value as projected; the gate's activation and its product with the value.
             hidden, activated = 2 * model.hidden * value, 2 * model.hidden * value
         case Gelu():
             hidden, activated = model.hidden * value, model.hidden * value
+        case Own():
+            hidden, activated = 0, 0
         case _:
             assert_never(model.feed_forward)
+    if model.block:
+        hidden, activated = 0, 0
     match recompute:
         case "full":
             return stream
@@ -246,11 +275,11 @@ def _block_bytes(model: ModelConfig, value: int, recompute: Recompute, weights: 
         case "none":
             # Before and after either norm, and what the projections multiply.
             norms = 4 * stream + 2 * model.width * value
-            turned = (queries + model.key_value_heads * model.head_width) * value
+            turned = (queries + groups * model.head_width) * value
             if model.query_key_norm:
                 # As float32 where they are not, and over their root mean square.
                 copied = 4 if value < 4 else 0
-                turned += (queries + model.key_value_heads * model.head_width) * (value + copied)
+                turned += (queries + groups * model.head_width) * (value + copied)
             return norms + projected + turned + attended + weights + hidden + activated
         case _:
             assert_never(recompute)

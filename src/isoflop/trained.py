@@ -181,13 +181,19 @@ def sample_run(
     import torch
 
     from isoflop.data import TextStream
-    from isoflop.generation import Engine, Sampling
+    from isoflop.generation import Sampling, WholePasses, engine_for
     from isoflop.training import load_model
 
     sampling = Sampling(wishes.temperature, wishes.top_k, wishes.top_p, wishes.min_p)
     torch.set_num_threads(threads or record.environment.threads)
     tokenizer = tokenizer_of(config, record, cache)
-    engine = Engine(load_model(folder), wishes.decision, cap=wishes.cap, seed=wishes.seed)
+    engine = engine_for(load_model(folder), wishes.decision, cap=wishes.cap, seed=wishes.seed)
+    if isinstance(engine, WholePasses):
+        named = ", ".join(one.described for one in config.model.own.values())
+        warnings.warn(
+            f"{named} does not decode with a cache: each token takes a whole forward pass",
+            stacklevel=2,
+        )
     ids = _prompt_ids(wishes, config, tokenizer)
     try:
         tokens, reason = _written(engine, ids, sampling, wishes, TextStream(tokenizer), show)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from isoflop.config import Frozen, RunConfig, Study, canonical
+from isoflop.config import Frozen, Own, RunConfig, Study, canonical
 from isoflop.config.load import load, validated
 from isoflop.sweep import Execution, Folders, run_study
 
@@ -100,7 +100,10 @@ def tables(draw: st.DrawFn, kind: type[Frozen]) -> dict[str, Any]:
     found = {}
     for name, field in kind.model_fields.items():
         if name == "kind":
-            found[name] = field.default
+            found[name] = "mine" if kind is Own else field.default
+        elif name == "settings":
+            # Where there are some, no file has to be opened.
+            found[name] = {"a": draw(st.integers(0, 3))}
         elif field.is_required() or draw(st.integers(0, 3)) == 0:
             found[name] = draw(values(field.annotation, tuple(field.metadata)))
     return found
@@ -180,7 +183,7 @@ def sparse(value: Frozen, full: dict[str, Any], draw: random.Random) -> dict[str
     for name, field in type(value).model_fields.items():
         content = getattr(value, name)
         if not field.is_required() and name != "kind" and content == field.get_default():
-            if draw.random() < 0.5:
+            if name in full and draw.random() < 0.5:
                 kept[name] = full[name]
         else:
             nested = isinstance(content, Frozen)
@@ -258,6 +261,8 @@ def others(field: Any, present: Any) -> Iterator[Any]:
             yield from get_args(member)
         elif get_origin(member) is tuple:
             yield from ([1], [5], ["python", "sotu"])
+        elif member is Own:
+            yield from ({"kind": "mine"}, {"kind": "mine", "settings": {"a": 1}})
         else:
             yield (
                 {"kind": member.model_fields["kind"].default, "capacity": 0.5}

@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from isoflop.config.schema import schema_text, study_schema
+from isoflop.config.load import schema_text, study_schema
 
 VALIDATOR = jsonschema.Draft202012Validator(study_schema())
 STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "Baseline"}]}

@@ -28,7 +28,7 @@ from isoflop.training import train
 TOKENS = ("NaN", "Infinity", "-Infinity")
 
 UNSEEN = {
-    ("config/schema.py", "dumps"): "holds no numbers of ours",
+    ("config/load.py", "dumps"): "holds no numbers of ours",
     ("config/load.py", "dumps"): "read back at once by a model that refuses such numbers",
     ("data/store.py", "dumps"): "of hashes",
     ("report/page.py", "dumps"): "of a study, which refuses such numbers",

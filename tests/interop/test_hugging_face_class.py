@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from decoded import model_with
 
+from decoded import model_with
 from isoflop.config import BlockAttention, Gelu, RandomK, TopK
 from isoflop.generation import Engine, generate
 from isoflop.interop import load_pretrained, parsed_choices

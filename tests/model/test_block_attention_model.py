@@ -108,7 +108,7 @@ def test_blocks_of_a_routed_block_are_made_of_the_selected_tokens() -> None:
         for row in range(3):
             kept = decided.selected[row].nonzero().squeeze(1)
             assert len(kept) == 17
-            alone = routed.block(x[row, kept][None], cosines[kept][None], sines[kept][None])[0]
+            alone = routed.block(x[row, kept][None], cosines[kept][None], sines[kept][None])[0][0]
             expected = x[row].clone()
             expected[kept] += decided.logits[row, kept, None] * alone
             torch.testing.assert_close(after[row], expected)

@@ -178,7 +178,7 @@ def test_block_equals_the_reference_forward_and_backward(
     cosines, sines = model.rotary(LENGTH, torch.device("cpu"))
 
     def update(tokens: Tensor, positions: Tensor) -> Tensor:
-        return block.block(tokens[None], cosines[positions], sines[positions])[0]
+        return block.block(tokens[None], cosines[positions], sines[positions])[0][0]
 
     def reference(x: Tensor) -> Tensor:
         logits = x @ block.router.weight[0]
@@ -201,7 +201,7 @@ def test_block_equals_the_reference_forward_and_backward(
 @torch.no_grad()
 def test_catches_auxiliary_targets_without_the_batch_offset() -> None:
     model = routed_model(TopK(capacity=0.4, router_bce=1.0))
-    _, routing = model.stream(token_ids(), decision="top_k")
+    routing = model.stream(token_ids(), decision="top_k").routing
     for decided in routing:
         k = model.config.depth.selected_tokens(LENGTH)
         positions = decided.logits.topk(k, dim=1).indices
@@ -242,7 +242,7 @@ def test_router_reads_the_raw_stream() -> None:
     tokens = token_ids()
     x = model.embedding(tokens)
     cosines, sines = model.rotary(LENGTH, torch.device("cpu"))
-    x = x + model.blocks[0](x, cosines, sines)
+    x = x + model.blocks[0](x, cosines, sines)[0]
     expected = x @ model.routed[0].router.weight[0]
     torch.testing.assert_close(model(tokens).routing[0].logits, expected)
 

@@ -63,7 +63,7 @@ def tokens() -> Tensor:
 
 def activations(model: Transformer) -> dict[str, Tensor]:
     with torch.no_grad():
-        stream, routing = model.stream(tokens()[:, :-1], decision="every_token")
+        stream, routing, _ = model.stream(tokens()[:, :-1], decision="every_token")
         found = {"stream": stream, "logits": model.readout(stream)}
         if routing:
             found["router"] = torch.stack([decided.logits for decided in routing])

@@ -61,7 +61,7 @@ def kept_bytes(config: RunConfig, recompute: Recompute) -> int:
     length = config.data.sequence_length
     tokens = torch.randint(1000, (1, length), generator=torch.Generator().manual_seed(0))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), trainer.autocast():
-        stream, _ = model.stream(tokens)
+        stream = model.stream(tokens).x
         trainer._loss(stream, tokens)
     values = {at: x.untyped_storage().nbytes() for at, x in kept.items() if at not in weights}
     # Weights as cast to bf16 are state.

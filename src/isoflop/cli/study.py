@@ -49,7 +49,7 @@ def init(
 ) -> None:
     """Write a commented study to start from, and its JSON Schema for editors beside it."""
     from isoflop import storage
-    from isoflop.config.schema import schema_text
+    from isoflop.config.load import schema_text
 
     schema_path, schema = path.parent / SCHEMA_NAME, schema_text()
     if os.path.lexists(path):

@@ -33,6 +33,7 @@ from isoflop.config.model import (
     TopK,
     decisions,
 )
+from isoflop.config.own import Own, Part
 from isoflop.config.precision import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds
 from isoflop.config.recipe import (
     BUILT_IN,

@@ -1,4 +1,7 @@
-"""Reading study and run files, so that whatever is wrong with one is told in one line."""
+"""Reading study and run files, so that whatever is wrong with one is told in one line.
+
+Also the JSON Schema of a study file, with which an editor completes and checks it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from isoflop.config.own import opened
 from isoflop.config.problems import MOST_PROBLEMS, describe
 from isoflop.config.run import RunConfig
 from isoflop.config.study import Study
@@ -40,6 +44,10 @@ def load(path: str | os.PathLike[str]) -> Study | RunConfig:
     """
     data = read(path)
     source = os.fspath(path)
+    try:
+        data = opened(_whole_numbers(data), Path(path).parent)
+    except ValueError as error:
+        raise ValueError(f"{quoted(source)}: {error}") from None
     if "model" in data:
         return validated(RunConfig, data, source)
     return validated(Study, data, source)
@@ -173,3 +181,36 @@ def _whole_numbers(value: Any) -> Any:
             return int(value)
         case _:
             return value
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a study file, descriptions included."""
+    schema = Study.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "isoflop study"
+    for table in (schema, *schema["$defs"].values()):
+        for field in table["properties"].values():
+            field.pop("title", None)  # pydantic's, made out of the key: editors would show it twice
+    for name in _tagged(schema):
+        # The default of `kind` serves Python; a file has to say which choice it makes.
+        definition = schema["$defs"][name]
+        definition["required"] = ["kind", *definition.get("required", [])]
+    return schema
+
+
+def schema_text() -> str:
+    """Return the schema as the text of a JSON file."""
+    return json.dumps(study_schema(), indent=2, ensure_ascii=True) + "\n"
+
+
+def _tagged(schema: Any) -> set[str]:
+    """Return the definitions that are members of a union told apart by `kind`."""
+    found: set[str] = set()
+    if isinstance(schema, dict):
+        for reference in schema.get("discriminator", {}).get("mapping", {}).values():
+            found.add(reference.rpartition("/")[2])
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for item in schema:
+            found |= _tagged(item)
+    return found

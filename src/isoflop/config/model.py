@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from isoflop.config.own import Decision, Own, Part
 from isoflop.frozen import Frozen
 
 Gate = Literal["linear", "sigmoid", "tanh"]
 """What multiplies a routed block's update: r, sigmoid(r), or 1 + tanh(r) (tanh centred at one)."""
 
-Decision = Literal["every_token", "top_k", "predictor", "threshold", "router", "bernoulli"]
-"""Who decides which tokens a routed block processes.
 
-`top_k` ranks scores over the whole sequence, as in training, and so looks at the future. The
-others are causal: the stop-gradient `predictor`, the running `threshold` on the router logit,
-the `router` logit's own sign (meaningful when trained with the router BCE), and for the random
-control `bernoulli` draws. `every_token` is the decision of a model without routed blocks.
-"""
+def _tag(value: Any) -> str | None:
+    """Return which member of a union a value is of: its kind, or `own` for one's own."""
+    if isinstance(value, Frozen):
+        value = dict(value)
+    if not isinstance(value, dict):
+        return None
+    kind = value.get("kind")
+    own = "settings" in value or "source" in value
+    return "own" if own else None if kind is None else str(kind)
 
 
 class FullAttention(Frozen):
@@ -66,7 +69,12 @@ class BlockAttention(Frozen):
         return ", ".join(parts)
 
 
-Attention = Annotated[FullAttention | BlockAttention, Field(discriminator="kind")]
+Attention = Annotated[
+    Annotated[FullAttention, Tag("full")]
+    | Annotated[BlockAttention, Tag("block")]
+    | Annotated[Own, Tag("own")],
+    Discriminator(_tag),
+]
 
 
 class EveryToken(Frozen):
@@ -105,7 +113,13 @@ class RandomK(Routed):
     kind: Literal["random_k"] = "random_k"
 
 
-Depth = Annotated[EveryToken | TopK | RandomK, Field(discriminator="kind")]
+Depth = Annotated[
+    Annotated[EveryToken, Tag("every_token")]
+    | Annotated[TopK, Tag("top_k")]
+    | Annotated[RandomK, Tag("random_k")]
+    | Annotated[Own, Tag("own")],
+    Discriminator(_tag),
+]
 
 
 class Cap(Frozen):
@@ -141,7 +155,10 @@ class Gelu(Frozen):
     kind: Literal["gelu"] = "gelu"
 
 
-FeedForward = Annotated[SwiGlu | Gelu, Field(discriminator="kind")]
+FeedForward = Annotated[
+    Annotated[SwiGlu, Tag("swiglu")] | Annotated[Gelu, Tag("gelu")] | Annotated[Own, Tag("own")],
+    Discriminator(_tag),
+]
 
 
 class Choices(Frozen):
@@ -150,6 +167,37 @@ class Choices(Frozen):
     attention: Attention = FullAttention()
     depth: Depth = EveryToken()
     feed_forward: FeedForward = SwiGlu()
+    block: Own | None = Field(default=None, exclude_if=lambda own: own is None)
+    """A block of one's own, in place of attention and feed-forward."""
+
+    @model_validator(mode="after")
+    def _one_block(self) -> Choices:
+        if self.block and (self.attention, self.feed_forward) != (FullAttention(), SwiGlu()):
+            raise ValueError(
+                "block is given, which takes the place of attention and feed-forward; leave "
+                "these out"
+            )
+        return self
+
+    @property
+    def own(self) -> dict[Part, Own]:
+        """The variants of one's own among these, by what they take the place of."""
+        parts: dict[Part, Any] = {
+            "attention": self.attention,
+            "feed_forward": self.feed_forward,
+            "depth": self.depth,
+            "block": self.block,
+        }
+        return {part: one for part, one in parts.items() if isinstance(one, Own)}
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The decisions that a model can be evaluated under, the headline one first.
+
+        Depth decides, where it has more than one; else what of one's own does.
+        """
+        found = [decisions(self.depth), *(one.decisions for one in self.own.values())]
+        return next((one for one in found if one != ("every_token",)), ("every_token",))
 
     @property
     def choices(self) -> Choices:
@@ -234,7 +282,7 @@ class ModelConfig(Choices, Size):
     def routed_blocks(self) -> tuple[int, ...]:
         """Indices of the blocks that process only selected tokens, ascending."""
         depth = self.depth
-        if isinstance(depth, EveryToken):
+        if isinstance(depth, EveryToken | Own):
             return ()
         if depth.blocks is not None:
             return tuple(sorted(depth.blocks))
@@ -247,14 +295,17 @@ class ModelConfig(Choices, Size):
                 return True
             case BlockAttention(full_last=last):
                 return block >= self.blocks - last
+            case Own():
+                return False
             case _:
                 assert_never(self.attention)
 
 
-def decisions(depth: EveryToken | TopK | RandomK) -> tuple[Decision, ...]:
-    """Return the decisions a model can be evaluated under, the headline one first.
+def decisions(depth: EveryToken | TopK | RandomK | Own) -> tuple[Decision, ...]:
+    """Return the decisions that routing can be evaluated under, the headline one first.
 
-    The headline is causal and fixed beforehand: the predictor for learned routing.
+    The headline is causal and fixed beforehand: the predictor for learned routing. Those of a
+    whole model are `Choices.decisions`.
     """
     match depth:
         case EveryToken():
@@ -263,5 +314,7 @@ def decisions(depth: EveryToken | TopK | RandomK) -> tuple[Decision, ...]:
             return ("predictor", "top_k", "threshold", *(("router",) if weight else ()))
         case RandomK():
             return ("bernoulli", "top_k")
+        case Own(decisions=found):
+            return found
         case _:
             assert_never(depth)

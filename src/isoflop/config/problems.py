@@ -174,7 +174,8 @@ def _models(annotation: Any) -> Iterator[type[Frozen]]:
 
 def _kinds(annotation: Any) -> list[str]:
     fields = [model.model_fields.get("kind") for model in _models(annotation)]
-    return [str(field.default) for field in fields if field is not None]
+    # A variant of one's own may have any.
+    return [str(f.default) for f in fields if f is not None and not f.is_required()]
 
 
 def _suggestion(given: str, choices: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from isoflop.config.model import Cap, Decision, decisions
+from isoflop.config.model import Cap, Decision
 from isoflop.config.run import RunConfig
 from isoflop.frozen import Frozen
 
@@ -182,6 +182,6 @@ class RunRecord(Frozen):
         weights: Weights = "last",
     ) -> Evaluation | None:
         """Return the evaluation on `split`, under the headline decision unless one is named."""
-        wanted = split, decision or decisions(self.config.model.depth)[0], weights
+        wanted = split, decision or self.config.model.decisions[0], weights
         found = (e for e in self.evaluations if (e.split, e.decision, e.weights) == wanted)
         return next(found, None)

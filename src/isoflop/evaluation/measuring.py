@@ -24,7 +24,6 @@ from isoflop.config import (
     Routed,
     RoutingSample,
     Stretch,
-    decisions,
 )
 from isoflop.data import TokenSplit
 from isoflop.data.windows import Batch
@@ -80,7 +79,8 @@ def measure(
     how = Reading(sequence_length=sequence_length, **reading).held_by(model)
     seen = {rule: _Seen(model, held_out, how) for rule in _rules(model.config, among, cap)}
     full, document = _look(model, held_out, how, seen)
-    if model.routed and not len(full):
+    looks_ahead = TOP_K in seen
+    if looks_ahead and not len(full):
         raise ValueError(
             f"no window of {sequence_length} tokens is full of text; expected one at least, since "
             "routing is measured on whole windows: evaluate more tokens"
@@ -93,15 +93,16 @@ def measure(
         nats = over_documents(losses.losses, losses.tokens)
         assert nats is not None
         of_routing: dict[str, Any] = {}
-        if model.routed:
-            top_k = None if rule == TOP_K else seen[TOP_K].all_selected
+        if looks_ahead:
             of_routing = {
                 "leak": None if rule == TOP_K else leak(evaluation, evaluations[TOP_K]),
                 "future": future_change(
                     model, full[spread], rule.decision, cap=rule.cap, seed=how.seed
                 ),
-                **_routing(model.config, one, full, document, top_k, minimum_occurrences),
             }
+        if model.routed:
+            top_k = None if rule == TOP_K else seen[TOP_K].all_selected
+            of_routing |= _routing(model.config, one, full, document, top_k, minimum_occurrences)
         found.append(
             DecisionMeasures(
                 evaluation=evaluation,
@@ -247,7 +248,7 @@ def _routing(
 
 def _rules(config: ModelConfig, among: Sequence[Decision], cap: Cap | None) -> tuple[_Rule, ...]:
     """Return what to measure under, the headline decision first, top-k among them, caps last."""
-    known = decisions(config.depth)
+    known = config.decisions
     for decision in among:
         if decision not in known:
             raise ValueError(

@@ -10,12 +10,12 @@ width, N key blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isoflop.model import SelfAttention
 from isoflop.ops import attention_step, block_attention_step, block_means
@@ -198,39 +198,98 @@ class BlockCache:
         return block_attention_step(q, k, v, means, block_size=size, top_k=top_k, lengths=lengths)
 
 
+class OwnCache:
+    """What attention or a block of one's own remembers, of each sequence by itself.
+
+    Args:
+        batch: B.
+        device: where the model lies.
+    """
+
+    def __init__(self, batch: int, device: torch.device) -> None:
+        self.device = device
+        self.states: list[Any] = [None] * batch
+        self.lengths = [0] * batch
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the tensors in the states."""
+        leaves = torch.utils._pytree.tree_leaves(self.states)
+        return sum(one.nbytes for one in leaves if isinstance(one, Tensor))
+
+    allocated_bytes = bytes
+
+    def keep(self, sequences: Sequence[int]) -> None:
+        """Drop all sequences but those named, which then come in the order named."""
+        self.states = [self.states[row] for row in sequences]
+        self.lengths = [self.lengths[row] for row in sequences]
+
+    def through(
+        self, own: nn.Module, x: Tensor, tables: Sequence[Tensor], given: Mapping[int, int]
+    ) -> Tensor:
+        """Return what a module's `decode` makes of tokens `x` (R, T, D), zero behind them.
+
+        `given` are the first tokens of each sequence named, in the order of the rows of `x`.
+        """
+        result = torch.zeros_like(x)
+        for at, (row, length) in enumerate(given.items()):
+            if not length:
+                continue
+            cosines, sines = (table[at] if table.dim() == 3 else table for table in tables)
+            result[at : at + 1, :length], self.states[row] = own.decode(  # type: ignore[operator]
+                x[at : at + 1, :length], cosines[:length], sines[:length], self.states[row]
+            )
+            self.lengths[row] += length
+        return result
+
+
 @dataclass(frozen=True)
 class Filling:
     """A block's memory while whole prompts pass through it."""
 
-    cache: BlockCache
+    cache: BlockCache | OwnCache
     lengths: Sequence[int]
     """Tokens of each sequence that the block processes; those behind them are padding."""
 
     def preceding(self, keys: Tensor) -> None:
         """Take up raw keys; nothing comes before a prompt."""
+        assert isinstance(self.cache, BlockCache)
         self.cache.fill_tail(keys, self.lengths)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Take up keys and values; attend causally among the tokens of the prompts."""
+        assert isinstance(self.cache, BlockCache)
         self.cache.fill(k, v, self.lengths)
         return self.cache.attention.attend(q, k, v)
+
+    def through(self, own: nn.Module, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """Run the tokens of each sequence through `decode`."""
+        assert isinstance(self.cache, OwnCache)
+        return self.cache.through(own, x, (cosines, sines), dict(enumerate(self.lengths)))
 
 
 class Stepping:
     """A block's memory while one token of each of some sequences passes through it."""
 
-    def __init__(self, cache: BlockCache, rows: Sequence[int], every: bool) -> None:
+    def __init__(self, cache: BlockCache | OwnCache, rows: Sequence[int], every: bool) -> None:
         self._cache, self._rows = cache, rows
         self.index = None if every else torch.tensor(rows, device=cache.device)
 
     def preceding(self, keys: Tensor) -> Tensor:
         """Take up raw keys; return those before them."""
+        assert isinstance(self._cache, BlockCache)
         return self._cache.shift_tail(self.index, keys)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Take up keys and values; attend to all that is stored."""
+        assert isinstance(self._cache, BlockCache)
         self._cache.append(self._rows, self.index, k, v)
         return self._cache.attend(self._rows, self.index, q)
+
+    def through(self, own: nn.Module, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """Run one token of each of the sequences through `decode`."""
+        assert isinstance(self._cache, OwnCache)
+        return self._cache.through(own, x, (cosines, sines), dict.fromkeys(self._rows, 1))
 
 
 def _with_slots(x: Tensor, slots: int) -> Tensor:

@@ -9,11 +9,18 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from isoflop.config import Cap, Decision, EveryToken, decisions
-from isoflop.generation.cache import BlockCache, Filling, Stepping
-from isoflop.model import RoutedBlock, Transformer, control_draws, gate
+from isoflop.config import Cap, Decision, Routed
+from isoflop.generation.cache import BlockCache, Filling, OwnCache, Stepping
+from isoflop.model import (
+    OwnBlock,
+    OwnPart,
+    RoutedBlock,
+    Transformer,
+    control_draws,
+    gate,
+)
 from isoflop.ops import cap_selection, mask_positions
 
 Forced = Callable[[int, Tensor], Tensor]
@@ -64,12 +71,12 @@ class Engine:
                 f"decision is {decision!r}; expected one of {', '.join(_causal(model))} for a "
                 f"model with depth {depth.kind!r}"
             )
-        if cap is not None and isinstance(depth, EveryToken):
+        if cap is not None and not isinstance(depth, Routed):
             raise ValueError("a cap is given, but the model has no routed block; leave it out")
         self.model = model
         self.decision: Decision = _causal(model)[0] if decision is None else decision
         self.cap = cap
-        self.caches: tuple[BlockCache, ...] = ()
+        self.caches: tuple[BlockCache | OwnCache, ...] = ()
         """By block of the model, once `prefill` has been called."""
         self.lengths: list[int] = []
         """Tokens seen, by sequence."""
@@ -116,9 +123,13 @@ class Engine:
         batch, longest = len(prompts), max(lengths)
         self.lengths, self._given = lengths, longest
         self._processed, self._wanted = [], []
+        for _, part in model.own:
+            part.set_decision(self.decision)
         self.caches = tuple(
-            BlockCache(attention, batch, 0 if block in model.routed else longest + reserve)
-            for block, attention in zip(model.blocks, model.attentions, strict=True)
+            OwnCache(batch, self._device)
+            if isinstance(mixer, OwnPart)
+            else BlockCache(mixer, batch, 0 if block in model.routed else longest + reserve)
+            for block, mixer in zip(model.blocks, model.mixers, strict=True)
         )
         # Padding lies behind the prompts, so causal attention keeps it out of them.
         tokens = torch.zeros(batch, longest, dtype=torch.int64)
@@ -131,7 +142,7 @@ class Engine:
         x: Tensor = model.embedding(tokens.to(self._device))
         for block, cache in zip(model.blocks, self.caches, strict=True):
             if not isinstance(block, RoutedBlock):
-                x = x + block(x, cosines, sines, Filling(cache, lengths))
+                x = x + _inner(block)(x, cosines, sines, memory=Filling(cache, lengths))[0]
                 continue
             logits = block.router_logits(x)
             selected = self._wants(block, x, logits, positions.expand(batch, -1)) & real
@@ -143,7 +154,7 @@ class Engine:
             if bool(selected.any()):
                 chosen, among = mask_positions(selected)
                 memory = Filling(cache, selected.sum(1).tolist())
-                x = block.process(x, logits, cosines, sines, chosen, among, memory)
+                x, _ = block.processed(x, logits, cosines, sines, chosen, among, memory)
         return model.readout(x[torch.arange(batch, device=self._device), ends - 1])
 
     @torch.inference_mode()
@@ -176,7 +187,10 @@ class Engine:
             if isinstance(block, RoutedBlock):
                 x = self._routed_step(block, cache, x, cosines, sines, positions)
             else:
-                x = x + block(x, cosines, sines, Stepping(cache, rows, every=True))
+                x = (
+                    x
+                    + _inner(block)(x, cosines, sines, memory=Stepping(cache, rows, every=True))[0]
+                )
         self.lengths = [length + 1 for length in lengths]
         return model.readout(x[:, 0])
 
@@ -200,7 +214,7 @@ class Engine:
     def _routed_step(
         self,
         block: RoutedBlock,
-        cache: BlockCache,
+        cache: BlockCache | OwnCache,
         x: Tensor,
         cosines: Tensor,
         sines: Tensor,
@@ -235,7 +249,7 @@ class Engine:
                 cosines, sines = cosines[index], sines[index]
         if logits is None:
             logits = block.router_logits(tokens)
-        update = block.block(tokens, cosines, sines, memory)
+        update, _ = block.block(tokens, cosines, sines, memory=memory)
         update = (gate(block.depth.gate, logits).unsqueeze(-1) * update).to(x.dtype)
         return x + update if index is None else x.index_add(0, index, update)
 
@@ -279,7 +293,7 @@ def nominal_share(model: Transformer) -> Forced:
         ValueError: the model has no routed block.
     """
     depth = model.config.depth
-    if isinstance(depth, EveryToken):
+    if not isinstance(depth, Routed):
         raise ValueError("the model has no routed block; a nominal share needs one")
     share = Fraction(depth.capacity).limit_denominator(MOST_PERIOD)
     taken, period, routed = share.numerator, share.denominator, len(model.routed)
@@ -295,6 +309,12 @@ def nominal_share(model: Transformer) -> Forced:
 
 def _causal(model: Transformer) -> tuple[Decision, ...]:
     """Return the decisions that generation can be run under, the headline one first."""
-    known = tuple(one for one in decisions(model.config.depth) if one != "top_k")
-    # every_token is also a limit that any model can be run in.
-    return known if "every_token" in known else (*known, "every_token")
+    known = tuple(one for one in model.config.decisions if one != "top_k")
+    # every_token is also a limit that any routed model can be run in.
+    limit = () if "every_token" in known or model.config.own else ("every_token",)
+    return (*known, *limit)
+
+
+def _inner(block: nn.Module) -> nn.Module:
+    """Return what gives a block's update, where nothing is routed around it."""
+    return block.block if isinstance(block, OwnBlock) else block

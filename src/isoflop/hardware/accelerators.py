@@ -87,7 +87,7 @@ class MeasuredStep(Frozen):
 
 def kind_of(model: ModelConfig) -> Kind | None:
     """Return the kind of a model of which steps are measured, None for another."""
-    if not isinstance(model.attention, FullAttention):
+    if model.own or not isinstance(model.attention, FullAttention):
         return None
     return "dense" if isinstance(model.depth, EveryToken) else "MoD"
 

@@ -1,6 +1,7 @@
 """Modules that call ops: attention, routing, feed-forward, transformer; `build(config)`."""
 
 from isoflop.model.layers import Block, Memory, RmsNorm, SelfAttention
+from isoflop.model.own import OwnBlock, OwnPart
 from isoflop.model.routing import (
     RoutedBlock,
     Routing,

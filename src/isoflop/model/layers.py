@@ -18,9 +18,11 @@ from isoflop.config import (
     FullAttention,
     Gelu,
     ModelConfig,
+    Own,
     Recompute,
     SwiGlu,
 )
+from isoflop.model.own import OwnPart, Tolds
 from isoflop.model.recompute import recomputed
 from isoflop.ops import block_attention, causal_attention, rotate
 
@@ -81,6 +83,9 @@ class Memory(Protocol):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Take up keys and values (B, G, T, K); attend from `q` (B, H, T, K), giving its shape."""
 
+    def through(self, own: nn.Module, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """Return what attention or a block of one's own makes of `x` (B, T, D), by its `decode`."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -126,6 +131,8 @@ class SelfAttention(nn.Module):
                 self.by_block = None if config.attends_fully(block) else config.attention
                 if taps:
                     self.key_convolution = KeyConvolution(taps, self.groups * self.head_width)
+            case Own():
+                raise AssertionError("attention of one's own is an OwnPart")
             case _:
                 assert_never(config.attention)
         self.full = self.by_block is None or self.by_block.ends_full
@@ -207,13 +214,15 @@ class GeluFeedForward(nn.Module):
         return result
 
 
-def feed_forward(config: ModelConfig) -> nn.Module:
-    """Return the feed-forward module that `config` names."""
+def feed_forward(config: ModelConfig, block: int) -> nn.Module:
+    """Return the feed-forward module that `config` names for a block."""
     match config.feed_forward:
         case SwiGlu():
             return SwiGluFeedForward(config.width, config.hidden)
         case Gelu():
             return GeluFeedForward(config.width, config.hidden)
+        case Own():
+            return OwnPart(config.feed_forward, "feed_forward", config, block)
         case _:
             assert_never(config.feed_forward)
 
@@ -229,16 +238,21 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.attention_norm = RmsNorm(config.width, config.norm_epsilon)
-        self.attention = SelfAttention(config, index)
+        self.attention: SelfAttention | OwnPart
+        if isinstance(config.attention, Own):
+            self.attention = OwnPart(config.attention, "attention", config, index)
+        else:
+            self.attention = SelfAttention(config, index)
         self.feed_forward_norm = RmsNorm(config.width, config.norm_epsilon)
-        self.feed_forward = feed_forward(config)
+        self.feed_forward = feed_forward(config, index)
         self.recompute: Recompute = "none"
         """What the backward pass computes again instead of keeping it."""
 
     def forward(
         self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None
-    ) -> Tensor:
-        """Return the update f(x) of shape (B, T, D), without the outer residual.
+    ) -> tuple[Tensor, Tolds]:
+        """Return the update f(x) of shape (B, T, D), without the outer residual, and what parts of
+        one's own told beside it.
 
         Arguments are those of `SelfAttention`.
         """
@@ -248,9 +262,23 @@ class Block(nn.Module):
 
     def _update(
         self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None
-    ) -> Tensor:
-        attended = self.attention(self.attention_norm(x), cosines, sines, memory)
+    ) -> tuple[Tensor, Tolds]:
+        told: Tolds = {}
+        normed = self.attention_norm(x)
+        if isinstance(self.attention, OwnPart):
+            attended, told = self.attention(normed, cosines, sines, memory=memory)
+        else:
+            attended = self.attention(normed, cosines, sines, memory)
         # The sum keeps the residual stream's dtype under autocast.
-        middle = x + attended
-        update: Tensor = attended + self.feed_forward(self.feed_forward_norm(middle))
-        return update
+        normed = self.feed_forward_norm(x + attended)
+        if isinstance(self.feed_forward, OwnPart):
+            fed, more = self.feed_forward(normed)
+            return attended + fed, {**told, **more}
+        return attended + self.feed_forward(normed), told
+
+
+def block_of(config: ModelConfig, index: int) -> Block | OwnPart:
+    """Return a block of the model, without what depth wraps around it."""
+    if config.block is not None:
+        return OwnPart(config.block, "block", config, index)
+    return Block(config, index)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 import torch
-from torch import Tensor
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -16,6 +15,8 @@ from torch.utils.checkpoint import (
 
 from isoflop.config import Recompute
 from isoflop.ops import BLOCK_ATTENTION, TILED_ATTENTION
+
+Result = TypeVar("Result")
 
 _KEPT = (
     torch.ops.aten.mm.default,
@@ -32,7 +33,7 @@ _KEPT = (
 """What `selective` keeps: products of matrices, and attention over all keys or by blocks."""
 
 
-def recomputed(kind: Recompute, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+def recomputed(kind: Recompute, function: Callable[..., Result], *inputs: Any) -> Result:
     """Return `function(*inputs)`, whose backward pass computes again what is not kept.
 
     Nothing in a block is drawn at random and its routing is decided outside, so that what is
@@ -40,7 +41,7 @@ def recomputed(kind: Recompute, function: Callable[..., Tensor], *inputs: Any) -
 
     Args:
         kind: `none` keeps all, `selective` products and attention, `full` the inputs alone.
-        function: of tensors.
+        function: of tensors, which gives one, or a collection of them.
         inputs: of it.
     """
     again = partial(checkpoint, function, *inputs, use_reentrant=False, preserve_rng_state=False)
@@ -48,7 +49,7 @@ def recomputed(kind: Recompute, function: Callable[..., Tensor], *inputs: Any) -
         case "none":
             return function(*inputs)
         case "full":
-            result: Tensor = again()
+            result: Result = again()
             return result
         case "selective":
             result = again(context_fn=partial(create_selective_checkpoint_contexts, _policy))

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoflop.config import Cap, Decision, Gate, ModelConfig, Routed, TopK
-from isoflop.model.layers import Block, Memory
+from isoflop.model.layers import Memory, block_of
+from isoflop.model.own import Tolds
 from isoflop.ops import (
     add_at,
     cap_selection,
@@ -36,6 +37,8 @@ class Routing:
     """The predictor's logits for being selected, (B, T); None for the random control."""
     smallest_selected: Tensor | None
     """Mean over the batch of the k-th largest score under top-k, a scalar; None otherwise."""
+    told: Tolds
+    """What parts of one's own told within the block."""
 
 
 class RoutedBlock(nn.Module):
@@ -51,7 +54,7 @@ class RoutedBlock(nn.Module):
         super().__init__()
         assert isinstance(config.depth, Routed)
         self.depth = config.depth
-        self.block = Block(config, index)
+        self.block = block_of(config, index)
         self.router = nn.Linear(config.width, 1, bias=False)
         self.predictor: nn.Sequential | None = None
         if isinstance(config.depth, TopK):
@@ -97,8 +100,8 @@ class RoutedBlock(nn.Module):
             if cap is not None:
                 selected, _ = cap_selection(selected, cap.window, cap.most(self.depth))
             positions, real = mask_positions(selected)
-        x = self.process(x, logits, cosines, sines, positions, real)
-        return x, Routing(logits, selected, predicted, smallest)
+        x, told = self.processed(x, logits, cosines, sines, positions, real)
+        return x, Routing(logits, selected, predicted, smallest, told)
 
     def router_logits(self, x: Tensor) -> Tensor:
         """Return the router logits r = w.x of a stream (B, T, D), (B, T) float32."""
@@ -112,7 +115,7 @@ class RoutedBlock(nn.Module):
         predicted: Tensor = self.predictor(x.detach()).squeeze(-1).float()
         return predicted
 
-    def process(
+    def processed(
         self,
         x: Tensor,
         logits: Tensor,
@@ -121,8 +124,9 @@ class RoutedBlock(nn.Module):
         positions: Tensor,
         real: Tensor | None,
         memory: Memory | None = None,
-    ) -> Tensor:
-        """Return the stream (B, T, D) with the gated updates of the selected tokens added.
+    ) -> tuple[Tensor, Tolds]:
+        """Return the stream (B, T, D) with the gated updates of the selected tokens added, and
+        what parts of one's own told.
 
         Args:
             x: residual stream, (B, T, D).
@@ -135,11 +139,11 @@ class RoutedBlock(nn.Module):
             memory: takes up the keys and values of the selected tokens.
         """
         tokens = gather_tokens(x, positions)
-        update = self.block(tokens, cosines[positions], sines[positions], memory)
+        update, told = self.block(tokens, cosines[positions], sines[positions], memory=memory)
         weight = gate(self.depth.gate, logits.gather(1, positions))
         if real is not None:
             weight = weight * real
-        return add_at(x, positions, weight.unsqueeze(-1) * update)
+        return add_at(x, positions, weight.unsqueeze(-1) * update), told
 
     def wants(
         self,

@@ -6,6 +6,7 @@ Axes: B batch, T time, D width, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,9 @@ from isoflop.config import (
     ModelConfig,
     RandomK,
     Recompute,
-    decisions,
 )
-from isoflop.model.layers import Block, RmsNorm, SelfAttention
+from isoflop.model.layers import Block, RmsNorm, SelfAttention, block_of
+from isoflop.model.own import OwnBlock, OwnPart, Tolds, depth_of
 from isoflop.model.routing import RoutedBlock, Routing
 from isoflop.ops import rotary_tables
 
@@ -34,6 +35,17 @@ class Output:
     """Decisions of the blocks `config.routed_blocks`, in order; empty for the plain transformer."""
 
 
+class Stream(NamedTuple):
+    """What the blocks give."""
+
+    x: Tensor
+    """Residual stream after the last block, (B, T, D)."""
+    routing: tuple[Routing, ...]
+    """As in `Output`."""
+    told: dict[int, Tolds]
+    """What variants of one's own told, by block."""
+
+
 class Transformer(nn.Module):
     """A Llama-family decoder in which some blocks may be routed."""
 
@@ -43,7 +55,7 @@ class Transformer(nn.Module):
         routed = set(config.routed_blocks)
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(
-            RoutedBlock(config, i) if i in routed else Block(config, i)
+            RoutedBlock(config, i) if i in routed else _unrouted(config, i)
             for i in range(config.blocks)
         )
         self.norm = RmsNorm(config.width, config.norm_epsilon)
@@ -56,6 +68,26 @@ class Transformer(nn.Module):
     def attentions(self) -> list[SelfAttention]:
         """The attention of every block, in order."""
         return [module for module in self.modules() if isinstance(module, SelfAttention)]
+
+    @property
+    def mixers(self) -> list[SelfAttention | OwnPart]:
+        """What of every block remembers earlier tokens, in order: its attention, or all of it."""
+        found: list[SelfAttention | OwnPart] = []
+        for block in self.blocks:
+            inner = block if isinstance(block, Block) else block.block
+            assert isinstance(inner, Block | OwnPart)
+            found.append(inner.attention if isinstance(inner, Block) else inner)
+        return found
+
+    @property
+    def own(self) -> list[tuple[int, OwnPart]]:
+        """Each module of one's own, with the index of its block."""
+        return [
+            (index, module)
+            for index, block in enumerate(self.blocks)
+            for module in block.modules()
+            if isinstance(module, OwnPart)
+        ]
 
     @property
     def routed(self) -> list[RoutedBlock]:
@@ -74,7 +106,10 @@ class Transformer(nn.Module):
     def recompute(self, kind: Recompute) -> None:
         """Set what blocks compute again in their backward pass instead of keeping it."""
         for module in self.modules():
-            if isinstance(module, Block):
+            # What is in a block is recomputed with it.
+            if isinstance(module, Block) or (
+                isinstance(module, OwnPart) and module.part == "block"
+            ):
                 module.recompute = kind
 
     def attend_with(self, kernel: AttentionKernel | None) -> None:
@@ -103,8 +138,8 @@ class Transformer(nn.Module):
         Raises:
             ValueError: the decision or the cap does not fit the model.
         """
-        x, routing = self.stream(tokens, decision=decision, noise=noise, cap=cap)
-        return Output(self.readout(x), routing)
+        found = self.stream(tokens, decision=decision, noise=noise, cap=cap)
+        return Output(self.readout(found.x), found.routing)
 
     def stream(
         self,
@@ -113,8 +148,8 @@ class Transformer(nn.Module):
         decision: Decision | None = None,
         noise: Tensor | None = None,
         cap: Cap | None = None,
-    ) -> tuple[Tensor, tuple[Routing, ...]]:
-        """Return the residual stream after the last block, (B, T, D), and the decisions.
+    ) -> Stream:
+        """Return the residual stream after the last block, the decisions, and what was told.
 
         Arguments and errors are those of `forward`.
         """
@@ -124,6 +159,8 @@ class Transformer(nn.Module):
                 f"a cap is given with decision {decision!r} and {len(self.routed)} routed blocks; "
                 "expected a causal decision in a model that routes, or no cap"
             )
+        for _, part in self.own if self.config.own else ():
+            part.set_decision(decision)
         batch, length = tokens.shape
         if noise is None and isinstance(self.config.depth, RandomK):
             draw = torch.randn if decision == "top_k" else torch.rand
@@ -131,14 +168,18 @@ class Transformer(nn.Module):
         cosines, sines = self.rotary(length, tokens.device)
         x: Tensor = self.embedding(tokens)
         routing: list[Routing] = []
-        for block in self.blocks:
+        told: dict[int, Tolds] = {}
+        for index, block in enumerate(self.blocks):
             if isinstance(block, RoutedBlock):
                 scores = None if noise is None else noise[len(routing)]
                 x, decided = block(x, cosines, sines, decision, scores, cap)
                 routing.append(decided)
+                told[index] = decided.told
+            elif isinstance(block, OwnBlock):
+                x, told[index] = block(x, cosines, sines)
             else:
-                x = x + block(x, cosines, sines)
-        return x, tuple(routing)
+                x = x + block(x, cosines, sines)[0]
+        return Stream(x, tuple(routing), told)
 
     def readout(self, x: Tensor) -> Tensor:
         """Return the logits (B, T, V) of a residual stream (B, T, D)."""
@@ -156,16 +197,23 @@ class Transformer(nn.Module):
         return self._rotary[key]
 
     def _decision(self, decision: Decision | None) -> Decision:
-        known = decisions(self.config.depth)
+        known = self.config.decisions
         if decision is None:
-            return "top_k" if self.training and len(known) > 1 else known[0]
-        # every_token is also a limit that any model can be run in.
-        if decision not in (*known, "every_token"):
+            return "top_k" if self.training and "top_k" in known else known[0]
+        # every_token is also a limit that any routed model can be run in.
+        if decision not in known and (self.config.own or decision != "every_token"):
             raise ValueError(
                 f"decision is {decision!r}; expected one of {', '.join(known)} "
                 f"for a model with depth {self.config.depth.kind!r}"
             )
         return decision
+
+
+def _unrouted(config: ModelConfig, index: int) -> Block | OwnBlock:
+    """Return a block that no router of isoflop's wraps."""
+    block, depth = block_of(config, index), depth_of(config, index)
+    parts_own = {"attention", "feed_forward", "block"} & config.own.keys()
+    return OwnBlock(block, depth) if depth or not isinstance(block, Block) or parts_own else block
 
 
 def build(config: ModelConfig, seed: int | None = None) -> Transformer:
@@ -179,6 +227,6 @@ def build(config: ModelConfig, seed: int | None = None) -> Transformer:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+            if parameter.dim() >= 2:
+                parameter.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
     return model

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from isoflop.config import Choices, Depth, Grid, ModelConfig, Routed, ShapeFamily
+from isoflop.config import Choices, Grid, ModelConfig, Routed, ShapeFamily
 from isoflop.config.study import LARGEST_PARAMETERS
 from isoflop.costs import parameters
+from isoflop.variants import period
 
 ASPECT_WEIGHT = 0.1
 """How much a missed ratio of width to blocks weighs against missed parameters.
@@ -49,7 +50,7 @@ def shape(
         )
     best, best_score = None, math.inf
     sized = _sized(family, vocabulary, choices)
-    for blocks in _block_counts(family, choices.depth):
+    for blocks in _block_counts(family, choices):
         widths = _widths_around(partial(sized, blocks), target_parameters, family.width_step)
         too_narrow = []
         for width in widths:
@@ -98,16 +99,15 @@ def named_shape(
     )
 
 
-def _block_counts(family: ShapeFamily, depth: Depth) -> Iterator[int]:
-    """Yield the numbers of blocks that a depth allows, ascending."""
-    first, step = family.minimum_blocks, 1
+def _block_counts(family: ShapeFamily, choices: Choices) -> Iterator[int]:
+    """Yield the numbers of blocks that a variant allows, ascending."""
+    first, step, depth = family.minimum_blocks, period(choices.own), choices.depth
     if isinstance(depth, Routed):
         if depth.blocks is None:
-            step = depth.every
-            first = math.ceil(first / step) * step
+            step = math.lcm(step, depth.every)
         elif depth.blocks:
             first = max(first, max(depth.blocks) + 1)
-    return iter(range(first, _MOST_BLOCKS, step))
+    return iter(range(math.ceil(first / step) * step, _MOST_BLOCKS, step))
 
 
 @lru_cache(maxsize=64)
@@ -264,7 +264,7 @@ def _rung(ladder: Ladder, index: int) -> ModelConfig | None:
         return None
     # Neighbours stay at least half a rung apart, so that they are distinct sizes.
     bound = parameters(inner).total * factor ** (0.5 if upwards else -0.5)
-    fewest = next(_block_counts(family, ladder.choices.depth))
+    fewest = next(_block_counts(family, ladder.choices))
     while target <= LARGEST_PARAMETERS:
         model = nearest(target)
         total = parameters(model).total

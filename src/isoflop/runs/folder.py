@@ -24,6 +24,7 @@ from isoflop.config import (
 from isoflop.runs.attempts import Attempt, Ending, read_attempts
 from isoflop.runs.claim import Claim
 from isoflop.runs.metrics import MetricsLog, read_metrics
+from isoflop.runs.texts import know_texts, write_texts
 
 ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
 
@@ -75,7 +76,7 @@ def parse_record(data: Any, source: str) -> RunRecord:
 
 class RunFolder(Claim):
     """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
-    `record.json`, `checkpoint/`, `stable/`.
+    `record.json`, `checkpoint/`, `stable/`, and the text of each variant of one's own.
 
     Beside these `evaluation.json`, once its model was evaluated, and `sample.json`, text that it
     generated; unlike the record, they may be written anew.
@@ -106,6 +107,7 @@ class RunFolder(Claim):
             # Claimed, since an owner removes what others left unfinished.
             with nullcontext() if self._held else self.claim():
                 if self._read("config.json", partial(parse_value, RunConfig)) is None:
+                    write_texts(self.path, [config])
                     storage.write_json(self._member("config.json"), config.model_dump(mode="json"))
         present = self.config()
         if present.run_id != config.run_id:
@@ -119,6 +121,7 @@ class RunFolder(Claim):
         config = self._read("config.json", partial(parse_value, RunConfig))
         if config is None:
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+        know_texts(self.path, [config])
         return config
 
     def pinned(self) -> Pinned | None:
@@ -246,7 +249,10 @@ class RunFolder(Claim):
 
     def record(self) -> RunRecord | None:
         """Return the outcome, None while there is none."""
-        return self._read("record.json", parse_record)
+        record = self._read("record.json", parse_record)
+        if record is not None:
+            know_texts(self.path, [record.config])
+        return record
 
     def _replace(self, what: str, value: RunEvaluation | TextSample) -> Path:
         self.check_claim()

@@ -13,6 +13,7 @@ from pathlib import Path
 from isoflop import storage
 from isoflop.config import RunRecord
 from isoflop.runs.folder import RunFolder, parse_record
+from isoflop.runs.texts import know_texts, write_texts
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 """Of files of committed records; the last is what is written."""
@@ -77,7 +78,9 @@ def committed_records(results: Path, study: str, stem: str) -> list[RunRecord]:
 def replace_records(results: Path, study: str, stem: str, records: Iterable[RunRecord]) -> Path:
     """Write a study's committed records compressed, in place of any that are there."""
     path = storage.inside(results, study, f"{stem}{ENDINGS[-1]}")
+    records = list(records)
     write_records(path, records)
+    write_texts(path.parent, [record.config for record in records])
     for other in record_files(results, study, stem):
         if other != path:
             storage.discard(other)
@@ -103,6 +106,7 @@ def read_records(path: Path) -> list[RunRecord]:
             source = f"{path}, line {number},"
             records.append(parse_record(storage.parse_json(line, source), source))
     _refuse_duplicates(records, path)
+    know_texts(path.parent, [record.config for record in records])
     return records
 
 

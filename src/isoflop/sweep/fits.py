@@ -13,6 +13,7 @@ from isoflop.config import (
     BlockAttention,
     Frozen,
     ModelConfig,
+    Own,
     RandomK,
     Study,
     TopK,
@@ -284,11 +285,14 @@ def _described(model: ModelConfig) -> str:
                 else f"blocks {list(model.depth.blocks)}"
             )
             depth = f"{model.depth.kind} {capacity:.4g} {where}"
+        case Own():
+            depth = model.depth.described
         case _:
             depth = model.depth.kind
+    words = [one.described for part, one in model.own.items() if part != "depth"]
     if isinstance(model.attention, BlockAttention):
-        return f"{depth}, {model.attention.described}"
-    return depth
+        words.insert(0, model.attention.described)
+    return ", ".join([depth, *words])
 
 
 def _mapping(columns: Sequence[str]) -> dict[str, str]:

@@ -267,6 +267,7 @@ PARTS = {
     "router": "router",
     "decision_head": "decision",
     "logits": "logits",
+    "own": "own",
 }
 """Headings of the parts of the forward pass; the embedding is a lookup and costs nothing."""
 

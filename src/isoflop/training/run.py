@@ -20,7 +20,6 @@ from isoflop.config import (
     RunConfig,
     RunRecord,
     Split,
-    decisions,
 )
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.data import Batches, TokenStore
@@ -238,6 +237,8 @@ class Run:
             row["span_losses"] = list(result.span_losses)
         if result.routing:
             row["routing"] = result.routing
+        if result.told:
+            row["told"] = result.told
         return row
 
     def _validation(self) -> dict[str, Any]:
@@ -245,7 +246,7 @@ class Run:
         if not is_validated(self.step, self.config.steps):
             return {}
         limit = max(1, self.config.evaluation_tokens // 8)
-        names = decisions(self.config.model.depth)[:2]
+        names = self.config.model.decisions[:2]
         return {
             "validation": {name: self._evaluate("validation", name, limit).loss for name in names}
         }
@@ -269,7 +270,7 @@ class Run:
         return [
             self._evaluate(split, decision, self.config.evaluation_tokens)
             for split in ("validation", "test")
-            for decision in decisions(self.config.model.depth)
+            for decision in self.config.model.decisions
         ]
 
     def _keep_stable(self, metrics: JsonLines) -> bool:

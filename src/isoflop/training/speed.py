@@ -17,6 +17,7 @@ from isoflop.hardware import use_threads
 from isoflop.model import build
 from isoflop.training.optimisation.parametrisation import initialise
 from isoflop.training.step import Trainer
+from isoflop.variants import period
 
 PROBE_BLOCKS = 4
 """Blocks that a measured model keeps: what a step costs per FLOP hardly depends on their number."""
@@ -136,11 +137,11 @@ def _probe(config: RunConfig, most_tokens: int) -> RunConfig:
 
 def _fewer_blocks(model: ModelConfig) -> ModelConfig:
     """Return a model of few blocks in which the same share is routed."""
-    every = 1
+    every = period(model.own)
     if isinstance(model.depth, Routed):
         if model.depth.blocks is not None:
             return model
-        every = model.depth.every
+        every = math.lcm(every, model.depth.every)
     blocks = every * max(1, PROBE_BLOCKS // every)
     return model.model_copy(update={"blocks": min(model.blocks, blocks)})
 
@@ -172,6 +173,7 @@ def _kind(config: RunConfig) -> str:
             model.attention,
             model.depth,
             model.feed_forward,
+            model.block,
             config.data.sequence_length,
             config.recipe.precision,
         )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from isoflop.model import Routing, Transformer, predictor_loss, router_loss
 from isoflop.ops import LOGITS_AT_A_TIME, chunked_cross_entropy, losses_and_slope
 from isoflop.training.optimisation.optimiser import Optimiser
 from isoflop.training.optimisation.parametrisation import predictor_parameters
+from isoflop.training.state import tensors_under
 
 THRESHOLD_DECAY = 0.99
 """Weight of the past in the running threshold, per step."""
@@ -41,10 +43,17 @@ class StepResult:
             gradient, loss of each span, and R values of each statistic.
         spans: how many spans there are.
         statistics: names of the statistics of routed blocks.
+        told: what variants of one's own told last in the vector, by name, and of how many values.
     """
 
-    def __init__(self, measured: Tensor, spans: int, statistics: tuple[str, ...]) -> None:
-        self._spans, self._statistics = spans, statistics
+    def __init__(
+        self,
+        measured: Tensor,
+        spans: int,
+        statistics: tuple[str, ...],
+        told: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self._spans, self._statistics, self._told = spans, statistics, told
         self._copied: torch.cuda.Event | None = None
         self._measured = measured
         if measured.device.type == "cuda":
@@ -85,11 +94,21 @@ class StepResult:
         """Statistics by routed block; empty for the plain transformer."""
         if not self._statistics:
             return {}
-        values = self._values[3 + self._spans :]
+        values = self._values[3 + self._spans : len(self._values) - sum(self._told.values())]
         blocks = len(values) // len(self._statistics)
         return {
             name: values[i * blocks : (i + 1) * blocks] for i, name in enumerate(self._statistics)
         }
+
+    @property
+    def told(self) -> dict[str, float | list[float]]:
+        """What variants of one's own told, by name: a number or several."""
+        found: dict[str, float | list[float]] = {}
+        at = len(self._values) - sum(self._told.values())
+        for name, count in self._told.items():
+            values = self._values[at : at + count]
+            found[name], at = values[0] if count == 1 else values, at + count
+        return found
 
     @property
     def finite(self) -> bool:
@@ -106,6 +125,8 @@ class Measured(NamedTuple):
     """Mean over the batch of the smallest score that was selected, (R,); empty where none is."""
     statistics: tuple[str, ...]
     """Names of the statistics."""
+    told: dict[str, Tensor]
+    """What variants of one's own told, as `BLOCK.PART.NAME`."""
 
 
 class Trainer:
@@ -141,6 +162,7 @@ class Trainer:
         self._language = [p for p in model.parameters() if id(p) not in apart]
         # Set by the first step that is not finite, and never back: what follows updates nothing.
         self._halted = torch.zeros((), device=self.device)
+        self._own = model.own
         half_life = config.recipe.average_half_life
         self.average = None
         """Of the weights over the last steps, by parameter, where the recipe asks for it."""
@@ -154,7 +176,8 @@ class Trainer:
         if compiled:
             # Blocks of a kind share their code, so compiling costs once per width, not per depth.
             for block in model.blocks:
-                block.compile(dynamic=False, fullgraph=True)
+                # What of one's own cannot be compiled stays eager.
+                block.compile(dynamic=False, fullgraph=not config.model.own)
             self._readout_loss = torch.compile(self._readout_loss, dynamic=False)
             self._slopes = torch.compile(self._slopes)
 
@@ -168,16 +191,19 @@ class Trainer:
         """
         found = self.gradients(tokens, index)
         norms = torch.stack([self._clip(self._language), self._clip(self._predictors)])
-        measured = torch.cat([found.values[:1], norms, found.values[1:]])
+        told = [one.flatten().float() for one in found.told.values()]
+        measured = torch.cat([found.values[:1], norms, found.values[1:], *told])
         self._halted = torch.maximum(self._halted, 1 - measured[:3].isfinite().all().float())
         self.optimiser.step(rate_factor, self._halted)
         self._track_thresholds(found.smallest, index)
+        self._after_step(found.told)
         if self.average is not None:
             weights = [p.detach() for p in self.model.parameters()]
             torch._foreach_lerp_(
                 list(self.average.values()), weights, max(self._newest, 1 / (index + 1))
             )
-        return StepResult(measured, len(self.config.spans), found.statistics)
+        counts = {name: one.numel() for name, one in found.told.items()}
+        return StepResult(measured, len(self.config.spans), found.statistics, counts)
 
     def gradients(self, tokens: Tensor, index: int) -> Measured:
         """Add the gradient of a batch's mean loss to the parameters, some sequences at a time.
@@ -188,6 +214,9 @@ class Trainer:
         """
         self.model.train()
         self._turn_attention(index)
+        for _, part in self._own:
+            if hasattr(part.own, "progress"):
+                part.own.progress(index / self.config.steps)  # type: ignore[operator]
         noise = self._noise(tokens, index)
         parts = torch.split(tokens, self._micro_batch)
         draws = [None] * len(parts) if noise is None else torch.split(noise, self._micro_batch, 1)
@@ -199,14 +228,26 @@ class Trainer:
             ]
         values = torch.stack([one.values for one in told]).sum(0)
         smallest = torch.stack([one.smallest for one in told]).sum(0)
-        return Measured(values, smallest, told[0].statistics)
+        means = {
+            name: torch.stack([one.told[name] for one in told]).sum(0) for name in told[0].told
+        }
+        return Measured(values, smallest, told[0].statistics, means)
 
     def _part(self, tokens: Tensor, noise: Tensor | None, share: float) -> Measured:
         """Go forward and backward with a part of a batch; what it measures is times its share."""
         with self.autocast():
-            stream, routing = self.model.stream(tokens[:, :-1], noise=noise)
+            stream, routing, told = self.model.stream(tokens[:, :-1], noise=noise)
             loss, losses = self._loss(stream, tokens[:, 1:])
+        of_own = {
+            f"{block}.{part}.{name}": value
+            for block, parts in told.items()
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
         total = loss + self._auxiliary(routing)
+        for name, value in of_own.items():
+            if name.endswith(".loss"):
+                total = total + value
         if share != 1:
             total = total * share
         with torch.autocast(self.device.type, enabled=False):
@@ -217,7 +258,8 @@ class Trainer:
         values = torch.cat([torch.stack([loss.detach(), *spans]), *statistics.values()])
         lows = [one.smallest_selected for one in routing if one.smallest_selected is not None]
         smallest = torch.stack(lows) if lows else values.new_zeros(0)
-        return Measured(values * share, smallest * share, tuple(statistics))
+        shares = {name: value.detach() * share for name, value in of_own.items()}
+        return Measured(values * share, smallest * share, tuple(statistics), shares)
 
     def _loss(self, stream: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss and, where spans are told apart, those of tokens (B, T)."""
@@ -282,6 +324,17 @@ class Trainer:
         for block, found in zip(self.model.routed, smallest, strict=True):
             after = block.threshold.lerp(found, weight)
             block.threshold.copy_(torch.where(self._halted > 0, block.threshold, after))
+
+    @torch.no_grad()
+    def _after_step(self, told: Mapping[str, Tensor]) -> None:
+        """Let modules of one's own change their buffers, unless the step is to change nothing."""
+        for index, part in self._own:
+            if not hasattr(part.own, "after_step"):
+                continue
+            prefix, before = f"{index}.{part.part}.", [one.clone() for one in part.buffers()]
+            part.own.after_step(tensors_under(told, prefix))  # type: ignore[operator]
+            for buffer, was in zip(part.buffers(), before, strict=True):
+                buffer.copy_(torch.where(self._halted > 0, was, buffer))
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
         """Clip the gradient of some parameters and return its norm before that."""

@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from isoflop.config import Frozen, RunRecord, decisions
+from isoflop.config import Frozen, RunRecord
 from isoflop.fit.intervals import Floats
 
 COLUMNS: Mapping[str, str] = {
@@ -92,7 +92,7 @@ def _row(
     finished = record.state == "finished"
     test = record.evaluation("test") if finished else None
     if finished and (test is None or not np.isfinite(test.loss)):
-        headline = decisions(config.model.depth)[0]
+        headline = config.model.decisions[0]
         raise ValueError(
             f"run {record.run_id} is finished but has no test loss under {headline!r}; "
             "evaluate it again"

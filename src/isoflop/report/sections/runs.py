@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from statistics import mean
 
-from isoflop.config import decisions
 from isoflop.notation import count, scientific
 from isoflop.report.analysis import Analysis, Studied
 from isoflop.report.blocks import NONE, Paragraph, Section, Text, size_of, table, variant
@@ -69,7 +68,7 @@ def routing_decisions(analysis: Analysis) -> Section | None:
                     "#Budget": scientific(result.budget_flops),
                     ".Variant": variant(name),
                     "#Parameters": count(best.parameters),
-                    "Causal decision": decisions(runs[0].config.model.depth)[0].replace("_", " "),
+                    "Causal decision": runs[0].config.model.decisions[0].replace("_", " "),
                     "#Test, causal": f"{best.loss:.4f}",
                     "#Test, top-k": _mean(one.loss for one in top_k if one),
                     "#Validation, causal": _mean(one.loss for one in validated if one),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from isoflop.config import RunRecord, Study, decisions
+from isoflop.config import RunRecord, Study
 from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.results import FittedSurface
 from isoflop.fit.settings import Estimator
@@ -135,4 +135,4 @@ def runs_sha256(analysis: Studied) -> str:
 
 def deciders(study: Study) -> dict[str, str]:
     """Return by which causal decision each variant is measured."""
-    return {one.name: decisions(one.depth)[0].replace("_", " ") for one in study.variants}
+    return {one.name: one.decisions[0].replace("_", " ") for one in study.variants}

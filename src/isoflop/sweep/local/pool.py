@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from isoflop.config.own import keep, kept_texts
 from isoflop.planning import PlannedRun
 from isoflop.sweep.interrupts import handled_by
 from isoflop.sweep.local.worker import Job, Train, work
@@ -51,6 +52,13 @@ def start_server() -> ForkServerContext:
     return context
 
 
+def _begin(texts: dict[str, str], target: Callable[..., None], *arguments: object) -> None:
+    """Call `target`, once the texts of variants of one's own are known in this process."""
+    for text in texts.values():
+        keep(text)
+    target(*arguments)
+
+
 class Child:
     """A process forked from the server, and the line to it.
 
@@ -66,7 +74,7 @@ class Child:
         context = start_server()
         self.line, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=target, args=(*arguments, theirs), daemon=daemon
+            target=_begin, args=(kept_texts(), target, *arguments, theirs), daemon=daemon
         )
         try:
             self.process.start()

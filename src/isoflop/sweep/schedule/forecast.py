@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from isoflop.config import State, decisions
+from isoflop.config import State
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import PlannedRun, achieved_flops, makespan
 from isoflop.runs import Progress
@@ -121,7 +121,7 @@ class Forecast:
         """Return the seconds from a share of a run's steps to its end; None is its start."""
         config = run.config
         per_token = forward_flops(config.model, config.data.sequence_length, config.convention)
-        passes = EVALUATED_SPLITS * len(decisions(config.model.depth))
+        passes = EVALUATED_SPLITS * len(config.model.decisions)
         evaluated = passes * min(config.evaluation_tokens, self._held_out_tokens)
         begun = self.shared.get(config.run_id, 0) / config.steps if done is None else done
         flops = (1 - begun) * achieved_flops(config) + evaluated * per_token.per_token

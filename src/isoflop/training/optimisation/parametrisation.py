@@ -11,8 +11,8 @@ and l = blocks / reference_blocks, relative to the recipe's rates:
     outputs into the stream  fan_in^-1/2 / l        1/(w l)    1/w        w l
     head                     (reference_width^1/2 * w)^-1   1/w   1       w
     router                   router_scale / w       1/w        1          0
-    norms                    one                    1          1/l        0
-    key convolution          zero                   1          1/l        0
+    norms, `ones`            one                    1          1/l        0
+    key convolution, `zeros` zero                   1          1/l        0
 
 A decay of w undoes the smaller rate, since AdamW multiplies the two. A tied embedding is a head:
 otherwise its logits would start at its scale times the square root of the width.
@@ -24,6 +24,9 @@ matches AdamW's root mean square. With a = w^1/2 there, and 1 for the other adju
     group                    rate       decay
     hidden matrices          1/a        a
     outputs into the stream  1/(a l)    a l
+
+What is of one's own has the role that its module says (`variants.Role`), else one by its shape; of
+these Muon trains hidden and output matrices, and AdamW stacks of them.
 
 The other groups are AdamW's, as above, at `adamw_rate` times the recipe's rate.
 """
@@ -37,6 +40,7 @@ from torch import nn
 
 from isoflop.config import ModelConfig, Muon, Recipe
 from isoflop.model import RoutedBlock, Transformer
+from isoflop.variants import Role
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
     config = model.config
     w = config.width / recipe.reference_width
     l = config.blocks / recipe.reference_blocks  # noqa: E741 (the papers' letter)
-    groups = {}
+    groups, roles = {}, _roles(model)
     for name, parameter in model.named_parameters():
         owner, leaf = name.split("."), name.split(".")[-2]
         fan_in = parameter.shape[-1]
@@ -70,20 +74,58 @@ def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
             group = Group(recipe.embedding_scale, 1, 1, 0)
         elif owner[0] in ("embedding", "head"):
             group = Group(1 / (recipe.reference_width**0.5 * w), 1 / w, 1, w)
-        elif parameter.dim() == 1:
+        elif (role := roles.get(name) or _role(leaf, parameter)) == "ones":
             group = Group(None, 1, 1 / l, 0)
-        elif leaf == "key_convolution":
+        elif role == "zeros":
             group = Group(0.0, 1, 1 / l, 0)
-        elif leaf == "router":
+        elif role == "router":
             group = Group(recipe.router_scale / w, recipe.router_rate / w, 1, 0)
-        elif leaf in ("output", "down"):
+        elif role == "output":
             group = Group(fan_in**-0.5 / l, 1 / (w * l), 1 / w, w * l)
         else:
             group = Group(fan_in**-0.5, 1 / w, 1 / (w * l), w)
         if isinstance(recipe.optimiser, Muon):
-            group = _under_muon(group, recipe.optimiser, _rows(config, leaf, len(parameter)), w)
+            rows = _rows(config, leaf, len(parameter))
+            if name in roles:
+                matrix = role in ("hidden", "output") and parameter.dim() == 2
+                rows = (len(parameter),) if matrix else ()
+            group = _under_muon(group, recipe.optimiser, rows, w)
         groups[name] = group
     return groups
+
+
+def _role(leaf: str, parameter: nn.Parameter) -> Role:
+    """Return how a parameter is to be trained, by the module it is in and its shape."""
+    if parameter.dim() <= 1:
+        return "ones"
+    match leaf:
+        case "key_convolution":
+            return "zeros"
+        case "router":
+            return "router"
+        case "output" | "down":
+            return "output"
+        case _:
+            return "hidden"
+
+
+def _roles(model: Transformer) -> dict[str, Role]:
+    """Return the role of each parameter of one's own."""
+    roles: dict[str, Role] = {}
+    prefixes = {id(module): name for name, module in model.named_modules()}
+    for _, part in model.own:
+        said = getattr(part.own, "roles", {})
+        own = dict(part.own.named_parameters())
+        unknown = sorted(set(said) - own.keys())
+        if unknown:
+            raise ValueError(
+                f"{part.part} {part.kind!r}: roles names {unknown[0]!r}, which is no parameter of "
+                f"its module; expected some of {', '.join(own)}"
+            )
+        for name, parameter in own.items():
+            leaf = f".{name}".split(".")[-2]
+            roles[f"{prefixes[id(part)]}.own.{name}"] = said.get(name) or _role(leaf, parameter)
+    return roles
 
 
 def _under_muon(group: Group, choice: Muon, rows: tuple[int, ...], w: float) -> Group:

@@ -1,0 +1,63 @@
+"""Variants of one's own, from the files beside, and tiny runs of them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from given import RECIPE
+from isoflop.config import DataConfig, ModelConfig, Own, RunConfig, TopK
+from isoflop.config.own import own
+
+FILES = Path(__file__).parent / "files"
+PARTS = {
+    "moe": "feed_forward",
+    "choice": "feed_forward",
+    "linear": "attention",
+    "parallel": "block",
+    "skip": "depth",
+}
+
+
+def named(name: str, **settings: Any) -> dict[str, Own]:
+    """Return a file's variant as a field of a model."""
+    part = PARTS[name]
+    return {part: own(part, f"my_{name}", settings, FILES / f"{name}.py")}  # type: ignore[arg-type]
+
+
+CHOICES = {
+    "moe": named("moe"),
+    "choice": named("choice"),
+    "linear": named("linear"),
+    "parallel": named("parallel"),
+    "skip": named("skip"),
+    "fixed_skip": {"depth": own("depth", "fixed_skip", {"capacity": 0.3})},
+    "moe in linear in skip": {**named("moe", top_k=2), **named("linear"), **named("skip")},
+    "staged: routed moe": {**named("moe"), "depth": TopK(capacity=0.5)},
+    "routed parallel": {**named("parallel"), "depth": TopK(capacity=0.5)},
+}
+
+
+def model_of(**choices: Any) -> ModelConfig:
+    return ModelConfig(
+        vocabulary=256, width=12, blocks=2, heads=3, head_width=4, hidden=20, **choices
+    )
+
+
+def run_of(folder: Path, **choices: Any) -> RunConfig:
+    """Return a run of twelve steps on a corpus that is written where it is missing."""
+    corpus = folder / "corpus.txt"
+    if not corpus.exists():
+        draw = random.Random(0)
+        corpus.write_text("\n\n".join("".join(draw.choices("abc ", k=400)) for _ in range(20)))
+    return RunConfig(
+        model=model_of(**choices),
+        data=DataConfig(
+            corpus=str(corpus), sequence_length=16, validation_fraction=0.2, test_fraction=0.2
+        ),
+        recipe=RECIPE,
+        steps=12,
+        sequences_per_step=4,
+        evaluation_tokens=200,
+    )

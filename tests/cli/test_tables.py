@@ -7,7 +7,7 @@ from rich.console import Console
 
 from isoflop.hardware.accelerators import accelerator_speed
 from isoflop.planning import make_plan
-from isoflop.planning.costing import cost_rows
+from isoflop.planning.plan import cost_rows
 from isoflop.sweep import status
 from isoflop.terminal.plan import cost_tables, plan_tables
 from isoflop.terminal.status import status_tables

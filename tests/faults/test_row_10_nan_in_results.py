@@ -28,9 +28,12 @@ from isoflop.training import train
 TOKENS = ("NaN", "Infinity", "-Infinity")
 
 UNSEEN = {
-    ("config/load.py", "dumps"): "holds no numbers of ours",
     ("config/load.py", "dumps"): "read back at once by a model that refuses such numbers",
+    ("config/own.py", "dumps"): "read back at once by a model that refuses such numbers",
     ("data/store.py", "dumps"): "of hashes",
+    ("interop/dataset.py", "model_dump_json"): "of runs, whose numbers are finite",
+    ("interop/exporting.py", "dumps"): "of a model, whose numbers are finite",
+    ("interop/tokenizers.py", "dumps"): "holds no numbers of ours",
     ("report/page.py", "dumps"): "of a study, which refuses such numbers",
 }
 """Calls of json.dumps that may let such numbers pass, and why they do not."""

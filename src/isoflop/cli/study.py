@@ -76,7 +76,7 @@ def costs(
 ) -> None:
     """Show parameters, FLOPs and cache bytes; of a study, at the sizes expected to be best."""
     from isoflop.config.load import load
-    from isoflop.planning.costing import cost_rows
+    from isoflop.planning.plan import cost_rows
     from isoflop.terminal.plan import cost_tables
     from isoflop.terminal.tables import answer
 

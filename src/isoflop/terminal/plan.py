@@ -16,7 +16,7 @@ from isoflop.estimate import Power
 from isoflop.fit.search import FoundRecipe, SearchResult
 from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
-from isoflop.planning.costing import CONVENTIONS, CostRow
+from isoflop.planning.plan import CONVENTIONS, CostRow
 from isoflop.planning.search import found_variants
 from isoflop.terminal.tables import LINES, amount, said, shape, size, table_of
 

@@ -312,10 +312,10 @@ def cost_rows(config: Study | RunConfig) -> list[CostRow]:
     """
     length = config.data.sequence_length
     if isinstance(config, RunConfig):
-        return [_row("run", config.budget_flops, config.model, length, config.convention)]
+        return [_cost_row("run", config.budget_flops, config.model, length, config.convention)]
     if config.scaling is not None:
         return [
-            _row(run.variant, run.budget_flops, run.config.model, length, config.convention)
+            _cost_row(run.variant, run.budget_flops, run.config.model, length, config.convention)
             for run in scaling_runs(config.with_precision("bf16"))
             if run.purpose == "initial"
         ]
@@ -326,11 +326,11 @@ def cost_rows(config: Study | RunConfig) -> list[CostRow]:
             initial = sizes.initial
             model = sizes.rung(initial[len(initial) // 2])
             assert model is not None, "the ladder's initial rungs exist"
-            rows.append(_row(variant.name, budget, model, length, config.convention))
+            rows.append(_cost_row(variant.name, budget, model, length, config.convention))
     return rows
 
 
-def _row(
+def _cost_row(
     name: str, budget: float | None, model: ModelConfig, length: int, convention: Convention
 ) -> CostRow:
     forward = {c: forward_flops(model, length, c) for c in CONVENTIONS}

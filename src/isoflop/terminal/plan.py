@@ -275,7 +275,8 @@ PARTS = {
 def cost_tables(rows: Sequence[CostRow]) -> list[Table]:
     """Return sizes, FLOPs by convention and FLOPs by part of the rows' models."""
     first = rows[0]
-    parts = [part for part in PARTS if any(row.forward_parts[row.convention][part] for row in rows)]
+    told = [row.forward_parts[row.convention] for row in rows]
+    parts = [part for part in PARTS if any(one.get(part) for one in told)]
     model: dict[str, Callable[[CostRow], str]] = {"model": lambda row: row.name}
     if len({row.budget_flops for row in rows}) > 1:
         model["budget"] = lambda row: (
@@ -287,7 +288,7 @@ def cost_tables(rows: Sequence[CostRow]) -> list[Table]:
 
     def share(part: str) -> Callable[[CostRow], str]:
         return lambda row: percent(
-            row.forward_parts[row.convention][part] / row.forward_flops[row.convention]
+            row.forward_parts[row.convention].get(part, 0) / row.forward_flops[row.convention]
         )
 
     tables: dict[str, dict[str, Callable[[CostRow], str]]] = {

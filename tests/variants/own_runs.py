@@ -26,6 +26,11 @@ def named(name: str, **settings: Any) -> dict[str, Own]:
     return {part: own(part, f"my_{name}", settings, FILES / f"{name}.py")}  # type: ignore[arg-type]
 
 
+def shipped(part: str, kind: str, **settings: Any) -> dict[str, Own]:
+    """Return a variant that ships through the door as a field of a model."""
+    return {part: own(part, kind, settings)}  # type: ignore[arg-type]
+
+
 CHOICES = {
     "moe": named("moe"),
     "choice": named("choice"),
@@ -33,6 +38,14 @@ CHOICES = {
     "parallel": named("parallel"),
     "skip": named("skip"),
     "fixed_skip": {"depth": own("depth", "fixed_skip", {"capacity": 0.3})},
+    "mixture_of_experts": shipped("feed_forward", "mixture_of_experts", experts=4, shared=1),
+    "integrated MoDE": shipped(
+        "feed_forward", "mixture_of_experts", experts=3, noop_experts=1, top_k=1, bias_rate=0.01
+    ),
+    "expert_choice": shipped("feed_forward", "expert_choice", experts=4, capacity=1.0),
+    "sliding_window": shipped("attention", "sliding_window", window=5, sinks=2, full_every=2),
+    "routed": shipped("depth", "routed", capacity=0.25, start_capacity=1.0, reached=0.5),
+    "routed, frozen": shipped("depth", "routed", capacity=0.5, router="frozen", gate="one"),
     "moe in linear in skip": {**named("moe", top_k=2), **named("linear"), **named("skip")},
     "staged: routed moe": {**named("moe"), "depth": TopK(capacity=0.5)},
     "routed parallel": {**named("parallel"), "depth": TopK(capacity=0.5)},

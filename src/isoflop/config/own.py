@@ -40,7 +40,13 @@ Part = Literal["attention", "feed_forward", "depth", "block"]
 """What of a model a variant of one's own takes the place of; `block` is attention and feed-forward
 together."""
 
-BUILT_IN: Mapping[str, Part] = {"fixed_skip": "depth"}
+BUILT_IN: Mapping[str, Part] = {
+    "fixed_skip": "depth",
+    "routed": "depth",
+    "mixture_of_experts": "feed_forward",
+    "expert_choice": "feed_forward",
+    "sliding_window": "attention",
+}
 """Kinds that come through the same door, each in the module of its name in `isoflop.variants`."""
 SHIPPED = ("full", "block", "every_token", "top_k", "random_k", "swiglu", "gelu")
 """Kinds that are classes of `config.model`, whose names no file may take."""

@@ -1,0 +1,172 @@
+"""Sliding-window attention: each query attends the last W keys (Mistral 7B, arXiv 2310.06825).
+
+Optionally every n-th block attends fully, and the first keys are always attended (attention sinks,
+arXiv 2309.17453). In a routed block the window is over the tokens that it processes; positions stay
+those of the text.
+
+Axes: B batch, T time, D width, H query heads, G key/value heads, K head width, W window, S sinks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from isoflop.config import Frozen, ModelConfig
+from isoflop.variants.protocols import Costs, State
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PART = "attention"
+
+
+class Config(Frozen):
+    """How far a query looks."""
+
+    window: int = Field(default=512, ge=1, le=10**9)
+    """W, keys that a query attends, its own among them."""
+    full_every: int = Field(default=0, ge=0, le=1000)
+    """Block i attends fully when i % full_every == full_every - 1; 0 for none."""
+    sinks: int = Field(default=0, ge=0, le=10**6)
+    """S, first keys of the sequence that every query attends besides."""
+
+
+def period(config: Config) -> int:
+    """Return what the number of blocks is a multiple of."""
+    return max(1, config.full_every)
+
+
+def _is_full(config: Config, block: int) -> bool:
+    return config.full_every > 0 and block % config.full_every == config.full_every - 1
+
+
+def _pairs(config: Config, tokens: int) -> int:
+    """Return the pairs of query and key that are attended in a sequence."""
+    near = min(config.window, tokens)
+    pairs = near * (near + 1) // 2 + (tokens - near) * near
+    # Query t reaches back to key t - W + 1, so it meets min(S, t - W + 1) sinks before that.
+    beyond = max(0, tokens - config.window)
+    few = min(config.sinks, beyond)
+    return pairs + few * (few + 1) // 2 + (beyond - few) * few
+
+
+def costs(config: Config, model: ModelConfig, block: int, tokens: int, convention: str) -> Costs:
+    """Return projections, and scores with the keys that a query may attend.
+
+    Under `full`, where full attention is charged for T^2 pairs, a query of the window is charged
+    for W + S keys wherever it stands.
+    """
+    inner = model.heads * model.head_width
+    keys = model.key_value_heads * model.head_width
+    weights = 2 * model.width * (inner + keys)
+    norms = 2 * model.head_width if model.query_key_norm else 0
+    kept = tokens if _is_full(config, block) else min(tokens, config.window + config.sinks)
+    if convention == "full":
+        pairs = tokens * kept
+    elif _is_full(config, block):
+        pairs = tokens * (tokens + 1) // 2
+    else:
+        pairs = _pairs(config, tokens)
+    return Costs(
+        parameters=weights + norms,
+        flops=2 * tokens * weights + 4 * inner * pairs,
+        cache_values=2 * keys * kept,
+    )
+
+
+def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
+    """Return the attention of a block."""
+    import torch
+    import torch.nn.functional as F
+
+    from isoflop.ops import causal_attention, rotate
+
+    heads, groups, head_width = model.heads, model.key_value_heads, model.head_width
+    full, window, sinks = _is_full(config, block), config.window, config.sinks
+
+    class SlidingWindow(torch.nn.Module):
+        """Attends chunks of W queries to the 2 W keys around them and the sinks."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            rows = (heads + 2 * groups) * head_width
+            self.query_key_value = torch.nn.Linear(model.width, rows, bias=False)
+            self.output = torch.nn.Linear(heads * head_width, model.width, bias=False)
+            self.query_norm = self.key_norm = None
+            if model.query_key_norm:
+                self.query_norm = torch.nn.RMSNorm(head_width, model.norm_epsilon)
+                self.key_norm = torch.nn.RMSNorm(head_width, model.norm_epsilon)
+
+        def heads_of(
+            self, x: Tensor, cosines: Tensor, sines: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            """Return queries (B, H, T, K), keys and values (B, G, T, K), positions applied."""
+            projected = self.query_key_value(x).view(*x.shape[:2], -1, head_width)
+            q, k, v = projected.split((heads, groups, groups), dim=2)
+            if self.query_norm is not None and self.key_norm is not None:
+                q, k = self.query_norm(q), self.key_norm(k)
+            q, k = (rotate(one, cosines, sines).to(v.dtype) for one in (q, k))
+            return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+        def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+            """Map (B, T, D) to (B, T, D)."""
+            q, k, v = self.heads_of(x, cosines, sines)
+            mixed = causal_attention(q, k, v) if full else self.attend(q, k, v)
+            result: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+            return result
+
+        def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            """Attend within the window and to the sinks, (B, H, T, K)."""
+            batch, _, length, width = q.shape
+            if length <= window:
+                return causal_attention(q, k, v)
+            chunks = -(-length // window)
+            q = F.pad(q, (0, 0, 0, chunks * window - length))
+            q = q.view(batch, heads, chunks, window, width)
+            positions = torch.arange(chunks * window, device=q.device).view(chunks, window)
+            seen = torch.cat([positions - window, positions], 1)
+            near = positions[:, :, None] - seen[:, None, :]
+            allowed = (near >= 0) & (near < window) & (seen[:, None, :] >= 0)
+            if sinks:
+                first = torch.arange(min(sinks, length), device=q.device)
+                before = positions[:, :, None] - first >= window
+                allowed = torch.cat([before, allowed], 2)
+            k, v = (self.around(one, chunks) for one in (k, v))
+            share = heads // groups
+            q = q.transpose(1, 2).flatten(0, 1)
+            k, v = (one.repeat_interleave(share, 1).transpose(1, 2).flatten(0, 1) for one in (k, v))
+            mask = allowed.repeat(len(q) // chunks, 1, 1)[:, None]
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            mixed = mixed.view(batch, chunks, heads, window, width).transpose(1, 2)
+            return mixed.flatten(2, 3)[:, :, :length]
+
+        def around(self, rows: Tensor, chunks: int) -> Tensor:
+            """Return the keys or values that each chunk sees, (B, G, chunks, S + 2 W, K)."""
+            length = rows.shape[2]
+            padded = F.pad(rows, (0, 0, window, chunks * window - length))
+            seen: Tensor = padded.unfold(2, 2 * window, window).mT
+            if not sinks:
+                return seen
+            first = rows[:, :, None, :sinks].expand(-1, -1, chunks, -1, -1)
+            return torch.cat([first, seen], 3)
+
+        def decode(
+            self, x: Tensor, cosines: Tensor, sines: Tensor, state: State | None
+        ) -> tuple[Tensor, State]:
+            """Go on from the keys and values kept: sinks and the last W."""
+            q, k, v = self.heads_of(x, cosines, sines)
+            if state is None:
+                mixed = causal_attention(q, k, v) if full else self.attend(q, k, v)
+            else:
+                k, v = (torch.cat([old, new], 2) for old, new in zip(state, (k, v), strict=True))
+                mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=heads != groups)
+            if not full and k.shape[2] > sinks + window - 1:
+                # The next query's own key makes W with the last W - 1 of these.
+                last = k.shape[2] - (window - 1)
+                k, v = (torch.cat([one[:, :, :sinks], one[:, :, last:]], 2) for one in (k, v))
+            result: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+            return result, (k, v)
+
+    return SlidingWindow()

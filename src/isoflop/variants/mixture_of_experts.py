@@ -13,6 +13,7 @@ Axes: B batch, T time, N = B T tokens, D width, E experts, H hidden width of an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -22,6 +23,8 @@ from isoflop.variants.protocols import Costs, Told
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 PART = "feed_forward"
 
@@ -67,6 +70,63 @@ def costs(config: Config, model: ModelConfig, block: int, tokens: int, conventio
     )
 
 
+def experts_of(
+    x: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    product: Product,
+) -> Tensor:
+    """Return the weighted sum of what its experts make of each token, (N, D).
+
+    Tokens are sorted by expert, so that each expert's are one product.
+
+    Args:
+        x: tokens, (N, D).
+        chosen: their experts, (N, k); from E on they are no-ops, which give nothing.
+        weights: of these, (N, k).
+        gate_up: of the experts, (E, 2 H, D).
+        down: of the experts, (E, D, H).
+        product: as `grouped`.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    experts, flat = len(gate_up), chosen.flatten()
+    order = flat.argsort(stable=True)
+    token, expert = order // chosen.shape[1], flat[order]
+    ends = (expert[:, None] <= torch.arange(experts, device=x.device)).sum(0)
+    # No-ops lie behind all others; what no product reads or writes there is not used.
+    idle = (expert >= experts)[:, None]
+    rows = x[token].masked_fill(idle, 0)
+    gate, up = product(rows, gate_up, ends).chunk(2, dim=-1)
+    made = product(F.silu(gate) * up, down, ends).masked_fill(idle, 0)
+    made = made * weights.flatten()[order, None].to(made.dtype)
+    return torch.zeros_like(x, dtype=made.dtype).index_add(0, token, made)
+
+
+def grouped(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """Return the product of each group of rows with the transpose of its own matrix.
+
+    Args:
+        rows: (R, I), group by group.
+        matrices: (E, O, I).
+        ends: where each group ends, (E,); rows behind the last one belong to none.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    kind = rows.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
+    if dtype == torch.float64:
+        # What the product knows no such numbers for is computed one by one, for tests.
+        parts = rows.tensor_split(ends.cpu())
+        made = [F.linear(one, matrix) for one, matrix in zip(parts, matrices, strict=False)]
+        return torch.cat([*made, rows.new_zeros(len(parts[-1]), matrices.shape[1])])
+    return F.grouped_mm(rows.to(dtype), matrices.to(dtype).mT, offs=ends.int())
+
+
 def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
     """Return the router and its experts.
 
@@ -83,6 +143,9 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
         )
     hidden, _, _ = _sizes(config, model)
     width, experts, routed = model.width, config.experts, config.experts + config.noop_experts
+
+    # It has no compiled form but in bfloat16 on a GPU.
+    product: Product = torch.compiler.disable(grouped)  # type: ignore[no-untyped-call]
 
     class Experts(torch.nn.Module):
         """Sorts the tokens by expert, so that each expert's are one product."""
@@ -110,64 +173,25 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
             weights = odds.gather(-1, chosen)
             if config.normalise:
                 weights = weights / weights.sum(-1, keepdim=True)
-            result = self.routed(x.flatten(0, 1), chosen.flatten(0, 1), weights.flatten(0, 1))
-            result = result.view_as(x)
+            rows, chosen, weights = (one.flatten(0, 1) for one in (x, chosen, weights))
+            result = experts_of(rows, chosen, weights, self.gate_up, self.down, product).view_as(x)
             if config.shared:
                 gate, up = self.shared_gate_up(x).chunk(2, dim=-1)
                 result = result + self.shared_down(F.silu(gate) * up)
-            load = torch.zeros_like(odds).scatter_(-1, chosen, 1.0).mean(1) / config.top_k
+            load = (
+                torch.zeros_like(odds).scatter_(-1, chosen.view(*x.shape[:2], -1), 1.0).mean(1)
+                / config.top_k
+            )
             told = {"load": load.mean(0), "computed": load[:, :experts].sum(-1).mean()}
             if config.balance:
                 uneven = routed * (load * odds.mean(1)).sum(-1).mean()
                 told["loss"] = config.balance * uneven
             return result, told
 
-        def routed(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-            """Return the weighted sum of what its experts make of each token, (N, D).
-
-            Args:
-                x: tokens, (N, D).
-                chosen: their experts, (N, k); from E on they are no-ops.
-                weights: of these, (N, k).
-            """
-            flat = chosen.flatten()
-            order = flat.argsort(stable=True)
-            token = order // config.top_k
-            counts = torch.zeros(routed, dtype=torch.int64, device=x.device)
-            counts.index_add_(0, flat, torch.ones_like(flat))
-            ends = counts[:experts].cumsum(0)
-            # No-ops lie behind all others; what no product reads or writes there is not used.
-            idle = (flat[order] >= experts)[:, None] if config.noop_experts else None
-            rows = x[token] if idle is None else x[token].masked_fill(idle, 0)
-            gate, up = grouped(rows, self.gate_up, ends).chunk(2, dim=-1)
-            made = grouped(F.silu(gate) * up, self.down, ends)
-            if idle is not None:
-                made = made.masked_fill(idle, 0)
-            factor = weights.flatten()[order]
-            made = made * factor[:, None].to(made.dtype)
-            return torch.zeros_like(x, dtype=made.dtype).index_add(0, token, made)
-
         def after_step(self, told: Told) -> None:
             """Move the biases towards an even load."""
             if config.bias_rate:
                 load = told["load"]
                 self.bias += config.bias_rate * torch.sign(load.mean() - load)
-
-    def grouped(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
-        """Return the product of each group of rows with the transpose of its own matrix.
-
-        Args:
-            rows: (R, I), group by group.
-            matrices: (E, O, I).
-            ends: where each group ends, (E,); rows behind the last one belong to none.
-        """
-        kind = rows.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
-        if dtype == torch.float64:
-            # What the product knows no such numbers for is computed one by one, for tests.
-            parts = rows.tensor_split(ends.cpu())
-            made = [F.linear(one, matrix) for one, matrix in zip(parts, matrices, strict=False)]
-            return torch.cat([*made, rows.new_zeros(len(parts[-1]), matrices.shape[1])])
-        return F.grouped_mm(rows.to(dtype), matrices.to(dtype).mT, offs=ends.int())
 
     return Experts()

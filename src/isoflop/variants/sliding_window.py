@@ -76,6 +76,49 @@ def costs(config: Config, model: ModelConfig, block: int, tokens: int, conventio
     )
 
 
+def windowed(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int) -> Tensor:
+    """Attend within a window and to sinks, chunks of W queries to the 2 W keys around them.
+
+    Args:
+        q: queries, (B, H, T, K).
+        k: keys, (B, G, T, K).
+        v: values, (B, G, T, K).
+        window: W.
+        sinks: S.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from isoflop.ops import causal_attention
+
+    (batch, heads, length, width), groups = q.shape, k.shape[1]
+    if length <= window:
+        return causal_attention(q, k, v)
+    chunks = -(-length // window)
+    behind = chunks * window - length
+
+    def around(rows: Tensor) -> Tensor:
+        """Return what each chunk sees, (B chunks, H, S + 2 W, K), sinks first."""
+        padded = F.pad(rows, (0, 0, window, behind))
+        seen = padded.unfold(2, 2 * window, window).mT
+        first = rows[:, :, None, :sinks].expand(-1, -1, chunks, -1, -1)
+        seen = torch.cat([first, seen], 3).repeat_interleave(heads // groups, 1)
+        return seen.transpose(1, 2).flatten(0, 1)
+
+    positions = torch.arange(chunks * window, device=q.device).view(chunks, window, 1)
+    first = torch.arange(min(sinks, length), device=q.device)
+    seen = torch.cat([positions[..., 0] - window, positions[..., 0]], 1)[:, None]
+    back = positions - seen
+    near = (back >= 0) & (back < window) & (seen >= 0)
+    allowed = torch.cat([positions - first >= window, near], 2)
+    q = F.pad(q, (0, 0, 0, behind)).view(batch, heads, chunks, window, width)
+    q = q.transpose(1, 2).flatten(0, 1)
+    mask = allowed.repeat(batch, 1, 1)[:, None]
+    mixed = F.scaled_dot_product_attention(q, around(k), around(v), attn_mask=mask)
+    mixed = mixed.view(batch, chunks, heads, window, width).transpose(1, 2)
+    return mixed.flatten(2, 3)[:, :, :length]
+
+
 def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
     """Return the attention of a block."""
     import torch
@@ -87,7 +130,7 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
     full, window, sinks = _is_full(config, block), config.window, config.sinks
 
     class SlidingWindow(torch.nn.Module):
-        """Attends chunks of W queries to the 2 W keys around them and the sinks."""
+        """Projections as of full attention, and scores with the keys of the window and sinks."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -113,44 +156,9 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
         def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
             """Map (B, T, D) to (B, T, D)."""
             q, k, v = self.heads_of(x, cosines, sines)
-            mixed = causal_attention(q, k, v) if full else self.attend(q, k, v)
+            mixed = causal_attention(q, k, v) if full else windowed(q, k, v, window, sinks)
             result: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
             return result
-
-        def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            """Attend within the window and to the sinks, (B, H, T, K)."""
-            batch, _, length, width = q.shape
-            if length <= window:
-                return causal_attention(q, k, v)
-            chunks = -(-length // window)
-            q = F.pad(q, (0, 0, 0, chunks * window - length))
-            q = q.view(batch, heads, chunks, window, width)
-            positions = torch.arange(chunks * window, device=q.device).view(chunks, window)
-            seen = torch.cat([positions - window, positions], 1)
-            near = positions[:, :, None] - seen[:, None, :]
-            allowed = (near >= 0) & (near < window) & (seen[:, None, :] >= 0)
-            if sinks:
-                first = torch.arange(min(sinks, length), device=q.device)
-                before = positions[:, :, None] - first >= window
-                allowed = torch.cat([before, allowed], 2)
-            k, v = (self.around(one, chunks) for one in (k, v))
-            share = heads // groups
-            q = q.transpose(1, 2).flatten(0, 1)
-            k, v = (one.repeat_interleave(share, 1).transpose(1, 2).flatten(0, 1) for one in (k, v))
-            mask = allowed.repeat(len(q) // chunks, 1, 1)[:, None]
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            mixed = mixed.view(batch, chunks, heads, window, width).transpose(1, 2)
-            return mixed.flatten(2, 3)[:, :, :length]
-
-        def around(self, rows: Tensor, chunks: int) -> Tensor:
-            """Return the keys or values that each chunk sees, (B, G, chunks, S + 2 W, K)."""
-            length = rows.shape[2]
-            padded = F.pad(rows, (0, 0, window, chunks * window - length))
-            seen: Tensor = padded.unfold(2, 2 * window, window).mT
-            if not sinks:
-                return seen
-            first = rows[:, :, None, :sinks].expand(-1, -1, chunks, -1, -1)
-            return torch.cat([first, seen], 3)
 
         def decode(
             self, x: Tensor, cosines: Tensor, sines: Tensor, state: State | None
@@ -158,7 +166,7 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
             """Go on from the keys and values kept: sinks and the last W."""
             q, k, v = self.heads_of(x, cosines, sines)
             if state is None:
-                mixed = causal_attention(q, k, v) if full else self.attend(q, k, v)
+                mixed = causal_attention(q, k, v) if full else windowed(q, k, v, window, sinks)
             else:
                 k, v = (torch.cat([old, new], 2) for old, new in zip(state, (k, v), strict=True))
                 mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=heads != groups)

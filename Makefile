@@ -13,7 +13,7 @@ DEMO := studies/demo.toml
 TESTS := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-processors test-oldest guards check clean
+.PHONY: help setup demo test test-all test-processors test-oldest test-extras guards check clean
 
 help:
 	@echo 'make demo      train the demonstration study and write its page'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-all  quick and slow tests'
 	@echo 'make test-processors  numeric tests under every instruction set that can be forced here'
 	@echo 'make test-oldest      numeric tests under the oldest torch that is supported'
+	@echo 'make test-extras      tests of what needs an extra: trackers, lm-eval'
 	@echo 'make guards    remove each guard of the code in turn; some test must fail'
 	@echo 'make check     linters, types, import layers, size of the house, quick tests'
 	@echo 'make setup     build $(VENV) only'
@@ -68,6 +69,16 @@ $(OLDEST)/.setup-stamp: pyproject.toml
 	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet -e '.[dev]' 'torch==2.10.*'
 	@touch $@
 
+# Trackers, lm-eval and what else is an extra, in an environment of its own (the packages take minutes).
+EXTRAS := .venv-extras
+test-extras: $(EXTRAS)/.setup-stamp
+	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -n 2 --dist worksteal tests/tracking tests/interop
+
+$(EXTRAS)/.setup-stamp: pyproject.toml
+	$(call environment,$(EXTRAS))
+	$(EXTRAS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,extras]'
+	@touch $@
+
 guards: setup
 	$(BIN)/python tests/faults/mutation.py --write
 
@@ -80,5 +91,5 @@ check: setup
 	$(TESTS)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(OLDEST) $(EXTRAS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

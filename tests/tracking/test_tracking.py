@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,22 @@ def trackio_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def of_wandb(root: Path) -> tuple[dict[int, float], dict[str, float]]:
-    from wandb.sdk.internal.datastore import DataStore
+def logged(data: bytes) -> Iterator[bytes]:
+    """Yield the records of an offline file: a LevelDB log behind seven bytes of its own."""
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield record
+            record = b""
 
+
+def of_wandb(root: Path) -> tuple[dict[int, float], dict[str, float]]:
     files = sorted((root / "tracking").rglob("*.wandb"))
     assert files
     told: dict[int, float] = {}
@@ -108,9 +121,7 @@ def of_wandb(root: Path) -> tuple[dict[int, float], dict[str, float]]:
     from wandb.proto import wandb_internal_pb2
 
     for path in files:
-        store = DataStore()
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
+        for data in logged(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             items = {

@@ -16,7 +16,7 @@ from given import record_of
 from isoflop.cli import main
 from isoflop.config import RunConfig, Variant
 from isoflop.config.load import load_study
-from isoflop.planning.search import search
+from isoflop.planning.search.contenders import search
 from isoflop.runs import RunStore, write_records
 from isoflop.sweep.search import search_of
 

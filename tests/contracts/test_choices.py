@@ -19,6 +19,7 @@ from isoflop.config import (
     FeedForward,
     FullAttention,
     ModelConfig,
+    Own,
     Recipe,
     Routed,
     RunConfig,
@@ -33,11 +34,9 @@ from isoflop.training import Trainer, initialise
 
 
 def members(choice: Any) -> list[type]:
-    """Classes of a discriminated union, or the one class that a choice so far is."""
-    if isinstance(choice, type):
-        return [choice]
-    union = get_args(choice)[0]
-    return list(get_args(union)) or [union]
+    """Classes of a discriminated union, but for what comes through the door."""
+    tagged = [get_args(one)[0] for one in get_args(get_args(choice)[0])]
+    return [one for one in tagged if one is not Own]
 
 
 def made(kind: type) -> Any:

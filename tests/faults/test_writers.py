@@ -36,6 +36,12 @@ EXCEPTIONS = {
     ("bench/fits.py", "TemporaryDirectory"): "where tables live that are fitted and thrown away",
     ("bench/fits.py", "to_csv"): "into that folder",
     ("bench/machine.py", "write_text"): "a switch of the kernel below /proc",
+    ("interop/dataset.py", "to_parquet"): "into memory",
+    ("interop/exporting.py", "save_file"): "into a folder that commit_folder syncs and renames",
+    ("interop/exporting.py", "write_text"): "into that folder",
+    ("interop/exporting.py", "chmod"): "of a file in it",
+    ("tracking/trackers.py", "mkdir"): "where a tracker keeps its own files",
+    ("tracking/trackers.py", "open"): "a copy of what metrics.jsonl holds, for other programs",
 }
 """Calls that may write elsewhere than in storage, and why."""
 

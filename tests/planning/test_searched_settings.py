@@ -25,7 +25,8 @@ from isoflop.config import (
 from isoflop.estimate import Estimate
 from isoflop.fit.search import SearchResult, setting_law
 from isoflop.planning import ladder, resolve
-from isoflop.planning.search import found_variants, search
+from isoflop.planning.search.contenders import search
+from isoflop.planning.search.laws import found_variants
 from isoflop.planning.search.walk import Point, Rules, Tried, Walk
 
 STEP = math.log(2)

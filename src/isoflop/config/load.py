@@ -46,6 +46,8 @@ def load(path: str | os.PathLike[str]) -> Study | RunConfig:
     source = os.fspath(path)
     try:
         data = opened(_whole_numbers(data), Path(path).parent)
+    except RecursionError:
+        raise ValueError(f"{quoted(source)}: {_TOO_DEEP}") from None
     except ValueError as error:
         raise ValueError(f"{quoted(source)}: {error}") from None
     if "model" in data:

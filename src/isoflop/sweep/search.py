@@ -11,7 +11,7 @@ from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.fit.search import SearchResult
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
-from isoflop.planning.search import Known, search
+from isoflop.planning.search.contenders import Known, search
 from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, committed_records, replace_records
 from isoflop.sweep.ledger import TRIALS, Folders

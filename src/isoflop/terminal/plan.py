@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -13,12 +13,13 @@ from rich.text import Text
 
 from isoflop.config import SETTINGS, Study
 from isoflop.estimate import Power
-from isoflop.fit.search import FoundRecipe, SearchResult
 from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
 from isoflop.planning.plan import CONVENTIONS, CostRow
-from isoflop.planning.search import found_variants
 from isoflop.terminal.tables import LINES, amount, said, shape, size, table_of
+
+if TYPE_CHECKING:
+    from isoflop.fit.search import FoundRecipe, SearchResult
 
 
 def plan_tables(plan: Plan, timing: str, price: float | None = None) -> Iterator[RenderableType]:
@@ -238,6 +239,8 @@ def _gained(one: FoundRecipe) -> str:
 
 def toml_lines(study: Study, found: SearchResult) -> list[str]:
     """Return the lines that give each variant what was found."""
+    from isoflop.planning.search.laws import found_variants
+
     lines = []
     searched = [] if study.search is None else list(study.search.values)
     for variant in found_variants(study, found):

@@ -96,6 +96,11 @@ def test_no_ops_give_nothing_and_shared_experts_meet_all() -> None:
     assert torch.isfinite(module.gate_up.grad).all()
 
 
+def test_a_token_goes_to_no_more_experts_than_there_are() -> None:
+    with pytest.raises(ValueError, match="top_k is 3; expected at most 2"):
+        own("feed_forward", MOE, {"experts": 1, "noop_experts": 1, "top_k": 3})
+
+
 def test_a_bias_evens_the_load_without_a_loss() -> None:
     settings = {"experts": 4, "top_k": 1, "balance": 0.0, "bias_rate": 0.01}
     module = part("feed_forward", MOE, model_of(), **settings)

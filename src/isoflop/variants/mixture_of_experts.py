@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from isoflop.config import Frozen, ModelConfig
 from isoflop.variants.protocols import Costs, Told
@@ -48,6 +48,15 @@ class Config(Frozen):
     """Weight of the balance loss E sum_e f_e p_e; f is the share of choices, p the mean odds."""
     bias_rate: float = Field(default=0.0, ge=0, le=1)
     """What an expert's bias in the choice moves by after a step; the balance loss may then be 0."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Config:
+        if self.top_k > self.experts + self.noop_experts:
+            raise ValueError(
+                f"top_k is {self.top_k}; expected at most {self.experts + self.noop_experts}, as "
+                "many as there are experts"
+            )
+        return self
 
 
 def _sizes(config: Config, model: ModelConfig) -> tuple[int, int, int]:
@@ -128,19 +137,10 @@ def grouped(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
 
 
 def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
-    """Return the router and its experts.
-
-    Raises:
-        ValueError: a token is to go to more experts than there are.
-    """
+    """Return the router and its experts."""
     import torch
     import torch.nn.functional as F
 
-    if config.top_k > config.experts + config.noop_experts:
-        raise ValueError(
-            f"top_k is {config.top_k}; expected at most {config.experts + config.noop_experts}, "
-            "as many as there are experts"
-        )
     hidden, _, _ = _sizes(config, model)
     width, experts, routed = model.width, config.experts, config.experts + config.noop_experts
 

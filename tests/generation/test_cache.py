@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoded import model_with, texts
 from torch import Tensor
 
+from decoded import model_with, texts
 from isoflop.config import BlockAttention, EveryToken, FullAttention, TopK
 from isoflop.costs import cache_bytes
 from isoflop.generation import Engine, nominal_share

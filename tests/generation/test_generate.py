@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoded import model_with, texts
 
+from decoded import model_with, texts
 from isoflop.config import BlockAttention, Cap, RandomK, TopK
 from isoflop.generation import Continuation, Engine, Sampling, generate, stream
 

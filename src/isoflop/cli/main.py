@@ -26,6 +26,8 @@ MENDABLE = frozenset(
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
+ASKED: list[str] = []
+"""What was typed after `isoflop`, for what starts it again on several ranks."""
 RESUMABLE = frozenset({"rebuild", "run", "search", "train"})
 """Subcommands that go on where they stopped."""
 
@@ -36,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     With ISOFLOP_DEBUG set in the environment errors keep their traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    ASKED[:] = arguments
     if arguments == ["--version"]:
         print(f"isoflop {__version__}")
         return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from isoflop import storage
+from isoflop.cli.main import ASKED, INTERRUPTED, TERMINATED
 from isoflop.cli.options import (
     CACHE,
     RESULTS,
@@ -23,6 +24,7 @@ from isoflop.cli.options import (
     Json,
     MemoryGib,
     MicroBatchTokens,
+    NumberOfRanks,
     Out,
     Recomputed,
     Results,
@@ -35,9 +37,10 @@ from isoflop.config import Decision
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
-    from isoflop.config import Evaluation, RunConfig
+    from isoflop.config import Evaluation, RunConfig, RunRecord
     from isoflop.runs import RunFolder
     from isoflop.trained import Wishes
+    from isoflop.training.loop import RunExecutionKeywords
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class TrainOptions:
     memory_gib: MemoryGib = None
     micro_batch_tokens: MicroBatchTokens = "auto"
     recompute: Recomputed = "auto"
+    ranks: NumberOfRanks = None
+    rank_timeout: Annotated[
+        float, arg(metavar="SECONDS", help="That a rank waits for the others before it gives up.")
+    ] = 600.0
     track: Track = None
 
 
@@ -62,9 +69,13 @@ def train(
         str | None, Positional, arg(metavar="[RUN_ID]", help="Which run of a study.")
     ] = None,
 ) -> int:
-    """Train one model: a run file, or one run of a study. After Ctrl-C it goes on."""
+    """Train one model: a run file, or one run of a study. After Ctrl-C it goes on.
+
+    With --ranks, or started by torchrun or srun, several processes train it together.
+    """
     from isoflop.config import RunConfig
     from isoflop.config.load import load
+    from isoflop.hardware.ranks import place
     from isoflop.runs import RunStore
     from isoflop.sweep import Folders
     from isoflop.sweep.plan import run_of
@@ -81,8 +92,10 @@ def train(
     else:
         run, folder = run_of(found, Folders.of(found, options.out, options.results), run_id)
         shared = found.shares_up_to
-    study = "single" if isinstance(found, RunConfig) else found.name
-    with tracking(folder.path.parent.parent, options.track, study, run.run_id):
+    study, here = "single" if isinstance(found, RunConfig) else found.name, place()
+    leads = here is None or here.rank == 0
+    kind = None if (here is None and options.ranks) or not leads else options.track
+    with tracking(folder.path.parent.parent, kind, study, run.run_id):
         return _train(run, folder, options, shared)
 
 
@@ -90,41 +103,84 @@ def _train(
     config: RunConfig, folder: RunFolder, options: TrainOptions, shares_up_to: float | None
 ) -> int:
     """Train a run to its end, print its outcome, and return the exit code."""
+    from isoflop.hardware.ranks import place
     from isoflop.memory import sequences_held
     from isoflop.planning import check_capacity
     from isoflop.sweep.interrupts import Terminated, stop_signals
     from isoflop.terminal.progress import watching
 
-    memory_bytes = bytes_of(options.memory_gib)
+    how: RunExecutionKeywords = {
+        "device": options.device,
+        "threads": options.threads,
+        "memory_bytes": bytes_of(options.memory_gib),
+        "micro_batch_tokens": options.micro_batch_tokens,
+        "recompute": options.recompute,
+        "shares_up_to": shares_up_to,
+    }
     check_capacity(config.model.depth, config.data.sequence_length, "model.")
     if isinstance(options.micro_batch_tokens, int):
         sequences_held(config, options.micro_batch_tokens)
-    print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
+    here = place()
+    if options.ranks is not None and here is None:
+        return _launch(config, folder, options.ranks)
+    if here is None or here.rank == 0:
+        print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
-    from isoflop.training import Interrupted
+    from isoflop.training import Interrupted, follow, joined
     from isoflop.training import train as train_run
 
-    _tell_if_slow(config, folder, options)
-    with stop_signals() as wish, watching() as watch:
-        try:
-            record = train_run(
-                config,
-                folder,
-                cache=options.cache,
-                device=options.device,
-                threads=options.threads,
-                memory_bytes=memory_bytes,
-                micro_batch_tokens=options.micro_batch_tokens,
-                recompute=options.recompute,
-                shares_up_to=shares_up_to,
-                stop=lambda: wish.to_stop,
-                watch=watch,
-                tell=lambda now: print(
-                    f"preparing the corpus: {now.words}", file=sys.stderr, flush=True
-                ),
-            )
-        except Interrupted as error:
-            raise Terminated if wish.by_sigterm else KeyboardInterrupt from error
+    with stop_signals() as wish, joined(options.device, options.rank_timeout) as ranks:
+        if not ranks.leads:
+            try:
+                follow(config, folder, ranks, cache=options.cache, stop=lambda: wish.to_stop, **how)
+            except Interrupted:
+                # The rank that leads says so.
+                return INTERRUPTED if wish.to_stop and not wish.by_sigterm else TERMINATED
+            return 0
+        _tell_if_slow(config, folder, options)
+        with watching() as watch:
+            try:
+                record = train_run(
+                    config,
+                    folder,
+                    cache=options.cache,
+                    ranks=ranks,
+                    stop=lambda: wish.to_stop,
+                    watch=watch,
+                    tell=lambda now: print(
+                        f"preparing the corpus: {now.words}", file=sys.stderr, flush=True
+                    ),
+                    **how,
+                )
+            except Interrupted as error:
+                by_key = wish.to_stop and not wish.by_sigterm
+                raise KeyboardInterrupt if by_key else Terminated from error
+    return _outcome(record, folder)
+
+
+def _launch(config: RunConfig, folder: RunFolder, ranks: int) -> int:
+    """Train a run on several ranks of this machine, again from its checkpoint where one is lost."""
+    from isoflop.cli.launching import launch
+    from isoflop.sweep.schedule.attempts import tries
+
+    if not 1 <= ranks <= config.sequences_per_step:
+        raise ValueError(
+            f"--ranks is {ranks}; expected 1 to {config.sequences_per_step}, the sequences of a "
+            "step that they share"
+        )
+
+    def again(why: str) -> bool:
+        verdict = tries(folder.attempts_made()).verdict
+        goes_on = verdict is None and folder.record() is None
+        then = "starting all again from the newest checkpoint" if goes_on else "giving up"
+        print(quoted(f"isoflop: {why}; {then}"), file=sys.stderr)
+        return goes_on
+
+    return launch(ranks, ASKED, again)
+
+
+def _outcome(record: RunRecord, folder: RunFolder) -> int:
+    """Print what came of a run and return the exit code."""
     told = [f"{record.state}: {record.reason}" if record.reason else record.state]
     told += [
         f"{one.split} loss {one.loss:.4f} nats/token{_per_byte(one)} ({one.decision}"

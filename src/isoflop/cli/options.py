@@ -60,6 +60,10 @@ Recomputed = Annotated[
         help="What blocks compute again, in place of keeping it; auto for as little as fits.",
     ),
 ]
+NumberOfRanks = Annotated[
+    int | None,
+    arg(metavar="INT", help="Processes that share each step; they are started here."),
+]
 Track = Annotated[
     Kind | None,
     arg(

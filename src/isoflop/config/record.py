@@ -125,6 +125,9 @@ class Environment(Frozen):
     """Architecture and processor model."""
     device: str
     threads: int
+    """Of each rank."""
+    ranks: int = Field(default=1, ge=1, exclude_if=lambda count: count == 1)
+    """Processes that share the sequences of a step; not written where it is one."""
     compiled: bool
     code: str
     """Fingerprint of the package's sources."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ class MetricsLog(JsonLines):
             )
         super().append(row)
         self._last = step
+
+
+class NoMetrics(AbstractContextManager["NoMetrics"]):
+    """The log of a rank that does not lead: nothing is written."""
+
+    def append(self, row: Mapping[str, JSON]) -> None:
+        """Write nothing."""
+
+    def sync(self) -> None:
+        """Write nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close nothing."""
 
 
 def _kept(data: bytes, after_step: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, which the scheduler asks about between two looks."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a wish to stop, asked about between two looks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Wish:
 
     to_stop: bool = False
     by_sigterm: bool = False
+    """Or by SIGUSR1, which batch systems send some time before."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -24,7 +25,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def stop_signals() -> Iterator[Wish]:
-    """Turn the first SIGINT or SIGTERM into a wish; a second SIGINT raises KeyboardInterrupt."""
+    """Turn the first of these signals into a wish; a second SIGINT raises KeyboardInterrupt."""
     wish = Wish()
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -32,7 +33,7 @@ def stop_signals() -> Iterator[Wish]:
         if wish.to_stop and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not wish.to_stop:
-            wish.to_stop, wish.by_sigterm = True, number == signal.SIGTERM
+            wish.to_stop, wish.by_sigterm = True, number != signal.SIGINT
 
     with handled_by(ask):
         yield wish
@@ -42,14 +43,15 @@ def stop_signals() -> Iterator[Wish]:
 def handled_by(
     handler: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
-    """Give SIGINT and SIGTERM to a handler while the context lasts.
+    """Give SIGINT, SIGTERM and SIGUSR1 to a handler while the context lasts.
 
     Outside the main thread, where Python takes no signal handlers, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from isoflop.config import CurvePoint
+from isoflop.runs import RunFolder
 
 CURVE_POINTS = 200
 """Most points of the thinned training curve in a record."""
@@ -30,6 +32,20 @@ def has_losses(row: Mapping[str, Any], spans: int) -> bool:
     losses = [row.get("loss"), *of_spans] if isinstance(of_spans, list) else []
     numbers = [v for v in losses if isinstance(v, (int, float)) and not isinstance(v, bool)]
     return len(numbers) == len(losses) == 1 + spans
+
+
+def whole_rows(folder: RunFolder, spans: int) -> list[dict[str, Any]]:
+    """Return the rows that a curve can be made from; a warning tells how many are corrupt."""
+    rows, corrupt = folder.read_metrics()
+    whole = [row for row in rows if has_losses(row, spans)]
+    lost = corrupt + len(rows) - len(whole)
+    if lost:
+        warnings.warn(
+            f"the training curve of {folder.path} lacks {lost} corrupt "
+            f"line{'s' if lost > 1 else ''} of its metrics.jsonl",
+            stacklevel=2,
+        )
+    return whole
 
 
 def thin(rows: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:

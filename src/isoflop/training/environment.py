@@ -27,7 +27,7 @@ _DECISIVE = (
 """What a study is, and how files are read, decides which runs there are, not what one computes."""
 
 
-def environment(device: str, threads: int, compiled: bool) -> Environment:
+def environment(device: str, threads: int, compiled: bool, ranks: int = 1) -> Environment:
     """Return the present environment."""
     return Environment(
         isoflop=__version__,
@@ -36,6 +36,7 @@ def environment(device: str, threads: int, compiled: bool) -> Environment:
         machine=machine(),
         device=device,
         threads=threads,
+        ranks=ranks,
         compiled=compiled,
         code=code_fingerprint(),
     )

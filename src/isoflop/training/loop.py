@@ -22,6 +22,7 @@ from isoflop.training.compiling import compiles_by_default, compiling_fault
 from isoflop.training.environment import environment, settle
 from isoflop.training.fitting import fitted, is_roomy
 from isoflop.training.memory import keep_freed_memory, limited_memory
+from isoflop.training.ranks import ALONE, Ranks
 from isoflop.training.run import Interrupted, Run
 from isoflop.training.state import branch, newest_checkpoint, started_in, tensors_under
 
@@ -60,8 +61,8 @@ class RunExecution(Frozen):
         if self.device == "cuda" and self.memory_bytes is not None:
             raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
 
-    def environment(self, config: RunConfig) -> Environment:
-        """Return what a run is started in.
+    def environment(self, config: RunConfig, ranks: int = 1) -> Environment:
+        """Return what a run is started in, by so many ranks.
 
         Raises:
             ValueError: compilation is asked for, but not to be had.
@@ -72,21 +73,25 @@ class RunExecution(Frozen):
         compiles = self.compiled
         if compiles is None:
             compiles = compiles_by_default(self._paying(config), self.device)
-        return environment(self.device, self.threads or torch.get_num_threads(), compiles)
+        return environment(self.device, self.threads or torch.get_num_threads(), compiles, ranks)
 
     def fitted(self, config: RunConfig, environment: Environment) -> Environment:
         """Return the environment with what is found out at a first start.
 
         That is what a step holds at a time (`training.fitting`) and what attends all keys
-        (`training.attending`).
+        (`training.attending`). Of several ranks each holds its share at most, and what is pinned
+        says how much that is, so that it also fits where fewer go on.
         """
+        share = -(-config.sequences_per_step // environment.ranks)
         found = fitted(
-            config,
+            config.model_copy(update={"sequences_per_step": share}),
             environment,
             micro_batch_tokens=self.micro_batch_tokens,
             recompute=self.recompute,
             memory_bytes=self.memory_bytes,
         )
+        if environment.ranks > 1 and found.micro_batch is None:
+            found = found.model_copy(update={"micro_batch": share})
         kernel = self.attention_kernel
         if kernel == "auto":
             kernel = fastest_attention(self._paying(config), found)
@@ -121,6 +126,7 @@ def train(
     watch: Callable[[Progress], None] = lambda _: None,
     alive: Callable[[], None] = lambda: None,
     tell: Tell = lambda _: None,
+    ranks: Ranks = ALONE,
     **execution: Unpack[RunExecutionKeywords],
 ) -> RunRecord:
     """Train `config` in `folder` to the end and return its record, going on where it stopped.
@@ -136,25 +142,29 @@ def train(
         watch: told of each step.
         alive: called now and then while no step is made, as in evaluation.
         tell: told every few seconds how far the preparation of the corpus is.
+        ranks: that train it together, of which this process leads; the others call `follow`.
         execution: what of `RunExecution` is not at its default.
 
     Raises:
         Interrupted: `stop` said so.
         RunClaimed: another process works on the run.
+        RankLost: another rank ended or did not answer in time.
         MemoryError: the run needs more than `memory_bytes`.
         ValueError: the data changed, or the folder holds another run or no good checkpoint.
     """
     how = RunExecution(**execution)
     how.check()
+    ranks.rows(config.sequences_per_step)
     keep_freed_memory()
     with folder.claim():
         folder.create(config)
         done = folder.record()
         if done is not None:
+            ranks.tell("")
             return done
         data = prepare(config.data, cache, tell=tell)
         alive()
-        wanted = how.environment(config)
+        wanted = how.environment(config, ranks.world)
         shares = how.shares_up_to is not None
         if folder.pinned() is None:
             open_to_all = (how.micro_batch_tokens, how.recompute, how.attention_kernel) == (
@@ -176,8 +186,38 @@ def train(
         if shares:
             branch(config, folder, pinned)
         with _attempt(folder, changed), limited_memory(how.memory_bytes):
-            run = Run(config, folder, data, pinned.environment, alive, branched_from=shares)
+            ranks.tell(pinned.environment.model_dump_json())
+            run = Run(config, folder, data, pinned.environment, alive, shares, ranks)
             return run.finish(how.checkpoint_seconds, stop, watch)
+
+
+def follow(
+    config: RunConfig,
+    folder: RunFolder,
+    ranks: Ranks,
+    *,
+    cache: Path,
+    stop: Callable[[], bool] = lambda: False,
+    **execution: Unpack[RunExecutionKeywords],
+) -> None:
+    """Make this rank's part of the steps of a run that another rank trains, as pinned there.
+
+    Nothing is written to the folder. Arguments and errors are those of `train`.
+    """
+    how = RunExecution(**execution)
+    how.check()
+    ranks.rows(config.sequences_per_step)
+    keep_freed_memory()
+    told = ranks.hear()
+    if not told:
+        return
+    pinned = Environment.model_validate_json(told)
+    settle(pinned)
+    keep_freed_memory(large=is_roomy(config, pinned, how.memory_bytes))
+    shares = how.shares_up_to is not None
+    with limited_memory(how.memory_bytes):
+        data = prepare(config.data, cache)
+        Run(config, folder, data, pinned, branched_from=shares, ranks=ranks).train(stop=stop)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,10 +25,12 @@ from isoflop.data import Batches, TokenStore
 from isoflop.evaluation import evaluate
 from isoflop.model import build
 from isoflop.runs import Progress, RunFolder, branched
+from isoflop.runs.metrics import NoMetrics
 from isoflop.storage import JsonLines
-from isoflop.training.curve import has_losses, is_validated, thin
+from isoflop.training.curve import is_validated, thin, whole_rows
 from isoflop.training.optimisation.parametrisation import initialise
 from isoflop.training.optimisation.schedule import rate_factor
+from isoflop.training.ranks import ALONE, Ranks
 from isoflop.training.state import newest_checkpoint, tensors_under
 from isoflop.training.step import StepResult, Trainer, on_device
 
@@ -89,6 +90,7 @@ class Run:
         pinned: what it was first started with.
         alive: called now and then while no step is made.
         branched_from: whether longer runs may begin with its first steps.
+        ranks: that train it together; only the one that leads writes to the folder.
     """
 
     def __init__(
@@ -99,12 +101,14 @@ class Run:
         pinned: Environment,
         alive: Callable[[], None] = lambda: None,
         branched_from: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config
         self.folder = folder
         self.data = data
         self.pinned = pinned
         self.alive = alive
+        self.ranks = ranks
         self.batches = Batches(
             data.split("train"),
             config.data.sequence_length,
@@ -121,6 +125,7 @@ class Run:
             compiled=pinned.compiled,
             micro_batch=pinned.micro_batch,
             recompute=pinned.recompute,
+            ranks=ranks,
         )
         self._branching_step = config.stable_steps if branched_from else 0
         self.step = 0
@@ -140,11 +145,26 @@ class Run:
         watch: Callable[[Progress], None],
     ) -> RunRecord:
         """Train from wherever the run stands and commit its record; arguments are `train`'s."""
+        failure = self.train(checkpoint_seconds, stop, watch)
+        try:
+            record = self._record(failure)
+        except FloatingPointError as error:
+            record = self._record(str(error))
+        self.folder.write_record(record)
+        return record
+
+    def train(
+        self,
+        checkpoint_seconds: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        watch: Callable[[Progress], None] = lambda _: None,
+    ) -> str | None:
+        """Make all steps, with those of the other ranks; return why training failed, if it did."""
         self._resume()
         failure = None
         due = time.monotonic() + _until_next(checkpoint_seconds, save_seconds=0.0)
         saved_step = made = self.step
-        with self.folder.open_metrics(self.step) as metrics, self._next:
+        with self._open_metrics() as metrics, self._next:
             while made < self.config.steps:
                 if made == self._branching_step > 0:
                     failure = self._take(0, metrics, watch)
@@ -157,8 +177,10 @@ class Run:
                 failure = self._take(0 if waits else self._late, metrics, watch)
                 if failure:
                     break
-                stopping = stop()
-                if stopping or time.monotonic() > due:
+                stopping, saving = self.ranks.agree(
+                    stop(), self.ranks.leads and time.monotonic() > due
+                )
+                if stopping or saving:
                     failure = self._take(0, metrics, watch)
                     if failure:
                         break
@@ -171,17 +193,17 @@ class Run:
                         checkpoint_seconds, time.monotonic() - began
                     )
                 if stopping and self.step < self.config.steps:
+                    # Whoever starts ranks ends all of them soon after the first, saved or not.
+                    self.ranks.agree(True)
                     raise Interrupted(f"stopped at step {self.step} of {self.config.steps}")
             if saved_step < self.step:
                 metrics.sync()
                 if not self._save():
                     failure = failure or f"weights are not finite after step {self.step}"
-        try:
-            record = self._record(failure)
-        except FloatingPointError as error:
-            record = self._record(str(error))
-        self.folder.write_record(record)
-        return record
+        return failure
+
+    def _open_metrics(self) -> JsonLines | NoMetrics:
+        return self.folder.open_metrics(self.step) if self.ranks.leads else NoMetrics()
 
     @property
     def _late(self) -> int:
@@ -195,7 +217,9 @@ class Run:
         rate = rate_factor(self.config, index)
         self._under_way.append(_Step(self.trainer.step(tokens, index, rate), started))
 
-    def _take(self, late: int, metrics: JsonLines, watch: Callable[[Progress], None]) -> str | None:
+    def _take(
+        self, late: int, metrics: JsonLines | NoMetrics, watch: Callable[[Progress], None]
+    ) -> str | None:
         """Read all but the last `late` steps under way; return why training ends, if it does."""
         while len(self._under_way) > late:
             result, started = self._under_way.popleft()
@@ -273,7 +297,7 @@ class Run:
             for decision in self.config.model.decisions
         ]
 
-    def _keep_stable(self, metrics: JsonLines) -> bool:
+    def _keep_stable(self, metrics: JsonLines | NoMetrics) -> bool:
         """Keep the state that longer runs branch from; as `_save`."""
         metrics.sync()
         # With a checkpoint of its own the run never goes back behind what others branch from.
@@ -283,6 +307,9 @@ class Run:
         """Commit a checkpoint; not of weights that an update made infinite, which returns False."""
         if not all(bool(p.isfinite().all()) for p in self.trainer.model.parameters()):
             return False
+        self.ranks.check_alike(list(self.trainer.model.parameters()), self.step)
+        if not self.ranks.leads:
+            return True
         self.folder.check_claim()
         tensors = {f"model.{k}": v for k, v in self.trainer.model.state_dict().items()}
         tensors |= {f"optimiser.{k}": v for k, v in self.trainer.optimiser.state().items()}
@@ -305,8 +332,12 @@ class Run:
 
     def _resume(self) -> None:
         saved = newest_checkpoint(self.folder, self.config.run_id)
-        if saved is None:
-            return
+        if saved is not None:
+            self._load(saved)
+        self.ranks.spread(list(self.trainer.model.state_dict().values()))
+        self.ranks.check_alike(list(self.trainer.model.parameters()), self.step)
+
+    def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.step = saved.step
         self.seconds = float(saved.values["seconds"])
         self.trainer.model.load_state_dict(tensors_under(saved.tensors, "model."))
@@ -315,22 +346,9 @@ class Run:
             if self.trainer.average is not None:
                 self.trainer.average[name].copy_(tensor)
 
-    def _metrics(self) -> list[dict[str, Any]]:
-        """Return the rows that a curve can be made from; a warning tells how many are corrupt."""
-        rows, corrupt = self.folder.read_metrics()
-        whole = [row for row in rows if has_losses(row, len(self.config.spans))]
-        lost = corrupt + len(rows) - len(whole)
-        if lost:
-            warnings.warn(
-                f"the training curve of {self.folder.path} lacks {lost} corrupt "
-                f"line{'s' if lost > 1 else ''} of its metrics.jsonl",
-                stacklevel=2,
-            )
-        return whole
-
     def _record(self, failure: str | None) -> RunRecord:
         config, length = self.config, self.config.data.sequence_length
-        rows = self._metrics()
+        rows = whole_rows(self.folder, len(config.spans))
         losses = [float(row["loss"]) for row in rows]
         tail = losses[-max(1, len(losses) // 20) :]
         tokens = self.step * config.tokens_per_step

@@ -6,7 +6,7 @@ Axes: B batch, T time, D width, R routed blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from isoflop.model import Routing, Transformer, predictor_loss, router_loss
 from isoflop.ops import LOGITS_AT_A_TIME, chunked_cross_entropy, losses_and_slope
 from isoflop.training.optimisation.optimiser import Optimiser
 from isoflop.training.optimisation.parametrisation import predictor_parameters
+from isoflop.training.ranks import ALONE, Ranks
 from isoflop.training.state import tensors_under
 
 THRESHOLD_DECAY = 0.99
@@ -139,6 +140,7 @@ class Trainer:
         micro_batch: sequences held at a time, whose gradients are summed up; None for all.
         recompute: what blocks compute again in their backward pass.
         logits: most logits that exist at a time.
+        ranks: that share the sequences of each step; each has a trainer of its own.
     """
 
     def __init__(
@@ -150,9 +152,11 @@ class Trainer:
         micro_batch: int | None = None,
         recompute: Recompute = "none",
         logits: int = LOGITS_AT_A_TIME,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self.config = config
+        self.ranks = ranks
         self.optimiser = Optimiser(model, config.recipe)
         self.device = next(model.parameters()).device
         self._micro_batch = micro_batch or config.sequences_per_step
@@ -185,7 +189,8 @@ class Trainer:
         """Train on one batch.
 
         Args:
-            tokens: (B, T + 1) int64; inputs are all but the last, targets all but the first.
+            tokens: (B, T + 1) int64, the same on all ranks; inputs are all but the last, targets
+                all but the first.
             index: number of the step, from 0; keys the random control's noise.
             rate_factor: share of the peak learning rate.
         """
@@ -208,6 +213,8 @@ class Trainer:
     def gradients(self, tokens: Tensor, index: int) -> Measured:
         """Add the gradient of a batch's mean loss to the parameters, some sequences at a time.
 
+        Ranks add up theirs once, after their last sequences.
+
         Args:
             tokens: (B, T + 1) int64.
             index: number of the step.
@@ -218,8 +225,11 @@ class Trainer:
             if hasattr(part.own, "progress"):
                 part.own.progress(index / self.config.steps)  # type: ignore[operator]
         noise = self._noise(tokens, index)
-        parts = torch.split(tokens, self._micro_batch)
-        draws = [None] * len(parts) if noise is None else torch.split(noise, self._micro_batch, 1)
+        mine = self.ranks.rows(len(tokens))
+        parts = torch.split(tokens[mine], self._micro_batch)
+        draws: Sequence[Tensor | None] = [None] * len(parts)
+        if noise is not None:
+            draws = torch.split(noise[:, mine], self._micro_batch, 1)
         # The outer context keeps weights as cast for all parts.
         with self.autocast():
             told = [
@@ -231,7 +241,19 @@ class Trainer:
         means = {
             name: torch.stack([one.told[name] for one in told]).sum(0) for name in told[0].told
         }
+        self.ranks.add_up([*self._whole_gradients(), values, smallest, *means.values()])
         return Measured(values, smallest, told[0].statistics, means)
+
+    def _whole_gradients(self) -> list[Tensor]:
+        """Return the gradient of each parameter, zeros where this rank's sequences gave none."""
+        if self.ranks.world == 1:
+            return []
+        found = []
+        for p in self.model.parameters():
+            if p.requires_grad:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                found.append(p.grad)
+        return found
 
     def _part(self, tokens: Tensor, noise: Tensor | None, share: float) -> Measured:
         """Go forward and backward with a part of a batch; what it measures is times its share."""

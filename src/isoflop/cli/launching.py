@@ -1,0 +1,65 @@
+"""Starts the ranks of a command on this machine, and starts them again where one was lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+
+from isoflop.cli.main import FAILED, INTERRUPTED, TERMINATED, USAGE
+from isoflop.hardware import usable_cores
+
+ENDS = (USAGE, INTERRUPTED, TERMINATED)
+"""Exit codes of a rank after which no other attempt is made."""
+
+
+def launch(
+    ranks: int, arguments: Sequence[str], again: Callable[[str], bool] = lambda _: False
+) -> int:
+    """Run `isoflop ARGUMENTS` on so many ranks of this machine and return the exit code.
+
+    They are started by the elastic agent that torchrun uses. One that ends or is lost ends the
+    others; a new agent starts all of them again as long as `again` says so, told why.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores().count // ranks)))
+    while True:
+        codes = _attempt(ranks, arguments)
+        ends = [code for code in codes if code in ENDS]
+        if not codes or ends:
+            return ends[0] if ends else 0
+        lost = next((code for code in codes if code < 0), codes[0])
+        how = signal.Signals(-lost).name if lost < 0 else f"exit code {lost}"
+        if not again(f"a rank ended by {how}"):
+            return FAILED
+
+
+def _attempt(ranks: int, arguments: Sequence[str]) -> list[int]:
+    """Run all ranks to their end and return the exit codes of those that failed."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # What went wrong, ranks say themselves.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        # Ranks that are started again in place meet what is left in the agent's store.
+        max_restarts=0,
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "isoflop", *arguments)
+    except ChildFailedError as error:
+        return [one.exitcode for one in error.failures.values()]
+    except SignalException as error:
+        return [INTERRUPTED if error.sigval == signal.SIGINT else TERMINATED]
+    return []

@@ -1,0 +1,119 @@
+"""What is learned does not depend on how many processes share the sequences of a step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from told_apart import told_apart
+
+from isoflop import storage
+from isoflop.config import (
+    AdamW,
+    Attention,
+    BlockAttention,
+    Depth,
+    EveryToken,
+    FullAttention,
+    Muon,
+    RandomK,
+    RunConfig,
+    TopK,
+)
+from isoflop.model import build
+from isoflop.training import Trainer, initialise, joined
+from isoflop.training.ranks import Ranks
+from several_ranks import run_ranks
+
+MakeRun = Callable[..., RunConfig]
+STEPS = 50
+DEPTHS: dict[str, Depth] = {
+    "every token": EveryToken(),
+    "top-k": TopK(capacity=0.25, router_bce=0.01),
+    "random-k": RandomK(capacity=0.25),
+}
+ATTENTIONS: dict[str, Attention] = {
+    "full": FullAttention(),
+    "blocks": BlockAttention(block_size=4, top_k=2, full_from=0.5, key_convolution=3),
+}
+OPTIMISERS = {"AdamW": AdamW(), "Muon": Muon()}
+QUICK = ("every token full AdamW", "top-k blocks Muon", "random-k full AdamW", "top-k full AdamW")
+
+
+def of_name(name: str) -> RunConfig:
+    """Return the run that a depth, an attention and an optimiser name; five sequences a step."""
+    from given import RECIPE, small_model
+    from isoflop.config import DataConfig
+
+    depth, attention, optimiser = next(
+        (d, a, o) for d in DEPTHS for a in ATTENTIONS for o in OPTIMISERS if f"{d} {a} {o}" == name
+    )
+    model = small_model(blocks=4, depth=DEPTHS[depth], attention=ATTENTIONS[attention])
+    recipe = RECIPE.model_copy(
+        update={"optimiser": OPTIMISERS[optimiser], "average_half_life": 0.1}
+    )
+    return told_apart(
+        RunConfig(
+            model=model,
+            data=DataConfig(corpus="nowhere", sequence_length=16),
+            recipe=recipe,
+            steps=STEPS,
+            sequences_per_step=5,
+        )
+    )
+
+
+def learn(config: RunConfig, ranks: Ranks, steps: int) -> dict[str, Any]:
+    """Train on random tokens and return all that each step measured, and the state at the end."""
+    model = build(config.model)
+    initialise(model, config.recipe, config.seed)
+    trainer = Trainer(model, config, compiled=False, micro_batch=2, ranks=ranks)
+    measured = []
+    for index in range(steps):
+        generator = torch.Generator().manual_seed(index)
+        tokens = torch.randint(256, (5, 17), generator=generator)
+        result = trainer.step(tokens, index, 1.0)
+        measured.append([result.loss, result.gradient_norm, result.predictor_norm])
+        routing = [value for values in result.routing.values() for value in values]
+        measured[-1] += [*result.span_losses, *routing]
+    ranks.check_alike(list(model.parameters()), steps)
+    assert trainer.average is not None
+    weights = {**model.state_dict(), **{f"average {k}": v for k, v in trainer.average.items()}}
+    return {"measured": measured, "weights": {k: v.tolist() for k, v in weights.items()}}
+
+
+def learn_all(names: tuple[str, ...], steps: int, out: Path) -> None:
+    """What a rank does: learn each of these with the others."""
+    with joined("cpu", 60) as ranks:
+        for name in names:
+            found = learn(of_name(name), ranks, steps)
+            if ranks.leads:
+                storage.write_json(out / f"{name}.json", found)
+
+
+def assert_learned_alike(names: tuple[str, ...], steps: int, out: Path) -> None:
+    run_ranks(2, learn_all, names, steps, out)
+    for name in names:
+        found = json.loads((out / f"{name}.json").read_text())
+        alone = learn(of_name(name), Ranks(), steps)
+        measured, expected = torch.tensor(found["measured"]), torch.tensor(alone["measured"])
+        torch.testing.assert_close(measured[:, 0], expected[:, 0], rtol=1e-5, atol=0, msg=name)
+        torch.testing.assert_close(measured, expected, rtol=1e-3, atol=1e-4, msg=name)
+        for key, weights in alone["weights"].items():
+            here = torch.tensor(found["weights"][key])
+            torch.testing.assert_close(here, torch.tensor(weights), rtol=1e-3, atol=1e-4)
+
+
+def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
+    """Unequal shares of five sequences, two at a time."""
+    assert_learned_alike(QUICK, 4, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_does_in_every_combination(tmp_path: Path) -> None:
+    names = tuple(f"{d} {a} {o}" for d in DEPTHS for a in ATTENTIONS for o in OPTIMISERS)
+    assert_learned_alike(names, STEPS, tmp_path)

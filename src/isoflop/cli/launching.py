@@ -43,7 +43,9 @@ def _attempt(ranks: int, arguments: Sequence[str]) -> list[int]:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # What went wrong, ranks say themselves.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

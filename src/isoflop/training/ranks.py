@@ -132,8 +132,8 @@ class Ranks:
             return call()
         except RuntimeError as error:
             raise RankLost(
-                f"rank {self.rank} of {self.world}: another rank ended, or did not answer within "
-                f"{self.timeout_seconds:g} seconds (--rank-timeout): {error}"
+                f"rank {self.rank} of {self.world} lost another, which ended or did not answer "
+                f"within {self.timeout_seconds:g} seconds (--rank-timeout)"
             ) from error
 
 

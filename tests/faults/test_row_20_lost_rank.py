@@ -1,0 +1,81 @@
+"""Row 20. Fault: one of two ranks is killed, or hangs, or is asked to stop.
+
+Injected: SIGKILL, SIGSTOP, SIGUSR1 and SIGTERM by rank 1 to itself in its fourth step.
+Expected: the other ends, at the latest after --rank-timeout; the checkpoint before is whole,
+nothing partial is there, and the run goes on from it. Asked to stop, all do, with one checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from one_tiny_run import Tiny
+from processes import command
+from ranked import PREEMPTED, assert_almost_same_run, train_ranked
+
+from isoflop import storage
+from isoflop.checkpoint import newest_step
+from isoflop.runs import RunFolder, RunStore
+from several_ranks import ended, start_ranks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isoflop.training.step import StepResult, Trainer
+
+TIMEOUT_SECONDS = 5.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_row_20_a_lost_rank_ends_the_others(tmp_path: Path, number: int) -> None:
+    tiny, folder = Tiny.of(tmp_path, steps=8), RunFolder(tmp_path / "lost")
+    lead, lost = start_ranks(2, train_ranked, tiny, folder.path, None, (4, number), TIMEOUT_SECONDS)
+    assert ended([lead]) == [1]
+    lost.kill()
+    assert ended([lost]) == [-signal.SIGKILL]
+    assert folder.state() == "interrupted"
+    (attempt,) = folder.attempts_made()
+    assert attempt.reason is not None
+    assert "rank 0 of 2 lost another" in attempt.reason
+    assert newest_step(folder.checkpoints) == 3
+    for saved in folder.checkpoints.iterdir():
+        storage.verify_folder(saved)
+    assert not list(folder.path.rglob(storage.TEMPORARY + "*"))
+    assert ended(start_ranks(2, train_ranked, tiny, folder.path)) == [0, 0]
+    tiny.train(tmp_path / "undisturbed")
+    assert_almost_same_run(folder, RunFolder(tmp_path / "undisturbed"))
+
+
+def train_and_be_stopped(folder: Path, number: int) -> int:
+    """Run `isoflop train`, in whose fourth step rank 1 is sent a signal."""
+    from isoflop.training.step import Trainer
+
+    step = Trainer.step
+
+    def step_signalled(trainer: Trainer, tokens: Tensor, index: int, rate: float) -> StepResult:
+        if index == 3 and trainer.ranks.rank == 1:
+            os.kill(os.getpid(), number)
+        return step(trainer, tokens, index, rate)
+
+    Trainer.step = step_signalled
+    return command(folder, "train", "run.json", "--threads", "1", "--ranks", "2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_row_20_a_signal_to_one_rank_stops_all_with_a_checkpoint(
+    tmp_path: Path, number: int
+) -> None:
+    tiny, said = Tiny.of(tmp_path, steps=8), tmp_path / "said.txt"
+    (tmp_path / "run.json").write_text(tiny.config.model_dump_json())
+    ranks = start_ranks(2, train_and_be_stopped, tmp_path, number, said=said)
+    assert ended(ranks) == [PREEMPTED] * 2
+    folder = RunStore(tmp_path / "runs" / "single").folder(tiny.config.run_id)
+    assert folder.state() == "preempted"
+    assert newest_step(folder.checkpoints) == 4
+    hint = "isoflop: terminated; go on with: isoflop train run.json --threads 1 --ranks 2"
+    assert said.read_text().splitlines()[-1] == hint
+    assert said.read_text().count("isoflop") == 2

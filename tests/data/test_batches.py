@@ -62,11 +62,6 @@ def test_order_is_pinned() -> None:
     assert within.batch(6)[:, 0].tolist() == [53, 48, 1, 43, 33, 22, 6, 12, 17]
 
 
-def test_ranks_that_do_not_divide_the_batch() -> None:
-    with pytest.raises(ValueError, match="4 ranks share 6 sequences"):
-        Batches(stream(1001), 5, 6, seed=0).batch(0, 0, 4)
-
-
 def test_split_shorter_than_a_window() -> None:
     assert Batches(stream(6), 5, 2, seed=0).windows == 1
     with pytest.raises(ValueError, match="sequence_length is 5, but the split has 5 tokens"):

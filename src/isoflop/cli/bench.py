@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from isoflop import storage
+from isoflop.cli.main import ASKED
 from isoflop.cli.options import (
     CACHE,
     RESULTS,
@@ -21,6 +22,7 @@ from isoflop.cli.options import (
     Device,
     Force,
     Json,
+    NumberOfRanks,
     Results,
     RowsOut,
 )
@@ -70,21 +72,28 @@ class TrainOptions:
         int | None, arg(metavar="INT", help="Of a step of standard shapes; fewer take less time.")
     ] = None
     dense: Annotated[bool, arg(help="Without routed models, of standard shapes.")] = False
+    ranks: NumberOfRanks = None
     force: Force = False
     json: Json = False
 
 
 @bench.command(name="train")
-def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> None:
-    """Measure training steps per second, the contenders taking turns; or steps by --sizes."""
+def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> int | None:
+    """Measure training steps per second, the contenders taking turns; or steps by --sizes.
+
+    With --ranks: how much faster several processes make the dense steps than one of them.
+    """
     import isoflop.bench as of
     from isoflop.hardware import usable_cores
     from isoflop.sweep import Folders
     from isoflop.sweep.report import SPEEDS
 
     study, threads, dtype = options.study, options.threads, options.dtype
+    if options.ranks is not None:
+        return _bench_ranks(options, options.ranks)
     if options.sizes is not None:
-        return _bench_sizes(options, options.sizes)
+        _bench_sizes(options, options.sizes)
+        return None
     if options.device == "cuda":
         raise ValueError("--device cuda is given without --sizes, which it is about")
     speeds = None
@@ -103,6 +112,41 @@ def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> None:
     report = of.bench_train(groups, threads=cores, force=options.force, watch=_tell)
     words = [quoted(line) for line in of.describe(report)]
     _answer(report, words, speeds, json=report.model_dump(mode="json") if options.json else None)
+    return None
+
+
+def _bench_ranks(options: TrainOptions, ranks: int) -> int:
+    """Measure the standard shapes' dense steps on several ranks, which are started first."""
+    from isoflop.cli.launching import launch
+    from isoflop.hardware import usable_cores
+    from isoflop.hardware.ranks import place
+
+    if options.study is not None or options.sizes is not None:
+        raise ValueError("--ranks measures standard shapes; expected no study and no --sizes")
+    if place() is None:
+        if ranks < 2:
+            raise ValueError(f"--ranks is {ranks}; expected at least 2")
+        return launch(ranks, ASKED)
+    from isoflop.bench import standard_groups
+    from isoflop.bench.ranks import bench_ranks, describe_ranks
+    from isoflop.training import joined
+
+    threads = options.threads or max(1, usable_cores().count // ranks)
+    groups = standard_groups(options.dtype or "fp32", sequences=options.sequences, routed=False)
+    with joined(options.device) as all_ranks:
+        report = bench_ranks(
+            [group[0].config for group in groups],
+            all_ranks,
+            threads=threads,
+            device=options.device,
+            force=options.force,
+            watch=_tell if all_ranks.leads else lambda _: None,
+        )
+    if report is not None:
+        path = None if options.out is None else options.out / "ranks.json"
+        json = report.model_dump(mode="json") if options.json else None
+        _answer(report, [quoted(line) for line in describe_ranks(report)], path, json=json)
+    return 0
 
 
 def _bench_sizes(options: TrainOptions, listed: str) -> None:

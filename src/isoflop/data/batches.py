@@ -61,22 +61,11 @@ class Batches:
         """Return how often `steps` steps go through the windows."""
         return steps * self._sequences / self.windows
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
-        """Return tokens (B / world, T + 1); inputs are [:, :-1], targets [:, 1:].
-
-        The batches of all ranks, one below the other, are the batch of a single process.
-
-        Raises:
-            ValueError: `world` does not divide B.
-        """
-        if self._sequences % world:
-            raise ValueError(
-                f"{world} ranks share {self._sequences} sequences per step; "
-                "expected a number of ranks that divides it"
-            )
-        share = self._sequences // world
-        first = step * self._sequences + rank * share
-        epoch, index = np.divmod(np.arange(first, first + share, dtype=np.int64), self.windows)
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Return tokens (B, T + 1); inputs are [:, :-1], targets [:, 1:]."""
+        first = step * self._sequences
+        places = np.arange(first, first + self._sequences, dtype=np.int64)
+        epoch, index = np.divmod(places, self.windows)
         window = permute(index, self.windows, self._seed, epoch)
         starts = window * self._length
         if self._whole is not None:

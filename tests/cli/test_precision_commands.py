@@ -8,7 +8,7 @@ import pytest
 from isoflop import storage
 from isoflop.bench import BenchReport
 from isoflop.cli import main
-from isoflop.cli.bench import _precision, _precisions
+from isoflop.cli.study_models import precision_here, precisions_here
 from isoflop.planning import next_runs
 from sweep_studies import machine
 
@@ -109,6 +109,6 @@ def test_bench_measures_in_what_is_faster_here(study_file, capsys, monkeypatch, 
     assert f"precision {faster}: matrix products " in capsys.readouterr().err
     assert main(["bench", "train", "--dtype", "bf16"]) == 0
     assert asked == [{faster}, {"bf16"}]
-    assert _precision(None, 1) == faster
-    assert set(_precisions(None, 1)) == dtypes
-    assert _precisions(("bf16",), 1) == ("bf16",)
+    assert precision_here(None, 1) == faster
+    assert set(precisions_here(None, 1)) == dtypes
+    assert precisions_here(("bf16",), 1) == ("bf16",)

@@ -26,8 +26,12 @@ from isoflop.cli.options import (
     Results,
     RowsOut,
 )
-from isoflop.cli.study_models import settled_here, study_groups
-from isoflop.config import Precision, PrecisionChoice
+from isoflop.cli.study_models import (
+    precision_here,
+    precisions_here,
+    settled_here,
+    study_groups,
+)
 from isoflop.config.load import load_study
 from isoflop.text import quoted
 
@@ -100,7 +104,7 @@ def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> int | None:
     if study is None:
         cores = usable_cores().count if threads is None else threads
         groups = of.standard_groups(
-            _precision(dtype, cores), sequences=options.sequences, routed=not options.dense
+            precision_here(dtype, cores), sequences=options.sequences, routed=not options.dense
         )
     else:
         asked = load_study(study)
@@ -165,7 +169,7 @@ def _bench_sizes(options: TrainOptions, listed: str) -> None:
     report = bench_scale(
         sizes,
         here,
-        precision=_precision(options.dtype, threads, options.device),
+        precision=precision_here(options.dtype, threads, options.device),
         force=options.force,
         watch=_tell,
     )
@@ -204,7 +208,7 @@ def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
         lengths=options.lengths,
         block_sizes=options.block_sizes,
         top_k=options.top_k,
-        dtype=_precision(options.dtype, threads),
+        dtype=precision_here(options.dtype, threads),
         threads=threads,
     )
     report = of.bench_attention(cases, force=options.force, watch=_tell)
@@ -245,7 +249,7 @@ def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
         contexts=options.contexts,
         batches=options.batches,
         threads=options.threads,
-        dtypes=_precisions(options.dtype, min(options.threads or (1,))),
+        dtypes=precisions_here(options.dtype, min(options.threads or (1,))),
         width=options.width,
         blocks=options.blocks,
     )
@@ -274,7 +278,7 @@ def bench_bookkeeping(
     from isoflop.sweep import Folders
 
     if study is None:
-        configs = of.standard_runs(_precision(None, 1))
+        configs = of.standard_runs(precision_here(None, 1))
     else:
         asked = load_study(study)
         runs = foreseen_runs(settled_here(asked, Folders.of(asked)))
@@ -378,32 +382,3 @@ def _answer(report: Any, words: Sequence[str], path: Path | None, *, json: Any) 
 def _tell(text: str) -> None:
     """Tell on standard error what goes on."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _precision(asked: Precision | None, threads: int, device: str = "cpu") -> Precision:
-    """Return the precision to measure in: what is asked for, else what is faster here, and say so.
-
-    Found at the standard shapes, as a study finds it at its own.
-    """
-    return _told(_here(threads, device)) if asked is None else asked
-
-
-def _precisions(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Precision, ...]:
-    """Return the precisions to measure in: those asked for, else both, without a slow bf16."""
-    if asked is not None:
-        return asked
-    here = _here(threads)
-    return ("fp32", "bf16") if here.slowness("bf16") is None else (_told(here),)
-
-
-def _here(threads: int, device: str = "cpu") -> PrecisionChoice:
-    from isoflop.bench import standard_groups
-    from isoflop.hardware import choose_precision
-
-    configs = [case.config for group in standard_groups() for case in group]
-    return choose_precision(configs, device=device, threads=threads)
-
-
-def _told(choice: PrecisionChoice) -> Precision:
-    _tell(quoted(f"precision {choice.precision}: {choice.figures}; --dtype takes another"))
-    return choice.precision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from isoflop.config import Precision, RunConfig, Study
+from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
@@ -72,3 +72,33 @@ def study_groups(
             "go on with `isoflop run`, or measure the standard shapes: isoflop bench train"
         )
     return tuple(groups)
+
+
+def precision_here(asked: Precision | None, threads: int, device: str = "cpu") -> Precision:
+    """Return the precision to measure in: what is asked for, else what is faster here, and say so.
+
+    Found at the standard shapes, as a study finds it at its own.
+    """
+    return _told(_here(threads, device)) if asked is None else asked
+
+
+def precisions_here(asked: tuple[Precision, ...] | None, threads: int) -> tuple[Precision, ...]:
+    """Return the precisions to measure in: those asked for, else both, without a slow bf16."""
+    if asked is not None:
+        return asked
+    here = _here(threads)
+    return ("fp32", "bf16") if here.slowness("bf16") is None else (_told(here),)
+
+
+def _here(threads: int, device: str = "cpu") -> PrecisionChoice:
+    from isoflop.bench import standard_groups
+    from isoflop.hardware import choose_precision
+
+    configs = [case.config for group in standard_groups() for case in group]
+    return choose_precision(configs, device=device, threads=threads)
+
+
+def _told(choice: PrecisionChoice) -> Precision:
+    told = quoted(f"precision {choice.precision}: {choice.figures}; --dtype takes another")
+    print(told, file=sys.stderr, flush=True)
+    return choice.precision

@@ -35,7 +35,7 @@ def test_a_step_is_measured_by_one_rank_and_by_two(tmp_path: Path) -> None:
     run_ranks(2, measure, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
     (row,) = found["rows"]
-    assert (row["ranks"], row["rounds"]) == (2, 8)
+    assert (row["ranks"], row["rounds"]) == (2, 6)
     assert 0 < row["low"] <= row["efficiency"] <= row["high"]
     assert 0 < row["adding_seconds"] < row["together_seconds"]
     assert "2 ranks, 1 threads each, cpu, fp32, eager" in found["lines"][-3]

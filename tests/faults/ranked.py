@@ -42,7 +42,7 @@ def train_ranked(
             if ranks.leads:
                 tiny.train(path, 0.0, ranks=ranks, stop=stop)
             else:
-                follow(tiny.config, RunFolder(path), ranks, cache=tiny.cache, stop=stop)
+                follow(tiny.config, RunFolder(path), ranks=ranks, cache=tiny.cache, stop=stop)
         except Interrupted:
             return PREEMPTED
     return 0

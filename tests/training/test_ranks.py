@@ -24,6 +24,7 @@ from isoflop.config import (
     RunConfig,
     TopK,
 )
+from isoflop.hardware.ranks import Place, place
 from isoflop.model import build
 from isoflop.training import Trainer, initialise, joined
 from isoflop.training.ranks import Ranks
@@ -117,3 +118,43 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
 def test_two_ranks_learn_what_one_does_in_every_combination(tmp_path: Path) -> None:
     names = tuple(f"{d} {a} {o}" for d in DEPTHS for a in ATTENTIONS for o in OPTIMISERS)
     assert_learned_alike(names, STEPS, tmp_path)
+
+
+SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "7"},
+            Place(1, 2, 1, "localhost", 7),
+        ),
+        # A batch script is told of a job's tasks, and is none of them.
+        ({**SLURM, "SLURM_NTASKS": "8"}, None),
+        (
+            {**SLURM, "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "gpu[003-005,9]-a,x"},
+            Place(5, 8, 1, "gpu003-a", 15000 + 64 * 77 + 2),
+        ),
+        (
+            {**SLURM, "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_NODELIST": "head,gpu[1-2]"},
+            Place(5, 8, 1, "head", 15000 + 64 * 77 + 2),
+        ),
+    ],
+)
+def test_a_rank_knows_its_place(environ: dict[str, str], expected: Place | None) -> None:
+    assert place(environ) == expected
+
+
+@pytest.mark.parametrize(("sequences", "world"), [(5, 2), (4, 4), (7, 3)])
+def test_shares_of_a_step_differ_by_one_at_most(sequences: int, world: int) -> None:
+    rows = [list(range(sequences))[Ranks(rank, world).rows(sequences)] for rank in range(world)]
+    assert sum(rows, []) == list(range(sequences))  # noqa: RUF017
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_more_ranks_than_sequences_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 ranks share 3 sequences of a step"):
+        Ranks(0, 4).rows(3)

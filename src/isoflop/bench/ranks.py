@@ -27,7 +27,7 @@ from isoflop.model import build
 from isoflop.training import Trainer, initialise, random_tokens
 from isoflop.training.ranks import ALONE, Ranks
 
-LEAST_ROUNDS = 8
+LEAST_ROUNDS = 6
 WARM_UP = 2
 
 
@@ -70,7 +70,7 @@ def bench_ranks(
     threads: int,
     device: str = "cpu",
     force: bool = False,
-    seconds: float = 30.0,
+    seconds: float = 10.0,
     watch: Watch = lambda _: None,
 ) -> RankReport | None:
     """Measure the step of each run by one rank and by all; None where this one does not lead.

@@ -8,12 +8,39 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from isoflop.cli.main import FAILED, INTERRUPTED, TERMINATED, USAGE
+from isoflop.cli.main import ASKED, FAILED, INTERRUPTED, TERMINATED, USAGE
 from isoflop.hardware import usable_cores
+from isoflop.text import quoted
+
+if TYPE_CHECKING:
+    from isoflop.config import RunConfig
+    from isoflop.runs import RunFolder
 
 ENDS = (USAGE, INTERRUPTED, TERMINATED)
 """Exit codes of a rank after which no other attempt is made."""
+
+
+def launch_run(config: RunConfig, folder: RunFolder, ranks: int) -> int:
+    """Train a run on several ranks of this machine, again from its checkpoint where one is lost."""
+    from isoflop.sweep.schedule.attempts import tries
+
+    if not 2 <= ranks <= config.sequences_per_step:
+        raise ValueError(
+            f"--ranks is {ranks}; expected 2 to {config.sequences_per_step}, the sequences of a "
+            "step that they share"
+        )
+
+    def again(why: str) -> bool:
+        if folder.record() is not None:
+            return False
+        goes_on = tries(folder.attempts_made()).verdict is None
+        then = "starting all again from the newest checkpoint" if goes_on else "giving up"
+        print(quoted(f"isoflop: {why}; {then}"), file=sys.stderr)
+        return goes_on
+
+    return launch(ranks, ASKED, again)
 
 
 def launch(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from isoflop import storage
-from isoflop.cli.main import ASKED, INTERRUPTED, TERMINATED
+from isoflop.cli.main import INTERRUPTED, TERMINATED
 from isoflop.cli.options import (
     CACHE,
     RESULTS,
@@ -122,7 +122,10 @@ def _train(
         sequences_held(config, options.micro_batch_tokens)
     here = place()
     if options.ranks is not None and here is None:
-        return _launch(config, folder, options.ranks)
+        from isoflop.cli.launching import launch_run
+
+        # Who is one of several knows its place, so that none of them starts others.
+        return launch_run(config, folder, options.ranks)
     if here is None or here.rank == 0:
         print(quoted(f"run {config.run_id} in {folder.path}"), file=sys.stderr)
     # Torch takes seconds to load, which nobody should wait for to read of a mistake.
@@ -130,21 +133,17 @@ def _train(
     from isoflop.training import train as train_run
 
     with stop_signals() as wish, joined(options.device, options.rank_timeout) as ranks:
-        if not ranks.leads:
-            try:
-                follow(config, folder, ranks, cache=options.cache, stop=lambda: wish.to_stop, **how)
-            except Interrupted:
-                # The rank that leads says so.
-                return INTERRUPTED if wish.to_stop and not wish.by_sigterm else TERMINATED
-            return 0
-        _tell_if_slow(config, folder, options)
-        with watching() as watch:
-            try:
+        how |= {"ranks": ranks}
+        try:
+            if not ranks.leads:
+                follow(config, folder, cache=options.cache, stop=lambda: wish.to_stop, **how)
+                return 0
+            _tell_if_slow(config, folder, options)
+            with watching() as watch:
                 record = train_run(
                     config,
                     folder,
                     cache=options.cache,
-                    ranks=ranks,
                     stop=lambda: wish.to_stop,
                     watch=watch,
                     tell=lambda now: print(
@@ -152,31 +151,12 @@ def _train(
                     ),
                     **how,
                 )
-            except Interrupted as error:
-                by_key = wish.to_stop and not wish.by_sigterm
-                raise KeyboardInterrupt if by_key else Terminated from error
+        except Interrupted as error:
+            by_key = wish.to_stop and not wish.by_sigterm
+            if not ranks.leads:
+                return INTERRUPTED if by_key else TERMINATED
+            raise KeyboardInterrupt if by_key else Terminated from error
     return _outcome(record, folder)
-
-
-def _launch(config: RunConfig, folder: RunFolder, ranks: int) -> int:
-    """Train a run on several ranks of this machine, again from its checkpoint where one is lost."""
-    from isoflop.cli.launching import launch
-    from isoflop.sweep.schedule.attempts import tries
-
-    if not 1 <= ranks <= config.sequences_per_step:
-        raise ValueError(
-            f"--ranks is {ranks}; expected 1 to {config.sequences_per_step}, the sequences of a "
-            "step that they share"
-        )
-
-    def again(why: str) -> bool:
-        verdict = tries(folder.attempts_made()).verdict
-        goes_on = verdict is None and folder.record() is None
-        then = "starting all again from the newest checkpoint" if goes_on else "giving up"
-        print(quoted(f"isoflop: {why}; {then}"), file=sys.stderr)
-        return goes_on
-
-    return launch(ranks, ASKED, again)
 
 
 def _outcome(record: RunRecord, folder: RunFolder) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
+from pydantic import InstanceOf
 
 from isoflop import checkpoint
 from isoflop.config import AttentionKernel, Environment, Frozen, Recompute, RunConfig, RunRecord
@@ -54,15 +55,19 @@ class RunExecution(Frozen):
     """Largest budget of the runs in folders beside it that share their first steps with this one,
     as `Study.reuse` asks for; what compiling costs is earned back by all. None where none does."""
 
-    def check(self) -> None:
-        """Raise a ValueError where this machine cannot execute so."""
+    ranks: InstanceOf[Ranks] = ALONE
+    """That train it together: the one that leads by `train`, the others by `follow`."""
+
+    def check(self, config: RunConfig) -> None:
+        """Raise a ValueError where this machine cannot execute a run so."""
+        self.ranks.rows(config.sequences_per_step)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
         if self.device == "cuda" and self.memory_bytes is not None:
             raise ValueError("a limit of memory is for runs on the CPU; leave --memory-gib out")
 
-    def environment(self, config: RunConfig, ranks: int = 1) -> Environment:
-        """Return what a run is started in, by so many ranks.
+    def environment(self, config: RunConfig) -> Environment:
+        """Return what a run is started in.
 
         Raises:
             ValueError: compilation is asked for, but not to be had.
@@ -73,7 +78,8 @@ class RunExecution(Frozen):
         compiles = self.compiled
         if compiles is None:
             compiles = compiles_by_default(self._paying(config), self.device)
-        return environment(self.device, self.threads or torch.get_num_threads(), compiles, ranks)
+        threads = self.threads or torch.get_num_threads()
+        return environment(self.device, threads, compiles, self.ranks.world)
 
     def fitted(self, config: RunConfig, environment: Environment) -> Environment:
         """Return the environment with what is found out at a first start.
@@ -115,6 +121,7 @@ class RunExecutionKeywords(TypedDict, total=False):
     recompute: Recompute | Literal["auto"]
     attention_kernel: AttentionKernel | Literal["auto"] | None
     shares_up_to: float | None
+    ranks: Ranks
 
 
 def train(
@@ -126,7 +133,6 @@ def train(
     watch: Callable[[Progress], None] = lambda _: None,
     alive: Callable[[], None] = lambda: None,
     tell: Tell = lambda _: None,
-    ranks: Ranks = ALONE,
     **execution: Unpack[RunExecutionKeywords],
 ) -> RunRecord:
     """Train `config` in `folder` to the end and return its record, going on where it stopped.
@@ -142,7 +148,6 @@ def train(
         watch: told of each step.
         alive: called now and then while no step is made, as in evaluation.
         tell: told every few seconds how far the preparation of the corpus is.
-        ranks: that train it together, of which this process leads; the others call `follow`.
         execution: what of `RunExecution` is not at its default.
 
     Raises:
@@ -153,18 +158,17 @@ def train(
         ValueError: the data changed, or the folder holds another run or no good checkpoint.
     """
     how = RunExecution(**execution)
-    how.check()
-    ranks.rows(config.sequences_per_step)
+    how.check(config)
     keep_freed_memory()
     with folder.claim():
         folder.create(config)
         done = folder.record()
         if done is not None:
-            ranks.tell("")
+            how.ranks.tell("")
             return done
         data = prepare(config.data, cache, tell=tell)
         alive()
-        wanted = how.environment(config, ranks.world)
+        wanted = how.environment(config)
         shares = how.shares_up_to is not None
         if folder.pinned() is None:
             open_to_all = (how.micro_batch_tokens, how.recompute, how.attention_kernel) == (
@@ -186,15 +190,14 @@ def train(
         if shares:
             branch(config, folder, pinned)
         with _attempt(folder, changed), limited_memory(how.memory_bytes):
-            ranks.tell(pinned.environment.model_dump_json())
-            run = Run(config, folder, data, pinned.environment, alive, shares, ranks)
+            how.ranks.tell(pinned.environment.model_dump_json())
+            run = Run(config, folder, data, pinned.environment, alive, shares, how.ranks)
             return run.finish(how.checkpoint_seconds, stop, watch)
 
 
 def follow(
     config: RunConfig,
     folder: RunFolder,
-    ranks: Ranks,
     *,
     cache: Path,
     stop: Callable[[], bool] = lambda: False,
@@ -205,10 +208,9 @@ def follow(
     Nothing is written to the folder. Arguments and errors are those of `train`.
     """
     how = RunExecution(**execution)
-    how.check()
-    ranks.rows(config.sequences_per_step)
+    how.check(config)
     keep_freed_memory()
-    told = ranks.hear()
+    told = how.ranks.hear()
     if not told:
         return
     pinned = Environment.model_validate_json(told)
@@ -217,7 +219,7 @@ def follow(
     shares = how.shares_up_to is not None
     with limited_memory(how.memory_bytes):
         data = prepare(config.data, cache)
-        Run(config, folder, data, pinned, branched_from=shares, ranks=ranks).train(stop=stop)
+        Run(config, folder, data, pinned, branched_from=shares, ranks=how.ranks).train(stop=stop)
 
 
 @contextmanager

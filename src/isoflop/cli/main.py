@@ -26,7 +26,7 @@ MENDABLE = frozenset(
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
-RESUMABLE = frozenset({"rebuild", "run", "search", "train"})
+RESUMABLE = frozenset({"rebuild", "run", "search", "train", "work"})
 """Subcommands that go on where they stopped."""
 
 

@@ -277,6 +277,10 @@ class Claim:
         lease = self._files.read(self._files.newest())
         return lease if lease is not None and self._lives(lease) else None
 
+    def file_time(self) -> float:
+        """Return the time that a claim renewed now would have."""
+        return self._files.now()
+
     def holder(self) -> Holder | None:
         """Return who says to hold the claim, for people to read; None where nobody does."""
         lease = self.lease()

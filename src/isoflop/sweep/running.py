@@ -97,9 +97,10 @@ def run_study(
         _tell_changes(ledger, save_study(study, folders.root), display)
         for warning in memory_warnings(needed, execution.memory_bytes):
             display.say(f"warning: {warning}")
-        expected = store if free and train is train_run and execution.shift is None else None
+        alone = execution.shift is None and execution.executor is None
+        expected = store if free and train is train_run and alone else None
         forecast = _forecast(study, needed, execution, expected, planner)
-        pool = LocalPool(train, execution, folders.cache)
+        pool = execution.executor or LocalPool(train, execution, folders.cache)
         sha256 = "" if store is None else store.sha256
         outcome = Scheduler(ledger, planner, pool, forecast, display, execution, sha256).run()
     tried = first_checks(study, ledger.records) if planner is next_runs else ()

@@ -112,6 +112,8 @@ class Execution:
     None for none."""
     shift: Shift | None = None
     """Of one worker of several; None for whoever trains a study to its end."""
+    executor: Executor | None = None
+    """What trains the runs in place of processes of this machine."""
 
     def slots(self) -> list[dict[str, str]]:
         """Return the environment variables of each worker that may run at a time.

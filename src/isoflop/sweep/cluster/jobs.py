@@ -195,7 +195,7 @@ class Ray:
                     "`ray start --head`, or name it under [cluster.ray]"
                 ) from None
         needs = {"num_cpus": cluster.ray.num_cpus, "num_gpus": cluster.ray.num_gpus}
-        self._task = ray.remote(max_retries=0, **needs)(_worker)
+        self._task = self._ray.remote(max_retries=0, **needs)(_worker)
         self._command = list(command)
         self._tasks: dict[str, Any] = {}
 

@@ -30,7 +30,7 @@ class Cluster(Frozen):
     """Workers that are queued or run at a time, at most."""
     time_limit: float | None = Field(default=None, gt=0)
     """Minutes of a job; it is queued again as long as runs are left. None for the cluster's own."""
-    command: tuple[str, ...] = (sys.executable, "-m", "isoflop")
+    command: tuple[str, ...] = (sys.executable, "-m", "isoflop.cli")
     """What starts `isoflop` where the jobs run."""
     arguments: tuple[str, ...] = ()
     """Of `isoflop work`, such as `--device cuda`."""

@@ -1,4 +1,4 @@
-"""`python -m isoflop`: the command line, where no script of that name is at hand."""
+"""`python -m isoflop.cli`: the command line, where no script of that name is at hand."""
 
 import sys
 

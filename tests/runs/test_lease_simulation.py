@@ -90,7 +90,6 @@ class Files:
         self.world, self.path, self.host = world, path, host
         self.tokens = world.claims.setdefault(path, [])
         self.holders = world.holders.setdefault(path, [])
-        self.fresh = -1.0
 
     def _seen(self, token: int) -> list[tuple[float, float]]:
         if not 0 < token <= len(self.tokens):
@@ -98,14 +97,15 @@ class Files:
         until = self.world.now - self.world.chance.uniform(0, SEEN_AFTER)
         if self.holders[token - 1] is self.host:
             until = self.world.now
-        return [one for one in self.tokens[token - 1] if one[0] <= max(until, self.fresh)]
+        fresh = self.host.fresh.get(self.path, 0.0)
+        return [one for one in self.tokens[token - 1] if one[0] <= max(until, fresh)]
 
     def newest(self) -> int:
         return max((n for n in range(1, len(self.tokens) + 1) if self._seen(n)), default=0)
 
     def create(self, token: int, owner: int) -> int:
         # What makes an entry in a folder hears of the others in it.
-        self.fresh = self.world.now
+        self.host.fresh[self.path] = self.world.now
         if token <= len(self.tokens):
             raise FileExistsError
         if self.tokens and self.tokens[-1][-1][1] and self.holders[-1] is not self.host:
@@ -155,7 +155,9 @@ class Worker:
     def live(self) -> None:
         world = self.world
         while len(world.records) < len(self.runs):
-            world.host = SimpleNamespace(dead=False, clock=world.chance.uniform(-HOUR, HOUR))
+            world.host = SimpleNamespace(
+                dead=False, fresh={}, clock=world.chance.uniform(-HOUR, HOUR)
+            )
             try:
                 self._work()
             except Killed:

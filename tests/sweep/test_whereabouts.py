@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from given import ENVIRONMENT
 from isoflop.cli import main
-from isoflop.planning import next_runs
+from isoflop.data import prepare
+from isoflop.planning import achieved_flops, next_runs
 from isoflop.runs import RunStore
-from isoflop.sweep import status
+from isoflop.sweep import running, status
 from isoflop.sweep.schedule.executor import LEAVING_SECONDS, Shift
-from sweep_studies import tiny
+from sweep_studies import Place, starts, tiny
 
 
 @pytest.fixture
@@ -69,3 +71,25 @@ def test_status_and_logs_tell_where_a_run_is(study, capsys: pytest.CaptureFixtur
 )
 def test_a_worker_leaves_before_its_limit(seconds: float | None, working: float | None) -> None:
     assert Shift(seconds).working_seconds == working
+
+
+def test_a_worker_of_another_version_is_refused_or_told_of(
+    corpus: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny(corpus)
+    monkeypatch.setattr(running, "environment_apart", lambda _: ENVIRONMENT)
+    run = next_runs(study, [])[0].config
+    folder = place.store.folder(run.run_id)
+    sha256 = prepare(study.data, place.cache).sha256
+    with folder.claim():
+        folder.create(run)
+        folder.pin(ENVIRONMENT.model_copy(update={"torch": "0.1", "threads": 7}), sha256)
+    with pytest.raises(ValueError, match=r"begun with torch 0\.1, here .*--mixed"):
+        place.run(study, shift=Shift(), workers=1)
+    assert starts(place.cache) == []
+    outcome = place.run(study, shift=Shift(mixed=True, until_idle=True), workers=1)
+    assert outcome.left == 0
+    # The longest first.
+    began = [place.store.folder(one).config() for one in starts(place.cache)[:3]]
+    flops = [achieved_flops(config) for config in began]
+    assert flops == sorted(flops, reverse=True)

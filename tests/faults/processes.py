@@ -117,12 +117,12 @@ def _state(pid: int | None) -> str:
 
 def owner(folder: Path, *known: BaseProcess) -> int | None:
     """Return the id of the process that holds the claim of a run's folder open, if one does."""
-    claim = folder / "claim"
+    claim = str(folder / "claim-")
     for pid in others(*known):
         try:
             held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
         except OSError:
             continue
-        if str(claim) in held:
+        if any(path.startswith(claim) for path in held):
             return pid
     return None

@@ -176,7 +176,7 @@ def whole_folder(ground: Ground, draw: random.Random) -> None:
         path
         for folder in ("runs", "results")
         for path in (box.home / folder).rglob("*")
-        if path.is_file() and path.name != "claim"
+        if path.is_file() and not path.name.startswith("claim-")
     )
     damage_file(draw.choice(paths), draw)
     command = draw.choice(COMMANDS)

@@ -37,7 +37,9 @@ def content(disk: Path) -> dict[str, str]:
     return {
         str(path.relative_to(disk)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(disk.rglob("*"))
-        if path.is_file() and path.name not in ("filler", "lock", "claim")
+        if path.is_file()
+        and path.name not in ("filler", "lock")
+        and not path.name.startswith("claim-")
     }
 
 

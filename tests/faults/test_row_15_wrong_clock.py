@@ -40,7 +40,7 @@ def test_row_15_a_wrong_clock_steals_nothing_and_is_stuck_nowhere(
     wait_until_paused(process)
     # Not by another clock, and not by the times of the files either.
     then = time.time() - 100 * hours * HOUR
-    os.utime(folder.path / "claim", (then, then))
+    os.utime(folder.path / "claim-1", (then, then))
     with pytest.raises(RunClaimed):
         tiny.train(folder)
     kill(process)

@@ -5,13 +5,14 @@ import fcntl
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from one_run import CONFIG
 
 from given import ENVIRONMENT, record_of
-from isoflop.runs import Holder, RunClaimed, RunFolder
+from isoflop.runs import Holder, RunClaimed, RunFolder, claim
 
 
 def test_a_claim_excludes_another_object_of_the_same_process(run: RunFolder) -> None:
@@ -34,7 +35,7 @@ def test_a_claim_excludes_another_object_of_the_same_process(run: RunFolder) -> 
 @pytest.mark.parametrize("written", [b"", b"\xff", b"[1]", b'{"pid": "1", "host": "a"}'])
 def test_a_holder_that_wrote_nothing_to_read_is_nobody(run: RunFolder, written: bytes) -> None:
     with run.claim():
-        (run.path / "claim").write_bytes(written)
+        (run.path / "claim-2").write_bytes(written)
         assert run.holder() is None
         assert run.is_claimed()
 
@@ -83,21 +84,102 @@ def test_an_owner_whose_folder_was_replaced_cannot_commit(run: RunFolder) -> Non
     assert successor.record() == record_of(CONFIG, attempts=2)
 
 
-def test_a_file_system_without_locks_is_refused(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owners that are on other machines, with short leases."""
+    for name, seconds in {"LEASE": 0.4, "RENEW": 0.05, "WATCH": 0.2, "TRUST": 0.15}.items():
+        monkeypatch.setattr(claim, f"{name}_SECONDS", seconds)
+    monkeypatch.setattr(claim, "_place", lambda _: os.urandom(4).hex())
+
+
+@pytest.fixture
+def paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owners that never renew."""
+    monkeypatch.setattr(claim.Claim, "_keep", lambda *_: None)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_an_owner_elsewhere_is_left_alone_while_it_renews(
+    run: RunFolder, elsewhere: None, monkeypatch: pytest.MonkeyPatch, locks: bool
 ) -> None:
     def none(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(fcntl, "flock", none)
-    with pytest.raises(OSError, match=r"cannot lock .*claim: .*file system with locks"):  # noqa: SIM117
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", none)
+    other = RunFolder(run.path)
+    with run.claim():
+        until = time.monotonic() + 2 * claim.LEASE_SECONDS
+        while time.monotonic() < until:
+            with pytest.raises(RunClaimed), other.claim():
+                pass
+            time.sleep(0.02)
+        run.check_claim()
+        assert run.token == 2
+        assert run.state() == "running"
+    with other.claim():
+        assert other.token == 3
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_no_clock_that_jumps_takes_a_run_from_a_living_owner_or_keeps_it_for_a_dead_one(
+    run: RunFolder, elsewhere: None, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    other = RunFolder(run.path)
+    for lives in (True, False):
+        if not lives:
+            monkeypatch.setattr(claim.Claim, "_keep", lambda *_: None)
         with run.claim():
-            pass
+            os.utime(run.path / f"claim-{run.token}", (time.time() + 3600 * hours,) * 2)
+            if lives:
+                with pytest.raises(RunClaimed), other.claim():
+                    pass
+                run.check_claim()
+            else:
+                with other.claim():
+                    assert other.token == run.token + 1
+
+
+def test_an_owner_paused_past_its_lease_writes_nothing_over_the_next(
+    run: RunFolder, elsewhere: None, paused: None
+) -> None:
+    successor = RunFolder(run.path)
+    with run.claim(), run.open_metrics(0) as theirs:
+        theirs.append({"step": 1})
+        time.sleep(claim.LEASE_SECONDS + 0.05)
+        with successor.claim(), successor.open_metrics(1) as ours:
+            assert successor.token == run.token + 1
+            theirs.append({"step": 2, "by": "the one that woke up"})
+            ours.append({"step": 2})
+            for write in (
+                run.check_claim,
+                lambda: run.begin_attempt(0),
+                lambda: run.open_metrics(0),
+                lambda: run.write_record(record_of(CONFIG)),
+            ):
+                with pytest.raises(RunClaimed, match="taken over"):
+                    write()
+            with pytest.raises(RunClaimed, match="another process"):
+                run.renew()
+            successor.write_record(record_of(CONFIG, attempts=2))
+    assert run.read_metrics()[0] == [{"step": 1}, {"step": 2}]
+    assert run.record() == record_of(CONFIG, attempts=2)
+
+
+def test_an_owner_that_nobody_followed_goes_on_after_a_pause(
+    run: RunFolder, elsewhere: None, paused: None
+) -> None:
+    with run.claim():
+        time.sleep(claim.LEASE_SECONDS)
+        # Whoever looked before the pause ended is refused by the token that this takes.
+        run.check_claim()
+        assert run.token == 3
+        run.write_record(record_of(CONFIG))
+    assert not run.is_claimed()
 
 
 def test_a_claim_that_is_a_symbolic_link_is_refused(run: RunFolder, tmp_path: Path) -> None:
-    (run.path / "claim").unlink()
-    (run.path / "claim").symlink_to(tmp_path / "elsewhere")
+    (run.path / "claim-2").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="symbolic link"), run.claim():
         pass
     assert not (tmp_path / "elsewhere").exists()

@@ -49,6 +49,6 @@ def test_only_claimed_runs_have_holders(tmp_path: Path) -> None:
     )
     assert holders_of(store, needed) == []
     with mine.claim(), theirs.claim(), unsigned.claim():
-        (unsigned.path / "claim").write_bytes(b"")
+        (unsigned.path / "claim-1").write_bytes(b"")
         host = socket.gethostname()
         assert holders_of(store, needed) == [Holder(os.getpid(), host), Holder(77, host), None]

@@ -42,7 +42,9 @@ def test_a_study_is_really_trained_with_one_thread_a_run(corpus: Path, place: Pl
     )
     assert re.search(r"^0 of 3 runs done \| running: Baseline, .* step .* of .* left$", said, re.M)
     # Others are told of the process that schedules, not of the one that trains.
-    holders = [json.loads((folder.path / "claim").read_text()) for folder in place.store.folders()]
+    holders = [
+        json.loads((folder.path / "claim-1").read_text()) for folder in place.store.folders()
+    ]
     assert {holder["pid"] for holder in holders} == {os.getpid()}
     # The same call again finds nothing to do, and needs no data for it.
     corpus.unlink()

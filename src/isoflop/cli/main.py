@@ -28,7 +28,7 @@ INTERRUPTED, TERMINATED = 130, 143
 
 ASKED: list[str] = []
 """What was typed after `isoflop`, for what starts it again on several ranks."""
-RESUMABLE = frozenset({"rebuild", "run", "search", "train"})
+RESUMABLE = frozenset({"rebuild", "run", "search", "train", "work"})
 """Subcommands that go on where they stopped."""
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -157,7 +157,17 @@ class RunOptions:
     cache: Cache = CACHE
 
 
-def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
+def run(
+    study: StudyFile,
+    options: Annotated[RunOptions, arg(name="")],
+    on: Annotated[
+        Literal["local", "workers", "slurm", "ray"],
+        arg(
+            metavar="local|workers|slurm|ray",
+            help="Who trains: this machine, whoever starts `isoflop work`, or jobs of a cluster.",
+        ),
+    ] = "local",
+) -> int:
     """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
     from isoflop import sweep
     from isoflop.terminal.status import edge_words
@@ -165,6 +175,12 @@ def run(study: StudyFile, options: Annotated[RunOptions, arg(name="")]) -> int:
 
     asked = load_study(study)
     folders, execution = _folders_and_execution(asked, options)
+    if on != "local":
+        from isoflop.sweep.cluster.jobs import queue_on
+        from isoflop.sweep.cluster.settings import cluster_of
+
+        queue = queue_on(on, study, asked.name, folders, cluster_of(study))
+        execution = replace(execution, executor=queue)
     with tracking(folders.root, options.track, asked.name):
         outcome = sweep.run_study(asked, folders, execution)
     _check_uninterrupted(outcome)

@@ -152,7 +152,6 @@ class RunFolder(Claim):
     def claim(self) -> Iterator[None]:
         """Own the run while the context lasts; RunClaimed when another live process does.
 
-        The kernel holds the lock and releases it when the process dies, so clocks play no part.
         Leftovers of killed writers are removed, and what they renamed last is made durable.
         """
         storage.make_folder(self.path)
@@ -161,7 +160,12 @@ class RunFolder(Claim):
             # An owner that was killed may have left what is seen, yet would be lost in a power cut.
             for folder in (self.path.absolute().parent, self.path):
                 storage.sync_folder(folder)
-            yield
+            try:
+                yield
+            except storage.StorageError:
+                # A file that another owner replaced cannot be written to everywhere.
+                self.check_claim()
+                raise
 
     # --- how often it was tried
 
@@ -226,7 +230,11 @@ class RunFolder(Claim):
     def open_metrics(self, after_step: int) -> MetricsLog:
         """Return a log to append to, without the rows after `after_step` (0 at a fresh start)."""
         self.check_claim()
-        return MetricsLog(self._member("metrics.jsonl"), after_step)
+        path = self._member("metrics.jsonl")
+        if self.token > 1 and path.exists():
+            # An owner that lost the run while it was paused may still append to the file it opened.
+            storage.write_bytes(path, path.read_bytes())
+        return MetricsLog(path, after_step)
 
     def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
         """Return the metric rows and the number of lines skipped because they are corrupt."""
@@ -238,10 +246,12 @@ class RunFolder(Claim):
         run_id = self.config().run_id
         if record.run_id != run_id or record.config.run_id != run_id:
             raise ValueError(f"{self.path} holds run {run_id}, the record is of {record.run_id}")
+        path = self._member("record.json")
+        # Only one can create it, whoever takes itself for the owner.
+        if not path.exists() and storage.create_json(path, record.model_dump(mode="json")):
+            return
         present = self.record()
-        if present is None:
-            storage.write_json(self._member("record.json"), record.model_dump(mode="json"))
-        elif present != record:
+        if present is not None and present != record:
             raise ValueError(
                 f"{self.path} is recorded as {present.state} already; remove its record.json to "
                 "record it anew"

@@ -20,13 +20,16 @@ from isoflop.planning.warnings import memory_warnings
 from isoflop.runs import Holder, RunStore
 from isoflop.sweep.ledger import Folders, Ledger, save_study
 from isoflop.sweep.local.pool import LocalPool, start_server
-from isoflop.sweep.local.probes import measure_apart, measured_speeds
+from isoflop.sweep.local.probes import environment_apart, measure_apart, measured_speeds
 from isoflop.sweep.local.worker import Train, train_run
 from isoflop.sweep.precision import Settled, kept_precision, settle, slow_here
 from isoflop.sweep.schedule.display import Display
 from isoflop.sweep.schedule.executor import Execution
 from isoflop.sweep.schedule.forecast import Forecast
 from isoflop.sweep.schedule.scheduler import Outcome, Planner, Scheduler
+
+ALIKE = {"isoflop", "torch", "code"}
+"""Of the environment, in which all workers on a study are alike."""
 
 
 def run_study(
@@ -85,6 +88,8 @@ def run_study(
             how = {"device": execution.device, "threads": execution.threads}
             look = partial(measure, configs, **how, environment=slots[0])
             study = ledger.study = _settled(study, folders.root, kept, look, display)
+            if execution.shift is not None and not execution.shift.mixed:
+                _check_alike(ledger, execution)
             needed = planner(study, ledger.records)
             _check_data(ledger, needed, store.sha256)
             for warning in planned_warnings(needed, train_tokens(store, study.data)):
@@ -92,9 +97,10 @@ def run_study(
         _tell_changes(ledger, save_study(study, folders.root), display)
         for warning in memory_warnings(needed, execution.memory_bytes):
             display.say(f"warning: {warning}")
-        expected = store if free and train is train_run else None
+        alone = execution.shift is None and execution.executor is None
+        expected = store if free and train is train_run and alone else None
         forecast = _forecast(study, needed, execution, expected, planner)
-        pool = LocalPool(train, execution, folders.cache)
+        pool = execution.executor or LocalPool(train, execution, folders.cache)
         sha256 = "" if store is None else store.sha256
         outcome = Scheduler(ledger, planner, pool, forecast, display, execution, sha256).run()
     tried = first_checks(study, ledger.records) if planner is next_runs else ()
@@ -190,6 +196,23 @@ def _settled(
     if slow is not None:
         display.say(f"warning: {slow}")
     return kept.study
+
+
+def _check_alike(ledger: Ledger, execution: Execution) -> None:
+    """Refuse to work on runs whose others were begun with other code or another torch."""
+    pinned = next(filter(None, (folder.pinned() for folder in ledger.store.folders())), None)
+    if pinned is None:
+        return
+    here = environment_apart(execution.device)
+    changed = pinned.differences(here)
+    told = [
+        f"{name} {changed[name][0]}, here {changed[name][1]}" for name in ALIKE & changed.keys()
+    ]
+    if told:
+        raise ValueError(
+            f"the runs of {ledger.study.name} were begun with {', '.join(sorted(told))}; install "
+            "the same here, or give --mixed: then records tell which run was trained with what"
+        )
 
 
 def _check_data(ledger: Ledger, needed: list[PlannedRun], data_sha256: str) -> None:

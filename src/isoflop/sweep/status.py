@@ -15,8 +15,27 @@ from isoflop.costs import parameters
 from isoflop.estimate import Power
 from isoflop.planning import Bracket, Edge, achieved_flops, brackets, edges, next_runs
 from isoflop.planning.search import first_checks
+from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Ledger
 from isoflop.sweep.precision import settled
+
+
+class Whereabouts(Frozen):
+    """Who trains a run now, wherever that is, and how it goes."""
+
+    host: str | None
+    """None, as the process, where its owner could not write it down."""
+    pid: int | None
+    """Of the process that others hear of: who started the one that trains."""
+    silent_seconds: float
+    """Since its owner renewed its claim, by the file system's clock."""
+    tokens_per_second: float | None
+    seconds_left: float | None
+    """Of its steps, at the speed of the last ones; None before its first."""
+
+
+SPEED_STEPS = 20
+"""Last steps of a run whose mean time tells its speed."""
 
 
 class RunRow(Frozen):
@@ -41,6 +60,8 @@ class RunRow(Frozen):
     """Why the run diverged or failed, or its last attempt did."""
     taken_up: bool
     """Whether the record comes from committed results and not from the study's folder."""
+    at: Whereabouts | None = Field(default=None, exclude_if=lambda at: at is None)
+    """Where it is trained now; not written of other runs."""
 
 
 class Shared(Frozen):
@@ -162,7 +183,26 @@ def _standing(ledger: Ledger, run_id: str) -> dict[str, Any]:
         "train_loss": loss if isinstance(loss, float) and math.isfinite(loss) else None,
         "validation_loss": None,
         "reason": attempts[-1].reason if attempts else None,
+        "at": _whereabouts(folder, rows),
     }
+
+
+def _whereabouts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> Whereabouts | None:
+    lease = folder.lease()
+    if lease is None:
+        return None
+    took = [row["seconds"] for row in rows[-SPEED_STEPS:] if row.get("seconds")]
+    per_step = sum(took) / len(took) if took else None
+    config = folder.config() if per_step else None
+    return Whereabouts(
+        host=lease.holder and lease.holder.host,
+        pid=lease.holder and lease.holder.pid,
+        silent_seconds=max(0.0, folder.file_time() - lease.renewed),
+        tokens_per_second=config.tokens_per_step / per_step if config and per_step else None,
+        seconds_left=(
+            (config.steps - int(rows[-1]["step"])) * per_step if config and per_step else None
+        ),
+    )
 
 
 def trained(study: Study, root: Path, results: Path, file: Path) -> Ledger:

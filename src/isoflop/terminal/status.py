@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import RenderableType
 
@@ -12,6 +12,7 @@ from isoflop.notation import count, duration, exponent
 from isoflop.planning import Bracket, Edge
 from isoflop.planning.edges import Setting
 from isoflop.sweep import RunRow, StudyStatus
+from isoflop.sweep.status import Whereabouts
 from isoflop.terminal.plan import power_words
 from isoflop.terminal.tables import said, table_of
 
@@ -121,6 +122,7 @@ def _rounded(setting: Setting) -> str:
 
 
 def _runs(rows: Sequence[RunRow]) -> RenderableType:
+    going = {} if all(row.at is None for row in rows) else GOING
     return table_of(
         "Under way or gone wrong",
         rows,
@@ -132,7 +134,25 @@ def _runs(rows: Sequence[RunRow]) -> RenderableType:
             "seed": lambda row: str(row.seed),
             "state": lambda row: row.state,
             "step": lambda row: f"{row.step:,}/{row.steps:,}",
+            **going,
         },
         names=["variant"],
-        words=["run", "state"],
+        words=["run", "state", *list(going)[:1]],
     )
+
+
+GOING: dict[str, Callable[[RunRow], str]] = {
+    "where": lambda row: _of(row.at, lambda at: f"{at.host or '?'} {at.pid or '?'}"),
+    "tokens/s": lambda row: _of(row.at, lambda at: _told(at.tokens_per_second, "{:,.0f}".format)),
+    "left": lambda row: _of(row.at, lambda at: _told(at.seconds_left, duration)),
+    "last sign": lambda row: _of(row.at, lambda at: f"{duration(at.silent_seconds)} ago"),
+}
+"""Columns of runs that somebody trains."""
+
+
+def _of(at: Whereabouts | None, words: Callable[[Whereabouts], str]) -> str:
+    return "-" if at is None else words(at)
+
+
+def _told(value: float | None, words: Callable[[float], str]) -> str:
+    return "-" if value is None else words(value)

@@ -117,7 +117,8 @@ class LocalPool:
         """Start training a run in its folder."""
         slot = min(set(range(len(self._slots))) - {one.slot for one in self._workers.values()})
         options = {"cache": self._cache, **vars(self._execution)}
-        del options["workers"], options["stall_seconds"]
+        for ours in ("workers", "stall_seconds", "shift", "executor"):
+            del options[ours]
         # Shared by all runs: those of one width and kind compile to the same code.
         compiled = {"TORCHINDUCTOR_CACHE_DIR": str(self._cache.absolute() / "compiled")}
         environment = compiled | self._slots[slot]

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from statistics import fmean
 from typing import Any
 
-from isoflop.config import PrecisionChoice, RunConfig
+from isoflop.config import Environment, PrecisionChoice, RunConfig
 from isoflop.hardware import choose_precision
 from isoflop.sweep.local.pool import Child
 
@@ -48,6 +48,24 @@ def measure_apart(
         f"which precision is faster here could not be measured: {said}; expected that, or "
         'precision = "fp32" or "bf16" under [recipe]'
     )
+
+
+def environment_apart(device: str) -> Environment:
+    """Return the environment of runs here, from a process forked from the server that trains.
+
+    Raises:
+        ValueError: the process ended without an answer.
+    """
+    (said,) = _answers(partial(_environment, device), [{}], MOST_SECONDS)
+    if not isinstance(said, Environment):
+        raise ValueError(f"the versions here could not be asked for: {said}")
+    return said
+
+
+def _environment(device: str) -> Environment:
+    from isoflop.training import environment
+
+    return environment(device, threads=1, compiled=False)
 
 
 def measured_speeds(

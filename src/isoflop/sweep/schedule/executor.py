@@ -62,6 +62,29 @@ that it evaluates; the longest silence is the first step, which compiles, and ma
 
 
 @dataclass(frozen=True)
+class Shift:
+    """How long one worker of several on a study stays. It takes the longest free run first."""
+
+    seconds: float | None = None
+    """Until it is to be gone, with a checkpoint; None for no limit."""
+    until_idle: bool = False
+    """Whether it leaves once nothing is free, in place of waiting for what others may leave."""
+    mixed: bool = False
+    """Whether it works on runs beside those of other versions, which their records tell."""
+
+    @property
+    def working_seconds(self) -> float | None:
+        """Time until it saves checkpoints and leaves; None for no limit."""
+        if self.seconds is None:
+            return None
+        return self.seconds - min(LEAVING_SECONDS, self.seconds / 4)
+
+
+LEAVING_SECONDS = 60.0
+"""Most time kept for a step, a checkpoint and the end of a process before a limit."""
+
+
+@dataclass(frozen=True)
 class Execution:
     """How runs are trained, which is no part of what they are."""
 
@@ -87,6 +110,10 @@ class Execution:
     shares_up_to: float | None = None
     """Largest budget of runs that share their first steps; the study's own where it asks for that,
     None for none."""
+    shift: Shift | None = None
+    """Of one worker of several; None for whoever trains a study to its end."""
+    executor: Executor | None = None
+    """What trains the runs in place of processes of this machine."""
 
     def slots(self) -> list[dict[str, str]]:
         """Return the environment variables of each worker that may run at a time.

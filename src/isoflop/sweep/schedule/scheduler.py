@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import assert_never
 
 from isoflop.config import RunRecord, State, Study
 from isoflop.notation import duration
-from isoflop.planning import PlannedRun, parents
+from isoflop.planning import PlannedRun, achieved_flops, parents
 from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.sweep.interrupts import Wish, stop_signals
@@ -76,6 +77,8 @@ class Scheduler:
         self.going: dict[str, Going] = {}
         self.meter = Meter()
         self.stopping = False
+        working = None if execution.shift is None else execution.shift.working_seconds
+        self.leave_at = math.inf if working is None else time.monotonic() + working
         self.unwritable: str | None = None
         self._ask_the_grid()
         self._look()
@@ -120,8 +123,11 @@ class Scheduler:
             while self.going or (self.needed and not self.stopping):
                 if not self.stopping:
                     self._start()
+                if not self.going and self._may_leave:
+                    return
                 self._listen()
-                if not self.stopping and (wish.to_stop or self.unwritable is not None):
+                over = time.monotonic() > self.leave_at
+                if not self.stopping and (wish.to_stop or over or self.unwritable is not None):
                     self.stopping = True
                     for run_id in self.going:
                         self.executor.cancel(run_id, at_once=False)
@@ -134,6 +140,10 @@ class Scheduler:
         finally:
             for run_id in self.going:
                 self.executor.cancel(run_id, at_once=True)
+
+    @property
+    def _may_leave(self) -> bool:
+        return self.execution.shift is not None and self.execution.shift.until_idle
 
     def _start(self) -> None:
         """Fill the free slots with runs that nobody works on."""
@@ -203,6 +213,8 @@ class Scheduler:
 
     def _ask_the_grid(self) -> None:
         self.needed = self.planner(self.ledger.study, self.ledger.records)
+        if self.execution.shift is not None:
+            self.needed.sort(key=lambda run: -achieved_flops(run.config))
         own = self.ledger.own
         self.states: Counter[State] = Counter(record.state for record in own)
         runs = [*(one.config for one in own), *(one.config for one in self.needed)]

@@ -1,0 +1,1 @@
+"""Workers that a cluster starts: what is asked of it, and who watches over them."""

@@ -1,0 +1,224 @@
+"""Executors that train nothing here: workers started by hand, or queued as jobs of a cluster.
+
+A job is an `isoflop work` and takes what it likes. Nothing is sent to it but its command line:
+what it trains is in the study's folder.
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+import shlex
+import subprocess
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from isoflop import storage
+from isoflop.planning import PlannedRun
+from isoflop.runs import RunFolder
+from isoflop.sweep.cluster.settings import Cluster
+from isoflop.sweep.ledger import Folders
+from isoflop.sweep.schedule.executor import Ended, Message
+
+LOOK_SECONDS = 5.0
+"""Time between two looks at the queue."""
+AT_ONCE_SECONDS = 60.0
+"""A job that lives no longer, and takes no run, did not work."""
+JOBS = "jobs"
+"""Folder of what jobs print, in the study's folder."""
+
+
+class Jobs(Protocol):
+    """A queue of workers."""
+
+    def submit(self) -> str:
+        """Queue a worker and return its id."""
+
+    def living(self, ids: Collection[str]) -> set[str]:
+        """Return which of these are queued or run."""
+
+
+class Queue:
+    """Keeps as many workers queued as runs wait for one; an `Executor`.
+
+    A run that a worker took ends here as one that another process has, and is seen as such.
+
+    Args:
+        jobs: where workers are queued; None where somebody else starts them.
+        most: workers at a time.
+        folder: where they print to.
+    """
+
+    def __init__(self, jobs: Jobs | None, most: int, folder: Path) -> None:
+        self.capacity = 0 if jobs is None else most
+        self._jobs = jobs
+        self._folder = folder
+        self._waiting: dict[str, RunFolder] = {}
+        self._cancelled: list[str] = []
+        self._alive: dict[str, float] = {}
+        """When each job was submitted."""
+        self._looked = 0.0
+        self._vain = 0
+        """Jobs that ended at once since a run was taken last."""
+
+    def start(self, run: PlannedRun, folder: Path) -> None:
+        """Have a worker for a run, if there may be one more."""
+        self._waiting[run.config.run_id] = RunFolder(folder)
+        if len(self._alive) < self.capacity:
+            self._submit()
+
+    def _submit(self) -> None:
+        assert self._jobs is not None, "without a queue there is no capacity"
+        self._alive[self._jobs.submit()] = time.monotonic()
+
+    def poll(self, seconds: float) -> Sequence[tuple[str, Message]]:
+        """Wait, and tell which runs were taken; one that waits in the queue is no silent one."""
+        time.sleep(seconds)
+        told: list[tuple[str, Message]] = [(one, Ended("interrupted")) for one in self._cancelled]
+        self._cancelled = []
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            for run_id, folder in list(self._waiting.items()):
+                if folder.is_claimed() or folder.record() is not None:
+                    del self._waiting[run_id]
+                    self._vain = 0
+                    told.append((run_id, Ended("claimed")))
+            self._look(now)
+        return [*told, *((run_id, None) for run_id in self._waiting)]
+
+    def _look(self, now: float) -> None:
+        """See which jobs ended, and queue others while runs wait.
+
+        Raises:
+            OSError: jobs end at once, one after the other.
+        """
+        if self._jobs is None:
+            return
+        living = self._jobs.living(self._alive)
+        for gone in self._alive.keys() - living:
+            self._vain += now - self._alive.pop(gone) < AT_ONCE_SECONDS
+        if self._waiting and self._vain > 2 * self.capacity:
+            raise OSError(
+                f"{self._vain} workers ended at once and took no run; what they said is in "
+                f"{self._folder}"
+            )
+        while len(self._alive) < min(self.capacity, len(self._waiting)):
+            self._submit()
+
+    def cancel(self, run_id: str, *, at_once: bool) -> None:
+        """Wait for a run no longer. Jobs go on with what they have, and leave when idle."""
+        if self._waiting.pop(run_id, None) is not None and not at_once:
+            self._cancelled.append(run_id)
+
+
+def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Cluster) -> Queue:
+    """Return what has workers started on `workers` (by somebody else), `slurm` or `ray`.
+
+    Raises:
+        ValueError: what it needs is not installed here.
+    """
+    folder = folders.root.absolute() / JOBS
+    places = {"out": folders.root, "results": folders.results, "cache": folders.cache}
+    named = [part for key, path in places.items() for part in (f"--{key}", str(path.absolute()))]
+    command = [*cluster.command, "work", str(study.absolute()), *named, "--until-idle"]
+    if cluster.time_limit is not None:
+        command += ["--time-limit", f"{cluster.time_limit:g}"]
+    command += cluster.arguments
+    jobs: Jobs | None = None
+    if where == "slurm":
+        jobs = Slurm(command, cluster, name, folder)
+    elif where == "ray":
+        jobs = Ray(command, cluster)
+    return Queue(jobs, cluster.jobs, folder)
+
+
+class Slurm:
+    """Jobs of Slurm, by its own commands."""
+
+    def __init__(self, command: Sequence[str], cluster: Cluster, name: str, folder: Path) -> None:
+        storage.make_folder(folder)
+        options: dict[str, str | int | bool] = {
+            "job-name": f"isoflop-{name}",
+            "output": str(folder / "%j.txt"),
+        }
+        if cluster.time_limit is not None:
+            options["time"] = math.ceil(cluster.time_limit)
+        options |= {key.replace("_", "-"): value for key, value in cluster.slurm.items()}
+        flags = [f"--{key}" + ("" if v is True else f"={v}") for key, v in options.items() if v]
+        # The worker takes the place of the shell, so that it hears the signals itself.
+        self._submission = ["sbatch", "--parsable", *flags, f"--wrap=exec {shlex.join(command)}"]
+
+    def submit(self) -> str:
+        """Queue a worker and return its id; a ValueError or OSError where Slurm refuses."""
+        return _said(self._submission).strip().partition(";")[0]
+
+    def living(self, ids: Collection[str]) -> set[str]:
+        """Return which of these are queued or run; all, while the queue cannot be seen."""
+        try:
+            seen = _said(["squeue", "--noheader", "--format=%A", f"--user={getpass.getuser()}"])
+        except OSError:
+            return set(ids)
+        return set(seen.split()) & set(ids)
+
+
+def _said(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no command {command[0]} here; --on slurm needs a machine of the cluster "
+            "that jobs can be submitted from"
+        ) from None
+    if done.returncode:
+        raise OSError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+class Ray:
+    """Tasks of a Ray cluster that runs; they end with this process."""
+
+    def __init__(self, command: Sequence[str], cluster: Cluster) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ValueError("--on ray needs Ray: pip install 'isoflop[ray]'") from None
+        self._ray: Any = ray
+        if not ray.is_initialized():
+            try:
+                ray.init(address=cluster.ray.address, log_to_driver=False)
+            except ConnectionError as error:
+                raise ValueError(
+                    f"no Ray cluster runs at {cluster.ray.address!r} ({error}); start one with "
+                    "`ray start --head`, or name it under [cluster.ray]"
+                ) from None
+        needs = {"num_cpus": cluster.ray.num_cpus, "num_gpus": cluster.ray.num_gpus}
+        self._task = self._ray.remote(max_retries=0, **needs)(_worker)
+        self._command = list(command)
+        self._tasks: dict[str, Any] = {}
+
+    def submit(self) -> str:
+        """Queue a worker and return its id."""
+        task = self._task.remote(self._command)
+        self._tasks[task.hex()] = task
+        return str(task.hex())
+
+    def living(self, ids: Collection[str]) -> set[str]:
+        """Return which of these are queued or run."""
+        asked = [self._tasks[one] for one in ids]
+        if not asked:
+            return set()
+        _, under_way = self._ray.wait(asked, num_returns=len(asked), timeout=0)
+        return {str(task.hex()) for task in under_way}
+
+
+def _worker(command: Sequence[str]) -> int:
+    """Run a worker in a process of its own, which hears when the task is cancelled."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()

@@ -1,0 +1,162 @@
+"""Workers that a cluster starts: queued while runs wait, again after a time limit, and no more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from processes import command, ended, start
+from test_workers import place, the_same
+
+from isoflop.cli import main
+from isoflop.planning import next_runs
+from isoflop.runs import RunFolder
+from isoflop.sweep.cluster import jobs
+from isoflop.sweep.cluster.jobs import Queue
+from isoflop.sweep.cluster.settings import Cluster, cluster_of
+from isoflop.sweep.schedule.executor import Ended
+from sweep_studies import LONGER, brief, tiny, write_corpus
+
+
+class Fake:
+    """A queue whose jobs end when they are told to."""
+
+    def __init__(self) -> None:
+        self.alive: set[str] = set()
+        self.count = 0
+
+    def submit(self) -> str:
+        self.count += 1
+        self.alive.add(str(self.count))
+        return str(self.count)
+
+    def living(self, ids) -> set[str]:
+        return self.alive & set(ids)
+
+
+def test_as_many_workers_are_queued_as_runs_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(
+        jobs, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
+    )
+    fake = Fake()
+    queue = Queue(fake, 2, tmp_path / "jobs")
+    first, second, third = next_runs(tiny(tmp_path / "text.txt"), [])
+    paths = {run.config.run_id: tmp_path / run.config.run_id for run in (first, second, third)}
+
+    def poll(seconds: float = 10.0):
+        now[0] += seconds
+        return dict(queue.poll(0.0))
+
+    for run in (first, second):
+        queue.start(run, paths[run.config.run_id])
+    assert fake.count == 2
+    # One that waits in the queue for hours is no silent one.
+    assert poll(10_000) == {first.config.run_id: None, second.config.run_id: None}
+    with RunFolder(paths[first.config.run_id]).claim():
+        assert poll()[first.config.run_id] == Ended("claimed")
+        queue.start(third, paths[third.config.run_id])
+        assert fake.count == 2
+    # The job that had it is preempted: another one is queued, as two runs wait.
+    fake.alive.discard("1")
+    assert set(poll()) == {second.config.run_id, third.config.run_id}
+    assert fake.count == 3
+    queue.cancel(third.config.run_id, at_once=False)
+    assert poll()[third.config.run_id] == Ended("interrupted")
+    fake.alive.clear()
+    fake.submit = lambda: "gone at once"  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="workers ended at once and took no run"):
+        [poll() for _ in range(10)]
+
+
+def test_the_table_is_beside_the_study_or_the_user_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "studies" / "study.toml"
+    study.parent.mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert cluster_of(study) == Cluster()
+    theirs = tmp_path / "config" / "isoflop" / "cluster.toml"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("[cluster]\njobs = 3\n")
+    assert cluster_of(study).jobs == 3
+    beside = study.parent / "cluster.toml"
+    beside.write_text('[cluster]\ntime_limit = 60\n[cluster.slurm]\npartition = "gpu"\n')
+    assert (cluster_of(study).jobs, cluster_of(study).slurm) == (1, {"partition": "gpu"})
+    beside.write_text("[cluster]\njob = 3\n")
+    with pytest.raises(ValueError, match=r"cluster.toml.*job"):
+        cluster_of(study)
+
+
+@pytest.mark.parametrize(("where", "said"), [("slurm", "sbatch"), ("ray", "isoflop[ray]")])
+def test_what_is_missing_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    said: str,
+) -> None:
+    study = brief(write_corpus(tmp_path / "text.txt"))
+    place(tmp_path, study)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr("isoflop.sweep.running.measured_speeds", lambda *_, **__: None)
+    assert main(["run", "study.json", "--on", where]) == 2
+    assert said in capsys.readouterr().err
+
+
+SBATCH = """#!/bin/sh
+for last; do :; done
+sh -c "${last#--wrap=}" > jobs.txt 2>&1 < /dev/null &
+echo $! | tee -a queue
+"""
+SQUEUE = """#!/bin/sh
+for job in $(cat queue); do kill -0 $job 2>/dev/null && echo $job; done
+exit 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [False, True], ids=["stand-in", "real"])
+def test_a_study_is_trained_by_jobs_of_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: bool
+) -> None:
+    if not real:
+        for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
+            path = tmp_path / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    elif shutil.which("sbatch") is None:
+        pytest.skip("needs Slurm: apt-get install slurmctld slurmd slurm-client munge, and run it")
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
+    place(tmp_path, study)
+    (tmp_path / "cluster.toml").write_text("[cluster]\njobs = 2\ntime_limit = 5\n")
+    said = tmp_path / "said.txt"
+    code = ended(start(on, tmp_path, "slurm", os.environ["PATH"], said=said))
+    assert code == 0, said.read_text()
+    assert all(the_same(study, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_study_is_trained_by_tasks_of_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install ray, and `ray start --head`")
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
+    place(tmp_path, study)
+    said = tmp_path / "said.txt"
+    assert ended(start(on, tmp_path, "ray", os.environ["PATH"], said=said)) == 0, said.read_text()
+    assert all(the_same(study, tmp_path))
+
+
+def on(folder: Path, where: str, path: str) -> int:
+    """Run `isoflop run --on`; a target for `start`."""
+    os.environ["PATH"] = path
+    return command(folder, "run", "study.json", "--on", where)

@@ -51,84 +51,6 @@ Key = tuple[int, Part]
 WHOLE: Key = (-1, "block")
 
 
-def checks(choices: Choices) -> tuple[Check, ...]:
-    """Return the checks of models of these choices, something of one's own among them."""
-    step: dict[str, Any] = {**dict(choices), "blocks": _blocks(choices, 2)}
-    return tuple(
-        Check(name, compared, hint, partial(find, **step), in_every_precision=False)
-        for name, compared, find, hint in (
-            (
-                "parameters",
-                "of each module with what `costs` says",
-                _parameters,
-                "sizes follow from them: mend `parameters` in `costs`",
-            ),
-            (
-                "FLOPs",
-                "products that torch counts with what `costs` says, within 1%",
-                _flops,
-                "equal FLOPs rest on them: mend `flops` in `costs`, or compute no more than it "
-                "says; only matmul and einsum that sum count",
-            ),
-            (
-                "gradients",
-                "finite, and not zero in every parameter",
-                _gradients,
-                "what is not learned should be no parameter: use it, leave it out, or set its "
-                "requires_grad to False",
-            ),
-            (
-                "later tokens",
-                "earlier logits with those after a change of later tokens",
-                _later_tokens,
-                "losses of what looks ahead compare with none: mask later tokens, or name "
-                '"top_k" in DECISIONS behind a causal decision',
-            ),
-            (
-                "steps in parts",
-                "micro-batches, recomputed blocks and chunked logits with the plain step",
-                ways,
-                "draw nothing at random in `forward`, keep nothing of it on the module, and let "
-                "no sequence see another; `told` are means over sequences",
-            ),
-            (
-                "compiled step",
-                "loss and gradients with the eager step",
-                compiled,
-                "put @torch.compiler.disable on what torch.compile gets wrong; or train with "
-                "TORCHDYNAMO_DISABLE=1",
-            ),
-            (
-                "first loss",
-                "with the logarithm of the vocabulary",
-                _first_loss,
-                "the variant starts too large: say in `roles` what writes into the stream "
-                '("output") and what starts at "zeros"',
-            ),
-            (
-                "width and depth",
-                "exponents of what three steps change with none and the plain model's",
-                _over_sizes,
-                "a learning rate will not carry over sizes: give each parameter its role in "
-                "`roles`, and divide sums over width by what keeps them of one size",
-            ),
-            (
-                "decoding",
-                "logits and bytes over a cache with a whole pass and what `costs` says",
-                _decoding,
-                "text would be another model's: `decode` must give what `forward` gives, and "
-                "`cache_values` count what its state holds",
-            ),
-            (
-                "bf16",
-                "loss with that in fp32",
-                _bf16,
-                "compute sums and exponentials on `.float()` and give back x's dtype",
-            ),
-        )
-    )
-
-
 def _blocks(choices: Choices, least: int) -> int:
     """Return a number of blocks, at least so many, that the choices allow."""
     depth = choices.depth
@@ -230,18 +152,17 @@ def _flops(place: Place, **choices: Any) -> Found:
     for sizes, length in zip(SIZES, LENGTHS, strict=True):
         config = small_run(place, **{**choices, **sizes}).model
         counted, backward = _counted(config, length, place)
-        causal, *full = (
-            _charged(config, tokens, convention)
-            for tokens, convention in (
-                (length, "causal"),
-                *((times * length, "full") for times in (1, 2, 3)),
-            )
+        causal = _charged(config, length, "causal")
+        one, full, double, triple = (
+            _charged(config, tokens, "full") for tokens in (1, length, 2 * length, 3 * length)
         )
         for key, count in counted.items():
-            low, high = causal[key], full[0][key]
-            # Whatever `causal` is less by can be pairs alone, which grow as the square of tokens.
-            pairs = (full[2][key] - 2 * full[1][key] + high) / 2
-            said = 0.0 if key == WHOLE else _beyond(low, high - pairs, high)
+            low, high = causal[key], full[key]
+            # Pairs are all that `causal` may leave out: of a sequence, which grow as its square,
+            # or of chunks, which a single token has none of.
+            pairs = (triple[key] - 2 * double[key] + high) / 2
+            least = min(high - pairs, length * one[key])
+            said = 0.0 if key == WHOLE else _beyond(low, least, high)
             share = max(said, _beyond(count, low, high))
             share /= max(low, LEAST_SHARE * causal[WHOLE])
             if share >= worst:
@@ -372,3 +293,84 @@ def _bf16(place: Place, **choices: Any) -> Found:
     finite = bool(low[1].isfinite().all())
     note = "" if finite else "a gradient is not finite"
     return Found(apart(low[:1], full[:1]), TOLERANCE["bf16"], note, wrong=not finite)
+
+
+_FINDS = (
+    (
+        "parameters",
+        "of each module with what `costs` says",
+        _parameters,
+        "sizes follow from them: mend `parameters` in `costs`",
+    ),
+    (
+        "FLOPs",
+        "products that torch counts with what `costs` says, within 1%",
+        _flops,
+        "equal FLOPs rest on them: mend `flops` in `costs`, or compute no more than it says; only "
+        "matmul and einsum that sum count",
+    ),
+    (
+        "gradients",
+        "finite, and not zero in every parameter",
+        _gradients,
+        "what is not learned should be no parameter: use it, leave it out, or set its "
+        "requires_grad to False",
+    ),
+    (
+        "later tokens",
+        "earlier logits with those after a change of later tokens",
+        _later_tokens,
+        "losses of what looks ahead compare with none: mask later tokens, or name "
+        '"top_k" in DECISIONS behind a causal decision',
+    ),
+    (
+        "steps in parts",
+        "micro-batches, recomputed blocks and chunked logits with the plain step",
+        ways,
+        "draw nothing at random in `forward`, keep nothing of it on the module, and let no "
+        "sequence see another; `told` are means over sequences",
+    ),
+    (
+        "first loss",
+        "with the logarithm of the vocabulary",
+        _first_loss,
+        'the stream starts wrong: say in `roles` what writes into it ("output") and what starts at '
+        '"zeros"',
+    ),
+    (
+        "width and depth",
+        "exponents of what three steps change with none and the plain model's",
+        _over_sizes,
+        "a learning rate will not carry over sizes: give each parameter its role in `roles`, and "
+        "divide sums over width by what keeps them of one size",
+    ),
+    (
+        "decoding",
+        "logits and bytes over a cache with a whole pass and what `costs` says",
+        _decoding,
+        "text would be another model's: `decode` must give what `forward` gives, and "
+        "`cache_values` count what its state holds",
+    ),
+    (
+        "bf16",
+        "loss with that in fp32",
+        _bf16,
+        "compute sums and exponentials on `.float()` and give back x's dtype",
+    ),
+    (
+        "compiled step",
+        "loss and gradients with the eager step",
+        compiled,
+        "put @torch.compiler.disable on what torch.compile gets wrong, or train with "
+        "TORCHDYNAMO_DISABLE=1",
+    ),
+)
+
+
+def checks(choices: Choices) -> tuple[Check, ...]:
+    """Return the checks of models of these choices, something of one's own among them."""
+    made: dict[str, Any] = {**dict(choices), "blocks": _blocks(choices, 2)}
+    return tuple(
+        Check(name, compared, hint, partial(find, **made), in_every_precision=False)
+        for name, compared, find, hint in _FINDS
+    )

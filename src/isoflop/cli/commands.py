@@ -38,6 +38,8 @@ class Use(NamedTuple):
 
     title: str
     commands: tuple[Command, ...]
+    first: tuple[tuple[str, str], ...] = ()
+    """What is typed of commands that stand elsewhere, and what it does here."""
 
 
 USES = (
@@ -78,6 +80,10 @@ USES = (
             Command("search", "study.search", "try recipes, equally many for every variant"),
             Command("bench", "bench.bench", "how fast it steps and fits on this machine"),
         ),
+        (
+            ("init --variant FILE", "write a variant in one Python file to start from"),
+            ("check FILE", "whether its costs and its code hold"),
+        ),
     ),
 )
 
@@ -113,7 +119,7 @@ What do you have?
   A table of finished runs   isoflop fit runs.csv
   Text and a laptop          isoflop init        then: isoflop plan study.toml
   A GPU or a cluster         isoflop check --device cuda   then: isoflop plan study.toml
-  An idea of your own        isoflop costs study.toml
+  An idea of your own        isoflop init --variant my_skip.py   then: isoflop check my_skip.py
 
 All commands: isoflop --help. What one takes: isoflop fit --help.
 """
@@ -126,6 +132,7 @@ def help_text() -> str:
     lines = ["usage: isoflop COMMAND ...", "", QUESTION]
     for use in USES:
         lines += ["", use.title]
+        lines += [f"  {typed}  {does}" for typed, does in use.first]
         lines += [f"  {command.name:{width}}  {command.does}" for command in use.commands]
     lines += ["", "isoflop COMMAND --help tells what it takes; isoflop --version, which this is."]
     return "\n".join(lines)

@@ -134,15 +134,19 @@ def own(part: Part, kind: str, settings: Mapping[str, Any], file: Path | None = 
     )
 
 
+def kind_of(file: Path) -> str:
+    """Return a name for the variant in a file: the file's, as far as a kind may be called so."""
+    called = re.sub("[^a-z0-9_]", "_", file.stem.lower()).lstrip("_0123456789")[:36]
+    return called if called and called not in (*SHIPPED, *BUILT_IN) else f"my_{called}"
+
+
 def of_file(file: Path) -> tuple[Part, Own]:
     """Return the variant of a file by its defaults, called as the file is, and what it replaces.
 
     Raises:
         ValueError: as `own`.
     """
-    called = re.sub("[^a-z0-9_]", "_", file.stem.lower()).lstrip("_0123456789")[:36]
-    kind = called if called and called not in (*SHIPPED, *BUILT_IN) else f"my_{called}"
-    shown, parts = quoted(str(file)), get_args(Part)
+    kind, shown, parts = kind_of(file), quoted(str(file)), get_args(Part)
     found = getattr(_run(keep(_text(kind, file)), shown), "PART", None)
     if found not in parts:
         raise ValueError(f"{shown}: its PART is {found!r}; expected one of {', '.join(parts)}")

@@ -43,7 +43,9 @@ def build(config, model, block):
 class DifferentialAttention(nn.Module):
     def __init__(self, width, heads, head_width, block):
         super().__init__()
-        self.heads, self.usual = heads, 0.8 - 0.6 * math.exp(-0.3 * block)
+        self.heads = heads
+        # A buffer, since a number that differs by block would be compiled anew for each.
+        self.register_buffer("usual", torch.tensor(0.8 - 0.6 * math.exp(-0.3 * block)))
         self.projected = nn.Linear(width, 3 * heads * head_width, bias=False)
         self.output = nn.Linear(heads * head_width, width, bias=False)
         self.share = nn.Parameter(torch.empty(4, head_width // 2))

@@ -1,4 +1,4 @@
-"""The variants in `examples` keep to the door, and are what their papers say."""
+"""The variants in `examples` keep to the door."""
 
 from __future__ import annotations
 

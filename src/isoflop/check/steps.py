@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart
 from isoflop.check.operators import HINT
@@ -131,5 +132,8 @@ def compiled(place: Place, **choices: Any) -> Found:
         return Found(None, None, f"not made: {fault}")
     config = small_run(place, **choices)
     plain = learned(config, place.device)
+    counters.clear()
     found = learned(config, place.device, compiled=True)
-    return Found(apart(found, plain), 10 * TOLERANCE[place.precision])
+    graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+    note = f"{graphs} graphs, {breaks} breaks in them"
+    return Found(apart(found, plain), 10 * TOLERANCE[place.precision], note)

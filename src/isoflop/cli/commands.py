@@ -39,7 +39,7 @@ class Use(NamedTuple):
     title: str
     commands: tuple[Command, ...]
     first: tuple[tuple[str, str], ...] = ()
-    """What is typed of commands that stand elsewhere, and what it does here."""
+    """Commands that stand elsewhere, and what they do here."""
 
 
 USES = (
@@ -81,8 +81,8 @@ USES = (
             Command("bench", "bench.bench", "how fast it steps and fits on this machine"),
         ),
         (
-            ("init --variant FILE", "write a variant in one Python file to start from"),
-            ("check FILE", "whether its costs and its code hold"),
+            ("init", "--variant FILE: write one in a Python file, to start from"),
+            ("check", "FILE: whether its costs and its code hold"),
         ),
     ),
 )
@@ -119,7 +119,7 @@ What do you have?
   A table of finished runs   isoflop fit runs.csv
   Text and a laptop          isoflop init        then: isoflop plan study.toml
   A GPU or a cluster         isoflop check --device cuda   then: isoflop plan study.toml
-  An idea of your own        isoflop init --variant my_skip.py   then: isoflop check my_skip.py
+  An idea of your own        isoflop init --variant my.py   then: isoflop check my.py
 
 All commands: isoflop --help. What one takes: isoflop fit --help.
 """
@@ -132,7 +132,7 @@ def help_text() -> str:
     lines = ["usage: isoflop COMMAND ...", "", QUESTION]
     for use in USES:
         lines += ["", use.title]
-        lines += [f"  {typed}  {does}" for typed, does in use.first]
-        lines += [f"  {command.name:{width}}  {command.does}" for command in use.commands]
+        shown = (*use.first, *((command.name, command.does) for command in use.commands))
+        lines += [f"  {name:{width}}  {does}" for name, does in shown]
     lines += ["", "isoflop COMMAND --help tells what it takes; isoflop --version, which this is."]
     return "\n".join(lines)

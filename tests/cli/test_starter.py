@@ -3,14 +3,32 @@
 import json
 import re
 import tomllib
+from pathlib import Path
 
 import jsonschema
 import pytest
 
+from given import write_words
+from isoflop.check import own
 from isoflop.cli import main
 from isoflop.cli.study import SCHEMA_NAME, starter_text
 from isoflop.config import Study
 from isoflop.config.load import load_study, validated
+from isoflop.config.own import of_file
+
+SMALLER = {
+    "[5e12]": "[5e8]\ntokens_per_step = 64\nevaluation_tokens = 512",
+    'corpus = "sotu"\n': 'corpus = "text"\n',
+    "# sequence_length = 256": "sequence_length = 16",
+    "# test_fraction = 0.05": "test_fraction = 0.2",
+    'check_first = "auto"': "check_first = false",
+    '# precision = "auto"': 'precision = "fp32"',
+    "# width_per_block = 16.0": "width_per_block = 4\nwidth_step = 4\nhidden_step = 4",
+    "# head_width = 32": "head_width = 4",
+    "# sizes = 7": "sizes = 3\ncentre_parameters = 12000",
+    "# margin = 2": "margin = 1",
+    "# added_at_most = 6": "added_at_most = 0",
+}
 
 
 def study_of(text):
@@ -71,3 +89,40 @@ def test_init_shares_a_schema_that_is_its_own(tmp_path):
 def test_init_refuses_impossible_names_in_one_line(tmp_path, name, capsys):
     assert main(["init", str(tmp_path / name)]) in (1, 2)
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_init_writes_a_variant_and_a_study_that_names_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "--variant", "My-Skip.py"]) == 0
+    assert "next: isoflop check My-Skip.py" in capsys.readouterr().out
+    assert len((tmp_path / "My-Skip.py").read_text().splitlines()) <= 60
+    baseline, mine = load_study(tmp_path / "study.toml").variants
+    assert (baseline.own, list(mine.own)) == ({}, ["depth"])
+    assert mine.depth == of_file(tmp_path / "My-Skip.py")[1]
+    written = (tmp_path / "study.toml").read_text()
+    assert main(["init", "--variant", "other.py"]) == 0
+    assert 'depth = { kind = "other", from = "other.py" }' in capsys.readouterr().out
+    assert (tmp_path / "study.toml").read_text() == written
+    assert main(["init", "--variant", "other.py"]) == 2
+    assert "other.py exists and is not overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_page_on_extending_works_as_typed(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    typed = re.findall(r"(?m)^    isoflop (.*?)(?:\s+#.*)?$", page.read_text())
+    assert [one.split()[0] for one in typed] == ["init", "check", "plan", "run", "report"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own, "_FINDS", [one for one in own._FINDS if one[0] != "compiled step"])
+    write_words(tmp_path / "text", 40)
+    for one in typed:
+        assert main(one.split()) == 0, one
+        if one.startswith("init"):
+            study = tmp_path / "study.toml"
+            text = study.read_text()
+            for old, new in SMALLER.items():
+                assert old in text
+                text = text.replace(old, new, 1)
+            study.write_text(text)
+    assert "9 checks" in capsys.readouterr().out
+    assert "depth my_skip" in (tmp_path / "runs/my-study/report/index.html").read_text()

@@ -1,14 +1,10 @@
 """The parametrisation transfers: what a few steps change has one size at every width and depth.
 
-The coordinate check of the maximal update parametrisation (arXiv 2203.03466, appendix D): train
-models of several widths for a few steps at the same rates, and look at the root mean square of
-the change of activations. It must neither grow nor shrink with width, nor with depth.
+The change must neither grow nor shrink with width, nor with depth (`isoflop.check.coordinates`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,6 +12,7 @@ import torch
 from torch import Tensor
 
 from given import RECIPE
+from isoflop.check.coordinates import activations, changes, slopes
 from isoflop.config import (
     AdamW,
     Depth,
@@ -28,7 +25,7 @@ from isoflop.config import (
     TopK,
 )
 from isoflop.model import Transformer, build
-from isoflop.training import Trainer, initialise
+from isoflop.training import initialise
 from isoflop.training.optimisation import optimiser as module
 from isoflop.training.optimisation.parametrisation import Group, group_of
 
@@ -61,15 +58,6 @@ def tokens() -> Tensor:
     return torch.randint(64, (1, 13), generator=torch.Generator().manual_seed(9))
 
 
-def activations(model: Transformer) -> dict[str, Tensor]:
-    with torch.no_grad():
-        stream, routing, _ = model.stream(tokens()[:, :-1], decision="every_token")
-        found = {"stream": stream, "logits": model.readout(stream)}
-        if routing:
-            found["router"] = torch.stack([decided.logits for decided in routing])
-    return found
-
-
 def configuration(
     width: int, blocks: int, depth: Depth, seed: int, optimiser: Optimiser = ADAMW
 ) -> RunConfig:
@@ -90,49 +78,20 @@ def configuration(
     )
 
 
-def changes(
+def changed(
     width: int, blocks: int, depth: Depth, seed: int, optimiser: Optimiser
 ) -> dict[str, float]:
-    """Root mean square of what STEPS steps change in each kind of activation."""
-    config = configuration(width, blocks, depth, seed, optimiser)
-    model = build(config.model)
-    initialise(model, config.recipe, seed)
-    with torch.no_grad():
-        # The random start of a readout adds a part that dies out as width^-1/2 and would hide
-        # what is learned at the widths that a test can afford.
-        for weight in (model.head.weight, *(block.router.weight for block in model.routed)):
-            weight.zero_()
-    before = activations(model)
-    trainer = Trainer(model, config, compiled=False)
-    for index in range(STEPS):
-        assert trainer.step(tokens(), index, 1.0).finite
-    after = activations(model)
-    return {name: float((after[name] - before[name]).square().mean().sqrt()) for name in before}
-
-
-def slopes(
-    sizes: tuple[int, ...], measure: Callable[[int, int], dict[str, float]]
-) -> dict[str, float]:
-    """Exponent of size in each change, by least squares over the logarithms."""
-    x = torch.tensor([math.log(size) for size in sizes for _ in range(SEEDS)])
-    rows = [measure(size, seed) for size in sizes for seed in range(SEEDS)]
-    fitted = {}
-    for name in rows[0]:
-        y = torch.tensor([math.log(row[name]) for row in rows])
-        fitted[name] = float(
-            ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-        )
-    return fitted
+    return changes(configuration(width, blocks, depth, seed, optimiser), tokens())
 
 
 def over_width(depth: Depth, optimiser: Optimiser = ADAMW) -> dict[str, float]:
     # Orthogonal updates cost as the cube of width.
     widths = WIDTHS if isinstance(optimiser, AdamW) else (32, 128)
-    return slopes(widths, lambda width, seed: changes(width, 4, depth, seed, optimiser))
+    return slopes(widths, SEEDS, lambda width, seed: changed(width, 4, depth, seed, optimiser))
 
 
 def over_depth(depth: Depth, optimiser: Optimiser = ADAMW) -> dict[str, float]:
-    return slopes(DEPTHS, lambda blocks, seed: changes(64, blocks, depth, seed, optimiser))
+    return slopes(DEPTHS, SEEDS, lambda blocks, seed: changed(64, blocks, depth, seed, optimiser))
 
 
 @pytest.fixture(autouse=True)
@@ -228,12 +187,12 @@ def test_the_start_does_not_grow_with_width_or_depth() -> None:
         config = configuration(width, blocks, TopK(capacity=0.5, every=1, gate="tanh"), seed)
         model = build(config.model)
         initialise(model, config.recipe, seed)
-        return {k: float(x.square().mean().sqrt()) for k, x in activations(model).items()}
+        return {k: float(x.square().mean().sqrt()) for k, x in activations(model, tokens()).items()}
 
-    found = slopes(WIDTHS, lambda width, seed: starts(width, 4, seed))
+    found = slopes(WIDTHS, SEEDS, lambda width, seed: starts(width, 4, seed))
     assert abs(found["stream"]) < 0.1
     assert abs(found["logits"] + 0.5) < 0.1
     assert abs(found["router"] + 0.5) < 0.2
-    found = slopes(DEPTHS, lambda blocks, seed: starts(64, blocks, seed))
+    found = slopes(DEPTHS, SEEDS, lambda blocks, seed: starts(64, blocks, seed))
     # The random updates of the blocks add up to ever less; the embedding stays.
     assert -0.5 < found["stream"] < 0.1

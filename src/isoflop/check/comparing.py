@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Found:
     tolerance: float | None
     note: str = ""
     """What else there is to say, such as a speed."""
+    wrong: bool = False
+    """Whether it failed where nothing is compared."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,11 @@ def outcomes(
                 # What is compared is small: threads would only wait for each other.
                 with use_threads(1):
                     found = check.find(Place(device, precision))
-                passed = found.difference is None or (
-                    found.tolerance is not None and found.difference <= found.tolerance
-                )
+                passed = not found.wrong
+                if found.difference is not None:
+                    if not math.isfinite(found.difference):
+                        raise FloatingPointError(f"apart by {found.difference}; {found.note}")
+                    passed &= found.tolerance is not None and found.difference <= found.tolerance
             except Exception as error:
                 words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 found, passed = Found(None, None, words), False

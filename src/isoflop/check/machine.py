@@ -7,7 +7,7 @@ from pathlib import Path
 
 from isoflop.bench.machine import gemm_peak
 from isoflop.check.comparing import Check, Found, Place
-from isoflop.check.steps import ATTENTIONS, DEPTHS, small_run
+from isoflop.check.steps import small_run
 from isoflop.config import DataConfig, RunConfig
 from isoflop.costs import parameters
 from isoflop.hardware import choose_precision, usable_cores
@@ -20,7 +20,7 @@ LEAST_DISK = 2 * 2**30
 
 
 def _probe(place: Place) -> RunConfig:
-    config = small_run(DEPTHS[0], ATTENTIONS[0], place)
+    config = small_run(place)
     large = place.device == "cuda"
     sizes = {"width": 1024, "hidden": 2816, "heads": 16, "kv_heads": None, "head_width": 64}
     small = {"width": 256, "hidden": 704, "heads": 4, "kv_heads": None, "head_width": 64}

@@ -47,7 +47,7 @@ def _resumed(place: Place) -> Found:
     with TemporaryDirectory(prefix="isoflop-check-") as name:
         home = Path(name)
         data = DataConfig(corpus=str(_corpus(home / "text")), sequence_length=LENGTH)
-        config = small_run(DEPTHS[1], ATTENTIONS[0], place, STEPS).model_copy(update={"data": data})
+        config = small_run(place, STEPS, depth=DEPTHS[1]).model_copy(update={"data": data})
         folders = [home / "whole", home / "killed"]
         train(config, RunFolder(folders[0]), cache=home / "cache", device=place.device)
         process = multiprocessing.get_context("spawn").Process(
@@ -70,7 +70,7 @@ def _leak(place: Place) -> Found:
     changed: dict[str, float] = {}
     for attention in ATTENTIONS:
         for depth in DEPTHS:
-            config = small_run(depth, attention, place)
+            config = small_run(place, depth=depth, attention=attention)
             model = build(config.model)
             initialise(model, config.recipe, seed=0)
             model.to(place.device)

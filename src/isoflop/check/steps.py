@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart
 from isoflop.check.operators import HINT
@@ -38,21 +39,11 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def small_run(depth: Depth, attention: Attention, place: Place, steps: int = 1) -> RunConfig:
-    """Return a run of a small model of a variant."""
-    model = ModelConfig(
-        vocabulary=VOCABULARY,
-        width=64,
-        blocks=4,
-        heads=4,
-        kv_heads=2,
-        head_width=16,
-        hidden=160,
-        depth=depth,
-        attention=attention,
-    )
+def small_run(place: Place, steps: int = 1, **changes: Any) -> RunConfig:
+    """Return a run of a small model, of the choices and sizes of `ModelConfig` that are given."""
+    small = {"width": 64, "blocks": 4, "heads": 4, "kv_heads": 2, "head_width": 16, "hidden": 160}
     return RunConfig(
-        model=model,
+        model=ModelConfig.model_validate({"vocabulary": VOCABULARY, **small, **changes}),
         data=DataConfig(sequence_length=LENGTH),
         recipe=Recipe(precision=place.precision),
         steps=steps,
@@ -69,7 +60,7 @@ def checks(device: str) -> tuple[Check, ...]:
             f"step of {_name(depth, attention)}",
             "micro-batches, recomputed blocks and chunked logits with the plain step",
             HINT,
-            partial(_ways, depth, attention),
+            partial(ways, depth=depth, attention=attention),
         )
         for depth, attention in variants
     ]
@@ -83,16 +74,16 @@ def checks(device: str) -> tuple[Check, ...]:
             )
             for depth, attention in variants
         ]
-    compiled = variants if device == "cuda" else variants[:2]
+    those = variants if device == "cuda" else variants[:2]
     found += [
         Check(
             f"compiled step of {_name(depth, attention)}",
             "loss and gradients with the eager step",
             "set TORCHDYNAMO_DISABLE=1 to train eagerly, and report it as `isoflop check --json`",
-            partial(_compiled, depth, attention),
+            partial(compiled, depth=depth, attention=attention),
             in_every_precision=device == "cuda",
         )
-        for depth, attention in compiled
+        for depth, attention in those
     ]
     return tuple(found)
 
@@ -115,8 +106,9 @@ def learned(config: RunConfig, device: str, **how: Any) -> list[Tensor]:
     return [found.values[:1], torch.cat([gradient.flatten() for gradient in gradients])]
 
 
-def _ways(depth: Depth, attention: Attention, place: Place) -> Found:
-    config = small_run(depth, attention, place)
+def ways(place: Place, **choices: Any) -> Found:
+    """Compare a step in each way that it is made with the plain step."""
+    config = small_run(place, **choices)
     plain = learned(config, place.device)
     differences = {
         name: apart(learned(config, place.device, **how), plain) for name, how in WAYS.items()
@@ -126,18 +118,22 @@ def _ways(depth: Depth, attention: Attention, place: Place) -> Found:
 
 
 def _on_device(depth: Depth, attention: Attention, place: Place) -> Found:
-    config = small_run(depth, attention, place)
-    plain = learned(small_run(depth, attention, Place("cpu", "fp32")), "cpu")
+    config = small_run(place, depth=depth, attention=attention)
+    plain = learned(small_run(Place("cpu", "fp32"), depth=depth, attention=attention), "cpu")
     # In bf16 a token near the border may be selected that is not in fp32.
     tolerance = {"fp32": 1e-4, "bf16": 0.1}[place.precision]
     return Found(apart(learned(config, place.device), plain), tolerance)
 
 
-def _compiled(depth: Depth, attention: Attention, place: Place) -> Found:
+def compiled(place: Place, **choices: Any) -> Found:
+    """Compare a compiled step with the eager one."""
     fault = compiling_fault(place.device)
     if fault is not None:
         return Found(None, None, f"not made: {fault}")
-    config = small_run(depth, attention, place)
+    config = small_run(place, **choices)
     plain = learned(config, place.device)
+    counters.clear()
     found = learned(config, place.device, compiled=True)
-    return Found(apart(found, plain), 10 * TOLERANCE[place.precision])
+    graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+    note = f"{graphs} graphs, {breaks} breaks in them"
+    return Found(apart(found, plain), 10 * TOLERANCE[place.precision], note)

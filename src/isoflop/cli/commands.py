@@ -38,6 +38,8 @@ class Use(NamedTuple):
 
     title: str
     commands: tuple[Command, ...]
+    first: tuple[tuple[str, str], ...] = ()
+    """Commands that stand elsewhere, and what they do here."""
 
 
 USES = (
@@ -80,6 +82,10 @@ USES = (
             Command("search", "study.search", "try recipes, equally many for every variant"),
             Command("bench", "bench.bench", "how fast it steps and fits on this machine"),
         ),
+        (
+            ("init", "--variant FILE: write one in a Python file, to start from"),
+            ("check", "FILE: whether its costs and its code hold"),
+        ),
     ),
 )
 
@@ -115,7 +121,7 @@ What do you have?
   A table of finished runs   isoflop fit runs.csv
   Text and a laptop          isoflop init        then: isoflop plan study.toml
   A GPU or a cluster         isoflop check --device cuda   then: isoflop plan study.toml
-  An idea of your own        isoflop costs study.toml
+  An idea of your own        isoflop init --variant my.py   then: isoflop check my.py
 
 All commands: isoflop --help. What one takes: isoflop fit --help.
 """
@@ -128,6 +134,7 @@ def help_text() -> str:
     lines = ["usage: isoflop COMMAND ...", "", QUESTION]
     for use in USES:
         lines += ["", use.title]
-        lines += [f"  {command.name:{width}}  {command.does}" for command in use.commands]
+        shown = (*use.first, *((command.name, command.does) for command in use.commands))
+        lines += [f"  {name:{width}}  {does}" for name, does in shown]
     lines += ["", "isoflop COMMAND --help tells what it takes; isoflop --version, which this is."]
     return "\n".join(lines)

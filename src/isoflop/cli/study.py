@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,28 +47,51 @@ def init(
     path: Annotated[Path, Positional, arg(metavar="[PATH]", help="Where to write it.")] = Path(
         "study.toml"
     ),
+    variant: Annotated[
+        Path | None, arg(metavar="FILE", help="Also write a variant of your own to start from.")
+    ] = None,
 ) -> None:
-    """Write a commented study to start from, and its JSON Schema for editors beside it."""
+    """Write a commented study to start from, and its JSON Schema for editors beside it.
+
+    With --variant the study compares it to the baseline; a study that exists is left as it is.
+    """
     from isoflop import storage
     from isoflop.config.load import schema_text
+    from isoflop.config.own import kind_of
 
     schema_path, schema = path.parent / SCHEMA_NAME, schema_text()
-    if os.path.lexists(path):
-        raise ValueError(f"{path} exists and is not overwritten; name another file")
-    if os.path.lexists(schema_path) and schema_path.read_bytes() != schema.encode():
-        raise ValueError(
-            f"{schema_path} is of another version and is not overwritten; remove it first"
+    texts = {path: starter_text()}
+    if variant is not None:
+        kind, beside = kind_of(variant), Path(os.path.relpath(variant, path.parent)).as_posix()
+        table = f'name = "Mine"\ndepth = {{ kind = "{kind}", from = {dumps(beside)} }}\n'
+        plain = texts[path].partition("\n# Mixture-of-Depths")[0]
+        texts[path] = (
+            f"{plain}\n# Yours; settings of its Config may stand beside.\n[[variants]]\n{table}"
         )
-    storage.write_text(schema_path, schema)
-    storage.write_text(path, starter_text())
-    print(quoted(f"wrote {path}"))
-    print(quoted(f"wrote {schema_path}"))
-    print(quoted(f"next: isoflop plan {path}"))
+        if os.path.lexists(path):
+            del texts[path]
+        texts[variant] = starter_text("starter_variant.txt")
+    for one in texts:
+        if os.path.lexists(one):
+            raise ValueError(f"{one} exists and is not overwritten; name another file")
+    if path in texts:
+        if os.path.lexists(schema_path) and schema_path.read_bytes() != schema.encode():
+            raise ValueError(
+                f"{schema_path} is of another version and is not overwritten; remove it first"
+            )
+        texts[schema_path] = schema
+    for one, text in texts.items():
+        storage.write_text(one, text)
+        print(quoted(f"wrote {one}"))
+    if path not in texts:
+        print(quoted(f"add to {path}, under [[variants]]:"))
+        print("".join(f"  {quoted(line)}\n" for line in table.splitlines()), end="")
+    print(quoted(f"next: isoflop {f'plan {path}' if variant is None else f'check {variant}'}"))
 
 
-def starter_text() -> str:
-    """Return the commented study to start from, as TOML."""
-    return files("isoflop.cli").joinpath("starter.toml").read_text(encoding="utf-8")
+def starter_text(name: str = "starter.toml") -> str:
+    """Return the commented study to start from, as TOML, or what else is to be started from."""
+    return files("isoflop.cli").joinpath(name).read_text(encoding="utf-8")
 
 
 def costs(

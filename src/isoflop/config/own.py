@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import Field, GetJsonSchemaHandler, JsonValue, ValidationError
 from pydantic_core import CoreSchema
@@ -132,6 +132,26 @@ def own(part: Part, kind: str, settings: Mapping[str, Any], file: Path | None = 
     return Own.model_validate(
         {**dict(named), "settings": canonical(found), "decisions": tuple(decisions)}
     )
+
+
+def kind_of(file: Path) -> str:
+    """Return a name for the variant in a file: the file's, as far as a kind may be called so."""
+    called = re.sub("[^a-z0-9_]", "_", file.stem.lower()).lstrip("_0123456789")[:36]
+    return called if called and called not in (*SHIPPED, *BUILT_IN) else f"my_{called}"
+
+
+def of_file(file: Path) -> tuple[Part, Own]:
+    """Return the variant of a file by its defaults, called as the file is, and what it replaces.
+
+    Raises:
+        ValueError: as `own`.
+    """
+    kind, shown, parts = kind_of(file), quoted(str(file)), get_args(Part)
+    found = getattr(_run(keep(_text(kind, file)), shown), "PART", None)
+    if found not in parts:
+        raise ValueError(f"{shown}: its PART is {found!r}; expected one of {', '.join(parts)}")
+    part = cast(Part, found)
+    return part, own(part, kind, {}, file)
 
 
 def opened(data: dict[str, Any], folder: Path) -> dict[str, Any]:

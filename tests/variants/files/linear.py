@@ -37,7 +37,7 @@ class Linear(nn.Module):
 
     def decode(self, x, cosines, sines, state):
         q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.projected(x).chunk(3, -1))
-        sums = torch.einsum("bthk,bthv->bthkv", F.elu(k) + 1, v).cumsum(1)
+        sums = ((F.elu(k) + 1).unsqueeze(-1) @ v.unsqueeze(-2)).cumsum(1)
         sums = sums if state is None else sums + state
         mixed = self.scale * torch.einsum("bthk,bthkv->bthv", F.elu(q) + 1, sums)
         return self.output(mixed.flatten(2)), sums[:, -1:]

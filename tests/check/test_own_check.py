@@ -1,0 +1,121 @@
+"""`isoflop check FILE` passes a variant that keeps to the door, and names what another breaks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isoflop.check import Outcome, outcomes, own, own_checks
+from isoflop.cli import main
+from isoflop.cli.study import starter_text
+from isoflop.config import Choices
+from isoflop.config.own import of_file
+
+FILES = Path(__file__).parents[1] / "variants" / "files"
+LINEAR, SKIP = ((FILES / f"{name}.py").read_text() for name in ("linear", "skip"))
+
+
+all_checks = own.checks
+MINE = 'attention = { kind = "mine", from = "Mine.py" }\n\n[[variants]]'
+
+
+def judged(folder: Path, text: str, *names: str) -> dict[str, Outcome]:
+    """Return how checks of those names, or all, went for the text of a file."""
+    (folder / "mine.py").write_text(text)
+    part, named = of_file(folder / "mine.py")
+    checks = own_checks(Choices(**{part: named}))
+    chosen = [check for check in checks if not names or check.name in names]
+    return {one.name: one for one in outcomes(chosen, "cpu", ("fp32", "bf16"))}
+
+
+def edited(text: str, *edits: tuple[str, str]) -> str:
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+SPARE = ("self.output = ", "self.spare = nn.Linear(width, 1, bias=False); self.output = ")
+REFUSED = {
+    "FLOPs": [
+        ([("2 * tokens * weights +", "tokens * weights +")], "attention in block 1 counts"),
+        ([("4 * tokens * state", "4 * tokens * state * (convention == 'full')")], "32,768 causal"),
+    ],
+    "parameters": [([SPARE], "attention in block 0 holds 36,960, `costs` says 36,864")],
+    "gradients": [
+        ([SPARE], "none reaches spare.weight in block 0"),
+        ([("return self.output(", "return torch.nan * self.output(")], "not finite in step 0"),
+    ],
+    "later tokens": [
+        (
+            [(".cumsum(1)", ".sum(1, keepdim=True)")],
+            "in evaluation by every_token a leak moves 100",
+        ),
+        ([(".cumsum(1)", ".cumsum(1).roll(-self.training, 1)")], "in training by every_token a"),
+    ],
+    "decoding": [
+        ([("sums[:, -1:]", "0.9 * sums[:, -1:]")], ""),
+        ([("cache_values=state", "cache_values=2 * state")], "16,384 bytes kept, `costs` says 32,"),
+    ],
+    "first loss": [
+        ([("return self.output(", "return torch.nan * self.output(")], "nan, ln 256 = 5.55")
+    ],
+    "steps in parts": [([("F.elu(q)", "F.elu(q) + q.mean(0, keepdim=True)")], "at a time")],
+    "bf16": [([("return self.output(", "assert x.dtype == self.output(")], "Assertion")],
+    "width and depth": [
+        ([("self.scale, self.heads = scale", "self.scale, self.heads = scale * width")], "width +")
+    ],
+}
+CASES = [(name, *case) for name, cases in REFUSED.items() for case in cases]
+
+
+@pytest.mark.parametrize(("name", "edits", "said"), CASES)
+def test_what_is_wrong_fails_its_line(
+    tmp_path: Path, name: str, edits: list[tuple[str, str]], said: str
+) -> None:
+    outcome = judged(tmp_path, edited(LINEAR, *edits), name)[name]
+    assert not outcome.passed
+    assert said in outcome.note
+    assert outcome.hint
+
+
+@pytest.mark.parametrize("file", [LINEAR, SKIP], ids=["linear", "skip"])
+def test_what_is_right_passes(tmp_path: Path, file: str) -> None:
+    names = [check.name for check in own_checks(Choices()) if "compiled" not in check.name]
+    found = judged(tmp_path, file, *names)
+    assert len(found) == 9
+    assert [name for name, one in found.items() if not one.passed] == []
+
+
+@pytest.mark.slow
+def test_own_parts_compile(tmp_path: Path) -> None:
+    for text in (LINEAR, SKIP):
+        outcome = judged(tmp_path, text, "compiled step")["compiled step"]
+        assert outcome.passed
+        assert outcome.difference
+
+
+def test_the_command_judges_a_file_or_the_variants_of_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own, "checks", lambda choices: all_checks(choices)[:1])
+    (tmp_path / "Mine.py").write_text(LINEAR)
+    study = starter_text().replace("[[variants]]", "[[variants]]\nname = 'Mine'\n" + MINE, 1)
+    (tmp_path / "study.toml").write_text(study)
+    assert main(["check", "Mine.py"]) == 0
+    assert 'attention = { kind = "mine", from = "Mine.py" }' in capsys.readouterr().out
+    assert main(["check", "study.toml", "--json"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == ["parameters"]
+    (tmp_path / "Mine.py").write_text(edited(LINEAR, SPARE))
+    assert main(["check", "Mine.py"]) == 1
+    assert "FAIL  parameters: " in capsys.readouterr().out
+    (tmp_path / "study.toml").write_text(starter_text())
+    for name, said in (("study.toml", "has no variant of your own"), ("no.py", "no such file")):
+        assert main(["check", name]) == 2
+        assert said in capsys.readouterr().err
+    (tmp_path / "Mine.py").write_text(edited(LINEAR, ('"attention"', '"attn"')))
+    assert main(["check", "Mine.py"]) == 2
+    assert "its PART is 'attn'; expected one of attention, feed_forward" in capsys.readouterr().err

@@ -135,7 +135,8 @@ def test_help_lists_every_subcommand_under_its_use(arguments, capsys):
     assert max(map(len, shown.splitlines())) <= 80
     for use in USES:
         block = shown.split(f"\n{use.title}\n")[1].split("\n\n")[0]
-        assert [line.split()[0] for line in block.splitlines()] == [c.name for c in use.commands]
+        names = [*(name for name, _ in use.first), *(command.name for command in use.commands)]
+        assert [line.split()[0] for line in block.splitlines()] == names
 
 
 LOADED = """

@@ -11,7 +11,8 @@ from isoflop.check import Outcome, outcomes, own, own_checks
 from isoflop.cli import main
 from isoflop.cli.study import starter_text
 from isoflop.config import Choices
-from isoflop.config.own import of_file
+from isoflop.config.own import BUILT_IN, of_file
+from isoflop.config.own import own as own_variant
 
 FILES = Path(__file__).parents[1] / "variants" / "files"
 LINEAR, SKIP = ((FILES / f"{name}.py").read_text() for name in ("linear", "skip"))
@@ -119,3 +120,11 @@ def test_the_command_judges_a_file_or_the_variants_of_a_study(
     (tmp_path / "Mine.py").write_text(edited(LINEAR, ('"attention"', '"attn"')))
     assert main(["check", "Mine.py"]) == 2
     assert "its PART is 'attn'; expected one of attention, feed_forward" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", BUILT_IN)
+def test_costs_of_variants_that_ship_are_what_is_counted(kind: str) -> None:
+    settings = {"capacity": 0.3} if kind == "fixed_skip" else {}
+    choices = Choices(**{BUILT_IN[kind]: own_variant(BUILT_IN[kind], kind, settings)})
+    chosen = [one for one in own_checks(choices) if one.name in ("parameters", "FLOPs")]
+    assert [one.note for one in outcomes(chosen, "cpu", ("fp32",)) if not one.passed] == []

@@ -132,7 +132,11 @@ def _counted(config: ModelConfig, length: int, place: Place) -> tuple[dict[Key, 
     names = {id(module): f"Transformer.{name}" for name, module in model.named_modules()}
     tokens = _random(1, length, place.device)
     # Kernels that are fused have no formula on a CPU and would count as free.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    missing = {torch.ops.aten._grouped_mm: _grouped}
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False, custom_mapping=missing) as counter,
+    ):
         loss = model(tokens).logits.square().mean()
         forward = counter.get_total_flops()
         by_name = {name: sum(ops.values()) for name, ops in counter.flop_counts.items()}
@@ -145,6 +149,14 @@ def _counted(config: ModelConfig, length: int, place: Place) -> tuple[dict[Key, 
         if key[1] == "depth" and isinstance(around, OwnBlock):
             found[key] -= by_name.get(names[id(around.block)], 0)
     return found, backward / forward
+
+
+def _grouped(rows: Any, matrices: Any, *_: Any, **__: Any) -> int:
+    """Return the FLOPs of products of the rows of each group with a matrix of its own.
+
+    Of (M, K) with (G, K, N), and in the backward pass of (M, K) with (K, N) in G groups of K.
+    """
+    return int(2 * math.prod(rows) * matrices[-1])
 
 
 def _flops(place: Place, **choices: Any) -> Found:

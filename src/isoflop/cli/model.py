@@ -152,7 +152,8 @@ def _train(
                     **how,
                 )
         except Interrupted as error:
-            by_key = wish.to_stop and not wish.by_sigterm
+            # Another rank was asked where this one was not.
+            by_key = not wish.by_sigterm and (wish.to_stop or ranks.world == 1)
             if not ranks.leads:
                 return INTERRUPTED if by_key else TERMINATED
             raise KeyboardInterrupt if by_key else Terminated from error

@@ -31,6 +31,7 @@ def measure(out: Path) -> None:
             storage.write_json(out, told)
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_by_one_rank_and_by_two(tmp_path: Path) -> None:
     run_ranks(2, measure, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())

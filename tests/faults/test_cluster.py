@@ -94,7 +94,10 @@ def test_the_table_is_beside_the_study_or_the_user_s(
         cluster_of(study)
 
 
-@pytest.mark.parametrize(("where", "said"), [("slurm", "sbatch"), ("ray", "isoflop[ray]")])
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [pytest.param("slurm", "sbatch", marks=pytest.mark.slow), ("ray", "isoflop[ray]")],
+)
 def test_what_is_missing_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

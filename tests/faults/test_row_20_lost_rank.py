@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 5.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGSTOP, id="hung", marks=pytest.mark.slow),
+    ],
+)
 def test_row_20_a_lost_rank_ends_the_others(tmp_path: Path, number: int) -> None:
     tiny, folder = Tiny.of(tmp_path, steps=8), RunFolder(tmp_path / "lost")
     lead, lost = start_ranks(2, train_ranked, tiny, folder.path, None, (4, number), TIMEOUT_SECONDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,17 +132,12 @@ def write_folder(out: Path, files: Mapping[str, str], state: Mapping[str, Tensor
         separate = {name: one.detach().cpu().contiguous().clone() for name, one in state.items()}
         save_file(separate, folder / WEIGHTS, {"format": "pt"})
         # The library lets nobody but the owner read it, and the folder is to be shared.
-        (folder / WEIGHTS).chmod(0o666 & ~_umask())
+        (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
 
     if out.exists():
         raise ValueError(quoted(f"{out} exists; expected a folder that is not there yet"))
     storage.make_folder(out.parent)
     storage.commit_folder(out, write)
-
-
-def _umask() -> int:
-    os.umask(mask := os.umask(0))
-    return mask
 
 
 def json_text(values: Mapping[str, Any]) -> str:

@@ -58,13 +58,14 @@ class Follower:
 
     def look(self) -> None:
         """Tell the tracker of all that is new."""
+        before = dict(self._told)
         folders = sorted(self._runs.iterdir()) if self._runs.is_dir() else []
         for path in folders:
             if self._only not in (None, path.name):
                 continue
             if self._told.get(path.name) != ENDED and (path / "config.json").is_file():
                 self._follow(RunFolder(path))
-        if self._told:
+        if self._told != before:
             storage.write_json(self._kept, dict(self._told))
 
     def close(self) -> None:

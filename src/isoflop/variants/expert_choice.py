@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from isoflop.config import Frozen, ModelConfig
+from isoflop.variants.mixture_of_experts import sizes
 from isoflop.variants.protocols import Costs, Told
 
 if TYPE_CHECKING:
@@ -37,12 +38,6 @@ class Config(Frozen):
     """Hidden width of an expert over the model's, to a multiple of 8."""
 
 
-def _sizes(config: Config, model: ModelConfig) -> tuple[int, int, int]:
-    """Return H, weights of an expert, and weights of the router."""
-    hidden = max(8, round(config.hidden * model.hidden / 8) * 8)
-    return hidden, 3 * model.width * hidden, model.width * config.experts
-
-
 def _taken(config: Config, tokens: int) -> int:
     """Return C, the tokens of a sequence that each expert takes under `top_k`."""
     return min(tokens, max(1, math.floor(config.capacity * tokens / config.experts)))
@@ -50,7 +45,7 @@ def _taken(config: Config, tokens: int) -> int:
 
 def costs(config: Config, model: ModelConfig, block: int, tokens: int, convention: str) -> Costs:
     """Return what the experts cost when each takes its C tokens, as in training."""
-    hidden, each, router = _sizes(config, model)
+    hidden, each, router = sizes(config.hidden, config.experts, model)
     rows = config.experts * _taken(config, tokens)
     return Costs(
         parameters=router + config.experts * each,
@@ -65,7 +60,7 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
     import torch
     import torch.nn.functional as F
 
-    hidden, _, _ = _sizes(config, model)
+    hidden, _, _ = sizes(config.hidden, config.experts, model)
     width, experts = model.width, config.experts
 
     class Choosing(torch.nn.Module):

@@ -59,17 +59,23 @@ class Config(Frozen):
         return self
 
 
-def _sizes(config: Config, model: ModelConfig) -> tuple[int, int, int]:
-    """Return H, weights of an expert, and weights of the router."""
-    hidden = max(8, round(config.hidden * model.hidden / 8) * 8)
-    routed = config.experts + config.noop_experts
+def sizes(share: float, routed: int, model: ModelConfig) -> tuple[int, int, int]:
+    """Return H, weights of an expert, and weights of the router.
+
+    Args:
+        share: hidden width of an expert over the model's.
+        routed: experts that the router tells apart.
+        model: that they are part of.
+    """
+    hidden = max(8, round(share * model.hidden / 8) * 8)
     return hidden, 3 * model.width * hidden, model.width * routed
 
 
 def costs(config: Config, model: ModelConfig, block: int, tokens: int, convention: str) -> Costs:
     """Return what the experts cost where they are balanced: no-ops get their share of choices."""
-    hidden, each, router = _sizes(config, model)
-    computed = config.top_k * config.experts / (config.experts + config.noop_experts)
+    routed = config.experts + config.noop_experts
+    hidden, each, router = sizes(config.hidden, routed, model)
+    computed = config.top_k * config.experts / routed
     active = router + (computed + config.shared) * each
     return Costs(
         parameters=router + (config.experts + config.shared) * each,
@@ -141,8 +147,8 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
     import torch
     import torch.nn.functional as F
 
-    hidden, _, _ = _sizes(config, model)
     width, experts, routed = model.width, config.experts, config.experts + config.noop_experts
+    hidden, _, _ = sizes(config.hidden, routed, model)
 
     # It has no compiled form but in bfloat16 on a GPU.
     product: Product = torch.compiler.disable(grouped)  # type: ignore[no-untyped-call]

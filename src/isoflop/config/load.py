@@ -79,7 +79,7 @@ def validated(kind: type[Config], data: dict[str, Any], source: str) -> Config:
     try:
         # JSON mode, since only there a strict reading takes a list for a tuple. Strict, because
         # otherwise `capacity = true` would pass as 1.
-        text = json.dumps(data, default=_refuse_date)
+        text = json.dumps(_whole_numbers(data), default=_refuse_date)
         return kind.model_validate_json(text, strict=True)
     except RecursionError:
         raise ValueError(f"{quoted(source)}: {_TOO_DEEP}") from None

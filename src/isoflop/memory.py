@@ -126,6 +126,22 @@ def estimate_memory(
     )
 
 
+def spared_by_sharding(config: RunConfig, ranks: int) -> int:
+    """Return the bytes that a rank holds less where blocks are split over so many.
+
+    Of two blocks the weights are together: of the one that computes and the one that comes next.
+    """
+    model = config.model
+    outside = (1 if model.tied_embeddings else 2) * model.vocabulary * model.width + model.width
+    blocks = parameters(model).total - outside
+    copies = 2 if config.recipe.precision == "bf16" else 0
+    state = blocks * (BYTES_PER_PARAMETER + copies)
+    if isinstance(config.recipe.optimiser, Muon):
+        state -= SPARED_BY_MUON * hidden_weights(model)
+    whole = min(2, model.blocks) * blocks // model.blocks * (4 + copies)
+    return max(0, state - state // ranks - whole)
+
+
 def sequences_held(config: RunConfig, micro_batch_tokens: int) -> int:
     """Return how many sequences of a run a number of tokens is, rounded down.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from one_tiny_run import Tiny
@@ -23,6 +24,7 @@ def train_ranked(
     stop_at: int | None = None,
     strike: tuple[int, int] | None = None,
     timeout_seconds: float = 60.0,
+    shard: bool | Literal["auto"] = "auto",
 ) -> int:
     """Train it as one of several ranks, each step with a checkpoint.
 
@@ -38,11 +40,12 @@ def train_ranked(
                 os.kill(os.getpid(), strike[1])
             return ranks.rank == 1 and step == stop_at
 
+        how: Any = {"ranks": ranks, "shard": shard, "stop": stop}
         try:
             if ranks.leads:
-                tiny.train(path, 0.0, ranks=ranks, stop=stop)
+                tiny.train(path, 0.0, **how)
             else:
-                follow(tiny.config, RunFolder(path), ranks=ranks, cache=tiny.cache, stop=stop)
+                follow(tiny.config, RunFolder(path), cache=tiny.cache, **how)
         except Interrupted:
             return PREEMPTED
     return 0

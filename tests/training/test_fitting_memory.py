@@ -25,7 +25,14 @@ from isoflop.config import (
     SwiGlu,
     TopK,
 )
-from isoflop.memory import USED, estimate_memory, fitting_step
+from isoflop.costs import parameters
+from isoflop.memory import (
+    USED,
+    estimate_memory,
+    fitting_step,
+    smallest_step,
+    spared_by_sharding,
+)
 from isoflop.model import build
 from isoflop.runs import RunFolder
 from isoflop.training import Trainer, environment, fitting, initialise, train
@@ -206,3 +213,24 @@ def test_less_than_a_sequence_is_refused(make_run: MakeRun) -> None:
 def test_a_step_that_cannot_fit_is_told(make_run: MakeRun) -> None:
     with pytest.warns(UserWarning, match="GiB with one sequence at a time and all blocks recomp"):
         fitting.fitted(make_run(), environment("cpu", 1, False), memory_bytes=1000)
+
+
+def test_blocks_are_split_over_ranks_where_the_whole_does_not_fit(make_run: MakeRun) -> None:
+    config = run_of(64, "fp32").model_copy(update={"sequences_per_step": 2})
+    alone = environment("cpu", 1, False)
+    here = environment("cpu", 1, False, ranks=2)
+    least = smallest_step(config, "cpu").total_bytes
+    spared = spared_by_sharding(config, 2)
+    # Half of a state of 16 bytes a parameter in blocks, but for two of four blocks' weights.
+    blocks = parameters(config.model).total - 2 * 1000 * 128 - 128
+    assert spared == pytest.approx(blocks * (8 - 2), rel=1e-6)
+    enough = round(least / USED["cpu"]) + 1
+    assert not fitting.fitted(config, here, memory_bytes=enough).sharded
+    too_little = round((least - spared / 2) / USED["cpu"])
+    with pytest.warns(UserWarning, match="blocks are split over the 2 ranks: held whole"):
+        assert fitting.fitted(config, here, memory_bytes=too_little).sharded
+    assert fitting.fitted(config, here, memory_bytes=enough, shard=True).sharded
+    with pytest.warns(UserWarning, match="a step is expected to need"):
+        assert not fitting.fitted(config, here, memory_bytes=too_little, shard=False).sharded
+    with pytest.warns(UserWarning, match="a step is expected to need"):
+        assert not fitting.fitted(config, alone, memory_bytes=too_little, shard=True).sharded

@@ -28,6 +28,7 @@ from isoflop.hardware.ranks import Place, place
 from isoflop.model import build
 from isoflop.training import Trainer, initialise, joined
 from isoflop.training.ranks import Ranks
+from isoflop.training.state import state_of
 from several_ranks import run_ranks
 
 MakeRun = Callable[..., RunConfig]
@@ -45,8 +46,11 @@ OPTIMISERS = {"AdamW": AdamW(), "Muon": Muon()}
 QUICK = ("every token full AdamW", "top-k blocks Muon", "random-k full AdamW", "top-k full AdamW")
 
 
-def of_name(name: str) -> RunConfig:
-    """Return the run that a depth, an attention and an optimiser name; five sequences a step."""
+def of_name(name: str, even: bool = False) -> RunConfig:
+    """Return the run that a depth, an attention and an optimiser name; five sequences a step.
+
+    Six where all ranks are to hold as many, so that each goes forward as often.
+    """
     from given import RECIPE, small_model
     from isoflop.config import DataConfig
 
@@ -63,44 +67,47 @@ def of_name(name: str) -> RunConfig:
             data=DataConfig(corpus="nowhere", sequence_length=16),
             recipe=recipe,
             steps=STEPS,
-            sequences_per_step=5,
+            sequences_per_step=6 if even else 5,
         )
     )
 
 
-def learn(config: RunConfig, ranks: Ranks, steps: int) -> dict[str, Any]:
+def learn(config: RunConfig, ranks: Ranks, steps: int, sharded: bool = False) -> dict[str, Any]:
     """Train on random tokens and return all that each step measured, and the state at the end."""
     model = build(config.model)
     initialise(model, config.recipe, config.seed)
-    trainer = Trainer(model, config, compiled=False, micro_batch=2, ranks=ranks)
+    trainer = Trainer(model, config, compiled=False, micro_batch=2, ranks=ranks, sharded=sharded)
     measured = []
     for index in range(steps):
         generator = torch.Generator().manual_seed(index)
-        tokens = torch.randint(256, (5, 17), generator=generator)
+        tokens = torch.randint(256, (config.sequences_per_step, 17), generator=generator)
         result = trainer.step(tokens, index, 1.0)
         measured.append([result.loss, result.gradient_norm, result.predictor_norm])
         routing = [value for values in result.routing.values() for value in values]
         measured[-1] += [*result.span_losses, *routing]
     ranks.check_alike(list(model.parameters()), steps)
-    assert trainer.average is not None
-    weights = {**model.state_dict(), **{f"average {k}": v for k, v in trainer.average.items()}}
-    return {"measured": measured, "weights": {k: v.tolist() for k, v in weights.items()}}
+    return {
+        "measured": measured,
+        "weights": {k: v.tolist() for k, v in state_of(trainer).items()},
+    }
 
 
-def learn_all(names: tuple[str, ...], steps: int, out: Path) -> None:
+def learn_all(names: tuple[str, ...], steps: int, out: Path, sharded: bool) -> None:
     """What a rank does: learn each of these with the others."""
     with joined("cpu", 60) as ranks:
         for name in names:
-            found = learn(of_name(name), ranks, steps)
+            found = learn(of_name(name, sharded), ranks, steps, sharded)
             if ranks.leads:
                 storage.write_json(out / f"{name}.json", found)
 
 
-def assert_learned_alike(names: tuple[str, ...], steps: int, out: Path) -> None:
-    run_ranks(2, learn_all, names, steps, out)
+def assert_learned_alike(
+    names: tuple[str, ...], steps: int, out: Path, sharded: bool = False
+) -> None:
+    run_ranks(2, learn_all, names, steps, out, sharded)
     for name in names:
         found = json.loads((out / f"{name}.json").read_text())
-        alone = learn(of_name(name), Ranks(), steps)
+        alone = learn(of_name(name, sharded), Ranks(), steps)
         measured, expected = torch.tensor(found["measured"]), torch.tensor(alone["measured"])
         torch.testing.assert_close(measured[:, 0], expected[:, 0], rtol=1e-5, atol=0, msg=name)
         torch.testing.assert_close(measured, expected, rtol=1e-3, atol=1e-4, msg=name)
@@ -114,10 +121,15 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
     assert_learned_alike(QUICK, 4, tmp_path)
 
 
+def test_two_ranks_learn_the_same_with_a_part_of_the_blocks_each(tmp_path: Path) -> None:
+    assert_learned_alike(QUICK, 4, tmp_path, sharded=True)
+
+
 @pytest.mark.slow
 def test_two_ranks_learn_what_one_does_in_every_combination(tmp_path: Path) -> None:
     names = tuple(f"{d} {a} {o}" for d in DEPTHS for a in ATTENTIONS for o in OPTIMISERS)
     assert_learned_alike(names, STEPS, tmp_path)
+    assert_learned_alike(names, STEPS, tmp_path, sharded=True)
 
 
 SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "2"}

@@ -59,6 +59,10 @@ class TrainOptions:
     rank_timeout: Annotated[
         float, arg(metavar="SECONDS", help="That a rank waits for the others before it gives up.")
     ] = 600.0
+    shard: Annotated[
+        Literal["auto", "yes", "no"],
+        arg(help="Whether each rank holds a part of the blocks; auto where the whole is too much."),
+    ] = "auto"
     track: Track = None
 
 
@@ -116,6 +120,7 @@ def _train(
         "micro_batch_tokens": options.micro_batch_tokens,
         "recompute": options.recompute,
         "shares_up_to": shares_up_to,
+        "shard": "auto" if options.shard == "auto" else options.shard == "yes",
     }
     check_capacity(config.model.depth, config.data.sequence_length, "model.")
     if isinstance(options.micro_batch_tokens, int):

@@ -128,6 +128,8 @@ class Environment(Frozen):
     """Of each rank."""
     ranks: int = Field(default=1, ge=1, exclude_if=lambda count: count == 1)
     """Processes that share the sequences of a step; not written where it is one."""
+    sharded: bool = Field(default=False, exclude_if=lambda split: not split)
+    """Whether each rank holds a part of the blocks and of their state; not written where none."""
     compiled: bool
     code: str
     """Fingerprint of the package's sources."""

@@ -9,5 +9,6 @@ from isoflop.model.routing import (
     gate,
     predictor_loss,
     router_loss,
+    statistics_of,
 )
 from isoflop.model.transformer import Output, Transformer, build

@@ -222,3 +222,23 @@ def predictor_loss(routing: Routing) -> Tensor:
 def router_loss(routing: Routing) -> Tensor:
     """Return the binary cross-entropy of the router logits against membership, a scalar."""
     return F.binary_cross_entropy_with_logits(routing.logits, routing.selected.float())
+
+
+@torch.no_grad()
+def statistics_of(routing: tuple[Routing, ...]) -> dict[str, Tensor]:
+    """Return (R,) values: mean logit of the selected and of the others, predictor's accuracy
+    against membership, and the share that it would select."""
+    if not routing:
+        return {}
+    logits = torch.stack([r.logits for r in routing]).flatten(1)
+    chosen = torch.stack([r.selected for r in routing]).flatten(1)
+    share = chosen.float().mean(1)
+    inside = (logits * chosen).mean(1) / share
+    outside = (logits * ~chosen).mean(1) / (1 - share).clamp_min(1e-9)
+    statistics = {"selected_logit": inside, "skipped_logit": outside}
+    predicted = [r.predictor_logits for r in routing if r.predictor_logits is not None]
+    if predicted:
+        would = torch.stack(predicted).flatten(1) > 0
+        statistics["predictor_accuracy"] = (would == chosen).float().mean(1)
+        statistics["predictor_share"] = would.float().mean(1)
+    return statistics

@@ -18,12 +18,15 @@ from isoflop.memory import (
     fitting_step,
     sequences_held,
     smallest_step,
+    spared_by_sharding,
 )
 from isoflop.model import build
 from isoflop.training.memory import is_exhaustion
 from isoflop.training.speed import random_tokens
 from isoflop.training.step import Trainer
 
+Shard = bool | Literal["auto"]
+"""Whether ranks hold a part of the blocks each."""
 _MEMORY = Path("/proc/meminfo")
 
 
@@ -34,6 +37,7 @@ def fitted(
     micro_batch_tokens: MicroBatch = "auto",
     recompute: Recompute | Literal["auto"] = "auto",
     memory_bytes: int | None = None,
+    shard: Shard = "auto",
 ) -> Environment:
     """Return an environment in which a step of a run fits into memory.
 
@@ -46,6 +50,8 @@ def fitted(
         micro_batch_tokens: tokens held at a time, at least a sequence.
         recompute: what blocks compute again.
         memory_bytes: limit of the process's memory on a CPU; None for a fair share of what is free.
+        shard: whether each of several ranks holds a part of the blocks; `auto` where the whole
+            state of a rank does not fit.
 
     Raises:
         ValueError: `micro_batch_tokens` is less than a sequence.
@@ -56,6 +62,18 @@ def fitted(
     free = free_memory(environment)
     if memory_bytes is not None:
         free = USED[environment.device] * memory_bytes
+    sharded = environment.ranks > 1 and shard is True
+    if environment.ranks > 1 and shard == "auto":
+        least = smallest_step(config, environment.device).total_bytes
+        sharded = least > free
+        if sharded:
+            warnings.warn(
+                f"blocks are split over the {environment.ranks} ranks: held whole, a step is "
+                f"expected to need {least / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free",
+                stacklevel=2,
+            )
+    if sharded:
+        free += spared_by_sharding(config, environment.ranks)
     if micro_batch_tokens == "auto":
         found = fitting_step(config, free, environment.device, recompute)
     else:
@@ -73,13 +91,15 @@ def fitted(
             stacklevel=2,
         )
     near = environment.device == "cuda" or found.total_bytes > free / 2
-    if micro_batch_tokens == "auto" and near:
+    # A pass of a part of the blocks takes all ranks, so that only whole ones are tried.
+    if micro_batch_tokens == "auto" and near and not sharded:
         found = _tried(config, environment, found)
     whole = found.sequences >= config.sequences_per_step
     return environment.model_copy(
         update={
             "micro_batch": None if whole else found.sequences,
             "recompute": found.recompute,
+            "sharded": sharded,
         }
     )
 

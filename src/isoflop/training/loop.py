@@ -21,7 +21,7 @@ from isoflop.storage import StorageError
 from isoflop.training.attending import fastest_attention
 from isoflop.training.compiling import compiles_by_default, compiling_fault
 from isoflop.training.environment import environment, settle
-from isoflop.training.fitting import fitted, is_roomy
+from isoflop.training.fitting import Shard, fitted, is_roomy
 from isoflop.training.memory import keep_freed_memory, limited_memory
 from isoflop.training.ranks import ALONE, Ranks
 from isoflop.training.run import Interrupted, Run
@@ -57,10 +57,14 @@ class RunExecution(Frozen):
 
     ranks: InstanceOf[Ranks] = ALONE
     """That train it together: the one that leads by `train`, the others by `follow`."""
+    shard: Shard = "auto"
+    """Whether each of these holds a part of the blocks; `auto` where the whole does not fit."""
 
     def check(self, config: RunConfig) -> None:
         """Raise a ValueError where this machine cannot execute a run so."""
         self.ranks.rows(config.sequences_per_step)
+        if self.shard is True and self.ranks.world == 1:
+            raise ValueError("blocks are to be sharded over one rank; expected several: --ranks 2")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu")
         if self.device == "cuda" and self.memory_bytes is not None:
@@ -95,6 +99,7 @@ class RunExecution(Frozen):
             micro_batch_tokens=self.micro_batch_tokens,
             recompute=self.recompute,
             memory_bytes=self.memory_bytes,
+            shard=self.shard,
         )
         if environment.ranks > 1 and found.micro_batch is None:
             found = found.model_copy(update={"micro_batch": share})
@@ -122,6 +127,7 @@ class RunExecutionKeywords(TypedDict, total=False):
     attention_kernel: AttentionKernel | Literal["auto"] | None
     shares_up_to: float | None
     ranks: Ranks
+    shard: Shard
 
 
 def train(
@@ -262,7 +268,7 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
 def _lasting(differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Warn of what is not as it was pinned, and return it as it is now."""
     # These are put back to what was pinned; the rest cannot be.
-    put_back = ("threads", "compiled", "micro_batch", "recompute", "attention")
+    put_back = ("threads", "compiled", "micro_batch", "recompute", "attention", "sharded")
     lasting = {k: v for k, v in differences.items() if k not in put_back}
     if lasting:
         changes = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in lasting.items())

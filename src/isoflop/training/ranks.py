@@ -1,7 +1,8 @@
 """Processes that train one run together: which rows of a batch are whose, and what all agree on.
 
-Each holds the whole state, so that every optimiser sees whole matrices. Gradients and all that a
-step measures are added up once a step; from equal sums every rank makes the same update. Rank 0
+Each holds the whole state, unless blocks are sharded (`training.optimisation.sharding`). Gradients
+and all that a step measures are added up once a step; from equal sums every rank makes the same
+update. Rank 0
 leads: it alone claims the run's folder and writes to it.
 """
 
@@ -22,6 +23,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from isoflop.hardware.ranks import Place, place
+from isoflop.training.optimisation.sharding import is_sharded
 
 RANK_TIMEOUT = 600.0
 """Seconds that a rank waits for the others: longer than a checkpoint takes to save."""
@@ -84,19 +86,21 @@ class Ranks:
         return [bool(one) for one in found.tolist()]
 
     def spread(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by that of the rank that leads."""
+        """Replace each tensor by that of the rank that leads, but for what is split over ranks."""
         for one in tensors if self.world > 1 else ():
-            self._reach(partial(dist.broadcast, one, 0))
+            if not is_sharded(one):
+                self._reach(partial(dist.broadcast, one, 0))
 
     def check_alike(self, tensors: Sequence[Tensor], step: int) -> None:
-        """Compare float32 tensors, bit by bit, and the number of steps with the other ranks.
+        """Compare float32 tensors that all hold, bit by bit, and the number of steps.
 
         Raises:
             RuntimeError: they are not the same on all ranks.
         """
         if self.world == 1:
             return
-        bits = [one.detach().view(torch.int32).sum(dtype=torch.int64) for one in tensors]
+        held = [one.detach() for one in tensors if not is_sharded(one)]
+        bits = [one.view(torch.int32).sum(dtype=torch.int64) for one in held]
         found = torch.stack([torch.tensor(step), torch.stack(bits).sum().cpu()])
         both = torch.cat([found, -found])
         self._reach(partial(dist.all_reduce, both, dist.ReduceOp.MAX))

@@ -30,8 +30,9 @@ from isoflop.storage import JsonLines
 from isoflop.training.curve import is_validated, thin, whole_rows
 from isoflop.training.optimisation.parametrisation import initialise
 from isoflop.training.optimisation.schedule import rate_factor
+from isoflop.training.optimisation.sharding import local
 from isoflop.training.ranks import ALONE, Ranks
-from isoflop.training.state import newest_checkpoint, tensors_under
+from isoflop.training.state import load_state, newest_checkpoint, put_together, state_of
 from isoflop.training.step import StepResult, Trainer, on_device
 
 CHECKPOINT_SECONDS = 30.0
@@ -126,6 +127,7 @@ class Run:
             micro_batch=pinned.micro_batch,
             recompute=pinned.recompute,
             ranks=ranks,
+            sharded=pinned.sharded and ranks.world > 1,
         )
         self._branching_step = config.stable_steps if branched_from else 0
         self.step = 0
@@ -200,6 +202,8 @@ class Run:
                 metrics.sync()
                 if not self._save():
                     failure = failure or f"weights are not finite after step {self.step}"
+        if failure is None:
+            put_together(self.trainer)
         return failure
 
     def _open_metrics(self) -> JsonLines | NoMetrics:
@@ -305,15 +309,15 @@ class Run:
 
     def _save(self, folder: Path | None = None) -> bool:
         """Commit a checkpoint; not of weights that an update made infinite, which returns False."""
-        if not all(bool(p.isfinite().all()) for p in self.trainer.model.parameters()):
+        parameters = list(self.trainer.model.parameters())
+        infinite = not all(bool(local(p).isfinite().all()) for p in parameters)
+        if self.ranks.agree(infinite)[0]:
             return False
-        self.ranks.check_alike(list(self.trainer.model.parameters()), self.step)
+        self.ranks.check_alike(parameters, self.step)
+        tensors = state_of(self.trainer)
         if not self.ranks.leads:
             return True
         self.folder.check_claim()
-        tensors = {f"model.{k}": v for k, v in self.trainer.model.state_dict().items()}
-        tensors |= {f"optimiser.{k}": v for k, v in self.trainer.optimiser.state().items()}
-        tensors |= {f"average.{k}": v for k, v in (self.trainer.average or {}).items()}
         values: dict[str, storage.JSON] = {"run_id": self.config.run_id, "seconds": self.seconds}
         try:
             # Asked once more at its end: while a checkpoint was written, this process may have been
@@ -340,11 +344,7 @@ class Run:
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.step = saved.step
         self.seconds = float(saved.values["seconds"])
-        self.trainer.model.load_state_dict(tensors_under(saved.tensors, "model."))
-        self.trainer.optimiser.load_state(tensors_under(saved.tensors, "optimiser."))
-        for name, tensor in tensors_under(saved.tensors, "average.").items():
-            if self.trainer.average is not None:
-                self.trainer.average[name].copy_(tensor)
+        load_state(self.trainer, saved.tensors)
 
     def _record(self, failure: str | None) -> RunRecord:
         config, length = self.config, self.config.data.sequence_length

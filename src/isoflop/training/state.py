@@ -6,14 +6,19 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from isoflop import checkpoint, storage
 from isoflop.config import Environment, RunConfig
+from isoflop.model import build
 from isoflop.runs import Pinned, RunFolder
 from isoflop.training.curve import has_losses, is_validated
+from isoflop.training.optimisation.sharding import local, part_of, split_as, whole
+
+if TYPE_CHECKING:
+    from isoflop.training.step import Trainer
 
 
 def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint | None:
@@ -30,6 +35,40 @@ def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint |
             f"{run_id}; remove the folder to start from zero"
         )
     return saved
+
+
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return all that a trainer goes on from, put together; all ranks call this alike."""
+    tensors = {f"model.{k}": whole(v) for k, v in trainer.model.state_dict().items()}
+    tensors |= {f"optimiser.{k}": v for k, v in trainer.optimiser.state().items()}
+    tensors |= {f"average.{k}": whole(v) for k, v in (trainer.average or {}).items()}
+    return tensors
+
+
+def load_state(trainer: Trainer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Go on from what `state_of` returned, on as many ranks as there are now."""
+    held = trainer.model.state_dict()
+    of_model = tensors_under(tensors, "model.")
+    trainer.model.load_state_dict(
+        {k: split_as(held[k], v) if k in held else v for k, v in of_model.items()}
+    )
+    trainer.optimiser.load_state(tensors_under(tensors, "optimiser."))
+    for name, tensor in tensors_under(tensors, "average.").items():
+        if trainer.average is not None:
+            average = trainer.average[name]
+            local(average).copy_(part_of(average, tensor))
+
+
+def put_together(trainer: Trainer) -> None:
+    """Give the rank that leads the whole model, to be asked alone; all ranks call this alike."""
+    if not trainer.sharded:
+        return
+    tensors = state_of(trainer)
+    if trainer.ranks.leads:
+        model = build(trainer.config.model)
+        model.load_state_dict(tensors_under(tensors, "model."))
+        trainer.model = model.to(trainer.device)
+        trainer.average = tensors_under(tensors, "average.") or None
 
 
 def tensors_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

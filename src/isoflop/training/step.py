@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from isoflop.config import BlockAttention, RandomK, Recompute, RunConfig, TopK
 from isoflop.evaluation import token_losses
-from isoflop.model import Routing, Transformer, predictor_loss, router_loss
+from isoflop.model import Routing, Transformer, predictor_loss, router_loss, statistics_of
 from isoflop.ops import LOGITS_AT_A_TIME, chunked_cross_entropy, losses_and_slope
 from isoflop.training.optimisation.optimiser import Optimiser
 from isoflop.training.optimisation.parametrisation import predictor_parameters
+from isoflop.training.optimisation.sharding import clip_split, is_sharded, local, shard, sums_up
 from isoflop.training.ranks import ALONE, Ranks
 from isoflop.training.state import tensors_under
 
@@ -141,6 +142,7 @@ class Trainer:
         recompute: what blocks compute again in their backward pass.
         logits: most logits that exist at a time.
         ranks: that share the sequences of each step; each has a trainer of its own.
+        sharded: whether each of them holds a part of the blocks, and of their state.
     """
 
     def __init__(
@@ -153,10 +155,28 @@ class Trainer:
         recompute: Recompute = "none",
         logits: int = LOGITS_AT_A_TIME,
         ranks: Ranks = ALONE,
+        sharded: bool = False,
     ) -> None:
         self.model = model
         self.config = config
         self.ranks = ranks
+        self.sharded = sharded
+        """Whether each rank holds a part of the blocks (`training.optimisation.sharding`)."""
+        model.recompute(recompute)
+        if compiled:
+            # Blocks of a kind share their code, so compiling costs once per width, not per depth.
+            for block in model.blocks:
+                # What of one's own cannot be compiled stays eager.
+                block.compile(dynamic=False, fullgraph=not config.model.own)
+        if sharded:
+            if config.sequences_per_step % ranks.world:
+                raise ValueError(
+                    f"{ranks.world} ranks hold a part of the blocks each, and a step has "
+                    f"{config.sequences_per_step} sequences; expected as many for each: a multiple "
+                    f"of {ranks.world}, or --shard no"
+                )
+            device = next(model.parameters()).device.type
+            shard(model, list(model.blocks), device, ranks.world)
         self.optimiser = Optimiser(model, config.recipe)
         self.device = next(model.parameters()).device
         self._micro_batch = micro_batch or config.sequences_per_step
@@ -176,12 +196,7 @@ class Trainer:
         # A mean needs no loss of each token, (B, T), which spans of positions are taken from.
         self._readout_loss = _readout_losses if config.spans else _readout_loss
         self._slopes = losses_and_slope
-        model.recompute(recompute)
         if compiled:
-            # Blocks of a kind share their code, so compiling costs once per width, not per depth.
-            for block in model.blocks:
-                # What of one's own cannot be compiled stays eager.
-                block.compile(dynamic=False, fullgraph=not config.model.own)
             self._readout_loss = torch.compile(self._readout_loss, dynamic=False)
             self._slopes = torch.compile(self._slopes)
 
@@ -203,10 +218,9 @@ class Trainer:
         self._track_thresholds(found.smallest, index)
         self._after_step(found.told)
         if self.average is not None:
-            weights = [p.detach() for p in self.model.parameters()]
-            torch._foreach_lerp_(
-                list(self.average.values()), weights, max(self._newest, 1 / (index + 1))
-            )
+            weights = [local(p.detach()) for p in self.model.parameters()]
+            averages = [local(one) for one in self.average.values()]
+            torch._foreach_lerp_(averages, weights, max(self._newest, 1 / (index + 1)))
         counts = {name: one.numel() for name, one in found.told.items()}
         return StepResult(measured, len(self.config.spans), found.statistics, counts)
 
@@ -233,7 +247,7 @@ class Trainer:
         # The outer context keeps weights as cast for all parts.
         with self.autocast():
             told = [
-                self._part(part, drawn, len(part) / len(tokens))
+                self._part(part, drawn, len(part) / len(tokens), last=part is parts[-1])
                 for part, drawn in zip(parts, draws, strict=True)
             ]
         values = torch.stack([one.values for one in told]).sum(0)
@@ -250,13 +264,15 @@ class Trainer:
             return []
         found = []
         for p in self.model.parameters():
-            if p.requires_grad:
+            if p.requires_grad and not is_sharded(p):
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                 found.append(p.grad)
         return found
 
-    def _part(self, tokens: Tensor, noise: Tensor | None, share: float) -> Measured:
+    def _part(self, tokens: Tensor, noise: Tensor | None, share: float, last: bool) -> Measured:
         """Go forward and backward with a part of a batch; what it measures is times its share."""
+        if self.sharded:
+            sums_up(self.model, last)
         with self.autocast():
             stream, routing, told = self.model.stream(tokens[:, :-1], noise=noise)
             loss, losses = self._loss(stream, tokens[:, 1:])
@@ -276,7 +292,7 @@ class Trainer:
             # The type stub of backward is untyped in torch.
             total.backward()  # type: ignore[no-untyped-call]
         spans = [losses[:, start:stop].mean() for start, stop in self.config.spans]
-        statistics = _statistics(routing)
+        statistics = statistics_of(routing)
         values = torch.cat([torch.stack([loss.detach(), *spans]), *statistics.values()])
         lows = [one.smallest_selected for one in routing if one.smallest_selected is not None]
         smallest = torch.stack(lows) if lows else values.new_zeros(0)
@@ -315,7 +331,9 @@ class Trainer:
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that computes in the run's precision."""
         enabled = self.config.recipe.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        # Weights as cast would keep all blocks together, of which there is to be one at a time.
+        kept = not self.sharded
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=kept)
 
     def _turn_attention(self, index: int) -> None:
         attention = self.config.model.attention
@@ -363,7 +381,9 @@ class Trainer:
         if not parameters:
             return torch.zeros((), device=self.device)
         limit = self.config.recipe.gradient_clip
-        return torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+        if not self.sharded:
+            return torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+        return clip_split(parameters, limit, self.ranks.add_up)
 
 
 def _readout_loss(model: Transformer, stream: Tensor, targets: Tensor) -> Tensor:
@@ -373,23 +393,3 @@ def _readout_loss(model: Transformer, stream: Tensor, targets: Tensor) -> Tensor
 
 def _readout_losses(model: Transformer, stream: Tensor, targets: Tensor) -> Tensor:
     return token_losses(model.readout(stream), targets)
-
-
-@torch.no_grad()
-def _statistics(routing: tuple[Routing, ...]) -> dict[str, Tensor]:
-    """Return (R,) values: mean logit of the selected and of the others, predictor's accuracy
-    against membership, and the share that it would select."""
-    if not routing:
-        return {}
-    logits = torch.stack([r.logits for r in routing]).flatten(1)
-    chosen = torch.stack([r.selected for r in routing]).flatten(1)
-    share = chosen.float().mean(1)
-    inside = (logits * chosen).mean(1) / share
-    outside = (logits * ~chosen).mean(1) / (1 - share).clamp_min(1e-9)
-    statistics = {"selected_logit": inside, "skipped_logit": outside}
-    predicted = [r.predictor_logits for r in routing if r.predictor_logits is not None]
-    if predicted:
-        would = torch.stack(predicted).flatten(1) > 0
-        statistics["predictor_accuracy"] = (would == chosen).float().mean(1)
-        statistics["predictor_share"] = would.float().mean(1)
-    return statistics

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from isoflop.config import Muon, Precision
+from isoflop.training.optimisation.sharding import is_sharded, local, part_of, together
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration, as in `torch.optim.Muon`."""
@@ -84,8 +85,8 @@ class MuonMatrices(torch.optim.Optimizer):
 
     def _update(self, found: list[tuple[nn.Parameter, dict[str, Any]]]) -> None:
         """Update parameters of one shape, each with its group."""
-        buffers = [self.state[p]["momentum_buffer"] for p, _ in found]
-        gradients = [g for p, _ in found if (g := p.grad) is not None]
+        buffers = [local(self.state[p]["momentum_buffer"]) for p, _ in found]
+        gradients = [local(g) for p, _ in found if (g := p.grad) is not None]
         alive: Tensor | float = 1.0
         if self.found_inf is not None:
             halted, alive = self.found_inf > 0, 1 - self.found_inf
@@ -96,10 +97,13 @@ class MuonMatrices(torch.optim.Optimizer):
         if self._choice.nesterov:
             updates = list(torch._foreach_lerp(gradients, buffers, self._choice.momentum))
         for p, group in found:
-            p.mul_(1 - group["lr"] * group["weight_decay"] * alive)
+            local(p).mul_(1 - group["lr"] * group["weight_decay"] * alive)
+        # Of a parameter that is split over ranks, each makes the whole update and keeps its part.
+        moved = [torch.zeros(p.shape, device=p.device) if is_sharded(p) else p for p, _ in found]
         alike: dict[torch.Size, list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
-        for (p, group), update in zip(found, updates, strict=True):
-            pieces = zip(*(torch.split(of, group["rows"]) for of in (p, update)), strict=True)
+        for (p, group), to, part in zip(found, moved, updates, strict=True):
+            update = together(p, part)
+            pieces = zip(*(torch.split(of, group["rows"]) for of in (to, update)), strict=True)
             for weight, step in pieces:
                 rate = group["lr"] * adjustment(self._choice, *weight.shape)
                 alike[weight.shape].append((weight, step, -rate))
@@ -110,3 +114,6 @@ class MuonMatrices(torch.optim.Optimizer):
             scaled = torch._foreach_mul((turned if wide else turned.mT).unbind(), rates)
             torch._foreach_mul_(scaled, alive)
             torch._foreach_add_(weights, scaled)
+        for (p, _), by in zip(found, moved, strict=True):
+            if is_sharded(p):
+                local(p).add_(part_of(p, by))

@@ -13,6 +13,7 @@ from isoflop.config import AdamW, Recipe
 from isoflop.model import Transformer
 from isoflop.training.optimisation.muon import MuonMatrices
 from isoflop.training.optimisation.parametrisation import Group, group_of
+from isoflop.training.optimisation.sharding import is_sharded, split_as, whole
 
 
 class Optimiser:
@@ -26,15 +27,16 @@ class Optimiser:
     def __init__(self, model: Transformer, recipe: Recipe) -> None:
         choice = recipe.optimiser
         adamw = choice if isinstance(choice, AdamW) else choice.adamw
-        together: dict[Group, list[str]] = defaultdict(list)
+        # A fused step takes parts of parameters or whole ones, not both.
+        together: dict[tuple[Group, bool], list[str]] = defaultdict(list)
         parameters = dict(model.named_parameters())
         for name, group in group_of(model, recipe).items():
-            together[group.without_start].append(name)
+            together[group.without_start, is_sharded(parameters[name])].append(name)
         self._names: list[list[str]] = []
         self.parts: list[torch.optim.Optimizer] = []
         for of_muon in (False, True):
             kept = {
-                group: names for group, names in together.items() if bool(group.rows) == of_muon
+                group: names for group, names in together.items() if bool(group[0].rows) == of_muon
             }
             if not kept:
                 continue
@@ -48,7 +50,7 @@ class Optimiser:
                     * (choice.weight_decay if of_muon else adamw.weight_decay),
                     "rows": group.rows,
                 }
-                for group, names in kept.items()
+                for (group, _), names in kept.items()
             ]
             if of_muon:
                 assert not isinstance(choice, AdamW)
@@ -80,11 +82,15 @@ class Optimiser:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what is remembered of each parameter, as `PARAMETER:MOMENT`."""
+        """Return what is remembered of each parameter, as `PARAMETER:MOMENT`.
+
+        Of sharded ones it is put together; all ranks call this alike.
+        """
         found = {}
         for part, names in zip(self.parts, self._names, strict=True):
             for index, moments in part.state_dict()["state"].items():
-                found.update({f"{names[index]}:{key}": value for key, value in moments.items()})
+                for key, value in moments.items():
+                    found[f"{names[index]}:{key}"] = whole(value)
         return found
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -92,9 +98,11 @@ class Optimiser:
         for part, names in zip(self.parts, self._names, strict=True):
             moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
             places = {name: index for index, name in enumerate(names)}
+            parameters = [p for group in part.param_groups for p in group["params"]]
             for key, value in state.items():
                 place, _, moment = key.rpartition(":" if ":" in key else ".")
                 index = places.get(place, int(place) if place.isdigit() else None)
                 if index is not None:
-                    moments[index][moment] = value
+                    of_all = value.shape == parameters[index].shape
+                    moments[index][moment] = split_as(parameters[index], value) if of_all else value
             part.load_state_dict({**part.state_dict(), "state": dict(moments)})

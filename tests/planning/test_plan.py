@@ -105,6 +105,11 @@ def test_time_follows_speed_and_workers() -> None:
     paired = make_plan(study, speed=lambda config: 1e10, workers=2)
     # Seven runs on two workers: four in a row on one of them.
     assert paired.elapsed_seconds == pytest.approx(4 * 500, rel=0.01)
+    assert paired.idle_share == pytest.approx(1 / 8, abs=0.01)
+    mixed = make_study(variants=ONLY, budgets_flops=(1e12, 5e12))
+    # Seven long runs, then seven short ones where the last long one leaves a worker.
+    both = make_plan(mixed, speed=lambda config: 1e10, workers=2)
+    assert both.elapsed_seconds == pytest.approx(42 / 2 * 100, rel=0.03)
     many = make_plan(study, speed=lambda config: 1e10, workers=20)
     assert many.elapsed_seconds == pytest.approx(500, rel=0.01)
 

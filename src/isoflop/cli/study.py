@@ -156,8 +156,8 @@ def plan(study: StudyFile, options: Annotated[PlanOptions, arg(name="")]) -> Non
     )
     folders = sweep.Folders.of(asked, results=options.results, cache=options.cache)
     made, timing = sweep.plan_study(asked, folders, machine, options.noise_from)
-    totals = ["total_flops", "elapsed_seconds", "usual_seconds", "bound_seconds", "gpu_hours"]
-    totals += ["spent_flops"] if asked.reuse else []
+    totals = ["total_flops", "elapsed_seconds", "idle_share", "usual_seconds", "bound_seconds"]
+    totals += ["gpu_hours", "spent_flops"] if asked.reuse else ["gpu_hours"]
     told = {name: getattr(made, name) for name in totals}
     told = {**made.model_dump(mode="json"), "timing": timing, **told}
     if price is not None and made.gpu_hours is not None:

@@ -123,13 +123,20 @@ class Plan(Frozen):
 
     @property
     def _seconds(self) -> list[float]:
-        """Of each first run; none where no speed is given."""
-        return [row.seconds for row in self.rows if row.seconds is not None]
+        """Of each first run, in the order of their start; none where no speed is given."""
+        rows = sorted(self.rows, key=lambda row: -row.achieved_flops)
+        return [row.seconds for row in rows if row.seconds is not None]
 
     @property
     def elapsed_seconds(self) -> float | None:
-        """Time until the first runs are done, `workers` at a time, started in order."""
+        """Time until the first runs are done, `workers` at a time, the longest started first."""
         return makespan(self._seconds, self.workers) if self._seconds else None
+
+    @property
+    def idle_share(self) -> float | None:
+        """Share of that time in which workers wait for the last runs."""
+        elapsed = self.elapsed_seconds
+        return 1 - sum(self._seconds) / (self.workers * elapsed) if elapsed else None
 
     @property
     def bound_seconds(self) -> float | None:

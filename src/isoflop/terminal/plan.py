@@ -105,6 +105,9 @@ def _time(seconds: float, on_gpu: bool) -> str:
 def _totals(plan: Plan, timing: str, price: float | None) -> Iterator[str]:
     bound = plan.bound
     at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
+    idle = plan.idle_share
+    if at_once and idle is not None and idle >= 0.005:
+        at_once += f", which are idle for {percent(idle)} of it"
 
     def about(seconds: float | None, of: str = "") -> str:
         if seconds is None:

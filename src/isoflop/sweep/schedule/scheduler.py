@@ -213,8 +213,8 @@ class Scheduler:
 
     def _ask_the_grid(self) -> None:
         self.needed = self.planner(self.ledger.study, self.ledger.records)
-        if self.execution.shift is not None:
-            self.needed.sort(key=lambda run: -achieved_flops(run.config))
+        # The longest first, so that few workers wait for the last ones.
+        self.needed.sort(key=lambda run: -achieved_flops(run.config))
         own = self.ledger.own
         self.states: Counter[State] = Counter(record.state for record in own)
         runs = [*(one.config for one in own), *(one.config for one in self.needed)]

@@ -163,7 +163,32 @@ def test_parquet_without_text_column(tmp_path: Path) -> None:
     "name", ["nowhere", "/no/such/file.txt", "a\0b", "a\0*", "x" * 300, "*.nothing", "/dev/null"]
 )
 def test_missing_corpus_is_named_with_what_was_expected(name: str) -> None:
-    with pytest.raises(ValueError, match="expected 'sotu', 'python', a file, folder or glob") as e:
+    with pytest.raises(ValueError, match="expected 'sotu', 'python', a file, folder, glob") as e:
+        locate(DataConfig(corpus=name))
+    assert str(e.value).startswith(f"corpus is {name!r}")
+
+
+def test_files_elsewhere_are_found_and_read_by_their_url(tmp_path: Path) -> None:
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    files.pipe("/texts/b.jsonl", b'{"text": "one"}\n{"text": "two"}\n')
+    files.pipe("/texts/a.txt", b"three")
+    files.pipe("/texts/c.png", b"\x89PNG")
+    assert texts("memory://texts") == [b"three", b"one", b"two"]
+    (corpus,) = locate(DataConfig(corpus="memory://texts"))
+    assert [one.name for one in corpus.sources] == ["a.txt", "b.jsonl"]
+    (same,) = locate(DataConfig(corpus="memory://texts/*.jsonl"))
+    assert [one.name for one in same.sources] == ["b.jsonl"]
+    assert same.sources[0].stamp == corpus.sources[1].stamp
+    files.pipe("/texts/b.jsonl", b'{"text": "other"}\n')
+    (changed,) = locate(DataConfig(corpus="memory://texts/b.jsonl"))
+    assert changed.sources[0].stamp != corpus.sources[1].stamp
+
+
+@pytest.mark.parametrize("name", ["memory://nowhere", "nothing://at/all", "memory://no/*.txt"])
+def test_urls_of_nothing_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match=r"expected .* URL") as e:
         locate(DataConfig(corpus=name))
     assert str(e.value).startswith(f"corpus is {name!r}")
 

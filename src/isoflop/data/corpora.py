@@ -17,9 +17,11 @@ from pathlib import Path
 from isoflop.config import DataConfig
 from isoflop.data.ids import SUFFIXES
 from isoflop.data.pieces import Text, cut
-from isoflop.data.readers import Kind, NotText, Source, read
+from isoflop.data.readers import Kind, NotText, Source, is_url, read
 
-EXPECTED = "expected 'sotu', 'python', a file, folder or glob of text, JSONL or Parquet, or hf:NAME"
+EXPECTED = (
+    "expected 'sotu', 'python', a file, folder, glob or URL of text, JSONL or Parquet, or hf:NAME"
+)
 
 _TEXT_SUFFIXES = (
     ".txt .text .md .markdown .rst .tex .org .html .xml .csv .tsv .json .yaml .yml .toml .ini "
@@ -134,7 +136,7 @@ def _locate(name: str) -> Corpus:
         if not dataset.partition(":")[0]:
             raise ValueError(f"corpus is {name!r}; expected hf:NAME or hf:NAME:config")
         return Corpus(name, (Source(name=name, kind="hub", path=dataset, stamp=""),))
-    return _files(name)
+    return _remote(name) if is_url(name) else _files(name)
 
 
 def _id_files(name: str) -> Corpus:
@@ -200,6 +202,31 @@ def _files(name: str) -> Corpus:
             raise ValueError(f"corpus is {name!r}; {EXPECTED}; no file matches the pattern")
         return Corpus(name, tuple(_file(found, Path(found).as_posix()) for found in matches))
     raise ValueError(f"corpus is {name!r}; {EXPECTED}; there is no such file or folder")
+
+
+def _remote(name: str) -> Corpus:
+    """Find files by a URL that fsspec knows: a file, a folder, or a pattern."""
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(name)
+        named = files.isfile(path) or glob.has_magic(path)
+        found = [path] if files.isfile(path) else files.glob(path) if named else files.find(path)
+        folder = os.path.dirname(path) if named else path
+        sources = tuple(
+            Source(_relative(one, folder), kind, files.unstrip_protocol(one), files.ukey(one))
+            for one in sorted(found)
+            if files.isfile(one) and (kind := _kind(one, named))
+        )
+    except Exception as error:  # each file system raises what it likes
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"corpus is {name!r}; expected a URL that fsspec reads, with its package installed, "
+            f"but finding it failed ({type(error).__name__}: {problem})"
+        ) from error
+    if not sources:
+        raise ValueError(f"corpus is {name!r}; {EXPECTED}; there is no such file or folder")
+    return Corpus(name, sources)
 
 
 def _file(path: str, name: str) -> Source:

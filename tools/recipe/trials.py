@@ -144,6 +144,7 @@ def main() -> None:
     options.add_argument("--budget", type=float, default=2e12)
     options.add_argument("--noise", type=int, default=0, help="seeds crossed with data orders")
     options.add_argument("--cache", type=Path, default=ROOT / "cache")
+    options.add_argument("--compiled", action="store_true", default=None)
     asked = options.parse_args()
     torch.set_num_threads(1)
     wanted = trials(asked.budget, asked.only or list(TRIALS), asked.seeds, asked.noise)
@@ -152,7 +153,7 @@ def main() -> None:
         if folder.record() is not None:
             continue
         try:
-            record = train(config, folder, cache=asked.cache, threads=1)
+            record = train(config, folder, cache=asked.cache, threads=1, compiled=asked.compiled)
         except RunClaimed:
             continue
         found = record.evaluation("test")

@@ -22,14 +22,14 @@ def train_ranked(
     tiny: Tiny,
     path: Path,
     stop_at: int | None = None,
-    strike: tuple[int, int] | None = None,
+    strike: tuple[int, int | None] | None = None,
     timeout_seconds: float = 60.0,
     shard: bool | Literal["auto"] = "auto",
 ) -> int:
     """Train it as one of several ranks, each step with a checkpoint.
 
     Rank 1 asks all to stop after so many steps of this attempt, or sends a signal to itself
-    there: `strike` is the number of steps and the signal.
+    there: `strike` is the number of steps and the signal, None for memory that runs out.
     """
     made = itertools.count(1)
     with joined("cpu", timeout_seconds) as ranks:
@@ -37,6 +37,8 @@ def train_ranked(
         def stop() -> bool:
             step = next(made)
             if ranks.rank == 1 and strike is not None and step == strike[0]:
+                if strike[1] is None:
+                    raise MemoryError("no more of it")
                 os.kill(os.getpid(), strike[1])
             return ranks.rank == 1 and step == stop_at
 

@@ -1,6 +1,6 @@
-"""Row 20. Fault: one of two ranks is killed, or hangs, or is asked to stop.
+"""Row 20. Fault: one of two ranks is killed, hangs, runs out of memory, or is asked to stop.
 
-Injected: SIGKILL, SIGSTOP, SIGUSR1 and SIGTERM by rank 1 to itself in its fourth step.
+Injected: SIGKILL, SIGSTOP, a MemoryError, SIGUSR1 and SIGTERM in rank 1 in its fourth step.
 Expected: the other ends, at the latest after --rank-timeout; the checkpoint before is whole,
 nothing partial is there, and the run goes on from it. Asked to stop, all do, with one checkpoint.
 """
@@ -35,14 +35,16 @@ TIMEOUT_SECONDS = 5.0
     [
         pytest.param(signal.SIGKILL, id="killed"),
         pytest.param(signal.SIGSTOP, id="hung", marks=pytest.mark.slow),
+        pytest.param(None, id="out of memory", marks=pytest.mark.slow),
     ],
 )
-def test_row_20_a_lost_rank_ends_the_others(tmp_path: Path, number: int) -> None:
+def test_row_20_a_lost_rank_ends_the_others(tmp_path: Path, number: int | None) -> None:
     tiny, folder = Tiny.of(tmp_path, steps=8), RunFolder(tmp_path / "lost")
     lead, lost = start_ranks(2, train_ranked, tiny, folder.path, None, (4, number), TIMEOUT_SECONDS)
     assert ended([lead]) == [1]
-    lost.kill()
-    assert ended([lost]) == [-signal.SIGKILL]
+    if number is not None:
+        lost.kill()
+    assert ended([lost]) == [1 if number is None else -signal.SIGKILL]
     assert folder.state() == "interrupted"
     (attempt,) = folder.attempts_made()
     assert attempt.reason is not None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import command, ended, start
+from processes import command, ended, start, wait_for
 from test_workers import place, the_same
 
 from isoflop.cli import main
@@ -20,6 +22,8 @@ from isoflop.sweep.cluster.jobs import Queue
 from isoflop.sweep.cluster.settings import Cluster, cluster_of
 from isoflop.sweep.schedule.executor import Ended
 from sweep_studies import LONGER, brief, tiny, write_corpus
+
+TOOLS = Path(__file__).parents[2] / "tools" / "cluster"
 
 
 class Fake:
@@ -156,6 +160,54 @@ def test_a_study_is_trained_by_tasks_of_ray(tmp_path: Path) -> None:
     place(tmp_path, study)
     said = tmp_path / "said.txt"
     assert ended(start(on, tmp_path, "ray", os.environ["PATH"], said=said)) == 0, said.read_text()
+    assert all(the_same(study, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_study_outlives_a_node_of_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install ray")
+    cluster, (first, _) = runpy.run_path(str(TOOLS / "ray"))["two_nodes"]()
+    try:
+        study = brief(write_corpus(tmp_path / "text.txt"), budget=8 * LONGER)
+        store, said = place(tmp_path, study), tmp_path / "said.txt"
+        table = f'[cluster]\njobs = 2\n[cluster.ray]\naddress = "{cluster.address}"\n'
+        (tmp_path / "cluster.toml").write_text(table)
+        running = start(on, tmp_path, "ray", os.environ["PATH"], said=said)
+        wait_for(lambda: sum(len(one.read_metrics()[0]) > 20 for one in store.folders()) > 1)
+        cluster.remove_node(first, allow_graceful=False)
+        assert ended(running) == 0, said.read_text()
+    finally:
+        cluster.shutdown()
+    assert all(the_same(study, tmp_path))
+
+
+HARMS = {
+    "killed": [["scancel", "--signal=KILL", "--full", "JOB"]],
+    "requeued": [
+        ["scontrol", "requeue", "JOB"],
+        ["scontrol", "update", "jobid=JOB", "StartTime=now"],
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", HARMS)
+def test_jobs_of_slurm_that_end_early_are_queued_again(tmp_path: Path, harm: str) -> None:
+    if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
+        pytest.skip("needs Slurm: see tools/cluster/slurm")
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=8 * LONGER)
+    store = place(tmp_path, study)
+    (tmp_path / "cluster.toml").write_text("[cluster]\njobs = 1\ntime_limit = 5\n")
+    said = tmp_path / "said.txt"
+    running = start(on, tmp_path, "slurm", os.environ["PATH"], said=said)
+    wait_for(lambda: any(len(one.read_metrics()[0]) > 20 for one in store.folders()))
+    queued = subprocess.run(["squeue", "-ho", "%A"], capture_output=True, text=True, check=True)
+    (job,) = queued.stdout.split()
+    for call in HARMS[harm]:
+        subprocess.run([part.replace("JOB", job) for part in call], check=True)
+    assert ended(running) == 0, said.read_text()
+    attempts = [len(one.attempts_made()) for one in store.folders()]
+    assert max(attempts) > 1
     assert all(the_same(study, tmp_path))
 
 

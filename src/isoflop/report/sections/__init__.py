@@ -14,6 +14,7 @@ from isoflop.report.sections import (
     checks,
     curves,
     fit_quality,
+    league,
     numbered_models,
     predictions,
     published,
@@ -27,6 +28,7 @@ from isoflop.report.sections.scaling import published as published_scaling
 
 STUDY: Sequence[Callable[[Analysis], Section | None]] = (
     curves.section,
+    league.section,
     relative_loss.section,
     numbered_models.section,
     routing.section,

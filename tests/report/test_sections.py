@@ -25,6 +25,8 @@ from isoflop.report.theme import Style
 
 NAMES = [
     "loss-against-parameters",
+    "league-losses",
+    "league-compute",
     "relative-loss-5e12",
     "training-flops-5e12",
     "training-seconds-5e12",

@@ -19,6 +19,9 @@ DATA = "figure"
 FULL_WIDTH, HALF_WIDTH = 640, 380
 """Plots of figures that stand alone on the page, and of those that stand in pairs."""
 
+_ROW = 34
+"""Height of one interval of several, pixels."""
+
 PANEL_WIDTH, PANEL_COLUMNS = 150, 4
 """Of figures with a panel per range of positions: width of a panel, panels beside one another."""
 
@@ -130,6 +133,50 @@ def figure(
         *layers, data=alt.NamedData(name=DATA), height=height, config=alt.Config(**CONFIG)
     )
     return Figure(name, title, caption, chart, table, width)
+
+
+def intervals(
+    named: tuple[str, str, str],
+    table: pd.DataFrame,
+    of: tuple[str, str, str],
+    colour: alt.Color | alt.ColorValue,
+    *,
+    form: str = ".4f",
+    at: float | None = None,
+) -> Figure:
+    """Draw a value with its interval for each name, the first at the top.
+
+    `of` are the columns of names and of values, whose ends are beside it, and the title of their
+    axis; `form` is of numbers, `at` the value of a line across.
+    """
+    names, column, axis = of
+    low, high = f"{column}_low", f"{column}_high"
+    values = table[[column, low, high]].melt()["value"].dropna().tolist()
+    values += [] if at is None else [at]
+    labels = SIGNED_LABEL if form.startswith("+") else alt.Undefined
+    # A number does not stand on the line across.
+    beside: dict[str, Any] = {} if at is None else {"align": "left", "dx": 5}
+    order = table[names].tolist()
+    base = alt.Chart().encode(
+        x=linear_axis(alt.X, column, axis, values, tickCount=4, labelExpr=labels),
+        y=names_axis(names, order, domain=order),
+        color=colour,
+    )
+    layers = [
+        *([] if at is None else [rule(at, x=axis)]),
+        base.transform_filter(f"isValid(datum.{low})")
+        .mark_rule(strokeWidth=2.2, strokeOpacity=0.7)
+        .encode(
+            x=alt.X(f"{low}:Q", title=axis, scale=alt.Scale(zero=False)), x2=alt.X2(f"{high}:Q")
+        ),
+        base.mark_point(filled=True, size=80, opacity=1).encode(
+            tooltip=told(f"{names} {column}:{form} {low}:{form} {high}:{form}")
+        ),
+        base.mark_text(dy=-11, fontSize=10.5, **beside).encode(
+            text=alt.Text(f"{column}:Q", format=form), color=alt.ColorValue(INK)
+        ),
+    ]
+    return figure(*named, layers, table, height=_ROW * (len(table) + 1), width=HALF_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -271,7 +318,7 @@ def names_axis(column: str, order: Sequence[str], **scale: Any) -> alt.Y:
         scale=alt.Scale(**scale),
         axis=alt.Axis(
             labelExpr=LINES_LABEL,
-            labelLimit=110,
+            labelLimit=150,
             labelPadding=8,
             ticks=False,
             domain=False,

@@ -16,8 +16,11 @@ FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-ser
 
 BASELINE_COLOUR = "#3b3b3b"
 # Okabe and Ito's palette, told apart under the common colour-vision deficiencies, without the
-# yellow that is lost on white. The baseline is a dark grey.
-CHALLENGER_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# yellow that is lost on white, then two more for a league. The baseline is a dark grey.
+CHALLENGER_COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#5d3a9b", "#7f5f2a"),
+)
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 
 CONFIG: Mapping[str, Any] = {

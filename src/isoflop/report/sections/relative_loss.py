@@ -31,7 +31,7 @@ def panel(analysis: Analysis, result: BudgetResult) -> draw.Panel:
     if result.reference is None:
         return draw.Absent(title, f"No run of {analysis.baseline} has finished at this budget.")
     shown = rows(analysis, result)
-    size = _areas(shown["parameters"])
+    size = areas(shown["parameters"])
     base = alt.Chart().encode(
         x=draw.log_axis("forward_flops_ratio", _FLOPS, [*shown["forward_flops_ratio"], 1.0], 1.3),
         y=draw.linear_axis(alt.Y, "loss_ratio", _LOSS, [*shown["loss_ratio"], 1.0], share=0.1),
@@ -101,8 +101,8 @@ def rows(analysis: Analysis, result: BudgetResult) -> pd.DataFrame:
     )
 
 
-def _areas(sizes: pd.Series[float]) -> alt.Size:
-    """Encode parameters as the area of a bubble, with two or three round ones in the legend."""
+def areas(sizes: pd.Series[float]) -> alt.Size:
+    """Encode `parameters` as the area of a bubble, with two or three round ones in the legend."""
     low, high = float(sizes.min()), float(sizes.max())
     steps = [10 ** math.floor(math.log10(high)) * share for share in (0.1, 0.2, 0.5, 1, 2, 5)]
     return alt.Size(

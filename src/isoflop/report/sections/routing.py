@@ -16,7 +16,7 @@ from isoflop.report import figure as draw
 from isoflop.report.analysis import Studied
 from isoflop.report.blocks import Block, Pair, Paragraph, Section, Strip, Styled, with_columns
 from isoflop.report.routed import CHOICE, RoutedModel
-from isoflop.report.theme import CHALLENGER_COLOURS, INK
+from isoflop.report.theme import CHALLENGER_COLOURS
 from isoflop.text import visible
 
 DENSE, PROCESSED, SKIPPED = "dense block, all tokens", "processed", "skipped"
@@ -28,8 +28,6 @@ MOST_TOKENS = 1500
 _BLUE = CHALLENGER_COLOURS[0]
 _STATES = {PROCESSED: _BLUE, SKIPPED: "#dfdfd8", DENSE: "#b5d2e6"}
 _MOST_ROW_HEIGHT, _GRID_HEIGHT = 26, 420
-_ROW = 34
-"""Height of one decision's interval."""
 
 
 def section(analysis: Studied) -> Section | None:
@@ -222,38 +220,12 @@ def loss_figures(model: RoutedModel, unit: str) -> list[draw.Figure]:
         "Loss less that of top-k, which looks ahead, paired by document, with 95% intervals.",
     )
     above = table.dropna(subset=["difference"])
-    found = [_intervals(losses, table, "loss", f"Test loss, {unit}")]
+    blue = alt.ColorValue(_BLUE)
+    found = [draw.intervals(losses, table, ("decision", "loss", f"Test loss, {unit}"), blue)]
     if len(above):
-        axis = f"Loss above that of top-k, {unit}"
-        found.append(_intervals(differences, above, "difference", axis))
+        of = ("decision", "difference", f"Loss above that of top-k, {unit}")
+        found.append(draw.intervals(differences, above, of, blue, form="+.4f", at=0.0))
     return found
-
-
-def _intervals(
-    named: tuple[str, str, str], table: pd.DataFrame, column: str, axis: str
-) -> draw.Figure:
-    """Draw a value with its interval for each decision; differences with a line at zero."""
-    differences = column == "difference"
-    low, high = f"{column}_low", f"{column}_high"
-    values = table[[column, low, high]].melt()["value"].dropna().tolist()
-    values += [0.0] if differences else []
-    labels = draw.SIGNED_LABEL if differences else alt.Undefined
-    x = draw.linear_axis(alt.X, column, axis, values, tickCount=4, labelExpr=labels)
-    base = alt.Chart().encode(x=x, y=draw.names_axis("decision", table["decision"].tolist()))
-    tooltip = draw.told(f"decision {column}:.4f {low}:.4f {high}:.4f")
-    number = alt.Text(f"{column}:Q", format="+.4f" if differences else ".4f")
-    layers = [
-        *([draw.rule(0.0, x=axis)] if differences else []),
-        base.transform_filter(f"isValid(datum.{low})")
-        .mark_rule(strokeWidth=2.2, color=_BLUE, strokeOpacity=0.7)
-        .encode(
-            x=alt.X(f"{low}:Q", title=axis, scale=alt.Scale(zero=False)), x2=alt.X2(f"{high}:Q")
-        ),
-        base.mark_point(filled=True, size=80, opacity=1, color=_BLUE).encode(tooltip=tooltip),
-        base.mark_text(dy=-11, fontSize=10.5, color=INK).encode(text=number),
-    ]
-    height = _ROW * (len(table) + 1)
-    return draw.figure(*named, layers, table, height=height, width=draw.HALF_WIDTH)
 
 
 def strip(sample: TextSample) -> Strip:

@@ -224,6 +224,14 @@ def test_equal_variants_share_their_runs() -> None:
     assert {run.variant for run in runs} == {"one"}
 
 
+def test_a_variant_that_joins_asks_for_its_own_runs_alone() -> None:
+    study = make_study(seeds=(0, 1), matched_shapes=False)
+    _, records = drive(study, valley(study))
+    joined = Variant(name="Joined", depth=TopK(capacity=0.25))
+    league = study.model_copy(update={"variants": (*study.variants, joined)})
+    assert {run.variant for run in next_runs(league, records)} == {"Joined"}
+
+
 def test_records_of_other_runs_are_ignored() -> None:
     study = make_study()
     other = make_study(data={"sequence_length": 128})

@@ -158,7 +158,7 @@ def test_it_opens_without_network_or_complaint(opened: Opened, written: Path) ->
 
 def test_every_figure_draws_its_marks(opened: Opened, written: Path) -> None:
     names = {path.stem for path in written.parent.joinpath("figures").glob("*.svg")}
-    assert len(names) == 15
+    assert len(names) == 17
     marks = opened.js(
         "Object.fromEntries([...document.querySelectorAll('.live')].map(one => [one.id.slice(5), "
         "one.querySelectorAll('[aria-roledescription]').length]))"
@@ -233,7 +233,7 @@ def test_print_has_every_figure_as_a_still(opened: Opened) -> None:
             "&& one.complete && one.naturalWidth > 0 && one.clientHeight > 50).length"
         )
         figures = shown.js("document.querySelectorAll('figure:not(.generated)').length")
-        assert visible == figures == 15
+        assert visible == figures == 17
         assert shown.js(
             "[...document.querySelectorAll('.strip span[style]')].every(one => "
             "getComputedStyle(one).printColorAdjust === 'exact')"
@@ -251,7 +251,7 @@ def test_print_has_every_figure_as_a_still(opened: Opened) -> None:
 
 @pytest.mark.parametrize(
     ("at", "figures"),
-    [("written", 15), pytest.param("scaling_page", 4, marks=pytest.mark.slow)],
+    [("written", 17), pytest.param("scaling_page", 4, marks=pytest.mark.slow)],
 )
 def test_without_scripts_the_stills_stand_in(browser, at: str, figures: int, request) -> None:
     context = browser.new_context(offline=True, java_script_enabled=False)

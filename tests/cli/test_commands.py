@@ -302,6 +302,25 @@ def test_bench_train_of_a_study_measures_its_numbered_models(
     assert not written.exists()
 
 
+def test_bench_train_of_a_league_measures_every_variant_at_its_best(
+    study_file, monkeypatch, tmp_path
+):
+    others = [{"name": "Block", "attention": {"kind": "block", "block_size": 4, "top_k": 2}}]
+    others += [{"name": "GELU", "feed_forward": {"kind": "gelu"}}]
+    told = json.loads(study_file.read_text())
+    study_file.write_text(json.dumps(told | {"variants": [{"name": "Plain"}, *others]}))
+    runs = next_runs(load_study(study_file), [])
+    losses = {run.config.run_id: 2.0 - 0.1 * i for i, run in enumerate(runs)}
+    records = [record_of(run.config, losses[run.config.run_id]) for run in runs]
+    write_records(tmp_path / "results" / "small" / "records.jsonl", records)
+    measured = Measured(monkeypatch)
+    assert main(["bench", "train", str(study_file), "--force"]) == 0
+    best = {run.variant: run.config.model for run in runs}  # the last of each has the lowest loss
+    assert [{case.variant: case.config.model for case in group} for group in measured.groups] == [
+        best
+    ]
+
+
 def test_bench_train_without_a_study_measures_standard_shapes(study_file, capsys, monkeypatch):
     measured = Measured(monkeypatch)
     shown = output(capsys, "bench", "train", "--json")

@@ -32,6 +32,7 @@ def study_groups(
     """
     from isoflop.bench import study_group
     from isoflop.fit import frame
+    from isoflop.fit.tables.frame import trained_sizes
     from isoflop.papers.numbered import figure3_models, figure4_models
     from isoflop.planning.assignment import assign
     from isoflop.sweep import Ledger
@@ -44,28 +45,32 @@ def study_groups(
     study = settled_here(study, folders)
     records = Ledger(study, folders.root, folders.results).records
     runs = assign(study, records)
-    own = {record.run_id: record for record in records if record.run_id in runs.variant_of}
-    table = frame(list(own.values()), runs.variant_of, off_ladder=runs.off_ladder)
+    known = {record.run_id: record for record in records if record.run_id in runs.variant_of}
+    table = frame(list(known.values()), runs.variant_of, off_ladder=runs.off_ladder)
     baseline, challenger = study.baseline_variant, study.challenger_variant
-    if challenger is None:
+    league = study.variants if len(study.variants) > 2 else ()
+    if challenger is None and not league:
         raise ValueError(f"study {study.name} has no variant with a routed block to compare with")
 
     def config(run_id: str) -> RunConfig:
-        found = own[run_id].config
+        found = known[run_id].config
         recipe = found.recipe.model_copy(update={"precision": precision or found.recipe.precision})
         return found.model_copy(update={"recipe": recipe})
 
     finished = set(table.loc[table["state"] == "finished", "budget_flops"])
     groups = []
     for budget in [one for one in study.budgets_flops if one in finished]:
-        models = [
-            (one.model.variant, config(one.model.run_ids[0]))
-            for named in (figure3_models, figure4_models)
-            for one in named(table, baseline.name, challenger.name, budget_flops=budget)
-            if one.model is not None
-        ]
-        if models:
-            groups.append(study_group(models))
+        sizes = []
+        for named in (figure3_models, figure4_models):
+            if challenger is not None:
+                found = named(table, baseline.name, challenger.name, budget_flops=budget)
+                sizes += [one.model for one in found if one.model is not None]
+        # The league tells each variant's speed at its lowest mean.
+        for variant in league:
+            own = [one for one in trained_sizes(table, variant.name, budget) if one.on_ladder]
+            sizes += sorted(own, key=lambda one: one.loss)[:1]
+        if sizes:
+            groups.append(study_group((one.variant, config(one.run_ids[0])) for one in sizes))
     if not groups:
         raise ValueError(
             f"study {study.name} singles out no model yet, since no minimum is known; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import altair as alt
@@ -60,10 +61,6 @@ def rows(analysis: Analysis, leagues: Sequence[League]) -> pd.DataFrame:
     `seed_spread`; at the minimum `parameters`, `active`, `forward_flops` and `cache_bytes` per
     token, `memory_bytes`, `steps_per_second`, `seconds`; `loss_at_equal_time`, the baseline's.
     """
-    runs = [analysis.records[run_id] for run_id in analysis.table["run_id"]]
-    costs = pd.DataFrame([_measured(one) for one in runs], [one.run_id for one in runs])
-    if not _one_machine(analysis):
-        costs[["steps_per_second", "seconds"]] = math.nan
     found = []
     for result, of_budget in zip(analysis.budgets, leagues, strict=True):
         for place in of_budget.places:
@@ -82,58 +79,52 @@ def rows(analysis: Analysis, leagues: Sequence[League]) -> pd.DataFrame:
                     **blocks.with_columns("multiplier", multiplier),
                     **blocks.with_columns("forward_share", share),
                     "seed_spread": place.seed_spread,
-                    **_at_minimum(analysis, result, name, costs),
+                    **_at_minimum(analysis, result, name),
+                    **_measured(analysis, result, name),
                 }
             )
     if not found:
         return pd.DataFrame({"budget_flops": []})
-    table = pd.DataFrame(found).astype({"first": "Int64", "last": "Int64"})
+    kinds = dict.fromkeys(("first", "last"), "Int64")
+    kinds |= dict.fromkeys(("steps_per_second", "seconds"), "float64")
+    table = pd.DataFrame(found).astype(kinds)
     base = table[table["variant"] == analysis.baseline].set_index("budget_flops")["seconds"]
     own = {name: own.sort_values("seconds") for name, own in table.groupby("variant")}
     asked = zip(table["variant"], table["budget_flops"].map(base), strict=True)
     return table.assign(loss_at_equal_time=[_loss_in(own[name], time) for name, time in asked])
 
 
-def _measured(record: RunRecord) -> dict[str, float]:
-    """Return what a run's model and its steps cost; NaN for what is not known."""
-    config, made = record.config, record.environment
-    length, steps = config.data.sequence_length, config.steps - record.parent_step
-    cache, memory = math.nan, math.nan
-    try:
-        cache = cache_bytes(config.model, length) / length
-        how: dict[str, Any] = {"micro_batch": made.micro_batch, "device": made.device}
-        memory = estimate_memory(config, recompute=made.recompute, **how).total_bytes
-    except ValueError:  # the file of a variant of one's own is not at hand
-        pass
-    # Of a run with a parent the seconds are those of its own steps.
-    speed = steps / record.seconds if record.seconds else math.nan
-    return {
-        "active": record.parameters.active,
-        "cache_bytes": cache,
-        "memory_bytes": memory,
-        "steps_per_second": speed,
-        "seconds": config.steps / speed,
-    }
+def _measured(analysis: Analysis, result: BudgetResult, name: str) -> dict[str, float | None]:
+    """Return measured speed and the seconds of a run, of the size with the lowest mean."""
+    best, speed, steps = analysis.best(name, result.budget_flops), None, 0
+    if best is not None:
+        run = analysis.records[best.run_ids[0]]
+        steps, flops = run.config.steps, run.train_flops[analysis.study.convention]
+        speed = analysis.evidence.steps_per_second(name, best.parameters, flops / steps)
+    return {"steps_per_second": speed, "seconds": steps / speed if speed else None}
 
 
-def _one_machine(analysis: Analysis) -> bool:
-    """Return whether all runs that are shown come from machines that call themselves the same."""
-    runs = [analysis.records[run_id] for run_id in analysis.table["run_id"]]
-    made = [one for run in runs for one in (run.environment, *run.resumed_under)]
-    return len({(e.machine, e.device, e.threads, e.ranks, e.compiled) for e in made}) == 1
-
-
-def _at_minimum(
-    analysis: Analysis, result: BudgetResult, name: str, costs: pd.DataFrame
-) -> dict[str, float | None]:
+def _at_minimum(analysis: Analysis, result: BudgetResult, name: str) -> dict[str, float | None]:
     """Return what is at a variant's minimum, between sizes by lines in log-log space."""
     at, ladder = result.headline(name), analysis.ladder(name, result.budget_flops)
     size = math.nan if at is None or at.parameters is None else at.parameters
     sizes = [math.log(one.parameters) for one in ladder]
-    logs = np.log([costs.loc[list(one.run_ids)].mean() for one in ladder])
-    between = [math.exp(np.interp(math.log(size), sizes, column)) for column in logs.T]
+    costs = pd.DataFrame([_costs(analysis.records[one.run_ids[0]]) for one in ladder])
+    logs = np.log(costs.replace(0, math.nan))
+    between = [math.exp(np.interp(math.log(size), sizes, logs[one])) for one in logs]
     found = dict(zip(costs.columns, between, strict=True))
     return {"parameters": size, "forward_flops": at.forward_flops if at else None, **found}
+
+
+def _costs(record: RunRecord) -> dict[str, float]:
+    """Return what a model costs; NaN where the file of a variant of one's own is not at hand."""
+    config, made = record.config, record.environment
+    length, cache, memory = config.data.sequence_length, math.nan, math.nan
+    how: dict[str, Any] = {"micro_batch": made.micro_batch, "device": made.device}
+    with suppress(ValueError):
+        cache = cache_bytes(config.model, length) / length
+        memory = estimate_memory(config, recompute=made.recompute, **how).total_bytes
+    return {"active": record.parameters.active, "cache_bytes": cache, "memory_bytes": memory}
 
 
 def _loss_in(own: pd.DataFrame, seconds: float) -> float:
@@ -204,7 +195,7 @@ def _table(analysis: Analysis, shown: pd.DataFrame) -> blocks.Table:
         if several:
             found.append([blocks.Wide(f"{scientific(budget)} FLOPs", len(cells[0]))])
         found += [list(one.values()) for one in cells]
-    caption = _words("table", analysis, _one_machine(analysis), several)[0]
+    caption = _words("table", analysis, shown["seconds"].notna().any(), several)[0]
     return blocks.Table(caption, blocks.columns(*cells[0]), found, csv="league", data=shown)
 
 

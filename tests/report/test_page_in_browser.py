@@ -14,7 +14,6 @@ import made_routed
 import pytest
 import synthetic_scaling
 import synthetic_study as synthetic
-from browsing import playwright
 from made_reports import bench_rows
 
 from isoflop.config import EveryToken, RandomK, Study, TopK, Variant

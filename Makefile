@@ -13,7 +13,7 @@ DEMO := studies/demo.toml
 TESTS := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-processors test-oldest test-extras guards check clean
+.PHONY: help setup demo test test-all test-processors test-oldest test-extras guards check dist site clean
 
 help:
 	@echo 'make demo      train the demonstration study and write its page'
@@ -24,6 +24,8 @@ help:
 	@echo 'make test-extras      tests of what needs an extra: trackers, lm-eval'
 	@echo 'make guards    remove each guard of the code in turn; some test must fail'
 	@echo 'make check     linters, types, import layers, size of the house, quick tests'
+	@echo 'make dist      build wheel and sdist, and try the wheel in an environment of its own'
+	@echo 'make site      the documentation as pages in site/, warnings being errors'
 	@echo 'make setup     build $(VENV) only'
 	@echo 'make clean     remove $(VENV) and tool caches; runs, results and data stay'
 
@@ -72,7 +74,7 @@ $(OLDEST)/.setup-stamp: pyproject.toml
 # Trackers, lm-eval and what else is an extra, in an environment of its own (the packages take minutes).
 EXTRAS := .venv-extras
 test-extras: $(EXTRAS)/.setup-stamp
-	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -n 2 --dist worksteal tests/tracking tests/interop
+	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -n 2 --dist worksteal tests/tracking tests/interop tests/docs
 
 $(EXTRAS)/.setup-stamp: pyproject.toml
 	$(call environment,$(EXTRAS))
@@ -90,6 +92,28 @@ check: setup
 	tools/house
 	$(TESTS)
 
+# What `pip install isoflop` gets: without torch, a hundredth of the size.
+WHEEL := .venv-wheel
+dist:
+	rm -rf dist $(WHEEL)
+	$(call environment,$(WHEEL))
+	$(WHEEL)/bin/python -m pip install --disable-pip-version-check --quiet build
+	$(WHEEL)/bin/python -m build --outdir dist .
+	rm -rf $(WHEEL)
+	$(call environment,$(WHEEL))
+	$(WHEEL)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt dist/*.whl
+	$(WHEEL)/bin/python tests/wheel.py $(WHEEL) dist/*.whl
+
+# Nothing is fetched when its pages are read; `python -m http.server -d site` lets them be searched, too.
+DOCS := .venv-docs
+site: $(DOCS)/.setup-stamp
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --quiet
+
+$(DOCS)/.setup-stamp: pyproject.toml
+	$(call environment,$(DOCS))
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(OLDEST) $(EXTRAS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(OLDEST) $(EXTRAS) $(WHEEL) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

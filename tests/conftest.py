@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +17,8 @@ from given import RECIPE, small_model
 from isoflop.config import DataConfig, RunConfig, TopK
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from learned import Trained
 
 # No test is a timing: a busy machine takes longer over an example, and that is no fault.
@@ -72,6 +77,31 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     torch.set_num_threads(before)
     test = prepare(data, root / "cache").split("test")
     return Trained(load_model(folder), config, test, folder, root / "cache")
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start a headless Chromium; skip where there is none."""
+    # Continuous integration sets it, so that these tests are never skipped there.
+    required = bool(os.environ.get("ISOFLOP_REQUIRE_BROWSER"))
+    if required:
+        import playwright.sync_api as playwright
+    else:
+        reason = "needs playwright: pip install -e '.[dev]'"
+        playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    with playwright.sync_playwright() as started:
+        known = [shutil.which(name) for name in CHROMIUM] + [started.chromium.executable_path]
+        path = next((one for one in known if one and Path(one).exists()), None)
+        if path is None:
+            missing = pytest.fail if required else pytest.skip
+            missing("no Chromium: install the package chromium, or run playwright install")
+        opened = started.chromium.launch(executable_path=path, args=FLAGS)
+        yield opened
+        opened.close()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

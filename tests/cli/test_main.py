@@ -1,8 +1,11 @@
 """Dispatch and errors: exit codes, one line for what a user can mend, quick start-up."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -178,6 +181,69 @@ def test_a_closed_pipe_is_no_error(tmp_path):
     )
     os.close(write)
     assert result.stderr == ""
+
+
+COMPLETED = """
+source "$1"
+complete -p isoflop
+for line in "wat" "watch s --po" "bench att" "export s --data"; do
+  COMP_WORDS=(isoflop $line) COMP_LINE="isoflop $line" COMP_POINT=${#COMP_LINE}
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+  _tyro_isoflop
+  echo "${COMPREPLY[@]}"
+done
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_shell_completes_what_is_typed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    assert main(["--install-completion"]) == 0
+    path = tmp_path / "bash-completion/completions/isoflop"
+    assert capsys.readouterr().out.startswith(f"wrote {path}; a new shell has it")
+    shown = subprocess.run(
+        ["bash", "-c", COMPLETED, "-", str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.splitlines() == [
+        "complete -o default -F _tyro_isoflop isoflop",
+        "watch",
+        "--port",
+        "attention",
+        "--dataset",
+    ]
+
+
+def test_a_shell_that_none_completes_for_is_one_line(capsys):
+    assert main(["--install-completion", "tcsh"]) == 2
+    assert one_line(capsys) == "completes no 'tcsh'; expected one of bash, zsh, fish"
+
+
+def test_without_torch_a_command_that_needs_it_says_how_to_get_it(raising, capsys):
+    raising(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert main(["costs", "s.toml"]) == 2
+    assert one_line(capsys) == (
+        'torch is not installed, which this needs: pip install "isoflop[train]"'
+    )
+    raising(ModuleNotFoundError("No module named 'isoflop.made'", name="isoflop.made"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["costs", "s.toml"])
+
+
+def test_the_environment_is_listed_with_what_it_lacks(monkeypatch, capsys):
+    needed = ["numpy>=1", 'pyarrow>=15; extra == "parquet"', "made-up>=2; extra == 'made'"]
+    monkeypatch.setattr(metadata, "requires", lambda _: needed)
+    assert main(["check", "--environment", "--json"]) == 0
+    parts = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert {"Python", "processor", "torch", "GPU"} < set(parts)
+    assert parts["extra parquet"]["found"].startswith("pyarrow ")
+    assert parts["extra made"] == {
+        "name": "extra made",
+        "found": None,
+        "hint": 'lacks made-up: pip install "isoflop[made]"',
+    }
+    assert main(["check", "--environment"]) == 0
+    assert '--  extra made: lacks made-up: pip install "isoflop[made]"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", COMMANDS)

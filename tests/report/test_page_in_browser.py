@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import made_routed
@@ -21,36 +20,15 @@ from isoflop.config import EveryToken, RandomK, Study, TopK, Variant
 from isoflop.report import Evidence, LeftOut, routed_model, write_report
 from isoflop.report.analysis import analyse
 
-# Continuous integration sets it, so that these tests are never skipped there.
-REQUIRED = bool(os.environ.get("ISOFLOP_REQUIRE_BROWSER"))
-if REQUIRED:
-    import playwright.sync_api as playwright
-else:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'"
-    )
+if TYPE_CHECKING:
+    from playwright import sync_api as playwright
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 HOSTILE = (
     "</script><script>window.flag = 1</script>",
     '"><img src=x onerror="window.flag = 2">',
     "\u202e\u0645\u0631\u062d\u0628\u0627 <svg onload=window.flag=3> {{ 7*7 }}",
     "W" * 80,
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as started:
-        known = [shutil.which(name) for name in CHROMIUM] + [started.chromium.executable_path]
-        path = next((one for one in known if one and Path(one).exists()), None)
-        if path is None:
-            missing = pytest.fail if REQUIRED else pytest.skip
-            missing("no Chromium: install the package chromium, or run playwright install")
-        opened = started.chromium.launch(executable_path=path, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 def written_to(tmp_path_factory, study: Study, evidence: Evidence) -> Path:

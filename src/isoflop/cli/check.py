@@ -22,6 +22,9 @@ def check(
         arg(metavar="[FILE|STUDY]", help="A variant of your own, or a study with some."),
     ] = None,
     device: Annotated[Device, arg(help="What to check.")] = "cpu",
+    environment: Annotated[
+        bool, arg(help="Only list what is installed, what is missing and how to get it.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Compare every part with an obvious one on this machine; two minutes at most.
@@ -29,6 +32,8 @@ def check(
     With a file, judge a variant of your own in its place: costs, gradients, later tokens, sizes,
     decoding. Settings are the defaults of its Config, or those that a study gives.
     """
+    if environment:
+        return _environment(json)
     from isoflop.bench.machine import check_device
     from isoflop.check import every_check, outcomes, own_checks
     from isoflop.terminal.check import outcome_lines, summary
@@ -56,6 +61,16 @@ def check(
             ((part, named),) = judged[file.name].own.items()
             print(quoted(f'in a study: {part} = {{ kind = "{named.kind}", from = "{file}" }}'))
     return 0 if passed else 1
+
+
+def _environment(json: bool) -> int:
+    from isoflop.hardware.installed import parts
+    from isoflop.terminal.tables import answer, said
+
+    found = list(parts())
+    lines = [f"{'ok' if one.found else '--'}  {one.name}: {one.found or one.hint}" for one in found]
+    answer([one.model_dump(mode="json") for one in found], map(said, lines), json=json)
+    return 0
 
 
 def _variants(file: Path) -> Iterator[tuple[str, Choices]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import PurePath
-from typing import TYPE_CHECKING, NamedTuple, cast
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
@@ -56,7 +56,8 @@ USES = (
             Command("init", "study.init", "write a commented study to start from"),
             Command("plan", "study.plan", "list its runs and the time that they take"),
             Command("run", "study.run", "train them; after Ctrl-C, again to go on"),
-            Command("status", "study.status", "how far they are, and which failed"),
+            Command("status", "watching.status", "how far they are, and which failed"),
+            Command("watch", "watching.watch", "a page of it while it is trained"),
             Command("report", "study.report", "figures and one page from what is done"),
             Command("eval", "model.evaluate", "loss of one model by routing decision"),
             Command("sample", "model.sample", "text that one model writes"),
@@ -109,6 +110,46 @@ def command_named(name: str) -> Command:
     raise ValueError(f"{name!r} is no command; `isoflop --help` lists them")
 
 
+def install_completion(shell: str) -> str:
+    """Have a shell complete commands, options and files; return what is left to do, in words.
+
+    Raises:
+        ValueError: it is none of bash, zsh and fish.
+    """
+    import io
+    import os
+    from contextlib import redirect_stdout, suppress
+
+    import tyro
+
+    from isoflop import storage
+
+    if shell not in COMPLETIONS:
+        raise ValueError(f"completes no {shell!r}; expected one of {', '.join(COMPLETIONS)}")
+    app: Any = tyro.extras.SubcommandApp()
+    for one in COMMANDS.values():
+        app.command(one.load(), name=one.name, help=one.does)
+    with redirect_stdout(io.StringIO()) as said, suppress(SystemExit):
+        config = (tyro.conf.FlagCreatePairsOff,)
+        app.cli(prog="isoflop", args=["--tyro-print-completion", shell], config=config)
+    variable, usual, file, hint = COMPLETIONS[shell]
+    path = Path(os.environ.get(variable) or Path.home() / usual) / file
+    # Where nothing of ours fits, files do.
+    text = said.getvalue().replace("complete -F", "complete -o default -F")
+    storage.write_text(path, text)
+    return f"wrote {path}; {hint.format(path=path)}"
+
+
+DATA, NEW = ("XDG_DATA_HOME", ".local/share"), "a new shell has it"
+WITHOUT = "; without the package bash-completion, add to ~/.bashrc: source {path}"
+ZSH_PATH = "add to ~/.zshrc, before compinit: fpath+=({path.parent})"
+COMPLETIONS = {
+    "bash": (*DATA, "bash-completion/completions/isoflop", NEW + WITHOUT),
+    "zsh": (*DATA, "zsh/site-functions/_isoflop", ZSH_PATH),
+    "fish": ("XDG_CONFIG_HOME", ".config", "fish/completions/isoflop.fish", NEW),
+}
+"""By shell: the variable and the folder below home that its files lie in, the file, what to do."""
+
 QUESTION = """\
 At the same compute, which transformer variant wins,
 by how much, and how sure are we?"""
@@ -136,5 +177,6 @@ def help_text() -> str:
         lines += ["", use.title]
         shown = (*use.first, *((command.name, command.does) for command in use.commands))
         lines += [f"  {name:{width}}  {does}" for name, does in shown]
-    lines += ["", "isoflop COMMAND --help tells what it takes; isoflop --version, which this is."]
+    lines += ["", "isoflop COMMAND --help tells what it takes; isoflop --version, which this is;"]
+    lines += ["isoflop --install-completion [bash|zsh|fish] has the shell complete all of it."]
     return "\n".join(lines)

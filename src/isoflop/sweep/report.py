@@ -47,12 +47,17 @@ def report_study(study: Study, folders: Folders | None = None, file: Path | None
     return write_report(study, evidence, page)
 
 
-def evidence_of(study: Study, folders: Folders, file: Path) -> tuple[Study, Evidence]:
-    """Return a study in its precision, and what a report is made from. See `report_study`."""
+def evidence_of(
+    study: Study, folders: Folders, file: Path, *, begun: bool = True
+) -> tuple[Study, Evidence]:
+    """Return a study in its precision, and what a report is made from. See `report_study`.
+
+    Without `begun` there may be no record yet.
+    """
     root, results = folders.root, folders.results
     chosen = settled(study, root, results)
     study = chosen.study
-    ledger = trained(study, root, results, file)
+    ledger = trained(study, root, results, file) if begun else Ledger(study, root, results)
     runs = ledger.runs
     own = [record for record in ledger.own if record.run_id not in runs.first]
     missing = [

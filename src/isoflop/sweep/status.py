@@ -6,18 +6,30 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import Field
 
-from isoflop.config import Frozen, RunRecord, State, Study
+from isoflop.config import Frozen, RunConfig, RunRecord, State, Study
 from isoflop.costs import parameters
 from isoflop.estimate import Power
-from isoflop.planning import Bracket, Edge, achieved_flops, brackets, edges, next_runs
+from isoflop.planning import (
+    Bracket,
+    Edge,
+    PlannedRun,
+    achieved_flops,
+    bound,
+    brackets,
+    edges,
+    next_runs,
+)
+from isoflop.planning.grid import foreseen_runs
 from isoflop.planning.search import first_checks
-from isoflop.runs import RunFolder
-from isoflop.sweep.ledger import Ledger
-from isoflop.sweep.precision import settled
+from isoflop.runs import Progress, RunFolder
+from isoflop.sweep.ledger import Folders, Ledger
+from isoflop.sweep.precision import kept_precision, settled
+from isoflop.sweep.schedule.forecast import Forecast, Going
 
 
 class Whereabouts(Frozen):
@@ -89,6 +101,9 @@ class StudyStatus(Frozen):
     """Why no grid is trained, a line for each variant whose learning rate is not to be kept."""
     foreign: int
     """Records in the study's folder of runs that it, as it is now, would not train."""
+    seconds_left: float | None = Field(default=None, exclude_if=lambda seconds: seconds is None)
+    """Until all that it needs, and what the grid usually adds, is trained by as many as train now,
+    at the speeds of its runs; not written while nobody trains or nothing was timed."""
     power: Power | None = None
     """What it will resolve by the noise of its runs so far, where that was asked for and is known.
     """
@@ -106,20 +121,28 @@ class StudyStatus(Frozen):
 
 
 def status(
-    study: Study, root: Path, results: Path | None = None, *, power: bool = False
+    study: Study,
+    root: Path,
+    results: Path | None = None,
+    *,
+    power: bool = False,
+    ledger: Ledger | None = None,
 ) -> StudyStatus:
     """Return where the study whose folder is `root`, which need not exist, stands.
 
-    What it will resolve is told where `power` is asked for, which takes a second or two.
+    What it will resolve is told where `power` is asked for, which takes a second or two. Whoever
+    looks often gives a `ledger` of this study and folder, which is refreshed.
 
     Raises:
         ValueError: a record cannot be read, or the study cannot be planned.
     """
-    ledger = Ledger(study, root, results)
+    ledger = ledger or Ledger(study, root, results)
+    ledger.refresh()
     assigned = ledger.runs
     known = {one.run_id: (one.config, assigned.all[one.run_id]) for one in ledger.own}
     for run in next_runs(study, ledger.records):
         known[run.config.run_id] = run.config, run.variant
+    configs = {run_id: config for run_id, (config, _) in known.items()}
     rows = [
         RunRow(
             run_id=run_id,
@@ -147,9 +170,31 @@ def status(
         brackets=tuple(brackets(study, ledger.records)),
         edges=tuple(edges(study, ledger.records)),
         shared=_shared(ledger.own),
+        seconds_left=_seconds_left(ledger, rows, configs),
         stale=tuple(one.stale for one in first_checks(study, ledger.records) if one.stale),
         foreign=sum(not ledger.is_taken_up(run_id) for run_id in assigned.foreign),
     )
+
+
+class Lookout:
+    """Looks at a study again and again, and reads the records that others committed once.
+
+    Raises:
+        ValueError: as `status`, and as `settled`, which is asked where the study never started.
+    """
+
+    def __init__(self, study: Study, folders: Folders) -> None:
+        self._study, self.folders = study, folders
+        now = settled(study, folders.root, folders.results).study
+        self.ledger = Ledger(now, folders.root, folders.results)
+
+    def look(self) -> StudyStatus:
+        """Return where the study stands; see `status`."""
+        root, results = self.folders.root, self.folders.results
+        kept = kept_precision(self._study, root, results)
+        if kept is not None and kept.study != self.ledger.study:
+            self.ledger = Ledger(kept.study, root, results)
+        return status(self.ledger.study, root, results, ledger=self.ledger)
 
 
 def _shared(records: Sequence[RunRecord]) -> Shared | None:
@@ -157,6 +202,34 @@ def _shared(records: Sequence[RunRecord]) -> Shared | None:
     trained = sum(record.train_flops[record.config.convention] for record in records)
     spent = sum(record.spent_flops for record in records)
     return Shared(runs=runs, trained_flops=trained, spent_flops=spent) if runs else None
+
+
+def _seconds_left(
+    ledger: Ledger, rows: Sequence[RunRow], configs: Mapping[str, RunConfig]
+) -> float | None:
+    """Return the time until all runs are done, by the speeds of those that ran here or do now."""
+    going, rates, waiting = [], [], []
+    for row in rows:
+        run, record = (
+            PlannedRun(row.variant, configs[row.run_id], "initial"),
+            ledger.get(row.run_id),
+        )
+        if record and record.seconds and not row.taken_up:
+            rates.append((run, record.spent_flops / record.seconds))
+        elif row.at:
+            speed, share = row.at.tokens_per_second or 0.0, row.step / row.steps
+            now = Progress(row.step, row.steps, row.train_loss or 0.0, speed) if row.step else None
+            going.append(Going(run, progress=now, from_share=share))
+            tokens = run.config.steps * run.config.tokens_per_step
+            rates += [(run, achieved_flops(run.config) / tokens * speed)] if speed else []
+        elif record is None:
+            waiting.append(run)
+    if not (going and rates):
+        return None
+    foreseen = foreseen_runs(ledger.study)
+    added = max(0, len(foreseen) + bound(ledger.study).usual_runs - len(rows))
+    usual = fmean(run.budget_flops for run in foreseen)
+    return Forecast(len(going), rates, added_flops=usual).seconds_left(going, waiting, added)
 
 
 def _standing(ledger: Ledger, run_id: str) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
-from rich.console import RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 
 from isoflop.config import State
 from isoflop.notation import count, duration, exponent
@@ -14,7 +18,10 @@ from isoflop.planning.edges import Setting
 from isoflop.sweep import RunRow, StudyStatus
 from isoflop.sweep.status import Whereabouts
 from isoflop.terminal.plan import power_words
-from isoflop.terminal.tables import said, table_of
+from isoflop.terminal.tables import said, show, table_of
+
+LIVE_SECONDS = 2.0
+"""Between two looks at a study, at least."""
 
 LOUD: tuple[State, ...] = ("running", "preempted", "interrupted", "diverged", "failed")
 """States whose runs are listed one by one."""
@@ -22,9 +29,7 @@ LOUD: tuple[State, ...] = ("running", "preempted", "interrupted", "diverged", "f
 
 def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
     """Yield the counts, the minima, the runs under way or gone wrong, and what to do next."""
-    order: tuple[State, ...] = ("finished", *LOUD[:3], "pending", *LOUD[3:])
-    states = ", ".join(f"{found.counts[state]} {state}" for state in order if state in found.counts)
-    yield said(f"{found.study}: {states}", "bold")
+    yield said(f"{found.study}: {counted(found)}", "bold")
     if found.shared is not None:
         yield said(
             f"{exponent(found.shared.trained_flops)} FLOPs trained, of which "
@@ -50,6 +55,35 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
         yield said(f"To go on: {hint}.{growing}")
 
 
+def follow(look: Callable[[], StudyStatus], hint: str) -> None:
+    """Show where a study stands, anew until it is complete or Ctrl-C; once without a terminal.
+
+    Args:
+        look: returns where it stands.
+        hint: the command that goes on with it.
+    """
+    if not sys.stdout.isatty():
+        show(status_tables(look(), hint))
+        return
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            began, found = time.monotonic(), look()
+            live.update(Group(*status_tables(found, hint)), refresh=True)
+            if found.complete:
+                return
+            # Training has the cores.
+            time.sleep(max(LIVE_SECONDS, 5 * (time.monotonic() - began)))
+
+
+def counted(found: StudyStatus) -> str:
+    """Return how many runs are in each state, and how long all will take where that is known."""
+    order: tuple[State, ...] = ("finished", *LOUD[:3], "pending", *LOUD[3:])
+    states = ", ".join(f"{found.counts[state]} {state}" for state in order if state in found.counts)
+    left = found.seconds_left
+    return states if left is None else f"{states}; about {duration(left)} left"
+
+
 def _minima(found: Sequence[Bracket]) -> RenderableType:
     return table_of(
         "Minima so far",
@@ -62,14 +96,15 @@ def _minima(found: Sequence[Bracket]) -> RenderableType:
             ),
             "smaller": lambda one: str(one.below),
             "larger": lambda one: str(one.above),
-            "minimum": _verdict,
+            "minimum": verdict,
         },
         names=["variant"],
         words=["minimum"],
     )
 
 
-def _verdict(one: Bracket) -> str:
+def verdict(one: Bracket) -> str:
+    """Return in words whether a minimum is bracketed."""
     if one.minimum_parameters is None:
         return "-"
     if one.settled:

@@ -1,6 +1,5 @@
 (function () {
   "use strict";
-  var specs = JSON.parse(document.getElementById("figures").textContent);
   var options = { actions: false, renderer: "svg", ast: true };
   var NARROW = 560, FRAME = 40, GAP = 4;
   document.documentElement.classList.add("scripted");
@@ -17,15 +16,17 @@
   function draw(place, spec) {
     return window.vegaEmbed(place, spec, options).catch(function (error) {
       // The still picture shows the same figure; only the tooltips are lost.
-      place.style.display = "none";
-      place.previousElementSibling.style.display = "block";
+      var still = place.previousElementSibling;
+      if (still) {
+        place.style.display = "none";
+        still.style.display = "block";
+      }
       console.error(error);
     });
   }
 
-  Object.keys(specs).forEach(function (name) {
-    var place = document.getElementById("live-" + name);
-    var spec = specs[name], drawn = 0;
+  function show(name, spec) {
+    var place = document.getElementById("live-" + name), drawn = 0;
     if (!spec.facet) {
       draw(place, spec);
       return;
@@ -37,5 +38,10 @@
         draw(place, fitted(spec, drawn));
       }
     }).observe(place);
-  });
+  }
+
+  window.showFigures = function (specs) {
+    Object.keys(specs).forEach(function (name) { show(name, specs[name]); });
+  };
+  window.showFigures(JSON.parse(document.getElementById("figures").textContent));
 })();

@@ -70,6 +70,7 @@ from isoflop.config.run import (
     Positions,
     RunConfig,
     Span,
+    TokenizerFile,
     Windows,
 )
 from isoflop.config.sample import SampledToken, TextSample

@@ -70,13 +70,15 @@ class IsoflopLM(TemplateLM):
             self.tokens: Tokenizer | PretrainedTokenizer = tokenizer_of(
                 record.config, record, Path(cache)
             )
-            self.begins = record.config.data.windows == "stream"
-            length = record.config.data.sequence_length
+            data = record.config.data
+            self.end = data.end or 0
+            self.leads = list(data.ends) if data.windows == "stream" else []
+            length = data.sequence_length
         else:
             assert pretrained is not None
             self.model, length = load_pretrained(pretrained), 2048
             self.tokens = PretrainedTokenizer.of(Path(pretrained))
-            self.begins = self.tokens.begins
+            self.leads, self.end = self.tokens.leads, self.tokens.end
         self.model.to(device or "cpu")
         self.decision = decision
         self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))
@@ -84,8 +86,13 @@ class IsoflopLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The id that ends a document, and begins a text of which nothing is given."""
-        return 0
+        """The id that ends a document."""
+        return self.end
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The id that stands before a text of which nothing is given."""
+        return self.leads[0] if self.leads else self.end
 
     @property
     def max_gen_toks(self) -> int:
@@ -97,8 +104,7 @@ class IsoflopLM(TemplateLM):
     ) -> list[int]:
         """Return the ids of a text, led by the end of a document where training was so."""
         ids: list[int] = list(map(int, self.tokens.encode([string.encode()])[0]))
-        leads = self.begins if add_special_tokens is None else add_special_tokens
-        return [0, *ids] if leads else ids
+        return ids if add_special_tokens is False else [*self.leads, *ids]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Scored], disable_tqdm: bool = False, **others: Any
@@ -155,8 +161,8 @@ class IsoflopLM(TemplateLM):
             ends = [ends] if isinstance(ends, str) else [end for end in ends if end]
             kept = given[-max(1, self.max_length - most) :]
             engine, made, text = Engine(self.model, self.decision), list[int](), ""
-            for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[0]):
-                made += [token.id] if token.id else []
+            for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[self.end]):
+                made += [token.id] if token.id != self.end else []
                 text = self.tokens.decode(made).decode(errors="replace")
                 if any(end in text for end in ends):
                     break

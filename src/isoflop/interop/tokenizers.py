@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isoflop.data import BpeTokenizer, ByteTokenizer, Tokenizer
-from isoflop.data.tokenizer import END, byte_characters
+from isoflop.config import TokenizerFile
+from isoflop.data import ByteTokenizer, Tokenizer
+from isoflop.data.tokenizer import END, LibraryTokenizer, byte_characters
 from isoflop.text import quoted
 
 
@@ -18,39 +19,46 @@ def tokenizer_json(tokenizer: Tokenizer, *, begins: bool) -> str | None:
 
     Args:
         tokenizer: of a run.
-        begins: whether a text begins with id 0, as where windows go across documents.
+        begins: whether a text begins with what ends documents, as where windows go across them.
     """
     match tokenizer:
         case ByteTokenizer():
             specification: dict[str, Any] = _bytes()
-        case BpeTokenizer():
+        case LibraryTokenizer():
             specification = json.loads(tokenizer.specification)
         case _:
             return None
-    end = {"id": END, "ids": [0], "tokens": [END]}
+    text = end_of(tokenizer)
+    at = tokenizer.end if isinstance(tokenizer, LibraryTokenizer) else 0
+    end = {"id": text, "ids": [at], "tokens": [text]}
     if begins:
         specification["post_processor"] = {
             "type": "TemplateProcessing",
             "single": [
-                {"SpecialToken": {"id": END, "type_id": 0}},
+                {"SpecialToken": {"id": text, "type_id": 0}},
                 {"Sequence": {"id": "A", "type_id": 0}},
             ],
             "pair": [
-                {"SpecialToken": {"id": END, "type_id": 0}},
+                {"SpecialToken": {"id": text, "type_id": 0}},
                 {"Sequence": {"id": "A", "type_id": 0}},
                 {"Sequence": {"id": "B", "type_id": 0}},
             ],
-            "special_tokens": {END: end},
+            "special_tokens": {text: end},
         }
     return json.dumps(specification, ensure_ascii=False, indent=1)
 
 
-def tokenizer_config(sequence_length: int) -> dict[str, Any]:
+def end_of(tokenizer: Tokenizer) -> str:
+    """Return how the id that ends a document is spelled."""
+    return tokenizer.end_text if isinstance(tokenizer, LibraryTokenizer) else END
+
+
+def tokenizer_config(sequence_length: int, end: str = END) -> dict[str, Any]:
     """Return `tokenizer_config.json`, which names the class and what ends a text."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": END,
-        "pad_token": END,
+        "eos_token": end,
+        "pad_token": end,
         "model_max_length": sequence_length,
         "clean_up_tokenization_spaces": False,
     }
@@ -99,6 +107,8 @@ class PretrainedTokenizer:
     """The `tokenizer.json` of a checkpoint, without what it puts around a text."""
 
     library: Any
+    end: int
+    """Id that ends a document."""
 
     @classmethod
     def of(cls, folder: Path) -> PretrainedTokenizer:
@@ -113,14 +123,15 @@ class PretrainedTokenizer:
         if not path.is_file():
             raise ValueError(quoted(f"{folder} has no tokenizer.json, so that no text can be read"))
         try:
-            return cls(Library.from_file(str(path)))
+            library = Library.from_file(str(path))
         except Exception as error:  # the library raises bare exceptions of its own
             raise ValueError(quoted(f"{path} cannot be read: {error}")) from None
+        return cls(library, TokenizerFile.model_validate(str(path)).end)
 
     @property
-    def begins(self) -> bool:
-        """Whether it puts id 0 before a text."""
-        return bool(self.library.encode("", add_special_tokens=True).ids[:1] == [0])
+    def leads(self) -> list[int]:
+        """What it puts before a text: an id or none."""
+        return list(self.library.encode("", add_special_tokens=True).ids[:1])
 
     def encode(self, texts: Sequence[bytes]) -> list[list[int]]:
         """Return the ids of each UTF-8 text."""

@@ -78,6 +78,25 @@ class Evaluation(Frozen):
     """Losses by position, as the run's `positions` asks for; a span that no window reaches is left
     out."""
 
+    def per_byte(self) -> Evaluation:
+        """Return the same with its losses in bits per byte of text, where that is known."""
+        nat = (self.bits_per_byte or self.loss) / (self.loss or 1.0)
+        return self.model_copy(
+            update={
+                "loss": self.loss * nat,
+                "document_losses": tuple(one * nat for one in self.document_losses),
+                "spans": tuple(
+                    one.model_copy(
+                        update={
+                            "loss": one.loss * nat,
+                            "document_losses": tuple(nats * nat for nats in one.document_losses),
+                        }
+                    )
+                    for one in self.spans
+                ),
+            }
+        )
+
     @model_validator(mode="after")
     def _by_document(self) -> Evaluation:
         if len(self.document_losses) != len(self.document_tokens):
@@ -172,6 +191,34 @@ class RunRecord(Frozen):
     resumed_under: tuple[Environment, ...] = Field(default=(), exclude_if=lambda found: not found)
     """Other environments in which it went on, in order. Not written where there are none: only
     then do its bits come from `environment` alone."""
+
+    @property
+    def bits_per_nat(self) -> float | None:
+        """Bits per byte of the test text that a nat per token is; None where no text is known."""
+        one = self.evaluation("test")
+        return None if one is None or not one.bits_per_byte else one.bits_per_byte / one.loss
+
+    def per_byte(self) -> RunRecord:
+        """Return the record with its losses in bits per byte of text.
+
+        Raises:
+            ValueError: it is finished, and its ids stand for no text that is known.
+        """
+        nat = self.bits_per_nat
+        if nat is None and self.state == "finished":
+            raise ValueError(
+                f"run {self.run_id} has no losses per byte, since its ids stand for no text that "
+                "is known; expected runs on text, or with data.ids_tokenizer: leave --per out"
+            )
+        return self.model_copy(
+            update={
+                "evaluations": tuple(one.per_byte() for one in self.evaluations),
+                "train_loss": self.train_loss and self.train_loss * (nat or 1),
+                "curve": tuple(
+                    one.model_copy(update={"loss": one.loss * (nat or 1)}) for one in self.curve
+                ),
+            }
+        )
 
     @property
     def spent_flops(self) -> float:

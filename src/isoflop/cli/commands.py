@@ -58,7 +58,7 @@ USES = (
             Command("run", "study.run", "train them; after Ctrl-C, again to go on"),
             Command("status", "study.status", "how far they are, and which failed"),
             Command("report", "study.report", "figures and one page from what is done"),
-            Command("eval", "model.evaluate", "loss of one model by routing decision"),
+            Command("eval", "evaluating.evaluate", "loss of one model by routing decision"),
             Command("sample", "model.sample", "text that one model writes"),
             Command("convert", "model.convert", "one model to transformers, or from there"),
         ),

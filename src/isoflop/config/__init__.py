@@ -12,6 +12,8 @@ from isoflop.config.measures import (
     RoutingSample,
     RunEvaluation,
     Stretch,
+    TaskScore,
+    TaskScores,
     TokenSelection,
 )
 from isoflop.config.model import (

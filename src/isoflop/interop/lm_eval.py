@@ -8,6 +8,7 @@ line above is its `lm_eval` in all else. Scores are under a causal decision.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
-from isoflop.config import Decision
+from isoflop.config import Decision, TaskScore, TaskScores
 from isoflop.data import Tokenizer
 from isoflop.generation import Engine, Sampling, stream
 from isoflop.interop.importing import load_pretrained
 from isoflop.interop.tokenizers import PretrainedTokenizer
 from isoflop.runs import RunFolder
+from isoflop.text import quoted
 
 Scored = tuple[object, list[int], list[int]]
 """What was asked, the ids that are given, and those whose likelihood is asked for."""
@@ -171,6 +173,64 @@ class IsoflopLM(TemplateLM):
             found.append(text)
             self.cache_hook.add_partial("generate_until", (context, asked), text)
         return found
+
+
+def score_tasks(
+    folder: RunFolder,
+    tasks: Sequence[str],
+    *,
+    include_path: Path | None = None,
+    limit: int | None = None,
+    decision: Decision | None = None,
+    cache: Path = Path("cache"),
+    device: str = "cpu",
+) -> TaskScores:
+    """Return what the model of a finished run reaches in tasks of the harness.
+
+    Args:
+        folder: the run's.
+        tasks: their names, or those of groups.
+        include_path: folder with tasks of one's own.
+        limit: samples of each task at most.
+        decision: who routes, causal; None for the model's headline decision.
+        cache: where prepared corpora lie.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        ValueError: the run is not finished, or a task cannot be had; one line.
+    """
+    from lm_eval import __version__, simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    model = IsoflopLM(run=str(folder.path), decision=decision, cache=str(cache), device=device)
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    try:
+        manager.load(list(tasks))
+    except Exception as problem:  # of the harness, of what reads data sets, of the hub
+        said = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
+        raise ValueError(quoted(f"tasks {', '.join(tasks)} cannot be had: {said}")) from None
+    found = simple_evaluate(model, tasks=list(tasks), task_manager=manager, limit=limit)
+    scores = []
+    for task, told in found["results"].items():
+        for name, value in told.items():
+            metric, _, chosen = name.partition(",")
+            if not chosen or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+                continue
+            error = told.get(f"{metric}_stderr,{chosen}")
+            scores.append(
+                TaskScore(
+                    task=task,
+                    metric=metric,
+                    filter=chosen,
+                    value=value,
+                    error=error if isinstance(error, float) and math.isfinite(error) else None,
+                    samples=found["n-samples"].get(task, {}).get("effective"),
+                    shots=found["n-shot"].get(task),
+                    limit=limit,
+                    decision=decision or model.model.config.decisions[0],
+                )
+            )
+    return TaskScores(run_id=folder.config().run_id, scores=tuple(scores), lm_eval=__version__)
 
 
 def main() -> None:

@@ -227,9 +227,9 @@ class DataConfig(Frozen):
 
     @property
     def tokenizer_name(self) -> str:
-        """The tokenizer as a study names it."""
+        """The tokenizer as a study names it, with the hash of its file where others made it."""
         named = self.tokenizer
-        return named if isinstance(named, str) else named.source
+        return named if isinstance(named, str) else f"{named.source} ({named.sha256[:8]})"
 
     @property
     def corpora(self) -> tuple[str, ...]:

@@ -131,6 +131,11 @@ class LibraryTokenizer:
         return hashlib.sha256(content).hexdigest()
 
     @property
+    def leads(self) -> list[int]:
+        """What its makers put before a text: an id or none."""
+        return list(self._library.encode("", add_special_tokens=True).ids[:1])
+
+    @property
     def token_bytes(self) -> NDArray[np.int64]:
         """UTF-8 bytes of text that each id stands for, (V,)."""
         return np.array([len(text) for text in self._text_of], dtype=np.int64)

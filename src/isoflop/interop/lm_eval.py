@@ -18,11 +18,11 @@ from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
-from isoflop.config import Decision, TaskScore, TaskScores
+from isoflop.config import Decision, TaskScore, TaskScores, TokenizerFile
 from isoflop.data import Tokenizer
+from isoflop.data.tokenizer import LibraryTokenizer
 from isoflop.generation import Engine, Sampling, stream
 from isoflop.interop.importing import load_pretrained
-from isoflop.interop.tokenizers import PretrainedTokenizer
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
 
@@ -69,9 +69,7 @@ class IsoflopLM(TemplateLM):
             folder = RunFolder(Path(run))
             record = finished_record(folder)
             self.model = load_model(folder)
-            self.tokens: Tokenizer | PretrainedTokenizer = tokenizer_of(
-                record.config, record, Path(cache)
-            )
+            self.tokens: Tokenizer = tokenizer_of(record.config, record, Path(cache))
             data = record.config.data
             self.end = data.end or 0
             self.leads = list(data.ends) if data.windows == "stream" else []
@@ -79,8 +77,10 @@ class IsoflopLM(TemplateLM):
         else:
             assert pretrained is not None
             self.model, length = load_pretrained(pretrained), 2048
-            self.tokens = PretrainedTokenizer.of(Path(pretrained))
-            self.leads, self.end = self.tokens.leads, self.tokens.end
+            named = TokenizerFile.model_validate(str(Path(pretrained) / "tokenizer.json"))
+            size = self.model.config.vocabulary
+            self.tokens = LibraryTokenizer(named.content(), named.end, size)
+            self.leads, self.end = self.tokens.leads, named.end
         self.model.to(device or "cpu")
         self.decision = decision
         self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))

@@ -24,6 +24,7 @@ from isoflop.config import Decision
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
+    from isoflop.config import RunEvaluation, TaskScores
     from isoflop.runs import RunFolder
 
 
@@ -64,14 +65,10 @@ class EvaluationOptions:
     json: Json = False
 
 
-def _evaluate_tasks(folder: RunFolder, options: EvaluationOptions) -> None:
+def _scored(folder: RunFolder, options: EvaluationOptions) -> TaskScores:
     """Score tasks, and keep the scores as tasks.json in the run's folder."""
-    from isoflop.terminal.evaluation import scores_table
-    from isoflop.terminal.tables import answer
-
-    given = EvaluationOptions()
     of_text = ("split", "tokens", "corpus", "cap_window", "cap_tokens", "threads", "precision")
-    other = [one for one in of_text if getattr(options, one) != getattr(given, one)]
+    other = [one for one in of_text if getattr(options, one) != getattr(EvaluationOptions, one)]
     if other or len(options.decisions) > 1:
         named = f"--{other[0].replace('_', '-')}" if other else "several --decisions"
         raise ValueError(f"--tasks scores tasks, whose text is their own; expected no {named}")
@@ -93,13 +90,8 @@ def _evaluate_tasks(folder: RunFolder, options: EvaluationOptions) -> None:
         device=options.device,
     )
     with folder.claim():
-        written = folder.add_scores(found)
-    print(quoted(f"wrote {written}"), file=sys.stderr)
-    told = found.model_dump(mode="json")
-    if options.out is not None:
-        storage.write_json(options.out, told)
-        print(quoted(f"wrote {options.out}"), file=sys.stderr)
-    answer(told, [scores_table(found)], json=options.json)
+        print(quoted(f"wrote {folder.add_scores(found)}"), file=sys.stderr)
+    return found
 
 
 def evaluate(
@@ -113,14 +105,26 @@ def evaluate(
     tasks.json there.
     """
     from isoflop.runs import RunFolder
-    from isoflop.terminal.evaluation import evaluation_tables
+    from isoflop.terminal.evaluation import evaluation_tables, scores_table
     from isoflop.terminal.tables import answer
-    from isoflop.trained import HeldOut, evaluate_run
 
     folder = RunFolder(checkpoint)
     if options.tasks is not None:
-        _evaluate_tasks(folder, options)
-        return
+        scored = _scored(folder, options)
+        told, tables = scored.model_dump(mode="json"), iter([scores_table(scored)])
+    else:
+        found = _measured(folder, options)
+        told, tables = found.model_dump(mode="json"), evaluation_tables(found, folder.config())
+    if options.out is not None:
+        storage.write_json(options.out, told)
+        print(quoted(f"wrote {options.out}"), file=sys.stderr)
+    answer(told, tables, json=options.json)
+
+
+def _measured(folder: RunFolder, options: EvaluationOptions) -> RunEvaluation:
+    """Measure on held-out text, and keep that where nothing else was asked for."""
+    from isoflop.trained import HeldOut, evaluate_run
+
     cap = cap_of(options.cap_window, options.cap_tokens)
     held_out = HeldOut(
         *(options.split, options.tokens, options.corpus, options.decisions),
@@ -131,10 +135,5 @@ def evaluate(
     )
     if held_out == HeldOut():
         with folder.claim():
-            written = folder.write_evaluation(found)
-        print(quoted(f"wrote {written}"), file=sys.stderr)
-    told = found.model_dump(mode="json")
-    if options.out is not None:
-        storage.write_json(options.out, told)
-        print(quoted(f"wrote {options.out}"), file=sys.stderr)
-    answer(told, evaluation_tables(found, folder.config()), json=options.json)
+            print(quoted(f"wrote {folder.write_evaluation(found)}"), file=sys.stderr)
+    return found

@@ -81,21 +81,8 @@ class Evaluation(Frozen):
     def per_byte(self) -> Evaluation:
         """Return the same with its losses in bits per byte of text, where that is known."""
         nat = (self.bits_per_byte or self.loss) / (self.loss or 1.0)
-        return self.model_copy(
-            update={
-                "loss": self.loss * nat,
-                "document_losses": tuple(one * nat for one in self.document_losses),
-                "spans": tuple(
-                    one.model_copy(
-                        update={
-                            "loss": one.loss * nat,
-                            "document_losses": tuple(nats * nat for nats in one.document_losses),
-                        }
-                    )
-                    for one in self.spans
-                ),
-            }
-        )
+        spans = tuple(one.model_copy(update=_times(nat, one)) for one in self.spans)
+        return self.model_copy(update={**_times(nat, self), "spans": spans})
 
     @model_validator(mode="after")
     def _by_document(self) -> Evaluation:
@@ -105,6 +92,11 @@ class Evaluation(Frozen):
                 f"{len(self.document_tokens)}; expected as many of both"
             )
         return self
+
+
+def _times(nat: float, one: Evaluation | SpanLoss) -> dict[str, object]:
+    documents = tuple(nats * nat for nats in one.document_losses)
+    return {"loss": one.loss * nat, "document_losses": documents}
 
 
 class CurvePoint(Frozen):
@@ -210,13 +202,13 @@ class RunRecord(Frozen):
                 f"run {self.run_id} has no losses per byte, since its ids stand for no text that "
                 "is known; expected runs on text, or with data.ids_tokenizer: leave --per out"
             )
+        nat = nat or 1.0
+        points = (one.model_copy(update={"loss": one.loss * nat}) for one in self.curve)
         return self.model_copy(
             update={
                 "evaluations": tuple(one.per_byte() for one in self.evaluations),
-                "train_loss": self.train_loss and self.train_loss * (nat or 1),
-                "curve": tuple(
-                    one.model_copy(update={"loss": one.loss * (nat or 1)}) for one in self.curve
-                ),
+                "train_loss": self.train_loss and self.train_loss * nat,
+                "curve": tuple(points),
             }
         )
 

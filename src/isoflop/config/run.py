@@ -34,10 +34,7 @@ ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end_of_sentence|
 
 
 class TokenizerFile(Frozen):
-    """A `tokenizer.json` that others made: where it is, and what is known without it.
-
-    A study names it by its path or as `hf:NAME`.
-    """
+    """A `tokenizer.json` that others made, named by path or `hf:NAME`: what is known without it."""
 
     source: str
     """Path of the file, or `hf:NAME`; no part of the run id."""
@@ -118,7 +115,6 @@ def _tokenizer_content(source: str) -> bytes:
 
 
 def _described_tokenizer(source: str) -> dict[str, Any]:
-    """Return what is known of a tokenizer, from its file."""
     content = _tokenizer_content(source)
     told = parse_json(content, source)
     try:
@@ -126,17 +122,16 @@ def _described_tokenizer(source: str) -> dict[str, Any]:
         ids = {one[0]: at for at, one in enumerate(words)} if isinstance(words, list) else words
         ids = {**ids, **{one["content"]: one["id"] for one in told.get("added_tokens") or ()}}
         vocabulary = 1 + max(ids.values())
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError):
+    except (TypeError, LookupError, ValueError, AttributeError):
         raise ValueError(
             f"tokenizer is {source!r}, which is not the JSON of a tokenizer; expected a "
             "tokenizer.json as the `tokenizers` library writes it"
         ) from None
-    beside = _tokenizer_file(source, "tokenizer_config.json")
-    end = None
+    beside, stated = _tokenizer_file(source, "tokenizer_config.json"), None
     if beside is not None and beside.is_file():
         stated = parse_json(beside.read_bytes(), str(beside))
-        end = stated.get("eos_token") if isinstance(stated, dict) else None
-        end = end.get("content") if isinstance(end, dict) else end
+    end = stated.get("eos_token") if isinstance(stated, dict) else None
+    end = end.get("content") if isinstance(end, dict) else end
     end = end or next((one for one in ENDS if one in ids), None)
     if end not in ids:
         raise ValueError(
@@ -148,7 +143,6 @@ def _described_tokenizer(source: str) -> dict[str, Any]:
 
 
 def _or_text(schema: dict[str, Any]) -> None:
-    """Let a study file name a tokenizer by its text."""
     schema["anyOf"].append({"type": "string"})
 
 

@@ -148,14 +148,12 @@ class TokenStore:
                 token_bytes=self.tokenizer.token_bytes,
             )
         token_bytes = _numbers(self.folder / _TOKEN_BYTES, self.vocabulary)
-        spelled = described.get("spelled", described["bytes"])
+        scale = described["bytes"] / described.get("spelled", described["bytes"])
         return TokenSplit(
             tokens=opened,
             offsets=offsets,
             document_bytes=_numbers(self.folder / f"{name}.bytes.npy", documents),
-            token_bytes=token_bytes
-            if spelled == described["bytes"]
-            else token_bytes * (described["bytes"] / spelled),
+            token_bytes=token_bytes if scale == 1 else token_bytes * scale,
         )
 
     @property

@@ -28,7 +28,7 @@ Ids = NDArray[np.unsignedinteger[Any]]
 class ByteTokenizer:
     """One id per byte. Byte 0 cannot occur in a text, so id 0 is free to end documents."""
 
-    vocabulary = 256
+    vocabulary, end, end_text = 256, 0, END
 
     @property
     def token_bytes(self) -> NDArray[np.int64]:

@@ -62,7 +62,7 @@ def export_run(
         ValueError: the run is not finished or has no checkpoint, the decision does not fit it, or
             `out` is there.
     """
-    from isoflop.interop.tokenizers import end_of, tokenizer_config, tokenizer_json
+    from isoflop.interop.tokenizers import tokenizer_config, tokenizer_json
     from isoflop.trained import finished_record, tokenizer_of
     from isoflop.training import load_model
 
@@ -93,9 +93,8 @@ def export_run(
     }
     if tokens is not None:
         files["tokenizer.json"] = tokens
-        files["tokenizer_config.json"] = json_text(
-            tokenizer_config(config.data.sequence_length, end_of(tokenizer))
-        )
+        length, end = config.data.sequence_length, getattr(tokenizer, "end_text", "")
+        files["tokenizer_config.json"] = json_text(tokenizer_config(length, end))
     if "auto_map" in values:
         files["modeling_isoflop.py"] = REMOTE
     write_folder(out, files, state)

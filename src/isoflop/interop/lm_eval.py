@@ -187,14 +187,8 @@ def score_tasks(
 ) -> TaskScores:
     """Return what the model of a finished run reaches in tasks of the harness.
 
-    Args:
-        folder: the run's.
-        tasks: their names, or those of groups.
-        include_path: folder with tasks of one's own.
-        limit: samples of each task at most.
-        decision: who routes, causal; None for the model's headline decision.
-        cache: where prepared corpora lie.
-        device: `cpu` or `cuda`.
+    Tasks and groups of `include_path` are known beside its own; `limit` is of samples of each.
+    The model's headline decision routes unless a causal `decision` is given.
 
     Raises:
         ValueError: the run is not finished, or a task cannot be had; one line.
@@ -203,7 +197,7 @@ def score_tasks(
     from lm_eval.tasks import TaskManager
 
     model = IsoflopLM(run=str(folder.path), decision=decision, cache=str(cache), device=device)
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    manager = TaskManager(include_path=include_path and str(include_path))
     try:
         manager.load(list(tasks))
     except Exception as problem:  # of the harness, of what reads data sets, of the hub

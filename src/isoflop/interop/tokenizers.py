@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from isoflop.data import ByteTokenizer, Tokenizer
-from isoflop.data.tokenizer import END, IdTokenizer, LibraryTokenizer, byte_characters
+from isoflop.data.tokenizer import END, IdTokenizer, byte_characters
 
 
 def tokenizer_json(tokenizer: Tokenizer, *, begins: bool) -> str | None:
@@ -21,23 +21,18 @@ def tokenizer_json(tokenizer: Tokenizer, *, begins: bool) -> str | None:
     from tokenizers import processors
 
     if isinstance(tokenizer, ByteTokenizer):
-        library, at = _bytes(), 0
+        library = _bytes()
     else:
-        library, at = Library.from_str(tokenizer.specification), tokenizer.end
-    end = end_of(tokenizer)
+        library = Library.from_str(tokenizer.specification)
+    end = tokenizer.end_text
     library.no_truncation()
     library.no_padding()
     library.post_processor = None
     if begins:
         library.post_processor = processors.TemplateProcessing(
-            single=[end, "$A"], pair=[end, "$A", "$B:0"], special_tokens=[(end, at)]
+            single=[end, "$A"], pair=[end, "$A", "$B:0"], special_tokens=[(end, tokenizer.end)]
         )
     return str(library.to_str(pretty=True))
-
-
-def end_of(tokenizer: Tokenizer) -> str:
-    """Return how the id that ends a document is spelled."""
-    return tokenizer.end_text if isinstance(tokenizer, LibraryTokenizer) else END
 
 
 def tokenizer_config(sequence_length: int, end: str = END) -> dict[str, Any]:

@@ -81,12 +81,11 @@ class Reading:
         self, given: FitSettings, study: Study | None, records: Sequence[RunRecord]
     ) -> FitSettings:
         """Return settings with a study's margin, if they have none: in the unit of the losses."""
-        if study is None:
-            return given
+        told = given if study is None else given.of_study(study)
+        if given.margin or not told.margin or self.per == "token":
+            return told
         nat = next((one.bits_per_nat for one in records if one.bits_per_nat), 1.0)
-        told = given.of_study(study)
-        own = given.margin is None and told.margin is not None and self.per == "byte"
-        return replace(told, margin=told.margin * nat) if own and told.margin else told
+        return replace(told, margin=told.margin * nat)
 
 
 @dataclass(frozen=True)
@@ -298,15 +297,9 @@ def _recorded_runs(
         raise ValueError(f"--cluster is {cluster!r}; expected one of {list(table)}")
     if cluster is not None:
         table = table.assign(cluster=table[cluster])
-    made = RunTable(
-        table,
-        (),
-        (*notes, *told),
-        loss_unit=reading.unit(records),
-        curves=training_curves(shown),
-        warnings=warnings,
-    )
-    return made, records
+    unit, curves = reading.unit(records), training_curves(shown)
+    notes = (*notes, *told)
+    return RunTable(table, (), notes, loss_unit=unit, curves=curves, warnings=warnings), records
 
 
 def _between_tokenizers(
@@ -314,12 +307,11 @@ def _between_tokenizers(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what is to be warned of and noted where losses are per token."""
     nats = [one for record in records if (one := record.bits_per_nat)]
-    if reading.per == "byte" or all(one.config.data.tokenizer == "bytes" for one in records):
-        return (), ()
-    if len({one.config.data.tokenizer for one in records}) > 1:
+    tokenizers = {one.config.data.tokenizer for one in records}
+    if reading.per == "token" and len(tokenizers) > 1:
         why = "These runs have several tokenizers, between which losses per token do not compare"
         return (f"{why}; --per byte tells losses that do.",), ()
-    if not nats:
+    if reading.per == "byte" or tokenizers == {"bytes"} or not nats:
         return (), ()
     nat = f"A nat per token is {nats[0]:.4f} bits per byte of the test text"
     return (), (f"{nat}; --per byte tells losses so.",)

@@ -80,6 +80,9 @@ def evidence_of(study: Study, folders: Folders, file: Path) -> tuple[Study, Evid
         routed=_routed(ledger, results),
         train_tokens=_train_tokens(study, own, folders.cache),
         precision=chosen.choice,
+        tasks={
+            one: found for one in runs.variant_of if (found := ledger.store.folder(one).tasks())
+        },
         command=f"isoflop report {file}",
     )
     return study, evidence

@@ -21,6 +21,7 @@ from isoflop.report.sections import (
     routing,
     runs,
     search,
+    tasks,
 )
 from isoflop.report.sections.scaling import compute, gaps, models, switch
 from isoflop.report.sections.scaling import published as published_scaling
@@ -30,6 +31,7 @@ STUDY: Sequence[Callable[[Analysis], Section | None]] = (
     relative_loss.section,
     numbered_models.section,
     routing.section,
+    tasks.section,
     published.section,
     checks.section,
     search.section,

@@ -52,6 +52,7 @@ def model_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
 
 def _table(rows: list[list[Text]], per_byte: list[str]) -> Table:
     blank = ("", 1)
+    rest = [blank] * (3 + len(per_byte))
     return Table(
         "What was trained: blocks \u00d7 width, the same for every variant. N is without "
         "embeddings, D the tokens of a run; sparsity is the share of a window that a query does "
@@ -63,11 +64,5 @@ def _table(rows: list[list[Text]], per_byte: list[str]) -> Table:
             *("#Sparsity", "#Seeds", "#Loss", *per_byte),
         ),
         rows,
-        groups=[
-            *[blank] * 3,
-            ("Tokens", 2),
-            *[blank] * 2,
-            ("PFLOP/s-days", 2),
-            *[blank] * (3 + len(per_byte)),
-        ],
+        groups=[*[blank] * 3, ("Tokens", 2), *[blank] * 2, ("PFLOP/s-days", 2), *rest],
     )

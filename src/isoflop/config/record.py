@@ -191,11 +191,7 @@ class RunRecord(Frozen):
         return None if one is None or not one.bits_per_byte else one.bits_per_byte / one.loss
 
     def per_byte(self) -> RunRecord:
-        """Return the record with its losses in bits per byte of text.
-
-        Raises:
-            ValueError: it is finished, and its ids stand for no text that is known.
-        """
+        """Return it with losses in bits per byte; a ValueError where its ids spell no known text."""
         nat = self.bits_per_nat
         if nat is None and self.state == "finished":
             raise ValueError(

@@ -55,11 +55,7 @@ class TokenizerFile(Frozen):
         return {name: one for name, one in kept.items() if name != "source"}
 
     def content(self) -> str:
-        """Return the text of the file.
-
-        Raises:
-            ValueError: it cannot be had, or changed since it was named; one line.
-        """
+        """Return the text of the file; a ValueError of one line where it is gone or changed."""
         content = _tokenizer_content(self.source)
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ValueError(

@@ -50,15 +50,10 @@ class ByteTokenizer:
 
 
 class LibraryTokenizer:
-    """A tokeniser of the `tokenizers` library whose ids spell a text byte for byte.
+    """A tokeniser of the `tokenizers` library, from its JSON, whose ids spell a text byte for byte.
 
-    Args:
-        specification: the JSON of the library.
-        end: id that ends a document.
-        vocabulary: number of ids; None for as many as it has.
-
-    Raises:
-        ValueError: it is another, or changes the text; one line.
+    Id `end` ends a document; there are `vocabulary` ids, or as many as the JSON has. A ValueError
+    of one line where it is no such tokeniser, or changes the text.
     """
 
     cuts = b" "

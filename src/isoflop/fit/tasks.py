@@ -46,10 +46,8 @@ def predict_score(
 ) -> Estimate:
     """Return the score at a predicted loss; its interval holds that of the loss, and other runs.
 
-    Losses, scores from 0 to 1 and their standard errors are of the runs that have scores, (n,).
-
-    Raises:
-        ValueError: there are fewer than `FEWEST` runs, or all have one loss.
+    Losses, scores from 0 to 1 and their standard errors are of the runs that have scores, (n,). A
+    ValueError where they are fewer than `FEWEST`, or all have one loss.
     """
     told = np.array([losses, scores, errors], dtype=np.float64)
     runs = told.shape[1]

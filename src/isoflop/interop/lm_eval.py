@@ -188,10 +188,8 @@ def score_tasks(
     """Return what the model of a finished run reaches in tasks of the harness.
 
     Tasks and groups of `include_path` are known beside its own; `limit` is of samples of each.
-    The model's headline decision routes unless a causal `decision` is given.
-
-    Raises:
-        ValueError: the run is not finished, or a task cannot be had; one line.
+    The model's headline decision routes unless a causal `decision` is given. A ValueError of one
+    line where the run is not finished, or a task cannot be had.
     """
     from lm_eval import __version__, simple_evaluate
     from lm_eval.tasks import TaskManager

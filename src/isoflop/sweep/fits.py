@@ -239,10 +239,8 @@ def _runs(
         raise ValueError(f"seed is {settings.seed}; expected 0 or more")
     if study is None and not _holds_records(path):
         if reading.per == "byte":
-            raise ValueError(
-                f"--per tells what losses of records are per, but {path} is a table; expected its "
-                "column of bits per byte: --columns loss=COLUMN"
-            )
+            told = f"--per is of records, but {path} is a table"
+            raise ValueError(f"{told}; expected --columns loss=COLUMN, its bits per byte")
         table = run_table(
             path,
             columns=_mapping(reading.columns),

@@ -21,7 +21,7 @@ MOST = 6
 """Tasks that are shown, each by one metric."""
 BEYOND = 4
 """Times the largest budget at which scores are predicted."""
-_ENDS = 1.96
+_ENDS, _APART = 1.96, 1.07
 _OF_RUN = ["variant", "budget_flops", "loss"]
 
 
@@ -64,15 +64,24 @@ def rows(analysis: Analysis) -> pd.DataFrame:
 
 def _panel(analysis: Analysis, task: str, shown: pd.DataFrame) -> draw.Panel:
     style, ends = analysis.style, [*shown["low"], *shown["high"]]
+    # Variants beside one another, since they are trained for the same budgets.
+    beside = _APART ** shown["variant"].map(analysis.names.index)
+    shown = shown.assign(drawn_at=shown["budget_flops"] * beside)
+    values, ticks = list(shown["drawn_at"]), list(shown["budget_flops"].unique())
+    label = draw.POWER_LABEL
     base = alt.Chart().encode(
-        x=draw.count_axis("budget_flops", "Training FLOPs", list(shown["budget_flops"])),
+        x=draw.log_axis("drawn_at", "Training FLOPs", values, 1.3, ticks, labelExpr=label),
         y=draw.linear_axis(alt.Y, "score", task, ends),
         color=style.colour(),
         opacity=fading(),
         tooltip=draw.told("variant budget_flops:~e loss:.4f score:.4f low:.4f high:.4f"),
     )
-    bars = base.mark_rule().encode(y=alt.Y("low:Q", title=task), y2="high:Q").add_params(PICKED)
-    points = base.encode(shape=style.shape()).mark_point(filled=True, size=40)
+    bars = (
+        base.mark_rule(strokeOpacity=0.5)
+        .encode(y=alt.Y("low:Q", title=task), y2="high:Q")
+        .add_params(PICKED)
+    )
+    points = base.encode(shape=style.shape()).mark_point(filled=True, size=32, fillOpacity=0.6)
     caption = f"Each point is a run's score in {task}, with its 95% interval over samples."
     named = "task-" + "".join(one if one.isalnum() else "-" for one in task.lower())
     return draw.figure(named, task, caption, [bars, points], shown, height=260)

@@ -191,7 +191,7 @@ class RunRecord(Frozen):
         return None if one is None or not one.bits_per_byte else one.bits_per_byte / one.loss
 
     def per_byte(self) -> RunRecord:
-        """Return it with losses in bits per byte; a ValueError where its ids spell no known text."""
+        """Return it with losses in bits per byte; a ValueError where ids spell no known text."""
         nat = self.bits_per_nat
         if nat is None and self.state == "finished":
             raise ValueError(

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from isoflop.data import TextStream, Tokenizer, TokenStore
     from isoflop.generation import Engine, Sampling
 
-END_OF_DOCUMENT = 0
 MOST_SEED = (1 << 63) - 1
 CACHE = Path("cache")
 
@@ -137,7 +136,7 @@ def evaluate_run(
         measures=measures,
         token_texts={
             token: store.tokenizer.decode([token]).decode(errors="backslashreplace")
-            if token or not data.is_text
+            if token != data.end or not data.spells
             else END
             for token in sorted(measures.named_tokens)
         },
@@ -172,10 +171,10 @@ def sample_run(
     if not 0 <= wishes.seed <= MOST_SEED:
         raise ValueError(f"seed is {wishes.seed}; expected from 0 to {MOST_SEED}")
     _check_threads(threads)
-    if not config.data.is_text:
+    if not config.data.spells:
         raise ValueError(
             f"run {record.run_id} was trained on token ids, whose text is not known; expected a "
-            "run on text"
+            "run on text, or one that names its data.ids_tokenizer"
         )
     _check_prompt(wishes.prompt, config)
     import torch
@@ -196,7 +195,8 @@ def sample_run(
         )
     ids = _prompt_ids(wishes, config, tokenizer)
     try:
-        tokens, reason = _written(engine, ids, sampling, wishes, TextStream(tokenizer), show)
+        text, stop = TextStream(tokenizer), config.data.ends
+        tokens, reason = _written(engine, ids, sampling, wishes, text, stop, show)
     except FloatingPointError as error:
         raise ValueError(f"the model of {folder.path} cannot generate: {error}") from error
     return TextSample(
@@ -219,6 +219,7 @@ def _written(
     sampling: Sampling,
     wishes: Wishes,
     text: TextStream,
+    stop: Sequence[int],
     show: Callable[[SampledToken], None],
 ) -> tuple[list[SampledToken], Literal["stop", "length"]]:
     """Return the tokens of the prompt and those drawn, each shown as it comes, and the end."""
@@ -239,7 +240,7 @@ def _written(
         [ids],
         sampling,
         max_tokens=wishes.tokens,
-        stop=[END_OF_DOCUMENT],
+        stop=stop,
         seed=wishes.seed,
     )
     for one, taken in zip(ids, engine.processed[:, 0].T.tolist(), strict=True):
@@ -303,7 +304,7 @@ def _text(
 
     own = config.data
     # Whose tokeniser is to be had by its text alone.
-    trained = own.is_text and own.tokenizer != "bytes"
+    trained = own.tokenizer_name.startswith("bpe:")
     store = _own_store(config, record, cache) if trained or not corpus else None
     if corpus is None:
         assert store is not None
@@ -322,7 +323,7 @@ def _own_store(config: RunConfig, record: RunRecord, cache: Path) -> TokenStore:
         raise ValueError(
             f"the data of run {record.run_id} changed: it was trained on SHA-256 "
             f"{record.data_sha256}, now the data has {store.sha256}; restore the corpus"
-            f"{'' if config.data.tokenizer.startswith('bpe:') else as_another}"
+            f"{'' if config.data.tokenizer_name.startswith('bpe:') else as_another}"
         )
     return store
 
@@ -344,7 +345,7 @@ def _prompt_ids(wishes: Wishes, config: RunConfig, tokenizer: Tokenizer) -> list
     # In a stream of documents the end of one stands before the next; within documents it never is
     # read.
     if config.data.windows == "stream":
-        ids = [END_OF_DOCUMENT, *ids]
+        ids = [*config.data.ends, *ids]
     if len(ids) + wishes.tokens > config.data.sequence_length:
         warnings.warn(
             f"prompt and continuation take up to {len(ids) + wishes.tokens} tokens; the model was "

@@ -80,10 +80,13 @@ def make_run(trained_root):
         "".join(json.dumps({"text": f"Number {i}: {i * i}. " * 12}) + "\n" for i in range(60))
     )
 
-    def make(name: str, tokenizer: str = "bytes", **recipe: object) -> RunFolder:
+    def make(
+        name: str, tokenizer: str = "bytes", ids_tokenizer: str | None = None, **recipe: object
+    ) -> RunFolder:
         data = DataConfig(
             corpus=str(folder),
             tokenizer=tokenizer,
+            ids_tokenizer=ids_tokenizer,
             sequence_length=16,
             validation_fraction=0.2,
             test_fraction=0.2,

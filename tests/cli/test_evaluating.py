@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from functools import partial
 
 import pytest
@@ -159,3 +160,17 @@ def test_data_that_changed_is_refused(make_run, evaluate, trained_root):
         evaluate(folder, "--corpus", trained_root / "corpus")
     finally:
         added.unlink()
+
+
+def test_tasks_need_their_extra_and_have_their_own_text(make_run, evaluate, monkeypatch):
+    folder = make_run("dense")
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "isoflop.interop.lm_eval", raising=False)
+    for options, told in (
+        ((), '--tasks needs lm-eval; pip install "isoflop[lm-eval]"'),
+        (("--split", "validation"), "expected no --split"),
+        (("--cap-window", "4"), "expected no --cap-window"),
+        (("--decisions", "predictor", "router"), "expected no several --decisions"),
+        (("--limit", "0"), "limit is 0; expected at least 1"),
+    ):
+        assert told in evaluate(folder, "--tasks", "arc_easy", *options, code=2)

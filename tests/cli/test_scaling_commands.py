@@ -77,6 +77,10 @@ def test_tables_tell_gaps_losses_and_projections(study_file, records, capsys):
         assert f"Positions {positions}: Block is equivalent to Full within 0.01" in shown
     for text in ("nats per byte", "L = a C^b", "-0.06"):
         assert text in shown
+    # Here a nat is made up to be a bit.
+    assert output(capsys, "fit", study_file, "--details", "--per", "byte") == shown.replace(
+        "nats", "bits"
+    )
 
 
 def test_the_answer_is_of_the_whole_window_and_its_trailing_part(study_file, records, capsys):

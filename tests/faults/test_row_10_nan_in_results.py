@@ -33,7 +33,6 @@ UNSEEN = {
     ("data/store.py", "dumps"): "of hashes",
     ("interop/dataset.py", "model_dump_json"): "of runs, whose numbers are finite",
     ("interop/exporting.py", "dumps"): "of a model, whose numbers are finite",
-    ("interop/tokenizers.py", "dumps"): "holds no numbers of ours",
     ("training/loop.py", "model_dump_json"): "of an environment, which holds no floats",
     ("report/page.py", "dumps"): "of a study, which refuses such numbers",
 }

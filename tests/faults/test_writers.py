@@ -16,7 +16,7 @@ EXCEPTIONS = {
     ("checkpoint.py", "save_file"): "into a folder that commit_folder syncs, hashes and renames",
     ("checkpoint.py", "write_text"): "into that folder, too",
     ("data/store.py", "write_text"): "into a folder that commit_folder syncs, hashes and renames",
-    ("data/store.py", "write_bytes"): "into one whose files are linked into that folder",
+    ("data/tokenizer.py", "write_bytes"): "into one whose files are linked into that folder",
     ("data/tables.py", "open"): "into that folder, too",
     ("data/text/survey.py", "open"): "beside that folder; synced before anything is built on it",
     ("data/text/build.py", "link"): "from the one folder to the other",

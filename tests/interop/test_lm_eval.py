@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from decoded import model_with
+from isoflop.cli import main
 from isoflop.interop import export_run
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.interop.tokenizers import tokenizer_config, tokenizer_json
+from isoflop.runs import RunFolder
 from isoflop.trained import Wishes, sample_run
 from learned import Trained
 
@@ -127,3 +130,42 @@ def test_one_model_is_named(tmp_path: Path) -> None:
         IsoflopLM()
     with pytest.raises(ValueError, match="is not a run folder"):
         IsoflopLM(run=str(tmp_path))
+
+
+def test_eval_scores_tasks_and_keeps_them(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder.path, run)
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    data = {"data_files": {"test": str(tmp_path / "rows.jsonl")}}
+    for name, metric in (("local", "acc"), ("other", "acc_norm")):
+        task = {**TASK, "task": name, "dataset_kwargs": data, "test_split": "test"}
+        metrics = [{"metric": metric, "aggregation": "mean", "higher_is_better": True}]
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({**task, "metric_list": metrics}))
+
+    def call(*arguments: object, code: int = 0) -> str:
+        typed = ["eval", run, "--cache", trained.cache, "--include-path", tmp_path, *arguments]
+        assert main([str(one) for one in typed]) == code
+        captured = capsys.readouterr()
+        return captured.out if code == 0 else captured.err.splitlines()[-1]
+
+    shown = call("--tasks", "local")
+    assert "local" in shown
+    assert "1.0000" in shown
+    folder = RunFolder(run)
+    (score,) = folder.tasks().scores
+    assert (score.task, score.metric, score.value, score.samples) == ("local", "acc", 1.0, 3)
+    assert (score.shots, score.decision) == (0, "predictor")
+    assert score.error == 0
+    told = json.loads(call("--tasks", "other", "--limit", "2", "--decisions", "router", "--json"))
+    assert [one["task"] for one in told["scores"]] == ["other"]
+    call("--tasks", "local,other")
+    kept = [(one.task, one.limit, one.decision) for one in folder.tasks().scores]
+    assert sorted(kept, key=str) == [
+        ("local", None, "predictor"),
+        ("other", 2, "router"),
+        ("other", None, "predictor"),
+    ]
+    told = call("--tasks", "nowhere", code=2)
+    assert "tasks nowhere cannot be had" in told

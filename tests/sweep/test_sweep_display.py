@@ -113,6 +113,13 @@ def test_a_log_gets_one_line_per_outcome(run: PlannedRun) -> None:
     assert lines[1].endswith("seed 0: failed: a\\nb")
 
 
+def test_a_loss_per_token_is_told_per_byte_too(run: PlannedRun) -> None:
+    out, data = io.StringIO(), run.config.data.model_copy(update={"tokenizer": "bpe:300"})
+    with Display(Console(file=out)) as display:
+        display.recorded(run, record_of(run.config.model_copy(update={"data": data}), 1.25), 1, 1)
+    assert "validation loss 1.2500, 1.2500 bits/byte, 1 s" in out.getvalue()
+
+
 def test_throughput_is_that_of_the_last_minutes() -> None:
     now = [0.0]
     meter = Meter(clock=lambda: now[0])

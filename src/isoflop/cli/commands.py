@@ -59,7 +59,7 @@ USES = (
             Command("status", "watching.status", "how far they are, and which failed"),
             Command("watch", "watching.watch", "a page of it while it is trained"),
             Command("report", "study.report", "figures and one page from what is done"),
-            Command("eval", "model.evaluate", "loss of one model by routing decision"),
+            Command("eval", "evaluating.evaluate", "loss of one model by routing decision"),
             Command("sample", "model.sample", "text that one model writes"),
             Command("convert", "model.convert", "one model to transformers, or from there"),
         ),

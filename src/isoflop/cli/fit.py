@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -61,6 +61,10 @@ class FitOptions:
     level: Annotated[float, arg(help="Probability that intervals are to hold.")] = 0.95
     resamples: Annotated[int, arg(help="Bootstrap samples behind each interval.")] = 1000
     seed: Annotated[int, arg(help="Of the bootstrap.")] = 0
+    per: Annotated[
+        Literal["token", "byte"],
+        arg(help="Of records: losses in bits per byte of text, which compare between tokenizers."),
+    ] = "token"
     results: Results = RESULTS
     json: Json = False
 
@@ -81,7 +85,7 @@ class FitOptions:
         """Return how the runs are read."""
         from isoflop.sweep.fits import Reading
 
-        named = ("columns", "where", "last_of", "best_of", "tolerance", "results")
+        named = ("columns", "where", "last_of", "best_of", "tolerance", "results", "per")
         return Reading(cluster=cluster, **{name: getattr(self, name) for name in named})
 
 
@@ -117,8 +121,8 @@ def fit(
     )
     result, runs = fitted.result, fitted.runs
     if isinstance(result, ScalingFit):
-        assert fitted.study is not None, "a table names no sizes"
-        unit = fitted.study.data.loss_unit
+        unit = fitted.loss_unit
+        assert unit is not None, "a table names no sizes"
         if options.json:
             show_json(result.model_dump(mode="json"))
         else:
@@ -169,7 +173,7 @@ def predict(
     if isinstance(made, SizePrediction):
         show(size_lines(made, options.level, runs.loss_unit))
     else:
-        show(budget_lines(made, options.level))
+        show(budget_lines(made, options.level, runs.loss_unit if options.per == "byte" else None))
 
 
 def _said(runs: RunTable) -> dict[str, JSON]:

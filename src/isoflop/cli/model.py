@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from isoflop import storage
 from isoflop.cli.main import INTERRUPTED, TERMINATED
 from isoflop.cli.options import (
     CACHE,
@@ -21,7 +20,6 @@ from isoflop.cli.options import (
     Checkpoint,
     ConfigFile,
     Device,
-    Json,
     MemoryGib,
     MicroBatchTokens,
     NumberOfRanks,
@@ -195,67 +193,6 @@ def _tell_if_slow(config: RunConfig, folder: RunFolder, options: TrainOptions) -
     if slow is not None:
         told = f'{slow}; precision = "fp32" under [recipe] makes it another run, and a fast one'
         print(quoted(f"warning: {told}"), file=sys.stderr)
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What a model is measured on, and where that goes."""
-
-    split: Annotated[Literal["test", "validation"], arg(help="Held-out text to read.")] = "test"
-    tokens: Annotated[
-        int | None, arg(metavar="INT", help="Tokens to read; the run's evaluation_tokens else.")
-    ] = None
-    corpus: Annotated[
-        str | None,
-        arg(metavar="NAME", help="Another corpus to read, with the run's tokeniser."),
-    ] = None
-    decisions: Annotated[
-        tuple[Decision, ...], arg(help="Who decides, top-k aside; all that the model knows else.")
-    ] = ()
-    cap_window: CapWindow = None
-    cap_tokens: CapTokens = None
-    cache: Cache = CACHE
-    device: Annotated[Literal["cpu", "cuda"], arg(help="What to evaluate on.")] = "cpu"
-    threads: TorchThreads = None
-    precision: Annotated[
-        Literal["bf16", "fp32"] | None, arg(metavar="bf16|fp32", help="The run's if left out.")
-    ] = None
-    out: Annotated[Path | None, arg(metavar="FILE", help="Write it there, as JSON.")] = None
-    json: Json = False
-
-
-def evaluate(
-    checkpoint: Checkpoint,
-    options: Annotated[EvaluationOptions, arg(name="")],
-) -> None:
-    """Measure a trained model by routing decision: loss, the leak, agreement with top-k, tokens.
-
-    Without options that say otherwise, the result is kept as evaluation.json in the run's folder.
-    Under a cap, each causal decision is shown as it is and capped.
-    """
-    from isoflop.runs import RunFolder
-    from isoflop.terminal.evaluation import evaluation_tables
-    from isoflop.terminal.tables import answer
-    from isoflop.trained import HeldOut, evaluate_run
-
-    folder = RunFolder(checkpoint)
-    cap = cap_of(options.cap_window, options.cap_tokens)
-    held_out = HeldOut(
-        *(options.split, options.tokens, options.corpus, options.decisions),
-        *(cap, options.precision),
-    )
-    found = evaluate_run(
-        folder, held_out, cache=options.cache, device=options.device, threads=options.threads
-    )
-    if held_out == HeldOut():
-        with folder.claim():
-            written = folder.write_evaluation(found)
-        print(quoted(f"wrote {written}"), file=sys.stderr)
-    told = found.model_dump(mode="json")
-    if options.out is not None:
-        storage.write_json(options.out, told)
-        print(quoted(f"wrote {options.out}"), file=sys.stderr)
-    answer(told, evaluation_tables(found, folder.config()), json=options.json)
 
 
 @dataclass(frozen=True)

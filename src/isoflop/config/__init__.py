@@ -12,6 +12,8 @@ from isoflop.config.measures import (
     RoutingSample,
     RunEvaluation,
     Stretch,
+    TaskScore,
+    TaskScores,
     TokenSelection,
 )
 from isoflop.config.model import (
@@ -70,6 +72,7 @@ from isoflop.config.run import (
     Positions,
     RunConfig,
     Span,
+    TokenizerFile,
     Windows,
 )
 from isoflop.config.sample import SampledToken, TextSample

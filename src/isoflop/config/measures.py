@@ -246,5 +246,38 @@ class RunEvaluation(Frozen):
         return self
 
 
+class TaskScore(Frozen):
+    """What a model reached in a task of lm-evaluation-harness, by one metric."""
+
+    task: str
+    metric: str
+    filter: str = "none"
+    """What the harness made of answers before it scored them."""
+    value: float
+    error: float | None = Field(default=None, ge=0)
+    """Standard error over samples, as the harness tells it."""
+    samples: int | None = None
+    shots: int | None = None
+    """Examples given before each question."""
+    limit: int | None = None
+    """Samples asked for at most; None for all."""
+    decision: Decision
+    """Who routed."""
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """What the score answers: a later answer to the same takes its place."""
+        return self.task, self.metric, self.filter, self.limit, self.decision
+
+
+class TaskScores(Frozen):
+    """Scores of a run's model in tasks; the content of `tasks.json` in a run's folder."""
+
+    run_id: str
+    scores: tuple[TaskScore, ...]
+    lm_eval: str
+    """Version of the harness that scored last."""
+
+
 def _mean(shares: Sequence[float]) -> float | None:
     return sum(shares) / len(shares) if shares else None

@@ -78,6 +78,12 @@ class Evaluation(Frozen):
     """Losses by position, as the run's `positions` asks for; a span that no window reaches is left
     out."""
 
+    def per_byte(self) -> Evaluation:
+        """Return the same with its losses in bits per byte of text, where that is known."""
+        nat = (self.bits_per_byte or self.loss) / (self.loss or 1.0)
+        spans = tuple(one.model_copy(update=_times(nat, one)) for one in self.spans)
+        return self.model_copy(update={**_times(nat, self), "spans": spans})
+
     @model_validator(mode="after")
     def _by_document(self) -> Evaluation:
         if len(self.document_losses) != len(self.document_tokens):
@@ -86,6 +92,11 @@ class Evaluation(Frozen):
                 f"{len(self.document_tokens)}; expected as many of both"
             )
         return self
+
+
+def _times(nat: float, one: Evaluation | SpanLoss) -> dict[str, object]:
+    documents = tuple(nats * nat for nats in one.document_losses)
+    return {"loss": one.loss * nat, "document_losses": documents}
 
 
 class CurvePoint(Frozen):
@@ -172,6 +183,30 @@ class RunRecord(Frozen):
     resumed_under: tuple[Environment, ...] = Field(default=(), exclude_if=lambda found: not found)
     """Other environments in which it went on, in order. Not written where there are none: only
     then do its bits come from `environment` alone."""
+
+    @property
+    def bits_per_nat(self) -> float | None:
+        """Bits per byte of the test text that a nat per token is; None where no text is known."""
+        one = self.evaluation("test")
+        return None if one is None or not one.bits_per_byte else one.bits_per_byte / one.loss
+
+    def per_byte(self) -> RunRecord:
+        """Return it with losses in bits per byte; a ValueError where ids spell no known text."""
+        nat = self.bits_per_nat
+        if nat is None and self.state == "finished":
+            raise ValueError(
+                f"run {self.run_id} has no losses per byte, since its ids stand for no text that "
+                "is known; expected runs on text, or with data.ids_tokenizer: leave --per out"
+            )
+        nat = nat or 1.0
+        points = (one.model_copy(update={"loss": one.loss * nat}) for one in self.curve)
+        return self.model_copy(
+            update={
+                "evaluations": tuple(one.per_byte() for one in self.evaluations),
+                "train_loss": self.train_loss and self.train_loss * nat,
+                "curve": tuple(points),
+            }
+        )
 
     @property
     def spent_flops(self) -> float:

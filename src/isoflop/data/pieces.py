@@ -53,27 +53,28 @@ def blocks(text: Text) -> Iterator[bytes]:
         raise ValueError(f"cannot read {text.path}: {error.strerror or error}") from error
 
 
-def segments(text: Text) -> Iterator[bytes]:
+def segments(text: Text, cuts: bytes = b" \n") -> Iterator[bytes]:
     """Yield `text` in parts of about SEGMENT bytes that are tokenised as the whole is.
 
     Byte-level BPE joins nothing over the beginning of white space. So parts begin with a space or
     an end of line behind a character that is no white space; where there is none, nothing is cut.
+    `cuts` are these two, or which of them.
     """
     rest = b""
     for block in blocks(text):
         for start in range(0, len(block), SEGMENT):
             before, held = len(rest), rest + block[start : start + SEGMENT]
-            end = _last_safe(held, max(1, before)) if len(held) < len(text) else 0
+            end = _last_safe(held, max(1, before), cuts) if len(held) < len(text) else 0
             if end:
                 yield held[:end]
             rest = held[end:]
     yield rest
 
 
-def _last_safe(held: bytes, first: int) -> int:
+def _last_safe(held: bytes, first: int, cuts: bytes) -> int:
     """Return the last place from `first` on where segments may be cut; 0 where there is none."""
     end = len(held)
-    while (end := max(held.rfind(b" ", first, end), held.rfind(b"\n", first, end))) > 0:
+    while (end := max((held.rfind(b"%c" % one, first, end) for one in cuts), default=0)) > 0:
         before = held[max(0, end - 4) : end].decode(errors="ignore")
         if before and not before[-1].isspace():
             return end

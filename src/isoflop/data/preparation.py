@@ -14,13 +14,13 @@ from typing import Any
 from filelock import FileLock
 
 from isoflop import storage
-from isoflop.config import DataConfig, canonical, fingerprint
+from isoflop.config import DataConfig, TokenizerFile, canonical, fingerprint
 from isoflop.data import store
 from isoflop.data.corpora import Corpus, locate
 from isoflop.data.ids.build import build_from_ids
 from isoflop.data.store import TokenStore
 from isoflop.data.text import UNFINISHED, build_from_text
-from isoflop.data.tokenizer import BpeTokenizer, Tokenizer
+from isoflop.data.tokenizer import LibraryTokenizer, Tokenizer
 from isoflop.data.windows import WholeWindows
 from isoflop.notation import count, duration, percent
 
@@ -122,7 +122,7 @@ def prepare(
     if tokenizer is not None and tokenizer.vocabulary != data.vocabulary:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocabulary} ids, but the data asks for "
-            f"{data.tokenizer!r} of {data.vocabulary}; expected equally many"
+            f"{data.tokenizer_name!r} of {data.vocabulary}; expected equally many"
         )
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}; expected at least 1, or None")
@@ -208,8 +208,10 @@ def _folder(
     description = {**canonical(data), "sequence_length": None}
     description.pop("windows", None)
     parts = [FORMAT, sorted(description.items()), of_files.hexdigest(), _versions(data)]
-    if isinstance(tokenizer, BpeTokenizer):
+    if isinstance(tokenizer, LibraryTokenizer):
         parts.append(hashlib.sha256(tokenizer.specification.encode()).hexdigest())
+    if data.ids_tokenizer is not None:
+        parts.append(canonical(data.ids_tokenizer))
     return storage.inside(cache, fingerprint(parts)[:20], "tokens")
 
 
@@ -225,12 +227,27 @@ def _build(
     processes: int | None,
     tell: Tell,
 ) -> None:
-    told: dict[str, Any] = {"format": FORMAT, "tokenizer": data.tokenizer}
+    told: dict[str, Any] = {"format": FORMAT, "tokenizer": data.tokenizer_name}
     telling = partial(_Teller, tell)
+    named = data.tokenizer if isinstance(data.tokenizer, TokenizerFile) else data.ids_tokenizer
+    if named is not None:
+        told["end"] = named.end if data.end is None else data.end
+        tokenizer = tokenizer or _of_others(named, told["end"], data.vocabulary)
     if data.is_text:
         told["tokenizers"] = _versions(data) or None
         found, more = build_from_text(data, corpora, folder, tokenizer, processes, telling)
     else:
         found, more = build_from_ids(data, corpora, folder, partial(telling, "reading ids")), {}
+        if isinstance(tokenizer, LibraryTokenizer):
+            tokenizer.write(folder / store.TOKENIZER)
     told["split_seed"] = data.split_seed
     store.write_description(folder, {**found, **told, **more})
+
+
+def _of_others(named: TokenizerFile, end: int, vocabulary: int) -> LibraryTokenizer:
+    """Return a tokeniser that others made, from its file."""
+    content = named.content()
+    try:
+        return LibraryTokenizer(content, end, vocabulary)
+    except ValueError as error:
+        raise ValueError(f"tokenizer is {named.source!r}, which {error}") from None

@@ -20,22 +20,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop import storage
+from isoflop.config import DataConfig
 from isoflop.data.ids import DTYPES, IdFile, PointedTokens, Stretch
-from isoflop.data.tables import NumberWriter, blocks, mapped_numbers, reopened
-from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Ids, IdTokenizer, Tokenizer
+from isoflop.data.tables import NumberWriter, blocks, id_dtype, mapped_numbers, reopened
+from isoflop.data.tokenizer import (
+    BpeTokenizer,
+    ByteTokenizer,
+    Ids,
+    IdTokenizer,
+    LibraryTokenizer,
+    Tokenizer,
+)
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, SplitName, SplitName] = ("train", "validation", "test")
 
 _STORE = "store.json"
-_TOKENIZER = "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 _TOKEN_BYTES = "token_bytes.npy"
 
 
 @dataclass(frozen=True, eq=False)
 class TokenSplit:
     """The token stream of one split: its documents one after the other, those of text each ended
-    by id 0."""
+    by the id that does so."""
 
     tokens: Ids | PointedTokens
     """(tokens,) memory-mapped, uint8, uint16 or uint32; or those of files of ids."""
@@ -43,8 +51,9 @@ class TokenSplit:
     """(documents + 1,) where each document starts; the last is the number of tokens."""
     document_bytes: NDArray[np.int64]
     """(documents,) UTF-8 bytes of text of each document; 0 where it is ids alone."""
-    token_bytes: NDArray[np.int64]
-    """(V,) UTF-8 bytes of text that each id stands for; 0 for id 0 and where that is not known."""
+    token_bytes: NDArray[np.number[Any]]
+    """(V,) UTF-8 bytes of text that each id stands for; 0 for what ends documents, and where that
+    is not known. Where a tokeniser of others adds or changes characters, scaled to the text."""
 
     @property
     def stream(self) -> NDArray[Any] | PointedTokens:
@@ -107,9 +116,11 @@ class TokenStore:
         """What made the tokens, to read generated ids with."""
         if self.manifest["tokenizer"] == "bytes":
             return ByteTokenizer()
+        if (end := self.manifest.get("end")) is not None:
+            return LibraryTokenizer.load(self.folder / TOKENIZER, int(end), self.vocabulary)
         if not self._is_text:
             return IdTokenizer(self.vocabulary)
-        return BpeTokenizer.load(self.folder / _TOKENIZER)
+        return BpeTokenizer.load(self.folder / TOKENIZER)
 
     def split(self, name: SplitName) -> TokenSplit:
         """Map the tokens of a split into memory.
@@ -134,13 +145,15 @@ class TokenStore:
                 tokens=opened,
                 offsets=offsets,
                 document_bytes=np.broadcast_to(zero, documents),
-                token_bytes=np.broadcast_to(zero, self.vocabulary),
+                token_bytes=self.tokenizer.token_bytes,
             )
+        token_bytes = _numbers(self.folder / _TOKEN_BYTES, self.vocabulary)
+        scale = described["bytes"] / described.get("spelled", described["bytes"])
         return TokenSplit(
             tokens=opened,
             offsets=offsets,
             document_bytes=_numbers(self.folder / f"{name}.bytes.npy", documents),
-            token_bytes=_numbers(self.folder / _TOKEN_BYTES, self.vocabulary),
+            token_bytes=token_bytes if scale == 1 else token_bytes * scale,
         )
 
     @property
@@ -232,11 +245,6 @@ def _numbers(path: Path, length: int) -> NDArray[np.int64]:
         raise _damaged(path, str(error)) from None
 
 
-def id_dtype(vocabulary: int) -> np.dtype[Any]:
-    """Return the smallest type of 16 or 32 bits that holds every id of a vocabulary."""
-    return np.dtype("<u4" if vocabulary > 1 << 16 else "<u2")
-
-
 def describe(
     vocabulary: int, splits: Mapping[SplitName, Mapping[str, Any]], tokenizer: str
 ) -> dict[str, Any]:
@@ -271,12 +279,14 @@ class StoreWriter:
         ValueError: the files have less than that.
     """
 
-    def __init__(self, folder: Path, vocabulary: int, written: Written = NOTHING) -> None:
+    def __init__(self, folder: Path, data: DataConfig, written: Written = NOTHING) -> None:
         self._folder = folder
-        dtype = np.dtype("u1") if vocabulary <= 1 << 8 else id_dtype(vocabulary)
+        dtype = np.dtype("u1") if data.vocabulary <= 1 << 8 else id_dtype(data.vocabulary)
+        assert data.end is not None, "text has an id that ends documents"
+        end = np.array([data.end], dtype=dtype).tobytes()
         with ExitStack() as stack:
             self._splits = [
-                stack.enter_context(_SplitWriter(folder, name, dtype, *before))
+                stack.enter_context(_SplitWriter(folder / name, end, dtype, before))
                 for name, before in zip(SPLITS, written, strict=True)
             ]
             self._stack = stack.pop_all()
@@ -316,10 +326,11 @@ class StoreWriter:
         with NumberWriter(self._folder / _TOKEN_BYTES) as numbers:
             numbers.extend(tokenizer.token_bytes)
         specification = "bytes"
-        if isinstance(tokenizer, BpeTokenizer):
-            content = tokenizer.specification.encode()
-            (self._folder / _TOKENIZER).write_bytes(content)
-            specification = hashlib.sha256(content).hexdigest()
+        if isinstance(tokenizer, LibraryTokenizer):
+            specification = tokenizer.write(self._folder / TOKENIZER)
+            if not isinstance(tokenizer, BpeTokenizer):
+                for one, split in zip(self._splits, splits.values(), strict=True):
+                    split["spelled"] = one.spelled(tokenizer.token_bytes)
         return describe(tokenizer.vocabulary, splits, specification)
 
 
@@ -328,24 +339,22 @@ class _SplitWriter:
 
     def __init__(
         self,
-        folder: Path,
-        name: str,
+        path: Path,
+        end: bytes,
         dtype: np.dtype[Any],
-        tokens: int,
-        documents: int,
-        bytes_: int,
+        written: tuple[int, int, int],
     ) -> None:
-        self._dtype = dtype
-        self.tokens, self.documents, self.bytes = tokens, documents, bytes_
-        self._begun = bytes_
+        self._dtype, self._end = dtype, end
+        self.tokens, self.documents, self.bytes = tokens, documents, _ = written
+        self._begun = self.bytes
         """Bytes of all documents before the one that is under way."""
-        path, starts = folder / f"{name}.tokens", folder / f"{name}.offsets.npy"
+        self._path, starts = path.with_suffix(".tokens"), path.with_suffix(".offsets.npy")
         with ExitStack() as stack:
-            self._file = stack.enter_context(reopened(path, tokens * dtype.itemsize))
+            self._file = stack.enter_context(reopened(self._path, tokens * dtype.itemsize))
             self._starts = stack.enter_context(NumberWriter(starts, documents + (documents > 0)))
-            sizes = NumberWriter(folder / f"{name}.bytes.npy", documents)
+            sizes = NumberWriter(path.with_suffix(".bytes.npy"), documents)
             self._sizes = stack.enter_context(sizes)
-            with open(path, "rb") as before:
+            with open(self._path, "rb") as before:
                 self._hash = hashlib.file_digest(before, "sha256")
             self._stack = stack.pop_all()
         if not documents:
@@ -358,8 +367,7 @@ class _SplitWriter:
         self._stack.__exit__(*failure)
 
     def append(self, ids: Ids, text_bytes: int, *, last: bool) -> None:
-        end = bytes(self._dtype.itemsize) if last else b""
-        content = ids.astype(self._dtype, copy=False).tobytes() + end
+        content = ids.astype(self._dtype, copy=False).tobytes() + (self._end if last else b"")
         self._file.write(content)
         self._hash.update(content)
         self.tokens += len(ids) + last
@@ -373,6 +381,11 @@ class _SplitWriter:
     def flush(self) -> None:
         for file in (self._file, self._starts, self._sizes):
             file.flush()
+
+    def spelled(self, token_bytes: NDArray[np.int64]) -> int:
+        """Return the UTF-8 bytes that the ids stand for, which may be others than were read."""
+        ids = np.memmap(self._path, dtype=self._dtype, mode="r")
+        return sum(int(token_bytes[part].sum()) for _, part in blocks(ids))
 
     def described(self) -> dict[str, Any]:
         return {

@@ -94,6 +94,11 @@ class NumberWriter:
             self._file.close()
 
 
+def id_dtype(vocabulary: int) -> np.dtype[Any]:
+    """Return the smallest type of 16 or 32 bits that holds every id of a vocabulary."""
+    return np.dtype("<u4" if vocabulary > 1 << 16 else "<u2")
+
+
 def mapped_numbers(path: Path, length: int) -> NDArray[np.int64]:
     """Map the numbers of a file into memory, (length,).
 

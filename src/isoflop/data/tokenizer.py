@@ -1,12 +1,17 @@
-"""Text to token ids and back: bytes, or byte-level BPE. Id 0 ends every document."""
+"""Text to token ids and back: bytes, byte-level BPE, or what others made.
+
+Id 0 ends every document, but where others made the tokeniser.
+"""
 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +19,16 @@ from numpy.typing import NDArray
 END = "<|end|>"
 """How the BPE vocabulary spells id 0; the same characters in a text are ordinary text."""
 
+PROBE = "Once, \u00dcber 12345 \u2603\n\n\tx  y\x01 \u05d0 \U0001f600 don't <s> [UNK]"
+"""Read by tokenisers that others made, to see whether their ids hold a text."""
+
 Ids = NDArray[np.unsignedinteger[Any]]
 
 
 class ByteTokenizer:
     """One id per byte. Byte 0 cannot occur in a text, so id 0 is free to end documents."""
 
-    vocabulary = 256
+    vocabulary, end, end_text = 256, 0, END
 
     @property
     def token_bytes(self) -> NDArray[np.int64]:
@@ -41,25 +49,113 @@ class ByteTokenizer:
         return bytes(i for i in ids if i)
 
 
-class BpeTokenizer:
-    """Byte-level BPE; `specification` is the JSON of the `tokenizers` library."""
+class LibraryTokenizer:
+    """A tokeniser of the `tokenizers` library, from its JSON, whose ids spell a text byte for byte.
 
-    def __init__(self, specification: str) -> None:
+    Id `end` ends a document; there are `vocabulary` ids, or as many as the JSON has. A ValueError
+    of one line where it is no such tokeniser, or changes the text.
+    """
+
+    cuts = b" "
+    """Where long texts may be cut: in front of these, if no white space is before."""
+
+    def __init__(self, specification: str, end: int = 0, vocabulary: int | None = None) -> None:
         from tokenizers import Tokenizer as Library
 
-        self.specification = specification
-        self._library = Library.from_str(specification)
+        self.specification, self.end = specification, end
+        try:
+            self._library = Library.from_str(specification)
+        except Exception as error:  # the library raises bare exceptions of its own
+            problem = " ".join(str(error).split())[:200]
+            raise ValueError(f"is not the JSON of a tokenizer ({problem})") from None
         self._library.encode_special_tokens = True
-        vocabulary: dict[str, int] = json.loads(specification)["model"]["vocab"]
-        self.vocabulary = len(vocabulary)
-        if sorted(vocabulary.values()) != list(range(self.vocabulary)) or vocabulary[END]:
-            raise ValueError(f"the ids are not 0 for {END!r} and 1, 2, 3, ... for the others")
+        self._library.no_truncation()
+        self._library.no_padding()
+        decoder = str(json.loads(specification).get("decoder"))
+        if "ByteLevel" not in decoder:
+            # What stands before a part depends on whether the text begins with it.
+            self.cuts = b""
+        added = self._library.get_added_tokens_decoder()
+        ids = self._library.get_vocab(with_added_tokens=True)
+        self.vocabulary = vocabulary or 1 + max(ids.values())
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         self._text_of = [b""] * self.vocabulary
-        for token, index in vocabulary.items():
-            if index:
-                self._text_of[index] = bytes(byte_of[character] for character in token)
+        for token, index in ids.items():
+            if index in added and added[index].special:
+                continue
+            if self.cuts:
+                spelled = index not in added and all(one in byte_of for one in token)
+                self._text_of[index] = (
+                    bytes(byte_of[one] for one in token) if spelled else token.encode()
+                )
+            elif byte := re.fullmatch("<0x([0-9A-F]{2})>", token):
+                self._text_of[index] = bytes.fromhex(byte[1])
+            else:
+                self._text_of[index] = token.replace("\u2581", " ").encode()
+        self._text_of[end] = b""
+        self.end_text = next(token for token, index in ids.items() if index == end)
+        """How the id that ends a document is spelled."""
         self._dtype = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
+        (probe,) = self.encode([PROBE.encode()])
+        if self.decode(probe).decode(errors="replace").removeprefix(" ") != PROBE:
+            raise ValueError(
+                "does not give a text back byte for byte; expected byte-level BPE, or a "
+                "vocabulary with bytes to fall back on, that changes no characters"
+            )
+
+    @classmethod
+    def load(cls, path: Path, *settings: int) -> Self:
+        """Read the tokeniser that `write` wrote, with what the class is made of besides.
+
+        Raises:
+            ValueError: it is none of this class.
+        """
+        try:
+            return cls(path.read_text(encoding="utf-8"), *settings)
+        except Exception as error:  # the library raises bare exceptions of its own
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ValueError(
+                f"{path} is damaged: it is not the JSON of a byte-level BPE tokeniser ({problem}); "
+                f"delete {path.parent} and run the same command again"
+            ) from None
+
+    def write(self, path: Path) -> str:
+        """Write the file of the library, and return its SHA-256."""
+        content = self.specification.encode()
+        path.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    @property
+    def leads(self) -> list[int]:
+        """What its makers put before a text: an id or none."""
+        return list(self._library.encode("", add_special_tokens=True).ids[:1])
+
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of text that each id stands for, (V,)."""
+        return np.array([len(text) for text in self._text_of], dtype=np.int64)
+
+    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
+        """Return the ids of each text."""
+        given = [text.decode() for text in texts]
+        encodings = self._library.encode_batch_fast(given, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """Return the text of `ids`; the ends of documents are dropped."""
+        return b"".join(self._text_of[i] for i in ids)
+
+
+class BpeTokenizer(LibraryTokenizer):
+    """Byte-level BPE of our own."""
+
+    cuts = b" \n"
+
+    def __init__(self, specification: str) -> None:
+        vocabulary: dict[str, int] = json.loads(specification)["model"]["vocab"]
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))) or vocabulary[END]:
+            raise ValueError(f"the ids are not 0 for {END!r} and 1, 2, 3, ... for the others")
+        super().__init__(specification)
 
     @classmethod
     def train(cls, texts: Iterator[bytes], vocabulary: int) -> BpeTokenizer:
@@ -88,36 +184,6 @@ class BpeTokenizer:
             )
         return cls(library.to_str())
 
-    @classmethod
-    def load(cls, path: Path) -> BpeTokenizer:
-        """Read the tokeniser that was written to `path`.
-
-        Raises:
-            ValueError: it is none that this class trains.
-        """
-        try:
-            return cls(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare exceptions of its own
-            problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise ValueError(
-                f"{path} is damaged: it is not the JSON of a byte-level BPE tokeniser ({problem}); "
-                f"delete {path.parent} and run the same command again"
-            ) from None
-
-    @property
-    def token_bytes(self) -> NDArray[np.int64]:
-        """UTF-8 bytes of text that each id stands for, (V,)."""
-        return np.array([len(text) for text in self._text_of], dtype=np.int64)
-
-    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
-        """Return the ids of each text."""
-        encodings = self._library.encode_batch_fast([text.decode() for text in texts])
-        return [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
-
-    def decode(self, ids: Iterable[int]) -> bytes:
-        """Return the text of `ids`; the ends of documents are dropped."""
-        return b"".join(self._text_of[i] for i in ids)
-
 
 class IdTokenizer:
     """Stands for the tokeniser of ids that others made, of which nothing but its size is known."""
@@ -142,7 +208,7 @@ class IdTokenizer:
         return b"".join(b"<%d>" % one for one in ids)
 
 
-Tokenizer = ByteTokenizer | BpeTokenizer | IdTokenizer
+Tokenizer = ByteTokenizer | LibraryTokenizer | IdTokenizer
 
 
 class TextStream:

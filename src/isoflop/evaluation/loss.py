@@ -138,7 +138,7 @@ class LossSums:
         """Summed nats of each document."""
         self.tokens = np.zeros(documents, dtype=np.int64)
         """Targets of each document."""
-        self.bytes = np.zeros(documents, dtype=np.int64)
+        self.bytes = np.zeros(documents)
         """UTF-8 bytes of text that the targets of each document stand for."""
         self._token_bytes = held_out.token_bytes
         self._processed = torch.zeros(len(model.routed), dtype=torch.float64)
@@ -156,7 +156,7 @@ class LossSums:
         seen, of = np.unique(owner, return_inverse=True)
         self.losses[seen] += np.bincount(of, nats[mask])
         self.tokens[seen] += np.bincount(of)
-        self.bytes[seen] += np.bincount(of, self._token_bytes[ids]).astype(np.int64)
+        self.bytes[seen] += np.bincount(of, self._token_bytes[ids])
         self._spans.add(nats, document, mask)
         for index, routing in enumerate(output.routing):
             self._processed[index] += routing.selected.cpu()[keep].sum()
@@ -175,7 +175,7 @@ class LossSums:
         if cap is not None:
             assert isinstance(self._depth, Routed), "a model that does not route refuses a cap"
             told = cap.resolved(self._depth)
-        text_bytes = int(self.bytes.sum())
+        text_bytes = float(self.bytes.sum())
         return Evaluation(
             split=self._split,
             decision=decision,

@@ -83,7 +83,7 @@ def _card(results: StudyResults, runs: int) -> str:
     names = ", ".join(variant.name for variant in study.variants)
     data = study.data
     told = (
-        f"{runs} training runs of {names} on {', '.join(data.corpora)} (`{data.tokenizer}`, "
+        f"{runs} training runs of {names} on {', '.join(data.corpora)} (`{data.tokenizer_name}`, "
         f"windows of {data.sequence_length} tokens), counted as `{study.convention}`. Made with "
         f"isoflop {__version__}."
     )

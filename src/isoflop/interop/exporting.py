@@ -74,6 +74,8 @@ def export_run(
     values, state = folder_of_model(
         config.model, config.data.sequence_length, load_model(run).state_dict(), decision
     )
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), config.data.end)
+    values |= {name: one for name, one in ends.items() if name in values}
     if not is_plain(config.model):
         values["seed"] = config.seed
         if remote_code:
@@ -82,19 +84,17 @@ def export_run(
                 "AutoConfig": f"{module}.IsoflopConfig",
                 "AutoModelForCausalLM": f"{module}.IsoflopForCausalLM",
             }
-    tokens = tokenizer_json(
-        tokenizer_of(config, record, cache), begins=config.data.windows == "stream"
-    )
+    tokenizer = tokenizer_of(config, record, cache)
+    tokens = tokenizer_json(tokenizer, begins=config.data.windows == "stream")
     files = {
         "config.json": json_text(values),
-        "generation_config.json": json_text(
-            {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-        ),
+        "generation_config.json": json_text(ends),
         "README.md": model_card(record, values["architectures"][0], decision or known[0]),
     }
     if tokens is not None:
         files["tokenizer.json"] = tokens
-        files["tokenizer_config.json"] = json_text(tokenizer_config(config.data.sequence_length))
+        length, end = config.data.sequence_length, getattr(tokenizer, "end_text", "")
+        files["tokenizer_config.json"] = json_text(tokenizer_config(length, end))
     if "auto_map" in values:
         files["modeling_isoflop.py"] = REMOTE
     write_folder(out, files, state)
@@ -197,7 +197,7 @@ def model_card(record: RunRecord, architecture: str, decision: Decision) -> str:
             "",
             f"Trained on {config.tokens:,} tokens with {record.train_flops[convention]:.4g} FLOPs "
             f"(`{convention}`{budget}), windows of {data.sequence_length} tokens, seed "
-            f"{config.seed}, tokenizer `{data.tokenizer}`.",
+            f"{config.seed}, tokenizer `{data.tokenizer_name}`.",
             "",
             "| split | decision | loss, nats/token [95% over documents] | bits/byte | tokens |",
             "|---|---|--:|--:|--:|",

@@ -8,6 +8,7 @@ line above is its `lm_eval` in all else. Scores are under a causal decision.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
-from isoflop.config import Decision
+from isoflop.config import Decision, TaskScore, TaskScores, TokenizerFile
 from isoflop.data import Tokenizer
+from isoflop.data.tokenizer import LibraryTokenizer
 from isoflop.generation import Engine, Sampling, stream
 from isoflop.interop.importing import load_pretrained
-from isoflop.interop.tokenizers import PretrainedTokenizer
 from isoflop.runs import RunFolder
+from isoflop.text import quoted
 
 Scored = tuple[object, list[int], list[int]]
 """What was asked, the ids that are given, and those whose likelihood is asked for."""
@@ -67,16 +69,18 @@ class IsoflopLM(TemplateLM):
             folder = RunFolder(Path(run))
             record = finished_record(folder)
             self.model = load_model(folder)
-            self.tokens: Tokenizer | PretrainedTokenizer = tokenizer_of(
-                record.config, record, Path(cache)
-            )
-            self.begins = record.config.data.windows == "stream"
-            length = record.config.data.sequence_length
+            self.tokens: Tokenizer = tokenizer_of(record.config, record, Path(cache))
+            data = record.config.data
+            self.end = data.end or 0
+            self.leads = list(data.ends) if data.windows == "stream" else []
+            length = data.sequence_length
         else:
             assert pretrained is not None
             self.model, length = load_pretrained(pretrained), 2048
-            self.tokens = PretrainedTokenizer.of(Path(pretrained))
-            self.begins = self.tokens.begins
+            named = TokenizerFile.model_validate(str(Path(pretrained) / "tokenizer.json"))
+            size = self.model.config.vocabulary
+            self.tokens = LibraryTokenizer(named.content(), named.end, size)
+            self.leads, self.end = self.tokens.leads, named.end
         self.model.to(device or "cpu")
         self.decision = decision
         self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))
@@ -84,8 +88,13 @@ class IsoflopLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The id that ends a document, and begins a text of which nothing is given."""
-        return 0
+        """The id that ends a document."""
+        return self.end
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The id that stands before a text of which nothing is given."""
+        return self.leads[0] if self.leads else self.end
 
     @property
     def max_gen_toks(self) -> int:
@@ -97,8 +106,7 @@ class IsoflopLM(TemplateLM):
     ) -> list[int]:
         """Return the ids of a text, led by the end of a document where training was so."""
         ids: list[int] = list(map(int, self.tokens.encode([string.encode()])[0]))
-        leads = self.begins if add_special_tokens is None else add_special_tokens
-        return [0, *ids] if leads else ids
+        return ids if add_special_tokens is False else [*self.leads, *ids]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Scored], disable_tqdm: bool = False, **others: Any
@@ -155,8 +163,8 @@ class IsoflopLM(TemplateLM):
             ends = [ends] if isinstance(ends, str) else [end for end in ends if end]
             kept = given[-max(1, self.max_length - most) :]
             engine, made, text = Engine(self.model, self.decision), list[int](), ""
-            for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[0]):
-                made += [token.id] if token.id else []
+            for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[self.end]):
+                made += [token.id] if token.id != self.end else []
                 text = self.tokens.decode(made).decode(errors="replace")
                 if any(end in text for end in ends):
                     break
@@ -165,6 +173,56 @@ class IsoflopLM(TemplateLM):
             found.append(text)
             self.cache_hook.add_partial("generate_until", (context, asked), text)
         return found
+
+
+def score_tasks(
+    folder: RunFolder,
+    tasks: Sequence[str],
+    *,
+    include_path: Path | None = None,
+    limit: int | None = None,
+    decision: Decision | None = None,
+    cache: Path = Path("cache"),
+    device: str = "cpu",
+) -> TaskScores:
+    """Return what the model of a finished run reaches in tasks of the harness.
+
+    Tasks and groups of `include_path` are known beside its own; `limit` is of samples of each.
+    The model's headline decision routes unless a causal `decision` is given. A ValueError of one
+    line where the run is not finished, or a task cannot be had.
+    """
+    from lm_eval import __version__, simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    model = IsoflopLM(run=str(folder.path), decision=decision, cache=str(cache), device=device)
+    manager = TaskManager(include_path=include_path and str(include_path))
+    try:
+        manager.load(list(tasks))
+    except Exception as problem:  # of the harness, of what reads data sets, of the hub
+        said = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
+        raise ValueError(quoted(f"tasks {', '.join(tasks)} cannot be had: {said}")) from None
+    found = simple_evaluate(model, tasks=list(tasks), task_manager=manager, limit=limit)
+    scores = []
+    for task, told in found["results"].items():
+        for name, value in told.items():
+            metric, _, chosen = name.partition(",")
+            if not chosen or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+                continue
+            error = told.get(f"{metric}_stderr,{chosen}")
+            scores.append(
+                TaskScore(
+                    task=task,
+                    metric=metric,
+                    filter=chosen,
+                    value=value,
+                    error=error if isinstance(error, float) and math.isfinite(error) else None,
+                    samples=found["n-samples"].get(task, {}).get("effective"),
+                    shots=found["n-shot"].get(task),
+                    limit=limit,
+                    decision=decision or model.model.config.decisions[0],
+                )
+            )
+    return TaskScores(run_id=folder.config().run_id, scores=tuple(scores), lm_eval=__version__)
 
 
 def main() -> None:

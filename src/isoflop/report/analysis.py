@@ -63,6 +63,13 @@ class Studied:
         """What losses are in."""
         return self.study.data.loss_unit
 
+    @cached_property
+    def bits_per_nat(self) -> float | None:
+        """Bits per byte of the test text that a nat per token is; None where losses are per byte,
+        or ids stand for no text that is known."""
+        known = (one.bits_per_nat for one in self.records.values())
+        return None if self.study.data.tokenizer == "bytes" else next(filter(None, known), None)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The variants, in the study's order."""

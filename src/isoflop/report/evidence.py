@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from isoflop.config import PrecisionChoice, RunRecord, Study
+from isoflop.config import PrecisionChoice, RunRecord, Study, TaskScores
 from isoflop.fit.predictions import Prediction
 from isoflop.fit.search import SearchResult
 from isoflop.report.registration import Registration
@@ -93,6 +93,8 @@ class Evidence:
     """Size of the training split; None where the corpus of these runs is not at hand."""
     precision: PrecisionChoice | None = None
     """What the precision was chosen by; None where the study's file names it."""
+    tasks: Mapping[str, TaskScores] = field(default_factory=dict)
+    """Scores in tasks of the runs that have some, by run id."""
     command: str | None = None
     """What makes the page again; None where it is the plain command."""
 

@@ -19,6 +19,7 @@ from isoflop.config import (
     RunEvaluation,
     RunRecord,
     State,
+    TaskScores,
     TextSample,
 )
 from isoflop.runs.attempts import Attempt, Ending, read_attempts
@@ -78,8 +79,8 @@ class RunFolder(Claim):
     """One run on disk: `config.json`, `pinned.json`, `attempts.jsonl`, `metrics.jsonl`,
     `record.json`, `checkpoint/`, `stable/`, and the text of each variant of one's own.
 
-    Beside these `evaluation.json`, once its model was evaluated, and `sample.json`, text that it
-    generated; unlike the record, they may be written anew.
+    Beside these `evaluation.json`, once its model was evaluated, `tasks.json`, its scores in tasks,
+    and `sample.json`, text that it generated; unlike the record, they may be written anew.
     Anybody may read. Who pins, notes attempts, or writes metrics or the record holds the claim,
     and asks `check_claim` before committing a checkpoint. No file in it may be a symbolic link.
     Its `owner` is the process that others hear of while it is claimed, None for this one.
@@ -264,7 +265,7 @@ class RunFolder(Claim):
             know_texts(self.path, [record.config])
         return record
 
-    def _replace(self, what: str, value: RunEvaluation | TextSample) -> Path:
+    def _replace(self, what: str, value: RunEvaluation | TaskScores | TextSample) -> Path:
         self.check_claim()
         run_id = self.config().run_id
         if value.run_id != run_id:
@@ -280,6 +281,17 @@ class RunFolder(Claim):
     def evaluation(self) -> RunEvaluation | None:
         """Return what was measured of the finished model, None where nothing was."""
         return self._read("evaluation.json", partial(parse_value, RunEvaluation))
+
+    def add_scores(self, found: TaskScores) -> Path:
+        """Commit scores in tasks beside those of other tasks."""
+        before = self.tasks()
+        asked = {one.asked for one in found.scores}
+        kept = () if before is None else (s for s in before.scores if s.asked not in asked)
+        return self._replace("tasks", found.model_copy(update={"scores": (*kept, *found.scores)}))
+
+    def tasks(self) -> TaskScores | None:
+        """Return the scores of the finished model in tasks, None where there are none."""
+        return self._read("tasks.json", partial(parse_value, TaskScores))
 
     def write_sample(self, sample: TextSample) -> Path:
         """Commit text that the finished model generated, in place of an earlier one."""

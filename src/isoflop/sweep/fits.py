@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from isoflop.config import (
     BlockAttention,
@@ -15,6 +16,7 @@ from isoflop.config import (
     ModelConfig,
     Own,
     RandomK,
+    RunRecord,
     Study,
     TopK,
 )
@@ -63,6 +65,27 @@ class Reading:
     cluster: str | None = None
     """Column whose value is shared by runs that share noise."""
     results: Path = RESULTS
+    per: Literal["token", "byte"] = "token"
+    """What losses of records are per: bits per byte of text compare between tokenizers."""
+
+    def of(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Return records with their losses as asked for."""
+        return [one.per_byte() if self.per == "byte" else one for one in records]
+
+    def unit(self, records: Sequence[RunRecord]) -> str | None:
+        """Return what the losses of records are in, where all have the same."""
+        units = {record.config.data.loss_unit for record in records}
+        return "bits per byte" if self.per == "byte" else units.pop() if len(units) == 1 else None
+
+    def settings(
+        self, given: FitSettings, study: Study | None, records: Sequence[RunRecord]
+    ) -> FitSettings:
+        """Return settings with a study's margin, if they have none: in the unit of the losses."""
+        told = given if study is None else given.of_study(study)
+        if given.margin or not told.margin or self.per == "token":
+            return told
+        nat = next((one.bits_per_nat for one in records if one.bits_per_nat), 1.0)
+        return replace(told, margin=told.margin * nat)
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,8 @@ class Fitted:
     """None of such a study."""
     study: Study | None
     """None of a table, and of records alone."""
+    loss_unit: str | None
+    """What losses are in, where that is known."""
 
 
 class BudgetPrediction(Frozen):
@@ -115,18 +140,18 @@ def fit_study(
     whom = baseline
     if study is not None:
         whom = baseline or study.baseline_variant.name
-        settings = settings.of_study(study)
     if study is not None and study.scaling is not None:
         ledger = trained(study, Folders.of(study).root, reading.results, _file(source))
+        settings = reading.settings(settings, study, ledger.own)
         scaled = fit_scaling(
-            ledger.own,
+            reading.of(ledger.own),
             ledger.runs.variant_of,
             baseline=whom or study.baseline_variant.name,
             margin=settings.margin,
             level=settings.level,
         )
-        return Fitted(scaled, None, study)
-    found = _runs(source, study, settings, reading)
+        return Fitted(scaled, None, study, reading.unit(ledger.own))
+    found, settings = _runs(source, study, settings, reading)
     names = found.table["variant"].drop_duplicates().tolist()
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
@@ -137,7 +162,7 @@ def fit_study(
         curves=found.curves,
         loss_unit=found.loss_unit,
     )
-    return Fitted(result, found, study)
+    return Fitted(result, found, study, found.loss_unit)
 
 
 def predict_study(
@@ -164,7 +189,9 @@ def predict_study(
         ValueError: as `fit_study`, or the file exists, or runs at that budget are known already.
     """
     study = _study(source)
-    found = _runs(source, study, settings, reading)
+    if register_as is not None and reading.per == "byte":
+        raise ValueError("--register writes down losses per token; expected no --per with it")
+    found, _ = _runs(source, study, settings, reading)
     if isinstance(at, tuple):
         baseline = None if study is None else study.baseline_variant.name
         return _at_size(found, at, settings, baseline), found
@@ -205,13 +232,16 @@ def _file(source: Study | Path) -> Path:
 
 def _runs(
     source: Study | Path, study: Study | None, settings: FitSettings, reading: Reading
-) -> RunTable:
-    """Return the runs of a study, those of exported records, or a table's."""
+) -> tuple[RunTable, FitSettings]:
+    """Return the runs of a study, those of exported records, or a table's, and their settings."""
     path = _file(source)
     if settings.seed < 0:
         raise ValueError(f"seed is {settings.seed}; expected 0 or more")
     if study is None and not _holds_records(path):
-        return run_table(
+        if reading.per == "byte":
+            told = f"--per is of records, but {path} is a table"
+            raise ValueError(f"{told}; expected --columns loss=COLUMN, its bits per byte")
+        table = run_table(
             path,
             columns=_mapping(reading.columns),
             tolerance=reading.tolerance,
@@ -220,6 +250,7 @@ def _runs(
             best_of=reading.best_of,
             where=reading.where,
         )
+        return table, settings
     for name in ("where", "last_of", "best_of"):
         if getattr(reading, name):
             kind = "records" if study is None else "a study"
@@ -231,16 +262,19 @@ def _runs(
             f"study {study.name} names its sizes, so that no optimum at a budget follows from "
             f"it; `isoflop fit {path}` shows its projections"
         )
-    return _recorded_runs(study, path, reading)
+    found, records = _recorded_runs(study, path, reading)
+    return found, reading.settings(settings, study, records)
 
 
-def _recorded_runs(study: Study | None, path: Path, reading: Reading) -> RunTable:
+def _recorded_runs(
+    study: Study | None, path: Path, reading: Reading
+) -> tuple[RunTable, list[RunRecord]]:
     """Return the runs of a study, or of a file of records."""
     notes: tuple[str, ...] = ()
     off_ladder: Collection[str] = ()
     if study is None:
         records = read_records(path)
-        names = {record.run_id: _described(record.config.model) for record in records}
+        names = _described(records)
         if all(record.config.budget_flops is None for record in records):
             raise ValueError("none of these runs has a budget; fit a table of them instead")
         notes = (
@@ -253,15 +287,32 @@ def _recorded_runs(study: Study | None, path: Path, reading: Reading) -> RunTabl
         order = [variant.name for variant in study.variants]
         records = [record for record in ledger.records if record.run_id in names]
         records.sort(key=lambda record: order.index(names[record.run_id]))
-    table = frame(records, names, off_ladder=off_ladder)
+    warnings, told = _between_tokenizers(records, reading)
+    shown = reading.of(records)
+    table = frame(shown, names, off_ladder=off_ladder)
     cluster = reading.cluster
     if cluster is not None and cluster not in table:
         raise ValueError(f"--cluster is {cluster!r}; expected one of {list(table)}")
     if cluster is not None:
         table = table.assign(cluster=table[cluster])
-    units = {record.config.data.loss_unit for record in records}
-    unit = units.pop() if len(units) == 1 else None
-    return RunTable(table, (), notes, loss_unit=unit, curves=training_curves(records))
+    unit, curves = reading.unit(records), training_curves(shown)
+    notes = (*notes, *told)
+    return RunTable(table, (), notes, loss_unit=unit, curves=curves, warnings=warnings), records
+
+
+def _between_tokenizers(
+    records: Sequence[RunRecord], reading: Reading
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is to be warned of and noted where losses are per token."""
+    nats = [one for record in records if (one := record.bits_per_nat)]
+    tokenizers = {one.config.data.tokenizer for one in records}
+    if reading.per == "token" and len(tokenizers) > 1:
+        why = "These runs have several tokenizers, between which losses per token do not compare"
+        return (f"{why}; --per byte tells losses that do.",), ()
+    if reading.per == "byte" or tokenizers == {"bytes"} or not nats:
+        return (), ()
+    nat = f"A nat per token is {nats[0]:.4f} bits per byte of the test text"
+    return (), (f"{nat}; --per byte tells losses so.",)
 
 
 def _holds_records(path: Path) -> bool:
@@ -276,7 +327,17 @@ def _holds_records(path: Path) -> bool:
     return isinstance(row, dict) and {"run_id", "config", "data_sha256"} <= row.keys()
 
 
-def _described(model: ModelConfig) -> str:
+def _described(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Return a name for what each run is, with its tokenizer where there are several."""
+    several = len({one.config.data.tokenizer for one in records}) > 1
+    return {
+        one.run_id: _model_words(one.config.model)
+        + (f", {one.config.data.tokenizer_name}" if several else "")
+        for one in records
+    }
+
+
+def _model_words(model: ModelConfig) -> str:
     match model.depth:
         case TopK(capacity=capacity) | RandomK(capacity=capacity):
             where = (

@@ -85,6 +85,9 @@ def evidence_of(
         routed=_routed(ledger, results),
         train_tokens=_train_tokens(study, own, folders.cache),
         precision=chosen.choice,
+        tasks={
+            one: found for one in runs.variant_of if (found := ledger.store.folder(one).tasks())
+        },
         command=f"isoflop report {file}",
     )
     return study, evidence

@@ -15,6 +15,7 @@ from isoflop.config import (
     RoutingSample,
     RunConfig,
     RunEvaluation,
+    TaskScores,
     TokenSelection,
 )
 from isoflop.estimate import NONE, Estimate, estimate_words
@@ -67,6 +68,24 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     yield _positions(headline)
     yield _tokens(headline, sample, found.token_texts)
     yield said(_never(headline, sample, found.token_texts))
+
+
+def scores_table(found: TaskScores) -> RenderableType:
+    """Return the scores of a model in tasks, with their standard errors over samples."""
+    return table_of(
+        f"Run {found.run_id} in tasks of lm-eval {found.lm_eval}, standard errors over samples",
+        found.scores,
+        {
+            "task": lambda one: one.task,
+            "metric": lambda one: one.metric + f" ({one.filter})" * (one.filter != "none"),
+            "score": lambda one: f"{one.value:.4f}",
+            "error": lambda one: NONE if one.error is None else f"{one.error:.4f}",
+            "samples": lambda one: NONE if one.samples is None else f"{one.samples:,}",
+            "shots": lambda one: NONE if one.shots is None else str(one.shots),
+            "decision": lambda one: one.decision,
+        },
+        words=["task", "metric", "decision"],
+    )
 
 
 def _heading(found: RunEvaluation, config: RunConfig) -> str:

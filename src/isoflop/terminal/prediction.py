@@ -41,11 +41,14 @@ def size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterato
         yield said(surface_sentence(compared, unit))
 
 
-def budget_lines(found: BudgetPrediction, level: float) -> Iterator[RenderableType]:
+def budget_lines(
+    found: BudgetPrediction, level: float, unit: str | None = None
+) -> Iterator[RenderableType]:
     """Yield the predictions, and how well the same would have done for the largest budget."""
     made = found.predictions
+    at, in_unit = exponent(made[0].budget_flops), f", {unit}" if unit else ""
     yield table(
-        f"Predicted optimum at {exponent(made[0].budget_flops)} FLOPs, {level:.0%} intervals",
+        f"Predicted optimum at {at} FLOPs, {level:.0%} intervals{in_unit}",
         {
             "variant": [one.variant for one in made],
             "by": [WAY_WORDS[one.way] for one in made],

@@ -21,8 +21,8 @@ from isoflop.data.corpora import Corpus, stamp
 from isoflop.data.ids.files import IdFile, id_file
 from isoflop.data.ids.pointed import Stretch
 from isoflop.data.pieces import FEWEST, MOST
-from isoflop.data.store import SPLITS, describe, id_dtype
-from isoflop.data.tables import BLOCK, NumberWriter
+from isoflop.data.store import SPLITS, describe
+from isoflop.data.tables import BLOCK, NumberWriter, id_dtype
 
 _PIECE_TOKENS = 4096
 
@@ -103,7 +103,7 @@ def build_from_ids(
                 raise ValueError(f"{source.path} changed while it was read; run again")
     described = {name: _described(mine) for name, mine in zip(SPLITS, of_split, strict=True)}
     return {
-        **describe(data.vocabulary, described, data.tokenizer),
+        **describe(data.vocabulary, described, data.tokenizer_name),
         "files": [vars(one) for one in everything],
         "corpora": [
             {"name": corpus.name, "files": [source.name for source in corpus.sources]}
@@ -180,7 +180,7 @@ def _check(file: IdFile, first: int, ids: Any, data: DataConfig) -> None:
         place = first + int(np.flatnonzero(ids == wrong)[0])
         raise ValueError(
             f"{file.path} holds the id {wrong} at token {place}, but tokenizer is "
-            f"{data.tokenizer!r}; expected ids from 0 to {data.vocabulary - 1}: state the "
+            f"{data.tokenizer_name!r}; expected ids from 0 to {data.vocabulary - 1}: state the "
             "vocabulary that the file was made with"
         )
 

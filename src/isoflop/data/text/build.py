@@ -139,7 +139,7 @@ def _build(
     teller = telling("tokenising", sum(kept.bytes), (done, tokens))
     texts_again = ((split, text) for split, _, text in again(corpora, found, documents))
     with (
-        store.StoreWriter(unfinished.tokens, tokenizer.vocabulary, kept.written) as writer,
+        store.StoreWriter(unfinished.tokens, data, kept.written) as writer,
         closing(encoded(tokenizer, texts_again, processes)) as batches,
     ):
         for batch, ids in batches:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from isoflop.data.pieces import SEGMENT, Text, segments
-from isoflop.data.tokenizer import BpeTokenizer, Ids, Tokenizer
+from isoflop.data.tokenizer import Ids, LibraryTokenizer, Tokenizer
 
 
 class Part(NamedTuple):
@@ -39,13 +39,14 @@ def encoded(
     Raises:
         BrokenExecutor: one of them ended; a line.
     """
-    if processes == 1 or not isinstance(tokenizer, BpeTokenizer):
-        for batch in _batches(texts):
+    cuts = tokenizer.cuts if isinstance(tokenizer, LibraryTokenizer) else b" \n"
+    if processes == 1 or not isinstance(tokenizer, LibraryTokenizer):
+        for batch in _batches(texts, cuts):
             yield batch, tokenizer.encode([part.text for part in batch])
         return
     with ExitStack() as stack:
-        idle = [stack.enter_context(_worker(tokenizer.specification)) for _ in range(processes)]
-        batches = enumerate(_batches(texts))
+        idle = [stack.enter_context(_worker(tokenizer)) for _ in range(processes)]
+        batches = enumerate(_batches(texts, cuts))
         busy: dict[Connection, int] = {}
         under_way: dict[int, Batch] = {}
         done: dict[int, list[Ids]] = {}
@@ -73,7 +74,7 @@ def encoded(
 
 
 @contextmanager
-def _worker(specification: str) -> Iterator[Connection]:
+def _worker(tokenizer: LibraryTokenizer) -> Iterator[Connection]:
     """Start a process that tokenises, and give the line to it; it is killed in the end.
 
     A new interpreter and no fork, since threads would not survive one; nor a process of
@@ -92,7 +93,7 @@ def _worker(specification: str) -> Iterator[Connection]:
             )
         try:
             with _alive():
-                ours.send(specification)
+                ours.send((tokenizer.specification, tokenizer.end))
             yield ours
         finally:
             process.kill()
@@ -114,20 +115,20 @@ def work(descriptor: int) -> None:
     """Tokenise what comes over a line, until it is closed."""
     line = Connection(descriptor)
     try:
-        tokenizer = BpeTokenizer(line.recv())
+        tokenizer = LibraryTokenizer(*line.recv())
         while True:
             line.send(tokenizer.encode(line.recv()))
     except (EOFError, OSError):
         return
 
 
-def _batches(texts: Iterable[tuple[int, Text]]) -> Iterator[Batch]:
+def _batches(texts: Iterable[tuple[int, Text]], cuts: bytes) -> Iterator[Batch]:
     """Group parts of documents into batches of about a mebibyte."""
     batch: Batch = []
     size = 0
     for split, text in texts:
         left = len(text)
-        for segment in segments(text):
+        for segment in segments(text, cuts):
             left -= len(segment)
             batch.append(Part(split, segment, not left))
             size += len(segment)

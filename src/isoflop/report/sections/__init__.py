@@ -23,6 +23,7 @@ from isoflop.report.sections import (
     routing,
     runs,
     search,
+    tasks,
 )
 from isoflop.report.sections.scaling import compute, gaps, models, switch
 from isoflop.report.sections.scaling import published as published_scaling
@@ -34,6 +35,7 @@ STUDY: Sequence[Callable[[Analysis], Section | None]] = (
     relative_loss.section,
     numbered_models.section,
     routing.section,
+    tasks.section,
     published.section,
     checks.section,
     search.section,

@@ -205,6 +205,7 @@ def places(spans: Sequence[tuple[float, float, str]], label: float) -> list[int]
 
 def _minima_table(analysis: Analysis) -> list[blocks.Table]:
     """Return a row per budget and variant with the minimum by each estimator."""
+    nat = analysis.bits_per_nat
     found = [
         {
             "#Budget": scientific(result.budget_flops),
@@ -213,6 +214,7 @@ def _minima_table(analysis: Analysis) -> list[blocks.Table]:
                 f"#{ESTIMATOR_WORDS[estimator]}": _minimum(result, name, estimator)
                 for estimator in analysis.estimators
             },
+            **({"#Bits per byte": _in_bits(first.loss, nat)} if nat else {}),
             "#Forward FLOPs": blocks.NONE
             if first.forward_flops is None
             else scientific(first.forward_flops, 3, trim=False),
@@ -227,8 +229,13 @@ def _minima_table(analysis: Analysis) -> list[blocks.Table]:
         "wrong without noise; for the surfaces residuals redrawn. With one seed and few sizes the "
         "intervals hold no noise. The words above use the first, the parabola; how far the "
         "estimators disagree is a systematic error. Forward FLOPs are per token."
+        + (" Bits per byte are of the first: they compare between tokenizers." if nat else "")
     )
     return [blocks.table(caption, found)] if found else []
+
+
+def _in_bits(loss: float | None, nat: float) -> str:
+    return blocks.NONE if loss is None else f"{loss * nat:.4f}"
 
 
 def _minimum(result: BudgetResult, name: str, estimator: Estimator) -> blocks.Text:

@@ -62,6 +62,8 @@ class Display:
         if record.state == "finished":
             found = record.evaluation("validation")
             loss = "no validation loss" if found is None else f"validation loss {found.loss:.4f}"
+            if found and found.bits_per_byte and record.config.data.tokenizer != "bytes":
+                loss += f", {found.bits_per_byte:.4f} bits/byte"
             outcome = f"{loss}, {duration(record.seconds)}"
         self.say(f"[{done}/{total}] {describe(run)}: {outcome}")
 

@@ -14,7 +14,8 @@ from isoflop.report.sections.scaling.compute import AXIS_SHORT
 def section(analysis: ScalingAnalysis) -> Section | None:
     """Return the sizes that were trained, and the learning rates tried; None without either."""
     rows = model_rows(analysis)
-    blocks: list[Block] = [_table(rows)] if rows else []
+    per_byte = ["#Bits per byte"] * (analysis.bits_per_nat is not None)
+    blocks: list[Block] = [_table(rows, per_byte)] if rows else []
     if analysis.rates:
         blocks.append(scaling_table(analysis))
     return Section("Models", blocks) if blocks else None
@@ -23,7 +24,7 @@ def section(analysis: ScalingAnalysis) -> Section | None:
 def model_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
     """Return every size of every variant that has a finished run."""
     rows: list[list[Text]] = []
-    runs = analysis.finished
+    runs, nat = analysis.finished, analysis.bits_per_nat
     for (name, _), found in groupby(runs, lambda one: (one[0], size_of(one[1].config))):
         same = [record for _, record in found]
         first = same[0]
@@ -43,13 +44,15 @@ def model_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
                 percent(share) if share else "full",
                 str(len(same)),
                 f"{sum(losses) / len(losses):.4f}" if losses else NONE,
+                *([f"{sum(losses) / len(losses) * nat:.4f}" if losses else NONE] if nat else ()),
             ]
         )
     return rows
 
 
-def _table(rows: list[list[Text]]) -> Table:
+def _table(rows: list[list[Text]], per_byte: list[str]) -> Table:
     blank = ("", 1)
+    rest = [blank] * (3 + len(per_byte))
     return Table(
         "What was trained: blocks \u00d7 width, the same for every variant. N is without "
         "embeddings, D the tokens of a run; sparsity is the share of a window that a query does "
@@ -58,8 +61,8 @@ def _table(rows: list[list[Text]]) -> Table:
         columns(
             *(".Variant", "#Shape", "#N", "#D", "#a step", "#Steps", "#Rate"),
             *(f"#{AXIS_SHORT[axis]}" for axis in AXES),
-            *("#Sparsity", "#Seeds", "#Loss"),
+            *("#Sparsity", "#Seeds", "#Loss", *per_byte),
         ),
         rows,
-        groups=[*[blank] * 3, ("Tokens", 2), *[blank] * 2, ("PFLOP/s-days", 2), *[blank] * 3],
+        groups=[*[blank] * 3, ("Tokens", 2), *[blank] * 2, ("PFLOP/s-days", 2), *rest],
     )

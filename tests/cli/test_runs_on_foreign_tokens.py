@@ -1,0 +1,67 @@
+"""Runs with a tokeniser that others made: as their corpus is read, or named beside their ids."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import foreign
+from isoflop.interop import export_run
+from isoflop.trained import tokenizer_of
+
+
+@pytest.fixture(scope="session")
+def tokenizer(trained_root):
+    return str(foreign.byte_level(trained_root / "tokenizer.json"))
+
+
+def test_a_run_is_told_per_byte_and_writes_text(make_run, on_run, tokenizer, trained_root):
+    folder = make_run("routed", tokenizer)
+    record = folder.record()
+    for one in record.evaluations:
+        # Words of the corpus take several ids each, none of them of less than a byte.
+        assert 0 < one.bits_per_byte < one.loss / math.log(2)
+    shown = on_run("eval", folder)
+    assert "nats per token" in shown
+    assert "bits per byte" in shown
+    texts = folder.evaluation().token_texts
+    assert texts.get(299, "<|end|>") == "<|end|>"
+    other = json.loads(on_run("eval", folder, "--corpus", trained_root / "other.jsonl", "--json"))
+    assert other["measures"]["decisions"][0]["bits_per_byte"]["value"] > 0
+    told = json.loads(on_run("sample", folder, "--prompt", "the law", "--tokens", "3", "--json"))
+    prompt = [token["text"] for token in told["prompt"]]
+    assert (told["prompt"][0]["id"], prompt[0]) == (299, "")
+    assert "".join(prompt) == "the law"
+
+
+def test_a_run_on_ids_is_told_per_byte_once_their_tokenizer_is_named(make_run, on_run, tokenizer):
+    bare = make_run("dense", "ids:304:3")
+    assert bare.record().evaluation().bits_per_byte is None
+    # The same run; trained where it was not yet.
+    assert make_run("dense", "ids:304:3", tokenizer).record() == bare.record()
+    folder = make_run("routed", "ids:304:3", tokenizer)
+    assert folder.record().evaluation().bits_per_byte > 0
+    found = on_run("sample", folder, "--prompt", "the law", "--tokens", "3")
+    assert found.startswith("the law")
+    shown = on_run("eval", folder)
+    assert "bits per byte" in shown
+
+
+def test_such_a_run_goes_out_with_its_tokenizer(make_run, tokenizer, trained_root, tmp_path):
+    from tokenizers import Tokenizer
+
+    folder = make_run("routed", tokenizer)
+    export_run(folder, tmp_path / "out", cache=trained_root / "cache")
+    values = {
+        name: json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        for name in ("config", "generation_config", "tokenizer_config")
+    }
+    assert values["config"]["eos_token_id"] == values["generation_config"]["eos_token_id"] == 299
+    assert values["tokenizer_config"]["eos_token"] == "<|endoftext|>"
+    written = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    ours = tokenizer_of(folder.record().config, folder.record(), trained_root / "cache")
+    (ids,) = ours.encode([b"our law"])
+    np.testing.assert_array_equal(written.encode("our law").ids, [299, *ids])

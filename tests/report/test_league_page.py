@@ -10,7 +10,7 @@ from made_reports import absent_of, analysed, bench_rows, figures_of, html_of, t
 from test_page import Elements
 
 from isoflop.config import Own, Variant
-from isoflop.report.sections import active, league, sections
+from isoflop.report.sections import league, relative_loss, sections
 
 CAPTION = "All variants"
 TWO = (5e12, 2e13)
@@ -106,7 +106,7 @@ def test_an_unfinished_study_is_told_and_not_ranked_further_than_it_goes(study, 
 
 
 def test_experts_are_shown_over_active_parameters_and_others_are_not(study, runs):
-    assert active.section(analysed(study, runs)) is None
+    assert relative_loss.over_active(analysed(study, runs)) is None
     own = Own(kind="unknown_experts", source="0" * 64)
     told = []
     for name, budget, one in runs:

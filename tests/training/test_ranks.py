@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def learn(config: RunConfig, ranks: Ranks, steps: int, sharded: bool = False) ->
     """Train on random tokens and return all that each step measured, and the state at the end."""
     model = build(config.model)
     initialise(model, config.recipe, config.seed)
-    trainer = Trainer(model, config, compiled=False, micro_batch=2, ranks=ranks, sharded=sharded)
+    trainer = Trainer(
+        model, config, compiled=False, micro_batch=2, ranks=replace(ranks, sharded=sharded)
+    )
     measured = []
     for index in range(steps):
         generator = torch.Generator().manual_seed(index)

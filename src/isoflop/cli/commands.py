@@ -69,8 +69,8 @@ USES = (
         (
             Command("check", "check.check", "whether all computes right on this machine"),
             Command("train", "model.train", "train a single run, as a job of its own"),
-            Command("work", "workers.work", "take runs of a study that other machines train, too"),
-            Command("logs", "workers.logs", "what one run printed, found by its id"),
+            Command("work", "watching.work", "take runs of a study that other machines train, too"),
+            Command("logs", "watching.logs", "what one run printed, found by its id"),
             Command("export", "study.export", "records and figures, to share or commit"),
             Command("rebuild", "study.rebuild", "train the best models of records again"),
             Command("clean", "study.clean", "free disk; records and metrics stay"),

@@ -47,6 +47,8 @@ class Ranks:
     timeout_seconds: float = RANK_TIMEOUT
     store: Store | None = None
     """What ranks tell each other words through; None where there is one."""
+    sharded: bool = False
+    """Whether each holds a part of the blocks (`training.optimisation.sharding`)."""
 
     @property
     def leads(self) -> bool:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,8 +127,7 @@ class Run:
             compiled=pinned.compiled,
             micro_batch=pinned.micro_batch,
             recompute=pinned.recompute,
-            ranks=ranks,
-            sharded=pinned.sharded and ranks.world > 1,
+            ranks=replace(ranks, sharded=pinned.sharded and ranks.world > 1),
         )
         self._branching_step = config.stable_steps if branched_from else 0
         self.step = 0

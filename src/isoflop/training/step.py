@@ -142,7 +142,6 @@ class Trainer:
         recompute: what blocks compute again in their backward pass.
         logits: most logits that exist at a time.
         ranks: that share the sequences of each step; each has a trainer of its own.
-        sharded: whether each of them holds a part of the blocks, and of their state.
     """
 
     def __init__(
@@ -155,20 +154,18 @@ class Trainer:
         recompute: Recompute = "none",
         logits: int = LOGITS_AT_A_TIME,
         ranks: Ranks = ALONE,
-        sharded: bool = False,
     ) -> None:
         self.model = model
         self.config = config
         self.ranks = ranks
-        self.sharded = sharded
-        """Whether each rank holds a part of the blocks (`training.optimisation.sharding`)."""
+        self.sharded = ranks.sharded
         model.recompute(recompute)
         if compiled:
             # Blocks of a kind share their code, so compiling costs once per width, not per depth.
             for block in model.blocks:
                 # What of one's own cannot be compiled stays eager.
                 block.compile(dynamic=False, fullgraph=not config.model.own)
-        if sharded:
+        if ranks.sharded:
             if config.sequences_per_step % ranks.world:
                 raise ValueError(
                     f"{ranks.world} ranks hold a part of the blocks each, and a step has "

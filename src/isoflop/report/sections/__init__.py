@@ -11,7 +11,6 @@ from isoflop.report.analysis import Analysis
 from isoflop.report.blocks import Section
 from isoflop.report.scaling import ScalingAnalysis
 from isoflop.report.sections import (
-    active,
     checks,
     curves,
     fit_quality,
@@ -31,7 +30,7 @@ from isoflop.report.sections.scaling import published as published_scaling
 STUDY: Sequence[Callable[[Analysis], Section | None]] = (
     curves.section,
     league.section,
-    active.section,
+    relative_loss.over_active,
     relative_loss.section,
     numbered_models.section,
     routing.section,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 
 import foreign
+from isoflop.cli import main
 from isoflop.interop import export_run
 from isoflop.trained import tokenizer_of
 
@@ -65,3 +67,13 @@ def test_such_a_run_goes_out_with_its_tokenizer(make_run, tokenizer, trained_roo
     ours = tokenizer_of(folder.record().config, folder.record(), trained_root / "cache")
     (ids,) = ours.encode([b"our law"])
     np.testing.assert_array_equal(written.encode("our law").ids, [299, *ids])
+
+
+def test_the_hub_needs_the_extra_that_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    path = tmp_path / "study.toml"
+    study = 'name = "x"\nbudgets_flops = [1e11]\n[data]\ntokenizer = "hf:a/b"\n'
+    path.write_text(study + '[[variants]]\nname = "B"\n')
+    assert main(["plan", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "huggingface_hub is not installed, which this needs: pip install" in told

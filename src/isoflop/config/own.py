@@ -127,7 +127,13 @@ def own(part: Part, kind: str, settings: Mapping[str, Any], file: Path | None = 
     try:
         found = config.model_validate_json(json.dumps(dict(settings), default=str), strict=True)
     except ValidationError as error:
-        raise ValueError(f"{part}.{describe(error, config)[0]}") from None
+        line = describe(error, config)[0]
+        line = (
+            line.replace("unknown key ", f"unknown key {part}.", 1)
+            if line.startswith("unknown key ")
+            else f"{part}.{line}"
+        )
+        raise ValueError(line) from None
     decisions = getattr(module, "DECISIONS", ("every_token",))
     return Own.model_validate(
         {**dict(named), "settings": canonical(found), "decisions": tuple(decisions)}
@@ -151,7 +157,15 @@ def of_file(file: Path) -> tuple[Part, Own]:
     if found not in parts:
         raise ValueError(f"{shown}: its PART is {found!r}; expected one of {', '.join(parts)}")
     part = cast(Part, found)
-    return part, own(part, kind, {}, file)
+    try:
+        return part, own(part, kind, {}, file)
+    except ValueError as error:
+        if " is missing; " not in str(error):
+            raise
+        raise ValueError(
+            f"{shown}: {error}; a file alone is read with the defaults of its Config: give it one, "
+            "or name a study that sets it"
+        ) from None
 
 
 def opened(data: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -248,7 +262,10 @@ def _run(source: str, place: str) -> ModuleType:
             line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
             trace = trace.tb_next
         at = "" if line is None else f" (line {line})"
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        what = error.msg if isinstance(error, SyntaxError) else error
+        said = " ".join(f"{type(error).__name__}: {what}".split())[:300]
+        if isinstance(error, ModuleNotFoundError):
+            said += f"; install it where isoflop is: pip install {error.name}"
         raise ValueError(f"{place}: does not run{at}: {said}") from None
     return module
 

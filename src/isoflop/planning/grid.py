@@ -150,7 +150,9 @@ def bound(study: Study) -> Bound:
         reseeded += cells * 3 * len(study.added_seeds)
         replicates += reseeded
         flops += (matched + reseeded + cells * (added + beside + rate_runs)) * budget
-    usual = matched + cells * (beside + (0 if everywhere else 3 * further_seeds))
+    # A grid of fewer sizes cannot have its margin on both sides.
+    short = min(added, max(0, 2 * study.grid.margin + 1 - study.grid.sizes))
+    usual = matched + cells * (beside + short + (0 if everywhere else 3 * further_seeds))
     budgets = len(study.budgets_flops)
     return Bound(
         sizes=budgets * cells * added,

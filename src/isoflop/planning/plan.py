@@ -124,7 +124,7 @@ class Plan(Frozen):
     @property
     def _seconds(self) -> list[float]:
         """Of each first run, in the order of their start; none where no speed is given."""
-        rows = sorted(self.rows, key=lambda row: -row.achieved_flops)
+        rows = sorted(self.rows, key=lambda row: -row.budget_flops)
         return [row.seconds for row in rows if row.seconds is not None]
 
     @property

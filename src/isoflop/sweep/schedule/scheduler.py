@@ -11,7 +11,7 @@ from typing import assert_never
 
 from isoflop.config import RunRecord, State, Study
 from isoflop.notation import duration
-from isoflop.planning import PlannedRun, achieved_flops, parents
+from isoflop.planning import PlannedRun, parents
 from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.sweep.interrupts import Wish, stop_signals
@@ -213,8 +213,9 @@ class Scheduler:
 
     def _ask_the_grid(self) -> None:
         self.needed = self.planner(self.ledger.study, self.ledger.records)
-        # The longest first, so that few workers wait for the last ones.
-        self.needed.sort(key=lambda run: -achieved_flops(run.config))
+        # The longest first, so that few workers wait for the last ones; of equal ones those of the
+        # first grids, so that no variant waits for what others add.
+        self.needed.sort(key=lambda run: (-run.budget_flops, run.purpose != "initial"))
         own = self.ledger.own
         self.states: Counter[State] = Counter(record.state for record in own)
         runs = [*(one.config for one in own), *(one.config for one in self.needed)]

@@ -33,7 +33,7 @@ def test_a_report_is_one_page_with_its_figures(tmp_path):
     files = [f"{n}.{e}" for n in of_two for e in ("csv", "pdf", "png", "svg")]
     assert written == sorted([*files, "claims.csv", "runs.csv"])
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
-    for name in NAMES:
+    for name in of_two:
         for ending, start in starts.items():
             data = (page.parent / "figures" / f"{name}.{ending}").read_bytes()
             assert data.startswith(start)

@@ -51,7 +51,11 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
         (MINE, SKIP.replace("def processed", "def done"), "lacks `processed`"),
         (MINE, SKIP.replace('"depth"', '"attention"'), "PART is 'attention', but it is named as d"),
         (MINE, SKIP.replace("Config(Frozen)", "Config"), "Config is no subclass"),
-        (MINE.replace("capacity", "capacty"), SKIP, "unknown key capacty; did you mean 'capacity'"),
+        (
+            MINE.replace("capacity", "capacty"),
+            SKIP,
+            "unknown key depth.capacty; did you mean 'capacity'",
+        ),
         (MINE.replace("0.5", "1.5"), SKIP, r"depth.capacity is 1.5; expected a number in \(0, 1\]"),
         (MINE.replace("my_skip", "top_k"), SKIP, "'top_k', which isoflop has itself"),
         (MINE.replace('"skip.py"', "3"), SKIP, "depth.from is 3; expected the path"),

@@ -161,9 +161,12 @@ def test_damage_is_told_and_the_page_stays(study: Study) -> None:
 
 
 WATCHING = """
+import signal
 import isoflop.report.page
 from isoflop.cli import main
 isoflop.report.page.vega_javascript = lambda: ""
+# As a process that a shell starts: one in the background is deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 raise SystemExit(main(["watch", "study.json", "--port", "0"]))
 """
 
@@ -174,7 +177,10 @@ def test_ctrl_c_ends_it_with_zero(study: Study) -> None:
         assert started.stdout is not None
         said = started.stdout.readline()
         started.send_signal(signal.SIGINT)
-        assert started.wait(60) == 0
+        try:
+            assert started.wait(60) == 0
+        finally:
+            started.kill()
     assert re.match(r"watching tiny: http://127.0.0.1:\d+/\n", said)
 
 

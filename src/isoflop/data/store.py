@@ -148,7 +148,7 @@ class TokenStore:
                 token_bytes=self.tokenizer.token_bytes,
             )
         token_bytes = _numbers(self.folder / _TOKEN_BYTES, self.vocabulary)
-        scale = described["bytes"] / described.get("spelled", described["bytes"])
+        scale = described["bytes"] / described["spelled"] if described.get("spelled") else 1
         return TokenSplit(
             tokens=opened,
             offsets=offsets,

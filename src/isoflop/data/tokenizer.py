@@ -155,6 +155,8 @@ class BpeTokenizer(LibraryTokenizer):
         vocabulary: dict[str, int] = json.loads(specification)["model"]["vocab"]
         if sorted(vocabulary.values()) != list(range(len(vocabulary))) or vocabulary[END]:
             raise ValueError(f"the ids are not 0 for {END!r} and 1, 2, 3, ... for the others")
+        if set("".join(vocabulary.keys() - {END})) - set(byte_characters()):
+            raise ValueError("a token is not spelled in bytes")
         super().__init__(specification)
 
     @classmethod

@@ -109,14 +109,10 @@ def estimate_memory(
         made_again += max(of_own) if recompute != "none" else 0
     # Gradients of the widest values of a block, as it goes back.
     gradients = length * (2 * model.hidden * value + 3 * model.width * 4)
-    copies = value if value < 4 else 0
     block_bytes = held * (made_again + gradients)
     logits_bytes = _logits_bytes(config, held, value, logits)
-    state = parameters(model).total * (BYTES_PER_PARAMETER + copies)
-    if isinstance(config.recipe.optimiser, Muon):
-        state -= SPARED_BY_MUON * hidden_weights(model)
     return MemoryEstimate(
-        state_bytes=state,
+        state_bytes=_state_bytes(config, parameters(model).total),
         sequence_bytes=kept,
         logits_bytes=logits_bytes,
         block_bytes=block_bytes,
@@ -134,12 +130,22 @@ def spared_by_sharding(config: RunConfig, ranks: int) -> int:
     model = config.model
     outside = (1 if model.tied_embeddings else 2) * model.vocabulary * model.width + model.width
     blocks = parameters(model).total - outside
-    copies = 2 if config.recipe.precision == "bf16" else 0
-    state = blocks * (BYTES_PER_PARAMETER + copies)
-    if isinstance(config.recipe.optimiser, Muon):
-        state -= SPARED_BY_MUON * hidden_weights(model)
-    whole = min(2, model.blocks) * blocks // model.blocks * (4 + copies)
+    state = _state_bytes(config, blocks)
+    whole = min(2, model.blocks) * blocks // model.blocks * (4 + _copy_bytes(config))
     return max(0, state - state // ranks - whole)
+
+
+def _state_bytes(config: RunConfig, weights: int) -> int:
+    """Return the bytes of weights, hidden matrices among them, with all that training keeps."""
+    state = weights * (BYTES_PER_PARAMETER + _copy_bytes(config))
+    if isinstance(config.recipe.optimiser, Muon):
+        state -= SPARED_BY_MUON * hidden_weights(config.model)
+    return state
+
+
+def _copy_bytes(config: RunConfig) -> int:
+    """Return the bytes of a weight as cast for products, where it is."""
+    return 2 if config.recipe.precision == "bf16" else 0
 
 
 def sequences_held(config: RunConfig, micro_batch_tokens: int) -> int:

@@ -15,7 +15,7 @@ from own_runs import FILES, named, run_of
 from isoflop.cli import main
 from isoflop.config import RunConfig
 from isoflop.config.load import load_study
-from isoflop.config.own import own
+from isoflop.config.own import of_file, own
 from isoflop.costs import forward_flops, parameters
 from isoflop.runs import RunFolder
 
@@ -162,3 +162,20 @@ def test_a_study_of_ones_own_variant_from_end_to_end(
     capsys.readouterr()
     assert main(["status", str(path), "--json"]) == 0
     assert not json.loads(capsys.readouterr().out)["complete"]
+
+
+def test_a_file_alone_needs_a_default_for_each_setting(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE_WITHOUT_DEFAULT)
+    with pytest.raises(ValueError, match=r"mine\.py: Config\.expand has no default, .*; give it"):
+        of_file(file)
+
+
+MINE_WITHOUT_DEFAULT = """
+from isoflop.variants import Costs, Frozen
+PART = "feed_forward"
+class Config(Frozen):
+    expand: float
+def costs(config, model, block, tokens, convention): return Costs(parameters=1, flops=1)
+def build(config, model, block): return None
+"""

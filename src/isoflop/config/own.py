@@ -127,13 +127,7 @@ def own(part: Part, kind: str, settings: Mapping[str, Any], file: Path | None = 
     try:
         found = config.model_validate_json(json.dumps(dict(settings), default=str), strict=True)
     except ValidationError as error:
-        line = describe(error, config)[0]
-        line = (
-            line.replace("unknown key ", f"unknown key {part}.", 1)
-            if line.startswith("unknown key ")
-            else f"{part}.{line}"
-        )
-        raise ValueError(line) from None
+        raise ValueError(describe(error, config, part)[0]) from None
     decisions = getattr(module, "DECISIONS", ("every_token",))
     return Own.model_validate(
         {**dict(named), "settings": canonical(found), "decisions": tuple(decisions)}
@@ -153,19 +147,19 @@ def of_file(file: Path) -> tuple[Part, Own]:
         ValueError: as `own`.
     """
     kind, shown, parts = kind_of(file), quoted(str(file)), get_args(Part)
-    found = getattr(_run(keep(_text(kind, file)), shown), "PART", None)
+    module = _run(keep(_text(kind, file)), shown)
+    found = getattr(module, "PART", None)
     if found not in parts:
         raise ValueError(f"{shown}: its PART is {found!r}; expected one of {', '.join(parts)}")
     part = cast(Part, found)
-    try:
-        return part, own(part, kind, {}, file)
-    except ValueError as error:
-        if " is missing; " not in str(error):
-            raise
+    fields = getattr(getattr(module, "Config", None), "model_fields", {})
+    needed = next((name for name, field in fields.items() if field.is_required()), None)
+    if needed is not None:
         raise ValueError(
-            f"{shown}: {error}; a file alone is read with the defaults of its Config: give it one, "
+            f"{shown}: Config.{needed} has no default, by which a file alone is read; give it one, "
             "or name a study that sets it"
-        ) from None
+        )
+    return part, own(part, kind, {}, file)
 
 
 def opened(data: dict[str, Any], folder: Path) -> dict[str, Any]:

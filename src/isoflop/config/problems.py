@@ -29,13 +29,16 @@ class _Place(NamedTuple):
     limits: Sequence[Any] = ()
 
 
-def describe(error: ValidationError, kind: type[Frozen]) -> list[str]:
-    """Return a line for each of the first problems, without what follows from another one."""
+def describe(error: ValidationError, kind: type[Frozen], within: str = "") -> list[str]:
+    """Return a line for each of the first problems, without what follows from another one.
+
+    `within` is the key of the table, where it is one of a larger file.
+    """
     details = error.errors(include_url=False)
     # A misspelt key also makes the right one missing: what is unknown explains what is missing.
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
     details = details[:MOST_PROBLEMS]
-    places = [_place(kind, detail["loc"]) for detail in details]
+    places = [_place(kind, detail["loc"], within) for detail in details]
     lines: dict[str, None] = {}  # an ordered set: a union complains once for each member
     for detail, place in zip(details, places, strict=True):
         # With a problem inside, a list also counts as too short and a union as mistyped.
@@ -80,13 +83,13 @@ def _line(detail: Mapping[str, Any], place: _Place) -> str:
             return f"{path} is {_shown(detail['input'])}; expected {_expected(place)}"
 
 
-def _place(kind: type[Frozen], location: tuple[int | str, ...]) -> _Place:
+def _place(kind: type[Frozen], location: tuple[int | str, ...], within: str) -> _Place:
     """Follow pydantic's location, leaving out its steps that are no keys of the file.
 
     Those are the tag of a discriminated union and the name of a union's member. The place of an
     unknown key is that of the table it stands in.
     """
-    place = _Place("", kind)
+    place = _Place(within, kind)
     for step in location:
         members, models = list(_members(place.annotation)), list(_models(place.annotation))
         if isinstance(step, int):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Tell what each change of the recipe gained, and where the noise of a loss comes from.
 
-    tools/recipe/table.py RECORDS [--from FOLDER] [--budget FLOPS]
+    tools/recipe/table.py RECORDS [--from FOLDER] [--budget FLOPS] [--base NAME]
 
 RECORDS is a file such as results/recipe/trials.jsonl.gz; `--from` adds the finished trials of a
-folder of `tools/recipe/trials.py` to it first.
+folder of `tools/recipe/trials.py` to it first. Gains are over `--base`, on the seeds of both.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from trials import MODELS, NOISE_OF, TRIALS, crossed, run_of
 from isoflop.config import RunRecord
 from isoflop.runs import RunFolder
 
-BASE = "adamw 8e-3"
-"""What every change is compared with."""
 SEEDS = 16
 """More than any trial has."""
 
@@ -51,15 +49,15 @@ def loss(records: dict[str, RunRecord], budget: float, variant: str, name: str, 
     return float("nan") if found is None else found.loss
 
 
-def table(records: dict[str, RunRecord], budget: float) -> list[str]:
-    """Return a line per change: mean losses, and what it gains on the same seeds."""
+def table(records: dict[str, RunRecord], budget: float, base: str) -> list[str]:
+    """Return a line per change: mean losses, and what it gains over another on the same seeds."""
     lines = ["| change | " + " | ".join(f"{v}: loss | gain" for v in MODELS[budget]) + " | seeds |"]
     lines.append("| --- |" + " --- |" * (2 * len(MODELS[budget]) + 1))
     for name in TRIALS:
         cells, counts = [], []
         for variant in MODELS[budget]:
             pairs = [
-                tuple(loss(records, budget, variant, one, seed) for one in (BASE, name))
+                tuple(loss(records, budget, variant, one, seed) for one in (base, name))
                 for seed in range(SEEDS)
             ]
             values = [after for _, after in pairs if after == after]
@@ -70,7 +68,7 @@ def table(records: dict[str, RunRecord], budget: float) -> list[str]:
             cells.append(f"{statistics.mean(values):.4f}" if values else "")
             spread = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None
             sure = "" if spread is None else f" +- {spread:.4f}"
-            cells.append(f"{statistics.mean(gains):+.4f}{sure}" if gains and name != BASE else "")
+            cells.append(f"{statistics.mean(gains):+.4f}{sure}" if gains and name != base else "")
         if any(counts):
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {min(counts)} |")
     return lines
@@ -108,17 +106,15 @@ def main() -> None:
     options.add_argument("--from", dest="folder", type=Path)
     options.add_argument("--budget", type=float, default=2e12)
     options.add_argument("--noise", type=int, default=4)
+    options.add_argument("--base", choices=TRIALS, default="adamw 8e-3")
     asked = options.parse_args()
     records = read(asked.records)
     if asked.folder:
         found = (RunFolder(path).record() for path in sorted(asked.folder.iterdir()))
         records |= {one.run_id: one for one in found if one is not None}
         write(asked.records, records)
-    print(
-        "\n".join(
-            [*table(records, asked.budget), "", *variance(records, asked.budget, asked.noise)]
-        )
-    )
+    gained = table(records, asked.budget, asked.base)
+    print("\n".join([*gained, "", *variance(records, asked.budget, asked.noise)]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from known_surfaces import ASYMMETRIC, SIZES, SYMMETRIC, optimum
 from isoflop.fit import run_table
 from isoflop.fit.curves.seeds import minimum_difference, noisy_curve, noisy_minimum
 from isoflop.fit.intervals import WithError
-from isoflop.fit.minima.parabola import parabola
+from isoflop.fit.minima.parabola import PARABOLA
 from isoflop.fit.surfaces.surface import Surface
 
 FLOPS = 1e18
@@ -128,7 +128,7 @@ def _looked_at(curves, seeds: int, declared: int) -> tuple[WithError, WithError]
     found = []
     for n, losses, trained in curves:
         shapes, labels = np.nonzero(trained[:, :seeds])
-        minimum = parabola(n[shapes], losses[shapes, labels])
+        minimum = PARABOLA.find(n[shapes], losses[shapes, labels])
         if minimum.loss is None:
             return None
         found.append(noisy_curve("", minimum, n[shapes], losses[shapes, labels], (shapes, labels)))

@@ -11,7 +11,7 @@ import pytest
 from isoflop.fit import FitSettings, fit_runs, run_table
 from isoflop.fit.curves.minima import minima
 from isoflop.fit.curves.moving import at_budgets
-from isoflop.fit.minima.noise import run_noise
+from isoflop.fit.minima.draws import run_noise
 from isoflop.fit.surfaces.surface import FlopsLaw, Surface, compute_exponents, surface_optima
 from isoflop.fit.tables.frame import curve_rows
 

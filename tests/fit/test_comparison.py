@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from isoflop.fit import FitSettings, fit_runs
-from isoflop.fit.compare.matching import _crossings, compare, loss_matching
+from isoflop.fit.compare.verdict import loss_matching
 from isoflop.fit.curves.minima import CurveMinimum, minima, minimum_disagreements
 from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.surfaces.goodness import surface_disagreement
@@ -32,26 +32,6 @@ def test_every_estimator_reports_on_every_curve(runs) -> None:
     assert exact.forward_flops == pytest.approx(6e5, rel=1e-6)
     poisoned = table.iloc[[9]].assign(state="diverged", run_id="x", seed=9, loss=math.nan)
     assert minima(pd.concat([table, poisoned])) == tuple(found.values())
-
-
-def test_difference_of_minima(runs) -> None:
-    table = runs(BASE | {"MoD": {"loss": 1.20, "at": 3e5}})
-    result = compare(at(table), at(table, "MoD"))
-    assert result.difference == pytest.approx(-0.05)
-    assert result.relative_difference == pytest.approx(-0.04)
-    assert result.parameter_ratio == pytest.approx(1.5)
-    assert result.reason is None
-
-
-def test_comparison_with_a_refused_minimum_says_whose(runs) -> None:
-    table = runs(BASE | {"MoD": {"loss": 1.2, "at": 1e7}})
-    refused = at(table, "MoD")
-    assert (refused.status, refused.loss, refused.forward_flops) == ("edge", None, None)
-    result = compare(at(table), refused)
-    assert result.difference is None
-    assert result.reason.startswith("MoD: the lowest loss is at an end")
-    with pytest.raises(ValueError, match="expected the same of both"):
-        compare(at(table), at(table, "MoD", "akima"))
 
 
 def test_fraction_of_forward_flops_at_the_crossing(runs) -> None:
@@ -81,20 +61,6 @@ def test_the_fraction_has_an_interval_by_the_noise_of_both_curves(runs) -> None:
     assert 1.005 < found[0] < found[1] < 3
     alone = loss_matching(table, at(table), "MoD")
     assert (alone.value, alone.low) == (match.value, None)
-
-
-def test_copies_cross_where_each_of_them_would_alone(runs) -> None:
-    table = runs(BASE | {"MoD": {"loss": 1.23}})
-    draws = CurveDraws(table, FitSettings(resamples=50))
-    sizes, losses = draws.size_losses("MoD", 5e12)
-    targets = draws.minima("Baseline", 5e12)[1]
-    crossed = _crossings(np.log(2 * sizes), losses, targets)
-    mod = table[(table["variant"] == "MoD") & (table["seed"] == 100)]
-    base = at(table)
-    for curve, target, log_flops in zip(losses, targets, crossed, strict=True):
-        moved = base.model_copy(update={"loss": target})
-        alone = loss_matching(mod.assign(loss=curve), moved, "MoD")
-        assert np.exp(log_flops) / base.forward_flops == pytest.approx(alone.value)
 
 
 def test_a_fraction_that_noise_often_loses_has_no_interval(runs) -> None:

@@ -22,7 +22,7 @@ from simulated_studies import (
 from isoflop.fit import FitSettings
 from isoflop.fit.intervals import WithError, looked_at, looked_at_p
 from isoflop.fit.laws.optima import fit_power_law
-from isoflop.fit.minima.parabola import WINDOW, parabola
+from isoflop.fit.minima.parabola import PARABOLA, WINDOW
 from isoflop.fit.surfaces.bootstrap import surface_draws
 from isoflop.fit.surfaces.data import SurfaceData
 
@@ -140,7 +140,7 @@ def test_the_parabola_is_biased_without_any_noise(surface, shift, ratio, error) 
     # The surface is the same curve at every budget, but for the height of the valley.
     for budget in (1e20, 1e19, 1e18):
         n, _, losses = along_budgets(surface, [budget], shift * SIZES)
-        found, size = parabola(n, losses), optimum(surface, budget)
+        found, size = PARABOLA.find(n, losses), optimum(surface, budget)
         assert found.parameters / size == pytest.approx(ratio, abs=1e-3)
     assert found.loss - surface.loss(size, 1e18 / 6 / size) == pytest.approx(error, abs=5e-5)
 
@@ -155,7 +155,7 @@ def test_a_grid_that_drifts_bends_the_parabolas_exponent(
     found = []
     for flops, shift in zip(budgets, shifts, strict=True):
         n, _, losses = along_budgets(surface, [flops], shift * SIZES)
-        found.append(parabola(n, losses).parameters)
+        found.append(PARABOLA.find(n, losses).parameters)
     true = surface.beta / (surface.alpha + surface.beta)
     assert fit_power_law(budgets, found).a.value - true == pytest.approx(bias, rel=0.05)
 

@@ -6,25 +6,13 @@ import pytest
 
 from isoflop.fit import ESTIMATOR_NAMES, ESTIMATORS, FitSettings, fit_runs
 from isoflop.fit.minima import CURVE_ESTIMATORS
-from isoflop.fit.minima.minimum import CurveEstimator, Minimum
+from isoflop.fit.minima.minimum import CurveEstimator
 from isoflop.fit.minima.sizes import size_means
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 
 
-def lowest(parameters: pd.Series, losses: pd.Series) -> Minimum:
-    """Return the lowest size: an estimator as short as one can be."""
-    sizes, means = size_means(parameters, losses)
-    best = int(np.argmin(means))
-    return Minimum(
-        estimator="lowest",
-        status="converged",
-        message="the lowest size",
-        parameters=sizes[best],
-        loss=means[best],
-    )
-
-
-def lowest_in_copies(parameters: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lowest(parameters: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest size of each copy: an estimator as short as one can be."""
     sizes, means = size_means(parameters, losses)
     return np.log(sizes)[means.argmin(axis=1)], means.min(axis=1)
 
@@ -33,7 +21,7 @@ def lowest_in_copies(parameters: np.ndarray, losses: np.ndarray) -> tuple[np.nda
 def test_an_estimator_that_is_registered_is_fitted_drawn_and_shown(
     runs, monkeypatch, seeds
 ) -> None:
-    own = CurveEstimator("lowest", "the lowest size", lowest, lowest_in_copies)
+    own = CurveEstimator("lowest", "the lowest size", 3, lowest, lambda *_: "the lowest size")
     monkeypatch.setitem(CURVE_ESTIMATORS, "lowest", own)
     tables = [
         runs({"Baseline": {"loss": y}, "MoD": {"loss": y - 0.02}}, budget=c, seed_shifts=seeds)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from known_surfaces import TRUE, table_of
 
+from isoflop.fit.minima.draws import RunNoise
 from isoflop.fit.minima.minimum import Minimum
-from isoflop.fit.minima.noise import RunNoise
 from isoflop.fit.surfaces.goodness import (
     Goodness,
     RunMiss,
@@ -54,7 +54,7 @@ def test_a_run_that_diverged_is_named() -> None:
     rows.loc[7, "loss"] = 1.7
     found = goodness(rows, TRUE)
     assert found.far_off == 1
-    assert "1 run lies far above it (that one: a loss of 8 where it has" in misfit(found, 12)
+    assert "runs far above it: 1 (that one: a loss of 8 where it has" in misfit(found, 12)
 
 
 @pytest.mark.parametrize(

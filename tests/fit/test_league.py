@@ -12,7 +12,7 @@ from isoflop.fit.compare.league import League, league
 from isoflop.fit.curves.seeds import NoisyMinimum, noisy_curve
 from isoflop.fit.intervals import WithError
 from isoflop.fit.minima.minimum import Minimum
-from isoflop.fit.minima.parabola import parabola
+from isoflop.fit.minima.parabola import PARABOLA
 
 FLOPS = 1e18
 VARIANTS, SEEDS = 6, 3
@@ -58,7 +58,7 @@ def drawn_study(rng: np.random.Generator, apart: float, own: float) -> list[Nois
         of_seed = shared + apart * rng.standard_normal(SEEDS)
         losses = SYMMETRIC.loss(n, FLOPS / 6 / n)[shapes] + of_seed[seeds]
         losses = losses + own * rng.standard_normal(len(shapes))
-        best = parabola(n[shapes], losses)
+        best = PARABOLA.find(n[shapes], losses)
         if best.loss is None:
             return None
         found.append(noisy_curve(str(name), best, n[shapes], losses, (shapes, seeds)))

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from isoflop.fit.minima import parabola as parabolas
-from isoflop.fit.minima.akima import akima
+from isoflop.fit.minima.akima import AKIMA
 from isoflop.fit.minima.minimum import Minimum, refused_outside, within
-from isoflop.fit.minima.parabola import fit_parabola, parabola
+from isoflop.fit.minima.parabola import PARABOLA, fit_parabola
 from isoflop.fit.minima.sizes import size_groups, size_means
+
+parabola, akima = PARABOLA.find, AKIMA.find
 
 SIZES = 1e5 * 1.6 ** np.arange(-3, 4)
 
@@ -26,9 +28,8 @@ def test_parabola_recovers_an_exact_parabola_from_the_sizes_in_its_window(monkey
     assert "7 of 9 sizes" in minimum.message
     monkeypatch.setattr(parabolas, "WINDOW", math.inf)
     assert parabola(far, losses).parameters != pytest.approx(1.2e5, rel=1e-2)
-
-
-def test_parabola_uses_at_least_five_sizes_of_a_coarse_grid() -> None:
+    monkeypatch.undo()
+    # Of a coarse grid it takes five sizes at least.
     coarse = 1e6 * 10.0 ** np.arange(-3, 4)
     fit = fit_parabola(coarse, valley(coarse, at=2e6))
     assert (fit.smallest, fit.largest) == (pytest.approx(1e4), pytest.approx(1e8))
@@ -73,19 +74,6 @@ def test_akima_finds_the_minimum_between_sizes_of_a_skew_valley() -> None:
     assert minimum.status == "converged"
     assert minimum.parameters == pytest.approx(exact, rel=0.01)
     assert minimum.loss < losses.min()
-
-
-@pytest.mark.parametrize(
-    ("estimate", "sizes", "losses", "told"),
-    [
-        (parabola, [1.0, 2.0, 3.0], [1.0, math.nan, 2.0], "leave diverged runs out"),
-        (parabola, [1.0, 2.0], [1.0], "shapes"),
-        (akima, SIZES, valley(SIZES) - 2, "positive losses"),
-    ],
-)
-def test_what_is_no_curve_is_an_error(estimate, sizes, losses, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        estimate(sizes, losses)
 
 
 def test_standard_errors_match_simulation() -> None:

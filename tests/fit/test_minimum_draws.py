@@ -7,11 +7,9 @@ import pandas as pd
 import pytest
 
 from isoflop.fit import FitSettings
-from isoflop.fit.minima import CURVE_ESTIMATORS
-from isoflop.fit.minima.akima import akima
-from isoflop.fit.minima.draws import CurveDraws, noisy_losses
-from isoflop.fit.minima.noise import run_noise
-from isoflop.fit.minima.parabola import parabola
+from isoflop.fit.minima.akima import AKIMA
+from isoflop.fit.minima.draws import CurveDraws, noisy_losses, run_noise
+from isoflop.fit.minima.parabola import PARABOLA
 
 MakeRuns = Callable[..., pd.DataFrame]
 BUDGET = 5e12
@@ -70,24 +68,24 @@ def test_intervals_of_the_minimum_hold_the_truth(runs: MakeRuns, own: float, sha
     assert np.median(widths) < 6 * np.hypot(own, shared) / 2
 
 
-@pytest.mark.parametrize("estimator", [parabola, akima])
+@pytest.mark.parametrize("estimator", [PARABOLA, AKIMA], ids=lambda one: one.name)
 def test_minima_of_copies_are_those_of_each_copy_alone(runs: MakeRuns, estimator) -> None:
     table = noisy(replicated(runs, 3), 0.02, 0.01, np.random.default_rng(5))
     rows, noise = table, run_noise(table)
     # More copies than runs and sizes, so that axes cannot be mixed up.
     copies = noisy_losses(rows, noise, 150, np.random.default_rng(3))
     n = rows["parameters"].to_numpy()
-    drawn = CURVE_ESTIMATORS[estimator.__name__].find_in_copies(n, copies)
+    drawn = estimator.find_in_copies(n, copies)
     refused = 0
     for losses, log_size, loss in zip(copies, *drawn, strict=True):
-        alone = estimator(rows["parameters"], losses)
+        alone = estimator.find(rows["parameters"], losses)
         if alone.loss is None:
             refused += 1
             assert np.isnan(loss)
             if alone.status == "edge":
                 # At the end of the sizes, or of the window that the parabola is fitted to.
                 near = rows["parameters"].between(SIZES[1], SIZES[-2])
-                end = rows["parameters"][~near] if estimator is akima else rows["parameters"]
+                end = rows["parameters"][~near] if estimator is AKIMA else rows["parameters"]
                 assert np.isclose(np.exp(log_size), end).any(), alone
             else:
                 assert np.isnan(log_size), alone
@@ -112,14 +110,3 @@ def test_curves_are_drawn_once_each_and_not_alike(runs: MakeRuns) -> None:
         CurveDraws(tables[0], FitSettings(resamples=40, seed=2)).minima("Baseline", 1e12)[1][0]
         != first[1][0]
     )
-
-
-def test_akima_and_parabola_are_drawn_about_their_own_minimum(runs: MakeRuns) -> None:
-    table = noisy(replicated(runs, 3), 0.001, 0.0, np.random.default_rng(5))
-    draws = CurveDraws(table, FitSettings(resamples=100))
-    minimum = parabola(table["parameters"], table["loss"])
-    sizes, losses = draws.minima("Baseline", BUDGET)
-    assert np.nanmedian(losses) == pytest.approx(minimum.loss, abs=1e-3)
-    assert np.exp(np.nanmedian(sizes)) == pytest.approx(minimum.parameters, rel=0.1)
-    _, interpolated = draws.minima("Baseline", BUDGET, "akima")
-    assert np.isfinite(interpolated).sum() > 50

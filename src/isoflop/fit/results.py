@@ -13,7 +13,7 @@ from isoflop.fit.compare.verdict import BudgetVerdict
 from isoflop.fit.curves.minima import CurveMinimum, MinimumDisagreement
 from isoflop.fit.laws.envelope import EnvelopeFit
 from isoflop.fit.laws.optima import FittedLaw
-from isoflop.fit.minima.noise import RunNoise
+from isoflop.fit.minima.draws import RunNoise
 from isoflop.fit.surfaces.bootstrap import DrawsSource
 from isoflop.fit.surfaces.goodness import RunMiss, SurfaceDisagreement
 from isoflop.fit.surfaces.surface import Surface, SurfaceFit

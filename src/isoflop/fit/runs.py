@@ -11,7 +11,7 @@ from isoflop.fit.curves.minima import ESTIMATORS
 from isoflop.fit.curves.moving import moved_draws
 from isoflop.fit.laws.envelope import fit_envelope
 from isoflop.fit.results import FitResult
-from isoflop.fit.settings import FitSettings
+from isoflop.fit.settings import USUAL, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 from isoflop.fit.surfaces.sample import fit_surfaces
 from isoflop.fit.tables.frame import finished_variants
@@ -20,7 +20,7 @@ from isoflop.fit.variants import fit_variant
 
 def fit_runs(
     table: pd.DataFrame,
-    settings: FitSettings | None = None,
+    settings: FitSettings = USUAL,
     *,
     baseline: str | None = None,
     curves: pd.DataFrame | None = None,
@@ -39,29 +39,27 @@ def fit_runs(
     Raises:
         ValueError: the table has no finished run, or one without a size, tokens or a loss.
     """
-    asked = settings or FitSettings()
-    names = _checked(table, asked)
-    estimators = ESTIMATORS if asked.estimators is None else asked.estimators
+    names = _checked(table, settings)
+    estimators = ESTIMATORS if settings.estimators is None else settings.estimators
     # One surface is needed whatever was asked for: runs are moved to their budgets along it, and
     # it tells what the estimators of one curve get wrong.
     wanted = [one for one in SURFACE_ESTIMATORS if one in estimators] or ["variable_projection"]
-    samples = fit_surfaces(table, names, asked, wanted)
-    moved, draws = moved_draws(table, samples, asked)
+    samples = fit_surfaces(table, names, settings, wanted)
+    draws = moved_draws(table, samples, settings)
     fits = {
         name: fit_variant(
-            moved,
             estimators,
             {one: samples[name, one] for one in wanted},
             draws,
-            None if curves is None else fit_envelope(table, curves, name, asked),
+            None if curves is None else fit_envelope(table, curves, name, settings),
         )
         for name in names
     }
     result = FitResult(
         variants=fits,
-        level=asked.level,
-        resamples=asked.resamples,
-        seed=asked.seed,
+        level=settings.level,
+        resamples=settings.resamples,
+        seed=settings.seed,
         loss_unit=loss_unit,
     )
     reference = baseline or names[0]
@@ -73,16 +71,10 @@ def fit_runs(
         for one in fits[reference].surfaces
         if one.status == "converged" and one.warning is None and one.E is not None
     ]
-    compared = verdicts(
-        moved,
-        reference,
-        asked,
-        irreducible=told[0] if told else 0.0,
-        draws=draws,
-        found=result.minima,
-    )
+    irreducible = told[0] if told else 0.0
+    compared = verdicts(draws, reference, result.minima, irreducible=irreducible)
     of_these = {key: one for key, one in samples.items() if key[1] in estimators}
-    on_surfaces = compare_surfaces(table, reference, settings=asked, samples=of_these)
+    on_surfaces = compare_surfaces(table, reference, settings=settings, samples=of_these)
     return result.model_copy(
         update={
             "verdicts": compared,

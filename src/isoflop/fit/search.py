@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -53,23 +53,20 @@ class Star:
         self.settings = [name for name in names if name is not None and tried[name] > 1]
         used = [one for one in finite if one.setting is None or one.setting in self.settings]
         seeds = sorted({one.seed for one in used})
+        self._first, self._level = len(seeds), level
         design = np.zeros((len(used), len(seeds) + 2 * len(self.settings)))
         for row, one in zip(design, used, strict=True):
             row[seeds.index(one.seed)] = 1.0
             if one.setting is not None:
-                at = self._place(one.setting, len(seeds))
-                row[at : at + 2] = one.z, one.z**2
+                row[self._place(one.setting)] = one.z, one.z**2
         losses = np.array([one.loss for one in used])
-        self._first = len(seeds)
         inverse = np.linalg.pinv(design.T @ design)
         self._found = inverse @ design.T @ losses
         self.degrees_of_freedom = len(used) - (int(np.linalg.matrix_rank(design)) if used else 0)
         left = losses - design @ self._found
-        free = max(1, self.degrees_of_freedom)
-        self.spread = math.sqrt(float(left @ left) / free)
+        self.spread = math.sqrt(float(left @ left) / max(1, self.degrees_of_freedom))
         """Standard deviation of one trial, what its seed shares with others left aside."""
         self._covariance: Floats = np.asarray(inverse * self.spread**2, dtype=np.float64)
-        self._level = level
 
     def best(self, setting: str) -> Estimate | None:
         """Return log of the best value over the centre's, with Fieller's interval.
@@ -78,29 +75,26 @@ class Star:
         """
         if setting not in self.settings or self.degrees_of_freedom < 1:
             return None
-        at = self._place(setting, self._first)
-        (b, c), cov = self._found[at : at + 2], self._covariance[at : at + 2, at : at + 2]
-        t2 = self._t**2
+        at = self._place(setting)
+        (b, c), cov = self._found[at], self._covariance[at, at]
+        t2 = float(special.stdtrit(self.degrees_of_freedom, (1 + self._level) / 2)) ** 2
         # Those z whose slope b + 2 c z is zero within its error.
         square = 4 * (c**2 - t2 * cov[1, 1])
         if c <= 0 or square <= 0:
             return None
         linear, constant = 4 * (b * c - t2 * cov[0, 1]), b**2 - t2 * cov[0, 0]
         half = math.sqrt(max(0.0, linear**2 - 4 * square * constant)) / (2 * square)
-        middle = -linear / (2 * square)
-        return Estimate(
-            value=-b / (2 * c), low=middle - half, high=middle + half, level=self._level
-        )
+        low, high = (-linear / (2 * square) + side * half for side in (-1, 1))
+        return Estimate(value=-b / (2 * c), low=low, high=high, level=self._level)
 
     def change(self, setting: str, z: float, other: float = 0.0) -> WithError | None:
         """Return by how much the loss at `z` is above that at `other`; None where nothing tells."""
         if setting not in self.settings or self.degrees_of_freedom < 1:
             return None
-        at = self._place(setting, self._first)
-        way = np.array([z - other, z**2 - other**2])
-        variance = float(way @ self._covariance[at : at + 2, at : at + 2] @ way)
+        at, way = self._place(setting), np.array([z - other, z**2 - other**2])
+        variance = float(way @ self._covariance[at, at] @ way)
         return WithError(
-            value=float(way @ self._found[at : at + 2]),
+            value=float(way @ self._found[at]),
             error=math.sqrt(max(0.0, variance)),
             degrees_of_freedom=self.degrees_of_freedom,
         )
@@ -111,12 +105,9 @@ class Star:
         ends = [one.interval(self._level).ends for one in found if one is not None]
         return max((abs(end) for both in ends for end in both), default=None)
 
-    @property
-    def _t(self) -> float:
-        return float(special.stdtrit(self.degrees_of_freedom, (1 + self._level) / 2))
-
-    def _place(self, setting: str, first: int) -> int:
-        return first + 2 * self.settings.index(setting)
+    def _place(self, setting: str) -> slice:
+        at = self._first + 2 * self.settings.index(setting)
+        return slice(at, at + 2)
 
 
 Standing = Literal["inside", "flat", "end", "unsure"]
@@ -184,9 +175,6 @@ class SettingLaw(Frozen):
     budgets: int
 
 
-One = TypeVar("One", FoundRecipe, SettingLaw)
-
-
 class SearchResult(Frozen):
     """What a search found so far."""
 
@@ -199,17 +187,12 @@ class SearchResult(Frozen):
 
     def renamed(self, names: Mapping[str, str]) -> SearchResult:
         """Return the same with other names of variants."""
-
-        def called(kept: Sequence[One]) -> tuple[One, ...]:
-            return tuple(one.model_copy(update={"variant": names[one.variant]}) for one in kept)
-
-        return self.model_copy(
-            update={
-                "recipes": called(self.recipes),
-                "laws": called(self.laws),
-                "trials": {names[name]: number for name, number in self.trials.items()},
-            }
+        recipes, laws = (
+            tuple(one.model_copy(update={"variant": names[one.variant]}) for one in kept)
+            for kept in (self.recipes, self.laws)
         )
+        trials = {names[name]: number for name, number in self.trials.items()}
+        return self.model_copy(update={"recipes": recipes, "laws": laws, "trials": trials})
 
 
 def setting_law(best: Mapping[float, Estimate], first: float) -> tuple[float, Estimate] | None:

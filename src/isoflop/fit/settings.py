@@ -58,3 +58,6 @@ class FitSettings:
             raise ValueError(f"delta is {self.delta:g}; expected a positive number")
         if self.margin is not None and not self.margin > 0:
             raise ValueError(f"margin is {self.margin:g}; expected a positive difference of loss")
+
+
+USUAL = FitSettings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,13 +23,12 @@ from isoflop.fit.curves.moving import EXACT, scatter
 from isoflop.fit.curves.systematic import Systematic, systematic
 from isoflop.fit.intervals import FEWEST_DRAWS, draws_interval
 from isoflop.fit.laws.envelope import EnvelopeFit
-from isoflop.fit.laws.optima import FittedLaw, minimum_law, surface_law
+from isoflop.fit.laws.optima import minimum_law, surface_law
 from isoflop.fit.minima import CURVE_ESTIMATORS
-from isoflop.fit.minima.draws import CurveDraws
-from isoflop.fit.minima.noise import RunNoise
+from isoflop.fit.minima.draws import CurveDraws, RunNoise
 from isoflop.fit.results import FittedSurface, VariantFit
 from isoflop.fit.settings import Estimator
-from isoflop.fit.surfaces.bootstrap import DrawsSource, draws_source, surface_intervals
+from isoflop.fit.surfaces.bootstrap import surface_intervals
 from isoflop.fit.surfaces.goodness import misfit, surface_disagreement
 from isoflop.fit.surfaces.huber import fit_huber
 from isoflop.fit.surfaces.profile import profile_intervals
@@ -44,7 +44,6 @@ by 0.2 to 0.5 nats for each unit of log tokens, so that it is a hundredth or two
 
 
 def fit_variant(
-    moved: pd.DataFrame,
     asked: Sequence[Estimator],
     samples: Mapping[Estimator, SurfaceSample],
     draws: CurveDraws,
@@ -53,34 +52,32 @@ def fit_variant(
     """Return all fits of one variant, which share its surfaces, noise and draws.
 
     Args:
-        moved: runs, each at its budget: curves go through these.
         asked: estimators of the minima.
         samples: surfaces of the variant by estimator, through the runs as they are; one at least.
             They are told whether they describe the runs.
-        draws: noisy minima of the moved runs.
+        draws: noisy minima of runs that are each at its budget: curves go through these.
         envelope: of the variant's training curves.
     """
     sample = next(iter(samples.values()))
     name, law = sample.variant, sample.law
-    own = moved[moved["variant"] == name]
+    own = draws.table[draws.table["variant"] == name]
     found = minima(own, asked, {(name, one): sample for one, sample in samples.items()})
     noise = {budget: one for (whose, budget), one in draws.noises.items() if whose == name}
     surfaces = {
         one: _surface(sample, noise, found) for one, sample in samples.items() if one in asked
     }
-    wider = {
-        (one.estimator, one.budget_flops): systematic(
-            draws.rows[name, one.budget_flops], one, [own.fit for own in samples.values()], law
-        )
-        for one in found
-        if one.loss is not None and one.estimator in CURVE_ESTIMATORS
-    }
+    biases: dict[Estimator, dict[float, Systematic | None]] = defaultdict(dict)
+    fits = [one.fit for one in samples.values()]
+    for one in found:
+        if one.loss is not None and one.estimator in CURVE_ESTIMATORS:
+            rows = draws.rows[name, one.budget_flops]
+            biases[one.estimator][one.budget_flops] = systematic(rows, one, fits, law)
     fitted = tuple(
         one.model_copy(
             update=_held(
                 one,
                 draws,
-                wider.get((one.estimator, one.budget_flops)),
+                biases[one.estimator].get(one.budget_flops),
                 samples.get(one.estimator),
             )
         )
@@ -102,7 +99,7 @@ def fit_variant(
         laws=tuple(
             surface_law(samples[one], surfaces[one].a)
             if one in surfaces
-            else _minimum_law(one, fitted, draws, wider)
+            else minimum_law([own for own in fitted if own.estimator == one], draws, biases[one])
             for one in asked
         ),
         envelope=envelope,
@@ -121,7 +118,7 @@ def _surface(
     known = FittedSurface(**dict(fit))
     if fit.surface is None:
         return known
-    source = _source(sample)
+    source = sample.source
     # Where the coefficients are not to be quoted, neither are limits of each; in the limit of
     # many runs a profile's are those there already.
     profiles: Mapping[str, Estimate] = {}
@@ -148,10 +145,6 @@ def _surface(
     )
 
 
-def _source(sample: SurfaceSample) -> DrawsSource:
-    return draws_source(len(sample.data), clustered=sample.settings.cluster is not None)
-
-
 def _held(
     one: CurveMinimum,
     draws: CurveDraws,
@@ -169,7 +162,7 @@ def _held(
         if copies is not None:
             source = draws.noises[key].source
     else:
-        source, what = _source(sample), "runs has a minimum at the sizes measured"
+        source, what = sample.source, "runs has a minimum at the sizes measured"
         measured = np.log(draws.rows[key]["parameters"].to_numpy())
         first, last = measured.min(), measured.max()
         sizes, losses = surface_optima(sample.draws, one.budget_flops, sample.law)
@@ -200,27 +193,6 @@ def _held(
             systematic_ratio=ratio,
         )
     }
-
-
-def _minimum_law(
-    estimator: Estimator,
-    fitted: Sequence[CurveMinimum],
-    draws: CurveDraws,
-    wider: Mapping[tuple[Estimator, float], Systematic | None],
-) -> FittedLaw:
-    own = [one for one in fitted if one.estimator == estimator]
-    drawn = {
-        one.budget_flops: draws.minima(one.variant, one.budget_flops, estimator)
-        for one in own
-        if one.interval is not None
-    }
-    return minimum_law(
-        estimator,
-        {one.budget_flops: one.parameters for one in own if one.parameters is not None},
-        {budget: copies[0] for budget, copies in drawn.items() if copies is not None},
-        {budget: one for (name, budget), one in wider.items() if one and name == estimator},
-        draws.settings.level,
-    )
 
 
 def _notes(own: pd.DataFrame, sample: SurfaceSample) -> Iterator[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import pandas as pd
 
 from isoflop.fit.compare.surfaces import SurfaceComparison
 from isoflop.fit.compare.verdict import BudgetVerdict
@@ -17,7 +16,7 @@ from isoflop.fit.surfaces.sample import FAR
 from isoflop.notation import exponent
 
 FEW = 3
-"""Budgets or variants that are named one by one; more are counted."""
+"""Budgets that are named one by one; more are counted."""
 
 _COUNTED: Mapping[Outcome, str] = {
     "better": "better than {}",
@@ -144,7 +143,7 @@ def _counts(verdicts: Sequence[BudgetVerdict]) -> str:
 
 
 def incomparable_sentences(result: FitResult) -> tuple[str, ...]:
-    """Return a line per reason for which variants and the baseline cannot be compared.
+    """Return a line per variant and reason for which it cannot be compared with the baseline.
 
     Budgets at which neither has a run say nothing of the two, and are not counted.
     """
@@ -154,43 +153,34 @@ def incomparable_sentences(result: FitResult) -> tuple[str, ...]:
         for one in reversed(result.minima)
         if one.estimator == "parabola"
     }
-    rows = []
+    shared: Counter[str] = Counter()
+    reasons: dict[tuple[str, str, str], list[float]] = {}
     for one in result.verdicts:
-        lacks = [
+        own, theirs = (
             _lacks(status.get((name, one.budget_flops), "no_run"), f"{name}: one", one.reason)
             for name in (one.variant, base)
-        ]
-        if "no_run" in lacks:
-            lacks = [what if what == "no_run" else "" for what in lacks]
-        if lacks != ["no_run", "no_run"]:
-            rows.append((one.variant, one.budget_flops, *lacks, one.difference is None))
-    table = pd.DataFrame(rows, columns=["variant", "budget", "lacks", "base lacks", "open"])
-    own = table["variant"].value_counts(sort=False)
-    met = table[(table["lacks"] != "no_run") & (table["base lacks"] != "no_run")]
-    common = table["variant"].isin(met["variant"])
-    apart = table["variant"][~common].unique().tolist()
+        )
+        if own == theirs == "no_run":
+            continue
+        shared[one.variant] += 1
+        if "no_run" in (own, theirs):
+            own, theirs = (what if what == "no_run" else "" for what in (own, theirs))
+        if one.difference is None:
+            reasons.setdefault((one.variant, own, theirs), []).append(one.budget_flops)
     lines = []
-    if apart:
-        lines.append(f"No budget has runs of {base} and of {_named(apart, ' or ')}.")
-    told = table[common & table["open"]]
-    for why, found in told.groupby(["lacks", "base lacks"], sort=False):
-        counts = found["variant"].value_counts(sort=False)
-        names = counts.index.tolist()
-        at = {name: f"{counts[name]} of {own[name]} budgets" for name in names}
-        if found["budget"].nunique() == 1:
-            who = f"At {exponent(found['budget'].iloc[0])} FLOPs {_named(names, ' and ')}"
-        elif len(names) == 1:
-            who = f"At {at[names[0]]} {names[0]}"
-        else:
-            who = _named([f"{name} (at {at[name]})" for name in names], " and ")
-        has = f"{names[0]} has" if len(names) == 1 else "they have"
-        sides = [(has, str(why[0])), (f"{base} has", str(why[1]))]
-        if why[0] == why[1]:
-            sides = [("both have" if len(names) == 1 else "each has", str(why[0]))]
+    for (name, own, theirs), budgets in reasons.items():
+        at = f"{len(budgets)} of {shared[name]} budgets"
+        if len(budgets) == 1:
+            at = f"{exponent(budgets[0])} FLOPs"
+        sides = (
+            [("both have", own)]
+            if own == theirs
+            else [(f"{name} has", own), (f"{base} has", theirs)]
+        )
         words = ", ".join(
             f"{has} {_MISSING.get(what, 'no usable minimum')}" for has, what in sides if what
         )
-        lines.append(f"{who} cannot be compared with {base} ({words}).")
+        lines.append(f"At {at} {name} cannot be compared with {base} ({words}).")
     return tuple(lines)
 
 
@@ -199,13 +189,6 @@ def _lacks(status: str, seed: str, reason: str | None) -> str:
     if status != "converged":
         return status
     return "no_noise" if seed in (reason or "") else ""
-
-
-def _named(names: Sequence[str], last: str) -> str:
-    """Return names as a list in words, or how many there are; names may have commas."""
-    if len(names) > FEW:
-        return f"{len(names)} variants"
-    return last.join(["; ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def distance_words(extrapolation: float | None) -> str | None:

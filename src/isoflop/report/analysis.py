@@ -21,8 +21,7 @@ from isoflop.fit import (
     training_curves,
 )
 from isoflop.fit.checks import RateCheck, VarianceComponents, rate_checks, variance_components
-from isoflop.fit.compare.matching import Comparison, compare, loss_matching
-from isoflop.fit.compare.verdict import BudgetVerdict
+from isoflop.fit.compare.verdict import BudgetVerdict, loss_matching
 from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import TrainedSize, budgets, trained_sizes
@@ -97,8 +96,6 @@ class BudgetResult:
     figure3: tuple[NumberedModel, ...]
     """The four models of the published Figure 3; empty without a challenger."""
     figure4: tuple[NumberedModel, ...]
-    comparisons: Mapping[str, Comparison]
-    """Each other variant's minimum against the baseline's."""
     matches: Mapping[str, Estimate | str]
     """Share of the baseline's forward FLOPs at which each other has its loss, or why none."""
     verdicts: Mapping[str, BudgetVerdict]
@@ -240,9 +237,6 @@ def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> Budget
         minima=minima,
         figure3=figure3_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
         figure4=figure4_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
-        comparisons={name: compare(optimum, minima[name, HEADLINE]) for name in others}
-        if optimum
-        else {},
         matches={name: loss_matching(table, optimum, name) for name in others} if optimum else {},
         verdicts={one.variant: one for one in fits.verdicts if one.budget_flops == budget},
         claims=tuple(one for one, part in judged if getattr(played, part)),

@@ -38,7 +38,7 @@ from isoflop.fit import (
 )
 from isoflop.fit.compare.surfaces import SurfaceComparison
 from isoflop.fit.predictions import Miss, PointPrediction, Prediction
-from isoflop.fit.surfaces.sample import sample_surfaces
+from isoflop.fit.surfaces.sample import fit_surfaces
 from isoflop.fit.tables.files.formats import is_json_table
 from isoflop.report.registration import check_unregistered, register
 from isoflop.runs import ENDINGS, read_records
@@ -210,10 +210,10 @@ def _at_size(
     runs: RunTable, at: tuple[float, float], settings: FitSettings, baseline: str | None
 ) -> SizePrediction:
     finished = runs.table[runs.table["state"] == "finished"]
-    samples = sample_surfaces(finished, settings)
+    names: list[str] = finished["variant"].drop_duplicates().tolist()
+    samples = fit_surfaces(finished, names, settings)
     made = predict_point(finished, *at, settings=settings, samples=samples)
-    names = [one.variant for one in made]
-    reference = baseline if baseline in names else names[0]
+    reference = baseline if baseline is not None and baseline in names else names[0]
     compared = compare_surfaces(finished, reference, settings=settings, at=at, samples=samples)
     return SizePrediction(predictions=made, comparisons=compared)
 

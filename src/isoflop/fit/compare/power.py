@@ -26,8 +26,8 @@ from isoflop.fit.curves.seeds import (
     noisy_minimum,
 )
 from isoflop.fit.intervals import Floats
-from isoflop.fit.minima.noise import run_noise
-from isoflop.fit.minima.parabola import PARABOLA_SIZES, fit_parabola, parabola
+from isoflop.fit.minima.draws import run_noise
+from isoflop.fit.minima.parabola import PARABOLA, PARABOLA_SIZES, fit_parabola
 from isoflop.fit.tables.frame import budgets, curve_rows
 
 STUDIES = 150
@@ -200,7 +200,7 @@ def _drawn(
     if not design.everywhere:
         trained[:, 1:] = (np.abs(np.arange(len(x)) - best) <= NEAREST // 2)[:, None]
     shapes, labels = np.nonzero(trained)
-    minimum = parabola(sizes[shapes], losses[trained])
+    minimum = PARABOLA.find(sizes[shapes], losses[trained])
     if minimum.loss is None:
         return None
     return noisy_curve("", minimum, sizes[shapes], losses[trained], (shapes, labels))

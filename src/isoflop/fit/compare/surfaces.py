@@ -23,9 +23,9 @@ from isoflop.config import Frozen
 from isoflop.estimate import Estimate
 from isoflop.fit.curves.minima import ESTIMATOR_NAMES
 from isoflop.fit.intervals import FEWEST_DRAWS, Floats, Outcome, holm
-from isoflop.fit.settings import Estimator, FitSettings
+from isoflop.fit.settings import USUAL, Estimator, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
-from isoflop.fit.surfaces.sample import FAR, Samples, SurfaceSample, sample_surfaces
+from isoflop.fit.surfaces.sample import FAR, Samples, SurfaceSample, fit_surfaces
 from isoflop.fit.surfaces.surface import losses_at, surface_optima
 from isoflop.fit.tables.frame import finished_variants
 
@@ -86,7 +86,7 @@ def compare_surfaces(
     table: pd.DataFrame,
     baseline: str,
     *,
-    settings: FitSettings | None = None,
+    settings: FitSettings = USUAL,
     at: tuple[float, float] | None = None,
     samples: Samples | None = None,
 ) -> tuple[SurfaceComparison, ...]:
@@ -99,25 +99,24 @@ def compare_surfaces(
     Args:
         table: as `frame` or `run_table` makes it.
         baseline: the variant that the others are held against.
-        settings: of the surfaces and their copies; the usual ones if left out.
+        settings: of the surfaces and their copies.
         at: a size and a number of tokens to compare at as well.
         samples: surfaces of the table, where there are some already.
 
     Raises:
         ValueError: the baseline has no finished run.
     """
-    asked = settings or FitSettings()
     finished, names = finished_variants(table, " to predict from")
     if baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
-    known = sample_surfaces(finished, asked) if samples is None else samples
-    found = [_compared(known, baseline, name, asked, at) for name in names if name != baseline]
+    known = fit_surfaces(finished, names, settings) if samples is None else samples
+    found = [_compared(known, baseline, name, settings, at) for name in names if name != baseline]
     gaps = [(i, gap) for i, one in enumerate(found) for gap in one.gaps]
     adjusted = holm([gap.p for _, gap in gaps], [(gap.estimator, gap.place) for _, gap in gaps])
     told: list[list[SurfaceGap]] = [[] for _ in found]
     for (i, gap), p in zip(gaps, adjusted, strict=True):
         outcome: Outcome = "unresolved"
-        stands = p is not None and p <= 1 - asked.level
+        stands = p is not None and p <= 1 - settings.level
         if stands and found[i].reason is None and gap.extrapolation <= FAR:
             outcome = "better" if gap.difference.value < 0 else "worse"
         told[i].append(gap.model_copy(update={"p_adjusted": p, "outcome": outcome}))

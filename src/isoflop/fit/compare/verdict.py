@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -20,7 +20,6 @@ import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.estimate import Estimate
-from isoflop.fit.compare.matching import loss_matching
 from isoflop.fit.curves.minima import CurveMinimum, minima
 from isoflop.fit.curves.seeds import (
     NoisyMinimum,
@@ -31,11 +30,14 @@ from isoflop.fit.curves.seeds import (
 from isoflop.fit.intervals import Floats, Outcome, draws_interval, holm
 from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.settings import Estimator, FitSettings
-from isoflop.fit.tables.frame import budgets
+from isoflop.fit.tables.frame import budgets, curve_rows
 
 _Frontier = tuple[Floats, Floats]
 """Log budgets (B,), ascending, and minimum losses (1 + R, B): of the runs, then of their noisy
 copies, NaN where one has no minimum."""
+
+CROSSING_SHARE = 0.9
+"""Copies of the curves that must cross, below which the interval would leave out its own tail."""
 
 
 class Difference(Frozen):
@@ -87,13 +89,11 @@ class BudgetVerdict(Frozen):
 
 
 def verdicts(
-    table: pd.DataFrame,
+    draws: CurveDraws,
     baseline: str,
-    settings: FitSettings | None = None,
+    found: Sequence[CurveMinimum] = (),
     *,
     irreducible: float = 0.0,
-    draws: CurveDraws | None = None,
-    found: Iterable[CurveMinimum] | None = None,
 ) -> tuple[BudgetVerdict, ...]:
     """Return the verdict on every other variant at every budget.
 
@@ -101,37 +101,33 @@ def verdicts(
     after Holm's correction for all comparisons made here.
 
     Args:
-        table: as `frame` or `run_table` makes it.
+        draws: the table of runs, with noisy minima, and the settings: margin, level, copies.
         baseline: the variant that the others are held against.
-        settings: margin, level, and the copies behind the intervals of multipliers.
+        found: minima of the table by every estimator.
         irreducible: loss at infinite compute that multipliers assume.
-        draws: noisy minima of the table, where they have been drawn already.
-        found: minima of the table by every estimator, where they have been fitted already.
 
     Raises:
         ValueError: the baseline is not in the table.
     """
+    table, asked = draws.table, draws.settings
     names = table["variant"].drop_duplicates().tolist()
     if baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
-    asked = settings or FitSettings()
-    drawn = draws or CurveDraws(table, asked)
-    fitted = minima(table) if found is None else tuple(found)
-    parabolas = [one for one in fitted if one.estimator == "parabola"]
+    parabolas = [one for one in found if one.estimator == "parabola"]
     optima = {
         (one.variant, one.budget_flops): one for one in parabolas or minima(table, ["parabola"])
     }
-    frontiers = {name: _frontier(name, optima, drawn) for name in names}
+    frontiers = {name: _frontier(name, optima, draws) for name in names}
     told = []
     for one in judged(table, baseline, asked, optima):
         name, budget = one.variant, one.budget_flops
         optimum = optima.get((baseline, budget))
-        known: dict[str, object] = {"estimates": _estimates(fitted, name, baseline, budget)}
+        known: dict[str, object] = {"estimates": _estimates(found, name, baseline, budget)}
         if one.difference is not None:
             pair = frontiers[name], frontiers[baseline]
             known["multiplier"] = _multiplier(*pair, budget, irreducible, asked.level)
         if optimum is not None:
-            share = loss_matching(table, optimum, name, draws=drawn, level=asked.level)
+            share = loss_matching(table, optimum, name, draws=draws)
             if isinstance(share, Estimate) and share.low is not None:
                 known["forward_fraction"] = share
         told.append(one.model_copy(update=known))
@@ -299,3 +295,78 @@ def _best_p(apart: Difference | None) -> tuple[Outcome, float | None]:
         tests["equivalent"] = apart.p_equivalent
     outcome = min(tests, key=tests.__getitem__)
     return outcome, tests[outcome]
+
+
+def loss_matching(
+    table: pd.DataFrame,
+    baseline: CurveMinimum,
+    challenger: str,
+    *,
+    draws: CurveDraws | None = None,
+) -> Estimate | str:
+    """Return the share of the optimal baseline's forward FLOPs that gives its loss, or why none.
+
+    The challenger's ladder, seeds averaged, is walked from the cheapest forward pass up; between
+    two sizes the loss is a line in log forward FLOPs, and the first crossing counts. A line lies
+    above a convex curve, so the fraction errs on the high side.
+
+    Args:
+        table: as `frame` makes it.
+        baseline: the baseline's minimum at the budget.
+        challenger: name of the other variant.
+        draws: noise of the curves, which the interval is made from; none without, nor where too few
+            copies of the curves cross.
+    """
+    budget, target, optimal = baseline.budget_flops, baseline.loss, baseline.forward_flops
+    if target is None or optimal is None:
+        return f"{baseline.variant} has no minimum: {baseline.message}"
+    ladder = _ladder(table, challenger, budget)
+    flops, losses = ladder["forward_flops"].to_numpy(), ladder["loss"].to_numpy()
+    if not len(losses):
+        return "no finished runs"
+    if losses[0] <= target:
+        below = flops[0] / optimal
+        return f"even the cheapest size reaches the loss; the fraction is below {below:.3g}"
+    if losses.min() > target:
+        return f"never reaches {target:.4f}; its lowest loss is {losses.min():.4f}"
+    fraction = float(np.exp(_crossings(np.log(flops), losses[None], np.array([target])))[0])
+    found = Estimate(value=fraction / optimal)
+    base = draws and draws.minima(baseline.variant, budget)
+    noisy = draws and draws.size_losses(challenger, budget)
+    if not draws or not base or not noisy:
+        return found
+    sizes, copies = noisy
+    # Sizes that are nearly the same are one of the curve's, between those of the ladder.
+    log_flops = _log_flops(ladder, np.log(sizes))
+    order = np.argsort(log_flops)
+    targets = np.where(np.isfinite(base[1]), base[1], -math.inf)
+    crossing = _crossings(log_flops[order], copies[:, order], targets)
+    crossing -= _log_flops(_ladder(table, baseline.variant, budget), base[0])
+    if np.isfinite(crossing).mean() < CROSSING_SHARE:
+        return found
+    return draws_interval(found.value, np.exp(crossing), level=draws.settings.level)
+
+
+def _ladder(table: pd.DataFrame, variant: str, budget_flops: float) -> pd.DataFrame:
+    """Return the sizes of a variant, their forward FLOPs and mean loss, the cheapest first."""
+    shapes = curve_rows(table, variant, budget_flops).groupby(["parameters", "blocks", "width"])
+    means = shapes[["forward_flops", "loss"]].mean().reset_index()
+    return means.sort_values("forward_flops", kind="stable")
+
+
+def _log_flops(ladder: pd.DataFrame, log_sizes: Floats) -> Floats:
+    """Return log forward FLOPs at log sizes, on lines between those of a ladder."""
+    known = np.log(ladder.sort_values("parameters")[["parameters", "forward_flops"]].to_numpy())
+    return np.asarray(np.interp(log_sizes, known[:, 0], known[:, 1]))
+
+
+def _crossings(log_flops: Floats, losses: Floats, targets: Floats) -> Floats:
+    """Return where curves (R, S) over log FLOPs (S,) first fall to targets (R,), NaN if nowhere."""
+    goal = targets[:, None]
+    falls = (losses[:, :-1] > goal) & (losses[:, 1:] <= goal)
+    # A curve that starts below its goal has been there already.
+    found = falls.any(axis=1) & (losses[:, 0] > targets)
+    at, rows = falls.argmax(axis=1), np.arange(len(losses))
+    before, after = losses[rows, at], losses[rows, at + 1]
+    share = (before - targets) / np.where(found, before - after, 1.0)
+    return np.where(found, log_flops[at] + share * np.diff(log_flops)[at], math.nan)

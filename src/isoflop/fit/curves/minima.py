@@ -121,20 +121,16 @@ def minima(
             rows = own[own["budget_flops"] == budget]
             n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
             for estimator in wanted:
-                of_curve = estimator in CURVE_ESTIMATORS
-                minimum = (
-                    curve_minimum(rows, estimator)
-                    if of_curve
-                    else surface_minimum(known[variant, estimator].fit, n, y, budget, law)
-                )
-                at = {}
-                if minimum.parameters is not None:
-                    at = _between_sizes(rows, minimum.parameters)
-                    if not of_curve:
-                        at["tokens"] = float(law.tokens(budget, minimum.parameters))
-                found.append(
-                    CurveMinimum(**dict(minimum), **at, variant=variant, budget_flops=budget)
-                )
+                of_surface = known.get((variant, estimator))
+                if of_surface is None:
+                    minimum = curve_minimum(rows, estimator)
+                else:
+                    minimum = surface_minimum(of_surface.fit, n, y, budget, law)
+                at = {} if minimum.parameters is None else _between_sizes(rows, minimum.parameters)
+                if minimum.parameters is not None and of_surface is not None:
+                    at["tokens"] = float(law.tokens(budget, minimum.parameters))
+                one = CurveMinimum(**dict(minimum), **at, variant=variant, budget_flops=budget)
+                found.append(one)
     return tuple(found)
 
 

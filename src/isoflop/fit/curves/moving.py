@@ -36,10 +36,8 @@ def scatter(rows: pd.DataFrame) -> float:
     return float(np.abs(_log_off(rows)).max(initial=0.0))
 
 
-def moved_draws(
-    table: pd.DataFrame, samples: Samples, settings: FitSettings
-) -> tuple[pd.DataFrame, CurveDraws]:
-    """Return the table with each run at its budget, and the noisy minima of its curves.
+def moved_draws(table: pd.DataFrame, samples: Samples, settings: FitSettings) -> CurveDraws:
+    """Return the noisy minima of the curves of a table whose runs are each at its budget.
 
     Runs are moved along the first surface of their variant that lies through them; it tells their
     noise as well, where a curve does not.
@@ -48,10 +46,8 @@ def moved_draws(
     surfaces = {
         name: following(one.fit for one in samples.values() if one.variant == name) for name in rows
     }
-    about = {name: noise_about(rows[name], surfaces[name]) for name in rows}
-    moved = at_budgets(table, surfaces)
-    known = {name: noise for name, noise in about.items() if noise is not None}
-    return moved, CurveDraws(moved, settings, known)
+    noises = {name: noise_about(own, surfaces[name]) for name, own in rows.items()}
+    return CurveDraws(at_budgets(table, surfaces), settings, noises)
 
 
 def at_budgets(table: pd.DataFrame, surfaces: Mapping[str, Surface | None]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from isoflop.estimate import Estimate
 from isoflop.fit.intervals import Floats, most_draws_interval
 from isoflop.fit.laws.optima import fit_power_law
 from isoflop.fit.minima.minimum import Status
-from isoflop.fit.settings import FitSettings
+from isoflop.fit.settings import USUAL, FitSettings
 
 SMOOTHING = 0.1
 """Standard deviation of the kernel that smooths a curve, in log FLOPs."""
@@ -51,7 +51,7 @@ def fit_envelope(
     table: pd.DataFrame,
     curves: pd.DataFrame,
     variant: str,
-    settings: FitSettings | None = None,
+    settings: FitSettings = USUAL,
 ) -> EnvelopeFit | None:
     """Fit power laws to the envelope of a variant's training curves; None without curves.
 
@@ -60,7 +60,6 @@ def fit_envelope(
     of the sizes there is best is left out. Intervals are by resampled runs. `curves` has a row per
     point: `run_id` as in the table, `tokens` seen, training `loss`.
     """
-    asked = settings or FitSettings()
     own = table[(table["variant"] == variant) & (table["state"] == "finished") & table["on_ladder"]]
     runs = own[own["run_id"].isin(curves["run_id"].unique())]
     if runs.empty:
@@ -76,8 +75,8 @@ def fit_envelope(
             message=f"{winners} sizes are best at some compute with a smaller and a larger one "
             f"beside them, {SIZES} needed",
         )
-    generator = np.random.default_rng(asked.seed)
-    draws = np.full((asked.resamples, 2), math.nan)
+    generator = np.random.default_rng(settings.seed)
+    draws = np.full((settings.resamples, 2), math.nan)
     for row in draws:
         times = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)))
         drawn = smoothed.envelope(times.astype(np.float64))
@@ -91,9 +90,9 @@ def fit_envelope(
         lowest_flops=float(compute[0]),
         highest_flops=float(compute[-1]),
         k=k,
-        a=most_draws_interval(a, draws[:, 0], asked.level),
+        a=most_draws_interval(a, draws[:, 0], settings.level),
         m=m,
-        b=most_draws_interval(b, draws[:, 1], asked.level),
+        b=most_draws_interval(b, draws[:, 1], settings.level),
     )
 
 

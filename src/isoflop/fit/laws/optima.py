@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike
 
 from isoflop.config import Frozen
 from isoflop.estimate import LEVEL, Estimate
+from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.curves.systematic import SURE, Systematic
 from isoflop.fit.intervals import FEWEST_DRAWS, Floats, WithError, draws_interval
+from isoflop.fit.minima.draws import CurveDraws
 from isoflop.fit.minima.minimum import Status
 from isoflop.fit.settings import Estimator
 from isoflop.fit.surfaces.sample import SurfaceSample
@@ -96,26 +98,27 @@ def surface_law(sample: SurfaceSample, exponent: Estimate | None) -> FittedLaw:
 
 
 def minimum_law(
-    estimator: Estimator,
-    points: Mapping[float, float],
-    draws: Mapping[float, Floats],
-    systematics: Mapping[float, Systematic],
-    level: float,
+    found: Sequence[CurveMinimum], draws: CurveDraws, biases: Mapping[float, Systematic | None]
 ) -> FittedLaw:
     """Return the law through the minima of one estimator, with an interval of its exponent.
 
     The interval is over the budgets whose noise is known, two or more, and wider by what the
-    estimator gets wrong without noise. By budget, `points` has the parameters at the minima that
-    converged, `draws` noisy log sizes (R,).
+    estimator gets wrong without noise: its bias at each budget.
     """
+    points = {one.budget_flops: one.parameters for one in found if one.parameters is not None}
     law = fit_power_law(list(points), list(points.values()))
-    known = FittedLaw(estimator=estimator, status=law.status, message=law.message)
+    known = FittedLaw(estimator=found[0].estimator, status=law.status, message=law.message)
     if law.k is None or law.a is None:
         return known
-    value = law.a.value
-    drawn = {budget: draws[budget] for budget in points if budget in draws}
+    value, level = law.a.value, draws.settings.level
+    drawn = {
+        one.budget_flops: copies[0]
+        for one in found
+        if one.interval is not None
+        and (copies := draws.minima(one.variant, one.budget_flops, one.estimator)) is not None
+    }
     slopes = drawn_slopes(list(drawn), list(drawn.values()))
-    wider = _law_systematic(points, systematics)
+    wider = _law_systematic(list(points), biases)
     ends, note = None, None
     missing = f"{len(points) - len(drawn)} of {len(points)} budgets"
     if len(drawn) < 2:
@@ -155,18 +158,17 @@ def drawn_slopes(budgets: Sequence[float], log_sizes: Sequence[ArrayLike]) -> Fl
 
 
 def _law_systematic(
-    points: Mapping[float, float], systematics: Mapping[float, Systematic]
+    budgets: Sequence[float], biases: Mapping[float, Systematic | None]
 ) -> float | None:
     """Return how far the exponent is off without noise: a line through the minima's biases."""
-    if not all(budget in systematics for budget in points):
+    known = [one for budget in budgets if (one := biases.get(budget)) is not None]
+    if len(known) < len(budgets):
         return None
-    x = np.log(list(points))
+    x = np.log(budgets)
     weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
-    known = [systematics[budget] for budget in points]
     if len({len(one.log_sizes) for one in known}) > 1:
         # Told by different surfaces, so that signs do not go together.
-        sizes = np.array([np.abs(one.log_sizes).max() for one in known])
-        bias = float(np.abs(weights) @ sizes)
+        bias = float(np.abs(weights) @ [np.abs(one.log_sizes).max() for one in known])
     else:
         bias = float(np.abs(weights @ np.stack([one.log_sizes for one in known])).max())
     return SURE * bias + float(np.abs(weights) @ [one.scatter_log_size for one in known])

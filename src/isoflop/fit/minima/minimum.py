@@ -8,6 +8,7 @@ Axes: P runs, S sizes, R noisy copies of the runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isoflop.config import Frozen
 from isoflop.fit.intervals import Floats
+from isoflop.fit.minima.sizes import size_means
 from isoflop.fit.settings import Estimator
 
 Status = Literal[
@@ -60,13 +62,60 @@ class CurveEstimator:
     name: Estimator
     words: str
     """What a person reads."""
-    find: Callable[[ArrayLike, ArrayLike], Minimum]
-    """The minimum of runs: their parameters and losses, (P,) each."""
-    find_in_copies: Callable[[Floats, Floats], tuple[Floats, Floats]]
-    """Log size and loss (R,) at the minima of copies of the runs: parameters (P,), losses (R, P).
+    needed: int
+    """Fewest sizes of a curve."""
+    lowest: Callable[[Floats, Floats], tuple[Floats, Floats]]
+    """Log size and loss (R,) at the lowest points of curves through runs, whose lowest size is an
+    inner one: parameters (P,), losses (R, P). The loss of a curve without a minimum is NaN, and its
+    size that of the end where it is lowest, or NaN where it opens downwards."""
+    through: Callable[[Floats, int], str]
+    """What a curve goes through, in words: by its sizes (S,), and which of them is lowest."""
 
-    Where a copy's minimum is refused its loss is NaN. Its size is that of the end where it lies, or
-    else NaN: to leave such copies out would cut off a tail."""
+    def find(self, parameters: ArrayLike, losses: ArrayLike) -> Minimum:
+        """Return the minimum of runs by their parameters and losses, (P,) each.
+
+        Refused: too few sizes, a lowest measured size at an end, a curve without a minimum within
+        the sizes, a loss far outside those measured.
+        """
+        sizes, means = size_means(parameters, losses)
+        refusal = refused(self.name, sizes, means, self.needed)
+        if refusal is not None:
+            return refusal
+        n, y = (np.asarray(one, dtype=np.float64) for one in (parameters, losses))
+        log_size, loss = (float(one[0]) for one in self.lowest(n, y[None]))
+        best = int(np.argmin(means))
+        if math.isnan(log_size):
+            message = f"the {self.words} opens downwards"
+            return Minimum(estimator=self.name, status="concave", message=message)
+        if math.isnan(loss):
+            where = f"the {self.words} is lowest at or beyond an end of the sizes it goes through"
+            return at_edge(self.name, where, smaller=log_size < math.log(sizes[best]))
+        found = Minimum(
+            estimator=self.name,
+            status="converged",
+            parameters=math.exp(log_size),
+            loss=loss,
+            message=self.through(sizes, best),
+        )
+        return refused_outside(found, means)
+
+    def find_in_copies(self, parameters: ArrayLike, losses: Floats) -> tuple[Floats, Floats]:
+        """Return log size and loss (R,) at the minima of copies of the runs, losses (R, P).
+
+        Where a copy's minimum is refused its loss is NaN. Its size is that of the end where it
+        lies, or else NaN: to leave such copies out would cut off a tail.
+        """
+        sizes, means = size_means(parameters, losses)
+        log_sizes, lowest = np.full((2, len(losses)), math.nan)
+        if len(sizes) < self.needed:
+            return log_sizes, lowest
+        best = means.argmin(axis=1)
+        inner = (best > 0) & (best < len(sizes) - 1)
+        log_sizes[~inner] = np.log(sizes)[best[~inner]]
+        if inner.any():
+            n = np.asarray(parameters, dtype=np.float64)
+            log_sizes[inner], lowest[inner] = self.lowest(n, losses[inner])
+        return log_sizes, np.where(within(lowest, means), lowest, math.nan)
 
 
 def refused(estimator: Estimator, sizes: Floats, means: Floats, needed: int) -> Minimum | None:
@@ -80,14 +129,15 @@ def refused(estimator: Estimator, sizes: Floats, means: Floats, needed: int) -> 
     best = int(np.argmin(means))
     if 0 < best < len(sizes) - 1:
         return None
-    side: Literal["smaller", "larger"] = "smaller" if best == 0 else "larger"
-    return Minimum(
-        estimator=estimator,
-        status="edge",
-        side=side,
-        message=f"the lowest loss is at an end of the sizes measured, {sizes[best]:,.0f} "
-        f"parameters; measure {side} ones",
-    )
+    where = f"the lowest loss is at an end of the sizes measured, {sizes[best]:,.0f} parameters"
+    return at_edge(estimator, where, smaller=best == 0)
+
+
+def at_edge(estimator: Estimator, where: str, *, smaller: bool) -> Minimum:
+    """Return the refusal of a minimum at an end of the sizes, and on which side to measure more."""
+    side: Literal["smaller", "larger"] = "smaller" if smaller else "larger"
+    message = f"{where}; measure {side} ones"
+    return Minimum(estimator=estimator, status="edge", side=side, message=message)
 
 
 def within(losses: ArrayLike, means: ArrayLike, slack: float = 0.0) -> NDArray[np.bool_]:
@@ -117,9 +167,3 @@ def refused_outside(minimum: Minimum, means: Floats, slack: float = 0.0) -> Mini
         message=f"its loss would be {minimum.loss:.4f}, far outside the losses measured at this "
         f"budget, {means.min():.4f} to {means.max():.4f}",
     )
-
-
-def copy_ends(sizes: Floats, best: NDArray[np.intp]) -> Floats:
-    """Return the log size of copies (R,) whose lowest size is the first or the last, else NaN."""
-    at_end = (best == 0) | (best == len(sizes) - 1)
-    return np.where(at_end, np.log(sizes)[best], np.nan)

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isoflop.fit.intervals import Floats
-from isoflop.fit.minima.minimum import (
-    CurveEstimator,
-    Minimum,
-    copy_ends,
-    refused,
-    refused_outside,
-    within,
-)
-from isoflop.fit.minima.sizes import checked_curve, size_groups, size_means
+from isoflop.fit.minima.minimum import CurveEstimator
+from isoflop.fit.minima.sizes import size_groups, size_means
 
 PARABOLA_SIZES = 3
 WINDOW = 4.5
@@ -59,16 +51,12 @@ def fit_parabola(parameters: ArrayLike, losses: ArrayLike) -> Parabola:
     Sizes within `WINDOW` times the lowest one are fitted, and never fewer than the five nearest.
 
     Args:
-        parameters: size of each run; seeds of one size repeat it.
+        parameters: size of each run; seeds of one size repeat it, and there are three at least.
         losses: nats per token of each run.
-
-    Raises:
-        ValueError: fewer than three sizes, or values that are not finite.
     """
-    n, y = checked_curve(parameters, losses)
+    n, y = (np.asarray(one, dtype=np.float64) for one in (parameters, losses))
     sizes, of_run = size_groups(n)
-    if len(sizes) < PARABOLA_SIZES:
-        raise ValueError(f"a parabola needs {PARABOLA_SIZES} sizes; got {len(sizes)}")
+    assert len(sizes) >= PARABOLA_SIZES
     means = np.bincount(of_run, weights=y) / np.bincount(of_run)
     kept = _in_window(sizes, int(np.argmin(means)))[of_run]
     n, y = n[kept], y[kept]
@@ -94,8 +82,8 @@ def fit_parabola(parameters: ArrayLike, losses: ArrayLike) -> Parabola:
             errors=(float(size), float(loss), float(curvature)),
             spread=math.sqrt(variance),
             degrees_of_freedom=free,
-            smallest=float(n[0]),
-            largest=float(n[-1]),
+            smallest=float(n.min()),
+            largest=float(n.max()),
         )
 
 
@@ -113,56 +101,18 @@ def _powers(parameters: Floats) -> tuple[float, float, Floats]:
     return centre, scale, np.vander((x - centre) / scale, 3, increasing=True)
 
 
-def parabola(parameters: ArrayLike, losses: ArrayLike) -> Minimum:
-    """Return the minimum of a parabola in log parameters; see `fit_parabola`.
+def lowest(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
+    """Return log size and loss (R,) at the vertices of parabolas through runs; see `fit_parabola`.
 
-    Refused: fewer than three sizes, a lowest measured size at an end, a parabola that opens
-    downwards, a vertex at or beyond the sizes in the window, a loss far outside those measured.
+    A vertex at or beyond the sizes in the window is none.
     """
     sizes, means = size_means(parameters, losses)
-    refusal = refused("parabola", sizes, means, PARABOLA_SIZES)
-    if refusal is not None:
-        return refusal
-    fit = fit_parabola(parameters, losses)
-    if fit.curvature <= 0:
-        return Minimum(
-            estimator="parabola",
-            status="concave",
-            message=f"the parabola opens downwards (curvature {fit.curvature:.3g})",
-        )
-    if not fit.smallest < fit.parameters < fit.largest:
-        side: Literal["smaller", "larger"]
-        side = "smaller" if fit.parameters <= fit.smallest else "larger"
-        return Minimum(
-            estimator="parabola",
-            status="edge",
-            side=side,
-            message=f"the parabola's vertex lies outside the sizes {fit.smallest:,.0f} to "
-            f"{fit.largest:,.0f} that it was fitted to; measure {side} ones",
-        )
-    used = int(np.count_nonzero((sizes >= fit.smallest) & (sizes <= fit.largest)))
-    found = Minimum(
-        estimator="parabola",
-        status="converged",
-        parameters=fit.parameters,
-        loss=fit.loss,
-        message=f"parabola through {used} of {len(sizes)} sizes",
-    )
-    return refused_outside(found, means)
-
-
-def _in_copies(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
-    """Return what `parabola` says of each row of `losses` (R, P), as `CurveEstimator` does."""
-    sizes, means = size_means(parameters, losses)
-    best = means.argmin(axis=1)
-    heights = np.full(len(losses), math.nan)
-    if len(sizes) < PARABOLA_SIZES:
-        return heights, heights
-    log_sizes, of_run = copy_ends(sizes, best), size_groups(parameters)[1]
-    # Copies with the same lowest size are fitted to the same runs.
-    for lowest in np.unique(best[(best > 0) & (best < len(sizes) - 1)]).tolist():
-        copies = np.flatnonzero(best == lowest)
-        kept = _in_window(sizes, lowest)[of_run]
+    best, of_run = means.argmin(axis=1), size_groups(parameters)[1]
+    log_sizes, heights = np.full((2, len(losses)), math.nan)
+    # Curves with the same lowest size are fitted to the same runs.
+    for size in np.unique(best).tolist():
+        copies = np.flatnonzero(best == size)
+        kept = _in_window(sizes, size)[of_run]
         centre, scale, powers = _powers(parameters[kept])
         first, last = powers[:, 1].min(), powers[:, 1].max()
         height, slope, curvature = np.linalg.pinv(powers) @ losses[np.ix_(copies, kept)].T
@@ -172,7 +122,11 @@ def _in_copies(parameters: Floats, losses: Floats) -> tuple[Floats, Floats]:
         good = valley & (first < vertex) & (vertex < last)
         log_sizes[copies[valley]] = centre + scale * vertex[valley].clip(first, last)
         heights[copies[good]] = (height + slope * vertex / 2)[good]
-    return log_sizes, np.where(within(heights, means), heights, math.nan)
+    return log_sizes, heights
 
 
-PARABOLA = CurveEstimator("parabola", "parabola", parabola, _in_copies)
+def _through(sizes: Floats, best: int) -> str:
+    return f"parabola through {_in_window(sizes, best).sum()} of {len(sizes)} sizes"
+
+
+PARABOLA = CurveEstimator("parabola", "parabola", PARABOLA_SIZES, lowest, _through)

@@ -19,27 +19,6 @@ that of two such sizes an interpolation would follow the scatter alone, as steep
 close."""
 
 
-def checked_curve(parameters: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the parameters (P,) and the losses (..., P) of runs, sorted by parameters.
-
-    Raises:
-        ValueError: the lengths differ, or a value is not finite, or a size not positive.
-    """
-    n = np.asarray(parameters, dtype=np.float64)
-    y = np.asarray(losses, dtype=np.float64)
-    if n.ndim != 1 or n.shape != y.shape[-1:]:
-        raise ValueError(
-            f"parameters and losses have shapes {n.shape} and {y.shape}; expected one run each"
-        )
-    if not (np.isfinite(n).all() and np.isfinite(y).all() and (n > 0).all()):
-        raise ValueError(
-            "parameters and losses must be finite and parameters positive; "
-            "leave diverged runs out before fitting"
-        )
-    order = np.argsort(n, kind="stable")
-    return n[order], y[..., order]
-
-
 def size_groups(parameters: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
     """Return the sizes (S,) of runs (P,), ascending, and the index of each run's size (P,).
 
@@ -61,7 +40,7 @@ def size_groups(parameters: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
 
 def size_means(parameters: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:
     """Return the sizes (S,) of `size_groups`, and means (..., S) of values (..., P) over each."""
-    n, y = checked_curve(parameters, values)
-    sizes, of_run = size_groups(n)
-    counts = np.bincount(of_run)
-    return sizes, np.add.reduceat(y, np.cumsum(counts) - counts, axis=-1) / counts
+    sizes, of_run = size_groups(parameters)
+    order, counts = np.argsort(of_run, kind="stable"), np.bincount(of_run)
+    ordered = np.asarray(values, dtype=np.float64)[..., order]
+    return sizes, np.add.reduceat(ordered, np.cumsum(counts) - counts, axis=-1) / counts

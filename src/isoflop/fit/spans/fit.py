@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from isoflop.config import RunRecord, SpanLoss, Split
+from isoflop.config import RunRecord, SpanLoss
 from isoflop.config.run import Span
 from isoflop.estimate import LEVEL
-from isoflop.fit.intervals import holm
+from isoflop.fit.intervals import Floats, WithError, document_estimate, holm
 from isoflop.fit.laws.optima import fit_power_law
-from isoflop.fit.spans.runs import Shape, SpanRuns, measured, mismatch
+from isoflop.fit.settings import FitSettings
 from isoflop.fit.spans.values import (
     AXES,
     PFLOPS_DAY,
@@ -22,8 +26,11 @@ from isoflop.fit.spans.values import (
     SpanGap,
 )
 
-Pairs = Mapping[Shape, Sequence[tuple[SpanLoss, SpanLoss]]]
-"""Losses of variant and baseline of the same seed, by size: what moves both alike cancels."""
+Shape = tuple[int, int]
+"""Blocks and width: what a size is in every variant."""
+Seen = Mapping[Shape, Sequence[tuple[float, Sequence[float] | Floats]]]
+"""By size, of each seed: the loss of a run, or of one less another's, and the summed losses of its
+documents."""
 
 
 def fit_scaling(
@@ -33,18 +40,18 @@ def fit_scaling(
     baseline: str,
     margin: float | None = None,
     level: float = LEVEL,
-    split: Split = "test",
 ) -> ScalingFit:
     """Return what a scaling study shows (arXiv 2502.13189, section 3.1).
 
-    Losses are those at the end of finished runs, under the headline decision. A projection
-    L = a C^b goes by least squares through log mean loss of each size, training curves are not
-    used: each loss is held-out and read under a learning rate that has decayed. Its intervals hold
-    seeds and the line's own misfit, and take other documents to move all sizes by the same factor,
-    which b does not see. A gap pairs runs by size and seed and reads the same documents; it is
-    `equivalent` where two one-sided tests at `margin` stand at 1 - `level`, else `better` or
-    `worse` where the two-sided test does after Holm's correction over the spans, else `unresolved`.
-    With one seed nothing but other documents is in its interval, and the outcome is unresolved.
+    Losses are those on the test split at the end of finished runs, under the headline decision. A
+    projection L = a C^b goes by least squares through log mean loss of each size, training curves
+    are not used: each loss is held-out and read under a learning rate that has decayed. Its
+    intervals hold seeds and the line's own misfit, and take other documents to move all sizes by
+    the same factor, which b does not see. A gap pairs runs by size and seed and reads the same
+    documents; it is `equivalent` where two one-sided tests at `margin` stand at 1 - `level`, else
+    `better` or `worse` where the two-sided test does after Holm's correction over the spans, else
+    `unresolved`. With one seed nothing but other documents is in its interval, and the outcome is
+    unresolved.
 
     Args:
         records: outcomes of runs with losses by position.
@@ -53,7 +60,6 @@ def fit_scaling(
         margin: difference of loss that counts as none, declared before the runs were seen, nats
             per token.
         level: probability that intervals are to hold.
-        split: which held-out text.
 
     Raises:
         ValueError: the baseline is not among the variants, the margin is not positive, or the
@@ -62,11 +68,8 @@ def fit_scaling(
     names = sorted(set(variant_of.values()))
     if baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
-    if margin is not None and not margin > 0:
-        raise ValueError(f"margin is {margin:g}; expected a positive difference of loss")
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level:g}; expected a probability between 0 and 1")
-    runs = SpanRuns.of(records, variant_of, split)
+    asked = FitSettings(margin=margin, level=level)
+    runs = SpanRuns.of(records, variant_of)
     losses: list[SizeLoss] = []
     projections: list[Projection] = []
     gaps: list[SpanGap] = []
@@ -76,7 +79,7 @@ def fit_scaling(
             losses += of_sizes
             projections += [_projection(of_sizes, variant, span, axis, level) for axis in AXES]
             if variant != baseline:
-                gaps += _span_gaps(runs, variant, baseline, span, margin, level)
+                gaps += _span_gaps(runs, variant, baseline, span, asked)
     return ScalingFit(
         baseline=baseline,
         margin=margin,
@@ -88,10 +91,74 @@ def fit_scaling(
     )
 
 
+@dataclass(frozen=True)
+class SpanRuns:
+    """Runs of a study that tell positions apart."""
+
+    spans: tuple[Span, ...]
+    variants: tuple[str, ...]
+    """In the order of the records."""
+    sizes: Mapping[tuple[str, Shape], int]
+    """N of each variant's sizes, finished or not, the smallest first."""
+    finished: Mapping[tuple[str, Shape], Mapping[int, RunRecord]]
+    """By seed, ascending."""
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord], variant_of: Mapping[str, str]) -> SpanRuns:
+        """Return the runs of `variant_of`; records of others are left aside.
+
+        Raises:
+            ValueError: no run tells positions apart, or they tell different ones, or finished runs
+                differ in what they read.
+        """
+        own = [record for record in records if record.run_id in variant_of]
+        asked = {record.config.spans for record in own} - {()}
+        if len(asked) != 1:
+            raise ValueError(
+                f"the runs tell {len(asked)} different sets of positions apart; expected runs of "
+                "one study with [positions]"
+            )
+        sizes: dict[tuple[str, Shape], int] = {}
+        finished: dict[tuple[str, Shape], dict[int, RunRecord]] = defaultdict(dict)
+        read, tokens = set(), set()
+        for record in sorted(own, key=lambda one: one.config.seed):
+            shape = record.config.model.blocks, record.config.model.width
+            key = variant_of[record.run_id], shape
+            sizes[key] = record.parameters.non_embedding
+            if record.state == "finished" and record.config.spans:
+                finished[key][record.config.seed] = record
+                windows = [(one.start, one.stop, one.document_windows) for one in _losses(record)]
+                read.add((record.data_sha256, *windows))
+                tokens.add((shape, record.config.tokens))
+        if len(read) > 1 or len(tokens) > len({shape for shape, _ in tokens}):
+            what = "data, documents or windows" if len(read) > 1 else "training tokens of one size"
+            raise ValueError(f"finished runs differ in {what}; expected the same of all")
+        return cls(
+            spans=next(iter(asked)),
+            variants=tuple(dict.fromkeys(variant_of[record.run_id] for record in own)),
+            sizes=dict(sorted(sizes.items(), key=lambda one: one[1])),
+            finished=dict(finished),
+        )
+
+    def losses(self, variant: str, shape: Shape, span: Span) -> dict[int, SpanLoss]:
+        """Return the loss in a span of each finished seed; empty where no window reaches it."""
+        return {
+            seed: one
+            for seed, record in self.finished.get((variant, shape), {}).items()
+            for one in _losses(record)
+            if (one.start, one.stop) == span
+        }
+
+
+def _losses(record: RunRecord) -> tuple[SpanLoss, ...]:
+    evaluation = record.evaluation("test")
+    return () if evaluation is None else evaluation.spans
+
+
 def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list[SizeLoss]:
     """Return the mean loss of each size with one that two documents reach, the smallest first."""
-    by_shape = {shape: runs.losses(variant, shape, span) for shape in runs.shapes}
-    by_shape = {shape: losses for shape, losses in by_shape.items() if losses}
+    shapes = [shape for name, shape in runs.sizes if name == variant]
+    by_shape = {shape: losses for shape in shapes if (losses := runs.losses(variant, shape, span))}
     seen = {
         shape: [(one.loss, one.document_losses) for one in losses.values()]
         for shape, losses in by_shape.items()
@@ -102,10 +169,10 @@ def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list
         found = measured(seen, [shape], one)
         if found is None:
             continue
-        flops = runs.first(variant, shape).train_flops
+        flops = next(iter(runs.finished[variant, shape].values())).train_flops
         loss = SizeLoss(
             variant=variant,
-            non_embedding=runs.non_embedding[variant, shape],
+            non_embedding=runs.sizes[variant, shape],
             compute={axis: flops[axis] / PFLOPS_DAY for axis in AXES},
             start=span[0],
             stop=span[1],
@@ -142,85 +209,113 @@ def _projection(
     )
 
 
+class Measured(NamedTuple):
+    """A mean over sizes, with the error of both parts, and each of them."""
+
+    whole: WithError
+    seeds: WithError | None
+    """None where no size has two seeds."""
+    documents: WithError
+
+
+def measured(sizes: Seen, chosen: Sequence[Shape], one: SpanLoss) -> Measured | None:
+    """Return the mean over chosen sizes, each a mean over seeds; None of fewer than two documents.
+
+    Sizes are fixed: a mean over them speaks of these sizes. The seeds' part of the variance is that
+    within sizes, pooled over all of them, so that it is taken to be alike at all sizes and
+    independent between them. The documents' part is that of `document_estimate` on each document,
+    averaged over seeds and then sizes. Both are added, which counts what is a seed's and a
+    document's together twice: small, and to the safe side.
+
+    The inverse degrees of freedom are averaged by the shares of both variances, after Cochran and
+    Cox (Experimental Designs, section 4.14). Satterthwaite's are too many where a few
+    documents weigh the most: by chance their variance comes out small, and with it their share.
+
+    Args:
+        sizes: what was seen of each seed, by size.
+        chosen: the sizes that the mean is over.
+        one: a loss on the same documents.
+    """
+    groups = {shape: [loss for loss, _ in seen] for shape, seen in sizes.items()}
+    by_document = [np.mean(np.array([sums for _, sums in sizes[one]]), axis=0) for one in chosen]
+    tokens = [windows * (one.stop - one.start) for windows in one.document_windows]
+    documents = document_estimate(np.mean(by_document, axis=0), tokens)
+    if documents is None:
+        return None
+    value = float(np.mean([np.mean(groups[shape]) for shape in chosen]))
+    free = sum(len(group) - 1 for group in groups.values())
+    if not free:
+        return Measured(documents.model_copy(update={"value": value}), None, documents)
+    variance = sum(float(np.var(group)) * len(group) for group in groups.values()) / free
+    error = math.sqrt(variance * sum(1 / len(groups[shape]) for shape in chosen)) / len(chosen)
+    seeds = WithError(value=value, error=error, degrees_of_freedom=free)
+    parts = [(part.error**2, part.degrees_of_freedom) for part in (seeds, documents)]
+    total = sum(variance for variance, _ in parts)
+    freedom = min(of_part for _, of_part in parts)
+    if total > 0:
+        freedom = total / sum(variance / of_part for variance, of_part in parts)
+    whole = WithError(value=value, error=math.sqrt(total), degrees_of_freedom=freedom)
+    return Measured(whole, seeds, documents)
+
+
 def _span_gaps(
-    runs: SpanRuns, variant: str, baseline: str, span: Span, margin: float | None, level: float
+    runs: SpanRuns, variant: str, baseline: str, span: Span, asked: FitSettings
 ) -> list[SpanGap]:
     """Return the gap in a span: the mean over sizes, then each size, the smallest first.
 
     Outcomes are open and p-values uncorrected until `_decided`.
     """
-    sizes = {
-        shape: runs.non_embedding[name, shape]
-        for shape in runs.shapes
-        for name in (variant, baseline)
-        if (name, shape) in runs.non_embedding
-    }
-    found = {shape: _pairs(runs, variant, baseline, shape, span) for shape in sizes}
-    reasons = {shape: one for shape, one in found.items() if isinstance(one, str)}
-    pairs = {shape: one for shape, one in found.items() if not isinstance(one, str)}
-    read = {
-        (runs.first(baseline, shape).data_sha256, one[0][0].document_windows)
-        for shape, one in pairs.items()
-    }
-    if len(read) > 1:
-        reasons |= dict.fromkeys(pairs, "other sizes were evaluated on other documents or windows")
-        pairs = {}
+    sizes = {shape: n for (name, shape), n in runs.sizes.items() if name in (variant, baseline)}
+    sizes |= {shape: n for (name, shape), n in runs.sizes.items() if name == baseline}
+    apart: dict[Shape, list[tuple[float, Floats]]] = {}
+    reasons: dict[Shape, str] = {}
+    one: SpanLoss | None = None
+    for shape in sizes:
+        own, base = (runs.losses(name, shape, span) for name in (variant, baseline))
+        pairs = [(own[seed], base[seed]) for seed in own if seed in base]
+        both = [runs.finished.get((name, shape), {}) for name in (variant, baseline)]
+        if both[0].keys().isdisjoint(both[1]):
+            reasons[shape] = "no finished pair of runs with the same seed"
+        elif not pairs or len(pairs[0][0].document_windows) < 2:
+            reasons[shape] = "fewer than two documents reach the span's end"
+        else:
+            one = pairs[0][0]
+            # What moves both runs of a pair alike cancels.
+            apart[shape] = [
+                (mine.loss - other.loss, np.subtract(mine.document_losses, other.document_losses))
+                for mine, other in pairs
+            ]
     missing = "; ".join(f"N = {sizes[shape]:,}: {reason}" for shape, reason in reasons.items())
     gap = SpanGap(
         variant=variant, baseline=baseline, start=span[0], stop=span[1], non_embedding=None
     )
-    gaps = [_measured(gap, pairs, list(pairs), missing, margin, level)]
+    if one is None:
+        gaps = [gap.model_copy(update={"reason": missing})]
+    else:
+        gaps = [_measured(gap, apart, list(apart), one, missing, asked)]
     for shape, size in sizes.items():
-        single = gap.model_copy(update={"non_embedding": size})
-        chosen = [shape] if shape in pairs else []
-        gaps.append(_measured(single, pairs, chosen, reasons.get(shape, ""), margin, level))
+        single = gap.model_copy(update={"non_embedding": size, "reason": reasons.get(shape)})
+        if one is not None and shape in apart:
+            single = _measured(single, apart, [shape], one, "", asked)
+        gaps.append(single)
     return gaps
-
-
-def _pairs(
-    runs: SpanRuns, variant: str, baseline: str, shape: Shape, span: Span
-) -> list[tuple[SpanLoss, SpanLoss]] | str:
-    """Return the pairs of a size, or why there are none."""
-    ones, others = (runs.finished.get((name, shape), {}) for name in (variant, baseline))
-    seeds = [seed for seed in ones if seed in others]
-    if not seeds:
-        return "no finished pair of runs with the same seed"
-    for seed in seeds:
-        apart = mismatch(ones[seed], others[seed], runs.split)
-        if apart is not None:
-            return f"runs {ones[seed].run_id} and {others[seed].run_id} have {apart}"
-    own, base = (runs.losses(name, shape, span) for name in (variant, baseline))
-    pairs = [(own[seed], base[seed]) for seed in seeds if seed in own]
-    if not pairs or len(pairs[0][0].document_windows) < 2:
-        return "fewer than two documents reach the span's end"
-    return pairs
 
 
 def _measured(
     gap: SpanGap,
-    pairs: Pairs,
+    apart: Seen,
     chosen: Sequence[Shape],
+    one: SpanLoss,
     missing: str,
-    margin: float | None,
-    level: float,
+    asked: FitSettings,
 ) -> SpanGap:
     """Return a gap over the chosen sizes; seed noise is pooled over all of them."""
-    if not chosen:
-        return gap.model_copy(update={"reason": missing})
-    apart = {
-        shape: [
-            (mine.loss - other.loss, np.subtract(mine.document_losses, other.document_losses))
-            for mine, other in found
-        ]
-        for shape, found in pairs.items()
-    }
-    one = pairs[chosen[0]][0][0]
     found = measured(apart, chosen, one)
     assert found is not None
     update: dict[str, object] = {
-        "difference": found.whole.interval(level),
+        "difference": found.whole.interval(asked.level),
         "document_error": found.documents.error,
-        "pairs": sum(len(pairs[shape]) for shape in chosen),
+        "pairs": sum(len(apart[shape]) for shape in chosen),
         "documents": len(one.document_windows),
         "windows": one.windows,
     }
@@ -229,7 +324,7 @@ def _measured(
         reasons.append("one pair of runs at each size, so seed noise is not known")
     else:
         update["seed_error"] = found.seeds.error
-        update["p_equivalent"] = found.whole.p_equivalent(margin)
+        update["p_equivalent"] = found.whole.p_equivalent(asked.margin)
         update["p_different"] = found.whole.p_different()
     return gap.model_copy(update={**update, "reason": "; ".join(reasons) or None})
 

@@ -59,13 +59,9 @@ class Projection(Frozen):
     """Standard deviation of log loss about the line."""
 
     def at(self, compute: float) -> float:
-        """Return the loss at `compute` PFLOP/s-days.
-
-        Raises:
-            ValueError: the fit was refused.
-        """
-        if self.a is None or self.b is None:
-            raise ValueError(f"there is no projection to evaluate: {self.message}")
+        """Return the loss at `compute` PFLOP/s-days, of a fit that was not refused."""
+        assert self.a is not None
+        assert self.b is not None
         return float(self.a.value * compute**self.b.value)
 
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from isoflop.fit.intervals import Floats
 from isoflop.fit.minima.minimum import Status
-from isoflop.fit.settings import Estimator, FitSettings
+from isoflop.fit.settings import USUAL, Estimator, FitSettings
 from isoflop.fit.surfaces.surface import Surface, SurfaceFit
 
 EXPONENTS = (0.01, 4.0)
@@ -39,10 +37,7 @@ ROUGH_RUNS = 2000
 
 @dataclass(frozen=True, eq=False)
 class SurfaceData:
-    """Runs: logs of size and tokens about their means, losses, and the means.
-
-    The same runs are equal, so that a search through them is done once.
-    """
+    """Runs: logs of size and tokens about their means, losses, and the means."""
 
     u: Floats
     v: Floats
@@ -57,30 +52,18 @@ class SurfaceData:
         Raises:
             ValueError: a value is not positive and finite.
         """
-        columns = {"parameters": parameters, "tokens": tokens, "losses": losses}
-        runs = pd.DataFrame(columns, dtype=np.float64)
-        for name, values in runs.items():
-            if not (np.isfinite(values) & (values > 0)).all():
-                raise ValueError(
-                    f"{name} must be positive and finite; leave diverged runs out before fitting"
-                )
-        log_n, log_d = np.log(runs[["parameters", "tokens"]].to_numpy()).T
+        runs = np.array([parameters, tokens, losses], dtype=np.float64)
+        if not (np.isfinite(runs) & (runs > 0)).all():
+            raise ValueError(
+                "parameters, tokens and losses must be positive and finite; leave diverged runs "
+                "out before fitting"
+            )
+        log_n, log_d = np.log(runs[:2])
         n0, d0 = float(log_n.mean()), float(log_d.mean())
-        return cls(log_n - n0, log_d - d0, runs["losses"].to_numpy(), n0, d0)
+        return cls(log_n - n0, log_d - d0, runs[2], n0, d0)
 
     def __len__(self) -> int:
         return len(self.losses)
-
-    @cached_property
-    def _content(self) -> tuple[object, ...]:
-        arrays = (one.tobytes() for one in (self.u, self.v, self.losses))
-        return (*arrays, self.log_n0, self.log_d0)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SurfaceData) and self._content == other._content
-
-    def __hash__(self) -> int:
-        return hash(self._content)
 
     def coefficients(self, x: Floats) -> Floats:
         """Return E, A, B, alpha and beta of unknowns, both (R, K)."""
@@ -139,26 +122,25 @@ class SurfaceEstimator:
     search: Callable[[SurfaceData, FitSettings], tuple[Surface, bool]]
     """Where a search ends, and whether that is at a minimum."""
 
-    def fit(self, data: SurfaceData, settings: FitSettings | None = None) -> SurfaceFit:
+    def fit(self, data: SurfaceData, settings: FitSettings = USUAL) -> SurfaceFit:
         """Return the surface through runs, or why there is none: by `equal_exponents` and `delta`.
 
         The delta is the residual of log loss above which a run counts linearly.
         """
-        asked = settings or FitSettings()
         made = SurfaceFit(
             estimator=self.name,
             status="not_converged",
             message="the optimiser stopped before the minimum",
             points=len(data),
-            equal_exponents=asked.equal_exponents,
-            delta=asked.delta if self.robust else None,
+            equal_exponents=settings.equal_exponents,
+            delta=settings.delta if self.robust else None,
         )
         found = len(set(zip(data.u.tolist(), data.v.tolist(), strict=True)))
-        needed = DIRECTIONS[asked.equal_exponents].shape[1] + 1
+        needed = DIRECTIONS[settings.equal_exponents].shape[1] + 1
         if found < needed:
             message = f"{found} distinct pairs of size and tokens, {needed} needed"
             return made.model_copy(update={"status": "too_few", "message": message})
-        surface, settled = self.search(data, asked)
+        surface, settled = self.search(data, settings)
         alpha, beta = surface.alpha, surface.beta
         if not EXPONENTS[0] < min(alpha, beta) <= max(alpha, beta) < EXPONENTS[1]:
             message = (
@@ -166,23 +148,24 @@ class SurfaceEstimator:
                 f"{EXPONENTS[0]} to {EXPONENTS[1]}"
             )
             return made.model_copy(update={"status": "at_bound", "message": message})
-        return _judged(data, made, surface, settled)
-
-
-def _judged(data: SurfaceData, made: SurfaceFit, surface: Surface, settled: bool) -> SurfaceFit:
-    """Return a fit with its surface, its diagnostics and a status."""
-    fitted, shares = data.fitted(data.unknowns(surface))
-    ways = shares @ DIRECTIONS[made.equal_exponents]
-    norms = np.linalg.norm(ways, axis=0)
-    condition = float(np.linalg.cond(ways / norms)) if (norms > 0).all() else math.inf
-    known: dict[str, object] = {
-        "condition": condition if math.isfinite(condition) else None,
-        "residual": float(np.sqrt(np.mean(np.log(fitted / data.losses) ** 2))),
-    }
-    if not settled:
+        fitted, shares = data.fitted(data.unknowns(surface))
+        ways = shares @ DIRECTIONS[settings.equal_exponents]
+        norms = np.linalg.norm(ways, axis=0)
+        condition = float(np.linalg.cond(ways / norms)) if (norms > 0).all() else math.inf
+        known: dict[str, object] = {
+            "condition": condition if math.isfinite(condition) else None,
+            "residual": float(np.sqrt(np.mean(np.log(fitted / data.losses) ** 2))),
+        }
+        if settled:
+            status, message = _judged(data, surface, shares, condition)
+            known |= {"status": status, "message": message, "surface": surface}
         return made.model_copy(update=known)
-    status: Status = "converged"
-    message = f"surface through {len(data)} runs"
+
+
+def _judged(
+    data: SurfaceData, surface: Surface, shares: Floats, condition: float
+) -> tuple[Status, str]:
+    """Return how good a surface is, by its derivatives in the unknowns, and that in words."""
     bounds = [
         f"{name} is {value:.4g}, at its bound"
         for name, value in (("alpha", surface.alpha), ("beta", surface.beta))
@@ -190,20 +173,17 @@ def _judged(data: SurfaceData, made: SurfaceFit, surface: Surface, settled: bool
     ]
     largest = zip("EAB", shares[:, :3].max(axis=0), strict=True)
     bounds += [f"{name} is zero" for name, share in largest if share < SMALLEST_SHARE]
-    along, across = np.linalg.svd(np.column_stack([data.u, data.v]), compute_uv=False).tolist()
     if bounds:
-        status, message = "at_bound", "; ".join(bounds)
-    elif across < LEAST_SPREAD * along or not along:
-        status = "ill_conditioned"
-        message = (
+        return "at_bound", "; ".join(bounds)
+    along, across = np.linalg.svd(np.column_stack([data.u, data.v]), compute_uv=False).tolist()
+    if across < LEAST_SPREAD * along or not along:
+        return "ill_conditioned", (
             "tokens follow from size, as at a single budget, so that the runs do not tell the "
             "coefficients apart; more budgets would"
         )
-    elif condition > WORST_CONDITION:
-        status = "ill_conditioned"
-        message = (
+    if condition > WORST_CONDITION:
+        return "ill_conditioned", (
             f"the runs hardly tell the coefficients apart (condition number {condition:.2g}); "
             "more budgets, or a wider range of sizes, would"
         )
-    known |= {"status": status, "message": message, "surface": surface}
-    return made.model_copy(update=known)
+    return "converged", f"surface through {len(data)} runs"

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import special
 
 from isoflop.config import Frozen
+from isoflop.fit.minima.draws import RunNoise
 from isoflop.fit.minima.minimum import Minimum
-from isoflop.fit.minima.noise import RunNoise
 from isoflop.fit.surfaces.surface import Surface, SurfaceFit, compute_exponents
 
 UNKNOWNS = 5
@@ -70,9 +70,11 @@ def surface_disagreement(
     """Return how far surfaces of the same runs are apart, by name; None for fewer than two."""
     if len(fits) < 2:
         return None
-    columns = pd.DataFrame([dict(one) for one in fits.values()])[["E", "alpha", "beta"]]
-    columns["a"] = compute_exponents(columns["alpha"], columns["beta"], slope)[0]
-    ranges = {str(name): (min(own), max(own)) for name, own in columns.to_dict("list").items()}
+    columns = {
+        name: [getattr(one, name) for one in fits.values()] for name in ("E", "alpha", "beta")
+    }
+    columns["a"] = compute_exponents(columns["alpha"], columns["beta"], slope)[0].tolist()
+    ranges = {name: (min(own), max(own)) for name, own in columns.items()}
     return SurfaceDisagreement(fits=tuple(fits), ranges=ranges)
 
 
@@ -135,13 +137,10 @@ def misfit(
         reasons.append(f"it misses the runs by {found.log_rms:.1%} of the loss")
     if found.far_off:
         most = found.largest
-        lie, they, them = f"{found.far_off} runs lie", "they", "them"
-        if found.far_off == 1:
-            lie, they, them = "1 run lies", "it", "it"
         reasons.append(
-            f"{lie} far above it ({most.run_id}: a loss of {most.measured:.4g} where it has "
-            f"{most.fitted:.4g}); if {they} diverged, leave {them} out by --where with a "
-            "condition on the loss"
+            f"runs far above it: {found.far_off} ({most.run_id}: a loss of {most.measured:.4g} "
+            f"where it has {most.fitted:.4g}); leave what diverged out by --where with a condition "
+            "on the loss"
         )
     repeated = [one for one in noises if one.source == "seeds"]
     freedom = sum(one.run_freedom for one in repeated)

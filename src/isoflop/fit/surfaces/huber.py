@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import lru_cache
 
 import numpy as np
 
@@ -39,20 +38,15 @@ def search(data: SurfaceData, settings: FitSettings) -> tuple[Surface, bool]:
     from variable projection's answer; the lowest point is followed to the end with exact gradient
     and curvature: the published optimiser had stopped early (arXiv 2404.10102).
     """
-    return _searched(data, settings.delta, settings.equal_exponents)
-
-
-@lru_cache(maxsize=projection.REMEMBERED)
-def _searched(data: SurfaceData, delta: float, equal_exponents: bool) -> tuple[Surface, bool]:
-    ways = DIRECTIONS[equal_exponents]
-    objective = SurfaceObjective(data, delta)
-    rough = SurfaceObjective(data.thinned(), delta)
+    ways = DIRECTIONS[settings.equal_exponents]
+    objective = SurfaceObjective(data, settings.delta)
+    rough = SurfaceObjective(data.thinned(), settings.delta)
     # Log terms at N0, D0 are of the size of the log loss.
     levels = float(np.log(data.losses).mean()) + np.array(START_LEVELS)
     grid = itertools.product(levels, levels, levels, START_EXPONENTS, START_EXPONENTS)
-    starts = [one for one in grid if one[3] == one[4] or not equal_exponents]
+    starts = [one for one in grid if one[3] == one[4] or not settings.equal_exponents]
     chosen = _lowest(rough, np.array(starts), STARTS)
-    projected, settled = projection.searched(data, equal_exponents)
+    projected, settled = projection.searched(data, settings.equal_exponents)
     known = data.unknowns(projected)
     if settled and np.isfinite(known).all():
         chosen = np.concatenate([chosen, known[None]])

@@ -19,7 +19,7 @@ START_EXPONENTS = tuple(np.geomspace(0.03, 2.0, 12).tolist())
 STARTS = 8
 """Points of this grid, the best ones, that are descended from."""
 REMEMBERED = 32
-"""Fits that are kept: Huber's of the same runs start there, and pages and predictions ask again."""
+"""Searches that are kept: Huber's of the same runs start there, by every delta."""
 
 
 def search(data: SurfaceData, settings: FitSettings) -> tuple[Surface, bool]:

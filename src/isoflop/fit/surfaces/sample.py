@@ -11,7 +11,7 @@ import pandas as pd
 from isoflop.fit.intervals import Floats
 from isoflop.fit.settings import Estimator, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
-from isoflop.fit.surfaces.bootstrap import surface_draws
+from isoflop.fit.surfaces.bootstrap import DrawsSource, draws_source, surface_draws
 from isoflop.fit.surfaces.data import SurfaceData
 from isoflop.fit.surfaces.goodness import Goodness, goodness, misfit
 from isoflop.fit.surfaces.surface import FlopsLaw, Surface, SurfaceFit
@@ -40,6 +40,11 @@ class SurfaceSample:
     def surface(self) -> Surface | None:
         """The surface, where its coefficients are to be used."""
         return self.fit.surface if self.fit.status == "converged" else None
+
+    @property
+    def source(self) -> DrawsSource:
+        """What intervals by `draws` rest on."""
+        return draws_source(len(self.data), clustered=self.settings.cluster is not None)
 
     @cached_property
     def draws(self) -> Floats:
@@ -81,9 +86,11 @@ def fit_surfaces(
     table: pd.DataFrame,
     variants: Iterable[str],
     settings: FitSettings,
-    estimators: Iterable[Estimator],
+    estimators: Iterable[Estimator] = SURFACE_ESTIMATORS,
 ) -> Samples:
     """Return a surface of each variant by each estimator, through its runs of all budgets.
+
+    Each is told whether it describes them; what noise between runs tells of that comes later.
 
     Raises:
         ValueError: a variant has no finished run, or there is no such column of clusters.
@@ -98,18 +105,8 @@ def fit_surfaces(
         law = FlopsLaw.of_runs(rows)
         for one in wanted:
             fit = SURFACE_ESTIMATORS[one].fit(data, settings)
-            found[name, one] = SurfaceSample(name, fit, rows, data, law, settings)
+            sample = SurfaceSample(name, fit, rows, data, law, settings)
+            if fit.surface is not None:
+                sample.warning = misfit(sample.goodness, fit.points)
+            found[name, one] = sample
     return found
-
-
-def sample_surfaces(finished: pd.DataFrame, settings: FitSettings) -> Samples:
-    """Return every surface of every variant of finished runs, each told whether it describes them.
-
-    What noise between runs would tell of that is left aside: predictions take curves as they are.
-    """
-    names = finished["variant"].drop_duplicates().tolist()
-    samples = fit_surfaces(finished, names, settings, SURFACE_ESTIMATORS)
-    for one in samples.values():
-        if one.fit.surface is not None:
-            one.warning = misfit(one.goodness, one.fit.points)
-    return samples

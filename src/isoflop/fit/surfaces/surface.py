@@ -11,7 +11,6 @@ Axes: R surfaces.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from isoflop.config import Frozen
 from isoflop.fit.intervals import Floats
-from isoflop.fit.minima.minimum import Minimum, Status, refused, refused_outside
+from isoflop.fit.minima.minimum import Minimum, Status, at_edge, refused, refused_outside
 from isoflop.fit.minima.sizes import size_means
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import run_flops
@@ -46,9 +45,7 @@ class Surface(Frozen):
 
     def loss(self, parameters: ArrayLike, tokens: ArrayLike) -> Floats:
         """Return the loss at each size and number of tokens, nats per token."""
-        n = np.asarray(parameters, dtype=np.float64)
-        d = np.asarray(tokens, dtype=np.float64)
-        return np.asarray(self.E + self.A * n**-self.alpha + self.B * d**-self.beta)
+        return losses_at(np.array(self.row), parameters, tokens)
 
 
 class SurfaceFit(Frozen):
@@ -101,12 +98,12 @@ class FlopsLaw(Frozen):
         return np.asarray(budget_flops / (math.exp(self.height) * n**self.slope))
 
 
-def losses_at(surfaces: Floats, parameters: Floats | float, tokens: Floats | float) -> Floats:
-    """Return the loss (R,) of surfaces (R, 5 or more) at sizes and tokens, (R,) or one for all."""
+def losses_at(surfaces: Floats, parameters: ArrayLike, tokens: ArrayLike) -> Floats:
+    """Return the loss of one surface (5,) at sizes and tokens, or of many, (R, 5 or more)."""
     e, a, b, alpha, beta = surfaces.T[:5]
+    n, d = (np.asarray(one, dtype=np.float64) for one in (parameters, tokens))
     with np.errstate(over="ignore", invalid="ignore"):
-        size, seen = np.exp(-alpha * np.log(parameters)), np.exp(-beta * np.log(tokens))
-        return np.asarray(e + a * size + b * seen)
+        return np.asarray(e + a * n**-alpha + b * d**-beta)
 
 
 def compute_exponents(
@@ -160,14 +157,11 @@ def surface_minimum(
         # Without a term that falls with the size, smaller is better; else larger.
         log_n = math.inf if fit.surface.A > 0 else -math.inf
     if not math.log(sizes[0]) < log_n < math.log(sizes[-1]):
-        side: Literal["smaller", "larger"] = "smaller" if log_n <= math.log(sizes[0]) else "larger"
-        return Minimum(
-            estimator=fit.estimator,
-            status="edge",
-            side=side,
-            message=f"the surface is lowest at or beyond an end of the sizes measured, "
-            f"{sizes[0]:,.0f} to {sizes[-1]:,.0f} parameters; measure {side} ones",
+        where = (
+            f"the surface is lowest at or beyond an end of the sizes measured, {sizes[0]:,.0f} to "
+            f"{sizes[-1]:,.0f} parameters"
         )
+        return at_edge(fit.estimator, where, smaller=log_n <= math.log(sizes[0]))
     found = Minimum(
         estimator=fit.estimator,
         status="converged",

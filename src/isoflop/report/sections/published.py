@@ -62,18 +62,14 @@ def section(analysis: Analysis) -> Section | None:
 
 def our_minima(analysis: Analysis) -> pd.DataFrame:
     """Return our minima over the baseline's, with the columns of the published ones."""
-    rows = [
-        (
-            OURS,
-            name,
-            f"{exponent(result.budget_flops)} FLOPs, {HEADLINE}",
-            comparison.parameter_ratio,
-            1 + comparison.relative_difference,
-        )
-        for result in analysis.budgets
-        for name, comparison in result.comparisons.items()
-        if comparison.relative_difference is not None
-    ]
+    rows = []
+    for result in analysis.budgets:
+        base = result.headline(analysis.baseline)
+        for own in (result.headline(name) for name in result.matches):
+            if base and base.loss and base.parameters and own and own.loss and own.parameters:
+                where = f"{exponent(result.budget_flops)} FLOPs, {HEADLINE}"
+                apart = 1 + (own.loss - base.loss) / base.loss
+                rows.append((OURS, own.variant, where, own.parameters / base.parameters, apart))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

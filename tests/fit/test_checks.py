@@ -2,17 +2,15 @@
 
 import numpy as np
 import pytest
-from made_records import record_of
 
-from isoflop.config import ModelConfig, Recipe, RunConfig
+from given import record_of, small_model
+from isoflop.config import Recipe, RunConfig
 from isoflop.fit.checks import rate_checks, variance_components
-
-MODEL = ModelConfig(vocabulary=256, width=32, blocks=2, heads=2, head_width=16, hidden=80)
 
 
 def record(loss: float | None, rate: float = 8e-3, seed: int = 0, order: int | None = None):
     config = RunConfig(
-        model=MODEL,
+        model=small_model(),
         recipe=Recipe(learning_rate=rate),
         steps=10,
         sequences_per_step=2,
@@ -20,9 +18,7 @@ def record(loss: float | None, rate: float = 8e-3, seed: int = 0, order: int | N
         seed=seed,
         data_seed=order,
     )
-    splits = () if loss is None else ("validation", "test")
-    losses = {(split, "every_token"): loss for split in splits}
-    return record_of(config, losses, "diverged" if loss is None else "finished")
+    return record_of(config, loss, "diverged" if loss is None else "finished")
 
 
 def USED(variant: str, budget_flops: float) -> float:

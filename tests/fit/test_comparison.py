@@ -1,10 +1,9 @@
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.fit import FitSettings, fit_runs
+from isoflop.fit import FitSettings
 from isoflop.fit.compare.verdict import loss_matching
 from isoflop.fit.curves.minima import CurveMinimum, minima, minimum_disagreements
 from isoflop.fit.minima.draws import CurveDraws
@@ -39,14 +38,6 @@ def test_fraction_of_forward_flops_at_the_crossing(runs) -> None:
     # 1.24 + 0.02 x^2 = 1.25 at x = -0.707: between steps -2 and -1 of log 1.6 = 0.47.
     exact = 0.6 * math.exp(-math.sqrt(0.5))
     assert exact < loss_matching(table, at(table), "MoD").value < 1.05 * exact
-
-
-def test_fraction_is_exact_on_a_straight_stretch(runs) -> None:
-    table = runs(BASE | {"MoD": {"loss": 1.24}})
-    mod = table["variant"] == "MoD"
-    step = (table["parameters"] / 2e5).map(math.log) / math.log(1.6)
-    table.loc[mod, "loss"] = 1.25 - 0.1 * (step[mod] + 0.5)
-    assert loss_matching(table, at(table), "MoD").value == pytest.approx(1.6**-0.5, rel=1e-9)
 
 
 def test_the_fraction_has_an_interval_by_the_noise_of_both_curves(runs) -> None:
@@ -107,22 +98,3 @@ def test_surfaces_are_as_far_apart_as_their_extremes() -> None:
     assert apart.ranges["beta"] == (0.5, 0.5)
     assert apart.ranges["a"] == pytest.approx((0.5, 0.625))
     assert surface_disagreement({"x": ONE}) is None
-
-
-def test_a_fit_says_how_far_its_estimators_are_apart(runs) -> None:
-    tables = []
-    for budget in (1e12, 1e13, 1e14):
-        made = runs({"Baseline": {"loss": 1.2}}, budget=budget, seed_shifts=())
-        # The optimum of ONE, where alpha A / N^alpha = beta B / D^beta with N D = C / 6.
-        best = (0.3 * 400 / (0.5 * 1500)) ** (1 / 0.8) * (budget / 6) ** (0.5 / 0.8)
-        made["parameters"] = best * 1.6 ** np.arange(-3, 4)
-        made["tokens"] = budget / 6 / made["parameters"]
-        made["loss"] = ONE.loss(made["parameters"], made["tokens"])
-        tables.append(made)
-    fit = fit_runs(pd.concat(tables), settings=FitSettings(resamples=20)).variants["Baseline"]
-    assert [one.budget_flops for one in fit.minimum_disagreements] == [1e12, 1e13, 1e14]
-    apart = fit.surface_disagreement
-    assert apart.fits[:2] == ("Huber surface", "least-squares surface")
-    assert {"delta 0.0001", "delta 0.01"} <= set(apart.fits)
-    # Without noise all fits are the law itself.
-    assert apart.ranges["alpha"] == pytest.approx((0.3, 0.3), rel=1e-5)

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from known_surfaces import TRUE, along_budgets, noisy
 
 from isoflop.fit import FitResult, FitSettings, VariantFit, fit_runs, run_table
 from isoflop.fit.curves.minima import minima
 from isoflop.fit.surfaces import bootstrap
 from isoflop.fit.surfaces.surface import Surface
 
-TRUE = Surface(E=1.7, A=400.0, B=1500.0, alpha=0.34, beta=0.37)
 LARGE = Surface(E=1.4, A=3e5, B=8e4, alpha=0.45, beta=0.35)
 
 
@@ -24,25 +24,14 @@ def rows(
     seeds: int = 2,
 ) -> pd.DataFrame:
     """Return seven sizes about the optimum of each budget."""
-    power = 1 / (surface.alpha + surface.beta)
-    ratio = surface.alpha * surface.A / (surface.beta * surface.B)
-    generator = np.random.default_rng(0)
-    made = []
-    for budget in budgets:
-        best = ratio**power * (budget / 6) ** (surface.beta * power)
-        for n in best * 1.6 ** np.arange(-3.0, 4):
-            loss = float(surface.loss(n, budget / 6 / n))
-            made += [
-                (seed, budget, n, budget / 6 / n, loss * np.exp(noise * z))
-                for seed, z in enumerate(generator.standard_normal(seeds))
-            ]
-    columns = ["seed", "budget_flops", "parameters", "tokens", "loss"]
-    return pd.DataFrame(made, columns=columns)
+    n, d, _ = (np.repeat(column, seeds) for column in along_budgets(surface, budgets))
+    n, d, loss = noisy(surface, n, d, noise)
+    columns = {"parameters": n, "tokens": d, "loss": loss, "seed": np.arange(len(n)) % seeds}
+    return pd.DataFrame({**columns, "budget_flops": np.repeat(budgets, 7 * seeds)})
 
 
 def fitted(table: pd.DataFrame, **options: object) -> FitResult:
-    own = {name: options.pop(name) for name in ("baseline", "loss_unit") if name in options}
-    return fit_runs(run_table(table).table, FitSettings(resamples=30, **options), **own)
+    return fit_runs(run_table(table).table, FitSettings(resamples=30, **options))
 
 
 @pytest.fixture(scope="module")

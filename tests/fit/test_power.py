@@ -36,17 +36,13 @@ def noise(own: float = 0.0, apart: float = 0.0, shared: float = 0.0) -> SeedNois
 
 
 def recorded(own: float, apart: float, shared: float, seeds: int, names: str) -> pd.DataFrame:
-    rng = np.random.default_rng(3)
-    common = shared * rng.standard_normal(seeds)
-    rows = []
-    for name in names:
-        of_variant = apart * rng.standard_normal(seeds)
-        for size in SIZES:
-            for seed in range(seeds):
-                loss = 2 + 0.05 * np.log(size / 2e5) ** 2 + common[seed] + of_variant[seed]
-                rows.append((name, size, 1e18, seed, loss + own * rng.standard_normal()))
-    columns = ["variant", "parameters", "budget_flops", "seed", "loss"]
-    return run_table(pd.DataFrame(rows, columns=columns)).table
+    rng, shape = np.random.default_rng(3), (len(names), len(SIZES), seeds)
+    variant, size, seed = (one.ravel() for one in np.indices(shape))
+    of_seed = shared * rng.standard_normal(seeds) + apart * rng.standard_normal((len(names), seeds))
+    loss = 2 + 0.05 * np.log(SIZES[size] / 2e5) ** 2 + of_seed[variant, seed]
+    columns = {"variant": np.array(list(names))[variant], "parameters": SIZES[size], "seed": seed}
+    losses = loss + own * rng.standard_normal(len(loss))
+    return run_table(pd.DataFrame({**columns, "budget_flops": 1e18, "loss": losses})).table
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from isoflop.config import Frozen, RunRecord
 from isoflop.estimate import Estimate
@@ -92,7 +91,8 @@ def rate_checks(
         if losses.shape[1] < RATES or losses.empty or own not in losses:
             continue
         means = losses.mean()
-        above = losses.sub(losses[means.idxmin()], axis="index")
+        above = losses.sub(losses[means.idxmin()], axis="index").T.to_numpy()
+        paired = [len(one) > 1 and np.isfinite(one).all() and one.any() for one in above]
         checks.append(
             RateCheck(
                 **model,
@@ -100,17 +100,13 @@ def rate_checks(
                 losses=tuple(None if math.isinf(mean) else mean for mean in means),
                 used=own,
                 seeds=len(losses),
-                above_best=tuple(_apart(above[rate].to_numpy()) for rate in above),
+                above_best=tuple(
+                    mean_estimate(one).interval() if told else None
+                    for one, told in zip(above, paired, strict=True)
+                ),
             )
         )
     return tuple(checks)
-
-
-def _apart(differences: NDArray[np.float64]) -> Estimate | None:
-    """Return the mean of differences by seed with its interval."""
-    if len(differences) < 2 or not np.isfinite(differences).all() or not differences.any():
-        return None
-    return mean_estimate(differences).interval()
 
 
 def variance_components(

@@ -27,7 +27,7 @@ from isoflop.fit.settings import USUAL, Estimator, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 from isoflop.fit.surfaces.sample import FAR, Samples, SurfaceSample, fit_surfaces
 from isoflop.fit.surfaces.surface import losses_at, surface_optima
-from isoflop.fit.tables.frame import finished_variants
+from isoflop.fit.tables.frame import finished_variants, run_flops
 
 LARGEST_FACTOR = 1e6
 """In size and tokens, within which the loss of the baseline is looked for."""
@@ -111,18 +111,19 @@ def compare_surfaces(
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")
     known = fit_surfaces(finished, names, settings) if samples is None else samples
     found = [_compared(known, baseline, name, settings, at) for name in names if name != baseline]
-    gaps = [(i, gap) for i, one in enumerate(found) for gap in one.gaps]
-    adjusted = holm([gap.p for _, gap in gaps], [(gap.estimator, gap.place) for _, gap in gaps])
-    told: list[list[SurfaceGap]] = [[] for _ in found]
-    for (i, gap), p in zip(gaps, adjusted, strict=True):
-        outcome: Outcome = "unresolved"
-        stands = p is not None and p <= 1 - settings.level
-        if stands and found[i].reason is None and gap.extrapolation <= FAR:
-            outcome = "better" if gap.difference.value < 0 else "worse"
-        told[i].append(gap.model_copy(update={"p_adjusted": p, "outcome": outcome}))
-    return tuple(
-        one.model_copy(update={"gaps": tuple(own)}) for one, own in zip(found, told, strict=True)
-    )
+    gaps = [gap for one in found for gap in one.gaps]
+    adjusted = iter(holm([gap.p for gap in gaps], [(gap.estimator, gap.place) for gap in gaps]))
+    told = []
+    for one in found:
+        own = []
+        for gap in one.gaps:
+            p, outcome = next(adjusted), gap.outcome
+            stands = p is not None and p <= 1 - settings.level
+            if stands and one.reason is None and gap.extrapolation <= FAR:
+                outcome = "better" if gap.difference.value < 0 else "worse"
+            own.append(gap.model_copy(update={"p_adjusted": p, "outcome": outcome}))
+        told.append(one.model_copy(update={"gaps": tuple(own)}))
+    return tuple(told)
 
 
 def _compared(
@@ -141,13 +142,12 @@ def _compared(
     made = SurfaceComparison(baseline=baseline, variant=variant, level=settings.level)
     if not pairs:
         return made.model_copy(update={"reason": "no surface was asked for"})
-    lows, highs = zip(*(sample.flops for sample in pairs[0]), strict=True)
-    low, high = max(lows), min(highs)
-    places = sorted({low, math.sqrt(low) * math.sqrt(high), high})
+    flops = [run_flops(sample.rows) for sample in pairs[0]]
+    low, high = max(float(own.min()) for own in flops), min(float(own.max()) for own in flops)
+    places = [math.sqrt(low) * math.sqrt(high)]
     if low <= high:
         made = made.model_copy(update={"low_flops": low, "high_flops": high})
-    else:
-        places = places[1:2]
+        places = sorted({low, *places, high})
     gaps, reasons = [], []
     for one, base in pairs:
         unusable = next((s for s in (one, base) if s.surface is None), None)

@@ -108,22 +108,3 @@ class ScalingFit(Frozen):
     projections: tuple[Projection, ...]
     gaps: tuple[SpanGap, ...]
     """By span: the mean over sizes, then each size."""
-
-    def equivalent_everywhere(self, variant: str) -> bool | None:
-        """Return whether a variant is shown to equal the baseline in every span, over sizes.
-
-        Every test has to stand, so none is corrected for their number: the chance that all do
-        where one span truly differs by the margin is at most 1 - `level` (intersection-union).
-        False means not shown, which is not the same as different. None where a span could not be
-        tested.
-
-        Raises:
-            ValueError: there is no gap of that variant.
-        """
-        gaps = [one for one in self.gaps if one.variant == variant and one.non_embedding is None]
-        if not gaps:
-            known = sorted({one.variant for one in self.gaps})
-            raise ValueError(f"variant is {variant!r}; expected one of {known}")
-        if any(one.p_equivalent is None for one in gaps):
-            return None
-        return all(one.outcome == "equivalent" for one in gaps)

@@ -61,12 +61,6 @@ class SurfaceSample:
         assert self.fit.surface is not None
         return goodness(self.rows, self.fit.surface)
 
-    @property
-    def flops(self) -> tuple[float, float]:
-        """Least and most training FLOPs of a run."""
-        own = run_flops(self.rows)
-        return float(own.min()), float(own.max())
-
     def extrapolation(self, **at: float) -> float:
         """Return how many times beyond the runs a place is, 1 among them.
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from isoflop.config import Frozen, RunRecord
 from isoflop.estimate import Estimate
-from isoflop.fit.intervals import mean_estimate
+from isoflop.fit.intervals import mean_estimate, two_way
 from isoflop.fit.tables.frame import frame
 
 RATES = 3
@@ -57,8 +57,7 @@ class RateCheck(Frozen):
 class VarianceComponents(Frozen):
     """What the loss of one model varies by: standard deviations, nats per token.
 
-    From a two-way layout with random effects and no replicates (Searle, Casella and McCulloch,
-    Variance Components, chapter 4): every seed trained with every data order.
+    From a two-way layout: every seed trained with every data order (`two_way`).
     """
 
     variant: str
@@ -126,18 +125,11 @@ def variance_components(
         table = losses.loc[:, losses.count() >= 2].dropna().to_numpy()
         if min(table.shape) < 2:
             continue
-        of_seed, of_order = table.mean(axis=1), table.mean(axis=0)
-        left = table - of_seed[:, None] - of_order[None] + table.mean()
-        m, n = table.shape
-        rest = float((left**2).sum()) / ((m - 1) * (n - 1))
+        seed, order, rest = (math.sqrt(max(0.0, one)) for one in two_way(table))
+        seeds, orders = table.shape
         components.append(
             VarianceComponents(
-                **model,
-                seed=math.sqrt(max(0.0, float(of_seed.var(ddof=1)) - rest / n)),
-                order=math.sqrt(max(0.0, float(of_order.var(ddof=1)) - rest / m)),
-                rest=math.sqrt(rest),
-                seeds=m,
-                orders=n,
+                **model, seed=seed, order=order, rest=rest, seeds=seeds, orders=orders
             )
         )
     return tuple(components)

@@ -129,6 +129,20 @@ def difference(first: WithError, second: WithError) -> WithError:
     )
 
 
+def two_way(table: Floats) -> tuple[float, float, float]:
+    """Return the variances of rows, columns and the rest of a table (m, n) without replicates.
+
+    Random effects (Searle, Casella and McCulloch, Variance Components, chapter 4); the first two
+    are below zero where there is hardly any effect.
+    """
+    m, n = table.shape
+    of_row, of_column = table.mean(axis=1), table.mean(axis=0)
+    left = table - of_row[:, None] - of_column + table.mean()
+    rest = float((left**2).sum()) / ((m - 1) * (n - 1))
+    rows, columns = float(of_row.var(ddof=1)), float(of_column.var(ddof=1))
+    return rows - rest / n, columns - rest / m, rest
+
+
 def draws_interval(
     value: float, draws: ArrayLike, *, level: float = LEVEL, reflected: bool = False
 ) -> Estimate:

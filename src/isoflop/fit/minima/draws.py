@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.fit.intervals import Floats
+from isoflop.fit.intervals import Floats, two_way
 from isoflop.fit.minima import CURVE_ESTIMATORS
 from isoflop.fit.minima.parabola import PARABOLA_SIZES, fit_parabola
 from isoflop.fit.minima.sizes import size_groups, size_means
@@ -77,17 +77,12 @@ def run_noise(rows: pd.DataFrame) -> RunNoise | None:
         free = int(there.sum()) - len(there)
         pooled = math.sqrt(float(np.nansum(squares)) / free)
         return RunNoise(source="seeds", run_spread=pooled, run_freedom=free)
-    # Two-way layout: sizes are fixed, seeds random (Searle, Variance Components, chapter 4).
-    deviations = block - block.mean(axis=1, keepdims=True)
-    of_seed = deviations.mean(axis=0)
-    free = (sizes - 1) * (seeds - 1)
-    own = float(((deviations - of_seed) ** 2).sum()) / free
-    between = sizes * float((of_seed**2).sum()) / (seeds - 1)
+    _, of_seed, own = two_way(block)
     return RunNoise(
         source="seeds",
         run_spread=math.sqrt(own),
-        run_freedom=free,
-        seed_spread=math.sqrt(max(0.0, (between - own) / sizes)),
+        run_freedom=(sizes - 1) * (seeds - 1),
+        seed_spread=math.sqrt(max(0.0, of_seed)),
         seed_freedom=seeds - 1,
         shared_sizes=sizes,
     )

@@ -15,7 +15,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from isoflop.estimate import LEVEL, Estimate
@@ -28,8 +27,8 @@ from isoflop.fit.surfaces.surface import SurfaceFit
 UNKNOWNS = QUANTITIES[:5]
 WIDENINGS = 40
 """Steps outward, each a fifth longer than the last, before an end counts as not found."""
-CROSSINGS = 60
-"""Most steps towards an end once it is bracketed."""
+STEPS = 100
+"""Most steps in all, those towards an end that is bracketed among them."""
 NEAR_ENOUGH = 1e-6
 """How far from the limit the root of a profile's rise may be at its end, relative to it."""
 ROUNDING = 1e-13
@@ -40,110 +39,74 @@ of rounding."""
 def profile_intervals(
     fit: SurfaceFit, data: SurfaceData, *, level: float = LEVEL
 ) -> Mapping[str, Estimate]:
-    """Return the profile interval of each of `UNKNOWNS`.
+    """Return the profile interval of each of `UNKNOWNS`, of a fit that converged.
 
     An end that the runs do not bound is missing above, and zero below.
-
-    Raises:
-        ValueError: the fit did not converge.
     """
-    s = fit.surface
-    if s is None or fit.status != "converged":
-        raise ValueError(f"there is no surface to profile: {fit.message}")
     found = {}
-    ends = _Profile(data, fit, data.unknowns(s), level).ends()
-    for name, pair in zip(UNKNOWNS, ends.reshape(-1, 2), strict=True):
+    for name, pair in zip(UNKNOWNS, _ends(fit, data, level).reshape(-1, 2), strict=True):
         low, high = (np.exp(pair) if name in "EAB" else pair).tolist()
         found[name] = Estimate(
-            value=getattr(s, name),
+            value=getattr(fit.surface, name),
             low=low if math.isfinite(low) else 0.0,
             high=high if math.isfinite(high) else None,
         )
     return found
 
 
-class _Profile:
-    """The objective with one unknown held, for each unknown and either side of its value.
+def _ends(fit: SurfaceFit, data: SurfaceData, level: float) -> Floats:
+    """Return where each profile has risen by the limit, (M,); infinite where it does not.
 
-    A and B are held as they are quoted, at N = 1 and D = 1: their logs are sums of centred
-    unknowns.
+    Each end is bracketed by steps outward, then found by the Illinois rule (Dowell, Jarratt 1971).
     """
-
-    def __init__(self, data: SurfaceData, fit: SurfaceFit, best: Floats, level: float) -> None:
-        self.objective = SurfaceObjective(data, fit.delta)
-        self.best = best
-        ways = DIRECTIONS[fit.equal_exponents]
-        held = np.eye(5)
-        held[1, 3], held[2, 4] = data.log_n0, data.log_d0
-        costs, _, curvature = self.objective.expand(best[None], exact=False)
-        inverse = ways @ np.linalg.pinv(ways.T @ curvature[0] @ ways, hermitian=True) @ ways.T
-        self.held = np.repeat(held, 2, axis=0)
-        """What is held of the unknowns at each end, (M, K)."""
-        moved = self.held @ inverse
-        self.tangents = moved / np.einsum("mk,mk->m", moved, self.held)[:, None]
-        """How the unknowns follow the held one, near the fit, (M, K)."""
-        self.ways = np.stack([_others(ways, one) for one in self.held])
-        """What may still move, (M, K, F - 1)."""
-        self.lowest = scale = float(costs[0])
-        if fit.delta is not None:
-            *_, residual, slope, _ = self.objective.at(best[None])
-            # Slopes at the fit are smaller than at the truth, by what the unknowns took up.
-            scale = 0.5 * float(np.sum(slope**2)) * fit.delta
-            scale /= float(within(residual[0], fit.delta).mean())
-        free = len(data) - int(ways.shape[1])
-        self.limit = math.sqrt(scale * float(special.fdtri(1, free, level)) / free)
-        """Root of how far the objective may rise, which is nearly a line in what is held."""
-
-    def ends(self) -> Floats:
-        """Return where each profile has risen by the limit, (M,); infinite where it does not."""
-        centres = self.held @ self.best
-        sides = np.tile([-1.0, 1.0], len(UNKNOWNS))
-        near, far = centres.copy(), centres.copy()
-        x = np.tile(self.best, (len(sides), 1))
-        low, high = np.full(len(sides), -self.limit), np.full(len(sides), math.nan)
-        step = sides * np.maximum(1e-3, 0.01 * np.abs(centres))
-        left = np.arange(len(sides))
-        for _ in range(WIDENINGS):
-            near[left] = far[left]
-            far[left] += step[left]
-            step *= 1.2
-            above, x[left] = self._above(left, far[left], x[left])
-            crossed = above > 0
-            high[left[crossed]] = above[crossed]
-            low[left[~crossed]] = above[~crossed]
-            left = left[~crossed]
-            if not len(left):
-                break
-        found = np.flatnonzero(np.isfinite(high))
-        ends = sides * math.inf
-        if len(found):
-            ends[found] = self._roots(found, x, near, far, low, high)
-        return ends
-
-    def _roots(self, ends: NDArray[np.intp], *brackets: Floats) -> Floats:
-        """Return where profiles cross the limit, by the Illinois rule (Dowell, Jarratt 1971)."""
-        x, near, far, low, high = (one[ends] for one in brackets)
-        kept = np.zeros(len(ends))
-        for _ in range(CROSSINGS):
-            at = far - high * (far - near) / (high - low)
-            above, x = self._above(ends, at, x)
-            beyond = above > 0
-            # An end of the bracket that stays twice counts half, so that it moves as well.
-            low = np.where(beyond, np.where(kept > 0, low / 2, low), above)
-            high = np.where(beyond, above, np.where(kept < 0, high / 2, high))
-            near, far = np.where(beyond, near, at), np.where(beyond, at, far)
-            kept = np.where(beyond, 1.0, -1.0)
-            close = np.abs(above) < NEAR_ENOUGH * self.limit
-            if (close | (np.abs(far - near) < ROUNDING * np.abs(at))).all():
-                break
-        return np.asarray(at)
-
-    def _above(self, ends: NDArray[np.intp], at: Floats, x: Floats) -> tuple[Floats, Floats]:
-        """Return how far each root is above the limit where `at` is held, and x (ends, K) there."""
-        start = x + self.tangents[ends] * (at - np.einsum("mk,mk->m", self.held[ends], x))[:, None]
+    assert fit.surface is not None
+    objective, ways = SurfaceObjective(data, fit.delta), DIRECTIONS[fit.equal_exponents]
+    best, held = data.unknowns(fit.surface), np.eye(5)
+    # A and B are held as they are quoted, at N = 1 and D = 1.
+    held[1, 3], held[2, 4] = data.log_n0, data.log_d0
+    held = np.repeat(held, 2, axis=0)
+    costs, _, curvature = objective.expand(best[None], exact=False)
+    inverse = ways @ np.linalg.pinv(ways.T @ curvature[0] @ ways, hermitian=True) @ ways.T
+    # How the unknowns follow the held one, near the fit, and which may still move.
+    tangents = (held @ inverse) / np.einsum("mk,kl,ml->m", held, inverse, held)[:, None]
+    others = np.stack([_others(ways, one) for one in held])
+    limit, centres = _limit(objective, best, ways.shape[1], level), held @ best
+    sides = np.tile([-1.0, 1.0], len(UNKNOWNS))
+    step, x = sides * np.maximum(1e-3, 0.01 * np.abs(centres)), np.tile(best, (len(sides), 1))
+    near, low = centres, np.full(len(sides), -limit)
+    far, high = np.full((2, len(sides)), math.nan)
+    kept = np.zeros(len(sides))
+    for turn in range(STEPS):
+        crossed = np.isfinite(far)
+        at = np.where(crossed, far - high * (far - near) / (high - low), near + step)
+        step = 1.2 * step if turn + 1 < WIDENINGS else 0 * step
+        start = x + tangents * (at - np.einsum("mk,mk->m", held, x))[:, None]
         free = (-math.inf, math.inf)
-        x = descend(self.objective, start, directions=self.ways[ends], exact=True, bounds=free)
-        return np.sqrt(np.maximum(self.objective.costs(x) - self.lowest, 0)) - self.limit, x
+        x = descend(objective, start, directions=others, exact=True, bounds=free)
+        above = np.sqrt(np.maximum(objective.costs(x) - costs[0], 0)) - limit
+        beyond = above > 0
+        # An end of the bracket that stays twice counts half, so that it moves as well.
+        low = np.where(beyond, np.where(crossed & (kept > 0), low / 2, low), above)
+        high = np.where(beyond, above, np.where(kept < 0, high / 2, high))
+        near, far = np.where(beyond, near, at), np.where(beyond, at, far)
+        kept = np.where(crossed, np.where(beyond, 1.0, -1.0), 0.0)
+        close = np.abs(above) < NEAR_ENOUGH * limit
+        narrow = np.abs(far - near) < ROUNDING * np.abs(at)
+        if (close | narrow | ((turn + 1 >= WIDENINGS) & np.isnan(far))).all():
+            break
+    return np.where(np.isfinite(far), at, sides * math.inf)
+
+
+def _limit(objective: SurfaceObjective, best: Floats, unknowns: int, level: float) -> float:
+    """Return the root of how far the objective may rise, which is nearly a line in what is held."""
+    *_, residual, slope, costs = objective.at(best[None])
+    scale, runs = float(costs[0]), slope.shape[1]
+    if objective.delta is not None:
+        # Slopes at the fit are smaller than at the truth, by what the unknowns took up.
+        scale = 0.5 * float(np.sum(slope**2)) * objective.delta
+        scale /= float(within(residual[0], objective.delta).mean())
+    free = runs - unknowns
+    return math.sqrt(scale * float(special.fdtri(1, free, level)) / free)
 
 
 def _others(ways: Floats, held: Floats) -> Floats:

@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -98,10 +97,10 @@ class SpanRuns:
     spans: tuple[Span, ...]
     variants: tuple[str, ...]
     """In the order of the records."""
-    sizes: Mapping[tuple[str, Shape], int]
-    """N of each variant's sizes, finished or not, the smallest first."""
-    finished: Mapping[tuple[str, Shape], Mapping[int, RunRecord]]
-    """By seed, ascending."""
+    sizes: Mapping[tuple[str, Shape], RunRecord]
+    """A run of each size of a variant, finished or not, the smallest size first."""
+    losses: Mapping[tuple[str, Shape], Mapping[int, Mapping[Span, SpanLoss]]]
+    """Of finished runs by seed, ascending, and by the spans that a window reaches."""
 
     @classmethod
     def of(cls, records: Sequence[RunRecord], variant_of: Mapping[str, str]) -> SpanRuns:
@@ -118,16 +117,18 @@ class SpanRuns:
                 f"the runs tell {len(asked)} different sets of positions apart; expected runs of "
                 "one study with [positions]"
             )
-        sizes: dict[tuple[str, Shape], int] = {}
-        finished: dict[tuple[str, Shape], dict[int, RunRecord]] = defaultdict(dict)
+        sizes: dict[tuple[str, Shape], RunRecord] = {}
+        losses: dict[tuple[str, Shape], dict[int, dict[Span, SpanLoss]]] = defaultdict(dict)
         read, tokens = set(), set()
         for record in sorted(own, key=lambda one: one.config.seed):
             shape = record.config.model.blocks, record.config.model.width
-            key = variant_of[record.run_id], shape
-            sizes[key] = record.parameters.non_embedding
-            if record.state == "finished" and record.config.spans:
-                finished[key][record.config.seed] = record
-                windows = [(one.start, one.stop, one.document_windows) for one in _losses(record)]
+            key, evaluation = (variant_of[record.run_id], shape), record.evaluation("test")
+            sizes.setdefault(key, record)
+            if record.state == "finished" and evaluation is not None and evaluation.spans:
+                sizes[key] = record
+                found = {(one.start, one.stop): one for one in evaluation.spans}
+                losses[key][record.config.seed] = found
+                windows = [(span, one.document_windows) for span, one in found.items()]
                 read.add((record.data_sha256, *windows))
                 tokens.add((shape, record.config.tokens))
         if len(read) > 1 or len(tokens) > len({shape for shape, _ in tokens}):
@@ -136,29 +137,20 @@ class SpanRuns:
         return cls(
             spans=next(iter(asked)),
             variants=tuple(dict.fromkeys(variant_of[record.run_id] for record in own)),
-            sizes=dict(sorted(sizes.items(), key=lambda one: one[1])),
-            finished=dict(finished),
+            sizes=dict(sorted(sizes.items(), key=lambda one: one[1].parameters.non_embedding)),
+            losses=dict(losses),
         )
 
-    def losses(self, variant: str, shape: Shape, span: Span) -> dict[int, SpanLoss]:
+    def at(self, variant: str, shape: Shape, span: Span) -> dict[int, SpanLoss]:
         """Return the loss in a span of each finished seed; empty where no window reaches it."""
-        return {
-            seed: one
-            for seed, record in self.finished.get((variant, shape), {}).items()
-            for one in _losses(record)
-            if (one.start, one.stop) == span
-        }
-
-
-def _losses(record: RunRecord) -> tuple[SpanLoss, ...]:
-    evaluation = record.evaluation("test")
-    return () if evaluation is None else evaluation.spans
+        seeds = self.losses.get((variant, shape), {})
+        return {seed: found[span] for seed, found in seeds.items() if span in found}
 
 
 def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list[SizeLoss]:
     """Return the mean loss of each size with one that two documents reach, the smallest first."""
-    shapes = [shape for name, shape in runs.sizes if name == variant]
-    by_shape = {shape: losses for shape in shapes if (losses := runs.losses(variant, shape, span))}
+    shapes = {shape: run for (name, shape), run in runs.sizes.items() if name == variant}
+    by_shape = {shape: losses for shape in shapes if (losses := runs.at(variant, shape, span))}
     seen = {
         shape: [(one.loss, one.document_losses) for one in losses.values()]
         for shape, losses in by_shape.items()
@@ -169,14 +161,13 @@ def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list
         found = measured(seen, [shape], one)
         if found is None:
             continue
-        flops = next(iter(runs.finished[variant, shape].values())).train_flops
         loss = SizeLoss(
             variant=variant,
-            non_embedding=runs.sizes[variant, shape],
-            compute={axis: flops[axis] / PFLOPS_DAY for axis in AXES},
+            non_embedding=shapes[shape].parameters.non_embedding,
+            compute={axis: shapes[shape].train_flops[axis] / PFLOPS_DAY for axis in AXES},
             start=span[0],
             stop=span[1],
-            loss=found.whole.interval(level),
+            loss=found[0].interval(level),
             seeds=tuple(losses),
             documents=len(one.document_windows),
             windows=one.windows,
@@ -209,17 +200,12 @@ def _projection(
     )
 
 
-class Measured(NamedTuple):
-    """A mean over sizes, with the error of both parts, and each of them."""
-
-    whole: WithError
-    seeds: WithError | None
-    """None where no size has two seeds."""
-    documents: WithError
-
-
-def measured(sizes: Seen, chosen: Sequence[Shape], one: SpanLoss) -> Measured | None:
+def measured(
+    sizes: Seen, chosen: Sequence[Shape], one: SpanLoss
+) -> tuple[WithError, WithError | None, WithError] | None:
     """Return the mean over chosen sizes, each a mean over seeds; None of fewer than two documents.
+
+    With the whole error, with that of seeds, None where no size has two, and with the documents'.
 
     Sizes are fixed: a mean over them speaks of these sizes. The seeds' part of the variance is that
     within sizes, pooled over all of them, so that it is taken to be alike at all sizes and
@@ -245,7 +231,7 @@ def measured(sizes: Seen, chosen: Sequence[Shape], one: SpanLoss) -> Measured | 
     value = float(np.mean([np.mean(groups[shape]) for shape in chosen]))
     free = sum(len(group) - 1 for group in groups.values())
     if not free:
-        return Measured(documents.model_copy(update={"value": value}), None, documents)
+        return documents.model_copy(update={"value": value}), None, documents
     variance = sum(float(np.var(group)) * len(group) for group in groups.values()) / free
     error = math.sqrt(variance * sum(1 / len(groups[shape]) for shape in chosen)) / len(chosen)
     seeds = WithError(value=value, error=error, degrees_of_freedom=free)
@@ -255,7 +241,7 @@ def measured(sizes: Seen, chosen: Sequence[Shape], one: SpanLoss) -> Measured | 
     if total > 0:
         freedom = total / sum(variance / of_part for variance, of_part in parts)
     whole = WithError(value=value, error=math.sqrt(total), degrees_of_freedom=freedom)
-    return Measured(whole, seeds, documents)
+    return whole, seeds, documents
 
 
 def _span_gaps(
@@ -265,15 +251,18 @@ def _span_gaps(
 
     Outcomes are open and p-values uncorrected until `_decided`.
     """
-    sizes = {shape: n for (name, shape), n in runs.sizes.items() if name in (variant, baseline)}
-    sizes |= {shape: n for (name, shape), n in runs.sizes.items() if name == baseline}
+    of_both = {key: run for key, run in runs.sizes.items() if key[0] in (variant, baseline)}
+    sizes = {shape: run.parameters.non_embedding for (_, shape), run in of_both.items()}
+    for (name, shape), run in of_both.items():
+        if name == baseline:
+            sizes[shape] = run.parameters.non_embedding
     apart: dict[Shape, list[tuple[float, Floats]]] = {}
     reasons: dict[Shape, str] = {}
     one: SpanLoss | None = None
     for shape in sizes:
-        own, base = (runs.losses(name, shape, span) for name in (variant, baseline))
+        own, base = (runs.at(name, shape, span) for name in (variant, baseline))
         pairs = [(own[seed], base[seed]) for seed in own if seed in base]
-        both = [runs.finished.get((name, shape), {}) for name in (variant, baseline)]
+        both = [runs.losses.get((name, shape), {}) for name in (variant, baseline)]
         if both[0].keys().isdisjoint(both[1]):
             reasons[shape] = "no finished pair of runs with the same seed"
         elif not pairs or len(pairs[0][0].document_windows) < 2:
@@ -312,20 +301,21 @@ def _measured(
     """Return a gap over the chosen sizes; seed noise is pooled over all of them."""
     found = measured(apart, chosen, one)
     assert found is not None
+    whole, seeds, of_documents = found
     update: dict[str, object] = {
-        "difference": found.whole.interval(asked.level),
-        "document_error": found.documents.error,
+        "difference": whole.interval(asked.level),
+        "document_error": of_documents.error,
         "pairs": sum(len(apart[shape]) for shape in chosen),
         "documents": len(one.document_windows),
         "windows": one.windows,
     }
     reasons = [missing] if missing else []
-    if found.seeds is None:
+    if seeds is None:
         reasons.append("one pair of runs at each size, so seed noise is not known")
     else:
-        update["seed_error"] = found.seeds.error
-        update["p_equivalent"] = found.whole.p_equivalent(asked.margin)
-        update["p_different"] = found.whole.p_different()
+        update["seed_error"] = seeds.error
+        update["p_equivalent"] = whole.p_equivalent(asked.margin)
+        update["p_different"] = whole.p_different()
     return gap.model_copy(update={**update, "reason": "; ".join(reasons) or None})
 
 

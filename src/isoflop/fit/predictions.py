@@ -113,7 +113,7 @@ def predict(
     samples = fit_surfaces(finished, names, settings)
     draws, made = moved_draws(finished, samples, settings), []
     for name, way in itertools.product(names, WAYS):
-        one = samples[name, "surface" if way == "minima" else way]
+        one = samples[name]["surface" if way == "minima" else way]
         curves = {key[1]: rows for key, rows in draws.rows.items() if key[0] == name}
         if way == "minima":
             found = _by_minima(one, curves, draws, budget_flops)
@@ -194,7 +194,7 @@ def predict_point(
     finished, names = finished_variants(table, " to predict from")
     known = samples or fit_surfaces(finished, names, settings)
     made = []
-    for one in (known[name, way] for name in names for way in SURFACE_ESTIMATORS):
+    for one in (known[name][way] for name in names for way in SURFACE_ESTIMATORS):
         at = {"parameters": parameters, "tokens": tokens}
         flops = one.law.flops(**at)
         loss = run = None

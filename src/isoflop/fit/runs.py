@@ -49,7 +49,7 @@ def fit_runs(
     fits = {
         name: fit_variant(
             estimators,
-            {one: samples[name, one] for one in wanted},
+            samples[name],
             draws,
             None if curves is None else fit_envelope(table, curves, name, settings),
         )
@@ -73,7 +73,10 @@ def fit_runs(
     ]
     irreducible = told[0] if told else 0.0
     compared = verdicts(draws, reference, result.minima, irreducible=irreducible)
-    of_these = {key: one for key, one in samples.items() if key[1] in estimators}
+    of_these = {
+        name: {one: sample for one, sample in own.items() if one in estimators}
+        for name, own in samples.items()
+    }
     on_surfaces = compare_surfaces(table, reference, settings=settings, samples=of_these)
     return result.model_copy(
         update={

@@ -61,7 +61,7 @@ def fit_variant(
     sample = next(iter(samples.values()))
     name, law = sample.variant, sample.law
     own = draws.table[draws.table["variant"] == name]
-    found = minima(own, asked, {(name, one): sample for one, sample in samples.items()})
+    found = minima(own, asked, {name: samples})
     noise = {budget: one for (whose, budget), one in draws.noises.items() if whose == name}
     surfaces = {
         one: _surface(sample, noise, found) for one, sample in samples.items() if one in asked

@@ -134,11 +134,7 @@ def _compared(
     at: tuple[float, float] | None,
 ) -> SurfaceComparison:
     """Return the gaps between two variants, whose outcomes are open."""
-    pairs = [
-        (samples[variant, one], samples[baseline, one])
-        for one in SURFACE_ESTIMATORS
-        if (variant, one) in samples and (baseline, one) in samples
-    ]
+    pairs = list(zip(samples[variant].values(), samples[baseline].values(), strict=True))
     made = SurfaceComparison(baseline=baseline, variant=variant, level=settings.level)
     if not pairs:
         return made.model_copy(update={"reason": "no surface was asked for"})

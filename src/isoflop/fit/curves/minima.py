@@ -17,7 +17,7 @@ from isoflop.fit.curves.moving import curve_minimum
 from isoflop.fit.minima import CURVE_ESTIMATORS
 from isoflop.fit.minima.minimum import Minimum
 from isoflop.fit.minima.sizes import size_means
-from isoflop.fit.settings import Estimator, FitSettings
+from isoflop.fit.settings import USUAL, Estimator
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 from isoflop.fit.surfaces.bootstrap import DrawsSource
 from isoflop.fit.surfaces.sample import Samples, fit_surfaces
@@ -106,7 +106,7 @@ def minima(
     Args:
         table: as `frame` makes it.
         estimators: which ones; how far they disagree is a systematic error bar.
-        samples: surfaces by variant and estimator, where they have been fitted already.
+        samples: surfaces, where they have been fitted already.
     """
     wanted = tuple(estimators)
     found = []
@@ -115,13 +115,13 @@ def minima(
         if own.empty:
             continue
         missing = [one for one in wanted if one in SURFACE_ESTIMATORS]
-        known = samples or fit_surfaces(table, [variant], FitSettings(), missing)
+        known = (samples or fit_surfaces(table, [variant], USUAL, missing))[variant]
         law = FlopsLaw.of_runs(own)
         for budget in budgets(own):
             rows = own[own["budget_flops"] == budget]
             n, y = rows["parameters"].to_numpy(), rows["loss"].to_numpy()
             for estimator in wanted:
-                of_surface = known.get((variant, estimator))
+                of_surface = known.get(estimator)
                 if of_surface is None:
                     minimum = curve_minimum(rows, estimator)
                 else:

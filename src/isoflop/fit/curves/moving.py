@@ -42,11 +42,11 @@ def moved_draws(table: pd.DataFrame, samples: Samples, settings: FitSettings) ->
     Runs are moved along the first surface of their variant that lies through them; it tells their
     noise as well, where a curve does not.
     """
-    rows = {one.variant: one.rows for one in samples.values()}
-    surfaces = {
-        name: following(one.fit for one in samples.values() if one.variant == name) for name in rows
+    surfaces = {name: following(one.fit for one in own.values()) for name, own in samples.items()}
+    noises = {
+        name: noise_about(next(iter(own.values())).rows, surfaces[name])
+        for name, own in samples.items()
     }
-    noises = {name: noise_about(own, surfaces[name]) for name, own in rows.items()}
     return CurveDraws(at_budgets(table, surfaces), settings, noises)
 
 

@@ -72,8 +72,8 @@ class SurfaceSample:
         return float(max(1.0, *above, *below))
 
 
-Samples = Mapping[tuple[str, Estimator], SurfaceSample]
-"""By variant and estimator."""
+Samples = Mapping[str, Mapping[Estimator, SurfaceSample]]
+"""By variant, then estimator."""
 
 
 def fit_surfaces(
@@ -90,17 +90,17 @@ def fit_surfaces(
         ValueError: a variant has no finished run, or there is no such column of clusters.
     """
     wanted = tuple(estimators)
-    found = {}
+    found: dict[str, dict[Estimator, SurfaceSample]] = {}
     for name in variants:
         rows = variant_rows(table, name)
         if rows.empty:
             raise ValueError(f"there is no finished run of {name!r} to fit")
         data = SurfaceData.of(rows["parameters"], rows["tokens"], rows["loss"])
-        law = FlopsLaw.of_runs(rows)
+        law, found[name] = FlopsLaw.of_runs(rows), {}
         for one in wanted:
             fit = SURFACE_ESTIMATORS[one].fit(data, settings)
             sample = SurfaceSample(name, fit, rows, data, law, settings)
             if fit.surface is not None:
                 sample.warning = misfit(sample.goodness, fit.points)
-            found[name, one] = sample
+            found[name][one] = sample
     return found

@@ -10,7 +10,7 @@ from typing import Any
 from given import record_of
 from isoflop.config import RandomK, Recipe, RunConfig, RunRecord, Study, TopK, Variant
 from isoflop.costs import parameters
-from isoflop.planning import PlannedRun, bound, expected_optimum, next_runs
+from isoflop.planning import PlannedRun, bound, expected_optimum, foreseen_runs, next_runs
 
 ONLY = (Variant(name="only"),)
 
@@ -56,7 +56,7 @@ def drive(
     order = random.Random(0)
     done: list[PlannedRun] = []
     records: list[RunRecord] = []
-    most = len(next_runs(study, [])) + bound(study).runs
+    most = len(foreseen_runs(study)) + bound(study).runs
     while runs := next_runs(study, records):
         assert len({run.config.run_id for run in runs}) == len(runs)
         order.shuffle(runs)

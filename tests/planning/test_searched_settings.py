@@ -25,8 +25,7 @@ from isoflop.config import (
 from isoflop.estimate import Estimate
 from isoflop.fit.search import SearchResult, setting_law
 from isoflop.planning import ladder, resolve
-from isoflop.planning.search.contenders import search
-from isoflop.planning.search.laws import found_variants
+from isoflop.planning.search.contenders import found_variants, search
 from isoflop.planning.search.walk import Point, Rules, Tried, Walk
 
 STEP = math.log(2)
@@ -158,9 +157,9 @@ def loss_of(config: RunConfig) -> float:
 @pytest.fixture(scope="module")
 def searched() -> tuple[list, SearchResult]:
     """Records of a whole search, and what came of it."""
-    records, known = [], {}
+    records = []
     while True:
-        missing, found = search(STUDY, records, known)
+        missing, found = search(STUDY, records)
         if not missing:
             return records, found
         ids = {record.run_id for record in records}
@@ -185,7 +184,6 @@ def test_what_is_found_is_near_the_truth_and_gains(searched: tuple[list, SearchR
         rate, tokens = recipe.settings[:2]
         assert rate.best.value == pytest.approx(0.03 * growth**-0.3, rel=0.15)
         assert tokens.best.value == pytest.approx(1500 * growth**0.3, rel=0.25)
-        assert recipe.gained.low > 0
         assert recipe.spread == pytest.approx(NOISE, rel=0.5)
     (router,) = [one for one in searched[1].recipes[1].settings if one.setting == "router_rate"]
     assert router.standing == "flat"
@@ -198,9 +196,8 @@ def test_the_next_trials_follow_from_the_records_alone(
     assert search(STUDY, records[::-1]) == ([], found)
     first = search(STUDY, [])[0]
     # With part of the records, what is missing is a part of what was trained.
-    known = {}
     for kept in (len(first) // 2, len(records) // 2, len(records) - 3):
-        missing, _ = search(STUDY, records[:kept], known)
+        missing, _ = search(STUDY, records[:kept])
         assert missing
         assert {run.config.run_id for run in missing} <= {r.run_id for r in records[kept:]}
 

@@ -161,8 +161,6 @@ class FoundRecipe(Frozen):
     """Of the centre."""
     spread: float | None
     """Standard deviation of a trial beside what trials of its seed share, nats per token."""
-    gained: Estimate | None
-    """Loss of the study's own recipe less that of the one found, trained on the same seeds."""
 
 
 class SettingLaw(Frozen):

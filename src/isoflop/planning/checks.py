@@ -43,14 +43,7 @@ def checks(
     def mean(multiple: float) -> float:
         """Return the mean loss; infinity where one diverged or failed, NaN where one is missing."""
         found = [(records or {}).get(run(multiple, seed).run_id) for seed in tried]
-        return statistics.fmean(
-            math.nan
-            if record is None
-            else validation_loss(record)
-            if record.state == "finished"
-            else math.inf
-            for record in found
-        )
+        return statistics.fmean(math.nan if one is None else judged_loss(one) for one in found)
 
     added: Iterable[float] = ()
     if study.learning_rate_check_added:
@@ -62,6 +55,15 @@ def checks(
     for seed, order in product(study.seeds, study.data_orders):
         if seed != order:
             yield "order", resolved(variant, seed).model_copy(update={"data_seed": order})
+
+
+def judged_loss(record: RunRecord) -> float:
+    """Return the loss that a run is judged by: infinity where it diverged or failed.
+
+    Raises:
+        ValueError: it finished, and its record lacks the loss.
+    """
+    return validation_loss(record) if record.state == "finished" else math.inf
 
 
 def validation_loss(record: RunRecord) -> float:

@@ -9,7 +9,7 @@ from isoflop.costs import parameters
 from isoflop.planning.cell import Cell, PlannedRun
 from isoflop.planning.recipe import affordable, resolve
 from isoflop.planning.scaling import possible_scaling_runs, scaling_runs
-from isoflop.planning.search import FIRST_ADDED, first_check_runs, first_checks
+from isoflop.planning.search import first_checks
 
 MATCHED_RATIO = 2.0
 """Parameters of the larger baseline whose shape the challenger is trained in, over the optimum's.
@@ -127,23 +127,17 @@ def bound(study: Study) -> Bound:
         ValueError: If the bounds of the grid leave a variant fewer than three sizes.
     """
     rate_runs = study.learning_rate_check_added * study.learning_rate_check_seeds
-    tried = [first_check_runs(study, one)[0] for one in study.variants if study.checks_first]
-    first_rates = FIRST_ADDED * len(tried)
-    flops = FIRST_ADDED * sum(run.budget_flops for run in tried)
     if study.scaling is not None:
         # A scaling study only adds learning rates to those asked for.
         runs = [run for run in possible_scaling_runs(study) if run.purpose == "rate"]
         checked = {run.variant: run.budget_flops for run in runs}
-        return Bound(
-            checks=rate_runs * len(checked) + first_rates,
-            flops=rate_runs * sum(checked.values()) + flops,
-        )
+        return Bound(checks=rate_runs * len(checked), flops=rate_runs * sum(checked.values()))
     further_seeds, added = len(study.seeds) - 1, study.grid.added_at_most
     everywhere = study.replicate == "all"
     matched = 2 if _challenger(study) is not None else 0
     orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
     beside = len(study.learning_rate_check) * study.learning_rate_check_seeds + orders
-    replicates, cells = 0, len(study.variants)
+    flops, replicates, cells = 0.0, 0, len(study.variants)
     for budget in study.budgets_flops:
         first = sum(len(cell.initial) for cell in _cells(study, budget, {}))
         reseeded = (cells * added + (0 if everywhere else first)) * further_seeds
@@ -158,7 +152,7 @@ def bound(study: Study) -> Bound:
         sizes=budgets * cells * added,
         replicates=replicates,
         matched=budgets * matched,
-        checks=budgets * cells * (beside + rate_runs) + first_rates,
+        checks=budgets * cells * (beside + rate_runs),
         flops=flops,
         usual_runs=budgets * usual,
         usual_flops=usual * sum(study.budgets_flops),

@@ -45,8 +45,12 @@ def tokens_per_step(
     sequences, at least one.
     """
     wanted = REFERENCE_TOKENS_PER_STEP * (budget_flops / REFERENCE_BUDGET_FLOPS) ** exponent
-    power = 2.0 ** round(math.log2(wanted))
-    return max(1, round(power / sequence_length)) * sequence_length
+    return whole_sequences(2.0 ** round(math.log2(wanted)), sequence_length)
+
+
+def whole_sequences(tokens: float, sequence_length: int) -> int:
+    """Return the tokens of the nearest whole number of sequences, one at least."""
+    return max(1, round(tokens / sequence_length)) * sequence_length
 
 
 def sequences_per_step(study: Study, budget_flops: float, variant: Variant | None = None) -> int:
@@ -95,7 +99,7 @@ def settings_of(study: Study, variant: Variant, budget_flops: float) -> dict[Set
         growth = budget_flops / first
         found = {name: exponents.moved(name, one, growth) for name, one in found.items()}
         if exponents.tokens_per_step:
-            found["tokens_per_step"] = max(1, round(found["tokens_per_step"] / length)) * length
+            found["tokens_per_step"] = whole_sequences(found["tokens_per_step"], length)
     return found
 
 

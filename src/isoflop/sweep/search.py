@@ -11,7 +11,7 @@ from isoflop import storage
 from isoflop.config import RunRecord, Study
 from isoflop.fit.search import SearchResult
 from isoflop.planning import PlannedRun, Trial, next_trials, trials
-from isoflop.planning.search.contenders import Known, search
+from isoflop.planning.search.contenders import search
 from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, committed_records, replace_records
 from isoflop.sweep.ledger import TRIALS, Folders
@@ -47,19 +47,24 @@ def search_study(
         print(quoted(kept.words), file=sys.stderr)
     study = kept.study
     committed = committed_records(folders.results, study.name, TRIALS)
-    known: Known = {}
 
     def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
-        if not _searches_settings(asked):
-            return next_trials(asked, [*records, *committed])
-        return search(asked, _distinct([*committed, *records]), known)[0]
+        return _looked_at(asked, _distinct([*committed, *records]))[0]
 
     # Nothing is taken up there: the planner knows what is committed.
     root = storage.inside(folders.root, TRIALS)
     beside = Folders(root, root / "results", folders.cache)
     outcome = run_study(study, beside, execution, planner=planner)
-    now = _records(study, folders.root, folders.results)
-    return outcome, search(study, now)[1] if _searches_settings(study) else trials(study, now)
+    return outcome, _looked_at(study, _records(study, folders.root, folders.results))[1]
+
+
+def _looked_at(
+    study: Study, records: Sequence[RunRecord]
+) -> tuple[list[PlannedRun], list[Trial] | SearchResult]:
+    """Return the trials that have no record yet, and what the others tell."""
+    if study.search is not None and study.search.settings is not None:
+        return search(study, records)
+    return next_trials(study, records), trials(study, records)
 
 
 def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
@@ -67,12 +72,10 @@ def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
     if study.search is None:
         return None
     records = _records(study, root, results)
-    if _searches_settings(study):
-        runs, found = search(study, records)
-        missing = Counter(run.variant for run in runs)
-        asked = Counter(found.trials)
-        return RecipeSearch(asked, asked - missing, len(records) + len(runs) - asked.total(), found)
-    made = trials(study, records)
+    runs, made = _looked_at(study, records)
+    if isinstance(made, SearchResult):
+        missing, asked = Counter(run.variant for run in runs), Counter(made.trials)
+        return RecipeSearch(asked, asked - missing, len(records) + len(runs) - asked.total(), made)
     named = {config.run_id for trial in made for config in trial.configs}
     return RecipeSearch(
         declared=Counter(trial.variant for trial in made),
@@ -97,7 +100,3 @@ def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:
 
 def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
     return list({record.run_id: record for record in records}.values())
-
-
-def _searches_settings(study: Study) -> bool:
-    return study.search is not None and study.search.settings is not None

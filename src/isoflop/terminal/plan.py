@@ -19,7 +19,7 @@ from isoflop.planning.plan import CONVENTIONS, CostRow
 from isoflop.terminal.tables import LINES, amount, said, shape, size, table_of
 
 if TYPE_CHECKING:
-    from isoflop.fit.search import FoundRecipe, SearchResult
+    from isoflop.fit.search import SearchResult
 
 
 def plan_tables(plan: Plan, timing: str, price: float | None = None) -> Iterator[RenderableType]:
@@ -206,7 +206,12 @@ def search_tables(study: Study, found: SearchResult) -> Iterator[RenderableType]
     """Yield a screen of what each setting is best at, what that gains, and the lines to write."""
     trials = ", ".join(f"{name}: {number}" for name, number in found.trials.items())
     left = f"; {found.missing} have no record yet" if found.missing else ""
-    lines = [f"Trials so far: {trials}{left}.", *map(_gained, found.recipes)]
+    lines = [f"Trials so far: {trials}{left}."]
+    lines += [
+        f"{one.variant} at {exponent(one.budget_flops)}: {one.trials} trials, noise "
+        f"{'-' if one.spread is None else f'{one.spread:.4f}'}."
+        for one in found.recipes
+    ]
     toml = toml_lines(study, found)
     budgets = list(dict.fromkeys(one.budget_flops for one in found.recipes))
     told: dict[tuple[str, str], dict[float, str]] = {}
@@ -232,17 +237,9 @@ def search_tables(study: Study, found: SearchResult) -> Iterator[RenderableType]
         yield said("The rest: --json.")
 
 
-def _gained(one: FoundRecipe) -> str:
-    told = "not known yet" if one.gained is None else one.gained.words("+.4f")
-    return (
-        f"{one.variant} at {exponent(one.budget_flops)}: {told} nats gained over the study's own "
-        f"recipe, {one.trials} trials, noise {'-' if one.spread is None else f'{one.spread:.4f}'}."
-    )
-
-
 def toml_lines(study: Study, found: SearchResult) -> list[str]:
     """Return the lines that give each variant what was found."""
-    from isoflop.planning.search.laws import found_variants
+    from isoflop.planning.search.contenders import found_variants
 
     lines = []
     searched = [] if study.search is None else list(study.search.values)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from isoflop.config import STALE_NATS, RunConfig, RunRecord, Study, Variant
 from isoflop.planning.cell import Cell, PlannedRun
-from isoflop.planning.checks import checks, validation_loss
+from isoflop.planning.checks import judged_loss
 from isoflop.planning.recipe import resolve
 from isoflop.planning.scaling import scaled_run
 
-FIRST_ADDED = 2
-"""Rates that may be tried before the grid beyond half and twice a variant's own."""
+TRIED = (0.5, 2.0)
+"""Multiples of a variant's own rate. Doubling makes no rounding errors, so that a rate found is
+the one that is written."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,6 @@ class FirstCheck:
         if self.missing or self.losses[self.own] - self.losses[best] <= STALE_NATS:
             return None
         told = f"write learning_rate = {best!r} in the variant, or in [recipe] for all"
-        if best in (min(self.losses), max(self.losses)):
-            told += " (the best may lie further out)"
         if math.isinf(self.losses[best]):
             told = "none can be trained with: give another learning_rate"
         return (
@@ -60,39 +59,33 @@ def first_checks(study: Study, records: Sequence[RunRecord]) -> list[FirstCheck]
     by_id = {record.run_id: record for record in records}
     found = []
     for variant in study.variants if study.checks_first else ():
-        runs = first_check_runs(study, variant, by_id)
-        losses = {}
-        for run in runs:
-            if (record := by_id.get(run.config.run_id)) is not None:
-                loss = validation_loss(record) if record.state == "finished" else math.inf
-                losses[run.config.recipe.learning_rate] = loss
-        missing = tuple(run for run in runs if run.config.run_id not in by_id)
-        own = runs[0].config.recipe.learning_rate
+        runs = {run.config.run_id: run for run in first_check_runs(study, variant)}
+        rates = {run_id: run.config.recipe.learning_rate for run_id, run in runs.items()}
+        losses = {rates[one]: judged_loss(by_id[one]) for one in runs if one in by_id}
+        missing = tuple(run for run_id, run in runs.items() if run_id not in by_id)
+        own = next(iter(rates.values()))
         found.append(FirstCheck(variant.name, own, dict(sorted(losses.items())), missing))
     return found
 
 
-def first_check_runs(
-    study: Study, variant: Variant, records: Mapping[str, RunRecord] | None = None
-) -> list[PlannedRun]:
+def first_check_runs(study: Study, variant: Variant) -> list[PlannedRun]:
     """Return a variant's run at its own learning rate, one of the grid, and those at others.
 
     They have the middle one of its first sizes at the first budget, or the checked model of a
-    scaling study, and the first seed. Without records, all that any can lead to.
+    scaling study, and the first seed.
     """
+    seed = study.seeds[0]
 
-    def resolved(taken: Variant, seed: int) -> RunConfig:
+    def resolved(taken: Variant) -> RunConfig:
         if study.scaling is not None:
             return scaled_run(study, study.scaling.models[study.scaling.checked], taken, seed)
         cell = Cell(study, variant, study.budgets_flops[0], {})
         middle = cell.model(cell.initial[len(cell.initial) // 2])
         return resolve(study, taken, cell.budget_flops, middle, seed)
 
-    added = {"learning_rate_check_added": FIRST_ADDED, "learning_rate_check_seeds": 1}
-    # Doubling makes no rounding errors, so that a rate found is the one that is written.
-    tried = {"learning_rate_check": (0.5, 2.0), "data_orders": (), **added}
-    others = checks(study.model_copy(update=tried), variant, resolved, records)
+    own = study.learning_rates()[variant.name]
+    others = [variant.model_copy(update={"learning_rate": own * one}) for one in TRIED]
     return [
-        PlannedRun(variant.name, resolved(variant, study.seeds[0]), "initial"),
-        *(PlannedRun(variant.name, config, purpose) for purpose, config in others),
+        PlannedRun(variant.name, resolved(variant), "initial"),
+        *(PlannedRun(variant.name, resolved(one), "rate") for one in others),
     ]

@@ -57,8 +57,8 @@ class _State:
     centre: Point
     spans: tuple[tuple[int, int], ...]
     """Lowest and highest place of each setting."""
-    turns: tuple[int, ...]
-    """Seeds of each setting's trials."""
+    turns: int
+    """Seeds of every trial."""
 
 
 @dataclass(frozen=True)
@@ -97,27 +97,17 @@ class Walk:
         trial: Callable[[Point, int], Tried | None],
         rules: Rules,
     ) -> None:
-        self.names, self._trial, self._rules = tuple(names), trial, rules
-        first = (len(rules.seeds),) * len(names)
-        self._state = _State(centre, tuple(spans), first)
-        self.turns = len(rules.seeds)
-        """Seeds of the centre."""
-        self.asked: dict[str, tuple[Point, int]] = {}
+        self.names, self._trial, self.rules = tuple(names), trial, rules
+        self.asked: dict[str, Tried] = {}
         """Trials asked for so far, by key."""
-        self.missing: list[tuple[Point, int]] = []
-        """Those of them without a record."""
+        self._state = _State(centre, tuple(spans), len(rules.seeds))
         visited = {centre}
         self._ask(self._state)
-        while not self.missing:
-            following = self._following(visited)
-            if following is None:
-                break
-            tried = (self._trial(*one) for one in self._wanted(following))
-            new = {one.key for one in tried if one is not None} - set(self.asked)
+        while not self.missing and (following := self._following(visited)) is not None:
+            new = {one.key for one in self._wanted(following)} - set(self.asked)
             if len(self.asked) + len(new) > rules.most:
                 break
             self._state = following
-            self.turns = max(self.turns, *following.turns)
             visited.add(following.centre)
             self._ask(following)
 
@@ -127,6 +117,16 @@ class Walk:
         return self._state.centre
 
     @property
+    def turns(self) -> int:
+        """Seeds of the centre."""
+        return self._state.turns
+
+    @property
+    def missing(self) -> list[str]:
+        """Keys of the trials asked for that have no record."""
+        return [key for key, one in self.asked.items() if one.loss is None]
+
+    @property
     def star(self) -> Star:
         """The fit of what has finished on the star."""
         return Star(self._observations())
@@ -134,10 +134,10 @@ class Walk:
     def extend(self, total: int) -> None:
         """Ask for so many trials in all: further seeds of the star."""
         while len(self.asked) < total:
-            for point in self._points(self._state):
+            self._state = replace(self._state, turns=self.turns + 1)
+            for one in self._wanted(self._state):
                 if len(self.asked) < total:
-                    self._ask_one(point, self._rules.seed(self.turns))
-            self.turns += 1
+                    self.asked.setdefault(one.key, one)
 
     def judged(self) -> list[Judged]:
         """Return where each setting stands."""
@@ -148,9 +148,8 @@ class Walk:
         """Return where to go on; None where nothing is left to ask."""
         state = self._state
         if self._loss(state.centre) == math.inf:
-            others = [point for point in self._points(state) if self._loss(point) < math.inf]
-            found = min(others, key=self._loss, default=state.centre)
-            return None if found in visited else self._moved(found)
+            found = min(self._points(state), key=self._loss)
+            return None if self._loss(found) == math.inf or found in visited else self._moved(found)
         judged = self.judged()
         centre = tuple(
             at if one.move is None else one.move
@@ -162,11 +161,8 @@ class Walk:
             (low - (one.side < 0), high + (one.side > 0))
             for (low, high), one in zip(state.spans, judged, strict=True)
         )
-        turns = tuple(
-            turn + (one.standing == "unsure" and not one.side)
-            for turn, one in zip(state.turns, judged, strict=True)
-        )
-        following = _State(state.centre, spans, turns)
+        unsure = any(one.standing == "unsure" and not one.side for one in judged)
+        following = _State(state.centre, spans, state.turns + unsure)
         return None if following == state else following
 
     def _moved(self, centre: Point) -> _State:
@@ -174,7 +170,7 @@ class Walk:
             (min(low, at - 1), max(high, at + 1))
             for at, (low, high) in zip(centre, self._state.spans, strict=True)
         )
-        return _State(centre, spans, (len(self._rules.seeds),) * len(centre))
+        return _State(centre, spans, len(self.rules.seeds))
 
     def _judge(self, axis: int, star: Star) -> Judged:
         """Return where a setting stands, and what would tell more."""
@@ -185,7 +181,7 @@ class Walk:
         best, moves = star.best(name), star.moves(name, list(usable.values()))
         known = Judged("unsure", (low, high), best=best, moves=moves)
         enough = star.degrees_of_freedom >= FEWEST_FREE
-        if moves is not None and moves <= self._rules.flat:
+        if moves is not None and moves <= self.rules.flat:
             return replace(known, standing="flat" if enough else "unsure")
         if best is not None:
             ends = best.ends
@@ -200,9 +196,8 @@ class Walk:
             tried = self._towards(axis, known, 1)
             return tried if tried.side else self._towards(axis, known, -1)
         trend = star.change(name, max(usable.values()), min(usable.values()))
-        if trend is None or not (side := -trend.interval().side):
-            return known
-        return self._towards(axis, known, side)
+        side = 0 if trend is None else -trend.interval().side
+        return self._towards(axis, known, side) if side else known
 
     def _towards(self, axis: int, known: Judged, side: int) -> Judged:
         """Return it with a value to be added on a side, or a centre to be moved there."""
@@ -221,26 +216,15 @@ class Walk:
         return known
 
     def _ask(self, state: _State) -> None:
-        for point, seed in self._wanted(state):
-            self._ask_one(point, seed)
+        for one in self._wanted(state):
+            self.asked.setdefault(one.key, one)
 
-    def _ask_one(self, point: Point, seed: int) -> None:
-        tried = self._trial(point, seed)
-        if tried is None or tried.key in self.asked:
-            return
-        self.asked[tried.key] = point, seed
-        if tried.loss is None:
-            self.missing.append((point, seed))
-
-    def _wanted(self, state: _State) -> Iterator[tuple[Point, int]]:
-        for turn in range(max(state.turns, default=len(self._rules.seeds))):
-            seed = self._rules.seed(turn)
-            yield state.centre, seed
-            for axis, turns in enumerate(state.turns):
-                if turn < turns:
-                    for place in self._places(axis, state):
-                        if place != state.centre[axis]:
-                            yield self._at(axis, place, state.centre), seed
+    def _wanted(self, state: _State) -> Iterator[Tried]:
+        """Yield the trials of a star that can be made, seed by seed."""
+        for turn in range(state.turns):
+            for point in self._points(state):
+                if (tried := self._trial(point, self.rules.seed(turn))) is not None:
+                    yield tried
 
     def _points(self, state: _State) -> Iterator[Point]:
         """Yield the points of a star, its centre first."""
@@ -248,19 +232,18 @@ class Walk:
         for axis, at in enumerate(state.centre):
             for place in self._places(axis, state):
                 if place != at:
-                    yield self._at(axis, place, state.centre)
+                    yield (*state.centre[:axis], place, *state.centre[axis + 1 :])
 
     def _places(self, axis: int, state: _State) -> range:
         (low, high), at = state.spans[axis], state.centre[axis]
         return range(max(low, at - REACH), min(high, at + REACH) + 1)
 
-    def _at(self, axis: int, place: int, centre: Point | None = None) -> Point:
-        centre = self.centre if centre is None else centre
-        return (*centre[:axis], place, *centre[axis + 1 :])
+    def _at(self, axis: int, place: int) -> Point:
+        return (*self.centre[:axis], place, *self.centre[axis + 1 :])
 
     def _log(self, axis: int, place: int) -> float | None:
         """Return the log of a value over the centre's; None where it cannot be tried."""
-        seed = self._rules.seed(0)
+        seed = self.rules.seed(0)
         tried, centre = self._trial(self._at(axis, place), seed), self._trial(self.centre, seed)
         return None if tried is None or centre is None else tried.logs[axis] - centre.logs[axis]
 
@@ -275,12 +258,13 @@ class Walk:
 
     def _losses(self, point: Point) -> dict[int, float]:
         """Return the losses of a point that was asked for, by seed."""
-        found = {}
-        for seed in map(self._rules.seed, range(self.turns)):
-            tried = self._trial(point, seed)
-            if tried is not None and tried.key in self.asked and tried.loss is not None:
-                found[seed] = tried.loss
-        return found
+        seeds = map(self.rules.seed, range(self.turns))
+        tried = ((seed, self._trial(point, seed)) for seed in seeds)
+        return {
+            seed: one.loss
+            for seed, one in tried
+            if one is not None and one.loss is not None and one.key in self.asked
+        }
 
     def _loss(self, point: Point) -> float:
         """Return the mean loss of a point; infinity where one diverged, or there is none."""

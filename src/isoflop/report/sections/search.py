@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from isoflop.fit.search import FoundRecipe, SearchResult, plain
+from isoflop.fit.search import SearchResult, plain
 from isoflop.notation import scientific
 from isoflop.report import blocks
 from isoflop.report.analysis import Analysis
@@ -32,7 +32,10 @@ def section(analysis: Analysis) -> blocks.Section | None:
         for recipe in found.recipes
         for one in recipe.settings
     ]
-    told = [_gained(recipe, analysis.loss_unit) for recipe in found.recipes]
+    told = [
+        f"{recipe.variant} at {scientific(recipe.budget_flops)} FLOPs: {recipe.trials} trials."
+        for recipe in found.recipes
+    ]
     told += [
         f"{law.variant}: {law.setting.replace('_', ' ')} = {plain(law.value)} (C / "
         f"{scientific(analysis.study.budgets_flops[0])})^a, a = {law.exponent.words('.2f')}, from "
@@ -41,14 +44,6 @@ def section(analysis: Analysis) -> blocks.Section | None:
     ]
     table = blocks.table(caption, rows, csv="search", data=_data(found))
     return blocks.Section("The recipe that was searched", [table, blocks.Sentences(told)])
-
-
-def _gained(recipe: FoundRecipe, unit: str) -> str:
-    told = "is not known" if recipe.gained is None else f"is {recipe.gained.words('+.4f')} {unit}"
-    return (
-        f"{recipe.variant} at {scientific(recipe.budget_flops)} FLOPs: what the recipe found gains "
-        f"over the study's own on the same seeds {told}; {recipe.trials} trials in all."
-    )
 
 
 def _data(found: SearchResult) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from isoflop.runs import RunFolder, read_records
 from isoflop.sweep import Ledger
 from isoflop.sweep.ledger import save_study
 from isoflop.sweep.precision import read_choice
-from isoflop.sweep.report import export_speeds
+from isoflop.sweep.report import _speeds
 
 STUDY = {"name": "s", "budgets_flops": [1e12], "variants": [{"name": "Baseline"}]}
 
@@ -98,7 +98,7 @@ JSON_FILES = [
     Loaded("records.jsonl", lambda folder: read_records(folder / "records.jsonl")),
     Loaded("results/s/records.jsonl", lambda f: Ledger(own_study(f), f, f / "results")),
     Loaded("results/s/search.jsonl", lambda f: Ledger(own_study(f), f, f / "results")),
-    Loaded("bench.json", lambda f: export_speeds(own_study(f), f, f / "results")),
+    Loaded("bench.json", lambda folder: _speeds(folder / "bench.json")),
     Loaded("study.json", lambda folder: save_study(own_study(folder), folder)),
     Loaded("precision.json", lambda folder: read_choice(folder)),
     Loaded("predictions/one.json", lambda folder: read_registrations(folder / "predictions")),

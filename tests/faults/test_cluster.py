@@ -17,9 +17,8 @@ from test_workers import place, the_same
 from isoflop.cli import main
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder
-from isoflop.sweep.cluster import jobs
-from isoflop.sweep.cluster.jobs import Queue
-from isoflop.sweep.cluster.settings import Cluster, cluster_of
+from isoflop.sweep import cluster as clusters
+from isoflop.sweep.cluster import Cluster, Queue, cluster_of
 from isoflop.sweep.schedule.executor import Ended
 from sweep_studies import LONGER, brief, tiny, write_corpus
 
@@ -47,7 +46,7 @@ def test_as_many_workers_are_queued_as_runs_wait(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(
-        jobs, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
+        clusters, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
     )
     fake = Fake()
     queue = Queue(fake, 2, tmp_path / "jobs")

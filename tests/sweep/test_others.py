@@ -17,27 +17,17 @@ HERE = Holder(1234, "here")
 @pytest.mark.parametrize(
     ("holders", "free", "words"),
     [
-        (
-            [HERE],
-            1,
-            "another process (pid 1234) trains 1 run of this study; this one takes the one that "
-            "nobody works on",
-        ),
+        ([HERE], 1, " (pid 1234) train 1 of its runs; this one takes the 1 that nobody works on"),
         (
             [HERE, Holder(5, "there"), HERE],
             0,
-            "2 other processes (pids 1234 and 5 on there) train 3 runs of this study, and nothing "
-            "is left to start: waiting for their 3 runs",
+            " (pid 1234, 5 on there) train 3 of its runs, and nothing is left to start: waiting",
         ),
-        (
-            [None],
-            2,
-            "another process trains 1 run of this study; this one takes the 2 that nobody works on",
-        ),
+        ([None], 2, " train 1 of its runs; this one takes the 2 that nobody works on"),
     ],
 )
 def test_it_is_said_who_trains_what(holders: list[Holder | None], free: int, words: str) -> None:
-    assert shared_words(holders, free, "here") == words
+    assert shared_words(holders, free, "here") == f"other processes{words}"
 
 
 def test_only_claimed_runs_have_holders(tmp_path: Path) -> None:

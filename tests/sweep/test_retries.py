@@ -11,7 +11,7 @@ from isoflop.planning import next_runs
 from isoflop.runs import Attempt
 from isoflop.sweep import Execution, Ledger
 from isoflop.sweep.schedule import scheduler
-from isoflop.sweep.schedule.attempts import tries
+from isoflop.sweep.schedule.attempts import given_up
 from isoflop.sweep.schedule.display import Display
 from isoflop.sweep.schedule.forecast import Forecast
 from sweep_studies import tiny
@@ -37,7 +37,7 @@ def test_a_run_is_given_up_when_it_gains_nothing(endings, verdict) -> None:
         Attempt(number, step, ending, f"reason {number}" if ending == "failed" else None)
         for number, (step, ending) in enumerate(endings, start=1)
     ]
-    found = tries(made).verdict
+    found = given_up(made)
     assert (found is None) == (verdict is None)
     assert verdict is None or (found or "").startswith(verdict)
 

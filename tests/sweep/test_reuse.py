@@ -12,14 +12,13 @@ from isoflop.cli import main
 from isoflop.config import BlockAttention, RunConfig, Study, Variant, WarmupStableDecay
 from isoflop.planning import PlannedRun, ladder, make_plan, next_runs, parents
 from isoflop.runs import RunFolder, RunStore
-from isoflop.sweep import Execution, Ledger, Outcome, clean, status
+from isoflop.sweep import Execution, Ledger, Outcome, clean
 from isoflop.sweep.local.worker import train_run
 from isoflop.sweep.schedule.display import Display
 from isoflop.sweep.schedule.executor import Ended, Message
 from isoflop.sweep.schedule.forecast import Forecast
 from isoflop.sweep.schedule.scheduler import Scheduler
 from isoflop.terminal.plan import plan_tables
-from isoflop.terminal.status import status_tables
 from isoflop.terminal.tables import show
 from sweep_studies import Place, tiny
 
@@ -158,9 +157,7 @@ def scheduled(study: Study, root: Path, trains: Trains) -> Outcome:
     ).run()
 
 
-def test_a_run_waits_for_the_steps_that_it_begins_with(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_waits_for_the_steps_that_it_begins_with(corpus: Path, tmp_path: Path) -> None:
     study = sharing(corpus)
     trains = Trains(study, capacity=9)
     assert scheduled(study, tmp_path / "study", trains).left == 0
@@ -171,12 +168,6 @@ def test_a_run_waits_for_the_steps_that_it_begins_with(
         assert order.index(parent.run_id) < order.index(run_id)
         # It waits for the state, not for the end of the run.
         assert parent.run_id in trains.beside[run_id]
-    found, plan = status(study, tmp_path / "study"), make_plan(study)
-    assert found.shared is not None
-    assert found.shared.spent_flops == pytest.approx(plan.spent_flops)
-    assert found.shared.trained_flops == pytest.approx(plan.total_flops)
-    show(status_tables(found, "x"))
-    assert "1.43e9 FLOPs trained, of which 9.93e8 were spent: 5 runs" in capsys.readouterr().out
     longest = [run.config.stem for run in next_runs(study, []) if run.config.run_id in order[-1:]]
     (tmp_path / "study" / "runs" / order[-1] / "record.json").unlink()
     store = RunStore(tmp_path / "study")

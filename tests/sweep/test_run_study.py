@@ -179,11 +179,8 @@ def test_committed_records_are_taken_up(corpus: Path, place: Place, tmp_path: Pa
 @pytest.mark.parametrize(
     ("theirs", "words"),
     [
-        (1, "trains 1 run of this study; this one takes the 2 that nobody works on"),
-        (
-            3,
-            "trains 3 runs of this study, and nothing is left to start: waiting for its 3 runs",
-        ),
+        (1, "train 1 of its runs; this one takes the 2 that nobody works on"),
+        (3, "train 3 of its runs, and nothing is left to start: waiting"),
     ],
 )
 def test_runs_of_another_process_are_left_to_it(
@@ -209,7 +206,7 @@ def test_runs_of_another_process_are_left_to_it(
     thread.start()
     outcome = place.run(study)
     thread.join()
-    assert place.said.splitlines()[0] == f"tiny: another process (pid 4321) {words}"
+    assert place.said.splitlines()[0] == f"tiny: other processes (pid 4321) {words}"
     # They were let go of without records, so they are trained here.
     ids = {config.run_id for config in configs[:theirs]}
     assert not ids & set(started)

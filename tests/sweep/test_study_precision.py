@@ -13,11 +13,11 @@ import sweep_studies as tinies
 from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, Study
 from isoflop.planning import next_runs
-from isoflop.runs import RunFolder, write_records
-from isoflop.sweep import export, export_choice, kept_precision, settled
+from isoflop.sweep import kept_precision, settled
 from isoflop.sweep.local.probes import measure_apart
 from isoflop.sweep.precision import PRECISION, first_runs, read_choice, settle
-from sweep_studies import Place, machine, record_of, tiny
+from isoflop.sweep.report import export_study
+from sweep_studies import Place, machine, tiny
 
 SETTLED: tuple[Precision, Precision] = ("bf16", "fp32")
 
@@ -132,24 +132,15 @@ def test_the_first_of_several_starts_settles_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", SETTLED)
-@pytest.mark.parametrize("where", ["study.json", "runs", "committed study", "committed records"])
+@pytest.mark.parametrize("where", ["study", "results/tiny"])
 def test_what_was_trained_before_keeps_its_precision(
     tmp_path: Path, where: str, precision: Precision
 ) -> None:
     study = auto(tmp_path / "text.txt")
-    root, results = tmp_path / "study", tmp_path / "results"
     old = study.with_precision(precision)
-    run = next_runs(old, [])[0]
-    match where:
-        case "runs":
-            RunFolder(root / "runs" / run.config.run_id).create(run.config)
-        case "committed records":
-            write_records(results / "tiny" / "records.jsonl", [record_of(run.config)])
-        case _:
-            folder = root if where == "study.json" else results / "tiny"
-            storage.write_json(folder / "study.json", old.model_dump(mode="json"))
-
-    found = settled(study, root, results, choose=Mock(side_effect=AssertionError))
+    storage.write_json(tmp_path / where / "study.json", old.model_dump(mode="json"))
+    places = tmp_path / "study", tmp_path / "results"
+    found = settled(study, *places, choose=Mock(side_effect=AssertionError))
     assert (found.precision, found.choice) == (precision, None)
     assert found.study == old
 
@@ -174,11 +165,9 @@ def test_runs_have_a_settled_precision(tmp_path: Path) -> None:
 def test_it_is_exported_beside_the_records(corpus: Path, place: Place, tmp_path: Path) -> None:
     run(place, auto(corpus), WITHOUT_UNITS)
     study = settled(auto(corpus), place.root).study
-    export(study, place.root, place.results)
-    assert export_choice(study, place.root, place.results) == place.results / "tiny" / PRECISION
+    assert place.results / "tiny" / PRECISION in export_study(study, place.root, place.results)
     elsewhere = settled(auto(corpus), tmp_path / "elsewhere", place.results)
     assert (elsewhere.precision, elsewhere.choice) == ("fp32", WITHOUT_UNITS)
-    assert export_choice(study.with_precision("bf16"), place.root, place.results) is None
 
 
 def test_it_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ ENDS = (USAGE, INTERRUPTED, TERMINATED)
 
 def launch_run(config: RunConfig, folder: RunFolder, ranks: int) -> int:
     """Train a run on several ranks of this machine, again from its checkpoint where one is lost."""
-    from isoflop.sweep.schedule.attempts import tries
+    from isoflop.sweep.schedule.attempts import given_up
 
     if not 2 <= ranks <= config.sequences_per_step:
         raise ValueError(
@@ -35,7 +35,7 @@ def launch_run(config: RunConfig, folder: RunFolder, ranks: int) -> int:
     def again(why: str) -> bool:
         if folder.record() is not None:
             return False
-        goes_on = tries(folder.attempts_made()).verdict is None
+        goes_on = given_up(folder.attempts_made()) is None
         then = "starting all again from the newest checkpoint" if goes_on else "giving up"
         print(quoted(f"isoflop: {why}; {then}"), file=sys.stderr)
         return goes_on

@@ -200,8 +200,7 @@ def run(
     asked = load_study(study)
     folders, execution = _folders_and_execution(asked, options)
     if on != "local":
-        from isoflop.sweep.cluster.jobs import queue_on
-        from isoflop.sweep.cluster.settings import cluster_of
+        from isoflop.sweep.cluster import cluster_of, queue_on
 
         queue = queue_on(on, study, asked.name, folders, cluster_of(study))
         execution = replace(execution, executor=queue)
@@ -351,7 +350,7 @@ def rebuild(
     Ctrl-C the same command goes on.
     """
     from isoflop import sweep
-    from isoflop.sweep.rebuilding import described, expectation
+    from isoflop.sweep.models import described
 
     asked, folders = settled_study(study, out, results)
     models = sweep.best_models(asked, folders.root, results, variant)
@@ -361,8 +360,6 @@ def rebuild(
     gone = [model for model in models if not model.at_hand]
     if not gone:
         return 0
-    if device == "cpu":
-        print(expectation(gone, workers), file=sys.stderr)
     folders = sweep.Folders(folders.root, results, cache)
     made, interrupted = sweep.rebuild(asked, folders, gone, sweep.Execution(workers, device))
     for one in made:

@@ -6,11 +6,10 @@ stopped; `status` tells where it stands; `settled` tells its precision; `clean` 
 that need the fits or the figures. No torch in this process.
 """
 
-from isoflop.sweep.cleaning import Freed, clean
 from isoflop.sweep.ledger import Folders, Ledger, export
+from isoflop.sweep.models import BestModel, Freed, Rebuilt, best_models, clean, rebuild
 from isoflop.sweep.plan import Machine, plan_study
-from isoflop.sweep.precision import Settled, export_choice, kept_precision, settled
-from isoflop.sweep.rebuilding import BestModel, Rebuilt, best_models, rebuild
+from isoflop.sweep.precision import Settled, kept_precision, settled
 from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.executor import Execution
 from isoflop.sweep.schedule.scheduler import Outcome

@@ -7,7 +7,6 @@ runs have.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
 from isoflop.hardware import choose_precision
 from isoflop.planning import foreseen_runs
-from isoflop.runs import RunStore, parse_value, read_records, record_files
-from isoflop.sweep.ledger import RECORDS, STUDY
+from isoflop.runs import parse_value
+from isoflop.sweep.ledger import STUDY
 
 PRECISION = "precision.json"
 """File in a study's folder with what settled its precision, and the figures."""
@@ -52,34 +51,24 @@ def kept_precision(study: Study, root: Path, results: Path | None = None) -> Set
     """Return a study with the precision that it was started with; None if it never was.
 
     Asked in this order: the study itself, `precision.json` and `study.json` in its folder, the same
-    two in `results/NAME/`, the runs in its folder, the records in `results/NAME/`.
+    two in `results/NAME/`.
 
     Raises:
         ValueError: one of these files is damaged; it names the file.
     """
-
-    def settle(precision: Precision, source: Path, choice: PrecisionChoice | None) -> Settled:
-        return Settled(study.with_precision(precision), str(source), choice)
-
     if study.recipe.precision != "auto":
         choice = read_choice(root)
         alike = choice is not None and choice.precision == study.recipe.precision
         return Settled(study, None, choice if alike else None)
     committed = [] if results is None else [storage.inside(results, study.name)]
     for folder in (root, *committed):
-        choice = read_choice(folder)
-        if choice is not None:
-            return settle(choice.precision, folder / PRECISION, choice)
+        if (choice := read_choice(folder)) is not None:
+            source = str(folder / PRECISION)
+            return Settled(study.with_precision(choice.precision), source, choice)
         saved = storage.inside(folder, STUDY)
         match storage.read_json(saved) if saved.exists() else None:
             case {"recipe": {"precision": "bf16" | "fp32" as precision}}:
-                return settle(precision, saved, None)
-    runs = {root / "runs": [folder.config() for folder in RunStore(root).folders()]}
-    for path in [] if results is None else record_files(results, study.name, RECORDS):
-        runs[path] = [record.config for record in read_records(path)]
-    for source, configs in runs.items():
-        for precision, _ in Counter(one.recipe.precision for one in configs).most_common(1):
-            return settle(precision, source, None)
+                return Settled(study.with_precision(precision), str(saved), None)
     return None
 
 
@@ -143,13 +132,3 @@ def read_choice(folder: Path) -> PrecisionChoice | None:
     if not path.exists():
         return None
     return parse_value(PrecisionChoice, storage.read_json(path), str(path))
-
-
-def export_choice(study: Study, root: Path, results: Path) -> Path | None:
-    """Copy what settled a study's precision to `results/NAME/`; None where nothing tells."""
-    choice = read_choice(root)
-    if choice is None or choice.precision != study.recipe.precision:
-        return None
-    path = storage.inside(results, study.name, PRECISION)
-    storage.write_json(path, choice.model_dump(mode="json"))
-    return path

@@ -14,7 +14,7 @@ from isoflop.report import BenchRow, Evidence, LeftOut, RoutedModel, routed_mode
 from isoflop.report.registration import read_registrations
 from isoflop.runs import RunFolder, parse_value
 from isoflop.sweep.ledger import Folders, Ledger, export
-from isoflop.sweep.precision import export_choice, settled
+from isoflop.sweep.precision import PRECISION, read_choice, settled
 from isoflop.sweep.search import export_search, search_of
 from isoflop.sweep.status import status, trained
 
@@ -104,10 +104,13 @@ def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:
         StorageError: the results cannot be written.
     """
     yield export(study, root, results)
-    for export_one in (export_choice, export_search, export_speeds):
-        written = export_one(study, root, results)
-        if written is not None:
-            yield written
+    choice, searched = read_choice(root), export_search(study, root, results)
+    if choice is not None and choice.precision == study.recipe.precision:
+        yield _copied(root / PRECISION, storage.inside(results, study.name, PRECISION))
+    if searched is not None:
+        yield searched
+    if (measured := storage.inside(root, SPEEDS)).exists():
+        yield _copied(measured, storage.inside(results, study.name, SPEEDS))
     yield from export_routed(study, root, results)
     figures = storage.inside(results, study.name, FIGURES)
     for source in sorted(storage.inside(root, PAGE, FIGURES).glob("*")):
@@ -116,13 +119,8 @@ def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:
             yield figures / source.name
 
 
-def export_speeds(study: Study, root: Path, results: Path) -> Path | None:
-    """Copy what was measured into `results/NAME/`; return the file, None where there is none."""
-    measured = storage.inside(root, SPEEDS)
-    target = storage.inside(results, study.name, SPEEDS)
-    if not measured.exists():
-        return None
-    storage.write_json(target, storage.read_json(measured))
+def _copied(source: Path, target: Path) -> Path:
+    storage.write_json(target, storage.read_json(source))
     return target
 
 

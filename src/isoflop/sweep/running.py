@@ -132,21 +132,13 @@ def shared_words(holders: Sequence[Holder | None], free: int, here: str) -> str:
 
     There are `free` needed runs that nobody works on; the name of this host is not said.
     """
-    known = dict.fromkeys(holder for holder in holders if holder is not None)
-    names = [f"{one.pid}" + ("" if one.host == here else f" on {one.host}") for one in known]
-    several = len(names) > 1
-    if several:
-        who = f"{len(names)} other processes (pids {', '.join(names[:-1])} and {names[-1]}) train"
-    else:
-        who = f"another process{f' (pid {names[0]})' if names else ''} trains"
-    runs = "1 run" if len(holders) == 1 else f"{len(holders)} runs"
-    if free:
-        left = "the one" if free == 1 else f"the {free}"
-        return f"{who} {runs} of this study; this one takes {left} that nobody works on"
-    return (
-        f"{who} {runs} of this study, and nothing is left to start: waiting for "
-        f"{'their' if several else 'its'} {runs}"
-    )
+    known = dict.fromkeys(one for one in holders if one is not None)
+    pids = [f"{one.pid}" + ("" if one.host == here else f" on {one.host}") for one in known]
+    who = f"other processes (pid {', '.join(pids)})" if pids else "other processes"
+    rest = f"; this one takes the {free} that nobody works on"
+    if not free:
+        rest = ", and nothing is left to start: waiting"
+    return f"{who} train {len(holders)} of its runs{rest}"
 
 
 def _forecast(

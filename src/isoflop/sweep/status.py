@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from isoflop.config import Frozen, RunConfig, RunRecord, State, Study
+from isoflop.config import Frozen, RunConfig, State, Study
 from isoflop.costs import parameters
 from isoflop.estimate import Power
 from isoflop.planning import (
@@ -76,16 +76,6 @@ class RunRow(Frozen):
     """Where it is trained now; not written of other runs."""
 
 
-class Shared(Frozen):
-    """What was saved where runs share their first steps."""
-
-    runs: int
-    """That begin with those of another."""
-    trained_flops: float
-    """As if each run had been trained from zero."""
-    spent_flops: float
-
-
 class StudyStatus(Frozen):
     """All runs that a study has and, as far as the grid knows now, needs."""
 
@@ -95,8 +85,6 @@ class StudyStatus(Frozen):
     brackets: tuple[Bracket, ...]
     edges: tuple[Edge, ...]
     """Sides of minima that lack sizes for good."""
-    shared: Shared | None = Field(default=None, exclude_if=lambda shared: shared is None)
-    """Of the runs that have a record; not written where none share anything."""
     stale: tuple[str, ...] = Field(default=(), exclude_if=lambda lines: not lines)
     """Why no grid is trained, a line for each variant whose learning rate is not to be kept."""
     foreign: int
@@ -169,7 +157,6 @@ def status(
         rows=tuple(rows),
         brackets=tuple(brackets(study, ledger.records)),
         edges=tuple(edges(study, ledger.records)),
-        shared=_shared(ledger.own),
         seconds_left=_seconds_left(ledger, rows, configs),
         stale=tuple(one.stale for one in first_checks(study, ledger.records) if one.stale),
         foreign=sum(not ledger.is_taken_up(run_id) for run_id in assigned.foreign),
@@ -197,23 +184,14 @@ class Lookout:
         return status(self.ledger.study, root, results, ledger=self.ledger)
 
 
-def _shared(records: Sequence[RunRecord]) -> Shared | None:
-    runs = sum(record.parent is not None for record in records)
-    trained = sum(record.train_flops[record.config.convention] for record in records)
-    spent = sum(record.spent_flops for record in records)
-    return Shared(runs=runs, trained_flops=trained, spent_flops=spent) if runs else None
-
-
 def _seconds_left(
     ledger: Ledger, rows: Sequence[RunRow], configs: Mapping[str, RunConfig]
 ) -> float | None:
     """Return the time until all runs are done, by the speeds of those that ran here or do now."""
     going, rates, waiting = [], [], []
     for row in rows:
-        run, record = (
-            PlannedRun(row.variant, configs[row.run_id], "initial"),
-            ledger.get(row.run_id),
-        )
+        run = PlannedRun(row.variant, configs[row.run_id], "initial")
+        record = ledger.get(row.run_id)
         if record and record.seconds and not row.taken_up:
             rates.append((run, record.spent_flops / record.seconds))
         elif row.at:

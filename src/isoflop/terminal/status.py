@@ -30,12 +30,6 @@ LOUD: tuple[State, ...] = ("running", "preempted", "interrupted", "diverged", "f
 def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
     """Yield the counts, the minima, the runs under way or gone wrong, and what to do next."""
     yield said(f"{found.study}: {counted(found)}", "bold")
-    if found.shared is not None:
-        yield said(
-            f"{exponent(found.shared.trained_flops)} FLOPs trained, of which "
-            f"{exponent(found.shared.spent_flops)} were spent: {found.shared.runs} runs share "
-            "their first steps with shorter ones"
-        )
     if found.brackets:
         yield _minima(found.brackets)
     for edge in found.edges:

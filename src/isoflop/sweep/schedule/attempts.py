@@ -6,7 +6,6 @@ What it left on disk says when to give up, whoever asks, so that its siblings an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from isoflop.config import RunConfig, RunRecord
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
@@ -21,34 +20,24 @@ A power cut and a kill of the scheduler are no fault of the run, so this is gene
 for which the system kills everything, each time, must not go on for ever."""
 
 
-@dataclass(frozen=True)
-class Tries:
-    """The attempts at a run since it gained a checkpoint."""
-
-    failures: int
-    lost: int
-    reason: str | None
-    """Of the last failure."""
-
-    @property
-    def verdict(self) -> str | None:
-        """Why the run is not tried again; None where it is."""
-        if self.failures >= FAILURES:
-            return self.reason or "no reason was recorded"
-        if self.lost >= LOST:
-            return (
-                f"killed {self.lost} times from the same checkpoint with nobody left to tell why; "
-                "memory may have run out"
-            )
-        return None
+def failures(attempts: Sequence[Attempt]) -> list[str]:
+    """Return why attempts failed since the run gained a checkpoint, the last one first."""
+    failed = [one for one in without_progress(attempts) if one.ending == "failed"]
+    return [one.reason or "no reason was recorded" for one in failed]
 
 
-def tries(attempts: Sequence[Attempt]) -> Tries:
-    """Return what became of the last attempts; none of them is under way."""
-    last = without_progress(attempts)
-    reasons = [one.reason for one in last if one.ending == "failed"]
-    lost = sum(one.ending is None for one in last)
-    return Tries(len(reasons), lost, reasons[0] if reasons else None)
+def given_up(attempts: Sequence[Attempt]) -> str | None:
+    """Return why a run is not tried again, None where it is; no attempt is under way."""
+    reasons = failures(attempts)
+    if len(reasons) >= FAILURES:
+        return reasons[0]
+    lost = sum(one.ending is None for one in without_progress(attempts))
+    if lost >= LOST:
+        return (
+            f"killed {lost} times from the same checkpoint with nobody left to tell why; memory "
+            "may have run out"
+        )
+    return None
 
 
 def note_failure(config: RunConfig, folder: RunFolder, reason: str, *, since: int) -> list[Attempt]:

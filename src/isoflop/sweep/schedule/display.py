@@ -76,32 +76,28 @@ class Display:
     def show(self, view: View) -> None:
         """Draw the table anew, or print a line; the first line waits for the first step."""
         if self._live.is_started:
-            self._live.update(Group(_table(view.going), Text(_summary(view))), refresh=True)
+            table, line = _table(view.going), Text(_line(view, named=False))
+            self._live.update(Group(table, line), refresh=True)
         elif self._shown == -math.inf and not any(one.progress for one in view.going):
             return
         else:
-            self.say(_line(view))
+            self.say(_line(view, named=True))
         self._shown = self._clock()
 
 
-def _line(view: View) -> str:
-    """Return how the runs go: done of expected, what is running, its loss, the time left."""
-    done = sum(view.states.values())
-    running = [_standing(one) for one in view.going[:NAMED]]
-    if len(view.going) > NAMED:
-        running.append(f"and {len(view.going) - NAMED} more")
-    expected = done + len(view.going) + view.left + view.elsewhere + view.added
-    parts = [f"{done} of {expected} runs done"]
-    if running:
+def _line(view: View, *, named: bool) -> str:
+    """Return how the runs go: done of expected, if `named` what is running, and the time left."""
+    parts = [f"{view.done} of {view.expected} runs done"]
+    if named and view.going:
+        running = [_standing(one) for one in view.going[:NAMED]]
+        if len(view.going) > NAMED:
+            running.append(f"and {len(view.going) - NAMED} more")
         parts.append(f"running: {'; '.join(running)}")
-    return " | ".join([*parts, *_elsewhere_and_left(view)])
-
-
-def _elsewhere_and_left(view: View, speed: str = "") -> list[str]:
-    elsewhere = f"{view.elsewhere} in another process" if view.elsewhere else ""
-    seconds = view.remaining_seconds
-    left = "" if seconds is None else f"about {duration(seconds)} left"
-    return [part for part in (elsewhere, speed, left) if part]
+    if view.elsewhere:
+        parts.append(f"{view.elsewhere} in another process")
+    if view.remaining_seconds is not None:
+        parts.append(f"about {duration(view.remaining_seconds)} left")
+    return " | ".join(parts)
 
 
 def _standing(one: Going) -> str:
@@ -138,15 +134,3 @@ def _table(going: tuple[Going, ...]) -> Table:
             f"{now.tokens_per_second:,.0f}" if now else "",
         )
     return table
-
-
-def _summary(view: View) -> str:
-    parts = [f"{view.states.get('finished', 0)} finished", f"{len(view.going)} running"]
-    parts.append(f"{view.left} left")
-    if view.added:
-        parts.append(f"usually {view.added} added")
-    for state in ("diverged", "failed"):
-        if state in view.states:
-            parts.append(f"{view.states[state]} {state}")
-    speed = f"{view.flops_per_second / 1e9:,.1f} GFLOP/s" if view.flops_per_second else ""
-    return ", ".join([*parts, *_elsewhere_and_left(view, speed)])

@@ -6,12 +6,9 @@ By steps measured before it starts, then by what ran.
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from isoflop.config import State
 from isoflop.costs import forward_flops, parameters
 from isoflop.planning import PlannedRun, achieved_flops, makespan
 from isoflop.runs import Progress
@@ -21,8 +18,6 @@ START_SECONDS = 1.0
 BELIEF_SECONDS = 10.0
 """Work that counts as if it had taken what the measured steps promise, beside what really ran."""
 EVALUATED_SPLITS = 2
-WINDOW_SECONDS = 120.0
-"""Throughput is measured over this time: long enough for evaluation and compiling to count."""
 UNMEASURED = 1e9
 """FLOP/s to set out from where none were measured; what ran corrects it before it is told."""
 
@@ -49,14 +44,11 @@ class Going:
         """Of the steps that are done; None until its first step."""
         return None if self.progress is None else self.progress.step / self.progress.steps
 
-    def stepped(self, progress: Progress, now: float) -> float:
-        """Note where it stands and return the FLOPs that were spent since."""
-        # The first message comes with the first step, wherever the run went on.
-        before = self.progress.step if self.progress else progress.step - 1
+    def stepped(self, progress: Progress, now: float) -> None:
+        """Note where it stands; the first message comes with the first step it makes."""
         if self.progress is None:
             self.from_share, self.from_second = progress.step / progress.steps, now
         self.progress, self.to_second = progress, now
-        return (progress.step - before) / progress.steps * achieved_flops(self.run.config)
 
 
 class Forecast:
@@ -141,41 +133,16 @@ class Forecast:
         return min(self._rates, key=lambda rate: distance(rate[0]), default=(run, UNMEASURED))[1]
 
 
-class Meter:
-    """Measures FLOP/s over the last two minutes."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._started = clock()
-        self._spent: deque[tuple[float, float]] = deque()
-
-    def add(self, flops: float) -> None:
-        """Count FLOPs that were spent since."""
-        self._spent.append((self._clock(), flops))
-
-    @property
-    def flops_per_second(self) -> float:
-        """Training FLOP/s of all runs together; 0 while nothing was trained."""
-        now = self._clock()
-        while self._spent and self._spent[0][0] < now - WINDOW_SECONDS:
-            self._spent.popleft()
-        elapsed = min(WINDOW_SECONDS, now - self._started)
-        return sum(flops for _, flops in self._spent) / elapsed if elapsed > 0 else 0.0
-
-
 @dataclass(frozen=True)
 class View:
     """What there is to see of a study that is being trained."""
 
-    states: Mapping[State, int]
-    """Of the runs that have a record."""
+    done: int
+    """Runs that have a record."""
+    expected: int
+    """All runs, those included that the grid will probably add."""
     going: tuple[Going, ...]
-    left: int
-    """Runs planned so far that nobody works on."""
     elsewhere: int
     """Runs that another process works on."""
-    added: int
-    """Runs that the grid will probably add to those planned so far."""
-    flops_per_second: float
     remaining_seconds: float | None
-    """Time until all these are done; None while nothing was measured."""
+    """Time until all is done; None while nothing was measured."""

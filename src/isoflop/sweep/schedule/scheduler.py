@@ -16,10 +16,16 @@ from isoflop.runs import Progress, RunClaimed, RunFolder
 from isoflop.storage import StorageError
 from isoflop.sweep.interrupts import Wish, stop_signals
 from isoflop.sweep.ledger import Ledger
-from isoflop.sweep.schedule.attempts import FAILURES, commit_failure, note_failure, tries
+from isoflop.sweep.schedule.attempts import (
+    FAILURES,
+    commit_failure,
+    failures,
+    given_up,
+    note_failure,
+)
 from isoflop.sweep.schedule.display import Display, describe
 from isoflop.sweep.schedule.executor import LOG, Ended, Execution, Executor
-from isoflop.sweep.schedule.forecast import Forecast, Going, Meter, View
+from isoflop.sweep.schedule.forecast import Forecast, Going, View
 
 Planner = Callable[[Study, Sequence[RunRecord]], list[PlannedRun]]
 """Says which runs a study needs that have no record yet."""
@@ -75,7 +81,6 @@ class Scheduler:
         self.execution = execution
         self.data_sha256 = data_sha256
         self.going: dict[str, Going] = {}
-        self.meter = Meter()
         self.stopping = False
         working = None if execution.shift is None else execution.shift.working_seconds
         self.leave_at = math.inf if working is None else time.monotonic() + working
@@ -109,13 +114,12 @@ class Scheduler:
 
     def _tell_expected(self) -> None:
         """Say how much there is to train and how long that takes, if its speed was measured."""
-        view = self._view()
-        if view.left and view.remaining_seconds is not None:
-            added = f", and usually {view.added} more" if view.added else ""
+        seconds, left = self._view().remaining_seconds, len(self.needed) - len(self.elsewhere)
+        if left and seconds is not None:
+            added = f", and usually {self._added} more" if self._added else ""
             self.display.say(
-                f"{self.ledger.study.name}: {view.left} runs to train{added}; "
-                f"{self.executor.capacity} at a time, about {duration(view.remaining_seconds)} "
-                "by steps measured here just now"
+                f"{self.ledger.study.name}: {left} runs to train{added}; {self.executor.capacity} "
+                f"at a time, about {duration(seconds)} by steps measured here just now"
             )
 
     def _train(self, wish: Wish) -> None:
@@ -154,7 +158,7 @@ class Scheduler:
             folder = self.ledger.store.folder(run_id)
             if run_id in self.going or folder.is_claimed() or self._waits(run_id, folder):
                 continue
-            if tries(folder.attempts_made()).verdict is not None:
+            if given_up(folder.attempts_made()) is not None:
                 self._failed(Going(run))
                 continue
             self.going[run_id] = Going(run, folder.attempts)
@@ -178,7 +182,7 @@ class Scheduler:
             one.silent_seconds = 0.0
             match message:
                 case Progress():
-                    self.meter.add(one.stepped(message, time.monotonic()))
+                    one.stepped(message, time.monotonic())
                 case str():
                     self.display.say(f"{describe(one.run)}: warning: {message}")
                 case Ended():
@@ -253,22 +257,17 @@ class Scheduler:
         config = one.run.config
         folder = self.ledger.store.folder(config.run_id)
         try:
-            found = tries(folder.attempts_made())
+            made = folder.attempts_made()
             if reason is not None:
-                found = tries(note_failure(config, folder, reason, since=one.attempts))
-                number = min(found.failures, FAILURES)
+                made = note_failure(config, folder, reason, since=one.attempts)
+                number = min(len(failures(made)), FAILURES)
                 self.display.say(
                     f"{describe(one.run)}: attempt {number} of {FAILURES} failed: {reason}"
                 )
-            if found.verdict is None:
+            if (why := given_up(made)) is None:
                 return
-            commit_failure(
-                config,
-                folder,
-                found.verdict,
-                data_sha256=self.data_sha256,
-                device=self.execution.device,
-            )
+            device = self.execution.device
+            commit_failure(config, folder, why, data_sha256=self.data_sha256, device=device)
         except RunClaimed:
             return
         except StorageError as error:
@@ -285,26 +284,25 @@ class Scheduler:
         record = self.ledger.get(run.config.run_id)
         assert record is not None, "asked for runs with a record only"
         untold = sum(self.ledger.get(run_id) is not None for run_id in self.going)
-        recorded = self.states.total()
-        self.display.recorded(
-            run, record, recorded - untold, recorded + len(self.needed) + self._added
-        )
+        self.display.recorded(run, record, self.states.total() - untold, self._expected)
 
     @property
     def _added(self) -> int:
         """Runs that the grid will probably add to those that it knows of."""
         return max(0, self.forecast.runs - self.states.total() - len(self.needed))
 
+    @property
+    def _expected(self) -> int:
+        return self.states.total() + len(self.needed) + self._added
+
     def _view(self) -> View:
         going = tuple(self.going.values())
         claimed = self.going.keys() | self.elsewhere
         waiting = [run for run in self.needed if run.config.run_id not in claimed]
         return View(
-            states=self.states,
+            done=self.states.total(),
+            expected=self._expected,
             going=going,
-            left=len(waiting),
             elsewhere=len(self.elsewhere),
-            added=self._added,
-            flops_per_second=self.meter.flops_per_second,
             remaining_seconds=self.forecast.seconds_left(going, waiting, self._added),
         )

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import getpass
 import math
+import os
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import Field
+
 from isoflop import storage
+from isoflop.config.load import read, validated
+from isoflop.frozen import Frozen
 from isoflop.planning import PlannedRun
 from isoflop.runs import RunFolder
-from isoflop.sweep.cluster.settings import Cluster
 from isoflop.sweep.ledger import Folders
 from isoflop.sweep.schedule.executor import Ended, Message
 
@@ -28,6 +33,49 @@ AT_ONCE_SECONDS = 60.0
 """A job that lives no longer, and takes no run, did not work."""
 JOBS = "jobs"
 """Folder of what jobs print, in the study's folder."""
+FILE = "cluster.toml"
+"""Table `[cluster]`: how workers are started, in a file beside the study or of the user."""
+
+
+class RayTask(Frozen):
+    """What a worker is on Ray."""
+
+    address: str = "auto"
+    """Of a cluster that runs; none is started."""
+    num_cpus: float = Field(default=1, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
+
+
+class Cluster(Frozen):
+    """How a cluster starts workers; no part of what a study is."""
+
+    jobs: int = Field(default=1, ge=1)
+    """Workers that are queued or run at a time, at most."""
+    time_limit: float | None = Field(default=None, gt=0)
+    """Minutes of a job; it is queued again as long as runs are left. None for the cluster's own."""
+    command: tuple[str, ...] = (sys.executable, "-m", "isoflop.cli")
+    """What starts `isoflop` where the jobs run."""
+    arguments: tuple[str, ...] = ()
+    """Of `isoflop work`, such as `--device cuda`."""
+    slurm: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Options of sbatch by their long names, such as `partition`; true for one without a value."""
+    ray: RayTask = RayTask()
+
+
+def cluster_of(study: Path) -> Cluster:
+    """Return the table in `cluster.toml` beside a study, else in the user's, else what is usual.
+
+    Raises:
+        ValueError: the file is malformed, or has other tables than `[cluster]`.
+    """
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    for path in (study.parent / FILE, home / "isoflop" / FILE):
+        if path.is_file():
+            data = read(path)
+            if data.keys() != {"cluster"}:
+                raise ValueError(f"{path} has {sorted(data)[:5]}; expected the table [cluster]")
+            return validated(Cluster, data["cluster"], str(path))
+    return Cluster()
 
 
 class Jobs(Protocol):

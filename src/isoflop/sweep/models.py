@@ -1,30 +1,88 @@
-"""Trains the best models of a study again where their checkpoints are gone, and compares.
+"""The trained models that a study keeps: disk is freed of others, and those gone trained again.
 
-A model is trained beside the runs, in a folder that the study does not look into, so that nothing
-of the study is missing meanwhile. Only when it is finished it takes its place.
+A model is trained again beside the runs, in a folder that the study does not look into, so that
+nothing of the study is missing meanwhile. Only when it is finished it takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isoflop import storage
 from isoflop.config import AttentionKernel, RunRecord, Study
 from isoflop.data import prepare
-from isoflop.hardware import usable_cores
-from isoflop.notation import duration
-from isoflop.planning import PlannedRun, achieved_flops, makespan
+from isoflop.planning import PlannedRun, next_runs
 from isoflop.planning.assignment import assign
-from isoflop.runs import RunFolder, RunStore, committed_records
-from isoflop.sweep.cleaning import best_runs
-from isoflop.sweep.ledger import RECORDS, Folders
+from isoflop.runs import RunClaimed, RunFolder, RunStore
+from isoflop.sweep.ledger import Folders, Ledger
 from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.executor import Execution
 
 REBUILT = "rebuilt"
 """Folder of models under way, in a study's folder."""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What cleaning did."""
+
+    bytes: int
+    runs: int
+    """Runs whose checkpoints were removed."""
+    kept: int
+    """Runs with a record that keep theirs, being the best of their variant and budget."""
+
+
+def clean(study: Study, root: Path, *, everything: bool = False) -> Freed:
+    """Remove the checkpoints of runs that have a record; nothing else is touched.
+
+    The best run of each variant and budget, by validation loss, keeps its checkpoint unless
+    `everything` goes. Runs without a record keep theirs, since they go on from them, and so do
+    those that another process holds. What longer runs branch from goes too, unless one is needed.
+    """
+    store = RunStore(root)
+    records = store.records()
+    needed = {run.config.stem for run in next_runs(study, records)} if study.reuse else set()
+    best = {} if everything else best_runs(records, assign(study, records).variant_of)
+    freed = runs = kept = 0
+    for record in records:
+        folder = store.folder(record.run_id)
+        kept += record.run_id in best and folder.checkpoints.is_dir()
+        going = [] if record.run_id in best else [folder.checkpoints]
+        going += [] if record.config.stem in needed else [folder.stable]
+        going = [one for one in going if one.is_dir()]
+        if not going:
+            continue
+        try:
+            with folder.claim():
+                files = [path for one in going for path in one.rglob("*") if path.is_file()]
+                size = sum(path.lstat().st_size for path in files)
+                for one in going:
+                    storage.discard(one)
+        except RunClaimed:
+            continue
+        freed += size
+        runs += size > 0
+    return Freed(freed, runs, kept)
+
+
+def best_runs(records: Iterable[RunRecord], variant_of: Mapping[str, str]) -> dict[str, RunRecord]:
+    """Return the finished run of each variant and budget with the lowest validation loss, by id.
+
+    Judged by validation, so that what is shown of a model's test loss is not chosen by it. Runs
+    that are of no variant are left aside.
+    """
+    best: dict[tuple[str, float | None], tuple[float, str, RunRecord]] = {}
+    for record in records:
+        evaluation = record.evaluation("validation")
+        if record.run_id in variant_of and record.state == "finished" and evaluation is not None:
+            key = (variant_of[record.run_id], record.config.budget_flops)
+            here = (evaluation.loss, record.run_id, record)
+            if key not in best or here[:2] < best[key][:2]:
+                best[key] = here
+    return {run_id: record for _, run_id, record in best.values()}
 
 
 @dataclass(frozen=True)
@@ -45,19 +103,6 @@ class BestModel:
         finished = record is not None and record.state == "finished"
         return finished and saved.is_dir() and any(saved.iterdir())
 
-    @property
-    def planned(self) -> PlannedRun:
-        """The run, to be trained again."""
-        return PlannedRun(self.variant, self.record.config, "initial")
-
-    @property
-    def left(self) -> float:
-        """Share of the steps that are still to be trained."""
-        if self.beside.record() is not None:
-            return 0.0
-        rows, _ = self.beside.read_metrics()
-        return 1 - (int(rows[-1]["step"]) if rows else 0) / self.record.config.steps
-
 
 @dataclass(frozen=True)
 class Rebuilt:
@@ -77,25 +122,17 @@ def best_models(
 ) -> list[BestModel]:
     """Return the best model of each variant and budget, those that `clean` would keep.
 
-    What `results/NAME/` holds of a run comes before the record in the study's folder `root`.
-
     Raises:
         ValueError: there is no such variant, or no finished run.
     """
     names = [one.name for one in study.variants]
     if variant is not None and variant not in names:
         raise ValueError(f"variant is {variant!r}; expected one of {names}")
-    store, beside = RunStore(root), RunStore(root / REBUILT)
-    known = [
-        *beside.records(),
-        *store.records(),
-        *committed_records(results, study.name, RECORDS),
-    ]
-    records = {record.run_id: record for record in known}
-    variant_of = assign(study, records.values()).variant_of
+    ledger, beside = Ledger(study, root, results), RunStore(root / REBUILT)
+    variant_of = ledger.runs.variant_of
     found = [
-        BestModel(variant_of[run_id], record, store.folder(run_id), beside.folder(run_id))
-        for run_id, record in best_runs(records.values(), variant_of).items()
+        BestModel(variant_of[run_id], record, ledger.store.folder(run_id), beside.folder(run_id))
+        for run_id, record in best_runs(ledger.records, variant_of).items()
         if variant in (None, variant_of[run_id])
     ]
     if not found:
@@ -103,7 +140,9 @@ def best_models(
             f"no run of {variant or study.name} is finished in {root} or {results / study.name}; "
             "train it with `isoflop run` first"
         )
-    return sorted(found, key=lambda one: (names.index(one.variant), one.planned.budget_flops))
+    return sorted(
+        found, key=lambda one: (names.index(one.variant), one.record.config.budget_flops or 0.0)
+    )
 
 
 def rebuild(
@@ -142,7 +181,8 @@ def rebuild(
 
     def without_record(_: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         done = {record.run_id for record in records}
-        return [model.planned for model in group if model.record.run_id not in done]
+        left = [model for model in group if model.record.run_id not in done]
+        return [PlannedRun(model.variant, model.record.config, "initial") for model in left]
 
     for how in dict.fromkeys(_how(model) for model in gone):
         group = [model for model in gone if _how(model) == how]
@@ -154,13 +194,11 @@ def rebuild(
             compiled=None if compiled else False,
             attention_kernel=attention,
         )
-        outcome = run_study(study, beside, alike, planner=without_record)
-        interrupted = outcome.interrupted
+        interrupted = run_study(study, beside, alike, planner=without_record).interrupted
         if interrupted:
             break
-    made = [
-        Rebuilt(model, record) for model in gone if (record := model.beside.record()) is not None
-    ]
+    trained = ((model, model.beside.record()) for model in gone)
+    made = [Rebuilt(model, record) for model, record in trained if record is not None]
     for one in made:
         if one.record.state == "finished":
             _put_in_place(one)
@@ -194,47 +232,20 @@ def _put_in_place(one: Rebuilt) -> None:
                 storage.move_folder(beside.path, folder.path)
 
 
-def expectation(models: Sequence[BestModel], workers: int | None) -> str:
-    """Return how many models are to be trained and how long that takes here, in a sentence.
-
-    The speed is measured, which takes seconds. Models at a time are one per core if None.
-    """
-    from isoflop.training import measure_speed
-
-    at_a_time = usable_cores().count if workers is None else max(1, workers)
-    configs = [model.record.config for model in models]
-    speed = measure_speed(configs)
-    whole = [achieved_flops(config) / speed(config) for config in configs]
-    here, recorded = (
-        duration(
-            makespan([one.left * took for one, took in zip(models, times, strict=True)], at_a_time)
-        )
-        for times in (whole, [model.record.seconds for model in models])
-    )
-    count = "1 model" if len(models) == 1 else f"{len(models)} models"
-    return (
-        f"training {count} again, {at_a_time} at a time: about {here} at the speed of uncompiled "
-        f"steps measured here just now; when they were recorded, {recorded}"
-    )
-
-
 def described(one: Rebuilt) -> str:
     """Return how a model that was trained again compares with what is recorded of it."""
     recorded, after = one.model.record, one.record
     name = f"{one.model.variant}, run {recorded.run_id}"
     if after.state != "finished":
         return f"{name}: {after.state}: {after.reason}; the recorded run finished"
-    test = after.evaluation("test")
-    loss = "" if test is None else f", test loss {test.loss:.4f}"
     if one.equal:
-        return f"{name}: every loss is the recorded one, bit for bit{loss}"
+        return f"{name}: every loss is the recorded one, bit for bit"
     before, now = (
         {(e.split, e.decision, e.weights): e.loss for e in record.evaluations}
         for record in (recorded, after)
     )
-    both = [abs(now[key] - before[key]) for key in now if key in before]
-    apart = f" by at most {max(both):.2g} nats per token" if both else ""
+    apart = max((abs(now[key] - before[key]) for key in now if key in before), default=0.0)
     was, is_ = (record.environment.model_dump() for record in (recorded, after))
     changes = ", ".join(f"{key} {was[key]} -> {is_[key]}" for key in was if was[key] != is_[key])
-    changed = f"; changed since: {changes}" if changes else ""
-    return f"{name}: losses differ from the recorded ones{apart}{loss}{changed}"
+    told = f"{name}: losses differ from the recorded ones by at most {apart:.2g} nats per token"
+    return f"{told}; changed since: {changes}" if changes else told

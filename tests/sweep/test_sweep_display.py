@@ -44,16 +44,16 @@ class Watched:
         return self._out.getvalue()
 
 
-def test_a_terminal_shows_each_run_and_the_whole(run: PlannedRun) -> None:
+def test_a_terminal_shows_how_it_goes_at_once_and_anew(run: PlannedRun) -> None:
     watched = Watched(run, force_terminal=True, color_system=None)
     with watched.display:
         watched.show(None)
         assert "starting" in watched.text
         watched.now += 1.0
         watched.show(STEP)
-    for told in ("Base\\x1b[31m[bold]line", "1,200/", "2.346", "8,123"):
-        assert told in watched.text
-    assert "3 of 10 runs done | 1 in another process | about 2 min 30 s left" in watched.text
+    said = watched.text.replace("\n", " ")
+    assert "running: Base\\x1b[31m[bold]line, " in said
+    assert "1 in another process | about 2 min 30 s left" in said
 
 
 def test_a_log_gets_a_line_at_the_first_step_and_then_every_half_minute(run: PlannedRun) -> None:
@@ -66,7 +66,8 @@ def test_a_log_gets_a_line_at_the_first_step_and_then_every_half_minute(run: Pla
         size = f"{parameters(run.config.model).total:,}"
         assert watched.text == (
             f"3 of 10 runs done | running: Base\\x1b[31m[bold]line, {size} parameters, "
-            "step 1,200 of 5,000, loss 2.346 | 1 in another process | about 2 min 30 s left\n"
+            "step 1,200 of 5,000, loss 2.346, 8,123 tokens/s | 1 in another process | "
+            "about 2 min 30 s left\n"
         )
         for _ in range(300):
             watched.now += 1.0

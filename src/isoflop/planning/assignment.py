@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 
 from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Variant
+from isoflop.planning.cell import Cell, cells
 from isoflop.planning.checks import checks
-from isoflop.planning.recipe import affordable, ladder, resolve
+from isoflop.planning.recipe import affordable, resolve
 from isoflop.planning.scaling import possible_scaling_runs
 from isoflop.planning.search import first_check_runs
 
@@ -66,32 +67,30 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
         found = checked if run.purpose in ("rate", "order") else own
         found.setdefault(run.config.run_id, run.variant)
 
-    def resolved(budget: float, model: ModelConfig, variant: Variant, seed: int) -> RunConfig:
-        return resolve(study, variant, budget, model, seed)
-
-    for budget in study.budgets_flops:
-        for variant in study.variants:
-            for model in _models(study, variant, budget):
-                for seed in (*study.seeds, *study.added_seeds):
-                    run_id = resolved(budget, model, variant, seed).run_id
-                    own.setdefault(run_id, variant.name)
-                for _, config in checks(study, variant, partial(resolved, budget, model)):
-                    checked.setdefault(config.run_id, variant.name)
-        if challenger is None:
-            continue
-        for shape in _models(study, study.baseline_variant, budget):
-            taken = shape.with_choices(challenger)
-            if taken is not None and affordable(study, challenger, budget, taken):
+    for cell in cells(study):
+        resolved = partial(_resolved, cell)
+        for model in _models(cell):
+            for seed in (*study.seeds, *study.added_seeds):
+                own.setdefault(resolved(model, cell.variant, seed).run_id, cell.variant.name)
+            for _, config in checks(study, cell.variant, partial(resolved, model)):
+                checked.setdefault(config.run_id, cell.variant.name)
+            if challenger is None or cell.variant != study.baseline_variant:
+                continue
+            taken = model.with_choices(challenger)
+            if taken is not None and affordable(study, challenger, cell.budget_flops, taken):
                 for seed in study.seeds:
-                    matched[resolved(budget, taken, challenger, seed).run_id] = challenger.name
+                    matched[resolved(taken, challenger, seed).run_id] = challenger.name
     return own, matched, checked
 
 
-def _models(study: Study, variant: Variant, budget: float) -> Iterator[ModelConfig]:
-    """Yield the first sizes of a variant and all that may be added to them."""
-    sizes, added = ladder(study, variant, budget), study.grid.added_at_most
-    first = sizes.initial
+def _resolved(cell: Cell, model: ModelConfig, variant: Variant, seed: int) -> RunConfig:
+    return resolve(cell.study, variant, cell.budget_flops, model, seed)
+
+
+def _models(cell: Cell) -> Iterator[ModelConfig]:
+    """Yield the first sizes of a cell and all that may be added to them."""
+    first, added = cell.initial, cell.study.grid.added_at_most
     for index in range(first.start - added, first.stop + added):
-        model = sizes.rung(index)
-        if model is not None and affordable(study, variant, budget, model):
+        model = cell.ladder.rung(index)
+        if model and affordable(cell.study, cell.variant, cell.budget_flops, model):
             yield model

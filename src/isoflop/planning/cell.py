@@ -214,3 +214,13 @@ class Cell:
             run = resolve(self.study, self.variant, self.budget_flops, self.model(rung), seed)
             self._runs[rung, seed] = run, run.run_id
         return self._runs[rung, seed]
+
+
+def cells(study: Study, records: Iterable[RunRecord] = ()) -> list[Cell]:
+    """Return what records say of each variant at each budget, by budget; none of named sizes."""
+    by_id = {record.run_id: record for record in records}
+    return [
+        Cell(study, variant, budget, by_id)
+        for budget in study.budgets_flops
+        for variant in study.variants
+    ]

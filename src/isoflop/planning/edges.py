@@ -12,7 +12,7 @@ from typing import Literal
 
 from isoflop.config import Frozen, Grid, RunRecord, Study
 from isoflop.costs import parameters
-from isoflop.planning.cell import Cell
+from isoflop.planning.cell import Cell, cells
 from isoflop.planning.recipe import affordable
 
 Side = Literal["smaller", "larger"]
@@ -56,14 +56,12 @@ def edges(study: Study, records: Sequence[RunRecord]) -> list[Edge]:
     Raises:
         ValueError: If a finished record lacks the validation loss it is judged by.
     """
-    by_id = {record.run_id: record for record in records}
-    found = []
-    for budget in study.budgets_flops:
-        for variant in study.variants:
-            cell = Cell(study, variant, budget, by_id)
-            if cell.minimum is not None and not cell.bracketed and not cell.needed():
-                found += list(_short_sides(cell))
-    return found
+    return [
+        edge
+        for cell in cells(study, records)
+        if cell.minimum is not None and not cell.bracketed and not cell.needed()
+        for edge in _short_sides(cell)
+    ]
 
 
 def _short_sides(cell: Cell) -> Iterator[Edge]:

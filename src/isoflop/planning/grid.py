@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
 from isoflop.costs import parameters
-from isoflop.planning.cell import Cell, PlannedRun
+from isoflop.planning.cell import Cell, PlannedRun, cells
 from isoflop.planning.recipe import affordable, resolve
 from isoflop.planning.scaling import possible_scaling_runs, scaling_runs
 from isoflop.planning.search import first_checks
@@ -82,17 +82,14 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         return list(missing.values())
     if study.scaling is not None:
         return scaling_runs(study, records)
-    by_id = {record.run_id: record for record in records}
+    done = {record.run_id for record in records}
+    everywhere = cells(study, records)
+    needed = [run for cell in everywhere for run in cell.needed()]
+    matched = [run for cell in everywhere for run in _matched(cell)]
     planned: dict[str, PlannedRun] = {}
-    everywhere = []
-    for budget in study.budgets_flops:
-        cells = _cells(study, budget, by_id)
-        everywhere += cells
-        for run in [*(run for cell in cells for run in cell.needed()), *_matched(study, cells)]:
-            if run.config.run_id not in by_id:
-                planned.setdefault(run.config.run_id, run)
-    for run in _resolving(study, everywhere):
-        planned.setdefault(run.config.run_id, run)
+    for run in (*needed, *matched, *_resolving(study, everywhere)):
+        if run.config.run_id not in done:
+            planned.setdefault(run.config.run_id, run)
     return list(planned.values())
 
 
@@ -107,7 +104,6 @@ def foreseen_runs(study: Study) -> list[PlannedRun]:
 
 def brackets(study: Study, records: Sequence[RunRecord]) -> list[Bracket]:
     """Return where each minimum stands, by budget and variant; a scaling study has none."""
-    by_id = {record.run_id: record for record in records}
     told = ("budget_flops", "minimum_parameters", "below", "above", "bracketed")
     return [
         Bracket(
@@ -115,8 +111,7 @@ def brackets(study: Study, records: Sequence[RunRecord]) -> list[Bracket]:
             settled=not cell.needed(),
             **{name: getattr(cell, name) for name in told},
         )
-        for budget in study.budgets_flops
-        for cell in _cells(study, budget, by_id)
+        for cell in cells(study, records)
     ]
 
 
@@ -137,39 +132,36 @@ def bound(study: Study) -> Bound:
     matched = 2 if _challenger(study) is not None else 0
     orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
     beside = len(study.learning_rate_check) * study.learning_rate_check_seeds + orders
-    flops, replicates, cells = 0.0, 0, len(study.variants)
-    for budget in study.budgets_flops:
-        first = sum(len(cell.initial) for cell in _cells(study, budget, {}))
-        reseeded = (cells * added + (0 if everywhere else first)) * further_seeds
-        reseeded += cells * 3 * len(study.added_seeds)
+    each = added + beside + rate_runs
+    budgets, pairs = len(study.budgets_flops), len(study.budgets_flops) * len(study.variants)
+    replicates, flops = 0, matched * sum(study.budgets_flops)
+    for cell in cells(study):
+        reseeded = (added + (0 if everywhere else len(cell.initial))) * further_seeds
+        reseeded += 3 * len(study.added_seeds)
         replicates += reseeded
-        flops += (matched + reseeded + cells * (added + beside + rate_runs)) * budget
+        flops += (reseeded + each) * cell.budget_flops
     # A grid of fewer sizes cannot have its margin on both sides.
     short = min(added, max(0, 2 * study.grid.margin + 1 - study.grid.sizes))
-    usual = matched + cells * (beside + short + (0 if everywhere else 3 * further_seeds))
-    budgets = len(study.budgets_flops)
+    usual = beside + short + (0 if everywhere else 3 * further_seeds)
+    usual = matched + len(study.variants) * usual
     return Bound(
-        sizes=budgets * cells * added,
+        sizes=pairs * added,
         replicates=replicates,
         matched=budgets * matched,
-        checks=budgets * cells * (beside + rate_runs),
+        checks=pairs * (beside + rate_runs),
         flops=flops,
         usual_runs=budgets * usual,
         usual_flops=usual * sum(study.budgets_flops),
     )
 
 
-def _cells(study: Study, budget: float, records: Mapping[str, RunRecord]) -> list[Cell]:
-    return [Cell(study, variant, budget, records) for variant in study.variants]
-
-
-def _resolving(study: Study, cells: list[Cell]) -> Iterator[PlannedRun]:
+def _resolving(study: Study, everywhere: list[Cell]) -> Iterator[PlannedRun]:
     """Yield the next seed's runs of each pair that the runs so far leave unresolved."""
     if study.until_resolved is None:
         return
     ready = {
         (cell.variant.name, cell.budget_flops): cell
-        for cell in cells
+        for cell in everywhere
         if cell.further(study.added_seeds[0]) is not None
     }
     base = study.baseline_variant.name
@@ -205,12 +197,15 @@ def _challenger(study: Study) -> Variant | None:
     return challenger if wanted else None
 
 
-def _matched(study: Study, cells: list[Cell]) -> list[PlannedRun]:
-    """Return the challenger's runs in the baseline's shapes, once the baseline is settled."""
+def _matched(baseline: Cell) -> list[PlannedRun]:
+    """Return the challenger's runs in the shapes of a cell, once that is settled.
+
+    None where the study asks for none, and in those of another variant than the baseline.
+    """
+    study = baseline.study
     challenger = _challenger(study)
-    if challenger is None:
+    if challenger is None or baseline.variant != study.baseline_variant:
         return []
-    baseline = next(cell for cell in cells if cell.variant == study.baseline_variant)
     for shape in map(baseline.model, baseline.initial):
         if shape.with_choices(challenger) is None:
             raise ValueError(

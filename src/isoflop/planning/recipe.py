@@ -80,29 +80,6 @@ def sequences_per_step(study: Study, budget_flops: float, variant: Variant | Non
     return asked // length
 
 
-def settings_of(study: Study, variant: Variant, budget_flops: float) -> dict[Setting, float]:
-    """Return what each setting of a variant is at a budget, whoever gives it."""
-    recipe, length = study.recipe, study.data.sequence_length
-    first = budget_flops if variant.exponents is None else study.budgets_flops[0]
-    usual = sequences_per_step(study, first) * length
-    found: dict[Setting, float] = {
-        "learning_rate": variant.learning_rate or recipe.learning_rate,
-        "weight_decay": (
-            recipe.optimiser.weight_decay if variant.weight_decay is None else variant.weight_decay
-        ),
-        "warmup_fraction": variant.warmup_fraction or recipe.warmup_fraction,
-        "tokens_per_step": variant.tokens_per_step or usual,
-        "router_rate": variant.router_rate or recipe.router_rate,
-        "width_per_block": (variant.shape or study.shape).width_per_block,
-    }
-    if (exponents := variant.exponents) is not None:
-        growth = budget_flops / first
-        found = {name: exponents.moved(name, one, growth) for name, one in found.items()}
-        if exponents.tokens_per_step:
-            found["tokens_per_step"] = whole_sequences(found["tokens_per_step"], length)
-    return found
-
-
 def with_settings(study: Study, variant: Variant, values: Mapping[Setting, float]) -> Variant:
     """Return a variant that has these settings, at every budget.
 
@@ -121,10 +98,25 @@ def with_settings(study: Study, variant: Variant, values: Mapping[Setting, float
 
 def at_budget(study: Study, variant: Variant, budget_flops: float) -> Variant:
     """Return a variant as it is at a budget, where its settings move with it."""
-    if variant.exponents is None:
+    if (exponents := variant.exponents) is None:
         return variant
-    settings = settings_of(study, variant, budget_flops).items()
-    moving = {name: one for name, one in settings if getattr(variant.exponents, name)}
+    recipe, length, first = study.recipe, study.data.sequence_length, study.budgets_flops[0]
+    decay = variant.weight_decay
+    at_first: dict[Setting, float] = {
+        "learning_rate": variant.learning_rate or recipe.learning_rate,
+        "weight_decay": recipe.optimiser.weight_decay if decay is None else decay,
+        "warmup_fraction": variant.warmup_fraction or recipe.warmup_fraction,
+        "tokens_per_step": variant.tokens_per_step or sequences_per_step(study, first) * length,
+        "router_rate": variant.router_rate or recipe.router_rate,
+        "width_per_block": (variant.shape or study.shape).width_per_block,
+    }
+    moving = {
+        name: exponents.moved(name, one, budget_flops / first)
+        for name, one in at_first.items()
+        if getattr(exponents, name)
+    }
+    if "tokens_per_step" in moving:
+        moving["tokens_per_step"] = whole_sequences(moving["tokens_per_step"], length)
     return with_settings(study, variant, moving)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a study that is being trained: a live table, or plain lines in a log."""
+"""What a person sees of a study that is being trained: lines, the last one anew on a terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from isoflop.config import RunRecord
@@ -29,8 +27,8 @@ NAMED = 4
 
 
 class Display:
-    """Tells each thing that happens in a line, and how the runs go: in a live table on a terminal,
-    else in a line now and then.
+    """Tells each thing that happens in a line, and how the runs go in a line now and then, which is
+    drawn anew in its place on a terminal.
 
     Args:
         console: where to.
@@ -53,7 +51,7 @@ class Display:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line, above the table where there is one."""
+        """Print a line, above the one that is drawn anew."""
         self._console.print(Text(quoted(text)), soft_wrap=True)
 
     def recorded(self, run: PlannedRun, record: RunRecord, done: int, total: int) -> None:
@@ -74,21 +72,20 @@ class Display:
         return self._clock() - self._shown >= every
 
     def show(self, view: View) -> None:
-        """Draw the table anew, or print a line; the first line waits for the first step."""
+        """Draw or print the line; in a log the first one waits for the first step."""
         if self._live.is_started:
-            table, line = _table(view.going), Text(_line(view, named=False))
-            self._live.update(Group(table, line), refresh=True)
+            self._live.update(Text(quoted(_line(view))), refresh=True)
         elif self._shown == -math.inf and not any(one.progress for one in view.going):
             return
         else:
-            self.say(_line(view, named=True))
+            self.say(_line(view))
         self._shown = self._clock()
 
 
-def _line(view: View, *, named: bool) -> str:
-    """Return how the runs go: done of expected, if `named` what is running, and the time left."""
+def _line(view: View) -> str:
+    """Return how the runs go: done of expected, what is running, and the time left."""
     parts = [f"{view.done} of {view.expected} runs done"]
-    if named and view.going:
+    if view.going:
         running = [_standing(one) for one in view.going[:NAMED]]
         if len(view.going) > NAMED:
             running.append(f"and {len(view.going) - NAMED} more")
@@ -105,7 +102,10 @@ def _standing(one: Going) -> str:
     if one.progress is None:
         return f"{size}, starting"
     now = one.progress
-    return f"{size}, step {now.step:,} of {now.steps:,}, loss {now.loss:.3f}"
+    return (
+        f"{size}, step {now.step:,} of {now.steps:,}, loss {now.loss:.3f}, "
+        f"{now.tokens_per_second:,.0f} tokens/s"
+    )
 
 
 def describe(run: PlannedRun) -> str:
@@ -115,22 +115,3 @@ def describe(run: PlannedRun) -> str:
         f"{run.variant}, {size:,} parameters, {short_flops(run.budget_flops)} FLOPs, "
         f"seed {run.config.seed}"
     )
-
-
-def _table(going: tuple[Going, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("variant", "parameters", "budget", "seed", "", "step", "loss", "tokens/s"):
-        table.add_column(title, justify="left" if title in ("variant", "") else "right")
-    for one in going:
-        config, now = one.run.config, one.progress
-        table.add_row(
-            Text(quoted(one.run.variant)),
-            f"{parameters(config.model).total:,}",
-            f"{one.run.budget_flops:.3g}",
-            str(config.seed),
-            ProgressBar(total=config.steps, completed=now.step if now else 0, width=16),
-            f"{now.step:,}/{config.steps:,}" if now else "starting",
-            f"{now.loss:.3f}" if now else "",
-            f"{now.tokens_per_second:,.0f}" if now else "",
-        )
-    return table

@@ -134,14 +134,6 @@ def instant(config: RunConfig, folder: RunFolder, **options: object) -> RunRecor
     return _finish(config, folder, cache)
 
 
-def noisy(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
-    """Take no time to find a loss that is lowest at 12,000 parameters, with noise of 0.01."""
-    cache = Path(str(options["cache"]))
-    _begin(config, cache)
-    loss = 1 + 0.1 * math.log(size(config) / 12000) ** 2
-    return _finish(config, folder, cache, loss=loss + random.Random(config.run_id).gauss(0, 0.01))
-
-
 def better_at_twice_the_rate(config: RunConfig, folder: RunFolder, **options: object) -> RunRecord:
     """Leave a record by which 1.6e-2 is 0.1 nats better than any other rate."""
     cache = Path(str(options["cache"]))

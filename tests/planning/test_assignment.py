@@ -1,6 +1,5 @@
 """Every run that a study trains is known as its own afterwards, and no other one is."""
 
-import pytest
 from driven_grid import make_study
 
 from given import record_of
@@ -19,31 +18,6 @@ def trained(study):
             loss = 1 + abs(parameters(run.config.model).total - 150e3) / 1e6
             records.append(record_of(run.config, loss))
     return records, planned
-
-
-@pytest.mark.parametrize("replicate", ["near_minimum", "all"])
-def test_runs_are_assigned_to_the_variant_they_were_planned_for(replicate):
-    study = make_study(seeds=(0, 1), replicate=replicate, budgets_flops=(5e12, 1.5e13))
-    records, planned = trained(study)
-    assert {"initial", "added", "replicate", "matched"} <= {
-        run.purpose for run in planned.values()
-    } | ({"replicate"} if replicate == "all" else set())
-    found = assign(study, records)
-    assert found.variant_of == {run_id: run.variant for run_id, run in planned.items()}
-    assert found.foreign == ()
-    matched = {run_id for run_id, run in planned.items() if run.purpose == "matched"}
-    assert found.off_ladder == matched
-
-
-def test_checks_are_known_as_such():
-    study = make_study(seeds=(0, 1), learning_rate_check=(0.5, 2.0), data_orders=(0, 1))
-    records, planned = trained(study)
-    found = assign(study, records)
-    beside = {i: run.variant for i, run in planned.items() if run.purpose in ("rate", "order")}
-    assert len(beside) == 3 * 4
-    assert found.checks == beside
-    assert found.all == {i: run.variant for i, run in planned.items()}
-    assert found.foreign == ()
 
 
 def test_runs_of_an_edited_study_are_foreign():

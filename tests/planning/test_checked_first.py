@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 from driven_grid import Loss, drive, make_study, total, valley
-from pydantic import ValidationError
 
 from isoflop.config import (
-    BUILT_IN,
     DataConfig,
     Grid,
     Muon,
@@ -173,9 +171,3 @@ def test_neither_is_part_of_a_run_or_of_a_study_that_does_not_ask() -> None:
     assert not dumped["recipe"].keys() & {"source", "check_first"}
     study = checked(recipe={"source": source})
     assert Study.model_validate(study.model_dump(mode="json")) == study
-
-
-def test_a_source_says_what_is_compared() -> None:
-    with pytest.raises(ValidationError, match="tokenizer"):
-        RecipeSource.model_validate({"corpus": "x.txt", "sequence_length": 256})
-    assert BUILT_IN.sequence_length == 256

@@ -5,40 +5,18 @@ from __future__ import annotations
 import math
 
 import pytest
-from driven_grid import ONLY, drive, make_study, total, valley
+from driven_grid import ONLY, drive, make_study, valley
 
-from isoflop.planning import PlannedRun, bound, brackets
+from isoflop.planning import PlannedRun, bound
 from isoflop.planning.assignment import assign
 
 
-def test_rates_and_data_orders_are_checked_at_the_minimum_last() -> None:
-    study = make_study(
-        seeds=(0, 1), data_orders=(0, 1, 7), learning_rate_check=(0.5, 2.0), matched_shapes=False
-    )
-    runs, records = drive(study, valley(study))
-    usual = study.recipe.learning_rate
-    for name in ("Baseline", "MoD", "Random"):
-        mine = [run for run in runs if run.variant == name]
-        beside = [run for run in mine if run.purpose in ("rate", "order")]
-        assert mine[-len(beside) :] == beside
-        rates = [run for run in beside if run.purpose == "rate"]
-        assert {run.config.recipe.learning_rate for run in rates} == {usual / 2, usual * 2}
-        orders = {(run.config.seed, run.config.data_order) for run in beside if run not in rates}
-        assert orders == {(0, 1), (0, 7), (1, 0), (1, 7)}
-        best = next(b for b in brackets(study, records) if b.variant == name)
-        assert {total(run.config) for run in beside} == {best.minimum_parameters}
-    assert bound(study).checks == 3 * 6
-
-
-def test_rates_are_checked_with_as_many_seeds_as_asked() -> None:
-    study = make_study(seeds=(4, 5, 6), learning_rate_check=(0.5, 2.0), learning_rate_check_seeds=2)
+def test_every_seed_has_the_orders_of_the_others_that_are_named() -> None:
+    study = make_study(seeds=(0, 1), data_orders=(0, 1, 7), matched_shapes=False)
     runs, _ = drive(study, valley(study))
-    usual = study.recipe.learning_rate
-    checked = [run for run in runs if run.purpose == "rate" and run.variant == "MoD"]
-    assert {(run.config.seed, run.config.recipe.learning_rate) for run in checked} == {
-        (seed, usual * multiplier) for seed in (4, 5) for multiplier in (0.5, 2.0)
-    }
-    assert len(checked) == 4
+    beside = [run for run in runs if run.purpose == "order" and run.variant == "MoD"]
+    orders = {(run.config.seed, run.config.data_order) for run in beside}
+    assert orders == {(0, 1), (0, 7), (1, 0), (1, 7)}
     assert bound(study).checks == 3 * 4
 
 

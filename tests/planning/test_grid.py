@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 
 import pytest
 from driven_grid import ONLY, drive, make_study, total, valley
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from given import record_of
 from isoflop.config import TopK, Variant
-from isoflop.planning import PlannedRun, bound, brackets, expected_optimum, next_runs
+from isoflop.planning import PlannedRun, bound, brackets, edges, next_runs
+from isoflop.planning.assignment import assign
+from isoflop.planning.cell import cells
 
 
 def test_the_first_sizes_of_every_variant_and_budget() -> None:
@@ -22,32 +27,6 @@ def test_the_first_sizes_of_every_variant_and_budget() -> None:
     assert {run.purpose for run in runs} == {"initial"}
     assert {run.config.seed for run in runs} == {4}
     assert all(run.config.budget_flops == run.budget_flops for run in runs)
-
-
-def test_a_centred_valley_needs_no_further_sizes() -> None:
-    study = make_study(budgets_flops=(5e12, 5e13), seeds=(0, 1, 2))
-    runs, records = drive(study, valley(study))
-    count = Counter(run.purpose for run in runs)
-    assert count["initial"] == 2 * 3 * 7
-    assert count["replicate"] == 2 * 3 * 3 * 2
-    assert count["added"] == 0
-    # Shapes of the baseline that are on the challenger's own ladder are not trained twice.
-    assert count["matched"] <= 2 * 2
-    assert bound(study).usual_runs == 2 * 3 * 3 * 2 + 2 * 2
-    found = brackets(study, records)
-    assert all(bracket.bracketed and bracket.settled for bracket in found)
-
-
-def test_seeds_are_added_at_the_minimum_and_its_neighbours() -> None:
-    study = make_study(seeds=(0, 1, 2), variants=ONLY)
-    runs, _ = drive(study, valley(study))
-    sizes = sorted(total(run.config) for run in runs if run.purpose == "initial")
-    centre = expected_optimum(study, study.variants[0], 5e12)
-    best = min(range(7), key=lambda i: abs(math.log(sizes[i] / centre)))
-    replicated = {
-        (total(run.config), run.config.seed) for run in runs if run.purpose == "replicate"
-    }
-    assert replicated == {(sizes[i], seed) for i in (best - 1, best, best + 1) for seed in (1, 2)}
 
 
 def test_sizes_that_another_study_trained_are_not_this_ones() -> None:
@@ -66,99 +45,89 @@ def test_sizes_that_another_study_trained_are_not_this_ones() -> None:
     assert len(next_runs(single, records)) == 2
 
 
-@pytest.mark.parametrize("displaced", [0.1, 0.3, 3.0, 10.0])
-def test_sizes_are_added_on_the_side_of_the_minimum(displaced: float) -> None:
-    study = make_study(budgets_flops=(1e15,))
-    runs, records = drive(study, valley(study, displaced))
-    found = brackets(study, records)
-    assert all(bracket.bracketed for bracket in found)
-    for name in ("Baseline", "MoD", "Random"):
-        mine = [run for run in runs if run.variant == name]
-        first = [total(run.config) for run in mine if run.purpose == "initial"]
-        added = [total(run.config) for run in mine if run.purpose == "added"]
-        assert added
-        assert max(added) < min(first) if displaced < 1 else min(added) > max(first)
-
-
-@pytest.mark.parametrize("at_a_time", [2, 10**6])
-@pytest.mark.parametrize("displaced", [0.3, 1.0, 3.0])
-def test_noise_may_move_minima_but_the_grid_ends_with_all_bracketed(
-    displaced: float, at_a_time: int
+@settings(max_examples=12, deadline=None)
+@given(
+    displaced=st.sampled_from([0.1, 0.3, 1.0, 3.0, 10.0]),
+    noise=st.sampled_from([0.0, 0.01]),
+    diverging=st.sampled_from([0.0, 0.2, 1.0]),
+    grid=st.fixed_dictionaries(
+        {"sizes": st.sampled_from([5, 7]), "added_at_most": st.integers(0, 6)}
+    ),
+    checked=st.booleans(),
+    replicate=st.sampled_from(["near_minimum", "all"]),
+    at_a_time=st.sampled_from([2, 10**6]),
+)
+def test_any_grid_ends_with_what_it_asks_for(
+    displaced, noise, diverging, grid, checked, replicate, at_a_time
 ) -> None:
-    study = make_study(budgets_flops=(1e15,), seeds=(0, 1, 2), variants=make_study().variants[:2])
-    _, records = drive(study, valley(study, displaced, noise=0.01), at_a_time)
-    found = brackets(study, records)
-    assert len(found) == 2
-    assert all(bracket.bracketed and bracket.settled for bracket in found)
-    # Minimum and neighbours have every seed, wherever noise has put the minimum in the end.
-    for bracket in found:
-        depth = next(v.depth for v in study.variants if v.name == bracket.variant)
-        losses: dict[int, list[float]] = {}
-        for record in records:
-            evaluation = record.evaluation("validation")
-            if record.config.model.depth == depth and evaluation is not None:
-                losses.setdefault(total(record.config), []).append(evaluation.loss)
-        assert len(losses[bracket.minimum_parameters]) == 3
+    checks = {"learning_rate_check": (0.5, 2.0), "data_orders": (0, 7)} if checked else {}
+    study = make_study(
+        budgets_flops=(1e14,), seeds=(0, 1), replicate=replicate, grid=grid, **checks
+    )
+    smooth = valley(study, displaced, noise)
+
+    def loss(run: PlannedRun) -> float | None:
+        gone = random.Random(total(run.config)).random() < diverging
+        return None if gone else smooth(run)
+
+    runs, records = drive(study, loss, at_a_time)
+    planned = {run.config.run_id: run for run in runs}
+    known = assign(study, records)
+    assert known.foreign == ()
+    assert known.all == {run_id: run.variant for run_id, run in planned.items()}
+    assert known.off_ladder == {i for i, run in planned.items() if run.purpose == "matched"}
+    assert known.checks.keys() == {
+        i for i, run in planned.items() if run.purpose in ("rate", "order")
+    }
+    edged = {edge.variant for edge in edges(study, records)}
+    for cell, bracket in zip(cells(study, records), brackets(study, records), strict=True):
+        assert bracket.settled
+        if diverging == 1:
+            assert bracket.minimum_parameters is None
+            continue
+        assert bracket.bracketed == (bracket.variant not in edged)
+        mine = [run for run in runs if run.variant == bracket.variant]
+        usable = sorted(cell.mean_losses)
+        at = usable.index(cell.minimum)
+        for rung in usable if replicate == "all" else usable[max(0, at - 1) : at + 2]:
+            seeds = {run.config.seed for run in mine if run.config.model == cell.model(rung)}
+            assert seeds == {0, 1}
+        if not noise:
+            beside = [run for run in mine if run.purpose in ("rate", "order")]
+            assert {total(run.config) for run in beside} <= {bracket.minimum_parameters}
+            assert len(beside) == (4 + 1 if checked else 0)
+    if not noise:
+        others = 10**6 if at_a_time == 2 else 2
+        assert planned.keys() == {run.config.run_id for run in drive(study, loss, others)[0]}
 
 
-@pytest.mark.parametrize("at_a_time", [1, 3])
-def test_the_order_of_finishing_decides_nothing(at_a_time: int) -> None:
-    study = make_study(budgets_flops=(1e14,), seeds=(0, 1), variants=make_study().variants[:2])
-    together, _ = drive(study, valley(study, 4.0))
-    apart, _ = drive(study, valley(study, 4.0), at_a_time)
-    assert {run.config.run_id for run in together} == {run.config.run_id for run in apart}
+@pytest.mark.parametrize("displaced", [0.1, 10.0])
+def test_sizes_are_added_on_the_side_of_the_minimum(displaced: float) -> None:
+    study = make_study(budgets_flops=(1e15,), variants=ONLY)
+    runs, records = drive(study, valley(study, displaced))
+    assert brackets(study, records)[0].bracketed
+    first = [total(run.config) for run in runs if run.purpose == "initial"]
+    added = [total(run.config) for run in runs if run.purpose == "added"]
+    assert max(added) < min(first) if displaced < 1 else min(added) > max(first)
+
+
+def test_a_loss_without_a_minimum_stops_at_the_bound() -> None:
+    study = make_study(budgets_flops=(1e15,), grid={"added_at_most": 4})
+    runs, records = drive(study, lambda run: 5 - 0.1 * math.log(total(run.config)))
+    assert Counter(run.purpose for run in runs) == {"initial": 21, "added": 3 * 4}
+    assert not any(bracket.bracketed for bracket in brackets(study, records))
 
 
 def test_a_diverged_run_is_done_and_counts_on_no_side() -> None:
     study = make_study(variants=ONLY)
     sizes = sorted(total(run.config) for run in next_runs(study, []))
     smooth = valley(study)
-
-    def loss(run: PlannedRun) -> float | None:
-        return None if total(run.config) in sizes[-2:] else smooth(run)
-
-    runs, records = drive(study, loss)
-    (bracket,) = brackets(study, records)
-    assert bracket.bracketed
-    added = [total(run.config) for run in runs if run.purpose == "added"]
-    assert len(added) == 1
-    assert added[0] > sizes[-1]
-
-
-def test_a_diverged_optimum_leaves_the_next_best() -> None:
-    study = make_study(variants=ONLY, seeds=(0, 1))
-    sizes = sorted(total(run.config) for run in next_runs(study, []))
-    smooth = valley(study)
-    runs, records = drive(study, lambda run: None if total(run.config) == sizes[3] else smooth(run))
-    (bracket,) = brackets(study, records)
-    assert bracket.bracketed
-    assert bracket.minimum_parameters in (sizes[2], sizes[4])
-    assert sizes[3] not in {total(run.config) for run in runs if run.purpose == "replicate"}
-
-
-def test_all_diverged_ends_without_a_minimum() -> None:
-    study = make_study(seeds=(0, 1))
-    runs, records = drive(study, lambda run: None)
-    assert len(runs) == 21
-    found = brackets(study, records)
-    assert all(bracket.settled and not bracket.bracketed for bracket in found)
-    assert {bracket.minimum_parameters for bracket in found} == {None}
-
-
-@pytest.mark.parametrize("at_a_time", [3, 10**6])
-def test_a_loss_without_a_minimum_stops_at_the_bound(at_a_time: int) -> None:
-    study = make_study(budgets_flops=(1e15,), grid={"added_at_most": 4})
-    runs, records = drive(study, lambda run: 5 - 0.1 * math.log(total(run.config)), at_a_time)
-    assert Counter(run.purpose for run in runs) == {"initial": 21, "added": 3 * 4}
-    assert not any(bracket.bracketed for bracket in brackets(study, records))
-
-
-def test_every_seed_everywhere_if_asked() -> None:
-    study = make_study(seeds=(0, 1), replicate="all", variants=make_study().variants[:2])
-    first = next_runs(study, [])
-    assert Counter(run.purpose for run in first) == {"initial": 14, "replicate": 14}
-    runs, _ = drive(study, valley(study, 3.0))
-    assert set(Counter(run.config.model for run in runs).values()) == {2}
+    runs, records = drive(
+        study, lambda run: None if total(run.config) in sizes[-2:] else smooth(run)
+    )
+    assert brackets(study, records)[0].bracketed
+    (added,) = [total(run.config) for run in runs if run.purpose == "added"]
+    assert added > sizes[-1]
 
 
 def test_the_challenger_is_trained_in_the_baselines_shapes() -> None:
@@ -192,20 +161,11 @@ def test_the_challenger_is_trained_in_the_baselines_shapes() -> None:
     assert {run.variant for run in runs if run.purpose == "matched"} == {"MoD"}
 
 
-def test_matched_shapes_wait_for_the_baseline_and_can_be_left_out() -> None:
-    study = make_study(variants=make_study().variants[:2])
-    loss = valley(study)
-    records = [
-        record_of(run.config, loss(run))
-        for run in next_runs(study, [])
-        if run.variant == "MoD" or total(run.config) < 1e6
-    ]
-    assert "matched" not in {run.purpose for run in next_runs(study, records)}
-    without = study.model_copy(update={"matched_shapes": False})
-    runs, records = drive(without, loss)
+def test_matched_shapes_can_be_left_out() -> None:
+    study = make_study(variants=make_study().variants[:2], matched_shapes=False)
+    runs, _ = drive(study, valley(study))
     assert "matched" not in {run.purpose for run in runs}
-    assert bound(without).matched == 0
-    assert bound(study).matched == 2
+    assert bound(study).matched == 0
 
 
 def test_matched_shapes_that_cannot_be_routed_are_refused_at_once() -> None:
@@ -217,13 +177,6 @@ def test_matched_shapes_that_cannot_be_routed_are_refused_at_once() -> None:
     assert next_runs(study.model_copy(update={"matched_shapes": False}), [])
 
 
-def test_equal_variants_share_their_runs() -> None:
-    study = make_study(variants=(Variant(name="one"), Variant(name="two")))
-    runs = next_runs(study, [])
-    assert len(runs) == 7
-    assert {run.variant for run in runs} == {"one"}
-
-
 def test_a_variant_that_joins_asks_for_its_own_runs_alone() -> None:
     study = make_study(seeds=(0, 1), matched_shapes=False)
     _, records = drive(study, valley(study))
@@ -232,23 +185,11 @@ def test_a_variant_that_joins_asks_for_its_own_runs_alone() -> None:
     assert {run.variant for run in next_runs(league, records)} == {"Joined"}
 
 
-def test_records_of_other_runs_are_ignored() -> None:
-    study = make_study()
-    other = make_study(data={"sequence_length": 128})
-    foreign = [record_of(run.config, 1.0) for run in next_runs(other, [])]
-    assert next_runs(study, foreign) == next_runs(study, [])
-
-
 def test_a_finished_record_without_its_loss_is_refused() -> None:
     study = make_study()
     records = [record_of(run.config, None, "finished") for run in next_runs(study, [])]
     with pytest.raises(ValueError, match=r"run [0-9a-f]{12} is finished but"):
         next_runs(study, records)
-
-
-def test_a_budget_too_small_for_the_first_sizes_is_refused() -> None:
-    with pytest.raises(ValueError, match="budgets_flops"):
-        next_runs(make_study(budgets_flops=(1e9,)), [])
 
 
 def test_bound_counts_flops_and_every_seed() -> None:

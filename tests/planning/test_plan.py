@@ -9,7 +9,6 @@ from isoflop.config import (
     BlockAttention,
     Choices,
     DataConfig,
-    RunConfig,
     ShapeFamily,
     TopK,
     Variant,
@@ -112,14 +111,6 @@ def test_time_follows_speed_and_workers() -> None:
     assert both.elapsed_seconds == pytest.approx(42 / 2 * 100, rel=0.03)
     many = make_plan(study, speed=lambda config: 1e10, workers=20)
     assert many.elapsed_seconds == pytest.approx(500, rel=0.01)
-
-
-def test_speed_may_depend_on_the_run() -> None:
-    def speed(config: RunConfig) -> float:
-        return 1e9 * config.model.width
-
-    for row in make_plan(make_study(), speed=speed).rows:
-        assert row.seconds == pytest.approx(row.achieved_flops / (1e9 * row.width))
 
 
 def test_impossible_arguments_are_refused() -> None:

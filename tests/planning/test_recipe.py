@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from driven_grid import make_study
 
-from isoflop.config import AdamW, DataConfig, Muon, Recipe, TopK, Variant
+from isoflop.config import AdamW, DataConfig, Muon, TopK, Variant
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning import (
     achieved_flops,
@@ -90,18 +90,6 @@ def test_every_first_size_spends_the_budget_to_within_one_percent(
             assert run.tokens_per_step == sequences_per_step(study, budget) * data.sequence_length
             assert (run.budget_flops, run.seed, run.data) == (budget, 7, data)
             assert run.model.vocabulary == data.vocabulary
-
-
-def test_the_learning_rate_is_the_variants_else_the_studys() -> None:
-    mine = Variant(name="mine", learning_rate=1e-3)
-    study = make_study(
-        variants=(Variant(name="other"), mine),
-        recipe=Recipe(learning_rate=5e-3, optimiser=AdamW(weight_decay=0.2)),
-    )
-    model = ladder(study, mine, 5e12).rung(3)
-    recipe = resolve(study, mine, 5e12, model, 0).recipe
-    assert (recipe.learning_rate, recipe.optimiser) == (1e-3, AdamW(weight_decay=0.2))
-    assert resolve(study, study.variants[0], 5e12, model, 0).recipe == study.recipe.settled()
 
 
 def test_a_budget_below_one_step_is_refused() -> None:

@@ -146,10 +146,3 @@ def test_a_seed_that_diverges_does_not_count_and_the_next_one_is_taken() -> None
 def test_what_cannot_be_added_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         watched(**{"most": 12, **changes})
-
-
-def test_the_margin_to_resolve_is_the_margin_that_is_declared() -> None:
-    study = watched(0.005)
-    assert study.margin == FitSettings().of_study(study).margin == 0.005
-    assert watched(0, equivalence_margin=0.01).margin == 0.01
-    assert Study.model_validate_json(study.model_dump_json()) == study

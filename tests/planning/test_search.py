@@ -34,13 +34,6 @@ def test_every_variant_gets_the_same_trials() -> None:
         assert {config.budget_flops for config in trial.configs} == {5e12}
 
 
-def test_shape_families_differ_at_about_the_same_size() -> None:
-    deep, wide = (next(t for t in trials(STUDY) if t.width_per_block == w) for w in (6.0, 14.0))
-    deep_model, wide_model = deep.configs[0].model, wide.configs[0].model
-    assert deep_model.blocks > wide_model.blocks
-    assert deep_model.width < wide_model.width
-
-
 def test_a_trial_has_a_loss_once_all_its_seeds_finished() -> None:
     first = trials(STUDY)[0]
     one = [record_of(first.configs[0], 1.25)]
@@ -66,8 +59,3 @@ def test_a_named_size_holds_whatever_the_grid_is_centred_on() -> None:
     )
     moved = pinned.model_copy(update={"grid": Grid(centre_parameters=400e3)})
     assert trials(pinned) == trials(moved) != trials(STUDY)
-
-
-def test_a_study_without_a_search_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no \[search\]"):
-        trials(STUDY.model_copy(update={"search": None}))

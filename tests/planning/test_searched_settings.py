@@ -22,8 +22,7 @@ from isoflop.config import (
     Values,
     Variant,
 )
-from isoflop.estimate import Estimate
-from isoflop.fit.search import SearchResult, setting_law
+from isoflop.fit.search import SearchResult
 from isoflop.planning import ladder, resolve
 from isoflop.planning.search.contenders import found_variants, search
 from isoflop.planning.search.walk import Point, Rules, Tried, Walk
@@ -215,18 +214,6 @@ def test_laws_are_written_into_variants_and_move_every_later_rate(
     assert later.recipe.learning_rate == study.learning_rate("Baseline", 1.5e13)
     assert later.tokens_per_step % 256 == 0
     assert later.tokens_per_step >= baseline.tokens_per_step
-
-
-def test_a_law_weighs_budgets_by_their_intervals() -> None:
-    best = {
-        c: Estimate(value=2e-2 * c**-0.25, low=1.9e-2 * c**-0.25, high=2.1e-2 * c**-0.25)
-        for c in (1.0, 10.0, 100.0)
-    }
-    value, exponent = setting_law(best, 1.0)
-    assert value == pytest.approx(2e-2)
-    assert exponent.value == pytest.approx(-0.25)
-    assert exponent.low < -0.25 < exponent.high
-    assert setting_law({1.0: best[1.0]}, 1.0) is None
 
 
 def test_settings_of_a_variant_reach_its_runs_and_leave_other_ids_alone() -> None:

@@ -58,18 +58,6 @@ def test_a_model_whose_checkpoint_is_gone_is_trained_again_to_the_same_bits(
     assert (model.folder.path / "metrics.jsonl").read_bytes() == metrics
     assert not (root / REBUILT).exists()
 
-    # Where only the committed record is at hand, the whole run takes its place.
-    elsewhere = tmp_path / "elsewhere"
-    models = best_models(study, elsewhere, results)
-    made, _ = rebuild(study, Folders(elsewhere, results, cache), models, Execution(1))
-    assert [one.equal for one in made] == [True]
-    (model,) = best_models(study, elsewhere, results)
-    assert model.at_hand
-    assert model.folder.record() == made[0].record
-    again = checkpoint.latest(model.folder.checkpoints)
-    assert all(again.tensors[name].equal(tensor) for name, tensor in saved.tensors.items())
-    assert RunStore(elsewhere).folders()[0].config() == record.config
-
 
 # --- with trainers that take no time
 

@@ -120,22 +120,6 @@ def test_a_run_that_keeps_failing_is_failed_and_siblings_finish(
     assert place.run(study, train=tinies.never) == outcome
 
 
-@pytest.mark.slow
-def test_seeds_are_added_until_the_limit_to_a_study_that_was_done(
-    corpus: Path, place: Place
-) -> None:
-    plain = tiny(corpus, BASELINE, ROUTED, seeds=(0, 1, 2), matched_shapes=False)
-    assert place.run(plain, train=tinies.noisy).left == 0
-    declared = set(starts(place.cache))
-    watched = plain.model_copy(update={"until_resolved": 1e-6, "seeds_at_most": 5})
-    outcome = place.run(watched, train=tinies.noisy)
-    assert (outcome.left, outcome.finished) == (0, len(declared) + 2 * 2 * 3)
-    added = [one.config for one in place.store.records() if one.run_id not in declared]
-    assert {config.seed for config in added} == {3, 4}
-    assert status(watched, place.root).complete
-    assert place.run(watched, train=tinies.never) == outcome
-
-
 def test_a_diverged_run_is_final(corpus: Path, place: Place) -> None:
     outcome = place.run(tiny(corpus), train=tinies.diverges_when_large)
     assert outcome.diverged >= 1

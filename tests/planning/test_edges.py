@@ -70,28 +70,36 @@ def test_one_size_of_two_is_named_with_what_it_lacks() -> None:
     assert (edge.side, edge.present, edge.sizes) == ("smaller", 1, (rung_size(study, -1),))
 
 
-@pytest.mark.parametrize(("sign", "name"), [(-1, "maximum_parameters"), (1, "minimum_parameters")])
-def test_bounds_on_the_size_are_named(sign: int, name: str) -> None:
-    study = make_study(variants=ONLY, grid={"minimum_parameters": 1.5e5, "maximum_parameters": 6e5})
+@pytest.mark.parametrize(
+    ("sign", "changes", "sizes", "end", "bound"),
+    [
+        (-1, {"grid": {"maximum_parameters": 6e5}}, 2, None, ("maximum_parameters", 6e5)),
+        (1, {"grid": {"minimum_parameters": 1.5e5}}, 2, None, ("minimum_parameters", 1.5e5)),
+        # Where the budget buys no whole steps, or there is no such shape, nothing can be allowed.
+        (-1, {"budgets_flops": (3e11,)}, 0, "steps", None),
+        (
+            1,
+            {
+                "budgets_flops": (1e13,),
+                "grid": {"centre_parameters": 2e4, "added_at_most": 20},
+            },
+            0,
+            "shapes",
+            None,
+        ),
+    ],
+)
+def test_what_ends_a_grid_is_named(sign, changes, sizes, end, bound) -> None:
+    study = make_study(variants=ONLY, **changes)
     _, records = drive(study, slope(sign))
     (edge,) = edges(study, records)
-    now = {"maximum_parameters": 6e5, "minimum_parameters": 1.5e5}[name]
-    extreme = max if sign < 0 else min
-    assert edge.settings == (Setting(name=name, now=now, needed=extreme(edge.sizes)),)
-    assert len(edge.sizes) == 2
-
-
-def test_where_the_budget_ends_nothing_can_be_allowed() -> None:
-    study = make_study(budgets_flops=(3e11,), variants=ONLY)
-    _, records = drive(study, slope(-1))
-    (edge,) = edges(study, records)
-    assert (edge.side, edge.sizes, edge.end, edge.settings) == ("larger", (), "steps", ())
-
-
-def test_where_the_shapes_end_nothing_can_be_allowed() -> None:
-    study = make_study(
-        variants=ONLY, budgets_flops=(1e13,), grid={"centre_parameters": 2e4, "added_at_most": 20}
+    assert (edge.side, len(edge.sizes), edge.end) == (
+        "larger" if sign < 0 else "smaller",
+        sizes,
+        end,
     )
-    _, records = drive(study, slope(1))
-    (edge,) = edges(study, records)
-    assert (edge.side, edge.sizes, edge.end) == ("smaller", (), "shapes")
+    if bound is None:
+        assert edge.settings == ()
+    else:
+        needed = (max if sign < 0 else min)(edge.sizes)
+        assert Setting(name=bound[0], now=bound[1], needed=needed) in edge.settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import pytest
 from driven_grid import make_study
@@ -67,68 +68,37 @@ def test_every_variant_gets_every_size_and_seed_and_the_middle_size_its_checks(
 ) -> None:
     runs = next_runs(scaled, [])
     assert Counter(run.purpose for run in runs) == {"initial": 9, "rate": 6, "replicate": 9}
-    shapes = Counter(
-        (run.variant, run.config.model.width, run.config.seed)
-        for run in runs
-        if run.purpose != "rate"
-    )
-    assert shapes == Counter(
-        (name, width, seed)
-        for name in ("Full", "Block", "Convolved")
-        for width in (40, 56, 96)
-        for seed in (3, 5)
-    )
     rates = [run for run in runs if run.purpose == "rate"]
     assert {run.config.model.width for run in rates} == {56}
     assert {run.config.recipe.learning_rate for run in rates} == {4e-3, 1.6e-2}
-    assert len({run.config.run_id for run in runs}) == len(runs)
+    others = [run for run in runs if run not in rates]
+    shapes = {(run.variant, run.config.model.width, run.config.seed) for run in others}
+    assert shapes == set(product(("Full", "Block", "Convolved"), (40, 56, 96), (3, 5)))
+    for width, named in ((40, None), (56, 5e6), (96, None)):
+        of_all = [run for run in runs if run.config.model.width == width]
+        # A key convolution's parameters move neither tokens nor compute.
+        counted = {(run.budget_flops, run.config.steps, run.config.tokens) for run in of_all}
+        ((budget, steps, tokens),) = counted
+        full = of_all[0].config
+        wanted = named or 30 * parameters(full.model).non_embedding
+        assert tokens == pytest.approx(wanted, abs=tokens / steps / 2)
+        flops = tokens * train_flops_per_token(full.model, 512, "6nd")
+        assert budget == pytest.approx(flops, rel=1 / steps)
 
 
-def test_a_size_has_the_same_tokens_batch_and_compute_for_every_variant(scaled: Study) -> None:
-    runs = next_runs(scaled, [])
-    for width in (40, 56, 96):
-        same = {
-            (run.budget_flops, run.config.steps, run.config.sequences_per_step)
-            for run in runs
-            if run.config.model.width == width
-        }
-        assert len(same) == 1, "a key convolution's parameters move neither tokens nor compute"
-
-
-def test_tokens_are_in_proportion_to_size_unless_they_are_named(scaled: Study) -> None:
-    full = [run.config for run in next_runs(scaled, []) if run.variant == "Full"]
-    small, named, large = (
-        next(config for config in full if config.model.width == width) for width in (40, 56, 96)
-    )
-    for config in (small, large):
-        wanted = 30 * parameters(config.model).non_embedding
-        assert config.tokens == pytest.approx(wanted, abs=config.tokens_per_step / 2)
-    assert named.tokens == pytest.approx(5e6, abs=named.tokens_per_step / 2)
-    for config in full:
-        counted = config.tokens * train_flops_per_token(config.model, 512, "6nd")
-        steps = config.tokens_per_step / config.tokens
-        assert config.budget_flops == pytest.approx(counted, rel=steps)
-
-
-def test_what_has_a_record_is_not_asked_for_and_nothing_is_ever_added(scaled: Study) -> None:
-    runs = next_runs(scaled, [])
-    records = [record_of(run.config, 2.0) for run in runs[:4]]
-    records.append(record_of(runs[4].config, None, "diverged"))
-    assert next_runs(scaled, records) == runs[5:]
-    assert next_runs(scaled, [record_of(run.config, 2.0) for run in runs]) == []
-    assert bound(scaled).runs == 0
-    assert brackets(scaled, records) == []
-
-
-def test_records_are_assigned_to_their_variants(scaled: Study) -> None:
+def test_what_has_a_record_is_not_asked_for_and_known_as_its_variant_s(scaled: Study) -> None:
     runs = next_runs(scaled, [])
     records = [record_of(run.config, 2.0) for run in runs]
+    partly = [*records[:4], record_of(runs[4].config, None, "diverged")]
+    assert next_runs(scaled, partly) == runs[5:]
+    assert next_runs(scaled, records) == []
+    assert bound(scaled).runs == 0
+    assert brackets(scaled, records) == []
     foreign = record_of(runs[0].config.model_copy(update={"seed": 99}), 2.0)
     found = assign(scaled, [*records, foreign])
-    assert found.foreign == (foreign.run_id,)
-    assert not found.off_ladder
+    assert (found.foreign, found.off_ladder) == ((foreign.run_id,), frozenset())
     assert found.checks == {r.config.run_id: r.variant for r in runs if r.purpose == "rate"}
-    assert found.variant_of == {r.config.run_id: r.variant for r in runs if r.purpose != "rate"}
+    assert found.all == {run.config.run_id: run.variant for run in runs}
 
 
 def test_too_few_tokens_for_a_step_are_refused(scaled: Study) -> None:

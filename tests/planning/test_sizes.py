@@ -1,37 +1,34 @@
+"""Shapes of a wanted size, and the ladder of them around an optimum."""
+
 from __future__ import annotations
 
 import itertools
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from isoflop.config import (
-    Choices,
-    Depth,
-    EveryToken,
-    Grid,
-    ShapeFamily,
-    TopK,
-)
+from isoflop.config import Choices, Depth, EveryToken, Gelu, Grid, ShapeFamily, SwiGlu, TopK
 from isoflop.costs import parameters
-from isoflop.planning import Ladder
+from isoflop.planning import Ladder, shape
 
 SMALL = ShapeFamily(width_per_block=16, head_width=32, width_step=16, hidden_step=16)
 LARGE = ShapeFamily(width_per_block=64, head_width=64, width_step=64, hidden_step=64)
+DEPTHS = (EveryToken(), TopK(capacity=0.125), TopK(capacity=0.5, every=5))
 
 
 def make_ladder(
     centre: float,
     family: ShapeFamily = SMALL,
     depth: Depth = EveryToken(),  # noqa: B008 - frozen
-    vocabulary: int = 256,
     **grid: float,
 ) -> Ladder:
     return Ladder(
         family=family,
         grid=Grid.model_validate(grid),
         centre_parameters=centre,
-        vocabulary=vocabulary,
+        vocabulary=256 if family == SMALL else 32_000,
         choices=Choices(depth=depth),
     )
 
@@ -41,66 +38,124 @@ def totals(ladder: Ladder, indices: range) -> list[int]:
     return [parameters(model).total for model in models if model is not None]
 
 
-@pytest.mark.parametrize("depth", [EveryToken(), TopK(capacity=0.125)])
-@pytest.mark.parametrize("sizes", [4, 7])
-@pytest.mark.parametrize(
-    ("centre", "family", "vocabulary"), [(4e6, SMALL, 256), (3e8, LARGE, 32_000)]
+@settings(max_examples=20, deadline=None)
+@given(
+    family=st.sampled_from([SMALL, LARGE]),
+    above=st.floats(0, 4),
+    depth=st.sampled_from(DEPTHS),
+    sizes=st.integers(4, 7),
 )
 def test_sizes_are_a_factor_apart_around_the_centre(
-    centre: float, family: ShapeFamily, vocabulary: int, sizes: int, depth: Depth
+    family: ShapeFamily, above: float, depth: Depth, sizes: int
 ) -> None:
-    ladder = make_ladder(centre, family, depth, vocabulary, sizes=sizes)
+    centre = (4e6 if family == SMALL else 3e8) * math.exp(above)
+    ladder = make_ladder(centre, family, depth, sizes=sizes)
     assert ladder.initial == range(sizes)
-    found = totals(ladder, range(-1, sizes + 3))
-    assert len(found) == sizes + 4
-    for index, total in enumerate(found, start=-1):
-        assert total == pytest.approx(centre * 1.6 ** (index - (sizes - 1) / 2), rel=0.15)
-    middle = math.exp(sum(map(math.log, totals(ladder, ladder.initial))) / sizes)
-    assert middle == pytest.approx(centre, rel=0.1)
+    for index in range(-1, sizes + 3):
+        model = ladder.rung(index)
+        wanted = centre * 1.6 ** (index - (sizes - 1) / 2)
+        assert parameters(model).total == pytest.approx(wanted, rel=0.25)
+        assert 0.5 < model.width / model.blocks / family.width_per_block < 2
+        assert model.depth == depth
+        if isinstance(depth, TopK):
+            assert len(model.routed_blocks) * depth.every == model.blocks
+    # A rung does not depend on what was asked before.
+    other = make_ladder(centre, family, depth, sizes=sizes)
+    downwards = [other.rung(index) for index in reversed(range(-1, sizes + 3))]
+    assert [ladder.rung(index) for index in range(-1, sizes + 3)] == downwards[::-1]
 
 
-@pytest.mark.parametrize("depth", [EveryToken(), TopK(capacity=0.125)])
+@pytest.mark.parametrize("depth", DEPTHS[:2])
 @pytest.mark.parametrize("centre", [1e3, 5e4, 2.8e5])
-def test_coarse_families_still_give_clearly_distinct_sizes(centre: float, depth: Depth) -> None:
+def test_coarse_families_still_give_distinct_sizes_down_to_the_smallest(
+    centre: float, depth: Depth
+) -> None:
     ladder = make_ladder(centre, depth=depth)
     found = totals(ladder, ladder.initial)
     assert len(found) == 7
     for small, large in itertools.pairwise(found):
         assert math.sqrt(1.6) <= large / small < 3
-
-
-def test_the_ladder_ends_at_the_smallest_shape() -> None:
-    ladder = make_ladder(5e4)
     lowest = ladder.initial.start
     while ladder.rung(lowest - 1) is not None:
         lowest -= 1
     assert lowest > -10
-    assert ladder.rung(lowest - 1) is None
     assert ladder.rung(lowest - 2) is None
-    assert all(ladder.rung(index) is not None for index in range(lowest, lowest + 12))
+    assert parameters(ladder.rung(lowest)).total == min(totals(ladder, range(-12, 9)))
 
 
-def test_a_rung_does_not_depend_on_what_was_asked_before() -> None:
-    first, second = make_ladder(2.8e5, factor=1.61), make_ladder(2.8e5, factor=1.61)
-    upwards = [first.rung(index) for index in range(-2, 9)]
-    downwards = [second.rung(index) for index in range(8, -3, -1)]
-    assert upwards == downwards[::-1]
-
-
-def test_bounds_move_the_first_sizes_inside() -> None:
+def test_bounds_move_the_first_sizes_inside_and_may_leave_too_little() -> None:
     below = make_ladder(1e6, maximum_parameters=1e6)
-    assert len(below.initial) == 7
-    assert max(totals(below, below.initial)) <= 1e6
+    assert (len(below.initial), max(totals(below, below.initial)) <= 1e6) == (7, True)
     assert below.rung(below.initial.stop) is None
     above = make_ladder(1e6, minimum_parameters=3e6)
-    assert len(above.initial) == 7
-    assert min(totals(above, above.initial)) >= 3e6
+    assert (len(above.initial), min(totals(above, above.initial)) >= 3e6) == (7, True)
     both = make_ladder(1e6, minimum_parameters=5e5, maximum_parameters=2e6)
     assert 3 <= len(both.initial) < 7
-
-
-def test_bounds_that_leave_too_little_are_refused() -> None:
     with pytest.raises(ValueError, match=r"grid.minimum_parameters.*at least 3"):
         _ = make_ladder(1e6, minimum_parameters=9e5, maximum_parameters=1.2e6).initial
     with pytest.raises(ValueError, match="no size"):
         _ = make_ladder(1e6, minimum_parameters=2e6, maximum_parameters=1e6).initial
+
+
+def test_no_other_shape_of_the_family_scores_better() -> None:
+    target = 3e5
+    chosen = shape(SMALL, target, vocabulary=256)
+
+    def score(width: int, blocks: int) -> float:
+        hidden = max(1, math.floor(width * (8 / 3) / 16 + 0.5)) * 16
+        # Heads fill the width whatever their number, so that one does for counting.
+        counted = {"heads": 1, "head_width": width, "hidden": hidden}
+        model = chosen.model_copy(update={"width": width, "blocks": blocks, **counted})
+        miss = math.log(parameters(model).total / target)
+        return miss**2 + 0.1 * math.log(width / blocks / 16) ** 2
+
+    shapes = itertools.product(range(16, 400, 16), range(2, 60))
+    assert (chosen.width, chosen.blocks) == min(shapes, key=lambda one: score(*one))
+
+
+def test_heads_fill_the_width_at_about_the_wanted_head_width() -> None:
+    family = SMALL.model_copy(update={"width_step": 8})
+    for target in (5e4, 1.3e5, 2e5, 2.8e5, 4.5e5, 1e6, 7e6):
+        model = shape(family, target, vocabulary=256)
+        assert model.heads * model.head_width == model.width
+        assert 2 / 3 < model.head_width / 32 < 3 / 2 or model.heads == 1
+    # A width without fitting divisors gets the heads that come nearest.
+    model = shape(ShapeFamily(head_width=32, width_step=158), 1.3e6, vocabulary=256)
+    assert (model.width, model.heads, model.head_width) == (158, 5, 32)
+
+
+def test_rounding_follows_the_family() -> None:
+    family = ShapeFamily(
+        head_width=24,
+        width_step=40,
+        hidden_per_width=4.0,
+        hidden_step=48,
+        queries_per_kv_head=3,
+        query_key_norm=True,
+        tied_embeddings=True,
+        minimum_blocks=5,
+    )
+    for target in (2e5, 1e6, 9e6):
+        model = shape(family, target, vocabulary=256, choices=Choices(feed_forward=Gelu()))
+        assert (model.width % 40, model.hidden % 48, model.heads % 3) == (0, 0, 0)
+        assert abs(model.hidden - 4 * model.width) <= 24
+        assert model.kv_heads == model.heads // 3
+        assert model.blocks >= 5
+        assert (model.query_key_norm, model.tied_embeddings) == (True, True)
+        assert model.feed_forward == Gelu()
+    plain = shape(SMALL, 1e6, vocabulary=256)
+    assert (plain.kv_heads, plain.feed_forward) == (None, SwiGlu())
+
+
+def test_named_blocks_exist_at_every_size() -> None:
+    choices = Choices(depth=TopK(capacity=0.125, blocks=(1, 6)))
+    blocks = {shape(SMALL, n, vocabulary=256, choices=choices).blocks for n in (3e4, 4e5, 9e6)}
+    assert min(blocks) >= 7
+    assert len(blocks) > 1
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, math.inf, math.nan])
+def test_a_target_that_is_no_size_is_refused(target: float) -> None:
+    with pytest.raises(ValueError, match="target_parameters"):
+        shape(SMALL, target, vocabulary=256)
+    assert shape(SMALL, 1.0, vocabulary=256).width == 16

@@ -70,36 +70,25 @@ def test_one_size_of_two_is_named_with_what_it_lacks() -> None:
     assert (edge.side, edge.present, edge.sizes) == ("smaller", 1, (rung_size(study, -1),))
 
 
+AT_MOST, AT_LEAST = ({"name": f"{name}_parameters"} for name in ("maximum", "minimum"))
+SMALL_SHAPES = {"budgets_flops": (1e13,), "grid": {"centre_parameters": 2e4, "added_at_most": 20}}
+
+
 @pytest.mark.parametrize(
     ("sign", "changes", "sizes", "end", "bound"),
     [
-        (-1, {"grid": {"maximum_parameters": 6e5}}, 2, None, ("maximum_parameters", 6e5)),
-        (1, {"grid": {"minimum_parameters": 1.5e5}}, 2, None, ("minimum_parameters", 1.5e5)),
+        (-1, {"grid": {"maximum_parameters": 6e5}}, 2, None, {**AT_MOST, "now": 6e5}),
+        (1, {"grid": {"minimum_parameters": 1.5e5}}, 2, None, {**AT_LEAST, "now": 1.5e5}),
         # Where the budget buys no whole steps, or there is no such shape, nothing can be allowed.
         (-1, {"budgets_flops": (3e11,)}, 0, "steps", None),
-        (
-            1,
-            {
-                "budgets_flops": (1e13,),
-                "grid": {"centre_parameters": 2e4, "added_at_most": 20},
-            },
-            0,
-            "shapes",
-            None,
-        ),
+        (1, SMALL_SHAPES, 0, "shapes", None),
     ],
 )
 def test_what_ends_a_grid_is_named(sign, changes, sizes, end, bound) -> None:
     study = make_study(variants=ONLY, **changes)
     _, records = drive(study, slope(sign))
     (edge,) = edges(study, records)
-    assert (edge.side, len(edge.sizes), edge.end) == (
-        "larger" if sign < 0 else "smaller",
-        sizes,
-        end,
-    )
-    if bound is None:
-        assert edge.settings == ()
-    else:
-        needed = (max if sign < 0 else min)(edge.sizes)
-        assert Setting(name=bound[0], now=bound[1], needed=needed) in edge.settings
+    side, extreme = ("larger", max) if sign < 0 else ("smaller", min)
+    assert (edge.side, len(edge.sizes), edge.end) == (side, sizes, end)
+    wanted = () if bound is None else (Setting(**bound, needed=extreme(edge.sizes)),)
+    assert edge.settings == wanted

@@ -175,8 +175,7 @@ def test_what_would_hold_a_model_that_does_not_fit_is_said(published_study: Any)
     told = [row.does_not_fit for row in rows if row.does_not_fit]
     assert any(text.endswith("or 4 devices of 16 GB that share its state") for text in told)
 
-
-def test_where_one_sequence_is_too_large_no_number_of_devices_helps(published_study: Any) -> None:
+    # Where one sequence is too large no number of devices helps.
     least = smallest_step(next_runs(published_study, [])[-1].config, "cuda")
     assert "devices" in what_would_fit(least, 16e9, "cuda")
     assert "devices" not in what_would_fit(least, 1e9, "cuda")

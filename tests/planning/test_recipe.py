@@ -21,17 +21,21 @@ from isoflop.planning.recipe import OPTIMUM_EXPONENT
 
 
 @pytest.mark.parametrize(
-    ("budget", "tokens"),
-    [(5e12, 2048), (3e13, 4096), (1e14, 4096), (6e18, 262_144), (2e19, 262_144), (1e20, 524_288)],
+    ("budget", "length", "tokens"),
+    [
+        (5e12, 256, 2048),
+        (3e13, 256, 4096),
+        (6e18, 256, 262_144),
+        (1e20, 256, 524_288),
+        (5e12, 1000, 2000),
+        (5e12, 8192, 8192),
+        (1e6, 64, 64),
+    ],
 )
-def test_tokens_per_step_follow_the_budget(budget: float, tokens: int) -> None:
-    assert tokens_per_step(budget, 256) == tokens
-
-
-def test_tokens_per_step_are_whole_sequences_and_at_least_one() -> None:
-    assert tokens_per_step(5e12, 1000) == 2000
-    assert tokens_per_step(5e12, 8192) == 8192
-    assert tokens_per_step(1e6, 64) == 64
+def test_tokens_per_step_follow_the_budget_in_whole_sequences(
+    budget: float, length: int, tokens: int
+) -> None:
+    assert tokens_per_step(budget, length) == tokens
 
 
 def test_a_study_overrides_tokens_per_step() -> None:
@@ -106,11 +110,11 @@ def test_a_budget_that_whole_steps_miss_is_refused() -> None:
     model = ladder(study, variant, 5e12).rung(3)
     step = train_flops_per_token(model, 256, "causal") * 2048
     for steps in (3.4, 10.2, 0.4):
-        assert not affordable(study, study.variants[0], steps * step, model)
+        assert not affordable(study, variant, steps * step, model)
         with pytest.raises(ValueError, match=r"budgets_flops.*tokens_per_step"):
             resolve(study, variant, steps * step, model, 0)
     for steps in (3.0, 10.05, 60.4, 150.8):
-        assert affordable(study, study.variants[0], steps * step, model)
+        assert affordable(study, variant, steps * step, model)
         assert resolve(study, variant, steps * step, model, 0).steps == round(steps)
 
 

@@ -69,14 +69,6 @@ def test_a_step_in_parts_is_told_in_records_and_gives_the_same_losses(
         assert losses == pytest.approx([one.loss for one in expected.evaluations], rel=1e-5)
 
 
-def test_less_than_a_sequence_at_a_time_is_refused_before_any_run(
-    corpus: Path, place: Place
-) -> None:
-    with pytest.raises(ValueError, match="is 15; expected at least the 16 tokens of a sequence"):
-        place.run(brief(corpus), train=tinies.never, micro_batch_tokens=15)
-    assert starts(place.cache) == []
-
-
 def test_the_grid_is_asked_again_until_minima_have_both_sides(corpus: Path, place: Place) -> None:
     grid = {"sizes": 3, "margin": 1, "added_at_most": 2, "centre_parameters": 30000}
     study = tiny(corpus, BASELINE, ROUTED, budget=3e9, grid=grid)
@@ -224,6 +216,7 @@ def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
         ({"data": {"corpus": "gone.txt", "sequence_length": 16}}, {}, r"gone\.txt"),
         ({}, {"workers": 0}, "is 0; expected at least 1"),
         ({}, {"threads": 0}, "is 0; expected at least 1"),
+        ({}, {"micro_batch_tokens": 15}, "is 15; expected at least the 16 tokens of a sequence"),
     ],
 )
 def test_what_cannot_be_trained_stops_before_anything_is_written(

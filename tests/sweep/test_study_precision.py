@@ -41,7 +41,11 @@ def precisions(place: Place) -> set[str]:
     return {record.config.recipe.precision for record in place.store.records()}
 
 
-def test_it_is_settled_by_the_machine_and_written_down(corpus: Path, place: Place) -> None:
+def test_it_is_settled_by_the_machine_written_down_and_exported(
+    corpus: Path, place: Place, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.precision is 'auto' and not settled yet"):
+        next_runs(auto(corpus), [])
     said = run(place, auto(corpus), WITHOUT_UNITS)
     assert (
         "precision fp32: matrix products 92 GFLOP/s, in bf16 2.88; attention 40, in bf16 1.25 "
@@ -52,7 +56,10 @@ def test_it_is_settled_by_the_machine_and_written_down(corpus: Path, place: Plac
     assert json.loads((place.root / "study.json").read_text())["recipe"]["precision"] == "fp32"
     kept = kept_precision(auto(corpus), place.root)
     assert kept is not None
-    assert (kept.precision, kept.choice) == ("fp32", WITHOUT_UNITS)
+    assert place.results / "tiny" / PRECISION in export_study(kept.study, place.root, place.results)
+    elsewhere = settled(auto(corpus), tmp_path / "elsewhere", place.results)
+    for one in (kept, elsewhere):
+        assert (one.precision, one.choice) == ("fp32", WITHOUT_UNITS)
 
 
 def test_another_machine_keeps_it_and_tells_how_slow_it_is(corpus: Path, place: Place) -> None:
@@ -88,24 +95,14 @@ def test_precisions_are_never_mixed_silently(corpus: Path, place: Place) -> None
     assert 'recipe.precision: "bf16" -> "fp32"' in said
 
 
-@pytest.mark.parametrize("precision", SETTLED)
-def test_a_study_that_names_its_precision_is_not_measured_for_it(
-    corpus: Path, place: Place, precision: Precision
-) -> None:
-    here = WITH_UNITS if precision == "fp32" else WITHOUT_UNITS
-    said = run(place, tiny(corpus, recipe={"precision": precision}), here)
-    assert precisions(place) == {precision}
-    assert f"precision {precision}, as the study says" in said
-    assert "times as slow" in said
-    assert read_choice(place.root) is None
-
-
 def test_only_a_study_that_is_to_be_settled_needs_a_measurement(corpus: Path, place: Place) -> None:
     broken = ValueError("which precision is faster here could not be measured: it broke")
     with pytest.raises(ValueError, match="it broke"):
         run(place, auto(corpus), broken)
     assert not place.root.exists()
     said = run(place, tiny(corpus, recipe={"precision": "fp32"}), broken)
+    assert "precision fp32, as the study says" in said
+    assert read_choice(place.root) is None
     assert "warning: which precision is faster here could not be measured: it broke" in said
     assert precisions(place) == {"fp32"}
 
@@ -151,23 +148,6 @@ def test_before_it_is_started_what_is_faster_here_is_assumed_and_not_kept(tmp_pa
         found = settled(study, tmp_path / "study", choose=lambda *_, here=here, **__: here)
         assert (found.precision, found.choice) == (here.precision, here)
     assert not (tmp_path / "study").exists()
-
-
-def test_runs_have_a_settled_precision(tmp_path: Path) -> None:
-    study = auto(tmp_path / "text.txt")
-    with pytest.raises(ValueError, match=r"recipe\.precision is 'auto' and not settled yet"):
-        next_runs(study, [])
-    for precision in SETTLED:
-        runs = next_runs(study.with_precision(precision), [])
-        assert {run.config.recipe.precision for run in runs} == {precision}
-
-
-def test_it_is_exported_beside_the_records(corpus: Path, place: Place, tmp_path: Path) -> None:
-    run(place, auto(corpus), WITHOUT_UNITS)
-    study = settled(auto(corpus), place.root).study
-    assert place.results / "tiny" / PRECISION in export_study(study, place.root, place.results)
-    elsewhere = settled(auto(corpus), tmp_path / "elsewhere", place.results)
-    assert (elsewhere.precision, elsewhere.choice) == ("fp32", WITHOUT_UNITS)
 
 
 def test_it_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
 from isoflop.planning.grid import foreseen_runs
 from isoflop.planning.search import first_checks
 from isoflop.planning.warnings import memory_warnings
-from isoflop.runs import Holder, RunStore
 from isoflop.sweep.ledger import Folders, Ledger, save_study
 from isoflop.sweep.local.pool import LocalPool, start_server
 from isoflop.sweep.local.probes import environment_apart, measure_apart, measured_speeds
@@ -111,34 +110,21 @@ def _tell_start(
     ledger: Ledger, needed: list[PlannedRun], execution: Execution, display: Display
 ) -> int:
     """Say who trains how much of the study; return how many of the runs nobody else works on."""
-    holders = holders_of(ledger.store, needed)
-    free = len(needed) - len(holders)
-    name = ledger.study.name
-    if holders:
-        display.say(f"{name}: {shared_words(holders, free, socket.gethostname())}")
+    folders = [ledger.store.folder(run.config.run_id) for run in needed]
+    claimed = [folder for folder in folders if folder.is_claimed()]
+    name, free = ledger.study.name, len(needed) - len(claimed)
+    if claimed:
+        holders = dict.fromkeys(one for folder in claimed if (one := folder.holder()) is not None)
+        here = socket.gethostname()
+        pids = [f"{one.pid}" if one.host == here else f"{one.pid} on {one.host}" for one in holders]
+        who = f"other processes (pid {', '.join(pids)})" if pids else "other processes"
+        rest = f"; this one takes the {free} that nobody works on"
+        if not free:
+            rest = ", and nothing is left to start: waiting"
+        display.say(f"{name}: {who} train {len(claimed)} of its runs{rest}")
     if execution.device == "cpu":
         display.say(f"{name}: {execution.at_a_time}")
     return free
-
-
-def holders_of(store: RunStore, needed: Sequence[PlannedRun]) -> list[Holder | None]:
-    """Return who holds each needed run that is claimed; None for a holder that did not sign."""
-    folders = [store.folder(run.config.run_id) for run in needed]
-    return [folder.holder() for folder in folders if folder.is_claimed()]
-
-
-def shared_words(holders: Sequence[Holder | None], free: int, here: str) -> str:
-    """Return in a sentence who holds the runs that are claimed, and what this process does.
-
-    There are `free` needed runs that nobody works on; the name of this host is not said.
-    """
-    known = dict.fromkeys(one for one in holders if one is not None)
-    pids = [f"{one.pid}" + ("" if one.host == here else f" on {one.host}") for one in known]
-    who = f"other processes (pid {', '.join(pids)})" if pids else "other processes"
-    rest = f"; this one takes the {free} that nobody works on"
-    if not free:
-        rest = ", and nothing is left to start: waiting"
-    return f"{who} train {len(holders)} of its runs{rest}"
 
 
 def _forecast(

@@ -127,7 +127,8 @@ class Scheduler:
             while self.going or (self.needed and not self.stopping):
                 if not self.stopping:
                     self._start()
-                if not self.going and self._may_leave:
+                shift = self.execution.shift
+                if not self.going and shift is not None and shift.until_idle:
                     return
                 self._listen()
                 over = time.monotonic() > self.leave_at
@@ -144,10 +145,6 @@ class Scheduler:
         finally:
             for run_id in self.going:
                 self.executor.cancel(run_id, at_once=True)
-
-    @property
-    def _may_leave(self) -> bool:
-        return self.execution.shift is not None and self.execution.shift.until_idle
 
     def _start(self) -> None:
         """Fill the free slots with runs that nobody works on."""

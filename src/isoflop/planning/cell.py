@@ -121,6 +121,11 @@ class Cell:
         assert model is not None, "a cell's rungs exist"
         return model
 
+    @property
+    def middle(self) -> ModelConfig:
+        """The middle one of the first sizes, where the optimum is expected."""
+        return self.model(self.initial[len(self.initial) // 2])
+
     def needed(self) -> list[PlannedRun]:
         """Return the runs without a record that the cell needs now; none once it is settled.
 

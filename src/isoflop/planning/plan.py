@@ -26,9 +26,9 @@ from isoflop.costs import cache_bytes, forward_flops, parameters, train_flops_pe
 from isoflop.estimate import Power
 from isoflop.hardware.accelerators import Speed
 from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step
-from isoflop.planning.cell import PlannedRun
+from isoflop.planning.cell import PlannedRun, cells
 from isoflop.planning.grid import Bound, bound, foreseen_runs, next_runs
-from isoflop.planning.recipe import achieved_flops, ladder
+from isoflop.planning.recipe import achieved_flops
 from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.warnings import run_warnings, short_flops, what_would_fit
 
@@ -268,14 +268,12 @@ def _study_warnings(
             f"{why}the first {len(next_runs(study, []))} runs check them, and the others follow "
             f"unless a rate is over {STALE_NATS:g} nats better than its variant's own"
         )
-    for budget in study.budgets_flops:
-        for variant in study.variants:
-            sizes = len(ladder(study, variant, budget).initial)
-            if sizes < study.grid.sizes:
-                yield (
-                    f"{variant.name!r} at {short_flops(budget)} FLOPs has {sizes} sizes within "
-                    f"the grid's bounds instead of {study.grid.sizes}"
-                )
+    for cell in cells(study):
+        if (sizes := len(cell.initial)) < study.grid.sizes:
+            yield (
+                f"{cell.variant.name!r} at {short_flops(cell.budget_flops)} FLOPs has {sizes} "
+                f"sizes within the grid's bounds instead of {study.grid.sizes}"
+            )
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
@@ -317,24 +315,17 @@ def cost_rows(config: Study | RunConfig) -> list[CostRow]:
     Raises:
         ValueError: a variant has no size within the bounds of the study's grid.
     """
-    length = config.data.sequence_length
+    named: list[tuple[str, float | None, ModelConfig]]
     if isinstance(config, RunConfig):
-        return [_cost_row("run", config.budget_flops, config.model, length, config.convention)]
-    if config.scaling is not None:
-        return [
-            _cost_row(run.variant, run.budget_flops, run.config.model, length, config.convention)
-            for run in scaling_runs(config.with_precision("bf16"))
-            if run.purpose == "initial"
-        ]
-    rows = []
-    for budget in config.budgets_flops:
-        for variant in config.variants:
-            sizes = ladder(config, variant, budget)
-            initial = sizes.initial
-            model = sizes.rung(initial[len(initial) // 2])
-            assert model is not None, "the ladder's initial rungs exist"
-            rows.append(_cost_row(variant.name, budget, model, length, config.convention))
-    return rows
+        named = [("run", config.budget_flops, config.model)]
+    elif config.scaling is not None:
+        runs = scaling_runs(config.with_precision("bf16"))
+        first = [run for run in runs if run.purpose == "initial"]
+        named = [(run.variant, run.budget_flops, run.config.model) for run in first]
+    else:
+        named = [(one.variant.name, one.budget_flops, one.middle) for one in cells(config)]
+    length, convention = config.data.sequence_length, config.convention
+    return [_cost_row(*one, length, convention) for one in named]
 
 
 def _cost_row(

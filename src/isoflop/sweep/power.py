@@ -14,7 +14,7 @@ from isoflop.fit import frame
 from isoflop.fit.compare.power import Design, expected_power, recorded_noise
 from isoflop.fit.intervals import Floats
 from isoflop.fit.minima.parabola import PARABOLA_SIZES
-from isoflop.planning import ladder
+from isoflop.planning.cell import cells
 from isoflop.sweep.ledger import STUDY, Folders, Ledger
 from isoflop.sweep.status import trained
 
@@ -58,12 +58,12 @@ def noise_source(path: Path, results: Path) -> Ledger:
 
 def _sizes(study: Study) -> tuple[Floats, Floats] | None:
     """Return the first sizes of the baseline and of another variant at the first budget."""
-    other = next((one for one in study.variants if one != study.baseline_variant), None)
-    if study.scaling is not None or other is None:
+    first = [one for one in cells(study) if one.budget_flops == study.budgets_flops[0]]
+    others = [one for one in first if one.variant != study.baseline_variant]
+    if not others:
         return None
     found = []
-    for variant in (study.baseline_variant, other):
-        steps = ladder(study, variant, study.budgets_flops[0])
-        shapes = [shape for rung in steps.initial if (shape := steps.rung(rung)) is not None]
-        found.append(np.array([parameters(shape).total for shape in shapes], dtype=np.float64))
+    for cell in (next(one for one in first if one not in others), others[0]):
+        totals = [parameters(cell.model(rung)).total for rung in cell.initial]
+        found.append(np.array(totals, dtype=np.float64))
     return (found[0], found[1]) if min(map(len, found)) >= PARABOLA_SIZES else None

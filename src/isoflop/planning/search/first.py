@@ -80,8 +80,7 @@ def first_check_runs(study: Study, variant: Variant) -> list[PlannedRun]:
         if study.scaling is not None:
             return scaled_run(study, study.scaling.models[study.scaling.checked], taken, seed)
         cell = Cell(study, variant, study.budgets_flops[0], {})
-        middle = cell.model(cell.initial[len(cell.initial) // 2])
-        return resolve(study, taken, cell.budget_flops, middle, seed)
+        return resolve(study, taken, cell.budget_flops, cell.middle, seed)
 
     own = study.learning_rates()[variant.name]
     others = [variant.model_copy(update={"learning_rate": own * one}) for one in TRIED]

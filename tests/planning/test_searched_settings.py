@@ -25,7 +25,7 @@ from isoflop.config import (
 from isoflop.fit.search import SearchResult
 from isoflop.planning import ladder, resolve
 from isoflop.planning.search.contenders import found_variants, search
-from isoflop.planning.search.walk import Point, Rules, Tried, Walk
+from isoflop.planning.search.walk import Point, Tried, Walk
 
 STEP = math.log(2)
 NOISE = 0.005
@@ -56,7 +56,8 @@ def walked(
         return Tried(f"{point} {seed}", tuple(STEP * at for at in point), loss)
 
     d = len(best)
-    return Walk(NAMES[:d], (0,) * d, [(-1, 1)] * d, trial, Rules((0, 1), most, 0.01))
+    search = Search(settings=Values(learning_rate=(1, 2, 4)), seeds=(0, 1), most_trials=most)
+    return Walk(NAMES[:d], (0,) * d, [(-1, 1)] * d, trial, search)
 
 
 def held(walk: Walk, best: tuple[float, ...]) -> list[bool]:

@@ -20,7 +20,7 @@ from isoflop.planning.recipe import (
     whole_sequences,
     with_settings,
 )
-from isoflop.planning.search.walk import Judged, Point, Rules, Tried, Walk
+from isoflop.planning.search.walk import Judged, Point, Tried, Walk
 from isoflop.planning.sizes import shape
 
 
@@ -106,15 +106,14 @@ class Contender:
         )
         placed = zip(centre, map(len, self._first.values()), strict=True)
         spans = [(at - n // 2, at - n // 2 + n - 1) for at, n in placed]
-        seeds, most = study.search.seeds, study.search.most_trials or 0
+        seed = study.search.seeds[0]
         # First values that nothing can be made of are refused; those further out are left out.
-        self._config(centre, seeds[0])
+        self._config(centre, seed)
         if start is None:
             for axis, (low, high) in enumerate(spans):
                 for place in range(low, high + 1):
-                    self._config((*centre[:axis], place, *centre[axis + 1 :]), seeds[0])
-        rules = Rules(seeds, most, study.search.flat_nats)
-        self.walk = Walk(tuple(self._first), centre, spans, self._trial, rules)
+                    self._config((*centre[:axis], place, *centre[axis + 1 :]), seed)
+        self.walk = Walk(tuple(self._first), centre, spans, self._trial, study.search)
 
     @property
     def missing(self) -> list[PlannedRun]:
@@ -146,7 +145,7 @@ class Contender:
 
     def _log(self, name: Setting) -> float:
         """Return the log of a setting's value at the centre."""
-        centre = self._trial(self.walk.centre, self.walk.rules.seed(0))
+        centre = self._trial(self.walk.centre, self.walk.seed(0))
         assert centre is not None, "the centre can be tried"
         return centre.logs[list(self._first).index(name)]
 

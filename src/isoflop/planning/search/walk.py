@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from isoflop.config import Setting
+from isoflop.config import Search, Setting
 from isoflop.estimate import Estimate
 from isoflop.fit.search import Observation, Standing, Star
 
@@ -33,23 +33,6 @@ class Tried:
     """Log of each setting's value, as the run really has it."""
     loss: float | None
     """None while there is no record, infinity where it diverged or failed."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a search goes by."""
-
-    seeds: Sequence[int]
-    """Declared ones; those that are added count on from the largest."""
-    most: int
-    """Trials after which none are added."""
-    flat: float
-    """Nats that do not matter."""
-
-    def seed(self, turn: int) -> int:
-        """Return the seed of a turn, from 0 on."""
-        n = len(self.seeds)
-        return self.seeds[turn] if turn < n else max(self.seeds) + 1 + turn - n
 
 
 @dataclass(frozen=True)
@@ -86,7 +69,7 @@ class Walk:
         centre: where to begin.
         spans: lowest and highest place of each setting's first values.
         trial: makes one of a point and a seed; None where it cannot be made.
-        rules: when it ends.
+        search: which seeds it begins with, and when it ends.
     """
 
     def __init__(
@@ -95,17 +78,17 @@ class Walk:
         centre: Point,
         spans: Sequence[tuple[int, int]],
         trial: Callable[[Point, int], Tried | None],
-        rules: Rules,
+        search: Search,
     ) -> None:
-        self.names, self._trial, self.rules = tuple(names), trial, rules
+        self.names, self._trial, self._search = tuple(names), trial, search
         self.asked: dict[str, Tried] = {}
         """Trials asked for so far, by key."""
-        self._state = _State(centre, tuple(spans), len(rules.seeds))
+        self._state = _State(centre, tuple(spans), len(search.seeds))
         visited = {centre}
         self._ask(self._state)
         while not self.missing and (following := self._following(visited)) is not None:
             new = {one.key for one in self._wanted(following)} - set(self.asked)
-            if len(self.asked) + len(new) > rules.most:
+            if len(self.asked) + len(new) > (search.most_trials or 0):
                 break
             self._state = following
             visited.add(following.centre)
@@ -130,6 +113,11 @@ class Walk:
     def star(self) -> Star:
         """The fit of what has finished on the star."""
         return Star(self._observations())
+
+    def seed(self, turn: int) -> int:
+        """Return the seed of a turn, from 0 on: those that are added count on from the largest."""
+        seeds = self._search.seeds
+        return seeds[turn] if turn < len(seeds) else max(seeds) + 1 + turn - len(seeds)
 
     def extend(self, total: int) -> None:
         """Ask for so many trials in all: further seeds of the star."""
@@ -170,7 +158,7 @@ class Walk:
             (min(low, at - 1), max(high, at + 1))
             for at, (low, high) in zip(centre, self._state.spans, strict=True)
         )
-        return _State(centre, spans, len(self.rules.seeds))
+        return _State(centre, spans, len(self._search.seeds))
 
     def _judge(self, axis: int, star: Star) -> Judged:
         """Return where a setting stands, and what would tell more."""
@@ -181,7 +169,7 @@ class Walk:
         best, moves = star.best(name), star.moves(name, list(usable.values()))
         known = Judged("unsure", (low, high), best=best, moves=moves)
         enough = star.degrees_of_freedom >= FEWEST_FREE
-        if moves is not None and moves <= self.rules.flat:
+        if moves is not None and moves <= self._search.flat_nats:
             return replace(known, standing="flat" if enough else "unsure")
         if best is not None:
             ends = best.ends
@@ -223,7 +211,7 @@ class Walk:
         """Yield the trials of a star that can be made, seed by seed."""
         for turn in range(state.turns):
             for point in self._points(state):
-                if (tried := self._trial(point, self.rules.seed(turn))) is not None:
+                if (tried := self._trial(point, self.seed(turn))) is not None:
                     yield tried
 
     def _points(self, state: _State) -> Iterator[Point]:
@@ -243,7 +231,7 @@ class Walk:
 
     def _log(self, axis: int, place: int) -> float | None:
         """Return the log of a value over the centre's; None where it cannot be tried."""
-        seed = self.rules.seed(0)
+        seed = self.seed(0)
         tried, centre = self._trial(self._at(axis, place), seed), self._trial(self.centre, seed)
         return None if tried is None or centre is None else tried.logs[axis] - centre.logs[axis]
 
@@ -258,7 +246,7 @@ class Walk:
 
     def _losses(self, point: Point) -> dict[int, float]:
         """Return the losses of a point that was asked for, by seed."""
-        seeds = map(self.rules.seed, range(self.turns))
+        seeds = map(self.seed, range(self.turns))
         tried = ((seed, self._trial(point, seed)) for seed in seeds)
         return {
             seed: one.loss

@@ -16,9 +16,9 @@ from processes import ended, others, start, wait_for
 import sweep_studies
 from isoflop.config import RunRecord, Study
 from isoflop.planning import PlannedRun
-from isoflop.runs import RunStore
+from isoflop.runs import RunStore, without_progress
 from isoflop.sweep.local.probes import measure_apart
-from isoflop.sweep.schedule.attempts import FAILURES, LOST, tries
+from isoflop.sweep.schedule.attempts import FAILURES, LOST, failures
 from sweep_studies import unmeasured
 
 WORKERS = 2
@@ -118,10 +118,11 @@ class Killer:
     def _victim(self) -> str:
         """Return who is killed, but for whom that would rightly be one failure too many."""
         allowed = list(VICTIMS)
-        found = [tries(folder.attempts_made()) for folder in self.store.folders()]
-        if any(one.failures + WORKERS >= FAILURES for one in found):
+        found = [without_progress(folder.attempts_made()) for folder in self.store.folders()]
+        if any(len(failures(one)) + WORKERS >= FAILURES for one in found):
             allowed.remove("worker")
-        assert all(one.lost < LOST - 1 for one in found), "killed too fast to come on"
+        lost = [sum(attempt.ending is None for attempt in one) for one in found]
+        assert all(one < LOST - 1 for one in lost), "killed too fast to come on"
         return self.chance.choice(allowed)
 
     def _strike(self, victim: str) -> None:

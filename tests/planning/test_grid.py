@@ -161,11 +161,19 @@ def test_the_challenger_is_trained_in_the_baselines_shapes() -> None:
     assert {run.variant for run in runs if run.purpose == "matched"} == {"MoD"}
 
 
-def test_matched_shapes_can_be_left_out() -> None:
-    study = make_study(variants=make_study().variants[:2], matched_shapes=False)
-    runs, _ = drive(study, valley(study))
-    assert "matched" not in {run.purpose for run in runs}
-    assert bound(study).matched == 0
+def test_runs_that_an_edited_study_does_not_ask_for_are_foreign() -> None:
+    study = make_study()
+    runs, records = drive(study, lambda run: 1 + abs(total(run.config) - 150e3) / 1e6)
+    matched = {run.config.run_id for run in runs if run.purpose == "matched"}
+    without = study.model_copy(update={"matched_shapes": False})
+    assert set(assign(without, records).foreign) == matched != set()
+    assert bound(without).matched == 0
+    assert "matched" not in {run.purpose for run in drive(without, valley(study))[0]}
+    longer = study.model_copy(update={"evaluation_tokens": 1024})
+    assert len(assign(longer, records).foreign) == len(records)
+    twins = make_study(variants=(Variant(name="one"), Variant(name="two")))
+    found = assign(twins, [record_of(run.config, 1.0) for run in next_runs(twins, [])])
+    assert (len(found.variant_of), set(found.variant_of.values())) == (7, {"one"})
 
 
 def test_matched_shapes_that_cannot_be_routed_are_refused_at_once() -> None:

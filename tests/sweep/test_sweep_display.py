@@ -52,8 +52,8 @@ def test_a_terminal_shows_how_it_goes_at_once_and_anew(run: PlannedRun) -> None:
         watched.now += 1.0
         watched.show(STEP)
     said = watched.text.replace("\n", " ")
-    assert "running: Base\\x1b[31m[bold]line, " in said
-    assert "1 in another process | about 2 min 30 s left" in said
+    assert "Base\\x1b[31m[bold]line, " in said
+    assert "3 of 10 runs done | 1 in another process | about 2 min 30 s left" in said
 
 
 def test_a_log_gets_a_line_at_the_first_step_and_then_every_half_minute(run: PlannedRun) -> None:

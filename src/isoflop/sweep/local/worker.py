@@ -93,7 +93,7 @@ def _outcome(job: Job, talk: _Talk) -> Ended:
 
 
 def _print_to(path: Path) -> None:
-    """Send what this process prints to a file: it would tear the scheduler's live table."""
+    """Send what this process prints to a file: it would tear the scheduler's live line."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o666)
     for stream in (sys.stdout, sys.stderr):

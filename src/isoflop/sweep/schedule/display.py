@@ -1,4 +1,4 @@
-"""What a person sees of a study that is being trained: lines, the last one anew on a terminal."""
+"""What a person sees of a study that is being trained: lines, the last ones anew on a terminal."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LINE_SECONDS = 25.0
 """Time between two lines on progress where there is no terminal, so that a log gets one at least
 every half a minute, however busy the machine is."""
 NAMED = 4
-"""Runs under way that such a line tells of."""
+"""Runs under way that are told of."""
 
 
 class Display:
-    """Tells each thing that happens in a line, and how the runs go in a line now and then, which is
-    drawn anew in its place on a terminal.
+    """Tells each thing that happens in a line, and how the runs go in one now and then; on a
+    terminal in a few that are drawn anew in their place.
 
     Args:
         console: where to.
@@ -51,7 +51,7 @@ class Display:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line, above the one that is drawn anew."""
+        """Print a line, above those that are drawn anew."""
         self._console.print(Text(quoted(text)), soft_wrap=True)
 
     def recorded(self, run: PlannedRun, record: RunRecord, done: int, total: int) -> None:
@@ -72,29 +72,37 @@ class Display:
         return self._clock() - self._shown >= every
 
     def show(self, view: View) -> None:
-        """Draw or print the line; in a log the first one waits for the first step."""
+        """Draw anew what runs and how it goes, or print it in a line.
+
+        In a log the first line waits for the first step.
+        """
+        running, (done, *rest) = _running(view), _whole(view)
         if self._live.is_started:
-            self._live.update(Text(quoted(_line(view))), refresh=True)
+            lines = [*running, " | ".join([done, *rest])]
+            self._live.update(Text("\n".join(map(quoted, lines))), refresh=True)
         elif self._shown == -math.inf and not any(one.progress for one in view.going):
             return
         else:
-            self.say(_line(view))
+            told = [f"running: {'; '.join(running)}"] if running else []
+            self.say(" | ".join([done, *told, *rest]))
         self._shown = self._clock()
 
 
-def _line(view: View) -> str:
-    """Return how the runs go: done of expected, what is running, and the time left."""
-    parts = [f"{view.done} of {view.expected} runs done"]
-    if view.going:
-        running = [_standing(one) for one in view.going[:NAMED]]
-        if len(view.going) > NAMED:
-            running.append(f"and {len(view.going) - NAMED} more")
-        parts.append(f"running: {'; '.join(running)}")
+def _running(view: View) -> list[str]:
+    """Return what is running, and where that stands."""
+    more = len(view.going) - NAMED
+    named = [_standing(one) for one in view.going[:NAMED]]
+    return [*named, f"and {more} more"] if more > 0 else named
+
+
+def _whole(view: View) -> list[str]:
+    """Return how many runs are done of those expected, who else has some, and the time left."""
+    told = [f"{view.done} of {view.expected} runs done"]
     if view.elsewhere:
-        parts.append(f"{view.elsewhere} in another process")
+        told.append(f"{view.elsewhere} in another process")
     if view.remaining_seconds is not None:
-        parts.append(f"about {duration(view.remaining_seconds)} left")
-    return " | ".join(parts)
+        told.append(f"about {duration(view.remaining_seconds)} left")
+    return told
 
 
 def _standing(one: Going) -> str:

@@ -9,7 +9,7 @@ from isoflop.config import Frozen, ModelConfig, RunConfig, RunRecord, Study, Var
 from isoflop.planning.cell import Cell, cells
 from isoflop.planning.checks import checks
 from isoflop.planning.recipe import affordable, resolve
-from isoflop.planning.scaling import possible_scaling_runs
+from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import first_check_runs
 
 
@@ -63,7 +63,7 @@ def _possible(study: Study) -> tuple[dict[str, str], dict[str, str], dict[str, s
     matched: dict[str, str] = {}
     checked: dict[str, str] = {}
     challenger = study.challenger_variant if study.matched_shapes else None
-    for run in possible_scaling_runs(study) if study.scaling else ():
+    for run in scaling_runs(study) if study.scaling else ():
         found = checked if run.purpose in ("rate", "order") else own
         found.setdefault(run.config.run_id, run.variant)
 

@@ -8,7 +8,7 @@ from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
 from isoflop.costs import parameters
 from isoflop.planning.cell import Cell, PlannedRun, cells
 from isoflop.planning.recipe import affordable, resolve
-from isoflop.planning.scaling import possible_scaling_runs, scaling_runs
+from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import first_checks
 
 MATCHED_RATIO = 2.0
@@ -80,9 +80,9 @@ def next_runs(study: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
     missing = {run.config.run_id: run for one in first for run in one.missing}
     if missing or any(one.stale for one in first):
         return list(missing.values())
+    done = {record.run_id: record for record in records}
     if study.scaling is not None:
-        return scaling_runs(study, records)
-    done = {record.run_id for record in records}
+        return [run for run in scaling_runs(study, done) if run.config.run_id not in done]
     everywhere = cells(study, records)
     needed = [run for cell in everywhere for run in cell.needed()]
     matched = [run for cell in everywhere for run in _matched(cell)]
@@ -124,7 +124,7 @@ def bound(study: Study) -> Bound:
     rate_runs = study.learning_rate_check_added * study.learning_rate_check_seeds
     if study.scaling is not None:
         # A scaling study only adds learning rates to those asked for.
-        runs = [run for run in possible_scaling_runs(study) if run.purpose == "rate"]
+        runs = [run for run in scaling_runs(study) if run.purpose == "rate"]
         checked = {run.variant: run.budget_flops for run in runs}
         return Bound(checks=rate_runs * len(checked), flops=rate_runs * sum(checked.values()))
     further_seeds, added = len(study.seeds) - 1, study.grid.added_at_most

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
+from itertools import product
 
 from isoflop.config import ModelConfig, RunConfig, RunRecord, ScaledModel, Study, Variant
 from isoflop.costs import parameters
@@ -13,46 +14,32 @@ from isoflop.planning.recipe import run_config, sequences_per_step
 from isoflop.planning.sizes import named_shape
 
 
-def scaling_runs(study: Study, records: Sequence[RunRecord] = ()) -> list[PlannedRun]:
-    """Return the runs of a scaling study that have no record yet.
+def scaling_runs(study: Study, records: Mapping[str, RunRecord] | None = None) -> list[PlannedRun]:
+    """Return every run that a scaling study asks for, done or not.
 
     Tokens and nominal compute, 6 N D, of a size are those of the baseline there, so that they are
     the same for every variant even where one has parameters of its own.
 
     Returns:
         The first seed at every size, then other learning rates at the checked size, then further
-        seeds; in each the small sizes first. Learning rates that the study may add come once those
-        before them are done.
+        seeds; in each the small sizes first. Of learning rates that the study may add, those that
+        follow from the records by run id; without records, all that it asks for at some time.
 
     Raises:
         ValueError: If a size cannot be trained for its tokens.
     """
-    done = {record.run_id: record for record in records}
-    return [run for run in possible_scaling_runs(study, done) if run.config.run_id not in done]
-
-
-def possible_scaling_runs(
-    study: Study, records: Mapping[str, RunRecord] | None = None
-) -> Iterator[PlannedRun]:
-    """Yield every run that a scaling study asks for, done or not.
-
-    Without records, whatever comes of the others: those that it asks for at some time.
-
-    Raises:
-        ValueError: As `scaling_runs`.
-    """
     scaling = study.scaling
     assert scaling is not None, "the study names sizes"
+    found = []
     for turn, seed in enumerate(study.seeds):
-        for scaled in scaling.models:
-            for variant in study.variants:
-                config = scaled_run(study, scaled, variant, seed)
-                yield PlannedRun(variant.name, config, "replicate" if turn else "initial")
-        if turn == 0:
+        for scaled, variant in product(scaling.models, study.variants):
+            config = scaled_run(study, scaled, variant, seed)
+            found.append(PlannedRun(variant.name, config, "replicate" if turn else "initial"))
+        for variant in () if turn else study.variants:
             resolved = partial(scaled_run, study, scaling.models[scaling.checked])
-            for variant in study.variants:
-                for purpose, config in checks(study, variant, resolved, records):
-                    yield PlannedRun(variant.name, config, purpose)
+            for purpose, config in checks(study, variant, resolved, records):
+                found.append(PlannedRun(variant.name, config, purpose))
+    return found
 
 
 def scaled_run(study: Study, scaled: ScaledModel, variant: Variant, seed: int) -> RunConfig:

@@ -398,9 +398,7 @@ def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch,
     assert f"go on with: isoflop train {study_file} {run_id}" in shown
 
 
-def test_rebuild_tells_the_time_and_how_models_compare(
-    study_file, study, monkeypatch, capsys, tmp_path
-):
+def test_rebuild_tells_how_models_compare(study_file, study, monkeypatch, capsys, tmp_path):
     runs = next_runs(study, [])
     recorded = [record_of(run.config, 2.0) for run in (runs[0], runs[-1])]
     write_records(tmp_path / "results" / "small" / "records.jsonl", recorded)
@@ -418,17 +416,13 @@ def test_rebuild_tells_the_time_and_how_models_compare(
 
     monkeypatch.setattr("isoflop.sweep.rebuild", rebuild)
     assert main(["rebuild", str(study_file), "--workers", "2"]) == 0
-    captured = capsys.readouterr()
-    assert "training 2 models again, 2 at a time: about 2 min" in captured.err
-    assert "when they were recorded, 1 s" in captured.err
-    equal, differing = captured.out.splitlines()
+    equal, differing = capsys.readouterr().out.splitlines()
     assert equal == (
-        f"Baseline, run {recorded[0].run_id}: every loss is the recorded one, bit for bit, "
-        "test loss 2.0000"
+        f"Baseline, run {recorded[0].run_id}: every loss is the recorded one, bit for bit"
     )
     assert differing == (
         rf"MoD [bold]\x1b[31m, run {recorded[1].run_id}: losses differ from the recorded ones by "
-        "at most 0.12 nats per token, test loss 2.1250; changed since: torch 0 -> 9"
+        "at most 0.12 nats per token; changed since: torch 0 -> 9"
     )
     assert seen["workers"] == 2
 

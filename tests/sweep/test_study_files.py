@@ -37,39 +37,25 @@ def records(study: Study) -> list[RunRecord]:
 # --- the ledger
 
 
-def test_trials_of_a_recipe_are_taken_up_and_full_records_come_before_them(
+def test_own_records_come_before_committed_ones_and_these_before_trials(
     study: Study, records: list[RunRecord], tmp_path: Path
 ) -> None:
-    other = tmp_path / "results" / "other"
-    as_trial = record_of(records[0].config, loss=0.5)
-    write_records(other / "search.jsonl", [as_trial, records[1]])
-    ledger = Ledger(study, tmp_path / "here", tmp_path / "results")
-    assert ledger.get(as_trial.run_id) == as_trial
-    write_records(other / "records.jsonl", records[:1])
-    ledger = Ledger(study, tmp_path / "here", tmp_path / "results")
-    assert ledger.get(as_trial.run_id) == records[0]
-    assert ledger.is_taken_up(records[1].run_id)
-
-
-def test_own_records_come_before_committed_ones(
-    study: Study, records: list[RunRecord], tmp_path: Path
-) -> None:
-    theirs, ours = records[0], record_of(records[0].config, loss=0.5)
-    store = RunStore(tmp_path / "theirs")
-    for record in (theirs, records[1]):
-        commit(store, record)
-    export(study, store.root, tmp_path / "results")
-    root = tmp_path / "ours"
+    root, results = tmp_path / "ours", tmp_path / "results"
+    first, second, third = records[:3]
+    trial, ours = (record_of(first.config, loss=loss) for loss in (0.5, 0.7))
+    write_records(results / "other" / "search.jsonl", [trial, second])
+    assert Ledger(study, root, results).get(first.run_id) == trial
+    write_records(results / "other" / "records.jsonl", [first])
+    assert Ledger(study, root, results).get(first.run_id) == first
     commit(RunStore(root), ours)
-    ledger = Ledger(study, root, tmp_path / "results")
-    assert ledger.get(ours.run_id) == ours
-    assert not ledger.is_taken_up(ours.run_id)
-    assert ledger.is_taken_up(records[1].run_id)
-    assert ledger.records == sorted([ours, records[1]], key=lambda record: record.run_id)
+    ledger = Ledger(study, root, results)
+    assert ledger.get(first.run_id) == ours
+    assert [ledger.is_taken_up(one.run_id) for one in (first, second)] == [False, True]
+    assert ledger.records == sorted([ours, second], key=lambda record: record.run_id)
     assert not ledger.refresh()
-    commit(RunStore(root), records[2])
+    commit(RunStore(root), third)
     assert ledger.refresh()
-    assert ledger.get(records[2].run_id) == records[2]
+    assert ledger.get(third.run_id) == third
 
 
 def test_export_writes_all_records_and_the_study(

@@ -247,6 +247,9 @@ def test_what_cannot_be_asked_for_is_refused(options, message: str) -> None:
 
 def test_records_that_are_not_of_one_study_are_refused_or_left_aside() -> None:
     records, variant_of = study(both())
+    again = records[0].model_copy(update={"run_id": "again"})
+    with pytest.raises(ValueError, match="another of seed 0 of 'full' at 2 blocks of width 16"):
+        fit_scaling([*records, again], variant_of | {"again": "full"}, baseline="full")
     bare = records[0].config.model_copy(update={"positions": None})
     without = [one.model_copy(update={"config": bare}) for one in records]
     with pytest.raises(ValueError, match=r"one study with \[positions\]"):

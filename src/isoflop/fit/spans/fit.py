@@ -108,7 +108,7 @@ class SpanRuns:
 
         Raises:
             ValueError: no run tells positions apart, or they tell different ones, or finished runs
-                differ in what they read.
+                differ in what they read, or two are of one seed and size.
         """
         own = [record for record in records if record.run_id in variant_of]
         asked = {record.config.spans for record in own} - {()}
@@ -126,6 +126,12 @@ class SpanRuns:
             sizes.setdefault(key, record)
             if record.state == "finished" and evaluation is not None and evaluation.spans:
                 sizes[key] = record
+                if record.config.seed in losses[key]:
+                    raise ValueError(
+                        f"run {record.run_id} is another of seed {record.config.seed} of "
+                        f"{key[0]!r} at {shape[0]} blocks of width {shape[1]}; expected one run of "
+                        "each seed"
+                    )
                 found = {(one.start, one.stop): one for one in evaluation.spans}
                 losses[key][record.config.seed] = found
                 windows = [(span, one.document_windows) for span, one in found.items()]

@@ -1,11 +1,12 @@
-"""Means and differences of means over documents."""
+"""Means, differences of means and the leak over documents."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from isoflop.evaluation.intervals import difference_over_documents, over_documents
+from isoflop.config import Evaluation
+from isoflop.evaluation.intervals import difference_over_documents, leak, over_documents
 from isoflop.fit.intervals import document_estimate
 
 NATS = np.array([12.0, 80.0, 3.0, 44.0])
@@ -65,3 +66,28 @@ def test_difference_needs_tokens_of_both_kinds() -> None:
     none = np.zeros(4)
     assert difference_over_documents(NATS, TOKENS, none, none) is None
     assert difference_over_documents(none, none, NATS, TOKENS) is None
+
+
+def made(losses: tuple[float, ...], tokens: tuple[int, ...]) -> Evaluation:
+    return Evaluation(
+        split="test",
+        decision="predictor",
+        loss=sum(losses) / sum(tokens),
+        bits_per_byte=1.0,
+        tokens=sum(tokens),
+        document_losses=losses,
+        document_tokens=tokens,
+    )
+
+
+def test_pairing_takes_out_what_documents_have_in_common() -> None:
+    tokens = (100, 80, 120, 90, 110)
+    base = np.array([1.0, 3.0, 2.0, 1.5, 2.5]) * tokens
+    causal = made(tuple((base + 0.1 * np.array(tokens)).tolist()), tokens)
+    found = leak(causal, made(tuple(base.tolist()), tokens))
+    assert found.nats.value == pytest.approx(0.1)
+    assert (found.nats.low, found.nats.high) == pytest.approx((0.1, 0.1))
+    # A lower causal loss is a negative leak, and one of zero has no share.
+    found = leak(made((2.0, 4.0), (2, 2)), made((3.0, 4.5), (2, 2)))
+    assert (found.nats.value, found.share.value) == pytest.approx((-1.5 / 4, -1.5 / 6))
+    assert leak(made((0.0, 0.0), (2, 2)), made((0.0, 0.0), (2, 2))).share is None

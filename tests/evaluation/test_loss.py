@@ -219,15 +219,6 @@ def test_spans_of_windows_from_the_stream_are_refused() -> None:
             loss_of(model, held_out, "every_token", windows="documents", spans=[(0, 5), span])
 
 
-def test_top_k_realises_its_capacity() -> None:
-    # Whole windows only: padding competes with text for places.
-    held_out = split(20, 2 * 3 * LENGTH + 1 - 20)
-    found = evaluate(
-        model_with(LEARNED), held_out, LENGTH, split="validation", decision="top_k", sequences=3
-    )
-    assert found.realised_capacity == pytest.approx([2 / 7, 2 / 7])
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_leaves_the_model_as_it_was(training: bool) -> None:
     model = model_with(LEARNED).train(training)

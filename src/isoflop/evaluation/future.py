@@ -15,6 +15,8 @@ from isoflop.model import Transformer
 
 VISIBLE = 1e-3
 """Difference of a logit beyond what rounding in float32 explains."""
+PAIRS = 4
+"""Windows at a time."""
 
 
 def future_change(
@@ -24,7 +26,6 @@ def future_change(
     *,
     cap: Cap | None = None,
     seed: int = 0,
-    pairs: int = 4,
 ) -> FutureChange:
     """Return how many logits change when every token after a random position does.
 
@@ -35,18 +36,12 @@ def future_change(
 
     Args:
         model: evaluated as it is.
-        windows: ids, (W, T), T at least 2.
+        windows: ids, (W, T), W at least 1 and T at least 2.
         decision: who selects.
         cap: on what a causal decision selects; None for none.
         seed: keys the positions, the tokens and what the random control draws.
-        pairs: windows at a time.
-
-    Raises:
-        ValueError: there is no window, or it has a single token.
     """
     count, length = windows.shape
-    if count < 1 or length < 2:
-        raise ValueError(f"windows has shape {windows.shape}; expected at least one of two tokens")
     generator = np.random.default_rng(seed)
     vocabulary = model.config.vocabulary
     cut = generator.integers(0, length - 1, count)
@@ -55,8 +50,8 @@ def future_change(
     changed = np.where(upto, windows, other)
     differing = visibly = 0
     with evaluating(model) as device, torch.autocast(device.type, enabled=False):
-        for start in range(0, count, pairs):
-            part = slice(start, start + pairs)
+        for start in range(0, count, PAIRS):
+            part = slice(start, start + PAIRS)
             two = torch.from_numpy(np.concatenate([windows[part], changed[part]])).to(device)
             rows = len(two) // 2
             noise = control_noise(model, decision, 2 * rows, length, seed)

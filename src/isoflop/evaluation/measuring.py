@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -35,9 +34,9 @@ from isoflop.model import Output, Transformer
 
 PERTURBED_WINDOWS = 32
 """Windows whose future is changed, spread evenly over the text."""
-MEASURED_TOKENS = 1 << 22
-"""Tokens at most whose routing is measured, in batches spread evenly over the text: R + 4 bytes are
-held of each under each decision, and 16 besides."""
+MEASURED_TOKENS = 1 << 20
+"""Tokens of whole windows from which on no more routing is measured: 5 R + 4 bytes are held of each
+under each decision, and 16 besides."""
 STRETCH_TOKENS = 128
 """Tokens at the start of the first whole window whose decisions are told one by one."""
 EXTREMES = 8
@@ -101,7 +100,7 @@ def measure(
                 ),
             }
         if model.routed:
-            top_k = None if rule == TOP_K else seen[TOP_K].all_selected
+            top_k = None if rule == TOP_K else seen[TOP_K].selected
             of_routing |= _routing(model.config, one, full, document, top_k, minimum_occurrences)
         found.append(
             DecisionMeasures(
@@ -138,36 +137,36 @@ class _Seen:
 
     def __init__(self, model: Transformer, held_out: TokenSplit, how: Reading) -> None:
         self.losses = LossSums(model, held_out, how)
-        self.selected: list[NDArray[np.bool_]] = []
-        """Processed tokens of each batch, (R, W, T); router weights alike, and entropy (W, T)."""
-        self.weights: list[NDArray[np.float32]] = []
-        self.entropy: list[NDArray[np.float32]] = []
-
-    @property
-    def lists(self) -> tuple[list[Any], ...]:
-        """What is held by batch."""
-        return self.selected, self.weights, self.entropy
+        self._selected: list[NDArray[np.bool_]] = []
+        self._weights: list[NDArray[np.float32]] = []
+        self._entropy: list[NDArray[np.float32]] = []
 
     def add(self, output: Output, window: Batch, looked_at: bool) -> None:
         """Add what the model gave for a batch; what routing did only where it is looked at."""
         self.losses.add(output, window)
         if output.routing and looked_at:
             rows = torch.from_numpy(window[2].all(1))
-            kept = sum(one[0].size for one in self.weights)
-            whole = len(self.weights) == len(self.selected)
-            self.selected.append(
-                np.stack([one.selected.cpu()[rows].numpy() for one in output.routing])
+            decided = output.routing
+            self._selected.append(np.stack([one.selected.cpu()[rows].numpy() for one in decided]))
+            self._weights.append(
+                np.stack([one.logits.float().cpu()[rows].numpy() for one in decided])
             )
-            self.entropy.append(routing.prediction_entropy(output.logits).cpu()[rows].numpy())
-            if whole and kept < routing.KEPT:
-                self.weights.append(
-                    np.stack([one.logits.float().cpu()[rows].numpy() for one in output.routing])
-                )
+            self._entropy.append(routing.prediction_entropy(output.logits).cpu()[rows].numpy())
 
     @property
-    def all_selected(self) -> NDArray[np.bool_]:
+    def selected(self) -> NDArray[np.bool_]:
         """Processed tokens of all whole windows, (R, W, T)."""
-        return np.concatenate(self.selected, axis=1)
+        return np.concatenate(self._selected, axis=1)
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """Router weights of the same, (R, W, T)."""
+        return np.concatenate(self._weights, axis=1)
+
+    @property
+    def entropy(self) -> NDArray[np.float64]:
+        """Entropy of their predictions, (W, T)."""
+        return np.concatenate(self._entropy).astype(np.float64)
 
 
 def _look(
@@ -180,12 +179,12 @@ def _look(
     }
     whole: list[NDArray[np.int64]] = []
     documents: list[NDArray[np.int64]] = []
-    every, held = 1, 0
+    held = 0
     with evaluating(model) as device:
-        for number, window in enumerate(how.of(held_out)):
+        for window in how.of(held_out):
             tokens, document, mask = window
             batch = torch.from_numpy(tokens[:, :-1]).to(device)
-            looked_at = number % every == 0
+            looked_at = held < MEASURED_TOKENS
             if looked_at:
                 whole.append(tokens[mask.all(1), :-1])
                 documents.append(document[mask.all(1)])
@@ -193,11 +192,6 @@ def _look(
             for rule, one in seen.items():
                 output = model(batch, decision=rule.decision, noise=noise[rule], cap=rule.cap)
                 one.add(output, window, looked_at)
-            if held > MEASURED_TOKENS:
-                every *= 2
-                for kept in (whole, documents, *chain(*(one.lists for one in seen.values()))):
-                    del kept[1::2]
-                held = sum(one.size for one in whole)
     return np.concatenate(whole), np.concatenate(documents)
 
 
@@ -216,8 +210,7 @@ def _routing(
     """
     assert isinstance(config.depth, Routed)
     length = tokens.shape[1]
-    selected, weights = seen.all_selected, np.concatenate(seen.weights, axis=1)
-    entropy = np.concatenate(seen.entropy).astype(np.float64)
+    selected, weights, entropy = seen.selected, seen.weights, seen.entropy
     blocks = []
     for index, (block, mine) in enumerate(zip(config.routed_blocks, selected, strict=True)):
         rows = routing.selected_ids(tokens, mine, minimum)

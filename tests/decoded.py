@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isoflop.config import Cap, Decision, EveryToken, ModelConfig, RandomK
+from isoflop.config import Cap, Decision, EveryToken, ModelConfig
 from isoflop.evaluation import control_noise
 from isoflop.generation import Engine
 from isoflop.model import Transformer, build
@@ -104,12 +104,6 @@ def forward(
         ),
         torch.stack(margins) if margins else empty,
     )
-
-
-def causal_noise(model: Transformer, length: int) -> Tensor | None:
-    if not isinstance(model.config.depth, RandomK):
-        return None
-    return control_noise(model, "bernoulli", 1, length, seed=0)
 
 
 def same(found: Tensor, expected: Tensor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decoded import model_with, texts
-from isoflop.config import BlockAttention, Cap, RandomK, TopK
+from isoflop.config import BlockAttention, RandomK, TopK
 from isoflop.generation import Continuation, Engine, Sampling, generate, stream
 
 WARM = Sampling(temperature=1.5, top_k=20, top_p=0.95, min_p=0.01)
@@ -83,31 +83,6 @@ def test_the_stream_is_the_whole_and_ends_at_stop_ids() -> None:
     assert max(engine.lengths) <= max(
         len(prompt) + length - 1 for prompt, length in zip(prompts, lengths, strict=True)
     )
-
-
-def test_a_stream_yields_as_it_goes() -> None:
-    engine = Engine(model_with(ROUTED))
-    steps = stream(engine, [[1, 2, 3]], max_tokens=50)
-    next(steps)
-    assert engine.lengths == [4]
-    next(steps)
-    assert engine.lengths == [5]
-
-
-def test_a_cap_holds_while_generating() -> None:
-    model = model_with(ROUTED)
-    cap = Cap(window=6, tokens=2)
-    prompt = texts((7,))[0]
-    (free,) = generate(Engine(model), [prompt], WARM, max_tokens=36)
-    (held,) = generate(Engine(model, cap=cap), [prompt], WARM, max_tokens=36)
-
-    def most(found: Continuation) -> int:
-        processed = torch.tensor([token.processed for token in found.tokens[5:35]])
-        return int(processed.view(5, 6, 2).sum(1).max())
-
-    # The windows begin at position 12.
-    assert most(free) > 2
-    assert most(held) == 2
 
 
 def test_bad_arguments_are_refused_before_anything_runs() -> None:

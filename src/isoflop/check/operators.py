@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +36,11 @@ from isoflop.ops import (
     top_k_positions,
 )
 
-LENGTH, BLOCK, TOP_K = 107, 16, 3
+LENGTH = 107
 """Tokens of a sequence, no multiple of a block of keys."""
+BY_BLOCK: dict[str, Any] = {"block_size": 16, "top_k": 3}
+ATTENDED = ((2, 4, LENGTH, 32), (2, 2, LENGTH, 32), (2, 2, LENGTH, 32))
+"""Shapes of queries, keys and values."""
 HINT = "do not trust what is trained here; report it with the output of `isoflop check --json`"
 
 
@@ -64,36 +69,22 @@ def _held(
 
 
 def _attention(place: Place) -> Found:
-    inputs = _drawn((2, 4, LENGTH, 32), (2, 2, LENGTH, 32), (2, 2, LENGTH, 32))
-    return _held(causal_attention, causal_attention_reference, inputs, place)
+    return _held(causal_attention, causal_attention_reference, _drawn(*ATTENDED), place)
 
 
 def _block_attention(place: Place) -> Found:
-    inputs = _drawn((2, 4, LENGTH, 32), (2, 2, LENGTH, 32), (2, 2, LENGTH, 32))
-
-    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return block_attention(q, k, v, block_size=BLOCK, top_k=TOP_K)
-
-    def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return block_attention_reference(q, k, v, block_size=BLOCK, top_k=TOP_K)
-
-    return _held(ours, reference, inputs, place)
+    ours = partial(block_attention, **BY_BLOCK)
+    return _held(ours, partial(block_attention_reference, **BY_BLOCK), _drawn(*ATTENDED), place)
 
 
 def _decoding(place: Place) -> Found:
-    q, k, v = (
-        x.to(place.device, DTYPES[place.precision])
-        for x in _drawn((2, 4, LENGTH, 32), (2, 2, LENGTH, 32), (2, 2, LENGTH, 32))
-    )
+    q, k, v = (x.to(place.device, DTYPES[place.precision]) for x in _drawn(*ATTENDED))
     exact = [x.double().cpu() for x in (q, k, v)]
-    last = q[:, :, -1:]
-    found = [
-        attention_step(last, k, v),
-        block_attention_step(last, k, v, block_means(k, BLOCK), block_size=BLOCK, top_k=TOP_K),
-    ]
+    last, means = q[:, :, -1:], block_means(k, BY_BLOCK["block_size"])
+    found = [attention_step(last, k, v), block_attention_step(last, k, v, means, **BY_BLOCK)]
     expected = [
         causal_attention_reference(*exact)[:, :, -1:],
-        block_attention_reference(*exact, block_size=BLOCK, top_k=TOP_K)[:, :, -1:],
+        block_attention_reference(*exact, **BY_BLOCK)[:, :, -1:],
     ]
     return Found(apart(found, expected), TOLERANCE[place.precision])
 

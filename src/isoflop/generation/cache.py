@@ -79,12 +79,6 @@ class BlockCache:
             kept += sum(min(length, self._tail.shape[1]) for length in self.lengths) * size
         return kept * groups * width
 
-    @property
-    def allocated_bytes(self) -> int:
-        """Bytes of the memory held, slots that are still free among them."""
-        held = (self._keys, self._values, self._means, self._tail)
-        return sum(one.nbytes for one in held if one is not None)
-
     def keep(self, sequences: Sequence[int]) -> None:
         """Drop all sequences but those named, which then come in the order named."""
         rows = torch.tensor(sequences, device=self._keys.device)
@@ -216,8 +210,6 @@ class OwnCache:
         """Bytes of the tensors in the states."""
         leaves = torch.utils._pytree.tree_leaves(self.states)
         return sum(one.nbytes for one in leaves if isinstance(one, Tensor))
-
-    allocated_bytes = bytes
 
     def keep(self, sequences: Sequence[int]) -> None:
         """Drop all sequences but those named, which then come in the order named."""

@@ -61,21 +61,18 @@ class Engine:
         forced: Forced | None = None,
     ) -> None:
         depth = model.config.depth
-        if decision == "top_k":
+        known = _causal(model)
+        if decision is not None and decision not in known:
+            ahead = ", which ranks tokens that are not there yet" if decision == "top_k" else ""
             raise ValueError(
-                "decision is 'top_k', which ranks tokens that are not there yet; expected one of "
-                f"{', '.join(_causal(model))}"
-            )
-        if decision is not None and decision not in _causal(model):
-            raise ValueError(
-                f"decision is {decision!r}; expected one of {', '.join(_causal(model))} for a "
-                f"model with depth {depth.kind!r}"
+                f"decision is {decision!r}{ahead}; expected one of {', '.join(known)} for a model "
+                f"with depth {depth.kind!r}"
             )
         if cap is not None and not isinstance(depth, Routed):
             raise ValueError("a cap is given, but the model has no routed block; leave it out")
         self.model = model
-        self.decision: Decision = _causal(model)[0] if decision is None else decision
-        self.cap = cap
+        self.decision: Decision = known[0] if decision is None else decision
+        self.cap = None if forced else cap
         self.caches: tuple[BlockCache | OwnCache, ...] = ()
         """By block of the model, once `prefill` has been called."""
         self.lengths: list[int] = []
@@ -113,12 +110,7 @@ class Engine:
         Raises:
             ValueError: there is no prompt, one is empty, or an id is outside the vocabulary.
         """
-        if not prompts:
-            raise ValueError("no prompts are given; expected at least one")
-        for number, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise ValueError(f"prompt {number} is empty; expected at least one token id")
-            self._check_ids(prompt)
+        self._check_prompts(prompts)
         model, lengths = self.model, [len(prompt) for prompt in prompts]
         batch, longest = len(prompts), max(lengths)
         self.lengths, self._given = lengths, longest
@@ -146,7 +138,7 @@ class Engine:
                 continue
             logits = block.router_logits(x)
             selected = self._wants(block, x, logits, positions.expand(batch, -1)) & real
-            if self.cap is not None and self._forced is None:
+            if self.cap is not None:
                 most = self.cap.most(block.depth)
                 selected, counts = cap_selection(selected, self.cap.window, most)
                 self._wanted.append(counts.gather(1, ends[:, None] - 1).squeeze(1))
@@ -187,10 +179,8 @@ class Engine:
             if isinstance(block, RoutedBlock):
                 x = self._routed_step(block, cache, x, cosines, sines, positions)
             else:
-                x = (
-                    x
-                    + _inner(block)(x, cosines, sines, memory=Stepping(cache, rows, every=True))[0]
-                )
+                memory = Stepping(cache, rows, every=True)
+                x = x + _inner(block)(x, cosines, sines, memory=memory)[0]
         self.lengths = [length + 1 for length in lengths]
         return model.readout(x[:, 0])
 
@@ -225,7 +215,7 @@ class Engine:
         asked = self.decision in ("threshold", "router")
         logits = block.router_logits(x) if asked else None
         selected = self._wants(block, x, logits, positions)
-        if self.cap is not None and self._forced is None:
+        if self.cap is not None:
             selected, counts = cap_selection(
                 selected,
                 self.cap.window,
@@ -273,6 +263,14 @@ class Engine:
             routed = len(self.model.routed)
             self._draws = control_draws(rounded, routed, self._seed).to(self._device)
         return self.model.rotary(rounded, self._device)
+
+    def _check_prompts(self, prompts: Sequence[Sequence[int]]) -> None:
+        if not prompts:
+            raise ValueError("no prompts are given; expected at least one")
+        for number, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise ValueError(f"prompt {number} is empty; expected at least one token id")
+            self._check_ids(prompt)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         vocabulary = self.model.config.vocabulary

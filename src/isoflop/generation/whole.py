@@ -23,10 +23,7 @@ class WholePasses(Engine):
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]], *, reserve: int = 0) -> Tensor:
         """Begin a batch; as `Engine.prefill`."""
-        if not prompts or not all(len(prompt) for prompt in prompts):
-            raise ValueError("expected prompts, of one token id at least each")
-        for prompt in prompts:
-            self._check_ids(prompt)
+        self._check_prompts(prompts)
         self._texts = [list(prompt) for prompt in prompts]
         return self._pass(max(len(prompt) for prompt in prompts))
 

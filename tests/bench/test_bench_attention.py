@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from measured_rows import attention_report as report
-from measured_rows import attention_row as row
 
 from isoflop.bench import (
     attention,
@@ -17,12 +16,7 @@ from isoflop.bench import (
     machine,
     measured,
 )
-from isoflop.bench.attention import (
-    attention_verdicts,
-    crossovers,
-    measure,
-    peak_bytes,
-)
+from isoflop.bench.attention import crossovers, measure, peak_bytes
 from isoflop.bench.figures import attention_figure
 
 
@@ -102,47 +96,17 @@ def test_each_contender_s_memory_is_its_own() -> None:
     assert 8 * values <= found.block_peak_bytes < 24 * values
 
 
-def test_crossover_is_where_it_stays_faster() -> None:
-    rows = [row(1024, 1.2), row(2048, 0.9), row(4096, 1.1), row(8192, 3.0), row(8192, 0.5, 64)]
-    assert list(crossovers(rows)) == [
+def test_crossover_is_where_it_stays_faster_and_the_figure_shows_the_rows() -> None:
+    ratios = [(1024, 512, 1.2), (2048, 512, 0.9), (4096, 512, 1.1), (8192, 512, 3.0)]
+    made = report(*ratios, (8192, 64, 0.5), busy="others are at work")
+    assert list(crossovers(made.rows)) == [
         ("forward+backward", 512, 4096),
         ("forward+backward", 64, None),
     ]
-
-
-def test_bars() -> None:
-    found = attention_verdicts(
-        report(
-            row(2048, 0.5),
-            row(4096, 0.9),
-            row(32768, 8.0, block_peak_bytes=160),
-            row(32768, 8.0, size=64),
-            row(32768, 8.0, direction="forward"),
-        )
-    )
-    assert [(v.claim.split(": ", 1)[1], v.held) for v in found] == [
-        ("faster than full attention", False),
-        ("full attention's memory, in block attention's", True),
-        ("faster than full attention", True),
-        ("full attention's memory, in block attention's", False),
-        ("share of the ideal", False),
-    ]
-
-
-def test_reads_well() -> None:
-    text = "\n".join(describe_attention(report(row(4096, 2.0), busy="others are at work")))
+    text = "\n".join(describe_attention(made))
     assert text.startswith("WARNING: measured on a BUSY machine, do not quote: others are at work")
-    for said in (
-        "1 x 4 heads of 64, fp32, 2 threads, top_k 3",
-        "forward+backward, blocks of 512: faster from 4,096 tokens on",
-        "held: blocks of 512, 4,096 tokens: faster than full attention: 2",
-        "50%",
-    ):
-        assert said in text
-
-
-def test_figure_shows_the_rows() -> None:
-    made = attention_figure(report(row(4096, 2.0), row(8192, 3.0), row(8192, 5.0, 64)))
-    assert list(made.table["time_ratio"]) == [2.0, 3.0, 5.0]
-    assert list(made.table["flop_ratio"]) == [4.0, 6.0, 10.0]
-    made.chart.to_dict(validate=True)
+    assert "1 x 4 heads of 64, fp32, 2 threads, top_k 3" in text
+    assert "forward+backward, blocks of 512: faster from 4,096 tokens on" in text
+    figure = attention_figure(made)
+    assert list(figure.table["time_ratio"]) == [1.2, 0.9, 1.1, 3.0, 0.5]
+    figure.chart.to_dict(validate=True)

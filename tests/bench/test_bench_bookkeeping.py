@@ -8,7 +8,7 @@ import pytest
 
 from given import RECIPE, small_model, write_words
 from isoflop import checkpoint
-from isoflop.bench import bench_bookkeeping, describe_bookkeeping, standard_runs
+from isoflop.bench import bench_bookkeeping, describe_bookkeeping
 from isoflop.config import DataConfig, RunConfig
 
 SAVE_SECONDS = 0.4
@@ -45,27 +45,8 @@ def test_saving_counts_and_training_does_not(
     assert row.checkpoint_seconds >= SAVE_SECONDS
     assert SAVE_SECONDS <= row.bookkeeping_seconds <= whole - row.training_seconds
     assert row.training_seconds >= row.steps * row.step_seconds / 2 > 0
-    assert row.share == row.bookkeeping_seconds / (row.bookkeeping_seconds + row.training_seconds)
+    whole = row.bookkeeping_seconds + row.training_seconds
+    assert row.share == pytest.approx(row.bookkeeping_seconds / whole)
     assert row.share > 0.03
     assert row.checkpoint_bytes > 3 * 4 * row.parameters, "weights and two moments"
-    assert describe_bookkeeping(report)[-1].endswith("under 3% does not hold")
-
-
-def test_a_run_that_is_over_is_no_measurement(config: RunConfig, tmp_path: Path) -> None:
-    short = config.model_copy(update={"steps": 2})
-    with pytest.raises(ValueError, match="is over before 60 seconds; measure a longer one"):
-        bench_bookkeeping(
-            [short], cache=tmp_path / "cache", folder=tmp_path / "runs", seconds=60, force=True
-        )
-
-
-def test_a_folder_in_use_is_refused(config: RunConfig, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not empty"):
-        bench_bookkeeping(
-            [config], cache=tmp_path / "cache", folder=tmp_path / "corpus", force=True
-        )
-
-
-def test_standard_runs_do_not_end() -> None:
-    assert [run.model.width for run in standard_runs()] == [256, 512]
-    assert all(run.steps > 1e6 for run in standard_runs())
+    assert f"{row.share:.4g}" in describe_bookkeeping(report)[-1]

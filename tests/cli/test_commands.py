@@ -273,7 +273,7 @@ class Measured:
 
     def __call__(self, groups, **options):
         self.groups, self.options = groups, options
-        return BenchReport(rows=(), ratios=(), torch="0", machine="test")
+        return BenchReport(rows=(), torch="0", machine="test")
 
 
 def test_bench_train_of_a_study_measures_its_numbered_models(

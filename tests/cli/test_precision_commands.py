@@ -102,7 +102,7 @@ def test_bench_measures_in_what_is_faster_here(study_file, capsys, monkeypatch, 
 
     def measure(groups, **_):
         asked.append({case.config.recipe.precision for group in groups for case in group})
-        return BenchReport(rows=(), ratios=(), torch="0", machine="test")
+        return BenchReport(rows=(), torch="0", machine="test")
 
     monkeypatch.setattr("isoflop.bench.bench_train", measure)
     assert main(["bench", "train"]) == 0

@@ -1,4 +1,4 @@
-"""Throughput measured in pairs: training steps against each other and against a peer.
+"""What training, attention, decoding, memory and fits take on the machine at hand.
 
 Every measurement gives a `Report`, whose `model_dump(mode="json")` is what lies in
 `runs/NAME/bench.json` and in `results/bench`, and has a function that describes it.
@@ -7,8 +7,8 @@ Face's Llama, `study_group(models)` the numbered models of a study. `bench_atten
 `attention_cases()`: block attention beside torch's fused one. `bench_decode` takes
 `decode_cases()`: steps of dense and routed models over a filled cache. `bench_bookkeeping` tells
 what metrics and checkpoints take of a run's time, `bench_fit` how long `isoflop fit` takes on
-tables of a known law, and `bench_memory` what `memory_cases(shape)` hold at most: a step in several
-ways beside its estimate, and ways to compute the loss.
+tables of a known law, and `bench_memory` what `memory_cases(config)` hold at most: a step in
+several ways beside its estimate.
 """
 
 from isoflop.bench.attention import (
@@ -28,9 +28,9 @@ from isoflop.bench.decode import DecodeReport, bench_decode, decode_cases, descr
 from isoflop.bench.fits import FitReport, bench_fit, describe_fit
 from isoflop.bench.memory import (
     MemoryReport,
-    MemoryShape,
     bench_memory,
     describe_memory,
     memory_cases,
+    memory_config,
 )
 from isoflop.bench.train import BenchReport, bench_train, describe

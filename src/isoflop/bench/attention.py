@@ -7,7 +7,7 @@ each contender, so that none counts what another left behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 from statistics import median
@@ -20,13 +20,11 @@ from torch import Tensor
 from isoflop.bench.machine import DTYPES, grown_bytes, in_fresh_process
 from isoflop.bench.measured import (
     Report,
-    Verdict,
     Watch,
     conditions,
     in_turns,
     mean_seconds,
     paired,
-    text_table,
 )
 from isoflop.config import BlockAttention, Frozen, FullAttention, Precision
 from isoflop.costs import attended_pairs
@@ -41,8 +39,6 @@ BLOCK_SIZES = (64, 128, 256, 512)
 LONGEST_REFERENCE = 8192
 """The reference holds T x T scores."""
 LEAST_ROUNDS = 2
-
-Call = Callable[[], object]
 
 
 class _Attended(Frozen):
@@ -89,13 +85,6 @@ class AttentionRow(_Attended):
     def share(self) -> float:
         """Share of the ideal that is reached."""
         return self.time_ratio / self.flop_ratio
-
-    @property
-    def memory_ratio(self) -> float | None:
-        """Block over full peak memory."""
-        if self.full_peak_bytes is None or self.block_peak_bytes is None:
-            return None
-        return self.block_peak_bytes / self.full_peak_bytes
 
 
 AttentionReport = Report[AttentionRow]
@@ -175,17 +164,15 @@ def bench_attention(
 
 def measure(case: AttentionCase) -> list[AttentionRow]:
     """Time a case in this process, which should have done nothing before."""
-    length = case.sequence_length
+    length, sizes = case.sequence_length, (0, *case.block_sizes)
     with use_threads(case.threads):
-        for call in _contenders(case, _warm_up_length(case)).values():
-            call()
-        turns = [partial(mean_seconds, call) for call in _contenders(case, length).values()]
+        short, inputs = _inputs(case, _warm_up_length(case)), _inputs(case, length)
+        for size in sizes:
+            _call(case, short, size)()
+        turns = [partial(mean_seconds, _call(case, inputs, size)) for size in sizes]
         full, *blocks = in_turns(turns, seconds=case.seconds, rounds=LEAST_ROUNDS)
-        inputs = _inputs(case, length)
         references = {
-            size: mean_seconds(
-                partial(_call, case, inputs, _blocks(case, size, block_attention_reference))
-            )
+            size: mean_seconds(_call(case, inputs, size, block_attention_reference))
             for size in case.block_sizes
             if length <= LONGEST_REFERENCE
         }
@@ -216,8 +203,8 @@ def peak_bytes(case: AttentionCase, size: int) -> int | None:
         size: block size, 0 for full attention.
     """
     with use_threads(case.threads):
-        _contenders(case, _warm_up_length(case))[size]()
-        return grown_bytes(lambda: _contenders(case, case.sequence_length)[size]())
+        _call(case, _inputs(case, _warm_up_length(case)), size)()
+        return grown_bytes(lambda: _call(case, _inputs(case, case.sequence_length), size)())
 
 
 def _warm_up_length(case: AttentionCase) -> int:
@@ -225,31 +212,32 @@ def _warm_up_length(case: AttentionCase) -> int:
     return min(case.sequence_length, (case.top_k + 1) * max(case.block_sizes))
 
 
-def _contenders(case: AttentionCase, length: int) -> dict[int, Call]:
-    """Return calls by block size, full attention as 0."""
-    attends = {0: partial(F.scaled_dot_product_attention, is_causal=True)}
-    attends |= {size: _blocks(case, size, block_attention) for size in case.block_sizes}
-    inputs = _inputs(case, length)
-    return {size: partial(_call, case, inputs, attend) for size, attend in attends.items()}
-
-
-def _blocks(case: AttentionCase, size: int, attend: Callable[..., Tensor]) -> partial[Tensor]:
-    return partial(attend, block_size=size, top_k=case.top_k)
-
-
-def _inputs(case: AttentionCase, length: int) -> tuple[Tensor, ...]:
+def _inputs(case: AttentionCase, length: int) -> list[Tensor]:
+    """Return queries, keys, values and what the result's gradient is."""
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.heads, length, case.head_width)
     made = [torch.randn(shape, generator=generator).to(DTYPES[case.dtype]) for _ in range(4)]
-    return (*(x.requires_grad_(case.direction != "forward") for x in made[:3]), made[3])
+    return [*(x.requires_grad_(case.direction != "forward") for x in made[:3]), made[3]]
 
 
-def _call(case: AttentionCase, inputs: tuple[Tensor, ...], attend: Callable[..., Tensor]) -> object:
+def _call(
+    case: AttentionCase,
+    inputs: Sequence[Tensor],
+    size: int,
+    by_block: Callable[..., Tensor] = block_attention,
+) -> Callable[[], object]:
+    """Return what attends once, by blocks of a size, or all keys where that is 0."""
     *leaves, grad = inputs
-    if case.direction == "forward":
-        with torch.no_grad():
+    attend: Callable[..., Tensor] = partial(F.scaled_dot_product_attention, is_causal=True)
+    if size:
+        attend = partial(by_block, block_size=size, top_k=case.top_k)
+
+    def call() -> object:
+        if case.direction == "forward":
             return attend(*leaves)
-    return torch.autograd.grad(attend(*leaves), leaves, grad)
+        return torch.autograd.grad(attend(*leaves), leaves, grad)
+
+    return call
 
 
 def crossovers(rows: Sequence[AttentionRow]) -> Iterator[tuple[Direction, int, int | None]]:
@@ -257,81 +245,31 @@ def crossovers(rows: Sequence[AttentionRow]) -> Iterator[tuple[Direction, int, i
 
     None where it is not faster at the longest length measured.
     """
-    keys = dict.fromkeys((row.direction, row.block_size) for row in rows)
-    for direction, size in keys:
+    for direction, size in dict.fromkeys((row.direction, row.block_size) for row in rows):
         own = [row for row in rows if (row.direction, row.block_size) == (direction, size)]
         own.sort(key=lambda row: row.sequence_length, reverse=True)
         faster = list(takewhile(lambda row: row.time_ratio > 1, own))
         yield direction, size, faster[-1].sequence_length if faster else None
 
 
-FASTER_FROM = 4096
-SHARE_FROM = 32768
-HELD = ("forward+backward", 512, 3)
-"""Direction, block size and top_k of what the bars are about."""
-LEAST_SHARE = 0.6
-MOST_MEMORY = 1.5
-
-COLUMNS: Mapping[str, Callable[[AttentionRow], str]] = {
-    "direction": lambda row: row.direction,
-    "tokens": lambda row: f"{row.sequence_length:,}",
-    "block": lambda row: str(row.block_size),
-    "full s": lambda row: f"{row.full_seconds:.3g}",
-    "block s": lambda row: f"{row.block_seconds:.3g}",
-    "reference s": lambda row: _known(row.reference_seconds, ".3g"),
-    "faster": lambda row: f"{row.time_ratio:.3g}",
-    "FLOPs": lambda row: f"{row.flop_ratio:.3g}",
-    "share": lambda row: f"{row.share:.0%}",
-    "full MB": lambda row: _known(row.full_peak_bytes, ".0f", 1e6),
-    "block MB": lambda row: _known(row.block_peak_bytes, ".0f", 1e6),
-    "rounds": lambda row: str(row.rounds),
-}
+SHOWN = (
+    *("direction", "sequence_length", "block_size", "full_seconds", "block_seconds"),
+    *("reference_seconds", "time_ratio", "flop_ratio", "share", "full_peak_bytes"),
+    *("block_peak_bytes", "rounds"),
+)
 
 
 def describe_attention(report: AttentionReport) -> list[str]:
-    """Return a report as lines for a terminal: warnings, a table, crossovers, bars."""
+    """Return a report as lines for a terminal: a table, then crossovers."""
     first = report.rows[0]
-    lines = [
-        *report.warnings,
+    since = [
+        f"{direction}, blocks of {size}: "
+        + (f"faster from {length:,} tokens on" if length else "not faster at the longest length")
+        for direction, size, length in crossovers(report.rows)
+    ]
+    return report.told(
         f"{first.batch} x {first.heads} heads of {first.head_width}, {first.dtype}, "
         f"{first.threads} threads, top_k {first.top_k}; full is torch's fused causal attention",
-        *text_table(COLUMNS, report.rows, ("direction",)),
-        "",
-    ]
-    for direction, size, since in crossovers(report.rows):
-        where = (
-            "not faster at the longest length measured"
-            if since is None
-            else f"faster from {since:,} tokens on"
-        )
-        lines.append(f"{direction}, blocks of {size}: {where}")
-    return [*lines, *(verdict.line for verdict in attention_verdicts(report))]
-
-
-def attention_verdicts(report: AttentionReport) -> tuple[Verdict, ...]:
-    """Return the bars that training with blocks of 512 and top_k 3 is held to."""
-    found = []
-    for row in report.rows:
-        if (row.direction, row.block_size, row.top_k) != HELD:
-            continue
-        bars = [
-            (FASTER_FROM, "faster than full attention", row.time_ratio, 1.0),
-            (
-                FASTER_FROM,
-                "full attention's memory, in block attention's",
-                1 / row.memory_ratio if row.memory_ratio else None,
-                1 / MOST_MEMORY,
-            ),
-            (SHARE_FROM, "share of the ideal", row.share, LEAST_SHARE),
-        ]
-        case = f"blocks of {row.block_size}, {row.sequence_length:,} tokens"
-        found += [
-            Verdict(claim=f"{case}: {claim}", measured=measured, expected=expected)
-            for least, claim, measured, expected in bars
-            if measured is not None and row.sequence_length >= least
-        ]
-    return tuple(found)
-
-
-def _known(value: float | None, form: str, unit: float = 1) -> str:
-    return "-" if value is None else format(value / unit, form)
+        SHOWN,
+        *since,
+    )

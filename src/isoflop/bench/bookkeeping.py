@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from isoflop.bench.cases import DENSE, standard_groups
-from isoflop.bench.measured import Report, Watch, conditions
-from isoflop.config import Frozen, Precision, RunConfig
-from isoflop.costs import parameters
+from isoflop.bench.cases import standard_groups
+from isoflop.bench.measured import Report, StepRow, Watch, conditions, settings_of
+from isoflop.config import Precision, RunConfig
 from isoflop.data import TokenStore, prepare
 from isoflop.hardware import use_threads
-from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, Run, StepResult, compiles_by_default, environment
+from isoflop.runs import Progress, RunFolder
+from isoflop.training import Interrupted, Run, compiles_by_default, environment
 
-SHARE_PROMISED = 0.03
 WARM_UP = 3
 """Steps before the time begins; the first two compile."""
 ENDLESS = 10_000_000
 
 
-class BookkeepingRow(Frozen):
+class BookkeepingRow(StepRow):
     """One model trained for a while as `isoflop run` does, with default settings."""
 
-    parameters: int
-    width: int
-    blocks: int
-    dtype: Precision
-    threads: int
     compiled: bool
     steps: int
     step_seconds: float
@@ -43,7 +36,7 @@ class BookkeepingRow(Frozen):
     training_seconds: float
     """Time spent in steps."""
     bookkeeping_seconds: float
-    """All else between the first step and the end of the last but looks at held-out text."""
+    """All else from the first timed step to the end."""
     share: float
     """Of bookkeeping in both."""
 
@@ -52,13 +45,8 @@ BookkeepingReport = Report[BookkeepingRow]
 
 
 def standard_runs(precision: Precision = "bf16") -> tuple[RunConfig, ...]:
-    """Return the dense models of the standard shapes, as runs without an end."""
-    return tuple(
-        case.config.model_copy(update={"steps": ENDLESS})
-        for group in standard_groups(precision)
-        for case in group[:1]
-        if case.variant == DENSE
-    )
+    """Return the dense models of the standard shapes."""
+    return tuple(group[0].config for group in standard_groups(precision))
 
 
 def bench_bookkeeping(
@@ -79,108 +67,75 @@ def bench_bookkeeping(
         seconds: time for each, in which a few checkpoints should be due.
 
     Raises:
-        ValueError: the machine is busy, or the folder is not empty.
+        ValueError: the machine is busy.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; expected a folder for runs that are thrown away")
     found = conditions(force=force, threads=1)
     rows = []
     with use_threads(1):
         for index, config in enumerate(configs):
-            watch(f"training {parameters(config.model).total:,} parameters for {seconds:.0f} s")
+            watch(f"training width {config.model.width} for {seconds:.0f} s")
             store = prepare(config.data, cache)
             rows.append(_row(config, RunFolder(folder / str(index)), store, seconds))
     return BookkeepingReport(rows=tuple(rows), **found)
 
 
+SHOWN = (
+    *("parameters", "steps", "step_seconds", "checkpoints", "checkpoint_bytes"),
+    *("checkpoint_seconds", "share"),
+)
+
+
 def describe_bookkeeping(report: BookkeepingReport) -> list[str]:
-    """Return what was measured, a line for each model."""
-    lines = report.warnings
-    for row in report.rows:
-        kept = "holds" if row.share < SHARE_PROMISED else "does not hold"
-        lines.append(
-            f"{row.parameters:,} parameters: {row.share:.2%} of {row.steps:,} steps' time "
-            f"({1000 * row.step_seconds:.1f} ms each) and {row.checkpoints} checkpoints "
-            f"({1000 * row.checkpoint_seconds:.0f} ms, {row.checkpoint_bytes / 2**20:.1f} MiB "
-            f"each); under {SHARE_PROMISED:.0%} {kept}"
-        )
-    return lines
+    """Return a report as lines for a terminal."""
+    heading = "share of training time that metrics and checkpoints take"
+    return report.told(heading, SHOWN)
 
 
 class _Timed(Run):
-    """A run that notes what its steps, saves and looks at held-out text take."""
+    """A run that notes what its checkpoints take."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.began: float | None = None
-        self.steps: list[float] = []
         self.saves: list[float] = []
-        self.looks: list[float] = []
-
-    def _make_step(self, index: int) -> None:
-        if self.began is None:
-            for _ in range(WARM_UP):
-                super()._make_step(index)
-            self._under_way.clear()
-            self.began = time.perf_counter()
-        super()._make_step(index)
-
-    def _row(self, result: StepResult, seconds: float) -> dict[str, Any]:
-        self.steps.append(seconds)
-        return super()._row(result, seconds)
 
     def _save(self, folder: Path | None = None) -> bool:
-        with _noted(self.saves):
-            return super()._save(folder)
-
-    def _validation(self) -> dict[str, Any]:
-        with _noted(self.looks):
-            return super()._validation()
-
-
-@contextmanager
-def _noted(times: list[float]) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    times.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        saved = super()._save(folder)
+        self.saves.append(time.perf_counter() - started)
+        return saved
 
 
 def _row(config: RunConfig, folder: RunFolder, store: TokenStore, seconds: float) -> BookkeepingRow:
+    # So long that it neither ends nor looks at held-out text meanwhile.
+    config = config.model_copy(update={"steps": ENDLESS})
     compiled = compiles_by_default(config)
+    steps: list[float] = []
+    began = 0.0
+
+    def watch(progress: Progress) -> None:
+        nonlocal began
+        if progress.step == WARM_UP:
+            began = time.perf_counter()
+        elif began:
+            steps.append(config.tokens_per_step / progress.tokens_per_second)
+
     with folder.claim():
         folder.create(config)
         folder.begin_attempt(0)
         run = _Timed(config, folder, store, environment("cpu", 1, compiled))
-
-        def over() -> bool:
-            return run.began is not None and time.perf_counter() - run.began > seconds
-
-        try:
-            run.finish(None, over, lambda _: None)
-        except Interrupted:
-            pass
-        else:
-            raise ValueError(
-                f"run {config.run_id} is over before {seconds:.0f} seconds; measure a longer one"
-            )
-        assert run.began is not None
-        whole = time.perf_counter() - run.began
+        with suppress(Interrupted):
+            run.finish(None, lambda: 0 < began < time.perf_counter() - seconds, watch)
+        whole = time.perf_counter() - began
         newest = max(folder.checkpoints.iterdir())
-        training = sum(run.steps)
-        bookkeeping = whole - training - sum(run.looks)
         return BookkeepingRow(
-            parameters=parameters(config.model).total,
-            width=config.model.width,
-            blocks=config.model.blocks,
-            dtype=config.recipe.precision,
-            threads=1,
+            **settings_of(config, threads=1),
             compiled=compiled,
-            steps=len(run.steps),
-            step_seconds=median(run.steps),
+            steps=len(steps),
+            step_seconds=median(steps),
             checkpoints=len(run.saves),
             checkpoint_bytes=sum(file.stat().st_size for file in newest.iterdir()),
             checkpoint_seconds=median(run.saves),
-            training_seconds=training,
-            bookkeeping_seconds=bookkeeping,
-            share=bookkeeping / (training + bookkeeping),
+            training_seconds=sum(steps),
+            bookkeeping_seconds=whole - sum(steps),
+            share=1 - sum(steps) / whole,
         )

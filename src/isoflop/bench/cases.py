@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ from isoflop.config import (
     SwiGlu,
     TopK,
 )
-from isoflop.training import compiles_by_default, random_tokens, repeated_step
+from isoflop.model import build
+from isoflop.training import Trainer, compiles_by_default, initialise, random_tokens
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -32,8 +34,9 @@ Implementation = Literal["isoflop", "transformers"]
 
 VOCABULARY = 4096
 
-STANDARD_SHAPES = ((256, 8, 4, 512, 8), (512, 8, 8, 1024, 4))
-"""Width, blocks, heads, sequence length and sequences per step of the standard comparison."""
+HEAD_WIDTH = 64
+STANDARD_SHAPES = ((256, 8, 512, 8), (512, 8, 1024, 4))
+"""Width, blocks, sequence length and sequences per step of the standard comparison."""
 
 BUDGET_FLOPS = 1e14
 """Of the run whose step is measured there."""
@@ -78,15 +81,8 @@ def standard_groups(
         routed: with the routed model.
     """
     groups = []
-    for width, blocks, heads, sequence_length, batch in STANDARD_SHAPES:
-        model = ModelConfig(
-            vocabulary=VOCABULARY,
-            width=width,
-            blocks=blocks,
-            heads=heads,
-            head_width=width // heads,
-            hidden=hidden_width(width),
-        )
+    for width, blocks, sequence_length, batch in STANDARD_SHAPES:
+        model = plain_model(width, blocks, HEAD_WIDTH, VOCABULARY)
         dense = RunConfig(
             model=model,
             data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
@@ -133,9 +129,25 @@ def study_group(
     return tuple(cases.values())
 
 
-def hidden_width(width: int) -> int:
-    """Return Llama's feed-forward width, 8/3 of the model's to the next multiple of 32."""
-    return -(-8 * width // (3 * 32)) * 32
+def plain_model(width: int, blocks: int, head_width: int, vocabulary: int) -> ModelConfig:
+    """Return a dense model of Llama's shape.
+
+    Its feed-forward width is 8/3 of the model's, to the next multiple of 32.
+
+    Raises:
+        ValueError: heads do not fill the width.
+    """
+    heads, rest = divmod(width, head_width)
+    if rest or not heads:
+        raise ValueError(f"width is {width}; expected a multiple of {head_width}, a head's width")
+    return ModelConfig(
+        vocabulary=vocabulary,
+        width=width,
+        blocks=blocks,
+        heads=heads,
+        head_width=head_width,
+        hidden=-(-8 * width // (3 * 32)) * 32,
+    )
 
 
 Step = Callable[[], None]
@@ -151,7 +163,35 @@ def prepare_step(case: Case) -> Step:
     """
     if case.implementation == "transformers":
         return _llama_step(case.config, random_tokens(case.config), compiled=case.compiled)
-    return repeated_step(case.config, compiled=case.compiled, attention=case.attention)
+    return own_step(case.config, attention=case.attention, compiled=case.compiled)
+
+
+def own_step(
+    config: RunConfig,
+    *,
+    device: str = "cpu",
+    attention: AttentionKernel | None = None,
+    **how: Any,
+) -> Step:
+    """Return a run's step, which waits for the device and raises where it is not finite.
+
+    Args:
+        config: the run.
+        device: `cpu` or `cuda`.
+        attention: what attends all keys; None for the rule.
+        how: what else `Trainer` is told.
+    """
+    model = build(config.model)
+    initialise(model, config.recipe, config.seed)
+    model.attend_with(attention)
+    trainer = Trainer(model.to(device), config, **how)
+    tokens, index = random_tokens(config).to(device), count()
+
+    def step() -> None:
+        if not trainer.step(tokens, next(index), 1e-3).finite:
+            raise RuntimeError("a step was not finite")
+
+    return step
 
 
 def llama(model: ModelConfig, positions: int) -> LlamaForCausalLM:

@@ -27,8 +27,6 @@ LARGEST_RATIO = 5.0
 ROWS = (250, 580)
 VARIANTS = (1, 3)
 ROUNDS = 3
-SECONDS_PROMISED = {250: 10.0, 580: 20.0}
-"""On two idle cores, with a thousand copies of the runs."""
 
 
 class FitRow(Frozen):
@@ -94,11 +92,11 @@ def bench_fit(
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; expected at least 1")
-    tables = [(size, count, law_table(size, count)) for size in rows for count in variants]
+    tables = {(size, count): law_table(size, count) for size in rows for count in variants}
     found = conditions(force=force, threads=1)
     with TemporaryDirectory() as folder:
         turns = []
-        for size, count, table in tables:
+        for (size, count), table in tables.items():
             path = Path(folder) / f"{size}-{count}.csv"
             table.to_csv(path, index=False)
             turns.append(partial(_seconds, path, resamples))
@@ -113,26 +111,18 @@ def bench_fit(
             seconds=median(taken),
             rounds=tuple(taken),
         )
-        for (size, count, _), taken in zip(tables, seconds, strict=True)
+        for (size, count), taken in zip(tables, seconds, strict=True)
     ]
     return FitReport(rows=tuple(made), **found)
 
 
+SHOWN = ("rows", "variants", "budgets", "resamples", "seconds")
+
+
 def describe_fit(report: FitReport) -> list[str]:
-    """Return what was measured, a line for each table."""
-    lines = [*report.warnings, f"isoflop fit, whole process, on {report.machine}"]
-    for row in report.rows:
-        told = (
-            f"{row.rows} runs of {row.variants} variant{'s' * (row.variants > 1)} at "
-            f"{row.budgets} budgets, {row.resamples:,} resamples: {row.seconds:.1f} s (median of "
-            f"{len(row.rounds)}, {min(row.rounds):.1f} to {max(row.rounds):.1f})"
-        )
-        promised = SECONDS_PROMISED.get(row.rows)
-        if promised is not None:
-            kept = "holds" if row.seconds < promised else "does not hold"
-            told += f"; under {promised:.0f} s {kept}"
-        lines.append(told)
-    return lines
+    """Return a report as lines for a terminal."""
+    heading = f"isoflop fit, whole process, on {report.machine}"
+    return report.told(heading, SHOWN)
 
 
 def _seconds(path: Path, resamples: int) -> float:

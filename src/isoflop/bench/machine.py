@@ -36,19 +36,16 @@ _CLEAR = Path("/proc/self/clear_refs")
 _IDLE, _WAITING, _COUNTED = 3, 4, 8
 
 
-def busy(sample_seconds: float = SAMPLE_SECONDS) -> str | None:
+def busy() -> str | None:
     """Return why a measurement now would be wrong, None when the machine is idle.
 
     Cores used by this process itself do not count. Time that a hypervisor takes away does.
-
-    Args:
-        sample_seconds: how long to watch.
     """
     before = _used_seconds()
     if before is None:
         return f"{_STAT} is missing here, so nothing tells whether other processes are at work"
     own, started = time.process_time(), time.perf_counter()
-    time.sleep(sample_seconds)
+    time.sleep(SAMPLE_SECONDS)
     after = _used_seconds()
     assert after is not None
     others = after - before - (time.process_time() - own)
@@ -91,21 +88,21 @@ def grown_bytes(call: Callable[[], object], device: str = "cpu") -> int | None:
     with suppress(OSError, AttributeError):
         # Freed memory goes back to the system, so that it does not count as held.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = told_bytes(_STATUS, "VmRSS")
+    before = _told_bytes("VmRSS")
     try:
         # Sets the peak back to what is held now (proc(5)).
         _CLEAR.write_text("5")
     except OSError:
         return None
     call()
-    after = told_bytes(_STATUS, "VmHWM")
+    after = _told_bytes("VmHWM")
     return None if before is None or after is None else after - before
 
 
-def told_bytes(path: Path, name: str) -> int | None:
-    """Return a number of bytes from a table of `/proc` in kilobytes, None where it has none."""
+def _told_bytes(name: str) -> int | None:
+    """Return a number of bytes from the process's table in kilobytes, None where it has none."""
     with suppress(OSError):
-        for line in path.read_text().splitlines():
+        for line in _STATUS.read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     return None

@@ -1,17 +1,19 @@
-"""What every measurement shares: turns, paired ratios, bars, a report and how it reads."""
+"""What every measurement shares: turns, paired ratios, a report and how it reads."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from statistics import quantiles
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median, quantiles
 from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict
 from torch import __version__ as torch_version
 
 from isoflop.bench import machine
-from isoflop.config import Frozen
+from isoflop.config import Frozen, Precision, RunConfig
+from isoflop.costs import parameters
 from isoflop.training import environment
 
 Watch = Callable[[str], None]
@@ -21,42 +23,33 @@ TURN_SECONDS = 0.2
 """A turn of several steps takes about this long, so that caches are the contender's own."""
 
 
-class Ratio(Frozen):
-    """How many times as fast a contender's step is as the first of its group: over rounds."""
+class Paired(Frozen):
+    """A contender's step beside that of the first of its group, over the same rounds."""
 
-    group: int
-    name: str
-    reference: str
-    """The group's first contender."""
+    step_seconds: float
+    """Median over rounds."""
     speed_ratio: float
-    """Step time of `reference` over that of `name`: the median over rounds."""
+    """Step time of the first over this one: the median over rounds of the paired ratio."""
     low: float
-    """Lower quartile over rounds."""
+    """Lower quartile of that over rounds."""
     high: float
-    """Upper quartile over rounds."""
+    """Upper quartile."""
+    rounds: int
+    """Turns that every contender had."""
 
 
-class Verdict(Frozen):
-    """A bar, what was measured against it, and whether it holds."""
+class StepRow(Frozen):
+    """What rows tell of a run whose step is measured, as `settings_of` gives it."""
 
-    group: int = 0
-    claim: str
-    measured: float
-    expected: float
-    """Least value of `measured` at which the claim holds."""
-
-    @property
-    def held(self) -> bool:
-        """Whether the bar is reached."""
-        return self.measured >= self.expected
-
-    @property
-    def line(self) -> str:
-        """The bar as a line for a terminal."""
-        return (
-            f"{'held' if self.held else 'NOT HELD'}: {self.claim}: {self.measured:.3g}, "
-            f"expected at least {self.expected:.3g}"
-        )
+    parameters: int
+    """Total parameters."""
+    width: int
+    blocks: int
+    sequence_length: int
+    sequences_per_step: int
+    dtype: Precision
+    threads: int
+    """CPU threads."""
 
 
 Row = TypeVar("Row", bound=Frozen)
@@ -70,25 +63,25 @@ class Report(Frozen, Generic[Row]):
     model_config = ConfigDict(use_attribute_docstrings=False)
 
     rows: tuple[Row, ...]
-    ratios: tuple[Ratio, ...] = ()
-    """Of contenders that are grouped."""
-    verdicts: tuple[Verdict, ...] = ()
-    """On these."""
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
     busy: str | None = None
     """What else used the machine while this was forced; None for an idle machine."""
     torch: str
-    transformers: str | None = None
-    """Version of the peer; None where it took no part."""
     machine: str
 
-    @property
-    def warnings(self) -> list[str]:
-        """What a reader has to know first, as lines for a terminal."""
-        if self.busy is None:
-            return []
-        return [f"WARNING: measured on a BUSY machine, do not quote: {self.busy}"]
+    def told(self, heading: str, shown: Sequence[str], *lines: str) -> list[str]:
+        """Return the report as lines for a terminal: a warning, a heading, a table, and notes.
+
+        Args:
+            heading: what the rows are about.
+            shown: names of what is told of each row.
+            lines: behind the table.
+        """
+        warning = f"WARNING: measured on a BUSY machine, do not quote: {self.busy}"
+        notes = (f"note: {note}" for note in self.notes)
+        table = text_table(self.rows, shown)
+        return [*([warning] if self.busy else []), heading, *table, *lines, *notes]
 
 
 def conditions(*, force: bool, threads: int) -> dict[str, Any]:
@@ -114,6 +107,18 @@ def conditions(*, force: bool, threads: int) -> dict[str, Any]:
     }
 
 
+def settings_of(config: RunConfig, threads: int) -> dict[str, Any]:
+    """Return the fields of `StepRow` for a run."""
+    return {
+        "parameters": parameters(config.model).total,
+        **config.model.model_dump(include={"width", "blocks"}),
+        "sequence_length": config.data.sequence_length,
+        "sequences_per_step": config.sequences_per_step,
+        "dtype": config.recipe.precision,
+        "threads": threads,
+    }
+
+
 def mean_seconds(
     call: Callable[[], object], count: int = 1, clock: Callable[[], float] | None = None
 ) -> float:
@@ -123,6 +128,15 @@ def mean_seconds(
     for _ in range(count):
         call()
     return (clock() - started) / count
+
+
+def steady(
+    call: Callable[[], object], warm_up: int, clock: Callable[[], float] | None = None
+) -> Callable[[], float]:
+    """Return a turn: the mean time of as many calls as take `TURN_SECONDS`, known after some."""
+    mean_seconds(call, warm_up, clock)
+    count = max(1, round(TURN_SECONDS / max(mean_seconds(call, 1, clock), 1e-6)))
+    return partial(mean_seconds, call, count, clock)
 
 
 def in_turns(
@@ -143,28 +157,36 @@ def in_turns(
     return times
 
 
-def paired(reference: Sequence[float], times: Sequence[float]) -> dict[str, float]:
-    """Return how many times as fast as a reference, round by round: quartiles and median."""
+def paired(reference: Sequence[float], times: Sequence[float]) -> dict[str, Any]:
+    """Return the fields of `Paired` of a contender's times and those of the first."""
     ratios = [a / b for a, b in zip(reference, times, strict=True)]
     low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    return {"low": low, "speed_ratio": middle, "high": high}
+    return {
+        "step_seconds": median(times),
+        "low": low,
+        "speed_ratio": middle,
+        "high": high,
+        "rounds": len(times),
+    }
 
 
-def text_table(
-    columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row], left: Collection[str] = ()
-) -> list[str]:
-    """Return lines of aligned cells below their headings; only those of columns `left` are left."""
-    cells = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if head in left else cell.rjust(width)
-            for head, cell, width in zip(columns, line, widths, strict=True)
-        )
-        for line in cells
-    ]
+def text_table(rows: Sequence[object], shown: Sequence[str]) -> list[str]:
+    """Return lines of aligned cells below headings of two lines: what rows have by these names."""
+    columns = []
+    for name in shown:
+        values = [getattr(row, name) for row in rows]
+        unit = 1e6 if name.endswith("_bytes") else 1
+        *before, last = name.replace("_bytes", "_MB").split("_")
+        cells = [" ".join(before), last, *(_cell(value, unit) for value in values)]
+        width = max(map(len, cells))
+        text = all(isinstance(value, str) for value in values)
+        columns.append([cell.ljust(width) if text else cell.rjust(width) for cell in cells])
+    lines = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
+    # No heading may have two words.
+    return lines if lines[0] else lines[1:]
 
 
-def thread_words(threads: int) -> str:
-    """Return a number of threads in words."""
-    return "1 thread" if threads == 1 else f"{threads} threads"
+def _cell(value: Any, unit: float) -> str:
+    if value is None or isinstance(value, str | bool):
+        return "-" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) and unit == 1 else f"{value / unit:,.4g}"

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from itertools import count
+from collections.abc import Callable, Sequence
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from isoflop.bench.cases import DENSE, ROUTED
+from isoflop.bench.cases import DENSE, ROUTED, own_step
 from isoflop.bench.machine import check_device, gemm_peak
 from isoflop.bench.measured import (
-    TURN_SECONDS,
     Report,
+    StepRow,
     Watch,
     conditions,
     in_turns,
     mean_seconds,
+    settings_of,
+    steady,
     text_table,
 )
 from isoflop.config import (
@@ -36,13 +37,12 @@ from isoflop.config import (
     ShapeFamily,
     TopK,
 )
-from isoflop.costs import forward_flops, parameters
+from isoflop.costs import forward_flops
 from isoflop.hardware import use_threads
 from isoflop.hardware.accelerators import MeasuredStep, kind_of
 from isoflop.memory import estimate_memory
-from isoflop.model import build
 from isoflop.planning.sizes import shape
-from isoflop.training import Trainer, compiling_fault, environment, initialise, random_tokens
+from isoflop.training import compiling_fault, environment
 from isoflop.training.fitting import fitted
 
 FAMILY = ShapeFamily(
@@ -69,14 +69,11 @@ GROUPS = {
 SHARES = ("products", "attention", "norms", "optimiser", "rest", "idle")
 
 
-class ScaleRow(MeasuredStep):
+class ScaleRow(MeasuredStep, StepRow):
     """The measured training step of one model."""
 
     variant: str
-    width: int
-    blocks: int
     compiled: bool
-    threads: int
     micro_batch: int
     """Sequences held at a time."""
     recompute: Recompute
@@ -92,7 +89,7 @@ class ScaleRow(MeasuredStep):
     """Of a step's time by what runs, `idle` when nothing does; empty where nothing can be seen."""
 
     @property
-    def share_of_best_product(self) -> float:
+    def of_best_product(self) -> float:
         """FLOP/s over those of the best matrix product."""
         return self.achieved_flops / self.best_product
 
@@ -181,27 +178,23 @@ def _row(name: str, config: RunConfig, here: Environment, best: float, seconds: 
     parts = min(2 * held, config.sequences_per_step)
     config = config.model_copy(update={"sequences_per_step": parts})
     fresh(device)
-    step = _prepared(config, here, held)
-    mean_seconds(step, WARM_UP)
-    together = max(1, round(TURN_SECONDS / mean_seconds(step)))
-    turn = partial(mean_seconds, step, together)
-    (times,) = in_turns([turn], seconds=seconds, rounds=LEAST_ROUNDS)
+    how: dict[str, Any] = {
+        "compiled": here.compiled,
+        "micro_batch": held,
+        "recompute": here.recompute,
+    }
+    step = own_step(config, device=device, **how)
+    (times,) = in_turns([steady(step, WARM_UP)], seconds=seconds, rounds=LEAST_ROUNDS)
     per_second = config.tokens_per_step / median(times)
     length = config.data.sequence_length
     forward = forward_flops(config.model, length, "full").per_token
     estimate = estimate_memory(config, micro_batch=held, recompute=here.recompute, device=device)
     return ScaleRow(
+        **settings_of(config, here.threads),
+        **how,
         kind=kind_of(config.model) or "dense",
         variant=name,
-        parameters=parameters(config.model).total,
-        **config.model.model_dump(include={"width", "blocks"}),
-        sequence_length=length,
-        dtype=config.recipe.precision,
         device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        compiled=here.compiled,
-        threads=here.threads,
-        micro_batch=held,
-        recompute=here.recompute,
         tokens_per_second=per_second,
         forward_flops_per_token=forward,
         achieved_flops=3 * forward * per_second,
@@ -210,26 +203,6 @@ def _row(name: str, config: RunConfig, here: Environment, best: float, seconds: 
         estimated_bytes=estimate.total_bytes,
         shares=time_shares(step, device),
     )
-
-
-def _prepared(config: RunConfig, here: Environment, held: int) -> Callable[[], None]:
-    """Return a step of a run on a batch that stays the same, which waits for the device."""
-    model = build(config.model)
-    initialise(model, config.recipe, 0)
-    trainer = Trainer(
-        model.to(here.device),
-        config,
-        compiled=here.compiled,
-        micro_batch=held,
-        recompute=here.recompute,
-    )
-    tokens, index = random_tokens(config).to(here.device), count()
-
-    def step() -> None:
-        if not trainer.step(tokens, next(index), 1e-3).finite:
-            raise RuntimeError("a step was not finite")
-
-    return step
 
 
 def fresh(device: str) -> None:
@@ -270,37 +243,26 @@ def _group(event: Any) -> str:
     return "rest"
 
 
-COLUMNS: Mapping[str, Callable[[ScaleRow], str]] = {
-    "model": lambda row: row.variant,
-    "parameters": lambda row: f"{row.parameters:,}",
-    "blocks x width": lambda row: f"{row.blocks} x {row.width}",
-    "held": lambda row: f"{row.micro_batch} x {row.sequence_length:,}",
-    "recompute": lambda row: row.recompute,
-    "tokens/s": lambda row: f"{row.tokens_per_second:,.0f}",
-    "TFLOP/s": lambda row: f"{row.achieved_flops / 1e12:.3g}",
-    "MFU": lambda row: "-" if row.utilisation is None else f"{row.utilisation:.1%}",
-    "of product": lambda row: f"{row.share_of_best_product:.1%}",
-    "GB": lambda row: "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.3g}",
-    "estimated": lambda row: f"{row.estimated_bytes / 1e9:.3g}",
-}
+SHOWN = (
+    *("variant", "parameters", "blocks", "width", "micro_batch", "sequence_length", "recompute"),
+    *("tokens_per_second", "achieved_flops", "utilisation", "of_best_product", "peak_bytes"),
+    "estimated_bytes",
+)
 
 
 def describe_scale(report: ScaleReport) -> list[str]:
     """Return a report as lines for a terminal: speeds and memory, then where the time goes."""
     first = report.rows[0]
-    named = {name: COLUMNS[name] for name in ("model", "parameters")}
-
-    def share(name: str) -> Callable[[ScaleRow], str]:
-        return lambda row: f"{row.shares[name]:.1%}" if row.shares else "-"
-
-    return [
-        *report.warnings,
+    shares = [
+        SimpleNamespace(variant=row.variant, parameters=row.parameters, **row.shares)
+        for row in report.rows
+        if row.shares
+    ]
+    return report.told(
         f"{first.device}, {first.dtype}, {'compiled' if first.compiled else 'eager'}; the best "
         f"matrix product reaches {first.best_product / 1e12:.3g} TFLOP/s. FLOPs in full squares; "
-        "MFU: of the maker's peak",
-        *text_table(COLUMNS, report.rows, ("model",)),
-        "",
-        "Where a step's time goes",
-        *text_table(named | {name: share(name) for name in SHARES}, report.rows, ("model",)),
-        *(f"note: {note}" for note in report.notes),
-    ]
+        "utilisation: of the maker's peak",
+        SHOWN,
+        "Shares of a step's time",
+        *text_table(shares, ("variant", "parameters", *SHARES)),
+    )

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from statistics import median
+from typing import Any
 
 import torch
 
-from isoflop.bench.cases import NO_PEER, Case, Contender, prepare_step
+from isoflop.bench.cases import DENSE, NO_PEER, Case, Contender, prepare_step
 from isoflop.bench.machine import clock_of, gemm_peak
 from isoflop.bench.measured import (
-    TURN_SECONDS,
-    Ratio,
+    Paired,
     Report,
-    Verdict,
+    StepRow,
     Watch,
     conditions,
     in_turns,
-    mean_seconds,
     paired,
-    text_table,
+    settings_of,
+    steady,
 )
-from isoflop.config import AttentionKernel, Precision
-from isoflop.costs import parameters, train_flops_per_token
+from isoflop.config import AttentionKernel, Frozen
+from isoflop.costs import train_flops_per_token
 from isoflop.hardware import use_threads
 from isoflop.training import (
     compiling_fault,
@@ -50,44 +48,60 @@ ROUTED_FROM = (256, 1024)
 """Width and sequence length from which on the share is expected."""
 
 
-class BenchRow(Contender):
+class BenchRow(Contender, Paired, StepRow):
     """The measured training step of one contender."""
 
     group: int
-    """Contenders of a group took turns; ratios exist within a group only."""
-    parameters: int
-    """Total parameters."""
+    """Contenders of a group took turns; ratios are to its first."""
     convention: str
     """How FLOPs are counted."""
     flops_per_step: float
-    step_seconds: float
-    """Median over the rounds."""
     steps_per_second: float
     achieved_flops: float
     """FLOP/s of the step."""
     peak_flops: float
     """FLOP/s of the best matrix product with the same dtype and threads."""
-    width: int
-    blocks: int
-    heads: int
-    sequence_length: int
-    sequences_per_step: int
-    vocabulary: int
-    dtype: Precision
-    attention: AttentionKernel | None = None
+    attention: AttentionKernel | None
     """What attends all keys of our own, as training would choose; None for the rule."""
-    threads: int
-    rounds: int
-    """Turns that every contender of the group had."""
+
+    @property
+    def of_peak(self) -> float:
+        """Share of the best product's FLOP/s."""
+        return self.achieved_flops / self.peak_flops
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What contenders that are held to a bar have in common."""
-        model = (self.width, self.blocks, self.heads, self.vocabulary)
-        return (*model, self.sequence_length, self.sequences_per_step, self.threads)
+        """What contenders that are held to a bar have in common, with their group."""
+        return self.group, self.width, self.blocks, self.sequence_length, self.sequences_per_step
 
 
-BenchReport = Report[BenchRow]
+class Verdict(Frozen):
+    """A bar, what was measured against it, and whether it holds."""
+
+    group: int
+    claim: str
+    measured: float
+    expected: float
+    """Least value of `measured` at which the claim holds."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the bar is reached."""
+        return self.measured >= self.expected
+
+    @property
+    def line(self) -> str:
+        """The bar as a line for a terminal."""
+        return (
+            f"{'held' if self.held else 'NOT HELD'}: {self.claim}: {self.measured:.3g}, "
+            f"expected at least {self.expected:.3g}"
+        )
+
+
+class BenchReport(Report[BenchRow]):
+    """Measured steps, and what the bars say of them."""
+
+    verdicts: tuple[Verdict, ...] = ()
 
 
 def bench_train(
@@ -119,35 +133,25 @@ def bench_train(
     if not kept:
         raise ValueError(f"there is nothing to measure: {'; '.join(notes) or 'no cases given'}")
     watch("measuring matrix products")
+    clock = clock_of(threads)
     peaks = {
-        precision: gemm_peak(precision, threads, clock=clock_of(threads))
+        precision: gemm_peak(precision, threads, clock=clock)
         for precision in {case.config.recipe.precision for group in kept for case in group}
     }
     rows: list[BenchRow] = []
-    ratios: list[Ratio] = []
-    with (
-        use_threads(threads),
-        torch._dynamo.config.patch(recompile_limit=MOST_SHAPES),
-    ):
+    with use_threads(threads), torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
         for index, given in enumerate(kept):
             group = [_attending(case, threads) for case in given]
-            timed = _rounds(group, seconds, watch, clock_of(threads))
-            rows += [
-                _row(index, case, times, peaks[case.config.recipe.precision], threads)
-                for case, times in zip(group, timed, strict=True)
-            ]
-            first, *others = _told_apart(group)
-            ratios += [
-                Ratio(group=index, name=name, reference=first, **paired(timed[0], times))
-                for name, times in zip(others, timed[1:], strict=True)
-            ]
-    return BenchReport(
-        rows=tuple(rows),
-        ratios=tuple(ratios),
-        verdicts=verdicts(rows, ratios),
-        notes=tuple(notes),
-        **found,
-    )
+            turns = []
+            for case in group:
+                watch(f"preparing {case.name}, width {case.config.model.width}")
+                turns.append(steady(prepare_step(case), WARM_UP, clock))
+            watch(f"measuring {len(group)} contenders in turns")
+            timed = in_turns(turns, seconds=seconds, rounds=LEAST_ROUNDS)
+            for case, times in zip(group, timed, strict=True):
+                peak = peaks[case.config.recipe.precision]
+                rows.append(_row(case, index, paired(timed[0], times), peak, threads))
+    return BenchReport(rows=tuple(rows), verdicts=verdicts(rows), notes=tuple(notes), **found)
 
 
 def _at_hand(groups: Sequence[Sequence[Case]]) -> tuple[list[list[Case]], list[str]]:
@@ -176,141 +180,74 @@ def _attending(case: Case, threads: int) -> Case:
     return case.model_copy(update={"attention": kernel})
 
 
-def _rounds(
-    group: Sequence[Case], seconds: float, watch: Watch, clock: Callable[[], float]
-) -> list[list[float]]:
-    """Return seconds per step by case and round."""
-    turns = []
-    for case in group:
-        watch(f"preparing {case.name}, width {case.config.model.width}")
-        step = prepare_step(case)
-        for _ in range(WARM_UP):
-            step()
-        steps = max(1, round(TURN_SECONDS / mean_seconds(step, 1, clock)))
-        turns.append(partial(mean_seconds, step, steps, clock))
-    watch(f"measuring {len(group)} contenders in turns")
-    return in_turns(turns, seconds=seconds, rounds=LEAST_ROUNDS)
-
-
-def _row(group: int, case: Case, times: Sequence[float], peak: float, threads: int) -> BenchRow:
-    config, model, seconds = case.config, case.config.model, median(times)
+def _row(case: Case, group: int, times: Mapping[str, Any], peak: float, threads: int) -> BenchRow:
+    config, seconds = case.config, times["step_seconds"]
     flops = config.tokens_per_step * train_flops_per_token(
-        model, config.data.sequence_length, config.convention
+        config.model, config.data.sequence_length, config.convention
     )
     return BenchRow(
-        group=group,
         **case.model_dump(include={"variant", "implementation", "compiled", "attention"}),
-        parameters=parameters(model).total,
+        **settings_of(config, threads),
+        **times,
+        group=group,
         convention=config.convention,
         flops_per_step=flops,
-        step_seconds=seconds,
         steps_per_second=1 / seconds,
         achieved_flops=flops / seconds,
         peak_flops=peak,
-        **model.model_dump(include={"width", "blocks", "heads", "vocabulary"}),
-        sequence_length=config.data.sequence_length,
-        sequences_per_step=config.sequences_per_step,
-        dtype=config.recipe.precision,
-        threads=threads,
-        rounds=len(times),
     )
 
 
-def _told_apart(group: Sequence[Case]) -> list[str]:
-    """Return the contenders' names, with their sizes where the same name stands for several."""
-    names = [case.name for case in group]
-    if len(set(names)) == len(names):
-        return names
-    sizes = [parameters(case.config.model).total for case in group]
-    return [f"{name} of {size:,} parameters" for name, size in zip(names, sizes, strict=True)]
+def verdicts(rows: Sequence[BenchRow]) -> tuple[Verdict, ...]:
+    """Return what the bars say of the standard comparison.
 
-
-def verdicts(rows: Sequence[BenchRow], ratios: Sequence[Ratio]) -> tuple[Verdict, ...]:
-    """Return what the bars say; contenders of different shapes or ways are held to none.
-
-    Args:
-        rows: the first of each group is what the others are compared with.
-        ratios: one for every further row, in their order.
+    Each is held against our dense step of the same group and shape, compiled or eager alike.
     """
-    following = iter(ratios)
-    first: dict[int, BenchRow] = {}
-    eager: dict[tuple[int, ...], tuple[BenchRow, float]] = {}
+    ours = {
+        (row.shape, row.compiled): row
+        for row in rows
+        if (row.implementation, row.variant) == ("isoflop", DENSE)
+    }
     found: list[Verdict] = []
     for row in rows:
-        ours = first.setdefault(row.group, row)
-        if row is ours:
+        dense = ours.get((row.shape, row.compiled))
+        if dense is None:
             continue
-        speed_ratio = next(following).speed_ratio
-        if row.shape != ours.shape or not ours.compiled:
-            continue
-        if (row.variant, row.implementation, row.compiled) == (ours.variant, "isoflop", False):
-            eager[row.group, *row.shape] = row, speed_ratio
-        promised = ours.flops_per_step / row.flops_per_step
-        if row.implementation == "transformers":
-            alike, own = ours, 1.0
-            if not row.compiled:
-                alike, own = eager.get((row.group, *row.shape), (ours, 1.0))
-            claim = f"{alike.name} is fast enough beside {row.name}"
-            measured, expected = own / speed_ratio, OVER_PEER[row.compiled]
-            if row.compiled and row.width >= SHARE_FROM:
-                found.append(_share(ours))
+        promised = dense.flops_per_step / row.flops_per_step
+        if row is dense:
+            if not row.compiled or row.width < SHARE_FROM:
+                continue
+            claim = f"{row.name} reaches enough of the best product"
+            measured, expected = row.of_peak, SHARE[row.dtype]
+        elif row.implementation == "transformers":
+            claim = f"{dense.name} is fast enough beside {row.name}"
+            measured, expected = dense.speed_ratio / row.speed_ratio, OVER_PEER[row.compiled]
         elif (
             row.compiled
-            and promised > 1
             and row.width >= ROUTED_FROM[0]
             and row.sequence_length >= ROUTED_FROM[1]
+            and promised > 1
         ):
             claim = f"{row.name} gains at least {ROUTED_SHARE:g} of what its FLOPs promise"
-            measured, expected = speed_ratio, ROUTED_SHARE * promised
+            measured, expected = row.speed_ratio / dense.speed_ratio, ROUTED_SHARE * promised
         else:
             continue
         found.append(Verdict(group=row.group, claim=claim, measured=measured, expected=expected))
     return tuple(found)
 
 
-def _share(row: BenchRow) -> Verdict:
-    return Verdict(
-        group=row.group,
-        claim=f"{row.name} reaches enough of the best product",
-        measured=row.achieved_flops / row.peak_flops,
-        expected=SHARE[row.dtype],
-    )
-
-
-COLUMNS: Mapping[str, Callable[[BenchRow], str]] = {
-    "model": lambda row: row.name,
-    "parameters": lambda row: f"{row.parameters:,}",
-    "FLOPs/step": lambda row: f"{row.flops_per_step:.3g}",
-    "ms/step": lambda row: f"{row.step_seconds * 1e3:.3g}",
-    "steps/s": lambda row: f"{row.steps_per_second:.3g}",
-    "GFLOP/s": lambda row: f"{row.achieved_flops / 1e9:.0f}",
-    "of peak": lambda row: f"{row.achieved_flops / row.peak_flops:.0%}",
-}
+SHOWN = (
+    *("name", "parameters", "step_seconds", "achieved_flops", "of_peak"),
+    *("speed_ratio", "low", "high", "rounds"),
+)
 
 
 def describe(report: BenchReport) -> list[str]:
-    """Return a report as lines for a terminal: warnings, a table per group, verdicts."""
-    lines = report.warnings
-    for group in sorted({row.group for row in report.rows}):
-        rows = [row for row in report.rows if row.group == group]
-        first, shapes = rows[0], {(row.width, row.blocks, *row.shape[-3:-1]) for row in rows}
-        shape = (
-            f"width {first.width}, {first.blocks} blocks, {first.heads} heads, "
-            f"{first.sequences_per_step} x {first.sequence_length} tokens, "
-        )
-        lines += [
-            f"{shape if len(shapes) == 1 else ''}vocabulary {first.vocabulary}, {first.dtype}, "
-            f"{first.threads} threads; matrix products reach {first.peak_flops / 1e9:.0f} GFLOP/s; "
-            f"{first.rounds} rounds",
-            *text_table(COLUMNS, rows, ("model",)),
-            "",
-            *(
-                f"{ratio.name} is {ratio.speed_ratio:.3g} times as fast as {ratio.reference} "
-                f"(middle half of rounds {ratio.low:.3g} to {ratio.high:.3g})"
-                for ratio in report.ratios
-                if ratio.group == group
-            ),
-            *(verdict.line for verdict in report.verdicts if verdict.group == group),
-            "",
-        ]
-    return [*lines, *(f"note: {note}" for note in report.notes)]
+    """Return a report as lines for a terminal: a table, and what the bars say."""
+    ways = sorted({f"{row.dtype}, threads: {row.threads}" for row in report.rows})
+    return report.told(
+        f"{'; '.join(ways)}; speed ratio: step time of the group's first over this one, median of "
+        "paired rounds and its quartiles; of peak: of the best product's FLOP/s",
+        SHOWN,
+        *(verdict.line for verdict in report.verdicts),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -112,10 +112,9 @@ def bench_train(options: Annotated[TrainOptions, arg(name="")]) -> int | None:
         groups = study_groups(asked, folders, dtype)
         cores = 1 if threads is None else threads
         # The report shows the speed of the runs as they were trained.
-        speeds = folders.root / SPEEDS if dtype is None else None
+        speeds = folders.root if dtype is None else None
     report = of.bench_train(groups, threads=cores, force=options.force, watch=_tell)
-    words = [quoted(line) for line in of.describe(report)]
-    _answer(report, words, speeds, json=report.model_dump(mode="json") if options.json else None)
+    _answer(report, of.describe(report), speeds, SPEEDS, json=options.json, rows=False)
     return None
 
 
@@ -147,9 +146,8 @@ def _bench_ranks(options: TrainOptions, ranks: int) -> int:
             watch=_tell if all_ranks.leads else lambda _: None,
         )
     if report is not None:
-        path = None if options.out is None else options.out / "ranks.json"
-        json = report.model_dump(mode="json") if options.json else None
-        _answer(report, [quoted(line) for line in describe_ranks(report)], path, json=json)
+        words = describe_ranks(report)
+        _answer(report, words, options.out, "ranks.json", json=options.json, rows=False)
     return 0
 
 
@@ -173,9 +171,8 @@ def _bench_sizes(options: TrainOptions, listed: str) -> None:
         force=options.force,
         watch=_tell,
     )
-    path = None if options.out is None else options.out / "train.json"
-    json = report.model_dump(mode="json") if options.json else None
-    _answer(report, [quoted(line) for line in describe_scale(report)], path, json=json)
+    words = describe_scale(report)
+    _answer(report, words, options.out, "train.json", json=options.json, rows=False)
 
 
 @dataclass(frozen=True)
@@ -200,7 +197,6 @@ class AttentionOptions:
 def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
     """Measure block attention beside full attention; the default takes about ten minutes."""
     import isoflop.bench as of
-    from isoflop.bench.figures import attention_figure
     from isoflop.hardware import usable_cores
 
     threads = options.threads or usable_cores().count
@@ -213,8 +209,12 @@ def bench_attention(options: Annotated[AttentionOptions, arg(name="")]) -> None:
     )
     report = of.bench_attention(cases, force=options.force, watch=_tell)
     name = f"attention-{report.rows[0].dtype}.json"
-    words = of.describe_attention(report)
-    _answer_rows(report, words, options.out, name, options.json, attention_figure)
+    _answer(report, of.describe_attention(report), options.out, name, json=options.json)
+    if options.out is not None:
+        from isoflop.bench.figures import attention_figure
+        from isoflop.report.render import write_figure
+
+        write_figure(attention_figure(report), options.out)
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,6 @@ class DecodeOptions:
 def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
     """Measure steps of generation, dense and routed; the default takes about ten minutes."""
     import isoflop.bench as of
-    from isoflop.bench.figures import decode_figure
 
     cases = of.decode_cases(
         contexts=options.contexts,
@@ -254,8 +253,7 @@ def bench_decode(options: Annotated[DecodeOptions, arg(name="")]) -> None:
         blocks=options.blocks,
     )
     report = of.bench_decode(cases, force=options.force, watch=_tell)
-    words = of.describe_decode(report)
-    _answer_rows(report, words, options.out, "decode.json", options.json, decode_figure)
+    _answer(report, of.describe_decode(report), options.out, "decode.json", json=options.json)
 
 
 @bench.command(name="bookkeeping")
@@ -290,7 +288,7 @@ def bench_bookkeeping(
         report = of.bench_bookkeeping(
             configs, cache=cache, folder=Path(folder), seconds=seconds, force=force, watch=_tell
         )
-    _answer_rows(report, of.describe_bookkeeping(report), out, "bookkeeping.json", json)
+    _answer(report, of.describe_bookkeeping(report), out, "bookkeeping.json", json=json)
 
 
 @bench.command(name="fit")
@@ -312,7 +310,7 @@ def bench_fit(
     report = of.bench_fit(
         rows, variants, resamples=resamples, rounds=rounds, force=force, watch=_tell
     )
-    _answer_rows(report, of.describe_fit(report), out, "fit.json", json)
+    _answer(report, of.describe_fit(report), out, "fit.json", json=json)
 
 
 @dataclass(frozen=True)
@@ -321,13 +319,12 @@ class MemoryOptions:
 
     width: Annotated[int, arg(help="Of the model; a multiple of 64, the width of a head.")] = 256
     blocks: Annotated[int, arg(help="Of the model.")] = 10
-    vocabulary: Annotated[int, arg(help="Of the model, and of the loss alone.")] = 32_000
+    vocabulary: Annotated[int, arg(help="Of the model.")] = 32_000
     sequence_length: Annotated[int, arg(help="Tokens of a sequence.")] = 1024
-    sequences: Annotated[int, arg(help="Of a step; the loss alone is of as many tokens.")] = 4
-    loss_width: Annotated[int, arg(help="Of the stream whose loss is measured alone.")] = 512
-    dtype: Annotated[
-        Literal["fp32", "bf16"], arg(metavar="fp32|bf16", help="Of products and of the loss.")
-    ] = "fp32"
+    sequences: Annotated[int, arg(help="Of a step.")] = 4
+    dtype: Annotated[Literal["fp32", "bf16"], arg(metavar="fp32|bf16", help="Of products.")] = (
+        "fp32"
+    )
     device: Annotated[Device, arg(help="Whose memory.")] = "cpu"
     threads: Annotated[
         int | None, arg(metavar="INT", help="CPU threads; all cores if left out.")
@@ -343,40 +340,34 @@ def bench_memory(options: Annotated[MemoryOptions, arg(name="")]) -> None:
     import isoflop.bench as of
     from isoflop.hardware import usable_cores
 
-    asked = {name: getattr(options, name) for name in of.MemoryShape.model_fields}
-    shape = of.MemoryShape(**asked | {"threads": options.threads or usable_cores().count})
-    report = of.bench_memory(of.memory_cases(shape), force=options.force, watch=_tell)
-    _answer_rows(report, of.describe_memory(report), options.out, "memory.json", options.json)
+    config = of.memory_config(
+        width=options.width,
+        blocks=options.blocks,
+        vocabulary=options.vocabulary,
+        sequence_length=options.sequence_length,
+        sequences=options.sequences,
+        dtype=options.dtype,
+    )
+    threads = options.threads or usable_cores().count
+    cases = of.memory_cases(config, device=options.device, threads=threads)
+    report = of.bench_memory(cases, force=options.force, watch=_tell)
+    _answer(report, of.describe_memory(report), options.out, "memory.json", json=options.json)
 
 
-def _answer_rows(
-    report: Any,
-    words: Sequence[str],
-    out: Path | None,
-    name: str,
-    json: bool,
-    figure: Callable[[Any], Any] | None = None,
+def _answer(
+    report: Any, words: Sequence[str], out: Path | None, name: str, *, json: bool, rows: bool = True
 ) -> None:
-    """Print what was measured, as JSON rows or in words; into a folder goes its figure as well."""
-    rows = [row.model_dump(mode="json") for row in report.rows] if json else None
-    _answer(report, words, None if out is None else out / name, json=rows)
-    if out is not None and figure is not None:
-        from isoflop.report.render import write_figure
-
-        write_figure(figure(report), out)
-
-
-def _answer(report: Any, words: Sequence[str], path: Path | None, *, json: Any) -> None:
-    """Write what was measured into a file, and print it: the JSON if there is some, else words."""
+    """Write a report into a folder, if one is given; print its rows or all as JSON, or words."""
     from isoflop.terminal.tables import show_json
 
-    if path is not None:
-        storage.write_json(path, report.model_dump(mode="json"))
-        _tell(quoted(f"wrote {path}"))
-    if json is None:
-        print("\n".join(words))
+    told = report.model_dump(mode="json")
+    if out is not None:
+        storage.write_json(out / name, told)
+        _tell(quoted(f"wrote {out / name}"))
+    if json:
+        show_json(told["rows"] if rows else told)
     else:
-        show_json(json)
+        print("\n".join(map(quoted, words)))
 
 
 def _tell(text: str) -> None:

@@ -10,5 +10,5 @@ from isoflop.training.optimisation.parametrisation import group_of, initialise
 from isoflop.training.optimisation.schedule import rate_factor
 from isoflop.training.ranks import RANK_TIMEOUT, RankLost, joined
 from isoflop.training.run import Interrupted, Run
-from isoflop.training.speed import measure_speed, random_tokens, repeated_step
+from isoflop.training.speed import measure_speed, random_tokens
 from isoflop.training.step import StepResult, Trainer

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isoflop.config import AttentionKernel, ModelConfig, Routed, RunConfig
+from isoflop.config import ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
 from isoflop.model import build
@@ -84,26 +85,6 @@ def measure_speed(
     return speed
 
 
-def repeated_step(
-    config: RunConfig,
-    *,
-    compiled: bool,
-    device: str = "cpu",
-    attention: AttentionKernel | None = None,
-) -> Callable[[], None]:
-    """Return a run's optimiser step on a batch that stays the same, its model made."""
-    model = build(config.model)
-    initialise(model, config.recipe, config.seed)
-    model.attend_with(attention)
-    trainer = Trainer(model.to(device), config, compiled=compiled)
-    tokens = random_tokens(config).to(device)
-
-    def step() -> None:
-        trainer.step(tokens, 0, 1.0)
-
-    return step
-
-
 def random_tokens(config: RunConfig) -> Tensor:
     """Return a batch of random tokens, of shape (B, T + 1)."""
     shape = (config.sequences_per_step, config.data.sequence_length + 1)
@@ -148,7 +129,10 @@ def _fewer_blocks(model: ModelConfig) -> ModelConfig:
 
 def _measure(probe: RunConfig, seconds: float, device: str) -> float:
     """Return the FLOP/s of a run's step."""
-    step = repeated_step(probe, compiled=False, device=device)
+    model = build(probe.model)
+    initialise(model, probe.recipe, probe.seed)
+    trainer, tokens = Trainer(model.to(device), probe, compiled=False), random_tokens(probe)
+    step = partial(trainer.step, tokens.to(device), 0, 1.0)
     step()
     times: list[float] = []
     until = time.perf_counter() + seconds

@@ -8,14 +8,12 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from measured_rows import decode_report
 
 from isoflop.bench import (
     DecodeReport,
     bench_decode,
     decode,
     decode_cases,
-    describe_decode,
     measured,
 )
 from isoflop.bench.decode import DecodeCase, EngineDecoder, LlamaDecoder, measure, turn
@@ -218,10 +216,3 @@ def test_what_is_missing_or_killed_is_left_out_and_said(monkeypatch: pytest.Monk
     missing, left_out = made.notes
     assert missing == "transformers is not installed: no comparison with Hugging Face's Llama"
     assert left_out.startswith("fp32, batch 3, 8,192 tokens: left out, its process was killed")
-
-
-def test_reads_well() -> None:
-    text = "\n".join(describe_decode(decode_report(notes=("a note",))))
-    assert "forced to 12.5%" in text
-    assert "Hugging Face's Llama" in text
-    assert text.endswith("note: a note")

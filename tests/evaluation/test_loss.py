@@ -242,17 +242,6 @@ def test_control_is_the_same_each_time_and_keyed_by_seed(decision: Decision) -> 
     assert loss(0) != loss(1)
 
 
-def test_bernoulli_draws_differ_by_block_and_not_by_length() -> None:
-    model = model_with(RandomK(capacity=0.4))
-    draws = control_noise(model, "bernoulli", 3, 50, 1)
-    longer = control_noise(model, "bernoulli", 5, 80, 1)
-    assert draws.shape == (2, 50)
-    assert not torch.equal(draws[0], draws[1])
-    # Keyed by position, so that a longer sequence decides alike where both have tokens.
-    assert torch.equal(longer[:, :50], draws)
-    assert control_noise(model_with(LEARNED), "top_k", 3, 50, 1) is None
-
-
 def test_what_is_not_finite_is_refused() -> None:
     model = model_with(EveryToken())
     with torch.no_grad():

@@ -45,6 +45,7 @@ NO_PEER = "transformers is not installed: no comparison with Hugging Face's Llam
 
 DENSE = "dense"
 ROUTED = "MoD 12.5%"
+ROUTED_DEPTH = TopK(capacity=0.125, every=2)
 
 
 class Contender(Frozen):
@@ -92,7 +93,7 @@ def standard_groups(
             # So long that training would look for the fastest attention.
             budget_flops=BUDGET_FLOPS,
         )
-        skipping = model.model_copy(update={"depth": TopK(capacity=0.125, every=2)})
+        skipping = model.model_copy(update={"depth": ROUTED_DEPTH})
         part = dense.model_copy(update={"model": skipping})
         peer: Implementation = "transformers"
         groups.append(
@@ -107,22 +108,18 @@ def standard_groups(
     return tuple(groups)
 
 
-def study_group(
-    models: Iterable[tuple[str, RunConfig]], *, compiled: bool | None = None
-) -> tuple[Case, ...]:
-    """Return a study's models as one group, each model once.
+def study_group(models: Iterable[tuple[str, RunConfig]]) -> tuple[Case, ...]:
+    """Return a study's models as one group, each model once, compiled where training would.
 
     Args:
         models: name of the variant and one of its runs.
-        compiled: whether steps are compiled; None for what training decides for the run.
 
     Raises:
         ValueError: there is no model.
     """
     cases: dict[tuple[str, ModelConfig, int], Case] = {}
     for variant, config in models:
-        wanted = compiles_by_default(config) if compiled is None else compiled
-        case = Case(variant=variant, config=config, compiled=wanted)
+        case = Case(variant=variant, config=config, compiled=compiles_by_default(config))
         cases.setdefault((variant, config.model, config.tokens_per_step), case)
     if not cases:
         raise ValueError("there are no models to measure; expected at least one")

@@ -25,6 +25,7 @@ from isoflop.bench.cases import (
     HEAD_WIDTH,
     NO_PEER,
     ROUTED,
+    ROUTED_DEPTH,
     VOCABULARY,
     Implementation,
     llama,
@@ -41,7 +42,7 @@ from isoflop.bench.measured import (
     mean_seconds,
     paired,
 )
-from isoflop.config import Frozen, ModelConfig, Precision, TopK
+from isoflop.config import Frozen, ModelConfig, Precision
 from isoflop.costs import forward_flops, parameters
 from isoflop.generation import BlockCache, Engine, nominal_share
 from isoflop.hardware import usable_cores, use_threads
@@ -49,7 +50,6 @@ from isoflop.model import RoutedBlock, build
 
 CONTEXTS = (256, 1024, 2048, 8192)
 BATCHES = (1, 16)
-DEPTH = TopK(capacity=0.125, every=2)
 PERIOD = 8
 """Tokens after which the nominal share repeats, and is exact; turns are whole periods."""
 GROWTH = 32
@@ -74,7 +74,7 @@ class DecodeCase(Frozen):
     @property
     def routed(self) -> ModelConfig:
         """The routed model of the same shape."""
-        return self.model.model_copy(update={"depth": DEPTH})
+        return self.model.model_copy(update={"depth": ROUTED_DEPTH})
 
 
 class DecodeRow(Paired):
@@ -134,7 +134,7 @@ def decode_cases(
     if threads is None:
         threads = [one for one in (1, 2) if one <= usable_cores().count]
     units = {"context": (contexts, PERIOD), "batch": (batches, 1), "threads": (threads, 1)}
-    for name, (given, unit) in (units | {"blocks": ((blocks,), DEPTH.every)}).items():
+    for name, (given, unit) in (units | {"blocks": ((blocks,), ROUTED_DEPTH.every)}).items():
         for value in given:
             if value < unit or value % unit:
                 raise ValueError(f"{name} is {value}; expected {unit} or a multiple of it")
@@ -351,6 +351,6 @@ def describe_decode(report: DecodeReport) -> list[str]:
     """Return a report as lines for a terminal."""
     return report.told(
         "speed ratio: dense step time over this one, median of paired rounds, and its quartiles; "
-        f"share: of tokens in routed blocks, forced to {DEPTH.capacity:.1%}",
+        f"share: of tokens in routed blocks, forced to {ROUTED_DEPTH.capacity:.1%}",
         SHOWN,
     )

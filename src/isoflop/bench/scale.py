@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from isoflop.bench.cases import DENSE, ROUTED, own_step
+from isoflop.bench.cases import DENSE, ROUTED, ROUTED_DEPTH, own_step
 from isoflop.bench.machine import check_device, gemm_peak
 from isoflop.bench.measured import (
     Report,
@@ -35,7 +35,6 @@ from isoflop.config import (
     Recompute,
     RunConfig,
     ShapeFamily,
-    TopK,
 )
 from isoflop.costs import forward_flops
 from isoflop.hardware import use_threads
@@ -49,7 +48,7 @@ FAMILY = ShapeFamily(
     width_per_block=64.0, head_width=64, width_step=64, minimum_blocks=4, hidden_step=64
 )
 """Shapes of the published sizes."""
-VARIANTS: dict[str, Depth] = {DENSE: EveryToken(), ROUTED: TopK(capacity=0.125, every=2)}
+VARIANTS: dict[str, Depth] = {DENSE: EveryToken(), ROUTED: ROUTED_DEPTH}
 PUBLISHED_FROM = 5e7
 """Parameters from which on words and sequences are as published; below, they are small too."""
 WORDS, SMALL_WORDS = (32_000, 2048), (256, 256)

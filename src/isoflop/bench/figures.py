@@ -6,8 +6,8 @@ import altair as alt
 import pandas as pd
 
 from isoflop.bench.attention import AttentionReport
-from isoflop.report.figure import FULL_WIDTH, Figure, figure, tooltips
-from isoflop.report.theme import INK, MUTED
+from isoflop.report.figure import Figure, figure, log_axis, rule, told
+from isoflop.report.theme import INK
 
 LENGTH_LABEL = "datum.value % 1024 ? format(datum.value, ',') : datum.value / 1024 + 'K'"
 """Vega expression that writes a tick as 8K, of 1,024 tokens each."""
@@ -22,47 +22,37 @@ def attention_figure(report: AttentionReport) -> Figure:
     )[[*columns, "full_seconds", "block_seconds"]]
     low, high = 0.8 * min(table["time_ratio"]), 1.2 * max(table["flop_ratio"])
     lengths = sorted(set(table["sequence_length"].tolist()))
+    y_title = "Times as fast as full attention"
+    ticks = [2.0**i for i in range(-4, 11) if low <= 2.0**i <= high]
     base = alt.Chart().encode(
-        x=alt.X(
-            "sequence_length:Q",
-            title="Tokens in the sequence",
-            scale=alt.Scale(
-                type="log", base=2, domain=[lengths[0] / 1.1, lengths[-1] * 1.1], nice=False
-            ),
-            axis=alt.Axis(values=lengths, labelExpr=LENGTH_LABEL, grid=False),
+        x=log_axis(
+            "sequence_length",
+            "Tokens in the sequence",
+            lengths,
+            margin=1.1,
+            ticks=lengths,
+            labelExpr=LENGTH_LABEL,
         ),
         y=alt.Y(
             "time_ratio:Q",
-            title="Times as fast as full attention",
+            title=y_title,
             scale=alt.Scale(type="log", domain=[low, high], nice=False),
-            axis=alt.Axis(
-                values=[2.0**i for i in range(-4, 11) if low <= 2.0**i <= high], format="~g"
-            ),
+            axis=alt.Axis(values=ticks, format="~g"),
         ),
     )
     order = [f"blocks of {size}" for size in sorted({row.block_size for row in report.rows})]
-    colour = alt.Color(
-        "block:N", sort=order, title=None, scale=alt.Scale(scheme="viridis", domain=order)
-    )
-    dash = alt.StrokeDash(
-        "direction:N",
-        title=None,
-        scale=alt.Scale(domain=["forward+backward", "forward"], range=[[1, 0], [2, 2]]),
-    )
-    tooltip = tooltips(
-        ("block:N", "Block attention"),
-        ("direction:N", "Direction"),
-        ("sequence_length:Q", "Tokens", ","),
-        ("time_ratio:Q", "Times as fast", ".2f"),
-        ("flop_ratio:Q", "FLOPs promise", ".2f"),
-        ("share:Q", "Share of it", ".0%"),
-    )
+    shades = alt.Scale(scheme="viridis", domain=order)
+    colour = alt.Color("block:N", sort=order, title=None, scale=shades)
+    dashes = alt.Scale(domain=["forward+backward", "forward"], range=[[1, 0], [2, 2]])
+    tooltip = told("block direction sequence_length:, time_ratio:.2f flop_ratio:.2f share:.0%")
     layers = [
-        base.mark_rule(color=MUTED, strokeWidth=1).encode(x=alt.X(), y=alt.datum(1)),
+        rule(1.0, y=y_title),
         base.transform_filter("datum.direction === 'forward+backward'")
         .mark_line(strokeWidth=6, strokeOpacity=0.22)
         .encode(y="flop_ratio:Q", color=colour),
-        base.mark_line(strokeWidth=1.8).encode(color=colour, strokeDash=dash),
+        base.mark_line(strokeWidth=1.8).encode(
+            color=colour, strokeDash=alt.StrokeDash("direction:N", title=None, scale=dashes)
+        ),
         base.mark_point(filled=True, size=45, opacity=1, stroke=INK, strokeWidth=0.4).encode(
             color=colour, tooltip=tooltip
         ),
@@ -78,5 +68,4 @@ def attention_figure(report: AttentionReport) -> Figure:
         layers,
         table,
         height=360,
-        width=FULL_WIDTH,
     )

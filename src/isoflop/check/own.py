@@ -230,19 +230,16 @@ def _later_tokens(place: Place, **choices: Any) -> Found:
         if not math.isfinite(most):
             raise FloatingPointError(f"logits in {where} are not finite")
         told = f"in {where} a leak moves {share:.0%} of them by up to {most:.1g} of their spread"
-        if decision == "top_k":
-            notes += [f"{told}, as DECISIONS says"] if share else []
-        else:
-            notes += [told] if share else []
+        if share:
+            notes.append(f"{told}, as DECISIONS says" if decision == "top_k" else told)
+        if decision != "top_k":
             worst = max(worst, most)
     return Found(worst, LEAK, "; ".join(notes))
 
 
 def _first_loss(place: Place, **choices: Any) -> Found:
-    first, usual = (
-        float(learned(small_run(place, **choices), place.device)[0]),
-        math.log(VOCABULARY),
-    )
+    first = float(learned(small_run(place, **choices), place.device)[0])
+    usual = math.log(VOCABULARY)
     return Found(abs(first - usual), START, f"{first:.2f}, ln {VOCABULARY} = {usual:.2f}")
 
 

@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from isoflop.bench import machine
-from isoflop.bench.machine import busy
+from isoflop.bench.machine import busy, gemm_peak
 
 
 def watched(
@@ -43,3 +44,11 @@ def test_where_nothing_tells_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pat
     reason = busy()
     assert reason is not None
     assert "missing" in reason
+
+
+def test_products_are_measured_and_threads_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "GEMM_SIZES", {"cpu": (16, 32)})
+    monkeypatch.setattr(machine, "GEMM_SECONDS", 0.001)
+    before = torch.get_num_threads()
+    assert gemm_peak("bf16", before + 1) > 0
+    assert torch.get_num_threads() == before

@@ -122,8 +122,22 @@ def gemm_peak(
         device: `cpu` or `cuda`.
         clock: in seconds.
     """
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    best = 0.0
     with use_threads(threads):
-        return max(_gemm(size, DTYPES[precision], device, clock) for size in GEMM_SIZES[device])
+        for size in GEMM_SIZES[device]:
+            left, right, out = (
+                torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(3)
+            )
+            torch.mm(left, right, out=out)
+            until = time.perf_counter() + GEMM_SECONDS
+            while time.perf_counter() < until:
+                wait()
+                started = clock()
+                torch.mm(left, right, out=out)
+                wait()
+                best = max(best, 2.0 * size**3 / max(clock() - started, 1e-9))
+    return best
 
 
 def clock_of(threads: int) -> Callable[[], float]:
@@ -132,27 +146,6 @@ def clock_of(threads: int) -> Callable[[], float]:
     The former stands while other processes are at work.
     """
     return time.process_time if threads == 1 else time.perf_counter
-
-
-def _gemm(
-    size: int,
-    dtype: torch.dtype,
-    device: str = "cpu",
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, dtype=dtype, device=device)
-    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
-    torch.mm(left, right, out=out)
-    best = float("inf")
-    until = time.perf_counter() + GEMM_SECONDS
-    while time.perf_counter() < until:
-        wait()
-        started = clock()
-        torch.mm(left, right, out=out)
-        wait()
-        best = min(best, clock() - started)
-    return 2.0 * size**3 / best
 
 
 def _used_seconds() -> float | None:

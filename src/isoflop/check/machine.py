@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from isoflop.bench.cases import HEAD_WIDTH, plain_model
 from isoflop.bench.machine import gemm_peak
 from isoflop.check.comparing import Check, Found, Place
-from isoflop.check.steps import small_run
+from isoflop.check.steps import VOCABULARY, small_run
 from isoflop.config import DataConfig, RunConfig
 from isoflop.costs import parameters
 from isoflop.hardware import choose_precision, usable_cores
@@ -20,14 +21,11 @@ LEAST_DISK = 2 * 2**30
 
 
 def _probe(place: Place) -> RunConfig:
-    config = small_run(place)
-    large = place.device == "cuda"
-    sizes = {"width": 1024, "hidden": 2816, "heads": 16, "kv_heads": None, "head_width": 64}
-    small = {"width": 256, "hidden": 704, "heads": 4, "kv_heads": None, "head_width": 64}
-    return config.model_copy(
+    width, length = (1024, 2048) if place.device == "cuda" else (256, 256)
+    return small_run(place).model_copy(
         update={
-            "model": config.model.model_copy(update=sizes if large else small),
-            "data": DataConfig(sequence_length=2048 if large else 256),
+            "model": plain_model(width, 4, HEAD_WIDTH, VOCABULARY),
+            "data": DataConfig(sequence_length=length),
             "sequences_per_step": 8,
         }
     )

@@ -91,6 +91,7 @@ def test_what_is_right_passes(tmp_path: Path, file: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_own_parts_compile(tmp_path: Path) -> None:
     for text in (LINEAR, SKIP):
         outcome = judged(tmp_path, text, "compiled step")["compiled step"]

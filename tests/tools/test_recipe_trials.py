@@ -29,6 +29,6 @@ def test_each_spends_its_budget(trials) -> None:
 def test_those_committed_are_told_by_name(trials) -> None:
     made, table = trials
     records = table.read(ROOT / "results" / "recipe" / "trials.jsonl.gz")
-    known = {config.run_id for *_, config in made.trials(2e12, list(made.TRIALS), 2, 3)}
+    known = {config.run_id for *_, config in made.trials(2e12, list(made.TRIALS), 4, 3)}
     assert records
     assert records.keys() <= known

@@ -20,7 +20,7 @@ from hostile_commands import STUDY, TEXT, Sandbox, survives
 from isoflop.config import DataConfig
 from isoflop.data import prepare
 from isoflop.data.store import TokenStore
-from isoflop.fit.tables.files.content import LARGEST
+from isoflop.fit.tables.files import LARGEST
 from isoflop.runs import RunStore
 
 HUGE = 20_000_000
@@ -134,17 +134,20 @@ TABLES: Files = [
     ("t.csv", ZEROS, "it holds more than 100,000,000 bytes"),
     ("t.csv.gz", gzip.compress(b"loss,params", mtime=0)[:-9], "its compressed data are damaged"),
     ("t.json", '{"runs": [{"loss": 3}], "others": [{"loss": 3}]}', "t.json"),
-    ("t.json", json.dumps([{f"c{i}": 1} for i in range(KEYS)]), "30,000 names"),
+    ("t.json", json.dumps([{f"c{i}": 1} for i in range(KEYS)]), "30,000 columns"),
     ("t.tsv", "loss\tparameters\n1\t2\n", "expected loss and two of"),
     ("t.jsonl", "[" * 1_000_000, "cannot be read as jsonl"),
     ("t.jsonl", '{"run_id":' + "[" * 100_000, "cannot be read as jsonl"),
     ("t.jsonl", '{"loss": 3, "parameters": ' + "9" * 400 + ', "tokens": 1}', "no usable run"),
     ("t.jsonl", '{"loss": [3], "parameters": {}, "tokens": true}', "no usable run"),
-    ("t.jsonl", '{"loss": 1e300, "parameters": 1e300, "tokens": 1e300}', "beyond what any run has"),
+    (
+        "t.jsonl",
+        '{"loss": 1e300, "parameters": 1e300, "tokens": 1e300}',
+        "no number that a run has",
+    ),
     ("t.jsonl", '{"run_id": "x", "config": 1, "state": 3}', "t.jsonl"),
     ("t.parquet", b"PAR1PAR1", "cannot be read as parquet"),
     ("t.xlsx", b"PK", "it is no workbook"),
-    ("t.xls", b"PK", "expected one of .csv"),
 ]
 
 
@@ -175,9 +178,12 @@ def test_a_wide_header_is_refused_unread(box: Sandbox) -> None:
 def test_a_table_of_other_types_is_read_or_refused(box: Sandbox) -> None:
     numbers = {"parameters": [1e5, 2e5], "tokens": [1e7, 1e7]}
     for column, told in (
-        ({"loss": [[1.0], [2.0]]}, "loss is missing or no number"),
-        ({"loss": pd.to_datetime(["2020-01-01", "2021-01-01"])}, "loss is missing or no number"),
-        ({"loss": [True, False]}, "loss is missing or no number"),
+        ({"loss": [[1.0], [2.0]]}, "loss is no number that a run has"),
+        (
+            {"loss": pd.to_datetime(["2020-01-01", "2021-01-01"])},
+            "loss is no number that a run has",
+        ),
+        ({"loss": [True, False]}, "loss is no number that a run has"),
         ({"loss": [3.0, 2.9], "variant": [b"\xff", b"a"]}, None),
     ):
         pd.DataFrame({**numbers, **column}).to_parquet(box.home / "t.parquet")

@@ -146,9 +146,9 @@ def test_a_best_at_the_edge_is_warned_of_and_settings_are_searched_together() ->
         ({"parameters": 1e-9}, '"parameters=parameters*1e9"'),
         ({"tokens": 1e-9}, '"tokens=tokens*1e9"'),
         ({"tokens": 1e-6}, '"tokens=tokens*1e6"'),
-        ({"budget_flops": 1e-9}, '"budget_flops=budget_flops\\*1e9".*GFLOPs'),
+        ({"budget_flops": 1e-9}, '"budget_flops=budget_flops\\*1e9"'),
         ({"budget_flops": 1e-18}, '"budget_flops=budget_flops\\*1e18"'),
-        ({"budget_flops": 1 / 8.64e19}, '"budget_flops=budget_flops\\*8.64e19".*PFLOP/s-days'),
+        ({"budget_flops": 1 / 8.64e19}, '"budget_flops=budget_flops\\*8.64e19"'),
         ({"parameters": 1e-6, "tokens": 1e-9}, '"parameters=.*1e6" "tokens=tokens\\*1e9"'),
     ],
 )
@@ -227,11 +227,9 @@ SHIFTED = np.log(RATES["lr"] / (2.0 + np.log(RATES["parameters"] / SIZES[0])))
         (named("r", "name"), ""),
         # Names that share a size are those of runs.
         (TWO_NAMES, 'Runs by "Name" have up to 4 rows'),
-        # Two conditions are noticed by their even difference, or where some cells are far apart.
+        # Two conditions are noticed where several cells are far apart.
         (doubled(GRID, LOSS - 0.1, 0.006), "in 18 of 18 such cells"),
         (doubled(GRID, LOSS[:3] * 1.3, 0.003), "in 3 of 3 such cells"),
-        (doubled(GRID, LOSS + 0.05, 0.002), "in 18 of 18 such cells"),
-        (doubled(GRID[:9], LOSS[:9] + 0.05, 0.002), ""),
         (doubled(GRID, LOSS + 0.01, 0.002), ""),
         (GRID.assign(loss=np.exp(LOSS)), "is a perplexity, say --columns 'loss=log(loss)'."),
         (GRID, ""),

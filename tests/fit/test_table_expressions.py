@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from isoflop.fit import run_table
-from isoflop.fit.tables.expressions import DEEPEST, LONGEST, evaluate
+from isoflop.fit.tables.expressions import LONGEST, evaluate
 
 ROWS = pd.DataFrame(
     {
@@ -66,27 +66,20 @@ def test_it_is_computed_as_written(text: str, expected: list[float]) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a*", r"at character 3: expected a column, a number or \("),
-        ("(a", r"at character 3: expected \)"),
-        ("a)", "at character 2: expected an operator"),
-        ("a b", "at character 3: expected an operator"),
-        ("a*c", "at character 3: there is no column 'c'"),
+        *((one, "is no arithmetic; expected") for one in ("a*", "(a", "a)", "a b", "`a", "2a")),
+        *((one, "is no arithmetic; expected") for one in ("sin(a)", "[a]", "a.__class__", "a#b")),
+        ("__import__('os').system('true')", "is no arithmetic; expected"),
+        ("a if a else b", "is no arithmetic; expected"),
+        ("True*a", "is no arithmetic; expected"),
+        ("(" * 240 + "a" + ")" * 240, "is no arithmetic; expected"),
+        ("9" * 400 + "*a", "is no arithmetic; expected"),
+        ("a*c", "there is no column 'c'"),
         ("`c`", "there is no column 'c'"),
-        ("`a", "expected another `"),
         ("abc", "there is no column 'abc'"),
-        ("sin(a)", "there is no column 'sin'"),
-        ("__import__('os').system('true')", "there is no column '__import__'"),
-        ("a.__class__", "expected an operator"),
-        ("a if a else b", "expected an operator"),
-        ("[a]", "expected a column"),
-        ("2a", "expected a column"),
-        ("(" * (DEEPEST + 2) + "a" + ")" * (DEEPEST + 2), "nested too deeply"),
-        ("-" * (DEEPEST + 2) + "a", "nested too deeply"),
-        ("2^" * (DEEPEST + 2) + "a", "nested too deeply"),
         ("a+" * LONGEST + "a", f"expected up to {LONGEST}"),
     ],
 )
-def test_anything_else_is_refused_with_its_place(text: str, told: str) -> None:
+def test_anything_else_is_refused(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         value(text)
     assert "\n" not in str(error.value)
@@ -106,9 +99,9 @@ def test_tables_take_arithmetic_and_leave_out_what_is_no_number() -> None:
     np.testing.assert_allclose(runs.table["loss"], np.log([20, 15]))
     assert runs.table["parameters"].tolist() == [75e6, 150e6]
     assert "tokens = step*batch" in runs.understood
-    told = ["loss is missing or no number", "loss is infinite"]
-    assert [one.reason for one in runs.left_out] == told
+    (left,) = runs.left_out
+    assert (left.reason, left.rows) == ("loss is no number that a run has", 2)
     with pytest.raises(ValueError, match="names no column"):
         run_table(rows, columns={"tokens": "2e9", "loss": "log(ppl)"})
-    with pytest.raises(ValueError, match=r"--columns tokens='step\*' at character 6"):
+    with pytest.raises(ValueError, match=r"--columns tokens='step\*' is no arithmetic"):
         run_table(rows, columns={"tokens": "step*", "loss": "log(ppl)"})

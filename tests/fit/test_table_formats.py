@@ -14,8 +14,7 @@ import pytest
 import zstandard
 
 from isoflop.fit import run_table
-from isoflop.fit.tables.files.content import LARGEST, content
-from isoflop.fit.tables.files.formats import is_json_table
+from isoflop.fit.tables.files import LARGEST, content, is_json_table
 
 GOOD = pd.DataFrame(
     {"loss": [3.0, 2.9, 2.95], "parameters": [1e6, 2e6, 4e6], "tokens": [4e7, 2e7, 1e7]}
@@ -90,8 +89,6 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], bytes]]] = {
     ),
     "JSON columns": ("runs.json", json.dumps(GOOD.to_dict("list"))),
     "JSON columns by row": ("runs.json", GOOD.to_json()),
-    "JSON by run": ("runs.json", json.dumps({f"r{i}": one for i, one in enumerate(RECORDS)})),
-    "JSON split": ("runs.json", GOOD.to_json(orient="split")),
     "JSON nested": (
         "runs.jsonl",
         "".join(

@@ -65,7 +65,7 @@ def test_units_of_the_header_are_used_and_said() -> None:
     runs = run_table(rows)
     assert runs.table["parameters"].tolist() == [1e6, 2e6]
     assert runs.table["tokens"].tolist() == [4e7, 2e7]
-    assert 'parameters = "params (M)" in M' in runs.understood
+    assert 'parameters = "params (M)" * 1e+06' in runs.understood
     # A column that the user names has the unit of its header too; arithmetic on it has none.
     mapped = run_table(
         rows.rename(columns={"params (M)": "dense (M)"}), columns={"parameters": "dense (M)"}
@@ -114,7 +114,7 @@ def test_columns_are_found_by_their_names(rows: pd.DataFrame, mapping: dict[str,
 def test_a_budget_by_name_is_none_where_size_and_tokens_tell_it() -> None:
     runs = run_table(GOOD.assign(budget=["small", "small", "large"]))
     assert runs.table["budget_flops"].tolist() == [2.4e14] * 3
-    with pytest.raises(ValueError, match="budget_flops is missing or no number"):
+    with pytest.raises(ValueError, match="budget_flops is no number that a run has"):
         run_table(GOOD.drop(columns="tokens").assign(budget=["small", "small", "large"]))
 
 
@@ -124,12 +124,6 @@ def test_a_budget_by_name_is_none_where_size_and_tokens_tell_it() -> None:
         (
             ("dense_params", "step", "batch_tokens", "val_ppl"),
             "loss=log(val_ppl) parameters=dense_params tokens=step*batch_tokens",
-        ),
-        (("params", "steps", "batch_size", "seq_len", "loss"), "tokens=steps*batch_size*seq_len"),
-        (("params", "tokens_per_param", "loss"), "tokens=params*tokens_per_param"),
-        (
-            ("log10_params", "log10_tokens", "val_bpb"),
-            "loss=val_bpb parameters=10^log10_params tokens=10^log10_tokens",
         ),
         (("params", "tokens", "train.lm_loss", "c4.loss"), 'loss="c4.loss"'),
     ],

@@ -39,7 +39,7 @@ from isoflop.fit import (
 from isoflop.fit.compare.surfaces import SurfaceComparison
 from isoflop.fit.predictions import Miss, PointPrediction, Prediction
 from isoflop.fit.surfaces.sample import fit_surfaces
-from isoflop.fit.tables.files.formats import is_json_table
+from isoflop.fit.tables.files import is_json_table
 from isoflop.report.registration import check_unregistered, register
 from isoflop.runs import ENDINGS, read_records
 from isoflop.sweep.ledger import RESULTS, Folders

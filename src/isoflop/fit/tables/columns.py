@@ -24,10 +24,8 @@ class Column:
 
     values: pd.Series
     """Floats, or cells as they are of `TEXTS`."""
-    cells: pd.Series
-    """What stands in the table, for messages."""
     said: str
-    """What was understood, such as `parameters = "Params" in M`."""
+    """What was understood, such as `parameters = "Params (M)" * 1e+06`."""
     used: tuple[str, ...]
     """Columns of the table behind it."""
     computed: bool = False
@@ -48,10 +46,9 @@ def find_columns(rows: pd.DataFrame, columns: Mapping[str, str], source: str) ->
     Raises:
         ValueError: loss or two of the axes are missing, or a name may mean several columns.
     """
-    mapped = [name for name in ALIASES if name != "run"]
-    unknown = [name for name in columns if name not in mapped]
+    unknown = [name for name in columns if name not in ALIASES]
     if unknown:
-        raise ValueError(f"columns names {unknown}; expected some of {mapped}")
+        raise ValueError(f"columns names {unknown}; expected some of {list(ALIASES)}")
     marks = table_marks(rows)
     found = {}
     for name in ALIASES:
@@ -106,7 +103,7 @@ def _mapped(rows: pd.DataFrame, name: str, text: str, marks: Marks, source: str)
         ) from None
     if not used:
         raise ValueError(f"--columns {name}={text!r} names no column of {source}")
-    return Column(values, rows[used[0]], f"{name} = {text}", used, computed=True)
+    return Column(values, f"{name} = {text}", used, computed=True)
 
 
 def _named(rows: pd.DataFrame, name: str, marks: Marks, source: str) -> Column | None:
@@ -134,54 +131,35 @@ def _column(
 ) -> Column:
     cells, said = rows[column], f'{name} = "{column}"'
     if name in TEXTS:
-        return Column(cells, cells, said, (column,))
-    scaled = inside is not None and inside.factor != 1
-    values = numbers(cells, marks, small=name == "loss", scaled=scaled)
-    if inside is not None:
+        return Column(cells, said, (column,))
+    values = numbers(cells, marks, small=name == "loss")
+    if inside is not None and inside.factor != 1:
         values = values * inside.factor
-        said += f" in {inside.words}"
+        said += f" * {inside.factor:g}"
     texts = (i for i, cell in enumerate(cells) if isinstance(cell, str) and not missing(cell))
     at = next(texts, None)
-    if at is not None and not scaled and np.isfinite(value := values.iloc[at]):
+    if at is not None and np.isfinite(value := values.iloc[at]):
         # What is more than a number as computers write it is told.
         plainly = pd.to_numeric(cells.iloc[at], errors="coerce") == value
         said += "" if plainly else f" ({' '.join(cells.iloc[at].split())[:30]} is {value:,.12g})"
-    return Column(values, cells, said, (column,))
+    return Column(values, said, (column,))
 
 
 def _guesses(rows: pd.DataFrame, found: Columns) -> str:
     """Return what could be mapped, by words within names, as the end of a message."""
-    columns = names_of(rows)
 
-    def having(*patterns: str) -> list[str]:
-        return [one for pattern in patterns for one in columns if re.search(pattern, plain(one))]
+    def having(pattern: str) -> list[str]:
+        """Return the first column whose name has such words, if there is one."""
+        return [quoted(one) for one in names_of(rows) if re.search(pattern, plain(one))][:1]
 
-    def power(names: list[str]) -> str:
-        """Return the first column, or ten to its power where its name says that it is a log."""
-        logarithm = re.match(r"log_?10_", plain(names[0]))
-        return f"10^{quoted(names[0])}" if logarithm else quoted(names[0])
-
-    guesses = {}
-    if losses := having("loss", "bpb", "bits.*per"):
-        # Those of held-out data first.
-        guesses["loss"] = quoted(min(losses, key=lambda one: "train" in plain(one)))
-    elif perplexities := having("perplexity", "ppl"):
-        guesses["loss"] = f"log({quoted(perplexities[0])})"
-    if sizes := having("param"):
-        guesses["parameters"] = power(sizes)
-    size = found.get("parameters")
-    steps = having("^((n|num|train|global|max)_)?steps?$")
-    a_step = having("batch.*token", "token.*batch", "tokens.*per.*step")
-    batch, length = having("batch"), having("seq", "context", "block")
-    factors = a_step[:1] or ([batch[0], length[0]] if batch and length else [])
-    ratios = having("tokens.*per.*param", "multiplier", "tpp")
-    if ratios and size is not None and not size.computed:
-        guesses["tokens"] = f"{quoted(size.used[0])}*{quoted(ratios[0])}"
-    elif steps and factors:
-        guesses["tokens"] = "*".join(map(quoted, (steps[0], *factors)))
-    elif tokens := having("token"):
-        guesses["tokens"] = power(tokens)
+    steps, batch = having("^((n|num|train|global|max)_)?steps?$"), having("batch.*tok|tok.*batch")
+    guesses = {
+        "loss": having("^(?!.*train).*(loss|bpb)")
+        or [f"log({one})" for one in having("perplexity|ppl")],
+        "parameters": having("param"),
+        "tokens": ["*".join((*steps, *batch))] if steps and batch else having("token(?!s?_per)"),
+    }
     if "budget_flops" in found:
-        guesses.pop("tokens", None)
-    told = [f"{name}={text}" for name, text in guesses.items() if name not in found]
+        guesses.pop("tokens")
+    told = [f"{name}={one[0]}" for name, one in guesses.items() if one and name not in found]
     return f", such as {' '.join(told)}" if told else ""

@@ -1,17 +1,17 @@
-"""Arithmetic on columns, as in `step*batch_tokens`: a small grammar, and nothing is executed.
+"""Arithmetic on columns, as in `step*batch_tokens`: parsed by Python's parser, never executed.
 
-Numbers, columns, brackets, `FUNCTIONS`, a minus before a value, and `OPERATORS`, of which powers
-associate to the right. A column is written as it is, or in double quotes or backticks. Of the
-columns that a text may begin with the longest is meant, so that `eval/loss*2` is twice the column
-`eval/loss` where there is one.
+Numbers, columns, brackets, `FUNCTIONS`, minus and `OPERATORS`, with `^` for powers. A column is
+written as it is, or in double quotes or backticks. Of the columns that a text may begin with the
+longest is meant, so that `eval/loss*2` is twice the column `eval/loss` where there is one.
 """
 
 from __future__ import annotations
 
+import ast
 import operator
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,7 @@ from isoflop.fit.tables.names import names_of
 from isoflop.fit.tables.numbers import Marks, numbers
 
 LONGEST = 500
-DEEPEST = 40
-
+"""Characters of an expression: no person writes more, and nesting stays within the parser."""
 FUNCTIONS: dict[str, Callable[[pd.Series], pd.Series]] = {
     "log": np.log,
     "ln": np.log,
@@ -30,99 +29,15 @@ FUNCTIONS: dict[str, Callable[[pd.Series], pd.Series]] = {
     "exp": np.exp,
     "sqrt": np.sqrt,
 }
-OPERATORS: dict[str, tuple[int, Callable[[pd.Series, pd.Series], pd.Series]]] = {
-    "+": (1, operator.add),
-    "-": (1, operator.sub),
-    "*": (2, operator.mul),
-    "/": (2, operator.truediv),
-    "^": (4, operator.pow),
-    "**": (4, operator.pow),
+OPERATORS: dict[type[ast.operator], Callable[[pd.Series, pd.Series], pd.Series]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
 }
-"""How strongly each binds, and what it does."""
-_MINUS, _POWER = 3, 4
-
-_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w)"
-_OPERATOR = re.compile(r"\s*(\*\*|[-+*/^])")
-_CALL = re.compile(r"([^\W\d]\w*)\s*\(")
-_NAME = re.compile(r"[^\W\d]\w*")
-_WHOLE = r"(?!(?<=\w)\w)"
-"""After a column's name: no longer word stands here."""
-
-
-@dataclass
-class _Parser:
-    """Reads a text from its beginning, computing as it goes."""
-
-    text: str
-    rows: pd.DataFrame
-    marks: Marks
-    at: int = 0
-    used: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        names = [one for one in names_of(self.rows) if _NAME.match(one)]
-        ends = (f"{re.escape(one)}{_WHOLE}" for one in sorted(names, key=len, reverse=True))
-        self.columns = re.compile("|".join(ends) or "(?!)")
-
-    def value(self, least: int, depth: int) -> pd.Series:
-        """Read a value and what operators that bind at least so strongly do with it."""
-        if depth > DEEPEST:
-            raise self.wrong("it is nested too deeply")
-        left = -self.value(_MINUS, depth + 1) if self.taken("-") else self.atom(depth)
-        while found := _OPERATOR.match(self.text, self.at):
-            strength, compute = OPERATORS[found[1]]
-            if strength < least:
-                break
-            self.at = found.end()
-            left = compute(left, self.value(strength + (strength != _POWER), depth + 1))
-        return left
-
-    def atom(self, depth: int) -> pd.Series:
-        if self.taken(r"\("):
-            return self.closed(depth)
-        if quote := self.taken('["`]'):
-            end = self.text.find(quote, self.at)
-            if end < 0:
-                raise self.wrong(f"expected another {quote}")
-            name = self.text[self.at : end]
-            if name not in self.rows:
-                raise self.wrong(f"there is no column {name!r}")
-            return self.column(name, end + 1)
-        self.taken("")
-        column = self.columns.match(self.text, self.at)
-        call = _CALL.match(self.text, self.at)
-        if call and call[1] in FUNCTIONS and not (column and len(column[0]) > len(call[1])):
-            self.at = call.end()
-            return FUNCTIONS[call[1]](self.closed(depth))
-        if column:
-            return self.column(column[0], column.end())
-        if number := self.taken(_NUMBER):
-            return pd.Series(float(number), index=self.rows.index)
-        word = _NAME.match(self.text, self.at)
-        raise self.wrong(
-            f"there is no column {word[0]!r}" if word else "expected a column, a number or ("
-        )
-
-    def closed(self, depth: int) -> pd.Series:
-        value = self.value(0, depth + 1)
-        if not self.taken(r"\)"):
-            raise self.wrong("expected )")
-        return value
-
-    def column(self, name: str, end: int) -> pd.Series:
-        self.at = end
-        self.used.append(name)
-        return numbers(self.rows[name], self.marks)
-
-    def taken(self, pattern: str) -> str | None:
-        """Return what stands here and go on behind it, None where it is not that."""
-        found = re.compile(rf"\s*({pattern})").match(self.text, self.at)
-        self.at = found.end() if found else self.at
-        return found[1] if found else None
-
-    def wrong(self, expected: str) -> ValueError:
-        self.taken(r"\s*")
-        return ValueError(f"{self.text!r} at character {self.at + 1}: {expected}")
+_WORD = re.compile(r"[^\W\d]")
+"""How a name begins that needs no quotes."""
 
 
 def evaluate(
@@ -136,13 +51,61 @@ def evaluate(
         marks: of the table, as `numbers` takes them.
 
     Raises:
-        ValueError: the text is no such expression; in one line with the position.
+        ValueError: the text is no such expression; in one line.
     """
     if len(text) > LONGEST:
         raise ValueError(f"{text[:40]!r}... has {len(text)} characters; expected up to {LONGEST}")
-    parser = _Parser(text.strip(), rows, marks)
-    with np.errstate(all="ignore"):
-        value = parser.value(0, 0)
-    if parser.at < len(parser.text):
-        raise parser.wrong("expected an operator")
-    return value, tuple(dict.fromkeys(parser.used))
+    used: list[str] = []
+
+    def placed(found: re.Match[str]) -> str:
+        """Return what Python can parse in place of a column's name."""
+        used.append(found["column"] or found["name"])
+        return f" _{len(used) - 1} "
+
+    python = _columns(rows).sub(placed, text).replace("^", "**").strip()
+    try:
+        values = {f"_{at}": numbers(rows[one], marks) for at, one in enumerate(used)}
+        if "#" in python:
+            raise SyntaxError("to Python, a comment begins here")
+        tree = ast.parse(python, mode="eval")
+        with np.errstate(all="ignore"):
+            value = _value(tree.body, values)
+    except (SyntaxError, OverflowError, MemoryError, RecursionError):
+        raise ValueError(
+            f"{text!r} is no arithmetic; expected columns, numbers, + - * / ^, brackets or "
+            f"{', '.join(FUNCTIONS)}"
+        ) from None
+    except KeyError as error:
+        raise ValueError(f"{text!r}: there is no column {error.args[0]!r}") from None
+    return pd.Series(value, index=rows.index, dtype="float64"), tuple(dict.fromkeys(used))
+
+
+def _columns(rows: pd.DataFrame) -> re.Pattern[str]:
+    """Return what finds columns in an expression, as they are or in quotes."""
+    names = [one for one in sorted(names_of(rows), key=len, reverse=True) if _WORD.match(one)]
+    # A column that is called like a function is one unless a bracket follows.
+    columns = (re.escape(one) + r"(?!\s*\()" * (one in FUNCTIONS) for one in names)
+    # Nothing longer stands there: `ab` is no column `a`.
+    plainly = rf"(?<!\w)(?P<column>{'|'.join(columns) or '(?!)'})(?!(?<=\w)\w)"
+    return re.compile(rf"(?P<quote>[\"`])(?P<name>.*?)(?P=quote)|{plainly}")
+
+
+def _value(node: ast.expr, columns: Mapping[str, pd.Series]) -> Any:
+    """Return what a part of an expression is in every row.
+
+    Raises:
+        KeyError: a word names no column.
+        SyntaxError: Python has it, and arithmetic does not.
+    """
+    match node:
+        case ast.Name(id=name):
+            return columns[name]
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return np.float64(number)
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_value(inner, columns)
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in OPERATORS:
+            return OPERATORS[type(sign)](_value(left, columns), _value(right, columns))
+        case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
+            return FUNCTIONS[name](_value(inner, columns))
+    raise SyntaxError("no arithmetic")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from isoflop.fit.tables.numbers import Unit, unit
+from isoflop.fit.tables.numbers import Unit, superscripts_written_out, unit
 
 AXES = ("budget_flops", "parameters", "tokens")
 TEXTS = ("variant", "state", "run")
@@ -66,11 +66,7 @@ _HOLDERS = re.compile(
     re.IGNORECASE,
 )
 """What exports of trackers put before a name: `config.n_params`, `summary.eval/loss`."""
-_ENDS = re.compile(r"[./:\s](?:last|final|value)$|\s*\((?:last|final)\)$", re.IGNORECASE)
-_BRACKETS = re.compile(r"(.*?)\s*[(\[{]\s*([^()\[\]{}]+?)\s*[)\]}]\s*")
-_BESIDE = re.compile(r"(.+?)(?:\s*,\s*|\s+in\s+|\s*/\s*)([^,]+)")
-_DAYS = ((r" s (days?)$", "/s-"), (r" (days?)$", "-"))
-"""Spellings of words of a header: `pflop s days` is `pflop/s-days`."""
+_BRACKETED = re.compile(r"[(\[{]([^()\[\]{}]+)[)\]}]\s*$")
 _VAGUE = re.compile("loss|lm_loss|c|d|l|n|size|model")
 """In something unknown, a bare `loss` may be any loss, and a name of one word what it likes."""
 _NESTED = 10
@@ -113,9 +109,9 @@ def known(header: str) -> tuple[Known, ...]:
         return ()
     bare = re.sub(r"( \(column \d+\))+$", "", header.strip())
     held = _HOLDERS.sub("", bare)
-    for text in dict.fromkeys((bare, held, _ENDS.sub("", held))):
-        for base, inside in ((text, None), *_parts(text)):
-            if found := tuple(_named(plain(base), inside)):
+    for text in dict.fromkeys((bare, held)):
+        for base, inside in ((plain(text), None), *_parts(text)):
+            if found := tuple(_named(base, inside)):
                 return found
     # `eval_results.eval_loss` is known by its last name alone.
     _, dot, last = held.rpartition(".")
@@ -130,8 +126,8 @@ def unit_of(header: str) -> Unit | None:
     """Return the unit in a header, whatever the column holds; None where there is none."""
     for found in known(header):
         return found.unit
-    bracketed = _BRACKETS.fullmatch(header.strip())
-    return unit(bracketed[2]) if bracketed else None
+    bracketed = _BRACKETED.search(header)
+    return unit(bracketed[1]) if bracketed else None
 
 
 def _named(name: str, inside: Unit | None) -> Iterator[Known]:
@@ -149,23 +145,16 @@ def _named(name: str, inside: Unit | None) -> Iterator[Known]:
 
 
 def _parts(header: str) -> Iterator[tuple[str, Unit]]:
-    """Yield the ways in which a header can be a name and a unit."""
-    for pattern in (_BRACKETS, _BESIDE):
-        match = pattern.fullmatch(header)
-        if match and (inside := unit(match[2])):
-            yield match[1], inside
-            if inside.flops:
-                yield f"{match[1]}_flops", inside
-    words = plain(header).split("_")
+    """Yield the ways in which a header can be a name and a unit: `params (M)`, `tokens_b`."""
+    powers = re.sub(r"10\^(\d)", r"1e\1", superscripts_written_out(header))
+    words = plain(powers).split("_")
     for number in range(min(4, len(words)), 0, -1):
-        base = "_".join(words[: len(words) - number]).removesuffix("_in")
-        joined = " ".join(words[len(words) - number :])
-        spelt = (joined, *(re.sub(end, rf"{sign}\1", joined) for end, sign in _DAYS))
-        inside = next(filter(None, map(unit, spelt)), None)
+        base = "_".join(words[:-number]).removesuffix("_in")
+        inside = unit(" ".join(words[-number:]))
         if inside is None or not (inside.factor != 1 or inside.loss):
             continue
-        # One letter before another, as in d_m, is a name of something else.
-        if len(base) > 1:
+        # One letter before another, as in d_m, is a name of something else; D (M) is not.
+        if len(base) > 1 or (base and not re.fullmatch(r"\w+", header)):
             yield base, inside
         if inside.flops:
             yield f"{base}_flops".lstrip("_"), inside

@@ -62,9 +62,7 @@ def _marks(values: Iterable[Any]) -> Marks:
     return frozenset(mark for one in found if len(one) == 1 for mark in one)
 
 
-def numbers(
-    column: pd.Series, marks: Marks = frozenset(), *, small: bool = False, scaled: bool = False
-) -> pd.Series:
+def numbers(column: pd.Series, marks: Marks = frozenset(), *, small: bool = False) -> pd.Series:
     """Return a column as floats; what is no number becomes NaN.
 
     `1,234` and `1.234` may be either. The column's other values decide, then those of the table,
@@ -74,15 +72,12 @@ def numbers(
         column: of a table.
         marks: of the whole table, by `table_marks`.
         small: no value reaches a thousand, as no loss does: such marks stand before decimals.
-        scaled: the header has a unit, as in `params (M)`: a point stands before decimals.
     """
     if column.dtype.kind in "bmMc":
         return pd.Series(np.nan, index=column.index)
     if column.dtype.kind in "iuf":
         return column.astype("float64")
     known = frozenset(",.") if small else _marks(column) or marks
-    if scaled and not small:
-        known |= {"."}
     return column.astype(object).map(lambda value: number(value, known)).astype("float64")
 
 
@@ -114,7 +109,7 @@ def _readings(text: str) -> Mapping[str, float]:
             return dict.fromkeys(",.", float(text))  # the infinities
         except ValueError:
             return {}
-    after = unit(found["tail"]) if found["tail"].strip() else Unit(1.0, "")
+    after = unit(found["tail"]) if found["tail"].strip() else Unit(1.0)
     if after is None:
         return {}
     body = found["body"] or "1"
@@ -154,15 +149,16 @@ _FLOPS = re.compile(
     r"(?:(?:flops?|f)(?P<days>(?:/s|s|ps| s)?[-*. ]?days?)|flops?)"
 )
 _COUNTED = re.compile(r"\b(?:of|in|params?|parameters|tokens?|tok|weights)\b|[#×]|(?<!\S)x(?!\S)")
-_LOSS = re.compile(r"(?:nats?|bits?)(?:\s*(?:/|per)\s*(?:token|tok|byte|character|char))?|bpb|bpc")
+_LOSS = re.compile(
+    r"(?:nats?|bits?)(?:\s*(?:/|per|\s)\s*(?:token|tok|byte|character|char))?|bpb|bpc"
+)
 SECONDS_PER_DAY = 86_400
 
 
 class Unit(NamedTuple):
-    """What a number is to be multiplied by, and how that is written."""
+    """What a number is to be multiplied by."""
 
     factor: float
-    words: str
     flops: bool = False
     """Whether it counts floating-point operations, and nothing else."""
     loss: bool = False
@@ -176,22 +172,22 @@ def unit(text: str) -> Unit | None:
     """
     if len(text) > 40:
         return None
-    words = " ".join(superscripts_written_out(text).replace("_", " ").split())
-    lower = words.lower().lstrip("x×*·⋅ ").rstrip(".") or words.lower()
-    if _LOSS.fullmatch(lower):
-        return Unit(1.0, words, loss=True)
-    power = _POWER.match(lower)
-    rest = lower[power.end() :].strip(" *") if power else lower
+    words = " ".join(superscripts_written_out(text).replace("_", " ").lower().split())
+    words = words.lstrip("x×*·⋅ ").rstrip(".") or words
+    if _LOSS.fullmatch(words):
+        return Unit(1.0, loss=True)
+    power = _POWER.match(words)
+    rest = words[power.end() :].strip(" *") if power else words
     factor = 10.0 ** int(power[1]) if power else 1.0
     if flops := _FLOPS.fullmatch(rest):
         factor *= _SCALES.get(flops["prefix"], 1.0)
-        return Unit(factor * (SECONDS_PER_DAY if flops["days"] else 1), words, flops=True)
+        return Unit(factor * (SECONDS_PER_DAY if flops["days"] else 1), flops=True)
     counted = " ".join(_COUNTED.sub(" ", rest).split())
     scale, _, what = counted.partition(" ")
     if _SCALES.get(scale, math.inf) <= _MOST_COUNTED and what in ("", "flop", "flops"):
-        return Unit(factor * _SCALES[scale], words, flops=bool(what))
+        return Unit(factor * _SCALES[scale], flops=bool(what))
     # "params" beside a number says what is counted; alone in a header it is the name.
-    return Unit(factor, words) if not counted and (power or rest) else None
+    return Unit(factor) if not counted and (power or rest) else None
 
 
 def superscripts_written_out(text: str) -> str:

@@ -11,12 +11,12 @@ import pandas as pd
 
 from isoflop.fit.tables.choosing import keep_best, keep_last
 from isoflop.fit.tables.columns import find_columns
-from isoflop.fit.tables.files.formats import read_rows
-from isoflop.fit.tables.files.lines import Rows
+from isoflop.fit.tables.doubts import check_units, doubts
+from isoflop.fit.tables.files import read_rows
 from isoflop.fit.tables.frame import COLUMNS, TOLD, TOLERANCE, group_budgets
-from isoflop.fit.tables.names import AXES
-from isoflop.fit.tables.plausible import check_units, loss_warning
-from isoflop.fit.tables.repeats import checkpoint_warning, repeat_warnings
+from isoflop.fit.tables.lines import Rows
+from isoflop.fit.tables.names import AXES, names_of
+from isoflop.fit.tables.numbers import missing
 from isoflop.fit.tables.sieve import LeftOutRows, Sieve
 
 
@@ -85,16 +85,16 @@ def run_table(
     rows.columns = pd.Index(_distinct(map(str, rows)))
     if rows.empty:
         raise ValueError(f"{name} has no rows; expected a row for each run")
-    where, best_of = ((one,) if isinstance(one, str) else one for one in (where, best_of))
     sieve = Sieve(rows, find_columns(rows, columns or {}, name), name)
-    values, wanted = sieve.values, sieve.wanted
     if cluster is not None:
-        sieve.add_clusters(cluster)
+        sieve.values["cluster"] = _clusters(rows, cluster, name)
     beyond = rows.index.map(read.broken)
     sieve.leave(beyond.notna(), "it has more fields than the header", beyond)
-    flags = sieve.leave_unfinished(where)
+    used = {column for one in sieve.wanted.values() for column in one.used}
+    used |= {*sieve.leave_unfinished(where), *best_of, *filter(None, (cluster, last_of))}
     sieve.leave_unusable()
     check_units(sieve)
+    values = sieve.values
     if "budget_flops" not in values:
         values["budget_flops"] = 6 * values["parameters"] * values["tokens"]
     for axis, other in (("parameters", "tokens"), ("tokens", "parameters")):
@@ -108,10 +108,7 @@ def run_table(
         note, at_edge = keep_best(sieve, best_of, tolerance)
         (warnings if at_edge else notes).append(note)
     sieve.leave(values[sieve.kept].duplicated(), "the row is a copy of an earlier one")
-    warnings += filter(None, (loss_warning(sieve), checkpoint_warning(sieve)))
-    used = {column for one in wanted.values() for column in one.used}
-    used |= {*flags, *best_of, *filter(None, (cluster, last_of))}
-    warnings += repeat_warnings(sieve, used)
+    warnings += doubts(sieve, used)
     kept = values[sieve.kept].copy()
     kept["training_flops"] = kept["budget_flops"]
     kept["budget_flops"], spread = group_budgets(kept["budget_flops"].to_numpy(), tolerance)
@@ -138,6 +135,15 @@ def _distinct(names: Iterable[str]) -> list[str]:
             name += f" (column {at})"
         seen[name] = at
     return list(seen)
+
+
+def _clusters(rows: pd.DataFrame, column: str, source: str) -> list[str]:
+    """Return the cluster of each run; one without a value is a cluster of its own."""
+    if column not in rows:
+        raise ValueError(f"{source} has no column {column!r}; it has {names_of(rows)[:20]}")
+    return [
+        f"row {at}" if missing(cell) else str(cell) for at, cell in enumerate(rows[column], start=1)
+    ]
 
 
 def _understood(sieve: Sieve, words: str) -> str:

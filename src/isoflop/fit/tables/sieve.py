@@ -19,18 +19,11 @@ ALL = "all runs"
 """Name of the variant where a table has no such column."""
 LARGEST_NUMBER = 1e50
 """Of a column, and its inverse the smallest; products of larger ones would overflow."""
-UNKNOWN = "its state is none that is known"
-
 _POSITIVE = ("loss", *AXES, "forward_flops")
+_YES = ("true", "yes", "1", "1.0")
+_NO = ("false", "no", "0", "0.0")
 _FINISHED = re.compile(
     r"finish(?:ed)?|completed?|success(?:ful)?|succeeded|done|ok|ended|passed|true|yes",
-    re.IGNORECASE,
-)
-_UNFINISHED = re.compile(
-    r"fail(?:ed|ure)?|crash(?:ed)?|killed|running|pending|queued|scheduled|starting|created"
-    r"|cancell?ed|preempt(?:ed|ing)|diverged|nan|oom|out of memory|time(?:d )?out|error(?:ed)?"
-    r"|aborted|interrupted|stopped|suspended|unfinished|incomplete|not (?:finished|started)"
-    r"|node fail|false|no",
     re.IGNORECASE,
 )
 _FLAG = re.compile(
@@ -38,7 +31,6 @@ _FLAG = re.compile(
     r"|failed|failure|is_failed|crashed|(?:is_)?diverged|has_nan"
 )
 """Columns of yes and no; in the group those that hold yes for a run that has finished."""
-_YES_OR_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _COMPARISONS = {
     "=": operator.eq,
     "==": operator.eq,
@@ -63,7 +55,7 @@ class LeftOutRows:
 
     @property
     def words(self) -> str:
-        """Return it as the end of a sentence: `7 rows: loss is infinite (first: row 3, inf)`."""
+        """Return it as the end of a sentence: `7 rows: it has not ended (first: row 3, 'x')`."""
         value = "" if self.value is None else f", {self.value!r}"
         rows = "1 row" if self.rows == 1 else f"{self.rows} rows"
         return f"{rows}: {self.reason} (first: row {self.first}{value})"
@@ -115,38 +107,26 @@ class Sieve:
             self._left.append(LeftOutRows(reason, int(left.sum()), first + 1, told))
             self.kept &= ~left
 
-    def add_clusters(self, column: str) -> None:
-        """Take a column as that of clusters; a run without a value is one of its own."""
-        if column not in self.rows:
-            known = names_of(self.rows)[:20]
-            raise ValueError(f"{self.source} has no column {column!r}; it has {known}")
-        self.values["cluster"] = [
-            f"row {at}" if missing(cell) else str(cell)
-            for at, cell in enumerate(self.rows[column], start=1)
-        ]
-
     def leave_unfinished(self, where: Sequence[str]) -> tuple[str, ...]:
         """Leave out rows that do not fulfil the conditions, and runs that have not finished.
 
-        That is by their state, or by a flag such as `diverged`. A state that is not known is taken
-        where a condition chose it.
+        That is by their state, or by a flag such as `diverged`. A state that a condition asks for
+        counts, whatever it is.
 
         Returns:
             The columns of flags.
         """
-        chosen = set()
+        asked = set()
         for condition in where:
-            column, held = _fulfils(self.rows, condition, self.source)
+            column, sign, held = _fulfils(self.rows, condition, self.source)
             self.leave(~held, f"not {condition}")
-            chosen.add(column)
-        if state := self.wanted.get("state"):
-            reasons = state.values.map(_why_not)
-            for reason in reasons.unique():
-                if reason and not (reason == UNKNOWN and chosen & set(state.used)):
-                    self.leave(reasons == reason, reason, state.values)
-        flags = _flagged(self.rows)
-        for column, wrong in flags.items():
-            self.leave(wrong, f"by {column} the run has not finished", self.rows[column])
+            asked |= {column} if sign in ("=", "==") else set()
+        state = self.wanted.get("state")
+        if state is not None and not asked & set(state.used):
+            self.leave(~_have_finished(state.values), "the run has not finished", state.values)
+        flags = _flags(self.rows)
+        for column, finished in flags.items():
+            self.leave(~finished, f"by {column} the run has not finished", self.rows[column])
         return tuple(flags)
 
     def leave_unusable(self) -> None:
@@ -156,18 +136,15 @@ class Sieve:
             ValueError: none is left; it says what the table holds instead.
         """
         for name in (one for one in _POSITIVE if one in self.wanted):
-            values, wanted = self.values[name], self.wanted[name]
-            cells = values if wanted.computed else wanted.cells
-            self.leave(values.isna(), f"{name} is missing or no number", cells)
-            self.leave(np.isinf(values), f"{name} is infinite", cells)
-            self.leave(values <= 0, f"{name} is zero or negative", cells)
-            usual = values.between(1 / LARGEST_NUMBER, LARGEST_NUMBER)
-            self.leave(~usual, f"{name} is beyond what any run has", cells)
+            usual = self.values[name].between(1 / LARGEST_NUMBER, LARGEST_NUMBER)
+            wanted = self.wanted[name]
+            cells = wanted.values if wanted.computed else self.rows[wanted.used[0]]
+            self.leave(~usual, f"{name} is no number that a run has", cells)
         if self.kept.any():
             return
         why = "; ".join(one.words for one in self.left_out[:6])
         state = self.wanted.get("state")
-        if state is not None and state.values.map(_why_not).all():
+        if state is not None and not _have_finished(state.values).any():
             states = [str(one)[:40] for one in state.values.drop_duplicates()[:6]]
             why += (
                 f'; "{state.used[0]}" holds {", ".join(map(repr, states))}: say which have '
@@ -177,8 +154,13 @@ class Sieve:
         raise ValueError(f"{self.source} has no usable run ({why})")
 
 
-def _fulfils(rows: pd.DataFrame, condition: str, source: str) -> tuple[str, pd.Series]:
-    """Return the column of a condition such as `seed!=3`, and which rows fulfil it.
+def codes(frame: pd.DataFrame) -> np.ndarray:
+    """Return a number for each distinct row."""
+    return frame.groupby(list(frame), dropna=False, sort=False).ngroup().to_numpy()
+
+
+def _fulfils(rows: pd.DataFrame, condition: str, source: str) -> tuple[str, str, pd.Series]:
+    """Return the column and the sign of a condition such as `seed!=3`, and which rows fulfil it.
 
     Equal are the same numbers, or the same texts in any case.
 
@@ -204,7 +186,7 @@ def _fulfils(rows: pd.DataFrame, condition: str, source: str) -> tuple[str, pd.S
     if not held.any():
         shown = ", ".join(map(str, cells.drop_duplicates()[:8]))
         raise ValueError(f"no row of {source} has {condition}; {column} holds {shown}")
-    return column, held
+    return column, sign, held
 
 
 def _variant_name(cell: Any) -> str:
@@ -213,8 +195,12 @@ def _variant_name(cell: Any) -> str:
     return ALL if absent or cell is None else str(cell)
 
 
-def _flagged(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return for each column of flags which runs have not finished by it.
+def _have_finished(states: pd.Series) -> pd.Series:
+    return states.map(lambda one: bool(_FINISHED.fullmatch(str(one).strip())))
+
+
+def _flags(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return for each column of flags which runs have finished by it.
 
     A column that has anything but yes and no, or by which none has finished, is no such flag; a
     run without a value is taken to have finished.
@@ -224,19 +210,8 @@ def _flagged(rows: pd.DataFrame) -> dict[str, pd.Series]:
         flag = _FLAG.fullmatch(plain(re.split(r"[./:]", column)[-1]))
         if flag is None:
             continue
-        cells = rows[column][~rows[column].map(missing).astype(bool)]
-        texts = cells.map(lambda cell: str(cell).strip().lower().removesuffix(".0"))
-        finished = texts.map(_YES_OR_NO) == bool(flag[1])
-        if texts.isin(_YES_OR_NO).all() and finished.any():
-            found[column] = ~finished.reindex(rows.index, fill_value=True)
+        texts = rows[column].map(lambda cell: "" if missing(cell) else str(cell).strip().lower())
+        finished = texts.isin(_YES if flag[1] else _NO)
+        if texts.isin((*_YES, *_NO, "")).all() and finished.any():
+            found[column] = finished | (texts == "")
     return found
-
-
-def _why_not(state: Any) -> str:
-    """Return why a run in this state is left out, '' where it has finished."""
-    word = " ".join(re.split(r"[\s_-]+", str(state).strip()))
-    if missing(state) and not (isinstance(state, str) and _UNFINISHED.fullmatch(word)):
-        return "its state is missing"
-    if _FINISHED.fullmatch(word):
-        return ""
-    return "the run has not finished" if _UNFINISHED.fullmatch(word) else UNKNOWN

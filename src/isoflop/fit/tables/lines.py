@@ -25,6 +25,7 @@ SEPARATORS: Mapping[str, str] = {
 }
 """What parts fields, in the order in which they are preferred, and what to call it."""
 _SAMPLE = 300
+"""Lines that tell what parts fields."""
 _ABOVE = 50
 """Lines that may stand above a header."""
 _RULE = re.compile(r"[\s|:+=-]*")
@@ -44,17 +45,6 @@ class Rows(NamedTuple):
     """Of rows that have more fields than the header, counted from 0, the first such field."""
 
 
-class Header(NamedTuple):
-    """The line that names the columns."""
-
-    line: int
-    names: tuple[str, ...]
-    recognised: int
-    """Names that are known."""
-    share: float
-    """Of the lines that have as many fields as most."""
-
-
 def separated(text: str) -> Rows:
     """Return the rows of a table as text; the separator is found.
 
@@ -67,58 +57,37 @@ def separated(text: str) -> Rows:
             place = "its first line" if number == 1 else f"its line {number}"
             what = "the names of columns" if number == 1 else "a row"
             raise ValueError(f"{place} is longer than {LONGEST_LINE:,} bytes; expected {what}")
-    comments = _comments(lines)
-    lines = lines[len(comments) :]
+    lines = [_uncommented(line) for line in lines]
     headers = {
         separator: found
         for separator in SEPARATORS
-        if (found := find_header(_sample(lines[:_SAMPLE], separator)))
+        if (found := find_header(_fields(lines[:_SAMPLE], separator, strict=False)))
     }
     if not headers:
         raise ValueError("it holds no table of two or more columns")
-    # "Model size" between tabs has a space: what parts it parts no row alike.
-    separator = max(
-        headers,
-        key=lambda one: (headers[one].share > 0.5, headers[one].recognised, headers[one].share),
-    )
-    header, cells = headers[separator], _fields(lines, separator)
-    told = [line.strip().lstrip("# ") for line in comments if line.strip()]
-    if told and not header.recognised:
-        # The last comment above the rows may hold it: `# params tokens loss`.
-        (named,) = _fields(told[-1:], separator)
-        if len(named) == len(cells[0]) and recognised(named):
-            cells = [named, *cells]
-            header = Header(0, tuple(named), recognised(named), 1.0)
-    return rows_of(cells, header, SEPARATORS[separator])
+    separator = max(headers, key=lambda one: headers[one].score)
+    return rows_of(_fields(lines, separator), headers[separator].line, SEPARATORS[separator])
 
 
-def _comments(lines: Sequence[str]) -> Sequence[str]:
-    """Return the lines above a table that are empty or comments."""
-    for at, line in enumerate(map(str.strip, lines)):
-        if line and not (line.startswith("#") and recognised(re.split(r"[,;\t|]", line)) < 2):
-            return lines[:at]
-    return lines
+def _uncommented(line: str) -> str:
+    """Return a line, or nothing of a comment; a header may be written as one."""
+    if not line.lstrip().startswith("#"):
+        return line
+    words = re.split(r"[,;|\s]+", line.strip(" \t#"))
+    return line.lstrip(" \t#") if 2 <= len(words) <= 2 * recognised(words) else ""
 
 
-def _sample(lines: Sequence[str], separator: str) -> list[list[str]]:
-    try:
-        return _fields(lines, separator)
-    except ValueError:
-        # The sample may end within a quotation.
-        return [line.split(separator) for line in lines[: _SAMPLE // 10]]
-
-
-def _fields(lines: Sequence[str], separator: str) -> list[list[str]]:
+def _fields(lines: Sequence[str], separator: str, *, strict: bool = True) -> list[list[str]]:
     if separator == " ":
         lines = [re.sub(r"[ \t]+", " ", line).strip() for line in lines]
     reader = csv.reader(
-        (f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=True
+        (f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=strict
     )
     found = []
     try:
         for line in reader:
             cells = [cell.strip() for cell in line]
-            if separator == "|" and cells and _RULE.fullmatch("|".join(cells)):
+            if separator == "|" and _RULE.fullmatch("|".join(cells)):
                 continue
             if separator == "|" and len(cells) > 2 and cells[0] == "" and cells[-1] == "":
                 cells = [cell.strip("*` ") for cell in cells[1:-1]]
@@ -128,29 +97,39 @@ def _fields(lines: Sequence[str], separator: str) -> list[list[str]]:
     return found
 
 
+class Header(NamedTuple):
+    """The line that names the columns."""
+
+    score: float
+    """How many names are known, times the share of lines with as many fields: "Model size" between
+    tabs has a space, but what parts it parts no row alike."""
+    line: int
+
+
 def find_header(lines: Sequence[Line]) -> Header | None:
     """Return the header among lines, None where these are no table of at least two columns.
 
     It is the first line of about as many fields as most lines have, and of these the one with most
     names that are known: titles above it have fewer fields, or none that are known.
     """
-    sample = [line for line in lines[:_SAMPLE] if _holds(line)]
-    lengths = Counter(len(_trimmed(line)) for line in sample)
-    most = max(lengths, key=lambda length: (lengths[length], length), default=0)
-    best: Header | None = None
+    widths = [{len(_trimmed(line)), len(line)} for line in lines[:_SAMPLE] if _holds(line)]
+    counted = Counter(map(min, widths))
+    most = max(counted, key=lambda width: (counted[width], width), default=0)
+    known = {}
     for at, line in enumerate(lines[:_ABOVE] if most > 1 else []):
         cells = _trimmed(line)
-        names = tuple(str(cell).strip() if cell is not None else "" for cell in cells)
-        if len(cells) < max(2, most - 1) or sum(not missing(cell) for cell in cells) < 2:
-            continue
-        found = recognised(names)
-        if best is None or found > max(best.recognised, 1):
-            alike = [len(one) == len(line) or len(_trimmed(one)) == len(cells) for one in sample]
-            best = Header(at, names, found, sum(alike) / len(sample))
-    return best
+        if len(cells) >= max(2, most - 1) and sum(not missing(cell) for cell in cells) > 1:
+            # A row may have a name of one column in a cell.
+            known[at] = max(1, recognised(map(str, cells)))
+    if not known:
+        return None
+    best = max(known, key=lambda at: known[at])
+    own = len(_trimmed(lines[best])), len(lines[best])
+    alike = sum(not one.isdisjoint(own) for one in widths)
+    return Header(known[best] * alike / len(widths), best)
 
 
-def rows_of(lines: Sequence[Line], header: Header, words: str) -> Rows:
+def rows_of(lines: Sequence[Line], header: int, words: str) -> Rows:
     """Return the rows below a header.
 
     A row may have fewer fields than the header, and empty ones beyond it. Where every row has one
@@ -159,18 +138,16 @@ def rows_of(lines: Sequence[Line], header: Header, words: str) -> Rows:
     Raises:
         ValueError: every row has more fields than the header, and it is not clear which is which.
     """
-    names = list(header.names)
+    names = ["" if cell is None else str(cell) for cell in _trimmed(lines[header])]
     if len(names) > MOST_COLUMNS:
         raise ValueError(f"it has {len(names):,} columns; expected up to {MOST_COLUMNS:,}")
-    below = [line for line in lines[header.line + 1 :] if _holds(line)]
-    # Comments; a first column may number its rows #1, #2.
-    below = [one for one in below if len(one) >= len(names) or not str(one[0]).startswith("#")]
-    if below and all(len(_trimmed(line)) > len(names) for line in below):
+    below = [_trimmed(line) for line in lines[header + 1 :] if _holds(line)]
+    if below and all(len(line) > len(names) for line in below):
         counted = pd.to_numeric(pd.Series([line[0] for line in below]), errors="coerce")
         counts = counted.iloc[0] in (0, 1) and (counted.diff().iloc[1:] == 1).all()
         if not counts and counted.notna().any():
             raise ValueError(
-                f"its rows have {len(_trimmed(below[0]))} fields and its header has {len(names)} "
+                f"its rows have {len(below[0])} fields and its header has {len(names)} "
                 f"({', '.join(names[:5])}, ...); expected a name for each"
             )
         names.insert(0, "")
@@ -188,6 +165,6 @@ def _holds(line: Line) -> bool:
 def _trimmed(line: Line) -> Line:
     """Return a line without the empty fields at its end."""
     end = len(line)
-    while end and (line[end - 1] is None or line[end - 1] == ""):
+    while end and line[end - 1] in (None, ""):
         end -= 1
     return line[:end]

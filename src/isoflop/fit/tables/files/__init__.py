@@ -1,1 +1,0 @@
-"""From a file to rows, whatever its format."""

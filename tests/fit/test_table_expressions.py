@@ -21,25 +21,18 @@ ROWS = pd.DataFrame(
 )
 
 
-def value(text: str) -> list[float]:
-    found, _ = evaluate(text, ROWS)
-    return [float(one) for one in found]
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a*2", [4, 6]),
         ("2 + a * b", [12, 23]),
         ("(2+a)*b", [20, 35]),
         ("b-a-1", [2, 3]),
         ("b/a/2", [1.25, 7 / 6]),
         ("-a^2", [-4, -9]),
-        ("a**2", [4, 9]),
         ("2^a^2", [16, 512]),
+        ("2**a**2", [16, 512]),
         ("a*-b", [-10, -21]),
         ("a^-1", [0.5, 1 / 3]),
-        ("--a", [2, 3]),
         ("1.5e3*a", [3000, 4500]),
         (".5*a", [1, 1.5]),
         ("log(exp(a))", [2, 3]),
@@ -53,26 +46,26 @@ def value(text: str) -> list[float]:
         ("eval/loss*2", [22, 26]),
         ("a*b", [17, 19]),
         ("`a`*`b`", [10, 21]),
-        ('"a" * b', [10, 21]),
         ("Model size/2", [11.5, 14.5]),
         ('"Model size"/2', [11.5, 14.5]),
         ("Größe+1", [48, 54]),
     ],
 )
 def test_it_is_computed_as_written(text: str, expected: list[float]) -> None:
-    np.testing.assert_allclose(value(text), expected, rtol=1e-14)
+    np.testing.assert_allclose(evaluate(text, ROWS)[0], expected, rtol=1e-14)
+
+
+NONE = (
+    *("a*", "(a", "a)", "a b", "`a", "2a", "sin(a)", "[a]", "a.__class__", "a#b", "True*a"),
+    *("__import__('os').system('true')", "a if a else b", "(" * 240 + "a" + ")" * 240),
+    "9" * 400 + "*a",
+)
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        *((one, "is no arithmetic; expected") for one in ("a*", "(a", "a)", "a b", "`a", "2a")),
-        *((one, "is no arithmetic; expected") for one in ("sin(a)", "[a]", "a.__class__", "a#b")),
-        ("__import__('os').system('true')", "is no arithmetic; expected"),
-        ("a if a else b", "is no arithmetic; expected"),
-        ("True*a", "is no arithmetic; expected"),
-        ("(" * 240 + "a" + ")" * 240, "is no arithmetic; expected"),
-        ("9" * 400 + "*a", "is no arithmetic; expected"),
+        *((text, "is no arithmetic; expected columns, numbers") for text in NONE),
         ("a*c", "there is no column 'c'"),
         ("`c`", "there is no column 'c'"),
         ("abc", "there is no column 'abc'"),
@@ -81,17 +74,17 @@ def test_it_is_computed_as_written(text: str, expected: list[float]) -> None:
 )
 def test_anything_else_is_refused(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
-        value(text)
+        evaluate(text, ROWS)
     assert "\n" not in str(error.value)
 
 
 def test_tables_take_arithmetic_and_leave_out_what_is_no_number() -> None:
     rows = pd.DataFrame(
         {
-            "size": ["75M", "150M", "75M", "75M"],
-            "step": [1000, 2000, 3000, 4000],
+            "size": ["75M", "150M", "75M"],
+            "step": [1000, 2000, 3000],
             "batch": 1e6,
-            "ppl": [20.0, 15.0, "x", 0.0],
+            "ppl": [20.0, 15.0, "x"],
         }
     )
     runs = run_table(rows, columns={"tokens": "step*batch", "loss": "log(ppl)"})
@@ -100,8 +93,7 @@ def test_tables_take_arithmetic_and_leave_out_what_is_no_number() -> None:
     assert runs.table["parameters"].tolist() == [75e6, 150e6]
     assert "tokens = step*batch" in runs.understood
     (left,) = runs.left_out
-    assert (left.reason, left.rows) == ("loss is no number that a run has", 2)
-    with pytest.raises(ValueError, match="names no column"):
-        run_table(rows, columns={"tokens": "2e9", "loss": "log(ppl)"})
-    with pytest.raises(ValueError, match=r"--columns tokens='step\*' is no arithmetic"):
-        run_table(rows, columns={"tokens": "step*", "loss": "log(ppl)"})
+    assert (left.reason, left.rows) == ("loss is no number that a run has", 1)
+    for text, told in (("2e9", "names no column"), ("step*", r"--columns tokens='step\*' is no")):
+        with pytest.raises(ValueError, match=told):
+            run_table(rows, columns={"tokens": text, "loss": "log(ppl)"})

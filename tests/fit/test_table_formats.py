@@ -1,6 +1,5 @@
 """Whatever a table is written in, its rows are the same; and what is none is refused in a line."""
 
-import bz2
 import gzip
 import io
 import json
@@ -9,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
 import pytest
 import zstandard
@@ -22,39 +22,28 @@ GOOD = pd.DataFrame(
 CSV = GOOD.to_csv(index=False)
 
 
-def workbook(*above: list[object]) -> bytes:
-    import openpyxl
+def written(write: Callable[[io.BytesIO], object]) -> bytes:
+    write(held := io.BytesIO())
+    return held.getvalue()
 
+
+def workbook() -> bytes:
     book = openpyxl.Workbook()
-    book.active.append(["Notes"])
-    book.active.append(["loss is in nats", "per token"])
     sheet = book.create_sheet("Runs")
-    for line in [*above, list(GOOD), *GOOD.to_numpy().tolist()]:
+    for line in (["loss is in nats", "per token"], ["Notes"]):
+        book.active.append(line)
+    for line in (["Results of March"], [], list(GOOD), *GOOD.to_numpy().tolist()):
         sheet.append(line)
-    held = io.BytesIO()
-    book.save(held)
-    return held.getvalue()
-
-
-def binary(write: Callable[[io.BytesIO], object]) -> bytes:
-    held = io.BytesIO()
-    write(held)
-    return held.getvalue()
+    return written(book.save)
 
 
 RECORDS = GOOD.to_dict("records")
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
-FILES: dict[str, tuple[str, str | bytes | Callable[[], bytes]]] = {
-    "comma": ("runs.csv", CSV),
-    "semicolon": ("runs.csv", CSV.replace(",", ";")),
-    "tab": ("runs.tsv", CSV.replace(",", "\t")),
-    "tab in csv": ("runs.csv", CSV.replace(",", "\t")),
+FILES: dict[str, tuple[str, str | bytes]] = {
     "tab with a name of two words": (
         "runs.csv",
         CSV.replace(",", "\t").replace("parameters", "Model size"),
     ),
-    "pipe": ("runs.txt", CSV.replace(",", "|")),
-    "spaces": ("runs.dat", GOOD.to_string(index=False)),
     "spaces with row numbers": ("runs.txt", GOOD.to_string()),
     "markdown": (
         "runs.md",
@@ -62,66 +51,38 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], bytes]]] = {
         + "".join(f"| {a} | {b} | {c} |\n" for a, b, c in GOOD.to_numpy()),
     ),
     "quoted": ("runs.csv", GOOD.astype(str).to_csv(index=False, quoting=1)),
-    "carriage returns": ("runs.csv", CSV.replace("\n", "\r\n")),
     "old Mac": ("runs.csv", CSV.replace("\n", "\r")),
-    "byte-order mark": ("runs.csv", b"\xef\xbb\xbf" + CSV.encode()),
-    "UTF-16": ("runs.csv", CSV.encode("utf-16")),
-    "UTF-16 without a mark": ("runs.csv", CSV.encode("utf-16-le")),
     "UTF-32": ("runs.csv", CSV.encode("utf-32")),
     "Western": ("runs.csv", GOOD.assign(größe="groß").to_csv(index=False).encode("cp1252")),
     "comments": ("runs.csv", f"# our runs, of March\n#\n{CSV}# the last was slow, and late\n"),
     "commented header": ("runs.dat", "# " + CSV.replace(",", " ")),
-    "title": ("runs.csv", f"Table 3: runs of the sweep\n\n{CSV}"),
     "title with separators": ("runs.csv", f"Results, second try,\n{CSV}"),
-    "trailing separators": ("runs.csv", CSV.replace("\n", ",\n").replace(",\n", "\n", 1)),
     "trailing separators everywhere": ("runs.csv", CSV.replace("\n", ",,\n")),
     "blank lines": ("runs.csv", CSV.replace("\n", "\n\n")),
     "row names": ("runs.csv", GOOD.to_csv()),
     "row names without a name": ("runs.csv", GOOD.to_csv()[1:]),
-    "JSON lines": ("runs.jsonl", LINES),
     "JSON lines in txt": ("runs.txt", LINES),
     "JSON list": ("runs.json", json.dumps(RECORDS)),
-    "JSON list in jsonl": ("runs.jsonl", json.dumps(RECORDS, indent=1)),
-    "JSON wrapped": ("runs.json", json.dumps({"runs": RECORDS})),
     "JSON wrapped beside others": (
         "runs.json",
         json.dumps({"date": "today", "tags": ["a"], "study": {"runs": RECORDS, "n": 3}}),
     ),
     "JSON columns": ("runs.json", json.dumps(GOOD.to_dict("list"))),
     "JSON columns by row": ("runs.json", GOOD.to_json()),
-    "JSON nested": (
-        "runs.jsonl",
-        "".join(
-            json.dumps(
-                {
-                    "config": {"parameters": one["parameters"], "data": {"seed": 1}},
-                    "summary": {"loss": one["loss"], "tokens": one["tokens"]},
-                }
-            )
-            + "\n"
-            for one in RECORDS
-        ),
-    ),
-    "Parquet": ("runs.parquet", binary(GOOD.to_parquet)),
-    "Parquet with an index": ("runs.parquet", binary(GOOD.set_index("loss").to_parquet)),
-    "Feather": ("runs.feather", binary(GOOD.to_feather)),
-    "Arrow": ("runs.arrow", binary(GOOD.to_feather)),
-    "Excel": ("runs.xlsx", workbook),
-    "Excel with a title": ("runs.xlsx", lambda: workbook(["Results of March"], [])),
-    "gz": ("runs.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
-    "bz2": ("runs.csv.bz2", bz2.compress(CSV.encode())),
-    "xz": ("runs.tsv.xz", lzma.compress(CSV.encode())),
-    "zst": ("runs.jsonl.zst", zstandard.compress(LINES.encode())),
-    "gz by content alone": ("runs.csv", gzip.compress(CSV.encode(), mtime=0)),
-    "no ending": ("runs", CSV),
+    "JSON nested": ("runs.json", json.dumps([{"config": {"data": one}} for one in RECORDS])),
+    "Parquet": ("runs.parquet", written(GOOD.to_parquet)),
+    "Parquet with an index": ("runs.parquet", written(GOOD.set_index("loss").to_parquet)),
+    "Feather": ("runs.feather", written(GOOD.to_feather)),
+    "Excel with a title": ("runs.xlsx", workbook()),
+    "gz by content alone": ("runs", gzip.compress(CSV.encode(), mtime=0)),
 }
+"""What `test_table_properties` does not draw."""
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_format_gives_the_same_runs(tmp_path: Path, name: str) -> None:
     file, held = FILES[name]
     path = tmp_path / file
-    held = held() if callable(held) else held
     path.write_bytes(held if isinstance(held, bytes) else held.encode())
     table = run_table(path).table
     assert table[list(GOOD)].to_numpy().tolist() == GOOD.to_numpy().tolist()
@@ -142,11 +103,7 @@ def test_a_row_with_a_value_beyond_the_header_is_left_out(tmp_path: Path) -> Non
     runs = run_table(path)
     assert runs.table["loss"].tolist() == [3.0, 2.95]
     (left,) = runs.left_out
-    assert (left.reason, left.first, left.value) == (
-        "it has more fields than the header",
-        2,
-        "20000000.0",
-    )
+    assert left.words == "1 row: it has more fields than the header (first: row 2, '20000000.0')"
 
 
 @pytest.mark.parametrize(
@@ -177,21 +134,21 @@ def test_an_unreadable_file_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "told"),
+    ("module", "extra", "held"),
     [
-        ("openpyxl", "runs.xlsx", r"pip install 'isoflop\[excel\]'"),
-        ("zstandard", "runs.csv.zst", r"pip install 'isoflop\[zstd\]'"),
-        ("pyarrow", "runs.parquet", r"pip install 'isoflop\[parquet\]'"),
+        ("openpyxl", "excel", workbook()),
+        ("zstandard", "zstd", zstandard.compress(b"loss")),
+        ("pyarrow", "parquet", b"PAR1"),
     ],
+    ids=["xlsx", "zst", "parquet"],
 )
 def test_a_missing_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, extra: str, held: bytes
 ) -> None:
-    held = {".xlsx": workbook(), ".zst": zstandard.compress(b"loss"), ".parquet": b"PAR1"}
-    (tmp_path / name).write_bytes(held[Path(name).suffix])
+    (tmp_path / "runs").write_bytes(held)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=told):
-        run_table(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"pip install 'isoflop\[{extra}\]'"):
+        run_table(tmp_path / "runs")
 
 
 def test_what_unpacks_to_more_than_memory_is_refused_on_the_way(tmp_path: Path) -> None:

@@ -53,36 +53,31 @@ def test_true_is_no_number_and_neither_is_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "values"),
+    ("texts", "marks", "values"),
     [
         # Another value of the column tells what its marks are.
-        (["1,234", "1,5"], [1.234, 1.5]),
-        (["1,234", "1,234,567"], [1234.0, 1234567.0]),
-        (["1.234", "1.234.567"], [1234.0, 1234567.0]),
-        (["1.234", "1.5"], [1.234, 1.5]),
-        (["1,234", "2,345.5"], [1234.0, 2345.5]),
+        ("1,234|1,5", "", [1.234, 1.5]),
+        ("1,234|1,234,567", "", [1234.0, 1234567.0]),
+        ("1.234|1.234.567", "", [1234.0, 1234567.0]),
+        ("1.234|1.5", "", [1.234, 1.5]),
+        ("1,234|2,345.5", "", [1234.0, 2345.5]),
+        # Else the rest of the table does.
+        ("52.404|83.847", ",", [52404.0, 83847.0]),
+        ("52.404|83.847", ".", [52.404, 83.847]),
+        ("1,198M", ",", [1.198e6]),
+        ("1,198M", ".", [1198e6]),
     ],
 )
-def test_marks_are_read_as_in_the_rest_of_the_column(texts: list[str], values: list[float]) -> None:
-    assert numbers(pd.Series(texts, dtype=object)).tolist() == values
+def test_marks_are_read_as_elsewhere(texts: str, marks: str, values: list[float]) -> None:
+    column = pd.Series(texts.split("|"), dtype=object)
+    assert numbers(column, frozenset(marks)).tolist() == values
 
 
-def test_marks_are_read_as_in_the_rest_of_the_table() -> None:
+def test_the_rest_of_a_table_tells_its_marks_and_a_loss_reaches_no_thousand() -> None:
     german = pd.DataFrame({"size": ["52.404", "83.847"], "loss": ["3,0966", "3,01"]}, dtype=object)
-    assert numbers(german["size"], table_marks(german)).tolist() == [52404.0, 83847.0]
-    english = german.assign(loss=["3.0966", "3.01"])
-    assert numbers(english["size"], table_marks(english)).tolist() == [52.404, 83.847]
-
-
-def test_a_loss_never_reaches_a_thousand_and_a_scaled_number_has_decimals() -> None:
+    assert table_marks(german) == {","}
     losses = pd.Series(["3,096", "3,016"], dtype=object)
     assert numbers(losses, frozenset("."), small=True).tolist() == [3.096, 3.016]
-    assert numbers(losses, frozenset(".")).tolist() == [3096.0, 3016.0]
-    millions = pd.Series(["52.404", "83.847"], dtype=object)
-    assert numbers(millions, frozenset(",")).tolist() == [52404.0, 83847.0]
-    own = pd.Series(["1,198M"], dtype=object)
-    assert numbers(own, frozenset(".")).tolist() == [1198e6]
-    assert numbers(own, frozenset(",")).tolist() == [1.198e6]
 
 
 @pytest.mark.parametrize("text", ["TFLOP/s", "%", "loss", "", "x" * 1000, "GPU hours"])

@@ -86,11 +86,9 @@ def keep_best(sieve: Sieve, settings: Sequence[str], tolerance: float) -> tuple[
             at_edge |= (ends & (grouped.nunique() > 1)).to_numpy()
     names = " and ".join(columns)
     sieve.leave(~best, f"its {names} is not the best of its size and tokens")
-    alone = int((tried <= 1).sum())
     note = (
         f"The best {names} of {int(tried.max())} tried is kept for each of {len(tried)} pairs of "
-        f"size and tokens; it is the lowest or the highest tried in {int(at_edge.sum())} of them"
-        + (f", and the only one tried in {alone}." if alone else ".")
+        f"size and tokens; it is the lowest or the highest tried in {int(at_edge.sum())} of them."
     )
     return note, bool(at_edge.any())
 

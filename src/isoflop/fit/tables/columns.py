@@ -91,10 +91,9 @@ def quoted(column: str) -> str:
 
 
 def _mapped(rows: pd.DataFrame, name: str, text: str, marks: Marks, source: str) -> Column:
-    if text in rows:
-        return _column(rows, name, text, unit_of(text), marks)
-    if name in TEXTS or re.fullmatch(r"[^\W\d][\w.]*", text):
-        return _column(rows, name, column_named(rows, text, name, source), None, marks)
+    if text in rows or name in TEXTS or re.fullmatch(r"[^\W\d][\w.]*", text):
+        column = column_named(rows, text, name, source)
+        return _column(rows, name, column, unit_of(column), marks)
     try:
         values, used = evaluate(text, rows, marks)
     except ValueError as error:

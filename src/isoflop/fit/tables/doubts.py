@@ -17,7 +17,7 @@ from scipy import special
 
 from isoflop.fit.tables.columns import quoted
 from isoflop.fit.tables.names import AXES, names_of, plain
-from isoflop.fit.tables.numbers import missing, numbers
+from isoflop.fit.tables.numbers import numbers
 from isoflop.fit.tables.sieve import Sieve, codes
 
 LEAST = {"parameters": 10_000, "tokens": 100_000}
@@ -45,8 +45,6 @@ MEASURED = re.compile(
 """Names with words of columns that are measured or name a run, and set nothing."""
 LEVELS = 30
 """A setting has no more values than this."""
-RECURRING = 0.8
-"""Share of the runs whose value of a setting occurs in another cell as well."""
 CHANCE = 1e-3
 """Of an F test, shared among the columns tried, below which a column goes with the loss."""
 EXPLAINED = 0.2
@@ -169,34 +167,19 @@ def _repeats(sieve: Sieve, used: Collection[str]) -> str | None:
     repeated = pd.Series(cells).duplicated(keep=False).to_numpy()
     if len(np.unique(cells[repeated])) < 2:
         return None
-    here = pd.DataFrame({"cell": cells, "loss": np.log(runs["loss"].to_numpy())})
+    here = pd.DataFrame({"cell": cells, "loss": np.log(runs["loss"])})
     tried = {}
     for name in names_of(rows):
-        if name not in used and not MEASURED.search(plain(name)):
-            levels = pd.Series(_levels(rows[name]))
-            if _recurs(levels[repeated], here["cell"][repeated]):
-                tried[name] = _explained(here.assign(level=levels)[repeated])
+        levels = rows[name][repeated].map(str)
+        few = 2 <= levels.nunique() <= LEVELS
+        if few and name not in used and not MEASURED.search(plain(name)):
+            tried[name] = _explained(here[repeated].assign(level=levels))
     sure = {name: one for name, one in tried.items() if one[1] <= CHANCE / len(tried)}
     worst = max(sure, key=lambda name: sure[name][0], default=None)
     if worst is None or sure[worst][0] < EXPLAINED:
-        return _unexplained(here.assign(**runs[["variant", *AXES[1:]]].reset_index(drop=True)))
+        return _unexplained(here.join(runs[["variant", *AXES[1:]]]))
     moved = sure[worst][2] * math.exp(here["loss"][repeated].mean())
     return _sentence(rows[worst], moved, has_variants="variant" in used)
-
-
-def _levels(column: pd.Series) -> np.ndarray:
-    values = numbers(column)
-    texts = column.map(lambda one: "" if missing(one) else str(one).strip())
-    return pd.factorize(texts if values.isna().any() else values)[0]
-
-
-def _recurs(levels: pd.Series, cells: pd.Series) -> bool:
-    """Return whether a column has few values that differ within cells and recur in others."""
-    varying = levels.groupby(cells).transform("nunique") > 1
-    levels, cells = levels[varying], cells[varying]
-    if cells.nunique() < 2 or not 2 <= levels.nunique() <= LEVELS:
-        return False
-    return bool((cells.groupby(levels).transform("nunique") > 1).mean() >= RECURRING)
 
 
 def _explained(rows: pd.DataFrame) -> tuple[float, float, float]:

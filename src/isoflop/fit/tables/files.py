@@ -64,10 +64,11 @@ def is_json_table(path: Path) -> bool:
         return False
     try:
         value = json.loads(_text(content(path)))
-        study = isinstance(value, dict) and {"variants", "budgets_flops", "scaling"} & value.keys()
-        return not study and len(_tables_in(value)) == 1
     except (OSError, ValueError, RecursionError):
         return False
+    if not isinstance(value, dict):
+        return isinstance(value, list)
+    return not {"variants", "budgets_flops", "scaling"} & value.keys()
 
 
 def content(path: Path) -> bytes:
@@ -175,10 +176,8 @@ def _excel(data: bytes) -> Rows:
     headers = {title: found for title, lines in sheets.items() if (found := find_header(lines))}
     if not headers:
         raise ValueError("none of its sheets holds a table of two or more columns")
-    title = max(headers, key=lambda one: headers[one].score)
-    return rows_of(
-        sheets[title], headers[title].line, f'sheet "{title}"' if len(sheets) > 1 else ""
-    )
+    title = max(headers, key=lambda one: headers[one][0])
+    return rows_of(sheets[title], headers[title][1], f'sheet "{title}"' if len(sheets) > 1 else "")
 
 
 def _cells(sheet: Any) -> list[list[Any]]:

@@ -54,9 +54,8 @@ def separated(text: str) -> Rows:
     lines = text.removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if len(line) > LONGEST_LINE:
-            place = "its first line" if number == 1 else f"its line {number}"
-            what = "the names of columns" if number == 1 else "a row"
-            raise ValueError(f"{place} is longer than {LONGEST_LINE:,} bytes; expected {what}")
+            what = f"its line {number} is longer than {LONGEST_LINE:,} characters"
+            raise ValueError(f"{what}; expected names of columns or a row")
     lines = [_uncommented(line) for line in lines]
     headers = {
         separator: found
@@ -65,8 +64,8 @@ def separated(text: str) -> Rows:
     }
     if not headers:
         raise ValueError("it holds no table of two or more columns")
-    separator = max(headers, key=lambda one: headers[one].score)
-    return rows_of(_fields(lines, separator), headers[separator].line, SEPARATORS[separator])
+    separator = max(headers, key=lambda one: headers[one][0])
+    return rows_of(_fields(lines, separator), headers[separator][1], SEPARATORS[separator])
 
 
 def _uncommented(line: str) -> str:
@@ -80,37 +79,25 @@ def _uncommented(line: str) -> str:
 def _fields(lines: Sequence[str], separator: str, *, strict: bool = True) -> list[list[str]]:
     if separator == " ":
         lines = [re.sub(r"[ \t]+", " ", line).strip() for line in lines]
-    reader = csv.reader(
-        (f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=strict
-    )
-    found = []
+    if separator == "|":
+        lines = [line.strip().strip("|") for line in lines if not _RULE.fullmatch(line)]
+    # In Markdown, names may stand in stars or backticks.
+    around = "*` \t" if separator == "|" else None
+    ended = (f"{line}\n" for line in lines)
+    reader = csv.reader(ended, delimiter=separator, skipinitialspace=True, strict=strict)
     try:
-        for line in reader:
-            cells = [cell.strip() for cell in line]
-            if separator == "|" and _RULE.fullmatch("|".join(cells)):
-                continue
-            if separator == "|" and len(cells) > 2 and cells[0] == "" and cells[-1] == "":
-                cells = [cell.strip("*` ") for cell in cells[1:-1]]
-            found.append(cells)
+        return [[cell.strip(around) for cell in line] for line in reader]
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None
-    return found
 
 
-class Header(NamedTuple):
-    """The line that names the columns."""
+def find_header(lines: Sequence[Line]) -> tuple[float, int] | None:
+    """Return how sure a header among lines is, and where it is; None where there is none.
 
-    score: float
-    """How many names are known, times the share of lines with as many fields: "Model size" between
-    tabs has a space, but what parts it parts no row alike."""
-    line: int
-
-
-def find_header(lines: Sequence[Line]) -> Header | None:
-    """Return the header among lines, None where these are no table of at least two columns.
-
-    It is the first line of about as many fields as most lines have, and of these the one with most
-    names that are known: titles above it have fewer fields, or none that are known.
+    It is the first line of about as many fields as most lines have, two or more, and of these the
+    one with most names that are known: titles above it have fewer fields, or none that are known.
+    How sure is these names times the share of lines with as many fields: "Model size" between tabs
+    has a space, but what parts it parts no row alike.
     """
     widths = [{len(_trimmed(line)), len(line)} for line in lines[:_SAMPLE] if _holds(line)]
     counted = Counter(map(min, widths))
@@ -126,7 +113,7 @@ def find_header(lines: Sequence[Line]) -> Header | None:
     best = max(known, key=lambda at: known[at])
     own = len(_trimmed(lines[best])), len(lines[best])
     alike = sum(not one.isdisjoint(own) for one in widths)
-    return Header(known[best] * alike / len(widths), best)
+    return known[best] * alike / len(widths), best
 
 
 def rows_of(lines: Sequence[Line], header: int, words: str) -> Rows:

@@ -23,8 +23,8 @@ _PARAMS = "param(?:eter)?s?"
 _NO_EMBEDDING = rf"non_?embedding|{_COUNT}?(non_?embedding_{_PARAMS}|{_PARAMS}_non_?embedding)"
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "loss": (
-        rf"(final_)?({_HELD_OUT}_)?loss|loss_{_HELD_OUT}|lm_loss|cross_entropy(_loss)?|ce_loss"
-        r"|val_ce|(val_)?nll|verlust|perte",
+        rf"((final_)?({_HELD_OUT}_)?loss|loss_{_HELD_OUT}|lm_loss|cross_entropy(_loss)?|ce_loss"
+        r"|val_ce|(val_)?nll|verlust|perte)(_(nats?|bits?)(_(per_)?(token|byte|character))?)?",
         "l",
         rf"(final_)?{_TRAIN}_loss|loss_train",
     ),
@@ -134,9 +134,7 @@ def _named(name: str, inside: Unit | None) -> Iterator[Known]:
     """Yield the wanted columns that have a name and can be in a unit."""
     for wanted, groups in ALIASES.items():
         if inside is not None and (
-            wanted in (*TEXTS, "seed")
-            or inside.loss != (wanted == "loss")
-            or (inside.flops and wanted not in ("budget_flops", "forward_flops"))
+            wanted in (*TEXTS, "seed", "loss") or (inside.flops and not wanted.endswith("flops"))
         ):
             continue
         ranks = (i for i, one in enumerate((wanted, *groups)) if re.fullmatch(one, name))
@@ -151,7 +149,7 @@ def _parts(header: str) -> Iterator[tuple[str, Unit]]:
     for number in range(min(4, len(words)), 0, -1):
         base = "_".join(words[:-number]).removesuffix("_in")
         inside = unit(" ".join(words[-number:]))
-        if inside is None or not (inside.factor != 1 or inside.loss):
+        if inside is None or inside.factor == 1:
             continue
         # One letter before another, as in d_m, is a name of something else; D (M) is not.
         if len(base) > 1 or (base and not re.fullmatch(r"\w+", header)):

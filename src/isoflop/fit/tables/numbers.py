@@ -135,22 +135,21 @@ _SCALES = {
             "m mega mm mn mio mil mill million millions",
             "g giga b bn bln mrd md billion billions",
             "t tera tn trn trillion trillions",
-            *("p peta", "e exa", "z zetta", "y yotta"),
         ),
         start=1,
     )
     for word in words.split()
 }
-_MOST_COUNTED = 1e12
-"""Beyond trillions, only FLOPs are told by a letter."""
 _POWER = re.compile(r"(?:1(?:\.0)?e|10(?:\^|\*\*)|e)\+?(\d{1,2})")
+_PREFIXES = "kmgtpezy"
+"""Of FLOPs: beyond trillions, nothing else is told by a letter."""
 _FLOPS = re.compile(
     r"(?P<prefix>kilo|mega|giga|tera|peta|exa|zetta|yotta|[kmgtpezy])?"
     r"(?:(?:flops?|f)(?P<days>(?:/s|s|ps| s)?[-*. ]?days?)|flops?)"
 )
-_COUNTED = re.compile(r"\b(?:of|in|params?|parameters|tokens?|tok|weights)\b|[#×]|(?<!\S)x(?!\S)")
-_LOSS = re.compile(
-    r"(?:nats?|bits?)(?:\s*(?:/|per|\s)\s*(?:token|tok|byte|character|char))?|bpb|bpc"
+_COUNTED = re.compile(
+    r"\b(?:of|in|params?|parameters|tokens?|tok|weights|nats?|bits?|per|bytes?)\b"
+    r"|[#×/]|(?<!\S)x(?!\S)"
 )
 SECONDS_PER_DAY = 86_400
 
@@ -161,8 +160,6 @@ class Unit(NamedTuple):
     factor: float
     flops: bool = False
     """Whether it counts floating-point operations, and nothing else."""
-    loss: bool = False
-    """Whether it is one of losses, which stay as they are."""
 
 
 def unit(text: str) -> Unit | None:
@@ -174,17 +171,16 @@ def unit(text: str) -> Unit | None:
         return None
     words = " ".join(superscripts_written_out(text).replace("_", " ").lower().split())
     words = words.lstrip("x×*·⋅ ").rstrip(".") or words
-    if _LOSS.fullmatch(words):
-        return Unit(1.0, loss=True)
     power = _POWER.match(words)
     rest = words[power.end() :].strip(" *") if power else words
     factor = 10.0 ** int(power[1]) if power else 1.0
     if flops := _FLOPS.fullmatch(rest):
-        factor *= _SCALES.get(flops["prefix"], 1.0)
+        if prefix := flops["prefix"]:
+            factor *= 1000.0 ** (1 + _PREFIXES.index(prefix[0]))
         return Unit(factor * (SECONDS_PER_DAY if flops["days"] else 1), flops=True)
     counted = " ".join(_COUNTED.sub(" ", rest).split())
     scale, _, what = counted.partition(" ")
-    if _SCALES.get(scale, math.inf) <= _MOST_COUNTED and what in ("", "flop", "flops"):
+    if scale in _SCALES and what in ("", "flop", "flops"):
         return Unit(factor * _SCALES[scale], flops=bool(what))
     # "params" beside a number says what is counted; alone in a header it is the name.
     return Unit(factor) if not counted and (power or rest) else None

@@ -56,9 +56,8 @@ def run_table(
     C = 6 N D. `variant`, `seed`, `state` and `forward_flops` (per token; else C / (3 D)) are used
     where they are there. Without seeds every run counts as drawn on its own.
 
-    A file is text with any usual separator, JSON (lines, lists, columns), Parquet, Feather, Arrow
-    or Excel, and may be compressed (gz, bz2, xz, zst). Numbers may be written as 75M, 1.4B, 3,0966,
-    1 000 000 or 6.0e18 FLOPs, and names of columns may have a unit: `params (M)`.
+    A file is text with any usual separator, JSON, Parquet, Feather, Arrow or Excel, also packed.
+    Numbers may be written as 75M or 3,0966, and names of columns may have a unit: `params (M)`.
 
     Args:
         source: a run each row; of a file its content tells the format.

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import pandas as pd
 
-from isoflop.fit.tables.lines import MOST_COLUMNS, Rows, find_header, rows_of, separated
+from isoflop.fit.tables.lines import Rows, check_width, find_header, rows_of, separated
 from isoflop.fit.tables.names import recognised
 
 LARGEST = 100_000_000
@@ -152,7 +152,7 @@ def _arrow(data: bytes) -> Rows:
             table = table.flatten()
     except pyarrow.ArrowException as error:
         raise ValueError(str(error)) from None
-    _check_width(table.num_columns)
+    check_width(table.num_columns)
     return Rows(table.to_pandas(ignore_metadata=True))
 
 
@@ -248,7 +248,7 @@ def _tables_in(value: Any, key: str = "", wrappers: int = _WRAPPERS) -> dict[str
 def _flattened(records: Sequence[Record]) -> pd.DataFrame:
     flat = [dict(_flat(record)) for record in records]
     columns = dict.fromkeys(name for record in flat for name in record)
-    _check_width(len(columns))
+    check_width(len(columns))
     return pd.DataFrame(flat, columns=list(columns), dtype=object)
 
 
@@ -259,8 +259,3 @@ def _flat(record: Record, before: str = "", depth: int = 0) -> Iterable[tuple[st
             yield from _flat(value, f"{before}{name}.", depth + 1)
         else:
             yield f"{before}{name}", value
-
-
-def _check_width(columns: int) -> None:
-    if columns > MOST_COLUMNS:
-        raise ValueError(f"it has {columns:,} columns; expected up to {MOST_COLUMNS:,}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,6 @@ COLUMNS: Mapping[str, str] = {
 """Columns of the frame. `loss` is the test loss under the headline decision, nats per token;
 `forward_flops` are per token under the run's convention; losses are NaN unless finished."""
 _SHAPE = ("parameters", "blocks", "width")
-_OF_RUN = ("forward_flops", "loss", "seed", "run_id", "on_ladder")
 
 
 class TrainedSize(Frozen):
@@ -184,28 +182,17 @@ def trained_sizes(
 ) -> tuple[TrainedSize, ...]:
     """Return the shapes of a variant trained at a budget, the smallest first."""
     own = _finished(table, variant)
-    rows = own[own["budget_flops"] == budget_flops].sort_values([*_SHAPE, "seed"])
-    # Tuples, since a frame for each size costs a hundred times as much as what is read from it.
-    runs = rows[[*_SHAPE, *_OF_RUN]].itertuples(index=False, name=None)
-    sizes = []
-    for (n, blocks, width), group in groupby(runs, key=lambda run: run[:3]):
-        flops, losses, seeds, ids, on_ladder = zip(*(run[3:] for run in group), strict=True)
-        sizes.append(
-            TrainedSize(
-                variant=variant,
-                budget_flops=budget_flops,
-                blocks=blocks,
-                width=width,
-                parameters=n,
-                forward_flops=float(np.mean(flops)),
-                loss=float(np.mean(losses)),
-                seeds=seeds,
-                seed_losses=losses,
-                run_ids=ids,
-                on_ladder=all(on_ladder),
-            )
-        )
-    return tuple(sizes)
+    runs = own[own["budget_flops"] == budget_flops].sort_values([*_SHAPE, "seed"])
+    sizes = runs.groupby(list(_SHAPE), as_index=False).agg(
+        forward_flops=("forward_flops", "mean"),
+        loss=("loss", "mean"),
+        seeds=("seed", tuple),
+        seed_losses=("loss", tuple),
+        run_ids=("run_id", tuple),
+        on_ladder=("on_ladder", "all"),
+    )
+    rows = sizes.assign(variant=variant, budget_flops=budget_flops).to_dict("records")
+    return tuple(map(TrainedSize.model_validate, rows))
 
 
 def budgets(table: pd.DataFrame) -> tuple[float, ...]:

@@ -126,8 +126,7 @@ def rows_of(lines: Sequence[Line], header: int, words: str) -> Rows:
         ValueError: every row has more fields than the header, and it is not clear which is which.
     """
     names = ["" if cell is None else str(cell) for cell in _trimmed(lines[header])]
-    if len(names) > MOST_COLUMNS:
-        raise ValueError(f"it has {len(names):,} columns; expected up to {MOST_COLUMNS:,}")
+    check_width(len(names))
     below = [_trimmed(line) for line in lines[header + 1 :] if _holds(line)]
     if below and all(len(line) > len(names) for line in below):
         counted = pd.to_numeric(pd.Series([line[0] for line in below]), errors="coerce")
@@ -143,6 +142,12 @@ def rows_of(lines: Sequence[Line], header: int, words: str) -> Rows:
     beyond = [next((one for one in line[width:] if not missing(one)), None) for line in below]
     broken = {at: str(one)[:60] for at, one in enumerate(beyond) if one is not None}
     return Rows(pd.DataFrame(cells, columns=names, dtype=object), words, broken)
+
+
+def check_width(columns: int) -> None:
+    """Raise `ValueError` where a table has more columns than a person names."""
+    if columns > MOST_COLUMNS:
+        raise ValueError(f"it has {columns:,} columns; expected up to {MOST_COLUMNS:,}")
 
 
 def _holds(line: Line) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from isoflop.fit.tables.numbers import Unit, superscripts_written_out, unit
+from isoflop.fit.tables.numbers import Unit, powers_written_out, unit
 
 AXES = ("budget_flops", "parameters", "tokens")
 TEXTS = ("variant", "state", "run")
@@ -144,8 +144,7 @@ def _named(name: str, inside: Unit | None) -> Iterator[Known]:
 
 def _parts(header: str) -> Iterator[tuple[str, Unit]]:
     """Yield the ways in which a header can be a name and a unit: `params (M)`, `tokens_b`."""
-    powers = re.sub(r"10\^(\d)", r"1e\1", superscripts_written_out(header))
-    words = plain(powers).split("_")
+    words = plain(powers_written_out(header)).split("_")
     for number in range(min(4, len(words)), 0, -1):
         base = "_".join(words[:-number]).removesuffix("_in")
         inside = unit(" ".join(words[-number:]))

@@ -28,8 +28,7 @@ _ERROR = re.compile(
 """What may stand after a number: its error, as in `3.721 ± 0.002` and `3.721 (2)`."""
 _SPACED = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))")
 _NUMBER = re.compile(
-    r"(?P<sign>[+-]?)(?:10(?:\^|\*\*)\s*(?P<bare>\d{1,4})|(?P<body>\d[\d.,]*|[.,]\d+)"
-    r"(?:e(?P<exponent>[+-]?\d{1,4})|\s*[x×*·⋅]\s*10(?:\^|\*\*)\s*(?P<power>[+-]?\d{1,4}))?)"
+    r"(?P<sign>[+-]?)(?P<body>\d[\d.,]*|[.,]\d+)(?:e(?P<power>[+-]?\d{1,4}))?"
     r"(?P<tail>(?!e\d).*)",  # 1e5e5 is none, while 6 e18 may be meant
     re.IGNORECASE,
 )
@@ -101,8 +100,8 @@ def _readings(text: str) -> Mapping[str, float]:
     """Return what a text says by the mark that may stand before its decimals; nothing for none."""
     if len(text) > _LONGEST:
         return {}
-    clean = superscripts_written_out(text.strip().replace("−", "-"))
-    clean = _SPACED.sub("", _BEFORE.sub("", _ERROR.sub("", clean)))
+    clean = _ERROR.sub("", powers_written_out(text.strip().replace("−", "-")))
+    clean = _SPACED.sub("", _BEFORE.sub("", clean))
     found = _NUMBER.fullmatch(clean)
     if found is None:
         try:
@@ -112,8 +111,7 @@ def _readings(text: str) -> Mapping[str, float]:
     after = unit(found["tail"]) if found["tail"].strip() else Unit(1.0)
     if after is None:
         return {}
-    body = found["body"] or "1"
-    power = found["exponent"] or found["power"] or found["bare"]
+    body, power = found["body"], found["power"]
     marks = body.strip("0123456789")
     if len(marks) > 1 or not (power or (after.factor != 1 and marks == ".")):
         marks = ",."
@@ -140,7 +138,7 @@ _SCALES = {
     )
     for word in words.split()
 }
-_POWER = re.compile(r"(?:1(?:\.0)?e|10(?:\^|\*\*)|e)\+?(\d{1,2})")
+_POWER = re.compile(r"(?:1(?:\.0)?)?e\+?(\d{1,2})")
 _PREFIXES = "kmgtpezy"
 """Of FLOPs: beyond trillions, nothing else is told by a letter."""
 _FLOPS = re.compile(
@@ -169,7 +167,7 @@ def unit(text: str) -> Unit | None:
     """
     if len(text) > 40:
         return None
-    words = " ".join(superscripts_written_out(text).replace("_", " ").lower().split())
+    words = " ".join(powers_written_out(text).replace("_", " ").lower().split())
     words = words.lstrip("x×*·⋅ ").rstrip(".") or words
     power = _POWER.match(words)
     rest = words[power.end() :].strip(" *") if power else words
@@ -186,7 +184,9 @@ def unit(text: str) -> Unit | None:
     return Unit(factor) if not counted and (power or rest) else None
 
 
-def superscripts_written_out(text: str) -> str:
-    """Return a text with 10¹⁸ as 10^18."""
+def powers_written_out(text: str) -> str:
+    """Return a text with 6×10¹⁸ as 6e18, and 10^18 as 1e18."""
     plain = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-    return re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda one: "^" + one[0].translate(plain), text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda one: "^" + one[0].translate(plain), text)
+    text = re.sub(r"(?<=\d)\s*[x×*·⋅]\s*10(?:\^|\*\*)\s*(?=[+-]?\d)", "e", text)
+    return re.sub(r"(?<!\d)10(?:\^|\*\*)\s*(?=[+-]?\d)", "1e", text)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from isoflop.fit.tables.choosing import keep_best, keep_last
 from isoflop.fit.tables.columns import find_columns
 from isoflop.fit.tables.doubts import check_units, doubts
 from isoflop.fit.tables.files import read_rows
@@ -17,7 +16,7 @@ from isoflop.fit.tables.frame import COLUMNS, TOLD, TOLERANCE, group_budgets
 from isoflop.fit.tables.lines import Rows
 from isoflop.fit.tables.names import AXES, names_of
 from isoflop.fit.tables.numbers import missing
-from isoflop.fit.tables.sieve import LeftOutRows, Sieve
+from isoflop.fit.tables.sieve import LeftOutRows, Sieve, keep_best, keep_last
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def run_table(
     read = read_rows(source) if isinstance(source, Path) else Rows(source)
     name = str(source) if isinstance(source, Path) else "the table"
     rows = read.table.reset_index(drop=True)
-    rows.columns = pd.Index(_distinct(map(str, rows)))
+    rows.columns = pd.Index(_distinct(names_of(rows)))
     if rows.empty:
         raise ValueError(f"{name} has no rows; expected a row for each run")
     sieve = Sieve(rows, find_columns(rows, columns or {}, name), name)
@@ -125,15 +124,13 @@ def run_table(
     )
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
+def _distinct(names: list[str]) -> list[str]:
     """Return names, each once: a second `loss` becomes `loss (column 5)`."""
-    seen: dict[str, int] = {}
-    for at, name in enumerate(names, start=1):
-        name = name or f"column {at}"
-        while name in seen:
-            name += f" (column {at})"
-        seen[name] = at
-    return list(seen)
+    again = pd.Index(names).duplicated()
+    return [
+        f"{name} (column {at})".lstrip() if twice or not name else name
+        for at, (name, twice) in enumerate(zip(names, again, strict=True), start=1)
+    ]
 
 
 def _clusters(rows: pd.DataFrame, column: str, source: str) -> list[str]:

@@ -117,8 +117,6 @@ def test_a_row_with_a_value_beyond_the_header_is_left_out(tmp_path: Path) -> Non
         ("runs.json", b'{"a": [{"x": 1}], "b": [{"x": 1}]}', r"tables \['a', 'b'\]; expected one"),
         ("runs.json", b'{"a": 1}', "holds no list of runs"),
         ("runs.feather", b"ARROW1", "cannot be read as feather"),
-        ("runs.xlsx", b"PK\x03\x04", "no workbook"),
-        ("runs.csv.zst", b"\x28\xb5\x2f\xfd\x00", "cannot be read as csv"),
         ("none.csv", None, "does not exist"),
     ],
 )

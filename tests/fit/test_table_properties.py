@@ -16,13 +16,6 @@ from hypothesis import HealthCheck, given, settings
 
 from isoflop.fit import run_table
 
-FAST = settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=25,
-    suppress_health_check=list(HealthCheck),
-)
 PACKED = {
     "": bytes,
     ".gz": gzip.compress,
@@ -107,19 +100,15 @@ def as_text(table: pd.DataFrame, draw: st.DrawFn) -> str:
     )
 
 
-@pytest.mark.parametrize(
-    "profile",
-    [
-        FAST,
-        pytest.param(
-            settings(FAST, derandomize=False, max_examples=1000, print_blob=True),
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["some", "many"],
-)
-def test_a_table_reads_back(profile: settings) -> None:
-    @profile
+@pytest.mark.parametrize("examples", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_table_reads_back(examples: int) -> None:
+    @settings(
+        derandomize=examples == 25,
+        database=None,
+        deadline=None,
+        max_examples=examples,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(written())
     def reads_back(example: Example) -> None:
         table, name, held = example

@@ -88,6 +88,12 @@ def test_every_format_gives_the_same_runs(tmp_path: Path, name: str) -> None:
     assert table[list(GOOD)].to_numpy().tolist() == GOOD.to_numpy().tolist()
 
 
+def test_columns_of_json_may_have_names_of_their_own(tmp_path: Path) -> None:
+    names = {"loss": "x", "parameters": "y", "tokens": "z"}
+    (tmp_path / "runs.json").write_text(json.dumps(GOOD.rename(columns=names).to_dict("list")))
+    assert len(run_table(tmp_path / "runs.json", columns=names).table) == 3
+
+
 def test_nested_structures_of_parquet_have_names_with_dots(tmp_path: Path) -> None:
     rows = pd.DataFrame({"config": [{"size": 1e6}] * 2, "loss": [3.0, 2.9], "tokens": [1e7, 2e7]})
     rows.to_parquet(tmp_path / "runs.parquet")

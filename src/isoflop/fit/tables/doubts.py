@@ -253,9 +253,9 @@ def _far(cells: pd.DataFrame) -> pd.DataFrame:
     design, low = np.column_stack(terms), cells["low"].to_numpy()
     coefficients, _, rank, _ = np.linalg.lstsq(design, low, rcond=None)
     freedom = len(cells) - int(rank)
-    if freedom < 3:
-        return cells[:0]
-    scatter = math.sqrt(np.sum((low - design @ coefficients) ** 2) / freedom)
+    # Too few cells tell no scatter: then only what no seed does is told.
+    squares = float(np.sum((low - design @ coefficients) ** 2))
+    scatter = math.sqrt(squares / freedom) if freedom > 2 else LEAST_RANGE
     beyond = TIMES_SCATTER * (5 + 2.2 * np.sqrt(cells["size"])) * scatter
     far: pd.DataFrame = cells[(cells["size"] > 1) & (cells["range"] > beyond.clip(LEAST_RANGE))]
     return far

@@ -236,8 +236,12 @@ def _tables_in(value: Any, key: str = "", wrappers: int = _WRAPPERS) -> dict[str
         return {key: value} if rows else {}
     if not isinstance(value, dict):
         return {}
-    columns = all(isinstance(one, (list, dict)) for one in value.values())
-    if columns and recognised(value) >= 2:
+    columns = list(value.values())
+    lists = [one for one in columns if isinstance(one, list)]
+    even = len(lists) == len(columns) > 1 and len(set(map(len, lists))) == 1
+    objects = any(isinstance(cell, dict) for one in lists for cell in one[:1])
+    known = all(isinstance(one, (list, dict)) for one in columns) and recognised(value) >= 2
+    if known or (even and not objects):
         return {key: pd.DataFrame(value, dtype=object).to_dict("records")}
     found: dict[str, Sequence[Record]] = {}
     for name, inside in value.items() if wrappers else ():

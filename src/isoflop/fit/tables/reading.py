@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from isoflop.fit.tables.columns import find_columns
+from isoflop.fit.tables.columns import column_named, find_columns
 from isoflop.fit.tables.doubts import check_units, doubts
 from isoflop.fit.tables.files import read_rows
 from isoflop.fit.tables.frame import COLUMNS, TOLD, TOLERANCE, group_budgets
@@ -85,7 +85,8 @@ def run_table(
         raise ValueError(f"{name} has no rows; expected a row for each run")
     sieve = Sieve(rows, find_columns(rows, columns or {}, name), name)
     if cluster is not None:
-        sieve.values["cluster"] = _clusters(rows, cluster, name)
+        cluster = column_named(rows, cluster, "--cluster", name)
+        sieve.values["cluster"] = _clusters(rows[cluster])
     beyond = rows.index.map(read.broken)
     sieve.leave(beyond.notna(), "it has more fields than the header", beyond)
     used = {column for one in sieve.wanted.values() for column in one.used}
@@ -133,13 +134,10 @@ def _distinct(names: list[str]) -> list[str]:
     ]
 
 
-def _clusters(rows: pd.DataFrame, column: str, source: str) -> list[str]:
+def _clusters(cells: pd.Series) -> list[str]:
     """Return the cluster of each run; one without a value is a cluster of its own."""
-    if column not in rows:
-        raise ValueError(f"{source} has no column {column!r}; it has {names_of(rows)[:20]}")
-    return [
-        f"row {at}" if missing(cell) else str(cell) for at, cell in enumerate(rows[column], start=1)
-    ]
+    named = enumerate(cells, start=1)
+    return [f"row {at}" if missing(cell) else str(cell) for at, cell in named]
 
 
 def _understood(sieve: Sieve, words: str) -> str:

@@ -29,7 +29,7 @@ BILLIONS = {"parameters": 10, "tokens": 1000}
 FARTHEST = 100.0
 """Factor of compute over 6 N D. Attention, embeddings and routing move it by less than ten, experts
 by up to some tens; a unit mistaken by a thousand lies beyond."""
-FARTHEST_ALONE = 1e5
+FARTHEST_ALONE = 1e6
 """The same where only one of N and D is known, the other then by tokens per parameter."""
 LARGEST_LOSS = 12.5
 """Of the middle run. Guessing costs the log of the vocabulary: 12.5 nats for 268,000 tokens."""

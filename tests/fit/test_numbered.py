@@ -1,10 +1,18 @@
 import pandas as pd
 import pytest
 
-from isoflop.papers.numbered import figure3_models, figure4_models
+from isoflop.papers.numbered import numbered_models
 
 CENTRE = 2e5
 PAIR = {"Baseline": {"loss": 1.25}, "MoD": {"loss": 1.24, "at": 3e5, "flops_per_parameter": 1.2}}
+
+
+def figure3(table, **budget):
+    return numbered_models(table, "Baseline", "MoD", **budget)[0]
+
+
+def figure4(table, **budget):
+    return numbered_models(table, "Baseline", "MoD", **budget)[1]
 
 
 def sizes(models) -> list[float | None]:
@@ -17,7 +25,7 @@ def steps(*powers: float) -> list[float]:
 
 def test_figure3_takes_optimum_twice_its_size_and_the_same_shapes(runs) -> None:
     table = runs(PAIR)
-    one, two, three, four = models = figure3_models(table, "Baseline", "MoD")
+    one, two, three, four = models = figure3(table)
     assert [m.number for m in models] == [1, 2, 3, 4]
     assert sizes(models) == steps(0, 1, 0, 1)
     assert (one.model.variant, three.model.variant) == ("Baseline", "MoD")
@@ -29,7 +37,7 @@ def test_shapes_decide_not_parameters_and_off_ladder_runs_serve(runs) -> None:
     table = runs(PAIR)
     mod = table["variant"] == "MoD"
     table.loc[mod, "blocks"] += 2
-    _, _, three, four = figure3_models(table, "Baseline", "MoD")
+    _, _, three, four = figure3(table)
     assert three.model is None
     assert three.reason == "5 blocks of width 80 were not trained"
     assert "not trained" in four.reason
@@ -38,7 +46,7 @@ def test_shapes_decide_not_parameters_and_off_ladder_runs_serve(runs) -> None:
         .iloc[[0]]
         .assign(run_id="extra", on_ladder=False, blocks=5, width=80, parameters=2.1e5, loss=0.5)
     )
-    _, _, three, four = figure3_models(pd.concat([table, extra]), "Baseline", "MoD")
+    _, _, three, four = figure3(pd.concat([table, extra]))
     assert three.model.run_ids == ("extra",)
     assert four.model is None
 
@@ -47,7 +55,7 @@ def test_baseline_of_twice_the_size_must_have_been_trained(runs) -> None:
     table = runs({**PAIR, "Baseline": {"loss": 1.25, "at": 4e5}})
     larger = table["parameters"] > 5e5
     table.loc[larger & (table["variant"] == "Baseline"), "parameters"] *= 4
-    _, two, three, four = figure3_models(table, "Baseline", "MoD")
+    _, two, three, four = figure3(table)
     assert two.model is None
     assert "none was trained near" in two.reason
     assert three.model is not None
@@ -55,7 +63,7 @@ def test_baseline_of_twice_the_size_must_have_been_trained(runs) -> None:
 
 
 def test_figure4_rules(runs) -> None:
-    one, two, three, four = models = figure4_models(runs(PAIR), "Baseline", "MoD")
+    one, two, three, four = models = figure4(runs(PAIR))
     assert [m.number for m in models] == [1, 2, 3, 4]
     assert four.model.parameters == pytest.approx(CENTRE * 1.6)
     # MoD's loss is 1.24 + 0.02 log(N / 3e5)^2, no higher than 1.25 from 1.48e5 on: step 0.
@@ -66,17 +74,17 @@ def test_figure4_rules(runs) -> None:
 
 
 def test_figure4_without_a_match(runs) -> None:
-    one, two, three, four = figure4_models(runs({**PAIR, "MoD": {"loss": 1.3}}), "Baseline", "MoD")
+    one, two, three, four = figure4(runs({**PAIR, "MoD": {"loss": 1.3}}))
     assert one.model is not None
     assert four.model is not None
     assert three.reason == "none reaches the loss of model 1, 1.2500"
     assert two.reason == "model 3 is missing"
-    models = figure4_models(runs({"Baseline": {"loss": 1.25}}), "Baseline", "MoD")
+    models = figure4(runs({"Baseline": {"loss": 1.25}}))
     assert models[3].reason == "no finished runs of MoD"
     models = figure3_models(runs({**PAIR, "Baseline": {"loss": 1.2, "at": 1e7}}), "Baseline", "MoD")
     assert sizes(models) == [None] * 4
     assert "at an end of its sizes" in models[0].reason
     table = pd.concat([runs(PAIR), runs(PAIR, budget=2e13)])
     with pytest.raises(ValueError, match="name one of them"):
-        figure3_models(table, "Baseline", "MoD")
-    assert figure4_models(table, "Baseline", "MoD", budget_flops=2e13)[0].model.budget_flops == 2e13
+        figure3(table)
+    assert figure4(table, budget_flops=2e13)[0].model.budget_flops == 2e13

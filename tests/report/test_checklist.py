@@ -20,14 +20,12 @@ from isoflop.config import (
     Values,
 )
 from isoflop.estimate import Estimate
-from isoflop.fit import ESTIMATORS
 from isoflop.fit.search import FoundRecipe, FoundSetting, SearchResult
 from isoflop.notation import scientific
 from isoflop.report import LeftOut, RecipeSearch
 from isoflop.report.analysis import Analysis
 from isoflop.report.sections.search import section
 from isoflop.report.words.checklist import Disclosure, checklist, standings
-from sweep_studies import machine
 
 
 def answers(analysis: Analysis, **known: object) -> dict[str, Disclosure]:
@@ -54,31 +52,6 @@ def test_every_question_has_an_answer(analysis: Analysis) -> None:
     counted = standings(checklist(analysis))
     assert sum(counted.values()) == len(answers(analysis))
     assert counted["disclosed"] > 20
-
-
-def test_every_estimator_has_its_form_and_its_method(analysis: Analysis) -> None:
-    every = replace(analysis, estimators=ESTIMATORS)
-    found = answers(every)
-    for question in (
-        "Which functional forms were fitted?",
-        "Which objective, optimiser and starts?",
-    ):
-        told_of = [line.partition(": ") for line in found[question].answer]
-        assert len({name for name, *_ in told_of}) == len(ESTIMATORS)
-        assert all(words for *_, words in told_of)
-
-
-def test_it_says_what_surfaces_intervals_are_by(analysis: Analysis, bumped: Analysis) -> None:
-    about = "intervals, and at which level"
-    text = said(bumped, about)[1]
-    assert "Surfaces: refits with the residuals under random signs." in text
-    assert "Surfaces" not in said(analysis, about)[1]
-
-
-def test_the_envelope_is_told_or_why_there_is_none(analysis: Analysis) -> None:
-    standing, text = said(analysis, "envelope")
-    assert (standing, "Baseline: " in text) == ("disclosed", True)
-    assert said(replace(analysis, fits=None), "envelope")[0] == "not applicable"
 
 
 def test_the_recipe_is_the_study_s(analysis: Analysis) -> None:
@@ -121,16 +94,6 @@ def test_it_says_where_the_rates_come_from(analysis: Analysis) -> None:
     asked = with_study(analysis, recipe=recipe.model_copy(update={"check_first": True}))
     text = said(asked, about, checked_first={"Baseline": "0.004: 1.3000, 0.008*: 1.2000"})[1]
     assert "beats by more than 0.02 nats. Baseline: 0.004: 1.3000, 0.008*: 1.2000." in text
-
-
-def test_what_the_precision_was_chosen_by_is_told(analysis: Analysis) -> None:
-    assert "faster where" not in said(analysis, "precision")[1]
-    text = said(analysis, "precision", precision=machine(8))[1]
-    assert (
-        "trained in bf16. The precision is what was faster where the study was started first: "
-        "matrix products 736 GFLOP/s, in fp32 92; attention 320, in fp32 40 (x86_64 Made Up, "
-        "1 thread, torch 0)."
-    ) in text
 
 
 def test_a_search_is_counted_by_variant(analysis: Analysis) -> None:
@@ -264,26 +227,6 @@ def test_runs_that_share_their_first_steps_are_told(few) -> None:
     assert table.loc[record.run_id, "parent"] == "f00"
     assert (table["parent"] == "").sum() == len(runs) - 1
     assert table["spent_flops"].sum() == pytest.approx(spent)
-
-
-def test_refused_minima_are_named(tilted: Analysis) -> None:
-    text = said(tilted, "minima were refused")[1]
-    assert text.count("edge (") == 2 * len(tilted.study.variants)
-    assert "Baseline at 5×10¹² FLOPs, parabola: edge (the lowest loss is at an end" in text
-
-
-def test_a_margin_that_was_not_declared_claims_nothing(analysis) -> None:
-    assert said(analysis, "counts as none")[0] == "not applicable"
-    standing, text = said(with_study(analysis, equivalence_margin=0.004), "counts as none")
-    assert standing == "disclosed"
-    assert text.startswith("0.004 nats per byte")
-
-
-def test_comparisons_and_resamples_are_those_made(analysis) -> None:
-    assert said(analysis, "comparisons")[1].startswith("3 comparisons with Baseline, 3 of")
-    fewer = analysis.fits.model_copy(update={"resamples": 123, "level": 0.9, "seed": 5})
-    text = said(replace(analysis, fits=fewer), "at which level")[1]
-    assert "90% everywhere, from 123 copies of the runs (seed 5)" in text
 
 
 def test_mixed_code_is_disclosed_and_that_of_checks_apart(few) -> None:

@@ -168,15 +168,6 @@ def test_a_click_in_the_legend_fades_the_other_variants(opened: Opened) -> None:
     opened.tab.wait_for_function(f"{opacities}.every(one => one === 1)")
 
 
-def test_a_click_folds_a_topic_of_the_checklist(opened: Opened) -> None:
-    answer = opened.tab.get_by_text("What is N?")
-    assert answer.is_visible()
-    opened.tab.locator("details.topic > summary").first.click()
-    assert not answer.is_visible()
-    opened.tab.locator("details.topic > summary").first.click()
-    assert answer.is_visible()
-
-
 def test_pointing_at_a_run_tells_its_numbers(opened: Opened) -> None:
     run = opened.tab.locator("#live-loss-against-parameters .mark-symbol path").first
     run.hover(force=True)

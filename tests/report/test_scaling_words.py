@@ -9,10 +9,11 @@ import synthetic_scaling as synthetic
 from made_reports import analysed_scaling, figures_of
 
 from isoflop.config import BlockAttention, Variant
+from isoflop.report.page import lede
 from isoflop.report.scaling import ScalingAnalysis
 from isoflop.report.sections.scaling.compute import losses_against_compute
 from isoflop.report.sections.scaling.gaps import gap_rows
-from isoflop.report.words.scaling import doubts, headline, results
+from isoflop.report.words.prose import told
 
 
 def with_gaps(analysis: ScalingAnalysis, outcomes: Sequence[str]) -> ScalingAnalysis:
@@ -29,7 +30,7 @@ def with_gaps(analysis: ScalingAnalysis, outcomes: Sequence[str]) -> ScalingAnal
 
 
 def test_an_equal_variant_is_said_to_match_within_the_margin(scaling):
-    said = headline(scaling)
+    said = lede(scaling)
     assert said.startswith(
         "Block attention matches Full attention to within 0.01 nats per byte at every range of "
         "positions."
@@ -40,9 +41,9 @@ def test_an_equal_variant_is_said_to_match_within_the_margin(scaling):
     )
     assert "lower" not in said
     gap = scaling.gap("Block attention", (0, 2048)).difference
-    first = results(scaling)[0]
+    first = told("scaling", "results", scaling)[0]
     assert f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] nats per byte" in first
-    assert doubts(scaling) == ()
+    assert told("scaling", "doubtful", scaling) == ()
 
 
 E4, W2, U2 = ("equivalent",) * 4, ("worse",) * 2, ("unresolved",) * 2
@@ -80,15 +81,15 @@ E4, W2, U2 = ("equivalent",) * 4, ("worse",) * 2, ("unresolved",) * 2
     ],
 )
 def test_the_lede_answers_by_range(scaling, outcomes, said):
-    assert re.fullmatch(said, headline(with_gaps(scaling, outcomes)))
+    assert re.fullmatch(said, lede(with_gaps(scaling, outcomes)))
 
 
 def test_without_a_margin_nothing_is_called_equivalent():
     study = synthetic.study(margin=None, sizes=synthetic.SIZES[:3])
     analysis = analysed_scaling(study, points=8)
-    assert "matches Full attention to within" not in headline(analysis)
-    assert "equivalent" not in {row[3][0].text for row in gap_rows(analysis)}
-    assert "No margin was declared" in doubts(analysis)[0]
+    assert "matches Full attention to within" not in lede(analysis)
+    assert "equivalent" not in {row["Outcome"][0].text for row in gap_rows(analysis)}
+    assert "No margin was declared" in told("scaling", "doubtful", analysis)[0]
     figure = figures_of(analysis)["gaps-by-position"]
     assert "there is no band" in figure.caption
     assert "rect" not in {layer["mark"]["type"] for layer in figure.spec()["layer"]}
@@ -96,17 +97,23 @@ def test_without_a_margin_nothing_is_called_equivalent():
 
 def test_one_seed_is_a_doubt_and_has_no_seed_error():
     analysis = analysed_scaling(synthetic.study(seeds=(4,)))
-    assert "One seed per size" in doubts(analysis)[0]
-    assert "unresolved at every range" in headline(analysis)
-    assert {row[5] for row in gap_rows(analysis)} == {"–"}
+    assert "One seed per size" in told("scaling", "doubtful", analysis)[0]
+    assert "unresolved at every range" in lede(analysis)
+    assert {row["Error by|#seeds"] for row in gap_rows(analysis)} == {"–"}
     assert len(losses_against_compute(analysis, "6nd").query("row == 'run'")) == 10 * 2 * 5
 
 
 def test_several_variants_are_answered_in_turn_with_the_rest_below():
     third = Variant(name="Shorter", attention=BlockAttention(block_size=32, top_k=3))
     scaling = analysed_scaling(synthetic.study(variants=(*synthetic.VARIANTS, third)))
-    said = headline(scaling)
+    said = lede(scaling)
     assert said.count(" matches Full attention to within 0.01 nats per byte at every range") == 2
     assert "Within that margin" not in said
     for name in ("Block attention", "Shorter"):
-        assert sum(f"the loss of {name} is higher" in one for one in results(scaling)) == 1
+        assert (
+            sum(
+                f"the loss of {name} is higher" in one
+                for one in told("scaling", "results", scaling)
+            )
+            == 1
+        )

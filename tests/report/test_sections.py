@@ -12,15 +12,14 @@ import synthetic_study as synthetic
 from made_reports import absent_of, analysed, bench_rows, figures_of, html_of, told
 from test_page import Elements
 
-from isoflop.config import CurvePoint, Variant
+from isoflop.config import Variant
 from isoflop.fit.settings import HUBER_DELTA
 from isoflop.report import BenchRow, Evidence
 from isoflop.report.blocks import Section, table
-from isoflop.report.figure import DATA, figure
+from isoflop.report.figure import DATA, figure, thinned
 from isoflop.report.sections import STUDY
-from isoflop.report.sections.curves import places
 from isoflop.report.sections.fit_quality import estimator_minima, residuals, shown_range
-from isoflop.report.sections.numbered_models import model_costs, thinned
+from isoflop.report.sections.numbered_models import model_costs
 from isoflop.report.theme import Style
 
 NAMES = [
@@ -79,19 +78,6 @@ def test_every_figure_is_valid_and_draws_the_rows_of_its_table(of, request):
             alt.LayerChart.validate(spec)  # raises when the specification is not valid
 
 
-def test_one_size_may_hold_two_numbers():
-    # The only routed size below the baseline's loss is also the routed optimum.
-    study = synthetic.study(seeds=(0,), variants=synthetic.VARIANTS[:2])
-    kept = [
-        (variant, budget, synthetic.worse(record, 0.2) if routed and width == 48 else record)
-        for variant, budget, record in synthetic.runs(study, noise=0)
-        for routed, width in [(variant == "MoD 12.5%", record.config.model.width)]
-        if not routed or width in (48, 80, 160)
-    ]
-    shown = figures_of(analysed(study, kept))["relative-loss-5e12"].table
-    assert "3, 4" in set(shown["numbers"].dropna())
-
-
 def test_wall_clock_is_steps_over_measured_speed_and_asked_for_where_it_is_not(analysis, runs):
     costs = model_costs(analysis, analysis.budgets[0].figure3).set_index("number")
     for row in figures_of(analysis)["training-seconds-5e12"].table.to_dict("records"):
@@ -133,23 +119,18 @@ def test_a_study_without_routing_has_no_published_counterpart():
     assert "no routed variant" in absent_of(analysis)["Four models"]
 
 
-def test_overlapping_brackets_stand_side_by_side():
-    apart = [(1.5, 2.0, "b"), (0.0, 1.0, "a")]
-    assert places(apart, 0.2) == [0, 0]
-    assert places(apart, 1.4) == [0, 1]
-    assert places([(0.0, 1.0, "a"), (0.9, 2.0, "b"), (1.1, 2.0, "c")], 0.2) == [0, 1, 0]
-
-
-def test_thinning_keeps_the_end_and_the_mean():
-    losses = np.random.default_rng(0).random(401).tolist()
-    curve = [CurvePoint(step=3 * (i + 1), loss=loss) for i, loss in enumerate(losses)]
-    thin = thinned(curve, 50)
-    assert len(thin) <= 50
-    steps, means = zip(*thin, strict=True)
-    assert steps[-1] == curve[-1].step
-    assert np.dot(np.diff([0, *steps]), means) == pytest.approx(3 * sum(losses))
-    assert dict(thinned(curve[:50], 50)) == pytest.approx({p.step: p.loss for p in curve[:50]})
-    assert thinned([], 50) == []
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_thinning_keeps_the_end_and_the_mean(logarithmic):
+    steps, losses = 5.0 * np.arange(1, 402), np.random.default_rng(0).random(401)
+    few, means = thinned(steps, losses, 12, logarithmic=logarithmic)
+    assert len(few) <= 12
+    assert few[-1] == steps[-1]
+    assert np.diff(few, prepend=0) @ means == pytest.approx(5 * losses.sum())
+    apart = few[6:] / few[5:-1] if logarithmic else np.diff(few[:-1])
+    assert max(apart) / min(apart) < 1.3
+    for number in (0, 12):  # as they are
+        kept = thinned(steps[:number], losses[:number], 12, logarithmic=logarithmic)
+        assert np.allclose(kept, [steps[:number], losses[:number]])
 
 
 def test_variants_never_share_a_look():
@@ -175,9 +156,7 @@ def test_one_huge_interval_does_not_squeeze_the_others(bumped):
     before = shown_range(shown, "loss_difference")
     at = shown["loss_difference_low"].first_valid_index()
     shown.loc[at, "loss_difference_low"] = -1.0
-    low, high = shown_range(shown, "loss_difference")
+    ends = shown_range(shown, "loss_difference")
     marks = shown["loss_difference"]
-    assert -0.5 < low < marks.min() < marks.max() < high
-    assert high == pytest.approx(before[1], abs=0.1 * (high - low))
-    low, high = shown_range(shown, "parameters_ratio", logarithmic=True)
-    assert 0 < low < shown["parameters_ratio"].min() <= shown["parameters_ratio"].max() < high
+    assert -0.5 < min(ends) < marks.min() < marks.max() < max(ends)
+    assert max(ends) == pytest.approx(max(before), abs=0.1 * (max(ends) - min(ends)))

@@ -7,23 +7,27 @@ import synthetic_study as synthetic
 from made_reports import analysed
 
 from isoflop.report.analysis import Analysis
-from isoflop.report.words.results import headline, results
+from isoflop.report.page import lede
+from isoflop.report.words.prose import told
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_too_few_seeds_state_no_spread(seeds: tuple[int, ...]) -> None:
     study = synthetic.study(seeds=seeds, variants=synthetic.VARIANTS[:2])
     analysis = analysed(study, synthetic.runs(study))
-    assert not any("over seeds" in sentence for sentence in results(analysis, analysis.budgets[0]))
+    assert not any(
+        "over seeds" in sentence
+        for sentence in told("study", "results", analysis, analysis.budgets[0])
+    )
 
 
 def test_the_headline_says_whether_the_noise_leaves_the_winner_open(pair: Analysis) -> None:
-    assert headline(pair).endswith("MoD 12.5% has the lowest loss: 4.4% below Baseline.")
+    assert lede(pair).endswith("MoD 12.5% has the lowest loss: 4.4% below Baseline.")
     (result,) = pair.budgets
     (name, verdict), *_ = result.verdicts.items()
     unsure = verdict.model_copy(update={"outcome": "unresolved"})
     doubtful = replace(pair, budgets=(replace(result, verdicts={name: unsure}),))
-    assert "leaves open whether it is better" in headline(doubtful)
+    assert "leaves open whether it is better" in lede(doubtful)
 
 
 @pytest.mark.parametrize(
@@ -51,4 +55,4 @@ def test_the_headline_says_whether_the_noise_leaves_a_winning_baseline_open(
         for key, found in result.minima.items()
     }
     altered = replace(result, minima=behind, verdicts={"MoD 12.5%": verdict})
-    assert headline(replace(pair, budgets=(altered,))).endswith(said)
+    assert lede(replace(pair, budgets=(altered,))).endswith(said)

@@ -33,7 +33,7 @@ def study_groups(
     from isoflop.bench import study_group
     from isoflop.fit import frame
     from isoflop.fit.tables.frame import trained_sizes
-    from isoflop.papers.numbered import figure3_models, figure4_models
+    from isoflop.papers.numbered import numbered_models
     from isoflop.planning.assignment import assign
     from isoflop.sweep import Ledger
 
@@ -61,10 +61,10 @@ def study_groups(
     groups = []
     for budget in [one for one in study.budgets_flops if one in finished]:
         sizes = []
-        for named in (figure3_models, figure4_models):
-            if challenger is not None:
-                found = named(table, baseline.name, challenger.name, budget_flops=budget)
-                sizes += [one.model for one in found if one.model is not None]
+        if challenger is not None:
+            names = baseline.name, challenger.name
+            figures = numbered_models(table, *names, budget_flops=budget)
+            sizes += [one.model for found in figures for one in found if one.model is not None]
         # The league tells each variant's speed at its lowest mean.
         for variant in league:
             own = [one for one in trained_sizes(table, variant.name, budget) if one.on_ladder]

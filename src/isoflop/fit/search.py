@@ -183,15 +183,6 @@ class SearchResult(Frozen):
     missing: int
     """Trials that it needs now and that have no record."""
 
-    def renamed(self, names: Mapping[str, str]) -> SearchResult:
-        """Return the same with other names of variants."""
-        recipes, laws = (
-            tuple(one.model_copy(update={"variant": names[one.variant]}) for one in kept)
-            for kept in (self.recipes, self.laws)
-        )
-        trials = {names[name]: number for name, number in self.trials.items()}
-        return self.model_copy(update={"recipes": recipes, "laws": laws, "trials": trials})
-
 
 def setting_law(best: Mapping[float, Estimate], first: float) -> tuple[float, Estimate] | None:
     """Return a setting at the budget `first` and its exponent, by best values at several budgets.

@@ -13,7 +13,7 @@ from typing import Literal
 import pandas as pd
 
 from isoflop.config import Frozen
-from isoflop.estimate import LEVEL, Estimate
+from isoflop.estimate import Estimate
 from isoflop.fit.curves.seeds import NoisyMinimum, minimum_difference, noisy_minimum
 from isoflop.fit.intervals import WithError, difference
 from isoflop.fit.tables.frame import one_budget, trained_sizes
@@ -26,7 +26,7 @@ class Roles(Frozen):
     """Which variant of a study plays which part; None where the study has none."""
 
     baseline: str
-    sparse: str | None = None
+    sparse: str
     """Mixture-of-Depths at the small capacity (12.5% in the paper)."""
     dense: str | None = None
     """Mixture-of-Depths at the large capacity (50% in the paper)."""
@@ -39,14 +39,14 @@ class Claim(Frozen):
 
     statement: str
     verdict: Verdict
-    sentence: str
-    """The verdict's numbers, in words."""
+    numbers: str
+    """What the verdict rests on, or why there is none, in words."""
     interval: Estimate | None = None
     """Of the difference that was judged; below zero is the claimed side."""
 
 
 def mod_claims(
-    table: pd.DataFrame, roles: Roles, *, budget_flops: float | None = None, level: float = LEVEL
+    table: pd.DataFrame, roles: Roles, *, budget_flops: float | None = None
 ) -> tuple[Claim, ...]:
     """Judge the claims of arXiv 2404.02258, Figure 3, one by one.
 
@@ -54,60 +54,53 @@ def mod_claims(
         table: as `frame` makes it; `loss` is the causal test loss.
         roles: names of the variants.
         budget_flops: which budget; may be left out when there is only one.
-        level: probability of each interval; several claims are not corrected for.
 
     Returns:
-        Six claims: sparse below baseline, dense below baseline, sparse optimum at more
-        parameters, random worst, sparse at or below dense, baseline's loss at fewer forward FLOPs.
+        Up to six claims, of those variants that the study has: sparse below baseline, dense below
+        baseline, sparse optimum at more parameters, random worst, sparse at or below dense,
+        baseline's loss at fewer forward FLOPs. Their intervals are not corrected for their number.
 
     Raises:
         ValueError: the budget is not in the table, or has to be named.
     """
     budget = one_budget(table, budget_flops)
-
-    base, sparse, dense, random = (
-        noisy_minimum(table, name, budget, level=level) if name else None
-        for name in (roles.baseline, roles.sparse, roles.dense, roles.random)
+    base, sparse = (noisy_minimum(table, name, budget) for name in (roles.baseline, roles.sparse))
+    dense, random = (
+        None if name is None else noisy_minimum(table, name, budget)
+        for name in (roles.dense, roles.random)
     )
-    assert base is not None
-    return (
-        _lower("is below", sparse, base, level),
-        _lower("is below", dense, base, level),
-        _larger(sparse, base, level),
-        _worst(random, [one for one in (base, sparse, dense) if one is not None], level),
-        _lower("is at or below", sparse, dense, level),
-        _cheaper(table, budget, sparse, base, level),
-    )
+    claims = [_lower("is below", sparse, base)]
+    if dense is not None:
+        claims.append(_lower("is below", dense, base))
+    claims.append(_larger(sparse, base))
+    if random is not None:
+        others = [base, sparse] if dense is None else [base, sparse, dense]
+        claims.append(_worst(random, others))
+    if dense is not None:
+        claims.append(_lower("is at or below", sparse, dense))
+    return (*claims, _cheaper(table, budget, sparse, base))
 
 
-def _lower(
-    relation: str, one: NoisyMinimum | None, other: NoisyMinimum | None, level: float
-) -> Claim:
-    statement = f"{_name(one)} {relation} {_name(other)}"
-    if one is None or other is None:
-        return _absent(statement)
+def _lower(relation: str, one: NoisyMinimum, other: NoisyMinimum) -> Claim:
+    statement = f"{one.variant} {relation} {other.variant}"
     found = minimum_difference(one, other)
     if found is None or one.loss is None or other.loss is None:
         return _unresolved(statement, _reasons(one, other))
     estimate, paired = found
-    interval = estimate.interval(level)
+    interval = estimate.interval()
+    seeds = f"{len(one.seed_deviations)} seeds, paired"
+    if not paired:
+        seeds = f"{len(one.seed_deviations)} and {len(other.seed_deviations)} seeds"
     return _judged(
         statement,
         interval,
         f"{one.variant} reaches {one.loss.value:.4f} and {other.variant} {other.loss.value:.4f}, "
-        f"a difference of {interval.words('+.4f')} nats per token over "
-        + (
-            f"{len(one.seed_deviations)} seeds, paired"
-            if paired
-            else f"{len(one.seed_deviations)} and {len(other.seed_deviations)} seeds"
-        ),
+        f"a difference of {interval.words('+.4f')} nats per token over {seeds}",
     )
 
 
-def _larger(one: NoisyMinimum | None, base: NoisyMinimum, level: float) -> Claim:
-    statement = f"the optimum of {_name(one)} has more parameters than that of {base.variant}"
-    if one is None:
-        return _absent(statement)
+def _larger(one: NoisyMinimum, base: NoisyMinimum) -> Claim:
+    statement = f"the optimum of {one.variant} has more parameters than that of {base.variant}"
     if one.log_parameters is None or base.log_parameters is None:
         reasons = [
             f"{side.variant}: {side.minimum.message if lost else 'its size is not resolved'}"
@@ -116,7 +109,7 @@ def _larger(one: NoisyMinimum | None, base: NoisyMinimum, level: float) -> Claim
             if side.log_parameters is None
         ]
         return _unresolved(statement, "; ".join(reasons))
-    interval = difference(base.log_parameters, one.log_parameters).interval(level)
+    interval = difference(base.log_parameters, one.log_parameters).interval()
     ratio, low, high = (math.exp(-x) for x in (interval.value, *reversed(interval.ends)))
     return _judged(
         statement,
@@ -127,11 +120,8 @@ def _larger(one: NoisyMinimum | None, base: NoisyMinimum, level: float) -> Claim
     )
 
 
-def _worst(random: NoisyMinimum | None, others: list[NoisyMinimum], level: float) -> Claim:
-    statement = f"{_name(random)} is the worst"
-    if random is None:
-        return _absent(statement)
-    pairs = [_lower("is below", other, random, level) for other in others]
+def _worst(random: NoisyMinimum, others: list[NoisyMinimum]) -> Claim:
+    pairs = [_lower("is below", other, random) for other in others]
     # All must hold and one failure refutes, so the pair that decides is the weakest.
     order: tuple[Verdict, ...] = ("not held", "unresolved", "held")
     weakest = min(
@@ -141,18 +131,14 @@ def _worst(random: NoisyMinimum | None, others: list[NoisyMinimum], level: float
             -pair.interval.value if pair.interval else -math.inf,
         ),
     )
-    return weakest.model_copy(update={"statement": statement})
+    return weakest.model_copy(update={"statement": f"{random.variant} is the worst"})
 
 
-def _cheaper(
-    table: pd.DataFrame, budget: float, one: NoisyMinimum | None, base: NoisyMinimum, level: float
-) -> Claim:
+def _cheaper(table: pd.DataFrame, budget: float, one: NoisyMinimum, base: NoisyMinimum) -> Claim:
     statement = (
-        f"a {_name(one)} model reaches the loss of the optimal {base.variant} "
+        f"a {one.variant} model reaches the loss of the optimal {base.variant} "
         "with fewer forward FLOPs"
     )
-    if one is None:
-        return _absent(statement)
     optimal = optimal_size(table, base.variant, budget)
     if optimal.model is None:
         return _unresolved(statement, optimal.reason or "")
@@ -168,7 +154,7 @@ def _cheaper(
         error=one.run_spread / math.sqrt(len(best.seeds)),
         degrees_of_freedom=one.run_spread_freedom,
     )
-    interval = difference(estimate, base.loss).interval(level)
+    interval = difference(estimate, base.loss).interval()
     return _judged(
         statement,
         interval,
@@ -181,24 +167,11 @@ def _cheaper(
 def _judged(statement: str, interval: Estimate, numbers: str) -> Claim:
     verdicts: dict[int, Verdict] = {-1: "held", 0: "unresolved", 1: "not held"}
     verdict = verdicts[interval.side]
-    return Claim(
-        statement=statement,
-        verdict=verdict,
-        sentence=f"{verdict.capitalize()}: {numbers}.",
-        interval=interval,
-    )
+    return Claim(statement=statement, verdict=verdict, numbers=f"{numbers}.", interval=interval)
 
 
 def _unresolved(statement: str, reason: str) -> Claim:
-    return Claim(statement=statement, verdict="unresolved", sentence=f"Unresolved: {reason}.")
-
-
-def _absent(statement: str) -> Claim:
-    return _unresolved(statement, "the study has no such variant")
-
-
-def _name(one: NoisyMinimum | None) -> str:
-    return "a variant" if one is None else one.variant
+    return Claim(statement=statement, verdict="unresolved", numbers=f"{reason}.")
 
 
 def _reasons(*sides: NoisyMinimum) -> str:

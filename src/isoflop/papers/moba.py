@@ -1,8 +1,7 @@
 """Scaling curves and fits of Mixture of Block Attention (arXiv 2502.13189); approximate.
 
 The coefficients of the fits are the published ones; the curves are digitised from the figures. How
-the lines were fitted is not stated. Two methods are held against them: ours, least squares through
-the ends of the curves, and least squares through their lower envelope.
+the lines were fitted is not stated: ours are least squares through the ends of the curves.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import pandas as pd
 
 from isoflop.fit.laws.optima import fit_power_law
 
-ATTENTIONS = ("moba", "full")
+ATTENTIONS = {"moba": "MoBA", "full": "full attention"}
+"""What lines are of, as the file has it and in words."""
 
 
 @cache
@@ -27,83 +27,40 @@ def published_scaling() -> tuple[pd.DataFrame, pd.DataFrame]:
     parameters without embeddings, blocks of 512, top_k of 3. Read off figures, so approximate.
 
     Returns:
-        Points of training curves, with the columns `panel`, `attention`, `curve` (its number, the
-        smallest model's 0), `compute` (6 N D in PFLOP/s-days) and `loss` (nats per token), by
-        compute; the last point of a curve is the end of training. And a line L = a C^b for each
-        panel and attention: `panel`, `context_length` (tokens), `start` and `stop` (positions from
-        `start` up to but not including `stop`; K is taken as 1,024 tokens), `attention`, `a` (loss
-        at 1 PFLOP/s-day, nats per token), `b`. Panels are all positions of an 8K context, the last
-        2K of a 32K context, then each 2K of it.
+        Points of training curves, with the columns `order` (of the panels), `panel`, `attention`
+        (in words), `curve` (its number, the smallest model's 0), `compute` (6 N D in
+        PFLOP/s-days) and `loss` (nats per token), by compute; the last point of a curve is the end
+        of training. And a line L = a C^b for each panel and attention: `order`, `panel`,
+        `context_length` (tokens), `start` and `stop` (positions from `start` up to but not
+        including `stop`; K is taken as 1,024 tokens), `attention`, `a` (loss at 1 PFLOP/s-day,
+        nats per token), `b`, `refit_a` and `refit_b` (ours), `first` and `last` (compute of the
+        ends of the first and of the last curve), and `apart`, the largest distance of the two
+        lines between these, as a share of the published loss. Panels are each 2K of a 32K
+        context, then all positions of an 8K context, then the last 2K of a 32K context.
     """
     source = resources.files("isoflop.papers").joinpath("moba_figures.json")
-    panels = json.loads(source.read_bytes())["panels"]
-    each = [(panel, attention) for panel in panels for attention in ATTENTIONS]
-    points = [
-        (panel["label"], attention, number, *point)
-        for panel, attention in each
-        for number, curve in enumerate(panel[attention]["curves"])
-        for point in curve
-    ]
-    where = ["context_length", "start", "stop"]
-    lines = [
-        (panel["label"], *(panel[name] for name in where), attention, own["a"], own["b"])
-        for panel, attention in each
-        for own in (panel[attention],)
-    ]
-    return (
-        pd.DataFrame(points, columns=["panel", "attention", "curve", "compute", "loss"]),
-        pd.DataFrame(lines, columns=["panel", *where, "attention", "a", "b"]),
-    )
+    points, lines = [], []
+    for order, panel in enumerate(json.loads(source.read_bytes())["panels"]):
+        where = {"order": order, "panel": panel["label"]}
+        positions = {name: panel[name] for name in ("context_length", "start", "stop")}
+        for key, attention in ATTENTIONS.items():
+            of, own = {**where, "attention": attention}, panel[key]
+            for number, curve in enumerate(own["curves"]):
+                points += [{**of, "curve": number, "compute": c, "loss": loss} for c, loss in curve]
+            ends = np.array([curve[-1] for curve in own["curves"]])
+            fitted = {"a": own["a"], "b": own["b"], **_refitted(own["a"], own["b"], ends)}
+            lines.append({**of, **positions, **fitted})
+    return pd.DataFrame(points), pd.DataFrame(lines)
 
 
-def refits() -> pd.DataFrame:
-    """Return lines L = a C^b through the published curves by both methods.
-
-    Columns: `panel`, `attention`, `method` (ends or envelope), `points`, `a` (loss at 1
-    PFLOP/s-day, nats per token), `b`, `a_difference` and `b_difference` (less the published ones)
-    and `relative_difference`, the largest distance of the two lines between the first and the last
-    curve's end, as a share of the published loss.
-    """
-    points, lines = published_scaling()
-    curves = dict(iter(points.groupby(["panel", "attention"])))
-    rows = []
-    for line in lines.to_dict("records"):
-        own = curves[line["panel"], line["attention"]]
-        ends = own.groupby("curve").last()
-        for method, through in (("ends", ends), ("envelope", lower_envelope(own))):
-            law = fit_power_law(through["compute"].to_numpy(), through["loss"].to_numpy())
-            assert law.k is not None
-            assert law.a is not None
-            # Lines in log space are farthest apart at an end.
-            outer = ends["compute"].to_numpy()[[0, -1]]
-            a, b = law.k.value, law.a.value
-            apart = a * outer**b / (line["a"] * outer ** line["b"]) - 1
-            rows.append(
-                {
-                    "panel": line["panel"],
-                    "attention": line["attention"],
-                    "method": method,
-                    "points": len(through),
-                    "a": a,
-                    "b": b,
-                    "a_difference": a - line["a"],
-                    "b_difference": b - line["b"],
-                    "relative_difference": np.abs(apart).max(),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def lower_envelope(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return the points, by compute, of any curve that none at less or equal compute beats.
-
-    Only from the end of the smallest model's curve on: before it the envelope is that model's own
-    early training, which no smaller model undercuts, and a line through it would be far too steep.
-    A convex hull would keep a handful of points, and which ones depends on the axes being
-    logarithmic.
-    """
-    points = curves.sort_values(["compute", "loss"])
-    lowest = points["loss"] < points["loss"].cummin().shift(fill_value=np.inf)
-    first_end = curves.loc[curves["curve"] == 0, "compute"].max()
-    kept: pd.DataFrame = points[lowest & (points["compute"] >= first_end)]
-    return kept
+def _refitted(a: float, b: float, ends: np.ndarray) -> dict[str, float]:
+    """Return our line through the ends of curves, (n, 2), and how far it is from L = a C^b."""
+    compute, loss = ends.T
+    law = fit_power_law(compute, loss)
+    assert law.k is not None
+    assert law.a is not None
+    # Lines in log space are farthest apart at an end.
+    first, last = compute[[0, -1]].tolist()
+    ours = {"refit_a": law.k.value, "refit_b": law.a.value, "first": first, "last": last}
+    apart = [abs(law.k.value * c**law.a.value / (a * c**b) - 1) for c in (first, last)]
+    return {**ours, "apart": max(apart)}

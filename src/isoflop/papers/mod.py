@@ -1,81 +1,100 @@
-"""Values read off the figures of Mixture-of-Depths (arXiv 2404.02258); approximate."""
+"""Values read off figures 3 and 4 of Mixture-of-Depths (arXiv 2404.02258), approximate, and which
+variants of a study are those of the paper."""
 
 from __future__ import annotations
 
-import math
+import json
 from functools import cache
 from importlib import resources
 
-from pydantic import Field
+import numpy as np
+import pandas as pd
 
-from isoflop.config import Frozen
+from isoflop.config import RandomK, Study, TopK
+from isoflop.papers.claims import Roles
 
-
-class PublishedMinimum(Frozen):
-    """Lowest loss of one variant at one budget, as read off a figure."""
-
-    variant: str
-    budget_flops: float = Field(gt=0)
-    loss: float
-    """Nats per token."""
-    parameters_low: float | None = None
-    parameters_high: float | None = None
-    """Range in which the minimum lies; both None where the figure does not tell."""
-
-    @property
-    def parameters(self) -> float | None:
-        """Geometric middle of the range of parameters, where the figure tells one."""
-        if self.parameters_low is None or self.parameters_high is None:
-            return None
-        return math.sqrt(self.parameters_low * self.parameters_high)
-
-
-class PublishedModel(Frozen):
-    """One of the four models that Figure 3 singles out."""
-
-    number: int = Field(ge=1, le=4)
-    variant: str
-    parameters: float
-    flops_per_step: float
-    steps_per_second: float
-    """On the published TPUv5."""
-
-
-class PublishedPoint(Frozen):
-    """A point of Figure 4, right: both coordinates relative to the optimal baseline."""
-
-    name: str
-    forward_flops: float
-    loss: float
-
-
-class Figure3(Frozen):
-    """Variants at one budget, and four models of them."""
-
-    budget_flops: float
-    minima: tuple[PublishedMinimum, ...]
-    order: tuple[str, ...]
-    """Variants by their minimum loss, the lowest first."""
-    models: tuple[PublishedModel, ...]
-
-
-class Figure4(Frozen):
-    """Baseline and Mixture-of-Depths at three budgets."""
-
-    minima: tuple[PublishedMinimum, ...]
-    points: tuple[PublishedPoint, ...]
-
-
-class ModFigures(Frozen):
-    """What Figures 3 and 4 of Mixture-of-Depths show."""
-
-    about: str
-    figure3: Figure3
-    figure4: Figure4
+OURS = "this study"
+PUBLISHED = "published (digitised, approximate)"
+COLUMNS = ["source", "variant", "what", "x_ratio", "loss_ratio"]
+"""Of values relative to the optimal baseline's, ours and published ones."""
 
 
 @cache
-def mod_figures() -> ModFigures:
-    """Return the published values of Figures 3 and 4 (arXiv 2404.02258)."""
+def mod_figures() -> dict[str, pd.DataFrame]:
+    """Return what the figures show, as tables.
+
+    `minima` has the lowest loss (nats per token) of each `variant` at each `budget_flops` of a
+    `figure`, and the range of `parameters_low` to `parameters_high` in which it lies, NaN where the
+    figure does not tell; `models` the four models that Figure 3 singles out by `number`, steps a
+    second being those of a TPUv5; `points` those of Figure 4, right, both coordinates relative to
+    the optimal baseline.
+    """
     source = resources.files("isoflop.papers").joinpath("mod_figures.json")
-    return ModFigures.model_validate_json(source.read_bytes())
+    return {name: pd.DataFrame(rows) for name, rows in json.loads(source.read_bytes()).items()}
+
+
+def counterparts(study: Study) -> dict[str, str]:
+    """Return the study's name for each published variant that it has as well."""
+    found = {"baseline": study.baseline_variant.name}
+    for variant in study.variants:
+        match variant.depth:
+            case TopK(capacity=0.125, every=2, blocks=None):
+                published: tuple[str, ...] = ("mod_12.5_every_2", "mod")
+            case TopK(capacity=0.5, every=2, blocks=None):
+                published = ("mod_50_every_2",)
+            case RandomK(capacity=0.5, every=2, blocks=None):
+                published = ("mod_50_random_every_2",)
+            case _:
+                published = ()
+        found = {**dict.fromkeys(published, variant.name), **found}
+    return found
+
+
+def roles(study: Study) -> Roles | None:
+    """Return which variant plays which part in the published claims; None without a routed one."""
+    known = counterparts(study)
+    challenger = study.challenger_variant
+    sparse = known.get("mod") or (challenger.name if challenger else None)
+    if sparse is None or sparse == known["baseline"]:
+        return None
+    return Roles(
+        baseline=known["baseline"],
+        sparse=sparse,
+        dense=known.get("mod_50_every_2"),
+        random=known.get("mod_50_random_every_2"),
+    )
+
+
+def published_minima(study: Study) -> pd.DataFrame:
+    """Return the published minima of the study's routed variants relative to the baseline's.
+
+    Columns as `COLUMNS`; `x_ratio` is of parameters, missing where the figure does not tell it.
+    """
+    minima = mod_figures()["minima"]
+    minima = minima.assign(
+        parameters=np.sqrt(minima["parameters_low"] * minima["parameters_high"]),
+        variant=minima["variant"].map(counterparts(study)),
+        routed=minima["variant"] != "baseline",
+    )
+    keys = ["figure", "budget_flops"]
+    base = minima.loc[~minima["routed"], [*keys, "parameters", "loss"]]
+    own = minima[minima["routed"]].dropna(subset=["variant"])
+    own = own.merge(base, "left", on=keys, suffixes=("", "_base"))
+    places = zip(own["figure"], own["budget_flops"], strict=True)
+    own = own.assign(
+        source=PUBLISHED,
+        what=[f"{figure}, {budget:.0e}".replace("+", "") for figure, budget in places],
+        x_ratio=own["parameters"] / own["parameters_base"],
+        loss_ratio=own["loss"] / own["loss_base"],
+    )
+    return own[COLUMNS]
+
+
+def published_points(study: Study) -> pd.DataFrame:
+    """Return the published points of Figure 4, right; `x_ratio` is of forward FLOPs."""
+    points = mod_figures()["points"].query("name != 'optimal_baseline'")
+    known = counterparts(study).get("mod")
+    renamed = {"name": "what", "forward_flops": "x_ratio", "loss": "loss_ratio"}
+    found = points.rename(columns=renamed).assign(source=PUBLISHED, variant=known)
+    found["what"] = found["what"].str.replace("_", " ")
+    return found.loc[found["variant"].notna(), COLUMNS].reset_index(drop=True)

@@ -19,6 +19,10 @@ from isoflop.fit.tables.frame import TrainedSize, one_budget, trained_sizes
 TWICE = (math.sqrt(2), 2 * math.sqrt(2))
 """Ratios of size that count as about twice."""
 
+_Found = TrainedSize | str
+"""A model, or why it is missing."""
+_Sizes = tuple[TrainedSize, ...]
+
 
 class NumberedModel(Frozen):
     """One of the four models of a figure, or why it is missing."""
@@ -29,10 +33,10 @@ class NumberedModel(Frozen):
     reason: str | None = None
 
 
-def figure3_models(
+def numbered_models(
     table: pd.DataFrame, baseline: str, challenger: str, *, budget_flops: float | None = None
-) -> tuple[NumberedModel, ...]:
-    """Return Figure 3's models 1 to 4.
+) -> tuple[tuple[NumberedModel, ...], tuple[NumberedModel, ...]]:
+    """Return Figure 3's models 1 to 4, and Figure 4's.
 
     Args:
         table: as `frame` makes it.
@@ -47,45 +51,35 @@ def figure3_models(
     base, routed = (trained_sizes(table, name, budget) for name in (baseline, challenger))
     first = _optimum(base, baseline)
     second = _about_twice(base, first)
-    return (
-        _numbered(1, f"{baseline} at its optimum", first),
-        _numbered(2, "baseline of about twice the size of 1", second),
-        _numbered(3, f"{challenger} in the shape of 1", _of_shape(routed, 1, first)),
-        _numbered(4, f"{challenger} in the shape of 2", _of_shape(routed, 2, second)),
-    )
-
-
-def figure4_models(
-    table: pd.DataFrame, baseline: str, challenger: str, *, budget_flops: float | None = None
-) -> tuple[NumberedModel, ...]:
-    """Return Figure 4's models 1 to 4; arguments and errors as for `figure3_models`."""
-    budget = one_budget(table, budget_flops)
-    base, routed = (trained_sizes(table, name, budget) for name in (baseline, challenger))
-    first = _optimum(base, baseline)
-    third = _cheapest_match(routed, first)
-    least = f"{challenger} with the fewest forward FLOPs whose loss is no higher than 1's"
-    return (
-        _numbered(1, f"{baseline} at its optimum", first),
-        _numbered(2, f"{baseline} whose forward FLOPs are nearest to 3's", _as_cheap(base, third)),
-        _numbered(3, least, third),
-        _numbered(4, f"{challenger} at its optimum", _optimum(routed, challenger)),
-    )
+    match = _cheapest_match(routed, first)
+    figure3 = {
+        f"{baseline} at its optimum": first,
+        "baseline of about twice the size of 1": second,
+        f"{challenger} in the shape of 1": _of_shape(routed, 1, first),
+        f"{challenger} in the shape of 2": _of_shape(routed, 2, second),
+    }
+    figure4 = {
+        f"{baseline} at its optimum": first,
+        f"{baseline} whose forward FLOPs are nearest to 3's": _as_cheap(base, match),
+        f"{challenger} with the fewest forward FLOPs whose loss is no higher than 1's": match,
+        f"{challenger} at its optimum": _optimum(routed, challenger),
+    }
+    return _numbered(figure3), _numbered(figure4)
 
 
 def optimal_size(table: pd.DataFrame, variant: str, budget_flops: float) -> NumberedModel:
     """Return the trained size of a variant's ladder with the lowest mean loss over seeds."""
     found = _optimum(trained_sizes(table, variant, budget_flops), variant)
-    return _numbered(1, f"{variant} at its optimum", found)
+    return _numbered({f"{variant} at its optimum": found})[0]
 
 
-_Found = TrainedSize | str
-"""A model, or why it is missing."""
-_Sizes = tuple[TrainedSize, ...]
-
-
-def _numbered(number: int, rule: str, found: _Found) -> NumberedModel:
-    told = {"reason": found} if isinstance(found, str) else {"model": found}
-    return NumberedModel.model_validate({"number": number, "rule": rule, **told})
+def _numbered(by_rule: dict[str, _Found]) -> tuple[NumberedModel, ...]:
+    return tuple(
+        NumberedModel(number=number, rule=rule, reason=found)
+        if isinstance(found, str)
+        else NumberedModel(number=number, rule=rule, model=found)
+        for number, (rule, found) in enumerate(by_rule.items(), 1)
+    )
 
 
 def _optimum(sizes: _Sizes, variant: str) -> _Found:

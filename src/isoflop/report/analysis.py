@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import ClassVar
 
 import pandas as pd
 
@@ -26,9 +27,9 @@ from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.settings import Estimator
 from isoflop.fit.tables.frame import TrainedSize, budgets, trained_sizes
 from isoflop.notation import scientific
-from isoflop.papers.beside import roles
 from isoflop.papers.claims import Claim, mod_claims
-from isoflop.papers.numbered import NumberedModel, figure3_models, figure4_models, optimal_size
+from isoflop.papers.mod import roles
+from isoflop.papers.numbered import NumberedModel, numbered_models, optimal_size
 from isoflop.report.evidence import Evidence
 from isoflop.report.theme import Style
 
@@ -43,6 +44,8 @@ SMALLEST_BUDGET_FLOPS = 5e12
 class Studied:
     """What a report of any study is made from."""
 
+    kind: ClassVar[str]
+    """Which templates tell of it."""
     study: Study
     evidence: Evidence
     table: pd.DataFrame
@@ -127,6 +130,7 @@ class BudgetResult:
 class Analysis(Studied):
     """A study and what its finished runs show, budget by budget."""
 
+    kind = "study"
     estimators: tuple[Estimator, ...]
     """Of the minima, in the order in which they are shown; the headline one comes first."""
     fits: FitResult | None = None
@@ -228,18 +232,18 @@ def _budget_result(analysis: Analysis, fits: FitResult, budget: float) -> Budget
     reference = analysis.best(baseline, budget)
     numbered = challenger if challenger != baseline and reference else None
     played = roles(analysis.study)
-    # Intervals of claims are those of one look.
-    claims = mod_claims(analysis.declared, played, budget_flops=budget) if played else ()
-    # A claim is judged where the study has the variant that it is about.
-    judged = zip(claims, ("sparse", "dense", "sparse", "random", "dense", "sparse"), strict=False)
+    models: tuple[tuple[NumberedModel, ...], ...] = ((), ())
+    if numbered:
+        models = numbered_models(table, baseline, numbered, budget_flops=budget)
     return BudgetResult(
         budget_flops=budget,
         minima=minima,
-        figure3=figure3_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
-        figure4=figure4_models(table, baseline, numbered, budget_flops=budget) if numbered else (),
+        figure3=models[0],
+        figure4=models[1],
         matches={name: loss_matching(table, optimum, name) for name in others} if optimum else {},
         verdicts={one.variant: one for one in fits.verdicts if one.budget_flops == budget},
-        claims=tuple(one for one, part in judged if getattr(played, part)),
+        # Intervals of claims are those of one look.
+        claims=mod_claims(analysis.declared, played, budget_flops=budget) if played else (),
         reference=reference,
         reference_bracketed=optimal_size(table, baseline, budget).model is not None,
     )

@@ -5,7 +5,7 @@ The page's template draws each by a macro that has the name of its class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,10 +65,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Choice:
-    """Panels of which the reader chooses one, by key and label."""
+    """Panels of which the reader chooses one."""
 
     title: str
-    panels: Sequence[tuple[str, str, Panel]]
+    labels: Mapping[str, str]
+    """Of each, by its key."""
+    panels: Sequence[Panel]
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,14 @@ class Wide:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, every cell as the text that is shown."""
+    """A table, every cell as the text that is shown; `table` makes one."""
 
     caption: str
     columns: Sequence[tuple[str, str]]
     """Title and look of each, a class of the style sheet: number, name, trials, or none."""
     rows: Sequence[Sequence[Text | Wide]]
-    groups: Sequence[tuple[str, int]] = ()
-    """Titles over several columns, with their number."""
+    groups: Sequence[tuple[str, int]]
+    """Titles over several columns, with their number; none where no column has one."""
     after: str = ""
     """What follows the caption."""
     csv: str = ""
@@ -97,17 +99,39 @@ class Table:
     """What that file holds."""
 
 
-def columns(*titles: str) -> tuple[tuple[str, str], ...]:
-    """Return columns from their titles: '#Loss' is one of numbers, '.Variant' one of names."""
-    looks = {"#": "number", ".": "name", ":": "trials"}
-    return tuple(
-        (title[1:], looks[title[0]]) if title[0] in looks else (title, "") for title in titles
-    )
+Row = Mapping[str, Text | Wide | None]
+"""Cells by the titles of their columns; None stands for one that a wide cell before it covers."""
+
+_LOOKS = {"#": "number", ".": "name", ":": "trials"}
 
 
-def table(caption: str, rows: Sequence[Mapping[str, Text]], **more: Any) -> Table:
-    """Return a table of one row at least, each with its cells by title, as of `columns`."""
-    return Table(caption, columns(*rows[0]), [list(row.values()) for row in rows], **more)
+def table(caption: str, rows: Sequence[Row], **more: Any) -> Table:
+    """Return a table of one row at least.
+
+    A title begins with what its column holds, `#` for numbers, `.` for names; where neighbours
+    stand under a title of their own, that and `|` come before: `Tokens|#D`.
+    """
+    columns: list[tuple[str, str]] = []
+    groups: list[tuple[str, int]] = []
+    for whole in rows[0]:
+        group, _, title = whole.rpartition("|")
+        look = _LOOKS.get(title[:1], "")
+        columns.append((title[1:] if look else title, look))
+        before = groups.pop()[1] if group and groups and groups[-1][0] == group else 0
+        groups.append((group, before + 1))
+    cells = [[cell for cell in row.values() if cell is not None] for row in rows]
+    return Table(caption, columns, cells, groups if any(name for name, _ in groups) else (), **more)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Generated text, each token with the colour of its depth."""
+
+    sample: TextSample
+    caption: str
+
+
+Block = Heading | Sentences | Paragraph | Pair | Choice | Table | Strip | Panel
 
 
 @dataclass(frozen=True)
@@ -120,16 +144,8 @@ class Section:
 
     def figures(self) -> list[Figure]:
         """Return the figures that are drawn in it."""
-        found: list[Block] = []
-        for block in self.blocks:
-            match block:
-                case Pair():
-                    found += block.panels
-                case Choice():
-                    found += [panel for _, _, panel in block.panels]
-                case _:
-                    found.append(block)
-        return [one for one in found if isinstance(one, Figure)]
+        each = [getattr(block, "panels", (block,)) for block in self.blocks]
+        return [one for panels in each for one in panels if isinstance(one, Figure)]
 
     def tables(self) -> list[Table]:
         """Return the tables that are in it."""
@@ -146,6 +162,18 @@ def with_ends(value: str, ends: str | None) -> Text:
     return (value, Styled("ends", ends)) if ends else value
 
 
+def number(value: float | None, form: str | Callable[[float], str] = ".4f") -> str:
+    """Return a number as a format or a function writes it, a dash where there is none."""
+    if value is None or pd.isna(value):
+        return NONE
+    return format(value, form) if isinstance(form, str) else form(value)
+
+
+def estimate(one: Estimate | None, form: str = ".4f") -> Text:
+    """Return a value with its interval below it, a dash where there is none."""
+    return NONE if one is None else with_ends(f"{one.value:{form}}", one.interval_words(form))
+
+
 def with_columns(name: str, one: Estimate | None) -> dict[str, float | None]:
     """Return a value and the ends of its interval by the columns of a file that hold them."""
     value, low, high = (one.value, one.low, one.high) if one else (None, None, None)
@@ -155,14 +183,3 @@ def with_columns(name: str, one: Estimate | None) -> dict[str, float | None]:
 def size_of(config: RunConfig) -> str:
     """Return the shape of a model in words."""
     return f"{config.model.blocks} blocks of width {config.model.width}"
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Generated text, each token with the colour of its depth."""
-
-    sample: TextSample
-    caption: str
-
-
-Block = Heading | Sentences | Paragraph | Pair | Choice | Table | Strip | Panel

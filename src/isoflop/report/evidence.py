@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
-from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from isoflop.config import PrecisionChoice, RunRecord, Study, TaskScores
-from isoflop.fit.predictions import Prediction
+from isoflop.config import PrecisionChoice, RunRecord, TaskScores
 from isoflop.fit.search import SearchResult
 from isoflop.report.registration import Registration
 from isoflop.report.routed import RoutedModel
-from isoflop.text import visible
 
 RUNS = "runs"
 """File name, without its ending, of the table of every run."""
 
 SAME_FLOPS = 0.01
 """Relative difference of FLOPs per step below which a row of speeds measures the same step."""
-
-
-T = TypeVar("T", "BenchRow", Prediction)
 
 
 class BenchRow(BaseModel):
@@ -110,46 +104,3 @@ class Evidence:
             and abs(row.flops_per_step / flops_per_step - 1) <= SAME_FLOPS
         ]
         return median(found) if found else None
-
-
-def shown(study: Study, evidence: Evidence) -> tuple[Study, Evidence]:
-    """Return both under names of variants that are safe to draw and to print.
-
-    Raises:
-        ValueError: a run belongs to no variant of the study.
-    """
-    names = {variant.name: visible(variant.name) for variant in study.variants}
-    unknown = sorted({*evidence.variant_of.values(), *evidence.checks.values()} - set(names))
-    if unknown:
-        raise ValueError(f"a run belongs to variant {unknown[0]!r}; expected one of {list(names)}")
-    variants = tuple(one.model_copy(update={"name": names[one.name]}) for one in study.variants)
-    known = {"baseline": study.baseline, "challenger": study.challenger}
-    known = {role: name and names[name] for role, name in known.items()}
-    search = evidence.search
-    return study.model_copy(update={"variants": variants, **known}), replace(
-        evidence,
-        variant_of={run_id: names[name] for run_id, name in evidence.variant_of.items()},
-        checks={run_id: names[name] for run_id, name in evidence.checks.items()},
-        checked_first={names[name]: said for name, said in evidence.checked_first.items()},
-        missing=[replace(one, variant=visible(one.variant)) for one in evidence.missing],
-        speeds=_named(evidence.speeds),
-        registered=[
-            one.model_copy(
-                update={"study": visible(one.study), "predictions": _named(one.predictions)}
-            )
-            for one in evidence.registered
-        ],
-        search=search
-        and replace(
-            search,
-            declared={names[name]: number for name, number in search.declared.items()},
-            finished={names[name]: number for name, number in search.finished.items()},
-            found=search.found and search.found.renamed(names),
-        ),
-        routed=evidence.routed
-        and replace(evidence.routed, variant=visible(evidence.routed.variant)),
-    )
-
-
-def _named(found: Sequence[T]) -> tuple[T, ...]:
-    return tuple(one.model_copy(update={"variant": visible(one.variant)}) for one in found)

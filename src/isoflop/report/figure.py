@@ -9,9 +9,12 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
+from isoflop.fit.intervals import Floats
 from isoflop.report.theme import CONFIG, INK, MUTED, log_ticks
+from isoflop.text import visible
 
 DATA = "figure"
 """Name of a chart's main data set: the rows of the figure's table."""
@@ -56,6 +59,11 @@ TITLES = {
     "weight_end": "to",
     "share": "Share of tokens",
     "x_ratio": "Ratio on the x axis",
+    "panel": "Losses",
+    "non_embedding": "N",
+    "compute": "PFLOP/s-days",
+    "span": "Positions",
+    "mark": "N",
 }
 """What columns are called where a mark tells its row, of those that do not tell it themselves."""
 
@@ -86,16 +94,18 @@ class Figure:
         Panels are as wide as in pictures unless `width` is given: Vega-Lite cannot fit them into a
         container, so the page's script does.
         """
-        spec = self._without_data | {"data": {"name": DATA, "values": _values(self.table)}}
-        if isinstance(self.chart, alt.FacetChart):
-            return spec | {"spec": spec["spec"] | {"width": width or self.picture_width}}
-        return spec | {"width": width or "container"}
+        width = width or (self.picture_width if "facet" in self._without_data else None)
+        sized = {"width": width or "container"}
+        if "facet" in self._without_data:
+            sized = {"spec": self._without_data["spec"] | sized}
+        data = {"name": DATA, "values": _values(self.table)}
+        return self._without_data | sized | {"data": data}
 
     @cached_property
     def _without_data(self) -> dict[str, Any]:
         # Validation against the schema is slow, and no figure's structure depends on the data:
         # a test does it.
-        spec: dict[str, Any] = self.chart.to_dict(validate=False)
+        spec: dict[str, Any] = _inert(self.chart.to_dict(validate=False))
         return spec
 
 
@@ -270,7 +280,7 @@ def zero_band(reach: float | None, y: str) -> list[alt.Chart]:
 def linear_axis(
     channel: type[XY],
     column: str,
-    title: str,
+    title: str | None,
     values: Iterable[float],
     share: float = 0.06,
     **axis: Any,
@@ -286,7 +296,7 @@ def linear_axis(
 
 def log_axis(
     column: str,
-    title: str,
+    title: str | None,
     values: Sequence[float],
     margin: float,
     ticks: Sequence[float] = RATIO_TICKS,
@@ -334,6 +344,38 @@ def padded(values: Sequence[float], share: float = 0.06) -> list[float]:
     return [low - room, high + room]
 
 
+def thinned(
+    steps: Floats, losses: Floats, at_most: int, *, logarithmic: bool = False
+) -> tuple[Floats, Floats]:
+    """Return steps and losses of at most `at_most` points, evenly apart in steps or in their logs.
+
+    Neighbours are averaged by the steps that they cover; the last step stays.
+    """
+    starts = np.arange(0, len(steps), max(1, -(-len(steps) // at_most)))
+    if logarithmic and len(steps) > at_most:
+        edges = np.geomspace(steps[0], steps[-1], at_most) * (1 - 1e-12)
+        passed = np.searchsorted(edges, steps, side="right")
+        starts = np.flatnonzero(np.diff(np.r_[-1, 0, passed[:-1]]))
+    covered = np.diff(steps, prepend=0)
+    sums = [np.add.reduceat(each, starts) for each in (covered, covered * losses)]
+    return np.cumsum(sums[0]), sums[1] / sums[0]
+
+
 def _values(table: pd.DataFrame) -> list[Any]:
     known = table.replace([math.inf, -math.inf], math.nan)
+    for column in map(str, known.select_dtypes(["object", "string"])):
+        known[column] = known[column].map(_inert)
     return known.astype(object).where(known.notna(), None).to_dict("records")
+
+
+def _inert(value: Any) -> Any:
+    """Spell out control characters in all text of a specification."""
+    match value:
+        case str():
+            return visible(value, keep=" \n")
+        case dict():
+            return {_inert(key): _inert(one) for key, one in value.items()}
+        case list():
+            return [_inert(one) for one in value]
+        case _:
+            return value

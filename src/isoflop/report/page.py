@@ -15,16 +15,16 @@ from isoflop import storage
 from isoflop.config import Study, canonical
 from isoflop.report.analysis import Analysis, analyse
 from isoflop.report.blocks import Section
-from isoflop.report.evidence import RUNS, Evidence, shown
+from isoflop.report.evidence import RUNS, Evidence
 from isoflop.report.render import vega_javascript, write_figure, write_table
 from isoflop.report.routed import depth_colours
 from isoflop.report.scaling import ScalingAnalysis, analyse_scaling
 from isoflop.report.sections import sections
 from isoflop.report.theme import Style
-from isoflop.report.words import results, scaling
 from isoflop.report.words.answers import fitted_records
 from isoflop.report.words.checklist import checklist, standings
-from isoflop.report.words.provenance import mixed_environments
+from isoflop.report.words.prose import told
+from isoflop.report.words.provenance import counted, mixed_environments
 from isoflop.text import visible
 from isoflop.version import __version__
 
@@ -53,24 +53,25 @@ def write_report(study: Study, evidence: Evidence, out: Path) -> Path:
     drawn = [figure for section in parts for figure in section.figures()]
     stills = {one.name: write_figure(one, folder) for one in drawn}
     write_table(analysis.runs_table(), folder / f"{RUNS}.csv")
-    told = {table.csv: table.data for section in parts for table in section.tables()}
-    for name, data in told.items():
-        if name and len(data):
-            write_table(data, folder / f"{name}.csv")
+    for table in [table for section in parts for table in section.tables()]:
+        if table.csv and len(table.data):
+            write_table(table.data, folder / f"{table.csv}.csv")
     storage.write_text(out / PAGE, page(analysis, parts, stills))
     return out / PAGE
 
 
 def analysed(study: Study, evidence: Evidence) -> Analysis | ScalingAnalysis:
     """Return what a study's runs show. Arguments and errors are those of `write_report`."""
-    study, evidence = shown(study, evidence)
+    names = [variant.name for variant in study.variants]
+    unknown = sorted({*evidence.variant_of.values(), *evidence.checks.values()} - set(names))
+    if unknown:
+        raise ValueError(f"a run belongs to variant {unknown[0]!r}; expected one of {names}")
     return (analyse if study.scaling is None else analyse_scaling)(study, evidence)
 
 
 def lede(analysis: Analysis | ScalingAnalysis) -> str:
     """Return the answer in a sentence or two."""
-    room = scaling if isinstance(analysis, ScalingAnalysis) else results
-    return str(room.headline(analysis))
+    return " ".join(told(analysis.kind, "headline", analysis))
 
 
 def page(
@@ -105,11 +106,14 @@ def parts(
     study, evidence = analysis.study, analysis.evidence
     topics = checklist(analysis)
     answered = standings(topics)
-    checked = ("Checklist", f"{answered['disclosed']} of {answered.total()} answered")
-    told = {
-        **_front(analysis, checked),
+    facts = dict(line.split(": ", 1) for line in told(analysis.kind, "facts", analysis, answered))
+    mixed = mixed_environments(fitted_records(analysis))
+    known = {
         "study": study,
-        "mixed": mixed_environments(fitted_records(analysis)),
+        "lede": lede(analysis),
+        "facts": facts,
+        "doubts": told(analysis.kind, "doubtful", analysis),
+        "mixed": {what: counted(values) for what, values in mixed.items()},
         "sections": sections,
         "topics": topics,
         "standings": answered,
@@ -118,15 +122,15 @@ def parts(
         "version": __version__,
         "stills": {name: base64.b64encode(svg.encode()).decode() for name, svg in stills.items()},
     }
-    return {name: part(name, analysis.style, told) for name in ("header", "report")}
+    return {name: part(name, analysis.style, known) for name in ("header", "report")}
 
 
-def part(name: str, style: Style, told: Mapping[str, object]) -> str:
+def part(name: str, style: Style, known: Mapping[str, object]) -> str:
     """Return a part of a page as HTML, by its template and what that is to be told."""
     template = _templates().get_template(f"{name}.html.jinja")
     colours = dict(zip(style.names, style.colours, strict=True))
-    known = {"colours": colours, "depth_colours": depth_colours, "kind": _kind}
-    return Markup(template.render(known, numbered=name != "now", **told))
+    called = {"colours": colours, "depth_colours": depth_colours, "kind": _kind}
+    return Markup(template.render(called, numbered=name != "now", **known))
 
 
 def specs_of(sections: Sequence[Section]) -> dict[str, storage.JSON]:
@@ -136,25 +140,6 @@ def specs_of(sections: Sequence[Section]) -> dict[str, storage.JSON]:
 
 def _kind(block: object) -> str:
     return type(block).__name__.lower()
-
-
-def _front(analysis: Analysis | ScalingAnalysis, checked: tuple[str, str]) -> dict[str, object]:
-    """Return what stands at the top: the answer, the facts, what must be doubted."""
-    if isinstance(analysis, ScalingAnalysis):
-        kicker, title = "Scaling study", "What limits these runs."
-        lede, doubts = scaling.headline(analysis), scaling.doubts(analysis)
-        *facts, left_out = scaling.facts(analysis)
-    else:
-        kicker, title = "Equal-compute study", "No verdict stands on these runs."
-        lede, doubts = results.headline(analysis), results.doubts(analysis)
-        *facts, left_out = results.facts(analysis)
-    return {
-        "kicker": kicker,
-        "lede": lede,
-        "facts": [*facts, checked, *([left_out] if left_out[1] else [])],
-        "doubts": doubts,
-        "doubts_title": title,
-    }
 
 
 @functools.cache

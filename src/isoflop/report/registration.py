@@ -40,21 +40,6 @@ class Registration(Frozen):
         return fingerprint(self.model_copy(update={"sha256": ""}))
 
 
-def check_unregistered(path: Path, table: pd.DataFrame, budget_flops: float) -> None:
-    """Check that a prediction for a budget may be written to a file, before it is made.
-
-    Raises:
-        ValueError: the file exists, or a finished run has that budget already.
-    """
-    if path.exists():
-        raise ValueError(f"{path} exists; a registered prediction is not replaced")
-    finished = table[table["state"] == "finished"]
-    if (finished["budget_flops"] == budget_flops).any():
-        raise ValueError(
-            f"{budget_flops:g} FLOPs has been trained already; register predictions before training"
-        )
-
-
 def register(
     path: Path, study: str, table: pd.DataFrame, predictions: Sequence[Prediction]
 ) -> Registration:
@@ -72,7 +57,12 @@ def register(
     """
     finished = table[table["state"] == "finished"]
     (budget,) = {one.budget_flops for one in predictions}
-    check_unregistered(path, table, budget)
+    if path.exists():
+        raise ValueError(f"{path} exists; a registered prediction is not replaced")
+    if (finished["budget_flops"] == budget).any():
+        raise ValueError(
+            f"{budget:g} FLOPs has been trained already; register predictions before training"
+        )
     columns = ["variant", "budget_flops", "parameters", "tokens", "seed", "loss"]
     ordered = finished[columns].sort_values(columns).to_csv(index=False)
     made = Registration(

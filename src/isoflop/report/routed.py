@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from isoflop.config import RunEvaluation, RunRecord, Study, TextSample
 
-CHOICE = (
-    "Of the challenger's runs that are on disk with an evaluation or a sample, it is the one with "
-    "the lowest test loss."
-)
-"""How a model is chosen, for the reader."""
-
 LIGHTEST, DARKEST = (0xCF, 0xE6, 0xF5), (0x00, 0x50, 0x8C)
 """One hue from light to dark, so that colour vision and grey prints do not matter. The darkest
 still stands out from a dark terminal."""
 
-BRIGHT = math.sqrt(1.05 * 0.05) - 0.05
-"""Luminance from which on the contrast ratio (WCAG 2) to black is the higher one."""
+WHITE_FROM = 0.72
+"""Of the way from light to dark, from where on white stands out more than black (WCAG 2)."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +32,10 @@ class RoutedModel:
     @property
     def missing(self) -> tuple[str, ...]:
         """Commands that would find out the rest."""
-        commands = (
-            (self.evaluation, f"isoflop eval {self.folder}"),
-            (self.sample, f"isoflop sample {self.folder} --prompt TEXT --write"),
-        )
-        return tuple(command for found, command in commands if found is None)
+        asked = () if self.evaluation else (f"isoflop eval {self.folder}",)
+        if self.sample is None:
+            asked = (*asked, f"isoflop sample {self.folder} --prompt TEXT --write")
+        return asked
 
 
 def routed_model(
@@ -54,10 +46,10 @@ def routed_model(
     samples: Mapping[str, TextSample],
     trained: Collection[str] = (),
 ) -> RoutedModel | None:
-    """Return the challenger's run to look into; see `CHOICE`.
+    """Return the challenger's run to look into.
 
-    While there is neither an evaluation nor a sample of any, it is the run with the lowest test
-    loss of those that still have their checkpoint, or of all, with nothing known of it.
+    Of its runs that are on disk with an evaluation or a sample, it is the one with the lowest test
+    loss; without any, of those that still have their checkpoint, or of all.
 
     Args:
         study: whose challenger.
@@ -103,17 +95,11 @@ def depth_colours(routed: int) -> tuple[DepthColour | None, ...]:
 
     None for those that no block did, which are left as they are.
     """
-    return (None, *(_colour((i / (routed - 1)) if routed > 1 else 1.0) for i in range(routed)))
+    return (None, *(_colour(i / (routed - 1) if routed > 1 else 1.0) for i in range(routed)))
 
 
 def _colour(share: float) -> DepthColour:
     mixed = [
         round(light + share * (dark - light)) for light, dark in zip(LIGHTEST, DARKEST, strict=True)
     ]
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (part / 255 for part in mixed)
-    ]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    text = "#000000" if luminance >= BRIGHT else "#ffffff"
-    return DepthColour(f"#{bytes(mixed).hex()}", text)
+    return DepthColour(f"#{bytes(mixed).hex()}", "#ffffff" if share >= WHITE_FROM else "#000000")

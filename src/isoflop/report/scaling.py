@@ -24,6 +24,7 @@ AXES: tuple[Axis, ...] = ("6nd", "causal")
 class ScalingAnalysis(Studied):
     """A scaling study and what its finished runs show."""
 
+    kind = "scaling"
     fit: ScalingFit | None
     """None while no run of the baseline has finished."""
 
@@ -73,14 +74,10 @@ class ScalingAnalysis(Studied):
     def finished(self) -> tuple[tuple[str, RunRecord], ...]:
         """Variant and record of each finished run that is fitted, in the study's order."""
         done = self.table[self.table["state"] == "finished"]
-        done = done.sort_values(["non_embedding", "seed"], kind="stable")
-        runs = list(zip(done["variant"], done["run_id"], strict=True))
-        return tuple(
-            (name, self.records[run_id])
-            for name in self.names
-            for variant, run_id in runs
-            if variant == name
-        )
+        done = done.assign(place=done["variant"].map(self.names.index))
+        done = done.sort_values(["place", "non_embedding", "seed"], kind="stable")
+        records = [self.records[run_id] for run_id in done["run_id"]]
+        return tuple(zip(done["variant"], records, strict=True))
 
     def projection(self, variant: str, span: Span, axis: Axis) -> Projection | None:
         """Return a variant's fit in a span, refused ones included."""
@@ -130,13 +127,15 @@ def analyse_scaling(study: Study, evidence: Evidence) -> ScalingAnalysis:
     fit = None
     if any(names[one.run_id] == baseline for one in own if one.state == "finished"):
         fit = fit_scaling(own, names, baseline=baseline, margin=study.equivalence_margin)
+    rates = rate_checks(evidence.records, {**names, **evidence.checks}, study.learning_rate)
+    order = [variant.name for variant in study.variants]
     return ScalingAnalysis(
         study=study,
         evidence=evidence,
         table=table,
         records={record.run_id: record for record in evidence.records},
         fit=fit,
-        rates=rate_checks(evidence.records, {**names, **evidence.checks}, study.learning_rate),
+        rates=tuple(sorted(rates, key=lambda one: order.index(one.variant))),
     )
 
 

@@ -40,7 +40,7 @@ from isoflop.fit.compare.surfaces import SurfaceComparison
 from isoflop.fit.predictions import Miss, PointPrediction, Prediction
 from isoflop.fit.surfaces.sample import fit_surfaces
 from isoflop.fit.tables.files import is_json_table
-from isoflop.report.registration import check_unregistered, register
+from isoflop.report.registration import register
 from isoflop.runs import ENDINGS, read_records
 from isoflop.sweep.ledger import RESULTS, Folders
 from isoflop.sweep.status import trained
@@ -195,9 +195,6 @@ def predict_study(
     if isinstance(at, tuple):
         baseline = None if study is None else study.baseline_variant.name
         return _at_size(found, at, settings, baseline), found
-    if register_as is not None:
-        check_unregistered(register_as, found.table, at)
-
     made = predict(found.table, at, settings)
     tested = leave_largest_out(found.table, settings)
     if register_as is not None:

@@ -16,7 +16,6 @@ from isoflop.report import figure as draw
 from isoflop.report.theme import PICKED, Style, fading
 from isoflop.sweep import Ledger, RunRow, StudyStatus
 from isoflop.terminal.status import counted, edge_words, verdict
-from isoflop.text import visible
 
 CURVE_POINTS = 60
 """Points of a training curve at most."""
@@ -48,7 +47,7 @@ def now_section(found: StudyStatus, ledger: Ledger, style: Style) -> blocks.Sect
 
 def _minimum(one: Bracket) -> dict[str, blocks.Text]:
     return {
-        ".Variant": blocks.variant(visible(one.variant)),
+        ".Variant": blocks.variant(one.variant),
         "#Budget": exponent(one.budget_flops),
         "#Best size": count(one.minimum_parameters or 0),
         "#Smaller": str(one.below),
@@ -69,7 +68,7 @@ def _going(row: RunRow) -> dict[str, blocks.Text]:
     assert at is not None, "of a run that somebody trains"
     speed, left = at.tokens_per_second, at.seconds_left
     return {
-        ".Variant": blocks.variant(visible(row.variant)),
+        ".Variant": blocks.variant(row.variant),
         "#Parameters": count(row.parameters),
         "#Budget": exponent(row.budget_flops),
         "#Seed": str(row.seed),
@@ -92,7 +91,7 @@ def curves(rows: Sequence[RunRow], ledger: Ledger) -> pd.DataFrame:
     done = [row for row in rows if row.state == "finished" and row.budget_flops in budgets]
     shown = [("done", row) for row in done[-MOST_CURVES:]] + [("under way", row) for row in going]
     points = [
-        (row.run_id, what, visible(row.variant), row.parameters, row.seed, flops, loss)
+        (row.run_id, what, row.variant, row.parameters, row.seed, flops, loss)
         for what, row in shown
         for flops, loss in _points(row, ledger)
     ]

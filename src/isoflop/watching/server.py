@@ -18,7 +18,6 @@ from urllib.parse import parse_qs, urlsplit
 
 from isoflop import storage
 from isoflop.config import Study
-from isoflop.report.evidence import Evidence, shown
 from isoflop.report.page import analysed, part, parts, specs_of, whole
 from isoflop.report.sections import sections
 from isoflop.report.theme import Style
@@ -56,9 +55,8 @@ class Watched:
 
     def __init__(self, study: Study, folders: Folders, file: Path) -> None:
         self._file, self._lookout, self._lock = file, Lookout(study, folders), threading.Lock()
-        safe, _ = shown(study, Evidence(records=[], variant_of={}))
-        names = [one.name for one in safe.variants]
-        self._name, self._style = study.name, Style.of(names, safe.baseline_variant.name)
+        names = [one.name for one in study.variants]
+        self._name, self._style = study.name, Style.of(names, study.baseline_variant.name)
         self._failure, self._next_look, self._next_report = "", 0.0, 0.0
         self._now, self._renewal = self._look(), threading.Thread()
         self._report = self._made(self._now.key)

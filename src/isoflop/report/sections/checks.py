@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -10,18 +10,15 @@ from isoflop.fit.checks import RateCheck, VarianceComponents
 from isoflop.notation import count, scientific
 from isoflop.report import blocks
 from isoflop.report.analysis import Analysis, Studied
-from isoflop.report.scaling import ScalingAnalysis
 
 
 def section(analysis: Analysis) -> blocks.Section | None:
     """Return the checks at the minima; None where there are none."""
-    parts = []
-    if analysis.rates:
-        parts.append(_rates_table(analysis, "at the best size", analysis.rates, _model))
+    parts = [rates_table(analysis, "at the best size")] if analysis.rates else []
     if analysis.components:
         rows = [
             {
-                **_model(one),
+                **_model(analysis, one),
                 "#Seed": f"{one.seed:.4f}",
                 "#Data order": f"{one.order:.4f}",
                 "#Rest": f"{one.rest:.4f}",
@@ -35,20 +32,6 @@ def section(analysis: Analysis) -> blocks.Section | None:
         )
         parts.append(blocks.table(caption, rows))
     return blocks.Section("Checks at the minima", parts) if parts else None
-
-
-def scaling_table(analysis: ScalingAnalysis) -> blocks.Table:
-    """Return the learning rates that a scaling study tried, by variant."""
-    sizes = {record.parameters.total: record for record in analysis.records.values()}
-
-    def model(one: RateCheck) -> dict[str, blocks.Text]:
-        return {
-            ".Variant": blocks.variant(one.variant),
-            "Size": blocks.size_of(sizes[one.parameters].config),
-        }
-
-    ordered = sorted(analysis.rates, key=lambda one: analysis.names.index(one.variant))
-    return _rates_table(analysis, "at one size", ordered, model)
 
 
 def learning_rates(checks: Sequence[RateCheck]) -> pd.DataFrame:
@@ -76,21 +59,8 @@ def learning_rates(checks: Sequence[RateCheck]) -> pd.DataFrame:
     )
 
 
-def _model(one: RateCheck | VarianceComponents) -> dict[str, blocks.Text]:
-    return {
-        "#Budget": scientific(one.budget_flops),
-        ".Variant": blocks.variant(one.variant),
-        "#Parameters": count(one.parameters),
-    }
-
-
-def _rates_table(
-    analysis: Studied,
-    where: str,
-    checks: Sequence[RateCheck],
-    model: Callable[[RateCheck], dict[str, blocks.Text]],
-) -> blocks.Table:
-    """Return what was found at each learning rate, beside cells that tell the model."""
+def rates_table(analysis: Studied, where: str) -> blocks.Table:
+    """Return what was found at each learning rate tried, in the order of the variants."""
     return blocks.table(
         f"Learning rates tried {where}: validation loss, the lowest in bold; with several seeds "
         "their mean, and how far it lies above the lowest, paired by seed, with its 95% interval. "
@@ -98,16 +68,26 @@ def _rates_table(
         "were both worse. No fit uses the runs at other rates.",
         [
             {
-                **model(check),
+                **_model(analysis, check),
                 "#Seeds": str(check.seeds),
                 ":Loss by learning rate": _trials(check),
                 "Interior": "yes" if check.interior else "no",
             }
-            for check in checks
+            for check in analysis.rates
         ],
         csv="learning-rates",
         data=learning_rates(analysis.rates),
     )
+
+
+def _model(analysis: Studied, one: RateCheck | VarianceComponents) -> dict[str, blocks.Text]:
+    """Return cells that tell a model: of a budget, or of a size that the study names."""
+    name = blocks.variant(one.variant)
+    if analysis.study.scaling is None:
+        budget, size = scientific(one.budget_flops), count(one.parameters)
+        return {"#Budget": budget, ".Variant": name, "#Parameters": size}
+    sizes = {record.parameters.total: record for record in analysis.records.values()}
+    return {".Variant": name, "Size": blocks.size_of(sizes[one.parameters].config)}
 
 
 def _trials(check: RateCheck) -> blocks.Text:

@@ -6,20 +6,22 @@ After figures 3 and 4 of arXiv 2404.02258.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
+from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.intervals import WithError
-from isoflop.fit.settings import Estimator
 from isoflop.notation import count, exponent, scientific
 from isoflop.report import blocks
 from isoflop.report import figure as draw
-from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
+from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.theme import INK, MUTED, PICKED, fading
-from isoflop.report.words.results import ESTIMATOR_WORDS, doubts, refusals, results
+from isoflop.report.words.answers import ESTIMATOR_WORDS
+from isoflop.report.words.prose import caption, told
 
 TITLE = "Loss against parameters"
 
@@ -34,7 +36,7 @@ def section(analysis: Analysis) -> blocks.Section:
     for result in analysis.budgets:
         if len(analysis.budgets) > 1:
             parts.append(blocks.Heading(result.told))
-        parts.append(blocks.Sentences(results(analysis, result)))
+        parts.append(blocks.Sentences(told("study", "results", analysis, result)))
     hint = (
         "A click on a variant in the legend fades the others, a second click undoes it. Points "
         "tell their numbers."
@@ -52,24 +54,22 @@ def rows(analysis: Analysis) -> pd.DataFrame:
     minima. A refused minimum has a row of its own, at the lowest mean, so that it is seen.
     """
     found = [
-        (row, name, result.budget_flops, *numbers)
+        {"variant": name, "budget_flops": result.budget_flops, **row}
         for result in analysis.budgets
         for name in analysis.names
-        for row, *numbers in _curve_rows(analysis, result, name)
+        for row in _curve_rows(analysis, result, name)
     ]
     columns = ["row", "variant", "budget_flops", "parameters", "loss", "seed", "low", "high"]
     kinds = {"seed": "Int64", "low": "float64", "high": "float64"}
     return pd.DataFrame(found, columns=columns).astype(kinds)
 
 
-def _curve_rows(
-    analysis: Analysis, result: BudgetResult, name: str
-) -> Iterator[tuple[str, float, float, int | None, float | None, float | None]]:
+def _curve_rows(analysis: Analysis, result: BudgetResult, name: str) -> Iterator[dict[str, Any]]:
     budget = result.budget_flops
     for size in analysis.sizes(name, budget):
-        what = "run" if size.on_ladder else "off_ladder"
+        of = {"row": "run" if size.on_ladder else "off_ladder", "parameters": size.parameters}
         for seed, loss in zip(size.seeds, size.seed_losses, strict=True):
-            yield what, size.parameters, loss, seed, None, None
+            yield {**of, "loss": loss, "seed": seed}
     fit = analysis.variant_fits.get(name)
     noise = fit.noise.get(f"{budget:.6g}") if fit else None
     for size in analysis.ladder(name, budget):
@@ -79,13 +79,14 @@ def _curve_rows(
             freedom = noise.run_freedom + noise.seed_freedom
             mean = WithError(value=size.loss, error=error, degrees_of_freedom=freedom)
             low, high = mean.interval().ends
-        yield "mean", size.parameters, size.loss, None, low, high
+        of = {"row": "mean", "parameters": size.parameters, "loss": size.loss}
+        yield {**of, "low": low, "high": high}
     found, lowest = result.headline(name), analysis.best(name, budget)
-    if found and found.parameters is not None and found.loss is not None:
-        low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
-        yield "minimum", found.parameters, found.loss, None, low, high
+    if found and found.loss is not None:
+        ends = {"low": found.interval.low, "high": found.interval.high} if found.interval else {}
+        yield {"row": "minimum", "parameters": found.parameters, "loss": found.loss, **ends}
     elif found and lowest:
-        yield "refused", lowest.parameters, lowest.loss, None, None, None
+        yield {"row": "refused", "parameters": lowest.parameters, "loss": lowest.loss}
 
 
 def panel(analysis: Analysis) -> draw.Panel:
@@ -93,13 +94,13 @@ def panel(analysis: Analysis) -> draw.Panel:
     shown, style = rows(analysis), analysis.style
     if shown.empty:
         return draw.Absent(TITLE, "No run has finished.")
-    told = "variant row budget_flops:~e parameters:,.0f loss:.4f low:.4f high:.4f seed"
+    tips = "variant row budget_flops:~e parameters:,.0f loss:.4f low:.4f high:.4f seed"
     loss_title = f"Test loss, {analysis.loss_unit}"
     base = alt.Chart().encode(
         x=draw.count_axis("parameters", "Parameters", list(shown["parameters"])),
         y=draw.linear_axis(alt.Y, "loss", loss_title, shown["loss"], tickCount=7),
         opacity=fading(),
-        tooltip=draw.told(told),
+        tooltip=draw.told(tips),
     )
     coloured, shaped = base.encode(color=style.colour()), base.encode(shape=style.shape())
     points = shaped.encode(color=style.colour())
@@ -129,43 +130,28 @@ def panel(analysis: Analysis) -> draw.Panel:
         ),
         *_brackets(shown, loss_title),
     ]
-    named = ("loss-against-parameters", TITLE, _caption(analysis, shown))
+    named = ("loss-against-parameters", TITLE, caption("curves", analysis, set(shown["row"])))
     return draw.figure(*named, layers, shown, height=400)
 
 
-def _caption(analysis: Analysis, shown: pd.DataFrame) -> str:
-    caption = (
-        "Each point is one trained model; lines join the means over seeds at one budget, which "
-        f"the bracket at the right names. A large outlined mark is a minimum (by {HEADLINE} in "
-        "log parameters). Bars are 95% intervals: thin ones of a mean (from the "
-        "spread of its curve's runs), thick ones of a minimum."
-    )
-    if (shown["row"] == "off_ladder").any():
-        caption += " Hollow points are routed models in a baseline's shape; fits leave them out."
-    refused = refusals(analysis)
-    if refused:
-        caption += (
-            " A cross (\N{MULTIPLICATION SIGN}) marks the lowest mean of a curve whose minimum is "
-            "refused: " + " ".join(refused)
-        )
-    return caption
-
-
 def _brackets(shown: pd.DataFrame, title: str) -> list[alt.Chart]:
-    """Label each budget with a bracket at the right of the plot, over the ends of its curves."""
+    """Label each budget with a bracket at the right of the plot, over the ends of its curves.
+
+    One that overlaps the one below it stands further out.
+    """
     means = shown[shown["row"] == "mean"].sort_values("parameters")
     height = float(shown["loss"].max() - shown["loss"].min())
     ends = means.groupby(["budget_flops", "variant"])["loss"].last().groupby("budget_flops")
-    spans = []
-    for budget, low, high in ends.agg(["min", "max"]).itertuples(name=None):
-        middle, half = (low + high) / 2, max(high - low, _THINNEST * height) / 2
-        spans.append((middle - half, middle + half, f"{exponent(budget)}\nFLOPs"))
+    spans = ends.agg(["min", "max"]).sort_values("min")
     points: list[dict[str, Any]] = []
-    for place, (low, high, label) in zip(
-        places(spans, _LABEL_HEIGHT * height), sorted(spans), strict=True
-    ):
-        at = _BRACKET_GAP + place * _BRACKET_STEP
-        path = ((at - 5, low), (at, low), (at, high), (at - 5, high), (at + 6, (low + high) / 2))
+    place, top = 0, -math.inf
+    for budget, low, high in spans.itertuples(name=None):
+        middle, room = (low + high) / 2, max(high - low, _LABEL_HEIGHT * height) / 2
+        place = 1 - place if middle - room <= top else 0
+        top, half = middle + room, max(high - low, _THINNEST * height) / 2
+        low, high, at = middle - half, middle + half, _BRACKET_GAP + place * _BRACKET_STEP
+        label = f"{exponent(budget)}\nFLOPs"
+        path = ((at - 5, low), (at, low), (at, high), (at - 5, high), (at + 6, middle))
         points += [
             {"label": label, "corner": corner, "beyond": x, "loss": y}
             for corner, (x, y) in enumerate(path)
@@ -185,87 +171,56 @@ def _brackets(shown: pd.DataFrame, title: str) -> list[alt.Chart]:
     ]
 
 
-def places(spans: Sequence[tuple[float, float, str]], label: float) -> list[int]:
-    """Return columns, as few as keep spans and labels in their middle apart, the lowest first.
-
-    Args:
-        spans: lower and upper ends; what else a span holds is not read.
-        label: height of a label.
-    """
-    tops: list[float] = []
-    found = []
-    for low, high, *_ in sorted(spans):
-        room = max(high - low, label) / 2
-        bottom, top = (low + high) / 2 - room, (low + high) / 2 + room
-        place = next((i for i, before in enumerate(tops) if bottom > before), len(tops))
-        tops[place : place + 1] = [top]
-        found.append(place)
-    return found
-
-
 def _minima_table(analysis: Analysis) -> list[blocks.Table]:
     """Return a row per budget and variant with the minimum by each estimator."""
     nat = analysis.bits_per_nat
-    found = [
-        {
-            "#Budget": scientific(result.budget_flops),
-            ".Variant": blocks.variant(name),
-            **{
-                f"#{ESTIMATOR_WORDS[estimator]}": _minimum(result, name, estimator)
-                for estimator in analysis.estimators
-            },
-            **({"#Bits per byte": _in_bits(first.loss, nat)} if nat else {}),
-            "#Forward FLOPs": blocks.NONE
-            if first.forward_flops is None
-            else scientific(first.forward_flops, 3, trim=False),
-        }
-        for result in analysis.budgets
-        for name in analysis.names
-        if (first := result.headline(name)) is not None
-    ]
-    caption = (
-        "Minima of loss over log parameters, by estimator, with 95% intervals: for parabola and "
-        "Akima how far runs scatter, where seeds or sizes tell it, and what the estimator gets "
-        "wrong without noise; for the surfaces residuals redrawn. With one seed and few sizes the "
-        "intervals hold no noise. The words above use the first, the parabola; how far the "
-        "estimators disagree is a systematic error. Forward FLOPs are per token."
-        + (" Bits per byte are of the first: they compare between tokenizers." if nat else "")
-    )
-    return [blocks.table(caption, found)] if found else []
+    found = []
+    for result in analysis.budgets:
+        for name in analysis.names:
+            first = result.headline(name)
+            if first is None:
+                continue
+            minima = {
+                f"#{ESTIMATOR_WORDS[one]}": _minimum(result.minima[name, one])
+                for one in analysis.estimators
+            }
+            bits = nat and first.loss and first.loss * nat
+            flops = blocks.number(first.forward_flops, partial(scientific, digits=3, trim=False))
+            found.append(
+                {
+                    "#Budget": scientific(result.budget_flops),
+                    ".Variant": blocks.variant(name),
+                    **minima,
+                    **({"#Bits per byte": blocks.number(bits)} if nat else {}),
+                    "#Forward FLOPs": flops,
+                }
+            )
+    return [blocks.table(caption("minima", nat), found)] if found else []
 
 
-def _in_bits(loss: float | None, nat: float) -> str:
-    return blocks.NONE if loss is None else f"{loss * nat:.4f}"
-
-
-def _minimum(result: BudgetResult, name: str, estimator: Estimator) -> blocks.Text:
-    found = result.minima[name, estimator]
+def _minimum(found: CurveMinimum) -> blocks.Text:
     if found.loss is None or found.parameters is None:
         return (blocks.Styled("hint", f"refused: {found.status.replace('_', ' ')}", found.message),)
-    _, loss = found.estimates()
     text = f"{found.loss:.4f} at {count(found.parameters)}"
-    return blocks.with_ends(text, loss.interval_words() or None)
+    return blocks.with_ends(text, found.estimates()[1].interval_words())
 
 
 def _claims_table(analysis: Analysis, result: BudgetResult) -> blocks.Table:
     """Return a row per published claim; a study with doubts has no verdicts, only numbers."""
     found = claims(analysis)
     looks = {"no verdict": "unresolved", "not held": "not-held"}
+    doubted = (found["verdict"] == "no verdict").any()
     return blocks.table(
-        f"Published claims (arXiv 2404.02258) at {result.told}, each judged on its own at the "
-        "noise measured here (95% intervals, not corrected for their number).",
+        caption("claims", result),
         [
             {
                 "Claim": one["statement"],
-                "Here": (blocks.Styled("badge", told := one["verdict"], looks.get(told, told)),),
+                "Here": (blocks.Styled("badge", said := one["verdict"], looks.get(said, said)),),
                 "Numbers": one["numbers"],
             }
             for one in found[found["budget_flops"] == result.budget_flops].to_dict("records")
         ],
-        after=" No verdict stands at this budget and these seeds; the numbers are shown for what "
-        "they are."
-        if doubts(analysis)
-        else "",
+        after=caption("no_verdict") if doubted else "",
         csv="claims",
         data=found,
     )
@@ -277,19 +232,15 @@ def claims(analysis: Analysis) -> pd.DataFrame:
     `difference` with its ends is what was judged, below zero on the claimed side: of losses, or of
     log parameters where the claim is about sizes. A study with doubts has no verdicts.
     """
-    doubted = bool(doubts(analysis))
+    doubted = bool(told("study", "doubtful", analysis))
     return pd.DataFrame(
         {
             "budget_flops": result.budget_flops,
-            "statement": _capitalised(one.statement),
+            "statement": one.statement[:1].upper() + one.statement[1:],
             "verdict": "no verdict" if doubted else one.verdict,
             **blocks.with_columns("difference", one.interval),
-            "numbers": _capitalised(one.sentence.removeprefix(f"{one.verdict.capitalize()}: ")),
+            "numbers": one.numbers[:1].upper() + one.numbers[1:],
         }
         for result in analysis.budgets
         for one in result.claims
     )
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]

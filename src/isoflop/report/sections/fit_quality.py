@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from isoflop.fit.surfaces.surface import Surface
 from isoflop.fit.tables.frame import curve_rows
-from isoflop.notation import exponent, percent
+from isoflop.notation import exponent
+from isoflop.report import blocks
 from isoflop.report import figure as draw
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.blocks import Pair, Section
 from isoflop.report.theme import INK, PICKED, SHAPES, fading, legend_columns
-from isoflop.report.words.results import ESTIMATOR_WORDS
+from isoflop.report.words.answers import ESTIMATOR_WORDS
+from isoflop.report.words.prose import caption
 
 _ROW_STEP = 17
 """Height of one estimator's interval; a curve has one more for the gap to the next."""
@@ -21,6 +25,9 @@ _LOSS, _SIZE = "Loss less the estimators' median, nats", "Parameters / the estim
 
 FARTHEST = 3.0
 """How many median intervals an axis reaches beyond the outermost mark, at most."""
+
+
+OTHERS = "As the figure before, on the same axis."
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -34,34 +41,18 @@ def section(analysis: Analysis) -> Section | None:
 def residual_panels(analysis: Analysis) -> list[draw.Panel]:
     """Draw what the surfaces leave, a figure per budget; none where no surface was fitted."""
     fitted = {name: fit.surface for name, fit in analysis.variant_fits.items() if fit.surface}
-    without = "".join(f" {name}: {fit.message}." for name, fit in fitted.items() if fit.E is None)
     found = [(one, residuals(analysis, one)) for one in analysis.budgets]
     drawn = [(one, table) for one, table in found if len(table)]
     if not drawn:
-        why = f"No variant has a surface.{without}"
+        why = caption("no_surfaces", fitted)
         return [draw.Absent("Residuals of the loss surface", why)] if fitted else []
     delta = next(fit.delta for fit in fitted.values() if fit.delta is not None)
     spread = [*pd.concat([table["residual"] for _, table in drawn]), -2 * delta, 2 * delta]
-    fits = "; ".join(
-        f"{name} {fit.status.replace('_', ' ')}, {percent(fit.residual, 2)}"
-        for name, fit in fitted.items()
-        if fit.residual is not None
-    )
-    caption = (
-        "What L = E + A/N^alpha + B/D^beta, fitted by Huber loss to all runs of a variant, leaves: "
-        "above zero a run is worse than its surface says. Points are runs, lines join the means "
-        "over seeds; a line that bends is a shape that the surface lacks. Within the grey band "
-        f"(delta, {delta:g}) a residual counts squared, outside linearly. How each fit ended, and "
-        f"its residuals' root mean square as a share of the loss: {fits}."
-    )
-    if without:
-        caption += f" Without a surface:{without}"
-    others = "As the figure before, on the same axis."
     return [
         draw.figure(
             f"surface-residuals-{exponent(one.budget_flops)}",
             f"Residuals of the loss surface, {one.told}",
-            caption if one is drawn[0][0] else others,
+            caption("residuals", fitted, delta) if one is drawn[0][0] else OTHERS,
             _residual_layers(analysis, table, delta, spread),
             table,
             height=280,
@@ -123,40 +114,30 @@ def _residual_layers(
 
 def agreement_figures(analysis: Analysis) -> list[draw.Figure]:
     """Draw the minima of every estimator; none while no curve has one."""
-    table = estimator_minima(analysis)
+    table = estimator_minima(analysis) if analysis.budgets else pd.DataFrame({"loss": []})
     if table["loss"].isna().all():
         return []
-    caption = (
-        "A row per curve, a mark per estimator, with 95% intervals; {} is the median of the "
-        "curve's estimators. Marks that lie apart by more than their intervals show a systematic "
-        "error that no interval holds. Intervals far wider than most are cut at the edge."
+    refused = bool(table["loss"].isna().any())
+    losses = shown_range(table, "loss_difference")
+    ratios = table.filter(like="parameters_ratio").apply(np.log)
+    sizes = np.exp(shown_range(ratios, "parameters_ratio"))
+    apart = draw.linear_axis(
+        *(alt.X, "loss_difference", _LOSS, losses), tickCount=5, labelExpr=draw.SIGNED_LABEL
     )
-    if table["loss"].isna().any():
-        caption += " Refused minima have no mark; the table of minima says why."
-    ends = shown_range(table, "loss_difference")
-    low, high = shown_range(table, "parameters_ratio", logarithmic=True)
-    by_loss = draw.linear_axis(
-        *(alt.X, "loss_difference", _LOSS, ends), tickCount=5, labelExpr=draw.SIGNED_LABEL
-    )
-    by_size = draw.log_axis(
-        *("parameters_ratio", _SIZE, [low, high]), margin=(high / low) ** 0.06, grid=True
-    )
-    drawn = (
-        (
-            "estimator-losses",
-            "Loss of the minima by estimator",
-            caption.format("zero"),
-            _agreement(analysis, "loss_difference", table, by_loss),
-        ),
-        (
-            "estimator-sizes",
-            "Size of the minima by estimator",
-            caption.format("one"),
-            _agreement(analysis, "parameters_ratio", table, by_size),
-        ),
-    )
+    room = (max(sizes) / min(sizes)) ** 0.06
+    ratio = draw.log_axis("parameters_ratio", _SIZE, sizes.tolist(), room, grid=True)
     height = _ROW_STEP * table["curve"].nunique() * (table["estimator"].nunique() + 1)
-    return [draw.figure(*one, table, height=height, width=draw.HALF_WIDTH) for one in drawn]
+    drawn = []
+    for what, column, middle, axis in (
+        ("Loss", "loss_difference", 0.0, apart),
+        ("Size", "parameters_ratio", 1.0, ratio),
+    ):
+        name = "estimator-losses" if what == "Loss" else "estimator-sizes"
+        told = caption("agreement", middle, refused)
+        layers = _agreement(analysis, table, column, middle, axis)
+        named = (name, f"{what} of the minima by estimator", told)
+        drawn.append(draw.figure(*named, layers, table, height=height, width=draw.HALF_WIDTH))
+    return drawn
 
 
 def estimator_minima(analysis: Analysis) -> pd.DataFrame:
@@ -167,23 +148,27 @@ def estimator_minima(analysis: Analysis) -> pd.DataFrame:
     `loss_difference` to the median of the curve's estimators. Refused minima have a status and no
     numbers.
     """
-    several = len(analysis.budgets) > 1
-    rows = []
-    for result in analysis.budgets:
-        at = f"\n{exponent(result.budget_flops)} FLOPs" if several else ""
-        for name in analysis.names:
-            for estimator in analysis.estimators:
-                one = result.minima.get((name, estimator))
-                if one is None:
-                    continue
-                ends = one.interval
-                of = (name, result.budget_flops, f"{name}{at}", ESTIMATOR_WORDS[estimator])
-                sizes = (ends.parameters_low, ends.parameters_high) if ends else (None, None)
-                losses = (ends.low, ends.high) if ends else (None, None)
-                rows.append((*of, one.status, one.parameters, *sizes, one.loss, *losses))
-    columns = ["variant", "budget_flops", "curve", "estimator", "status"]
-    numbers = [f"{of}{end}" for of in ("parameters", "loss") for end in ("", "_low", "_high")]
-    table = pd.DataFrame(rows, columns=[*columns, *numbers])
+    several, rows = len(analysis.budgets) > 1, []
+    for (result, name), estimator in product(
+        product(analysis.budgets, analysis.names), analysis.estimators
+    ):
+        one = result.minima.get((name, estimator))
+        if one is None:
+            continue
+        size, loss = (None, None) if one.loss is None else one.estimates()
+        rows.append(
+            {
+                "variant": name,
+                "budget_flops": result.budget_flops,
+                "curve": f"{name}\n{exponent(result.budget_flops)} FLOPs" if several else name,
+                "estimator": ESTIMATOR_WORDS[estimator],
+                "status": one.status,
+                **blocks.with_columns("parameters", size),
+                **blocks.with_columns("loss", loss),
+            }
+        )
+    table = pd.DataFrame(rows)
+    numbers = [column for column in table if str(column).startswith(("parameters", "loss"))]
     table = table.astype(dict.fromkeys(numbers, "float64"))
     curves = table.groupby(["variant", "budget_flops"])
     medians = curves[["parameters", "loss"]].transform("median")
@@ -193,9 +178,11 @@ def estimator_minima(analysis: Analysis) -> pd.DataFrame:
     return table
 
 
-def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, x: alt.X) -> list[alt.Chart]:
+def _agreement(
+    analysis: Analysis, table: pd.DataFrame, column: str, middle: float, x: alt.X
+) -> list[alt.Chart]:
     """Draw a column of `estimator_minima` of every curve, relative to the curve's median."""
-    middle, title = (0.0, _LOSS) if column == "loss_difference" else (1.0, _SIZE)
+    title = _LOSS if column == "loss_difference" else _SIZE
     estimators = table["estimator"].drop_duplicates().tolist()
     curves = table["curve"].drop_duplicates().tolist()
     shapes = alt.Scale(domain=estimators, range=list(SHAPES[: len(estimators)]))
@@ -220,20 +207,9 @@ def _agreement(analysis: Analysis, column: str, table: pd.DataFrame, x: alt.X) -
     ]
 
 
-def shown_range(
-    table: pd.DataFrame, column: str, *, logarithmic: bool = False
-) -> tuple[float, float]:
+def shown_range(table: pd.DataFrame, column: str) -> list[float]:
     """Return what an axis must hold: every mark, and of the intervals what is not far beyond."""
-    values = table[[column, f"{column}_low", f"{column}_high"]].to_numpy()
-    if logarithmic:
-        values = np.log(values)
-    marks, ends = values[:, :1], values[:, 1:]
-    reach = np.abs(ends - marks)
-    far = (
-        FARTHEST * float(np.median(reach[np.isfinite(reach)])) if np.isfinite(reach).any() else 0.0
-    )
-    low, high = np.nanmin(marks), np.nanmax(marks)
-    inside = [low, high, 0.0, *ends[np.isfinite(ends)].clip(low - far, high + far)]
-    found = np.array([min(inside), max(inside)])
-    low, high = (np.exp(found) if logarithmic else found).tolist()
-    return low, high
+    marks, ends = table[column], table[[f"{column}_low", f"{column}_high"]]
+    far = FARTHEST * ends.sub(marks, axis=0).abs().stack().median()
+    inside = ends.clip(marks.min() - far, marks.max() + far)
+    return [0.0, *pd.concat([marks, inside.stack()]).dropna()]

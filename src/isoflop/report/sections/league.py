@@ -188,23 +188,22 @@ def _budgets(analysis: Analysis, table: pd.DataFrame) -> draw.Panel:
 
 def _table(analysis: Analysis, shown: pd.DataFrame) -> blocks.Table:
     several = len(analysis.budgets) > 1
-    found: list[list[blocks.Text | blocks.Wide]] = []
-    for budget in shown["budget_flops"].unique():
-        own = shown[shown["budget_flops"] == budget].to_dict("records")
-        cells = [_cells(row, several) for row in own]
+    found: list[blocks.Row] = []
+    for budget, own in shown.groupby("budget_flops", sort=False):
+        cells = [_cells(row, several) for row in own.to_dict("records")]
         if several:
-            found.append([blocks.Wide(f"{scientific(budget)} FLOPs", len(cells[0]))])
-        found += [list(one.values()) for one in cells]
+            first, *others = cells[0]
+            whole = blocks.Wide(f"{scientific(float(str(budget)))} FLOPs", len(cells[0]))
+            found.append({first: whole, **dict.fromkeys(others)})
+        found += cells
     caption = _words("table", analysis, shown["seconds"].notna().any(), several)[0]
-    return blocks.Table(caption, blocks.columns(*cells[0]), found, csv="league", data=shown)
+    return blocks.table(caption, found, csv="league", data=shown)
 
 
 def _cells(row: Mapping[Any, Any], several: bool) -> dict[str, blocks.Text]:
     def number(column: str, form: str | Callable[[float], str], unit: str = "") -> str:
-        value = row[column]
-        if pd.isna(value):
-            return blocks.NONE
-        return (format(value, form) if isinstance(form, str) else form(value)) + unit
+        told = blocks.number(row[column], form)
+        return told if told == blocks.NONE else told + unit
 
     def estimate(column: str, form: str) -> blocks.Text:
         low, high = (row[f"{column}_{end}"] for end in ("low", "high"))
@@ -236,4 +235,4 @@ def _cells(row: Mapping[Any, Any], several: bool) -> dict[str, blocks.Text]:
 
 
 def _words(macro: str, analysis: Analysis, *more: object) -> tuple[str, ...]:
-    return told("league", macro, {}, analysis, *more)
+    return told("league", macro, analysis, *more)

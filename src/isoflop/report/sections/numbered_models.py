@@ -10,13 +10,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from isoflop.config import CurvePoint
 from isoflop.notation import count, exponent, scientific, significant
 from isoflop.papers.numbered import NumberedModel
+from isoflop.report import blocks
 from isoflop.report import figure as draw
 from isoflop.report.analysis import Analysis, BudgetResult
-from isoflop.report.blocks import Block, Heading, Pair, Section, Table, Text, Wide, columns, variant
 from isoflop.report.theme import INK
+from isoflop.report.words.prose import caption
 
 CURVE_POINTS = 150
 """Points of a training curve that a figure draws at most."""
@@ -27,36 +27,28 @@ UNMEASURED = (
     "the machine."
 )
 PANELS = {
-    "training-flops": (
-        *("Training loss against FLOPs", "flops", "Training FLOPs"),
-        "One line per seed. The early part, which is off the scale, is cut. {missing}",
-    ),
-    "training-seconds": (
-        *("Training loss against wall-clock", "seconds", "Wall-clock, seconds"),
-        "Wall-clock is steps over measured steps per second.{partly}",
-    ),
-    "flops-per-step": (
-        *("FLOPs per step", "flops_per_step", "Training FLOPs per step"),
-        "Counted, {convention} convention; backward is twice forward.",
-    ),
-    "steps-per-second": (
-        *("Steps per second", "steps_per_second", "Steps per second"),
-        "Measured by 'isoflop bench train', the models in turn on an idle machine.{partly}",
-    ),
+    "training-flops": ("Training loss against FLOPs", "flops", "Training FLOPs"),
+    "training-seconds": ("Training loss against wall-clock", "seconds", "Wall-clock, seconds"),
+    "flops-per-step": ("FLOPs per step", "flops_per_step", "Training FLOPs per step"),
+    "steps-per-second": ("Steps per second", "steps_per_second", "Steps per second"),
 }
-"""By name of a figure: its title, the column that it shows, the axis of that, and its caption."""
+"""By name of a figure: its title, the column that it shows, the axis of that."""
+_COSTS = (
+    *("#Parameters", ".Shape", "#Loss"),
+    *("#Forward FLOPs per token", "#FLOPs per step", "#Steps per second"),
+)
 
 
-def section(analysis: Analysis) -> Section:
+def section(analysis: Analysis) -> blocks.Section:
     """Return for each budget the numbered models, their training and their costs."""
-    blocks: list[Block] = []
+    parts: list[blocks.Block] = []
     for result in analysis.budgets:
         if len(analysis.budgets) > 1:
-            blocks.append(Heading(result.told))
+            parts.append(blocks.Heading(result.told))
         if result.figure3:
-            blocks.append(_table(analysis, result))
-        blocks.append(Pair(panels(analysis, result)))
-    return Section("Models singled out", blocks)
+            parts.append(_table(analysis, result))
+        parts.append(blocks.Pair(panels(analysis, result)))
+    return blocks.Section("Models singled out", parts)
 
 
 def panels(analysis: Analysis, result: BudgetResult) -> list[draw.Panel]:
@@ -71,15 +63,9 @@ def panels(analysis: Analysis, result: BudgetResult) -> list[draw.Panel]:
         why = missing or "The study has no routed variant to single out."
         return [draw.Absent("Four models", why)]
     curves = training_curves(analysis, result.figure3, costs)
-    unmeasured = costs.loc[costs["steps_per_second"].isna(), "number"]
-    partly = " Not measured: " + ", ".join(f"model {number}" for number in unmeasured) + "."
-    words = {
-        "missing": missing,
-        "partly": partly if len(unmeasured) else "",
-        "convention": analysis.study.convention,
-    }
+    unmeasured = costs.loc[costs["steps_per_second"].isna(), "number"].tolist()
     found: list[draw.Panel] = []
-    for name, (title, column, axis, caption) in PANELS.items():
+    for name, (title, column, axis) in PANELS.items():
         of_curves = name.startswith("training")
         shown = (curves if of_curves else costs).dropna(subset=[column])
         if shown.empty:
@@ -88,9 +74,10 @@ def panels(analysis: Analysis, result: BudgetResult) -> list[draw.Panel]:
             continue
         shown = shown if of_curves else bar_rows(shown, column)
         layers = (_lines if of_curves else _bars)(analysis, shown, column, axis)
-        drawn = (f"{name}-{exponent(result.budget_flops)}", title, caption.format(**words), layers)
+        told = caption("numbered", name, missing, unmeasured, analysis.study.convention)
+        named = (f"{name}-{exponent(result.budget_flops)}", title, told)
         height = 300 if of_curves else 260
-        found.append(draw.figure(*drawn, shown, height=height, width=draw.HALF_WIDTH))
+        found.append(draw.figure(*named, layers, shown, height=height, width=draw.HALF_WIDTH))
     return found
 
 
@@ -101,18 +88,15 @@ def model_costs(analysis: Analysis, models: Sequence[NumberedModel]) -> pd.DataF
     `forward_flops` (per token), `flops_per_step`, `steps_per_second` (missing unless measured).
     """
     rows = []
-    for one in models:
-        if one.model is None:
-            continue
-        size = one.model
+    columns = {"variant", "parameters", "blocks", "width", "loss", "forward_flops"}
+    for number, size in [(one.number, one.model) for one in models if one.model]:
         record = analysis.records[size.run_ids[0]]
         flops = record.train_flops[analysis.study.convention] / record.config.steps
         speed = analysis.evidence.steps_per_second(size.variant, size.parameters, flops)
-        columns = {"variant", "parameters", "blocks", "width", "loss", "forward_flops"}
         rows.append(
             {
-                "number": one.number,
-                "model": f"{one.number}  {size.variant}, {count(size.parameters)}",
+                "number": number,
+                "model": f"{number}  {size.variant}, {count(size.parameters)}",
                 **size.model_dump(include=columns),
                 "flops_per_step": flops,
                 "steps_per_second": math.nan if speed is None else speed,
@@ -128,34 +112,20 @@ def training_curves(
 
     Columns: `number`, `model`, `variant`, `seed`, `step`, `loss`, `flops`, `seconds`.
     """
-    rows = [
-        (one.number, seed, step, loss)
-        for one in models
-        if one.model
-        for seed, run_id in zip(one.model.seeds, one.model.run_ids, strict=True)
-        for step, loss in thinned(analysis.records[run_id].curve)
-    ]
+    rows: list[tuple[int, int, float, float]] = []
+    for one in models:
+        seeds = zip(one.model.seeds, one.model.run_ids, strict=True) if one.model else ()
+        for seed, run_id in seeds:
+            curve = [(point.step, point.loss) for point in analysis.records[run_id].curve]
+            steps, losses = np.array(curve, dtype=np.float64).reshape(-1, 2).T
+            points = draw.thinned(steps, losses, CURVE_POINTS)
+            rows += [(one.number, seed, int(at), loss) for at, loss in zip(*points, strict=True)]
     table = pd.DataFrame(rows, columns=["number", "seed", "step", "loss"]).merge(
         costs[["number", "model", "variant", "flops_per_step", "steps_per_second"]]
     )
     table["flops"] = table["step"] * table["flops_per_step"]
     table["seconds"] = table["step"] / table["steps_per_second"]
     return table[["number", "model", "variant", "seed", "step", "loss", "flops", "seconds"]]
-
-
-def thinned(curve: Sequence[CurvePoint], at_most: int = CURVE_POINTS) -> list[tuple[int, float]]:
-    """Return steps and losses of at most `at_most` points.
-
-    Neighbours are averaged by the steps that they cover.
-    """
-    if not curve:
-        return []
-    steps = np.array([0, *(point.step for point in curve)])
-    starts = np.arange(0, len(curve), -(-len(curve) // at_most))
-    summed = np.array([point.loss for point in curve]) * np.diff(steps)
-    edges = steps[[*starts, len(curve)]]
-    means = np.add.reduceat(summed, starts) / np.diff(edges)
-    return list(zip(edges[1:].tolist(), means.tolist(), strict=True))
 
 
 def bar_rows(costs: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -168,37 +138,33 @@ def bar_rows(costs: pd.DataFrame, value: str) -> pd.DataFrame:
     return table
 
 
-def _table(analysis: Analysis, result: BudgetResult) -> Table:
+def _table(analysis: Analysis, result: BudgetResult) -> blocks.Table:
     """Return the numbered models of Figure 3's rules, then of Figure 4's."""
-    rows: list[list[Text | Wide]] = []
+    rows: list[blocks.Row] = []
     for rule, models in (("Figure 3", result.figure3), ("Figure 4", result.figure4)):
         costs = {row["number"]: row for row in model_costs(analysis, models).to_dict("records")}
         for one in models:
-            rows.append([rule, str(one.number)])
-            if one.model is None:
-                rows[-1].append(Wide(f"Missing: {one.reason}", 7))
-                continue
-            cost = costs[one.number]
-            speed = cost["steps_per_second"]
-            rows[-1] += [
-                variant(one.model.variant),
-                count(one.model.parameters),
-                f"{one.model.blocks} \N{MULTIPLICATION SIGN} {one.model.width}",
-                f"{one.model.loss:.4f}",
-                scientific(one.model.forward_flops, 3, trim=False),
-                scientific(cost["flops_per_step"], 3, trim=False),
-                "not measured" if math.isnan(speed) else significant(speed),
-            ]
-    return Table(
-        "Numbered models. By the rules of Figure 3: 1 the baseline at its optimum, 2 a baseline of "
-        "about twice its size, 3 and 4 routed models in the shapes of 1 and 2. By those of Figure "
-        "4: see the figure above.",
-        columns(
-            *(".Rule", "#No.", ".Variant", "#Parameters", ".Shape", "#Loss"),
-            *("#Forward FLOPs per token", "#FLOPs per step", "#Steps per second"),
-        ),
-        rows,
-    )
+            row: dict[str, blocks.Text | blocks.Wide | None] = {
+                ".Rule": rule,
+                "#No.": str(one.number),
+                ".Variant": blocks.Wide(f"Missing: {one.reason}", 1 + len(_COSTS)),
+                **dict.fromkeys(_COSTS),
+            }
+            if one.model:
+                cost = costs[one.number]
+                speed = cost["steps_per_second"]
+                told = (
+                    count(one.model.parameters),
+                    f"{one.model.blocks} \N{MULTIPLICATION SIGN} {one.model.width}",
+                    f"{one.model.loss:.4f}",
+                    scientific(one.model.forward_flops, 3, trim=False),
+                    scientific(cost["flops_per_step"], 3, trim=False),
+                    "not measured" if math.isnan(speed) else significant(speed),
+                )
+                row[".Variant"] = blocks.variant(one.model.variant)
+                row |= dict(zip(_COSTS, told, strict=True))
+            rows.append(row)
+    return blocks.table(caption("numbered_table"), rows)
 
 
 def _lines(analysis: Analysis, shown: pd.DataFrame, column: str, axis: str) -> list[alt.Chart]:

@@ -16,9 +16,23 @@ from isoflop.report.registration import WAY_WORDS, Registration
 
 def section(analysis: Analysis) -> blocks.Section | None:
     """Return each prediction beside what was measured; None where none was registered."""
-    found = rows(analysis)
-    if not found:
+    found = predictions(analysis)
+    if found.empty:
         return None
+    rows: list[blocks.Row] = [
+        {
+            "#Budget": scientific(one.budget_flops),
+            ".Variant": blocks.variant(made.variant),
+            ".By": WAY_WORDS[made.way],
+            "#Predicted size": estimate_words(made.parameters, count, blocks.NONE),
+            "#Predicted loss": estimate_words(made.loss, none=blocks.NONE),
+            "#Measured": f"{miss.loss:.4f} at {count(miss.parameters)}"
+            if miss
+            else "not trained yet",
+            "#Miss": blocks.number(miss.loss_error if miss else None, "+.4f"),
+        }
+        for one, made, miss in beside_measured(analysis)
+    ]
     caption = (
         "Registered before their budget was trained, with 95% intervals of the minimum that "
         "hold if the laws do, and the miss: predicted less measured loss."
@@ -30,28 +44,8 @@ def section(analysis: Analysis) -> blocks.Section | None:
             f"of {one.study}, SHA-256 "
         )
         notes.append(blocks.Paragraph((told, blocks.Styled("code", one.sha256), "."), "caption"))
-    shown = blocks.table(caption, found, csv="predictions", data=predictions(analysis))
+    shown = blocks.table(caption, rows, csv="predictions", data=found)
     return blocks.Section("Predictions", [shown, *notes])
-
-
-def rows(analysis: Analysis) -> list[dict[str, blocks.Text]]:
-    """Return a row per registered prediction, with the miss where its budget has been trained."""
-    return [
-        {
-            "#Budget": scientific(one.budget_flops),
-            ".Variant": blocks.variant(made.variant),
-            ".By": WAY_WORDS[made.way],
-            "#Predicted size": estimate_words(made.parameters, count, blocks.NONE),
-            "#Predicted loss": estimate_words(made.loss, none=blocks.NONE),
-            "#Measured": f"{miss.loss:.4f} at {count(miss.parameters)}"
-            if miss
-            else "not trained yet",
-            "#Miss": blocks.NONE
-            if miss is None or miss.loss_error is None
-            else f"{miss.loss_error:+.4f}",
-        }
-        for one, made, miss in beside_measured(analysis)
-    ]
 
 
 def predictions(analysis: Analysis) -> pd.DataFrame:

@@ -9,11 +9,17 @@ import altair as alt
 import pandas as pd
 
 from isoflop.notation import exponent
-from isoflop.papers.beside import COLUMNS, OURS, PUBLISHED, published_minima, published_points
-from isoflop.papers.mod import mod_figures
+from isoflop.papers.mod import (
+    COLUMNS,
+    OURS,
+    PUBLISHED,
+    mod_figures,
+    published_minima,
+    published_points,
+)
 from isoflop.report import figure as draw
 from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
-from isoflop.report.blocks import NONE, Pair, Section, Table, columns
+from isoflop.report.blocks import Pair, Row, Section, Table, number, table
 from isoflop.report.sections.numbered_models import model_costs
 from isoflop.report.theme import INK
 
@@ -96,21 +102,21 @@ def _ratios(analysis: Analysis, result: BudgetResult) -> list[Table]:
     costs = model_costs(analysis, result.figure3)
     if costs.empty or 1 not in set(costs["number"]):
         return []
-    ours, published = costs.set_index("number"), {m.number: m for m in mod_figures().figure3.models}
-    rows = []
-    for number in ours.index:
-        cells = [str(number)]
-        for column in _COSTS:
-            here = ours.loc[number, column] / ours.loc[1, column]
-            theirs = getattr(published[number], column) / getattr(published[1], column)
-            cells += [NONE if pd.isna(here) else f"{here:.2f}", f"{theirs:.2f}"]
-        rows.append(cells)
+    published = mod_figures()["models"].set_index("number")[[*_COSTS]]
+    ours = costs.set_index("number")[[*_COSTS]]
+    here, theirs = (one / one.loc[1] for one in (ours, published))
+    rows: list[Row] = []
+    for model in here.index:
+        cells: dict[str, str] = {}
+        for column, title in _COSTS.items():
+            cells[f"{title}|#here"] = number(here.loc[model, column], ".2f")
+            cells[f"{title}|#published"] = number(theirs.loc[model, column], ".2f")
+        rows.append({"#No.": str(model), **cells})
     caption = (
         f"Figure 3's models relative to model 1: this study at {result.told}, and published "
         "(digitised, approximate; 6\u00d710\u00b9\u2078 FLOPs, TPUv5)."
     )
-    groups = [("", 1), *((title, 2) for title in _COSTS.values())]
-    return [Table(caption, columns("#No.", *("#here", "#published") * 3), rows, groups)]
+    return [table(caption, rows)]
 
 
 def _beside(

@@ -18,7 +18,7 @@ from isoflop.report import figure as draw
 from isoflop.report.analysis import Analysis, BudgetResult
 from isoflop.report.blocks import Section
 from isoflop.report.theme import INK, PICKED, fading
-from isoflop.report.words.prose import told
+from isoflop.report.words.prose import caption
 
 _LARGEST_AREA = 760
 _FLOPS = "Forward FLOPs per token / optimal baseline's"
@@ -59,27 +59,8 @@ def panel(analysis: Analysis, result: BudgetResult) -> draw.Panel:
         *_numbers(base, shown),
     ]
     name = f"relative-loss-{exponent(result.budget_flops)}"
-    return draw.figure(name, title, _caption(analysis, result), layers, shown, height=360)
-
-
-def _caption(analysis: Analysis, result: BudgetResult) -> str:
-    caption = (
-        f"Each bubble is one size, the mean over its seeds. {analysis.baseline} at its optimum is "
-        "at (1, 1): below the horizontal line is a lower loss, left of the vertical one a cheaper "
-        "forward pass. Dashed lines join the sizes of a variant."
-    )
-    if not result.reference_bracketed:
-        return (
-            f"{caption} The optimum of {analysis.baseline} is not bracketed: its lowest trained "
-            "size stands in for it, so the ratios are provisional and no model is numbered."
-        )
-    numbered = [
-        f" ({one.number}) {one.rule}."
-        if one.model
-        else f" ({one.number}) is missing: {one.reason}."
-        for one in result.figure4
-    ]
-    return caption + "".join(numbered)
+    told = caption("relative_loss", analysis, result)
+    return draw.figure(name, title, told, layers, shown, height=360)
 
 
 def rows(analysis: Analysis, result: BudgetResult) -> pd.DataFrame:
@@ -190,4 +171,4 @@ def active_panel(analysis: Analysis, result: BudgetResult) -> draw.Figure:
     ]
     name = f"active-parameters-{exponent(result.budget_flops)}"
     title = f"Loss against active parameters, {result.told}"
-    return draw.figure(name, title, told("league", "active", {})[0], layers, shown, height=360)
+    return draw.figure(name, title, caption("active"), layers, shown, height=360)

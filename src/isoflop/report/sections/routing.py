@@ -11,12 +11,12 @@ import altair as alt
 import pandas as pd
 
 from isoflop.config import DecisionMeasures, Measures, TextSample
-from isoflop.notation import count, percent
 from isoflop.report import figure as draw
 from isoflop.report.analysis import Studied
 from isoflop.report.blocks import Block, Pair, Paragraph, Section, Strip, Styled, with_columns
-from isoflop.report.routed import CHOICE, RoutedModel
+from isoflop.report.routed import RoutedModel
 from isoflop.report.theme import CHALLENGER_COLOURS
+from isoflop.report.words.prose import caption
 from isoflop.text import visible
 
 DENSE, PROCESSED, SKIPPED = "dense block, all tokens", "processed", "skipped"
@@ -38,13 +38,8 @@ def section(analysis: Studied) -> Section | None:
     blocks: list[Block] = []
     missing = f"No model of {model.variant} was looked into yet"
     if model.evaluation is not None or model.sample is not None:
-        record, config = model.record, model.record.config.model
-        test = record.evaluation()
-        told = (
-            f", {config.blocks} blocks of width {config.width}, "
-            f"{count(record.parameters.total)} parameters, run {record.run_id}"
-            f"{f', test loss {test.loss:.4f} {unit}' if test else ''}. {CHOICE}"
-        )
+        record = model.record
+        told = f", {caption('routed', model, record.evaluation(), unit)}"
         losses = loss_figures(model, unit)
         blocks.append(Paragraph((Styled("variant", model.variant), told)))
         blocks += [*decision_figures(model), *([Pair(losses)] if losses else [])]
@@ -104,10 +99,10 @@ def decision_grid(
         if block not in routed:
             rows.append((block, 0, len(tokens), "", DENSE, ""))
             continue
-        taken, best = (one.processed[routed.index(block)] for one in (stretch, ranked))
-        for at, token in enumerate(tokens):
-            state, selected = PROCESSED if taken[at] else SKIPPED, "yes" if best[at] else "no"
-            rows.append((block, at, at + 1, token, state, selected))
+        decided = (one.processed[routed.index(block)] for one in (stretch, ranked))
+        for at, (token, taken, best) in enumerate(zip(tokens, *decided, strict=True)):
+            state = PROCESSED if taken else SKIPPED
+            rows.append((block, at, at + 1, token, state, "yes" if best else "no"))
     columns = ["block", "position", "position_end", "token", "state", "top_k"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -133,16 +128,6 @@ def router_weights(measured: DecisionMeasures) -> pd.DataFrame:
 
 def _grid(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
     tokens, blocks = int(table["position_end"].max()), table["block"].nunique()
-    agreed = [one.agreement.accuracy for one in measured.blocks if one.agreement is not None]
-    shares = ", ".join(
-        f"{percent(one.realised_capacity)} in block {one.block}" for one in measured.blocks
-    )
-    caption = (
-        f"The first {tokens} tokens of a test window: which blocks process them, the first block "
-        f"at the bottom, under {measured.decision}. Over all whole windows it processes {shares}"
-    )
-    if agreed:
-        caption += f", and decides as top-k does for {percent(min(agreed))} or more of the tokens"
     x = draw.linear_axis(alt.X, "position", "Position in the window", [0, tokens], 0, grid=False)
     y = alt.Y(
         "block:O",
@@ -156,7 +141,7 @@ def _grid(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
     return draw.figure(
         "routing-decisions",
         "Routing decisions by token and block",
-        f"{caption}.",
+        caption("grid", tokens, measured),
         [chart.encode(tooltip=draw.told("block position token state top_k"))],
         table,
         height=min(_MOST_ROW_HEIGHT * blocks, _GRID_HEIGHT),
@@ -178,13 +163,9 @@ def _weights(table: pd.DataFrame, measured: DecisionMeasures) -> draw.Figure:
             tooltip=draw.told("state weight:.3f weight_end:.3f tokens:, share:.2%"),
         )
     )
-    caption = (
-        "Router weights r, which rank the tokens under top-k and multiply a block's update: the "
-        f"share of tokens in each of {len(table) // (2 * len(order))} equal ranges, by what "
-        f"{measured.decision} makes of them. The outermost ranges hold what lies beyond."
-    )
+    told = caption("weights", len(table) // (2 * len(order)), measured.decision)
     layout = draw.Panels(order, "Share of tokens against router weight", height=150, same_x=False)
-    return draw.panels("router-weights", "Router weights", caption, [chart], table, layout)
+    return draw.panels("router-weights", "Router weights", told, [chart], table, layout)
 
 
 def _state(*states: str) -> alt.Color:
@@ -207,51 +188,17 @@ def loss_figures(model: RoutedModel, unit: str) -> list[draw.Figure]:
         }
         for one in decisions
     )
-    losses = (
-        "decision-losses",
-        "Loss by routing decision",
-        "Test loss of the same weights under each decision, with the 95% interval that other "
-        "documents would give. These are the same documents for each, so overlapping intervals "
-        "do not make decisions equal; the paired differences tell.",
-    )
-    differences = (
-        "decision-differences",
-        "What deciding causally costs",
-        "Loss less that of top-k, which looks ahead, paired by document, with 95% intervals.",
-    )
-    above = table.dropna(subset=["difference"])
-    blue = alt.ColorValue(_BLUE)
+    losses = ("decision-losses", "Loss by routing decision", caption("decision_losses"))
+    costs = ("decision-differences", "What deciding causally costs", caption("decision_costs"))
+    above, blue = table.dropna(subset=["difference"]), alt.ColorValue(_BLUE)
     found = [draw.intervals(losses, table, ("decision", "loss", f"Test loss, {unit}"), blue)]
     if len(above):
         of = ("decision", "difference", f"Loss above that of top-k, {unit}")
-        found.append(draw.intervals(differences, above, of, blue, form="+.4f", at=0.0))
+        found.append(draw.intervals(costs, above, of, blue, form="+.4f", at=0.0))
     return found
 
 
 def strip(sample: TextSample) -> Strip:
     """Return what a page shows of a sample."""
-    shares = ", ".join(
-        f"{percent(share)} in block {block}"
-        for block, share in zip(sample.routed_blocks, sample.shares, strict=True)
-    )
-    cuts = (
-        ("top k", sample.top_k, None),
-        ("top p", sample.top_p, 1.0),
-        ("min p", sample.min_p, 0.0),
-    )
-    how = f"temperature {sample.temperature:g}"
-    how += "".join(f", {name} {value:g}" for name, value, unset in cuts if value != unset)
-    capped = ""
-    if sample.cap is not None:
-        most = "its capacity" if sample.cap.tokens is None else f"{sample.cap.tokens} tokens"
-        capped = f", capped at {most} in {sample.cap.window} positions"
-    drawn, shown = len(sample.tokens), min(len(sample.tokens), MOST_TOKENS)
-    left = f", of which {shown:,} are shown" if shown < drawn else ""
     cut = {"prompt": sample.prompt[-MOST_TOKENS:], "tokens": sample.tokens[:MOST_TOKENS]}
-    return Strip(
-        sample.model_copy(update=cut),
-        f"The prompt, underlined, and {drawn:,} tokens drawn by this model{left} (seed "
-        f"{sample.seed}, {how}). A token is the darker the more of the "
-        f"{len(sample.routed_blocks)} routed blocks processed it under {sample.decision}{capped}: "
-        f"{shares}. A character of several tokens has the colour of its last one.",
-    )
+    return Strip(sample.model_copy(update=cut), caption("strip", sample, MOST_TOKENS))

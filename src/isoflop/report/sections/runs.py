@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from statistics import mean
+from collections.abc import Sequence
+from statistics import fmean
 
+from isoflop.config import Evaluation
 from isoflop.notation import count, scientific
 from isoflop.report.analysis import Analysis, Studied
-from isoflop.report.blocks import NONE, Paragraph, Section, Text, size_of, table, variant
-from isoflop.report.evidence import LeftOut
+from isoflop.report.blocks import Paragraph, Row, Section, number, size_of, table, variant
 
 
 def left_out(analysis: Studied) -> Section:
@@ -19,32 +18,29 @@ def left_out(analysis: Studied) -> Section:
     """
     names = dict(zip(analysis.table["run_id"], analysis.table["variant"], strict=True))
     budgets = isinstance(analysis, Analysis)
-    unusable = [
-        LeftOut(
-            variant=names.get(record.run_id, record.run_id),
-            budget_flops=record.config.budget_flops or math.nan,
-            size=size_of(record.config)
-            + (f", {count(record.parameters.total)} parameters" if budgets else ""),
-            seed=record.config.seed,
-            state=record.state,
-            reason=record.reason or "no reason was recorded",
-        )
-        for record in analysis.evidence.records
-        if record.state != "finished" and (budgets or record.run_id in names)
+    found: list[tuple[str, float | None, str, int, str, str]] = []
+    for run in analysis.evidence.records:
+        if run.state != "finished" and (budgets or run.run_id in names):
+            size = size_of(run.config)
+            size += f", {count(run.parameters.total)} parameters" if budgets else ""
+            reason = run.reason or "no reason was recorded"
+            name, of = names.get(run.run_id, run.run_id), run.config
+            found.append((name, of.budget_flops, size, of.seed, run.state, reason))
+    found += [
+        (one.variant, one.budget_flops, one.size, one.seed, one.state, one.reason)
+        for one in analysis.evidence.missing
     ]
-    rows: list[dict[str, Text]] = []
-    for one in [*unusable, *analysis.evidence.missing]:
-        budget = NONE if math.isnan(one.budget_flops) else scientific(one.budget_flops)
-        rows.append(
-            {
-                ".Variant": one.variant,
-                **({"#Budget": budget} if budgets else {}),
-                ".Size": one.size,
-                "#Seed": str(one.seed),
-                "State": one.state,
-                "Reason": one.reason,
-            }
-        )
+    rows: list[Row] = [
+        {
+            ".Variant": name,
+            **({"#Budget": number(budget, scientific)} if budgets else {}),
+            ".Size": size,
+            "#Seed": str(seed),
+            "State": state,
+            "Reason": reason,
+        }
+        for name, budget, size, seed, state, reason in found
+    ]
     none = Paragraph("None: every run of the study has finished.")
     return Section(
         "Runs left out", [table("Runs that no fit and no figure uses.", rows) if rows else none]
@@ -53,7 +49,7 @@ def left_out(analysis: Studied) -> Section:
 
 def routing_decisions(analysis: Analysis) -> Section | None:
     """Return the held-out losses at each curve's lowest mean, by split and decision."""
-    rows: list[dict[str, Text]] = []
+    rows: list[Row] = []
     for result in analysis.budgets:
         for name in analysis.names:
             best = analysis.best(name, result.budget_flops)
@@ -61,8 +57,6 @@ def routing_decisions(analysis: Analysis) -> Section | None:
                 continue
             runs = [analysis.records[run_id] for run_id in best.run_ids]
             tests = [run.evaluation("test") for run in runs]
-            top_k = [run.evaluation("test", "top_k") for run in runs]
-            validated = [run.evaluation("validation") for run in runs]
             rows.append(
                 {
                     "#Budget": scientific(result.budget_flops),
@@ -70,9 +64,9 @@ def routing_decisions(analysis: Analysis) -> Section | None:
                     "#Parameters": count(best.parameters),
                     "Causal decision": runs[0].config.model.decisions[0].replace("_", " "),
                     "#Test, causal": f"{best.loss:.4f}",
-                    "#Test, top-k": _mean(one.loss for one in top_k if one),
-                    "#Validation, causal": _mean(one.loss for one in validated if one),
-                    "#Bits per byte": _mean(one.bits_per_byte for one in tests if one),
+                    "#Test, top-k": _mean([run.evaluation("test", "top_k") for run in runs]),
+                    "#Validation, causal": _mean([run.evaluation("validation") for run in runs]),
+                    "#Bits per byte": _mean(tests, "bits_per_byte"),
                     "#Seeds": str(len(runs)),
                 }
             )
@@ -85,6 +79,7 @@ def routing_decisions(analysis: Analysis) -> Section | None:
     return Section("Routing decisions", [table(caption, rows)])
 
 
-def _mean(values: Iterable[float | None]) -> str:
+def _mean(found: Sequence[Evaluation | None], what: str = "loss") -> str:
+    values = [getattr(one, what) for one in found if one is not None]
     known = [value for value in values if value is not None]
-    return f"{mean(known):.4f}" if known else NONE
+    return number(fmean(known) if known else None)

@@ -8,6 +8,7 @@ from isoflop.fit.search import SearchResult, plain
 from isoflop.notation import scientific
 from isoflop.report import blocks
 from isoflop.report.analysis import Analysis
+from isoflop.report.words.prose import caption, told
 
 
 def section(analysis: Analysis) -> blocks.Section | None:
@@ -16,12 +17,7 @@ def section(analysis: Analysis) -> blocks.Section | None:
     if search is None or search.found is None or not search.found.recipes:
         return None
     found = search.found
-    caption = (
-        "Settings that were searched, by validation loss: the value that is best with the others "
-        "at the centre, with its 95% interval; or that any value tried does within so many nats, "
-        "or that it is best at an end, beyond which none can be tried; or that it is unsure."
-    )
-    rows: list[dict[str, blocks.Text]] = [
+    rows: list[blocks.Row] = [
         {
             "#Budget": scientific(recipe.budget_flops),
             ".Variant": blocks.variant(recipe.variant),
@@ -32,18 +28,9 @@ def section(analysis: Analysis) -> blocks.Section | None:
         for recipe in found.recipes
         for one in recipe.settings
     ]
-    told = [
-        f"{recipe.variant} at {scientific(recipe.budget_flops)} FLOPs: {recipe.trials} trials."
-        for recipe in found.recipes
-    ]
-    told += [
-        f"{law.variant}: {law.setting.replace('_', ' ')} = {plain(law.value)} (C / "
-        f"{scientific(analysis.study.budgets_flops[0])})^a, a = {law.exponent.words('.2f')}, from "
-        f"{law.budgets} budgets."
-        for law in found.laws
-    ]
-    table = blocks.table(caption, rows, csv="search", data=_data(found))
-    return blocks.Section("The recipe that was searched", [table, blocks.Sentences(told)])
+    table = blocks.table(caption("search"), rows, csv="search", data=_data(found))
+    sentences = told("study", "searched", found, analysis)
+    return blocks.Section("The recipe that was searched", [table, blocks.Sentences(sentences)])
 
 
 def _data(found: SearchResult) -> pd.DataFrame:

@@ -1,21 +1,25 @@
-"""What the answers of the checklist count and tell; its templates call these by name."""
+"""What the sentences of a report count and tell; its templates call these by name."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from isoflop.config import RunRecord, Study
+from isoflop.fit import ESTIMATOR_NAMES
 from isoflop.fit.curves.minima import CurveMinimum
+from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
+from isoflop.fit.minima.parabola import PARABOLA_SIZES
 from isoflop.fit.results import FittedSurface
 from isoflop.fit.settings import Estimator
 from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS
 from isoflop.notation import scientific
-from isoflop.report.analysis import Analysis, Studied
+from isoflop.report.analysis import Analysis, BudgetResult, Studied
 from isoflop.report.evidence import RecipeSearch
 from isoflop.report.render import table_text
+from isoflop.report.scaling import ScalingAnalysis, Span
 
 T = TypeVar("T", bound=Hashable)
 
@@ -24,6 +28,45 @@ CONVENTIONS = {
     "full": "exact closed forms; attention is charged for the whole square of T by T",
     "6nd": "6 N D with N the non-embedding parameters",
 }
+
+ESTIMATOR_WORDS = {name: words[0].upper() + words[1:] for name, words in ESTIMATOR_NAMES.items()}
+
+METHOD = (
+    "Each line is L = a C^b by least squares on log loss over log compute, through the mean final "
+    "test loss of each size; training curves are shown and not fitted. The intervals of a and b "
+    "are Student's, from the scatter of the sizes about the line; what other documents would do to "
+    "it is not in them."
+)
+"""How projections are made."""
+
+SEEDS_FOR_A_SPREAD = 3
+"""Fewer seeds say next to nothing about a spread."""
+
+
+# Of words.
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Return several things in words: a, b and c."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def ordinal(number: int) -> str:
+    """Return a place in words: 1st, 2nd, 12th."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0)
+    return f"{number}{ending or 'th'}"
+
+
+def plural(number: int, noun: str, several: str = "") -> str:
+    """Return a number with its noun: '1 run', '2 runs'."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def spanned(values: Collection[float], shown: Callable[[float], str] = str) -> str:
+    """Return a range in words: 'X', or 'X to Y'."""
+    low, high = shown(min(values)), shown(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def by_variant(
@@ -34,6 +77,9 @@ def by_variant(
     if len(found) > 1 and len({value for _, value in found}) == 1:
         return (f"Every variant: {shown(found[0][1])}",)
     return tuple(f"{name}: {shown(value)}" for name, value in found)
+
+
+# Of a study and its runs.
 
 
 def own_settings(study: Study) -> list[str]:
@@ -50,15 +96,9 @@ def own_settings(study: Study) -> list[str]:
     return lines
 
 
-def spanned(values: Collection[float], shown: Callable[[float], str] = str) -> str:
-    """Return a range in words: 'X', or 'X to Y'."""
-    low, high = shown(min(values)), shown(max(values))
-    return low if low == high else f"{low} to {high}"
-
-
-def plural(number: int, noun: str, several: str = "") -> str:
-    """Return a number with its noun: '1 run', '2 runs'."""
-    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+def deciders(study: Study) -> dict[str, str]:
+    """Return by which causal decision each variant is measured."""
+    return {one.name: one.decisions[0].replace("_", " ") for one in study.variants}
 
 
 def spent_shares(study: Study, records: Sequence[RunRecord]) -> list[float]:
@@ -92,6 +132,35 @@ def reasons(records: Sequence[RunRecord]) -> str:
     return "; ".join(f"{reason} ({n})" for reason, n in counted.most_common())
 
 
+def fitted_records(analysis: Studied) -> list[RunRecord]:
+    """Return the records that figures show, checks left out."""
+    fitted = set(analysis.table["run_id"])
+    return [one for one in analysis.evidence.records if one.run_id in fitted]
+
+
+def runs_sha256(analysis: Studied) -> str:
+    """Return the SHA-256 of the table of runs that is beside the page."""
+    return hashlib.sha256(table_text(analysis.runs_table()).encode()).hexdigest()
+
+
+# Of the minima and fits of a study of budgets.
+
+
+def called(analysis: Studied) -> str:
+    """Return the baseline as a sentence names it."""
+    return f"the {analysis.baseline}" if analysis.baseline.islower() else analysis.baseline
+
+
+def refusals(analysis: Analysis) -> tuple[str, ...]:
+    """Return a sentence for each minimum of the headline's estimator that must not be used."""
+    return tuple(
+        f"{found.variant} at {scientific(result.budget_flops)} FLOPs: {found.message}."
+        for result in analysis.budgets
+        for variant in analysis.study.variants
+        if (found := result.headline(variant.name)) is not None and found.loss is None
+    )
+
+
 def refused_minima(analysis: Analysis) -> list[tuple[float, Estimator, CurveMinimum]]:
     """Return which minima were refused, with their budgets and by which estimator."""
     return [
@@ -100,6 +169,47 @@ def refused_minima(analysis: Analysis) -> list[tuple[float, Estimator, CurveMini
         for (_, name), one in result.minima.items()
         if one.loss is None
     ]
+
+
+def too_few_sizes(analysis: Analysis) -> bool:
+    """Return whether no curve has as many sizes as a minimum takes."""
+    return all(
+        len(analysis.ladder(name, result.budget_flops)) < PARABOLA_SIZES
+        for result in analysis.budgets
+        for name in analysis.names
+    )
+
+
+def near_best(analysis: Analysis, result: BudgetResult) -> list[str]:
+    """Return which variants cannot be told from the best one, the baseline left aside."""
+    best, *others = (
+        noisy_minimum(analysis.declared, one.variant, result.budget_flops)
+        for one in result.ranking()
+        if one.variant != analysis.baseline
+    )
+    apart = {other.variant: minimum_difference(other, best) for other in others}
+    return [name for name, found in apart.items() if found and found[0].interval().ends[0] <= 0]
+
+
+def single_seeded(analysis: Analysis) -> list[str]:
+    """Return the curves whose lowest loss is of one seed."""
+    return [
+        f"{name} at {scientific(result.budget_flops)}"
+        for result in analysis.budgets
+        for name in analysis.names
+        if (best := analysis.best(name, result.budget_flops)) and len(best.seeds) < 2
+    ]
+
+
+def losses_by_seed(analysis: Analysis, result: BudgetResult) -> Mapping[str, tuple[float, ...]]:
+    """Return losses of baseline and challenger at their best sizes; none where seeds are few."""
+    losses = {}
+    for name in filter(None, (analysis.baseline, analysis.challenger)):
+        best = analysis.best(name, result.budget_flops)
+        if best is None or len(best.seeds) < SEEDS_FOR_A_SPREAD or len(set(best.seed_losses)) < 2:
+            return {}
+        losses[name] = best.seed_losses
+    return losses if len(losses) == 2 else {}
 
 
 def fitted_surfaces(analysis: Analysis) -> list[tuple[str, FittedSurface]]:
@@ -122,17 +232,78 @@ def noise_sources(analysis: Analysis) -> set[str]:
     return {n.source for fit in analysis.variant_fits.values() for n in fit.noise.values()}
 
 
-def fitted_records(analysis: Studied) -> list[RunRecord]:
-    """Return the records that figures show, checks left out."""
-    fitted = set(analysis.table["run_id"])
-    return [one for one in analysis.evidence.records if one.run_id in fitted]
+# Of a scaling study.
 
 
-def runs_sha256(analysis: Studied) -> str:
-    """Return the SHA-256 of the table of runs that is beside the page."""
-    return hashlib.sha256(table_text(analysis.runs_table()).encode()).hexdigest()
+def refused_projections(analysis: ScalingAnalysis) -> tuple[str, ...]:
+    """Return which projections there are not, and why, each reason once."""
+    spans: Mapping[tuple[str, str], set[Span]] = defaultdict(set)
+    for one in analysis.fit.projections if analysis.fit else ():
+        if one.a is None:
+            spans[one.variant, one.message].add((one.start, one.stop))
+    names = analysis.span_names
+    told = []
+    for (variant, message), found in spans.items():
+        where = [name for span, name in names.items() if span in found]
+        at = "every range" if len(found) == len(names) else listed(where)
+        told.append(f"{variant} at {at} ({message})")
+    return tuple(told)
 
 
-def deciders(study: Study) -> dict[str, str]:
-    """Return by which causal decision each variant is measured."""
-    return {one.name: one.decisions[0].replace("_", " ") for one in study.variants}
+def outcomes(analysis: ScalingAnalysis, variant: str) -> Mapping[str, list[Span]]:
+    """Return the ranges by what is known of a variant there."""
+    found: Mapping[str, list[Span]] = defaultdict(list)
+    for span in analysis.ranges or analysis.spans:
+        one = analysis.gap(variant, span)
+        found[one.outcome if one and one.difference else "unresolved"].append(span)
+    return found
+
+
+def within_margin(analysis: ScalingAnalysis, variant: str, side: str) -> list[Span]:
+    """Return where a loss that counts as equal is known to be higher, or lower."""
+    sign = 1 if side == "higher" else -1
+    return [
+        span
+        for span in analysis.ranges
+        if (one := analysis.gap(variant, span))
+        and one.outcome == "equivalent"
+        and one.difference
+        and one.difference.value * sign > 0
+        and one.p_different is not None
+        and one.p_different <= 1 - analysis.level
+    ]
+
+
+def extent(analysis: ScalingAnalysis, variant: str, spans: Sequence[Span]) -> str:
+    """Return how large the gaps of a variant are in some ranges."""
+    gaps = [analysis.gap(variant, span) for span in spans]
+    sizes = [abs(one.difference.value) for one in gaps if one and one.difference]
+    return f"{spanned(sizes, '{:.4f}'.format)} {analysis.loss_unit}"
+
+
+def places(analysis: ScalingAnalysis, spans: Sequence[Span]) -> str:
+    """Return where ranges are, neighbours joined: at positions 0-511 and 1024-2047."""
+    if len(spans) == len(analysis.ranges or analysis.spans) > 1:
+        return "at every range of positions"
+    joined: list[Span] = []
+    for start, stop in sorted(spans):
+        if joined and joined[-1][1] == start:
+            start, _ = joined.pop()
+        joined.append((start, stop))
+    return "at positions " + listed(f"{start}\N{EN DASH}{stop - 1}" for start, stop in joined)
+
+
+def largest_gap(analysis: ScalingAnalysis, variant: str) -> Span | None:
+    """Return the range in which a variant is farthest from the baseline; None without any."""
+    sizes = {
+        span: abs(one.difference.value)
+        for span in analysis.ranges
+        if (one := analysis.gap(variant, span)) and one.difference
+    }
+    return max(sizes, key=sizes.__getitem__, default=None)
+
+
+def seeds_of(analysis: ScalingAnalysis) -> list[int]:
+    """Return the seeds of each model that has any."""
+    models = ((name, record.parameters.non_embedding) for name, record in analysis.finished)
+    return list(Counter(models).values())

@@ -12,48 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from isoflop.config import BUILT_IN, STALE_NATS, RecipeSettings
-from isoflop.fit import ESTIMATOR_NAMES
-from isoflop.fit.minima import akima, parabola
-from isoflop.fit.settings import HUBER_DELTA
-from isoflop.fit.spans.values import PFLOPS_DAY
-from isoflop.fit.surfaces import huber, projection
-from isoflop.fit.surfaces.data import EXPONENTS
-from isoflop.fit.variants import DELTAS
-from isoflop.report.analysis import HEADLINE, Studied
-from isoflop.report.evidence import RUNS
-from isoflop.report.scaling import ScalingAnalysis
-from isoflop.report.words import answers
+from isoflop.report.analysis import Studied
 from isoflop.report.words.prose import paragraphs, templates
-from isoflop.report.words.provenance import environment_of, mixed_environments
-from isoflop.report.words.results import ESTIMATOR_WORDS
-from isoflop.report.words.scaling import METHOD, refusals
 
 Standing = Literal["disclosed", "not applicable", "missing"]
-
-_CALLED = {
-    **vars(answers),
-    "BUILT_IN": BUILT_IN,
-    "DELTAS": DELTAS,
-    "ESTIMATOR_NAMES": ESTIMATOR_NAMES,
-    "ESTIMATOR_WORDS": ESTIMATOR_WORDS,
-    "EXPONENTS": EXPONENTS,
-    "HEADLINE": HEADLINE,
-    "HUBER_DELTA": HUBER_DELTA,
-    "METHOD": METHOD,
-    "PFLOPS_DAY": PFLOPS_DAY,
-    "RUNS": RUNS,
-    "STALE_NATS": STALE_NATS,
-    "USUAL_RATE": RecipeSettings().learning_rate,
-    "akima": akima,
-    "environment_of": environment_of,
-    "huber": huber,
-    "mixed_environments": mixed_environments,
-    "parabola": parabola,
-    "projection": projection,
-    "refusals": refusals,
-}
-"""What the templates call by name."""
 
 
 @dataclass
@@ -76,14 +38,16 @@ class Topic:
 
 def checklist(analysis: Studied) -> tuple[Topic, ...]:
     """Return every question with its answer, topic by topic."""
-    kind = "scaling" if isinstance(analysis, ScalingAnalysis) else "study"
-    template = templates().get_template(f"checklist/{kind}.txt.jinja", globals=_CALLED)
-    text = template.render(
-        analysis=analysis,
-        study=analysis.study,
-        evidence=analysis.evidence,
-        records=analysis.evidence.records,
-        unit=analysis.loss_unit,
+    text = (
+        templates()
+        .get_template(f"checklist/{analysis.kind}.txt.jinja")
+        .render(
+            analysis=analysis,
+            study=analysis.study,
+            evidence=analysis.evidence,
+            records=analysis.evidence.records,
+            unit=analysis.loss_unit,
+        )
     )
     topics: list[Topic] = []
     for paragraph in paragraphs(text):

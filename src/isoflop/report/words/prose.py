@@ -3,20 +3,65 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from statistics import mean
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from isoflop.config import BUILT_IN, STALE_NATS, RecipeSettings
+from isoflop.fit import ESTIMATOR_NAMES, intervals, sentence
+from isoflop.fit.minima import akima, parabola
+from isoflop.fit.search import plain
+from isoflop.fit.settings import HUBER_DELTA
+from isoflop.fit.spans.values import PFLOPS_DAY
+from isoflop.fit.surfaces import huber, projection
+from isoflop.fit.surfaces.data import EXPONENTS
+from isoflop.fit.variants import DELTAS
+from isoflop.fit.words import estimates_sentence
 from isoflop.notation import count, percent, scientific
+from isoflop.report.analysis import HEADLINE, SMALLEST_BUDGET_FLOPS
+from isoflop.report.evidence import RUNS
+from isoflop.report.words import answers, provenance
 from isoflop.text import visible
 
+_CALLED = {
+    **vars(answers),
+    **vars(provenance),
+    "BUILT_IN": BUILT_IN,
+    "DELTAS": DELTAS,
+    "ESTIMATOR_NAMES": ESTIMATOR_NAMES,
+    "EXPONENTS": EXPONENTS,
+    "HEADLINE": HEADLINE,
+    "HUBER_DELTA": HUBER_DELTA,
+    "PFLOPS_DAY": PFLOPS_DAY,
+    "RUNS": RUNS,
+    "SMALLEST_BUDGET_FLOPS": SMALLEST_BUDGET_FLOPS,
+    "STALE_NATS": STALE_NATS,
+    "USUAL_RATE": RecipeSettings().learning_rate,
+    "akima": akima,
+    "count": count,
+    "estimates_sentence": estimates_sentence,
+    "huber": huber,
+    "intervals": intervals,
+    "mean": mean,
+    "parabola": parabola,
+    "percent": percent,
+    "plain": plain,
+    "projection": projection,
+    "scientific": scientific,
+    "sentence": sentence,
+}
+"""What templates call by name."""
 
-def told(
-    template: str, macro: str, called: Mapping[str, object], *given: object
-) -> tuple[str, ...]:
-    """Return the sentences of a template's macro, which calls what is `called` by name."""
-    found = templates().get_template(f"words/{template}.txt.jinja", globals=dict(called))
-    return paragraphs(str(getattr(found.module, macro)(*given)))
+
+def told(template: str, macro: str, *given: object) -> tuple[str, ...]:
+    """Return the sentences of a template's macro, which calls functions by name."""
+    module = templates().get_template(f"words/{template}.txt.jinja").module
+    return paragraphs(str(getattr(module, macro)(*given)))
+
+
+def caption(macro: str, *given: object) -> str:
+    """Return how to read a figure or a table."""
+    return told("captions", macro, *given)[0]
 
 
 def paragraphs(text: str) -> tuple[str, ...]:
@@ -41,21 +86,10 @@ def templates() -> Environment:
         lstrip_blocks=True,
         finalize=_on_one_line,
     )
-    found.filters |= {"general": "{:g}".format, "listed": listed, "ordinal": _ordinal}
-    found.filters["scientific"] = scientific
-    found.globals |= {"count": count, "percent": percent, "scientific": scientific}
+    found.globals |= _CALLED
+    found.filters |= {"count": count, "general": "{:g}".format, "scientific": scientific}
+    found.filters |= {"listed": answers.listed, "ordinal": answers.ordinal}
     return found
-
-
-def listed(parts: Iterable[str]) -> str:
-    """Return several things in words: a, b and c."""
-    *others, last = parts
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _ordinal(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0)
-    return f"{number}{ending or 'th'}"
 
 
 def _on_one_line(value: object) -> object:

@@ -5,31 +5,12 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from isoflop.notation import count, percent
-from isoflop.report.blocks import (
-    NONE,
-    Block,
-    Section,
-    Sentences,
-    Styled,
-    Table,
-    Text,
-    columns,
-    with_ends,
-)
-from isoflop.report.blocks import variant as named
-from isoflop.report.figure import (
-    SIGNED_LABEL,
-    Absent,
-    Panel,
-    figure,
-    padded,
-    tooltips,
-    zero_band,
-)
+from isoflop.notation import count
+from isoflop.report import blocks
+from isoflop.report import figure as draw
 from isoflop.report.scaling import ScalingAnalysis
-from isoflop.report.words.prose import told
-from isoflop.report.words.scaling import results
+from isoflop.report.theme import legend_columns
+from isoflop.report.words.prose import caption, told
 
 GAP_COLUMNS = [
     *("row", "span", "start", "stop", "variant", "non_embedding", "mark"),
@@ -39,74 +20,57 @@ GAP_COLUMNS = [
 MEAN = "mean"
 """Name of the mean over sizes among the marks of a gap."""
 
+_BADGES = {"equivalent": "held", "better": "held", "worse": "not-held"}
 
-def section(analysis: ScalingAnalysis) -> Section:
+
+def section(analysis: ScalingAnalysis) -> blocks.Section:
     """Return the answer in words, the figure of the gaps, and their table."""
-    blocks: list[Block] = [Sentences(results(analysis)), panel(analysis)]
-    rows = gap_rows(analysis)
-    if rows:
-        blocks.append(_table(analysis, rows))
-    return Section("Result", blocks)
+    sentences = told("scaling", "results", analysis)
+    parts: list[blocks.Block] = [blocks.Sentences(sentences), panel(analysis)]
+    if rows := gap_rows(analysis):
+        parts.append(blocks.table(caption("gaps_table", analysis), rows))
+    return blocks.Section("Result", parts)
 
 
-def panel(analysis: ScalingAnalysis) -> Panel:
+def panel(analysis: ScalingAnalysis) -> draw.Panel:
     """Draw the gaps in each span, the mean over sizes and every size, or say why not."""
     table = gaps(analysis)
     if table.empty:
         why = "No two variants have finished runs of the same size and seed."
-        return Absent("Gaps by position", why)
+        return draw.Absent("Gaps by position", why)
     margin = analysis.study.equivalence_margin
     marks = table.sort_values("non_embedding", na_position="first")["mark"].drop_duplicates()
     variants = [name for name in analysis.style.names if name in set(table["variant"])]
     slots = [f"{variant}|{mark}" for variant in variants for mark in marks]
     ends = [*table["low"], *table["high"], 0.0, *([margin, -margin] if margin else [])]
     y_title = f"Loss less that of {analysis.baseline}, {analysis.loss_unit}"
-    y = alt.Y(
-        "difference:Q",
-        title=y_title,
-        scale=alt.Scale(domain=padded(ends), nice=False, zero=False),
-        axis=alt.Axis(tickCount=6, labelExpr=SIGNED_LABEL),
-    )
+    y = draw.linear_axis(alt.Y, "difference", y_title, ends, labelExpr=draw.SIGNED_LABEL)
     colour = alt.Color(
         "variant:N",
         scale=alt.Scale(domain=variants, range=[*map(analysis.style.colour_of, variants)]),
-        legend=alt.Legend(symbolOpacity=1, columns=alt.ExprRef("width < 420 ? 2 : 4")),
+        legend=alt.Legend(symbolOpacity=1, columns=legend_columns()),
     )
-    offset = alt.XOffset("slot:N", sort=slots, scale=alt.Scale(domain=slots))
-    layers = zero_band(margin or None, y_title)
-    tooltip = tooltips(
-        ("variant:N", "Variant"),
-        ("span:N", "Positions"),
-        ("mark:N", "N"),
-        ("difference:Q", "Gap", "+.4f"),
-        ("low:Q", "from", "+.4f"),
-        ("high:Q", "to", "+.4f"),
-        ("outcome:N", "Outcome"),
-    )
+    layers = draw.zero_band(margin or None, y_title)
     base = (
         alt.Chart()
         .transform_calculate(slot="datum.variant + '|' + datum.mark")
         .encode(
-            x=_positions(table["span"].drop_duplicates().tolist()), xOffset=offset, color=colour
+            x=_positions(table["span"].drop_duplicates().tolist()),
+            xOffset=alt.XOffset("slot:N", sort=slots, scale=alt.Scale(domain=slots)),
+            color=colour,
         )
     )
-    for row, stroke, size in (("size", 1.0, 12), ("mean", 3.0, 60)):
-        of = base.transform_filter(f"datum.row === '{row}'")
-        faint = 0.65 if row == "size" else 1.0
+    tooltip = draw.told("variant span mark difference:+.4f low:+.4f high:+.4f outcome")
+    for row, stroke, size, opacity in (("size", 1.0, 12, 0.65), ("mean", 3.0, 60, 1.0)):
+        of = draw.of_row(base, row)
         layers += [
-            of.mark_rule(strokeWidth=stroke, opacity=faint).encode(
+            of.mark_rule(strokeWidth=stroke, opacity=opacity).encode(
                 y=alt.Y("low:Q", title=y_title), y2=alt.Y2("high:Q")
             ),
-            of.mark_point(filled=True, size=size, opacity=faint).encode(y=y, tooltip=tooltip),
+            of.mark_point(filled=True, size=size, opacity=opacity).encode(y=y, tooltip=tooltip),
         ]
-    return figure(
-        "gaps-by-position",
-        "Gaps by position",
-        told("captions", "gaps", {}, analysis)[0],
-        layers,
-        table,
-        height=300,
-    )
+    named = ("gaps-by-position", "Gaps by position", caption("gaps", analysis))
+    return draw.figure(*named, layers, table, height=300)
 
 
 def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
@@ -137,47 +101,33 @@ def gaps(analysis: ScalingAnalysis) -> pd.DataFrame:
     return table.astype({"non_embedding": "Int64", "low": "float64", "high": "float64"})
 
 
-def gap_rows(analysis: ScalingAnalysis) -> list[list[Text]]:
+def gap_rows(analysis: ScalingAnalysis) -> list[blocks.Row]:
     """Return each variant's gap in every span, the mean over sizes, with what it rests on."""
-    rows: list[list[Text]] = []
-    colours = {"equivalent": "held", "better": "held", "worse": "not-held"}
+    rows: list[blocks.Row] = []
     for variant in analysis.challengers:
         for span, name in analysis.short_names.items():
             one = analysis.gap(variant, span)
             if one is None:
                 continue
-            gap, p = one.difference, one.p_equivalent
-            badge = Styled("badge", one.outcome, colours.get(one.outcome, "unresolved"))
+            badge = blocks.Styled("badge", one.outcome, _BADGES.get(one.outcome, "unresolved"))
+            small = one.p_equivalent is not None and one.p_equivalent < 0.001
             rows.append(
-                [
-                    name,
-                    named(variant),
-                    with_ends(f"{gap.value:+.4f}", gap.interval_words("+.4f")) if gap else "",
-                    (badge, Styled("ends", one.reason)) if one.reason else (badge,),
-                    NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-                    *(
-                        NONE if error is None else f"{error:.4f}"
-                        for error in (one.seed_error, one.document_error)
-                    ),
-                    *(str(number) for number in (one.pairs, one.documents, one.windows)),
-                ]
+                {
+                    ".Positions": name,
+                    ".Variant": blocks.variant(variant),
+                    "#Gap": blocks.estimate(one.difference, "+.4f") if one.difference else "",
+                    "Outcome": (badge, blocks.Styled("ends", one.reason))
+                    if one.reason
+                    else (badge,),
+                    "#p": "< 0.001" if small else blocks.number(one.p_equivalent, ".3f"),
+                    "Error by|#seeds": blocks.number(one.seed_error),
+                    "Error by|#documents": blocks.number(one.document_error),
+                    "#Pairs": str(one.pairs),
+                    "Tested on|#documents": str(one.documents),
+                    "Tested on|#windows": str(one.windows),
+                }
             )
     return rows
-
-
-def _table(analysis: ScalingAnalysis, rows: list[list[Text]]) -> Table:
-    return Table(
-        f"Gaps to {analysis.baseline} by position, {analysis.loss_unit}: means over sizes with "
-        f"their {percent(analysis.level, 0)} intervals, and what they rest on. Errors are standard "
-        "errors: what other seeds, and what other documents would give. p is that of equivalence, "
-        "the larger of the two one-sided tests.",
-        columns(
-            *(".Positions", ".Variant", "#Gap", "Outcome", "#p", "#seeds", "#documents"),
-            *("#Pairs", "#documents", "#windows"),
-        ),
-        rows,
-        groups=[*[("", 1)] * 5, ("Error by", 2), ("", 1), ("Tested on", 2)],
-    )
 
 
 def _positions(spans: list[str]) -> alt.X:

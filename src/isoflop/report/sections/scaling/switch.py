@@ -7,16 +7,18 @@ by batch, shows the turn where the loss itself is too noisy.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from isoflop.config import BlockAttention, RunRecord
+from isoflop.report import figure as draw
 from isoflop.report.blocks import Section, Sentences
-from isoflop.report.figure import Figure, Panels, padded, panels
 from isoflop.report.scaling import ScalingAnalysis
 from isoflop.report.theme import MUTED
+from isoflop.report.words.prose import caption, told
 
 LOSS = "Training loss"
 SHOWN_FROM = 0.5
@@ -38,76 +40,57 @@ def section(analysis: ScalingAnalysis) -> Section | None:
 def rows(analysis: ScalingAnalysis) -> pd.DataFrame:
     """Return the training curves around the turn, means over seeds at the largest size.
 
-    Columns: `panel` (the loss, or its difference to the baseline's in the same batches), `variant`,
-    `share` of training and `loss` in nats per token; `row` is `curve`, or `turn` where a variant
-    turns. Empty where none does, or none has finished beside the baseline.
+    Columns: `row`, `panel` (the loss, or its difference to the baseline's in the same batches),
+    `variant`, `share` of training and `loss` in nats per token; `row` is `curve`, or `turn` where a
+    variant turns. Empty where none does, or none has finished beside the baseline.
     """
-    pairs, turns = _pairs(analysis), _turning(analysis)
-    apart = apart_panel(analysis)
-    tables: list[pd.DataFrame] = []
-    for variant, own in pairs.items():
-        if not tables:
-            tables.append(_curve(own, LOSS, analysis.baseline, own["base"]))
-        tables.append(_curve(own, LOSS, variant, own["loss"]))
-        tables.append(_curve(own, apart, variant, own["loss"] - own["base"]))
-    turned = [
-        {"row": "turn", "panel": panel, "variant": variant, "share": turn, "loss": None}
-        for variant, turn in turns.items()
-        if variant in pairs
-        for panel in (LOSS, apart)
+    beside, apart = _beside(analysis), apart_panel(analysis)
+    turns = {name: turn for name, turn in _turning(analysis).items() if name in beside}
+    columns = ["row", "panel", "variant", "share", "loss"]
+    parts: list[pd.DataFrame] = []
+    for variant, own in beside.items() if turns else ():
+        shown = _smoothed(own)
+        drawn = {(LOSS, analysis.baseline): shown["base"]} if not parts else {}
+        drawn |= {(LOSS, variant): shown["loss"], (apart, variant): shown["loss"] - shown["base"]}
+        for (panel, name), losses in drawn.items():
+            one = shown.assign(row="curve", panel=panel, variant=name, loss=losses)
+            parts.append(one.loc[one["share"] >= SHOWN_FROM, columns])
+    found = [
+        ("turn", panel, name, turn, None) for name, turn in turns.items() for panel in (LOSS, apart)
     ]
-    if not turned:
-        return pd.DataFrame()
-    return pd.DataFrame([*(row for one in tables for row in one.to_dict("records")), *turned])
+    return pd.concat([*parts, pd.DataFrame(found, columns=columns)], ignore_index=True)
 
 
-def figure(analysis: ScalingAnalysis) -> Figure | None:
+def figure(analysis: ScalingAnalysis) -> draw.Figure | None:
     """Draw training loss around the turn, and beside it the difference to the baseline's."""
     table = rows(analysis)
     if table.empty:
         return None
+    ends = [SHOWN_FROM, 1.0]
     base = alt.Chart().encode(
-        x=alt.X(
-            "share:Q",
-            title=None,
-            scale=alt.Scale(domain=padded([SHOWN_FROM, 1.0], 0.01), nice=False),
-            axis=alt.Axis(format="%", grid=False, tickCount=6),
-        ),
+        x=draw.linear_axis(alt.X, "share", None, ends, 0.01, format="%", grid=False),
         color=analysis.style.colour(),
     )
+    turn, curve = (draw.of_row(base, row) for row in ("turn", "curve"))
+    y = alt.Y(
+        "loss:Q",
+        title=None,
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=5, format="~g"),
+    )
     layers = [
-        base.transform_filter("datum.row === 'turn'").mark_rule(
-            strokeDash=[3, 3], strokeWidth=1, color=MUTED
-        ),
-        base.transform_filter("datum.row === 'curve'")
-        .mark_line(strokeWidth=1.6)
-        .encode(
-            y=alt.Y(
-                "loss:Q",
-                title=None,
-                scale=alt.Scale(zero=False),
-                axis=alt.Axis(tickCount=5, format="~g"),
-            ),
-            order=alt.Order("share:Q"),
-        ),
+        turn.mark_rule(strokeDash=[3, 3], strokeWidth=1, color=MUTED),
+        curve.mark_line(strokeWidth=1.6).encode(y=y, order=alt.Order("share:Q")),
     ]
-    size = _size(analysis)
-    assert size is not None
-    return panels(
+    axes = f"{analysis.loss_unit}, against the share of training"
+    order = [LOSS, apart_panel(analysis)]
+    return draw.panels(
         "switch-to-full-attention",
         "The switch to full attention",
-        "Training loss against the share of training that is done, means over seeds of the largest "
-        f"size ({size[0]} blocks of width {size[1]}), and how far it is above the baseline's in "
-        "the same batches. The dashed line is where block attention turns to full attention.",
+        caption("switch", *_size(analysis)),
         layers,
         table,
-        Panels(
-            [LOSS, apart_panel(analysis)],
-            f"{analysis.loss_unit}, against the share of training",
-            height=220,
-            width=300,
-            columns=2,
-        ),
+        draw.Panels(order, axes, height=220, width=300, columns=2),
     )
 
 
@@ -118,24 +101,17 @@ def apart_panel(analysis: ScalingAnalysis) -> str:
 
 def sentences(analysis: ScalingAnalysis) -> tuple[str, ...]:
     """Return for each variant that turns what its training loss did there."""
-    found, pairs = [], _pairs(analysis)
+    found, beside = [], _beside(analysis)
     for variant, turn in _turning(analysis).items():
-        if variant not in pairs:
-            continue
-        own = pairs[variant]
-        share, apart = own["share"], own["loss"] - own["base"]
-        before = apart[(share > turn - BEFORE) & (share <= turn)].mean()
-        end = apart[share > 1 - AFTER].mean()
-        worst = _smoothed(apart[share > turn]).max()
-        seeds, steps = own.attrs["seeds"], own.attrs["steps"] / len(own) * SMOOTHED_POINTS
-        found.append(
-            f"{variant} attends fully from {turn:.0%} of training on. Its training loss less that "
-            f"of {analysis.baseline} in the same batches is {before:+.4f} over the "
-            f"{BEFORE:.0%} of training before, {end:+.4f} over the last {AFTER:.0%}, and "
-            f"nowhere after the switch above {worst:+.4f} ({analysis.loss_unit}, means over "
-            f"{seeds} seed{'s' * (seeds > 1)} and {math.ceil(steps)} steps)."
-        )
-    return tuple(found)
+        if variant in beside:
+            own = beside[variant].assign(apart=lambda one: one["loss"] - one["base"])
+            share = own["share"]
+            before = own[share.between(turn - BEFORE, turn, "right")]
+            end, after = own[share > 1 - AFTER], own[share > turn]
+            steps = math.ceil(own.attrs["steps"] / len(own) * SMOOTHED_POINTS)
+            means = before["apart"].mean(), end["apart"].mean(), _smoothed(after)["apart"].max()
+            found.append((variant, turn, *means, own.attrs["seeds"], steps))
+    return told("scaling", "switch", analysis, found, BEFORE, AFTER)
 
 
 def _turning(analysis: ScalingAnalysis) -> dict[str, float]:
@@ -147,48 +123,41 @@ def _turning(analysis: ScalingAnalysis) -> dict[str, float]:
     }
 
 
-def _pairs(analysis: ScalingAnalysis) -> dict[str, pd.DataFrame]:
+def _beside(analysis: ScalingAnalysis) -> dict[str, pd.DataFrame]:
     """Return each variant's training curve beside the baseline's, means over the seeds of both.
 
     Of the largest size: `share` of training, `loss`, and `base`, the loss of the baseline.
     """
-    curves: dict[str, dict[int, RunRecord]] = {}
-    for variant, record in analysis.finished:
-        model = record.config.model
-        if (model.blocks, model.width) == _size(analysis) and record.curve:
-            curves.setdefault(variant, {})[record.config.seed] = record
-    base, pairs = curves.pop(analysis.baseline, {}), {}
-    for variant, own in curves.items():
+    runs: dict[str, dict[int, RunRecord]] = {}
+    for variant, one in analysis.finished:
+        model = one.config.model
+        if (model.blocks, model.width) == _size(analysis) and one.curve:
+            runs.setdefault(variant, {})[one.config.seed] = one
+    base, found = runs.pop(analysis.baseline, {}), {}
+    for variant, own in runs.items():
         seeds = [seed for seed in own if seed in base]
         if seeds:
-            first = own[seeds[0]]
-            steps = first.config.steps
-            found = {"share": np.array([point.step for point in first.curve]) / steps}
-            for name, runs in (("loss", own), ("base", base)):
-                losses = [[point.loss for point in runs[seed].curve] for seed in seeds]
-                found[name] = np.mean(losses, axis=0)
-            pairs[variant] = pd.DataFrame(found)
-            pairs[variant].attrs |= {"seeds": len(seeds), "steps": steps}
-    return pairs
+            steps = own[seeds[0]].config.steps
+            curves = {"loss": _mean(own, seeds), "base": _mean(base, seeds)}
+            found[variant] = pd.DataFrame(curves).rename_axis("step").reset_index()
+            found[variant]["share"] = found[variant]["step"] / steps
+            found[variant].attrs |= {"seeds": len(seeds), "steps": steps}
+    return found
 
 
-def _size(analysis: ScalingAnalysis) -> tuple[int, int] | None:
-    """Return blocks and width of the largest baseline that has finished."""
-    sizes = [
-        (record.parameters.non_embedding, record.config.model.blocks, record.config.model.width)
-        for variant, record in analysis.finished
-        if variant == analysis.baseline
-    ]
-    return max(sizes)[1:] if sizes else None
+def _mean(runs: Mapping[int, RunRecord], seeds: Sequence[int]) -> pd.Series[float]:
+    """Return the mean training loss of these seeds by step."""
+    curves = [pd.Series({one.step: one.loss for one in runs[seed].curve}) for seed in seeds]
+    return pd.concat(curves, axis=1).mean(axis=1)
 
 
-def _curve(own: pd.DataFrame, panel: str, variant: str, losses: pd.Series[float]) -> pd.DataFrame:
-    """Return rows of the figure."""
-    rows = pd.DataFrame({"share": _smoothed(own["share"]), "loss": _smoothed(losses)})
-    named = rows.assign(row="curve", panel=panel, variant=variant)
-    return named.loc[rows["share"] >= SHOWN_FROM, ["row", "panel", "variant", "share", "loss"]]
+def _size(analysis: ScalingAnalysis) -> tuple[int, int]:
+    """Return blocks and width of the largest baseline that has finished, zeros without any."""
+    runs = [one for name, one in analysis.finished if name == analysis.baseline]
+    largest = max(runs, key=lambda one: one.parameters.non_embedding, default=None)
+    return (largest.config.model.blocks, largest.config.model.width) if largest else (0, 0)
 
 
-def _smoothed(values: pd.Series[float]) -> pd.Series[float]:
+def _smoothed(curve: pd.DataFrame) -> pd.DataFrame:
     """Return means of successive points, the last ones left over in a mean of their own."""
-    return values.groupby(np.arange(len(values)) // SMOOTHED_POINTS).mean()
+    return curve.groupby(np.arange(len(curve)) // SMOOTHED_POINTS).mean()

@@ -6,13 +6,12 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 
-from synthetic_study import ENVIRONMENT
+from synthetic_study import finished
 
 from isoflop.config import (
     BlockAttention,
     CurvePoint,
     DataConfig,
-    Evaluation,
     FullAttention,
     ModelConfig,
     ParameterCount,
@@ -25,7 +24,6 @@ from isoflop.config import (
     SpanLoss,
     Study,
     Variant,
-    decisions,
 )
 from isoflop.fit.spans.values import PFLOPS_DAY
 
@@ -134,30 +132,9 @@ def record(
         )
         for (start, stop), loss in zip(config.spans, losses, strict=True)
     )
-    return RunRecord(
-        run_id=config.run_id,
-        state="finished",
-        config=config,
-        parameters=ParameterCount(total=total, non_embedding=non_embedding, active=total),
-        forward_flops=exact / 3 / config.tokens,
-        train_flops={"causal": exact, "full": 1.2 * exact, "6nd": compute},
-        seconds=60.0,
-        train_loss=whole,
-        curve=tuple(curve),
-        evaluations=tuple(
-            Evaluation(
-                split=split,
-                decision=decisions(variant.depth)[0],
-                loss=whole,
-                bits_per_byte=whole / math.log(2),
-                tokens=40 * WINDOW,
-                spans=spans,
-            )
-            for split in ("validation", "test")
-        ),
-        data_sha256="da7a" * 16,
-        environment=ENVIRONMENT,
-    )
+    counted = ParameterCount(total=total, non_embedding=non_embedding, active=total)
+    flops = {"causal": exact, "full": 1.2 * exact, "6nd": compute}
+    return finished(config, counted, flops, whole, tuple(curve), spans=spans)
 
 
 def _apart(blocks: int) -> list[float]:

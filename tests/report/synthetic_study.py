@@ -84,7 +84,6 @@ def record(
     seed: int = 0,
     *,
     blocks: int = 6,
-    environment: Environment = ENVIRONMENT,
     noise: float = 0.002,
     slope: float = 0.0,
 ) -> RunRecord:
@@ -113,34 +112,45 @@ def record(
         for step in (max(1, round(steps * (i + 1) / 60)) for i in range(60))
         for done in (step / steps,)
     )
-    losses = {
-        (split, decision): loss + 0.0005 * rank
-        for split in ("validation", "test")
-        for rank, decision in enumerate(decisions(variant.depth))
-    }
     of_token = {"causal": 3 * forward, "full": 3.3 * forward, "6nd": 6.0 * counted.non_embedding}
+    flops = {convention: of * tokens for convention, of in of_token.items()}
+    return finished(config, counted, flops, loss, curve)
+
+
+def finished(
+    config: RunConfig,
+    counted: ParameterCount,
+    flops: dict[str, float],
+    loss: float,
+    curve: tuple[CurvePoint, ...],
+    **measured,
+) -> RunRecord:
+    """Return the record of a run whose causal losses are `loss`, other decisions' a little more."""
+    evaluations = [
+        Evaluation(
+            split=split,
+            decision=decision,
+            loss=loss + 0.0005 * rank,
+            bits_per_byte=(loss + 0.0005 * rank) / math.log(2),
+            tokens=600_000,
+            **measured,
+        )
+        for split in ("validation", "test")
+        for rank, decision in enumerate(decisions(config.model.depth))
+    ]
     return RunRecord(
         run_id=config.run_id,
         state="finished",
         config=config,
         parameters=counted,
-        forward_flops=forward,
-        train_flops={convention: flops * tokens for convention, flops in of_token.items()},
+        forward_flops=flops["causal"] / 3 / config.tokens,
+        train_flops=flops,
         seconds=60.0,
         train_loss=loss + 0.01,
         curve=curve,
-        evaluations=tuple(
-            Evaluation(
-                split=split,
-                decision=decision,
-                loss=one,
-                bits_per_byte=one / math.log(2),
-                tokens=600_000,
-            )
-            for (split, decision), one in losses.items()
-        ),
+        evaluations=tuple(evaluations),
         data_sha256="da7a" * 16,
-        environment=environment,
+        environment=ENVIRONMENT,
     )
 
 

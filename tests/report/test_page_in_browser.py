@@ -14,7 +14,7 @@ import made_routed
 import pytest
 import synthetic_scaling
 import synthetic_study as synthetic
-from made_reports import bench_rows
+from made_reports import QUICK, bench_rows
 
 from isoflop.config import EveryToken, RandomK, Study, TopK, Variant
 from isoflop.report import Evidence, LeftOut, routed_model, write_report
@@ -29,6 +29,9 @@ HOSTILE = (
     "\u202e\u0645\u0631\u062d\u0628\u0627 <svg onload=window.flag=3> {{ 7*7 }}",
     "W" * 80,
 )
+
+
+FIGURES = 16
 
 
 def written_to(tmp_path_factory, study: Study, evidence: Evidence) -> Path:
@@ -49,12 +52,7 @@ def written(tmp_path_factory) -> Path:
         Variant(name=name, depth=depth) for name, depth in zip(HOSTILE, depths, strict=True)
     )
     study = synthetic.study(seeds=(0, 1), variants=variants)
-    # Six sizes give a variant a surface, which takes seconds to fit: one of the variants is enough.
-    runs = [
-        run
-        for run in synthetic.runs(study, widths=(32, 48, 64, 96, 128, 192))
-        if run[0] == HOSTILE[0] or run[2].config.model.width < 192
-    ]
+    runs = synthetic.runs(study, widths=(32, 48, 64, 96, 128))
     bad = synthetic.diverged(variants[1], 5e12, 64, f"loss was NaN {HOSTILE[1]}")
     names = {record.run_id: name for name, _, record in runs}
     look = next(record for name, _, record in runs if name == HOSTILE[1])
@@ -73,9 +71,8 @@ def written(tmp_path_factory) -> Path:
         routed=inside,
         command=f"isoflop report '{HOSTILE[1]}'",
     )
-    # One kind of surface is enough as well.
-    quick = partial(analyse, estimators=("parabola", "akima", "surface"))
-    with mock.patch("isoflop.report.page.analyse", quick):
+    # The surfaces take seconds to fit, and their figures are as all others.
+    with mock.patch("isoflop.report.page.analyse", partial(analyse, estimators=QUICK)):
         return written_to(tmp_path_factory, study, known)
 
 
@@ -136,7 +133,7 @@ def test_it_opens_without_network_or_complaint(opened: Opened, written: Path) ->
 
 def test_every_figure_draws_its_marks(opened: Opened, written: Path) -> None:
     names = {path.stem for path in written.parent.joinpath("figures").glob("*.svg")}
-    assert len(names) == 17
+    assert len(names) == FIGURES
     marks = opened.js(
         "Object.fromEntries([...document.querySelectorAll('.live')].map(one => [one.id.slice(5), "
         "one.querySelectorAll('[aria-roledescription]').length]))"
@@ -202,7 +199,7 @@ def test_print_has_every_figure_as_a_still(opened: Opened) -> None:
             "&& one.complete && one.naturalWidth > 0 && one.clientHeight > 50).length"
         )
         figures = shown.js("document.querySelectorAll('figure:not(.generated)').length")
-        assert visible == figures == 17
+        assert visible == figures == FIGURES
         assert shown.js(
             "[...document.querySelectorAll('.strip span[style]')].every(one => "
             "getComputedStyle(one).printColorAdjust === 'exact')"
@@ -220,7 +217,7 @@ def test_print_has_every_figure_as_a_still(opened: Opened) -> None:
 
 @pytest.mark.parametrize(
     ("at", "figures"),
-    [("written", 17), pytest.param("scaling_page", 4, marks=pytest.mark.slow)],
+    [("written", FIGURES), pytest.param("scaling_page", 4, marks=pytest.mark.slow)],
 )
 def test_without_scripts_the_stills_stand_in(browser, at: str, figures: int, request) -> None:
     context = browser.new_context(offline=True, java_script_enabled=False)

@@ -12,9 +12,9 @@ from made_reports import absent_of, analysed_scaling, figures_of, table_of
 from isoflop.fit.spans.values import PFLOPS_DAY
 from isoflop.papers.moba import published_scaling
 from isoflop.report.scaling import AXES, sparsity
+from isoflop.report.sections.runs import model_rows
 from isoflop.report.sections.scaling.compute import BEYOND, losses_against_compute
 from isoflop.report.sections.scaling.gaps import gaps
-from isoflop.report.sections.scaling.models import model_rows
 from isoflop.report.sections.scaling.published import POINTS, figure
 from isoflop.report.words.prose import told
 

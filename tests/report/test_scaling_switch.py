@@ -50,27 +50,19 @@ def analysis():
     return analysed()
 
 
-def test_differences_are_taken_in_the_same_batches_of_the_largest_size(analysis):
-    table = rows(analysis)
-    apart = table[(table["panel"] == apart_panel(analysis)) & (table["row"] == "curve")]
-    assert set(apart["variant"]) == {"Block", "Turning"}
-    block = apart[apart["variant"] == "Block"]
-    assert block["loss"].to_numpy() == pytest.approx(0.02 * 5)
-    turning = apart[apart["variant"] == "Turning"]
+def test_losses_and_differences_in_the_same_batches_are_of_the_largest_size(analysis):
+    table, apart = rows(analysis), apart_panel(analysis)
+    curves = dict(iter(table[table["row"] == "curve"].groupby(["panel", "variant"])))
+    names = [(LOSS, name) for name in ("Full", "Block", "Turning")]
+    assert curves.keys() == {*names, (apart, "Block"), (apart, "Turning")}
+    assert curves[apart, "Block"]["loss"].to_numpy() == pytest.approx(0.02 * 5)
+    turning = curves[apart, "Turning"]
     before, after = turning["share"] < TURN - 0.05, turning["share"] > TURN + 0.05
     assert turning.loc[before, "loss"].to_numpy() == pytest.approx(0.02 * 5)
     assert turning.loc[after, "loss"].to_numpy() == pytest.approx(0.004 * 5)
     assert table["share"].min() >= SHOWN_FROM
-
-
-def test_the_loss_itself_is_shown_of_every_variant_and_the_turn_in_both_panels(analysis):
-    table = rows(analysis)
-    losses = table[(table["panel"] == LOSS) & (table["row"] == "curve")]
-    assert set(losses["variant"]) == {"Full", "Block", "Turning"}
     turns = table[table["row"] == "turn"]
-    assert "switch-to-full-attention" in figures_of(analysis)
-    assert set(turns["panel"]) == {LOSS, apart_panel(analysis)}
-    assert set(turns["share"]) == {TURN}
+    assert (set(turns["panel"]), set(turns["share"])) == ({LOSS, apart}, {TURN})
 
 
 def test_the_sentence_has_the_loss_before_and_after(analysis):

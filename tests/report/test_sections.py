@@ -20,7 +20,6 @@ from isoflop.report.figure import DATA, figure, thinned
 from isoflop.report.sections import STUDY
 from isoflop.report.sections.fit_quality import estimator_minima, residuals, shown_range
 from isoflop.report.sections.numbered_models import model_costs
-from isoflop.report.theme import Style
 
 NAMES = [
     "loss-against-parameters",
@@ -131,13 +130,6 @@ def test_thinning_keeps_the_end_and_the_mean(logarithmic):
     for number in (0, 12):  # as they are
         kept = thinned(steps[:number], losses[:number], 12, logarithmic=logarithmic)
         assert np.allclose(kept, [steps[:number], losses[:number]])
-
-
-def test_variants_never_share_a_look():
-    names = [f"variant {i}" for i in range(12)]
-    style = Style.of(names, names[3])
-    assert style.names[0] == names[3]
-    assert len(set(list(zip(style.colours, style.shapes, strict=True))[:7])) == 7
 
 
 def test_the_run_off_the_surface_has_the_residual(bumped):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,8 @@ from isoflop.report.evidence import Evidence
 Span = tuple[int, int]
 
 AXES: tuple[Axis, ...] = ("6nd", "causal")
+AXIS_LABELS: Mapping[str, str] = {"6nd": "6ND (as published)", "causal": "exact FLOPs"}
+AXIS_SHORT: Mapping[str, str] = {"6nd": "6ND", "causal": "exact"}
 
 
 @dataclass(frozen=True, kw_only=True)

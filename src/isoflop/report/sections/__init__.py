@@ -1,4 +1,4 @@
-"""The parts of a page, one a file: its data, its chart, its table, its caption and its prose.
+"""The parts of a page, one a file: its data, its chart and its table; words are templates.
 
 A page is a list of them. To add a figure, write a file with a function `section` and name it here.
 """
@@ -24,7 +24,7 @@ from isoflop.report.sections import (
     search,
     tasks,
 )
-from isoflop.report.sections.scaling import compute, gaps, models, switch
+from isoflop.report.sections.scaling import compute, gaps, switch
 from isoflop.report.sections.scaling import published as published_scaling
 
 STUDY: Sequence[Callable[[Analysis], Section | None]] = (
@@ -51,7 +51,7 @@ SCALING: Sequence[Callable[[ScalingAnalysis], Section | None]] = (
     switch.section,
     routing.section,
     published_scaling.section,
-    models.section,
+    runs.models,
     runs.left_out,
 )
 """Of a scaling study, in the order of the page."""

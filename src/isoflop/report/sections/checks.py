@@ -10,6 +10,7 @@ from isoflop.fit.checks import RateCheck, VarianceComponents
 from isoflop.notation import count, scientific
 from isoflop.report import blocks
 from isoflop.report.analysis import Analysis, Studied
+from isoflop.report.words.prose import caption
 
 
 def section(analysis: Analysis) -> blocks.Section | None:
@@ -26,11 +27,7 @@ def section(analysis: Analysis) -> blocks.Section | None:
             }
             for one in analysis.components
         ]
-        caption = (
-            f"What the loss of one model varies by: standard deviations, {analysis.loss_unit}, of "
-            "the test loss over seeds (initialisation) and data orders, crossed."
-        )
-        parts.append(blocks.table(caption, rows))
+        parts.append(blocks.table(caption("components", analysis), rows))
     return blocks.Section("Checks at the minima", parts) if parts else None
 
 
@@ -62,10 +59,7 @@ def learning_rates(checks: Sequence[RateCheck]) -> pd.DataFrame:
 def rates_table(analysis: Studied, where: str) -> blocks.Table:
     """Return what was found at each learning rate tried, in the order of the variants."""
     return blocks.table(
-        f"Learning rates tried {where}: validation loss, the lowest in bold; with several seeds "
-        "their mean, and how far it lies above the lowest, paired by seed, with its 95% interval. "
-        "A star marks the rate used; interior means that a lower and a higher rate than the best "
-        "were both worse. No fit uses the runs at other rates.",
+        caption("rates", where),
         [
             {
                 **_model(analysis, check),

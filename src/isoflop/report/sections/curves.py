@@ -37,11 +37,11 @@ def section(analysis: Analysis) -> blocks.Section:
         if len(analysis.budgets) > 1:
             parts.append(blocks.Heading(result.told))
         parts.append(blocks.Sentences(told("study", "results", analysis, result)))
-    hint = (
-        "A click on a variant in the legend fades the others, a second click undoes it. Points "
-        "tell their numbers."
-    )
-    parts += [blocks.Paragraph(hint, "caption hint"), panel(analysis), *_minima_table(analysis)]
+    parts += [
+        blocks.Paragraph(caption("hint"), "caption hint"),
+        panel(analysis),
+        *_minima_table(analysis),
+    ]
     parts += [_claims_table(analysis, result) for result in analysis.budgets if result.claims]
     return blocks.Section("Result", parts)
 

@@ -21,11 +21,6 @@ from isoflop.report.words.prose import caption
 CURVE_POINTS = 150
 """Points of a training curve that a figure draws at most."""
 
-UNMEASURED = (
-    "Not measured. Run 'isoflop bench train' on this study's file while the machine is idle, "
-    "then make the report again. The sweep's own timings are not used, since its runs share "
-    "the machine."
-)
 PANELS = {
     "training-flops": ("Training loss against FLOPs", "flops", "Training FLOPs"),
     "training-seconds": ("Training loss against wall-clock", "seconds", "Wall-clock, seconds"),
@@ -69,7 +64,11 @@ def panels(analysis: Analysis, result: BudgetResult) -> list[draw.Panel]:
         of_curves = name.startswith("training")
         shown = (curves if of_curves else costs).dropna(subset=[column])
         if shown.empty:
-            why = "The records hold no training curve." if column == "flops" else UNMEASURED
+            why = (
+                "The records hold no training curve."
+                if column == "flops"
+                else caption("unmeasured")
+            )
             found.append(draw.Absent(title, why))
             continue
         shown = shown if of_curves else bar_rows(shown, column)

@@ -12,6 +12,7 @@ from isoflop.notation import count, scientific
 from isoflop.report import blocks
 from isoflop.report.analysis import Analysis
 from isoflop.report.registration import WAY_WORDS, Registration
+from isoflop.report.words.prose import caption
 
 
 def section(analysis: Analysis) -> blocks.Section | None:
@@ -33,18 +34,13 @@ def section(analysis: Analysis) -> blocks.Section | None:
         }
         for one, made, miss in beside_measured(analysis)
     ]
-    caption = (
-        "Registered before their budget was trained, with 95% intervals of the minimum that "
-        "hold if the laws do, and the miss: predicted less measured loss."
-    )
-    notes = []
-    for one in analysis.evidence.registered:
-        told = (
-            f"At {scientific(one.budget_flops)} FLOPs: predicted from {one.runs:,} finished runs "
-            f"of {one.study}, SHA-256 "
+    notes = [
+        blocks.Paragraph(
+            (f"{caption('registered', one)} ", blocks.Styled("code", one.sha256), "."), "caption"
         )
-        notes.append(blocks.Paragraph((told, blocks.Styled("code", one.sha256), "."), "caption"))
-    shown = blocks.table(caption, rows, csv="predictions", data=found)
+        for one in analysis.evidence.registered
+    ]
+    shown = blocks.table(caption("predictions"), rows, csv="predictions", data=found)
     return blocks.Section("Predictions", [shown, *notes])
 
 

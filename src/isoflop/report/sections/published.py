@@ -22,14 +22,10 @@ from isoflop.report.analysis import HEADLINE, Analysis, BudgetResult
 from isoflop.report.blocks import Pair, Row, Section, Table, number, table
 from isoflop.report.sections.numbered_models import model_costs
 from isoflop.report.theme import INK
+from isoflop.report.words.prose import caption
 
 _LOSS = "Loss / optimal baseline's"
 _CROSS = "M-1,-1L1,1M-1,1L1,-1"
-_NOTE = (
-    "Crosses: values read off the published figures (arXiv 2404.02258), approximate, of models "
-    "with 50M to 3B parameters on other data. Discs: this study. Both are relative to their "
-    "own optimal baseline, which is at (1, 1)."
-)
 _COSTS = {
     "parameters": "Parameters",
     "flops_per_step": "FLOPs per step",
@@ -42,22 +38,14 @@ def section(analysis: Analysis) -> Section | None:
     drawn = []
     theirs = published_minima(analysis.study)
     if len(theirs):
-        told = (
-            " A dotted line is a published loss whose size the figure does not tell."
-            if theirs["x_ratio"].isna().any()
-            else ""
-        )
-        named = ("published-minima", "Minima beside the published ones", _NOTE + told)
+        told = caption("published_minima", theirs["x_ratio"].isna().any())
+        named = ("published-minima", "Minima beside the published ones", told)
         axis = "Optimal parameters / optimal baseline's"
         drawn.append(_beside(analysis, named, [our_minima(analysis), theirs], axis))
     theirs = published_points(analysis.study)
     if len(theirs):
-        named = (
-            "published-models",
-            "Matching and optimal MoD beside the published ones",
-            _NOTE + " The upper point of each pair is the cheapest routed model with no more "
-            "than the baseline's loss, the lower one the optimal routed model.",
-        )
+        title = "Matching and optimal MoD beside the published ones"
+        named = ("published-models", title, caption("published_models"))
         axis = "Forward FLOPs / optimal baseline's"
         drawn.append(_beside(analysis, named, [our_points(analysis), theirs], axis))
     if not drawn:
@@ -112,11 +100,7 @@ def _ratios(analysis: Analysis, result: BudgetResult) -> list[Table]:
             cells[f"{title}|#here"] = number(here.loc[model, column], ".2f")
             cells[f"{title}|#published"] = number(theirs.loc[model, column], ".2f")
         rows.append({"#No.": str(model), **cells})
-    caption = (
-        f"Figure 3's models relative to model 1: this study at {result.told}, and published "
-        "(digitised, approximate; 6\u00d710\u00b9\u2078 FLOPs, TPUv5)."
-    )
-    return [table(caption, rows)]
+    return [table(caption("published_costs", result), rows)]
 
 
 def _beside(

@@ -1,17 +1,21 @@
-"""Which runs no figure shows, and the held-out losses of those at the lowest means."""
+"""Which runs no figure shows, held-out losses at the lowest means, models of a scaling study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from statistics import fmean
 
 from isoflop.config import Evaluation
-from isoflop.notation import count, scientific
+from isoflop.notation import count, percent, scientific
+from isoflop.report import blocks
 from isoflop.report.analysis import Analysis, Studied
-from isoflop.report.blocks import Paragraph, Row, Section, number, size_of, table, variant
+from isoflop.report.scaling import AXES, AXIS_SHORT, ScalingAnalysis, compute_of, sparsity
+from isoflop.report.sections.checks import rates_table
+from isoflop.report.words.prose import caption
 
 
-def left_out(analysis: Studied) -> Section:
+def left_out(analysis: Studied) -> blocks.Section:
     """Return the runs without a result: diverged, failed, and not there yet.
 
     Checks are among them, and the budget is told, where budgets are compared.
@@ -21,7 +25,7 @@ def left_out(analysis: Studied) -> Section:
     found: list[tuple[str, float | None, str, int, str, str]] = []
     for run in analysis.evidence.records:
         if run.state != "finished" and (budgets or run.run_id in names):
-            size = size_of(run.config)
+            size = blocks.size_of(run.config)
             size += f", {count(run.parameters.total)} parameters" if budgets else ""
             reason = run.reason or "no reason was recorded"
             name, of = names.get(run.run_id, run.run_id), run.config
@@ -30,10 +34,10 @@ def left_out(analysis: Studied) -> Section:
         (one.variant, one.budget_flops, one.size, one.seed, one.state, one.reason)
         for one in analysis.evidence.missing
     ]
-    rows: list[Row] = [
+    rows: list[blocks.Row] = [
         {
             ".Variant": name,
-            **({"#Budget": number(budget, scientific)} if budgets else {}),
+            **({"#Budget": blocks.number(budget, scientific)} if budgets else {}),
             ".Size": size,
             "#Seed": str(seed),
             "State": state,
@@ -41,15 +45,16 @@ def left_out(analysis: Studied) -> Section:
         }
         for name, budget, size, seed, state, reason in found
     ]
-    none = Paragraph("None: every run of the study has finished.")
-    return Section(
-        "Runs left out", [table("Runs that no fit and no figure uses.", rows) if rows else none]
+    none = blocks.Paragraph("None: every run of the study has finished.")
+    return blocks.Section(
+        "Runs left out",
+        [blocks.table("Runs that no fit and no figure uses.", rows) if rows else none],
     )
 
 
-def routing_decisions(analysis: Analysis) -> Section | None:
+def routing_decisions(analysis: Analysis) -> blocks.Section | None:
     """Return the held-out losses at each curve's lowest mean, by split and decision."""
-    rows: list[Row] = []
+    rows: list[blocks.Row] = []
     for result in analysis.budgets:
         for name in analysis.names:
             best = analysis.best(name, result.budget_flops)
@@ -60,7 +65,7 @@ def routing_decisions(analysis: Analysis) -> Section | None:
             rows.append(
                 {
                     "#Budget": scientific(result.budget_flops),
-                    ".Variant": variant(name),
+                    ".Variant": blocks.variant(name),
                     "#Parameters": count(best.parameters),
                     "Causal decision": runs[0].config.model.decisions[0].replace("_", " "),
                     "#Test, causal": f"{best.loss:.4f}",
@@ -72,14 +77,50 @@ def routing_decisions(analysis: Analysis) -> Section | None:
             )
     if not rows:
         return None
-    caption = (
-        "Held-out losses at the lowest mean of each curve, over seeds. The causal test loss is the "
-        "headline, fixed beforehand; top-k looks at the future and is shown for comparison."
-    )
-    return Section("Routing decisions", [table(caption, rows)])
+    return blocks.Section("Routing decisions", [blocks.table(caption("held_out"), rows)])
 
 
 def _mean(found: Sequence[Evaluation | None], what: str = "loss") -> str:
     values = [getattr(one, what) for one in found if one is not None]
     known = [value for value in values if value is not None]
-    return number(fmean(known) if known else None)
+    return blocks.number(fmean(known) if known else None)
+
+
+def models(analysis: ScalingAnalysis) -> blocks.Section | None:
+    """Return the sizes that were trained, and the learning rates tried; None without either."""
+    rows = model_rows(analysis)
+    parts = [blocks.table(caption("models"), rows)] if rows else []
+    if analysis.rates:
+        parts.append(rates_table(analysis, "at one size"))
+    return blocks.Section("Models", parts) if parts else None
+
+
+def model_rows(analysis: ScalingAnalysis) -> list[blocks.Row]:
+    """Return every size of every variant that has a finished run."""
+    rows: list[blocks.Row] = []
+    nat = analysis.bits_per_nat
+    each = groupby(analysis.finished, lambda one: (one[0], blocks.size_of(one[1].config)))
+    for (name, _), found in each:
+        same = [record for _, record in found]
+        first, config = same[0], same[0].config
+        share = sparsity(config.model, config.data.sequence_length)
+        losses = [one.loss for record in same if (one := record.evaluation("test"))]
+        loss = fmean(losses) if losses else None
+        computes = {f"PFLOP/s-days|#{AXIS_SHORT[axis]}": compute_of(first, axis) for axis in AXES}
+        rows.append(
+            {
+                ".Variant": blocks.variant(name),
+                "#Shape": f"{config.model.blocks} \N{MULTIPLICATION SIGN} {config.model.width}",
+                "#N": count(first.parameters.non_embedding),
+                "Tokens|#D": count(config.tokens),
+                "Tokens|#a step": f"{config.tokens_per_step:,}",
+                "#Steps": f"{config.steps:,}",
+                "#Rate": f"{config.recipe.learning_rate:.3g}",
+                **{title: scientific(one, 3, trim=False) for title, one in computes.items()},
+                "#Sparsity": percent(share) if share else "full",
+                "#Seeds": str(len(same)),
+                "#Loss": blocks.number(loss),
+                **({"#Bits per byte": blocks.number(loss and loss * nat)} if nat else {}),
+            }
+        )
+    return rows

@@ -15,6 +15,7 @@ from isoflop.report import blocks
 from isoflop.report import figure as draw
 from isoflop.report.analysis import Analysis
 from isoflop.report.theme import PICKED, fading
+from isoflop.report.words.prose import caption
 from isoflop.text import visible
 
 MOST = 6
@@ -31,12 +32,7 @@ def section(analysis: Analysis) -> blocks.Section | None:
     each = {task: found[found["task"] == task] for task in found["task"].unique()[:MOST]}
     parts: list[blocks.Block] = [_panel(analysis, task, own) for task, own in each.items()]
     if predicted := list(_predicted(analysis, each)):
-        caption = (
-            f"Scores at {BEYOND} times the largest budget, in two steps (arXiv 2412.04403): the "
-            "loss from compute, then the score from the loss by a sigmoid through all runs that "
-            "have scores. The 95% intervals hold if both laws do."
-        )
-        parts.append(blocks.table(caption, predicted))
+        parts.append(blocks.table(caption("scores", BEYOND), predicted))
     return blocks.Section("Tasks", parts) if parts else None
 
 
@@ -82,9 +78,9 @@ def _panel(analysis: Analysis, task: str, shown: pd.DataFrame) -> draw.Panel:
         .add_params(PICKED)
     )
     points = base.encode(shape=style.shape()).mark_point(filled=True, size=32, fillOpacity=0.6)
-    caption = f"Each point is a run's score in {task}, with its 95% interval over samples."
+    told = f"Each point is a run's score in {task}, with its 95% interval over samples."
     named = "task-" + "".join(one if one.isalnum() else "-" for one in task.lower())
-    return draw.figure(named, task, caption, [bars, points], shown, height=260)
+    return draw.figure(named, task, told, [bars, points], shown, height=260)
 
 
 def _predicted(

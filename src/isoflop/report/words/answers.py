@@ -146,11 +146,6 @@ def runs_sha256(analysis: Studied) -> str:
 # Of the minima and fits of a study of budgets.
 
 
-def called(analysis: Studied) -> str:
-    """Return the baseline as a sentence names it."""
-    return f"the {analysis.baseline}" if analysis.baseline.islower() else analysis.baseline
-
-
 def refusals(analysis: Analysis) -> tuple[str, ...]:
     """Return a sentence for each minimum of the headline's estimator that must not be used."""
     return tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -15,13 +15,18 @@ from isoflop.fit.spans.values import Axis
 from isoflop.notation import percent
 from isoflop.report import blocks
 from isoflop.report import figure as draw
-from isoflop.report.scaling import AXES, ScalingAnalysis, Span, compute_of, final_loss
+from isoflop.report.scaling import (
+    AXES,
+    AXIS_LABELS,
+    AXIS_SHORT,
+    ScalingAnalysis,
+    Span,
+    compute_of,
+    final_loss,
+)
 from isoflop.report.theme import log_ticks
 from isoflop.report.words.answers import METHOD, refused_projections
 from isoflop.report.words.prose import caption
-
-AXIS_LABELS: Mapping[str, str] = {"6nd": "6ND (as published)", "causal": "exact FLOPs"}
-AXIS_SHORT: Mapping[Axis, str] = {"6nd": "6ND", "causal": "exact"}
 
 CURVE_POINTS = 40
 """Points of a training curve that a panel draws at most, spaced evenly in log compute."""

@@ -122,9 +122,7 @@ def figure() -> draw.Figure:
 def table() -> blocks.Table:
     """Return the published coefficients beside ours from the same curves."""
     return blocks.table(
-        "Published coefficients (arXiv 2502.13189) beside ours, by least squares through the ends "
-        "of the digitised curves. C is in PFLOP/s-days; the last column is the largest distance of "
-        "both lines over the compute trained, as a share of the loss.",
+        caption("published_table"),
         [
             {
                 ".Positions": row["panel"],

@@ -94,7 +94,11 @@ def published_points(study: Study) -> pd.DataFrame:
     """Return the published points of Figure 4, right; `x_ratio` is of forward FLOPs."""
     points = mod_figures()["points"].query("name != 'optimal_baseline'")
     known = counterparts(study).get("mod")
-    renamed = {"name": "what", "forward_flops": "x_ratio", "loss": "loss_ratio"}
-    found = points.rename(columns=renamed).assign(source=PUBLISHED, variant=known)
-    found["what"] = found["what"].str.replace("_", " ")
+    found = points.assign(
+        source=PUBLISHED,
+        variant=known,
+        what=points["name"].str.replace("_", " "),
+        x_ratio=points["forward_flops"],
+        loss_ratio=points["loss"],
+    )
     return found.loc[found["variant"].notna(), COLUMNS].reset_index(drop=True)

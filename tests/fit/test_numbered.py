@@ -81,7 +81,7 @@ def test_figure4_without_a_match(runs) -> None:
     assert two.reason == "model 3 is missing"
     models = figure4(runs({"Baseline": {"loss": 1.25}}))
     assert models[3].reason == "no finished runs of MoD"
-    models = figure3_models(runs({**PAIR, "Baseline": {"loss": 1.2, "at": 1e7}}), "Baseline", "MoD")
+    models = figure3(runs({**PAIR, "Baseline": {"loss": 1.2, "at": 1e7}}))
     assert sizes(models) == [None] * 4
     assert "at an end of its sizes" in models[0].reason
     table = pd.concat([runs(PAIR), runs(PAIR, budget=2e13)])

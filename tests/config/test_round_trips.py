@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from isoflop.config import Frozen, Own, RunConfig, Study, canonical
+from isoflop.config import Frozen, Own, RunConfig, Start, Study, canonical
 from isoflop.config.load import load, validated
 from isoflop.sweep import Execution, Folders, run_study
 
@@ -261,6 +261,8 @@ def others(field: Any, present: Any) -> Iterator[Any]:
             yield from get_args(member)
         elif get_origin(member) is tuple:
             yield from ([1], [5], ["python", "sotu"])
+        elif member is Start:
+            yield {"checkpoint": "folder", "sha256": "0" * 64, "model": MODEL}
         elif member is Own:
             yield from ({"kind": "mine"}, {"kind": "mine", "settings": {"a": 1}})
         else:

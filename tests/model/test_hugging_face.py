@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from isoflop.config import ModelConfig
-from isoflop.interop.peers import described, to_peer
 from isoflop.model import Transformer, build
+from isoflop.model.peers import described, to_peer
 
 
 def peer_of(model: Transformer) -> torch.nn.Module:

@@ -11,9 +11,11 @@ from isoflop.config.measures import (
     RouterWeights,
     RoutingSample,
     RunEvaluation,
+    SampledToken,
     Stretch,
     TaskScore,
     TaskScores,
+    TextSample,
     TokenSelection,
 )
 from isoflop.config.model import (
@@ -31,6 +33,7 @@ from isoflop.config.model import (
     ModelConfig,
     RandomK,
     Routed,
+    ShapeFamily,
     SwiGlu,
     TopK,
     decisions,
@@ -75,13 +78,12 @@ from isoflop.config.run import (
     TokenizerFile,
     Windows,
 )
-from isoflop.config.sample import SampledToken, TextSample
 from isoflop.config.search import SETTINGS, Exponents, Search, Setting, Values
+from isoflop.config.start import Start
 from isoflop.config.study import (
     Grid,
     ScaledModel,
     Scaling,
-    ShapeFamily,
     Study,
     Variant,
 )

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from isoflop.config.own import opened
 from isoflop.config.problems import MOST_PROBLEMS, describe
 from isoflop.config.run import RunConfig
+from isoflop.config.start import opened_start
 from isoflop.config.study import Study
 from isoflop.frozen import Frozen
 from isoflop.text import quoted
@@ -45,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> Study | RunConfig:
     data = read(path)
     source = os.fspath(path)
     try:
-        data = opened(_whole_numbers(data), Path(path).parent)
+        data = opened(opened_start(_whole_numbers(data)), Path(path).parent)
     except RecursionError:
         raise ValueError(f"{quoted(source)}: {_TOO_DEEP}") from None
     except ValueError as error:

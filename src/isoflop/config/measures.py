@@ -1,16 +1,17 @@
-"""What is measured of a trained model beyond its loss: who decides, and what that changes.
+"""What is asked of a trained model beyond its loss: who decides, what that changes, what it writes.
 
-Here rather than in `evaluation`, so that a report reads it without torch. Intervals are those that
-other documents would give, at 95%; an estimate has no ends with fewer than two documents.
+Here rather than where it is measured, so that a report reads it without torch. Intervals are those
+that other documents would give, at 95%; an estimate has no ends with fewer than two documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from isoflop.config.model import Decision
+from isoflop.config.model import Cap, Decision
 from isoflop.config.record import Evaluation
 from isoflop.estimate import Estimate
 from isoflop.frozen import Frozen
@@ -281,3 +282,56 @@ class TaskScores(Frozen):
 
 def _mean(shares: Sequence[float]) -> float | None:
     return sum(shares) / len(shares) if shares else None
+
+
+class SampledToken(Frozen):
+    """A token of a sample."""
+
+    id: int
+    text: str
+    """Characters that it completes, as they are; empty while one is incomplete. At the end of a
+    sample, bytes that are not UTF-8 are replacement characters."""
+    processed: tuple[int, ...] | None
+    """Routed blocks that processed it, as indices in the model; None for the last token, which
+    the model is not run on."""
+
+
+class TextSample(Frozen):
+    """A prompt and its continuation; the content of `sample.json` in a run's folder."""
+
+    run_id: str
+    routed_blocks: tuple[int, ...]
+    """Indices in the model; empty for a dense one."""
+    decision: Decision
+    cap: Cap | None
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float
+    seed: int
+    prompt: tuple[SampledToken, ...]
+    """With the id that ends documents before it, where the model has seen documents follow it."""
+    tokens: tuple[SampledToken, ...] = Field(min_length=1)
+    """What was drawn."""
+    reason: Literal["stop", "length"]
+    """Why it ended: with its document, or at the most tokens."""
+    torch: str
+
+    @model_validator(mode="after")
+    def _known_blocks(self) -> TextSample:
+        for one in (*self.prompt, *self.tokens):
+            blocks = one.processed or ()
+            if not set(blocks) <= set(self.routed_blocks) or len(set(blocks)) != len(blocks):
+                raise ValueError(
+                    f"a token was processed by blocks {list(blocks)}; expected distinct ones of "
+                    f"the routed blocks {list(self.routed_blocks)}"
+                )
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of the tokens that each routed block processed, those that it was run on."""
+        run = [one.processed for one in (*self.prompt, *self.tokens) if one.processed is not None]
+        return tuple(
+            sum(block in one for one in run) / max(1, len(run)) for block in self.routed_blocks
+        )

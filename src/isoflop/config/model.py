@@ -227,6 +227,24 @@ class Size(Frozen):
     """Feed-forward width."""
 
 
+class ShapeFamily(Frozen):
+    """How a number of parameters becomes a shape: blocks against width, heads, feed-forward."""
+
+    width_per_block: float = Field(default=16.0, ge=1e-3, le=1e6)
+    """Wanted ratio of width to blocks; smaller means deeper."""
+    head_width: int = Field(default=32, ge=2, le=10**6)
+    """Wanted; the even number nearest to it that divides the width is taken."""
+    width_step: int = Field(default=8, ge=2, le=10**4)
+    """Widths are multiples of this."""
+    minimum_blocks: int = Field(default=2, ge=1, le=1000)
+    hidden_per_width: float = Field(default=8 / 3, gt=0, le=1000)
+    """Feed-forward width over model width, rounded to a multiple of `hidden_step`."""
+    hidden_step: int = Field(default=16, ge=1, le=10**6)
+    queries_per_kv_head: int = Field(default=1, ge=1, le=10**4)
+    query_key_norm: bool = False
+    tied_embeddings: bool = False
+
+
 class ModelConfig(Choices, Size):
     """A decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, no biases."""
 

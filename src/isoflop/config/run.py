@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from isoflop.config.model import ModelConfig
 from isoflop.config.recipe import Recipe, WarmupStableDecay
+from isoflop.config.start import Start
 from isoflop.frozen import LARGEST_SEED, Frozen, fingerprint
 from isoflop.strict_json import parse_json
 
@@ -312,9 +313,13 @@ class RunConfig(Frozen):
     """Held-out tokens read of each split at the end of training."""
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart, in training and at its end."""
+    start: Start | None = Field(default=None, exclude_if=lambda start: start is None)
+    """Checkpoint whose weights it starts from; steps and FLOPs count from there."""
 
     @model_validator(mode="after")
     def _cut_windows(self) -> RunConfig:
+        if self.start is not None and self.start.taken(self.model, "model") != self.model:
+            raise ValueError("model has another shape than start.checkpoint; expected the same")
         if self.positions is not None:
             self.positions.check(self.data)
         return self

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from isoflop.config.model import Choices
+from isoflop.config.model import Choices, ShapeFamily
 from isoflop.config.recipe import BUILT_IN, Precision, Recipe, StudyRecipe
 from isoflop.config.run import (
     LARGEST_BUDGET_FLOPS,
@@ -16,28 +16,11 @@ from isoflop.config.run import (
     Positions,
 )
 from isoflop.config.search import LARGEST_PARAMETERS, Exponents, Search, left_out
+from isoflop.config.start import Start
 from isoflop.frozen import LARGEST_SEED, Frozen
 
 FEWEST_LOOKED_AT = 3
 """Seeds at the first look, where some are added: of two, an interval is wider than any losses."""
-
-
-class ShapeFamily(Frozen):
-    """How a number of parameters becomes a shape: blocks against width, heads, feed-forward."""
-
-    width_per_block: float = Field(default=16.0, ge=1e-3, le=1e6)
-    """Wanted ratio of width to blocks; smaller means deeper."""
-    head_width: int = Field(default=32, ge=2, le=10**6)
-    """Wanted; the even number nearest to it that divides the width is taken."""
-    width_step: int = Field(default=8, ge=2, le=10**4)
-    """Widths are multiples of this."""
-    minimum_blocks: int = Field(default=2, ge=1, le=1000)
-    hidden_per_width: float = Field(default=8 / 3, gt=0, le=1000)
-    """Feed-forward width over model width, rounded to a multiple of `hidden_step`."""
-    hidden_step: int = Field(default=16, ge=1, le=10**6)
-    queries_per_kv_head: int = Field(default=1, ge=1, le=10**4)
-    query_key_norm: bool = False
-    tied_embeddings: bool = False
 
 
 class Grid(Frozen):
@@ -54,6 +37,10 @@ class Grid(Frozen):
     """Expected optimal parameters at the first budget; None for the built-in expectation."""
     minimum_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
     maximum_parameters: float | None = Field(default=None, gt=0, le=LARGEST_PARAMETERS)
+
+
+ONE_SIZE = Grid(sizes=1, added_at_most=0)
+"""Of a study that starts from a checkpoint."""
 
 
 class ScaledModel(Frozen):
@@ -122,6 +109,8 @@ class Study(Frozen):
     budgets_flops: tuple[float, ...] = ()
     scaling: Scaling | None = None
     """Sizes to train every variant at, in place of budgets."""
+    start: Start | None = Field(default=None, exclude_if=left_out)
+    """Checkpoint that every run starts from: the only size, from which FLOPs are counted."""
     seeds: tuple[int, ...] = (0,)
     replicate: Literal["near_minimum", "all"] = "near_minimum"
     """Where seeds after the first are trained: at the minimum and its neighbours, or everywhere."""
@@ -254,6 +243,7 @@ class Study(Frozen):
                 f"tokens_per_step is {self.tokens_per_step} and recipe.rules.batch_exponent "
                 f"{rules.batch_exponent:g}; expected one of them, since both tell a step's tokens"
             )
+        self._check_start()
         self._check_added_seeds()
         self._check_moved_settings()
         if self.positions is not None:
@@ -277,6 +267,21 @@ class Study(Frozen):
     def shares_up_to(self) -> float | None:
         """Largest budget of runs that share their first steps; None where none do."""
         return self.budgets_flops[-1] if self.reuse else None
+
+    def _check_start(self) -> None:
+        if self.start is None:
+            return
+        for key in ("scaling", "search", "shape"):
+            if getattr(self, key) != type(self).model_fields[key].get_default():
+                raise ValueError(f"{key} is given beside [start], whose shape is the only one")
+        if self.grid not in (Grid(), ONE_SIZE):
+            raise ValueError("grid is given beside [start], whose shape is the only size")
+        self.start.check_ids(self.data.vocabulary)
+        for variant in self.variants:
+            self.start.taken(variant, f"variant {variant.name!r}")
+        # What serves several sizes, before anybody has the study.
+        object.__setattr__(self, "grid", ONE_SIZE)
+        object.__setattr__(self, "matched_shapes", False)
 
     def _check_added_seeds(self) -> None:
         most, declared = self.seeds_at_most, len(self.seeds)

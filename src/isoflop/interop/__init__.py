@@ -1,8 +1,8 @@
 """Models and records in and out of the tools that people know.
 
-`peers` is how a model is called in a checkpoint of Hugging Face, `exporting` and `importing` write
-and read such folders; `hugging_face` holds the classes of what Llama and Qwen3 cannot say. The last
-needs transformers, the others do not.
+`exporting` and `importing` write and read folders of Hugging Face's form (`model.peers` has its
+names of weights, `config.start` its configurations); `hugging_face` holds the classes of what Llama
+and Qwen3 cannot say. The last needs transformers, the others do not.
 """
 
 from isoflop.interop.exporting import Exported, export_run

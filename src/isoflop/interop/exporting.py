@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from isoflop import storage
 from isoflop.config import Decision, Evaluation, ModelConfig, RunRecord, decisions
+from isoflop.config.start import WEIGHTS
 from isoflop.estimate import Estimate, estimate_words
 from isoflop.evaluation.intervals import over_documents
-from isoflop.interop.peers import described, is_plain, sizes, to_peer
+from isoflop.model.peers import described, is_plain, sizes, to_peer
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS = "model.safetensors"
 REMOTE = '''"""The classes of this folder's model, for `trust_remote_code`; needs isoflop."""
 
 from isoflop.interop.hugging_face import IsoflopConfig, IsoflopForCausalLM
@@ -197,7 +197,8 @@ def model_card(record: RunRecord, architecture: str, decision: Decision) -> str:
             "",
             f"Trained on {config.tokens:,} tokens with {record.train_flops[convention]:.4g} FLOPs "
             f"(`{convention}`{budget}), windows of {data.sequence_length} tokens, seed "
-            f"{config.seed}, tokenizer `{data.tokenizer_name}`.",
+            f"{config.seed}, tokenizer `{data.tokenizer_name}`"
+            + (f", from {config.start.words} on." if config.start else "."),
             "",
             "| split | decision | loss, nats/token [95% over documents] | bits/byte | tokens |",
             "|---|---|--:|--:|--:|",

@@ -23,8 +23,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from isoflop.config import Decision, ModelConfig
 from isoflop.generation import Engine
-from isoflop.interop.peers import sizes
 from isoflop.model import Transformer
+from isoflop.model.peers import sizes
 
 
 class IsoflopConfig(PretrainedConfig):

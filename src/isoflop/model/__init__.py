@@ -2,6 +2,7 @@
 
 from isoflop.model.layers import Block, Memory, RmsNorm, SelfAttention
 from isoflop.model.own import OwnBlock, OwnPart
+from isoflop.model.pretrained import start_from
 from isoflop.model.routing import (
     RoutedBlock,
     Routing,

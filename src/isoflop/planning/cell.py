@@ -107,8 +107,9 @@ class Cell:
 
     @property
     def bracketed(self) -> bool:
-        """Whether the minimum has `grid.margin` usable sizes on either side."""
-        return min(self.below, self.above) >= self.study.grid.margin
+        """Whether the minimum has `grid.margin` usable sizes on either side, or is the only one."""
+        only = self.study.start is not None and self.minimum is not None
+        return only or min(self.below, self.above) >= self.study.grid.margin
 
     @property
     def minimum_parameters(self) -> int | None:

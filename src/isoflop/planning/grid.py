@@ -142,8 +142,8 @@ def bound(study: Study) -> Bound:
         flops += (reseeded + each) * cell.budget_flops
     # A grid of fewer sizes cannot have its margin on both sides.
     short = min(added, max(0, 2 * study.grid.margin + 1 - study.grid.sizes))
-    usual = beside + short + (0 if everywhere else 3 * further_seeds)
-    usual = matched + len(study.variants) * usual
+    reseeded = 0 if everywhere else min(3, study.grid.sizes + added) * further_seeds
+    usual = matched + len(study.variants) * (beside + short + reseeded)
     return Bound(
         sizes=pairs * added,
         replicates=replicates,

@@ -103,6 +103,8 @@ class Plan(Frozen):
     """What concerns the study as a whole."""
     power: Power | None = None
     """What it will resolve; None where no recorded run tells the noise."""
+    start: str | None = Field(default=None, exclude_if=lambda words: words is None)
+    """The checkpoint that its runs start from, in words; not written where there is none."""
 
     @property
     def compares(self) -> bool:
@@ -205,6 +207,7 @@ def make_plan(
         device=device,
         workers=workers,
         warnings=tuple(_study_warnings(study, train_tokens, shared)),
+        start=study.start and study.start.words,
     )
 
 

@@ -138,12 +138,14 @@ def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
     if study.reuse:
         first = expected_optimum(study, variant, study.budgets_flops[0])
         centre = first * factor ** round(math.log(centre / first) / math.log(factor))
+    start = study.start
     return Ladder(
         family=at_budget(study, variant, budget_flops).shape or study.shape,
         grid=study.grid,
         centre_parameters=centre,
         vocabulary=study.data.vocabulary,
         choices=variant.choices,
+        only=None if start is None else start.taken(variant, f"variant {variant.name!r}"),
     )
 
 
@@ -220,6 +222,7 @@ def run_config(
         seed=seed,
         evaluation_tokens=study.evaluation_tokens,
         positions=study.positions,
+        start=study.start,
     )
 
 

@@ -184,6 +184,8 @@ class Ladder:
     centre_parameters: float
     vocabulary: int
     choices: Choices
+    only: ModelConfig | None = None
+    """The one size there is, where runs start from a checkpoint."""
 
     def rung(self, index: int, *, bounded: bool = True) -> ModelConfig | None:
         """Return the shape of a rung, or None beyond either end of the ladder.
@@ -252,6 +254,8 @@ class Ladder:
 @lru_cache(maxsize=4096)
 def _rung(ladder: Ladder, index: int) -> ModelConfig | None:
     """Return a rung, found outward from the centre so that it does not depend on the others."""
+    if ladder.only is not None:
+        return ladder.only if index == 0 else None
     family, factor, sizes = ladder.family, ladder.grid.factor, ladder.grid.sizes
     nearest = partial(shape, family, vocabulary=ladder.vocabulary, choices=ladder.choices)
     target = ladder.centre_parameters * factor ** (index - (sizes - 1) / 2)

@@ -17,6 +17,7 @@ from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
 from isoflop.planning.plan import CONVENTIONS, CostRow
 from isoflop.terminal.tables import LINES, amount, said, shape, size, table_of
+from isoflop.text import quoted
 
 if TYPE_CHECKING:
     from isoflop.fit.search import SearchResult
@@ -139,6 +140,8 @@ def _totals(plan: Plan, timing: str, price: float | None) -> Iterator[str]:
         )
     if plan.gpu_hours and plan.gpu_hours["at_most"] >= 0.01:
         yield _hours(plan, plan.gpu_hours, price)
+    if plan.start is not None:
+        yield f"Every run starts from {quoted(plan.start)}; FLOPs are counted from there."
     yield f"Counted as {plan.convention!r}. Times: {timing}."
 
 

@@ -99,6 +99,8 @@ def _minima(found: Sequence[Bracket]) -> RenderableType:
 
 def verdict(one: Bracket) -> str:
     """Return in words whether a minimum is bracketed."""
+    if one.bracketed and not one.below + one.above:
+        return "the only size"
     if one.minimum_parameters is None:
         return "-"
     if one.settled:

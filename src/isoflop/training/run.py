@@ -24,7 +24,7 @@ from isoflop.config import (
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.data import Batches, TokenStore
 from isoflop.evaluation import evaluate
-from isoflop.model import build
+from isoflop.model import build, start_from
 from isoflop.runs import Progress, RunFolder, branched
 from isoflop.runs.metrics import NoMetrics
 from isoflop.storage import JsonLines
@@ -120,6 +120,8 @@ class Run:
         )
         model = build(config.model)
         initialise(model, config.recipe, config.seed)
+        if config.start is not None and not checkpoint.newest_step(folder.checkpoints):
+            start_from(model, config.start)
         model.attend_with(pinned.attention)
         self.trainer = Trainer(
             model.to(pinned.device),

@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from typing import TypeVar
 
 from isoflop.config import RunRecord, Study
+from isoflop.estimate import Estimate
 from isoflop.fit import ESTIMATOR_NAMES
 from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
+from isoflop.fit.intervals import difference, mean_estimate
 from isoflop.fit.minima.parabola import PARABOLA_SIZES
 from isoflop.fit.results import FittedSurface
 from isoflop.fit.settings import Estimator
@@ -205,6 +207,19 @@ def losses_by_seed(analysis: Analysis, result: BudgetResult) -> Mapping[str, tup
             return {}
         losses[name] = best.seed_losses
     return losses if len(losses) == 2 else {}
+
+
+def apart(analysis: Analysis, result: BudgetResult) -> dict[str, Estimate]:
+    """Return what each variant is above the baseline, over seeds, where there is only one size."""
+    found = {one: analysis.best(one, result.budget_flops) for one in analysis.names}
+    known = {name: one.seed_losses for name, one in found.items() if one and len(one.seeds) > 1}
+    base = known.pop(analysis.baseline, None)
+    if base is None or analysis.study.start is None:
+        return {}
+    return {
+        name: difference(mean_estimate(losses), mean_estimate(base)).interval()
+        for name, losses in known.items()
+    }
 
 
 def fitted_surfaces(analysis: Analysis) -> list[tuple[str, FittedSurface]]:

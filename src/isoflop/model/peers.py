@@ -1,6 +1,6 @@
-"""A decoder as Hugging Face describes it: Llama, Qwen3, Mistral, to ours and back.
+"""A plain decoder as Hugging Face describes it, and its weights: to Llama, Qwen3, Mistral and back.
 
-Only what is computed alike is taken: whatever else a configuration asks for is named and refused.
+What its configurations are here says `config.start`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,8 @@ import torch
 from torch import Tensor
 
 from isoflop.config import EveryToken, FullAttention, ModelConfig, SwiGlu
+from isoflop.config.start import KINDS
 from isoflop.text import quoted
-
-KINDS = {"llama": "Llama", "mistral": "Mistral", "qwen3": "Qwen3"}
-"""Model types that are read, and how their classes begin."""
-
-_PLAIN: dict[str, Any] = {
-    "attention_bias": False,
-    "mlp_bias": False,
-    "hidden_act": "silu",
-    "pretraining_tp": 1,
-    "partial_rotary_factor": 1.0,
-    "use_sliding_window": False,
-}
-"""What a configuration may say besides the sizes; what it leaves out is so."""
 
 
 def is_plain(config: ModelConfig) -> bool:
@@ -78,60 +66,6 @@ def sizes(config: ModelConfig, sequence_length: int) -> dict[str, Any]:
         "torch_dtype": "float32",
         "use_cache": True,
     }
-
-
-def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
-    """Return the model that a configuration describes.
-
-    Args:
-        values: of its `config.json`.
-        place: where they were read, for what is wrong.
-
-    Raises:
-        ValueError: the model is of another kind, or does what this package does not; each such
-            setting is named.
-    """
-    kind = values.get("model_type")
-    if kind not in KINDS:
-        raise ValueError(
-            quoted(f"{place}: model_type is {kind!r}; expected one of {', '.join(KINDS)}")
-        )
-    refused = [
-        f"{name} = {values[name]!r}"
-        for name, usual in _PLAIN.items()
-        if values.get(name) not in (None, usual)
-    ]
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    rope_kind = rope.get("rope_type", rope.get("type", "default"))
-    if rope_kind != "default":
-        refused.append(f"rotary positions of type {rope_kind!r}")
-    window, longest = values.get("sliding_window"), values.get("max_position_embeddings") or 0
-    if kind == "mistral" and window is not None and window < longest:
-        refused.append(f"sliding_window = {window}")
-    if refused:
-        raise ValueError(quoted(f"{place}: {', '.join(refused)}: not supported here"))
-    heads = _whole(values, "num_attention_heads", place)
-    width = _whole(values, "hidden_size", place)
-    return ModelConfig(
-        vocabulary=_whole(values, "vocab_size", place),
-        width=width,
-        blocks=_whole(values, "num_hidden_layers", place),
-        heads=heads,
-        kv_heads=values.get("num_key_value_heads"),
-        head_width=values.get("head_dim") or width // heads,
-        hidden=_whole(values, "intermediate_size", place),
-        query_key_norm=kind == "qwen3",
-        tied_embeddings=bool(values.get("tie_word_embeddings", False)),
-        rope_base=rope.get("rope_theta") or values.get("rope_theta") or 10_000.0,
-        norm_epsilon=values.get("rms_norm_eps", 1e-6),
-    )
-
-
-def _whole(values: Mapping[str, Any], name: str, place: str) -> int:
-    found = values.get(name)
-    if not isinstance(found, int) or found < 1:
-        raise ValueError(quoted(f"{place}: {name} is {found!r}; expected a positive whole number"))
-    return found
 
 
 def to_peer(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ import torch
 
 from decoded import model_with
 from isoflop.config import BlockAttention, Gelu, RandomK, TopK
-from isoflop.generation import Engine, generate
+from isoflop.config.own import own
+from isoflop.generation import engine_for, generate
 from isoflop.interop import load_pretrained, parsed_choices
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.interop.importing import import_checkpoint
@@ -22,6 +23,7 @@ transformers = pytest.importorskip("transformers", reason="needs the dev extra")
 hugging_face = pytest.importorskip("isoflop.interop.hugging_face")
 
 T = 24
+EXPERTS = own("feed_forward", "mixture_of_experts", {"experts": 4})
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"width": 24},
     "mistral": {},
@@ -32,6 +34,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "tied top_k": {"depth": TopK(capacity=0.5), "tied_embeddings": True},
     "block": {"attention": BlockAttention(block_size=4, top_k=2, key_convolution=3)},
     "gelu": {"feed_forward": Gelu()},
+    "experts": {"width": 24, "hidden": 28, "feed_forward": EXPERTS},
+    "window": {"attention": own("attention", "sliding_window", {"window": 5})},
+    "skip": {"depth": own("depth", "fixed_skip", {"capacity": 0.3})},
+    "routed": {"depth": own("depth", "routed", {"capacity": 0.25})},
 }
 
 
@@ -85,12 +91,12 @@ def test_a_model_goes_out_and_comes_back_bit_for_bit(named: str, tmp_path: Path)
     assert all(torch.equal(one, state[name]) for name, one in again.items())
 
 
-@pytest.mark.parametrize("named", ["llama", "top_k", "random_k", "block"])
+@pytest.mark.parametrize("named", ["llama", "top_k", "random_k", "block", "experts", "routed"])
 def test_greedy_text_is_that_of_the_engine(named: str, tmp_path: Path) -> None:
     model = model_with(**MODELS[named])
     peer = auto(written(model, tmp_path / "out"))
     given = prompts(5, 9)
-    found = generate(Engine(model), given, max_tokens=12, stop=[0])
+    found = generate(engine_for(model), given, max_tokens=12, stop=[0])
     longest = max(map(len, given))
     padded = torch.tensor([[0] * (longest - len(one)) + one for one in given])
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in given])

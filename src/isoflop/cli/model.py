@@ -312,6 +312,7 @@ def convert(
             remote_code=options.remote_code,
         )
         told = f"{written.architecture}" + ("" if written.tokenizer else ", without a tokeniser")
+        told += ", read with trust_remote_code=True" if written.remote else ""
         print(quoted(f"wrote {target}: {told}"))
         return
     found = import_checkpoint(source, target, parsed_choices(options.as_))

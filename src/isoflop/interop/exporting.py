@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoflop import storage
-from isoflop.config import Decision, Evaluation, ModelConfig, RunRecord, decisions
+from isoflop.config import Decision, Evaluation, ModelConfig, RunRecord
+from isoflop.config.own import kept_texts
 from isoflop.config.start import WEIGHTS
 from isoflop.estimate import Estimate, estimate_words
 from isoflop.evaluation.intervals import over_documents
@@ -24,6 +25,20 @@ REMOTE = '''"""The classes of this folder's model, for `trust_remote_code`; need
 
 from isoflop.interop.hugging_face import IsoflopConfig, IsoflopForCausalLM
 '''
+REMOTE_OWN = '''"""A model with a variant of its author's own: its code is below; needs isoflop."""
+
+from isoflop.config.own import keep
+from isoflop.interop import hugging_face
+
+
+class IsoflopConfig(hugging_face.IsoflopConfig):
+    model_type = "isoflop_own"
+
+
+class IsoflopForCausalLM(hugging_face.IsoflopForCausalLM):
+    config_class = IsoflopConfig
+'''
+"""Of a model type that nothing registers, so that this file runs where it is trusted."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class Exported:
     """Class of transformers that reads it."""
     tokenizer: bool
     """Whether there is a `tokenizer.json`: there is none for corpora of token ids."""
+    remote: bool
+    """Whether it has a variant's own code, and so is read with `trust_remote_code=True`."""
 
 
 def export_run(
@@ -49,7 +66,8 @@ def export_run(
 
     A baseline becomes a plain Llama, or a Qwen3 where queries and keys are normalised, which need
     nothing of this package. Other models become `IsoflopForCausalLM`, which importing
-    `isoflop.interop.hugging_face` registers.
+    `isoflop.interop.hugging_face` registers. The code of a variant of one's own goes along, and is
+    run only where it is trusted.
 
     Args:
         run: the run's folder, with its checkpoint.
@@ -68,7 +86,7 @@ def export_run(
 
     record = finished_record(run)
     config = record.config
-    known = [one for one in decisions(config.model.depth) if one != "top_k"]
+    known = [one for one in config.model.decisions if one != "top_k"]
     if decision is not None and decision not in known:
         raise ValueError(f"decision is {decision!r}; expected one of {', '.join(known)}")
     values, state = folder_of_model(
@@ -76,9 +94,12 @@ def export_run(
     )
     ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), config.data.end)
     values |= {name: one for name, one in ends.items() if name in values}
+    own = sorted({one.source for one in config.model.own.values() if one.source is not None})
+    if own:
+        values["model_type"] = "isoflop_own"
     if not is_plain(config.model):
         values["seed"] = config.seed
-        if remote_code:
+        if remote_code or own:
             module = "modeling_isoflop"
             values["auto_map"] = {
                 "AutoConfig": f"{module}.IsoflopConfig",
@@ -96,9 +117,15 @@ def export_run(
         length, end = config.data.sequence_length, getattr(tokenizer, "end_text", "")
         files["tokenizer_config.json"] = json_text(tokenizer_config(length, end))
     if "auto_map" in values:
-        files["modeling_isoflop.py"] = REMOTE
+        files["modeling_isoflop.py"] = REMOTE_OWN + "".join(map(_kept, own)) if own else REMOTE
     write_folder(out, files, state)
-    return Exported(out, values["architectures"][0], tokens is not None)
+    return Exported(out, values["architectures"][0], tokens is not None, bool(own))
+
+
+def _kept(source: str) -> str:
+    """Return the lines that have a variant's text known where they are run."""
+    lines = "".join(f"    {line!r}\n" for line in kept_texts()[source].splitlines(keepends=True))
+    return f"\n\nkeep(\n{lines})\n"
 
 
 def folder_of_model(
@@ -163,6 +190,14 @@ def loss_over_documents(one: Evaluation) -> Estimate:
     )
 
 
+def _needs(model: ModelConfig, architecture: str) -> str:
+    if any(one.source for one in model.own.values()):
+        return ", with `trust_remote_code=True`: `modeling_isoflop.py` has a variant's own code."
+    if architecture.startswith("Isoflop"):
+        return " once `isoflop.interop.hugging_face` was imported."
+    return "."
+
+
 def model_card(record: RunRecord, architecture: str, decision: Decision) -> str:
     """Return the README of an exported model: what it is, how it was trained, what it reached."""
     config, data = record.config, record.config.data
@@ -189,11 +224,7 @@ def model_card(record: RunRecord, architecture: str, decision: Decision) -> str:
             f"A decoder of {record.parameters.total:,} parameters ({record.parameters.active:,} "
             f"active): {config.model.blocks} blocks of width {config.model.width}; depth "
             f"{kind[0]}, attention {kind[1]}, feed-forward {kind[2]}. `{architecture}` reads it"
-            + (
-                " once `isoflop.interop.hugging_face` was imported."
-                if architecture.startswith("Isoflop")
-                else "."
-            ),
+            + _needs(config.model, architecture),
             "",
             f"Trained on {config.tokens:,} tokens with {record.train_flops[convention]:.4g} FLOPs "
             f"(`{convention}`{budget}), windows of {data.sequence_length} tokens, seed "

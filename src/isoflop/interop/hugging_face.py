@@ -22,7 +22,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from isoflop.config import Decision, ModelConfig
-from isoflop.generation import Engine
+from isoflop.generation import Engine, engine_for
 from isoflop.model import Transformer
 from isoflop.model.peers import sizes
 
@@ -143,7 +143,7 @@ class IsoflopForCausalLM(PreTrainedModel, GenerationMixin):
             return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=past_key_values)
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if use_cache and labels is None and not self.training:
-            engine = Engine(self.model, self.config.decision, seed=self.config.seed)
+            engine = engine_for(self.model, self.config.decision, seed=self.config.seed)
             prompts = [row[kept.bool()].tolist() for row, kept in zip(input_ids, real, strict=True)]
             logits = engine.prefill(prompts)
             return CausalLMOutputWithPast(

@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isoflop.config import EveryToken, FullAttention, ModelConfig, SwiGlu
+from isoflop.config import Choices, ModelConfig
 from isoflop.config.start import KINDS
 from isoflop.text import quoted
 
 
 def is_plain(config: ModelConfig) -> bool:
     """Whether Llama or Qwen3 compute what a model computes."""
-    plain = FullAttention(), EveryToken(), SwiGlu()
-    return (config.attention, config.depth, config.feed_forward) == plain
+    return config.choices == Choices()
 
 
 def described(config: ModelConfig, sequence_length: int) -> dict[str, Any]:

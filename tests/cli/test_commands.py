@@ -1,19 +1,21 @@
 """The subcommands on a small study: what they print, write and return."""
 
 import json
+import shutil
 
 import pytest
 
 from given import record_of
 from isoflop.bench import BenchReport
 from isoflop.cli import main
-from isoflop.config import RunConfig
+from isoflop.config import RunConfig, TaskScore, TaskScores
 from isoflop.config.load import load_study
 from isoflop.costs import forward_flops, parameters
 from isoflop.notation import significant
 from isoflop.planning import next_runs
 from isoflop.runs import RunStore, read_records, write_records
-from isoflop.sweep import Outcome, Rebuilt
+from isoflop.sweep import Folders, Outcome, Rebuilt
+from isoflop.sweep.report import evidence_of
 from isoflop.text import quoted
 
 
@@ -261,6 +263,27 @@ def test_export_takes_measured_speeds_along(study_file, committed, capsys, tmp_p
     (tmp_path / "runs" / "small" / "bench.json").write_text('{"rows": []}')
     output(capsys, "export", study_file)
     assert json.loads((tmp_path / "results" / "small" / "bench.json").read_text()) == {"rows": []}
+
+
+def test_scores_in_tasks_are_exported_and_read_from_there(
+    study_file, study, committed, capsys, tmp_path
+):
+    run = committed[0]
+    folder = RunStore(tmp_path / "runs" / "small").folder(run.run_id)
+    kept = tmp_path / "results" / "small" / "tasks.json"
+    for task in ("arc", "hellaswag"):
+        with folder.claim():
+            folder.create(run.config)
+            folder.write_record(run)
+            score = TaskScore(task=task, metric="acc", value=0.25, decision="every_token")
+            folder.add_scores(TaskScores(run_id=run.run_id, scores=(score,), lm_eval="0.4.9"))
+        assert f"wrote {kept.relative_to(tmp_path)}" in output(capsys, "export", study_file)
+        # Scores of another task are added to those that were committed.
+        shutil.rmtree(folder.path)
+    _, evidence = evidence_of(study, Folders.of(study), study_file)
+    assert [one.task for one in evidence.tasks[run.run_id].scores] == ["arc", "hellaswag"]
+    kept.write_text("{}")
+    assert "holds no scores" in output(capsys, "report", study_file, code=2)
 
 
 class Measured:

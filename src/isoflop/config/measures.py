@@ -279,6 +279,12 @@ class TaskScores(Frozen):
     lm_eval: str
     """Version of the harness that scored last."""
 
+    def joined(self, later: TaskScores) -> TaskScores:
+        """Return later scores, and these as far as they answer something else."""
+        asked = {one.asked for one in later.scores}
+        kept = (one for one in self.scores if one.asked not in asked)
+        return later.model_copy(update={"scores": (*kept, *later.scores)})
+
 
 def _mean(shares: Sequence[float]) -> float | None:
     return sum(shares) / len(shares) if shares else None

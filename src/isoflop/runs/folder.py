@@ -285,9 +285,7 @@ class RunFolder(Claim):
     def add_scores(self, found: TaskScores) -> Path:
         """Commit scores in tasks beside those of other tasks."""
         before = self.tasks()
-        asked = {one.asked for one in found.scores}
-        kept = () if before is None else (s for s in before.scores if s.asked not in asked)
-        return self._replace("tasks", found.model_copy(update={"scores": (*kept, *found.scores)}))
+        return self._replace("tasks", found if before is None else before.joined(found))
 
     def tasks(self) -> TaskScores | None:
         """Return the scores of the finished model in tasks, None where there are none."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from isoflop import storage
-from isoflop.config import RunRecord, Study
+from isoflop.config import RunRecord, Study, TaskScores
 from isoflop.data import prepared, train_tokens
 from isoflop.notation import count
 from isoflop.planning.search import first_checks
@@ -26,6 +26,8 @@ EXPORTED = (".svg", ".csv")
 """Forms of a figure that are exported: the picture, and the numbers."""
 EVALUATION, SAMPLE = "evaluation.json", "sample.json"
 """Files of a routed model in its run's folder, and in `results/NAME/`."""
+TASKS = "tasks.json"
+"""Scores of all runs in tasks, in `results/NAME/`."""
 PREDICTIONS = "predictions"
 """Folder of registered predictions in `results/NAME/`."""
 
@@ -85,9 +87,7 @@ def evidence_of(
         routed=_routed(ledger, results),
         train_tokens=_train_tokens(study, own, folders.cache),
         precision=chosen.choice,
-        tasks={
-            one: found for one in runs.variant_of if (found := ledger.store.folder(one).tasks())
-        },
+        tasks=_scores(ledger, results),
         command=f"isoflop report {file}",
     )
     return study, evidence
@@ -112,6 +112,10 @@ def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:
     if (measured := storage.inside(root, SPEEDS)).exists():
         yield _copied(measured, storage.inside(results, study.name, SPEEDS))
     yield from export_routed(study, root, results)
+    if scores := _scores(Ledger(study, root, results), results):
+        told = [one.model_dump(mode="json") for _, one in sorted(scores.items())]
+        storage.write_json(results / study.name / TASKS, told)
+        yield results / study.name / TASKS
     figures = storage.inside(results, study.name, FIGURES)
     for source in sorted(storage.inside(root, PAGE, FIGURES).glob("*")):
         if source.suffix in EXPORTED and not source.is_symlink():
@@ -132,6 +136,21 @@ def export_routed(study: Study, root: Path, results: Path) -> Iterator[Path]:
         if value is not None:
             storage.write_json(results / study.name / name, value.model_dump(mode="json"))
             yield results / study.name / name
+
+
+def _scores(ledger: Ledger, results: Path) -> dict[str, TaskScores]:
+    """Return scores in tasks by run id, from committed results and before these runs' folders."""
+    path = storage.inside(results, ledger.study.name, TASKS)
+    told = storage.read_json(path) if path.exists() else []
+    if not isinstance(told, list):
+        raise ValueError(f"{path} holds no scores; expected what `isoflop export` wrote there")
+    found: dict[str, TaskScores] = {}
+    variant_of = ledger.runs.variant_of
+    known = [parse_value(TaskScores, one, str(path)) for one in told]
+    for one in (*known, *(ledger.store.folder(run_id).tasks() for run_id in variant_of)):
+        if one is not None and one.run_id in variant_of:
+            found[one.run_id] = found[one.run_id].joined(one) if one.run_id in found else one
+    return found
 
 
 def _routed(ledger: Ledger, results: Path) -> RoutedModel | None:

@@ -26,7 +26,7 @@ def shown_commands(text):
     prose = re.sub(r"(?ms)^```.*?^```", "", text)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
     lines = [line.strip() for line in text.splitlines() if re.match(r" {2,}|isoflop ", line)]
-    lines = [re.sub(r"\s+#.*|\s{2,}\S.*", "", line) for line in lines]
+    lines = [re.sub(r"\s+#.*|\s{2,}\S.*| &$", "", line) for line in lines]
     typed = [part.strip() for piece in spans + lines for part in piece.split("&&")]
     found = (re.sub(r"[\[\]]", "", part) for part in typed if part.startswith("isoflop "))
     return sorted({part for part in found if "..." not in part and "COMMAND" not in part})

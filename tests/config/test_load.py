@@ -65,6 +65,13 @@ def test_a_model_table_makes_it_a_run(tmp_path):
         load_study(path)
 
 
+def test_a_recipe_may_come_from_several_corpora():
+    source = {"corpus": ["a.txt", "b.txt"], "tokenizer": "bytes", "sequence_length": 256}
+    study = validated(Study, {**STUDY, "recipe": {"source": source}}, "study.toml")
+    assert study.recipe.source.corpus == ("a.txt", "b.txt")
+    assert Study.model_validate_json(study.model_dump_json(), strict=True) == study
+
+
 def test_floats_without_fraction_count_as_whole_numbers():
     study = validated(Study, {**STUDY, "tokens_per_step": 2e3}, "a.toml")
     assert study.tokens_per_step == 2000

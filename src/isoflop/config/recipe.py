@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from isoflop.frozen import Frozen
 
@@ -227,6 +227,12 @@ class RecipeSource(Frozen):
     """Training FLOPs of a run there."""
     records: str | None = None
     """File of the runs that they were chosen from."""
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """Take a list as well, as what a study's recipe was read to has it."""
+        return tuple(value) if isinstance(value, list) else value
 
 
 BUILT_IN = RecipeSource(

@@ -13,7 +13,7 @@ DEMO := studies/demo.toml
 TESTS := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-processors test-oldest test-extras guards check dist site clean
+.PHONY: help setup demo test test-all test-processors test-oldest test-lowest test-extras guards check dist site clean
 
 help:
 	@echo 'make demo      train the demonstration study and write its page'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-all  quick and slow tests'
 	@echo 'make test-processors  numeric tests under every instruction set that can be forced here'
 	@echo 'make test-oldest      numeric tests under the oldest torch that is supported'
+	@echo 'make test-lowest      some tests under the lowest versions that pyproject.toml names'
 	@echo 'make test-extras      tests of what needs an extra: trackers, lm-eval'
 	@echo 'make guards    remove each guard of the code in turn; some test must fail'
 	@echo 'make check     linters, types, import layers, size of the house, quick tests'
@@ -71,6 +72,20 @@ $(OLDEST)/.setup-stamp: pyproject.toml
 	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet -e '.[dev]' 'torch==2.10.*'
 	@touch $@
 
+# What reads and writes, under the lowest versions of all but torch, in an environment of its own.
+LOWEST := .venv-lowest
+LOWEST_TESTS := $(addprefix tests/,config storage checkpoint cli/test_tables.py cli/test_main.py fit/test_table_formats.py \
+  data/test_foreign_tokenizers.py report/test_page.py interop/test_hugging_face_class.py interop/test_converting.py)
+test-lowest: $(LOWEST)/.setup-stamp
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal $(LOWEST_TESTS)
+
+$(LOWEST)/.setup-stamp: pyproject.toml tests/lowest.py
+	$(call environment,$(LOWEST))
+	$(LOWEST)/bin/python tests/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet -c $(LOWEST)/lowest.txt \
+	  -e '.[train,parquet,excel,zstd,transformers]' pytest pytest-xdist hypothesis
+	@touch $@
+
 # Trackers, lm-eval and what else is an extra, in an environment of its own (the packages take minutes).
 EXTRAS := .venv-extras
 test-extras: $(EXTRAS)/.setup-stamp
@@ -115,5 +130,5 @@ $(DOCS)/.setup-stamp: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(EXTRAS) $(WHEEL) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site
+	rm -rf $(VENV) $(OLDEST) $(LOWEST) $(EXTRAS) $(WHEEL) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ from isoflop.costs import cache_bytes, forward_flops, parameters
 from isoflop.model import build
 from isoflop.ops import rotary_tables, rotate
 from isoflop.variants import costs_of, made, processed
+from isoflop.variants.mixture_of_experts import grouped
 
 MOE = "mixture_of_experts"
 
@@ -32,6 +33,23 @@ def part(part: Any, kind: str, model: ModelConfig, block: int = 0, **settings: A
 def tokens(length: int, width: int = 12) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(3, length, width, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(10, 16), (16, 10), (18, 22), (16, 16)])
+def test_groups_of_any_width_are_multiplied_by_their_own_matrix(inner: int, outer: int) -> None:
+    generator, ends = torch.Generator().manual_seed(0), torch.tensor([2, 2, 7])
+    rows, matrices = (
+        torch.randn(*shape, generator=generator) for shape in ((9, inner), (3, outer, inner))
+    )
+    gradients = []
+    for kind in (torch.float32, torch.float64):
+        given = [one.to(kind).requires_grad_() for one in (rows, matrices)]
+        found = grouped(*given, ends)[:7]
+        of_rows, of_matrices = torch.autograd.grad((found**2).sum(), given)
+        # What belongs to no group is told nothing that is used.
+        gradients.append((found, of_rows[:7], of_matrices))
+    for single, double in zip(*gradients, strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")

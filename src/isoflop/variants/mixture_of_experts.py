@@ -134,11 +134,11 @@ def grouped(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
 
     kind = rows.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
-    if dtype == torch.float64:
-        # What the product knows no such numbers for is computed one by one, for tests.
+    if dtype == torch.float64 or any(side * dtype.itemsize % 16 for side in matrices.shape[1:]):
+        # The product knows no such numbers, and wants rows that begin at whole 16 bytes.
         parts = rows.tensor_split(ends.cpu())
         made = [F.linear(one, matrix) for one, matrix in zip(parts, matrices, strict=False)]
-        return torch.cat([*made, rows.new_zeros(len(parts[-1]), matrices.shape[1])])
+        return torch.cat([*made, made[0].new_zeros(len(parts[-1]), matrices.shape[1])])
     return F.grouped_mm(rows.to(dtype), matrices.to(dtype).mT, offs=ends.int())
 
 

@@ -7,12 +7,11 @@ Schema: `train/loss`, `train/learning_rate`, `train/gradient_norm`, `train/token
 
 from __future__ import annotations
 
-import json
-import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from isoflop.runs import RunFolder
 from isoflop.tracking.trackers import KINDS, Kind, Tracker, check_installed
 
 SECONDS_BETWEEN_LOOKS = 5.0
+IDLE_SHARE = 20
+"""Times as long as a look took is waited for the next one."""
 MOST_POINTS = 1000
 """Of a run; longer ones are told of every so many steps, and of the last."""
 LOGGED = ("loss", "learning_rate", "gradient_norm", "tokens", "flops", "seconds")
@@ -54,7 +55,6 @@ class Follower:
             found = storage.read_json(self._kept)
             self._told = dict(found) if isinstance(found, dict) else {}
         self._open: dict[str, Tracker] = {}
-        self._read: dict[Path, int] = {}
 
     def look(self) -> None:
         """Tell the tracker of all that is new."""
@@ -76,10 +76,10 @@ class Follower:
         self._open.clear()
 
     def _follow(self, folder: RunFolder) -> None:
-        name, metrics = folder.path.name, folder.path / "metrics.jsonl"
+        name = folder.path.name
         # The record comes after the last metrics, which are read behind it.
         record = folder.record()
-        rows = self._new_rows(metrics)
+        rows = folder.read_metrics()[0]
         if record is None and not rows:
             return
         config, last = folder.config(), self._told.get(name, 0)
@@ -90,33 +90,13 @@ class Follower:
         for row in rows:
             step = row["step"]
             if step > last and (step % every == 0 or step == config.steps):
-                values = {f"train/{key}": row[key] for key in LOGGED if _is_number(row.get(key))}
+                values = {f"train/{key}": row[key] for key in LOGGED if row.get(key) is not None}
                 self._open[name].log(step, values)
                 self._told[name] = step
         if record is not None:
             self._open[name].end(summary_of(record))
             self._open.pop(name).close()
             self._told[name] = ENDED
-
-    def _new_rows(self, metrics: Path) -> list[dict[str, Any]]:
-        """Return the whole rows that were written since the last look, or since a resume cut it."""
-        if not metrics.is_file():
-            return []
-        begin = self._read.get(metrics, 0)
-        with metrics.open("rb") as file:
-            if file.seek(0, os.SEEK_END) < begin:
-                begin = 0
-            file.seek(begin)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read[metrics] = begin + len(whole)
-        rows = []
-        for line in whole.splitlines():
-            with suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(row)
-        return rows
 
 
 ENDED = -1
@@ -134,19 +114,17 @@ def tracking(root: Path, kind: Kind | None, study: str, only: str | None = None)
         return
     follower, done = Follower(root, kind, study, only), threading.Event()
 
-    def attempt(act: Any) -> bool:
+    def follow() -> None:
+        wait = SECONDS_BETWEEN_LOOKS
         try:
-            act()
+            while not done.wait(wait):
+                began = time.monotonic()
+                follower.look()
+                # Training has the cores.
+                wait = max(SECONDS_BETWEEN_LOOKS, IDLE_SHARE * (time.monotonic() - began))
+            follower.close()
         except Exception as error:  # of any tracker
             warnings.warn(f"{kind} is told no more: {type(error).__name__}: {error}", stacklevel=2)
-            return False
-        return True
-
-    def follow() -> None:
-        while not done.wait(SECONDS_BETWEEN_LOOKS):
-            if not attempt(follower.look):
-                return
-        attempt(follower.close)
 
     thread = threading.Thread(target=follow, name="tracking", daemon=True)
     thread.start()
@@ -183,7 +161,3 @@ def summary_of(record: RunRecord) -> dict[str, float]:
             if one.bits_per_byte is not None:
                 found[f"{name}/bits_per_byte"] = one.bits_per_byte
     return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -87,7 +87,7 @@ class WandbTracker:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
+        self._run: Any = wandb.init(
             project=study,
             id=run_id,
             name=run_id,
@@ -148,27 +148,19 @@ class MlflowTracker:
         """Nothing is held open."""
 
 
-class TrackioTracker:
-    """A run of trackio, which keeps it on this machine."""
+class TrackioTracker(WandbTracker):
+    """A run of trackio, which keeps it on this machine and is spoken to as Weights & Biases."""
 
     def __init__(self, folder: Path, study: str, run_id: str, config: Mapping[str, Any]) -> None:
         import trackio
 
-        self._run = trackio.init(
+        self._run: Any = trackio.init(
             project=study, name=run_id, config=dict(config), resume="allow", embed=False
         )
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log a step."""
-        self._run.log(dict(values), step=step)
 
     def end(self, summary: Mapping[str, float]) -> None:
         """Log the summary."""
         self._run.log(dict(summary))
-
-    def close(self) -> None:
-        """Send what is left."""
-        self._run.finish()
 
 
 KINDS: dict[Kind, Callable[[Path, str, str, Mapping[str, Any]], Tracker]] = {

@@ -20,8 +20,8 @@ from isoflop.check import (
     runs,
     steps,
 )
+from isoflop.cli.check import outcome_lines, summary
 from isoflop.cli.main import main
-from isoflop.terminal.check import outcome_lines, summary
 
 BOTH = ("fp32", "bf16")
 

@@ -109,20 +109,36 @@ def make_run(trained_root):
 
 
 @pytest.fixture
-def on_run(trained_root, capsys):
-    """Call a command on a run and return what it prints; standard error where it fails."""
+def call(capsys):
+    """Type a command and return what it prints; standard error where it fails."""
 
-    def call(command, folder, *arguments, code=0):
-        import torch
-
-        before = torch.get_num_threads()
-        typed = [command, getattr(folder, "path", folder), "--cache", trained_root / "cache"]
-        try:
-            assert main([str(argument) for argument in (*typed, *arguments)]) == code
-        finally:
-            torch.set_num_threads(before)
+    def call(*arguments, code=0):
+        assert main([str(argument) for argument in arguments]) == code
         captured = capsys.readouterr()
         assert "\x1b" not in captured.out + captured.err
         return captured.out if code == 0 else captured.err
 
     return call
+
+
+@pytest.fixture
+def told(call):
+    """Type a command with --json and return what it tells."""
+    return lambda *arguments: json.loads(call(*arguments, "--json"))
+
+
+@pytest.fixture
+def on_run(trained_root, call):
+    """Call a command on a run and return what it prints; standard error where it fails."""
+
+    def on_run(command, folder, *arguments, code=0):
+        import torch
+
+        before = torch.get_num_threads()
+        typed = [command, getattr(folder, "path", folder), "--cache", trained_root / "cache"]
+        try:
+            return call(*typed, *arguments, code=code)
+        finally:
+            torch.set_num_threads(before)
+
+    return on_run

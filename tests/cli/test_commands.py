@@ -25,16 +25,8 @@ def speed(monkeypatch):
     monkeypatch.setattr("isoflop.training.measure_speed", lambda configs: lambda config: 1e9)
 
 
-def output(capsys, *arguments, code=0):
-    assert main([str(argument) for argument in arguments]) == code
-    captured = capsys.readouterr()
-    assert "\x1b" not in captured.out
-    assert "\x1b" not in captured.err
-    return captured.out if code == 0 else captured.err
-
-
-def test_costs_as_json_are_the_cost_models(study_file, capsys):
-    rows = json.loads(output(capsys, "costs", study_file, "--json"))
+def test_costs_as_json_are_the_cost_models(study_file, told):
+    rows = told("costs", study_file)
     assert rows[0]["name"] == "Baseline"
     for row in rows:
         model = RunConfig.model_validate(
@@ -48,28 +40,28 @@ def test_costs_as_json_are_the_cost_models(study_file, capsys):
             assert row["train_flops"][convention] == pytest.approx(3 * flops.per_token)
 
 
-def test_costs_of_a_single_run(study, tmp_path, capsys):
+def test_costs_of_a_single_run(study, tmp_path, call, told):
     path = tmp_path / "run.json"
     path.write_text(next_runs(study, [])[0].config.model_dump_json())
-    (row,) = json.loads(output(capsys, "costs", path, "--json"))
+    (row,) = told("costs", path)
     assert row["budget_flops"] == 1.5e11
-    assert "Parameters" in output(capsys, "costs", path)
+    assert "Parameters" in call("costs", path)
 
 
-def test_plan_lists_every_first_run_where_the_corpus_is_missing(study_file, study, capsys):
-    shown = output(capsys, "plan", study_file)
+def test_plan_lists_every_first_run_where_the_corpus_is_missing(study_file, study, call):
+    shown = call("plan", study_file)
     for run in next_runs(study, []):
         assert run.config.run_id in shown
     assert "text.txt" in shown
     assert "epochs are not known" in shown
 
 
-def test_plan_tells_epochs_where_the_corpus_is_at_hand(study_file, tmp_path, capsys):
+def test_plan_tells_epochs_where_the_corpus_is_at_hand(study_file, tmp_path, call, told):
     lines = (f"line {i} of a text that says little\n" for i in range(3000))
     (tmp_path / "text.txt").write_text("".join(lines))
-    plan = json.loads(output(capsys, "plan", study_file, "--json"))
+    plan = told("plan", study_file)
     assert all(row["epochs"] > 1 for row in plan["rows"])
-    shown = output(capsys, "plan", study_file)
+    shown = call("plan", study_file)
     assert "reads its training data" in shown
     assert shown.count("reads its training data") == 1
 
@@ -85,16 +77,16 @@ def test_preparing_a_corpus_is_told_on_standard_error(study_file, capsys, monkey
         assert "tokenising" not in captured.out
 
 
-def test_plan_for_an_accelerator_tells_times(study_file, capsys):
+def test_plan_for_an_accelerator_tells_times(study_file, call):
     arguments = ("plan", study_file, "--json", "--accelerator", "h100-sxm", "--utilisation")
-    half = json.loads(output(capsys, *arguments, "0.5"))
-    quarter = json.loads(output(capsys, *arguments, "0.25"))
+    half = json.loads(call(*arguments, "0.5"))
+    quarter = json.loads(call(*arguments, "0.25"))
     assert half["rows"][0]["seconds"] == pytest.approx(1.5e11 / (0.5 * 989e12), rel=0.01)
     assert quarter["elapsed_seconds"] == pytest.approx(2 * half["elapsed_seconds"])
     assert "h100-sxm at 25% utilisation, which is assumed" in quarter["timing"]
 
 
-def test_plan_goes_by_the_utilisation_that_was_measured(study_file, study, capsys):
+def test_plan_goes_by_the_utilisation_that_was_measured(study_file, study, call):
     row = {"sequence_length": study.data.sequence_length, "dtype": "fp32", "kind": "dense"}
     row |= {"parameters": 10**8, "device": "NVIDIA H200", "achieved_flops": 0.6 * 989e12}
     bench = study_file.with_name("results") / "gpu" / "train.json"
@@ -104,7 +96,7 @@ def test_plan_goes_by_the_utilisation_that_was_measured(study_file, study, capsy
     told = "60% utilisation, measured on NVIDIA H200 (results/gpu/train.json) and "
 
     def plan(*arguments):
-        found = output(capsys, "plan", study_file, "--json", "--accelerator", *arguments)
+        found = call("plan", study_file, "--json", "--accelerator", *arguments)
         return json.loads(found)
 
     assumed, found = plan("h200", "--utilisation", "0.4"), plan("h200")
@@ -120,31 +112,31 @@ def test_plan_goes_by_the_utilisation_that_was_measured(study_file, study, capsy
     assert "10% utilisation for" in given["timing"]
 
 
-def test_plan_tells_gpu_hours_and_their_cost(study_file, capsys):
+def test_plan_tells_gpu_hours_and_their_cost(study_file, call, told):
     arguments = ("plan", study_file, "--accelerator", "h100-sxm", "--price-per-hour", "2.5")
-    plan = json.loads(output(capsys, *arguments, "--json"))
+    plan = told(*arguments)
     assert plan["cost"] == {name: 2.5 * hours for name, hours in plan["gpu_hours"].items()}
-    shown = output(capsys, *arguments)
+    shown = call(*arguments)
     assert "steps/s   GPU h" in shown
     # Next to nothing.
     assert "GPU hours" not in shown
     study_file.write_text(study_file.read_text().replace("150000000000.0", "6e18"))
     study_file.write_text(study_file.read_text().replace("60000.0", "1e8"))
-    plan, shown = json.loads(output(capsys, *arguments, "--json")), output(capsys, *arguments)
+    plan, shown = told(*arguments), call(*arguments)
     hours, cost = plan["gpu_hours"], plan["cost"]
     assert f"GPU hours: {significant(hours['first'], 4)} for the first, " in shown
     assert f"; at 2.5 an hour {significant(cost['first'], 4)}, " in shown
-    assert "cost" not in json.loads(output(capsys, *arguments[:-2], "--json"))
+    assert "cost" not in told(*arguments[:-2])
 
 
-def test_plan_for_this_machine_goes_by_its_measured_speed(study_file, capsys):
-    plan = json.loads(output(capsys, "plan", study_file, "--json", "--workers", "2"))
+def test_plan_for_this_machine_goes_by_its_measured_speed(study_file, told):
+    plan = told("plan", study_file, "--workers", "2")
     assert plan["rows"][0]["seconds"] == pytest.approx(150, rel=0.01)
     assert plan["elapsed_seconds"] == pytest.approx(3 * 150, rel=0.01)
     assert "measured here" in plan["timing"]
     study_file.write_text(study_file.read_text().replace("150000000000.0", "6e18"))
     study_file.write_text(study_file.read_text().replace("60000.0", "1e8"))
-    huge = json.loads(output(capsys, "plan", study_file, "--json"))
+    huge = told("plan", study_file)
     assert huge["rows"][0]["seconds"] is None
     assert "name an --accelerator" in huge["timing"]
 
@@ -161,10 +153,10 @@ def scaling_file(study_file, study):
     return path
 
 
-def test_plan_of_a_scaling_study_tells_rates_that_may_be_added(scaling_file, capsys):
+def test_plan_of_a_scaling_study_tells_rates_that_may_be_added(scaling_file, call):
     values = json.loads(scaling_file.read_text()) | {"learning_rate_check_added": 2}
     scaling_file.write_text(json.dumps(values))
-    shown = output(capsys, "plan", scaling_file)
+    shown = call("plan", scaling_file)
     added = 2 * len(values["variants"])
     assert f"First: {len(next_runs(load_study(scaling_file), []))} runs" in shown
     assert f"At most: {added} more" in shown
@@ -172,8 +164,8 @@ def test_plan_of_a_scaling_study_tells_rates_that_may_be_added(scaling_file, cap
     assert "usually" not in shown
 
 
-def test_steps_of_a_scaling_study_are_not_timed(scaling_file, capsys):
-    assert "names its sizes" in output(capsys, "bench", "train", scaling_file, code=2)
+def test_steps_of_a_scaling_study_are_not_timed(scaling_file, call):
+    assert "names its sizes" in call("bench", "train", scaling_file, code=2)
 
 
 @pytest.mark.parametrize(
@@ -187,46 +179,46 @@ def test_steps_of_a_scaling_study_are_not_timed(scaling_file, capsys):
         (("--accelerator", "h200", "--bench", "none.json"), "none.json: No such file"),
     ],
 )
-def test_plan_refuses_impossible_options(study_file, capsys, arguments, expected):
-    assert expected in output(capsys, "plan", study_file, *arguments, code=2)
+def test_plan_refuses_impossible_options(study_file, arguments, expected, call):
+    assert expected in call("plan", study_file, *arguments, code=2)
 
 
-def test_a_budget_too_small_for_a_step_is_told_by_plan_and_run(study_file, capsys):
+def test_a_budget_too_small_for_a_step_is_told_by_plan_and_run(study_file, call):
     study_file.write_text(study_file.read_text().replace("150000000000.0", "1e7"))
     for command in ("plan", "run"):
-        assert "budgets_flops: 1e+07 FLOPs" in output(capsys, command, study_file, code=2)
+        assert "budgets_flops: 1e+07 FLOPs" in call(command, study_file, code=2)
 
 
-def test_run_stops_where_the_corpus_is_missing(study_file, capsys, tmp_path):
-    assert "text.txt" in output(capsys, "run", study_file, code=2).splitlines()[-1]
+def test_run_stops_where_the_corpus_is_missing(study_file, tmp_path, call):
+    assert "text.txt" in call("run", study_file, code=2).splitlines()[-1]
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_status_before_and_after_training(study_file, committed, capsys):
-    before = output(capsys, "status", study_file, "--results", "elsewhere")
+def test_status_before_and_after_training(study_file, committed, call, told):
+    before = call("status", study_file, "--results", "elsewhere")
     assert "small: 6 pending" in before
     assert f"isoflop run {study_file}" in before
-    after = output(capsys, "status", study_file)
+    after = call("status", study_file)
     assert "5 finished" in after
     assert "1 diverged" in after
     assert rf"{committed[-1].run_id}: loss nan at step 3 \x1b[31m" in after
-    found = json.loads(output(capsys, "status", study_file, "--json"))
+    found = told("status", study_file)
     assert len(found["rows"]) >= 6
     assert found["complete"] is False
 
 
-def test_export_writes_the_records_it_knows(study_file, committed, capsys, tmp_path):
+def test_export_writes_the_records_it_knows(study_file, committed, capsys, tmp_path, call, told):
     assert main(["export", str(study_file), "--to", str(tmp_path / "other")]) == 2
     capsys.readouterr()
-    output(capsys, "export", study_file)
+    call("export", study_file)
     (written,) = (tmp_path / "results" / "small").glob("records.*")
     assert written.name == "records.jsonl.gz"
     assert len(read_records(written)) == len(committed)
-    found = json.loads(output(capsys, "fit", written, "--json"))
+    found = told("fit", written)
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
 
 
-def test_clean_leaves_records(study_file, study, committed, capsys, tmp_path):
+def test_clean_leaves_records(study_file, study, committed, tmp_path, call):
     store = RunStore(tmp_path / "runs" / "small")
     for record in committed[:2]:
         folder = store.folder(record.run_id)
@@ -235,12 +227,12 @@ def test_clean_leaves_records(study_file, study, committed, capsys, tmp_path):
             folder.write_record(record)
         folder.checkpoints.mkdir()
         (folder.checkpoints / "state").write_bytes(b"0" * 2000)
-    assert "freed 2 KB: checkpoints of 1 runs, 1 kept" in output(capsys, "clean", study_file)
-    assert "freed 2 KB: checkpoints of 1" in output(capsys, "clean", study_file, "--everything")
+    assert "freed 2 KB: checkpoints of 1 runs, 1 kept" in call("clean", study_file)
+    assert "freed 2 KB: checkpoints of 1" in call("clean", study_file, "--everything")
     assert len(store.records()) == 2
 
 
-def test_report_says_where_the_page_lies(study_file, committed, capsys, monkeypatch, tmp_path):
+def test_report_says_where_the_page_lies(study_file, committed, monkeypatch, tmp_path, call):
     seen = {}
 
     def write_report(study, evidence, out):
@@ -251,17 +243,17 @@ def test_report_says_where_the_page_lies(study_file, committed, capsys, monkeypa
     (tmp_path / "runs" / "small").mkdir(parents=True)
     speed = {"variant": "a", "parameters": 1, "flops_per_step": 1, "steps_per_second": 2}
     (tmp_path / "runs" / "small" / "bench.json").write_text(json.dumps({"rows": [speed]}))
-    assert "page: runs/small/report/index.html" in output(capsys, "report", study_file)
+    assert "page: runs/small/report/index.html" in call("report", study_file)
     evidence = seen["evidence"]
     assert len(evidence.records) == len(evidence.variant_of) == 6
     assert evidence.speeds[0].steps_per_second == 2
     assert all(left.state == "pending" for left in evidence.missing)
 
 
-def test_export_takes_measured_speeds_along(study_file, committed, capsys, tmp_path):
+def test_export_takes_measured_speeds_along(study_file, committed, tmp_path, call):
     (tmp_path / "runs" / "small").mkdir(parents=True)
     (tmp_path / "runs" / "small" / "bench.json").write_text('{"rows": []}')
-    output(capsys, "export", study_file)
+    call("export", study_file)
     assert json.loads((tmp_path / "results" / "small" / "bench.json").read_text()) == {"rows": []}
 
 
@@ -300,11 +292,11 @@ class Measured:
 
 
 def test_bench_train_of_a_study_measures_its_numbered_models(
-    study_file, study, capsys, monkeypatch, tmp_path
+    study_file, study, monkeypatch, tmp_path, call
 ):
     measured = Measured(monkeypatch)
-    assert "singles out no model yet" in output(
-        capsys, "bench", "train", study_file, "--results", "elsewhere", code=2
+    assert "singles out no model yet" in call(
+        "bench", "train", study_file, "--results", "elsewhere", code=2
     )
     by_size = sorted(next_runs(study, [])[:3], key=lambda run: parameters(run.config.model).total)
     losses = (2.0, 1.8, 1.9)
@@ -344,17 +336,17 @@ def test_bench_train_of_a_league_measures_every_variant_at_its_best(
     ]
 
 
-def test_bench_train_without_a_study_measures_standard_shapes(study_file, capsys, monkeypatch):
+def test_bench_train_without_a_study_measures_standard_shapes(study_file, monkeypatch, call):
     measured = Measured(monkeypatch)
-    shown = output(capsys, "bench", "train", "--json")
+    shown = call("bench", "train", "--json")
     assert json.loads(shown)["rows"] == []
     assert len(measured.groups) == 2
     assert measured.options["force"] is False
 
 
-def test_report_without_records_says_what_to_do(study_file, capsys):
+def test_report_without_records_says_what_to_do(study_file, call):
     for command in ("report", "fit"):
-        said = output(capsys, command, study_file, code=2)
+        said = call(command, study_file, code=2)
         assert f"train it first: isoflop run {study_file}" in said
 
 
@@ -370,21 +362,21 @@ def test_report_without_records_says_what_to_do(study_file, capsys):
         ),
     ],
 )
-def test_run_tells_how_it_ended(study_file, monkeypatch, capsys, outcome, code):
+def test_run_tells_how_it_ended(study_file, monkeypatch, outcome, code, call):
     monkeypatch.setattr("isoflop.sweep.run_study", lambda *_, **__: outcome)
-    shown = output(capsys, "run", study_file, code=code)
+    shown = call("run", study_file, code=code)
     if code > 2:
         assert f"go on with: isoflop run {study_file}" in shown
 
 
-def test_train_needs_to_know_which_run(study_file, study, capsys):
-    assert "name one of the runs" in output(capsys, "train", study_file, code=2)
+def test_train_needs_to_know_which_run(study_file, study, call):
+    assert "name one of the runs" in call("train", study_file, code=2)
     run_id = next_runs(study, [])[0].config.run_id
     wrong = run_id[:-1] + ("0" if run_id[-1] != "0" else "1")
-    assert f"did you mean {run_id}?" in output(capsys, "train", study_file, wrong, code=2)
+    assert f"did you mean {run_id}?" in call("train", study_file, wrong, code=2)
 
 
-def test_train_of_a_study_uses_the_studys_folder(study_file, study, monkeypatch, capsys, committed):
+def test_train_of_a_study_uses_the_studys_folder(study_file, study, monkeypatch, committed, call):
     seen = {}
 
     def train(config, folder, **options):
@@ -393,7 +385,7 @@ def test_train_of_a_study_uses_the_studys_folder(study_file, study, monkeypatch,
 
     monkeypatch.setattr("isoflop.training.train", train)
     config = next_runs(study, [])[0].config
-    shown = output(capsys, "train", study_file, config.run_id, "--threads", "1")
+    shown = call("train", study_file, config.run_id, "--threads", "1")
     assert "finished" in shown
     assert "validation loss 2.0000 nats/token" in shown
     assert seen["config"] == config
@@ -409,7 +401,7 @@ def test_train_of_a_run_file_that_diverges_fails(study, tmp_path, monkeypatch, c
     assert "diverged: loss nan at step 3" in capsys.readouterr().out
 
 
-def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch, capsys):
+def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch, call):
     from isoflop.training import Interrupted
 
     def train(*_, **__):
@@ -417,11 +409,13 @@ def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch,
 
     monkeypatch.setattr("isoflop.training.train", train)
     run_id = next_runs(study, [])[0].config.run_id
-    shown = output(capsys, "train", study_file, run_id, code=130)
+    shown = call("train", study_file, run_id, code=130)
     assert f"go on with: isoflop train {study_file} {run_id}" in shown
 
 
-def test_rebuild_tells_how_models_compare(study_file, study, monkeypatch, capsys, tmp_path):
+def test_rebuild_tells_the_time_and_how_models_compare(
+    study_file, study, monkeypatch, capsys, tmp_path, call
+):
     runs = next_runs(study, [])
     recorded = [record_of(run.config, 2.0) for run in (runs[0], runs[-1])]
     write_records(tmp_path / "results" / "small" / "records.jsonl", recorded)
@@ -451,7 +445,7 @@ def test_rebuild_tells_how_models_compare(study_file, study, monkeypatch, capsys
 
     # Interrupted, it tells how to go on.
     seen["done"] = 1
-    shown = output(capsys, "rebuild", study_file, "--workers", "2", code=130)
+    shown = call("rebuild", study_file, "--workers", "2", code=130)
     assert f"go on with: isoflop rebuild {study_file} --workers 2" in shown
 
     for record in recorded:
@@ -460,6 +454,6 @@ def test_rebuild_tells_how_models_compare(study_file, study, monkeypatch, capsys
             folder.create(record.config)
             folder.write_record(record)
         (folder.checkpoints / "step-00000001").mkdir(parents=True)
-    shown = output(capsys, "rebuild", study_file)
+    shown = call("rebuild", study_file)
     assert f"Baseline: its checkpoint is in runs/small/runs/{recorded[0].run_id}" in shown
-    assert "expected one of" in output(capsys, "rebuild", study_file, "Mod", code=2)
+    assert "expected one of" in call("rebuild", study_file, "Mod", code=2)

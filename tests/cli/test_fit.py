@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isoflop.cli import main
 from isoflop.config import RunConfig
 from isoflop.fit import ESTIMATOR_NAMES, ESTIMATORS
 from isoflop.fit.predictions import WAYS
@@ -32,15 +31,8 @@ def table(tmp_path):
     return path
 
 
-def run(capsys, *arguments, code=0):
-    assert main([str(argument) for argument in arguments]) == code
-    captured = capsys.readouterr()
-    assert "\x1b" not in captured.out + captured.err
-    return captured.out if code == 0 else captured.err
-
-
-def test_json_has_minima_and_surfaces_of_every_variant(table, capsys):
-    found = json.loads(run(capsys, "fit", table, "--columns", "loss=final", "--json"))
+def test_json_has_minima_and_surfaces_of_every_variant(table, told):
+    found = told("fit", table, "--columns", "loss=final")
     assert list(found["variants"]) == ["plain", "routed \x1b[31m"]
     plain = found["variants"]["plain"]
     assert {(one["budget_flops"], one["estimator"]) for one in plain["minima"]} == set(
@@ -59,8 +51,8 @@ def test_json_has_minima_and_surfaces_of_every_variant(table, capsys):
     assert [one["outcome"] for one in found["verdicts"]] == ["better"] * 3
 
 
-def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
-    shown = run(capsys, "fit", table, "--columns", "loss=final", "--details", "--resamples", "20")
+def test_tables_say_who_wins_and_what_was_assumed(table, call):
+    shown = call("fit", table, "--columns", "loss=final", "--details", "--resamples", "20")
     assert "nats" not in shown, "of a table no unit is known"
     assert shown.count("converged") == 2 * 3 * 4, "a row for each estimator"
     needed = (
@@ -71,21 +63,21 @@ def test_tables_say_who_wins_and_what_was_assumed(table, capsys):
     assert all(text in shown for text in (*needed, "optimal N ~ C^a", *ESTIMATOR_NAMES.values()))
 
 
-def test_a_study_and_its_records_are_fitted(study_file, committed, capsys):
-    found = json.loads(run(capsys, "fit", study_file, "--json"))
+def test_a_study_and_its_records_are_fitted(study_file, committed, call, told):
+    found = told("fit", study_file)
     assert found["baseline"] == "Baseline"
     assert found["loss_unit"] == "nats per byte"
     exported = study_file.parent / "results" / "small" / "records.jsonl"
-    found = json.loads(run(capsys, "fit", exported, "--json"))
+    found = told("fit", exported)
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
-    assert "nats per byte" in run(capsys, "fit", study_file, "--details")
-    shown = run(capsys, "fit", study_file)
+    assert "nats per byte" in call("fit", study_file, "--details")
+    shown = call("fit", study_file)
     assert shown.startswith("5 runs of 2 variants at one budget, 1.5e11 FLOPs.\n")
     assert r"MoD [bold]\x1b[31m cannot be compared with Baseline" in " ".join(shown.split())
     assert "Akima" not in shown
 
 
-def test_records_of_other_attention_are_another_variant(study_file, committed, capsys):
+def test_records_of_other_attention_are_another_variant(study_file, committed, told):
     exported = study_file.parent / "results" / "small" / "records.jsonl"
     rows = [json.loads(line) for line in exported.read_text().splitlines()]
     for row in rows:
@@ -95,18 +87,18 @@ def test_records_of_other_attention_are_another_variant(study_file, committed, c
             row["evaluations"] = [one | {"decision": "every_token"} for one in row["evaluations"]]
             row["run_id"] = RunConfig.model_validate(row["config"]).run_id
     exported.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = json.loads(run(capsys, "fit", exported, "--json"))
+    found = told("fit", exported)
     assert set(found["variants"]) == {"every_token", "every_token, 2 blocks of 8 attended"}
 
 
-def test_clusters_are_a_column_of_the_table_or_of_the_records(table, study_file, committed, capsys):
+def test_clusters_are_a_column_of_the_table_or_of_the_records(table, study_file, committed, call):
     arguments = ("fit", table, "--columns", "loss=final", "--resamples", "20", "--json")
-    found = json.loads(run(capsys, *arguments, "--cluster", "Training FLOP"))
+    found = json.loads(call(*arguments, "--cluster", "Training FLOP"))
     assert found["variants"]["plain"]["surface"]["source"] == "clusters"
-    assert "has no column 'lab'" in run(capsys, *arguments, "--cluster", "lab", code=2)
-    told = run(capsys, "fit", study_file, "--cluster", "lab", code=2)
+    assert "has no column 'lab'" in call(*arguments, "--cluster", "lab", code=2)
+    told = call("fit", study_file, "--cluster", "lab", code=2)
     assert "--cluster is 'lab'" in told
-    run(capsys, "fit", study_file, "--cluster", "seed")
+    call("fit", study_file, "--cluster", "seed")
 
 
 @pytest.mark.parametrize(
@@ -124,42 +116,42 @@ def test_clusters_are_a_column_of_the_table_or_of_the_records(table, study_file,
         (("table.csv", "--columns", "loss=final", "--tolerance", "3"), "tolerance is 3"),
     ],
 )
-def test_bad_arguments_are_one_line(table, monkeypatch, arguments, message, capsys):
+def test_bad_arguments_are_one_line(table, monkeypatch, arguments, message, call):
     monkeypatch.chdir(table.parent)
-    told = run(capsys, "fit", *arguments, code=2)
+    told = call("fit", *arguments, code=2)
     assert message in told
     assert told.count("\n") == 1
 
 
-def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, capsys, monkeypatch):
+def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, monkeypatch, call, told):
     of_one = ("--columns", "loss=final", "--where", "variant=plain", "--resamples", "20")
     arguments = ("predict", table, *of_one, "--budget", "1e21")
-    shown = run(capsys, *arguments)
+    shown = call(*arguments)
     assert "Predicted optimum at 1e21 FLOPs" in shown
     assert "1e20 FLOPs predicted from the smaller budgets" in shown
     where = tmp_path / "registered.json"
-    found = json.loads(run(capsys, *arguments, "--json", "--register", where))
+    found = told(*arguments, "--register", where)
     assert {one["way"] for one in found["predictions"]} == set(WAYS)
     assert len(found["leave_largest_out"]) == 3
     assert len(json.loads(where.read_text())["sha256"]) == 64
     monkeypatch.setattr("isoflop.sweep.fits.predict", None)  # refused before it is made
-    told = run(capsys, *arguments, "--register", where, code=2)
+    told = call(*arguments, "--register", where, code=2)
     assert "is not replaced" in told
 
 
-def test_rows_and_arithmetic_are_options_of_the_command(table, capsys):
+def test_rows_and_arithmetic_are_options_of_the_command(table, call):
     options = ("--columns", "loss = final * 1", 'parameters="Model Size"', "--resamples", "20")
-    said = run(capsys, "fit", table, *options, "--where", "variant=plain", "seed<2", "--json")
+    said = call("fit", table, *options, "--where", "variant=plain", "seed<2", "--json")
     assert list(json.loads(said)["variants"]) == ["plain"]
     for option in ("--best-of", "--last-of"):
-        said = run(capsys, "fit", table, *options, option, "color", code=2)
+        said = call("fit", table, *options, option, "color", code=2)
         assert f"has no column 'color' for {option}" in said
 
 
-def test_a_json_file_may_be_a_table(table, tmp_path, capsys):
+def test_a_json_file_may_be_a_table(table, tmp_path, call):
     rows = pd.read_csv(table).rename(columns={"final": "loss"})
     rows = rows[rows["Training FLOP"] == 1e18].groupby("variant").head(12)  # too few for a surface
     path = tmp_path / "runs.json"
     path.write_text(json.dumps({"runs": json.loads(rows.to_json(orient="records"))}))
-    said = run(capsys, "fit", path, "--resamples", "20", "--json")
+    said = call("fit", path, "--resamples", "20", "--json")
     assert len(json.loads(said)["variants"]) == 2

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from given import record_of
-from isoflop.cli import main
 from isoflop.config.load import load_study
 from isoflop.planning import next_runs, scaling_runs
 from isoflop.runs import write_records
@@ -56,15 +55,9 @@ def committed(folder, name, tokenizer, nat, loss=2.0, **changes):
     return path, records
 
 
-def call(capsys, *arguments, code=0):
-    assert main([str(one) for one in arguments]) == code
-    captured = capsys.readouterr()
-    return captured.out if code == 0 else captured.err
-
-
-def test_a_fit_is_told_per_byte(folder, capsys):
+def test_a_fit_is_told_per_byte(folder, call, told):
     path, _ = committed(folder, "small", "bpe:300", NAT)
-    token, byte = (json.loads(call(capsys, "fit", path, "--json", *per)) for per in ((), PER))
+    token, byte = (told("fit", path, *per) for per in ((), PER))
     assert (token["loss_unit"], byte["loss_unit"]) == ("nats per token", "bits per byte")
     lowest = [
         {
@@ -80,39 +73,37 @@ def test_a_fit_is_told_per_byte(folder, capsys):
         assert loss is None or lowest[1][key] == pytest.approx(NAT * loss, rel=1e-6)
     assert [one["margin"] for one in token["verdicts"]] == [0.5]
     assert [one["margin"] for one in byte["verdicts"]] == [pytest.approx(0.5 * NAT)]
-    told = json.loads(call(capsys, "fit", path, "--json", *PER, "--margin", "0.3"))
+    told = told("fit", path, *PER, "--margin", "0.3")
     assert [one["margin"] for one in told["verdicts"]] == [0.3]
     note = "A nat per token is 0.4000 bits per byte of the test text; --per byte tells losses so."
     assert note in token["notes"]
-    assert "0.4000 bits per byte" in call(capsys, "fit", path)
-    assert "bits per byte" in call(capsys, "fit", path, *PER)
-    assert "bits per byte" in call(capsys, "predict", path, *PER, "--budget", "3e11")
-    told = call(capsys, "predict", path, *PER, "--budget", "3e11", "--register", "a.json", code=2)
+    assert "0.4000 bits per byte" in call("fit", path)
+    assert "bits per byte" in call("fit", path, *PER)
+    assert "bits per byte" in call("predict", path, *PER, "--budget", "3e11")
+    told = call("predict", path, *PER, "--budget", "3e11", "--register", "a.json", code=2)
     assert "--register writes down losses per token" in told
 
 
 PER = ("--per", "byte")
 
 
-def test_bytes_need_no_word_and_ids_alone_have_none(folder, capsys):
+def test_bytes_need_no_word_and_ids_alone_have_none(folder, call, told):
     path, _ = committed(folder, "small", "bytes", 1.4427)
-    assert "bits per byte" not in call(capsys, "fit", path)
-    assert "bits per byte" in call(capsys, "fit", path, *PER)
+    assert "bits per byte" not in call("fit", path)
+    assert "bits per byte" in call("fit", path, *PER)
     path, _ = committed(folder, "ids", "ids:300", None)
-    assert json.loads(call(capsys, "fit", path, "--json"))["notes"] == []
-    assert "stand for no text that is known" in call(capsys, "fit", path, *PER, code=2)
+    assert told("fit", path)["notes"] == []
+    assert "stand for no text that is known" in call("fit", path, *PER, code=2)
     (folder / "t.csv").write_text("loss,N,D\n1,2,3\n")
-    assert "--columns loss=COLUMN" in call(capsys, "fit", folder / "t.csv", *PER, code=2)
+    assert "--columns loss=COLUMN" in call("fit", folder / "t.csv", *PER, code=2)
 
 
-def test_studies_of_two_tokenizers_compare_per_byte(folder, capsys):
+def test_studies_of_two_tokenizers_compare_per_byte(folder, told):
     both = []
     for name, tokenizer, nat in (("one", "bpe:300", NAT), ("two", "bpe:400", NAT / 2)):
         both += committed(folder, name, tokenizer, nat, variants=[{"name": "Baseline"}])[1]
     write_records(folder / "both.jsonl", both)
-    token, byte = (
-        json.loads(call(capsys, "fit", "both.jsonl", "--json", *per)) for per in ((), PER)
-    )
+    token, byte = (told("fit", "both.jsonl", *per) for per in ((), PER))
     assert any("several tokenizers, between which losses per" in one for one in token["warnings"])
     assert not any("several tokenizers" in one for one in byte["warnings"])
     names = ["every_token, bpe:300", "every_token, bpe:400"]

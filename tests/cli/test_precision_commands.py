@@ -19,11 +19,6 @@ def speed(monkeypatch):
     monkeypatch.setattr("isoflop.training.measure_speed", lambda configs: lambda config: 1e9)
 
 
-def output(capsys, *arguments):
-    assert main([str(argument) for argument in arguments]) == 0
-    return capsys.readouterr().out
-
-
 @pytest.fixture
 def auto_file(study_file, study):
     """The small study, its precision left to the machine; `study` is in fp32."""
@@ -39,45 +34,43 @@ GAIN = {"fp32": 1 / 40, "bf16": 4}
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_plan_assumes_what_is_faster_here_and_says_so(
-    auto_file, study, capsys, monkeypatch, precision
+    auto_file, study, monkeypatch, precision, told
 ):
     choice = machine(GAIN[precision])
     monkeypatch.setattr("isoflop.hardware.precision.measure_speeds", lambda *_: choice.speeds)
-    plan = json.loads(output(capsys, "plan", auto_file, "--json"))
+    plan = told("plan", auto_file)
     runs = next_runs(study.with_precision(precision), [])
     assert [row["run_id"] for row in plan["rows"]] == [run.config.run_id for run in runs]
     assert f"precision {precision}: {choice.figures}" in plan["timing"]
     assert not Path("runs").exists()
 
 
-def test_plan_goes_by_what_settled_it(auto_file, study, capsys):
+def test_plan_goes_by_what_settled_it(auto_file, study, told):
     choice = machine(GAIN["fp32"])
     storage.write_json(Path("runs/small/precision.json"), choice.model_dump(mode="json"))
     for arguments in ((), ("--accelerator", "h100-sxm")):
-        plan = json.loads(output(capsys, "plan", auto_file, *arguments, "--json"))
+        plan = told("plan", auto_file, *arguments)
         runs = next_runs(study, [])
         assert [row["run_id"] for row in plan["rows"]] == [run.config.run_id for run in runs]
         assert "precision fp32, as in runs/small/precision.json" in plan["timing"]
 
 
-def test_plan_for_an_accelerator_is_in_bf16_unless_the_study_says_otherwise(
-    auto_file, study, capsys
-):
-    plan = json.loads(output(capsys, "plan", auto_file, "--accelerator", "h100-sxm", "--json"))
+def test_plan_for_an_accelerator_is_in_bf16_unless_the_study_says_otherwise(auto_file, study, told):
+    plan = told("plan", auto_file, "--accelerator", "h100-sxm")
     runs = next_runs(study.with_precision("bf16"), [])
     assert [row["run_id"] for row in plan["rows"]] == [run.config.run_id for run in runs]
     assert "precision bf16" in plan["timing"]
 
 
-def test_commands_show_the_precision_that_was_settled(auto_file, study, committed, capsys):
+def test_commands_show_the_precision_that_was_settled(auto_file, study, committed, capsys, told):
     # The committed records are in fp32, and nothing else tells the precision.
     for command in ("status", "fit", "export"):
         arguments = ("--to", "results") if command == "export" else ()
         assert main([command, str(auto_file), *arguments]) in (0, 2), command
     capsys.readouterr()
-    found = json.loads(output(capsys, "status", auto_file, "--json"))
+    found = told("status", auto_file)
     assert {row["run_id"] for row in found["rows"]} >= {one.run_id for one in committed}
-    assert len(json.loads(output(capsys, "costs", auto_file, "--json"))) == 2
+    assert len(told("costs", auto_file)) == 2
 
 
 def test_a_single_run_in_a_slow_precision_is_warned_of(study, tmp_path, capsys, monkeypatch):

@@ -1,25 +1,16 @@
 """`isoflop predict` at a stated size and number of tokens, and what it refuses."""
 
-import json
 from pathlib import Path
 
 import pytest
-
-from isoflop.cli import main
 
 TABLE = Path(__file__).parents[1] / "cases" / "token-multiplier-grid.csv"
 COMMON = ("predict", str(TABLE), "--columns", "variant=dataset", "--resamples", "20")
 
 
-def run(capsys, *arguments: object, code: int = 0) -> str:
-    assert main([str(argument) for argument in arguments]) == code
-    captured = capsys.readouterr()
-    return captured.out if code == 0 else captured.err
-
-
-def test_json_has_the_loss_of_every_variant_and_how_they_compare(capsys) -> None:
+def test_json_has_the_loss_of_every_variant_and_how_they_compare(told):
     at = ("--parameters", "7e9", "--tokens", "4e12")
-    found = json.loads(run(capsys, *COMMON, *at, "--json"))
+    found = told(*COMMON, *at)
     assert [(one["variant"], one["way"]) for one in found["predictions"]] == [
         (name, way) for name in ("web", "filtered") for way in ("surface", "variable_projection")
     ]
@@ -33,21 +24,21 @@ def test_json_has_the_loss_of_every_variant_and_how_they_compare(capsys) -> None
     assert (compared["baseline"], compared["variant"]) == ("web", "filtered")
 
 
-def test_text_says_how_far_out_it_is_and_only_where_it_is(capsys) -> None:
-    shown = run(capsys, *COMMON, "--parameters", "7e9", "--tokens", "4e12")
+def test_text_says_how_far_out_it_is_and_only_where_it_is(call):
+    shown = call(*COMMON, "--parameters", "7e9", "--tokens", "4e12")
     assert "Predicted loss of 7B parameters after 4T tokens" in shown
     words = " ".join(shown.split())
     assert "259 times beyond the runs" in words
     assert "On their surfaces, at 7e9 parameters and 4e12 tokens" in words
-    near = run(capsys, *COMMON, "--parameters", "1e8", "--tokens", "2e9", "--equal-exponents")
+    near = call(*COMMON, "--parameters", "1e8", "--tokens", "2e9", "--equal-exponents")
     assert "beyond the runs" not in near
     assert "a loss difference of -0." in " ".join(near.split())
 
 
-def test_a_budget_far_out_says_so(capsys) -> None:
+def test_a_budget_far_out_says_so(call, told):
     arguments = (*COMMON, "--where", "dataset=web", "--budget", "1e31")
-    assert "10 orders of magnitude beyond the runs" in run(capsys, *arguments)
-    found = json.loads(run(capsys, *arguments, "--json"))
+    assert "10 orders of magnitude beyond the runs" in call(*arguments)
+    found = told(*arguments)
     assert all(one["extrapolation"] > 1e9 for one in found["predictions"])
 
 
@@ -65,7 +56,7 @@ def test_a_budget_far_out_says_so(capsys) -> None:
         ),
     ],
 )
-def test_what_is_asked_for_must_be_one_thing(capsys, arguments, told: str) -> None:
-    error = run(capsys, *COMMON, *arguments, code=2)
+def test_what_is_asked_for_must_be_one_thing(arguments, told: str, call):
+    error = call(*COMMON, *arguments, code=2)
     assert told in error
     assert error.count("\n") == 1

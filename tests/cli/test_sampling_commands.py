@@ -14,7 +14,7 @@ from isoflop.cli import main
 from isoflop.config import SampledToken, TextSample
 from isoflop.data import ByteTokenizer
 from isoflop.runs import RunFolder
-from isoflop.terminal.sample import TextDisplay, summary
+from isoflop.terminal.sample import summary, text_display
 from isoflop.trained import Wishes, sample_run
 
 PROMPT = "the caf\u00e9 of"
@@ -64,9 +64,9 @@ def text_of(one: TextSample) -> str:
 def display(
     terminal: Terminal, *tokens: SampledToken, routed: int = 3, plain: bool = False
 ) -> None:
-    with redirect_stdout(terminal), TextDisplay(routed, plain=plain) as shown:
+    with redirect_stdout(terminal), text_display(routed, plain=plain) as show:
         for token in tokens:
-            shown.show(token)
+            show(token)
 
 
 def token(text: str, *processed: int) -> SampledToken:
@@ -211,8 +211,8 @@ def test_an_encoding_that_lacks_characters_is_no_error(terminal):
 
 def test_an_interrupted_text_ends_its_line(terminal):
     def interrupted() -> None:
-        with redirect_stdout(terminal), TextDisplay(3) as shown:
-            shown.show(token("and so", 1))
+        with redirect_stdout(terminal), text_display(3) as show:
+            show(token("and so", 1))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

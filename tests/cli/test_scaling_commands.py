@@ -5,7 +5,6 @@ import json
 import pytest
 
 from given import record_of
-from isoflop.cli import main
 from isoflop.config import SpanLoss, Study, canonical
 from isoflop.planning import scaling_runs
 from isoflop.runs import write_records
@@ -65,26 +64,18 @@ def records(study_file):
     write_records(folder / "records.jsonl", made)
 
 
-def output(capsys, *arguments, code=0):
-    assert main([str(argument) for argument in arguments]) == code
-    captured = capsys.readouterr()
-    return captured.out if code == 0 else captured.err
-
-
-def test_tables_tell_gaps_losses_and_projections(study_file, records, capsys):
-    shown = output(capsys, "fit", study_file, "--details")
+def test_tables_tell_gaps_losses_and_projections(study_file, records, call):
+    shown = call("fit", study_file, "--details")
     for positions in ("0-255", "256-511", "0-511", "448-511"):
         assert f"Positions {positions}: Block is equivalent to Full within 0.01" in shown
     for text in ("nats per byte", "L = a C^b", "-0.06"):
         assert text in shown
     # Here a nat is made up to be a bit.
-    assert output(capsys, "fit", study_file, "--details", "--per", "byte") == shown.replace(
-        "nats", "bits"
-    )
+    assert call("fit", study_file, "--details", "--per", "byte") == shown.replace("nats", "bits")
 
 
-def test_the_answer_is_of_the_whole_window_and_its_trailing_part(study_file, records, capsys):
-    shown = output(capsys, "fit", study_file)
+def test_the_answer_is_of_the_whole_window_and_its_trailing_part(study_file, records, call):
+    shown = call("fit", study_file)
     assert shown.count("\n") <= 40
     for positions in ("0-511", "448-511"):
         assert f"Positions {positions}: Block is equivalent to Full within 0.01" in shown
@@ -97,8 +88,8 @@ def test_the_answer_is_of_the_whole_window_and_its_trailing_part(study_file, rec
     assert "  448-511" not in shown
 
 
-def test_json_is_the_whole_fit(study_file, records, capsys):
-    found = json.loads(output(capsys, "fit", study_file, "--json", "--margin", "0.0001"))
+def test_json_is_the_whole_fit(study_file, records, told):
+    found = told("fit", study_file, "--margin", "0.0001")
     assert (found["baseline"], found["margin"]) == ("Full", 0.0001)
     means = [one for one in found["gaps"] if one["non_embedding"] is None]
     spans = {(one["start"], one["stop"]) for one in means}
@@ -116,10 +107,10 @@ def test_json_is_the_whole_fit(study_file, records, capsys):
         (("predict", "--budget", "1e14"), "names its sizes, so that no optimum at a budget"),
     ],
 )
-def test_what_cannot_be_asked_is_told(study_file, records, capsys, arguments, told):
+def test_what_cannot_be_asked_is_told(study_file, records, arguments, told, call):
     command, *options = arguments
-    assert told in output(capsys, command, study_file, *options, code=2)
+    assert told in call(command, study_file, *options, code=2)
 
 
-def test_without_records_there_is_nothing_to_fit(study_file, capsys):
-    assert "no run of scaled has a record" in output(capsys, "fit", study_file, code=2)
+def test_without_records_there_is_nothing_to_fit(study_file, call):
+    assert "no run of scaled has a record" in call("fit", study_file, code=2)

@@ -43,7 +43,7 @@ def test_tables_fit_and_no_number_is_cut(renderables, width):
 
 
 def test_names_are_inert():
-    made = table("[bold]t[/bold]", {"[i]": ["[red]\x1b[31m"]}, names=["[i]"])
+    made = table("[bold]t[/bold]", ["[red]\x1b[31m"], {"[i]": str}, names=["[i]"])
     text = printed([made], 80)
     assert r"[red]\x1b[31m" in text
     assert "[bold]t[/bold]" in text

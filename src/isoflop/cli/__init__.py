@@ -1,3 +1,3 @@
-"""The command line: one thin function per subcommand."""
+"""The command line: one class per subcommand, whose fields are its options."""
 
 from isoflop.cli.main import main

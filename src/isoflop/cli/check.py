@@ -2,75 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from isoflop.cli.options import Device, Json
+from isoflop.terminal.tables import amount, answer, said, show_json
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
+    from isoflop.check import Outcome
     from isoflop.config import Choices, Precision
 
 
-def check(
-    file: Annotated[
-        Path | None,
-        Positional,
-        arg(metavar="[FILE|STUDY]", help="A variant of your own, or a study with some."),
-    ] = None,
-    device: Annotated[Device, arg(help="What to check.")] = "cpu",
-    environment: Annotated[
-        bool, arg(help="Only list what is installed, what is missing and how to get it.")
-    ] = False,
-    json: Json = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Check:
     """Compare every part with an obvious one on this machine; two minutes at most.
 
     With a file, judge a variant of your own in its place: costs, gradients, later tokens, sizes,
     decoding. Settings are the defaults of its Config, or those that a study gives.
     """
-    if environment:
-        return _environment(json)
-    from isoflop.bench.machine import check_device
-    from isoflop.check import every_check, outcomes, own_checks
-    from isoflop.terminal.check import outcome_lines, summary
-    from isoflop.terminal.tables import show_json
 
-    judged = {} if file is None else dict(_variants(file))
-    check_device(device)
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    found = []
-    for name, choices in judged.items() or (("", None),):
-        if len(judged) > 1 and not json:
-            print(quoted(name))
-        checks = every_check(device) if choices is None else own_checks(choices)
-        for outcome in outcomes(checks, device, precisions):
-            found.append(outcome)
-            if not json:
-                for line in outcome_lines(outcome):
-                    print(quoted(line), flush=True)
-    passed = all(outcome.passed for outcome in found)
-    if json:
-        show_json([outcome.model_dump(mode="json") for outcome in found])
-    else:
-        print(quoted(summary(found)))
-        if passed and file is not None and file.suffix == ".py":
-            ((part, named),) = judged[file.name].own.items()
-            print(quoted(f'in a study: {part} = {{ kind = "{named.kind}", from = "{file}" }}'))
-    return 0 if passed else 1
+    file: Annotated[Path | None, Positional, arg(metavar="[FILE|STUDY]")] = None
+    """A variant of your own, or a study with some."""
+    device: Annotated[Device, arg(help="What to check.")] = "cpu"
+    environment: bool = False
+    """Only list what is installed, what is missing and how to get it."""
+    json: Json = False
 
+    def __call__(self) -> int:
+        if self.environment:
+            from isoflop.hardware.installed import parts
 
-def _environment(json: bool) -> int:
-    from isoflop.hardware.installed import parts
-    from isoflop.terminal.tables import answer, said
+            found = list(parts())
+            lines = [
+                f"{'ok' if one.found else '--'}  {one.name}: {one.found or one.hint}"
+                for one in found
+            ]
+            answer(found, map(said, lines), json=self.json)
+            return 0
+        from isoflop.bench.machine import check_device
+        from isoflop.check import every_check, outcomes, own_checks
 
-    found = list(parts())
-    lines = [f"{'ok' if one.found else '--'}  {one.name}: {one.found or one.hint}" for one in found]
-    answer([one.model_dump(mode="json") for one in found], map(said, lines), json=json)
-    return 0
+        judged = {} if self.file is None else dict(_variants(self.file))
+        check_device(self.device)
+        precisions: tuple[Precision, ...] = ("fp32", "bf16")
+        made = []
+        for name, choices in judged.items() or (("", None),):
+            if len(judged) > 1 and not self.json:
+                print(quoted(name))
+            checks = every_check(self.device) if choices is None else own_checks(choices)
+            for outcome in outcomes(checks, self.device, precisions):
+                made.append(outcome)
+                if not self.json:
+                    for line in outcome_lines(outcome):
+                        print(quoted(line), flush=True)
+        passed = all(outcome.passed for outcome in made)
+        if self.json:
+            show_json(made)
+        else:
+            print(quoted(summary(made)))
+            if passed and self.file is not None and self.file.suffix == ".py":
+                ((part, named),) = judged[self.file.name].own.items()
+                told = f'{part} = {{ kind = "{named.kind}", from = "{self.file}" }}'
+                print(quoted(f"in a study: {told}"))
+        return 0 if passed else 1
 
 
 def _variants(file: Path) -> Iterator[tuple[str, Choices]]:
@@ -90,3 +89,25 @@ def _variants(file: Path) -> Iterator[tuple[str, Choices]]:
         )
     for one in variants:
         yield one.name, one.choices
+
+
+def outcome_lines(outcome: Outcome) -> Iterator[str]:
+    """Yield how a check went, and what to do where it failed."""
+    name = outcome.name if outcome.precision is None else f"{outcome.name}, {outcome.precision}"
+    parts = [outcome.compared]
+    if outcome.difference is not None and outcome.tolerance is not None:
+        parts.append(f"apart by {outcome.difference:.1e}, at most {outcome.tolerance:.1e}")
+    if outcome.note:
+        parts.append(outcome.note)
+    state = "ok  " if outcome.passed else "FAIL"
+    yield f"{state}  {name}: {'; '.join(parts)} ({amount(outcome.seconds)})"
+    if outcome.hint:
+        yield f"      {outcome.hint}"
+
+
+def summary(found: Sequence[Outcome]) -> str:
+    """Return how many checks passed, and how long they took."""
+    failed = sum(not outcome.passed for outcome in found)
+    told = "all passed" if not failed else f"{failed} FAILED"
+    seconds = sum(outcome.seconds for outcome in found)
+    return f"{len(found)} checks in {amount(seconds)}: {told}"

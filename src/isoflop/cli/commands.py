@@ -1,6 +1,6 @@
 """The subcommands, in the order of `isoflop --help`: by what somebody has who comes to use them.
 
-This table is all that the help and the dispatch know. It names functions and does not import them,
+This table is all that the help and the dispatch know. It names classes and does not import them,
 so that a greeting, a help or a mistyped name is answered at once; a command loads its own module
 alone.
 """
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """A subcommand: what is typed, where its function is, and what it does."""
+    """A subcommand: what is typed, where its class is, and what it does."""
 
     name: str
     home: str
-    """`module.function` below `isoflop.cli`; the function may be commands of its own."""
+    """`module.Class` below `isoflop.cli`; in place of a class there may be commands of its own."""
     does: str
-    """One line for the list of all commands; its own help is its function's docstring."""
+    """One line for the list of all commands; its own help is its class's docstring."""
 
     def load(self) -> Callable[..., object] | SubcommandApp:
-        """Return the function whose signature is the command line, or its own subcommands."""
-        module, _, function = self.home.partition(".")
-        found = getattr(import_module(f"isoflop.cli.{module}"), function)
+        """Return the class whose fields are the command line, or its own subcommands."""
+        module, _, name = self.home.partition(".")
+        found = getattr(import_module(f"isoflop.cli.{module}"), name)
         return cast("Callable[..., object]", found)
 
 
@@ -46,41 +46,41 @@ USES = (
     Use(
         "A table of finished runs",
         (
-            Command("fit", "fit.fit", "minima, scaling law and verdict, with intervals"),
-            Command("predict", "fit.predict", "size, tokens and loss at a budget not trained yet"),
+            Command("fit", "fit.Fit", "minima, scaling law and verdict, with intervals"),
+            Command("predict", "fit.Predict", "size, tokens and loss at a budget not trained yet"),
         ),
     ),
     Use(
         "Text and a laptop",
         (
-            Command("init", "study.init", "write a commented study to start from"),
-            Command("plan", "study.plan", "list its runs and the time that they take"),
-            Command("run", "study.run", "train them; after Ctrl-C, again to go on"),
-            Command("status", "watching.status", "how far they are, and which failed"),
-            Command("watch", "watching.watch", "a page of it while it is trained"),
-            Command("report", "study.report", "figures and one page from what is done"),
-            Command("eval", "evaluating.evaluate", "loss of one model by routing decision"),
-            Command("sample", "model.sample", "text that one model writes"),
-            Command("convert", "model.convert", "one model to transformers, or from there"),
+            Command("init", "study.Init", "write a commented study to start from"),
+            Command("plan", "study.Plan", "list its runs and the time that they take"),
+            Command("run", "study.Run", "train them; after Ctrl-C, again to go on"),
+            Command("status", "watching.Status", "how far they are, and which failed"),
+            Command("watch", "watching.Watch", "a page of it while it is trained"),
+            Command("report", "study.Report", "figures and one page from what is done"),
+            Command("eval", "model.Evaluate", "loss of one model by routing decision"),
+            Command("sample", "model.Sample", "text that one model writes"),
+            Command("convert", "model.Convert", "one model to transformers, or from there"),
         ),
     ),
     Use(
         "A GPU or a cluster",
         (
-            Command("check", "check.check", "whether all computes right on this machine"),
-            Command("train", "model.train", "train a single run, as a job of its own"),
-            Command("work", "watching.work", "take runs of a study that other machines train, too"),
-            Command("logs", "watching.logs", "what one run printed, found by its id"),
-            Command("export", "study.export", "records and figures, to share or commit"),
-            Command("rebuild", "study.rebuild", "train the best models of records again"),
-            Command("clean", "study.clean", "free disk; records and metrics stay"),
+            Command("check", "check.Check", "whether all computes right on this machine"),
+            Command("train", "train.Train", "train a single run, as a job of its own"),
+            Command("work", "study.Work", "take runs of a study that other machines train, too"),
+            Command("logs", "watching.Logs", "what one run printed, found by its id"),
+            Command("export", "study.Export", "records and figures, to share or commit"),
+            Command("rebuild", "study.Rebuild", "train the best models of records again"),
+            Command("clean", "study.Clean", "free disk; records and metrics stay"),
         ),
     ),
     Use(
         "An idea of your own",
         (
-            Command("costs", "study.costs", "parameters, FLOPs and cache bytes of variants"),
-            Command("search", "study.search", "try recipes, equally many for every variant"),
+            Command("costs", "study.Costs", "parameters, FLOPs and cache bytes of variants"),
+            Command("search", "study.Search", "try recipes, equally many for every variant"),
             Command("bench", "bench.bench", "how fast it steps and fits on this machine"),
         ),
         (

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         resumable = bool(arguments) and arguments[0] in RESUMABLE
         hint = f"; go on with: {shlex.join(['isoflop', *arguments])}" if resumable else ""
-        if _is_termination(error):
+        from isoflop.sweep.interrupts import Terminated
+
+        if isinstance(error, Terminated):
             return _tell(f"terminated{hint}", TERMINATED)
         return _tell(f"interrupted{hint}", INTERRUPTED)
     except BrokenPipeError:
@@ -83,34 +85,27 @@ def _dispatch(arguments: list[str]) -> int:
         shell = arguments[1] if arguments[1:] else PurePath(os.environ.get("SHELL", "bash")).name
         print(quoted(install_completion(shell)))
         return 0
-    outcome = _call(command_named(arguments[0]), arguments[1:])
+    outcome = parsed(command_named(arguments[0]), arguments[1:])()
     sys.stdout.flush()
     return int(outcome or 0)
 
 
-def _call(command: Command, arguments: list[str]) -> int | None:
-    """Run a subcommand on what was typed after its name.
+def parsed(command: Command, arguments: list[str]) -> Callable[[], int | None]:
+    """Return a subcommand with what was typed after its name; calling it does it.
 
     Raises:
         SystemExit: tyro showed help, or what is wrong with the arguments (exit code 2).
     """
     import tyro
-    from tyro.extras import SubcommandApp
 
     target, prog = command.load(), f"isoflop {command.name}"
     config = (tyro.conf.FlagCreatePairsOff,)
-    if isinstance(target, SubcommandApp):
+    if isinstance(target, tyro.extras.SubcommandApp):
         described = f"{command.does[:1].upper()}{command.does[1:]}."
-        outcome = target.cli(prog=prog, description=described, args=arguments, config=config)
+        made = target.cli(prog=prog, description=described, args=arguments, config=config)
     else:
-        outcome = tyro.cli(target, prog=prog, args=arguments, config=config)
-    return cast("int | None", outcome)
-
-
-def _is_termination(error: KeyboardInterrupt) -> bool:
-    from isoflop.sweep.interrupts import Terminated
-
-    return isinstance(error, Terminated)
+        made = tyro.cli(target, prog=prog, args=arguments, config=config)
+    return cast("Callable[[], int | None]", made)
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -4,89 +4,86 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from isoflop.cli.main import FAILED, USAGE
 from isoflop.cli.options import (
     CACHE,
     RESULTS,
-    STALL_MINUTES,
     Cache,
     ConfigFile,
     Device,
     Json,
     MemoryGib,
-    MicroBatchTokens,
+    OfStudy,
+    OfTraining,
     Out,
-    Recomputed,
     Results,
-    StallMinutes,
     StudyFile,
-    Track,
     Workers,
     bytes_of,
+    check_uninterrupted,
+    taken,
+    tell,
 )
 from isoflop.config.load import load_study
 from isoflop.text import quoted
-
-if TYPE_CHECKING:
-    from isoflop.config import Study
-    from isoflop.sweep import Execution, Folders, Outcome
 
 SCHEMA_NAME = "isoflop-study.schema.json"
 """What the first line of the starter study points editors at."""
 
 
-def init(
-    path: Annotated[Path, Positional, arg(metavar="[PATH]", help="Where to write it.")] = Path(
-        "study.toml"
-    ),
-    variant: Annotated[
-        Path | None, arg(metavar="FILE", help="Also write a variant of your own to start from.")
-    ] = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Init:
     """Write a commented study to start from, and its JSON Schema for editors beside it.
 
     With --variant the study compares it to the baseline; a study that exists is left as it is.
     """
-    from isoflop import storage
-    from isoflop.config.load import schema_text
-    from isoflop.config.own import kind_of
 
-    schema_path, schema = path.parent / SCHEMA_NAME, schema_text()
-    texts = {path: starter_text()}
-    if variant is not None:
-        kind, beside = kind_of(variant), Path(os.path.relpath(variant, path.parent)).as_posix()
-        table = f'name = "Mine"\ndepth = {{ kind = "{kind}", from = {dumps(beside)} }}\n'
-        plain = texts[path].partition("\n# Mixture-of-Depths")[0]
-        texts[path] = (
-            f"{plain}\n# Yours; settings of its Config may stand beside.\n[[variants]]\n{table}"
-        )
-        if os.path.lexists(path):
-            del texts[path]
-        texts[variant] = starter_text("starter_variant.txt")
-    for one in texts:
-        if os.path.lexists(one):
-            raise ValueError(f"{one} exists and is not overwritten; name another file")
-    if path in texts:
-        if os.path.lexists(schema_path) and schema_path.read_bytes() != schema.encode():
-            raise ValueError(
-                f"{schema_path} is of another version and is not overwritten; remove it first"
-            )
-        texts[schema_path] = schema
-    for one, text in texts.items():
-        storage.write_text(one, text)
-        print(quoted(f"wrote {one}"))
-    if path not in texts:
-        print(quoted(f"add to {path}, under [[variants]]:"))
-        print("".join(f"  {quoted(line)}\n" for line in table.splitlines()), end="")
-    print(quoted(f"next: isoflop {f'plan {path}' if variant is None else f'check {variant}'}"))
+    path: Annotated[Path, Positional, arg(metavar="[PATH]")] = Path("study.toml")
+    """Where to write it."""
+    variant: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Also write a variant of your own to start from."""
+
+    def __call__(self) -> None:
+        from isoflop import storage
+        from isoflop.config.load import schema_text
+        from isoflop.config.own import kind_of
+
+        path, variant, table = self.path, self.variant, ""
+        schema_path, schema = path.parent / SCHEMA_NAME, schema_text()
+        texts = {path: starter_text()}
+        if variant is not None:
+            kind, beside = kind_of(variant), Path(os.path.relpath(variant, path.parent)).as_posix()
+            table = f'name = "Mine"\ndepth = {{ kind = "{kind}", from = {dumps(beside)} }}\n'
+            plain = texts[path].partition("\n# Mixture-of-Depths")[0]
+            own = "# Yours; settings of its Config may stand beside.\n[[variants]]\n"
+            texts[path] = f"{plain}\n{own}{table}"
+            texts[variant] = starter_text("starter_variant.txt")
+            if os.path.lexists(path):
+                del texts[path]
+        if path in texts:
+            texts[schema_path] = schema
+        for one in filter(os.path.lexists, texts):
+            if one != schema_path:
+                raise ValueError(f"{one} exists and is not overwritten; name another file")
+            if one.read_bytes() != schema.encode():
+                raise ValueError(
+                    f"{one} is of another version and is not overwritten; remove it first"
+                )
+        for one, text in texts.items():
+            storage.write_text(one, text)
+            print(quoted(f"wrote {one}"))
+        if path not in texts:
+            print(quoted(f"add to {path}, under [[variants]]:"))
+            print("".join(f"  {quoted(line)}\n" for line in table.splitlines()), end="")
+        print(quoted(f"next: isoflop {f'plan {path}' if variant is None else f'check {variant}'}"))
 
 
 def starter_text(name: str = "starter.toml") -> str:
@@ -94,276 +91,258 @@ def starter_text(name: str = "starter.toml") -> str:
     return files("isoflop.cli").joinpath(name).read_text(encoding="utf-8")
 
 
-def costs(
-    config: ConfigFile,
-    json: Json = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Costs:
     """Show parameters, FLOPs and cache bytes; of a study, at the sizes expected to be best."""
-    from isoflop.config.load import load
-    from isoflop.planning.plan import cost_rows
-    from isoflop.terminal.plan import cost_tables
-    from isoflop.terminal.tables import answer
 
-    rows = cost_rows(load(config))
-    answer([row.model_dump(mode="json") for row in rows], cost_tables(rows), json=json)
+    config: ConfigFile
+    json: Json = False
+
+    def __call__(self) -> None:
+        from isoflop.config.load import load
+        from isoflop.planning.plan import cost_rows
+        from isoflop.terminal.plan import cost_tables
+        from isoflop.terminal.tables import answer
+
+        rows = cost_rows(load(self.config))
+        answer(rows, cost_tables(rows), json=self.json)
 
 
-@dataclass(frozen=True)
-class PlanOptions:
-    """What a study is planned for."""
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Show what a study would train and what that takes, before any training."""
 
-    accelerator: Annotated[
-        str | None, arg(metavar="NAME", help="Device to plan for, in place of this machine.")
-    ] = None
-    utilisation: Annotated[
-        float | None,
-        arg(metavar="SHARE", help="Achieved over peak FLOP/s where not measured; 0.4 else."),
-    ] = None
-    bench: Annotated[
-        Path | None,
-        arg(metavar="FILE", help="Measured steps: RESULTS/gpu/train.json if of that device."),
-    ] = None
-    price_per_hour: Annotated[
-        float | None, arg(metavar="PRICE", help="Of a device; adds the cost in that currency.")
-    ] = None
+    study: StudyFile
+    accelerator: Annotated[str | None, arg(metavar="NAME")] = None
+    """Device to plan for, in place of this machine."""
+    utilisation: Annotated[float | None, arg(metavar="SHARE")] = None
+    """Achieved over peak FLOP/s where not measured; 0.4 else."""
+    bench: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Measured steps: RESULTS/gpu/train.json if of that device."""
+    price_per_hour: Annotated[float | None, arg(metavar="PRICE")] = None
+    """Of a device; adds the cost in that currency."""
     workers: Workers = None
     memory_gib: MemoryGib = None
-    noise_from: Annotated[
-        Path | None,
-        arg(metavar="STUDY|FOLDER", help="Study whose runs tell the noise; its own if left out."),
-    ] = None
+    noise_from: Annotated[Path | None, arg(metavar="STUDY|FOLDER")] = None
+    """Study whose runs tell the noise; its own if left out."""
     results: Results = RESULTS
     cache: Cache = CACHE
     json: Json = False
 
+    def __call__(self) -> None:
+        from isoflop import sweep
+        from isoflop.terminal.plan import plan_tables
+        from isoflop.terminal.tables import answer
 
-def plan(study: StudyFile, options: Annotated[PlanOptions, arg(name="")]) -> None:
-    """Show what a study would train and what that takes, before any training."""
-    from isoflop import sweep
-    from isoflop.terminal.plan import plan_tables
-    from isoflop.terminal.tables import answer
-
-    price, device = options.price_per_hour, options.accelerator
-    for name in ("bench", "price_per_hour", "utilisation"):
-        if device is None and getattr(options, name) is not None:
-            name = name.replace("_", "-")
-            raise ValueError(f"--{name} is given without --accelerator, which it is about")
-    if price is not None and not 0 <= price < math.inf:
-        raise ValueError(f"--price-per-hour is {price}; expected a number from 0 on")
-    asked = load_study(study)
-    machine = sweep.Machine(
-        device, options.utilisation, options.bench, options.workers, bytes_of(options.memory_gib)
-    )
-    folders = sweep.Folders.of(asked, results=options.results, cache=options.cache)
-    made, timing = sweep.plan_study(asked, folders, machine, options.noise_from)
-    totals = ["total_flops", "elapsed_seconds", "idle_share", "usual_seconds", "bound_seconds"]
-    totals += ["gpu_hours", "spent_flops"] if asked.reuse else ["gpu_hours"]
-    told = {name: getattr(made, name) for name in totals}
-    told = {**made.model_dump(mode="json"), "timing": timing, **told}
-    if price is not None and made.gpu_hours is not None:
-        told["cost"] = {name: price * hours for name, hours in made.gpu_hours.items()}
-    answer(told, plan_tables(made, timing, price), json=options.json)
+        price = self.price_per_hour
+        for name in ("bench", "price_per_hour", "utilisation"):
+            if self.accelerator is None and getattr(self, name) is not None:
+                name = name.replace("_", "-")
+                raise ValueError(f"--{name} is given without --accelerator, which it is about")
+        if price is not None and not 0 <= price < math.inf:
+            raise ValueError(f"--price-per-hour is {price}; expected a number from 0 on")
+        asked = load_study(self.study)
+        machine = taken(sweep.Machine, self, memory_bytes=bytes_of(self.memory_gib))
+        folders = sweep.Folders.of(asked, results=self.results, cache=self.cache)
+        made, timing = sweep.plan_study(asked, folders, machine, self.noise_from)
+        totals = ["total_flops", "elapsed_seconds", "idle_share", "usual_seconds", "bound_seconds"]
+        totals += ["gpu_hours", "spent_flops"] if asked.reuse else ["gpu_hours"]
+        told = {**made.model_dump(mode="json"), "timing": timing}
+        told |= {name: getattr(made, name) for name in totals}
+        if price is not None and made.gpu_hours is not None:
+            told["cost"] = {name: price * hours for name, hours in made.gpu_hours.items()}
+        answer(told, plan_tables(made, timing, price), json=self.json)
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How a study is trained."""
+@dataclass(frozen=True, kw_only=True)
+class Run(OfTraining):
+    """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
 
-    out: Out = None
-    workers: Workers = None
-    device: Device = "cpu"
-    memory_gib: MemoryGib = None
-    micro_batch_tokens: MicroBatchTokens = "auto"
-    recompute: Recomputed = "auto"
-    stall_minutes: StallMinutes = STALL_MINUTES
-    track: Track = None
-    results: Results = RESULTS
+    on: Annotated[
+        Literal["local", "workers", "slurm", "ray"], arg(metavar="local|workers|slurm|ray")
+    ] = "local"
+    """Who trains: this machine, whoever starts `isoflop work`, or jobs of a cluster."""
+
+    def __call__(self) -> int:
+        from isoflop import sweep
+        from isoflop.terminal.status import edge_words
+
+        asked, folders = self.found()
+        execution = self.execution()
+        if self.on != "local":
+            from isoflop.sweep.cluster.jobs import queue_on
+            from isoflop.sweep.cluster.settings import cluster_of
+
+            queue = queue_on(self.on, self.study, asked.name, folders, cluster_of(self.study))
+            execution = replace(execution, executor=queue)
+        outcome = self.trained(asked, folders, execution)
+        print(
+            f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} "
+            f"failed, {outcome.left} left"
+        )
+        if outcome.stale:
+            return USAGE
+        begun, _ = self.settled()
+        for edge in sweep.status(begun, folders.root, folders.results).edges:
+            print(quoted(edge_words(edge)))
+        if outcome.failed or outcome.left:
+            print(quoted(f"what went wrong: isoflop status {self.study}"))
+            return FAILED
+        print(quoted(f"next: isoflop report {self.study}"))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(OfTraining):
+    """Train the runs of a study that nobody has, the longest first, beside any other workers.
+
+    Start it as often as you like, on any machine that sees the study's folder.
+    """
+
+    study: Annotated[Path, Positional, arg(metavar="STUDY|FOLDER")]
+    """The study, or the folder it lives in."""
+    until_idle: bool = False
+    """Leave once nothing is free, in place of waiting for what others leave."""
+    time_limit: Annotated[float | None, arg(metavar="MIN")] = None
+    """Be gone by then, with a checkpoint of every run."""
+    mixed: bool = False
+    """Work beside runs of other versions; records tell which are which."""
+
+    def __call__(self) -> int:
+        from isoflop.sweep.ledger import STUDY
+        from isoflop.sweep.schedule.executor import Shift
+
+        limit = self.time_limit
+        if limit is not None and not limit > 0:
+            raise ValueError(f"--time-limit is {limit}; expected minutes, more than 0")
+        if self.study.is_dir():
+            return replace(self, study=self.study / STUDY, out=self.out or self.study)()
+        asked, folders = self.found()
+        shift = Shift(None if limit is None else 60 * limit, self.until_idle, self.mixed)
+        execution = self.execution(shift=shift, workers=self.workers or 1)
+        outcome = self.trained(asked, folders, execution)
+        print(f"{outcome.finished} runs of {asked.name} finished, {outcome.left} left")
+        return USAGE if outcome.stale else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(OfTraining):
+    """Train the trials of [search], as many for every variant, and show what was found."""
+
+    json: Json = False
+
+    def __call__(self) -> int:
+        from isoflop.fit.search import SearchResult
+        from isoflop.sweep.ledger import TRIALS
+        from isoflop.sweep.search import search_study
+        from isoflop.terminal.plan import search_tables, toml_lines, trial_table
+        from isoflop.terminal.tables import answer
+        from isoflop.tracking import tracking
+
+        asked, folders = self.found()
+        with tracking(folders.root / TRIALS, self.track, asked.name):
+            outcome, made = search_study(asked, folders, self.execution())
+        check_uninterrupted(outcome)
+        if isinstance(made, SearchResult):
+            told = {**made.model_dump(mode="json"), "toml": toml_lines(asked, made)}
+            answer(told, search_tables(asked, made), json=self.json)
+        else:
+            answer(made, [trial_table(made)], json=self.json)
+        return FAILED if outcome.left else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(OfStudy):
+    """Write figures, their tables and one self-contained page from the runs so far."""
+
     cache: Cache = CACHE
 
+    def __call__(self) -> None:
+        from isoflop.sweep.report import report_study
 
-def run(
-    study: StudyFile,
-    options: Annotated[RunOptions, arg(name="")],
-    on: Annotated[
-        Literal["local", "workers", "slurm", "ray"],
-        arg(
-            metavar="local|workers|slurm|ray",
-            help="Who trains: this machine, whoever starts `isoflop work`, or jobs of a cluster.",
-        ),
-    ] = "local",
-) -> int:
-    """Train what a study needs. After Ctrl-C the same command goes on where it stopped."""
-    from isoflop import sweep
-    from isoflop.terminal.status import edge_words
-    from isoflop.tracking import tracking
-
-    asked = load_study(study)
-    folders, execution = _folders_and_execution(asked, options)
-    if on != "local":
-        from isoflop.sweep.cluster import cluster_of, queue_on
-
-        queue = queue_on(on, study, asked.name, folders, cluster_of(study))
-        execution = replace(execution, executor=queue)
-    with tracking(folders.root, options.track, asked.name):
-        outcome = sweep.run_study(asked, folders, execution)
-    _check_uninterrupted(outcome)
-    print(
-        f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} failed, "
-        f"{outcome.left} left"
-    )
-    for line in outcome.stale:
-        print(quoted(f"isoflop: {line}"), file=sys.stderr)
-    if outcome.stale:
-        return 2
-    begun, _ = settled_study(study, options.out, options.results)
-    for edge in sweep.status(begun, folders.root, folders.results).edges:
-        print(quoted(edge_words(edge)))
-    if outcome.failed or outcome.left:
-        print(quoted(f"what went wrong: isoflop status {study}"))
-        return 1
-    print(quoted(f"next: isoflop report {study}"))
-    return 0
+        asked, folders = self.found()
+        print(quoted(f"page: {report_study(asked, folders, self.study)}"))
 
 
-def search(
-    study: StudyFile, options: Annotated[RunOptions, arg(name="")], json: Json = False
-) -> int:
-    """Train the trials of [search], as many for every variant, and show what was found."""
-    from isoflop.fit.search import SearchResult
-    from isoflop.sweep.ledger import TRIALS
-    from isoflop.sweep.search import search_study
-    from isoflop.terminal.plan import search_tables, toml_lines, trial_table
-    from isoflop.terminal.tables import answer
-    from isoflop.tracking import tracking
-
-    asked = load_study(study)
-    folders, execution = _folders_and_execution(asked, options)
-    with tracking(folders.root / TRIALS, options.track, asked.name):
-        outcome, made = search_study(asked, folders, execution)
-    _check_uninterrupted(outcome)
-    if isinstance(made, SearchResult):
-        told = {**made.model_dump(mode="json"), "toml": toml_lines(asked, made)}
-        answer(told, search_tables(asked, made), json=json)
-    else:
-        answer([one.model_dump(mode="json") for one in made], [trial_table(made)], json=json)
-    return 1 if outcome.left else 0
-
-
-def _folders_and_execution(study: Study, options: RunOptions) -> tuple[Folders, Execution]:
-    from isoflop import sweep
-
-    return sweep.Folders.of(study, options.out, options.results, options.cache), sweep.Execution(
-        workers=options.workers,
-        device=options.device,
-        memory_bytes=bytes_of(options.memory_gib),
-        stall_seconds=60 * options.stall_minutes,
-        micro_batch_tokens=options.micro_batch_tokens,
-        recompute=options.recompute,
-    )
-
-
-def _check_uninterrupted(outcome: Outcome) -> None:
-    """Raise what tells `main` that a signal ended training."""
-    from isoflop.sweep.interrupts import Terminated
-
-    if outcome.interrupted:
-        raise Terminated if outcome.terminated else KeyboardInterrupt
-
-
-def settled_study(path: Path, out: Path | None, results: Path) -> tuple[Study, Folders]:
-    """Return the study of a file, in the precision that its runs have, and its folders."""
-    from isoflop import sweep
-
-    study = load_study(path)
-    folders = sweep.Folders.of(study, out, results)
-    return sweep.settled(study, folders.root, results).study, folders
-
-
-def report(
-    study: StudyFile, out: Out = None, results: Results = RESULTS, cache: Cache = CACHE
-) -> None:
-    """Write figures, their tables and one self-contained page from the runs so far."""
-    from isoflop.sweep import Folders
-    from isoflop.sweep.report import report_study
-
-    asked = load_study(study)
-    page = report_study(asked, Folders.of(asked, out, results, cache), study)
-    print(quoted(f"page: {page}"))
-
-
-def export(
-    study: StudyFile,
-    to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS,
-    out: Out = None,
-    dataset: Annotated[
-        Path | None, arg(metavar="FOLDER", help="Write a dataset for the Hugging Face hub instead.")
-    ] = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Export:
     """Write a study's records, speeds and figures where they can be committed or shared."""
-    from isoflop.sweep.report import FIGURES, export_study
 
-    asked, folders = settled_study(study, out, to)
-    if dataset is not None:
-        from isoflop.interop.dataset import export_dataset
-        from isoflop.results import StudyResults
+    study: StudyFile
+    to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS
+    out: Out = None
+    dataset: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Write a dataset for the Hugging Face hub instead."""
 
-        for path in export_dataset(StudyResults(asked, folders), dataset):
-            print(quoted(f"wrote {path}"))
-        return
-    written = list(export_study(asked, folders.root, to))
-    figures = [path for path in written if path.parent.name == FIGURES]
-    for path in written:
-        if path not in figures:
-            print(quoted(f"wrote {path}"))
-    if figures:
-        print(quoted(f"wrote {len(figures)} files in {figures[0].parent}"))
+    def __call__(self) -> None:
+        from isoflop.sweep.report import FIGURES, export_study
+
+        asked, folders = OfStudy(study=self.study, out=self.out, results=self.to).settled()
+        if self.dataset is not None:
+            from isoflop.interop.dataset import export_dataset
+            from isoflop.results import StudyResults
+
+            written = list(export_dataset(StudyResults(asked, folders), self.dataset))
+        else:
+            written = list(export_study(asked, folders.root, self.to))
+        figures = [path for path in written if path.parent.name == FIGURES]
+        for path in written:
+            if path not in figures:
+                print(quoted(f"wrote {path}"))
+        if figures:
+            print(quoted(f"wrote {len(figures)} files in {figures[0].parent}"))
 
 
-def clean(
-    study: StudyFile,
-    out: Out = None,
-    everything: Annotated[bool, arg(help="Also those of the best runs.")] = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Clean:
     """Free disk: delete checkpoints of runs that have a record. Records and metrics stay."""
-    from isoflop import sweep
-    from isoflop.terminal.tables import size
 
-    asked, folders = settled_study(study, out, RESULTS)
-    freed = sweep.clean(asked, folders.root, everything=everything)
-    print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
+    study: StudyFile
+    out: Out = None
+    everything: Annotated[bool, arg(help="Also those of the best runs.")] = False
+
+    def __call__(self) -> None:
+        from isoflop import sweep
+        from isoflop.terminal.tables import size
+
+        asked, folders = OfStudy(study=self.study, out=self.out).settled()
+        freed = sweep.clean(asked, folders.root, everything=self.everything)
+        print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
 
 
-def rebuild(
-    study: StudyFile,
-    variant: Annotated[
-        str | None, Positional, arg(metavar="[VARIANT]", help="The only one to rebuild.")
-    ] = None,
-    out: Out = None,
-    workers: Workers = None,
-    device: Device = "cpu",
-    results: Results = RESULTS,
-    cache: Cache = CACHE,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Rebuild(OfStudy):
     """Train the best models of a study again where their checkpoints are gone, and compare.
 
     Best is the lowest validation loss of each variant and budget, as `isoflop clean` keeps. After
     Ctrl-C the same command goes on.
     """
-    from isoflop import sweep
-    from isoflop.sweep.models import described
 
-    asked, folders = settled_study(study, out, results)
-    models = sweep.best_models(asked, folders.root, results, variant)
-    for model in models:
-        if model.at_hand:
-            print(quoted(f"{model.variant}: its checkpoint is in {model.folder.path}"))
-    gone = [model for model in models if not model.at_hand]
-    if not gone:
-        return 0
-    folders = sweep.Folders(folders.root, results, cache)
-    made, interrupted = sweep.rebuild(asked, folders, gone, sweep.Execution(workers, device))
-    for one in made:
-        print(quoted(described(one)))
-    if interrupted:
-        raise KeyboardInterrupt
-    return 0 if sum(one.record.state == "finished" for one in made) == len(gone) else 1
+    variant: Annotated[str | None, Positional, arg(metavar="[VARIANT]")] = None
+    """The only one to rebuild."""
+    workers: Workers = None
+    device: Device = "cpu"
+    cache: Cache = CACHE
+
+    def __call__(self) -> int:
+        from isoflop import sweep
+        from isoflop.sweep.rebuilding import described, expectation
+
+        asked, folders = self.settled()
+        models = sweep.best_models(asked, folders.root, self.results, self.variant)
+        gone = [model for model in models if not model.at_hand]
+        for model in models:
+            if model.at_hand:
+                print(quoted(f"{model.variant}: its checkpoint is in {model.folder.path}"))
+        if not gone:
+            return 0
+        if self.device == "cpu":
+            tell(expectation(gone, self.workers))
+        execution = sweep.Execution(self.workers, self.device)
+        made, interrupted = sweep.rebuild(asked, folders, gone, execution)
+        for one in made:
+            print(quoted(described(one)))
+        if interrupted:
+            raise KeyboardInterrupt
+        finished = sum(one.record.state == "finished" for one in made)
+        return 0 if finished == len(gone) else FAILED

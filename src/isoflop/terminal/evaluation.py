@@ -15,12 +15,13 @@ from isoflop.config import (
     RoutingSample,
     RunConfig,
     RunEvaluation,
+    TaskScore,
     TaskScores,
     TokenSelection,
 )
 from isoflop.estimate import NONE, Estimate, estimate_words
 from isoflop.notation import percent
-from isoflop.terminal.tables import said, shape, table_of
+from isoflop.terminal.tables import Cells, said, shape, table, told
 
 BARS = "▁▂▃▄▅▆▇█"
 SPACE = "\N{OPEN BOX}"
@@ -37,16 +38,12 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
     """
     yield said(_heading(found, config), "bold")
     rows = found.measures.decisions
-    yield table_of(
-        "Held-out loss [95% over documents]",
-        rows,
-        {
-            "decision": lambda one: one.described,
-            config.data.loss_unit: lambda one: estimate_words(one.loss),
-            "bits per byte": lambda one: estimate_words(one.bits_per_byte),
-        },
-        words=["decision"],
-    )
+    losses: Cells[DecisionMeasures] = {
+        "decision": lambda one: one.described,
+        config.data.loss_unit: lambda one: estimate_words(one.loss),
+        "bits per byte": lambda one: estimate_words(one.bits_per_byte),
+    }
+    yield table("Held-out loss [95% over documents]", rows, losses, words=["decision"])
     if found.documents < FEW_DOCUMENTS:
         read = "This is 1 document, which says"
         if found.documents > 1:
@@ -72,20 +69,17 @@ def evaluation_tables(found: RunEvaluation, config: RunConfig) -> Iterator[Rende
 
 def scores_table(found: TaskScores) -> RenderableType:
     """Return the scores of a model in tasks, with their standard errors over samples."""
-    return table_of(
-        f"Run {found.run_id} in tasks of lm-eval {found.lm_eval}, standard errors over samples",
-        found.scores,
-        {
-            "task": lambda one: one.task,
-            "metric": lambda one: one.metric + f" ({one.filter})" * (one.filter != "none"),
-            "score": lambda one: f"{one.value:.4f}",
-            "error": lambda one: NONE if one.error is None else f"{one.error:.4f}",
-            "samples": lambda one: NONE if one.samples is None else f"{one.samples:,}",
-            "shots": lambda one: NONE if one.shots is None else str(one.shots),
-            "decision": lambda one: one.decision,
-        },
-        words=["task", "metric", "decision"],
-    )
+    cells: Cells[TaskScore] = {
+        "task": lambda one: one.task,
+        "metric": lambda one: one.metric + f" ({one.filter})" * (one.filter != "none"),
+        "score": lambda one: f"{one.value:.4f}",
+        "error": lambda one: told(one.error, "{:.4f}"),
+        "samples": lambda one: told(one.samples, "{:,}"),
+        "shots": lambda one: told(one.shots, str),
+        "decision": lambda one: one.decision,
+    }
+    title = f"Run {found.run_id} in tasks of lm-eval {found.lm_eval}, standard errors over samples"
+    return table(title, found.scores, cells, words=["task", "metric", "decision"])
 
 
 def _heading(found: RunEvaluation, config: RunConfig) -> str:
@@ -109,112 +103,100 @@ def _capacities(rows: Sequence[DecisionMeasures]) -> RenderableType:
     def share(one: DecisionMeasures) -> float:
         return (one.realised_capacity or 0.0) / (one.nominal_capacity or math.nan)
 
-    return table_of(
-        "Share of tokens that routed blocks process",
-        rows,
-        {
-            "decision": lambda one: one.described,
-            "selected": lambda one: percent(one.realised_capacity or 0.0),
-            "of nominal": lambda one: percent(share(one), 0),
-            "lowest (block)": lambda one: extreme(one, min),
-            "highest (block)": lambda one: extreme(one, max),
-        },
-        words=["decision"],
-    )
+    cells: Cells[DecisionMeasures] = {
+        "decision": lambda one: one.described,
+        "selected": lambda one: percent(one.realised_capacity or 0.0),
+        "of nominal": lambda one: percent(share(one), 0),
+        "lowest (block)": lambda one: extreme(one, min),
+        "highest (block)": lambda one: extreme(one, max),
+    }
+    return table("Share of tokens that routed blocks process", rows, cells, words=["decision"])
 
 
 def _leaks(rows: Sequence[DecisionMeasures]) -> RenderableType:
-    def gain(leak: Leak | None) -> tuple[str, str]:
-        share = None if leak is None else leak.share
-        return (
-            NONE if leak is None else estimate_words(leak.nats),
-            "-" if share is None else percent(share.value, 2),
-        )
+    def of_loss(leak: Leak | None) -> str:
+        return NONE if leak is None or leak.share is None else percent(leak.share.value, 2)
 
     def changed(share: float | None) -> str:
         """Return a share so that none at all is told from few."""
-        return "-" if share is None else "none" if share == 0 else percent(share, 2)
+        return "none" if share == 0 else told(share, lambda share: percent(share, 2))
 
-    return table_of(
-        "What the future gives: loss, and logits that later tokens change",
-        rows,
-        {
-            "decision": lambda one: one.described,
-            "top-k lower by": lambda one: gain(one.leak)[0],
-            "of loss": lambda one: gain(one.leak)[1],
-            "changed": lambda one: changed(getattr(one.future, "changed", None)),
-            "by > 1e-3": lambda one: changed(getattr(one.future, "changed_visibly", None)),
-        },
-        words=["decision"],
-    )
+    cells: Cells[DecisionMeasures] = {
+        "decision": lambda one: one.described,
+        "top-k lower by": lambda one: estimate_words(one.leak.nats) if one.leak else NONE,
+        "of loss": lambda one: of_loss(one.leak),
+        "changed": lambda one: changed(getattr(one.future, "changed", None)),
+        "by > 1e-3": lambda one: changed(getattr(one.future, "changed_visibly", None)),
+    }
+    title = "What the future gives: loss, and logits that later tokens change"
+    return table(title, rows, cells, words=["decision"])
+
+
+OF_BLOCK: Cells[tuple[str, BlockMeasures]] = {
+    "decision": lambda row: row[0],
+    "block": lambda row: str(row[1].block),
+}
 
 
 def _agreements(blocks: Sequence[tuple[str, BlockMeasures]]) -> RenderableType:
-    found = [(name, one, one.agreement) for name, one in blocks if one.agreement is not None]
-    return table_of(
-        "Agreement with top-k",
-        found,
-        {
-            "decision": lambda row: row[0],
-            "block": lambda row: str(row[1].block),
-            "accuracy": lambda row: percent(row[2].accuracy),
-            "precision": lambda row: "-" if row[2].precision is None else percent(row[2].precision),
-            "recall": lambda row: percent(row[2].recall),
-            "selected": lambda row: percent(row[1].realised_capacity),
-            "nominal": lambda row: percent(row[1].nominal_capacity),
-        },
-        words=["decision"],
-    )
+    def of(name: str) -> Callable[[tuple[str, BlockMeasures]], str]:
+        return lambda row: told(getattr(row[1].agreement, name), percent)
+
+    cells: Cells[tuple[str, BlockMeasures]] = {
+        **OF_BLOCK,
+        **{name: of(name) for name in ("accuracy", "precision", "recall")},
+        "selected": lambda row: percent(row[1].realised_capacity),
+        "nominal": lambda row: percent(row[1].nominal_capacity),
+    }
+    found = [row for row in blocks if row[1].agreement is not None]
+    return table("Agreement with top-k", found, cells, words=["decision"])
 
 
 def _entropies(blocks: Sequence[tuple[str, BlockMeasures]]) -> RenderableType:
     def value(one: Estimate | None) -> str:
-        return "-" if one is None else f"{one.value:.3f}"
+        return NONE if one is None else f"{one.value:.3f}"
 
-    return table_of(
-        "Entropy of next-token predictions, nats [95% over documents]",
-        blocks,
-        {
-            "decision": lambda row: row[0],
-            "block": lambda row: str(row[1].block),
-            "processed": lambda row: value(row[1].entropy.processed),
-            "skipped": lambda row: value(row[1].entropy.skipped),
-            "difference": lambda row: estimate_words(row[1].entropy.difference, ".3f"),
-        },
-        words=["decision"],
-    )
+    cells: Cells[tuple[str, BlockMeasures]] = {
+        **OF_BLOCK,
+        "processed": lambda row: value(row[1].entropy.processed),
+        "skipped": lambda row: value(row[1].entropy.skipped),
+        "difference": lambda row: estimate_words(row[1].entropy.difference, ".3f"),
+    }
+    title = "Entropy of next-token predictions, nats [95% over documents]"
+    return table(title, blocks, cells, words=["decision"])
 
 
 def _positions(one: DecisionMeasures) -> RenderableType:
     most = max((max(block.share_by_position) for block in one.blocks), default=0.0)
-    return table_of(
-        f"Share selected by position, under {one.decision}",
-        one.blocks,
-        {
-            "block": lambda block: str(block.block),
-            "first": lambda block: percent(block.share_by_position[0]),
-            "last": lambda block: percent(block.share_by_position[-1]),
-            "lowest": lambda block: percent(min(block.share_by_position)),
-            "highest": lambda block: percent(max(block.share_by_position)),
-            "start to end": lambda block: _bars(block.share_by_position, most),
-        },
-        words=["start to end"],
-    )
+
+    def share(of: Callable[[Sequence[float]], float]) -> Callable[[BlockMeasures], str]:
+        return lambda block: percent(of(block.share_by_position))
+
+    cells: Cells[BlockMeasures] = {
+        "block": lambda block: str(block.block),
+        "first": share(lambda shares: shares[0]),
+        "last": share(lambda shares: shares[-1]),
+        "lowest": share(min),
+        "highest": share(max),
+        "start to end": lambda block: _bars(block.share_by_position, most),
+    }
+    title = f"Share selected by position, under {one.decision}"
+    return table(title, one.blocks, cells, words=["start to end"])
 
 
 def _tokens(one: DecisionMeasures, sample: RoutingSample, texts: dict[int, str]) -> RenderableType:
-    return table_of(
-        f"Share selected of ids that occur at least {sample.minimum_occurrences} times, "
-        f"under {one.decision}",
-        one.blocks,
-        {
-            "block": lambda block: str(block.block),
-            "never": lambda block: f"{len(block.never_selected)} of {sample.frequent_ids}",
-            "most": lambda block: _ids(block.most_selected, texts),
-            "least": lambda block: _ids(block.least_selected, texts),
-        },
-        names=["most", "least"],
-    )
+    def ids(rows: Sequence[TokenSelection]) -> str:
+        named = (f"{_text(texts[row.token])}={percent(row.share, 0)}" for row in rows[:NAMED])
+        return ", ".join(named)
+
+    cells: Cells[BlockMeasures] = {
+        "block": lambda block: str(block.block),
+        "never": lambda block: f"{len(block.never_selected)} of {sample.frequent_ids}",
+        "most": lambda block: ids(block.most_selected),
+        "least": lambda block: ids(block.least_selected),
+    }
+    title = f"Share selected of ids that occur at least {sample.minimum_occurrences} times, under "
+    return table(title + one.decision, one.blocks, cells, names=["most", "least"])
 
 
 def _never(one: DecisionMeasures, sample: RoutingSample, texts: dict[int, str]) -> str:
@@ -227,16 +209,11 @@ def _never(one: DecisionMeasures, sample: RoutingSample, texts: dict[int, str]) 
     )
 
 
-def _ids(rows: Sequence[TokenSelection], texts: dict[int, str]) -> str:
-    return ", ".join(f"{_text(texts[row.token])}={percent(row.share, 0)}" for row in rows[:NAMED])
-
-
 def _text(text: str) -> str:
     """Return the text of an id in quotes, its spaces visible and no place to break a line."""
     return f"'{text.replace(' ', SPACE)}'"
 
 
 def _bars(shares: Sequence[float], most: float) -> str:
-    if not most:
-        return BARS[0] * len(shares)
-    return "".join(BARS[min(len(BARS) - 1, int(share / most * len(BARS)))] for share in shares)
+    heights = (int(share / (most or 1.0) * len(BARS)) for share in shares)
+    return "".join(BARS[min(len(BARS) - 1, height)] for height in heights)

@@ -13,7 +13,7 @@ from isoflop.fit.results import FittedSurface
 from isoflop.fit.surfaces.bootstrap import DRAWS_WORDS, QUANTITIES
 from isoflop.fit.words import estimates_sentence, fraction_sentence, in_unit
 from isoflop.notation import count, exponent
-from isoflop.terminal.tables import coefficient, said, table
+from isoflop.terminal.tables import coefficient, said, table, told
 
 
 def fit_details(result: FitResult, runs: RunTable) -> Iterator[RenderableType]:
@@ -128,14 +128,15 @@ def _minima(result: FitResult) -> RenderableType:
     unit = f", in {result.loss_unit}" if result.loss_unit else ""
     return table(
         f"Minima of loss over log parameters{unit}",
+        found,
         {
-            "variant": [one.variant for one in found],
-            "budget": [exponent(one.budget_flops) for one in found],
-            "estimator": [ESTIMATOR_NAMES[one.estimator] for one in found],
-            "parameters": [count(one.parameters) if one.parameters else NONE for one in found],
-            "loss": [NONE if one.loss is None else f"{one.loss:.4f}" for one in found],
-            "interval of the loss": [_loss_interval(one) for one in found],
-            "status": [one.status for one in found],
+            "variant": lambda one: one.variant,
+            "budget": lambda one: exponent(one.budget_flops),
+            "estimator": lambda one: ESTIMATOR_NAMES[one.estimator],
+            "parameters": lambda one: told(one.parameters, count),
+            "loss": lambda one: told(one.loss, "{:.4f}"),
+            "interval of the loss": _loss_interval,
+            "status": lambda one: one.status,
         },
         names=["variant"],
         words=["estimator", "status"],
@@ -164,12 +165,13 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
         for name, one in found.items():
             columns[name] = [
                 *(coefficient(getattr(one, of)) for of in QUANTITIES),
-                NONE if one.rms_residual is None else f"{one.rms_residual:.2g}",
+                told(one.rms_residual, "{:.2g}"),
                 _farthest(one),
                 str(one.points),
             ]
         title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
-        yield table(title, columns, words=[""], long=found)
+        cells = {name: column.__getitem__ for name, column in columns.items()}
+        yield table(title, range(len(columns[""])), cells, words=[""], long=found)
         sources = sorted({DRAWS_WORDS[one.source] for one in found.values() if one.source})
         yield said(f"Its intervals are by {'; '.join(sources)}.")
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from isoflop.config import SETTINGS, Study
-from isoflop.estimate import Power
+from isoflop.estimate import NONE, Power
 from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
 from isoflop.planning.plan import CONVENTIONS, CostRow
-from isoflop.terminal.tables import LINES, amount, said, shape, size, table_of
-from isoflop.text import quoted
+from isoflop.terminal.tables import LINES, Cells, amount, said, shape, size, table, told
 
 if TYPE_CHECKING:
     from isoflop.fit.search import SearchResult
@@ -65,7 +64,8 @@ def _groups(plan: Plan) -> Iterator[tuple[str, list[PlannedRow]]]:
 
 
 def _runs(title: str, rows: list[PlannedRow], several_seeds: bool, on_gpu: bool) -> RenderableType:
-    cells: dict[str, Callable[[PlannedRow], str]] = {
+    time = "GPU h" if on_gpu else "time"
+    cells: Cells[PlannedRow] = {
         "run": lambda row: row.run_id,
         "shape": lambda row: f"{row.blocks} x {row.width}",
         "seed": lambda row: str(row.seed),
@@ -79,21 +79,20 @@ def _runs(title: str, rows: list[PlannedRow], several_seeds: bool, on_gpu: bool)
         "recompute": lambda row: row.recompute,
         "memory": lambda row: size(row.memory_bytes),
         "steps/s": lambda row: count(row.steps_per_second or 0),
-        "GPU h" if on_gpu else "time": lambda row: _time(row.seconds or 0, on_gpu),
+        time: lambda row: _time(row.seconds or 0, on_gpu),
     }
-    if not several_seeds:
-        del cells["seed"]
-    if len({row.learning_rate for row in rows}) == 1:
-        del cells["rate"]
-    if all(row.seconds is None for row in rows):
-        del cells["steps/s"], cells["GPU h" if on_gpu else "time"]
-    if all(exponent(row.achieved_flops) in title for row in rows):
-        del cells["FLOPs"]
-    if all(row.micro_batch is None for row in rows):
-        del cells["held"]
-    if all(row.recompute == "none" for row in rows):
-        del cells["recompute"]
-    return table_of(title, rows, cells, words=["run"])
+    unknown = all(row.seconds is None for row in rows)
+    left_out = {
+        "seed": not several_seeds,
+        "rate": len({row.learning_rate for row in rows}) == 1,
+        "steps/s": unknown,
+        time: unknown,
+        "FLOPs": all(exponent(row.achieved_flops) in title for row in rows),
+        "held": all(row.micro_batch is None for row in rows),
+        "recompute": all(row.recompute == "none" for row in rows),
+    }
+    shown = {name: cell for name, cell in cells.items() if not left_out.get(name)}
+    return table(title, rows, shown, words=["run"])
 
 
 def _time(seconds: float, on_gpu: bool) -> str:
@@ -189,7 +188,7 @@ def trial_table(made: Sequence[Trial]) -> RenderableType:
     for trial in made:
         if trial.loss is not None:
             best[trial.variant] = min(trial.loss, best.get(trial.variant, trial.loss))
-    return table_of(
+    return table(
         "Trials of the recipe, by loss on the validation split",
         made,
         {
@@ -216,27 +215,35 @@ def search_tables(study: Study, found: SearchResult) -> Iterator[RenderableType]
         for one in found.recipes
     ]
     toml = toml_lines(study, found)
-    budgets = list(dict.fromkeys(one.budget_flops for one in found.recipes))
-    told: dict[tuple[str, str], dict[float, str]] = {}
-    for one in found.recipes:
-        for setting in one.settings:
-            row = told.setdefault((one.variant, setting.setting), {})
-            row[one.budget_flops] = setting.words
-    laws = {(one.variant, one.setting): one.exponent.words(".2f") for one in found.laws}
-    room = LINES - 5 - min(len(lines), 7) - min(len(toml) + 1, 16)
-    rows = list(told)[:room]
-    columns: dict[str, Any] = {"variant": lambda row: row[0], "setting": lambda row: row[1]}
-    for budget in budgets:
-        columns[exponent(budget)] = lambda row, budget=budget: told[row].get(budget, "-")
+    best: dict[tuple[str, str, str], str] = {
+        (one.variant, setting.setting, exponent(one.budget_flops)): setting.words
+        for one in found.recipes
+        for setting in one.settings
+    }
+    laws: dict[tuple[str, str], str] = {
+        (one.variant, one.setting): one.exponent.words(".2f") for one in found.laws
+    }
+    every = list(dict.fromkeys(key[:2] for key in best))
+    rows = every[: LINES - 5 - min(len(lines), 7) - min(len(toml) + 1, 16)]
+    cells: dict[str, Callable[[tuple[str, str]], str]] = {
+        "variant": lambda row: row[0],
+        "setting": lambda row: row[1],
+    }
+
+    def at(budget: str) -> Callable[[tuple[str, str]], str]:
+        return lambda row: best.get((*row, budget), NONE)
+
+    for budget in dict.fromkeys(exponent(one.budget_flops) for one in found.recipes):
+        cells[budget] = at(budget)
     if laws:
-        columns["exponent"] = lambda row: laws.get(row, "-")
+        cells["exponent"] = lambda row: laws.get(row, NONE)
     if rows:
-        yield table_of("Best values by budget", rows, columns, names=list(columns))
+        yield table("Best values by budget", rows, cells, names=list(cells))
     yield from map(said, lines[:7])
     if toml:
         yield said("To write into the study:", "bold")
         yield from map(said, toml[:15])
-    if len(rows) < len(told) or len(lines) > 7 or len(toml) > 15:
+    if len(rows) < len(every) or len(lines) > 7 or len(toml) > 15:
         yield said("The rest: --json.")
 
 
@@ -281,13 +288,11 @@ PARTS = {
 def cost_tables(rows: Sequence[CostRow]) -> list[Table]:
     """Return sizes, FLOPs by convention and FLOPs by part of the rows' models."""
     first = rows[0]
-    told = [row.forward_parts[row.convention] for row in rows]
-    parts = [part for part in PARTS if any(one.get(part) for one in told)]
+    forward = [row.forward_parts[row.convention] for row in rows]
+    used = [part for part in PARTS if any(one.get(part) for one in forward)]
     model: dict[str, Callable[[CostRow], str]] = {"model": lambda row: row.name}
     if len({row.budget_flops for row in rows}) > 1:
-        model["budget"] = lambda row: (
-            "-" if row.budget_flops is None else exponent(row.budget_flops)
-        )
+        model["budget"] = lambda row: told(row.budget_flops, exponent)
 
     def flops(convention: str) -> Callable[[CostRow], str]:
         return lambda row: exponent(row.forward_flops[convention])
@@ -297,19 +302,19 @@ def cost_tables(rows: Sequence[CostRow]) -> list[Table]:
             row.forward_parts[row.convention].get(part, 0) / row.forward_flops[row.convention]
         )
 
-    tables: dict[str, dict[str, Callable[[CostRow], str]]] = {
-        "Parameters": {
-            "shape": lambda row: shape(row.model),
-            "total": lambda row: count(row.parameters.total),
-            "non-emb.": lambda row: count(row.parameters.non_embedding),
-            "active": lambda row: count(row.parameters.active),
-            "cache": lambda row: size(row.cache_bytes),
-        },
+    sizes: Cells[CostRow] = {
+        "shape": lambda row: shape(row.model),
+        "total": lambda row: count(row.parameters.total),
+        "non-emb.": lambda row: count(row.parameters.non_embedding),
+        "active": lambda row: count(row.parameters.active),
+        "cache": lambda row: size(row.cache_bytes),
+    }
+    tables: dict[str, Cells[CostRow]] = {
+        "Parameters": sizes,
         f"Forward FLOPs per token at {first.sequence_length} tokens, by convention "
         "(training: three times as many)": {one: flops(one) for one in CONVENTIONS},
-        f"Where they go ({first.convention})": {PARTS[part]: share(part) for part in parts},
+        f"Where they go ({first.convention})": {PARTS[part]: share(part) for part in used},
     }
     return [
-        table_of(title, rows, {**model, **cells}, names=["model"])
-        for title, cells in tables.items()
+        table(title, rows, {**model, **cells}, names=["model"]) for title, cells in tables.items()
     ]

@@ -14,10 +14,26 @@ from isoflop.fit.words import distance_words
 from isoflop.notation import count, exponent
 from isoflop.report.registration import WAY_WORDS
 from isoflop.sweep.fits import BudgetPrediction, SizePrediction
-from isoflop.terminal.tables import said, table
+from isoflop.terminal.tables import said, table, told
 
 
-def size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterator[RenderableType]:
+def prediction_lines(
+    found: SizePrediction | BudgetPrediction, level: float, unit: str | None, *, per_byte: bool
+) -> Iterator[RenderableType]:
+    """Yield the predictions at a size and tokens, or at a budget, and what tests or doubts them.
+
+    Args:
+        found: the predictions.
+        level: of their intervals.
+        unit: of the losses, where it is known.
+        per_byte: whether that was asked for; a predicted optimum names the unit only then.
+    """
+    if isinstance(found, SizePrediction):
+        return _size_lines(found, level, unit)
+    return _budget_lines(found, level, unit if per_byte else None)
+
+
+def _size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterator[RenderableType]:
     """Yield the losses predicted at a size and tokens, and how variants compare there."""
     made = found.predictions
     first = made[0]
@@ -25,12 +41,13 @@ def size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterato
     yield table(
         f"Predicted loss of {count(first.parameters)} parameters after {count(first.tokens)} "
         f"tokens, {level:.0%} intervals{in_unit}",
+        made,
         {
-            "variant": [one.variant for one in made],
-            "by": [WAY_WORDS[one.way] for one in made],
-            "FLOPs": [f"{one.training_flops:.3g}".replace("e+", "e") for one in made],
-            "loss of the law": [estimate_words(one.loss) for one in made],
-            "a new run": [(one.run.interval_words() if one.run else "") or NONE for one in made],
+            "variant": lambda one: one.variant,
+            "by": lambda one: WAY_WORDS[one.way],
+            "FLOPs": lambda one: f"{one.training_flops:.3g}".replace("e+", "e"),
+            "loss of the law": lambda one: estimate_words(one.loss),
+            "a new run": lambda one: (one.run.interval_words() if one.run else "") or NONE,
         },
         names=["variant"],
         words=["by"],
@@ -41,20 +58,21 @@ def size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterato
         yield said(surface_sentence(compared, unit))
 
 
-def budget_lines(
-    found: BudgetPrediction, level: float, unit: str | None = None
+def _budget_lines(
+    found: BudgetPrediction, level: float, unit: str | None
 ) -> Iterator[RenderableType]:
     """Yield the predictions, and how well the same would have done for the largest budget."""
     made = found.predictions
     at, in_unit = exponent(made[0].budget_flops), f", {unit}" if unit else ""
     yield table(
         f"Predicted optimum at {at} FLOPs, {level:.0%} intervals{in_unit}",
+        made,
         {
-            "variant": [one.variant for one in made],
-            "by": [WAY_WORDS[one.way] for one in made],
-            "parameters": [estimate_words(one.parameters, count) for one in made],
-            "tokens": [estimate_words(one.tokens, count) for one in made],
-            "loss": [estimate_words(one.loss) for one in made],
+            "variant": lambda one: one.variant,
+            "by": lambda one: WAY_WORDS[one.way],
+            "parameters": lambda one: estimate_words(one.parameters, count),
+            "tokens": lambda one: estimate_words(one.tokens, count),
+            "loss": lambda one: estimate_words(one.loss),
         },
         names=["variant"],
         words=["by"],
@@ -75,21 +93,14 @@ def _tested(tested: Sequence[Miss]) -> RenderableType:
     largest = exponent(tested[0].prediction.budget_flops)
     return table(
         f"Tested: {largest} FLOPs predicted from the smaller budgets",
+        tested,
         {
-            "variant": [one.prediction.variant for one in tested],
-            "by": [WAY_WORDS[one.prediction.way] for one in tested],
-            "loss": [
-                "-" if one.prediction.loss is None else f"{one.prediction.loss.value:.4f}"
-                for one in tested
-            ],
-            "measured": [f"{one.loss:.4f}" for one in tested],
-            "error": [
-                "-" if one.loss_error is None else f"{one.loss_error:+.4f}" for one in tested
-            ],
-            "size over measured": [
-                "-" if one.parameter_ratio is None else f"{one.parameter_ratio:.2f}"
-                for one in tested
-            ],
+            "variant": lambda one: one.prediction.variant,
+            "by": lambda one: WAY_WORDS[one.prediction.way],
+            "loss": lambda one: told(getattr(one.prediction.loss, "value", None), "{:.4f}"),
+            "measured": lambda one: f"{one.loss:.4f}",
+            "error": lambda one: told(one.loss_error, "{:+.4f}"),
+            "size over measured": lambda one: told(one.parameter_ratio, "{:.2f}"),
         },
         names=["variant"],
         words=["by"],

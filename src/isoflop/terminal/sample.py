@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.style import Style
@@ -19,71 +19,57 @@ LEGEND_ENTRIES = 9
 """Most numbers of blocks that the legend names; with more it leaves some out."""
 
 
-class TextDisplay:
-    """Prints tokens to standard output as they come.
+@contextmanager
+def text_display(routed: int, *, plain: bool = False) -> Iterator[Callable[[SampledToken], None]]:
+    """Give a function that prints tokens to standard output as they come; the line ends with it.
 
     Control characters in the text are spelt out. Colour is left away where standard output is no
     terminal, or NO_COLOR is set.
     """
+    console = Console(highlight=False, markup=False, emoji=False)
+    coloured = console.color_system is not None and not console.no_color and not plain
+    styles = [
+        Style() if one is None else Style(color=one.text, bgcolor=one.background)
+        for one in (depth_colours(routed) if coloured and routed else ())
+    ]
+    encoding, last, begun = sys.stdout.encoding or "utf-8", "\n", False
 
-    def __init__(self, routed: int, *, plain: bool = False) -> None:
-        self._console = Console(highlight=False, markup=False, emoji=False)
-        coloured = self._console.color_system is not None and not self._console.no_color
-        self._routed = routed
-        self._styles = (
-            [
-                Style() if one is None else Style(color=one.text, bgcolor=one.background)
-                for one in depth_colours(routed)
-            ]
-            if coloured and routed and not plain
-            else None
-        )
-        self._begun = False
-        self._within_line = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the line, also where the text was interrupted."""
-        if self._within_line and not isinstance(error, BrokenPipeError):
-            self._print("\n", Style())
-
-    def show(self, token: SampledToken) -> None:
-        """Print a token."""
-        if not self._begun:
-            self._begun = True
-            self._legend()
-        if not token.text:
-            return
-        style = Style()
-        if self._styles is not None and token.processed is not None:
-            style = self._styles[len(token.processed)]
-        self._print(visible(token.text, keep=" \n\t"), style)
-
-    def _legend(self) -> None:
-        if self._styles is None:
-            return
-        step = -(-self._routed // (LEGEND_ENTRIES - 1))
-        self._print("routed blocks that processed a token: ", Style(dim=True))
-        for number in sorted({*range(0, self._routed, step), self._routed}):
-            self._print(f" {number} ", self._styles[number])
-        self._print(f" of {self._routed}\n\n", Style(dim=True))
-
-    def _print(self, text: str, style: Style) -> None:
-        encoding = sys.stdout.encoding or "utf-8"
+    def write(text: str, style: Style) -> None:
+        nonlocal last
         text = text.encode(encoding, "backslashreplace").decode(encoding)
-        self._within_line = not text.endswith("\n")
-        if self._styles is None:
+        last = text[-1:]
+        if styles:
+            console.print(Text(text, style=style), end="", soft_wrap=True)
+        else:
             sys.stdout.write(text)
             sys.stdout.flush()
-        else:
-            self._console.print(Text(text, style=style), end="", soft_wrap=True)
+
+    def legend() -> None:
+        step = -(-routed // (LEGEND_ENTRIES - 1))
+        write("routed blocks that processed a token: ", Style(dim=True))
+        for number in sorted({*range(0, routed, step), routed}):
+            write(f" {number} ", styles[number])
+        write(f" of {routed}\n\n", Style(dim=True))
+
+    def show(token: SampledToken) -> None:
+        nonlocal begun
+        if styles and not begun:
+            legend()
+        begun = True
+        if token.text:
+            known = styles and token.processed is not None
+            style = styles[len(token.processed or ())] if known else Style()
+            write(visible(token.text, keep=" \n\t"), style)
+
+    try:
+        yield show
+    except BrokenPipeError:
+        last = "\n"
+        raise
+    finally:
+        # Also where the text was interrupted.
+        if last != "\n":
+            write("\n", Style())
 
 
 def summary(sample: TextSample) -> str:

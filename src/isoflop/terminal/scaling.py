@@ -91,15 +91,16 @@ def _refused(fit: ScalingFit) -> list[str]:
 def _losses(title: str, losses: Sequence[SizeLoss]) -> RenderableType:
     return table(
         title,
+        losses,
         {
-            "variant": [one.variant for one in losses],
-            "N": [count(one.non_embedding) for one in losses],
-            "positions": [f"{one.start}-{one.stop - 1}" for one in losses],
-            "loss": [f"{one.loss.value:.4f}" for one in losses],
-            "interval": [one.loss.interval_words() for one in losses],
-            "seeds": [str(len(one.seeds)) for one in losses],
-            "documents": [str(one.documents) for one in losses],
-            "windows": [str(one.windows) for one in losses],
+            "variant": lambda one: one.variant,
+            "N": lambda one: count(one.non_embedding),
+            "positions": lambda one: f"{one.start}-{one.stop - 1}",
+            "loss": lambda one: f"{one.loss.value:.4f}",
+            "interval": lambda one: one.loss.interval_words(),
+            "seeds": lambda one: str(len(one.seeds)),
+            "documents": lambda one: str(one.documents),
+            "windows": lambda one: str(one.windows),
         },
         names=["variant"],
     )
@@ -109,12 +110,13 @@ def _projections(fit: ScalingFit, spans: Sequence[Span]) -> RenderableType:
     found = [one for one in fit.projections if one.a and (one.start, one.stop) in spans]
     return table(
         "L = a C^b, C in PFLOP/s-days; least squares of final losses",
+        found,
         {
-            "variant": [one.variant for one in found],
-            "positions": [f"{one.start}-{one.stop - 1}" for one in found],
-            "compute": [one.axis for one in found],
-            "a": [coefficient(one.a) for one in found],
-            "b": [coefficient(one.b) for one in found],
+            "variant": lambda one: one.variant,
+            "positions": lambda one: f"{one.start}-{one.stop - 1}",
+            "compute": lambda one: one.axis,
+            "a": lambda one: coefficient(one.a),
+            "b": lambda one: coefficient(one.b),
         },
         names=["variant"],
         words=["compute"],

@@ -12,13 +12,14 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from isoflop.config import State
+from isoflop.estimate import NONE
 from isoflop.notation import count, duration, exponent
 from isoflop.planning import Bracket, Edge
 from isoflop.planning.edges import Setting
 from isoflop.sweep import RunRow, StudyStatus
 from isoflop.sweep.status import Whereabouts
 from isoflop.terminal.plan import power_words
-from isoflop.terminal.tables import said, show, table_of
+from isoflop.terminal.tables import said, show, table, told
 
 LIVE_SECONDS = 2.0
 """Between two looks at a study, at least."""
@@ -79,15 +80,13 @@ def counted(found: StudyStatus) -> str:
 
 
 def _minima(found: Sequence[Bracket]) -> RenderableType:
-    return table_of(
+    return table(
         "Minima so far",
         found,
         {
             "variant": lambda one: one.variant,
             "budget": lambda one: exponent(one.budget_flops),
-            "best size": lambda one: (
-                "-" if one.minimum_parameters is None else count(one.minimum_parameters)
-            ),
+            "best size": lambda one: told(one.minimum_parameters, count),
             "smaller": lambda one: str(one.below),
             "larger": lambda one: str(one.above),
             "minimum": verdict,
@@ -153,8 +152,18 @@ def _rounded(setting: Setting) -> str:
 
 
 def _runs(rows: Sequence[RunRow]) -> RenderableType:
-    going = {} if all(row.at is None for row in rows) else GOING
-    return table_of(
+    def of(words: Callable[[Whereabouts], str]) -> Callable[[RunRow], str]:
+        return lambda row: NONE if row.at is None else words(row.at)
+
+    going: dict[str, Callable[[RunRow], str]] = {
+        "where": of(lambda at: f"{at.host or '?'} {at.pid or '?'}"),
+        "tokens/s": of(lambda at: told(at.tokens_per_second, "{:,.0f}")),
+        "left": of(lambda at: told(at.seconds_left, duration)),
+        "last sign": of(lambda at: f"{duration(at.silent_seconds)} ago"),
+    }
+    if all(row.at is None for row in rows):
+        going = {}
+    return table(
         "Under way or gone wrong",
         rows,
         {
@@ -170,20 +179,3 @@ def _runs(rows: Sequence[RunRow]) -> RenderableType:
         names=["variant"],
         words=["run", "state", *list(going)[:1]],
     )
-
-
-GOING: dict[str, Callable[[RunRow], str]] = {
-    "where": lambda row: _of(row.at, lambda at: f"{at.host or '?'} {at.pid or '?'}"),
-    "tokens/s": lambda row: _of(row.at, lambda at: _told(at.tokens_per_second, "{:,.0f}".format)),
-    "left": lambda row: _of(row.at, lambda at: _told(at.seconds_left, duration)),
-    "last sign": lambda row: _of(row.at, lambda at: f"{duration(at.silent_seconds)} ago"),
-}
-"""Columns of runs that somebody trains."""
-
-
-def _of(at: Whereabouts | None, words: Callable[[Whereabouts], str]) -> str:
-    return "-" if at is None else words(at)
-
-
-def _told(value: float | None, words: Callable[[float], str]) -> str:
-    return "-" if value is None else words(value)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+from pydantic import TypeAdapter
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
@@ -14,11 +15,13 @@ from rich.text import Text
 
 from isoflop import storage
 from isoflop.config import ModelConfig
-from isoflop.estimate import Estimate, estimate_words
+from isoflop.estimate import NONE, Estimate, estimate_words
 from isoflop.notation import exponent, significant
 from isoflop.text import quoted
 
 Row = TypeVar("Row")
+Cells: TypeAlias = Mapping[str, Callable[[Row], str]]
+"""What stands below each heading, made of what a line is about."""
 
 PIPED_WIDTH = 120
 """Columns of a table that goes to a file or another program."""
@@ -42,12 +45,12 @@ def said(text: str, style: str = "") -> Text:
     return Text(quoted(text), style=style)
 
 
-def show_json(value: storage.JSON) -> None:
-    """Print strict, indented JSON to standard output."""
-    print(storage.to_json(value, indent=2))
+def show_json(value: Any) -> None:
+    """Print a value, or what holds values of pydantic, to standard output as strict JSON."""
+    print(storage.to_json(TypeAdapter(Any).dump_python(value, mode="json"), indent=2))
 
 
-def answer(told: storage.JSON, shown: Iterable[RenderableType], *, json: bool) -> None:
+def answer(told: Any, shown: Iterable[RenderableType], *, json: bool) -> None:
     """Print what was found, as JSON or for people."""
     if json:
         show_json(told)
@@ -57,7 +60,8 @@ def answer(told: storage.JSON, shown: Iterable[RenderableType], *, json: bool) -
 
 def table(
     title: str,
-    columns: Mapping[str, Iterable[str]],
+    rows: Sequence[Row],
+    cells: Cells[Row],
     *,
     names: Container[str] = (),
     words: Container[str] = (),
@@ -67,7 +71,8 @@ def table(
 
     Args:
         title: stands above.
-        columns: cells by heading: numbers on one line each, but for those named below.
+        rows: what each line is about.
+        cells: numbers on one line each, but for those named below.
         names: headings of names, which may take several lines when the terminal is narrow.
         words: headings of words on one line.
         long: headings of numbers that may take several lines.
@@ -79,7 +84,7 @@ def table(
         pad_edge=False,
         collapse_padding=True,
     )
-    for heading in columns:
+    for heading in cells:
         wraps = heading in names or heading in long
         made.add_column(
             said(heading),
@@ -88,22 +93,16 @@ def table(
             overflow="fold" if wraps else "ellipsis",
             min_width=8 if wraps else None,
         )
-    for row in zip(*columns.values(), strict=True):
-        made.add_row(*(said(cell) for cell in row))
+    for row in rows:
+        made.add_row(*(said(cell(row)) for cell in cells.values()))
     return made
 
 
-def table_of(
-    title: str,
-    rows: Sequence[Row],
-    cells: Mapping[str, Callable[[Row], str]],
-    *,
-    names: Container[str] = (),
-    words: Container[str] = (),
-) -> Table:
-    """Return a table with a line for each row, of cells by heading; see `table` for the others."""
-    columns = {heading: [cell(row) for row in rows] for heading, cell in cells.items()}
-    return table(title, columns, names=names, words=words)
+def told(value: float | None, form: str | Callable[[float], str]) -> str:
+    """Return a number in a format, or as a function writes it; a dash where there is none."""
+    if value is None:
+        return NONE
+    return form.format(value) if isinstance(form, str) else form(value)
 
 
 def coefficient(one: Estimate | None) -> str:

@@ -1,22 +1,23 @@
 """The subcommands on a small study: what they print, write and return."""
 
 import json
-import shutil
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from given import record_of
 from isoflop.bench import BenchReport
 from isoflop.cli import main
-from isoflop.config import RunConfig, TaskScore, TaskScores
 from isoflop.config.load import load_study
-from isoflop.costs import forward_flops, parameters
+from isoflop.costs import parameters
 from isoflop.notation import significant
 from isoflop.planning import next_runs
 from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep import Folders, Outcome, Rebuilt
 from isoflop.sweep.report import evidence_of
 from isoflop.text import quoted
+from isoflop.training import Interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -25,26 +26,12 @@ def speed(monkeypatch):
     monkeypatch.setattr("isoflop.training.measure_speed", lambda configs: lambda config: 1e9)
 
 
-def test_costs_as_json_are_the_cost_models(study_file, told):
-    rows = told("costs", study_file)
-    assert rows[0]["name"] == "Baseline"
-    for row in rows:
-        model = RunConfig.model_validate(
-            {"model": row["model"], "steps": 1, "sequences_per_step": 1}
-        ).model
-        assert row["parameters"] == parameters(model).model_dump()
-        for convention, parts in row["forward_parts"].items():
-            flops = forward_flops(model, row["sequence_length"], convention)
-            assert row["forward_flops"][convention] == flops.per_token
-            assert sum(parts.values()) == pytest.approx(flops.per_token)
-            assert row["train_flops"][convention] == pytest.approx(3 * flops.per_token)
-
-
 def test_costs_of_a_single_run(study, tmp_path, call, told):
     path = tmp_path / "run.json"
     path.write_text(next_runs(study, [])[0].config.model_dump_json())
     (row,) = told("costs", path)
     assert row["budget_flops"] == 1.5e11
+    assert row["train_flops"]["causal"] == pytest.approx(3 * row["forward_flops"]["causal"])
     assert "Parameters" in call("costs", path)
 
 
@@ -77,30 +64,25 @@ def test_preparing_a_corpus_is_told_on_standard_error(study_file, capsys, monkey
         assert "tokenising" not in captured.out
 
 
-def test_plan_for_an_accelerator_tells_times(study_file, call):
-    arguments = ("plan", study_file, "--json", "--accelerator", "h100-sxm", "--utilisation")
-    half = json.loads(call(*arguments, "0.5"))
-    quarter = json.loads(call(*arguments, "0.25"))
+def test_plan_for_an_accelerator_tells_times(study_file, told):
+    arguments = ("plan", study_file, "--accelerator", "h100-sxm", "--utilisation")
+    half, quarter = told(*arguments, "0.5"), told(*arguments, "0.25")
     assert half["rows"][0]["seconds"] == pytest.approx(1.5e11 / (0.5 * 989e12), rel=0.01)
     assert quarter["elapsed_seconds"] == pytest.approx(2 * half["elapsed_seconds"])
     assert "h100-sxm at 25% utilisation, which is assumed" in quarter["timing"]
 
 
-def test_plan_goes_by_the_utilisation_that_was_measured(study_file, study, call):
+def test_plan_goes_by_the_utilisation_that_was_measured(study_file, study, told):
     row = {"sequence_length": study.data.sequence_length, "dtype": "fp32", "kind": "dense"}
     row |= {"parameters": 10**8, "device": "NVIDIA H200", "achieved_flops": 0.6 * 989e12}
     bench = study_file.with_name("results") / "gpu" / "train.json"
     bench.parent.mkdir(parents=True)
     bench.write_text(json.dumps({"rows": [row]}))
     (routed,) = [one.name for one in study.variants if one.depth.kind != "every_token"]
-    told = "60% utilisation, measured on NVIDIA H200 (results/gpu/train.json) and "
-
-    def plan(*arguments):
-        found = call("plan", study_file, "--json", "--accelerator", *arguments)
-        return json.loads(found)
-
+    measured = "60% utilisation, measured on NVIDIA H200 (results/gpu/train.json) and "
+    plan = partial(told, "plan", study_file, "--accelerator")
     assumed, found = plan("h200", "--utilisation", "0.4"), plan("h200")
-    assert f"{told}40% utilisation for {quoted(routed)}, which is assumed" in found["timing"]
+    assert f"{measured}40% utilisation for {quoted(routed)}, which is assumed" in found["timing"]
     for before, now in zip(assumed["rows"], found["rows"], strict=True):
         faster = now["steps_per_second"] / before["steps_per_second"]
         # 60% are of full squares, 40% of the causal half in which the study counts.
@@ -120,8 +102,7 @@ def test_plan_tells_gpu_hours_and_their_cost(study_file, call, told):
     assert "steps/s   GPU h" in shown
     # Next to nothing.
     assert "GPU hours" not in shown
-    study_file.write_text(study_file.read_text().replace("150000000000.0", "6e18"))
-    study_file.write_text(study_file.read_text().replace("60000.0", "1e8"))
+    much_larger(study_file)
     plan, shown = told(*arguments), call(*arguments)
     hours, cost = plan["gpu_hours"], plan["cost"]
     assert f"GPU hours: {significant(hours['first'], 4)} for the first, " in shown
@@ -134,11 +115,16 @@ def test_plan_for_this_machine_goes_by_its_measured_speed(study_file, told):
     assert plan["rows"][0]["seconds"] == pytest.approx(150, rel=0.01)
     assert plan["elapsed_seconds"] == pytest.approx(3 * 150, rel=0.01)
     assert "measured here" in plan["timing"]
-    study_file.write_text(study_file.read_text().replace("150000000000.0", "6e18"))
-    study_file.write_text(study_file.read_text().replace("60000.0", "1e8"))
+    much_larger(study_file)
     huge = told("plan", study_file)
     assert huge["rows"][0]["seconds"] is None
     assert "name an --accelerator" in huge["timing"]
+
+
+def much_larger(study_file):
+    """Have the study ask for what takes a cluster."""
+    text = study_file.read_text().replace("150000000000.0", "6e18").replace("60000.0", "1e8")
+    study_file.write_text(text)
 
 
 @pytest.fixture
@@ -162,9 +148,6 @@ def test_plan_of_a_scaling_study_tells_rates_that_may_be_added(scaling_file, cal
     assert f"At most: {added} more" in shown
     assert f"{added} checks" in shown
     assert "usually" not in shown
-
-
-def test_steps_of_a_scaling_study_are_not_timed(scaling_file, call):
     assert "names its sizes" in call("bench", "train", scaling_file, code=2)
 
 
@@ -183,15 +166,12 @@ def test_plan_refuses_impossible_options(study_file, arguments, expected, call):
     assert expected in call("plan", study_file, *arguments, code=2)
 
 
-def test_a_budget_too_small_for_a_step_is_told_by_plan_and_run(study_file, call):
-    study_file.write_text(study_file.read_text().replace("150000000000.0", "1e7"))
-    for command in ("plan", "run"):
-        assert "budgets_flops: 1e+07 FLOPs" in call(command, study_file, code=2)
-
-
 def test_run_stops_where_the_corpus_is_missing(study_file, tmp_path, call):
     assert "text.txt" in call("run", study_file, code=2).splitlines()[-1]
     assert not list(tmp_path.rglob("record.json"))
+    study_file.write_text(study_file.read_text().replace("150000000000.0", "1e7"))
+    for command in ("plan", "run"):
+        assert "budgets_flops: 1e+07 FLOPs" in call(command, study_file, code=2)
 
 
 def test_status_before_and_after_training(study_file, committed, call, told):
@@ -207,10 +187,12 @@ def test_status_before_and_after_training(study_file, committed, call, told):
     assert found["complete"] is False
 
 
-def test_export_writes_the_records_it_knows(study_file, committed, capsys, tmp_path, call, told):
-    assert main(["export", str(study_file), "--to", str(tmp_path / "other")]) == 2
-    capsys.readouterr()
+def test_export_writes_records_and_speeds(study_file, committed, tmp_path, call, told):
+    call("export", study_file, "--to", tmp_path / "other", code=2)
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    (tmp_path / "runs" / "small" / "bench.json").write_text('{"rows": []}')
     call("export", study_file)
+    assert json.loads((tmp_path / "results" / "small" / "bench.json").read_text()) == {"rows": []}
     (written,) = (tmp_path / "results" / "small").glob("records.*")
     assert written.name == "records.jsonl.gz"
     assert len(read_records(written)) == len(committed)
@@ -218,18 +200,22 @@ def test_export_writes_the_records_it_knows(study_file, committed, capsys, tmp_p
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
 
 
-def test_clean_leaves_records(study_file, study, committed, tmp_path, call):
-    store = RunStore(tmp_path / "runs" / "small")
-    for record in committed[:2]:
-        folder = store.folder(record.run_id)
+def trained(root, records):
+    """Have the runs of records in their folders, with a checkpoint of 2 KB each."""
+    for record in records:
+        folder = RunStore(root / "runs" / "small").folder(record.run_id)
         with folder.claim():
             folder.create(record.config)
             folder.write_record(record)
-        folder.checkpoints.mkdir()
-        (folder.checkpoints / "state").write_bytes(b"0" * 2000)
+        (folder.checkpoints / "step-00000001").mkdir(parents=True)
+        (folder.checkpoints / "step-00000001" / "state").write_bytes(b"0" * 2000)
+
+
+def test_clean_leaves_records(study_file, study, committed, tmp_path, call):
+    trained(tmp_path, committed[:2])
     assert "freed 2 KB: checkpoints of 1 runs, 1 kept" in call("clean", study_file)
     assert "freed 2 KB: checkpoints of 1" in call("clean", study_file, "--everything")
-    assert len(store.records()) == 2
+    assert len(RunStore(tmp_path / "runs" / "small").records()) == 2
 
 
 def test_report_says_where_the_page_lies(study_file, committed, monkeypatch, tmp_path, call):
@@ -248,34 +234,6 @@ def test_report_says_where_the_page_lies(study_file, committed, monkeypatch, tmp
     assert len(evidence.records) == len(evidence.variant_of) == 6
     assert evidence.speeds[0].steps_per_second == 2
     assert all(left.state == "pending" for left in evidence.missing)
-
-
-def test_export_takes_measured_speeds_along(study_file, committed, tmp_path, call):
-    (tmp_path / "runs" / "small").mkdir(parents=True)
-    (tmp_path / "runs" / "small" / "bench.json").write_text('{"rows": []}')
-    call("export", study_file)
-    assert json.loads((tmp_path / "results" / "small" / "bench.json").read_text()) == {"rows": []}
-
-
-def test_scores_in_tasks_are_exported_and_read_from_there(
-    study_file, study, committed, capsys, tmp_path
-):
-    run = committed[0]
-    folder = RunStore(tmp_path / "runs" / "small").folder(run.run_id)
-    kept = tmp_path / "results" / "small" / "tasks.json"
-    for task in ("arc", "hellaswag"):
-        with folder.claim():
-            folder.create(run.config)
-            folder.write_record(run)
-            score = TaskScore(task=task, metric="acc", value=0.25, decision="every_token")
-            folder.add_scores(TaskScores(run_id=run.run_id, scores=(score,), lm_eval="0.4.9"))
-        assert f"wrote {kept.relative_to(tmp_path)}" in output(capsys, "export", study_file)
-        # Scores of another task are added to those that were committed.
-        shutil.rmtree(folder.path)
-    _, evidence = evidence_of(study, Folders.of(study), study_file)
-    assert [one.task for one in evidence.tasks[run.run_id].scores] == ["arc", "hellaswag"]
-    kept.write_text("{}")
-    assert "holds no scores" in output(capsys, "report", study_file, code=2)
 
 
 class Measured:
@@ -351,66 +309,92 @@ def test_report_without_records_says_what_to_do(study_file, call):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"),
+    ("counts", "ended", "code"),
     [
-        (Outcome(finished=6, diverged=1, failed=0, left=0, interrupted=False), 0),
-        (Outcome(finished=5, diverged=0, failed=1, left=0, interrupted=False), 1),
-        (Outcome(finished=2, diverged=0, failed=0, left=4, interrupted=True), 130),
-        (
-            Outcome(finished=2, diverged=0, failed=0, left=4, interrupted=True, terminated=True),
-            143,
-        ),
+        ((6, 0, 0, 0), {}, 0),
+        ((5, 0, 1, 0), {}, 1),
+        ((2, 0, 0, 4), {"interrupted": True}, 130),
+        ((2, 0, 0, 4), {"interrupted": True, "terminated": True}, 143),
     ],
 )
-def test_run_tells_how_it_ended(study_file, monkeypatch, outcome, code, call):
-    monkeypatch.setattr("isoflop.sweep.run_study", lambda *_, **__: outcome)
+def test_run_trains_as_asked_and_tells_how_it_ended(
+    study_file, monkeypatch, counts, ended, code, call
+):
+    asked = []
+
+    def run_study(study, folders, execution):
+        asked.append((execution.micro_batch_tokens, execution.recompute))
+        return Outcome(*counts, **{"interrupted": False, **ended})
+
+    monkeypatch.setattr("isoflop.sweep.run_study", run_study)
     shown = call("run", study_file, code=code)
     if code > 2:
         assert f"go on with: isoflop run {study_file}" in shown
+    call("run", study_file, *HELD, code=code)
+    assert asked == [("auto", "auto"), (2048, "selective")]
 
 
-def test_train_needs_to_know_which_run(study_file, study, call):
-    assert "name one of the runs" in call("train", study_file, code=2)
-    run_id = next_runs(study, [])[0].config.run_id
-    wrong = run_id[:-1] + ("0" if run_id[-1] != "0" else "1")
-    assert f"did you mean {run_id}?" in call("train", study_file, wrong, code=2)
-
-
-def test_train_of_a_study_uses_the_studys_folder(study_file, study, monkeypatch, committed, call):
-    seen = {}
+@pytest.fixture
+def training(monkeypatch, committed):
+    """Have `isoflop train` remember what it is asked and return or raise an outcome."""
+    seen = SimpleNamespace(outcome=committed[0])
 
     def train(config, folder, **options):
-        seen.update(options, config=config, folder=folder)
-        return committed[0]
+        seen.config, seen.folder, seen.options = config, folder, options
+        if isinstance(seen.outcome, Exception):
+            raise seen.outcome
+        return seen.outcome
 
     monkeypatch.setattr("isoflop.training.train", train)
+    return seen
+
+
+HELD = ("--micro-batch-tokens", "2048", "--recompute", "selective")
+
+
+def test_train_of_a_study_takes_one_of_its_runs(study_file, study, training, call):
+    assert "name one of the runs" in call("train", study_file, code=2)
     config = next_runs(study, [])[0].config
-    shown = call("train", study_file, config.run_id, "--threads", "1")
+    run_id = config.run_id
+    wrong = run_id[:-1] + ("0" if run_id[-1] != "0" else "1")
+    assert f"did you mean {run_id}?" in call("train", study_file, wrong, code=2)
+    shown = call("train", study_file, run_id, "--threads", "1")
     assert "finished" in shown
     assert "validation loss 2.0000 nats/token" in shown
-    assert seen["config"] == config
-    assert str(seen["folder"].path) == f"runs/small/runs/{config.run_id}"
-    assert seen["threads"] == 1
+    assert training.config == config
+    assert str(training.folder.path) == f"runs/small/runs/{run_id}"
+    named = ("threads", "micro_batch_tokens", "recompute")
+    assert [training.options[name] for name in named] == [1, "auto", "auto"]
+    call("train", study_file, run_id, *HELD)
+    assert [training.options[name] for name in named] == [None, 2048, "selective"]
+    training.outcome = Interrupted("stopped at step 3 of 10")
+    shown = call("train", study_file, run_id, code=130)
+    assert f"go on with: isoflop train {study_file} {run_id}" in shown
 
 
-def test_train_of_a_run_file_that_diverges_fails(study, tmp_path, monkeypatch, capsys, committed):
-    monkeypatch.setattr("isoflop.training.train", lambda *_, **__: committed[-1])
+def test_train_of_a_run_file_that_diverges_fails(tmp_path, training, capsys, committed):
+    training.outcome = committed[-1]
     path = tmp_path / "run.json"
     path.write_text(committed[-1].config.model_dump_json())
     assert main(["train", str(path)]) == 1
     assert "diverged: loss nan at step 3" in capsys.readouterr().out
 
 
-def test_an_interrupted_train_tells_how_to_go_on(study_file, study, monkeypatch, call):
-    from isoflop.training import Interrupted
-
-    def train(*_, **__):
-        raise Interrupted("stopped at step 3 of 10")
-
-    monkeypatch.setattr("isoflop.training.train", train)
-    run_id = next_runs(study, [])[0].config.run_id
-    shown = call("train", study_file, run_id, code=130)
-    assert f"go on with: isoflop train {study_file} {run_id}" in shown
+@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--micro-batch-tokens", "many"), ("--recompute", "all"), ("--micro-batch-tokens", "255")],
+)
+def test_what_a_step_cannot_hold_is_refused(study_file, study, capsys, command, option, value):
+    which = [next_runs(study, [])[0].config.run_id] if command == "train" else []
+    try:
+        code = main([command, str(study_file), *which, option, value])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    said = capsys.readouterr().err
+    assert value in said
+    assert value != "255" or "expected at least the 256 tokens of a sequence" in said
 
 
 def test_rebuild_tells_the_time_and_how_models_compare(
@@ -448,12 +432,7 @@ def test_rebuild_tells_the_time_and_how_models_compare(
     shown = call("rebuild", study_file, "--workers", "2", code=130)
     assert f"go on with: isoflop rebuild {study_file} --workers 2" in shown
 
-    for record in recorded:
-        folder = RunStore(tmp_path / "runs" / "small").folder(record.run_id)
-        with folder.claim():
-            folder.create(record.config)
-            folder.write_record(record)
-        (folder.checkpoints / "step-00000001").mkdir(parents=True)
+    trained(tmp_path, recorded)
     shown = call("rebuild", study_file)
     assert f"Baseline: its checkpoint is in runs/small/runs/{recorded[0].run_id}" in shown
     assert "expected one of" in call("rebuild", study_file, "Mod", code=2)

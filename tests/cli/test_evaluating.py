@@ -151,17 +151,6 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, trained_
     assert pending.evaluation() is None
 
 
-def test_data_that_changed_is_refused(make_run, evaluate, trained_root):
-    folder = make_run("dense")
-    added = trained_root / "corpus" / "99.txt"
-    added.write_text("we have something else to say " * 20)
-    try:
-        assert "the data of run" in evaluate(folder, code=2)
-        evaluate(folder, "--corpus", trained_root / "corpus")
-    finally:
-        added.unlink()
-
-
 def test_tasks_need_their_extra_and_have_their_own_text(make_run, evaluate, monkeypatch):
     folder = make_run("dense")
     monkeypatch.setitem(sys.modules, "lm_eval", None)

@@ -15,8 +15,7 @@ from isoflop.fit.results import FittedSurface
 from isoflop.fit.surfaces.bootstrap import QUANTITIES
 from isoflop.fit.surfaces.goodness import RunMiss
 from isoflop.fit.tables.sieve import LeftOutRows
-from isoflop.terminal.fit_answer import fit_answer
-from isoflop.terminal.fit_minima import fitted_curves, shown_curves
+from isoflop.terminal.fit_answer import fit_answer, fitted_curves, shown_curves
 from isoflop.terminal.tables import LINES
 
 BUDGETS = np.geomspace(6e17, 1e22, 28)
@@ -226,16 +225,16 @@ def test_warnings_come_before_the_answer_and_are_counted():
         read,
         understood="loss is val_loss.",
         warnings=tuple(f"doubt {i}" for i in range(5)),
-        left_out=(LeftOutRows("no loss", 3, 7),),
+        left_out=(LeftOutRows("no loss", 3, 7), LeftOutRows("no parameters", 2, 1)),
     )
     lines = printed(result, doubted)
     assert lines[0] == "loss is val_loss."
     assert lines[1:4] == [f"Warning: doubt {i}." for i in range(3)]
     assert "And 2 more: --details." in lines
     assert "doubt 3" not in joined(lines)
-    assert lines.index("Warning: doubt 0.") < next(
-        i for i, line in enumerate(lines) if line.startswith("Optimal")
-    )
+    told = "Left out: 5 rows (row 7: no loss; 1 more reasons)."
+    assert told not in joined(lines)
+    assert told in joined(printed(result, replace(doubted, understood="")))
 
 
 def test_losses_have_their_unit_where_it_is_known():
@@ -244,13 +243,3 @@ def test_losses_have_their_unit_where_it_is_known():
     text = joined(printed(result.model_copy(update={"loss_unit": "nats per byte"}), read))
     assert "Minima by parabola in nats per byte, and" in text
     assert "] nats per byte" in text
-
-
-def test_rows_left_out_are_told_with_their_first():
-    result, read = fit_of("one variant")
-    fewer = replace(
-        read,
-        understood="",
-        left_out=(LeftOutRows("no loss", 3, 7), LeftOutRows("no parameters", 2, 1)),
-    )
-    assert "Left out: 5 rows (row 7: no loss; 1 more reasons)." in joined(printed(result, fewer))

@@ -1,4 +1,4 @@
-"""Runs with a tokeniser that others made: as their corpus is read, or named beside their ids."""
+"""Runs on what others tokenised: with their tokeniser, as it is read or named, or without any."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 import foreign
 from isoflop.cli import main
+from isoflop.fit.tables.frame import frame
 from isoflop.interop import export_run
 from isoflop.trained import tokenizer_of
 
@@ -77,3 +78,37 @@ def test_the_hub_needs_the_extra_that_trains(tmp_path, monkeypatch, capsys):
     assert main(["plan", str(path)]) == 2
     told = capsys.readouterr().err
     assert "huggingface_hub is not installed, which this needs: pip install" in told
+
+
+@pytest.fixture
+def on_ids(make_run):
+    return make_run("routed", "ids:50:3")
+
+
+def test_losses_are_told_per_token_alone(on_ids, on_run):
+    record = on_ids.record()
+    assert record.state == "finished"
+    assert len(record.evaluations) > 2
+    assert all(one.bits_per_byte is None for one in record.evaluations)
+    assert frame([record], {record.run_id: "a"})["bits_per_byte"].isna().all()
+    shown = on_run("eval", on_ids)
+    assert "nats per token" in shown
+    assert f"{record.evaluation('test').loss:.4f}" in shown
+    found = on_ids.evaluation()
+    assert {one.bits_per_byte for one in found.measures.decisions} == {None}
+    # Ids have no text, so they are named themselves.
+    assert all(text == f"<{token}>" for token, text in found.token_texts.items())
+
+
+def test_other_ids_can_be_read_and_text_cannot(on_ids, on_run, trained_root):
+    own = on_ids.record().data_sha256
+    other = trained_root / "other.bin"
+    found = json.loads(on_run("eval", on_ids, "--corpus", other, "--json"))
+    assert found["data_sha256"] != own
+    told = on_run("eval", on_ids, "--corpus", trained_root / "other.jsonl", code=2)
+    assert "expected a .bin or .npy file of token ids" in told
+
+
+def test_nothing_is_written_in_ids(on_ids, on_run):
+    told = on_run("sample", on_ids, "--prompt", "the", code=2)
+    assert "was trained on token ids, whose text is not known" in told

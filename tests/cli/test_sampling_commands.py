@@ -10,10 +10,8 @@ from functools import partial
 
 import pytest
 
-from isoflop.cli import main
 from isoflop.config import SampledToken, TextSample
 from isoflop.data import ByteTokenizer
-from isoflop.runs import RunFolder
 from isoflop.terminal.sample import summary, text_display
 from isoflop.trained import Wishes, sample_run
 
@@ -26,13 +24,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 class Terminal(io.StringIO):
     """Standard output that says it is a terminal."""
 
-    def __init__(self, encoding: str = "utf-8") -> None:
-        super().__init__()
-        self.says = encoding
-
-    @property
-    def encoding(self) -> str:
-        return self.says
+    encoding = "utf-8"
 
     def isatty(self) -> bool:
         return True
@@ -123,15 +115,6 @@ def test_decision_and_cap_are_heeded(make_run, sample):
     assert [bool(taken) for taken in run] == [place % 4 == 0 for place in range(len(run))]
 
 
-def test_a_dense_model_generates(make_run, terminal):
-    folder = make_run("dense")
-    one = folder.path
-    with redirect_stdout(terminal):
-        assert main(["sample", str(one), "--prompt", "law", "--tokens", "9", "--threads", "1"]) == 0
-    assert terminal.getvalue().startswith("law")
-    assert "\x1b" not in terminal.getvalue()
-
-
 def test_a_pipe_gets_the_text_alone(make_run, sample):
     folder = make_run("routed")
     options = ("--prompt", "state\tof\n", "--tokens", 20)
@@ -204,7 +187,7 @@ def test_no_text_reaches_the_terminal_as_a_command(terminal, plain):
 
 
 def test_an_encoding_that_lacks_characters_is_no_error(terminal):
-    terminal.says = "ascii"
+    terminal.encoding = "ascii"
     display(terminal, token("caf\u00e9", 1))
     assert "caf\\xe9" in ESCAPE.sub("", terminal.getvalue())
 
@@ -253,26 +236,7 @@ def test_what_cannot_be_done_is_told_in_a_line(make_run, sample, options, told):
     assert told in lines[0]
 
 
-def test_a_folder_that_is_no_finished_run_is_refused(make_run, sample, tmp_path):
-    (line,) = sample(RunFolder(tmp_path), code=2).splitlines()
-    assert "is not a run folder: it has no config.json" in line
-    pending = RunFolder(tmp_path / "pending")
-    pending.create(make_run("dense").config())
-    (line,) = sample(pending, code=2).splitlines()
-    assert "is pending; expected a finished one" in line
-
-
 def test_a_text_longer_than_training_windows_is_warned_of(make_run, trained_root):
-    wishes = Wishes(
-        prompt="",
-        tokens=16,
-        temperature=1,
-        top_k=1,
-        top_p=1,
-        min_p=0,
-        seed=0,
-        decision=None,
-        cap=None,
-    )
+    wishes = Wishes(tokens=16, top_k=1)
     with pytest.warns(UserWarning, match="take up to 17 tokens; .* on windows of 16"):
         sample_run(make_run("dense"), wishes, cache=trained_root, show=lambda _: None)

@@ -51,26 +51,21 @@ def test_names_are_inert():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
+    ("words", "value", "expected"),
     [
-        (0.0, "0 s"),
-        (3e-4, "< 0.1 s"),
-        (8.13, "8.1 s"),
-        (720, "12 min"),
-        (11160, "3.1 h"),
-        (2.1e5, "2.4 d"),
+        (amount, 0.0, "0 s"),
+        (amount, 3e-4, "< 0.1 s"),
+        (amount, 8.13, "8.1 s"),
+        (amount, 720, "12 min"),
+        (amount, 11160, "3.1 h"),
+        (amount, 2.1e5, "2.4 d"),
+        (size, 999, "999 B"),
+        (size, 1500, "1.5 KB"),
+        (size, 999.7e6, "1 GB"),
     ],
 )
-def test_amounts_of_time(seconds, expected):
-    assert amount(seconds) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (3.14e9, "3.14 GB"), (999.7e6, "1 GB")],
-)
-def test_sizes(value, expected):
-    assert size(value) == expected
+def test_amounts_of_time_and_memory(words, value, expected):
+    assert words(value) == expected
 
 
 def test_times_and_sizes_stay_short():

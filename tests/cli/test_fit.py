@@ -1,6 +1,5 @@
 """`isoflop fit` on a study, its records, and tables of other people."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pandas as pd
 import pytest
 
 from isoflop.config import RunConfig
-from isoflop.fit import ESTIMATOR_NAMES, ESTIMATORS
 from isoflop.fit.predictions import WAYS
 
 
@@ -30,38 +28,6 @@ def table(tmp_path):
     path = tmp_path / "table.csv"
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
     return path
-
-
-def test_json_has_minima_and_surfaces_of_every_variant(table, told):
-    found = told("fit", table, "--columns", "loss=final")
-    assert list(found["variants"]) == ["plain", "routed \x1b[31m"]
-    plain = found["variants"]["plain"]
-    assert {(one["budget_flops"], one["estimator"]) for one in plain["minima"]} == set(
-        itertools.product((1e18, 1e19, 1e20), ESTIMATORS)
-    )
-    for one in plain["minima"]:
-        assert one["status"] == "converged"
-        assert one["interval"]["low"] < one["loss"] < one["interval"]["high"]
-        assert one["interval"]["parameters_low"] < one["parameters"]
-    surface = plain["surface"]
-    for name, true in (("E", 1.7), ("alpha", 0.34), ("beta", 0.37)):
-        assert surface[name]["value"] == pytest.approx(true, rel=0.1)
-        assert surface[name]["low"] < surface[name]["value"] < surface[name]["high"]
-    assert surface["a"]["value"] + surface["b"]["value"] == pytest.approx(1)
-    assert (surface["delta"], surface["source"]) == (1e-3, "residuals")
-    assert [one["outcome"] for one in found["verdicts"]] == ["better"] * 3
-
-
-def test_tables_say_who_wins_and_what_was_assumed(table, call):
-    shown = call("fit", table, "--columns", "loss=final", "--details", "--resamples", "20")
-    assert "nats" not in shown, "of a table no unit is known"
-    assert shown.count("converged") == 2 * 3 * 4, "a row for each estimator"
-    needed = (
-        r"routed \x1b[31m needs 0.",
-        "tokens from C = 6 N D",
-        "estimators differ on a minimum",
-    )
-    assert all(text in shown for text in (*needed, "optimal N ~ C^a", *ESTIMATOR_NAMES.values()))
 
 
 def test_a_study_and_its_records_are_fitted(study_file, committed, call, told):
@@ -147,15 +113,6 @@ def test_rows_and_arithmetic_are_options_of_the_command(table, call):
     for option in ("--best-of", "--last-of"):
         said = call("fit", table, *options, option, "color", code=2)
         assert f"has no column 'color' for {option}" in said
-
-
-def test_a_json_file_may_be_a_table(table, tmp_path, call):
-    rows = pd.read_csv(table).rename(columns={"final": "loss"})
-    rows = rows[rows["Training FLOP"] == 1e18].groupby("variant").head(12)  # too few for a surface
-    path = tmp_path / "runs.json"
-    path.write_text(json.dumps({"runs": json.loads(rows.to_json(orient="records"))}))
-    said = call("fit", path, "--resamples", "20", "--json")
-    assert len(json.loads(said)["variants"]) == 2
 
 
 CASE = Path(__file__).parents[1] / "cases" / "token-multiplier-grid.csv"

@@ -161,17 +161,6 @@ def test_the_answer_comes_before_what_it_rests_on(shape, told):
     assert told[0] not in text[at + 1 :]
 
 
-def test_minima_are_a_row_for_each_budget_and_the_others_counted():
-    result, read = fit_of("one variant")
-    lines = printed(result, read)
-    rows = [line for line in lines if line.strip().endswith("x") and "[" in line]
-    assert len(rows) == 12
-    assert (rows[0].split()[0], rows[-1].split()[0]) == ("6e17", "1e22")
-    assert "16 more of 28 minima: --details." in lines
-    apart = result.variants["all runs"].minimum_disagreements[0]
-    assert rows[0].endswith(f"{apart.loss:.4f} {apart.parameter_ratio:.2f}x")
-
-
 def test_a_row_tells_whose_minimum_it_is_where_estimators_are_mixed():
     result, read = fit_of("one budget")
     (fit,) = result.variants.values()
@@ -235,11 +224,3 @@ def test_warnings_come_before_the_answer_and_are_counted():
     told = "Left out: 5 rows (row 7: no loss; 1 more reasons)."
     assert told not in joined(lines)
     assert told in joined(printed(result, replace(doubted, understood="")))
-
-
-def test_losses_have_their_unit_where_it_is_known():
-    result, read = fit_of("all in common")
-    assert " in nats" not in joined(printed(result, read))
-    text = joined(printed(result.model_copy(update={"loss_unit": "nats per byte"}), read))
-    assert "Minima by parabola in nats per byte, and" in text
-    assert "] nats per byte" in text

@@ -27,7 +27,7 @@ def raising(monkeypatch):
         def load(path):
             raise error
 
-        monkeypatch.setattr("isoflop.config.load.load", load)
+        monkeypatch.setattr("isoflop.cli.study.load", load)
 
     return install
 
@@ -124,8 +124,8 @@ def test_without_arguments_it_says_what_to_type_for_each_use(capsys):
     assert main([]) == 0
     shown = capsys.readouterr().out
     assert shown.count("\n") < 24
-    for use in USES:
-        (line,) = (line for line in shown.splitlines() if line.startswith(f"  {use.title} "))
+    for title in USES:
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"  {title} "))
         assert "isoflop " in line
 
 
@@ -134,10 +134,9 @@ def test_help_lists_every_subcommand_under_its_use(arguments, capsys):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
-    for use in USES:
-        block = shown.split(f"\n{use.title}\n")[1].split("\n\n")[0]
-        names = [*(name for name, _ in use.first), *(command.name for command in use.commands)]
-        assert [line.split()[0] for line in block.splitlines()] == names
+    for title, commands in USES.items():
+        block = shown.split(f"\n{title}\n")[1].split("\n\n")[0]
+        assert [line.split()[0] for line in block.splitlines()] == [one.name for one in commands]
 
 
 LOADED = """

@@ -8,18 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isoflop.config import (
-    DecisionMeasures,
-    Measures,
-    RunEvaluation,
-    RunRecord,
-    SampledToken,
-    Study,
-    TextSample,
-)
+from isoflop.config import RunEvaluation, Study, TextSample
 from isoflop.config.load import load_study
 from isoflop.data import prepare
-from isoflop.estimate import Estimate
 from isoflop.planning import trials
 from isoflop.runs import RunStore, read_records, write_records
 from isoflop.sweep.report import _train_tokens, export_routed
@@ -69,44 +60,6 @@ def test_the_corpus_counts_only_where_the_runs_had_it(study: Study, tmp_path: Pa
     assert _train_tokens(within, [own], cache) == 8 * int(((lengths - 1) // 8).sum())
 
 
-def known_of(record: RunRecord) -> tuple[RunEvaluation, TextSample]:
-    evaluation = record.evaluation()
-    found = RunEvaluation(
-        run_id=record.run_id,
-        corpus="sotu",
-        data_sha256=record.data_sha256,
-        sequence_length=256,
-        documents=3,
-        torch="0",
-        measures=Measures(
-            decisions=(
-                DecisionMeasures(
-                    evaluation=evaluation,
-                    loss=Estimate(value=evaluation.loss),
-                    bits_per_byte=None,
-                ),
-            )
-        ),
-        token_texts={},
-    )
-    sample = TextSample(
-        run_id=record.run_id,
-        routed_blocks=record.config.model.routed_blocks,
-        decision="predictor",
-        cap=None,
-        temperature=1.0,
-        top_k=None,
-        top_p=1.0,
-        min_p=0.0,
-        seed=0,
-        prompt=(),
-        tokens=(SampledToken(id=7, text="x", processed=()),),
-        reason="length",
-        torch="0",
-    )
-    return found, sample
-
-
 def test_what_is_known_of_the_best_routed_run_is_exported(study: Study, tmp_path: Path) -> None:
     results, root = tmp_path / "results", tmp_path / "runs"
     records = read_records(SHIPPED / "records.jsonl.gz")
@@ -119,7 +72,12 @@ def test_what_is_known_of_the_best_routed_run_is_exported(study: Study, tmp_path
     for record in (good, better):
         folder = RunStore(root).folder(record.run_id)
         folder.create(record.config)
-        evaluation, sample = known_of(record)
+        evaluation, sample = (
+            kind.model_validate_json((SHIPPED / name).read_text()).model_copy(
+                update={"run_id": record.run_id}
+            )
+            for kind, name in ((RunEvaluation, "evaluation.json"), (TextSample, "sample.json"))
+        )
         with folder.claim():
             folder.write_evaluation(evaluation)
             folder.write_sample(sample)

@@ -74,20 +74,6 @@ def test_tables_tell_gaps_losses_and_projections(study_file, records, call):
     assert call("fit", study_file, "--details", "--per", "byte") == shown.replace("nats", "bits")
 
 
-def test_the_answer_is_of_the_whole_window_and_its_trailing_part(study_file, records, call):
-    shown = call("fit", study_file)
-    assert shown.count("\n") <= 40
-    for positions in ("0-511", "448-511"):
-        assert f"Positions {positions}: Block is equivalent to Full within 0.01" in shown
-    assert "Positions 0-255" not in shown
-    assert (
-        "Block against Full, of 2 ranges of positions: equivalent in 2; differences +0.0010 to "
-        "+0.0010 nats per byte." in " ".join(shown.split())
-    )
-    assert shown.count("  0-511") == 2 * 3 + 2 * 2, "losses by size, projections by compute"
-    assert "  448-511" not in shown
-
-
 def test_json_is_the_whole_fit(study_file, records, told):
     found = told("fit", study_file, "--margin", "0.0001")
     assert (found["baseline"], found["margin"]) == ("Full", 0.0001)

@@ -22,7 +22,8 @@ class Command(NamedTuple):
 
     name: str
     home: str
-    """`module.Class` below `isoflop.cli`; in place of a class there may be commands of its own."""
+    """`module.Class` below `isoflop.cli`; in place of a class there may be commands of its own.
+    Empty where it stands elsewhere."""
     does: str
     """One line for the list of all commands; its own help is its class's docstring."""
 
@@ -33,64 +34,42 @@ class Command(NamedTuple):
         return cast("Callable[..., object]", found)
 
 
-class Use(NamedTuple):
-    """What somebody has, and the commands that serve it."""
-
-    title: str
-    commands: tuple[Command, ...]
-    first: tuple[tuple[str, str], ...] = ()
-    """Commands that stand elsewhere, and what they do here."""
-
-
-USES = (
-    Use(
-        "A table of finished runs",
-        (
-            Command("fit", "fit.Fit", "minima, scaling law and verdict, with intervals"),
-            Command("predict", "fit.Predict", "size, tokens and loss at a budget not trained yet"),
-        ),
+USES = {
+    "A table of finished runs": (
+        Command("fit", "fit.Fit", "minima, scaling law and verdict, with intervals"),
+        Command("predict", "fit.Predict", "size, tokens and loss at a budget not trained yet"),
     ),
-    Use(
-        "Text and a laptop",
-        (
-            Command("init", "study.Init", "write a commented study to start from"),
-            Command("plan", "study.Plan", "list its runs and the time that they take"),
-            Command("run", "study.Run", "train them; after Ctrl-C, again to go on"),
-            Command("status", "watching.Status", "how far they are, and which failed"),
-            Command("watch", "watching.Watch", "a page of it while it is trained"),
-            Command("report", "study.Report", "figures and one page from what is done"),
-            Command("eval", "model.Evaluate", "loss of one model by routing decision"),
-            Command("sample", "model.Sample", "text that one model writes"),
-            Command("convert", "model.Convert", "one model to transformers, or from there"),
-        ),
+    "Text and a laptop": (
+        Command("init", "study.Init", "write a commented study to start from"),
+        Command("plan", "study.Plan", "list its runs and the time that they take"),
+        Command("run", "study.Run", "train them; after Ctrl-C, again to go on"),
+        Command("status", "watching.Status", "how far they are, and which failed"),
+        Command("watch", "watching.Watch", "a page of it while it is trained"),
+        Command("report", "study.Report", "figures and one page from what is done"),
+        Command("eval", "model.Evaluate", "loss of one model by routing decision"),
+        Command("sample", "model.Sample", "text that one model writes"),
+        Command("convert", "model.Convert", "one model to transformers, or from there"),
     ),
-    Use(
-        "A GPU or a cluster",
-        (
-            Command("check", "check.Check", "whether all computes right on this machine"),
-            Command("train", "train.Train", "train a single run, as a job of its own"),
-            Command("work", "study.Work", "take runs of a study that other machines train, too"),
-            Command("logs", "watching.Logs", "what one run printed, found by its id"),
-            Command("export", "study.Export", "records and figures, to share or commit"),
-            Command("rebuild", "study.Rebuild", "train the best models of records again"),
-            Command("clean", "study.Clean", "free disk; records and metrics stay"),
-        ),
+    "A GPU or a cluster": (
+        Command("check", "check.Check", "whether all computes right on this machine"),
+        Command("train", "train.Train", "train a single run, as a job of its own"),
+        Command("work", "study.Work", "take runs of a study that other machines train, too"),
+        Command("logs", "watching.Logs", "what one run printed, found by its id"),
+        Command("export", "study.Export", "records and figures, to share or commit"),
+        Command("rebuild", "study.Rebuild", "train the best models of records again"),
+        Command("clean", "study.Clean", "free disk; records and metrics stay"),
     ),
-    Use(
-        "An idea of your own",
-        (
-            Command("costs", "study.Costs", "parameters, FLOPs and cache bytes of variants"),
-            Command("search", "study.Search", "try recipes, equally many for every variant"),
-            Command("bench", "bench.bench", "how fast it steps and fits on this machine"),
-        ),
-        (
-            ("init", "--variant FILE: write one in a Python file, to start from"),
-            ("check", "FILE: whether its costs and its code hold"),
-        ),
+    "An idea of your own": (
+        Command("init", "", "--variant FILE: write one in a Python file, to start from"),
+        Command("check", "", "FILE: whether its costs and its code hold"),
+        Command("costs", "study.Costs", "parameters, FLOPs and cache bytes of variants"),
+        Command("search", "study.Search", "try recipes, equally many for every variant"),
+        Command("bench", "bench.bench", "how fast it steps and fits on this machine"),
     ),
-)
+}
+"""By what somebody has: the commands that serve it."""
 
-COMMANDS = {command.name: command for use in USES for command in use.commands}
+COMMANDS = {one.name: one for commands in USES.values() for one in commands if one.home}
 
 
 def command_named(name: str) -> Command:
@@ -173,10 +152,8 @@ def help_text() -> str:
     """Return the list of all commands by use, for a terminal of 80 columns."""
     width = max(map(len, COMMANDS))
     lines = ["usage: isoflop COMMAND ...", "", QUESTION]
-    for use in USES:
-        lines += ["", use.title]
-        shown = (*use.first, *((command.name, command.does) for command in use.commands))
-        lines += [f"  {name:{width}}  {does}" for name, does in shown]
+    for title, commands in USES.items():
+        lines += ["", title, *(f"  {one.name:{width}}  {one.does}" for one in commands)]
     lines += ["", "isoflop COMMAND --help tells what it takes; isoflop --version, which this is;"]
     lines += ["isoflop --install-completion [bash|zsh|fish] has the shell complete all of it."]
     return "\n".join(lines)

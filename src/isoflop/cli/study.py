@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from isoflop import storage, sweep
 from isoflop.cli.main import FAILED, USAGE
 from isoflop.cli.options import (
     CACHE,
@@ -32,8 +33,17 @@ from isoflop.cli.options import (
     taken,
     tell,
 )
-from isoflop.config.load import load_study
+from isoflop.config.load import load, load_study, schema_text
+from isoflop.config.own import kind_of
+from isoflop.planning.plan import cost_rows
+from isoflop.sweep.ledger import STUDY, TRIALS
+from isoflop.sweep.rebuilding import described, expectation
+from isoflop.sweep.schedule.executor import Shift
+from isoflop.terminal.plan import cost_tables, plan_tables, search_tables, toml_lines, trial_table
+from isoflop.terminal.status import edge_words
+from isoflop.terminal.tables import answer, size
 from isoflop.text import quoted
+from isoflop.tracking import tracking
 
 SCHEMA_NAME = "isoflop-study.schema.json"
 """What the first line of the starter study points editors at."""
@@ -52,10 +62,6 @@ class Init:
     """Also write a variant of your own to start from."""
 
     def __call__(self) -> None:
-        from isoflop import storage
-        from isoflop.config.load import schema_text
-        from isoflop.config.own import kind_of
-
         path, variant, table = self.path, self.variant, ""
         schema_path, schema = path.parent / SCHEMA_NAME, schema_text()
         texts = {path: starter_text()}
@@ -99,11 +105,6 @@ class Costs:
     json: Json = False
 
     def __call__(self) -> None:
-        from isoflop.config.load import load
-        from isoflop.planning.plan import cost_rows
-        from isoflop.terminal.plan import cost_tables
-        from isoflop.terminal.tables import answer
-
         rows = cost_rows(load(self.config))
         answer(rows, cost_tables(rows), json=self.json)
 
@@ -130,10 +131,6 @@ class Plan:
     json: Json = False
 
     def __call__(self) -> None:
-        from isoflop import sweep
-        from isoflop.terminal.plan import plan_tables
-        from isoflop.terminal.tables import answer
-
         price = self.price_per_hour
         for name in ("bench", "price_per_hour", "utilisation"):
             if self.accelerator is None and getattr(self, name) is not None:
@@ -164,9 +161,6 @@ class Run(OfTraining):
     """Who trains: this machine, whoever starts `isoflop work`, or jobs of a cluster."""
 
     def __call__(self) -> int:
-        from isoflop import sweep
-        from isoflop.terminal.status import edge_words
-
         asked, folders = self.found()
         execution = self.execution()
         if self.on != "local":
@@ -209,9 +203,6 @@ class Work(OfTraining):
     """Work beside runs of other versions; records tell which are which."""
 
     def __call__(self) -> int:
-        from isoflop.sweep.ledger import STUDY
-        from isoflop.sweep.schedule.executor import Shift
-
         limit = self.time_limit
         if limit is not None and not limit > 0:
             raise ValueError(f"--time-limit is {limit}; expected minutes, more than 0")
@@ -233,11 +224,7 @@ class Search(OfTraining):
 
     def __call__(self) -> int:
         from isoflop.fit.search import SearchResult
-        from isoflop.sweep.ledger import TRIALS
         from isoflop.sweep.search import search_study
-        from isoflop.terminal.plan import search_tables, toml_lines, trial_table
-        from isoflop.terminal.tables import answer
-        from isoflop.tracking import tracking
 
         asked, folders = self.found()
         with tracking(folders.root / TRIALS, self.track, asked.name):
@@ -302,9 +289,6 @@ class Clean:
     everything: Annotated[bool, arg(help="Also those of the best runs.")] = False
 
     def __call__(self) -> None:
-        from isoflop import sweep
-        from isoflop.terminal.tables import size
-
         asked, folders = OfStudy(study=self.study, out=self.out).settled()
         freed = sweep.clean(asked, folders.root, everything=self.everything)
         print(f"freed {size(freed.bytes)}: checkpoints of {freed.runs} runs, {freed.kept} kept")
@@ -325,9 +309,6 @@ class Rebuild(OfStudy):
     cache: Cache = CACHE
 
     def __call__(self) -> int:
-        from isoflop import sweep
-        from isoflop.sweep.rebuilding import described, expectation
-
         asked, folders = self.settled()
         models = sweep.best_models(asked, folders.root, self.results, self.variant)
         gone = [model for model in models if not model.at_hand]

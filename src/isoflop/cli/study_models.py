@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
+from isoflop.cli.options import tell
 from isoflop.config import Precision, PrecisionChoice, RunConfig, Study
-from isoflop.text import quoted
 
 if TYPE_CHECKING:
     from isoflop.bench import Case
@@ -18,7 +17,7 @@ def settled_here(study: Study, folders: Folders) -> Study:
     from isoflop.sweep import settled
 
     found = settled(study, folders.root, folders.results)
-    print(quoted(found.words), file=sys.stderr, flush=True)
+    tell(found.words)
     return found.study
 
 
@@ -104,6 +103,5 @@ def _here(threads: int, device: str = "cpu") -> PrecisionChoice:
 
 
 def _told(choice: PrecisionChoice) -> Precision:
-    told = quoted(f"precision {choice.precision}: {choice.figures}; --dtype takes another")
-    print(told, file=sys.stderr, flush=True)
+    tell(f"precision {choice.precision}: {choice.figures}; --dtype takes another")
     return choice.precision

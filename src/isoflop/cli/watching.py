@@ -10,7 +10,12 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from isoflop import sweep
 from isoflop.cli.options import CACHE, Cache, Json, OfStudy
+from isoflop.runs import RunStore
+from isoflop.sweep.schedule.executor import LOG
+from isoflop.terminal.status import follow, status_tables
+from isoflop.terminal.tables import answer
 from isoflop.text import quoted
 
 FOLLOW_SECONDS = 0.5
@@ -27,9 +32,6 @@ class Logs(OfStudy):
     follow: Annotated[bool, arg(help="Go on until the run ends.")] = False
 
     def __call__(self) -> None:
-        from isoflop.runs import RunStore
-        from isoflop.sweep.schedule.executor import LOG
-
         _, folders = self.found()
         store = RunStore(folders.root)
         found = [one for one in store.folders() if one.path.name.startswith(self.run_id)]
@@ -66,10 +68,6 @@ class Status(OfStudy):
     json: Json = False
 
     def __call__(self) -> None:
-        from isoflop import sweep
-        from isoflop.terminal.status import follow, status_tables
-        from isoflop.terminal.tables import answer
-
         hint = f"isoflop run {self.study}"
         if self.live:
             if self.json:

@@ -119,11 +119,11 @@ class Train(Measuring):
 
         speeds = None
         if self.study is None:
-            threads = self.threads or usable_cores().count
+            threads = usable_cores().count if self.threads is None else self.threads
             dtype = precision_here(self.dtype, threads)
             groups = of.standard_groups(dtype, sequences=self.sequences, routed=not self.dense)
         else:
-            threads, asked = self.threads or 1, load_study(self.study)
+            threads, asked = 1 if self.threads is None else self.threads, load_study(self.study)
             folders = Folders.of(asked, self.out, self.results)
             groups = study_groups(asked, folders, self.dtype)
             # The report shows the speed of the runs as they were trained.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -14,7 +15,7 @@ from isoflop.fit.words import distance_words
 from isoflop.notation import count, exponent
 from isoflop.report.registration import WAY_WORDS
 from isoflop.sweep.fits import BudgetPrediction, SizePrediction
-from isoflop.terminal.tables import said, table, told
+from isoflop.terminal.tables import Cells, said, table, told
 
 
 def prediction_lines(
@@ -28,59 +29,33 @@ def prediction_lines(
         unit: of the losses, where it is known.
         per_byte: whether that was asked for; a predicted optimum names the unit only then.
     """
-    if isinstance(found, SizePrediction):
-        return _size_lines(found, level, unit)
-    return _budget_lines(found, level, unit if per_byte else None)
-
-
-def _size_lines(found: SizePrediction, level: float, unit: str | None) -> Iterator[RenderableType]:
-    """Yield the losses predicted at a size and tokens, and how variants compare there."""
-    made = found.predictions
+    made: Sequence[Any] = found.predictions
     first = made[0]
-    in_unit = f", {unit}" if unit else ""
-    yield table(
-        f"Predicted loss of {count(first.parameters)} parameters after {count(first.tokens)} "
-        f"tokens, {level:.0%} intervals{in_unit}",
-        made,
-        {
-            "variant": lambda one: one.variant,
-            "by": lambda one: WAY_WORDS[one.way],
+    if isinstance(found, SizePrediction):
+        at = f"{count(first.parameters)} parameters after {count(first.tokens)} tokens"
+        title = f"Predicted loss of {at}, {level:.0%} intervals"
+        title += f", {unit}" if unit else ""
+        told_of: Cells[Any] = {
             "FLOPs": lambda one: f"{one.training_flops:.3g}".replace("e+", "e"),
             "loss of the law": lambda one: estimate_words(one.loss),
             "a new run": lambda one: (one.run.interval_words() if one.run else "") or NONE,
-        },
-        names=["variant"],
-        words=["by"],
-        long=["loss of the law", "a new run"],
-    )
-    yield from _doubts(made)
-    for compared in found.comparisons:
-        yield said(surface_sentence(compared, unit))
-
-
-def _budget_lines(
-    found: BudgetPrediction, level: float, unit: str | None
-) -> Iterator[RenderableType]:
-    """Yield the predictions, and how well the same would have done for the largest budget."""
-    made = found.predictions
-    at, in_unit = exponent(made[0].budget_flops), f", {unit}" if unit else ""
-    yield table(
-        f"Predicted optimum at {at} FLOPs, {level:.0%} intervals{in_unit}",
-        made,
-        {
-            "variant": lambda one: one.variant,
-            "by": lambda one: WAY_WORDS[one.way],
+        }
+    else:
+        title = f"Predicted optimum at {exponent(first.budget_flops)} FLOPs, {level:.0%} intervals"
+        title += f", {unit}" if unit and per_byte else ""
+        told_of = {
             "parameters": lambda one: estimate_words(one.parameters, count),
             "tokens": lambda one: estimate_words(one.tokens, count),
             "loss": lambda one: estimate_words(one.loss),
-        },
-        names=["variant"],
-        words=["by"],
-        long=["parameters", "tokens", "loss"],
-    )
+        }
+    of: Cells[Any] = {"variant": lambda one: one.variant, "by": lambda one: WAY_WORDS[one.way]}
+    long = [heading for heading in told_of if heading != "FLOPs"]
+    yield table(title, made, {**of, **told_of}, names=["variant"], words=["by"], long=long)
     yield from _doubts(made)
+    if isinstance(found, SizePrediction):
+        yield from (said(surface_sentence(one, unit)) for one in found.comparisons)
     # What none of them could have predicted is no test.
-    if any(one.prediction.loss is not None for one in found.leave_largest_out):
+    elif any(one.prediction.loss is not None for one in found.leave_largest_out):
         yield _tested(found.leave_largest_out)
     else:
         yield said(
@@ -107,7 +82,7 @@ def _tested(tested: Sequence[Miss]) -> RenderableType:
     )
 
 
-def _doubts(made: Sequence[Prediction] | Sequence[PointPrediction]) -> Iterator[Text]:
+def _doubts(made: Sequence[Prediction | PointPrediction]) -> Iterator[Text]:
     """Yield why predictions are missing or weak, and which are far beyond the runs."""
     for one in made:
         for doubt in (one.reason, one.warning):

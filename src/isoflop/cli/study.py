@@ -31,13 +31,12 @@ from isoflop.cli.options import (
     bytes_of,
     check_uninterrupted,
     taken,
-    tell,
 )
 from isoflop.config.load import load, load_study, schema_text
 from isoflop.config.own import kind_of
 from isoflop.planning.plan import cost_rows
 from isoflop.sweep.ledger import STUDY, TRIALS
-from isoflop.sweep.rebuilding import described, expectation
+from isoflop.sweep.models import described
 from isoflop.sweep.schedule.executor import Shift
 from isoflop.terminal.plan import cost_tables, plan_tables, search_tables, toml_lines, trial_table
 from isoflop.terminal.status import edge_words
@@ -164,8 +163,7 @@ class Run(OfTraining):
         asked, folders = self.found()
         execution = self.execution()
         if self.on != "local":
-            from isoflop.sweep.cluster.jobs import queue_on
-            from isoflop.sweep.cluster.settings import cluster_of
+            from isoflop.sweep.cluster import cluster_of, queue_on
 
             queue = queue_on(self.on, self.study, asked.name, folders, cluster_of(self.study))
             execution = replace(execution, executor=queue)
@@ -317,8 +315,6 @@ class Rebuild(OfStudy):
                 print(quoted(f"{model.variant}: its checkpoint is in {model.folder.path}"))
         if not gone:
             return 0
-        if self.device == "cpu":
-            tell(expectation(gone, self.workers))
         execution = sweep.Execution(self.workers, self.device)
         made, interrupted = sweep.rebuild(asked, folders, gone, execution)
         for one in made:

@@ -181,7 +181,7 @@ def _outcome(record: RunRecord, folder: RunFolder) -> int:
 
 def launch_run(config: RunConfig, folder: RunFolder, ranks: int) -> int:
     """Train a run on several ranks of this machine, again from its checkpoint where one is lost."""
-    from isoflop.sweep.schedule.attempts import tries
+    from isoflop.sweep.schedule.attempts import given_up
 
     if not 2 <= ranks <= config.sequences_per_step:
         raise ValueError(
@@ -192,7 +192,7 @@ def launch_run(config: RunConfig, folder: RunFolder, ranks: int) -> int:
     def again(why: str) -> bool:
         if folder.record() is not None:
             return False
-        goes_on = tries(folder.attempts_made()).verdict is None
+        goes_on = given_up(folder.attempts_made()) is None
         then = "starting all again from the newest checkpoint" if goes_on else "giving up"
         tell(f"isoflop: {why}; {then}")
         return goes_on

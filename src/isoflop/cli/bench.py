@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,29 +53,17 @@ class Measuring:
     force: Annotated[bool, arg(help="Measure although the machine is busy, and say so.")] = False
     json: Json = False
 
-    def told(
-        self,
-        report: Any,
-        words: Iterable[str],
-        name: str,
-        figure: Callable[[Any], Any] | None = None,
+    def answer(
+        self, report: Any, words: Iterable[str], name: str, out: Path | None, *, rows: bool = True
     ) -> None:
-        """Print what was measured, as JSON rows or in words; its figure goes into the folder."""
-        self.whole(report, words, None if self.out is None else self.out / name, report.rows)
-        if self.out is not None and figure is not None:
-            from isoflop.report.render import write_figure
-
-            write_figure(figure(report), self.out)
-
-    def whole(self, report: Any, words: Iterable[str], path: Path | None, told: Any = None) -> None:
-        """Write a report into a file, and print it, or what is told of it, as JSON or in words."""
+        """Write a report into a folder, if there is one; print rows or all as JSON, or words."""
         from isoflop.terminal.tables import show_json
 
-        if path is not None:
-            storage.write_json(path, report.model_dump(mode="json"))
-            tell(f"wrote {path}")
+        if out is not None:
+            storage.write_json(out / name, report.model_dump(mode="json"))
+            tell(f"wrote {out / name}")
         if self.json:
-            show_json(report if told is None else told)
+            show_json(report.rows if rows else report)
         else:
             print("\n".join(map(quoted, words)))
 
@@ -127,9 +115,9 @@ class Train(Measuring):
             folders = Folders.of(asked, self.out, self.results)
             groups = study_groups(asked, folders, self.dtype)
             # The report shows the speed of the runs as they were trained.
-            speeds = folders.root / SPEEDS if self.dtype is None else None
+            speeds = folders.root if self.dtype is None else None
         report = of.bench_train(groups, threads=threads, force=self.force, watch=tell)
-        self.whole(report, of.describe(report), speeds)
+        self.answer(report, of.describe(report), SPEEDS, speeds, rows=False)
         return 0
 
     def _ranks(self, ranks: int) -> int:
@@ -157,8 +145,7 @@ class Train(Measuring):
                 watch=tell if all_ranks.leads else lambda _: None,
             )
         if report is not None:
-            path = None if self.out is None else self.out / "ranks.json"
-            self.whole(report, describe_ranks(report), path)
+            self.answer(report, describe_ranks(report), "ranks.json", self.out, rows=False)
         return 0
 
     def _sizes(self, listed: str) -> None:
@@ -177,8 +164,7 @@ class Train(Measuring):
         here = scale_environment(self.device, threads)
         precision = precision_here(self.dtype, threads, self.device)
         report = bench_scale(sizes, here, precision=precision, force=self.force, watch=tell)
-        path = None if self.out is None else self.out / "train.json"
-        self.whole(report, describe_scale(report), path)
+        self.answer(report, describe_scale(report), "train.json", self.out, rows=False)
 
 
 @bench.command(name="attention")
@@ -195,7 +181,6 @@ class Attention(Measuring):
 
     def __call__(self) -> None:
         import isoflop.bench as of
-        from isoflop.bench.figures import attention_figure
 
         threads = self.threads or usable_cores().count
         cases = of.attention_cases(
@@ -207,7 +192,12 @@ class Attention(Measuring):
         )
         report = of.bench_attention(cases, force=self.force, watch=tell)
         name = f"attention-{report.rows[0].dtype}.json"
-        self.told(report, of.describe_attention(report), name, attention_figure)
+        self.answer(report, of.describe_attention(report), name, self.out)
+        if self.out is not None:
+            from isoflop.bench.figures import attention_figure
+            from isoflop.report.render import write_figure
+
+            write_figure(attention_figure(report), self.out)
 
 
 @bench.command(name="decode")
@@ -229,7 +219,6 @@ class Decode(Measuring):
 
     def __call__(self) -> None:
         import isoflop.bench as of
-        from isoflop.bench.figures import decode_figure
 
         cases = of.decode_cases(
             contexts=self.contexts,
@@ -240,7 +229,7 @@ class Decode(Measuring):
             blocks=self.blocks,
         )
         report = of.bench_decode(cases, force=self.force, watch=tell)
-        self.told(report, of.describe_decode(report), "decode.json", decode_figure)
+        self.answer(report, of.describe_decode(report), "decode.json", self.out)
 
 
 @bench.command(name="bookkeeping")
@@ -277,7 +266,7 @@ class Bookkeeping(Measuring):
                 force=self.force,
                 watch=tell,
             )
-        self.told(report, of.describe_bookkeeping(report), "bookkeeping.json")
+        self.answer(report, of.describe_bookkeeping(report), "bookkeeping.json", self.out)
 
 
 @bench.command(name="fit")
@@ -301,7 +290,7 @@ class Fit(Measuring):
             force=self.force,
             watch=tell,
         )
-        self.told(report, of.describe_fit(report), "fit.json")
+        self.answer(report, of.describe_fit(report), "fit.json", self.out)
 
 
 @bench.command(name="memory")
@@ -313,17 +302,24 @@ class Memory(Measuring):
     blocks: Annotated[int, arg(help="Of the model.")] = 10
     vocabulary: Annotated[int, arg(help="Of the model.")] = 32_000
     sequence_length: Annotated[int, arg(help="Tokens of a sequence.")] = 1024
-    sequences: Annotated[int, arg(help="Of a step; the loss alone is of as many tokens.")] = 4
-    loss_width: Annotated[int, arg(help="Of the stream whose loss is measured alone.")] = 512
+    sequences: Annotated[int, arg(help="Of a step.")] = 4
     dtype: Annotated[Literal["fp32", "bf16"], arg(metavar="fp32|bf16")] = "fp32"
-    """Of products and of the loss."""
+    """Of products."""
     device: Annotated[Device, arg(help="Whose memory.")] = "cpu"
     threads: Threads = None
 
     def __call__(self) -> None:
         import isoflop.bench as of
 
-        asked = {name: getattr(self, name) for name in of.MemoryShape.model_fields}
-        shape = of.MemoryShape(**asked | {"threads": self.threads or usable_cores().count})
-        report = of.bench_memory(of.memory_cases(shape), force=self.force, watch=tell)
-        self.told(report, of.describe_memory(report), "memory.json")
+        config = of.memory_config(
+            width=self.width,
+            blocks=self.blocks,
+            vocabulary=self.vocabulary,
+            sequence_length=self.sequence_length,
+            sequences=self.sequences,
+            dtype=self.dtype,
+        )
+        threads = self.threads or usable_cores().count
+        cases = of.memory_cases(config, device=self.device, threads=threads)
+        report = of.bench_memory(cases, force=self.force, watch=tell)
+        self.answer(report, of.describe_memory(report), "memory.json", self.out)

@@ -62,12 +62,12 @@ def test_plan_for_an_accelerator_is_in_bf16_unless_the_study_says_otherwise(auto
     assert "precision bf16" in plan["timing"]
 
 
-def test_commands_show_the_precision_that_was_settled(auto_file, study, committed, capsys, told):
-    # The committed records are in fp32, and nothing else tells the precision.
-    for command in ("status", "fit", "export"):
-        arguments = ("--to", "results") if command == "export" else ()
-        assert main([command, str(auto_file), *arguments]) in (0, 2), command
-    capsys.readouterr()
+def test_commands_show_the_precision_that_a_study_has(
+    auto_file, committed, monkeypatch, call, told
+):
+    speeds = machine(GAIN["fp32"]).speeds
+    monkeypatch.setattr("isoflop.hardware.precision.measure_speeds", lambda *_: speeds)
+    call("fit", auto_file)
     found = told("status", auto_file)
     assert {row["run_id"] for row in found["rows"]} >= {one.run_id for one in committed}
     assert len(told("costs", auto_file)) == 2

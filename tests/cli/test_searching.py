@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from given import record_of
-from isoflop.cli import main
 from isoflop.config import RunConfig, Variant
 from isoflop.config.load import load_study
 from isoflop.planning.search.contenders import search
@@ -52,16 +51,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_what_was_found_fits_a_screen_and_can_be_written_into_the_study(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_found_fits_a_screen_and_can_be_written_into_the_study(path, call, told) -> None:
     study, records = load_study(path), []
     while missing := search(study, records)[0]:
         records += [record_of(run.config, loss_of(run.config)) for run in missing]
     write_records(path.parent / "results" / "searched" / "search.jsonl", records)
     # Nothing is left to train, so that no corpus is needed.
-    assert main(["search", str(path)]) == 0
-    shown = capsys.readouterr().out.splitlines()
+    shown = call("search", path).splitlines()
     assert len(shown) <= 40
     assert "The rest: --json." not in shown
     written = shown[shown.index("To write into the study:") + 1 :]
@@ -71,19 +67,16 @@ def test_what_was_found_fits_a_screen_and_can_be_written_into_the_study(
         assert found.learning_rate == pytest.approx(1.2e-2, rel=0.2)
         assert found.exponents.learning_rate == pytest.approx(-0.4, abs=0.2)
         assert found.shape.width_per_block > 0
-    assert main(["search", str(path), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["toml"] == written
-    assert told["trials"]["Baseline"] == told["trials"]["MoD"] == len(records) / 2
+    found = told("search", path)
+    assert found["toml"] == written
+    assert found["trials"]["Baseline"] == found["trials"]["MoD"] == len(records) / 2
     kept = search_of(study, path.parent / "runs", path.parent / "results")
-    assert kept.declared == kept.finished == told["trials"]
+    assert kept.declared == kept.finished == found["trials"]
     assert kept.further_runs == 0
 
 
 @pytest.mark.slow
-def test_a_tiny_search_is_trained_and_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tiny_search_is_trained_and_told(tmp_path, monkeypatch, call) -> None:
     monkeypatch.chdir(tmp_path)
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(50)]
@@ -108,10 +101,8 @@ def test_a_tiny_search_is_trained_and_told(
         },
     }
     Path("tiny.json").write_text(json.dumps(tiny | {"name": "tiny"}))
-    assert main(["search", "tiny.json", "--workers", "2"]) == 0
-    shown = capsys.readouterr().out
+    shown = call("search", "tiny.json", "--workers", "2")
     assert "To write into the study:" in shown
     records = RunStore(Path("runs/tiny/search")).records()
     assert 2 * 6 <= len(records) <= 2 * 12
-    assert main(["search", "tiny.json", "--workers", "2"]) == 0
-    assert capsys.readouterr().out == shown
+    assert call("search", "tiny.json", "--workers", "2") == shown

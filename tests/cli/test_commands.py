@@ -1,6 +1,7 @@
 """The subcommands on a small study: what they print, write and return."""
 
 import json
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from given import record_of
 from isoflop.bench import BenchReport
 from isoflop.cli import main
+from isoflop.config import TaskScore, TaskScores
 from isoflop.config.load import load_study
 from isoflop.costs import parameters
 from isoflop.notation import significant
@@ -234,6 +236,27 @@ def test_report_says_where_the_page_lies(study_file, committed, monkeypatch, tmp
     assert len(evidence.records) == len(evidence.variant_of) == 6
     assert evidence.speeds[0].steps_per_second == 2
     assert all(left.state == "pending" for left in evidence.missing)
+
+
+def test_scores_in_tasks_are_exported_and_read_from_there(
+    study_file, study, committed, tmp_path, call
+):
+    run = committed[0]
+    folder = RunStore(tmp_path / "runs" / "small").folder(run.run_id)
+    kept = tmp_path / "results" / "small" / "tasks.json"
+    for task in ("arc", "hellaswag"):
+        with folder.claim():
+            folder.create(run.config)
+            folder.write_record(run)
+            score = TaskScore(task=task, metric="acc", value=0.25, decision="every_token")
+            folder.add_scores(TaskScores(run_id=run.run_id, scores=(score,), lm_eval="0.4.9"))
+        assert f"wrote {kept.relative_to(tmp_path)}" in call("export", study_file)
+        # Scores of another task are added to those that were committed.
+        shutil.rmtree(folder.path)
+    _, evidence = evidence_of(study, Folders.of(study), study_file)
+    assert [one.task for one in evidence.tasks[run.run_id].scores] == ["arc", "hellaswag"]
+    kept.write_text("{}")
+    assert "holds no scores" in call("report", study_file, code=2)
 
 
 class Measured:

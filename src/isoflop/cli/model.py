@@ -181,6 +181,7 @@ class Convert:
                 remote_code=self.remote_code,
             )
             told = written.architecture + ("" if written.tokenizer else ", without a tokeniser")
+            told += ", read with trust_remote_code=True" if written.remote else ""
         else:
             found = import_checkpoint(self.source, target, parsed_choices(self.as_))
             added = f"; new weights: {len(found.added)}" if found.added else ""

@@ -17,6 +17,7 @@ from isoflop.notation import count, exponent, percent, significant
 from isoflop.planning import Plan, PlannedRow, Trial, first_of_each_kind
 from isoflop.planning.plan import CONVENTIONS, CostRow
 from isoflop.terminal.tables import LINES, Cells, amount, said, shape, size, table, told
+from isoflop.text import quoted
 
 if TYPE_CHECKING:
     from isoflop.fit.search import SearchResult

@@ -22,7 +22,7 @@ STARTS = 32
 """Points of this grid, the best ones, that are descended from."""
 CLOSE = 1e-4
 """Relative fall in a step below which a descent from a start has come close."""
-FINALISTS = 8
+FINALISTS = 4
 """The lowest of these that are followed to the end."""
 ARRIVED = 1e-15
 """Relative fall in the last step of these."""
@@ -53,10 +53,12 @@ def search(data: SurfaceData, settings: FitSettings) -> tuple[Surface, bool]:
     # E = 0 is at minus infinity in log E, where no descent arrives: it is tried on its own.
     floorless = chosen.copy()
     floorless[:, 0] = -math.inf
-    near = descend(rough, np.concatenate([floorless, chosen]), directions=ways, converged=CLOSE)
-    nearest = _lowest(rough, near, FINALISTS)
-    ends = descend(objective, nearest, directions=ways, exact=True, converged=ARRIVED)
-    best = stationary(objective, _lowest(objective, ends, 1)[0], ways)
+    ends = []
+    for points in (floorless, chosen):
+        near = descend(rough, points, directions=ways, converged=CLOSE)
+        nearest = _lowest(rough, near, FINALISTS)
+        ends.append(descend(objective, nearest, directions=ways, exact=True, converged=ARRIVED))
+    best = stationary(objective, _lowest(objective, np.concatenate(ends), 1)[0], ways)
     _, gradient, _ = objective.expand(best[None], exact=False)
     surface = data.surface(*map(math.exp, best[:3]), *best[3:].tolist())
     return surface, bool(np.abs(gradient[0] @ ways).max() / len(data) < SETTLED)

@@ -152,7 +152,7 @@ def main() -> None:
         folder = RunFolder(asked.folder / config.run_id)
         if folder.record() is not None:
             continue
-        # Versions of a block that were compiled for earlier trials count towards a limit of torch's.
+        # Versions of a block compiled for earlier trials count towards a limit of torch's.
         torch.compiler.reset()
         try:
             record = train(config, folder, cache=asked.cache, threads=1, compiled=asked.compiled)

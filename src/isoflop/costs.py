@@ -26,17 +26,15 @@ from typing import Literal, NamedTuple, assert_never
 from pydantic import Field
 
 from isoflop.config import (
-    Attention,
     BlockAttention,
     Convention,
-    EveryToken,
     Frozen,
     FullAttention,
     Gelu,
     ModelConfig,
     Own,
     ParameterCount,
-    RandomK,
+    Part,
     Routed,
     SwiGlu,
     TopK,
@@ -49,9 +47,6 @@ _PROGRESS = tuple((i + 0.5) / 32 for i in range(32))
 """Shares of training at which a scheduled depth is charged."""
 _MEAN_BYTES = 4
 """Of a value of a block's mean key, which is kept in float32."""
-
-BACKWARD_OVER_FORWARD = 2
-"""FLOPs of a backward pass over those of a forward pass, by definition."""
 
 
 class ForwardFlops(Frozen):
@@ -124,15 +119,13 @@ def parameters(config: ModelConfig) -> ParameterCount:
     total = sum(part.copies * part.parameters for part in parts.values())
     tables = parts["embedding"], parts["logits"]
     per_block = sum(part.parameters for part in parts.values() if part.tokens == "processed")
-    idle = len(config.routed_blocks) * per_block * (1 - _routing(config)[2])
-    if config.own:
-        shares = [tokens / _MANY_TOKENS for tokens in _tokens_by_block(config, _MANY_TOKENS)]
-        if isinstance(config.depth, Own):
-            idle = per_block * sum(1 - share for share in shares)
-        for one in own_costs(config, _MANY_TOKENS):
-            total += one.costs.parameters
-            used = one.costs.parameters if one.costs.active is None else one.costs.active
-            idle += one.costs.parameters - used * (shares[one.block] if one.inside else 1)
+    shares = _shares(config)
+    idle = per_block * sum(1 - share for share in shares)
+    for block, part, costs in own_costs(config, _MANY_TOKENS):
+        total += costs.parameters
+        used = costs.parameters if costs.active is None else costs.active
+        # Depth is around the block, and meets all tokens.
+        idle += costs.parameters - used * (1 if part == "depth" else shares[block])
     return ParameterCount(
         total=total,
         non_embedding=total - sum(part.copies * part.weights for part in tables),
@@ -140,27 +133,15 @@ def parameters(config: ModelConfig) -> ParameterCount:
     )
 
 
-class OwnCosts(NamedTuple):
-    """What a variant of one's own costs in a block."""
-
-    block: int
-    inside: bool
-    """Whether it is in the block; depth is around it."""
-    costs: Costs
-
-
 def own_costs(
     config: ModelConfig, sequence_length: int, convention: str = "causal", progress: float = 1.0
-) -> list[OwnCosts]:
-    """Return what variants of one's own cost in each block, for one sequence."""
-    found: list[OwnCosts] = []
-    if not config.own:
-        return found
-    for block, tokens in enumerate(_tokens_by_block(config, sequence_length, progress)):
+) -> list[tuple[int, Part, Costs]]:
+    """Return each block, each variant of one's own in it, and what that costs for one sequence."""
+    found = []
+    for block, tokens in enumerate(tokens_by_block(config, sequence_length, progress)):
         for part, named in config.own.items():
             given = sequence_length if part == "depth" else tokens
-            costs = costs_of(named, part, config, block, given, convention)
-            found.append(OwnCosts(block, part != "depth", costs))
+            found.append((block, part, costs_of(named, part, config, block, given, convention)))
     return found
 
 
@@ -187,13 +168,14 @@ def forward_flops(
         convention: What attention is charged for; see the module. Under `6nd` each part is
             charged for the parameters it holds, block norms with what they feed and the final
             norm with the logits, so that the parts add up to 2 N T.
-        progress: Share of training that is over, by which a scheduled depth is charged.
+        progress: Share of training that is over, by which a scheduled depth is charged, and
+            attention that becomes full.
 
     Raises:
         ValueError: If `sequence_length` is not positive.
     """
-    parts, tokens = _parts(config), _tokens_by_block(config, sequence_length, progress)
-    of_own = [one.costs for one in own_costs(config, sequence_length, convention, progress)]
+    parts, tokens = _parts(config), tokens_by_block(config, sequence_length, progress)
+    of_own = [costs for *_, costs in own_costs(config, sequence_length, convention, progress)]
     if convention == "6nd":
         # The embedding and the head are no parameters that N counts.
         parts["embedding"] = parts["embedding"]._replace(weights=0)
@@ -219,7 +201,7 @@ def forward_flops(
     }
     pairs, gated = 0, 0
     for block, given in enumerate(tokens):
-        attention = FullAttention() if _is_full(config, block) else config.attention
+        attention = FullAttention() if _is_full(config, block, progress) else config.attention
         if isinstance(attention, Own) or config.block:
             continue
         of_block = attended_pairs(attention, given, causal=convention == "causal")
@@ -245,36 +227,39 @@ def train_flops_per_token(
     Raises:
         ValueError: If `sequence_length` is not positive.
     """
-    forward: float = forward_flops(config, sequence_length, convention).total
+
+    def forward(progress: float) -> int:
+        return forward_flops(config, sequence_length, convention, progress).total
+
+    mean: float = forward(1.0)
     if isinstance(config.attention, BlockAttention) and config.attention.ends_full:
         share = config.attention.full_from
-        never = config.attention.model_copy(update={"full_from": 1.0})
-        sparse = config.model_copy(update={"attention": never})
-        before = forward_flops(sparse, sequence_length, convention).total
-        forward = share * before + (1 - share) * forward
+        mean = share * forward(0.0) + (1 - share) * mean
     if isinstance(config.depth, Own) and scheduled(config.depth):
-        each = [forward_flops(config, sequence_length, convention, at).total for at in _PROGRESS]
-        forward = sum(each) / len(each)
-    return (1 + BACKWARD_OVER_FORWARD) * forward / sequence_length
+        mean = sum(map(forward, _PROGRESS)) / len(_PROGRESS)
+    return 3 * mean / sequence_length
 
 
-def attended_pairs(attention: Attention, tokens: int, *, causal: bool = True) -> tuple[int, int]:
+def attended_pairs(
+    attention: FullAttention | BlockAttention, tokens: int, *, causal: bool = True
+) -> tuple[int, int]:
     """Return pairs of query and key that are attended, and of query and mean key in the gate.
 
     `causal` counts own blocks up to the query only, as that convention does; else they are whole,
     as under `full`.
     """
-    match attention:
-        case BlockAttention(block_size=size, top_k=top_k):
-            if top_k * size < tokens:
-                return _block_pairs(tokens, size, top_k, causal=causal)
-        case FullAttention():
-            pass
-        case Own():
-            raise ValueError(f"{attention.kind!r} is of one's own; expected attention of isoflop's")
-        case _:
-            assert_never(attention)
-    return (tokens * (tokens + 1) // 2 if causal else tokens * tokens), 0
+    if isinstance(attention, FullAttention) or attention.top_k * attention.block_size >= tokens:
+        return (tokens * (tokens + 1) // 2 if causal else tokens * tokens), 0
+    size, top_k = attention.block_size, attention.top_k
+    whole, rest = divmod(tokens, size)
+    # Of the whole blocks, the first, second, ... select 0, 1, ... up to top_k - 1 earlier ones.
+    growing = min(whole, top_k)
+    selected = growing * (growing - 1) // 2 + (whole - growing) * (top_k - 1)
+    earlier = size * size * selected + rest * size * min(top_k - 1, whole)
+    if causal:
+        own = whole * size * (size + 1) // 2 + rest * (rest + 1) // 2
+        return own + earlier, size * whole * (whole - 1) // 2 + rest * whole
+    return whole * size * size + rest * rest + earlier, tokens * (whole + (rest > 0))
 
 
 def cache_bytes(
@@ -296,11 +281,11 @@ def cache_bytes(
         ValueError: If `sequence_length` is not positive.
     """
     key, attention = config.key_value_heads * config.head_width, config.attention
-    kept = sum(one.costs.cache_values for one in own_costs(config, sequence_length))
+    kept = sum(costs.cache_values for *_, costs in own_costs(config, sequence_length))
     kept *= bytes_per_value
     if isinstance(attention, Own) or config.block:
         return batch * kept
-    for block, tokens in enumerate(_tokens_by_block(config, sequence_length)):
+    for block, tokens in enumerate(tokens_by_block(config, sequence_length)):
         kept += 2 * tokens * key * bytes_per_value
         if isinstance(attention, BlockAttention):
             kept += min(tokens, max(0, attention.key_convolution - 1)) * key * bytes_per_value
@@ -312,8 +297,7 @@ def cache_bytes(
 def _parts(config: ModelConfig) -> dict[str, _Part]:
     """Return the parts that hold parameters, by the names of `ForwardFlops`."""
     width, table = config.width, config.vocabulary * config.width
-    router, decision_head, _ = _routing(config)
-    blocks, routed = config.blocks, len(config.routed_blocks)
+    blocks, routed, half = config.blocks, len(config.routed_blocks), max(1, config.width // 2)
     projections = 2 * width * config.head_width * (config.heads + config.key_value_heads)
     match config.attention:
         case FullAttention():
@@ -335,6 +319,7 @@ def _parts(config: ModelConfig) -> dict[str, _Part]:
             assert_never(config.feed_forward)
     query_key = config.query_key_norm and not isinstance(config.attention, Own)
     norms = width + (2 * config.head_width if query_key else 0)
+    predicted = isinstance(config.depth, TopK)
     # A block of one's own has neither attention nor feed-forward.
     there = 0 if config.block else 1
     return {
@@ -343,55 +328,40 @@ def _parts(config: ModelConfig) -> dict[str, _Part]:
         "feed_forward": _Part(
             there * matrices * width * config.hidden, there * width, blocks, "processed"
         ),
-        "router": _Part(router, 0, routed, "scored"),
-        "decision_head": _Part(decision_head, 0, routed, "scored"),
+        "router": _Part(width, 0, routed, "scored"),
+        "decision_head": _Part(predicted * (width + 1) * half, 0, routed, "scored"),
         "logits": _Part(table, width, 1, "all"),
     }
 
 
-def _block_pairs(tokens: int, size: int, top_k: int, *, causal: bool) -> tuple[int, int]:
-    """Like `attended_pairs` for block attention that leaves some blocks out."""
-    whole, rest = divmod(tokens, size)
-    # Of the whole blocks, the first, second, ... select 0, 1, ... up to top_k - 1 earlier ones.
-    growing = min(whole, top_k)
-    selected = growing * (growing - 1) // 2 + (whole - growing) * (top_k - 1)
-    earlier = size * size * selected + rest * size * min(top_k - 1, whole)
-    if causal:
-        own = whole * size * (size + 1) // 2 + rest * (rest + 1) // 2
-        return own + earlier, size * whole * (whole - 1) // 2 + rest * whole
-    return whole * size * size + rest * rest + earlier, tokens * (whole + (rest > 0))
+def _is_full(config: ModelConfig, block: int, progress: float = 1.0) -> bool:
+    """Whether a block attends fully after a share of training."""
+    attention = config.attention
+    if isinstance(attention, BlockAttention) and attention.ends_full:
+        return progress >= attention.full_from or config.attends_fully(block)
+    return config.attends_fully(block)
 
 
-def _is_full(config: ModelConfig, block: int) -> bool:
-    """Whether a block of the finished model attends fully."""
-    return config.turns_full or config.attends_fully(block)
+def _shares(config: ModelConfig) -> list[float]:
+    """Return the share of tokens that each block processes."""
+    if isinstance(config.depth, Routed):
+        routed, capacity = config.routed_blocks, config.depth.capacity
+        return [capacity if block in routed else 1.0 for block in range(config.blocks)]
+    return [tokens / _MANY_TOKENS for tokens in tokens_by_block(config, _MANY_TOKENS)]
 
 
-def _routing(config: ModelConfig) -> tuple[int, int, float]:
-    """Return weights of a routed block's router and decision head, and the share it processes."""
-    match config.depth:
-        case EveryToken():
-            return 0, 0, 1.0
-        case TopK(capacity=capacity):
-            half = max(1, config.width // 2)
-            return config.width, config.width * half + half, capacity
-        case RandomK(capacity=capacity):
-            return config.width, 0, capacity
-        case Own():
-            return 0, 0, 1.0
-        case _:
-            assert_never(config.depth)
+def tokens_by_block(config: ModelConfig, sequence_length: int, progress: float = 1.0) -> list[int]:
+    """Return the tokens of a sequence that each block processes.
 
-
-def _tokens_by_block(config: ModelConfig, sequence_length: int, progress: float = 1.0) -> list[int]:
-    """Tokens of a sequence that each block processes."""
+    Raises:
+        ValueError: If `sequence_length` is not positive.
+    """
     if sequence_length < 1:
         raise ValueError(f"sequence_length is {sequence_length}; expected at least 1")
-    tokens = [sequence_length] * config.blocks
-    if isinstance(config.depth, Routed):
-        for block in config.routed_blocks:
-            tokens[block] = config.depth.selected_tokens(sequence_length)
-    if isinstance(config.depth, Own):
-        blocks = range(config.blocks)
-        return [processed(config.depth, config, i, sequence_length, progress) for i in blocks]
-    return tokens
+    blocks, depth = range(config.blocks), config.depth
+    if isinstance(depth, Own):
+        return [processed(depth, config, block, sequence_length, progress) for block in blocks]
+    if not isinstance(depth, Routed):
+        return [sequence_length] * config.blocks
+    routed, selected = config.routed_blocks, depth.selected_tokens(sequence_length)
+    return [selected if block in routed else sequence_length for block in blocks]

@@ -6,6 +6,7 @@ code keeps less. Workspaces of libraries and what an allocator leaves unused com
 
 from __future__ import annotations
 
+from bisect import bisect
 from typing import Literal, assert_never
 
 from isoflop.config import (
@@ -16,13 +17,11 @@ from isoflop.config import (
     Muon,
     Own,
     Recompute,
-    Routed,
     RunConfig,
     SwiGlu,
     TopK,
 )
-from isoflop.costs import hidden_weights, own_costs, parameters
-from isoflop.variants import processed
+from isoflop.costs import hidden_weights, own_costs, parameters, tokens_by_block
 
 LOGITS_AT_A_TIME = 2**26
 """Logits that exist at a time: 256 MiB in float32."""
@@ -50,12 +49,8 @@ class MemoryEstimate(Frozen):
     """Weights, their copies in the products' precision, gradients and optimiser state."""
     sequence_bytes: int
     """What the backward pass needs of each sequence that is held."""
-    logits_bytes: int
-    """Of the readout's loss: logits that exist at a time, and the gradient of the head."""
-    block_bytes: int
-    """What is made again of one block, and the gradients within it, for the sequences held."""
-    left_bytes: int
-    """Freed by then, but still the process's: a CPU's allocator keeps small pieces for later."""
+    passing_bytes: int
+    """What comes and goes as the loss and then each block is gone back through, at its most."""
     sequences: int
     """Sequences held at a time."""
     recompute: Recompute
@@ -64,12 +59,7 @@ class MemoryEstimate(Frozen):
     @property
     def total_bytes(self) -> int:
         """Bytes at the peak of a step."""
-        return (
-            self.state_bytes
-            + self.sequences * self.sequence_bytes
-            + max(self.logits_bytes, self.block_bytes)
-            + self.left_bytes
-        )
+        return self.state_bytes + self.sequences * self.sequence_bytes + self.passing_bytes
 
 
 def estimate_memory(
@@ -95,28 +85,26 @@ def estimate_memory(
     # The stream into the head's norm, the norm, what the head multiplies; targets and tokens.
     kept = length * ((8 + value) * model.width + 16)
     made_again = 0
-    for block in range(model.blocks):
-        tokens = _processed(config, block)
+    for block, tokens in enumerate(tokens_by_block(model, length)):
         weights = _weights(config, tokens) if device == "cpu" else 0
         kept += tokens * _block_bytes(model, value, recompute, weights)
         if block in model.routed_blocks or tokens < length:
             kept += _routing_bytes(config, tokens, value)
         if recompute != "none":
             made_again = max(made_again, tokens * _block_bytes(model, value, "none", weights))
-    if model.own:
-        of_own = _own_bytes(config, value)
-        kept += sum(of_own) if recompute == "none" else 0
-        made_again += max(of_own) if recompute != "none" else 0
-    # Gradients of the widest values of a block, as it goes back.
-    gradients = length * (2 * model.hidden * value + 3 * model.width * 4)
-    block_bytes = held * (made_again + gradients)
+    of_own = _own_bytes(config, value)
+    if recompute == "none":
+        kept += sum(of_own)
+    else:
+        made_again += max(of_own)
+    # What is made again of one block, and gradients of its widest values as it goes back.
+    block_bytes = held * (made_again + length * (2 * model.hidden * value + 3 * model.width * 4))
     logits_bytes = _logits_bytes(config, held, value, logits)
+    left = _left_bytes(config, held, logits_bytes, block_bytes) if device == "cpu" else 0
     return MemoryEstimate(
         state_bytes=_state_bytes(config, parameters(model).total),
         sequence_bytes=kept,
-        logits_bytes=logits_bytes,
-        block_bytes=block_bytes,
-        left_bytes=_left_bytes(config, held, logits_bytes, block_bytes) if device == "cpu" else 0,
+        passing_bytes=max(logits_bytes, block_bytes) + left,
         sequences=held,
         recompute=recompute,
     )
@@ -207,27 +195,14 @@ def _most_sequences(
 ) -> int:
     """Return how many sequences fit, 0 for none."""
 
-    def fits(held: int) -> bool:
+    def needed(held: int) -> int:
         found = estimate_memory(config, micro_batch=held, recompute=recompute, device=device)
-        return found.total_bytes <= memory_bytes
+        return found.total_bytes
 
-    low, high = 0, config.sequences_per_step
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    whole = (n for n in range(low, 0, -1) if config.sequences_per_step % n == 0)
-    dividing = next(whole, 0)
-    return dividing if 2 * dividing > low else low
-
-
-def _processed(config: RunConfig, block: int) -> int:
-    """Return the tokens of a sequence that a block processes."""
-    depth, length = config.model.depth, config.data.sequence_length
-    if isinstance(depth, Own):
-        return processed(depth, config.model, block, length)
-    if isinstance(depth, Routed) and block in config.model.routed_blocks:
-        return depth.selected_tokens(length)
-    return length
+    step = config.sequences_per_step
+    most = bisect(range(1, step + 1), memory_bytes, key=needed)
+    dividing = next((n for n in range(most, 0, -1) if step % n == 0), 0)
+    return dividing if 2 * dividing > most else most
 
 
 def _own_bytes(config: RunConfig, value: int) -> list[int]:
@@ -237,10 +212,9 @@ def _own_bytes(config: RunConfig, value: int) -> list[int]:
     before and after what follows it.
     """
     model, kept = config.model, [0] * config.model.blocks
-    for one in own_costs(model, config.data.sequence_length):
-        costs = one.costs
+    for block, _, costs in own_costs(model, config.data.sequence_length):
         values = costs.flops / model.width if costs.kept_values is None else costs.kept_values
-        kept[one.block] += round(values * value)
+        kept[block] += round(values * value)
     return kept
 
 
@@ -278,16 +252,16 @@ def _block_bytes(model: ModelConfig, value: int, recompute: Recompute, weights: 
     attended = queries * value + 4 * heads
     match model.feed_forward:
         case SwiGlu():
-            # Gate and value as projected; the gate's activation and its product with the value.
-            hidden, activated = 2 * model.hidden * value, 2 * model.hidden * value
+            # Gate and value; the activated gate and its product with the value are as many again.
+            hidden = 2 * model.hidden * value
         case Gelu():
-            hidden, activated = model.hidden * value, model.hidden * value
+            hidden = model.hidden * value
         case Own():
-            hidden, activated = 0, 0
+            hidden = 0
         case _:
             assert_never(model.feed_forward)
     if model.block:
-        hidden, activated = 0, 0
+        hidden = 0
     match recompute:
         case "full":
             return stream
@@ -302,7 +276,7 @@ def _block_bytes(model: ModelConfig, value: int, recompute: Recompute, weights: 
                 # As float32 where they are not, and over their root mean square.
                 copied = 4 if value < 4 else 0
                 turned += (queries + groups * model.head_width) * (value + copied)
-            return norms + projected + turned + attended + weights + hidden + activated
+            return norms + projected + turned + attended + weights + 2 * hidden
         case _:
             assert_never(recompute)
 

@@ -116,9 +116,7 @@ def _parameters(place: Place, **choices: Any) -> Found:
 
 def _said(config: ModelConfig, length: int, convention: str = "causal") -> dict[Key, Costs]:
     """Return what each module of one's own is said to cost, by block and part."""
-    parts = list(config.own) * config.blocks
-    costs = own_costs(config, length, convention)
-    return {(one.block, part): one.costs for one, part in zip(costs, parts, strict=True)}
+    return {(block, part): costs for block, part, costs in own_costs(config, length, convention)}
 
 
 def _named(key: Key) -> str:

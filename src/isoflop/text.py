@@ -1,10 +1,43 @@
-"""Text that others wrote (names of variants, reasons of failures), made harmless to show."""
+"""Text that others wrote (files, names of variants, reasons of failures), made harmless."""
 
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
+MAX_BYTES = 1_000_000
+"""Larger than any study or variant; what exceeds it is some other file given by mistake."""
 _LONGEST_LINE = 1000
+
+
+def file_text(path: Path, *, expected: str, hint: str) -> str:
+    """Return the text of a file of bounded size.
+
+    Args:
+        path: of the file.
+        expected: what it should be, in words.
+        hint: what to do where there is no such file.
+
+    Raises:
+        ValueError: it cannot be read, or is no text; in words that do not name it.
+    """
+    try:
+        if "\0" in str(path):
+            raise OSError(0, "a path has no NUL character")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise ValueError(f"is a folder; expected {expected}") from None
+    except FileNotFoundError:
+        raise ValueError(f"no such file; {hint}") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"is larger than {MAX_BYTES:,} bytes; expected {expected}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text (byte {error.start}); expected {expected}") from None
 
 
 def visible(text: str, *, keep: str = " ") -> str:

@@ -141,15 +141,3 @@ def test_a_step_saved_again_is_the_newest_and_overwrites_nothing(
     assert (found.step, found.values) == (20, {"try": 2})
     save(folder, 20, STATE, {"try": 3}, keep=1)
     assert names(folder) == ["step-00000020-2"]
-
-
-# --- failed and killed saves
-
-
-def test_leftovers_are_ignored_and_removed_by_the_next_save(folder: Path) -> None:
-    save(folder, 10, STATE, {})
-    (folder / ".tmp-0123").mkdir()
-    (folder / ".tmp-0123" / "state.safetensors").write_bytes(b"half")
-    assert loaded_step(folder) == 10
-    save(folder, 20, STATE, {})
-    assert names(folder) == ["step-00000010", "step-00000020"]

@@ -33,31 +33,12 @@ def run_id(data):
     return RunConfig.model_validate(data).run_id
 
 
-def test_run_id_is_twelve_hexadecimal_digits():
-    assert set(run_id(RUN)) <= set("0123456789abcdef")
-    assert len(run_id(RUN)) == 12
-
-
-def test_run_id_ignores_how_a_number_is_written():
-    assert run_id({**RUN, "budget_flops": 5_000_000_000_000}) == run_id(RUN)
-
-
-def test_canonical_drops_defaults_and_keeps_kinds():
-    model = RunConfig.model_validate(RUN).model
-    assert canonical(model) == RUN["model"]
-    assert (
-        canonical(ModelConfig.model_validate({**RUN["model"], "depth": {"kind": "every_token"}}))[
-            "width"
-        ]
-        == 48
-    )
-    gelu = {**RUN["model"], "feed_forward": {"kind": "gelu"}}
-    assert canonical(ModelConfig.model_validate(gelu))["feed_forward"] == {"kind": "gelu"}
-
-
 def test_run_id_stays_what_it_is_called_on_disk():
     # A change here renames every run ever made: raise RUN_ID_VERSION if that is meant.
-    assert run_id(RUN) == "2c1dbcb54a7a"
+    assert run_id(RUN) == run_id({**RUN, "budget_flops": 5_000_000_000_000}) == "2c1dbcb54a7a"
+    gelu = {**RUN["model"], "feed_forward": {"kind": "gelu"}}
+    for model in (RUN["model"], gelu):
+        assert canonical(ModelConfig.model_validate(model)) == model
 
 
 def test_a_run_says_no_precision_for_bf16_and_never_leaves_it_open():

@@ -41,8 +41,6 @@ FILES = [
     (RunConfig, {**RUN, "model": ROUTED, "data": WITHIN, "positions": {}}),
 ]
 FAST = settings(
-    max_examples=40,
-    derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -147,28 +145,6 @@ def toml(data: dict[str, Any]) -> str:
     return "".join(f"{key} = {inline(one)}\n" for key, one in data.items() if one is not None)
 
 
-def hold_round_trip(folder: Path, made: tuple[type[Frozen], Frozen]) -> None:
-    kind, value = made
-    full = value.model_dump(mode="json")
-    for data in (full, canonical(value)):
-        plain = json.loads(json.dumps(data))
-        (folder / "c.json").write_text(json.dumps(plain))
-        (folder / "c.toml").write_text(toml(plain), encoding="utf-8")
-        for name in ("c.json", "c.toml"):
-            assert load(folder / name) == value
-        assert validated(kind, plain, "memory") == value
-
-
-def hold_run_id(made: tuple[type[Frozen], Frozen], seed: int) -> None:
-    _, value = made
-    draw = random.Random(seed)
-    if not isinstance(value, RunConfig):
-        return
-    full = value.model_dump(mode="json")
-    for data in (full, canonical(value), shuffled(full, draw), sparse(value, full, draw)):
-        assert RunConfig.model_validate(json.loads(json.dumps(data))).run_id == value.run_id
-
-
 def shuffled(value: Any, draw: random.Random) -> Any:
     if not isinstance(value, dict):
         return value
@@ -191,30 +167,30 @@ def sparse(value: Frozen, full: dict[str, Any], draw: random.Random) -> dict[str
     return kept
 
 
-@FAST
-@given(configurations())
-def test_files_give_back_what_was_written(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[type[Frozen], Frozen]
-) -> None:
-    hold_round_trip(tmp_path_factory.getbasetemp(), made)
+def hold(folder: Path, made: tuple[type[Frozen], Frozen], seed: int) -> None:
+    """Files give back what was written, and no run id heeds order or written out defaults."""
+    kind, value = made
+    full, draw = value.model_dump(mode="json"), random.Random(seed)
+    for data in (full, canonical(value)):
+        plain = json.loads(json.dumps(data))
+        (folder / "c.json").write_text(json.dumps(plain))
+        (folder / "c.toml").write_text(toml(plain), encoding="utf-8")
+        for name in ("c.json", "c.toml"):
+            assert load(folder / name) == value
+        assert validated(kind, plain, "memory") == value
+    if isinstance(value, RunConfig):
+        for data in (full, canonical(value), shuffled(full, draw), sparse(value, full, draw)):
+            assert RunConfig.model_validate(json.loads(json.dumps(data))).run_id == value.run_id
 
 
-@FAST
-@given(configurations(), st.integers(0, 2**30))
-def test_run_ids_heed_neither_order_nor_written_out_defaults(
-    made: tuple[type[Frozen], Frozen], seed: int
-) -> None:
-    hold_run_id(made, seed)
+@pytest.mark.parametrize("examples", [40, pytest.param(2000, marks=pytest.mark.slow)])
+def test_files_and_run_ids_keep_what_was_written(tmp_path: Path, examples: int) -> None:
+    @settings(FAST, max_examples=examples, derandomize=examples == 40)
+    @given(configurations(), st.integers(0, 2**30))
+    def all_hold(made: tuple[type[Frozen], Frozen], seed: int) -> None:
+        hold(tmp_path, made, seed)
 
-
-@pytest.mark.slow
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(configurations(), st.integers(0, 2**30))
-def test_many_configurations_keep_their_files_and_names(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[type[Frozen], Frozen], seed: int
-) -> None:
-    hold_round_trip(tmp_path_factory.getbasetemp(), made)
-    hold_run_id(made, seed)
+    all_hold()
 
 
 # --- every field of a run is part of its name

@@ -125,12 +125,3 @@ def test_nothing_is_appended_behind_a_part_of_a_line(
         with pytest.raises(StorageError, match="it is closed"):
             lines.append({"step": 2})
     assert read_json_lines(path) == ([{"step": 1}], 1)
-
-
-def test_a_symbolic_link_is_refused(path: Path, tmp_path: Path) -> None:
-    path.parent.mkdir()
-    (tmp_path / "outside").write_text("mine")
-    path.symlink_to(tmp_path / "outside")
-    with pytest.raises(ValueError, match="symbolic link"):
-        JsonLines(path)
-    assert (tmp_path / "outside").read_text() == "mine"

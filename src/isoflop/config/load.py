@@ -9,7 +9,8 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +22,11 @@ from isoflop.config.run import RunConfig
 from isoflop.config.start import opened_start
 from isoflop.config.study import Study
 from isoflop.frozen import Frozen
-from isoflop.text import quoted
-
-MAX_BYTES = 1_000_000
-"""Larger than any study; what exceeds it is some other file given by mistake."""
+from isoflop.text import file_text, quoted
 
 MOST_DOTS = 200
 """In a piece of TOML that may be a key; the parser needs memory by the square of a key's parts."""
 
-
-_TOO_DEEP = "is nested too deeply to be a study"
 
 Config = TypeVar("Config", bound=Frozen)
 
@@ -43,17 +39,11 @@ def load(path: str | os.PathLike[str]) -> Study | RunConfig:
     Raises:
         ValueError: the file cannot be read, or does not describe one; in one line.
     """
-    data = read(path)
-    source = os.fspath(path)
-    try:
+    data, source = read(path), os.fspath(path)
+    with _one_line(source):
         data = opened(opened_start(_whole_numbers(data)), Path(path).parent)
-    except RecursionError:
-        raise ValueError(f"{quoted(source)}: {_TOO_DEEP}") from None
-    except ValueError as error:
-        raise ValueError(f"{quoted(source)}: {error}") from None
-    if "model" in data:
-        return validated(RunConfig, data, source)
-    return validated(Study, data, source)
+    kind: type[RunConfig | Study] = RunConfig if "model" in data else Study
+    return validated(kind, data, source)
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -77,21 +67,18 @@ def validated(kind: type[Config], data: dict[str, Any], source: str) -> Config:
     Raises:
         ValueError: one line with the source, the key path, what is there and what was expected.
     """
-    try:
-        # JSON mode, since only there a strict reading takes a list for a tuple. Strict, because
-        # otherwise `capacity = true` would pass as 1.
-        text = json.dumps(_whole_numbers(data), default=_refuse_date)
-        return kind.model_validate_json(text, strict=True)
-    except RecursionError:
-        raise ValueError(f"{quoted(source)}: {_TOO_DEEP}") from None
-    except ValidationError as error:
-        problems = describe(error, kind)
-        at_least = "at least " if error.error_count() > MOST_PROBLEMS else ""
-    except ValueError as error:  # a date or time in TOML, which nothing in a study is
-        raise ValueError(f"{quoted(source)}: {error}") from None
-    more = len(problems) - 1
-    rest = f" (and {at_least}{more} more {'problems' if more > 1 else 'problem'})" if more else ""
-    raise ValueError(f"{quoted(source)}: {problems[0]}{rest}") from None
+    with _one_line(source):
+        try:
+            # JSON mode, since only there a strict reading takes a list for a tuple. Strict, because
+            # otherwise `capacity = true` would pass as 1.
+            text = json.dumps(_whole_numbers(data), default=_refuse_date)
+            return kind.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            problems = describe(error, kind)
+            at_least = "at least " if error.error_count() > MOST_PROBLEMS else ""
+        more = len(problems) - 1
+        rest = f" (and {at_least}{more} more problem{'s' if more > 1 else ''})" if more else ""
+        raise ValueError(f"{problems[0]}{rest}")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -101,45 +88,31 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: the file is missing, too large, no text, or malformed; in one line.
     """
     name = os.fspath(path)
-    text = _text(name)
-    parse: Callable[[str], Any] = _json if name.endswith(".json") else _toml
-    try:
-        data = parse(text)
-    except RecursionError:
-        raise ValueError(f"{quoted(name)}: {_TOO_DEEP}") from None
-    except ValueError as error:
-        form = "JSON" if parse is _json else "TOML"
-        raise ValueError(f"{quoted(name)}: is not valid {form}: {quoted(str(error))}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{quoted(name)}: expected a JSON object, got {type(data).__name__}")
+    form, parse = ("JSON", _json) if name.endswith(".json") else ("TOML", _toml)
+    with _one_line(name):
+        text = file_text(
+            Path(name),
+            expected="a study or run file",
+            hint="`isoflop init` writes a study to start from",
+        )
+        try:
+            data = parse(text)
+        except ValueError as error:
+            raise ValueError(f"is not valid {form}: {quoted(str(error))}") from None
+        if not isinstance(data, dict):
+            raise ValueError(f"expected a JSON object, got {type(data).__name__}")
     return data
 
 
-def _text(name: str) -> str:
-    """Return the content of a text file of bounded size."""
-    if "\0" in name:
-        raise ValueError(f"{quoted(name)}: cannot be read: a path has no NUL character")
+@contextmanager
+def _one_line(source: str) -> Iterator[None]:
+    """Name the source in front of what is wrong with it."""
     try:
-        with Path(name).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except IsADirectoryError:
-        raise ValueError(f"{quoted(name)}: is a folder; expected a study or run file") from None
-    except FileNotFoundError:
-        raise ValueError(
-            f"{quoted(name)}: no such file; `isoflop init` writes a study to start from"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"{quoted(name)}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise ValueError(
-            f"{quoted(name)}: is larger than {MAX_BYTES:,} bytes; expected a study or run file"
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{quoted(name)}: is not UTF-8 text (byte {error.start}); expected TOML or JSON"
-        ) from None
+        yield
+    except RecursionError:
+        raise ValueError(f"{quoted(source)}: is nested too deeply to be a study") from None
+    except ValueError as error:
+        raise ValueError(f"{quoted(source)}: {error}") from None
 
 
 def _toml(text: str) -> Any:
@@ -194,26 +167,13 @@ def study_schema() -> dict[str, Any]:
     for table in (schema, *schema["$defs"].values()):
         for field in table["properties"].values():
             field.pop("title", None)  # pydantic's, made out of the key: editors would show it twice
-    for name in _tagged(schema):
+    for table in schema["$defs"].values():
         # The default of `kind` serves Python; a file has to say which choice it makes.
-        definition = schema["$defs"][name]
-        definition["required"] = ["kind", *definition.get("required", [])]
+        if "const" in table["properties"].get("kind", {}):
+            table["required"] = ["kind", *table.get("required", [])]
     return schema
 
 
 def schema_text() -> str:
     """Return the schema as the text of a JSON file."""
     return json.dumps(study_schema(), indent=2, ensure_ascii=True) + "\n"
-
-
-def _tagged(schema: Any) -> set[str]:
-    """Return the definitions that are members of a union told apart by `kind`."""
-    found: set[str] = set()
-    if isinstance(schema, dict):
-        for reference in schema.get("discriminator", {}).get("mapping", {}).values():
-            found.add(reference.rpartition("/")[2])
-        schema = list(schema.values())
-    if isinstance(schema, list):
-        for item in schema:
-            found |= _tagged(item)
-    return found

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema
 
 from isoflop.config.problems import describe
 from isoflop.frozen import Frozen, canonical
-from isoflop.text import quoted
+from isoflop.text import file_text, quoted
 
 Decision = Literal["every_token", "top_k", "predictor", "threshold", "router", "bernoulli"]
 """Who decides which tokens a routed block processes.
@@ -52,7 +52,6 @@ SHIPPED = ("full", "block", "every_token", "top_k", "random_k", "swiglu", "gelu"
 """Kinds that are classes of `config.model`, whose names no file may take."""
 ENTRY_POINTS = "isoflop.variants"
 """Group of entry points by which installed packages name modules, each by its kind."""
-MAX_BYTES = 1_000_000
 
 
 class Own(Frozen):
@@ -87,6 +86,7 @@ class Own(Frozen):
             "type": "object",
             "description": cls.__doc__,
             "properties": {"kind": kind, "from": source},
+            "required": ["kind"],
         }
 
 
@@ -287,16 +287,8 @@ def _text(kind: str, file: Path | None) -> str:
         if spec is None or spec.origin is None:
             raise ValueError(f"kind is {kind!r}, of which no installed package has a module")
         file = Path(spec.origin)
-    shown = quoted(str(file))
     try:
-        with file.open("rb") as opened_file:
-            content = opened_file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"{shown}: is larger than {MAX_BYTES:,} bytes; expected Python")
-        return re.sub("\r\n?", "\n", content.decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"{shown}: no such file; `from` is relative to the study's folder"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{shown}: cannot be read as Python: {error}") from None
+        hint = "`from` is relative to the study's folder"
+        return re.sub("\r\n?", "\n", file_text(file, expected="Python", hint=hint))
+    except ValueError as error:
+        raise ValueError(f"{quoted(str(file))}: {error}") from None

@@ -7,18 +7,14 @@ from functools import partial
 from typing import Any, TypeVar, assert_never
 
 import torch
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-)
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from isoflop.config import Recompute
 from isoflop.ops import BLOCK_ATTENTION, TILED_ATTENTION
 
 Result = TypeVar("Result")
 
-_KEPT = (
+_KEPT = [
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
@@ -29,7 +25,7 @@ _KEPT = (
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     BLOCK_ATTENTION,
     TILED_ATTENTION,
-)
+]
 """What `selective` keeps: products of matrices, and attention over all keys or by blocks."""
 
 
@@ -52,13 +48,7 @@ def recomputed(kind: Recompute, function: Callable[..., Result], *inputs: Any) -
             result: Result = again()
             return result
         case "selective":
-            result = again(context_fn=partial(create_selective_checkpoint_contexts, _policy))
+            result = again(context_fn=partial(create_selective_checkpoint_contexts, _KEPT))
             return result
         case _:
             assert_never(kind)
-
-
-def _policy(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    if operator in _KEPT:
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE

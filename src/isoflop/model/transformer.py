@@ -212,8 +212,9 @@ class Transformer(nn.Module):
 def _unrouted(config: ModelConfig, index: int) -> Block | OwnBlock:
     """Return a block that no router of isoflop's wraps."""
     block, depth = block_of(config, index), depth_of(config, index)
-    parts_own = {"attention", "feed_forward", "block"} & config.own.keys()
-    return OwnBlock(block, depth) if depth or not isinstance(block, Block) or parts_own else block
+    if depth is None and isinstance(block, Block) and not config.own.keys() - {"depth"}:
+        return block
+    return OwnBlock(block, depth)
 
 
 def build(config: ModelConfig, seed: int | None = None) -> Transformer:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from given import RECIPE
-from isoflop.config import BlockAttention, FullAttention, ModelConfig, RunConfig, TopK
+from isoflop.config import BlockAttention, ModelConfig, RunConfig, TopK
 from isoflop.model import Transformer, build
 from isoflop.model.layers import KeyConvolution
 from isoflop.training import Trainer, initialise
@@ -53,11 +53,6 @@ def test_the_last_blocks_attend_fully(last: int) -> None:
     model = with_weights_of(full, BlockAttention(block_size=4, top_k=2, full_last=last))
     assert [block.attention.full for block in model.blocks] == [False] * (4 - last) + [True] * last
     assert torch.equal(logits(model), logits(full)) == (last == 4)
-
-
-def test_more_full_blocks_than_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match="full_last is 5; expected at most blocks = 4"):
-        config(attention=BlockAttention(full_last=5))
 
 
 def test_a_model_may_turn_to_full_attention_and_back() -> None:
@@ -138,18 +133,3 @@ def test_key_convolution_written_out() -> None:
     for t in range(7):
         mixed = sum(weight[..., i] * keys[:, t - i] for i in range(3) if t >= i)
         torch.testing.assert_close(result[:, t], keys[:, t] + F.silu(mixed))
-
-
-def test_other_attention_is_told_apart_by_the_run_id() -> None:
-    ids = {
-        RunConfig(model=config(attention=a), steps=1, sequences_per_step=1).run_id
-        for a in (
-            FullAttention(),
-            BlockAttention(),
-            BlockAttention(block_size=64),
-            BlockAttention(full_last=1),
-            BlockAttention(full_from=0.9),
-            BlockAttention(key_convolution=3),
-        )
-    }
-    assert len(ids) == 6

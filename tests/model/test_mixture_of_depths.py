@@ -149,13 +149,6 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 @torch.no_grad()
-def test_logits_equal_the_loops() -> None:
-    model = routed_model(TopK(capacity=0.4))
-    tokens = token_ids()
-    assert distance(model(tokens, decision="top_k").logits, written_out(model, tokens)) < 1e-5
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("wrong", WRONG)
 def test_catches(wrong: Wrong) -> None:
     model = routed_model(TopK(capacity=0.4))
@@ -237,17 +230,6 @@ def test_selects_exactly_k_of_each_sequence(capacity: float) -> None:
 
 
 @torch.no_grad()
-def test_router_reads_the_raw_stream() -> None:
-    model = routed_model(TopK(capacity=0.4))
-    tokens = token_ids()
-    x = model.embedding(tokens)
-    cosines, sines = model.rotary(LENGTH, torch.device("cpu"))
-    x = x + model.blocks[0](x, cosines, sines)[0]
-    expected = x @ model.routed[0].router.weight[0]
-    torch.testing.assert_close(model(tokens).routing[0].logits, expected)
-
-
-@torch.no_grad()
 def test_capacity_one_with_gate_one_is_the_dense_model() -> None:
     # The tanh gate of a router without weights is exactly one.
     model = build(config(TopK(capacity=1.0, every=1, gate="tanh")), seed=3)
@@ -263,45 +245,6 @@ def test_capacity_one_with_gate_one_is_the_dense_model() -> None:
     half = build(config(TopK(capacity=0.5, every=1, gate="tanh")), seed=3)
     half.load_state_dict(model.state_dict())
     assert distance(half(tokens, decision="top_k").logits, expected) > 1e-2
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("depth", [TopK, RandomK])
-def test_without_router_weights_a_linear_gate_makes_routed_blocks_the_identity(
-    depth: type[TopK] | type[RandomK],
-) -> None:
-    model = build(config(depth(capacity=0.4)), seed=3)
-    for block in model.routed:
-        block.router.weight.zero_()
-    shallow = build(config(EveryToken(), blocks=2), seed=0)
-    kept = {"blocks.0.": "blocks.0.", "blocks.2.": "blocks.1."}
-    state = {
-        kept.get(name[:9], "") + name[9:] if name.startswith("blocks.") else name: value
-        for name, value in model.state_dict().items()
-        if not name.startswith(("blocks.1.", "blocks.3."))
-    }
-    shallow.load_state_dict(state)
-    tokens = token_ids()
-    assert torch.equal(model(tokens, decision="top_k").logits, shallow(tokens).logits)
-
-
-@torch.no_grad()
-def test_selecting_nothing_is_the_identity() -> None:
-    model = routed_model(TopK(capacity=0.4))
-    block = model.routed[0]
-    block.threshold.fill_(float("inf"))
-    x = torch.randn(BATCH, LENGTH, 10, generator=torch.Generator().manual_seed(7))
-    cosines, sines = model.rotary(LENGTH, torch.device("cpu"))
-    result, decided = block(x, cosines, sines, "threshold", None)
-    assert torch.equal(result, x)
-    assert not decided.selected.any()
-
-
-@torch.no_grad()
-def test_routers_differ_between_layers() -> None:
-    model = routed_model(TopK(capacity=0.4))
-    first, second = (block.router.weight for block in model.routed)
-    assert first.data_ptr() != second.data_ptr()
 
 
 @torch.no_grad()

@@ -11,13 +11,7 @@ from isoflop.config import DataConfig, ModelConfig, Own, RunConfig, TopK
 from isoflop.config.own import own
 
 FILES = Path(__file__).parent / "files"
-PARTS = {
-    "moe": "feed_forward",
-    "choice": "feed_forward",
-    "linear": "attention",
-    "parallel": "block",
-    "skip": "depth",
-}
+PARTS = {"linear": "attention", "parallel": "block", "skip": "depth"}
 
 
 def named(name: str, **settings: Any) -> dict[str, Own]:
@@ -31,23 +25,25 @@ def shipped(part: str, kind: str, **settings: Any) -> dict[str, Own]:
     return {part: own(part, kind, settings)}  # type: ignore[arg-type]
 
 
+def experts(**settings: Any) -> dict[str, Own]:
+    """Return four experts, which the load balances over steps too, as a field of a model."""
+    known = {"experts": 4, "top_k": 1, "bias_rate": 0.01}
+    return shipped("feed_forward", "mixture_of_experts", **known | settings)
+
+
 CHOICES = {
-    "moe": named("moe"),
-    "choice": named("choice"),
     "linear": named("linear"),
     "parallel": named("parallel"),
     "skip": named("skip"),
-    "fixed_skip": {"depth": own("depth", "fixed_skip", {"capacity": 0.3})},
-    "mixture_of_experts": shipped("feed_forward", "mixture_of_experts", experts=4, shared=1),
-    "integrated MoDE": shipped(
-        "feed_forward", "mixture_of_experts", experts=3, noop_experts=1, top_k=1, bias_rate=0.01
-    ),
+    "fixed_skip": shipped("depth", "fixed_skip", capacity=0.3),
+    "mixture_of_experts": experts(top_k=2, shared=1, bias_rate=0.0),
+    "integrated MoDE": experts(experts=3, noop_experts=1),
     "expert_choice": shipped("feed_forward", "expert_choice", experts=4, capacity=1.0),
     "sliding_window": shipped("attention", "sliding_window", window=5, sinks=2, full_every=2),
     "routed": shipped("depth", "routed", capacity=0.25, start_capacity=1.0, reached=0.5),
     "routed, frozen": shipped("depth", "routed", capacity=0.5, router="frozen", gate="one"),
-    "moe in linear in skip": {**named("moe", top_k=2), **named("linear"), **named("skip")},
-    "staged: routed moe": {**named("moe"), "depth": TopK(capacity=0.5)},
+    "moe in linear in skip": {**experts(top_k=2), **named("linear"), **named("skip")},
+    "staged: routed moe": {**experts(), "depth": TopK(capacity=0.5)},
     "routed parallel": {**named("parallel"), "depth": TopK(capacity=0.5)},
 }
 

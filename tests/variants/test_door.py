@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from own_runs import FILES, named, run_of
+from own_runs import FILES, named, run_of, shipped
 
 from isoflop.cli import main
 from isoflop.config import RunConfig
@@ -88,13 +88,13 @@ def test_the_text_of_the_file_is_part_of_what_a_run_is(tmp_path: Path) -> None:
 
 
 def test_a_record_of_an_unknown_kind_is_read_without_code(tmp_path: Path) -> None:
-    config = run_of(tmp_path, **named("choice"))
+    config = run_of(tmp_path, **shipped("feed_forward", "expert_choice"))
     data = config.model_dump(mode="json")
     data["model"]["feed_forward"]["source"] = "0" * 64
     read = RunConfig.model_validate(data)
     assert read.run_id != config.run_id
     assert read.model.decisions == ("threshold", "top_k")
-    assert read.model.own["feed_forward"].described == "my_choice"
+    assert read.model.own["feed_forward"].described == "expert_choice"
     with pytest.raises(ValueError, match=r"needs its Python file, whose text .*0000.* not at hand"):
         parameters(read.model)
 

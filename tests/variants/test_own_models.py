@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from own_runs import CHOICES, model_of, named, run_of
+from own_runs import CHOICES, experts, model_of, run_of
 from torch import Tensor
 
 from isoflop.config import TopK
@@ -61,22 +61,22 @@ def test_the_auxiliary_loss_moves_the_router_and_no_state_outlives_a_step_that_i
 ) -> None:
     routers = []
     for weight in (0.0, 10.0):
-        config = run_of(tmp_path, **named("moe", balance=weight))
+        config = run_of(tmp_path, **experts(balance=weight))
         model = build(config.model, 0)
         trainer = Trainer(model, config, compiled=False)
         trainer.gradients(batch(), 0)
         routers.append(model.blocks[0].block.feed_forward.own.router.weight.grad.clone())
     assert (routers[0] - routers[1]).abs().max() > 1e-3
-    assert trainer.step(batch(), 0, 1.0).told["0.feed_forward.load"] != 0
+    assert trainer.step(batch(), 0, 1.0).told["0.feed_forward.computed"] != 0
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.norm.weight.register_hook(lambda gradient: gradient * float("nan"))
     assert not trainer.step(batch(), 1, 1.0).finite
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["moe", pytest.param("skip", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["integrated MoDE", pytest.param("skip", marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, name: str) -> None:
-    config = run_of(tmp_path, **named(name))
+    config = run_of(tmp_path, **CHOICES[name])
     options = {"cache": tmp_path / "cache", "threads": 1, "compiled": False}
     whole, stopped = (RunFolder(tmp_path / name) for name in ("whole", "stopped"))
     record = train(config, whole, **options)  # type: ignore[arg-type]
@@ -89,12 +89,12 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, name: str) ->
     assert record.state == "finished"
     assert record.parameters == parameters(config.model)
     row = whole.read_metrics()[0][-1]
-    assert ("told" in row) == (name == "moe")
+    assert ("told" in row) == (name != "skip")
     assert json.dumps(row)
 
 
 def test_what_looks_ahead_is_measured_as_a_leak(tmp_path: Path) -> None:
-    config = run_of(tmp_path, **CHOICES["choice"])
+    config = run_of(tmp_path, **CHOICES["expert_choice"])
     model = build(config.model, 0)
     text = prepare(config.data, tmp_path / "cache").split("test")
     found = measure(model, text, 16, split="test").decisions
@@ -153,7 +153,7 @@ def test_fixed_skip_costs_what_routing_costs_without_a_router(capacity: float) -
 
 
 def test_groups_are_as_the_module_says_and_else_by_shape(tmp_path: Path) -> None:
-    config = run_of(tmp_path, **named("moe"))
+    config = run_of(tmp_path, **experts())
     model = build(config.model)
     groups = group_of(model, config.recipe)
     own_names = {
@@ -161,17 +161,18 @@ def test_groups_are_as_the_module_says_and_else_by_shape(tmp_path: Path) -> None
         for n, g in groups.items()
         if n.startswith("blocks.0.block.feed_forward.")
     }
-    plain = group_of(build(model_of()), config.recipe)
+    # As wide as an expert.
+    plain = group_of(build(model_of().model_copy(update={"hidden": 16})), config.recipe)
     output = plain["blocks.0.feed_forward.down.weight"]
     assert own_names["down"] == output
     assert own_names["router.weight"].decay == 0
-    assert own_names["up"] == plain["blocks.0.feed_forward.gate_up.weight"]
+    assert own_names["gate_up"] == plain["blocks.0.feed_forward.gate_up.weight"]
     model.blocks[0].block.feed_forward.own.roles = {"nothing": "ones"}
     with pytest.raises(ValueError, match="roles names 'nothing', which is no parameter"):
         group_of(model, config.recipe)
 
 
 def test_memory_grows_with_what_is_ones_own(tmp_path: Path) -> None:
-    few, many = (estimate_memory(run_of(tmp_path, **named("moe", experts=n))) for n in (2, 8))
+    few, many = (estimate_memory(run_of(tmp_path, **experts(experts=n))) for n in (2, 8))
     assert many.state_bytes > few.state_bytes
     assert many.sequence_bytes >= few.sequence_bytes > 0

@@ -75,11 +75,6 @@ class ForwardFlops(Frozen):
         return {name: flops for name, flops in told if name != "sequence_length"}
 
     @property
-    def parts_per_token(self) -> dict[str, float]:
-        """FLOPs per token by the name of the part, averaged over a full sequence."""
-        return {name: flops / self.sequence_length for name, flops in self.parts.items()}
-
-    @property
     def total(self) -> int:
         """FLOPs per sequence."""
         return sum(self.parts.values())

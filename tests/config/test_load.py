@@ -1,12 +1,8 @@
 """Reading study and run files: what is right is read exactly, what is wrong is told in one line."""
 
 import json
-import string
-import tomllib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from isoflop.config import RunConfig, Study
 from isoflop.config.load import load, load_study, validated
@@ -41,14 +37,6 @@ def problem(kind=Study, **changes):
     assert "\n" not in text
     assert text.startswith("a.toml: ")
     return text.removeprefix("a.toml: ")
-
-
-def outcome(data):
-    try:
-        validated(Study, data, "any.toml")
-    except ValueError as error:
-        return str(error)
-    return "any.toml: a study"
 
 
 def depth(**table):
@@ -177,40 +165,3 @@ def test_a_byte_order_mark_is_no_problem(tmp_path):
     path = tmp_path / "s.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(STUDY).encode())
     assert isinstance(load(path), Study)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.text(alphabet=string.printable, max_size=200))
-def test_any_text_is_a_study_or_one_line(text):
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return
-    assert outcome(data).isprintable()
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["name", "kind", "depth", "corpus", "capacity", "top_k", "x"]),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.dictionaries(
-        st.sampled_from([*Study.model_fields, "unknown"]),
-        json_values | st.sampled_from([STUDY["variants"]]),
-    )
-)
-def test_any_table_is_a_study_or_one_line(data):
-    told = outcome(data)
-    assert told.isprintable()
-    assert told.startswith("any.toml: ")

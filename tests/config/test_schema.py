@@ -18,18 +18,6 @@ def test_schema_is_itself_valid_and_plain_ascii_json():
 
 
 @pytest.mark.parametrize(
-    "depth",
-    [
-        {"kind": "every_token"},
-        {"kind": "top_k", "capacity": 0.125, "every": 2},
-        {"kind": "random_k", "capacity": 0.5},
-    ],
-)
-def test_every_choice_of_depth_is_accepted(depth):
-    VALIDATOR.validate({**STUDY, "variants": [{"name": "a", "depth": depth}]})
-
-
-@pytest.mark.parametrize(
     "changes",
     [
         {"budgets_flop": [1e12]},

@@ -7,7 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from isoflop.config import Depth, EveryToken, FeedForward, Gelu, ModelConfig, RandomK, SwiGlu, TopK
+from given import small_model
+from isoflop.config import Depth, EveryToken, FeedForward, Gelu, RandomK, SwiGlu, TopK
 from isoflop.costs import forward_flops
 from isoflop.model import build
 
@@ -19,26 +20,12 @@ DEPTHS = [
 ]
 
 
-def model_config(depth: Depth, feed_forward: FeedForward, **choices: bool) -> ModelConfig:
-    return ModelConfig(
-        vocabulary=53,
-        width=22,
-        blocks=4,
-        heads=6,
-        kv_heads=3,
-        head_width=14,
-        hidden=37,
-        depth=depth,
-        feed_forward=feed_forward,
-        **choices,
-    )
-
-
 @pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
 @pytest.mark.parametrize("feed_forward", [SwiGlu(), Gelu()], ids=lambda choice: str(choice.kind))
 def test_full_flops_are_what_torch_counts(depth: Depth, feed_forward: FeedForward) -> None:
     batch, length = 3, 31
-    config = model_config(depth, feed_forward)
+    shape = {"vocabulary": 53, "width": 22, "blocks": 4, "heads": 6, "kv_heads": 3, "hidden": 37}
+    config = small_model(**shape, head_width=14, depth=depth, feed_forward=feed_forward)
     model = build(config, seed=0).train()
     tokens = torch.randint(53, (batch, length), generator=torch.Generator().manual_seed(0))
     # The math path, since torch has no formula for the fused kernel on CPU and counts it as free.

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from given import small_model
 from isoflop.config import EveryToken, Gate, ModelConfig, RandomK, TopK
-from isoflop.model import Block, RoutedBlock, Transformer, build, predictor_loss, router_loss
+from isoflop.model import Block, RoutedBlock, Transformer, build, membership_loss
 from isoflop.ops import causal_attention_reference, membership, routed_update_reference
 
 Wrong = Literal[
@@ -35,9 +36,7 @@ BATCH, LENGTH = 3, 13
 
 def config(depth: object, **choices: object) -> ModelConfig:
     shape = {"vocabulary": 29, "width": 10, "blocks": 4, "heads": 4, "kv_heads": 2}
-    return ModelConfig.model_validate(
-        {**shape, "head_width": 6, "hidden": 14, "depth": depth, **choices}
-    )
+    return small_model(**shape, head_width=6, hidden=14, depth=depth, **choices)
 
 
 def routed_model(depth: object, **choices: object) -> Transformer:
@@ -203,12 +202,8 @@ def test_catches_auxiliary_targets_without_the_batch_offset() -> None:
             right[row, positions[row]] = 1
         wrong = torch.zeros(BATCH * LENGTH)
         wrong[positions.flatten()] = 1
-        assert decided.predictor_logits is not None
-        for loss, logits in (
-            (predictor_loss(decided), decided.predictor_logits),
-            (router_loss(decided), decided.logits),
-        ):
-            probabilities = logits.double().sigmoid()
+        for logits in (decided.predictor_logits, decided.logits):
+            loss, probabilities = membership_loss(logits, decided), logits.double().sigmoid()
 
             def entropy(target: Tensor, p: Tensor = probabilities) -> Tensor:
                 return -(target * p.log() + (1 - target) * (1 - p).log()).mean()

@@ -8,8 +8,7 @@ from isoflop.model.routing import (
     Routing,
     control_draws,
     gate,
-    predictor_loss,
-    router_loss,
+    membership_loss,
     statistics_of,
 )
 from isoflop.model.transformer import Output, Transformer, build

@@ -213,15 +213,15 @@ def control_draws(length: int, routed: int, seed: int) -> Tensor:
     return torch.rand(length, routed, generator=generator).T
 
 
-def predictor_loss(routing: Routing) -> Tensor:
-    """Return the binary cross-entropy of the predictor against membership, a scalar."""
-    assert routing.predictor_logits is not None
-    return F.binary_cross_entropy_with_logits(routing.predictor_logits, routing.selected.float())
+def membership_loss(logits: Tensor | None, routing: Routing) -> Tensor:
+    """Return the binary cross-entropy of logits (B, T) against membership, a scalar.
 
-
-def router_loss(routing: Routing) -> Tensor:
-    """Return the binary cross-entropy of the router logits against membership, a scalar."""
-    return F.binary_cross_entropy_with_logits(routing.logits, routing.selected.float())
+    Args:
+        logits: of the predictor or the router.
+        routing: that they are of.
+    """
+    assert logits is not None
+    return F.binary_cross_entropy_with_logits(logits, routing.selected.float())
 
 
 @torch.no_grad()

@@ -344,6 +344,9 @@ def _cost_row(
         convention=convention,
         forward_flops={c: flops.per_token for c, flops in forward.items()},
         train_flops={c: train_flops_per_token(model, length, c) for c in CONVENTIONS},
-        forward_parts={c: flops.parts_per_token for c, flops in forward.items()},
+        forward_parts={
+            c: {name: part / length for name, part in flops.parts.items()}
+            for c, flops in forward.items()
+        },
         cache_bytes=cache_bytes(model, length),
     )

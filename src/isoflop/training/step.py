@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from isoflop.config import BlockAttention, RandomK, Recompute, RunConfig, TopK
 from isoflop.evaluation import token_losses
-from isoflop.model import Routing, Transformer, predictor_loss, router_loss, statistics_of
+from isoflop.model import Routing, Transformer, membership_loss, statistics_of
 from isoflop.ops import LOGITS_AT_A_TIME, chunked_cross_entropy, losses_and_slope
 from isoflop.training.optimisation.optimiser import Optimiser
 from isoflop.training.optimisation.parametrisation import predictor_parameters
@@ -350,9 +350,9 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         if isinstance(self.config.model.depth, TopK):
             for routed in routing:
-                total = total + predictor_loss(routed)
-                if self.config.model.depth.router_bce:
-                    total = total + self.config.model.depth.router_bce * router_loss(routed)
+                total = total + membership_loss(routed.predictor_logits, routed)
+                if weight := self.config.model.depth.router_bce:
+                    total = total + weight * membership_loss(routed.logits, routed)
         return total
 
     @torch.no_grad()

@@ -178,10 +178,7 @@ def costs_of(
     named: Own, part: Part, model: ModelConfig, block: int, tokens: int, convention: str = "causal"
 ) -> Costs:
     """Return what a variant of one's own costs in a block; see `_File.costs`."""
-    config = config_of(named, part)
-    if part == "depth" and not tokens:
-        return Costs(parameters=0, flops=0)
-    return _file(named, part).costs(config, model, block, tokens, convention)
+    return _file(named, part).costs(config_of(named, part), model, block, tokens, convention)
 
 
 def processed(

@@ -171,43 +171,32 @@ def forward_flops(
     """
     parts, tokens = _parts(config), tokens_by_block(config, sequence_length, progress)
     of_own = [costs for *_, costs in own_costs(config, sequence_length, convention, progress)]
+    inner, pairs, gated = config.heads * config.head_width, 0, 0
     if convention == "6nd":
         # The embedding and the head are no parameters that N counts.
-        parts["embedding"] = parts["embedding"]._replace(weights=0)
-        parts["logits"] = parts["logits"]._replace(weights=0)
-        flops = {
-            name: 2 * sequence_length * part.copies * part.parameters
-            for name, part in parts.items()
-        }
-        active = sum(one.parameters if one.active is None else one.active for one in of_own)
-        return ForwardFlops(
-            sequence_length=sequence_length,
-            attention_scores=0,
-            block_gate=0,
-            own=2 * sequence_length * active,
-            **flops,
-        )
-    met = {
-        "none": 0,
-        "processed": sum(tokens),
+        for name in ("embedding", "logits"):
+            parts[name] = parts[name]._replace(weights=0)
+        met = {name: sequence_length * part.copies for name, part in parts.items()}
+        flops = {name: 2 * met[name] * part.parameters for name, part in parts.items()}
+        used = (one.parameters if one.active is None else one.active for one in of_own)
+        own = float(2 * sequence_length * sum(used))
+    else:
         # Every token is scored, also those that a block then leaves out.
-        "scored": sequence_length * len(config.routed_blocks),
-        "all": sequence_length,
-    }
-    pairs, gated = 0, 0
-    for block, given in enumerate(tokens):
-        attention = FullAttention() if _is_full(config, block, progress) else config.attention
-        if isinstance(attention, Own) or config.block:
-            continue
-        of_block = attended_pairs(attention, given, causal=convention == "causal")
-        pairs, gated = pairs + of_block[0], gated + of_block[1]
-    inner = config.heads * config.head_width
+        scored = sequence_length * len(config.routed_blocks)
+        met = {"none": 0, "processed": sum(tokens), "scored": scored, "all": sequence_length}
+        flops = {name: 2 * met[part.tokens] * part.weights for name, part in parts.items()}
+        own = sum(one.flops for one in of_own)
+        for block, given in enumerate(tokens):
+            attention = FullAttention() if _is_full(config, block, progress) else config.attention
+            if not isinstance(attention, Own) and not config.block:
+                of_block = attended_pairs(attention, given, causal=convention == "causal")
+                pairs, gated = pairs + of_block[0], gated + of_block[1]
     return ForwardFlops(
         sequence_length=sequence_length,
         attention_scores=2 * 2 * inner * pairs,
         block_gate=2 * inner * gated,
-        own=round(sum(one.flops for one in of_own)),
-        **{name: 2 * part.weights * met[part.tokens] for name, part in parts.items()},
+        own=round(own),
+        **flops,
     )
 
 

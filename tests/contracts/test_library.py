@@ -30,15 +30,6 @@ def test_every_public_name_can_be_had() -> None:
     assert set(isoflop.__all__) == {*isoflop._HOME_OF, "__version__"}
 
 
-def test_public_names_are_the_ones_of_their_rooms() -> None:
-    from isoflop.config import TopK
-    from isoflop.model import build
-
-    assert isoflop.TopK is TopK
-    assert isoflop.build is build
-    assert re.fullmatch(r"\d+\.\d+\.\d+.*", isoflop.__version__)
-
-
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'isoflop' has no attribute 'nothing'"):
         _ = isoflop.nothing

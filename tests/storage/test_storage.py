@@ -223,12 +223,3 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
     assert not storage.create_json(path, {"who": "second"})
     assert storage.read_json(path) == {"who": "first"}
     assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]
-
-
-def test_a_file_that_cannot_be_created_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
-    with pytest.raises(storage.StorageError, match=r"cannot write .*a\.json: No space left"):
-        storage.create_json(tmp_path / "a.json", {})
-    assert list(tmp_path.iterdir()) == []

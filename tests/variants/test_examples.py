@@ -14,20 +14,12 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 SLOW = ("compiled step", "width and depth")
 
 
-def failing(file: Path, *, slow: bool) -> list[str]:
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_passes_the_check(file: Path, slow: bool) -> None:
     part, named = of_file(file)
     checks = own_checks(Choices(**{part: named}))
     chosen = [check for check in checks if (check.name in SLOW) == slow]
     assert len(chosen) > 1
-    return [str(one) for one in outcomes(chosen, "cpu", ("fp32",)) if not one.passed]
-
-
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_an_example_passes_the_check(file: Path) -> None:
-    assert failing(file, slow=False) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_an_example_compiles_and_carries_over_sizes(file: Path) -> None:
-    assert failing(file, slow=True) == []
+    found = outcomes(chosen, "cpu", ("fp32",))
+    assert [str(one) for one in found if not one.passed] == []

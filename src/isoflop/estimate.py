@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from isoflop.frozen import Frozen
+from isoflop.frozen import Frozen, left_out
 
 LEVEL = 0.95
 NONE = "-"
@@ -24,22 +23,13 @@ class Estimate(Frozen):
     value: float
     low: float | None = None
     high: float | None = None
-    level: float | None = Field(default=None, gt=0, lt=1)
-    resamples: int | None = None
+    level: float | None = Field(default=None, gt=0, lt=1, exclude_if=left_out)
+    resamples: int | None = Field(default=None, exclude_if=left_out)
     """Resamples that gave a value, where it comes from a bootstrap."""
-    refused: int | None = None
+    refused: int | None = Field(default=None, exclude_if=left_out)
     """Resamples in which the statistic had no value, such as a minimum at an edge."""
-    looks_from: int | None = None
+    looks_from: int | None = Field(default=None, exclude_if=left_out)
     """Seeds after which one looked first, and then after each: the interval holds at every look."""
-
-    @model_serializer(mode="wrap")
-    def _known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        told: dict[str, Any] = dump(self)
-        return {
-            name: value
-            for name, value in told.items()
-            if value is not None or name in ("value", "low", "high")
-        }
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -25,6 +25,11 @@ class Frozen(BaseModel):
         return kept
 
 
+def left_out(value: object) -> bool:
+    """Return whether a field that is none at all is not written, as before there was a place."""
+    return value is None
+
+
 def canonical(value: Any) -> Any:
     """Return `value` as plain JSON data without the fields that hold their default.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, assert_never
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from isoflop.config.own import Decision, Own, Part
-from isoflop.frozen import Frozen
+from isoflop.frozen import Frozen, left_out
 
 Gate = Literal["linear", "sigmoid", "tanh"]
 """What multiplies a routed block's update: r, sigmoid(r), or 1 + tanh(r) (tanh centred at one)."""
@@ -167,7 +167,7 @@ class Choices(Frozen):
     attention: Attention = FullAttention()
     depth: Depth = EveryToken()
     feed_forward: FeedForward = SwiGlu()
-    block: Own | None = Field(default=None, exclude_if=lambda own: own is None)
+    block: Own | None = Field(default=None, exclude_if=left_out)
     """A block of one's own, in place of attention and feed-forward."""
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from isoflop.frozen import Frozen
+from isoflop.frozen import Frozen, left_out
 
 Precision = Literal["bf16", "fp32"]
 
@@ -255,14 +255,14 @@ class StudyRecipe(RecipeSettings):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of matrix products and attention; `auto` takes what is faster where the study is started
     first, and keeps it."""
-    source: RecipeSource | None = Field(default=None, exclude_if=lambda source: source is None)
+    source: RecipeSource | None = Field(default=None, exclude_if=left_out)
     """Where the rates come from; None for those that are built in."""
     check_first: bool | Literal["auto"] = Field(default=False, exclude_if=lambda on: on is False)
     """Try other learning rates at one size of each variant before the grid is trained, and stop
     where one is clearly better; `auto` where the study's corpus, tokenizer, sequence length or
     optimiser is not the source's."""
 
-    rules: RecipeRules | None = Field(default=None, exclude_if=lambda rules: rules is None)
+    rules: RecipeRules | None = Field(default=None, exclude_if=left_out)
     """Settings that follow from a run's batch and length; a run holds what they come to."""
 
     @property

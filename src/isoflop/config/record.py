@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from isoflop.config.model import Cap, Decision
 from isoflop.config.run import RunConfig
-from isoflop.frozen import Frozen
+from isoflop.frozen import Frozen, left_out
 
 State = Literal["pending", "running", "preempted", "interrupted", "finished", "diverged", "failed"]
 """Where a run stands; derived from what is on disk. The last three are final.
@@ -60,7 +60,7 @@ class Evaluation(Frozen):
 
     split: Split
     decision: Decision
-    cap: Cap | None = Field(default=None, exclude_if=lambda cap: cap is None)
+    cap: Cap | None = Field(default=None, exclude_if=left_out)
     """On what the decision selects, its `tokens` told; not written where there was none."""
     weights: Weights = Field(default="last", exclude_if=lambda weights: weights == "last")
     """Those after the last step, or the run's average of them; see `Recipe.average_half_life`."""
@@ -144,13 +144,11 @@ class Environment(Frozen):
     compiled: bool
     code: str
     """Fingerprint of the package's sources."""
-    micro_batch: int | None = Field(default=None, ge=1, exclude_if=lambda count: count is None)
+    micro_batch: int | None = Field(default=None, ge=1, exclude_if=left_out)
     """Sequences that a step holds at a time; None, and not written, where it holds all."""
     recompute: Recompute = Field(default="none", exclude_if=lambda kind: kind == "none")
     """Of each block; not written where it is `none`."""
-    attention: AttentionKernel | None = Field(
-        default=None, exclude_if=lambda kernel: kernel is None
-    )
+    attention: AttentionKernel | None = Field(default=None, exclude_if=left_out)
     """Of training over all keys; None, and not written, for the rule of `ops.causal_attention`."""
 
 
@@ -169,7 +167,7 @@ class RunRecord(Frozen):
     """FLOPs of the whole training under each convention."""
     seconds: float = Field(ge=0)
     """Time spent in training steps, over all attempts; in its own ones, where it has a parent."""
-    parent: str | None = Field(default=None, exclude_if=lambda run_id: run_id is None)
+    parent: str | None = Field(default=None, exclude_if=left_out)
     """Run whose first steps it shares, which it was not trained in itself (`Study.reuse`)."""
     parent_step: int = Field(default=0, ge=0, exclude_if=lambda steps: not steps)
     """How many these are."""

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from isoflop.config.model import ModelConfig
 from isoflop.config.recipe import Recipe, WarmupStableDecay
 from isoflop.config.start import Start
-from isoflop.frozen import LARGEST_SEED, Frozen, fingerprint
+from isoflop.frozen import LARGEST_SEED, Frozen, fingerprint, left_out
 from isoflop.strict_json import parse_json
 
 Convention = Literal["causal", "full", "6nd"]
@@ -313,7 +313,7 @@ class RunConfig(Frozen):
     """Held-out tokens read of each split at the end of training."""
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart, in training and at its end."""
-    start: Start | None = Field(default=None, exclude_if=lambda start: start is None)
+    start: Start | None = Field(default=None, exclude_if=left_out)
     """Checkpoint whose weights it starts from; steps and FLOPs count from there."""
 
     @model_validator(mode="after")

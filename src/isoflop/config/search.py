@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from isoflop.config.run import LARGEST_BUDGET_FLOPS
-from isoflop.frozen import Frozen
+from isoflop.frozen import Frozen, left_out
 
 LARGEST_PARAMETERS = 1e13
 """No larger shape is looked for."""
@@ -25,11 +25,6 @@ Setting = Literal[
 ]
 """What can be searched, and can move with the budget; named as where it is set."""
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
-
-
-def left_out(value: object) -> bool:
-    """Return whether a value is none at all, as of every study before there was a place for it."""
-    return value is None
 
 
 class Exponents(Frozen):

@@ -15,9 +15,9 @@ from isoflop.config.run import (
     DataConfig,
     Positions,
 )
-from isoflop.config.search import LARGEST_PARAMETERS, Exponents, Search, left_out
+from isoflop.config.search import LARGEST_PARAMETERS, Exponents, Search
 from isoflop.config.start import Start
-from isoflop.frozen import LARGEST_SEED, Frozen
+from isoflop.frozen import LARGEST_SEED, Frozen, left_out
 
 FEWEST_LOOKED_AT = 3
 """Seeds at the first look, where some are added: of two, an interval is wider than any losses."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from given import RECIPE
+from given import RECIPE, small_model
 from isoflop.config import BlockAttention, ModelConfig, RunConfig, TopK
 from isoflop.model import Transformer, build
 from isoflop.model.layers import KeyConvolution
@@ -18,7 +18,7 @@ LENGTH = 29
 
 def config(**choices: object) -> ModelConfig:
     shape = {"vocabulary": 31, "width": 10, "blocks": 4, "heads": 4, "kv_heads": 2}
-    return ModelConfig.model_validate({**shape, "head_width": 6, "hidden": 14, **choices})
+    return small_model(**shape, head_width=6, hidden=14, **choices)
 
 
 def token_ids() -> Tensor:

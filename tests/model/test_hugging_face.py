@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isoflop.config import ModelConfig
+from given import small_model
 from isoflop.model import Transformer, build
 from isoflop.model.peers import described, to_peer
 
@@ -25,14 +25,11 @@ def peer_of(model: Transformer) -> torch.nn.Module:
 @pytest.mark.parametrize("kv_heads", [6, 3, 1])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_logits_are_hugging_faces(query_key_norm: bool, kv_heads: int, tied: bool) -> None:
-    config = ModelConfig(
-        vocabulary=53,
-        width=24,
-        blocks=3,
-        heads=6,
-        kv_heads=kv_heads,
-        head_width=14,
+    shape = {"vocabulary": 53, "width": 24, "blocks": 3, "heads": 6, "head_width": 14}
+    config = small_model(
+        **shape,
         hidden=37,
+        kv_heads=kv_heads,
         query_key_norm=query_key_norm,
         tied_embeddings=tied,
         rope_base=5_000.0,

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from given import RECIPE
+from given import RECIPE, small_model
 from isoflop.config import DataConfig, ModelConfig, Own, RunConfig, TopK
 from isoflop.config.own import own
 
@@ -49,9 +49,7 @@ CHOICES = {
 
 
 def model_of(**choices: Any) -> ModelConfig:
-    return ModelConfig(
-        vocabulary=256, width=12, blocks=2, heads=3, head_width=4, hidden=20, **choices
-    )
+    return small_model(width=12, heads=3, head_width=4, hidden=20, **choices)
 
 
 def run_of(folder: Path, **choices: Any) -> RunConfig:

@@ -16,15 +16,13 @@ from pydantic import Field
 
 from isoflop.config import Frozen, ModelConfig
 from isoflop.variants.mixture_of_experts import sizes
-from isoflop.variants.protocols import Costs, Told
+from isoflop.variants.protocols import Costs, Told, follow
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PART = "feed_forward"
 DECISIONS = ("threshold", "top_k")
-MOMENTUM = 0.99
-"""Of the running thresholds, per step."""
 
 
 class Config(Frozen):
@@ -107,9 +105,6 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module:
 
         def after_step(self, told: Told) -> None:
             """Follow the smallest probability that each expert took."""
-            first = not bool(self.threshold.any())
-            self.threshold.lerp_(
-                told["smallest"].to(self.threshold), 1.0 if first else 1 - MOMENTUM
-            )
+            follow(self.threshold, told["smallest"])
 
     return Choosing()

@@ -111,6 +111,16 @@ class Inner(Protocol):
         """
 
 
+THRESHOLD_MOMENTUM = 0.99
+"""Of a running threshold, per step."""
+
+
+def follow(threshold: Tensor, smallest: Tensor) -> None:
+    """Move a running threshold to the smallest value that was taken, from zero at once."""
+    first = not bool(threshold.any())
+    threshold.lerp_(smallest.to(threshold), 1.0 if first else 1 - THRESHOLD_MOMENTUM)
+
+
 def made(named: Own, part: Part, model: ModelConfig, block: int) -> nn.Module | None:
     """Return the module of a variant of one's own for a block; None where depth needs none."""
     module: nn.Module | None = module_of(named, part).build(config_of(named, part), model, block)

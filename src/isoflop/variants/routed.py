@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from isoflop.config import Frozen, ModelConfig
-from isoflop.variants.protocols import Costs, Inner, Told
+from isoflop.variants.protocols import Costs, Inner, Told, follow
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 PART = "depth"
 DECISIONS = ("threshold", "top_k")
 SCHEDULED = True
-MOMENTUM = 0.99
-"""Of the running threshold, per step."""
 
 
 class Config(Frozen):
@@ -137,9 +135,6 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module | None:
 
         def after_step(self, told: Told) -> None:
             """Follow the smallest logit that was taken."""
-            first = not bool(self.threshold)
-            self.threshold.lerp_(
-                told["smallest"].to(self.threshold), 1.0 if first else 1 - MOMENTUM
-            )
+            follow(self.threshold, told["smallest"])
 
     return Routing()

@@ -80,7 +80,7 @@ class OwnBlock(nn.Module):
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tolds]:
         """Return the stream after the block, (B, T, D), and what its parts told.
 
-        Arguments are those of a depth of one's own, but for `inner`.
+        Arguments are those of `variants.Depth`, but for `inner`.
         """
         if self.depth is None:
             update, told = self.block(x, cosines, sines)

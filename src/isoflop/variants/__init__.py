@@ -28,7 +28,11 @@ functions, and not on top, spares `isoflop plan` seconds.
 from isoflop.config import Decision, Frozen, ModelConfig, Own, Part
 from isoflop.config.own import own
 from isoflop.variants.protocols import (
+    Attention,
+    Block,
     Costs,
+    Depth,
+    FeedForward,
     Inner,
     Role,
     State,

@@ -1,4 +1,4 @@
-"""Text that is large: cut without a trace, tokenised by several processes, gone on with."""
+"""Text that is large: cut without a trace, gone on with where it was stopped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from isoflop.config import DataConfig
 from isoflop.data import BpeTokenizer, Preparing, locate, pieces, preparation, prepare
 from isoflop.data.corpora import documents
 from isoflop.data.pieces import FileText, blocks, cut, segments
-from isoflop.data.text import build, encoding
+from isoflop.data.text import build
 
 SMALL = 64
 """Bytes of a segment, so that small texts are large."""
@@ -91,8 +90,9 @@ def test_what_is_wrong_in_a_large_file_has_its_place(
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Documents of which some are many segments, told of at every batch and saved as often."""
-    for module in ("pieces", "readers", "text.encoding"):
+    for module in ("pieces", "readers"):
         monkeypatch.setattr(f"isoflop.data.{module}.SEGMENT", 1000)
+    monkeypatch.setattr(build, "BATCH_BYTES", 1000)
     monkeypatch.setattr(build, "SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr(preparation, "SECONDS_BETWEEN", 0.0)
     path = tmp_path / "corpus.jsonl"
@@ -114,18 +114,6 @@ def until_half(now: Preparing) -> None:
         raise Stop
 
 
-def test_several_processes_make_the_same_store(corpus: Path, tmp_path: Path) -> None:
-    one, two = (
-        prepare(data(corpus), tmp_path / str(number), processes=number) for number in (1, 2)
-    )
-    assert one.sha256 == two.sha256
-    for path in one.folder.iterdir():
-        assert path.read_bytes() == (two.folder / path.name).read_bytes()
-    assert {path.name for path in one.folder.parent.iterdir()} <= {"tokens", "lock"}
-    with pytest.raises(ValueError, match="processes is 0; expected at least 1"):
-        prepare(data(corpus), tmp_path / "none", processes=0)
-
-
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe:270"])
 def test_what_was_stopped_is_gone_on_with(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str
@@ -133,11 +121,11 @@ def test_what_was_stopped_is_gone_on_with(
     config = data(corpus, tokenizer)
     whole = prepare(config, tmp_path / "whole")
     with pytest.raises(Stop):
-        prepare(config, tmp_path / "cache", processes=1, tell=until_half)
+        prepare(config, tmp_path / "cache", tell=until_half)
     for name in ("survey", "_sample"):
         monkeypatch.setattr(build, name, None)  # is not done again
     heard: list[Preparing] = []
-    store = prepare(config, tmp_path / "cache", processes=1, tell=heard.append)
+    store = prepare(config, tmp_path / "cache", tell=heard.append)
     assert store.sha256 == whole.sha256
     assert {one.doing for one in heard} == {"tokenising"}
     assert 0.2 < heard[0].before[0] / heard[0].total < heard[0].done / heard[0].total < 0.6
@@ -171,39 +159,14 @@ def test_nothing_is_left_of_what_was_not_worth_saving(
     assert [path.name for path in (tmp_path / "cache").glob("*/*")] in ([], ["lock"])
 
 
-@pytest.mark.slow
-def test_a_killed_process_is_told_and_its_work_done_later(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = []
-
-    class Spied(subprocess.Popen):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)
-            started.append(self)
-
-    def kill(now: Preparing) -> None:
-        if started and now.tokens is not None and now.done > now.total / 3:
-            started[0].kill()
-
-    monkeypatch.setattr(encoding.subprocess, "Popen", Spied)
-    with pytest.raises(BrokenExecutor, match=r"ended before its work was done.*goes on from"):
-        prepare(data(corpus), tmp_path / "cache", processes=2, tell=kill)
-    assert [one.returncode is not None for one in started] == [True, True]
-    heard: list[Preparing] = []
-    store = prepare(data(corpus), tmp_path / "cache", processes=2, tell=heard.append)
-    assert heard[0].before[0] > 0
-    assert store.sha256 == prepare(data(corpus), tmp_path / "whole").sha256
-
-
 PROGRAM = """
 import re, sys
 from pathlib import Path
 from isoflop.config import DataConfig
 from isoflop.data import pieces, preparation, prepare, readers
-from isoflop.data.text import build, encoding
+from isoflop.data.text import build
 build.SAMPLE_BYTES = 1 << 18
-pieces.SEGMENT = readers.SEGMENT = encoding.SEGMENT = 1 << 16
+pieces.SEGMENT = readers.SEGMENT = build.BATCH_BYTES = 1 << 16
 preparation.SECONDS_BETWEEN = 0.01
 def held(*_):  # not what is mapped from files, which the system takes back
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

@@ -110,8 +110,6 @@ def parsed(command: Command, arguments: list[str]) -> Callable[[], int | None]:
 
 def _exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that its message explains, None for a bug of ours."""
-    from concurrent.futures import BrokenExecutor
-
     from isoflop.runs import RunClaimed
 
     match error:
@@ -121,7 +119,7 @@ def _exit_code(error: Exception) -> int | None:
             return USAGE
         case OSError(errno=number) if number in MENDABLE:
             return USAGE
-        case OSError() | RunClaimed() | MemoryError() | BrokenExecutor():
+        case OSError() | RunClaimed() | MemoryError():
             return FAILED
         case _:
             return None

@@ -95,7 +95,6 @@ def prepare(
     cache: Path,
     tokenizer: Tokenizer | None = None,
     *,
-    processes: int | None = None,
     tell: Tell = _silent,
 ) -> TokenStore:
     """Read, split and tokenise the corpora of `data`, or open what was prepared before.
@@ -109,23 +108,20 @@ def prepare(
     stopped is gone on with where that was saved last, every half minute.
 
     With the `tokenizer` of another store these corpora are read with that one. A vocabulary is
-    learnt from a sample of the training split where that has more than SAMPLE_BYTES. BPE is done by
-    as many `processes` at the same time, None for all usable cores where there is much text; the
-    store is the same for any number. `tell` is told every few seconds how far this is.
+    learnt from a sample of the training split where that has more than SAMPLE_BYTES. BPE is done on
+    all cores by the threads of the `tokenizers` library. `tell` is told every few seconds how far
+    this is.
 
     Raises:
         ValueError: a corpus is missing, empty, binary, malformed or too small, or the tokeniser has
-            another vocabulary, or `processes` is less than 1; one line.
+            another vocabulary; one line.
         StorageError: the cache cannot be written.
-        BrokenExecutor: one of the processes was killed; a line.
     """
     if tokenizer is not None and tokenizer.vocabulary != data.vocabulary:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocabulary} ids, but the data asks for "
             f"{data.tokenizer_name!r} of {data.vocabulary}; expected equally many"
         )
-    if processes is not None and processes < 1:
-        raise ValueError(f"processes is {processes}; expected at least 1, or None")
     corpora = locate(data)
     folder = _folder(data, corpora, cache, tokenizer)
     if not folder.exists():
@@ -135,7 +131,7 @@ def prepare(
                 storage.remove_leftovers(folder.parent)
                 storage.commit_folder(
                     folder,
-                    lambda target: _build(data, corpora, target, tokenizer, processes, tell),
+                    lambda target: _build(data, corpora, target, tokenizer, tell),
                 )
                 if (folder.parent / UNFINISHED).exists():
                     storage.discard(folder.parent / UNFINISHED)
@@ -224,7 +220,6 @@ def _build(
     corpora: Sequence[Corpus],
     folder: Path,
     tokenizer: Tokenizer | None,
-    processes: int | None,
     tell: Tell,
 ) -> None:
     told: dict[str, Any] = {"format": FORMAT, "tokenizer": data.tokenizer_name}
@@ -235,7 +230,7 @@ def _build(
         tokenizer = tokenizer or _of_others(named, told["end"], data.vocabulary)
     if data.is_text:
         told["tokenizers"] = _versions(data) or None
-        found, more = build_from_text(data, corpora, folder, tokenizer, processes, telling)
+        found, more = build_from_text(data, corpora, folder, tokenizer, telling)
     else:
         found, more = build_from_ids(data, corpora, folder, partial(telling, "reading ids")), {}
         if isinstance(tokenizer, LibraryTokenizer):

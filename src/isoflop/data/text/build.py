@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from isoflop import storage
 from isoflop.config import DataConfig
 from isoflop.data import splitting, store
 from isoflop.data.corpora import Corpus
 from isoflop.data.ids.build import Teller
-from isoflop.data.pieces import blocks, segments
-from isoflop.data.text.encoding import encoded
+from isoflop.data.pieces import Text, blocks, segments
 from isoflop.data.text.survey import Surveyed, again, survey, surveyed, text_bytes
-from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
 from isoflop.frozen import Frozen
-from isoflop.hardware import usable_cores
 
 SAMPLE_BYTES = 1 << 28
 """UTF-8 bytes of the training split that a vocabulary is learnt from, at most."""
@@ -27,8 +24,8 @@ SAMPLE_BYTES = 1 << 28
 SECONDS_BETWEEN_SAVES = 30.0
 """Time between two times that what was done is made to last."""
 
-PARALLEL_BYTES = 1 << 25
-"""Text from which processes are started to tokenise it: less is done before they are there."""
+BATCH_BYTES = 1 << 22
+"""Text that is tokenised at a time, by the library's threads at once."""
 
 UNFINISHED = "unfinished"
 _STATE = "state.json"
@@ -85,7 +82,6 @@ def build_from_text(
     corpora: Sequence[Corpus],
     target: Path,
     tokenizer: Tokenizer | None,
-    processes: int | None,
     telling: Telling,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write into `target` what a store of text needs; return what describes it, and its corpora.
@@ -95,11 +91,10 @@ def build_from_text(
 
     Raises:
         ValueError: a corpus is malformed, changed or too small; nothing stays.
-        BrokenExecutor: a process ended.
     """
     unfinished = _Unfinished(target.parent / UNFINISHED)
     try:
-        described = _build(data, corpora, unfinished, tokenizer, processes, telling)
+        described = _build(data, corpora, unfinished, tokenizer, telling)
         for path in unfinished.tokens.iterdir():
             os.link(path, target / path.name)
         return described
@@ -114,7 +109,6 @@ def _build(
     corpora: Sequence[Corpus],
     unfinished: _Unfinished,
     tokenizer: Tokenizer | None,
-    processes: int | None,
     telling: Telling,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     kept = unfinished.kept
@@ -133,16 +127,13 @@ def _build(
     if learnt and kept.tokenizer is not None:
         tokenizer = BpeTokenizer(kept.tokenizer)
     tokenizer = tokenizer or ByteTokenizer()
-    if processes is None:
-        processes = usable_cores().count if sum(kept.bytes) >= PARALLEL_BYTES else 1
     tokens, documents, done = (sum(one) for one in zip(*kept.written, strict=True))
     teller = telling("tokenising", sum(kept.bytes), (done, tokens))
     texts_again = ((split, text) for split, _, text in again(corpora, found, documents))
-    with (
-        store.StoreWriter(unfinished.tokens, data, kept.written) as writer,
-        closing(encoded(tokenizer, texts_again, processes)) as batches,
-    ):
-        for batch, ids in batches:
+    cuts = tokenizer.cuts if isinstance(tokenizer, LibraryTokenizer) else b" \n"
+    with store.StoreWriter(unfinished.tokens, data, kept.written) as writer:
+        for batch in _batches(texts_again, cuts):
+            ids = tokenizer.encode([part.text for part in batch])
             for part, mine in zip(batch, ids, strict=True):
                 writer.append(part.split, mine, len(part.text), last=part.last)
             teller.at(writer.bytes, writer.tokens)
@@ -152,6 +143,32 @@ def _build(
     if learnt and kept.bytes[splitting.TRAIN] > SAMPLE_BYTES:
         more["learnt_from_bytes"] = SAMPLE_BYTES
     return writer.finished(tokenizer), more
+
+
+class _Part(NamedTuple):
+    """A segment of a document."""
+
+    split: int
+    text: bytes
+    last: bool
+    """Whether the document ends with it."""
+
+
+def _batches(texts: Iterable[tuple[int, Text]], cuts: bytes) -> Iterator[list[_Part]]:
+    """Group segments of documents, given with their splits, into batches of about BATCH_BYTES."""
+    batch: list[_Part] = []
+    size = 0
+    for split, text in texts:
+        left = len(text)
+        for segment in segments(text, cuts):
+            left -= len(segment)
+            batch.append(_Part(split, segment, not left))
+            size += len(segment)
+            if size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _sample(

@@ -88,7 +88,6 @@ def own_study(folder: Path) -> Study:
 JSON_FILES = [
     Loaded("run/config.json", lambda folder: RunFolder(folder / "run").config()),
     Loaded("run/pinned.json", lambda folder: RunFolder(folder / "run").pinned()),
-    Loaded("run/attempts.json", lambda folder: RunFolder(folder / "run").attempts),
     Loaded("run/record.json", lambda folder: RunFolder(folder / "run").record()),
     Loaded("run/evaluation.json", lambda folder: RunFolder(folder / "run").evaluation()),
     Loaded("run/sample.json", lambda folder: RunFolder(folder / "run").sample()),

@@ -83,19 +83,6 @@ def test_a_torn_or_damaged_line_of_attempts_loses_no_other(run: RunFolder) -> No
         assert [one.step for one in run.attempts_made()] == [0, 3, 4]
 
 
-def test_attempts_go_on_from_the_number_that_was_kept_before(run: RunFolder) -> None:
-    (run.path / "attempts.json").write_text('{"attempts": 4}')
-    assert run.attempts == 4
-    assert run.state() == "interrupted"
-    with run.claim():
-        assert run.begin_attempt(9) == 5
-    assert run.attempts == 5
-    (run.path / "attempts.jsonl").unlink()
-    (run.path / "attempts.json").write_text('{"attempts": "3"}')
-    with pytest.raises(ValueError, match=r"attempts\.json is malformed"):
-        _ = run.attempts
-
-
 # --- record and state
 
 
@@ -173,7 +160,6 @@ def test_what_the_model_was_asked_comes_back_and_may_be_written_anew(
 LINKED = {
     "config.json": RunFolder.config,
     "pinned.json": RunFolder.pinned,
-    "attempts.json": lambda run: run.attempts,
     "attempts.jsonl": RunFolder.attempts_made,
     "metrics.jsonl": RunFolder.read_metrics,
     "record.json": RunFolder.record,

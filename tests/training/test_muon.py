@@ -11,7 +11,7 @@ import torch
 from isoflop.config import AdamW, Muon, RunConfig, TopK, canonical
 from isoflop.model import build
 from isoflop.runs import RunFolder
-from isoflop.training import Interrupted, Optimiser, Trainer, initialise, train
+from isoflop.training import Optimiser, Trainer, initialise, train
 from isoflop.training.optimisation.muon import MuonMatrices
 
 MakeRun = Callable[..., RunConfig]
@@ -98,23 +98,6 @@ def test_what_is_not_finite_changes_no_momentum(make_run: MakeRun) -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_a_run_is_resumed_bit_for_bit(make_run: MakeRun, tmp_path: Path, cache: Path) -> None:
-    config = make_run(depth=TopK(capacity=0.5), optimiser=Muon(), steps=6)
-    whole = train(config, RunFolder(tmp_path / "whole"), cache=cache)
-    made = 0
-
-    def stop() -> bool:
-        nonlocal made
-        made += 1
-        return made == 3
-
-    folder = RunFolder(tmp_path / "parts")
-    with pytest.raises(Interrupted):
-        train(config, folder, cache=cache, stop=stop)
-    parts = train(config, folder, cache=cache)
-    assert [one.loss for one in parts.evaluations] == [one.loss for one in whole.evaluations]
-
-
 def test_an_average_of_the_weights_is_evaluated_beside_them(
     make_run: MakeRun, tmp_path: Path, cache: Path
 ) -> None:
@@ -145,18 +128,6 @@ def test_the_average_is_that_of_the_steps(make_run: MakeRun) -> None:
     with trainer.averaged():
         assert torch.equal(model.head.weight, trainer.average["head.weight"])
     assert torch.equal(model.head.weight, last)
-
-
-def test_moments_of_an_earlier_version_are_taken_up(make_run: MakeRun) -> None:
-    config = make_run()
-    made, taken = (Trainer(build(config.model), config, compiled=False) for _ in range(2))
-    made.step(torch.randint(31, (3, 17)), 0, 1.0)
-    saved = made.optimiser.parts[0].state_dict()["state"]
-    numbered = {f"{i}.{name}": value for i, one in saved.items() for name, value in one.items()}
-    taken.optimiser.load_state(numbered)
-    found, wanted = taken.optimiser.state(), made.optimiser.state()
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_settings_of_adamw_beside_the_optimiser_name_the_same_run(make_run: MakeRun) -> None:

@@ -27,7 +27,7 @@ from isoflop.runs.claim import Claim
 from isoflop.runs.metrics import MetricsLog, read_metrics
 from isoflop.runs.texts import know_texts, write_texts
 
-ATTEMPTS, ATTEMPTS_COUNTED = "attempts.jsonl", "attempts.json"
+ATTEMPTS = "attempts.jsonl"
 
 Value = TypeVar("Value", bound=BaseModel)
 
@@ -207,14 +207,7 @@ class RunFolder(Claim):
     def attempts(self) -> int:
         """How often the run was started."""
         made = self.attempts_made()
-        path = self._member(ATTEMPTS_COUNTED)
-        if made or not path.exists():
-            return made[-1].number if made else 0
-        # The number that earlier versions kept, which attempts are numbered on from.
-        match storage.read_json(path):
-            case {"attempts": int(attempts)}:
-                return attempts
-        raise ValueError(f"{path} is malformed; expected an object with the int `attempts`")
+        return made[-1].number if made else 0
 
     # --- what it leaves behind
 
@@ -311,7 +304,7 @@ class RunFolder(Claim):
         made = self.attempts_made()
         if made and made[-1].ending == "preempted":
             return "preempted"
-        traces = (ATTEMPTS, ATTEMPTS_COUNTED, "pinned.json", "metrics.jsonl", "checkpoint")
+        traces = (ATTEMPTS, "pinned.json", "metrics.jsonl", "checkpoint")
         if any(self._member(name).exists() for name in traces):
             return "interrupted"
         return "pending"

@@ -94,14 +94,14 @@ class Optimiser:
         return found
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` returned; moments by number are those of an earlier version."""
+        """Take up what `state` returned."""
         for part, names in zip(self.parts, self._names, strict=True):
             moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
             places = {name: index for index, name in enumerate(names)}
             parameters = [p for group in part.param_groups for p in group["params"]]
             for key, value in state.items():
-                place, _, moment = key.rpartition(":" if ":" in key else ".")
-                index = places.get(place, int(place) if place.isdigit() else None)
+                name, _, moment = key.rpartition(":")
+                index = places.get(name)
                 if index is not None:
                     of_all = value.shape == parameters[index].shape
                     moments[index][moment] = split_as(parameters[index], value) if of_all else value

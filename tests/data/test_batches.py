@@ -109,17 +109,6 @@ def test_windows_lie_within_documents() -> None:
         assert (row[:-1] != 0).all()
 
 
-def test_an_epoch_holds_each_whole_window_once() -> None:
-    for epoch in range(30):
-        found = epoch_of_documents(epoch)
-        assert list(found) == [0, 1, 2, 4]
-        for document, begins in found.items():
-            targets = DOCUMENTS[document] - 1
-            assert len(begins) == targets // 5
-            assert begins == [begins[0] + 5 * i for i in range(len(begins))]
-            assert 0 <= begins[0] <= targets % 5
-
-
 def test_offsets_cover_the_slack_over_epochs() -> None:
     epochs = 400
     seen = [epoch_of_documents(epoch) for epoch in range(epochs)]
@@ -135,15 +124,6 @@ def test_offsets_cover_the_slack_over_epochs() -> None:
     first, second = (np.array([found[d][0] for found in seen]) for d in (1, 4))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.25
     assert any(epoch_of_documents(epoch, seed=1) != seen[epoch] for epoch in range(3))
-
-
-def test_epochs_of_document_windows_have_different_orders() -> None:
-    batches = Batches(stream(*[11] * 7), 5, 7, 0, "documents")
-    first, second = one_epoch(batches, 7), one_epoch(batches, 7, epoch=1)
-    # Without slack the windows stay the same, and only their order changes.
-    assert sorted(first) == sorted(second)
-    assert first.tolist() != second.tolist()
-    assert batches.epochs(3) == 1.5
 
 
 def test_documents_shorter_than_a_window() -> None:

@@ -126,18 +126,10 @@ def test_parquet_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("name", "content", "message"),
     [
         ("a.txt", b"", "all of it is empty"),
-        ("a.txt", b"text\0more", r"a\.txt holds the byte 0 at offset 4, so it is binary"),
-        ("a.txt", b"caf\xe9", r"a\.txt is not UTF-8 text \(.* at offset 3\)"),
-        ("a.txt.gz", b"x", "compressed; decompress it first"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a\.jsonl, line 2 is not JSON"),
         ("a.jsonl", b'\n\n{"txt": "a"}\n', r'a\.jsonl, line 3 has no key "text"'),
         ("a.jsonl", b'["text"]', r'line 1 has no key "text"'),
-        ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
-        ("a.jsonl", b'{"text": 5}', "line 1: `text` is int; expected a string"),
         ("a.jsonl", b'{"text": "a\\u0000"}', "line 1: `text` holds the character 0"),
         ("a.jsonl", b'{"text": "\\ud800"}', "line 1: `text` holds a lone surrogate"),
-        ("a.jsonl", b"\xff\xfe{}", "line 1 is not JSON"),
-        ("a.parquet", b"not parquet", r"a\.parquet is not a readable Parquet file"),
     ],
 )
 def test_bad_content_is_named_in_one_line(

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from outcomes import assert_same_run
 
 from given import RECIPE, WORDS, small_model
 from isoflop.config import DataConfig, RunConfig, RunRecord, TopK
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, train
+from outcomes import assert_same_run
 
 
 def tiny_run(place: Path, steps: int = 6, **changes: object) -> RunConfig:

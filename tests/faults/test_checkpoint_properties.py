@@ -119,11 +119,3 @@ def test_any_state_comes_back_and_a_changed_byte_is_refused_or_changes_nothing(
         hold(disk, state, saved, data)
 
     check()
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_type_comes_back(disk: Path, dtype: torch.dtype) -> None:
-    raw = torch.arange(2 * 3 * dtype.itemsize, dtype=torch.uint8)
-    tensor = ((raw % 2).bool() if dtype == torch.bool else raw.view(dtype)).reshape(2, 3)
-    state = {"a": tensor, "scalar": tensor[1, 2], "empty": tensor[:, :0], "turned": tensor.T}
-    hold(disk, state, {}, None)

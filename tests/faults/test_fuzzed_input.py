@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from damage import JUNK, damage_file, damaged_bytes, damaged_value, to_json
+from damage import damage_file
 from hostile_commands import STUDY, TEXT, Sandbox, changed, listing, survives
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,6 +28,20 @@ FAST = settings(
     derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 LONG = settings(FAST, derandomize=False, print_blob=True)
+SCALED = {
+    **{key: value for key, value in STUDY.items() if key not in ("budgets_flops", "grid")},
+    "data": {"corpus": "text.txt", "sequence_length": 64, "windows": "documents"},
+    "positions": {"ranges": 4, "trailing": 16},
+    "scaling": {"models": [{"blocks": 2, "width": 32}, {"blocks": 3, "width": 48}]},
+}
+TOML = """
+name = "small"
+budgets_flops = [1.5e11]
+data = { corpus = "text.txt", sequence_length = 64 }
+grid = { sizes = 3, margin = 1, centre_parameters = 60e3 }
+variants = [{ name = "Baseline" }, { name = "MoD", depth = { kind = "top_k", capacity = 0.5 } }]
+"""
+DOCUMENTS = [TEXT[at : at + 400] for at in range(0, 4000, 400)]
 
 
 class Ground:
@@ -37,95 +49,90 @@ class Ground:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.plain = Sandbox(root / "plain")
         self.recorded = Sandbox(root / "recorded")
         fill(self.recorded)
         asked = ("predict", "small.json", "--budget", "1e12", "--resamples", "20")
         written = "results/small/predictions/p.json"
         assert self.recorded(*asked, "--register", written).code == 0
+        self.plain = Sandbox(root / "plain")
+        for number, values in enumerate((STUDY, RECORDED, SCALED)):
+            self.plain.study(values, f"study-{number}.json")
+        (self.plain.home / "study-3.toml").write_text(TOML)
+        self._write_tables(self.plain.home)
+        self._write_corpora(self.plain)
         (root / "text.txt").write_text(TEXT)
         data = DataConfig(corpus=str(root / "text.txt"), tokenizer="bpe:270", test_fraction=0.2)
         self.store = prepare(data, root / "cache").folder
 
-    def copy(self, box: Sandbox) -> Sandbox:
-        return box.copied(self.root / "copy")
+    def _write_tables(self, home: Path) -> None:
+        sizes = [10.0**power for power in (4, 4.5, 5, 5.5, 6)]
+        columns = {"loss": [3.2, 3.1, 3.05, 3.1, 3.2], "parameters": sizes, "tokens": [1e7] * 5}
+        rows = pd.DataFrame({**columns, "variant": list("aabba"), "seed": [0, 1, 0, 1, 0]})
+        rows.to_csv(home / "t.csv", index=False)
+        rows.to_csv(home / "t.csv.gz", index=False)
+        rows.to_csv(home / "t.txt", index=False, sep=";")
+        rows.to_json(home / "t.jsonl", orient="records", lines=True)
+        rows.to_json(home / "t.json", orient="records")
+        rows.to_parquet(home / "t.parquet")
+        rows.to_excel(home / "t.xlsx", index=False)
+
+    def _write_corpora(self, box: Sandbox) -> None:
+        (box.home / "c.txt").write_text("\n\n".join(DOCUMENTS))
+        lines = (json.dumps({"text": one}) + "\n" for one in DOCUMENTS)
+        (box.home / "c.jsonl").write_text("".join(lines))
+        pd.DataFrame({"text": DOCUMENTS}).to_parquet(box.home / "c.parquet")
+        for name, tokenizer in (("c.txt", "bytes"), ("c.jsonl", "bpe:300"), ("c.parquet", "bytes")):
+            data = {"corpus": name, "sequence_length": 64, "tokenizer": tokenizer}
+            box.study({**STUDY, "data": data}, f"on-{name}.json")
 
 
-def try_commands(box: Sandbox, *commands: tuple[str, ...]) -> None:
-    """Run commands that may write to the study's folders and the cache only."""
+def commands_on(ground: Ground, which: str, draw: random.Random) -> None:
+    """Damage a file of a copy, and run commands on it."""
+    source, patterns, commands = COMMANDS[which]
+    box = getattr(ground, source).copied(ground.root / "copy")
+    paths = sorted(
+        path
+        for pattern in patterns
+        for path in box.home.glob(pattern)
+        if path.is_file() and not path.name.startswith("claim-")
+    )
+    path = draw.choice(paths)
+    damage_file(path, draw)
+    if which == "a study's folder":
+        commands = (draw.choice(commands),)
     for arguments in commands:
         before = listing(box.root)
-        survives(box(*arguments))
+        survives(box(*(one.replace("FILE", path.name) for one in arguments)))
         touched = changed(before, listing(box.root))
         own = ("home/runs", "home/results", "home/cache", "home/out")
         assert all(one.startswith(own) for one in touched), touched
 
 
-def study_file(ground: Ground, draw: random.Random) -> None:
-    box = ground.copy(ground.plain)
-    value: Any = draw.choice((STUDY, RECORDED, SCALED))
-    for _ in range(draw.randrange(1, 4)):
-        value = damaged_value(value, draw)
-    text, name = to_json(value), "s.json"
-    if draw.random() < 0.3:
-        text, name = toml(value), "s.toml"
-    content = text.encode("utf-8", "surrogatepass")
-    if draw.random() < 0.3:
-        content = damaged_bytes(content, draw)
-    (box.home / name).write_bytes(content)
-    try_commands(box, ("costs", name), ("plan", name), ("status", name))
+COMMANDS = {
+    "a study": ("plain", ("study-*",), (("costs", "FILE"), ("plan", "FILE"), ("status", "FILE"))),
+    "a table": ("plain", ("t.*",), (("fit", "FILE", "--resamples", "20"),)),
+    "a corpus": ("plain", ("c.*",), (("plan", "on-FILE.json"),)),
+    "files of runs": (
+        "recorded",
+        ("**/record.json", "**/metrics.jsonl", "**/records.jsonl", "**/pinned.json"),
+        (("status", "small.json"), ("export", "small.json", "--to", "out")),
+    ),
+    "a study's folder": (
+        "recorded",
+        ("runs/**/*", "results/**/*"),
+        (
+            ("predict", "small.json", "--budget", "1e12", "--resamples", "20"),
+            ("status", "small.json"),
+            ("report", "small.json"),
+            ("export", "small.json", "--to", "out"),
+            ("clean", "small.json"),
+        ),
+    ),
+}
+"""What is damaged: where, which files, and what is run then."""
 
 
-def table(ground: Ground, draw: random.Random) -> None:
-    box = ground.copy(ground.plain)
-    rows = [
-        {
-            "loss": 3 + 0.1 * draw.random(),
-            "parameters": 10 ** draw.uniform(4, 6),
-            "tokens": 1e7,
-            "variant": draw.choice("ab"),
-            "seed": draw.randrange(3),
-            "state": "finished",
-        }
-        for _ in range(draw.randrange(1, 12))
-    ]
-    for _ in range(draw.randrange(4)):
-        rows[draw.randrange(len(rows))][draw.choice((*rows[0], "other"))] = draw.choice(JUNK)
-    ending = draw.choice(
-        ("csv", "tsv", "txt", "csv.gz", "jsonl", "json", "parquet", "feather", "xlsx")
-    )
-    path = box.home / f"t.{ending}"
-    match ending:
-        case "jsonl":
-            path.write_text("".join(to_json(row) + "\n" for row in rows))
-        case "json":
-            path.write_text(f'{{"runs": [{",".join(map(to_json, rows))}]}}')
-        case "parquet" | "feather" | "xlsx":
-            frame = pd.DataFrame(rows)
-            for column in [name for name, kind in frame.dtypes.items() if kind.kind == "O"]:
-                frame[column] = frame[column].map(lambda one: ascii(one)[:1000])
-            if ending == "xlsx":
-                frame.to_excel(path, index=False)
-            else:
-                getattr(frame, f"to_{ending}")(path)
-        case _:
-            frame = pd.DataFrame(rows).map(lambda one: one if isinstance(one, float) else str(one))
-            separator = {"tsv": "\t", "txt": ";"}.get(ending, ",")
-            frame.to_csv(path, index=False, sep=separator)
-    if draw.random() < 0.4:
-        path.write_bytes(damaged_bytes(path.read_bytes(), draw))
-    try_commands(box, ("fit", path.name, "--resamples", "20"))
-
-
-def run_files(ground: Ground, draw: random.Random) -> None:
-    box = ground.copy(ground.recorded)
-    names = ("record.json", "metrics.jsonl", "records.jsonl", "pinned.json", "config.json")
-    paths = sorted(path for path in box.home.rglob("*") if path.name in names)
-    damage_file(draw.choice(paths), draw)
-    try_commands(box, ("status", "small.json"), ("export", "small.json", "--to", "out"))
-
-
-def store_files(ground: Ground, draw: random.Random) -> None:
+def a_prepared_corpus(ground: Ground, _: str, draw: random.Random) -> None:
     folder = ground.root / "tokens"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ground.store, folder)
@@ -146,81 +153,8 @@ def store_files(ground: Ground, draw: random.Random) -> None:
     assert listing(ground.root) == before
 
 
-def corpus(ground: Ground, draw: random.Random) -> None:
-    box = ground.copy(ground.plain)
-    ending = draw.choice(("txt", "jsonl", "parquet", "py"))
-    path = box.home / f"c.{ending}"
-    documents = [" ".join(draw.choices(TEXT.split(), k=40)) for _ in range(draw.randrange(12))]
-    match ending:
-        case "jsonl":
-            lines = [
-                {"text": draw.choice((one, *JUNK)) if i == 3 else one}
-                for i, one in enumerate(documents)
-            ]
-            path.write_text("".join(to_json(line) + "\n" for line in lines))
-        case "parquet":
-            pd.DataFrame({"text": documents}, dtype=object).to_parquet(path)
-        case _:
-            path.write_text("\n\n".join(documents))
-    if draw.random() < 0.7:
-        path.write_bytes(damaged_bytes(path.read_bytes(), draw))
-    data = {"corpus": path.name, "sequence_length": 64}
-    if draw.random() < 0.3:
-        data["tokenizer"] = "bpe:300"
-    try_commands(box, ("plan", box.study({**STUDY, "data": data})))
-
-
-def whole_folder(ground: Ground, draw: random.Random) -> None:
-    box = ground.copy(ground.recorded)
-    paths = sorted(
-        path
-        for folder in ("runs", "results")
-        for path in (box.home / folder).rglob("*")
-        if path.is_file() and not path.name.startswith("claim-")
-    )
-    damage_file(draw.choice(paths), draw)
-    command = draw.choice(COMMANDS)
-    try_commands(box, command)
-
-
-COMMANDS = (
-    ("predict", "small.json", "--budget", "1e12", "--resamples", "20"),
-    ("status", "small.json"),
-    ("report", "small.json"),
-    ("export", "small.json", "--to", "out"),
-    ("clean", "small.json"),
-)
-SCALED = {
-    **{key: value for key, value in STUDY.items() if key not in ("budgets_flops", "grid")},
-    "data": {"corpus": "text.txt", "sequence_length": 64, "windows": "documents"},
-    "positions": {"ranges": 4, "trailing": 16},
-    "scaling": {"models": [{"blocks": 2, "width": 32}, {"blocks": 3, "width": 48}]},
-}
-PROPERTIES: dict[str, tuple[Callable[[Ground, random.Random], None], int]] = {
-    "a study": (study_file, 10),
-    "a table": (table, 6),
-    "files of runs": (run_files, 6),
-    "a prepared corpus": (store_files, 16),
-    "a corpus": (corpus, 6),
-    "a study's folder": (whole_folder, 4),
-}
-"""What is damaged: how, and how many examples are tried by default."""
-
-
-def toml(value: Any) -> str:
-    """Return JSON data as TOML, as far as that can hold it."""
-
-    def inline(one: Any) -> str:
-        if isinstance(one, dict):
-            pairs = (f"{json.dumps(k)} = {inline(v)}" for k, v in one.items() if v is not None)
-            return "{" + ", ".join(pairs) + "}"
-        if isinstance(one, list):
-            return "[" + ", ".join(inline(item) for item in one) + "]"
-        return json.dumps(one)
-
-    if not isinstance(value, dict):
-        return inline(value)
-    return "".join(f"{json.dumps(k)} = {inline(v)}\n" for k, v in value.items() if v is not None)
+EXAMPLES = {"a prepared corpus": 16, "a study": 10, "a study's folder": 4}
+"""How many are tried by default, else 6."""
 
 
 @pytest.fixture(scope="module")
@@ -228,16 +162,16 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return Ground(tmp_path_factory.mktemp("ground"))
 
 
-@pytest.mark.parametrize("name", PROPERTIES)
+@pytest.mark.parametrize("which", ["a prepared corpus", *COMMANDS])
 @pytest.mark.parametrize(
     ("profile", "times"), [(FAST, 1), pytest.param(LONG, 60, marks=pytest.mark.slow)]
 )
-def test_damage_is_survived(ground: Ground, name: str, profile: settings, times: int) -> None:
-    check, examples = PROPERTIES[name]
+def test_damage_is_survived(ground: Ground, which: str, profile: settings, times: int) -> None:
+    check = commands_on if which in COMMANDS else a_prepared_corpus
 
-    @settings(profile, max_examples=times * examples)
+    @settings(profile, max_examples=times * EXAMPLES.get(which, 6))
     @given(st.integers(0, 2**40))
     def holds(seed: int) -> None:
-        check(ground, random.Random(seed))
+        check(ground, which, random.Random(seed))
 
     holds()

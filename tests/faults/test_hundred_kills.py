@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from kills import Killer
-from outcomes import assert_same_run
 from processes import others, wait_for
 
 from isoflop.config import Variant
+from outcomes import assert_same_run
 from sweep_studies import BASELINE, LONGER, ROUTED, brief, write_corpus
 
 

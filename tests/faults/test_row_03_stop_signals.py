@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from one_tiny_run import Tiny
-from outcomes import assert_whole
 from processes import command, ended, others, start, wait_for
 
 from isoflop import storage
 from isoflop.cli import main
 from isoflop.runs import RunStore
+from outcomes import assert_whole
 from sweep_studies import LONGER, brief, write_corpus
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import signal
 from pathlib import Path
 
 from kills import train_study
-from outcomes import assert_same_run, assert_whole
 from processes import command, ended, kill, others, owner, start, wait_for
 
 from isoflop.runs import RunFolder, RunStore
 from isoflop.training import train
+from outcomes import assert_same_run, assert_whole
 from sweep_studies import LONGER, brief, write_corpus
 
 RUN = ("run", "study.json", "--workers", "2")

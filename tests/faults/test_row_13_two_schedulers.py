@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import trainers
-from outcomes import assert_whole
 from processes import ended, start
 
 from isoflop.runs import RunStore
 from isoflop.sweep import status
+from outcomes import assert_whole
 from sweep_studies import Study, brief, train_study, unmeasured, write_corpus
 
 

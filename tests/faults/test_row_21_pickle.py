@@ -1,7 +1,7 @@
 """A pickle payload in any file that we load.
 
-Injected: payloads as a bare pickle, as torch and numpy save them, and in a Parquet file's extension
-type, in place of every file that is read. Expected: never executed, and refused.
+Injected: payloads as a bare pickle, and as torch and numpy save them, in place of every file that
+is read. Expected: never executed, and refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
 from every_file import JSON_FILES, OTHER_FILES, Loaded
@@ -77,24 +75,6 @@ def of_numpy(payload: Payload) -> bytes:
     return content.getvalue()
 
 
-def of_arrow(payload: Payload) -> bytes:
-    """A Parquet file whose column claims the type that old versions of Arrow unpickled."""
-    field = pyarrow.field(
-        "text",
-        pyarrow.string(),
-        metadata={
-            "ARROW:extension:name": "arrow.py_extension_type",
-            "ARROW:extension:metadata": pickle.dumps(payload),
-        },
-    )
-    names = ("loss", "params", "tokens")
-    schema = pyarrow.schema([field, *(pyarrow.field(n, pyarrow.float64()) for n in names)])
-    columns = [["a text"] * 3, *([[1.0, 2.0, 3.0]] * 3)]
-    content = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), content)
-    return content.getvalue()
-
-
 PAYLOADS = {
     "text": lambda payload: pickle.dumps(payload, protocol=0),
     "binary": lambda payload: pickle.dumps(payload),
@@ -131,15 +111,6 @@ def test_row_21_a_pickle_is_never_executed(tmp_path: Path, watch: Watch, file: L
         assert not payload.executed.exists(), name
         assert not watch.saw_the_payload(), name
         assert told is not None, name
-
-
-@pytest.mark.parametrize("name", ["runs.parquet", "corpus.parquet"])
-def test_an_extension_type_is_never_unpickled(tmp_path: Path, watch: Watch, name: str) -> None:
-    file = next(one for one in OTHER_FILES if one.name == name)
-    payload = Payload(tmp_path / "executed")
-    load(watch, file, tmp_path / "place", of_arrow(payload))
-    assert not payload.executed.exists()
-    assert not watch.saw_the_payload()
 
 
 def test_metrics_of_pickles_are_corrupt_lines(tmp_path: Path, watch: Watch) -> None:

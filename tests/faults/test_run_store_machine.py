@@ -6,9 +6,12 @@ final, one live owner at most, and each step of the metrics once and in order.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -21,12 +24,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from owners import Owner
 
 from given import record_of
 from isoflop import checkpoint, storage
 from isoflop.config import ModelConfig, RunConfig, RunRecord
-from isoflop.runs import RunFolder, RunStore
+from isoflop.runs import RunClaimed, RunFolder, RunStore, claim
 
 MODEL = ModelConfig(vocabulary=256, width=8, blocks=2, heads=2, head_width=4, hidden=12)
 STEPS = 6
@@ -40,6 +42,31 @@ def config_of(number: int) -> RunConfig:
 def outcome(config: RunConfig, state: str, attempts: int) -> RunRecord:
     reason = None if state == "finished" else "because"
     return record_of(config, state=state, reason=reason, attempts=attempts)
+
+
+class Owner:
+    """Who claims the run in a folder, as another process would, if nobody has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = RunFolder(path)
+        self._claim = ExitStack()
+        try:
+            self._claim.enter_context(self.folder.claim())
+        except RunClaimed:
+            self.claimed = False
+        else:
+            self.claimed = True
+        self.log: Any = None
+
+    def let_go(self) -> None:
+        if self.log is not None:
+            self.log.close()
+        self._claim.close()
+
+    def die(self) -> None:
+        """End as a process that is killed does: its files are closed, and nothing else is done."""
+        self.folder._files.let_go = os.close  # type: ignore[method-assign]
+        self.let_go()
 
 
 class RunStoreMachine(RuleBasedStateMachine):
@@ -77,7 +104,7 @@ class RunStoreMachine(RuleBasedStateMachine):
     @rule(run=runs)
     def claim(self, run: int) -> None:
         """Another process tries to own the run: it does where nobody else does."""
-        owner = Owner(self.configs[run], self.paths[run])
+        owner = Owner(self.paths[run])
         assert owner.claimed == (run not in self.owners)
         if owner.claimed:
             self.owners[run] = owner
@@ -105,7 +132,9 @@ class RunStoreMachine(RuleBasedStateMachine):
         step = checkpoint.newest_step(self.folder(run).checkpoints)
         assert step == max(self.saved[run], default=0)
         before = self.folder(run).attempts
-        assert self.owners[run].ask("begin", step) == before + 1
+        owner = self.owners[run]
+        assert owner.folder.begin_attempt(step) == before + 1
+        owner.log = owner.folder.open_metrics(step)
         self.began[run] = before + 1
         self.step[run] = step
         self.preempted[run] = False
@@ -114,8 +143,13 @@ class RunStoreMachine(RuleBasedStateMachine):
         return run in self.began and run not in self.committed
 
     def _save(self, run: int) -> None:
-        self.owners[run].ask("save", self.step[run])
-        self.saved[run].add(self.step[run])
+        owner, step = self.owners[run], self.step[run]
+        owner.log.sync()
+        owner.folder.check_claim()
+        target = owner.folder.checkpoints / f"step-{step:08d}"
+        if not target.exists():
+            storage.commit_folder(target, lambda new: (new / "state").write_text(str(step)))
+        self.saved[run].add(step)
 
     @precondition(lambda self: any(self._busy(run) for run in (0, 1)))
     @rule(data=st.data(), saves=st.booleans(), then=st.sampled_from(["go on", "stop", *FINAL]))
@@ -123,19 +157,21 @@ class RunStoreMachine(RuleBasedStateMachine):
         """An owner makes a step; it may save, be preempted, or come to an end."""
         run = data.draw(st.sampled_from([run for run in (0, 1) if self._busy(run)]))
         if self.step[run] < STEPS:
-            self.owners[run].ask("step", self.step[run] + 1)
             self.step[run] += 1
+            self.owners[run].log.append({"step": self.step[run], "loss": 1.0})
         if saves or then == "stop":
             self._save(run)
         if then == "stop":
-            self.owners[run].ask("preempted")
-            self._gone(run).let_go()
+            owner = self._gone(run)
+            owner.folder.end_attempt("preempted")
+            owner.let_go()
             self.preempted[run] = True
         elif then in FINAL:
             self._commit(run, then)
 
     def _commit(self, run: int, state: str) -> None:
-        self.owners[run].ask("commit", outcome(self.configs[run], state, self.began[run]))
+        record = outcome(self.configs[run], state, self.began[run])
+        self.owners[run].folder.write_record(record)
         self.committed[run] = (self.paths[run] / "record.json").read_bytes()
 
     @precondition(lambda self: any(run in self.committed for run in self.owners))
@@ -144,7 +180,7 @@ class RunStoreMachine(RuleBasedStateMachine):
         """An outcome that is not the recorded one is refused."""
         run = next(run for run in self.owners if run in self.committed)
         with pytest.raises(ValueError, match="is recorded as"):
-            self.owners[run].ask("commit", outcome(self.configs[run], state, 99))
+            self.owners[run].folder.write_record(outcome(self.configs[run], state, 99))
 
     def _gone(self, run: int) -> Owner:
         self.began.pop(run, None)
@@ -153,24 +189,8 @@ class RunStoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
     def die(self, data: st.DataObject) -> None:
-        """The owner is killed, at rest or in the middle of a commit."""
-        run = data.draw(st.sampled_from(sorted(self.owners)))
-        busy = self._busy(run)
-        what = data.draw(st.sampled_from(["rest", "save", "commit"] if busy else ["rest"]))
-        began, step = self.began.get(run, 0), self.step.get(run, 0)
-        owner = self._gone(run)
-        if what == "save":
-            owner.die("save", step)
-            # It may have been committed, or not; whole in either case.
-            if checkpoint.newest_step(self.folder(run).checkpoints) == step and step:
-                self.saved[run].add(step)
-        elif what == "commit":
-            owner.die("commit", outcome(self.configs[run], "finished", began))
-            path = self.paths[run] / "record.json"
-            if path.exists():
-                self.committed[run] = path.read_bytes()
-        else:
-            owner.die()
+        """An owner is killed; in the middle of a commit: rows 2 and 5, and the power cuts."""
+        self._gone(data.draw(st.sampled_from(sorted(self.owners)))).die()
 
     @precondition(lambda self: self.owners)
     @rule()
@@ -238,6 +258,11 @@ QUICK = settings(
     phases=(Phase.generate,),
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.fixture(autouse=True)
+def nobody_renews(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim.Claim, "_keep", lambda *_: None)
 
 
 def test_the_run_store_keeps_what_it_was_given() -> None:

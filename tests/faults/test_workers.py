@@ -11,12 +11,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from outcomes import assert_same_run, assert_whole
 from processes import command, ended, others, start, wait_for
 
 from isoflop.config import Study
 from isoflop.runs import RunStore, claim
 from isoflop.sweep import status
+from outcomes import assert_same_run, assert_whole
 from sweep_studies import LONGER, ROUTED, brief, train_study, unmeasured, write_corpus
 
 LIMITED = ("--time-limit", "0.05")

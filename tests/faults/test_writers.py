@@ -153,20 +153,3 @@ def test_only_storage_writes() -> None:
 )
 def test_a_writer_is_found(code: str) -> None:
     assert list(writing_calls(ast.parse(code)))
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "open('x')",
-        "path.open('rb')",
-        "TokenStore.open(folder)",
-        "os.open(path, os.O_RDONLY | os.O_NOFOLLOW)",
-        "text.replace('a', 'b')",
-        "names.remove(x)",
-        "table.to_csv(index=False)",
-        "checkpoint.save(folder, 1, {}, {})",
-    ],
-)
-def test_what_writes_nothing_is_not_taken_for_a_writer(code: str) -> None:
-    assert not list(writing_calls(ast.parse(code)))

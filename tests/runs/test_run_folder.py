@@ -155,23 +155,3 @@ def test_what_the_model_was_asked_comes_back_and_may_be_written_anew(
             write(made("0" * 12, 1.0))
     assert run.record() is None
     assert run.state() == "pending"
-
-
-LINKED = {
-    "config.json": RunFolder.config,
-    "pinned.json": RunFolder.pinned,
-    "attempts.jsonl": RunFolder.attempts_made,
-    "metrics.jsonl": RunFolder.read_metrics,
-    "record.json": RunFolder.record,
-    "checkpoint": lambda run: run.checkpoints,
-}
-
-
-@pytest.mark.parametrize("name", LINKED)
-def test_symbolic_links_in_the_folder_are_refused(
-    run: RunFolder, tmp_path: Path, name: str
-) -> None:
-    (run.path / name).unlink(missing_ok=True)
-    (run.path / name).symlink_to(tmp_path)
-    with pytest.raises(ValueError, match=f"{name} is a symbolic link"):
-        LINKED[name](run)

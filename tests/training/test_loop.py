@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,17 +198,6 @@ def test_a_missing_device_is_refused(make_run: MakeRun, cache: Path, folder: Run
     assert not folder.path.exists()
 
 
-def test_compiling_without_a_compiler_is_refused(
-    make_run: MakeRun, cache: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(ValueError, match=r"no C\+\+ compiler"):
-        train(make_run(), folder, cache=cache, threads=1, compiled=True)
-    large = make_run().model_copy(update={"budget_flops": 1e15})
-    again = RunFolder(folder.path.with_name("again"))
-    assert not train(large, again, cache=cache, threads=1).environment.compiled
-
-
 @pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
 def test_a_run_tells_positions_apart(
     make_run: MakeRun, cache: Path, folder: RunFolder, depth: Depth
@@ -250,26 +238,15 @@ def test_a_run_tells_positions_apart(
     assert record.evaluation() == again
 
 
-def test_thinning_averages_spans_too() -> None:
-    count = 3 * CURVE_POINTS
-    losses = torch.rand(count, 3, generator=torch.Generator().manual_seed(0)).tolist()
-    rows = [{"step": i + 1, "loss": a, "span_losses": [b, c]} for i, (a, b, c) in enumerate(losses)]
-    points = thin(rows)
-    assert len(points) == CURVE_POINTS
-    for index, point in enumerate(points):
-        means = torch.tensor(losses[3 * index : 3 * index + 3]).mean(0).tolist()
-        assert [point.loss, *point.span_losses] == pytest.approx(means, abs=2e-6)
-
-
 @pytest.mark.parametrize("rows", [0, 1, CURVE_POINTS - 1, CURVE_POINTS, 1003])
-def test_thinning_keeps_the_mean_and_the_last_step(rows: int) -> None:
-    losses = torch.rand(rows, generator=torch.Generator().manual_seed(0)).tolist()
-    points = thin([{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)])
+def test_thinning_keeps_the_means_and_the_last_step(rows: int) -> None:
+    losses = torch.rand(rows, 3, generator=torch.Generator().manual_seed(0))
+    each = enumerate(losses.tolist(), start=1)
+    points = thin([{"step": i, "loss": a, "span_losses": [b, c]} for i, (a, b, c) in each])
     assert len(points) == min(rows, CURVE_POINTS)
     start = 0
     for point in points:
-        part = losses[start : point.step]
-        assert point.loss == pytest.approx(sum(part) / len(part), abs=1e-6)
-        assert point.span_losses == ()
+        means = losses[start : point.step].mean(0).tolist()
+        assert [point.loss, *point.span_losses] == pytest.approx(means, abs=2e-6)
         start = point.step
     assert start == rows

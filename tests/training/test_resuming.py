@@ -7,50 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from told_apart import told_apart
 
 from isoflop import checkpoint
 from isoflop.config import (
+    AdamW,
     BlockAttention,
     Depth,
     EveryToken,
+    Muon,
+    Optimiser,
     RandomK,
     RunConfig,
-    RunRecord,
     TopK,
 )
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, Trainer, train
+from outcomes import assert_same_run
 
 DEPTHS = [EveryToken(), TopK(capacity=0.25, router_bce=0.01), RandomK(capacity=0.5)]
 MakeRun = Callable[..., RunConfig]
-
-
-def outcome(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """The state of the last checkpoint, and the metrics without what a clock measured."""
-    saved = checkpoint.latest(folder.checkpoints)
-    assert saved is not None
-    rows, corrupt = folder.read_metrics()
-    assert corrupt == 0
-    return saved.tensors, [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-
-
-def timeless(record: RunRecord) -> RunRecord:
-    return record.model_copy(update={"seconds": 0.0, "attempts": 1})
-
-
-def assert_same_run(found: RunFolder, expected: RunFolder) -> None:
-    (tensors, rows), (right_tensors, right_rows) = outcome(found), outcome(expected)
-    assert tensors.keys() == right_tensors.keys()
-    for name, tensor in right_tensors.items():
-        assert torch.equal(tensors[name], tensor), name
-    assert rows == right_rows
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    records = found.record(), expected.record()
-    assert records[0] is not None
-    assert records[1] is not None
-    assert timeless(records[0]) == timeless(records[1])
 
 
 def stop_after(steps: int) -> Callable[[], bool]:
@@ -59,11 +35,15 @@ def stop_after(steps: int) -> Callable[[], bool]:
     return lambda: next(countdown) == 0
 
 
-@pytest.mark.parametrize("depth", DEPTHS, ids=lambda depth: str(depth.kind))
+@pytest.mark.parametrize(
+    ("depth", "optimiser"),
+    [*((depth, AdamW()) for depth in DEPTHS), (TopK(capacity=0.5), Muon())],
+    ids=lambda one: str(one.kind),
+)
 def test_stopping_again_and_again_changes_nothing(
-    make_run: MakeRun, cache: Path, tmp_path: Path, depth: Depth
+    make_run: MakeRun, cache: Path, tmp_path: Path, depth: Depth, optimiser: Optimiser
 ) -> None:
-    config = make_run(depth)
+    config = make_run(depth, optimiser=optimiser)
     undisturbed, stopped = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
     train(config, undisturbed, cache=cache, threads=1, compiled=False)
     for steps, reached in ((1, 1), (4, 5), (6, 11)):
@@ -95,27 +75,6 @@ def test_stopping_changes_nothing_where_a_step_has_most_parts(
         train(config, stopped, cache=cache, threads=1, stop=stop_after(2), **how)
     train(config, stopped, cache=cache, threads=1)
     assert_same_run(stopped, undisturbed)
-
-
-def test_steps_since_the_checkpoint_are_done_again(
-    make_run: MakeRun, cache: Path, tmp_path: Path
-) -> None:
-    config = make_run(DEPTHS[1])
-    undisturbed, failed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
-    train(config, undisturbed, cache=cache, threads=1)
-    with pytest.raises(Interrupted):
-        train(config, failed, cache=cache, threads=1, stop=stop_after(3))
-
-    def fail(progress: Any) -> None:
-        if progress.step == 8:
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        train(config, failed, cache=cache, threads=1, watch=fail)
-    assert len(failed.read_metrics()[0]) == 8
-    assert outcome(failed)[0].keys() == outcome(undisturbed)[0].keys()
-    train(config, failed, cache=cache, threads=1)
-    assert_same_run(failed, undisturbed)
 
 
 @pytest.mark.parametrize(

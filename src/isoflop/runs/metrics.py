@@ -87,21 +87,12 @@ class NoMetrics(AbstractContextManager["NoMetrics"]):
 
 
 def _kept(data: bytes, after_step: int) -> tuple[int, int]:
-    """Return the last step to keep and the number of bytes up to the end of its row.
-
-    Corrupt lines at the border have no step of their own. They stay, to be reported, as long as
-    they can be rows of steps up to `after_step`.
-    """
+    """Return the last step to keep and the number of bytes up to the end of its row."""
     last, size = 0, 0
-    corrupt: list[int] = []
     for end, row in scan_json_lines(data):
         step = _step_of(row)
-        if step is None:
-            corrupt.append(end)
-        elif step > after_step:
+        if step is not None and step > after_step:
             break
-        else:
+        if step is not None:
             last, size = step, end
-            corrupt.clear()
-    lost = corrupt[: max(0, after_step - last)]
-    return last + len(lost), lost[-1] if lost else size
+    return last, size

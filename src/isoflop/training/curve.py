@@ -34,11 +34,10 @@ def has_losses(row: Mapping[str, Any], spans: int) -> bool:
     return len(numbers) == len(losses) == 1 + spans
 
 
-def whole_rows(folder: RunFolder, spans: int) -> list[dict[str, Any]]:
-    """Return the rows that a curve can be made from; a warning tells how many are corrupt."""
-    rows, corrupt = folder.read_metrics()
-    whole = [row for row in rows if has_losses(row, spans)]
-    lost = corrupt + len(rows) - len(whole)
+def whole_rows(folder: RunFolder, spans: int, steps: int) -> list[dict[str, Any]]:
+    """Return the rows of so many steps that a curve can be made from; a warning tells of others."""
+    whole = [row for row in folder.read_metrics()[0] if has_losses(row, spans)]
+    lost = steps - len(whole)
     if lost:
         warnings.warn(
             f"the training curve of {folder.path} lacks {lost} corrupt "

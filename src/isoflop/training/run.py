@@ -29,8 +29,8 @@ from isoflop.runs import Progress, RunFolder, branched
 from isoflop.runs.metrics import NoMetrics
 from isoflop.storage import JsonLines
 from isoflop.training.curve import is_validated, thin, whole_rows
+from isoflop.training.optimisation.optimiser import rate_factor
 from isoflop.training.optimisation.parametrisation import initialise
-from isoflop.training.optimisation.schedule import rate_factor
 from isoflop.training.optimisation.sharding import local
 from isoflop.training.ranks import ALONE, Ranks
 from isoflop.training.state import load_state, newest_checkpoint, put_together, state_of
@@ -350,7 +350,7 @@ class Run:
 
     def _record(self, failure: str | None) -> RunRecord:
         config, length = self.config, self.config.data.sequence_length
-        rows = whole_rows(self.folder, len(config.spans))
+        rows = whole_rows(self.folder, len(config.spans), self.step)
         losses = [float(row["loss"]) for row in rows]
         tail = losses[-max(1, len(losses) // 20) :]
         tokens = self.step * config.tokens_per_step

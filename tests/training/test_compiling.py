@@ -14,7 +14,7 @@ from torch import Tensor
 from isoflop.config import RunConfig
 from isoflop.runs import RunFolder
 from isoflop.training import compiles_by_default, compiling_fault, environment, train
-from isoflop.training.compiling import COMPILE_FROM_FLOPS, PROBED
+from isoflop.training.compiling import COMPILE_FROM_FLOPS
 
 MakeRun = Callable[..., RunConfig]
 Probe = Callable[[Tensor], list[Tensor]]
@@ -32,15 +32,17 @@ def compile_with(monkeypatch: pytest.MonkeyPatch, compiled: Callable[[Probe], Pr
     monkeypatch.setattr(torch, "compile", lambda function, **_: compiled(function))
 
 
-def spoilt(name: str, dtype: torch.dtype, spoil: Callable[[Tensor], Tensor]) -> object:
+def spoilt(
+    number: int, spoil: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float32
+) -> Callable[[Probe], Probe]:
     """A compiler that makes one mistake in one function for one type."""
 
     def compiler(function: Probe) -> Probe:
         def compiled(x: Tensor) -> list[Tensor]:
-            values = dict(zip(PROBED, function(x), strict=True))
+            values = function(x)
             if x.dtype == dtype:
-                values[name] = spoil(values[name])
-            return list(values.values())
+                values[number] = spoil(values[number])
+            return values
 
         return compiled
 
@@ -52,7 +54,7 @@ def test_a_compiler_that_is_right_has_no_fault(monkeypatch: pytest.MonkeyPatch) 
     assert compiling_fault() is None
 
 
-@pytest.mark.parametrize("name", PROBED)
+@pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize(
     ("dtype", "spoil"),
     [
@@ -64,27 +66,25 @@ def test_a_compiler_that_is_right_has_no_fault(monkeypatch: pytest.MonkeyPatch) 
     ],
     ids=["nan", "float32", "bfloat16", "remainder"],
 )
-def test_a_wrong_function_is_named(
-    name: str, dtype: torch.dtype, spoil: Callable[[Tensor], Tensor], monkeypatch
+def test_a_wrong_function_is_noticed(
+    number: int, dtype: torch.dtype, spoil: Callable[[Tensor], Tensor], monkeypatch
 ) -> None:
-    compile_with(monkeypatch, spoilt(name, dtype, spoil))
-    fault = compiling_fault()
-    assert fault is not None
-    assert fault.startswith(f"torch.compile computes wrong numbers ({name} in ")
+    compile_with(monkeypatch, spoilt(number, spoil, dtype))
+    assert compiling_fault() == "torch.compile computes wrong numbers"
 
 
-def test_a_wrong_gradient_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_gradient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     # The value is right, and twice as much of it flows back.
-    compile_with(monkeypatch, spoilt("silu", torch.float32, lambda x: 2 * x - x.detach()))
-    assert compiling_fault() == "torch.compile computes wrong numbers (gradients in float32)"
+    compile_with(monkeypatch, spoilt(0, lambda x: 2 * x - x.detach()))
+    assert compiling_fault() == "torch.compile computes wrong numbers"
 
 
 def test_where_it_is_wrong_runs_are_eager_and_told_so(
     monkeypatch: pytest.MonkeyPatch, make_run: MakeRun
 ) -> None:
-    compile_with(monkeypatch, spoilt("silu", torch.float32, lambda x: x * torch.nan))
+    compile_with(monkeypatch, spoilt(0, lambda x: x * torch.nan))
     config = make_run().model_copy(update={"budget_flops": COMPILE_FROM_FLOPS})
-    with pytest.warns(UserWarning, match=r"wrong numbers \(silu in float32.*run eagerly"):
+    with pytest.warns(UserWarning, match="wrong numbers: steps run eagerly"):
         assert not compiles_by_default(config)
     # Where it would not pay, nothing is tried and nothing said.
     with warnings.catch_warnings():
@@ -115,9 +115,9 @@ def test_no_compiler_is_no_error(monkeypatch: pytest.MonkeyPatch, make_run: Make
 def test_compiling_where_it_is_wrong_is_refused(
     monkeypatch: pytest.MonkeyPatch, make_run: MakeRun, cache: Path, tmp_path: Path
 ) -> None:
-    compile_with(monkeypatch, spoilt("softmax", torch.float32, lambda x: x * torch.nan))
+    compile_with(monkeypatch, spoilt(1, lambda x: x * torch.nan))
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"asked for, but torch.compile computes wrong.*softmax"):
+    with pytest.raises(ValueError, match=r"asked for, but torch.compile computes wrong numbers"):
         train(make_run(), folder, cache=cache, threads=1, compiled=True)
     # Neither does a run go on compiled that was started so elsewhere.
     started = environment("cpu", 1, compiled=True)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from synthetic_split import stream
 
 from isoflop.data import Batches
-from isoflop.data.permutation import draw, permute
+from isoflop.data.batches import draw, permute
 
 
 def one_epoch(batches: Batches, sequences: int, epoch: int = 0) -> np.ndarray:

@@ -15,7 +15,7 @@ import foreign
 from given import small_model, write_words
 from isoflop.config import DataConfig, RunConfig, TokenizerFile
 from isoflop.data import pieces, prepare
-from isoflop.data.text import build
+from isoflop.data.text import _batches
 from isoflop.data.tokenizer import LibraryTokenizer
 
 SPLITS = ("train", "validation", "test")
@@ -167,7 +167,7 @@ def test_long_texts_are_cut_where_it_shows_in_no_token(
     text = b" the union!\nis 2026  strong.\n\n and\t(our) law " * 50
     tokenizer = opened(files[kind])
     monkeypatch.setattr(pieces, "SEGMENT", 64)
-    parts = [part.text for batch in build._batches([(0, text)], tokenizer.cuts) for part in batch]
+    parts = [part.text for batch in _batches([(0, text)], tokenizer.cuts) for part in batch]
     made = tokenizer.encode(parts)
     np.testing.assert_array_equal(np.concatenate(made), tokenizer.encode([text])[0])
     assert (len(made) > 9) == (kind == "bytes")

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.config import DataConfig
-from isoflop.data import BpeTokenizer, Preparing, locate, pieces, preparation, prepare
+from isoflop.data import BpeTokenizer, Preparing, locate, pieces, preparation, prepare, text
 from isoflop.data.corpora import documents
 from isoflop.data.pieces import FileText, blocks, cut, segments
-from isoflop.data.text import build
 
 SMALL = 64
 """Bytes of a segment, so that small texts are large."""
@@ -92,8 +91,8 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Documents of which some are many segments, told of at every batch and saved as often."""
     for module in ("pieces", "readers"):
         monkeypatch.setattr(f"isoflop.data.{module}.SEGMENT", 1000)
-    monkeypatch.setattr(build, "BATCH_BYTES", 1000)
-    monkeypatch.setattr(build, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(text, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(text, "SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr(preparation, "SECONDS_BETWEEN", 0.0)
     path = tmp_path / "corpus.jsonl"
     rows = ({"text": f"Document {i}, some words. " * (i * i % 70 + 1)} for i in range(30))
@@ -123,7 +122,7 @@ def test_what_was_stopped_is_gone_on_with(
     with pytest.raises(Stop):
         prepare(config, tmp_path / "cache", tell=until_half)
     for name in ("survey", "_sample"):
-        monkeypatch.setattr(build, name, None)  # is not done again
+        monkeypatch.setattr(text, name, None)  # is not done again
     heard: list[Preparing] = []
     store = prepare(config, tmp_path / "cache", tell=heard.append)
     assert store.sha256 == whole.sha256
@@ -153,7 +152,7 @@ def test_what_was_saved_and_is_damaged_is_not_gone_on_with(
 def test_nothing_is_left_of_what_was_not_worth_saving(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "SECONDS_BETWEEN_SAVES", 30.0)
+    monkeypatch.setattr(text, "SECONDS_BETWEEN_SAVES", 30.0)
     with pytest.raises(Stop):
         prepare(data(corpus), tmp_path / "cache", tell=until_half)
     assert [path.name for path in (tmp_path / "cache").glob("*/*")] in ([], ["lock"])
@@ -164,9 +163,9 @@ import re, sys
 from pathlib import Path
 from isoflop.config import DataConfig
 from isoflop.data import pieces, preparation, prepare, readers
-from isoflop.data.text import build
-build.SAMPLE_BYTES = 1 << 18
-pieces.SEGMENT = readers.SEGMENT = build.BATCH_BYTES = 1 << 16
+from isoflop.data import text
+text.SAMPLE_BYTES = 1 << 18
+pieces.SEGMENT = readers.SEGMENT = text.BATCH_BYTES = 1 << 16
 preparation.SECONDS_BETWEEN = 0.01
 def held(*_):  # not what is mapped from files, which the system takes back
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

@@ -18,9 +18,9 @@ from isoflop.data import (
     locate,
     prepare,
     prepared,
+    text,
 )
 from isoflop.data.corpora import documents
-from isoflop.data.text import build, survey
 from isoflop.storage import verify_folder
 
 SPLITS = ("train", "validation", "test")
@@ -84,7 +84,7 @@ def test_second_time_reads_no_text(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepare(data(corpus), tmp_path / "cache")
-    monkeypatch.setattr(survey, "documents", None)
+    monkeypatch.setattr(text, "documents", None)
     again = prepare(data(corpus, sequence_length=16, windows="documents"), tmp_path / "cache")
     assert again.folder == first.folder
     assert again.sha256 == first.sha256
@@ -188,13 +188,15 @@ def test_change_between_the_readings_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[list[str]], list[str]],
 ) -> None:
+    read_first = text.survey
+
     def change_after(*arguments: object) -> object:
-        found = survey.survey(*arguments)
+        found = read_first(*arguments)
         lines = corpus.read_text().splitlines(keepends=True)
         corpus.write_text("".join(change(lines)))
         return found
 
-    monkeypatch.setattr(build, "survey", change_after)
+    monkeypatch.setattr(text, "survey", change_after)
     with pytest.raises(ValueError, match="changed while it was read"):
         prepare(data(corpus), tmp_path / "cache")
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from isoflop.config import DataConfig
-from isoflop.data import BpeTokenizer, Preparing, preparation, prepare
-from isoflop.data.text import build
+from isoflop.data import BpeTokenizer, Preparing, preparation, prepare, text
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_a_vocabulary_is_learnt_from_bounded_text(
         return train(iter(seen), vocabulary)
 
     monkeypatch.setattr(BpeTokenizer, "train", spied)
-    monkeypatch.setattr(build, "SAMPLE_BYTES", limit)
+    monkeypatch.setattr(text, "SAMPLE_BYTES", limit)
     config = DataConfig(corpus=str(corpus), tokenizer="bpe:270", sequence_length=8)
     store = prepare(config, tmp_path / "cache")
     assert sum(map(len, seen)) <= limit

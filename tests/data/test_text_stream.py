@@ -37,12 +37,6 @@ def test_what_is_not_utf_8_is_replaced_as_if_decoded_at_once(made_up):
     assert "\N{REPLACEMENT CHARACTER}" in "".join(found)
 
 
-def test_what_may_still_become_a_character_is_held_back():
-    stream = TextStream(ByteTokenizer())
-    assert [stream.add(byte) for byte in b"\xf0\x9f\x98"] == ["", "", ""]
-    assert stream.add(0x80) == "\U0001f600"
-
-
 def test_the_end_of_a_document_is_no_text():
     stream = TextStream(ByteTokenizer())
     assert [stream.add(one) for one in (0, 0x61, 0xC3, 0, 0xA9)] == ["", "a", "", "", "\u00e9"]

@@ -1,4 +1,3 @@
 """Corpora that are token ids already: files that others made, read where they lie."""
 
-from isoflop.data.ids.files import DTYPES, SUFFIXES, IdFile, id_file
-from isoflop.data.ids.pointed import PointedTokens, Stretch
+from isoflop.data.ids.files import DTYPES, SUFFIXES, IdFile, PointedTokens, Stretch, id_file

@@ -7,22 +7,21 @@ split as documents are. Where an id ends documents, pieces end with it and hold 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isoflop.config import DataConfig
 from isoflop.data import splitting
 from isoflop.data.corpora import Corpus, stamp
-from isoflop.data.ids.files import IdFile, id_file
-from isoflop.data.ids.pointed import Stretch
+from isoflop.data.ids.files import IdFile, Stretch, id_file
 from isoflop.data.pieces import FEWEST, MOST
 from isoflop.data.store import SPLITS, describe
-from isoflop.data.tables import BLOCK, NumberWriter, id_dtype
+from isoflop.data.tables import NumberWriter, id_dtype
 
 _PIECE_TOKENS = 4096
 
@@ -41,9 +40,8 @@ class _Piece:
     stretch: Stretch
     digest: bytes
     """Of its ids, whatever the file spells them in."""
-    documents: int
-    borders: int
-    """Where in the file of borders its documents' ends begin, counted in numbers."""
+    ends: NDArray[np.int64]
+    """Where its documents end, counted from its start, (documents,)."""
 
     @property
     def tokens(self) -> int:
@@ -70,33 +68,28 @@ def build_from_ids(
     pieces: list[_Piece] = []
     counted: list[int] = []
     first = 0
-    borders_path = folder / "borders"
-    try:
-        with open(borders_path, "w+b") as borders:
-            for of_corpus in files:
-                for stretch in _cut(of_corpus, first, data.end):
-                    pieces.append(_read(everything, stretch, data, borders))
-                    counted.append(pieces[-1].tokens)
-                    teller.at(sum(counted), sum(counted))
-                first += len(of_corpus)
-            splits = np.zeros(len(pieces), dtype=np.uint8)
-            splitting.assign(
-                np.frombuffer(b"".join(one.digest for one in pieces), "u1").reshape(-1, 16),
-                np.array(counted),
-                splits,
-                validation_fraction=data.validation_fraction,
-                test_fraction=data.test_fraction,
-                seed=data.split_seed,
-                scratch=folder,
-            )
-            of_split = [
-                [one for one, mine in zip(pieces, splits, strict=True) if mine == split]
-                for split in range(len(SPLITS))
-            ]
-            for name, mine in zip(SPLITS, of_split, strict=True):
-                _write_offsets(folder / f"{name}.offsets.npy", mine, borders)
-    finally:
-        borders_path.unlink(missing_ok=True)
+    for of_corpus in files:
+        for stretch in _cut(of_corpus, first, data.end):
+            pieces.append(_read(everything, stretch, data))
+            counted.append(pieces[-1].tokens)
+            teller.at(sum(counted), sum(counted))
+        first += len(of_corpus)
+    splits = np.zeros(len(pieces), dtype=np.uint8)
+    splitting.assign(
+        np.frombuffer(b"".join(one.digest for one in pieces), "u1").reshape(-1, 16),
+        np.array(counted),
+        splits,
+        validation_fraction=data.validation_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
+        scratch=folder,
+    )
+    of_split = [
+        [one for one, mine in zip(pieces, splits, strict=True) if mine == split]
+        for split in range(len(SPLITS))
+    ]
+    for name, mine in zip(SPLITS, of_split, strict=True):
+        _write_offsets(folder / f"{name}.offsets.npy", mine)
     for corpus in corpora:
         for source in corpus.sources:
             if stamp(source.path) != source.stamp:
@@ -118,7 +111,7 @@ def _described(pieces: Sequence[_Piece]) -> dict[str, Any]:
         of_pieces.update(one.tokens.to_bytes(8, "little") + one.digest)
     return {
         "tokens": sum(one.tokens for one in pieces),
-        "documents": sum(one.documents for one in pieces),
+        "documents": sum(len(one.ends) for one in pieces),
         "bytes": 0,
         "sha256": of_pieces.hexdigest(),
         "stretches": [list(one.stretch) for one in pieces],
@@ -150,27 +143,19 @@ def _behind_end(file: IdFile, wanted: int, slack: int, end: int) -> int:
     return wanted
 
 
-def _read(
-    files: Sequence[IdFile], stretch: Stretch, data: DataConfig, borders: IO[bytes]
-) -> _Piece:
-    """Read a stretch, and append where its documents end, counted from its start, to `borders`."""
+def _read(files: Sequence[IdFile], stretch: Stretch, data: DataConfig) -> _Piece:
+    """Read a stretch of a file."""
     dtype = id_dtype(data.vocabulary)
     digest = hashlib.blake2b(digest_size=16)
-    begin = os.fstat(borders.fileno()).st_size // 8
-    documents = last = 0
+    found = []
     for first, ids in files[stretch.file].blocks(stretch.start, stretch.stop):
         _check(files[stretch.file], first, ids, data)
         digest.update(ids.astype(dtype, copy=False).tobytes())
         ends = np.flatnonzero(ids == (-1 if data.end is None else data.end))
-        ends += first - stretch.start + 1
-        if len(ends):
-            borders.write(ends.astype("<i8").tobytes())
-            documents, last = documents + len(ends), int(ends[-1])
-    if last != stretch.stop - stretch.start:
-        borders.write(np.array([stretch.stop - stretch.start], dtype="<i8").tobytes())
-        documents += 1
-    borders.flush()
-    return _Piece(stretch, digest.digest(), documents, begin)
+        found.append(ends + first - stretch.start + 1)
+    # What no id ends is a document too.
+    last = stretch.stop - stretch.start
+    return _Piece(stretch, digest.digest(), np.union1d(np.concatenate(found), [last]))
 
 
 def _check(file: IdFile, first: int, ids: Any, data: DataConfig) -> None:
@@ -185,14 +170,11 @@ def _check(file: IdFile, first: int, ids: Any, data: DataConfig) -> None:
         )
 
 
-def _write_offsets(path: Path, pieces: Sequence[_Piece], borders: IO[bytes]) -> None:
+def _write_offsets(path: Path, pieces: Sequence[_Piece]) -> None:
     """Write where each document of a split starts, and where the last one ends."""
     with NumberWriter(path) as offsets:
         offsets.add(0)
         before = 0
         for one in pieces:
-            borders.seek(one.borders * 8)
-            for first in range(0, one.documents, BLOCK):
-                ends = np.fromfile(borders, "<i8", min(one.documents - first, BLOCK))
-                offsets.extend(ends + before)
+            offsets.extend(one.ends + before)
             before += one.tokens

@@ -1,11 +1,15 @@
-"""Files of token ids that others made: the .bin of nanoGPT and of llm.c, and .npy."""
+"""Files of token ids that others made: the .bin of nanoGPT and of llm.c, and .npy.
+
+And streams of tokens that lie in stretches of them, and are read from there.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,3 +137,44 @@ def _npy(path: str) -> IdFile:
             f"dimension, little-endian {names}"
         )
     return IdFile(path, dtype.str, offset, int(shape[0]))
+
+
+class Stretch(NamedTuple):
+    """Tokens that follow one another in a file."""
+
+    file: int
+    """Index of the file."""
+    start: int
+    """Its first token."""
+    stop: int
+    """The token behind its last."""
+
+
+class PointedTokens:
+    """The tokens of stretches of files, one after the other; a file is mapped when first read.
+
+    Args:
+        files: where they lie.
+        stretches: of which none is empty.
+    """
+
+    def __init__(self, files: Sequence[IdFile], stretches: Sequence[Stretch]) -> None:
+        table = np.array(stretches, dtype=np.int64).reshape(-1, 3)
+        self._file, self._start = table[:, 0], table[:, 1]
+        self._last = np.cumsum(table[:, 2] - table[:, 1])
+        self._first = self._last - (table[:, 2] - table[:, 1])
+        self._mapped = cache(lambda index: files[index].mapped())
+
+    def __len__(self) -> int:
+        return int(self._last[-1]) if len(self._last) else 0
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the ids at positions of the stream, an array of any shape."""
+        stretch = np.searchsorted(self._last, positions, side="right")
+        within = positions - self._first[stretch] + self._start[stretch]
+        file = self._file[stretch]
+        found = np.empty(positions.shape, dtype=np.int64)
+        for index in np.unique(file).tolist():
+            here = file == index
+            found[here] = self._mapped(index)[within[here]]
+        return found

@@ -1,15 +1,19 @@
-"""What updates a model's parameters: AdamW, or Muon for hidden matrices and AdamW for the rest."""
+"""What updates a model's parameters: AdamW, or Muon for hidden matrices and AdamW for the rest.
+
+And at which share of its peak rates, over a run.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
 
-from isoflop.config import AdamW, Recipe
+from isoflop.config import AdamW, Cosine, Linear, Recipe, RunConfig, WarmupStableDecay
 from isoflop.model import Transformer
 from isoflop.training.optimisation.muon import MuonMatrices
 from isoflop.training.optimisation.parametrisation import Group, group_of
@@ -106,3 +110,27 @@ class Optimiser:
                     of_all = value.shape == parameters[index].shape
                     moments[index][moment] = split_as(parameters[index], value) if of_all else value
             part.load_state_dict({**part.state_dict(), "state": dict(moments)})
+
+
+def rate_factor(config: RunConfig, step: int) -> float:
+    """Return the share of the peak rate at `step` (0 is the first): warm-up, then the schedule.
+
+    It reaches `final_fraction` one step behind the last, so that none has a rate of zero.
+    """
+    warmup = config.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup)
+    match config.recipe.schedule:
+        case Cosine():
+            kept = 0.5 * (1 + math.cos(math.pi * progress))
+        case Linear():
+            kept = 1 - progress
+        case WarmupStableDecay(decay=decay) as schedule:
+            first = config.decays_from(schedule)
+            fallen = max(0.0, (step - first) / max(1, config.steps - first))
+            kept = 1 - (fallen if decay == "linear" else fallen**0.5)
+        case _:
+            assert_never(config.recipe.schedule)
+    final = config.recipe.final_fraction
+    return final + (1 - final) * kept

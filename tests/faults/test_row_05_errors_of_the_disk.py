@@ -7,20 +7,16 @@ again after its fsync failed.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from one_tiny_run import Tiny
 from strace_faults import REFUSED, Struck, strike
 
 from isoflop import checkpoint, storage
-from isoflop.runs import MetricsLog, RunFolder, read_metrics
-from isoflop.storage import StorageError
+from isoflop.runs import MetricsLog, read_metrics
 
 STATE = {"weight": torch.arange(35.0).reshape(5, 7)}
 
@@ -90,28 +86,3 @@ def test_row_05_errors_of_the_disk_are_told_and_nothing_is_claimed(
     assert Counter(child.call for child in struck) == {"write": 6, "fsync": 7}
     assert syncs_after_a_failure(seen) == []
     check(struck)
-
-
-def test_a_run_whose_disk_fails_stops_and_goes_on_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny, failed = Tiny.of(tmp_path), RunFolder(tmp_path / "failed")
-    synced: list[str] = []
-
-    def failing(descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        synced.append(path)
-        if path.endswith("metrics.jsonl") and failed.checkpoints.exists():
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing)
-        with pytest.raises(StorageError, match=r"metrics\.jsonl: Input/output error"):
-            tiny.train(failed, 0.0)
-    assert synced[-1].endswith("metrics.jsonl")
-    assert failed.state() == "interrupted"
-    saved = checkpoint.latest(failed.checkpoints)
-    assert saved is not None
-    assert saved.step == 1
-    tiny.train(failed)
-    tiny.assert_undisturbed(failed)

@@ -49,23 +49,6 @@ def test_row_08_the_newest_valid_checkpoint_is_never_deleted(disk: Path, seed: i
             newest = left.step
 
 
-def test_a_run_goes_on_exactly_whatever_its_clock_says(tmp_path: Path) -> None:
-    tiny, run = Tiny.of(tmp_path), RunFolder(tmp_path / "run")
-    chance = random.Random(0)
-
-    def shuffle(_: object) -> None:
-        for path in run.checkpoints.glob("*") if run.checkpoints.exists() else ():
-            moment = chance.uniform(0, 4e9)
-            os.utime(path, (moment, moment))
-
-    for step, steps in ((1, 1), (3, 2), (5, 2)):
-        tiny.stop(run, steps, checkpoint_seconds=0, watch=shuffle)
-        shuffle(None)
-        assert sorted(os.listdir(run.checkpoints))[-1] == f"step-{step:08}"
-    tiny.train(run)
-    tiny.assert_undisturbed(run)
-
-
 def test_a_run_never_goes_on_from_the_state_of_another(tmp_path: Path) -> None:
     tiny, other = Tiny.of(tmp_path), Tiny.of(tmp_path, seed=1)
     ids = f"{other.config.run_id}, expected {tiny.config.run_id}"

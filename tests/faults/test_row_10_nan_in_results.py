@@ -77,21 +77,6 @@ def test_row_10_what_is_not_finite_is_null_in_all_that_is_written(
     assert strict(capsys.readouterr().out) == null
 
 
-@pytest.mark.slow
-def test_a_fit_of_a_table_with_such_numbers_prints_strict_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = ["variant,budget,params,loss"]
-    for budget in (1e15, 1e16):
-        for place in range(-3, 4):
-            size = 1e6 * math.sqrt(budget / 1e15) * 2**place
-            rows.append(f"A,{budget},{size},{3 + 0.02 * place**2 - 0.1 * math.log10(budget)}")
-    rows += [f"A,1e15,2e6,{value}" for value in ("nan", "inf", "-inf", "")]
-    (tmp_path / "runs.csv").write_text("\n".join(rows) + "\n")
-    assert main(["fit", str(tmp_path / "runs.csv"), "--resamples", "100", "--json"]) == 0
-    assert strict(capsys.readouterr().out)
-
-
 def test_a_result_that_is_not_finite_is_refused_where_it_is_made() -> None:
     fields = {"split": "test", "decision": "every_token", "bits_per_byte": 1.0, "tokens": 1}
     for value in (math.nan, math.inf, None):

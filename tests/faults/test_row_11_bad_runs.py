@@ -23,7 +23,6 @@ from sweep_studies import (
     Study,
     instant,
     is_large,
-    never,
     tiny,
     train_study,
     unmeasured,
@@ -95,35 +94,6 @@ def test_row_11_attempts_are_bounded_across_restarts(place: Place) -> None:
     assert record is not None
     assert record.attempts == 4
     assert "SIGKILL" in (record.reason or "")
-
-
-def test_row_11_an_attempt_that_gained_a_checkpoint_begins_a_new_count(place: Place) -> None:
-    with place.folder.claim():
-        place.folder.create(place.bad)
-        for step in (0, 0, 5, 5):
-            place.folder.begin_attempt(step)
-            place.folder.end_attempt("failed", "no luck")
-    assert place.run(instant).failed == 0
-
-
-def test_row_11_a_run_that_takes_all_down_with_it_is_given_up(place: Place) -> None:
-    with place.folder.claim():
-        place.folder.create(place.bad)
-        for _ in range(10):
-            place.folder.begin_attempt(7)
-    for config in (run.config for run in next_runs(place.study, [])):
-        if config != place.bad:
-            instant(config, RunStore(place.root).folder(config.run_id), cache=place.cache)
-    outcome = place.run(never, planner=lambda study, records: _first(study, records))
-    assert (outcome.failed, outcome.left) == (1, 0)
-    record = place.folder.record()
-    assert record is not None
-    assert "killed 10 times from the same checkpoint" in (record.reason or "")
-
-
-def _first(study: Study, records: list) -> list:
-    done = {record.run_id for record in records}
-    return [run for run in next_runs(study, []) if run.config.run_id not in done]
 
 
 def test_row_11_a_limit_below_what_runs_need_is_said_at_planning(

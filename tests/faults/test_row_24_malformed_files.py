@@ -193,12 +193,6 @@ def test_a_table_of_other_types_is_read_or_refused(box: Sandbox) -> None:
             assert told in box.refused("fit", "t.parquet")
 
 
-def test_a_line_separator_within_json_ends_no_line(box: Sandbox) -> None:
-    row = {"loss": 3.0, "parameters": 1e5, "tokens": 1e7, "variant": "a\u2028b"}
-    (box.home / "t.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
-    assert box("fit", "t.jsonl", "--resamples", "20").code == 0
-
-
 RECORDS: list[tuple[str, Any, str]] = [
     ("run_id", "0" * 12, "run_id is '000000000000'; expected"),
     ("config", {}, "config.model"),

@@ -62,15 +62,6 @@ def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None)
     assert_alike(config)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("needs_a_compiler_that_is_right")
-def test_compiled_steps_tell_positions_apart_alike(make_run: MakeRun) -> None:
-    config = told_apart(make_run(TopK(capacity=0.25)))
-    # A block of each kind.
-    model = config.model.model_copy(update={"blocks": 2})
-    assert_alike(config.model_copy(update={"model": model}), spans=len(SPANS))
-
-
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace graphs and their gradients as ever, but generate no code for them."""

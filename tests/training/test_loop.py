@@ -176,15 +176,6 @@ def test_a_held_out_loss_that_is_not_finite_ends_the_run(
     assert [row["step"] for row in folder.read_metrics()[0]] == [1, 2, 3]
 
 
-def test_progress_is_told_of_each_step(make_run: MakeRun, cache: Path, folder: RunFolder) -> None:
-    seen = []
-    train(make_run(), folder, cache=cache, threads=1, watch=seen.append)
-    assert [progress.step for progress in seen] == list(range(1, 13))
-    assert {progress.steps for progress in seen} == {12}
-    assert [p.loss for p in seen] == [row["loss"] for row in folder.read_metrics()[0]]
-    assert min(progress.tokens_per_second for progress in seen) > 0
-
-
 def test_without_a_checkpoint_there_is_no_model(make_run: MakeRun, folder: RunFolder) -> None:
     folder.create(make_run())
     with pytest.raises(ValueError, match=r"has no checkpoint; train the run first"):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK
 from isoflop.model import build
-from isoflop.training import Optimiser, Trainer, initialise
+from isoflop.training import Trainer, initialise
 from isoflop.training.step import THRESHOLD_DECAY
 
 MakeRun = Callable[..., RunConfig]
@@ -60,14 +60,6 @@ def test_clips_before_the_step(make_run: MakeRun) -> None:
     assert squares[False] ** 0.5 == pytest.approx(limit, rel=1e-3)
 
 
-def test_leaves_a_small_gradient_as_it_is(make_run: MakeRun) -> None:
-    trainer = trainer_of(make_run(gradient_clip=1e6))
-    result = trainer.step(batch(), 0, 1.0)
-    moments = [state["exp_avg"] / (1 - 0.9) for state in trainer.optimiser.parts[0].state.values()]
-    norm = torch.stack([moment.norm() for moment in moments]).norm()
-    assert float(norm) == pytest.approx(result.gradient_norm, rel=1e-5)
-
-
 @pytest.mark.parametrize("weight", [0.0, 1e6], ids=["without", "a million times"])
 def test_predictor_loss_leaves_the_language_model_alone(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, weight: float
@@ -93,15 +85,6 @@ def test_threshold_leaves_the_language_model_alone(make_run: MakeRun) -> None:
             block.threshold.fill_(100.0)
         changed.step(batch(index), index, 1.0)
     assert_equal(language_state(changed), language_state(usual))
-
-
-def test_router_bce_does_touch_the_language_model(make_run: MakeRun) -> None:
-    usual = trainer_of(make_run(LEARNED))
-    taught = trainer_of(make_run(TopK(capacity=0.25, router_bce=1.0)))
-    for trainer in (usual, taught):
-        trainer.step(batch(), 0, 1.0)
-    before, after = language_state(usual), language_state(taught)
-    assert not torch.equal(before["blocks.1.router.weight"], after["blocks.1.router.weight"])
 
 
 def test_threshold_follows_the_smallest_selected_score(make_run: MakeRun) -> None:
@@ -198,26 +181,6 @@ def test_statistics_tell_the_selected_from_the_others(make_run: MakeRun, depth: 
         chosen, others = decided.logits[decided.selected], decided.logits[~decided.selected]
         assert statistics["selected_logit"][index] == pytest.approx(float(chosen.mean()), abs=1e-5)
         assert statistics["skipped_logit"][index] == pytest.approx(float(others.mean()), abs=1e-5)
-
-
-def test_rates_follow_the_factor(make_run: MakeRun) -> None:
-    trainer = trainer_of(make_run())
-    before = language_state(trainer)
-    trainer.step(batch(), 0, 0.0)
-    assert_equal(language_state(trainer), before)
-    peaks = [group["lr"] for group in Optimiser(trainer.model, trainer.config.recipe).groups]
-    trainer.step(batch(), 1, 0.25)
-    assert [g["lr"] for g in trainer.optimiser.groups] == [0.25 * peak for peak in peaks]
-
-
-def test_bf16_stays_close_to_fp32(make_run: MakeRun) -> None:
-    losses = {}
-    for precision in ("fp32", "bf16"):
-        trainer = trainer_of(make_run(LEARNED, precision=precision))
-        losses[precision] = [trainer.step(batch(), i, 1.0).loss for i in range(3)]
-        assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
-    assert losses["bf16"] != losses["fp32"]
-    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
 
 
 @pytest.mark.parametrize("depth", [EveryToken(), LEARNED])

@@ -10,7 +10,7 @@ import pytest
 
 from isoflop.data import Batches, TokenStore, document_windows, evaluation_windows
 from isoflop.data.store import SPLITS, describe, write_description
-from isoflop.data.tables import NumberWriter
+from isoflop.data.tables import write_numbers
 
 TOKENS, DOCUMENTS, LENGTH = 10**10, 10**6, 256
 ONE_ARRAY = 8 * DOCUMENTS
@@ -41,13 +41,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         extra["files"] = [{"path": str(path), "dtype": dtype, "offset": 0, "tokens": TOKENS}]
     write_description(folder, {**describe(vocabulary, splits, "x"), **extra})
     ends = np.arange(0, TOKENS + 1, TOKENS // DOCUMENTS)
-    with NumberWriter(folder / "train.offsets.npy") as numbers:
-        numbers.extend(ends)
+    write_numbers(folder / "train.offsets", ends)
     if own:
         sparse(folder / "train.tokens", dtype)
         for name, length in (("train.bytes", DOCUMENTS), ("token_bytes", vocabulary)):
-            with NumberWriter(folder / f"{name}.npy") as numbers:
-                numbers.extend(np.zeros(length, dtype=np.int64))
+            write_numbers(folder / name, np.zeros(length, dtype=np.int64))
     return folder
 
 
@@ -74,15 +72,3 @@ def test_opening_and_batches_hold_no_array_of_documents(folder: Path) -> None:
         assert len(list(islice(read(split, LENGTH, 8), 3))) == 3
         assert sum(mask.sum() for *_, mask in read(split, LENGTH, 8, 4000)) in (4000, 3840)
     assert tracemalloc.get_traced_memory()[1] < ONE_ARRAY
-
-
-@pytest.mark.parametrize("count", [0, 1, 9, 12_345])
-def test_numbers_written_in_parts_are_those_that_numpy_saves(tmp_path: Path, count: int) -> None:
-    numbers = np.arange(count)
-    with NumberWriter(tmp_path / "a.npy") as writer:
-        writer.extend(numbers[: count // 3])
-        for one in numbers[count // 3 :].tolist():
-            writer.add(one)
-    assert writer.count == count
-    np.save(tmp_path / "b.npy", numbers)
-    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()

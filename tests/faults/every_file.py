@@ -67,10 +67,12 @@ def in_store(name: str) -> Loaded:
 
 def corpus(ending: str) -> Loaded:
     """A corpus in one file."""
-    name = f"corpus.{ending}"
+    name, tokenizer = f"corpus.{ending}", "ids:500" if ending == "npy" else "bytes"
     return Loaded(
         name,
-        lambda folder: prepare(DataConfig(corpus=str(folder / name)), folder / "cache"),
+        lambda folder: prepare(
+            DataConfig(corpus=str(folder / name), tokenizer=tokenizer), folder / "cache"
+        ),
     )
 
 
@@ -108,11 +110,11 @@ JSON_FILES = [
 OTHER_FILES = [
     Loaded("config.toml", lambda folder: load(folder / "config.toml")),
     in_checkpoint("state.safetensors"),
-    in_store("train.offsets.npy"),
-    in_store("train.bytes.npy"),
-    in_store("token_bytes.npy"),
+    in_store("train.offsets"),
+    in_store("train.bytes"),
+    in_store("token_bytes"),
     in_store("tokenizer.json"),
     in_store("train.tokens"),
     *(table(ending) for ending in ("csv", "tsv", "jsonl", "parquet")),
-    *(corpus(ending) for ending in ("txt", "jsonl", "parquet")),
+    *(corpus(ending) for ending in ("txt", "jsonl", "parquet", "npy")),
 ]

@@ -24,7 +24,7 @@ from isoflop.data.tokenizer import LibraryTokenizer, Tokenizer
 from isoflop.data.windows import WholeWindows
 from isoflop.notation import count, duration, percent
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same data would give other files."""
 
 SECONDS_BETWEEN = 5.0

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from isoflop import storage
 from isoflop.config import DataConfig
 from isoflop.data.ids import DTYPES, IdFile, PointedTokens, Stretch
-from isoflop.data.tables import NumberWriter, blocks, id_dtype, mapped_numbers, reopened
+from isoflop.data.tables import blocks, id_dtype, mapped_numbers, reopened, write_numbers
 from isoflop.data.tokenizer import (
     BpeTokenizer,
     ByteTokenizer,
@@ -37,7 +37,7 @@ SPLITS: tuple[SplitName, SplitName, SplitName] = ("train", "validation", "test")
 
 _STORE = "store.json"
 TOKENIZER = "tokenizer.json"
-_TOKEN_BYTES = "token_bytes.npy"
+_TOKEN_BYTES = "token_bytes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +132,11 @@ class TokenStore:
         described = self.manifest["splits"][name]
         tokens, documents = described["tokens"], described["documents"]
         opened = self._own_tokens(name) if self._is_text else self._pointed_tokens(name)
-        offsets = _numbers(self.folder / f"{name}.offsets.npy", documents + 1)
+        offsets = _numbers(self.folder / f"{name}.offsets", documents + 1)
         follow = offsets[0] == 0 and offsets[-1] == tokens
         if not follow or any((np.diff(part) < 1).any() for _, part in blocks(offsets, 1)):
             raise _damaged(
-                self.folder / f"{name}.offsets.npy",
+                self.folder / f"{name}.offsets",
                 f"documents do not follow one another up to token {tokens}",
             )
         if not self._is_text:
@@ -152,7 +152,7 @@ class TokenStore:
         return TokenSplit(
             tokens=opened,
             offsets=offsets,
-            document_bytes=_numbers(self.folder / f"{name}.bytes.npy", documents),
+            document_bytes=_numbers(self.folder / f"{name}.bytes", documents),
             token_bytes=token_bytes if scale == 1 else token_bytes * scale,
         )
 
@@ -323,8 +323,7 @@ class StoreWriter:
         To be called once the files are closed.
         """
         splits = {name: one.described() for name, one in zip(SPLITS, self._splits, strict=True)}
-        with NumberWriter(self._folder / _TOKEN_BYTES) as numbers:
-            numbers.extend(tokenizer.token_bytes)
+        write_numbers(self._folder / _TOKEN_BYTES, tokenizer.token_bytes)
         specification = "bytes"
         if isinstance(tokenizer, LibraryTokenizer):
             specification = tokenizer.write(self._folder / TOKENIZER)
@@ -348,17 +347,18 @@ class _SplitWriter:
         self.tokens, self.documents, self.bytes = tokens, documents, _ = written
         self._begun = self.bytes
         """Bytes of all documents before the one that is under way."""
-        self._path, starts = path.with_suffix(".tokens"), path.with_suffix(".offsets.npy")
+        self._path, starts = path.with_suffix(".tokens"), path.with_suffix(".offsets")
         with ExitStack() as stack:
             self._file = stack.enter_context(reopened(self._path, tokens * dtype.itemsize))
-            self._starts = stack.enter_context(NumberWriter(starts, documents + (documents > 0)))
-            sizes = NumberWriter(path.with_suffix(".bytes.npy"), documents)
+            begun = reopened(starts, 8 * (documents + (documents > 0)))
+            self._starts = stack.enter_context(begun)
+            sizes = reopened(path.with_suffix(".bytes"), 8 * documents)
             self._sizes = stack.enter_context(sizes)
             with open(self._path, "rb") as before:
                 self._hash = hashlib.file_digest(before, "sha256")
             self._stack = stack.pop_all()
         if not documents:
-            self._starts.add(0)
+            self._starts.write(bytes(8))
 
     def __enter__(self) -> Self:
         return self
@@ -374,8 +374,8 @@ class _SplitWriter:
         self.bytes += text_bytes
         if last:
             self.documents += 1
-            self._starts.add(self.tokens)
-            self._sizes.add(self.bytes - self._begun)
+            self._starts.write(self.tokens.to_bytes(8, "little"))
+            self._sizes.write((self.bytes - self._begun).to_bytes(8, "little"))
             self._begun = self.bytes
 
     def flush(self) -> None:

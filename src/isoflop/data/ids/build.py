@@ -21,7 +21,7 @@ from isoflop.data.corpora import Corpus, stamp
 from isoflop.data.ids.files import IdFile, Stretch, id_file
 from isoflop.data.pieces import FEWEST, MOST
 from isoflop.data.store import SPLITS, describe
-from isoflop.data.tables import NumberWriter, id_dtype
+from isoflop.data.tables import id_dtype, write_numbers
 
 _PIECE_TOKENS = 4096
 
@@ -89,7 +89,9 @@ def build_from_ids(
         for split in range(len(SPLITS))
     ]
     for name, mine in zip(SPLITS, of_split, strict=True):
-        _write_offsets(folder / f"{name}.offsets.npy", mine)
+        begins = np.cumsum([0, *(one.tokens for one in mine)])
+        ends = [one.ends + begin for one, begin in zip(mine, begins, strict=False)]
+        write_numbers(folder / f"{name}.offsets", np.concatenate([[0], *ends]))
     for corpus in corpora:
         for source in corpus.sources:
             if stamp(source.path) != source.stamp:
@@ -168,13 +170,3 @@ def _check(file: IdFile, first: int, ids: Any, data: DataConfig) -> None:
             f"{data.tokenizer_name!r}; expected ids from 0 to {data.vocabulary - 1}: state the "
             "vocabulary that the file was made with"
         )
-
-
-def _write_offsets(path: Path, pieces: Sequence[_Piece]) -> None:
-    """Write where each document of a split starts, and where the last one ends."""
-    with NumberWriter(path) as offsets:
-        offsets.add(0)
-        before = 0
-        for one in pieces:
-            offsets.extend(one.ends + before)
-            before += one.tokens

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
-from pathlib import Path
 
 from isoflop.config import DataConfig
 from isoflop.data.ids import SUFFIXES
@@ -142,23 +141,14 @@ def _locate(name: str) -> Corpus:
 def _id_files(name: str) -> Corpus:
     expected = "expected a .bin or .npy file of token ids, or a folder or glob of them"
     path = os.path.expanduser(name)
+    found, folder = _found(path)
     if os.path.isdir(path):
-        found = [one for one in _walk(path) if _suffix(one) in SUFFIXES]
-    elif glob.has_magic(path) and "\0" not in path:
-        found = sorted(one for one in glob.glob(path, recursive=True) if os.path.isfile(one))
-    else:
-        found = [path] if os.path.isfile(path) else []
+        found = [one for one in found if _suffix(one) in SUFFIXES]
     others = [one for one in found if _suffix(one) not in SUFFIXES]
     if others or not found:
         problem = f"{others[0]} is no such file" if others else "there is none"
         raise ValueError(f"corpus is {name!r}, and tokenizer one of ids; {expected}; {problem}")
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    real = [os.path.realpath(one) for one in found]
-    sources = [
-        Source(_relative(one, folder), "ids", absolute, stamp(absolute))
-        for one, absolute in zip(found, real, strict=True)
-    ]
-    return Corpus(name, tuple(sources))
+    return Corpus(name, tuple(_source(one, folder, "ids") for one in found))
 
 
 def _suffix(path: str) -> str:
@@ -180,28 +170,33 @@ def _python() -> Corpus:
 
 
 def _files(name: str) -> Corpus:
-    # os.path answers False to names that no file system can hold; pathlib raises.
     path = os.path.expanduser(name)
-    if os.path.isfile(path):
-        return Corpus(name, (_file(path, os.path.basename(path)),))
+    found, folder = _found(path)
+    named = not os.path.isdir(path)
+    kinds = {one: kind for one in found if (kind := _kind(one, named))}
+    if named and len(kinds) < len(found):
+        (compressed, *_) = [one for one in found if one not in kinds]
+        raise ValueError(f"corpus names {compressed}, which is compressed; decompress it first")
+    if not kinds:
+        raise ValueError(f"corpus is {name!r}; {EXPECTED}; there is no such file or folder")
+    return Corpus(name, tuple(_source(one, folder, kind) for one, kind in kinds.items()))
+
+
+def _found(path: str) -> tuple[list[str], str]:
+    """Return the files that a path names, and the folder that they are called by their place in."""
+    # os.path answers False to names that no file system can hold; pathlib raises.
     if os.path.isdir(path):
-        sources = tuple(
-            _file(found, _relative(found, path)) for found in _walk(path) if _kind(found, False)
-        )
-        if not sources:
-            raise ValueError(
-                f"corpus is {name!r}; expected a folder with text (.txt, .md, .py, ...), .jsonl "
-                "or .parquet files, but it has none"
-            )
-        return Corpus(name, sources)
+        return _walk(path), path
+    if os.path.isfile(path):
+        return [path], os.path.dirname(path)
     if glob.has_magic(path) and "\0" not in path:
-        matches = sorted(
-            found for found in glob.glob(path, recursive=True) if os.path.isfile(found)
-        )
-        if not matches:
-            raise ValueError(f"corpus is {name!r}; {EXPECTED}; no file matches the pattern")
-        return Corpus(name, tuple(_file(found, Path(found).as_posix()) for found in matches))
-    raise ValueError(f"corpus is {name!r}; {EXPECTED}; there is no such file or folder")
+        return sorted(one for one in glob.glob(path, recursive=True) if os.path.isfile(one)), ""
+    return [], ""
+
+
+def _source(path: str, folder: str, kind: Kind) -> Source:
+    absolute = os.path.realpath(path)
+    return Source(_relative(path, folder), kind, absolute, stamp(absolute))
 
 
 def _remote(name: str) -> Corpus:
@@ -227,14 +222,6 @@ def _remote(name: str) -> Corpus:
     if not sources:
         raise ValueError(f"corpus is {name!r}; {EXPECTED}; there is no such file or folder")
     return Corpus(name, sources)
-
-
-def _file(path: str, name: str) -> Source:
-    kind = _kind(path, True)
-    if kind is None:
-        raise ValueError(f"corpus names {path}, which is compressed; decompress it first")
-    absolute = os.path.realpath(path)
-    return Source(name=name, kind=kind, path=absolute, stamp=stamp(absolute))
 
 
 def _kind(path: str, named: bool) -> Kind | None:

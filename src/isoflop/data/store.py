@@ -286,7 +286,7 @@ class StoreWriter:
         end = np.array([data.end], dtype=dtype).tobytes()
         with ExitStack() as stack:
             self._splits = [
-                stack.enter_context(_SplitWriter(folder / name, end, dtype, before))
+                _SplitWriter(folder / name, end, dtype, before, stack)
                 for name, before in zip(SPLITS, written, strict=True)
             ]
             self._stack = stack.pop_all()
@@ -334,7 +334,7 @@ class StoreWriter:
 
 
 class _SplitWriter:
-    """Appends documents to the files of one split."""
+    """Appends documents to the files of one split, which a stack closes."""
 
     def __init__(
         self,
@@ -342,29 +342,22 @@ class _SplitWriter:
         end: bytes,
         dtype: np.dtype[Any],
         written: tuple[int, int, int],
+        stack: ExitStack,
     ) -> None:
         self._dtype, self._end = dtype, end
         self.tokens, self.documents, self.bytes = tokens, documents, _ = written
         self._begun = self.bytes
         """Bytes of all documents before the one that is under way."""
         self._path, starts = path.with_suffix(".tokens"), path.with_suffix(".offsets")
-        with ExitStack() as stack:
-            self._file = stack.enter_context(reopened(self._path, tokens * dtype.itemsize))
-            begun = reopened(starts, 8 * (documents + (documents > 0)))
-            self._starts = stack.enter_context(begun)
-            sizes = reopened(path.with_suffix(".bytes"), 8 * documents)
-            self._sizes = stack.enter_context(sizes)
-            with open(self._path, "rb") as before:
-                self._hash = hashlib.file_digest(before, "sha256")
-            self._stack = stack.pop_all()
+        self._file = stack.enter_context(reopened(self._path, tokens * dtype.itemsize))
+        begun = reopened(starts, 8 * (documents + (documents > 0)))
+        self._starts = stack.enter_context(begun)
+        sizes = reopened(path.with_suffix(".bytes"), 8 * documents)
+        self._sizes = stack.enter_context(sizes)
+        with open(self._path, "rb") as before:
+            self._hash = hashlib.file_digest(before, "sha256")
         if not documents:
             self._starts.write(bytes(8))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: Any) -> None:
-        self._stack.__exit__(*failure)
 
     def append(self, ids: Ids, text_bytes: int, *, last: bool) -> None:
         content = ids.astype(self._dtype, copy=False).tobytes() + (self._end if last else b"")

@@ -1,22 +1,25 @@
 """EIO on the n-th write or fsync, transient and lasting.
 
-Injected: strace fails each write and fsync of `checkpoint.save` and of a log of metrics in turn,
-once or from then on. Expected: the error is told, nothing is claimed saved, and no file is synced
-again after its fsync failed.
+Injected: each write and fsync of `checkpoint.save` and of a log of metrics fails in turn, once or
+from then on. Expected: the error is told, nothing is claimed saved, and no file is synced again
+after its fsync failed.
 """
 
 from __future__ import annotations
 
-import re
+import errno
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from strace_faults import REFUSED, Struck, strike
+from failpoints import Calls, struck_at
 
 from isoflop import checkpoint, storage
 from isoflop.runs import MetricsLog, read_metrics
+from isoflop.storage import StorageError
 
 STATE = {"weight": torch.arange(35.0).reshape(5, 7)}
 
@@ -31,58 +34,51 @@ def log_and_save(folder: Path) -> None:
     (folder / "claimed saved").touch()
 
 
-def syncs_after_a_failure(log: str) -> list[str]:
-    """Files that were synced again by the process in which their fsync had failed."""
-    failed: set[tuple[str, str]] = set()
-    again = []
-    for line in log.splitlines():
-        call = re.match(r"(\d+) +fsync\(\d+<(.*)>\)", line)
-        if call:
-            if call.groups() in failed:
-                again.append(line)
-            if "(INJECTED)" in line:
-                failed.add((call[1], call[2]))
-    assert failed
-    return again
+def fail() -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def check(struck: list[Struck]) -> None:
-    found = []
-    for child in struck:
-        assert child.code == REFUSED, child.told
-        assert re.search(r"cannot write /.*: Input/output error \(\d+ bytes free", child.told)
-        assert not (child.folder / "claimed saved").exists()
-        left = [path for path in child.folder.rglob("*") if path.name.startswith(storage.TEMPORARY)]
-        assert left == [], (child.call, child.nth)
-        saved = checkpoint.latest(child.folder / "checkpoint")
-        assert saved is not None
-        found.append(saved.step)
-        rows, corrupt = read_metrics(child.folder / "metrics.jsonl")
-        steps = [row["step"] for row in rows]
-        assert steps == list(range(1, len(steps) + 1))
-        assert saved.step <= len(steps)
-        assert corrupt == 0 or child.call == "write"
-        log_and_save(child.folder)
-    # The last fsync, of the parent, comes after the rename: the new state is seen, not claimed.
-    assert found == [20] * (len(found) - 1) + [23]
+def check(folder: Path, calls: Calls) -> int:
+    """Hold what a failure left; return the step of the newest checkpoint."""
+    assert calls.again == []
+    assert not (folder / "claimed saved").exists()
+    assert [path for path in folder.rglob("*") if path.name.startswith(storage.TEMPORARY)] == []
+    saved = checkpoint.latest(folder / "checkpoint")
+    assert saved is not None
+    rows, corrupt = read_metrics(folder / "metrics.jsonl")
+    steps = [row["step"] for row in rows]
+    assert steps == list(range(1, len(steps) + 1))
+    assert saved.step <= len(steps)
+    assert corrupt == 0 or calls.struck == "write"
+    log_and_save(folder)
+    return saved.step
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["transient", "lasting"])
 def test_row_05_errors_of_the_disk_are_told_and_nothing_is_claimed(
     disk: Path, lasting: bool
 ) -> None:
-    template, place = disk / "template", disk / "failed"
-    place.mkdir()
+    template = disk / "template"
     checkpoint.save(template / "checkpoint", 20, STATE, {"seconds": 0.5})
     with MetricsLog(template / "metrics.jsonl", 0) as log:
         for step in range(1, 23):
             log.append({"step": step})
 
-    struck, seen = strike(
-        log_and_save, template, place, "error=EIO", ("write", "fsync"), lasting=lasting
-    )
-
+    told, found = r"cannot write /.*: Input/output error \(\d+ bytes free", []
+    struck: Counter[str] = Counter()
+    shutil.copytree(template, disk / "undisturbed")
+    with struck_at(-1, fail) as calls:
+        log_and_save(disk / "undisturbed")
+    for nth, kind in enumerate(list(calls.made)):
+        if kind not in ("write", "fsync"):
+            continue
+        folder = disk / str(nth)
+        shutil.copytree(template, folder)
+        with struck_at(nth, fail, lasting) as calls, pytest.raises(StorageError, match=told):
+            log_and_save(folder)
+        struck[kind] += 1
+        found.append(check(folder, calls))
     # Three rows and three files; the log twice (once cut), three files, two folders.
-    assert Counter(child.call for child in struck) == {"write": 6, "fsync": 7}
-    assert syncs_after_a_failure(seen) == []
-    check(struck)
+    assert struck == {"write": 6, "fsync": 7}
+    # The last fsync, of the parent, comes after the rename: the new state is seen, not claimed.
+    assert found == [20] * (len(found) - 1) + [23]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,47 +68,34 @@ def document_windows(
             f"the longest document has {longest} tokens and the limit is {limit_tokens}; expected "
             "at least one token to predict"
         )
-    begins, counts = np.zeros((2, 0), dtype=np.int64)
-    for begin, count in _up_to(_rounds(split.offsets, longest, sequence_length), limit_tokens):
-        begins, counts = np.append(begins, begin), np.append(counts, count)
-        whole = len(begins) // sequences * sequences
-        for first in range(0, whole, sequences):
-            part = slice(first, first + sequences)
-            yield _batch(split, begins[part], counts[part], sequence_length, sequences)
-        begins, counts = begins[whole:], counts[whole:]
-    if len(begins):
+    places = _up_to(_rounds(split.offsets, longest, sequence_length), limit_tokens)
+    while part := list(islice(places, sequences)):
+        begins, counts = np.array(part).T
         yield _batch(split, begins, counts, sequence_length, sequences)
 
 
-_Places = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Where windows begin in the stream, and how many targets each has, (n,)."""
-
-
-def _rounds(offsets: NDArray[np.int64], longest: int, sequence_length: int) -> Iterator[_Places]:
-    """Yield the first windows of all documents, then the second ones, a block at a time."""
+def _rounds(
+    offsets: NDArray[np.int64], longest: int, sequence_length: int
+) -> Iterator[tuple[int, int]]:
+    """Yield where each window begins and how many targets it has, in rounds."""
     for turn in range(0, longest - 1, sequence_length):
         for _, part in blocks(offsets, 1):
             left = np.diff(part) - 1 - turn
             here = left > 0
-            yield part[:-1][here] + turn, np.minimum(left[here], sequence_length)
+            counts = np.minimum(left[here], sequence_length)
+            yield from zip((part[:-1][here] + turn).tolist(), counts.tolist(), strict=True)
 
 
-def _up_to(places: Iterator[_Places], limit: int | None) -> Iterator[_Places]:
+def _up_to(places: Iterator[tuple[int, int]], limit: int | None) -> Iterator[tuple[int, int]]:
     """Yield windows up to the first that would exceed the limit; a very first one is cut to it."""
     used = 0
-    for begins, counts in places:
-        if limit is None:
-            yield begins, counts
-            continue
-        if not used:
-            counts[:1] = np.minimum(counts[:1], limit)
-        sums = used + np.cumsum(counts)
-        fits = int(np.searchsorted(sums, limit, side="right"))
-        if fits:
-            used = int(sums[fits - 1])
-            yield begins[:fits], counts[:fits]
-        if fits < len(counts):
+    for begin, count in places:
+        if limit is not None and used + count > limit:
+            if not used:
+                yield begin, limit
             return
+        used += count
+        yield begin, count
 
 
 def _batch(

@@ -10,7 +10,7 @@ import torch
 from given import small_model
 from isoflop.config import PrecisionChoice, PrecisionSpeed, PrecisionSpeeds, RunConfig
 from isoflop.config.precision import FASTER, SLOW
-from isoflop.hardware import choose_precision, measure_speeds
+from isoflop.hardware import choose_precision, measure_speeds, precision
 
 
 def run(width: int = 32, vocabulary: int = 256) -> RunConfig:
@@ -50,8 +50,11 @@ def speeds(
         (8, "bf16"),
     ],
 )
-def test_bf16_has_to_be_faster_by_a_margin(gain: float, chosen: str) -> None:
-    choice = choose_precision([run()], measure=lambda *_: speeds(gain))
+def test_bf16_has_to_be_faster_by_a_margin(
+    monkeypatch: pytest.MonkeyPatch, gain: float, chosen: str
+) -> None:
+    monkeypatch.setattr(precision, "measure_speeds", lambda *_: speeds(gain))
+    choice = choose_precision([run()])
     assert choice.precision == chosen
     assert choice.speeds == speeds(gain)
     assert (choice.device, choice.threads, choice.torch) == ("cpu", 1, torch.__version__)
@@ -65,7 +68,9 @@ def test_products_and_attention_count_by_their_flops() -> None:
     assert speeds(product_gain=4, attention_gain=0.5, share=0.1).faster == "bf16"
 
 
-def test_the_middle_run_is_measured_on_the_threads_of_a_run() -> None:
+def test_the_middle_run_is_measured_on_the_threads_of_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen = []
     runs = [run(width) for width in (64, 16, 128, 32, 48)]
 
@@ -74,7 +79,8 @@ def test_the_middle_run_is_measured_on_the_threads_of_a_run() -> None:
         return speeds(1)
 
     before = torch.get_num_threads()
-    choose_precision(runs, threads=before + 1, measure=measure)
+    monkeypatch.setattr(precision, "measure_speeds", measure)
+    choose_precision(runs, threads=before + 1)
     assert seen == [(48, "cpu", before + 1)]
     assert torch.get_num_threads() == before
 
@@ -89,22 +95,20 @@ def test_the_middle_run_is_measured_on_the_threads_of_a_run() -> None:
     ],
 )
 def test_cuda_goes_by_compute_capability(
-    capability: tuple[int, int], gain: float, chosen: str, measured: bool
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    gain: float,
+    chosen: str,
+    measured: bool,
 ) -> None:
-    choice = choose_precision(
-        [run()], device="cuda", measure=lambda *_: speeds(gain), capability=lambda: capability
-    )
+    monkeypatch.setattr(precision, "measure_speeds", lambda *_: speeds(gain))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    choice = choose_precision([run()], device="cuda")
     assert choice.precision == chosen
     assert (choice.speeds is not None) == measured
     assert (choice.compute_capability is None) == measured
     if not measured:
         assert f"capability {capability[0]}.{capability[1]} has bf16" in choice.figures
-
-
-@pytest.mark.parametrize(("gain", "chosen"), [(1.0, "fp32"), (2.0, "bf16")])
-def test_mps_has_fp32_unless_bf16_is_faster(gain: float, chosen: str) -> None:
-    choice = choose_precision([run()], device="mps", measure=lambda *_: speeds(gain))
-    assert (choice.precision, choice.place) == (chosen, "mps")
 
 
 def choice_of(gain: float, chosen: str = "fp32") -> PrecisionChoice:

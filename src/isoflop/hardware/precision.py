@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from isoflop.config import (
@@ -37,7 +38,6 @@ SECONDS = 0.05
 BF16_CAPABILITY = (8, 0)
 """Compute capability from which CUDA devices have bf16 in hardware."""
 
-Measure = Callable[[RunConfig, str], PrecisionSpeeds]
 Prepare = Callable[[int, "torch.dtype"], Callable[[], object]]
 """Of a number of tokens and a precision, what runs them forward and backward."""
 
@@ -66,8 +66,6 @@ def choose_precision(
     *,
     device: str = "cpu",
     threads: int = 1,
-    measure: Measure | None = None,
-    capability: Callable[[], tuple[int, int]] | None = None,
 ) -> PrecisionChoice:
     """Return the precision in which runs are faster here, with the figures.
 
@@ -77,21 +75,19 @@ def choose_precision(
 
     Args:
         configs: runs of a study; at least one.
-        device: of torch: `cpu`, `cuda` or `mps`.
+        device: of torch: `cpu` or `cuda`.
         threads: of a run on the CPU.
-        measure: from a run and a device to speeds; None for `measure_speeds`.
-        capability: compute capability of the CUDA device; None asks torch.
     """
     import torch
 
     speeds, has = None, None
     if device == "cuda":
-        found = (capability or torch.cuda.get_device_capability)()
+        found = torch.cuda.get_device_capability()
         has = f"{found[0]}.{found[1]}" if found >= BF16_CAPABILITY else None
     if has is None:
         ordered = sorted(configs, key=lambda config: parameters(config.model).total)
         with use_threads(threads):
-            speeds = (measure or measure_speeds)(ordered[len(ordered) // 2], device)
+            speeds = measure_speeds(ordered[len(ordered) // 2], device)
     return PrecisionChoice(
         precision="bf16" if speeds is None else speeds.faster,
         machine=machine(),
@@ -148,13 +144,7 @@ def _product(width: int, hidden: int, device: str) -> Prepare:
 
     def prepare(tokens: int, dtype: torch.dtype) -> Callable[[], object]:
         left = torch.randn(tokens, width, device=device, dtype=dtype).requires_grad_()
-
-        def once() -> None:
-            with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                out = F.linear(left, weight)
-            torch.autograd.grad(out, (left, weight), torch.ones_like(out))
-
-        return once
+        return partial(_pass, F.linear, (left, weight), dtype)
 
     return prepare
 
@@ -170,14 +160,21 @@ def _attention(model: ModelConfig, device: str) -> Prepare:
         inputs = tuple(
             torch.randn(shape, device=device, dtype=dtype).requires_grad_() for _ in range(3)
         )
-
-        def once() -> None:
-            out = causal_attention(*inputs)
-            torch.autograd.grad(out, inputs, torch.ones_like(out))
-
-        return once
+        return partial(_pass, causal_attention, inputs, dtype)
 
     return prepare
+
+
+def _pass(
+    forward: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], dtype: torch.dtype
+) -> None:
+    """Go forward and backward once."""
+    import torch
+
+    bf16 = dtype == torch.bfloat16
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=bf16):
+        out = forward(*inputs)
+    torch.autograd.grad(out, inputs, torch.ones_like(out))
 
 
 def _affordable(prepare: Prepare, device: str, most: int) -> int:
@@ -199,8 +196,6 @@ def _seconds(once: Callable[[], object], device: str, long: float = 0.0) -> floa
         once()
         if device == "cuda":
             torch.cuda.synchronize()
-        elif device == "mps":
-            torch.mps.synchronize()
         return time.perf_counter() - started
 
     timed()

@@ -7,8 +7,8 @@ import pytest
 
 from isoflop.config import DataConfig
 from isoflop.data import Batches, TokenStore, evaluation_windows, locate, prepare
-from isoflop.data.ids import IdFile, PointedTokens, Stretch, files, id_file
 from isoflop.data.ids import build as building
+from isoflop.data.ids import files, id_file
 from isoflop.storage import verify_folder
 
 SPLITS = ("train", "validation", "test")
@@ -88,18 +88,6 @@ def test_batches_and_windows_are_those_of_the_tokens(tmp_path: Path) -> None:
     assert split.documents == len(split.document_bytes)
 
 
-def test_pieces_are_split_and_keep_their_order(tmp_path: Path) -> None:
-    ids = np.arange(400)
-    store = prepare(data(save(tmp_path / "a.bin", ids, "<u2")), tmp_path / "cache")
-    for name in SPLITS:
-        found = read(store, name)
-        assert (np.diff(found) > 0).all()
-        offsets = store.split(name).offsets
-        assert np.diff(offsets).tolist() == [20] * (len(found) // 20)
-    other = prepare(data(tmp_path / "a.bin", split_seed=1), tmp_path / "cache")
-    assert other.sha256 != store.sha256
-
-
 def test_an_end_of_text_id_makes_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks that end amid documents must not show.
     monkeypatch.setattr(files, "_BLOCK", 7)
@@ -140,18 +128,6 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
         sequence_length=8,
     )
     assert sum(len(read(prepare(both, tmp_path / "cache"), name)) for name in SPLITS) == 600
-
-
-def test_pointed_tokens_take_any_positions() -> None:
-    class Held(IdFile):
-        def mapped(self) -> np.ndarray:
-            return np.arange(self.tokens) + self.offset
-
-    held = [Held("", "<u2", 0, 10), Held("", "<u2", 100, 10)]
-    tokens = PointedTokens(held, [Stretch(1, 7, 10), Stretch(0, 0, 2), Stretch(1, 0, 1)])
-    assert len(tokens) == 6
-    assert tokens[np.arange(6)].tolist() == [107, 108, 109, 0, 1, 100]
-    assert tokens[np.array([[5, 0], [3, 3]])].tolist() == [[100, 107], [0, 0]]
 
 
 BAD = [
@@ -198,13 +174,6 @@ def test_arrays_that_hold_no_ids_are_one_line(
     with pytest.raises(ValueError, match=message) as caught:
         id_file(str(tmp_path / "a.npy"))
     assert "\n" not in str(caught.value)
-
-
-def test_a_cut_array_is_one_line(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.npy", ids_of(100), "<u4")
-    path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(ValueError, match="has 526 bytes; expected 528"):
-        id_file(str(path))
 
 
 @pytest.mark.parametrize(("wrong", "dtype"), [(500, "<u2"), (70_000, "<i4"), (-1, "<i8")])

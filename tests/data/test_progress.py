@@ -52,12 +52,6 @@ def test_ids_are_told_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert {one.total for one in heard} == {3000}
 
 
-def test_nothing_is_told_of_what_takes_a_moment(corpus: Path, tmp_path: Path) -> None:
-    heard: list[Preparing] = []
-    prepare(DataConfig(corpus=str(corpus), sequence_length=8), tmp_path, tell=heard.append)
-    assert heard == []
-
-
 def test_words() -> None:
     now = Preparing("tokenising", done=250_000_000, total=10**9, tokens=60_000_000, seconds=30.0)
     assert now.words == "tokenising, 60M tokens, 2M a second, 25%, about 1 min 30 s left"

@@ -259,21 +259,6 @@ def test_measures_that_do_not_agree_are_refused(
     assert told in line
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{}",
-        '{"rows": [1]}',
-        '{"rows": [{"variant": "a", "parameters": -1}]}',
-        nested("[", "]", 100_000),
-    ],
-    ids=range(4),
-)
-def test_speeds_that_are_none_are_one_line(recorded: Sandbox, content: str) -> None:
-    put(recorded.home / "runs" / "small", "bench.json", content)
-    assert "bench.json" in recorded("report", "small.json").line
-
-
 def test_metrics_that_make_no_sense_hide_no_run(recorded: Sandbox) -> None:
     for loss in ("1e999", "1" + "0" * 400, "null", '"x"', "[1]", "true"):
         for path in (recorded.home / "runs").rglob("metrics.jsonl"):

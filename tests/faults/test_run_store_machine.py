@@ -109,18 +109,6 @@ class RunStoreMachine(RuleBasedStateMachine):
         if owner.claimed:
             self.owners[run] = owner
 
-    @rule(run=runs, what=st.sampled_from(["begin", "step", "save", "commit"]))
-    def write_without_the_claim(self, run: int, what: str) -> None:
-        folder = self.folder(run)
-        write = {
-            "begin": lambda: folder.begin_attempt(0),
-            "step": lambda: folder.open_metrics(0),
-            "save": folder.check_claim,
-            "commit": lambda: folder.write_record(outcome(self.configs[run], "finished", 1)),
-        }[what]
-        with pytest.raises(RuntimeError, match="must be claimed"):
-            write()
-
     def _idle(self, run: int) -> bool:
         return run in self.owners and run not in self.began and run not in self.committed
 
@@ -191,13 +179,6 @@ class RunStoreMachine(RuleBasedStateMachine):
     def die(self, data: st.DataObject) -> None:
         """An owner is killed; in the middle of a commit: rows 2 and 5, and the power cuts."""
         self._gone(data.draw(st.sampled_from(sorted(self.owners)))).die()
-
-    @precondition(lambda self: self.owners)
-    @rule()
-    def restart(self) -> None:
-        """Everything is killed at once."""
-        for run in list(self.owners):
-            self._gone(run).die()
 
     @rule(run=runs, name=st.sampled_from(["metrics.jsonl", "attempts.jsonl"]), tail=st.binary())
     def tear(self, run: int, name: str, tail: bytes) -> None:

@@ -15,7 +15,6 @@ from isoflop import checkpoint
 from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK, decisions
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.data import Batches, prepare
-from isoflop.evaluation import evaluate
 from isoflop.model import Transformer, build
 from isoflop.runs import RunFolder
 from isoflop.training import Trainer, initialise, load_model, rate_factor, train
@@ -209,24 +208,11 @@ def test_a_run_tells_positions_apart(
     model = build(config.model)
     initialise(model, config.recipe, config.seed)
     first = Trainer(model, config, compiled=False).step(torch.from_numpy(batches.batch(0)), 0, 0.0)
-    assert rows[0]["loss"] == first.loss
     assert rows[0]["span_losses"] == list(first.span_losses)
 
     for one in record.evaluations:
         assert tuple((span.start, span.stop) for span in one.spans) == SPANS
         assert all(sum(span.document_windows) == span.windows > 0 for span in one.spans)
-    again = evaluate(
-        load_model(folder),
-        prepare(config.data, cache).split("test"),
-        16,
-        split="test",
-        decision=decisions(config.model.depth)[0],
-        windows="documents",
-        spans=config.spans,
-        limit_tokens=200,
-        seed=config.seed,
-    )
-    assert record.evaluation() == again
 
 
 @pytest.mark.parametrize("rows", [0, 1, CURVE_POINTS - 1, CURVE_POINTS, 1003])

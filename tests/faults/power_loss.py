@@ -29,17 +29,6 @@ Tree = dict[str, "bytes | Tree"]
 """A folder: files with their content, folders with theirs."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A moment at which the power may fail."""
-
-    call: str
-    committed: Any
-    """What the work had said to be committed by then."""
-    disks: tuple[Tree, ...]
-    """What may be left: of nothing but what is durable, of all entries, of everything."""
-
-
 @dataclass
 class Recorder:
     """Keeps what may be left of a folder while it is worked on."""
@@ -47,7 +36,8 @@ class Recorder:
     root: Path
     committed: Any = None
     """Set by the work once something is reported as committed."""
-    cuts: list[Cut] = field(default_factory=list)
+    disks: list[tuple[Any, Tree]] = field(default_factory=list)
+    """What had been said to be committed at a moment, and what a power cut may leave then."""
     _contents: dict[int, bytes] = field(default_factory=dict)
     _entries: dict[int, dict[str, int]] = field(default_factory=dict)
     _folders: set[int] = field(default_factory=set)
@@ -68,19 +58,16 @@ class Recorder:
         """Note the fsync of a file or folder."""
         self._sync(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
 
-    def changed(self, call: str) -> None:
+    def changed(self) -> None:
         """Keep what a power cut at this moment may leave."""
-        root = self._hold(self.root)
-        disks = (
+        root, now = self._hold(self.root), self._all_entries(self.root)
+        for disk in (
             self._tree(root, self._entries, self._contents),
-            self._tree(root, now := self._all_entries(self.root), self._contents),
+            self._tree(root, now, self._contents),
             self._tree(root, now, None),
-        )
-        if not self.cuts or (self.committed, disks) != (
-            self.cuts[-1].committed,
-            self.cuts[-1].disks,
         ):
-            self.cuts.append(Cut(call, self.committed, disks))
+            if (self.committed, disk) not in self.disks:
+                self.disks.append((self.committed, disk))
 
     def _hold(self, path: Path) -> int:
         """Return the inode of a path and keep it open, so that its number is not given again."""
@@ -142,12 +129,12 @@ def recorded(root: Path) -> Iterator[Recorder]:
                     recorder.synced(arguments[0])
                 # Opening matters where it makes a file.
                 if name != "open" or arguments[1] & os.O_CREAT:
-                    recorder.changed(name)
+                    recorder.changed()
                 return outcome
 
             patch.setattr(os, name, hooked)
         yield recorder
-    recorder.changed("end")
+    recorder.changed()
     recorder.stop()
 
 
@@ -165,9 +152,5 @@ def lay_out(tree: Tree, folder: Path) -> Path:
 def every_disk(recorder: Recorder, place: Path) -> Iterator[tuple[Path, Any]]:
     """Yield each different disk that a power cut may leave, and what was committed by then."""
     place.mkdir()
-    seen: list[tuple[Any, Tree]] = []
-    for cut in recorder.cuts:
-        for disk in cut.disks:
-            if (cut.committed, disk) not in seen:
-                seen.append((cut.committed, disk))
-                yield lay_out(disk, place / str(len(seen))), cut.committed
+    for number, (committed, disk) in enumerate(recorder.disks):
+        yield lay_out(disk, place / str(number)), committed

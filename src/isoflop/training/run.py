@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -44,13 +44,6 @@ CHECKPOINT_SHARE = 0.02
 
 class Interrupted(RuntimeError):
     """Training was asked to stop and did, with a checkpoint."""
-
-
-class _Step(NamedTuple):
-    """A step that was made, or that the device is making."""
-
-    result: StepResult
-    started: float
 
 
 class _Batches:
@@ -135,7 +128,8 @@ class Run:
         self.step = 0
         """Steps made and known to be finite."""
         self.seconds = 0.0
-        self._under_way: deque[_Step] = deque()
+        self._under_way: deque[tuple[StepResult, float]] = deque()
+        """Steps that were made or that the device is making, each with the time it was begun."""
         self._next = _Batches(self.batches, self.trainer.device)
         self._read_at = 0.0
         self.flops_per_step = config.tokens_per_step * train_flops_per_token(
@@ -221,7 +215,7 @@ class Run:
         started = time.perf_counter()
         tokens = self._next.batch(index)
         rate = rate_factor(self.config, index)
-        self._under_way.append(_Step(self.trainer.step(tokens, index, rate), started))
+        self._under_way.append((self.trainer.step(tokens, index, rate), started))
 
     def _take(
         self, late: int, metrics: JsonLines | NoMetrics, watch: Callable[[Progress], None]

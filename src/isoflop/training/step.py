@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from types import MappingProxyType
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -41,21 +41,13 @@ class StepResult:
     """What a step measured, copied from the device while it goes on; reading a value waits for it.
 
     Args:
-        measured: on the device, one vector: loss, norm of the gradient, norm of the decision heads'
-            gradient, loss of each span, and R values of each statistic.
-        spans: how many spans there are.
-        statistics: names of the statistics of routed blocks.
-        told: what variants of one's own told last in the vector, by name, and of how many values.
+        measured: on the device, one vector.
+        counts: how many values of it are whose, in order. Statistics of routed blocks are under
+            `routing.NAME`, and what variants of one's own told under `told.NAME`.
     """
 
-    def __init__(
-        self,
-        measured: Tensor,
-        spans: int,
-        statistics: tuple[str, ...],
-        told: Mapping[str, int] = MappingProxyType({}),
-    ) -> None:
-        self._spans, self._statistics, self._told = spans, statistics, told
+    def __init__(self, measured: Tensor, counts: Mapping[str, int]) -> None:
+        self._counts = counts
         self._copied: torch.cuda.Event | None = None
         self._measured = measured
         if measured.device.type == "cuda":
@@ -65,57 +57,51 @@ class StepResult:
             self._copied.record()
 
     @cached_property
-    def _values(self) -> list[float]:
+    def _values(self) -> dict[str, list[float]]:
         if self._copied is not None:
             self._copied.synchronize()
-        values: list[float] = self._measured.tolist()
-        return values
+        values = iter(self._measured.tolist())
+        return {name: list(islice(values, count)) for name, count in self._counts.items()}
+
+    def _under(self, prefix: str) -> dict[str, list[float]]:
+        found = self._values.items()
+        return {k.removeprefix(prefix): v for k, v in found if k.startswith(prefix)}
 
     @property
     def loss(self) -> float:
         """Language-model loss of the batch before the update, nats per token."""
-        return self._values[0]
+        return self._values["loss"][0]
 
     @property
     def gradient_norm(self) -> float:
         """Global norm before clipping, decision heads left out."""
-        return self._values[1]
+        return self._values["gradient_norm"][0]
 
     @property
     def predictor_norm(self) -> float:
         """Global norm of the decision heads' gradient before clipping."""
-        return self._values[2]
+        return self._values["predictor_norm"][0]
 
     @property
     def span_losses(self) -> tuple[float, ...]:
         """The same as `loss` of each of the run's spans of positions."""
-        return tuple(self._values[3 : 3 + self._spans])
+        return tuple(self._values["spans"])
 
     @property
     def routing(self) -> dict[str, list[float]]:
         """Statistics by routed block; empty for the plain transformer."""
-        if not self._statistics:
-            return {}
-        values = self._values[3 + self._spans : len(self._values) - sum(self._told.values())]
-        blocks = len(values) // len(self._statistics)
-        return {
-            name: values[i * blocks : (i + 1) * blocks] for i, name in enumerate(self._statistics)
-        }
+        return self._under("routing.")
 
     @property
     def told(self) -> dict[str, float | list[float]]:
         """What variants of one's own told, by name: a number or several."""
-        found: dict[str, float | list[float]] = {}
-        at = len(self._values) - sum(self._told.values())
-        for name, count in self._told.items():
-            values = self._values[at : at + count]
-            found[name], at = values[0] if count == 1 else values, at + count
-        return found
+        found = self._under("told.").items()
+        return {name: values[0] if len(values) == 1 else values for name, values in found}
 
     @property
     def finite(self) -> bool:
         """Whether loss and gradients were finite; if not, nothing was updated, nor is later."""
-        return all(map(math.isfinite, self._values[:3]))
+        return all(map(math.isfinite, (self.loss, self.gradient_norm, self.predictor_norm)))
 
 
 class Measured(NamedTuple):
@@ -218,8 +204,12 @@ class Trainer:
             weights = [local(p.detach()) for p in self.model.parameters()]
             averages = [local(one) for one in self.average.values()]
             torch._foreach_lerp_(averages, weights, max(self._newest, 1 / (index + 1)))
-        counts = {name: one.numel() for name, one in found.told.items()}
-        return StepResult(measured, len(self.config.spans), found.statistics, counts)
+        spans = len(self.config.spans)
+        counts = {"loss": 1, "gradient_norm": 1, "predictor_norm": 1, "spans": spans}
+        blocks = (len(found.values) - 1 - spans) // max(1, len(found.statistics))
+        counts |= {f"routing.{name}": blocks for name in found.statistics}
+        counts |= {f"told.{name}": one.numel() for name, one in found.told.items()}
+        return StepResult(measured, counts)
 
     def gradients(self, tokens: Tensor, index: int) -> Measured:
         """Add the gradient of a batch's mean loss to the parameters, some sequences at a time.

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from one_run import CONFIG, OTHER, evaluation_of, sample_of
+from one_run import CONFIG, OTHER, ROUTED
 
 from given import ENVIRONMENT, record_of
 from isoflop.config import RunRecord
 from isoflop.runs import Attempt, RunFolder
+from report import made_routed
 
 
 def test_the_folder_of_another_run_or_of_none_is_refused(run: RunFolder, tmp_path: Path) -> None:
@@ -139,19 +140,21 @@ def test_a_damaged_record_is_never_taken_for_an_unfinished_run(run: RunFolder) -
         run.state()
 
 
-@pytest.mark.parametrize(("name", "made"), [("evaluation", evaluation_of), ("sample", sample_of)])
+@pytest.mark.parametrize("name", ["evaluation", "sample"])
 def test_what_the_model_was_asked_comes_back_and_may_be_written_anew(
-    run: RunFolder, name: str, made
+    run: RunFolder, name: str
 ) -> None:
     write, read = getattr(run, f"write_{name}"), getattr(RunFolder(run.path), name)
+    of_another = getattr(made_routed, name)(ROUTED)
+    mine = of_another.model_copy(update={"run_id": CONFIG.run_id})
     assert read() is None
     with pytest.raises(RuntimeError, match="must be claimed"):
-        write(made(CONFIG.run_id, 1.0))
+        write(mine)
     with run.claim():
-        for value in (made(CONFIG.run_id, 2.0), made(CONFIG.run_id, 1.0)):
+        for value in (mine, mine.model_copy(update={"torch": "0"})):
             assert write(value).name == f"{name}.json"
             assert read() == value
-        with pytest.raises(ValueError, match=f"the {name} is of 000000000000"):
-            write(made("0" * 12, 1.0))
+        with pytest.raises(ValueError, match=f"the {name} is of {ROUTED.run_id}"):
+            write(of_another)
     assert run.record() is None
     assert run.state() == "pending"

@@ -9,7 +9,7 @@ import torch
 from told_apart import SPANS, told_apart
 from torch import Tensor
 
-from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK
+from isoflop.config import AdamW, Depth, EveryToken, Muon, RandomK, RunConfig, TopK
 from isoflop.model import build
 from isoflop.training import Trainer, initialise
 from isoflop.training.step import THRESHOLD_DECAY
@@ -116,20 +116,20 @@ def infinite_predictor_gradient(trainer: Trainer) -> None:
     head.register_hook(lambda gradient: gradient * float("nan"))
 
 
+@pytest.mark.parametrize("optimiser", [AdamW(), Muon()], ids=lambda one: one.kind)
 @pytest.mark.parametrize("fault", [poison_weight, infinite_gradient, infinite_predictor_gradient])
 def test_what_is_not_finite_updates_nothing(
-    make_run: MakeRun, fault: Callable[[Trainer], None]
+    make_run: MakeRun, fault: Callable[[Trainer], None], optimiser: AdamW | Muon
 ) -> None:
-    trainer = trainer_of(make_run(LEARNED))
+    trainer = trainer_of(make_run(LEARNED, optimiser=optimiser))
     assert trainer.step(batch(), 0, 1.0).finite
     fault(trainer)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    moments = [s["exp_avg"].clone() for s in trainer.optimiser.parts[0].state.values()]
+    moments = {name: value.clone() for name, value in trainer.optimiser.state().items()}
     assert not trainer.step(batch(1), 1, 1.0).finite
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value.nan_to_num(7.0), before[name].nan_to_num(7.0)), name
-    for moment, state in zip(moments, trainer.optimiser.parts[0].state.values(), strict=True):
-        assert torch.equal(moment, state["exp_avg"])
+    assert_equal(trainer.optimiser.state(), moments)
 
 
 def test_what_comes_after_it_updates_nothing_either(make_run: MakeRun) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from isoflop.data import Batches, TokenStore, document_windows, evaluation_windows
 from isoflop.data.store import SPLITS, describe, write_description
-from isoflop.data.tables import write_numbers
 
 TOKENS, DOCUMENTS, LENGTH = 10**10, 10**6, 256
 ONE_ARRAY = 8 * DOCUMENTS
@@ -41,11 +40,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         extra["files"] = [{"path": str(path), "dtype": dtype, "offset": 0, "tokens": TOKENS}]
     write_description(folder, {**describe(vocabulary, splits, "x"), **extra})
     ends = np.arange(0, TOKENS + 1, TOKENS // DOCUMENTS)
-    write_numbers(folder / "train.offsets", ends)
+    ends.astype("<i8").tofile(folder / "train.offsets")
     if own:
         sparse(folder / "train.tokens", dtype)
         for name, length in (("train.bytes", DOCUMENTS), ("token_bytes", vocabulary)):
-            write_numbers(folder / name, np.zeros(length, dtype=np.int64))
+            np.zeros(length, dtype="<i8").tofile(folder / name)
     return folder
 
 

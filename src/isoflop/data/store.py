@@ -323,7 +323,8 @@ class StoreWriter:
         To be called once the files are closed.
         """
         splits = {name: one.described() for name, one in zip(SPLITS, self._splits, strict=True)}
-        write_numbers(self._folder / _TOKEN_BYTES, tokenizer.token_bytes)
+        with open(self._folder / _TOKEN_BYTES, "wb") as file:
+            write_numbers(file, tokenizer.token_bytes)
         specification = "bytes"
         if isinstance(tokenizer, LibraryTokenizer):
             specification = tokenizer.write(self._folder / TOKENIZER)

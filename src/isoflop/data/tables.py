@@ -29,9 +29,9 @@ def reopened(path: Path, size: int) -> IO[bytes]:
     return file
 
 
-def write_numbers(path: Path, numbers: NDArray[np.int64]) -> None:
-    """Write numbers, (n,), into a new file."""
-    path.write_bytes(numbers.astype("<i8", copy=False).tobytes())
+def write_numbers(file: IO[bytes], numbers: NDArray[Any]) -> None:
+    """Append numbers, (n,), to a file."""
+    file.write(numbers.astype("<i8", copy=False).tobytes())
 
 
 def id_dtype(vocabulary: int) -> np.dtype[Any]:

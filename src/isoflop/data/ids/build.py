@@ -10,10 +10,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from isoflop.config import DataConfig
 from isoflop.data import splitting
@@ -40,8 +39,8 @@ class _Piece:
     stretch: Stretch
     digest: bytes
     """Of its ids, whatever the file spells them in."""
-    ends: NDArray[np.int64]
-    """Where its documents end, counted from its start, (documents,)."""
+    documents: slice
+    """Where in the file of ends those of its documents stand, counted from its start."""
 
     @property
     def tokens(self) -> int:
@@ -68,12 +67,15 @@ def build_from_ids(
     pieces: list[_Piece] = []
     counted: list[int] = []
     first = 0
-    for of_corpus in files:
-        for stretch in _cut(of_corpus, first, data.end):
-            pieces.append(_read(everything, stretch, data))
-            counted.append(pieces[-1].tokens)
-            teller.at(sum(counted), sum(counted))
-        first += len(of_corpus)
+    # Ends of documents may be more than memory holds.
+    all_ends = folder / "ends"
+    with open(all_ends, "wb") as ends:
+        for of_corpus in files:
+            for stretch in _cut(of_corpus, first, data.end):
+                pieces.append(_read(everything, stretch, data, ends))
+                counted.append(pieces[-1].tokens)
+                teller.at(sum(counted), sum(counted))
+            first += len(of_corpus)
     splits = np.zeros(len(pieces), dtype=np.uint8)
     splitting.assign(
         np.frombuffer(b"".join(one.digest for one in pieces), "u1").reshape(-1, 16),
@@ -89,9 +91,13 @@ def build_from_ids(
         for split in range(len(SPLITS))
     ]
     for name, mine in zip(SPLITS, of_split, strict=True):
-        begins = np.cumsum([0, *(one.tokens for one in mine)])
-        ends = [one.ends + begin for one, begin in zip(mine, begins, strict=False)]
-        write_numbers(folder / f"{name}.offsets", np.concatenate([[0], *ends]))
+        with open(folder / f"{name}.offsets", "wb") as offsets:
+            write_numbers(offsets, np.zeros(1))
+            before = 0
+            for one in mine:
+                write_numbers(offsets, np.memmap(all_ends, "<i8", "r")[one.documents] + before)
+                before += one.tokens
+    all_ends.unlink()
     for corpus in corpora:
         for source in corpus.sources:
             if stamp(source.path) != source.stamp:
@@ -113,7 +119,7 @@ def _described(pieces: Sequence[_Piece]) -> dict[str, Any]:
         of_pieces.update(one.tokens.to_bytes(8, "little") + one.digest)
     return {
         "tokens": sum(one.tokens for one in pieces),
-        "documents": sum(len(one.ends) for one in pieces),
+        "documents": sum(one.documents.stop - one.documents.start for one in pieces),
         "bytes": 0,
         "sha256": of_pieces.hexdigest(),
         "stretches": [list(one.stretch) for one in pieces],
@@ -145,19 +151,22 @@ def _behind_end(file: IdFile, wanted: int, slack: int, end: int) -> int:
     return wanted
 
 
-def _read(files: Sequence[IdFile], stretch: Stretch, data: DataConfig) -> _Piece:
-    """Read a stretch of a file."""
+def _read(files: Sequence[IdFile], stretch: Stretch, data: DataConfig, ends: IO[bytes]) -> _Piece:
+    """Read a stretch of a file, and append where its documents end to `ends`."""
     dtype = id_dtype(data.vocabulary)
     digest = hashlib.blake2b(digest_size=16)
-    found = []
+    begin, last, whole = ends.tell() // 8, 0, stretch.stop - stretch.start
     for first, ids in files[stretch.file].blocks(stretch.start, stretch.stop):
         _check(files[stretch.file], first, ids, data)
         digest.update(ids.astype(dtype, copy=False).tobytes())
-        ends = np.flatnonzero(ids == (-1 if data.end is None else data.end))
-        found.append(ends + first - stretch.start + 1)
-    # What no id ends is a document too.
-    last = stretch.stop - stretch.start
-    return _Piece(stretch, digest.digest(), np.union1d(np.concatenate(found), [last]))
+        found = np.flatnonzero(ids == (-1 if data.end is None else data.end))
+        found += first - stretch.start + 1
+        write_numbers(ends, found)
+        last = int(found[-1]) if len(found) else last
+    if last != whole:
+        # What no id ends is a document too.
+        write_numbers(ends, np.array([whole]))
+    return _Piece(stretch, digest.digest(), slice(begin, ends.tell() // 8))
 
 
 def _check(file: IdFile, first: int, ids: Any, data: DataConfig) -> None:

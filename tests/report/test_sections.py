@@ -17,9 +17,11 @@ from isoflop.fit.settings import HUBER_DELTA
 from isoflop.report import BenchRow, Evidence
 from isoflop.report.blocks import Section, table
 from isoflop.report.figure import DATA, figure, thinned
+from isoflop.report.render import write_figure
 from isoflop.report.sections import STUDY
 from isoflop.report.sections.fit_quality import estimator_minima, residuals, shown_range
 from isoflop.report.sections.numbered_models import model_costs
+from isoflop.report.sections.relative_loss import areas
 
 NAMES = [
     "loss-against-parameters",
@@ -152,3 +154,16 @@ def test_one_huge_interval_does_not_squeeze_the_others(bumped):
     marks = shown["loss_difference"]
     assert -0.5 < min(ends) < marks.min() < marks.max() < max(ends)
     assert max(ends) == pytest.approx(max(before), abs=0.1 * (max(ends) - min(ends)))
+
+
+@pytest.mark.parametrize("sizes", [[40_656.0], [40_656.0, 41_920.0], [8e8], [5_416.0, 139e3]])
+def test_bubbles_of_one_size_have_a_round_one_in_their_legend(sizes, tmp_path):
+    """Models that go on from a checkpoint have all the one size, mostly between round numbers."""
+    shown = pd.DataFrame({"parameters": sizes, "loss": [3.0] * len(sizes)})
+    size = areas(shown["parameters"])
+    values = size.to_dict()["legend"]["values"]
+    assert 1 <= len(values) <= 3
+    assert 0.1 * max(sizes) < values[-1] <= max(sizes)
+    bubbles = alt.Chart().mark_point().encode(x="loss:Q", y="loss:Q", size=size)
+    drawn = figure("bubbles", "Title", "Told.", [bubbles], shown, height=90)
+    assert "<svg" in write_figure(drawn, tmp_path)

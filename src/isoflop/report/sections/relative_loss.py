@@ -89,9 +89,12 @@ def rows(analysis: Analysis, result: BudgetResult) -> pd.DataFrame:
 
 
 def areas(sizes: pd.Series[float]) -> alt.Size:
-    """Encode `parameters` as the area of a bubble, with two or three round ones in the legend."""
+    """Encode `parameters` as the area of a bubble, with one to three round ones in the legend."""
     low, high = float(sizes.min()), float(sizes.max())
     steps = [10 ** math.floor(math.log10(high)) * share for share in (0.1, 0.2, 0.5, 1, 2, 5)]
+    below = [step for step in steps if step <= high]
+    # A legend without values has no size, and the whole picture then has none.
+    round_ones = [step for step in below if step >= low * 0.7] or below[-1:]
     return alt.Size(
         "parameters:Q",
         scale=alt.Scale(domain=[0, high], range=[0, _LARGEST_AREA]),
@@ -103,7 +106,7 @@ def areas(sizes: pd.Series[float]) -> alt.Size:
             titleFontSize=11,
             titleOrient="left",
             labelExpr=draw.COUNT_LABEL,
-            values=[step for step in steps if low * 0.7 <= step <= high][-3:],
+            values=round_ones[-3:],
             symbolFillColor="#bdbdbd",
             symbolStrokeWidth=0,
             direction="horizontal",

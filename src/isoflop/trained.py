@@ -265,6 +265,12 @@ def finished_record(folder: RunFolder) -> RunRecord:
             f"{folder.path} is not a run folder: it has no config.json; "
             "expected one such as runs/STUDY/runs/RUN_ID"
         )
+    if any(folder.path.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder.path} is a checkpoint's folder, not a run's; expected one such as "
+            "runs/STUDY/runs/RUN_ID. isoflop.interop.load_pretrained reads it in Python, and a "
+            "study that names it in [start] trains from it"
+        )
     record = folder.record()
     if record is None or record.state != "finished":
         raise ValueError(

@@ -148,6 +148,8 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, trained_
     with pending.claim():
         pending.write_record(folder.record())
     assert "has no checkpoint, as after `isoflop clean`" in refused(pending)
+    (pending.path / "model.safetensors").touch()
+    assert "is a checkpoint's folder, not a run's; expected one such as" in refused(pending)
     assert pending.evaluation() is None
 
 

@@ -115,6 +115,13 @@ def test_runs_start_from_its_weights_and_all_is_said(
     assert "size the mean loss of MoD less that of Baseline is" in " ".join(page.split())
     assert main(["status", str(file)]) == 0
     assert capsys.readouterr().out.count("the only size") == 2
+    # Over sizes nothing can be compared: where it can be is said.
+    assert main(["fit", str(file)]) == 0
+    assert "compares variants there by their seeds" in " ".join(capsys.readouterr().out.split())
+    for command in ("eval", "sample"):
+        assert main([command, "checkpoint"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "checkpoint is a checkpoint's folder, not a run's" in line
 
 
 def test_a_changed_or_missing_checkpoint_is_a_line(

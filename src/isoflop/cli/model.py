@@ -14,7 +14,7 @@ from isoflop.cli.options import CACHE, Cache, Json, OfModel, taken, tell
 from isoflop.config import Decision
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
-from isoflop.trained import HeldOut, Wishes, evaluate_run, sample_run
+from isoflop.trained import HeldOut, Wishes, evaluate_run, finished_record, sample_run
 
 if TYPE_CHECKING:
     from isoflop.config import RunEvaluation, TaskScores
@@ -133,7 +133,7 @@ class Sample(OfModel):
             found = sample_run(folder, wishes, cache=self.cache, threads=self.threads)
             show_json(found)
         else:
-            routed = len(folder.config().model.routed_blocks)
+            routed = len(finished_record(folder).config.model.routed_blocks)
             with text_display(routed, plain=self.plain) as show:
                 found = sample_run(
                     folder, wishes, cache=self.cache, show=show, threads=self.threads

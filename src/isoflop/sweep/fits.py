@@ -46,6 +46,10 @@ from isoflop.sweep.ledger import RESULTS, Folders
 from isoflop.sweep.status import trained
 
 STUDY_FILES = (".toml", ".json")
+ONE_SIZE = (
+    "Every run starts from a checkpoint, in the one size that it has, where there is no minimum: "
+    "`isoflop report` compares variants there by their seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ def fit_study(
         )
         return Fitted(scaled, None, study, reading.unit(ledger.own))
     found, settings = _runs(source, study, settings, reading)
+    if study is not None and study.start is not None:
+        found = replace(found, notes=(*found.notes, ONE_SIZE))
     names = found.table["variant"].drop_duplicates().tolist()
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline is {baseline!r}; expected one of {names}")

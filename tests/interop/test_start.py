@@ -84,6 +84,20 @@ def test_every_variant_has_one_size_and_the_run_id_the_checkpoint(file: Path) ->
     assert '"start"' not in load_study(file).model_dump_json()
 
 
+@pytest.mark.parametrize(("vocabulary", "warned"), [(256, False), (264, False), (300, True)])
+def test_a_tokenizer_of_too_few_ids_is_doubted(
+    file: Path, capsys: pytest.CaptureFixture[str], vocabulary: int, warned: bool
+) -> None:
+    """Ids of another tokenizer are other text to the checkpoint, and nothing fails by it."""
+    folder = file.parent / "checkpoint"
+    shutil.rmtree(folder)
+    write_checkpoint(folder, small_model().model_copy(update={"vocabulary": vocabulary}))
+    assert main(["plan", str(file)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    words = "starts from a checkpoint of 300 ids with a tokenizer of 256, likely another one"
+    assert (words in told) == warned
+
+
 def test_runs_start_from_its_weights_and_all_is_said(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,8 @@ def memory_warnings(runs: Sequence[PlannedRun], limit_bytes: int | None) -> Iter
 
 FEW_STEPS = 200
 """Below this many steps, warm-up and the discrete schedule weigh on the outcome."""
+FEW_IDS = 0.9
+"""Of a checkpoint's ids; its own tokenizer lacks fewer, which round the embedding up."""
 
 
 def what_would_fit(least: MemoryEstimate, memory_bytes: float, device: str) -> str:
@@ -61,6 +63,12 @@ def run_warnings(config: RunConfig, train_tokens: int | None) -> Iterator[str]:
         yield f"reads its training data {config.tokens / train_tokens:.1f} times"
     if config.steps < FEW_STEPS:
         yield f"has only {config.steps} steps"
+    if config.start is not None and config.data.vocabulary < FEW_IDS * model.vocabulary:
+        yield (
+            f"starts from a checkpoint of {model.vocabulary:,} ids with a tokenizer of "
+            f"{config.data.vocabulary:,}, likely another one; its own is "
+            'tokenizer = "FOLDER/tokenizer.json" under [data]'
+        )
     together = model.heads * model.head_width
     if together != model.width:
         yield (

@@ -41,6 +41,12 @@ def test_bpe_round_trip_and_byte_count(text: str) -> None:
     assert not (ids == 0).any()
 
 
+def test_ids_that_only_a_padded_embedding_has_are_no_text(bpe: BpeTokenizer) -> None:
+    (ids,) = bpe.encode([b"the state"])
+    assert bpe.decode([*ids.tolist(), bpe.vocabulary, bpe.vocabulary + 60]) == b"the state"
+    assert ByteTokenizer().decode([*b"the state", 256, 290]) == b"the state"
+
+
 def test_bpe_has_the_size_asked_for_and_compresses(bpe: BpeTokenizer) -> None:
     assert bpe.vocabulary == len(bpe.token_bytes) == 280
     assert bpe.token_bytes[0] == 0

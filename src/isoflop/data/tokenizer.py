@@ -42,11 +42,11 @@ class ByteTokenizer:
         return [np.frombuffer(text, dtype=np.uint8) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> bytes:
-        """Return the text of `ids`; the ends of documents are dropped.
+        """Return the text of `ids`; the ends of documents are dropped, and ids that are none.
 
         Ids that a model made up need not join up to valid UTF-8.
         """
-        return bytes(i for i in ids if i)
+        return bytes(i for i in ids if 0 < i < self.vocabulary)
 
 
 class LibraryTokenizer:
@@ -142,8 +142,11 @@ class LibraryTokenizer:
         return [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> bytes:
-        """Return the text of `ids`; the ends of documents are dropped."""
-        return b"".join(self._text_of[i] for i in ids)
+        """Return the text of `ids`; the ends of documents are dropped, and ids that are none.
+
+        A checkpoint may know more ids than its tokeniser has, and draw them.
+        """
+        return b"".join(self._text_of[i] for i in ids if i < self.vocabulary)
 
 
 class BpeTokenizer(LibraryTokenizer):

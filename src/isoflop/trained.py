@@ -271,6 +271,7 @@ def finished_record(folder: RunFolder) -> RunRecord:
             "runs/STUDY/runs/RUN_ID. isoflop.interop.load_pretrained reads it in Python, and a "
             "study that names it in [start] trains from it"
         )
+    folder.config()  # refused where it is a link, or damaged
     record = folder.record()
     if record is None or record.state != "finished":
         raise ValueError(

@@ -14,17 +14,15 @@ from isoflop.config import (
     AdamW,
     AttentionKernel,
     DataConfig,
-    EveryToken,
     Frozen,
-    FullAttention,
     ModelConfig,
     Precision,
     Recipe,
     RunConfig,
-    SwiGlu,
     TopK,
 )
 from isoflop.model import build
+from isoflop.model.peers import described, is_plain
 from isoflop.training import Trainer, compiles_by_default, initialise, random_tokens
 
 if TYPE_CHECKING:
@@ -204,28 +202,10 @@ def llama(model: ModelConfig, positions: int) -> LlamaForCausalLM:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if (
-        not isinstance(model.attention, FullAttention)
-        or not isinstance(model.depth, EveryToken)
-        or not isinstance(model.feed_forward, SwiGlu)
-        or model.query_key_norm
-    ):
+    if not is_plain(model) or model.query_key_norm:
         raise ValueError(f"Llama has no such model: {model}; expected the plain decoder")
-    made = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=model.vocabulary,
-            hidden_size=model.width,
-            intermediate_size=model.hidden,
-            num_hidden_layers=model.blocks,
-            num_attention_heads=model.heads,
-            num_key_value_heads=model.key_value_heads,
-            head_dim=model.head_width,
-            max_position_embeddings=positions,
-            rms_norm_eps=model.norm_epsilon,
-            tie_word_embeddings=model.tied_embeddings,
-            use_cache=False,
-        )
-    )
+    of_run = described(model, positions) | {"use_cache": False}
+    made = LlamaForCausalLM(LlamaConfig(**of_run))
     made.set_attn_implementation("sdpa")
     return made
 

@@ -74,7 +74,7 @@ $(OLDEST)/.setup-stamp: pyproject.toml
 
 # What reads and writes, under the lowest versions of all but torch, in an environment of its own.
 LOWEST := .venv-lowest
-LOWEST_TESTS := $(addprefix tests/,config storage checkpoint cli/test_tables.py cli/test_main.py fit/test_table_formats.py \
+LOWEST_TESTS := $(addprefix tests/,config storage checkpoint cli/test_main.py fit/test_table_formats.py \
   data/test_foreign_tokenizers.py report/test_page.py interop/test_hugging_face_class.py interop/test_converting.py)
 test-lowest: $(LOWEST)/.setup-stamp
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal $(LOWEST_TESTS)

@@ -149,7 +149,7 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, trained_
         pending.write_record(folder.record())
     assert "has no checkpoint, as after `isoflop clean`" in refused(pending)
     (pending.path / "model.safetensors").touch()
-    assert "is a checkpoint's folder, not a run's; expected one such as" in refused(pending)
+    assert "config.json: model_type is None; expected one of llama, mis" in refused(pending)
     assert pending.evaluation() is None
 
 

@@ -13,7 +13,7 @@ import foreign
 from isoflop.cli import main
 from isoflop.fit.tables.frame import frame
 from isoflop.interop import export_run
-from isoflop.trained import tokenizer_of
+from isoflop.trained import Opened
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +65,7 @@ def test_such_a_run_goes_out_with_its_tokenizer(make_run, tokenizer, trained_roo
     assert values["config"]["eos_token_id"] == values["generation_config"]["eos_token_id"] == 299
     assert values["tokenizer_config"]["eos_token"] == "<|endoftext|>"
     written = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
-    ours = tokenizer_of(folder.record().config, folder.record(), trained_root / "cache")
+    ours = Opened.of(folder.path).tokenizer(trained_root / "cache")
     (ids,) = ours.encode([b"our law"])
     np.testing.assert_array_equal(written.encode("our law").ids, [299, *ids])
 

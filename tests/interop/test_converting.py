@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 
 from isoflop.cli import main
 from isoflop.data import BpeTokenizer, ByteTokenizer
+from isoflop.evaluation import evaluate
 from isoflop.interop import load_pretrained
 from isoflop.interop.tokenizers import tokenizer_json
-from isoflop.trained import Wishes, sample_run
-from learned import Trained
+from isoflop.runs import RunFolder
+from isoflop.trained import HeldOut, Opened, Wishes, evaluate_run, sample_run
+from learned import WORDS, Trained
 
 transformers = pytest.importorskip("transformers", reason="needs the dev extra")
 
@@ -43,6 +46,27 @@ def test_a_run_goes_out_and_writes_the_same_text_by_a_pipeline(
     assert "decision `predictor`" in card
     remote = transformers.AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
     assert type(remote).__name__ == "IsoflopForCausalLM"
+    # As a checkpoint it is asked the same: the text of its run goes on alike, and so do losses.
+    corpus = tmp_path / "other.jsonl"
+    rows = ({"text": " ".join((*WORDS[n % 7 :], str(n)))} for n in range(200))
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    there = evaluate_run(RunFolder(out), HeldOut(corpus=str(corpus)), cache=tmp_path / "cache")
+    test = Opened.of(out).text(str(corpus), tmp_path / "cache")[1].split("test")
+    own = evaluate(trained.model, test, 32, split="test", decision="predictor")
+    assert there.measures.decisions[0].evaluation == own
+    assert there.run_id == str(out)
+    there = sample_run(RunFolder(out), wishes)
+    assert (there.prompt, there.tokens) == (ours.prompt, ours.tokens)
+    capsys.readouterr()
+    evaluated = ["eval", str(out), "--corpus", str(corpus), "--cache", str(tmp_path / "cache")]
+    assert main([*evaluated, "--split", "validation"]) == 0
+    assert f"{out} (" in "".join(capsys.readouterr().out.splitlines())
+    for command, told in (
+        (["eval", out], "names no text; expected --corpus with what is to be read"),
+        (["sample", out, "--write"], "is a checkpoint's folder, not a run's"),
+    ):
+        assert main([str(one) for one in command]) == 2
+        assert told in capsys.readouterr().err
     # Back in, as another variant.
     converted(out, tmp_path / "block", "--from", "hf", "--as", "attention=block:4,2")
     assert load_pretrained(tmp_path / "block").config.attention.kind == "block"

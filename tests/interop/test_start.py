@@ -132,10 +132,11 @@ def test_runs_start_from_its_weights_and_all_is_said(
     # Over sizes nothing can be compared: where it can be is said.
     assert main(["fit", str(file)]) == 0
     assert "compares variants there by their seeds" in " ".join(capsys.readouterr().out.split())
+    # Which has no tokeniser beside it.
     for command in ("eval", "sample"):
         assert main([command, "checkpoint"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "checkpoint is a checkpoint's folder, not a run's" in line
+        assert "checkpoint has no tokenizer.json; expected it beside" in line
 
 
 def test_a_changed_or_missing_checkpoint_is_a_line(

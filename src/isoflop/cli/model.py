@@ -14,7 +14,7 @@ from isoflop.cli.options import CACHE, Cache, Json, OfModel, taken, tell
 from isoflop.config import Decision
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
-from isoflop.trained import HeldOut, Wishes, evaluate_run, finished_record, sample_run
+from isoflop.trained import HeldOut, Opened, Wishes, evaluate_run, finished_record, sample_run
 
 if TYPE_CHECKING:
     from isoflop.config import RunEvaluation, TaskScores
@@ -26,7 +26,7 @@ class Evaluate(OfModel):
 
     Without options that say otherwise, the result is kept as evaluation.json in the run's folder.
     Under a cap, each causal decision is shown as it is and capped. With --tasks, scores are kept as
-    tasks.json there.
+    tasks.json there. Of a checkpoint nothing is kept, and --corpus says what it reads.
     """
 
     split: Annotated[Literal["test", "validation"], arg(help="Held-out text to read.")] = "test"
@@ -58,7 +58,10 @@ class Evaluate(OfModel):
             told, tables = scores.model_dump(mode="json"), iter([scores_table(scores)])
         else:
             found = self._measured(folder)
-            told, tables = found.model_dump(mode="json"), evaluation_tables(found, folder.config())
+            told, tables = (
+                found.model_dump(mode="json"),
+                evaluation_tables(found, Opened.of(folder.path).config),
+            )
         if self.out is not None:
             storage.write_json(self.out, told)
             tell(f"wrote {self.out}")
@@ -99,8 +102,9 @@ class Evaluate(OfModel):
             cache=self.cache,
             device=self.device,
         )
-        with folder.claim():
-            tell(f"wrote {folder.add_scores(found)}")
+        if Opened.of(folder.path).record is not None:
+            with folder.claim():
+                tell(f"wrote {folder.add_scores(found)}")
         return found
 
 
@@ -121,7 +125,7 @@ class Sample(OfModel):
     """Who decides, not top_k; the model's headline decision else."""
     plain: Annotated[bool, arg(help="Text without colours.")] = False
     write: bool = False
-    """Keep it as sample.json in the run's folder, for the report."""
+    """Keep it as sample.json in the run's folder, for the report; of a run alone."""
     json: Annotated[bool, arg(help="Print JSON when it is done, in place of text.")] = False
 
     def __call__(self) -> None:
@@ -129,11 +133,13 @@ class Sample(OfModel):
         from isoflop.terminal.tables import show_json
 
         folder, wishes = RunFolder(self.checkpoint), taken(Wishes, self)
+        if self.write:
+            finished_record(folder)
         if self.json:
             found = sample_run(folder, wishes, cache=self.cache, threads=self.threads)
             show_json(found)
         else:
-            routed = len(finished_record(folder).config.model.routed_blocks)
+            routed = len(Opened.of(folder.path).config.model.routed_blocks)
             with text_display(routed, plain=self.plain) as show:
                 found = sample_run(
                     folder, wishes, cache=self.cache, show=show, threads=self.threads

@@ -45,7 +45,10 @@ Workers = Annotated[
 Checkpoint = Annotated[
     Path,
     Positional,
-    arg(metavar="CHECKPOINT", help="Folder of a finished run: runs/STUDY/runs/RUN_ID."),
+    arg(
+        metavar="CHECKPOINT",
+        help="Folder of a finished run, runs/STUDY/runs/RUN_ID, or of a checkpoint.",
+    ),
 ]
 MemoryGib = Annotated[
     float | None,

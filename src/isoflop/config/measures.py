@@ -225,9 +225,10 @@ class Measures(Frozen):
 
 
 class RunEvaluation(Frozen):
-    """What `isoflop eval` finds out about the model of a run; the content of `evaluation.json`."""
+    """What `isoflop eval` finds out about a model; the content of `evaluation.json` of a run."""
 
     run_id: str
+    """Or the folder of a checkpoint."""
     corpus: str | tuple[str, ...]
     """What was read, as a study names it."""
     data_sha256: str

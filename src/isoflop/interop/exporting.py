@@ -81,16 +81,15 @@ def export_run(
             `out` is there.
     """
     from isoflop.interop.tokenizers import tokenizer_config, tokenizer_json
-    from isoflop.trained import finished_record, tokenizer_of
-    from isoflop.training import load_model
+    from isoflop.trained import Opened, finished_record
 
     record = finished_record(run)
-    config = record.config
+    config, opened = record.config, Opened.of(run.path)
     known = [one for one in config.model.decisions if one != "top_k"]
     if decision is not None and decision not in known:
         raise ValueError(f"decision is {decision!r}; expected one of {', '.join(known)}")
     values, state = folder_of_model(
-        config.model, config.data.sequence_length, load_model(run).state_dict(), decision
+        config.model, config.data.sequence_length, opened.model().state_dict(), decision
     )
     ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), config.data.end)
     values |= {name: one for name, one in ends.items() if name in values}
@@ -105,7 +104,7 @@ def export_run(
                 "AutoConfig": f"{module}.IsoflopConfig",
                 "AutoModelForCausalLM": f"{module}.IsoflopForCausalLM",
             }
-    tokenizer = tokenizer_of(config, record, cache)
+    tokenizer = opened.tokenizer(cache)
     tokens = tokenizer_json(tokenizer, begins=config.data.windows == "stream")
     files = {
         "config.json": json_text(values),

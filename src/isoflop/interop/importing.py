@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoflop.config import Choices, ModelConfig
-from isoflop.config.start import described_model, validated_model
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.text import quoted
 
@@ -44,7 +43,9 @@ def load_pretrained(source: Path | str, choices: Mapping[str, Any] | None = None
     Raises:
         ValueError: the folder holds no safetensors, or what it describes is not supported here.
     """
-    return _loaded(_folder(source), choices or {})[0]
+    from isoflop.model.pretrained import loaded
+
+    return loaded(_folder(source), choices)[0]
 
 
 def import_checkpoint(
@@ -54,26 +55,15 @@ def import_checkpoint(
 
     Arguments and errors are those of `load_pretrained`; `out` must not be there.
     """
+    from isoflop.model.pretrained import loaded
+
     folder = _folder(source)
-    model, added, length = _loaded(folder, choices or {})
+    model, added, length = loaded(folder, choices)
     texts = {name: folder / name for name in KEPT if (folder / name).is_file()}
     files = {name: path.read_text(encoding="utf-8") for name, path in texts.items()}
     values, state = folder_of_model(model.config, length, model.state_dict(), None)
     write_folder(out, files | {"config.json": json_text(values)}, state)
     return Imported(out, model.config, added)
-
-
-def _loaded(folder: Path, choices: Mapping[str, Any]) -> tuple[Transformer, tuple[str, ...], int]:
-    """Return a model, the names of its new weights, and the longest sequence it is meant for."""
-    from isoflop.model import build
-    from isoflop.model.pretrained import put_weights
-
-    described, length = described_model(folder)
-    if choices:
-        described = validated_model(described.model_dump() | dict(choices), "the choices")
-    model = build(described, seed=0)
-    added = put_weights(model, folder)
-    return model.eval(), added, length
 
 
 def _folder(source: Path | str) -> Path:

@@ -18,13 +18,12 @@ from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
-from isoflop.config import Decision, TaskScore, TaskScores, TokenizerFile
+from isoflop.config import Decision, TaskScore, TaskScores
 from isoflop.data import Tokenizer
-from isoflop.data.tokenizer import LibraryTokenizer
 from isoflop.generation import Engine, Sampling, stream
-from isoflop.interop.importing import load_pretrained
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
+from isoflop.trained import Opened
 
 Scored = tuple[object, list[int], list[int]]
 """What was asked, the ids that are given, and those whose likelihood is asked for."""
@@ -32,7 +31,7 @@ Scored = tuple[object, list[int], list[int]]
 
 @register_model("isoflop")
 class IsoflopLM(TemplateLM):
-    """A finished run, or a checkpoint folder that `load_pretrained` reads.
+    """A finished run, or a checkpoint folder that `isoflop convert` reads.
 
     Args:
         run: folder of a finished run.
@@ -59,28 +58,15 @@ class IsoflopLM(TemplateLM):
         cache: str = "cache",
         **others: Any,
     ) -> None:
-        from isoflop.trained import finished_record, tokenizer_of
-        from isoflop.training import load_model
-
         super().__init__()
         if (run is None) == (pretrained is None):
             raise ValueError(f"run is {run!r} and pretrained {pretrained!r}; expected one of them")
-        if run is not None:
-            folder = RunFolder(Path(run))
-            record = finished_record(folder)
-            self.model = load_model(folder)
-            self.tokens: Tokenizer = tokenizer_of(record.config, record, Path(cache))
-            data = record.config.data
-            self.end = data.end or 0
-            self.leads = list(data.ends) if data.windows == "stream" else []
-            length = data.sequence_length
-        else:
-            assert pretrained is not None
-            self.model, length = load_pretrained(pretrained), 2048
-            named = TokenizerFile.model_validate(str(Path(pretrained) / "tokenizer.json"))
-            size = self.model.config.vocabulary
-            self.tokens = LibraryTokenizer(named.content(), named.end, size)
-            self.leads, self.end = self.tokens.leads, named.end
+        opened = Opened.of(Path(run or pretrained or ""))
+        self.name, self.model = opened.name, opened.model()
+        self.tokens: Tokenizer = opened.tokenizer(Path(cache))
+        self.leads = list(opened.leads(self.tokens))
+        self.end = opened.config.data.end or 0
+        length = opened.config.data.sequence_length
         self.model.to(device or "cpu")
         self.decision = decision
         self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))
@@ -185,7 +171,7 @@ def score_tasks(
     cache: Path = Path("cache"),
     device: str = "cpu",
 ) -> TaskScores:
-    """Return what the model of a finished run reaches in tasks of the harness.
+    """Return what the model of a run, or of a checkpoint, reaches in tasks of the harness.
 
     Tasks and groups of `include_path` are known beside its own; `limit` is of samples of each.
     The model's headline decision routes unless a causal `decision` is given. A ValueError of one
@@ -222,7 +208,7 @@ def score_tasks(
                     decision=decision or model.model.config.decisions[0],
                 )
             )
-    return TaskScores(run_id=folder.config().run_id, scores=tuple(scores), lm_eval=__version__)
+    return TaskScores(run_id=model.name, scores=tuple(scores), lm_eval=__version__)
 
 
 def main() -> None:

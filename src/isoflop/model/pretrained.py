@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from isoflop.config import ModelConfig
-from isoflop.config.start import Start, described_model, weight_files
+from isoflop.config.start import Start, described_model, validated_model, weight_files
 from isoflop.model.peers import from_peer
-from isoflop.model.transformer import Transformer
+from isoflop.model.transformer import Transformer, build
 from isoflop.text import quoted
 
 QUIET = 0.02
@@ -25,6 +26,18 @@ def start_from(model: Transformer, start: Start) -> None:
     """
     start.check()
     put_weights(model, Path(start.checkpoint))
+
+
+def loaded(
+    folder: Path, choices: Mapping[str, Any] | None = None
+) -> tuple[Transformer, tuple[str, ...], int]:
+    """Return a checkpoint's model in evaluation mode, the names of its new weights, and the longest
+    sequence that it is meant for; `choices` stand in place of the checkpoint's."""
+    described, length = described_model(folder)
+    if choices:
+        described = validated_model(described.model_dump() | dict(choices), "the choices")
+    model = build(described, seed=0)
+    return model.eval(), put_weights(model, folder), length
 
 
 def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:

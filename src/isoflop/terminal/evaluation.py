@@ -78,7 +78,7 @@ def scores_table(found: TaskScores) -> RenderableType:
         "shots": lambda one: told(one.shots, str),
         "decision": lambda one: one.decision,
     }
-    title = f"Run {found.run_id} in tasks of lm-eval {found.lm_eval}, standard errors over samples"
+    title = f"{found.run_id} in tasks of lm-eval {found.lm_eval}, standard errors over samples"
     return table(title, found.scores, cells, words=["task", "metric", "decision"])
 
 
@@ -88,7 +88,7 @@ def _heading(found: RunEvaluation, config: RunConfig) -> str:
     evaluation = found.measures.decisions[0].evaluation
     corpus = found.corpus if isinstance(found.corpus, str) else " + ".join(found.corpus)
     return (
-        f"Run {found.run_id} ({shape(config.model)}{kind}) on the {evaluation.split} split of "
+        f"{found.run_id} ({shape(config.model)}{kind}) on the {evaluation.split} split of "
         f"{corpus}: {evaluation.tokens:,} tokens of {found.documents:,} documents, "
         f"windows of {found.sequence_length:,}"
     )

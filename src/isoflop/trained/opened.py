@@ -1,0 +1,165 @@
+"""A trained model as it is found: of a finished run, or in the folder of a checkpoint.
+
+Torch, which takes seconds to load, is imported when the model or its tokeniser is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isoflop.config import DataConfig, Recipe, RunConfig, RunRecord
+from isoflop.config.start import described_model
+from isoflop.runs import RunFolder
+from isoflop.text import quoted
+
+if TYPE_CHECKING:
+    from isoflop.data import Tokenizer, TokenStore
+    from isoflop.model import Transformer
+
+CACHE = Path("cache")
+LONGEST_WINDOW = 2048
+"""Tokens of a checkpoint's windows at most, however many it is meant for."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trained model that can be asked something."""
+
+    folder: Path
+    config: RunConfig
+    """The run's. Of a checkpoint what is known: its model, its tokeniser, its windows."""
+    record: RunRecord | None
+    """None for a checkpoint, of which nobody knows what it was trained on."""
+
+    @classmethod
+    def of(cls, folder: Path) -> Opened:
+        """Open a run's folder, or a checkpoint's: safetensors with config.json and tokenizer.json.
+
+        Raises:
+            ValueError: the folder is neither, its run is not finished, or nothing like its model is
+                supported here; in one line.
+        """
+        if not any(folder.glob("*.safetensors")):
+            record = finished_record(RunFolder(folder))
+            return cls(folder, record.config, record)
+        model, length = described_model(folder)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ValueError(
+                quoted(f"{folder} has no tokenizer.json; expected it beside a checkpoint's weights")
+            )
+        data = DataConfig(tokenizer=str(path), sequence_length=min(length, LONGEST_WINDOW))
+        precision = Recipe(precision="fp32")
+        return cls(
+            folder,
+            RunConfig(model=model, data=data, recipe=precision, steps=1, sequences_per_step=1),
+            None,
+        )
+
+    @property
+    def name(self) -> str:
+        """The run's id, or the checkpoint's folder."""
+        return str(self.folder) if self.record is None else self.record.run_id
+
+    def use_threads(self, threads: int | None) -> None:
+        """Have torch use so many threads, as many as in training if None."""
+        import torch
+
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; expected at least 1")
+        trained = None if self.record is None else self.record.environment.threads
+        torch.set_num_threads(threads or trained or torch.get_num_threads())
+
+    def model(self, device: str = "cpu") -> Transformer:
+        """Return the model, in evaluation mode, in float32."""
+        if self.record is not None:
+            from isoflop.training import load_model
+
+            return load_model(RunFolder(self.folder), device)
+        from isoflop.model.pretrained import loaded
+
+        return loaded(self.folder)[0].to(device)
+
+    def tokenizer(self, cache: Path) -> Tokenizer:
+        """Return the tokeniser, of a run from its prepared corpus if need be."""
+        from isoflop.data import ByteTokenizer
+        from isoflop.data.tokenizer import LibraryTokenizer
+
+        if self.config.data.tokenizer == "bytes":
+            return ByteTokenizer()
+        if self.record is not None:
+            return self.store(cache).tokenizer
+        file = self.config.data.tokenizer
+        assert not isinstance(file, str)
+        return LibraryTokenizer(file.content(), file.end, self.config.model.vocabulary)
+
+    def leads(self, tokenizer: Tokenizer) -> Sequence[int]:
+        """Return the ids that stand before a text: in a run's stream the end of another."""
+        if self.record is None:
+            return list(getattr(tokenizer, "leads", ()))
+        return self.config.data.ends if self.config.data.windows == "stream" else ()
+
+    def store(self, cache: Path) -> TokenStore:
+        """Return what a run was trained on; a ValueError of one line where that changed."""
+        from isoflop.data import prepare
+
+        data, record = self.config.data, self.record
+        assert record is not None
+        store = prepare(data, cache)
+        if store.sha256 != record.data_sha256:
+            as_another = ", or read it as another one with --corpus"
+            raise ValueError(
+                f"the data of run {record.run_id} changed: it was trained on SHA-256 "
+                f"{record.data_sha256}, now the data has {store.sha256}; restore the corpus"
+                f"{'' if data.tokenizer_name.startswith('bpe:') else as_another}"
+            )
+        return store
+
+    def text(self, corpus: str | None, cache: Path) -> tuple[DataConfig, TokenStore]:
+        """Return what is read of it, and its store: another corpus, or the run's own."""
+        from isoflop.data import prepare
+
+        own = self.config.data
+        if corpus is None:
+            if self.record is None:
+                raise ValueError(
+                    quoted(
+                        f"{self.folder} is a checkpoint's folder, which names no text; expected "
+                        "--corpus with what is to be read"
+                    )
+                )
+            return own, self.store(cache)
+        # Whose tokeniser is to be had by its text alone.
+        trained = own.tokenizer_name.startswith("bpe:")
+        other = DataConfig.model_validate({**own.model_dump(), "corpus": corpus})
+        return other, prepare(other, cache, self.store(cache).tokenizer if trained else None)
+
+
+def finished_record(folder: RunFolder) -> RunRecord:
+    """Return the record of a run that is finished and has its checkpoint."""
+    if not (folder.path / "config.json").is_file():
+        raise ValueError(
+            f"{folder.path} is not a run folder: it has no config.json; "
+            "expected one such as runs/STUDY/runs/RUN_ID"
+        )
+    if any(folder.path.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder.path} is a checkpoint's folder, not a run's; expected one such as "
+            "runs/STUDY/runs/RUN_ID"
+        )
+    folder.config()  # refused where it is a link, or damaged
+    record = folder.record()
+    if record is None or record.state != "finished":
+        raise ValueError(
+            f"the run of {folder.path} is {folder.state()}; expected a finished one, "
+            "whose model is the one that its record tells of"
+        )
+    if not folder.checkpoints.is_dir() or not any(folder.checkpoints.iterdir()):
+        raise ValueError(
+            f"{folder.path} has no checkpoint, as after `isoflop clean`; train the model again: "
+            f"isoflop train {folder.path / 'config.json'}"
+        )
+    return record

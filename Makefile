@@ -75,7 +75,7 @@ $(OLDEST)/.setup-stamp: pyproject.toml
 # What reads and writes, under the lowest versions of all but torch, in an environment of its own.
 LOWEST := .venv-lowest
 LOWEST_TESTS := $(addprefix tests/,config storage checkpoint cli/test_main.py fit/test_table_formats.py \
-  data/test_foreign_tokenizers.py report/test_page.py interop/test_hugging_face_class.py interop/test_converting.py)
+  data/test_foreign_tokenizers.py report/test_page.py interop tracking docs)
 test-lowest: $(LOWEST)/.setup-stamp
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal $(LOWEST_TESTS)
 
@@ -83,7 +83,7 @@ $(LOWEST)/.setup-stamp: pyproject.toml tests/lowest.py
 	$(call environment,$(LOWEST))
 	$(LOWEST)/bin/python tests/lowest.py > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet -c $(LOWEST)/lowest.txt \
-	  -e '.[train,parquet,excel,zstd,transformers]' pytest pytest-xdist hypothesis
+	  -e '.[train,parquet,excel,zstd,extras]' pytest pytest-xdist hypothesis
 	@touch $@
 
 # Trackers, lm-eval and what else is an extra, in an environment of its own (the packages take minutes).

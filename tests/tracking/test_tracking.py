@@ -87,7 +87,8 @@ def of_trackio(root: Path) -> tuple[dict[int, float], dict[str, float]]:
     run = next(one for one in trackio.Api().runs("study") if one.name == CONFIG.run_id)
     rows = run.history() if hasattr(run, "history") else trackio_rows()
     told = {row["step"]: row["train/loss"] for row in rows if row.get("train/loss") is not None}
-    (summary,) = [row for row in rows if row.get("parameters") is not None]
+    # On a busy machine trackio has taken a row of its own files up twice.
+    *_, summary = [row for row in rows if row.get("parameters") is not None]
     return told, summary
 
 

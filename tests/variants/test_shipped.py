@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.nn.functional as F
 from own_runs import model_of, shipped
 
@@ -251,3 +252,19 @@ def test_a_frozen_router_stays_and_a_gate_of_one_adds_the_whole_update() -> None
     plain.load_state_dict({n: p for n, p in state.items() if ".depth." not in n})
     ids = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(routed(ids, decision="top_k").logits, plain(ids).logits)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_capacity_that_falls_compiles_nothing_anew() -> None:
+    settings = {"capacity": 0.25, "start_capacity": 1.0, "reached": 0.5}
+    model = build(model_of(**shipped("depth", "routed", **settings)), 0)
+    counted = torch._dynamo.testing.CompileCounter()
+    model.blocks[1].compile(backend=counted, dynamic=False)
+    ids = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(0))
+    frames = []
+    for step in range(6):
+        for _, part in model.own:
+            part.own.progress(step / 10)
+        model(ids, decision="top_k")
+        frames.append(counted.frame_count)
+    assert frames == frames[:1] * 6

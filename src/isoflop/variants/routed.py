@@ -137,4 +137,7 @@ def build(config: Config, model: ModelConfig, block: int) -> nn.Module | None:
             """Follow the smallest logit that was taken."""
             follow(self.threshold, told["smallest"])
 
+    if config.start_capacity is not None:
+        # Compiled, it would be compiled anew at each step that processes fewer tokens.
+        Routing.forward = torch.compiler.disable(Routing.forward)  # type: ignore
     return Routing()

@@ -1,8 +1,12 @@
-"""A published shape, 124M parameters at 128 x 2,048 tokens a step, trains in 20 GiB on a CPU."""
+"""A published shape, 124M parameters at 128 x 2,048 tokens a step, trains in 20 GiB on a CPU.
+
+It takes an hour on two cores with bf16 units, where `ISOFLOP_MOST_SECONDS=7200` runs it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +19,7 @@ from isoflop.costs import train_flops_per_token
 from isoflop.hardware import choose_precision, usable_cores
 
 LIMIT = 20 * 2**30
-MOST_SECONDS = 1800
+MOST_SECONDS = float(os.environ.get("ISOFLOP_MOST_SECONDS", 1800))
 TRAINS = """
 import json, resource, sys
 from pathlib import Path
@@ -27,7 +31,7 @@ config, home = RunConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 how = {"cache": home / "cache", "memory_bytes": int(sys.argv[3])}
 record = train(config, RunFolder(home / "run"), **how)
 peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([record.state, record.environment.micro_batch, peak]))
+print(json.dumps({"peak_bytes": peak, "record": record.model_dump(mode="json")}))
 """
 
 
@@ -59,7 +63,8 @@ def test_a_published_shape_trains_on_a_cpu(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TRAINS, config.model_dump_json(), tmp_path, str(LIMIT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    state, micro_batch, peak = json.loads(done.stdout.splitlines()[-1])
-    assert state == "finished"
-    assert micro_batch < 128
-    assert peak < LIMIT
+    print(done.stdout)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["record"]["state"] == "finished"
+    assert found["record"]["environment"]["micro_batch"] < 128
+    assert found["peak_bytes"] < LIMIT

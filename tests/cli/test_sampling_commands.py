@@ -225,7 +225,7 @@ def test_the_summary_tells_shares(make_run, sample):
         (("--decision", "top_k"), "decision is 'top_k', which ranks tokens that are not there"),
         (("--decision", "bernoulli"), "decision is 'bernoulli'; expected one of"),
         (("--cap-tokens", 2), "--cap-tokens is given without --cap-window"),
-        (("--cap-window", 0), "the cap is None tokens of 0"),
+        (("--cap-window", 0), "--cap-window is 0; expected 1 or more"),
         (("--threads", 0), "threads is 0"),
         (("--prompt", "\udcff"), "the prompt is not valid UTF-8"),
     ],

@@ -187,7 +187,7 @@ def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu': not supported here"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rotary positions of type 'yarn'"),
         ({"model_type": "mistral", "sliding_window": 8}, "sliding_window = 8: not supported"),
-        ({"hidden_size": "wide"}, "hidden_size is 'wide'; expected a positive whole number"),
+        ({"hidden_size": "wide"}, "hidden_size is 'wide'; expected a whole number, 1 or more"),
         ({"num_hidden_layers": 5}, "has no weights 'model.layers.4.input_layernorm.weight'"),
     ],
 )

@@ -5,10 +5,9 @@ Every measurement gives a `Report`, whose `model_dump(mode="json")` is what lies
 `bench_train` takes groups of cases: `standard_groups()` are the fixed comparison with Hugging
 Face's Llama, `study_group(models)` the numbered models of a study. `bench_attention` takes
 `attention_cases()`: block attention beside torch's fused one. `bench_decode` takes
-`decode_cases()`: steps of dense and routed models over a filled cache. `bench_bookkeeping` tells
-what metrics and checkpoints take of a run's time, `bench_fit` how long `isoflop fit` takes on
-tables of a known law, and `bench_memory` what `memory_cases(config)` hold at most: a step in
-several ways beside its estimate.
+`decode_cases()`: steps of dense and routed models over a filled cache. `bench_fit` tells how long
+`isoflop fit` takes on tables of a known law, and `bench_memory` what `memory_cases(config)` hold at
+most: a step in several ways beside its estimate.
 """
 
 from isoflop.bench.attention import (
@@ -16,12 +15,6 @@ from isoflop.bench.attention import (
     attention_cases,
     bench_attention,
     describe_attention,
-)
-from isoflop.bench.bookkeeping import (
-    BookkeepingReport,
-    bench_bookkeeping,
-    describe_bookkeeping,
-    standard_runs,
 )
 from isoflop.bench.cases import Case, standard_groups, study_group
 from isoflop.bench.decode import DecodeReport, bench_decode, decode_cases, describe_decode

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -14,10 +13,7 @@ from tyro.extras import SubcommandApp
 from isoflop import storage
 from isoflop.cli.main import ASKED
 from isoflop.cli.options import (
-    CACHE,
     RESULTS,
-    RUNS,
-    Cache,
     Device,
     Json,
     NumberOfRanks,
@@ -27,7 +23,6 @@ from isoflop.cli.options import (
 from isoflop.cli.study_models import (
     precision_here,
     precisions_here,
-    settled_here,
     study_groups,
 )
 from isoflop.config.load import load_study
@@ -230,43 +225,6 @@ class Decode(Measuring):
         )
         report = of.bench_decode(cases, force=self.force, watch=tell)
         self.answer(report, of.describe_decode(report), "decode.json", self.out)
-
-
-@bench.command(name="bookkeeping")
-@dataclass(frozen=True, kw_only=True)
-class Bookkeeping(Measuring):
-    """Measure what share of training time metrics and checkpoints take."""
-
-    study: Annotated[Path | None, Positional, arg(metavar="[STUDY]")] = None
-    """Its smallest and largest model; else standard shapes."""
-    seconds: Annotated[float, arg(help="Time for each model; checkpoints come every 30 s.")] = 100
-    cache: Cache = CACHE
-
-    def __call__(self) -> None:
-        import isoflop.bench as of
-        from isoflop.costs import parameters
-        from isoflop.planning import foreseen_runs
-        from isoflop.sweep import Folders
-
-        if self.study is None:
-            configs = of.standard_runs(precision_here(None, 1))
-        else:
-            asked = load_study(self.study)
-            runs = [one.config for one in foreseen_runs(settled_here(asked, Folders.of(asked)))]
-            ordered = sorted(runs, key=lambda one: parameters(one.model).total)
-            configs = (ordered[0], ordered[-1])
-        storage.make_folder(RUNS)
-        # The runs live in a folder of their own and are thrown away.
-        with TemporaryDirectory(dir=RUNS, prefix=storage.TEMPORARY) as folder:
-            report = of.bench_bookkeeping(
-                configs,
-                cache=self.cache,
-                folder=Path(folder),
-                seconds=self.seconds,
-                force=self.force,
-                watch=tell,
-            )
-        self.answer(report, of.describe_bookkeeping(report), "bookkeeping.json", self.out)
 
 
 @bench.command(name="fit")

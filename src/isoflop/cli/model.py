@@ -53,6 +53,10 @@ class Evaluate(OfModel):
         from isoflop.terminal.tables import answer
 
         folder = RunFolder(self.checkpoint)
+        if self.out is not None and self.out.is_dir():
+            raise ValueError(f"--out is {self.out}, a folder; expected the file to write")
+        if self.tasks is None and (self.include_path or self.limit is not None):
+            raise ValueError("--limit and --include-path are of tasks; expected --tasks with them")
         if self.tasks is not None:
             scores = self._scored(folder, self.tasks.split(","))
             told, tables = scores.model_dump(mode="json"), iter([scores_table(scores)])
@@ -190,6 +194,6 @@ class Convert:
             told += ", read with trust_remote_code=True" if written.remote else ""
         else:
             found = import_checkpoint(self.source, target, parsed_choices(self.as_))
-            added = f"; new weights: {len(found.added)}" if found.added else ""
+            added = f"; new weights, untrained: {len(found.added)}" if found.added else ""
             told = f"{found.model.blocks} blocks of width {found.model.width}{added}"
         print(quoted(f"wrote {target}: {told}"))

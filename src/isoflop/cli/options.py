@@ -185,7 +185,8 @@ class OfModel:
                 )
             return None
         if window < 1 or (tokens is not None and tokens < 1):
-            raise ValueError(
-                f"the cap is {tokens} tokens of {window}; expected at least 1 of either"
+            told = f"--cap-window is {window}" + (
+                "" if tokens is None else f", --cap-tokens {tokens}"
             )
+            raise ValueError(f"{told}; expected 1 or more")
         return Cap(window=window, tokens=tokens)

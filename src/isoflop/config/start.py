@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
-from isoflop.config.model import Choices, ModelConfig
+from isoflop.config.model import Choices, Decision, ModelConfig
 from isoflop.config.own import Own
 from isoflop.config.problems import describe
 from isoflop.frozen import Frozen, fingerprint
@@ -23,6 +23,8 @@ from isoflop.text import quoted
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
+LONGEST_HEADER = 100_000_000
+"""Bytes of the header of safetensors, as the format limits them."""
 KINDS = {"llama": "Llama", "mistral": "Mistral", "qwen3": "Qwen3"}
 """Model types that are read, and how their classes begin."""
 
@@ -35,6 +37,18 @@ _PLAIN: dict[str, Any] = {
     "use_sliding_window": False,
 }
 """What a configuration may say besides the sizes; what it leaves out is so."""
+
+
+class Described(NamedTuple):
+    """What a checkpoint's folder says of its model."""
+
+    model: ModelConfig
+    longest: int
+    """Tokens of a sequence that it is meant for."""
+    decision: Decision | None = None
+    """Who routes; None for the model's headline decision."""
+    seed: int = 0
+    """Keys what a random control draws."""
 
 
 class Start(Frozen):
@@ -62,7 +76,7 @@ class Start(Frozen):
                     "`isoflop convert SOURCE FOLDER --from hf` writes: restore it, or name another"
                 )
             )
-        model, content = described_model(folder)[0], hashlib.sha256()
+        model, content = described_model(folder).model, hashlib.sha256()
         content.update(fingerprint(model).encode())
         for path in weight_files(folder):
             with path.open("rb") as file:
@@ -146,8 +160,8 @@ def opened_start(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"start": Start.of(checkpoint).model_dump(mode="json")}
 
 
-def described_model(folder: Path) -> tuple[ModelConfig, int]:
-    """Return the model of a checkpoint's folder, and the longest sequence it is meant for.
+def described_model(folder: Path) -> Described:
+    """Return what a checkpoint's folder says of its model.
 
     Raises:
         ValueError: as `model_of`, or the folder has no `config.json` of a model.
@@ -158,10 +172,16 @@ def described_model(folder: Path) -> tuple[ModelConfig, int]:
     values = parse_json(path.read_bytes(), quoted(str(path)))
     if not isinstance(values, dict):
         raise ValueError(quoted(f"{path} is no table; expected a model's"))
-    length = values.get("sequence_length") or values.get("max_position_embeddings") or 2048
+    longest = "sequence_length" if "sequence_length" in values else "max_position_embeddings"
+    length = _whole({longest: 2048} | values, longest, str(path))
     if values.get("model_type") not in ("isoflop", "isoflop_own"):
-        return model_of(values, str(path)), length
-    return validated_model(values.get("model"), str(path)), length
+        return Described(model_of(values, str(path)), length)
+    model, decision = validated_model(values.get("model"), str(path)), values.get("decision")
+    known = [one for one in model.decisions if one != "top_k"]
+    if decision is not None and decision not in known:
+        told = f"{path}: decision is {decision!r}; expected one of {', '.join(known)}"
+        raise ValueError(quoted(told))
+    return Described(model, length, decision, _whole({"seed": 0} | values, "seed", str(path), 0))
 
 
 def validated_model(values: object, place: str) -> ModelConfig:
@@ -190,7 +210,24 @@ def weight_files(folder: Path) -> list[Path]:
         pickled = next((name for name in PICKLED if (folder / name).exists()), None)
         told = "" if pickled is None else f"; {pickled} is a pickle, which runs code: convert it"
         raise ValueError(quoted(f"{folder} has no {gone}{told}"))
+    for name in names:
+        _check_whole(folder / name)
     return [folder / name for name in names]
+
+
+def _check_whole(path: Path) -> None:
+    """Raise a ValueError where a file of weights is not as long as its header says."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(min(length, LONGEST_HEADER))
+    try:
+        values = parse_json(header, str(path))
+        ends = [one["data_offsets"][1] for name, one in values.items() if name != "__metadata__"]
+        whole = path.stat().st_size == 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(quoted(f"{path} is cut short, or no safetensors; copy it here again"))
 
 
 def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
@@ -215,6 +252,8 @@ def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
         if values.get(name) not in (None, usual)
     ]
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ValueError(quoted(f"{place}: rotary positions are {rope!r}; expected a table"))
     rope_kind = rope.get("rope_type", rope.get("type", "default"))
     if rope_kind != "default":
         refused.append(f"rotary positions of type {rope_kind!r}")
@@ -228,23 +267,25 @@ def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
         values.get("num_key_value_heads"),
     )
     width = _whole(values, "hidden_size", place)
-    return ModelConfig(
-        vocabulary=_whole(values, "vocab_size", place),
-        width=width,
-        blocks=_whole(values, "num_hidden_layers", place),
-        heads=heads,
-        kv_heads=None if kv_heads == heads else kv_heads,
-        head_width=values.get("head_dim") or width // heads,
-        hidden=_whole(values, "intermediate_size", place),
-        query_key_norm=kind == "qwen3",
-        tied_embeddings=bool(values.get("tie_word_embeddings", False)),
-        rope_base=rope.get("rope_theta") or values.get("rope_theta") or 10_000.0,
-        norm_epsilon=values.get("rms_norm_eps", 1e-6),
-    )
+    described = {
+        "vocabulary": _whole(values, "vocab_size", place),
+        "width": width,
+        "blocks": _whole(values, "num_hidden_layers", place),
+        "heads": heads,
+        "kv_heads": None if kv_heads == heads else kv_heads,
+        "head_width": values.get("head_dim") or width // heads,
+        "hidden": _whole(values, "intermediate_size", place),
+        "query_key_norm": kind == "qwen3",
+        "tied_embeddings": bool(values.get("tie_word_embeddings", False)),
+        "rope_base": rope.get("rope_theta") or values.get("rope_theta") or 10_000.0,
+        "norm_epsilon": values.get("rms_norm_eps", 1e-6),
+    }
+    return validated_model(described, place)
 
 
-def _whole(values: Mapping[str, Any], name: str, place: str) -> int:
+def _whole(values: Mapping[str, Any], name: str, place: str, least: int = 1) -> int:
     found = values.get(name)
-    if not isinstance(found, int) or found < 1:
-        raise ValueError(quoted(f"{place}: {name} is {found!r}; expected a positive whole number"))
+    if not isinstance(found, int) or found < least:
+        told = f"{place}: {name} is {found!r}; expected a whole number, {least} or more"
+        raise ValueError(quoted(told))
     return found

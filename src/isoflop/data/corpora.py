@@ -178,7 +178,8 @@ def _files(name: str) -> Corpus:
         (compressed, *_) = [one for one in found if one not in kinds]
         raise ValueError(f"corpus names {compressed}, which is compressed; decompress it first")
     if not kinds:
-        raise ValueError(f"corpus is {name!r}; {EXPECTED}; there is no such file or folder")
+        there = "no text in that folder" if os.path.isdir(path) else "no such file or folder"
+        raise ValueError(f"corpus is {name!r}; {EXPECTED}; there is {there}")
     return Corpus(name, tuple(_source(one, folder, kind) for one, kind in kinds.items()))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoflop.config import Choices, ModelConfig
+from isoflop.config.start import described_model
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.text import quoted
 
@@ -58,12 +59,21 @@ def import_checkpoint(
     from isoflop.model.pretrained import loaded
 
     folder = _folder(source)
-    model, added, length = loaded(folder, choices)
-    texts = {name: folder / name for name in KEPT if (folder / name).is_file()}
-    files = {name: path.read_text(encoding="utf-8") for name, path in texts.items()}
-    values, state = folder_of_model(model.config, length, model.state_dict(), None)
+    described, (model, added) = described_model(folder), loaded(folder, choices)
+    files = {name: _text(folder / name) for name in KEPT if (folder / name).is_file()}
+    decision = described.decision if described.decision in model.config.decisions else None
+    values, state = folder_of_model(model.config, described.longest, model.state_dict(), decision)
+    if "model" in values:
+        values["seed"] = described.seed
     write_folder(out, files | {"config.json": json_text(values)}, state)
     return Imported(out, model.config, added)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(quoted(f"{path} is not UTF-8; expected the JSON of a model")) from None
 
 
 def _folder(source: Path | str) -> Path:
@@ -71,7 +81,7 @@ def _folder(source: Path | str) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    if path.is_absolute() or str(source).count("/") != 1:
+    if path.exists() or path.is_absolute() or str(source).count("/") != 1:
         raise ValueError(
             quoted(f"{source} is no folder; expected one with config.json, or a hub's OWNER/NAME")
         )
@@ -102,6 +112,7 @@ def parsed_choices(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, _, value = text.partition("=")
         kind, _, number = value.partition(":")
+        given = list(found)
         try:
             if value.startswith("{"):
                 found[name] = json.loads(value)
@@ -114,11 +125,11 @@ def parsed_choices(texts: Iterable[str]) -> dict[str, Any]:
                 found[name] = {"kind": kind}
         except ValueError:
             name = ""
-        if not value or name not in Choices.model_fields:
+        if not value or name not in Choices.model_fields or name in given:
             raise ValueError(
                 quoted(
                     f"{text!r} is given; expected depth=top_k:CAPACITY, "
-                    'attention=block:BLOCK_SIZE,TOP_K, or NAME={"kind": ..., ...}'
+                    'attention=block:BLOCK_SIZE,TOP_K, or NAME={"kind": ..., ...}, each NAME once'
                 )
             )
     return found

@@ -68,7 +68,7 @@ class IsoflopLM(TemplateLM):
         self.end = opened.config.data.end or 0
         length = opened.config.data.sequence_length
         self.model.to(device or "cpu")
-        self.decision = decision
+        self.decision = decision or opened.decision
         self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))
         self.max_length = max_length or length
 
@@ -205,7 +205,7 @@ def score_tasks(
                     samples=found["n-samples"].get(task, {}).get("effective"),
                     shots=found["n-shot"].get(task),
                     limit=limit,
-                    decision=decision or model.model.config.decisions[0],
+                    decision=model.decision or model.model.config.decisions[0],
                 )
             )
     return TaskScores(run_id=model.name, scores=tuple(scores), lm_eval=__version__)

@@ -87,10 +87,17 @@ def from_peer(state: Mapping[str, Tensor], config: ModelConfig, place: str) -> d
         names = [name for name, _ in theirs]
         if missing := [name for name in names if name not in state]:
             raise ValueError(quoted(f"{place} has no weights {missing[0]!r}"))
+        for name, rows in theirs:
+            shape, rest = state[name].shape, state[names[0]].shape[1:]
+            if shape[:1] != (rows,) or shape[1:] != rest:
+                told = f"{list(shape)}; expected {[rows, *rest]}, by its config.json"
+                raise ValueError(quoted(f"{place} has weights {name!r} of shape {told}"))
         found[ours] = torch.cat([state[name].float() for name in names])
         known.update(names)
     # What a tied head would be is written by some all the same, and so are tables of positions.
-    spare = {"lm_head.weight"} if config.tied_embeddings else set()
+    spare = {"lm_head.weight"} & state.keys() if config.tied_embeddings else set()
+    for name in spare:
+        found["head.weight"] = state[name].float()
     others = [name for name in state if name not in known | spare and "inv_freq" not in name]
     if others:
         raise ValueError(

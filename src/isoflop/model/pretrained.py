@@ -30,14 +30,14 @@ def start_from(model: Transformer, start: Start) -> None:
 
 def loaded(
     folder: Path, choices: Mapping[str, Any] | None = None
-) -> tuple[Transformer, tuple[str, ...], int]:
-    """Return a checkpoint's model in evaluation mode, the names of its new weights, and the longest
-    sequence that it is meant for; `choices` stand in place of the checkpoint's."""
-    described, length = described_model(folder)
+) -> tuple[Transformer, tuple[str, ...]]:
+    """Return a checkpoint's model in evaluation mode, and the names of its new weights; `choices`
+    stand in place of the checkpoint's."""
+    described = described_model(folder).model
     if choices:
         described = validated_model(described.model_dump() | dict(choices), "the choices")
     model = build(described, seed=0)
-    return model.eval(), put_weights(model, folder), length
+    return model.eval(), put_weights(model, folder)
 
 
 def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:
     Raises:
         ValueError: weights are missing that nothing new explains, or not known.
     """
-    before, after, place = described_model(folder)[0], model.config, str(folder)
+    before, after, place = described_model(folder).model, model.config, str(folder)
     found = _weights(folder)
     if any(name.startswith("model.blocks.") for name in found):
         found = {name.removeprefix("model."): one.float() for name, one in found.items()}
@@ -61,7 +61,14 @@ def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:
     names = {_plain(name): name for name in model.state_dict()}
     found = {names.get(_plain(name), name): one for name, one in found.items()}
     if after.tied_embeddings and "embedding.weight" in found:
-        found["head.weight"] = found["embedding.weight"]
+        embedding = found["embedding.weight"]
+        if not found.setdefault("head.weight", embedding).equal(embedding):
+            raise ValueError(quoted(f"{place} ties its embeddings, and has a head of its own"))
+    held = model.state_dict()
+    for name in found.keys() & held.keys():
+        if found[name].shape != held[name].shape:
+            shapes = f"{list(found[name].shape)}; expected {list(held[name].shape)}, by its config"
+            raise ValueError(quoted(f"{place} has weights {name!r} of shape {shapes}.json"))
     missing, strange = model.load_state_dict(found, strict=False)
     # What only the one or the other depth has.
     new = _new_parts(before, after)

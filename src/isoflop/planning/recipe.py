@@ -174,10 +174,9 @@ def resolve(
         f"budgets_flops: {budget_flops:.6g} FLOPs and {tokens} tokens per step give "
         f"{variant.name!r} at {parameters(model).total:,} parameters"
     )
-    advice = (
-        "raise the budget, lower tokens_per_step or data.sequence_length, or bound "
-        "grid.maximum_parameters or grid.centre_parameters"
-    )
+    advice = "raise the budget, or lower tokens_per_step or data.sequence_length"
+    if study.start is None:
+        advice += ", or bound grid.maximum_parameters or grid.centre_parameters"
     if not steps:
         raise ValueError(f"{named} not one step; {advice}")
     if missed > BUDGET_TOLERANCE:

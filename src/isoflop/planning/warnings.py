@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from isoflop.config import BlockAttention, ModelConfig, Routed, RunConfig
+from isoflop.config import BlockAttention, ModelConfig, Routed, RunConfig, Start, TokenizerFile
 from isoflop.costs import parameters
 from isoflop.memory import USED, MemoryEstimate, smallest_step
 from isoflop.planning.cell import PlannedRun
@@ -63,7 +65,7 @@ def run_warnings(config: RunConfig, train_tokens: int | None) -> Iterator[str]:
         yield f"reads its training data {config.tokens / train_tokens:.1f} times"
     if config.steps < FEW_STEPS:
         yield f"has only {config.steps} steps"
-    if config.start is not None and config.data.vocabulary < FEW_IDS * model.vocabulary:
+    if config.start is not None and _other_tokenizer(config, config.start):
         yield (
             f"starts from a checkpoint of {model.vocabulary:,} ids with a tokenizer of "
             f"{config.data.vocabulary:,}, likely another one; its own is "
@@ -76,6 +78,14 @@ def run_warnings(config: RunConfig, train_tokens: int | None) -> Iterator[str]:
             f"its width of {model.width:,}"
         )
     yield from _attends_fully(model, config.data.sequence_length)
+
+
+def _other_tokenizer(config: RunConfig, start: Start) -> bool:
+    """Return whether ids are likely not those that a checkpoint was trained on."""
+    own, data = Path(start.checkpoint) / "tokenizer.json", config.data
+    if isinstance(data.tokenizer, TokenizerFile) and own.is_file():
+        return hashlib.sha256(own.read_bytes()).hexdigest() != data.tokenizer.sha256
+    return data.vocabulary < FEW_IDS * config.model.vocabulary
 
 
 def _attends_fully(model: ModelConfig, length: int) -> Iterator[str]:

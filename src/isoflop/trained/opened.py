@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isoflop.config import DataConfig, Recipe, RunConfig, RunRecord
-from isoflop.config.start import described_model
+from pydantic import ValidationError
+
+from isoflop.config import DataConfig, Decision, Recipe, RunConfig, RunRecord
+from isoflop.config.problems import describe
+from isoflop.config.start import CONFIG, described_model, weight_files
 from isoflop.runs import RunFolder
+from isoflop.strict_json import parse_json
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ class Opened:
     """The run's. Of a checkpoint what is known: its model, its tokeniser, its windows."""
     record: RunRecord | None
     """None for a checkpoint, of which nobody knows what it was trained on."""
+    decision: Decision | None = None
+    """Who routes, as a checkpoint says; None for the model's headline decision."""
 
     @classmethod
     def of(cls, folder: Path) -> Opened:
@@ -42,22 +48,37 @@ class Opened:
             ValueError: the folder is neither, its run is not finished, or nothing like its model is
                 supported here; in one line.
         """
-        if not any(folder.glob("*.safetensors")):
+        if not is_checkpoint(folder):
             record = finished_record(RunFolder(folder))
             return cls(folder, record.config, record)
-        model, length = described_model(folder)
-        path = folder / "tokenizer.json"
+        weight_files(folder)
+        told, path = described_model(folder), folder / "tokenizer.json"
         if not path.is_file():
             raise ValueError(
                 quoted(f"{folder} has no tokenizer.json; expected it beside a checkpoint's weights")
             )
-        data = DataConfig(tokenizer=str(path), sequence_length=min(length, LONGEST_WINDOW))
-        precision = Recipe(precision="fp32")
-        return cls(
-            folder,
-            RunConfig(model=model, data=data, recipe=precision, steps=1, sequences_per_step=1),
-            None,
+        try:
+            data = DataConfig(
+                tokenizer=str(path), sequence_length=min(told.longest, LONGEST_WINDOW)
+            )
+        except ValidationError as error:
+            raise ValueError(quoted("; ".join(describe(error, DataConfig)))) from None
+        if data.vocabulary > told.model.vocabulary:
+            raise ValueError(
+                quoted(
+                    f"{path} has {data.vocabulary} ids and the model {told.model.vocabulary}; "
+                    "expected the model's own"
+                )
+            )
+        config = RunConfig(
+            model=told.model,
+            data=data,
+            recipe=Recipe(precision="fp32"),
+            steps=1,
+            sequences_per_step=1,
+            seed=told.seed,
         )
+        return cls(folder, config, None, told.decision)
 
     @property
     def name(self) -> str:
@@ -138,14 +159,24 @@ class Opened:
         return other, prepare(other, cache, self.store(cache).tokenizer if trained else None)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder is meant to be a checkpoint's: it has weights, or tells a model."""
+    try:
+        told = parse_json((folder / CONFIG).read_bytes(), str(folder))
+    except (OSError, ValueError):
+        told = None
+    return any(folder.glob("*.safetensors")) or (isinstance(told, dict) and "model_type" in told)
+
+
 def finished_record(folder: RunFolder) -> RunRecord:
     """Return the record of a run that is finished and has its checkpoint."""
     if not (folder.path / "config.json").is_file():
         raise ValueError(
-            f"{folder.path} is not a run folder: it has no config.json; "
+            f"{folder.path} is not a run folder: "
+            f"{'it has no config.json' if folder.path.is_dir() else 'there is none'}; "
             "expected one such as runs/STUDY/runs/RUN_ID"
         )
-    if any(folder.path.glob("*.safetensors")):
+    if is_checkpoint(folder.path):
         raise ValueError(
             f"{folder.path} is a checkpoint's folder, not a run's; expected one such as "
             "runs/STUDY/runs/RUN_ID"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,7 @@ from isoflop.trained.opened import CACHE, Opened
 
 if TYPE_CHECKING:
     from isoflop.data import TextStream
-    from isoflop.generation import Engine
+    from isoflop.generation import Engine, Token
 
 MOST_SEED = (1 << 63) - 1
 
@@ -62,11 +62,13 @@ def sample_run(
     import torch
 
     from isoflop.data import TextStream
-    from isoflop.generation import WholePasses, engine_for
+    from isoflop.generation import Sampling, WholePasses, engine_for, stream
 
+    sampling = Sampling(wishes.temperature, wishes.top_k, wishes.top_p, wishes.min_p)
     opened.use_threads(threads)
     tokenizer = opened.tokenizer(cache)
-    engine = engine_for(opened.model(), wishes.decision, cap=wishes.cap, seed=wishes.seed)
+    decision = wishes.decision or opened.decision
+    engine = engine_for(opened.model(), decision, cap=wishes.cap, seed=wishes.seed)
     model, length = opened.config.model, opened.config.data.sequence_length
     if isinstance(engine, WholePasses):
         named = ", ".join(one.described for one in model.own.values())
@@ -83,7 +85,9 @@ def sample_run(
         )
     try:
         ends = opened.config.data.ends
-        tokens, reason = _written(engine, ids, wishes, TextStream(tokenizer), ends, show)
+        text, most = TextStream(tokenizer), wishes.tokens
+        steps = stream(engine, [ids], sampling, max_tokens=most, stop=ends, seed=wishes.seed)
+        tokens, reason = _written(engine, ids, steps, text, show)
     except FloatingPointError as error:
         raise ValueError(f"the model of {folder.path} cannot generate: {error}") from error
     asked = vars(wishes) | {"decision": engine.decision}
@@ -122,14 +126,11 @@ def _check(wishes: Wishes, opened: Opened) -> None:
 def _written(
     engine: Engine,
     ids: Sequence[int],
-    wishes: Wishes,
+    steps: Iterable[Sequence[Token]],
     text: TextStream,
-    stop: Sequence[int],
     show: Callable[[SampledToken], None],
 ) -> tuple[list[SampledToken], Literal["stop", "length"]]:
     """Return the tokens of the prompt and those drawn, each shown as it comes, and the end."""
-    from isoflop.generation import Sampling, stream
-
     routed = engine.model.config.routed_blocks
     made: list[SampledToken] = []
 
@@ -140,9 +141,6 @@ def _written(
         made.append(SampledToken(id=one, text=text.add(one, last=last), processed=blocks))
         show(made[-1])
 
-    sampling = Sampling(wishes.temperature, wishes.top_k, wishes.top_p, wishes.min_p)
-    most, seed = wishes.tokens, wishes.seed
-    steps = stream(engine, [ids], sampling, max_tokens=most, stop=stop, seed=seed)
     for one, taken in zip(ids, engine.processed[:, 0].T.tolist(), strict=True):
         add(one, taken)
     reason = None

@@ -1,17 +1,25 @@
-"""What it costs to write down: the share of training time that metrics and checkpoints take."""
+#!/usr/bin/env python3
+"""What it costs to write down: the share of training time that metrics and checkpoints take.
+
+    tools/bookkeeping.py SECONDS > results/bench/bookkeeping.json
+
+The dense models of the standard shapes are trained for so long each, as `isoflop run` does, one
+thread; checkpoints come every half minute. The runs live under `runs/` and are thrown away.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from isoflop.bench.cases import standard_groups
-from isoflop.bench.measured import Report, StepRow, Watch, conditions, settings_of
-from isoflop.config import Precision, RunConfig
+from isoflop.bench.measured import Report, StepRow, conditions, settings_of
+from isoflop.config import RunConfig
 from isoflop.data import TokenStore, prepare
 from isoflop.hardware import use_threads
 from isoflop.runs import Progress, RunFolder
@@ -42,53 +50,6 @@ class BookkeepingRow(StepRow):
 
 
 BookkeepingReport = Report[BookkeepingRow]
-
-
-def standard_runs(precision: Precision = "bf16") -> tuple[RunConfig, ...]:
-    """Return the dense models of the standard shapes."""
-    return tuple(group[0].config for group in standard_groups(precision))
-
-
-def bench_bookkeeping(
-    configs: Sequence[RunConfig],
-    *,
-    cache: Path,
-    folder: Path,
-    seconds: float = 100.0,
-    force: bool = False,
-    watch: Watch = lambda _: None,
-) -> BookkeepingReport:
-    """Train each model for some time, one after the other, and tell what was not training.
-
-    Args:
-        configs: runs; they are not finished.
-        cache: where prepared corpora lie.
-        folder: where the runs may live; on the disk that is to be measured, and empty.
-        seconds: time for each, in which a few checkpoints should be due.
-
-    Raises:
-        ValueError: the machine is busy.
-    """
-    found = conditions(force=force, threads=1)
-    rows = []
-    with use_threads(1):
-        for index, config in enumerate(configs):
-            watch(f"training width {config.model.width} for {seconds:.0f} s")
-            store = prepare(config.data, cache)
-            rows.append(_row(config, RunFolder(folder / str(index)), store, seconds))
-    return BookkeepingReport(rows=tuple(rows), **found)
-
-
-SHOWN = (
-    *("parameters", "steps", "step_seconds", "checkpoints", "checkpoint_bytes"),
-    *("checkpoint_seconds", "share"),
-)
-
-
-def describe_bookkeeping(report: BookkeepingReport) -> list[str]:
-    """Return a report as lines for a terminal."""
-    heading = "share of training time that metrics and checkpoints take"
-    return report.told(heading, SHOWN)
 
 
 class _Timed(Run):
@@ -139,3 +100,14 @@ def _row(config: RunConfig, folder: RunFolder, store: TokenStore, seconds: float
             bookkeeping_seconds=whole - sum(steps),
             share=1 - sum(steps) / whole,
         )
+
+
+if __name__ == "__main__":
+    Path("runs").mkdir(exist_ok=True)
+    found, rows = conditions(force=False, threads=1), []
+    with use_threads(1), TemporaryDirectory(dir="runs", prefix=".tmp-") as folder:
+        for group in standard_groups("bf16"):
+            config = group[0].config
+            store, run = prepare(config.data, Path("cache")), RunFolder(Path(folder, config.run_id))
+            rows.append(_row(config, run, store, float(sys.argv[1])))
+    print(BookkeepingReport(rows=tuple(rows), **found).model_dump_json(indent=2))

@@ -17,7 +17,7 @@ from isoflop.generation import engine_for, generate
 from isoflop.interop import load_pretrained, parsed_choices
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.interop.importing import import_checkpoint
-from isoflop.model import Transformer
+from isoflop.model import Transformer, build
 
 transformers = pytest.importorskip("transformers", reason="needs the dev extra")
 hugging_face = pytest.importorskip("isoflop.interop.hugging_face")
@@ -147,10 +147,25 @@ def tiny(kind: str, folder: Path, **changes: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Qwen3", "Mistral"])
-@pytest.mark.parametrize("tied", [False, True])
-def test_models_of_others_come_in_with_their_logits(kind: str, tied: bool, tmp_path: Path) -> None:
-    theirs = tiny(kind, tmp_path / "theirs", tie_word_embeddings=tied, sliding_window=None)
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED = {
+    "linear": {"rope_type": "linear", "rope_theta": 1e4, "factor": 3.0},
+    "llama3": LLAMA3 | {"rope_theta": 30.0, "factor": 8.0, "original_max_position_embeddings": 64},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "tied", "scaled"),
+    [
+        *((kind, tied, None) for kind in ("Llama", "Qwen3", "Mistral") for tied in (False, True)),
+        *(("Llama", False, one) for one in SCALED),
+    ],
+)
+def test_models_of_others_come_in_with_their_logits(
+    kind: str, tied: bool, scaled: str | None, tmp_path: Path
+) -> None:
+    rope = {} if scaled is None else {"rope_parameters": SCALED[scaled]}
+    theirs = tiny(kind, tmp_path / "theirs", tie_word_embeddings=tied, sliding_window=None, **rope)
     assert (tmp_path / "theirs/model.safetensors.index.json").is_file()
     found = import_checkpoint(tmp_path / "theirs", tmp_path / "ours")
     assert not found.added
@@ -159,6 +174,12 @@ def test_models_of_others_come_in_with_their_logits(kind: str, tied: bool, tmp_p
     with torch.no_grad():
         ours, expected = model(tokens).logits, theirs(tokens).logits
     assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
+    if scaled is not None:
+        told = json.loads((tmp_path / "ours/config.json").read_text())["rope_parameters"]
+        assert told == SCALED[scaled]
+        plain = build(model.config.model_copy(update={"rope_scaling": None}))
+        plain.load_state_dict(model.state_dict())
+        assert (plain(tokens).logits - expected).abs().max() > 1e-5 * expected.abs().max()
 
 
 def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:

@@ -245,6 +245,26 @@ class ShapeFamily(Frozen):
     tied_embeddings: bool = False
 
 
+class RopeScaling(Frozen):
+    """How a model that was trained on a shorter context turns positions, as Llama 3 does."""
+
+    kind: Literal["linear", "llama3"]
+    """All frequencies divided by the factor; or low ones alone, with a passage between."""
+    factor: float = Field(ge=1, le=1e6)
+    low: float = Field(default=1.0, gt=0, le=1e6)
+    """Turns within the former context, below which a frequency is low."""
+    high: float = Field(default=4.0, gt=0, le=1e6)
+    """Turns from which it stays."""
+    trained: int = Field(default=8192, ge=1, le=10**9)
+    """Tokens of the former context."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RopeScaling:
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low:g} and high {self.high:g}; expected low below high")
+        return self
+
+
 class ModelConfig(Choices, Size):
     """A decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, no biases."""
 
@@ -252,6 +272,7 @@ class ModelConfig(Choices, Size):
     """RMSNorm on queries and keys per head, before rotary positions, as in Qwen3."""
     tied_embeddings: bool = False
     rope_base: float = Field(default=10_000.0, gt=1, le=1e12)
+    rope_scaling: RopeScaling | None = Field(default=None, exclude_if=left_out)
     norm_epsilon: float = Field(default=1e-5, gt=0, le=1)
 
     @model_validator(mode="after")

@@ -28,6 +28,13 @@ LONGEST_HEADER = 100_000_000
 KINDS = {"llama": "Llama", "mistral": "Mistral", "qwen3": "Qwen3"}
 """Model types that are read, and how their classes begin."""
 
+LLAMA3 = {
+    "low": "low_freq_factor",
+    "high": "high_freq_factor",
+    "trained": "original_max_position_embeddings",
+}
+"""Fields of `RopeScaling`, and what transformers calls them."""
+
 _PLAIN: dict[str, Any] = {
     "attention_bias": False,
     "mlp_bias": False,
@@ -255,7 +262,11 @@ def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
     if not isinstance(rope, dict):
         raise ValueError(quoted(f"{place}: rotary positions are {rope!r}; expected a table"))
     rope_kind = rope.get("rope_type", rope.get("type", "default"))
-    if rope_kind != "default":
+    scaling = None
+    if rope_kind in ("linear", "llama3"):
+        named = {ours: rope[name] for ours, name in LLAMA3.items() if name in rope}
+        scaling = {"kind": rope_kind, "factor": rope.get("factor"), **named}
+    elif rope_kind != "default":
         refused.append(f"rotary positions of type {rope_kind!r}")
     window, longest = values.get("sliding_window"), values.get("max_position_embeddings") or 0
     if kind == "mistral" and window is not None and window < longest:
@@ -277,6 +288,7 @@ def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
         "hidden": _whole(values, "intermediate_size", place),
         "query_key_norm": kind == "qwen3",
         "tied_embeddings": bool(values.get("tie_word_embeddings", False)),
+        "rope_scaling": scaling,
         "rope_base": rope.get("rope_theta") or values.get("rope_theta") or 10_000.0,
         "norm_epsilon": values.get("rms_norm_eps", 1e-6),
     }

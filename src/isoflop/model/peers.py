@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from isoflop.config import Choices, ModelConfig
-from isoflop.config.start import KINDS
+from isoflop.config.start import KINDS, LLAMA3
 from isoflop.text import quoted
 
 
@@ -44,11 +44,23 @@ def described(config: ModelConfig, sequence_length: int) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_parameters": rope_parameters(config),
         "attention_bias": False,
         "attention_dropout": 0.0,
         **({"sliding_window": None} if kind == "mistral" else {}),
     }
+
+
+def rope_parameters(config: ModelConfig) -> dict[str, Any]:
+    """Return how transformers is told of rotary positions."""
+    one = config.rope_scaling
+    kind = "default" if one is None else one.kind
+    told: dict[str, Any] = {"rope_type": kind, "rope_theta": config.rope_base}
+    if one is not None:
+        told["factor"] = one.factor
+        if one.kind == "llama3":
+            told |= {theirs: getattr(one, ours) for ours, theirs in LLAMA3.items()}
+    return told
 
 
 def sizes(config: ModelConfig, sequence_length: int) -> dict[str, Any]:

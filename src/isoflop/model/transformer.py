@@ -192,7 +192,8 @@ class Transformer(nn.Module):
         if key not in self._rotary:
             # Tables made while generating must also serve training.
             with torch.inference_mode(False):
-                tables = rotary_tables(length, self.config.head_width, self.config.rope_base)
+                base, scaling = self.config.rope_base, self.config.rope_scaling
+                tables = rotary_tables(length, self.config.head_width, base, scaling)
                 self._rotary[key] = (tables[0].to(device), tables[1].to(device))
         return self._rotary[key]
 

@@ -31,8 +31,10 @@ def test_a_run_goes_out_and_writes_the_same_text_by_a_pipeline(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("isoflop.interop.hugging_face")
-    out = tmp_path / "out"
-    converted(trained.folder.path, out, "--to", "hf", "--remote-code", "--cache", trained.cache)
+    out, run = tmp_path / "out", tmp_path / "study" / "runs" / "run"
+    shutil.copytree(trained.folder.path, run)
+    (tmp_path / "study" / "study.json").write_text('{"name": "words"}')
+    converted(run, out, "--to", "hf", "--remote-code", "--cache", trained.cache)
     assert capsys.readouterr().out == f"wrote {out}: IsoflopForCausalLM\n"
     pipeline = transformers.pipeline("text-generation", model=str(out), tokenizer=str(out))
     wishes = Wishes(prompt=PROMPT, tokens=18, temperature=0)
@@ -44,6 +46,7 @@ def test_a_run_goes_out_and_writes_the_same_text_by_a_pipeline(
     loss = trained.folder.record().evaluation("test")
     assert f"| test | predictor | {loss.loss:.4f} [" in card
     assert "decision `predictor`" in card
+    assert f"# Run {trained.config.run_id} of study words\n" in card
     remote = transformers.AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
     assert type(remote).__name__ == "IsoflopForCausalLM"
     # As a checkpoint it is asked the same: the text of its run goes on alike, and so do losses.

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from decoded import model_with
-from isoflop.config import BlockAttention, Gelu, RandomK, TopK
+from isoflop.config import BlockAttention, DataConfig, Gelu, RandomK, Recipe, RunConfig, TopK
 from isoflop.config.own import own
 from isoflop.generation import engine_for, generate
 from isoflop.interop import load_pretrained, parsed_choices
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.interop.importing import import_checkpoint
 from isoflop.model import Transformer, build
+from isoflop.training.step import Trainer
 
 transformers = pytest.importorskip("transformers", reason="needs the dev extra")
 hugging_face = pytest.importorskip("isoflop.interop.hugging_face")
@@ -196,6 +197,14 @@ def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:
         every = model(tokens, decision="every_token").logits
         expected = theirs(tokens).logits
     assert (every - expected).abs().max() <= 0.05 * expected.abs().max()
+    # And is trained on: twenty steps on one batch.
+    data = DataConfig(tokenizer="ids:31", sequence_length=T)
+    recipe = Recipe(precision="fp32", learning_rate=1e-2)
+    config = RunConfig(model=model.config, data=data, recipe=recipe, steps=20, sequences_per_step=4)
+    trainer = Trainer(model, config, compiled=False)
+    batch = torch.tensor(prompts(*[T + 1] * 4))
+    losses = [trainer.step(batch, step, 1.0).loss for step in range(20)]
+    assert losses[-1] < losses[0] - 0.5
     by_blocks = load_pretrained(tmp_path / "theirs", parsed_choices(["attention=block:4,2"]))
     assert by_blocks.config.attention == BlockAttention(block_size=4, top_k=2)
 

@@ -16,6 +16,7 @@ from isoflop.estimate import Estimate, estimate_words
 from isoflop.evaluation.intervals import over_documents
 from isoflop.model.peers import described, is_plain, sizes, to_peer
 from isoflop.runs import RunFolder
+from isoflop.sweep.ledger import STUDY
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def export_run(
     files = {
         "config.json": json_text(values),
         "generation_config.json": json_text(ends),
-        "README.md": model_card(record, values["architectures"][0], decision or known[0]),
+        "README.md": model_card(
+            record, values["architectures"][0], decision or known[0], _study_name(run)
+        ),
     }
     if tokens is not None:
         files["tokenizer.json"] = tokens
@@ -119,6 +122,12 @@ def export_run(
         files["modeling_isoflop.py"] = REMOTE_OWN + "".join(map(_kept, own)) if own else REMOTE
     write_folder(out, files, state)
     return Exported(out, values["architectures"][0], tokens is not None, bool(own))
+
+
+def _study_name(run: RunFolder) -> str | None:
+    """Return the name of the study whose folder a run lies in, None where it stands alone."""
+    path = run.path.absolute().parents[1] / STUDY
+    return str(storage.read_json(path)["name"]) if path.is_file() else None
 
 
 def _kept(source: str) -> str:
@@ -197,7 +206,9 @@ def _needs(model: ModelConfig, architecture: str) -> str:
     return "."
 
 
-def model_card(record: RunRecord, architecture: str, decision: Decision) -> str:
+def model_card(
+    record: RunRecord, architecture: str, decision: Decision, study: str | None = None
+) -> str:
     """Return the README of an exported model: what it is, how it was trained, what it reached."""
     config, data = record.config, record.config.data
     losses = [
@@ -218,7 +229,7 @@ def model_card(record: RunRecord, architecture: str, decision: Decision) -> str:
             "tags: [isoflop, scaling-laws]",
             "---",
             "",
-            f"# Run {record.run_id}",
+            f"# Run {record.run_id}" + (f" of study {study}" if study else ""),
             "",
             f"A decoder of {record.parameters.total:,} parameters ({record.parameters.active:,} "
             f"active): {config.model.blocks} blocks of width {config.model.width}; depth "

@@ -11,6 +11,7 @@ import torch
 
 from given import small_model, write_words
 from isoflop.cli import main
+from isoflop.cli.study_models import study_groups
 from isoflop.config import DataConfig, ModelConfig, RunConfig, Start, Study
 from isoflop.config.load import load_study
 from isoflop.interop import load_pretrained
@@ -18,6 +19,7 @@ from isoflop.interop.exporting import folder_of_model, json_text, model_card, wr
 from isoflop.model import build
 from isoflop.planning import next_runs
 from isoflop.runs import RunStore
+from isoflop.sweep import Folders
 
 T = 16
 HELD_OUT = "validation_fraction = 0.2, test_fraction = 0.2"
@@ -70,6 +72,11 @@ def test_every_variant_has_one_size_and_the_run_id_the_checkpoint(file: Path) ->
     assert [(run.variant, run.config.seed) for run in runs] == [("Baseline", 0), ("MoD", 0)]
     for run, variant in zip(runs, study.variants, strict=True):
         assert run.config.model == small_model().with_choices(variant)
+    (group,) = study_groups(study, Folders.of(study), "fp32")
+    assert [(case.variant, case.config.model.depth.kind) for case in group] == [
+        ("Baseline", "every_token"),
+        ("MoD", "top_k"),
+    ]
     # The same study, read back from what a study's folder holds.
     assert Study.model_validate_json(study.model_dump_json()) == study
     before, folder = ids(study), file.parent / "checkpoint"

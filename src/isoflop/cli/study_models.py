@@ -24,7 +24,8 @@ def settled_here(study: Study, folders: Folders) -> Study:
 def study_groups(
     study: Study, folders: Folders, precision: Precision | None
 ) -> tuple[tuple[Case, ...], ...]:
-    """Return the models that a study's figures single out, by budget, in a precision or its own.
+    """Return the models that a study's figures single out, by budget, in a precision or its own;
+    those of all variants where runs start from a checkpoint.
 
     Raises:
         ValueError: no minimum is known yet, so no model is singled out.
@@ -33,6 +34,7 @@ def study_groups(
     from isoflop.fit import frame
     from isoflop.fit.tables.frame import trained_sizes
     from isoflop.papers.numbered import numbered_models
+    from isoflop.planning import foreseen_runs
     from isoflop.planning.assignment import assign
     from isoflop.sweep import Ledger
 
@@ -42,6 +44,15 @@ def study_groups(
             "measure the standard shapes (isoflop bench train) or isoflop bench attention"
         )
     study = settled_here(study, folders)
+
+    def measured(config: RunConfig) -> RunConfig:
+        own = config.recipe.precision
+        recipe = config.recipe.model_copy(update={"precision": precision or own})
+        return config.model_copy(update={"recipe": recipe})
+
+    if study.start is not None:
+        # Each variant has one size.
+        return (study_group((one.variant, measured(one.config)) for one in foreseen_runs(study)),)
     records = Ledger(study, folders.root, folders.results).records
     runs = assign(study, records)
     known = {record.run_id: record for record in records if record.run_id in runs.variant_of}
@@ -50,11 +61,6 @@ def study_groups(
     league = study.variants if len(study.variants) > 2 else ()
     if challenger is None and not league:
         raise ValueError(f"study {study.name} has no variant with a routed block to compare with")
-
-    def config(run_id: str) -> RunConfig:
-        found = known[run_id].config
-        recipe = found.recipe.model_copy(update={"precision": precision or found.recipe.precision})
-        return found.model_copy(update={"recipe": recipe})
 
     finished = set(table.loc[table["state"] == "finished", "budget_flops"])
     groups = []
@@ -69,7 +75,9 @@ def study_groups(
             own = [one for one in trained_sizes(table, variant.name, budget) if one.on_ladder]
             sizes += sorted(own, key=lambda one: one.loss)[:1]
         if sizes:
-            groups.append(study_group((one.variant, config(one.run_ids[0])) for one in sizes))
+            groups.append(
+                study_group((one.variant, measured(known[one.run_ids[0]].config)) for one in sizes)
+            )
     if not groups:
         raise ValueError(
             f"study {study.name} singles out no model yet, since no minimum is known; "

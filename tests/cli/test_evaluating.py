@@ -132,7 +132,7 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, trained_
         assert len(told) == 1
         return told[0]
 
-    assert "is not a run folder: it has no config.json" in refused(tmp_path / "nothing")
+    assert "is not a run folder: there is none" in refused(tmp_path / "nothing")
     folder = make_run("dense")
     assert "decision is 'predictor'; expected one of every_token" in refused(
         folder, "--decisions", "predictor"
@@ -149,7 +149,7 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, trained_
         pending.write_record(folder.record())
     assert "has no checkpoint, as after `isoflop clean`" in refused(pending)
     (pending.path / "model.safetensors").touch()
-    assert "config.json: model_type is None; expected one of llama, mis" in refused(pending)
+    assert "model.safetensors is cut short, or no safetensors; copy it here" in refused(pending)
     assert pending.evaluation() is None
 
 

@@ -187,7 +187,7 @@ def test_urls_of_nothing_are_named(name: str) -> None:
 
 def test_folder_without_text(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
-    with pytest.raises(ValueError, match=r"a file, folder, glob or URL of text.*no such file"):
+    with pytest.raises(ValueError, match=r"a file, folder, glob or URL of text.*no text in that"):
         locate(DataConfig(corpus=str(tmp_path)))
 
 

@@ -32,7 +32,6 @@ EXCEPTIONS = {
     ("runs/claim.py", "os.open"): "who holds a lease: of no use after a power cut",
     ("runs/claim.py", "TemporaryFile"): "whose time is the file system's",
     ("training/memory.py", "write_text"): "a switch of the kernel below /proc",
-    ("cli/bench.py", "TemporaryDirectory"): "where runs live that are measured and thrown away",
     ("data/preparation.py", "FileLock"): "an empty file that the kernel locks",
     ("bench/fits.py", "TemporaryDirectory"): "where tables live that are fitted and thrown away",
     ("bench/fits.py", "to_csv"): "into that folder",

@@ -73,7 +73,8 @@ def _here(path: str) -> str:
     import fsspec
 
     try:
-        copy: str = fsspec.open_local(f"simplecache::{path}")
+        with fsspec.open(f"simplecache::{path}") as file:
+            copy: str = file.name
     except Exception as error:  # each file system raises what it likes
         problem = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {problem})") from error

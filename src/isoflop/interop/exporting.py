@@ -85,7 +85,7 @@ def export_run(
     from isoflop.trained import Opened, finished_record
 
     record = finished_record(run)
-    config, opened = record.config, Opened.of(run.path)
+    config, opened = record.config, Opened(run.path, record.config, record)
     known = [one for one in config.model.decisions if one != "top_k"]
     if decision is not None and decision not in known:
         raise ValueError(f"decision is {decision!r}; expected one of {', '.join(known)}")

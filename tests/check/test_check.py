@@ -112,7 +112,7 @@ def test_an_error_fails_its_check_alone() -> None:
         Check("two", "c with d", "", lambda _: Found(0.0, 0.0), in_every_precision=False),
     )
     one, two = outcomes(checks, "cpu", ("fp32",))
-    assert (one.passed, one.note) == (False, "RuntimeError: no kernel image is available")
+    assert (one.passed, one.note) == (False, "fails: RuntimeError: no kernel image is available")
     assert list(outcome_lines(one))[1] == "      do this"
     assert two.passed
     assert two.precision is None

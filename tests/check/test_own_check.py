@@ -38,16 +38,30 @@ def edited(text: str, *edits: tuple[str, str]) -> str:
     return text
 
 
+AGAIN = (
+    "self.decode(x, cosines, sines, None)[0]",
+    "checkpoint(self.decode, x, cosines, sines, None, use_reentrant=False)[0]",
+)
+AGAIN_FROM = ("import torch\n", "import torch\nfrom torch.utils.checkpoint import checkpoint\n")
+DRAWN = (
+    "return self.output(",
+    "mixed = mixed + 0.1 * torch.randn_like(mixed); return self.output(",
+)
 SPARE = ("self.output = ", "self.spare = nn.Linear(width, 1, bias=False); self.output = ")
 REFUSED = {
     "FLOPs": [
         ([("2 * tokens * weights +", "tokens * weights +")], "attention in block 1 counts"),
         ([("4 * tokens * state", "4 * tokens * state * (convention == 'full')")], "32,768 causal"),
+        ([AGAIN_FROM, AGAIN], "the model counts 237,568 a token"),
     ],
     "parameters": [([SPARE], "attention in block 0 holds 36,960, `costs` says 36,864")],
     "gradients": [
         ([SPARE], "none reaches spare.weight in block 0"),
         ([("return self.output(", "return torch.nan * self.output(")], "not finite in step 0"),
+        (
+            [("self.scale, self", "self.roles = {'output.weight': 'out'}; self.scale, self")],
+            "has 'out'; exp",
+        ),
     ],
     "later tokens": [
         (
@@ -55,6 +69,7 @@ REFUSED = {
             "in evaluation by every_token a leak moves 100",
         ),
         ([(".cumsum(1)", ".cumsum(1).roll(-self.training, 1)")], "in training by every_token a"),
+        ([DRAWN], "the same tokens give other logits when they are given again"),
     ],
     "decoding": [
         ([("sums[:, -1:]", "0.9 * sums[:, -1:]")], ""),
@@ -80,6 +95,19 @@ def test_what_is_wrong_fails_its_line(
     assert not outcome.passed
     assert said in outcome.note
     assert outcome.hint
+
+
+def test_pairs_hide_no_wrong_charge(tmp_path: Path) -> None:
+    text = (FILES.parents[2] / "examples" / "differential_attention.py").read_text()
+    text = edited(text, ("flops=2 * tokens", "flops=2.04 * tokens"))
+    assert "in twos " in judged(tmp_path, text, "FLOPs")["FLOPs"].note
+
+
+def test_what_does_not_run_is_told_once(tmp_path: Path) -> None:
+    found = judged(tmp_path, edited(LINEAR, ("F.elu(k)", "F.eluu(k)")))
+    assert list(found) == ["parameters", "FLOPs"]
+    assert "fails (line 40): AttributeError: module " in found["FLOPs"].note
+    assert "help(" in str(found["FLOPs"].hint)
 
 
 @pytest.mark.parametrize("file", [LINEAR, SKIP], ids=["linear", "skip"])

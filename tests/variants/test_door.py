@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -51,6 +52,19 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
         (MINE, SKIP.replace("def processed", "def done"), "lacks `processed`"),
         (MINE, SKIP.replace('"depth"', '"attention"'), "PART is 'attention', but it is named as d"),
         (MINE, SKIP.replace("Config(Frozen)", "Config"), "Config is no subclass"),
+        (MINE, SKIP.replace(": float", ": 'Share'"), "a field of Config is no name in it"),
+        (MINE, f"{SKIP}\nPART = 'block'", "PART is set twice; expected one variant"),
+        (
+            MINE,
+            f"{SKIP}\nDECISIONS = ('top_k',)",
+            r"DECISIONS is \('top_k',\); .* causal one first",
+        ),
+        (MINE, f"{SKIP}\nDECISIONS = 'threshold'", "DECISIONS is 'threshold'; expected some of"),
+        (
+            MINE.replace("my_skip", "Überspringe"),
+            SKIP,
+            "depth.kind is '.*berspringe'; expected a to z",
+        ),
         (
             MINE.replace("capacity", "capacty"),
             SKIP,
@@ -71,6 +85,38 @@ def test_what_is_wrong_is_told_in_one_line(
         load_study(path)
     assert main(["costs", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            ("return max(1, round(", "return max(1, ("),
+            "`processed` gives 524288.0 of",
+        ),
+        (
+            ("parameters=0", "parameters=0.5"),
+            r"`costs` fails \(line 22\): .*Costs.parameters is 0.5\. ",
+        ),
+        (("return Costs", "return dict"), "`costs` gives {.*}; expected Costs"),
+        (
+            ("return Costs", "1 / 0; return Costs"),
+            r"`costs` fails \(line 22\): ZeroDivisionError: div",
+        ),
+        (
+            ("SCHEDULED", "period = lambda _: 0; SCHEDULED"),
+            "`period` gives 0; expected a whole num",
+        ),
+    ],
+)
+def test_what_its_functions_get_wrong_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], edit: tuple[str, str], said: str
+) -> None:
+    path = study_in(tmp_path, text=SKIP.replace(*edit))
+    assert main(["costs", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert re.search(said, told), told
+    assert told.count("\n") == 1
 
 
 def test_the_text_of_the_file_is_part_of_what_a_run_is(tmp_path: Path) -> None:
@@ -165,17 +211,6 @@ def test_a_study_of_ones_own_variant_from_end_to_end(
 
 
 def test_a_file_alone_needs_a_default_for_each_setting(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(MINE_WITHOUT_DEFAULT)
-    with pytest.raises(ValueError, match=r"mine\.py: Config\.expand has no default, .*; give it"):
-        of_file(file)
-
-
-MINE_WITHOUT_DEFAULT = """
-from isoflop.variants import Costs, Frozen
-PART = "feed_forward"
-class Config(Frozen):
-    expand: float
-def costs(config, model, block, tokens, convention): return Costs(parameters=1, flops=1)
-def build(config, model, block): return None
-"""
+    study_in(tmp_path, text=SKIP.replace("Field(default=0.5, gt=0, le=1)", "Field(gt=0)"))
+    with pytest.raises(ValueError, match=r"skip\.py: Config\.capacity has no default, .*; give it"):
+        of_file(tmp_path / "skip.py")

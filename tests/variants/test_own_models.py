@@ -168,7 +168,9 @@ def test_groups_are_as_the_module_says_and_else_by_shape(tmp_path: Path) -> None
     assert own_names["router.weight"].decay == 0
     assert own_names["gate_up"] == plain["blocks.0.feed_forward.gate_up.weight"]
     model.blocks[0].block.feed_forward.own.roles = {"nothing": "ones"}
-    with pytest.raises(ValueError, match="roles names 'nothing', which is no parameter"):
+    with pytest.raises(
+        ValueError, match="roles names 'nothing', no parameter of it; expected some"
+    ):
         group_of(model, config.recipe)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from isoflop.config import Frozen, Precision
+from isoflop.config.own import fault
 from isoflop.hardware import use_threads
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
@@ -49,6 +51,10 @@ class Check:
     """What to do where it fails."""
     find: Callable[[Place], Found]
     in_every_precision: bool = True
+    raised: str | None = None
+    """What to do where it raises, if not `hint`."""
+    vital: bool = False
+    """Whether those after it are not made where it raises."""
 
 
 class Outcome(Frozen):
@@ -72,7 +78,7 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Make checks and yield how each went.
 
-    A check that raises has failed, and the error is its note.
+    A check that raises has failed, and the error is its note; with ISOFLOP_DEBUG set it is raised.
 
     Args:
         checks: what is compared.
@@ -81,7 +87,7 @@ def outcomes(
     """
     for check in checks:
         for precision in precisions if check.in_every_precision else precisions[:1]:
-            started = time.perf_counter()
+            started, hint, vital = time.perf_counter(), check.hint, False
             try:
                 # What is compared is small: threads would only wait for each other.
                 with use_threads(1):
@@ -91,9 +97,13 @@ def outcomes(
                     if not math.isfinite(found.difference):
                         raise FloatingPointError(f"apart by {found.difference}; {found.note}")
                     passed &= found.tolerance is not None and found.difference <= found.tolerance
+            except FloatingPointError as error:
+                found, passed, vital = Found(None, None, str(error)), False, check.vital
             except Exception as error:
-                words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                found, passed = Found(None, None, words), False
+                if os.environ.get("ISOFLOP_DEBUG"):
+                    raise
+                found, passed = Found(None, None, f"fails{fault(error)}"), False
+                hint, vital = check.raised or check.hint, check.vital
             yield Outcome(
                 name=check.name,
                 precision=precision if check.in_every_precision else None,
@@ -103,8 +113,10 @@ def outcomes(
                 note=found.note,
                 seconds=time.perf_counter() - started,
                 passed=passed,
-                hint=None if passed else check.hint,
+                hint=None if passed else hint,
             )
+            if vital:
+                return
 
 
 def apart(found: Iterable[Tensor], expected: Iterable[Tensor]) -> float:

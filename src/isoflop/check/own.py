@@ -46,6 +46,8 @@ SLOPE, SEEDS = 0.3, 2
 it is found with."""
 LENGTHS = (64, 128)
 """Tokens at which FLOPs are counted, one for each of `SIZES`."""
+VITAL = ("parameters", "FLOPs", "gradients")
+"""Checks without which none can be made: where one raises, so do those after it."""
 Key = tuple[int, Part]
 """Block and part."""
 WHOLE: Key = (-1, "block")
@@ -82,13 +84,14 @@ def _trained(place: Place, **choices: Any) -> tuple[Transformer, set[str]]:
     for index in range(STEPS):
         tokens = _random(config.sequences_per_step, LENGTH + 1, place.device, index)
         trainer.gradients(tokens, index)
-        for name, parameter in model.named_parameters():
-            if parameter.grad is None:
-                continue
-            if not parameter.grad.isfinite().all():
-                raise FloatingPointError(f"that of {_short(name)} is not finite in step {index}")
-            if parameter.grad.any():
-                reached.add(name)
+        found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        wrong = [name for name, gradient in found.items() if not gradient.isfinite().all()]
+        if wrong:
+            # What is behind has it from what is one's own, and that from the last of it.
+            name = max(reversed(wrong), key=lambda name: "own." in name)
+            raise FloatingPointError(f"that of {_short(name)} is not finite in step {index}")
+        reached |= {name for name, gradient in found.items() if gradient.any()}
+        for parameter in model.parameters():
             parameter.grad = None
         trainer.step(tokens, index, 1.0)
     return model, reached
@@ -123,12 +126,14 @@ def _named(key: Key) -> str:
     return "the model" if key == WHOLE else f"{key[1]} in block {key[0]}"
 
 
-def _counted(config: ModelConfig, length: int, place: Place) -> tuple[dict[Key, int], float]:
+def _counted(
+    config: ModelConfig, length: int, place: Place, sequences: int = 1
+) -> tuple[dict[Key, int], float]:
     """Return the FLOPs that torch counts in a forward pass, by block and part and of the whole
     model, and those of the backward pass over these."""
     model = build(config, seed=0).to(place.device)
     names = {id(module): f"Transformer.{name}" for name, module in model.named_modules()}
-    tokens = _random(1, length, place.device)
+    tokens = _random(sequences, length, place.device)
     # Kernels that are fused have no formula on a CPU and would count as free.
     missing = {torch.ops.aten._grouped_mm: _grouped}
     with (
@@ -162,7 +167,9 @@ def _flops(place: Place, **choices: Any) -> Found:
     for sizes, length in zip(SIZES, LENGTHS, strict=True):
         config = small_run(place, **{**choices, **sizes}).model
         counted, backward = _counted(config, length, place)
-        causal = _charged(config, length, "causal")
+        # Two tokens alone have few pairs, which could hide what is charged and not computed.
+        twos, _ = _counted(config, 2, place, sequences=length // 2)
+        causal, two = (_charged(config, tokens, "causal") for tokens in (length, 2))
         one, full, double, triple = (
             _charged(config, tokens, "full") for tokens in (1, length, 2 * length, 3 * length)
         )
@@ -172,15 +179,17 @@ def _flops(place: Place, **choices: Any) -> Found:
             # or of chunks, which a single token has none of.
             pairs = (triple[key] - 2 * double[key] + high) / 2
             least = min(high - pairs, length * one[key])
-            said = 0.0 if key == WHOLE else _beyond(low, least, high)
-            share = max(said, _beyond(count, low, high))
+            said = (backward - 2) / 3 * count if key == WHOLE else _beyond(low, least, high)
+            over = length // 2 * two[key] - twos[key]
+            share = max(said, _beyond(count, low, high), over)
             share /= max(low, LEAST_SHARE * causal[WHOLE])
             if share >= worst:
                 worst = share
                 note = (
                     f"{_named(key)} counts {count / length:,.0f} a token, `costs` says "
                     f"{low / length:,.0f} causal and {high / length:,.0f} full; "
-                    f"backward {backward:.2f} times, charged 2"
+                    + f"in twos {twos[key] / length:,.0f} and {two[key] / 2:,.0f}; " * (over > 0)
+                    + f"backward {backward:.2f} times, charged 2"
                 )
     return Found(worst, WRONG, note)
 
@@ -218,9 +227,9 @@ def _later_tokens(place: Place, **choices: Any) -> Found:
         model.train(training)
         noise = control_noise(model, decision, rows, length, seed=0)
         with torch.no_grad():
-            one, two = (
+            one, again, two = (
                 model(tokens, decision=decision, noise=noise).logits[earlier].double()
-                for tokens in (before, after)
+                for tokens in (before, before, after)
             )
         moved = (one - two).abs().amax(-1) / one.std()
         where = f"{'training' if training else 'evaluation'} by {decision}"
@@ -228,6 +237,8 @@ def _later_tokens(place: Place, **choices: Any) -> Found:
         if not math.isfinite(most):
             raise FloatingPointError(f"logits in {where} are not finite")
         told = f"in {where} a leak moves {share:.0%} of them by up to {most:.1g} of their spread"
+        if not torch.equal(one, again):
+            told = f"in {where} the same tokens give other logits when they are given again"
         if share:
             notes.append(f"{told}, as DECISIONS says" if decision == "top_k" else told)
         if decision != "top_k":
@@ -321,14 +332,7 @@ _FINDS = (
         "finite, and not zero in every parameter",
         _gradients,
         "what is not learned should be no parameter: use it, leave it out, or set its "
-        "requires_grad to False",
-    ),
-    (
-        "later tokens",
-        "earlier logits with those after a change of later tokens",
-        _later_tokens,
-        "losses of what looks ahead compare with none: mask later tokens, or name "
-        '"top_k" in DECISIONS behind a causal decision',
+        "requires_grad to False; what is not finite comes of a root or a division at zero, say",
     ),
     (
         "steps in parts",
@@ -338,18 +342,18 @@ _FINDS = (
         "sequence see another; `told` are means over sequences",
     ),
     (
+        "later tokens",
+        "earlier logits with those after a change of later tokens",
+        _later_tokens,
+        "losses of what looks ahead compare with none: mask later tokens, or name "
+        '"top_k" in DECISIONS behind a causal decision',
+    ),
+    (
         "first loss",
         "with the logarithm of the vocabulary",
         _first_loss,
         'the stream starts wrong: say in `roles` what writes into it ("output") and what starts at '
         '"zeros"',
-    ),
-    (
-        "width and depth",
-        "exponents of what three steps change with none and the plain model's",
-        _over_sizes,
-        "a learning rate will not carry over sizes: give each parameter its role in `roles`, and "
-        "divide sums over width by what keeps them of one size",
     ),
     (
         "decoding",
@@ -365,6 +369,13 @@ _FINDS = (
         "compute sums and exponentials on `.float()` and give back x's dtype",
     ),
     (
+        "width and depth",
+        "exponents of what three steps change with none and the plain model's",
+        _over_sizes,
+        "a learning rate will not carry over sizes: give each parameter its role in `roles`, and "
+        "divide sums over width by what keeps them of one size",
+    ),
+    (
         "compiled step",
         "loss and gradients with the eager step",
         compiled,
@@ -377,7 +388,8 @@ _FINDS = (
 def checks(choices: Choices) -> tuple[Check, ...]:
     """Return the checks of models of these choices, something of one's own among them."""
     made: dict[str, Any] = {**dict(choices), "blocks": _blocks(choices, 2)}
+    raised = 'mend it first: help("isoflop.variants.protocols") says what is called with what'
     return tuple(
-        Check(name, compared, hint, partial(find, **made), in_every_precision=False)
+        Check(name, compared, hint, partial(find, **made), False, raised, name in VITAL)
         for name, compared, find, hint in _FINDS
     )

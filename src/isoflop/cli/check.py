@@ -55,11 +55,15 @@ class Check:
             if len(judged) > 1 and not self.json:
                 print(quoted(name))
             checks = every_check(self.device) if choices is None else own_checks(choices)
+            left = dict.fromkeys(check.name for check in checks)
             for outcome in outcomes(checks, self.device, precisions):
                 made.append(outcome)
+                left.pop(outcome.name, None)
                 if not self.json:
                     for line in outcome_lines(outcome):
                         print(quoted(line), flush=True)
+            if left and not self.json:
+                print(quoted(f"      not made: {', '.join(left)}"))
         passed = all(outcome.passed for outcome in made)
         if self.json:
             show_json(made)

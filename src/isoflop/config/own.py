@@ -50,6 +50,7 @@ BUILT_IN: Mapping[str, Part] = {
 """Kinds that come through the same door, each in the module of its name in `isoflop.variants`."""
 SHIPPED = ("full", "block", "every_token", "top_k", "random_k", "swiglu", "gelu")
 """Kinds that are classes of `config.model`, whose names no file may take."""
+_KIND = "^[a-z][a-z0-9_]{0,39}$"
 ENTRY_POINTS = "isoflop.variants"
 """Group of entry points by which installed packages name modules, each by its kind."""
 
@@ -57,7 +58,7 @@ ENTRY_POINTS = "isoflop.variants"
 class Own(Frozen):
     """A choice that a Python file describes, and no class here."""
 
-    kind: str = Field(pattern="^[a-z][a-z0-9_]{0,39}$")
+    kind: str = Field(pattern=_KIND)
     source: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of the file's text; None for a kind in `BUILT_IN`."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
@@ -91,6 +92,8 @@ class Own(Frozen):
 
 
 _TEXTS: dict[str, str] = {}
+_MODULE = "isoflop_variant_"
+"""How names of modules start that were made of these."""
 
 
 def keep(text: str) -> str:
@@ -121,6 +124,10 @@ def own(part: Part, kind: str, settings: Mapping[str, Any], file: Path | None = 
     if kind in SHIPPED:
         raise ValueError(f"{part}.kind is {kind!r}, which isoflop has itself; give it another name")
     source = None if file is None and kind in BUILT_IN else keep(_text(kind, file))
+    if not re.fullmatch(_KIND, kind):
+        raise ValueError(
+            f"{part}.kind is {kind!r}; expected a to z, 0 to 9 and _, a letter first, 40 at most"
+        )
     named = Own(kind=kind, source=source)
     module = module_of(named, part, str(file or kind))
     config = module.Config
@@ -129,9 +136,7 @@ def own(part: Part, kind: str, settings: Mapping[str, Any], file: Path | None = 
     except ValidationError as error:
         raise ValueError(describe(error, config, part)[0]) from None
     decisions = getattr(module, "DECISIONS", ("every_token",))
-    return Own.model_validate(
-        {**dict(named), "settings": canonical(found), "decisions": tuple(decisions)}
-    )
+    return named.model_copy(update={"settings": canonical(found), "decisions": tuple(decisions)})
 
 
 def kind_of(file: Path) -> str:
@@ -227,6 +232,12 @@ def module_of(named: Own, part: Part, place: str = "") -> ModuleType:
         )
     if not (isinstance(module.Config, type) and issubclass(module.Config, Frozen)):
         raise ValueError(f"{place}: its Config is no subclass of isoflop.variants.Frozen")
+    if not module.Config.__pydantic_complete__:
+        raise ValueError(f"{place}: the type of a field of Config is no name in it; import it")
+    known, told = get_args(Decision), getattr(module, "DECISIONS", ("every_token",))
+    if not told or told[0] == "top_k" or not all(one in known for one in told):
+        said = f"expected some of {', '.join(known)}, a causal one first"
+        raise ValueError(f"{place}: its DECISIONS is {told!r}; {said}")
     return module
 
 
@@ -240,7 +251,7 @@ def config_of(named: Own, part: Part) -> Frozen:
 @lru_cache(maxsize=64)
 def _run(source: str, place: str) -> ModuleType:
     """Run a text as a module of its own."""
-    text, name = _TEXTS[source], f"isoflop_variant_{source[:16]}"
+    text, name = _TEXTS[source], f"{_MODULE}{source[:16]}"
     file = f"<{place}>"
     # Both for tracebacks and for who looks at its classes: nothing is read from the file again.
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
@@ -251,17 +262,27 @@ def _run(source: str, place: str) -> ModuleType:
         exec(compile(text, file, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        trace, line = error.__traceback__, getattr(error, "lineno", None)
-        while trace is not None:
-            line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
-            trace = trace.tb_next
-        at = "" if line is None else f" (line {line})"
-        what = error.msg if isinstance(error, SyntaxError) else error
-        said = " ".join(f"{type(error).__name__}: {what}".split())[:300]
-        if isinstance(error, ModuleNotFoundError):
-            said += f"; install it where isoflop is: pip install {error.name}"
-        raise ValueError(f"{place}: does not run{at}: {said}") from None
+        raise ValueError(f"{place}: does not run{fault(error)}") from None
+    if len(re.findall(r"(?m)^PART\b\s*[:=]", text)) > 1:
+        raise ValueError(f"{place}: PART is set twice; expected one variant in a file")
     return module
+
+
+def fault(error: BaseException) -> str:
+    """Return an error in words, after the line of the variant's file that it is from."""
+    trace, line = error.__traceback__, getattr(error, "lineno", None)
+    while trace is not None:
+        ours = str(trace.tb_frame.f_globals.get("__name__")).startswith(_MODULE)
+        line, trace = trace.tb_lineno if ours else line, trace.tb_next
+    what = error.msg if isinstance(error, SyntaxError) else error
+    if isinstance(error, ValidationError):
+        (first, *_) = error.errors(include_url=False)
+        place = ".".join(map(str, (error.title, *first["loc"])))
+        what = f"{place} is {first['input']!r}. {first['msg']}"
+    said = " ".join(f"{type(error).__name__}: {what}".split())[:300]
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        said += f"; install it where isoflop is: pip install {error.name}"
+    return f"{'' if line is None else f' (line {line})'}: {said}"
 
 
 def _is_own(part: Part, table: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from pydantic import Field
 
 from isoflop.config import Frozen, ModelConfig, Own, Part
-from isoflop.config.own import config_of, module_of
+from isoflop.config.own import config_of, fault, module_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -175,37 +175,38 @@ class _File(Protocol):
         """
 
 
-def _file(named: Own, part: Part) -> _File:
-    return cast(_File, module_of(named, part))
+def _asked(named: Own, part: Part, name: str, *given: Any) -> Any:
+    """Return what a function of `_File` gives; what goes wrong in it is told in one line."""
+    function, config = getattr(module_of(named, part), name), config_of(named, part)
+    try:
+        return function(config, *given)
+    except Exception as error:
+        raise ValueError(f"{part} {named.kind!r}: `{name}` fails{fault(error)}") from error
 
 
 def made(named: Own, part: Part, model: ModelConfig, block: int) -> nn.Module | None:
     """Return the module of a variant of one's own for a block; None where depth needs none."""
-    return _file(named, part).build(config_of(named, part), model, block)
+    return cast("nn.Module | None", _asked(named, part, "build", model, block))
 
 
 def costs_of(
     named: Own, part: Part, model: ModelConfig, block: int, tokens: int, convention: str = "causal"
 ) -> Costs:
     """Return what a variant of one's own costs in a block; see `_File.costs`."""
-    return _file(named, part).costs(config_of(named, part), model, block, tokens, convention)
+    found = _asked(named, part, "costs", model, block, tokens, convention)
+    if not isinstance(found, Costs):
+        raise ValueError(f"{part} {named.kind!r}: `costs` gives {found!r:.80}; expected Costs(...)")
+    return found
 
 
 def processed(
     named: Own, model: ModelConfig, block: int, tokens: int, progress: float = 1.0
 ) -> int:
-    """Return how many of a sequence's tokens a block processes under a depth of one's own.
-
-    Raises:
-        ValueError: the file says less than none or more than all.
-    """
-    config = config_of(named, "depth")
-    found = _file(named, "depth").processed(config, model, block, tokens, progress)
-    if not 0 <= found <= tokens:
-        raise ValueError(
-            f"depth {named.kind!r}: processed gives {found} of {tokens} tokens in block {block}; "
-            "expected from 0 to all of them"
-        )
+    """Return how many of a sequence's tokens a block processes under a depth of one's own."""
+    found = _asked(named, "depth", "processed", model, block, tokens, progress)
+    if not isinstance(found, int) or not 0 <= found <= tokens:
+        said = f"`processed` gives {found} of {tokens} tokens in block {block}; expected a whole"
+        raise ValueError(f"depth {named.kind!r}: {said} number, from 0 to all of them")
     return found
 
 
@@ -216,8 +217,12 @@ def scheduled(named: Own) -> bool:
 
 def period(choices: dict[Part, Own]) -> int:
     """Return what the number of a model's blocks is a multiple of, for all its variants."""
-    periods = [
-        int(getattr(module_of(named, part), "period", lambda _: 1)(config_of(named, part)))
-        for part, named in choices.items()
-    ]
-    return math.lcm(*periods)
+    every = 1
+    for part, named in choices.items():
+        if hasattr(module_of(named, part), "period"):
+            found = _asked(named, part, "period")
+            if not isinstance(found, int) or found < 1:
+                said = f"`period` gives {found}; expected a whole number, at least 1"
+                raise ValueError(f"{part} {named.kind!r}: {said}")
+            every = math.lcm(every, found)
+    return every

@@ -34,6 +34,7 @@ The other groups are AdamW's, as above, at `adamw_rate` times the recipe's rate.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
     groups, roles = {}, _roles(model)
     for name, parameter in model.named_parameters():
         owner, leaf = name.split("."), name.split(".")[-2]
-        fan_in = parameter.shape[-1]
+        fan_in = parameter.shape[-1] if parameter.dim() else 1
         if owner[0] == "embedding" and not config.tied_embeddings:
             group = Group(recipe.embedding_scale, 1, 1, 0)
         elif owner[0] in ("embedding", "head"):
@@ -116,11 +117,13 @@ def _roles(model: Transformer) -> dict[str, Role]:
     for _, part in model.own:
         said = getattr(part.own, "roles", {})
         own = dict(part.own.named_parameters())
-        unknown = sorted(set(said) - own.keys())
-        if unknown:
+        for name, role in said.items():
+            if name in own and role in get_args(Role):
+                continue
+            wrong = f"has {role!r}" if name in own else f"names {name!r}, no parameter of it"
+            known = get_args(Role) if name in own else own
             raise ValueError(
-                f"{part.part} {part.kind!r}: roles names {unknown[0]!r}, which is no parameter of "
-                f"its module; expected some of {', '.join(own)}"
+                f"{part.part} {part.kind!r}: roles {wrong}; expected some of {', '.join(known)}"
             )
         for name, parameter in own.items():
             leaf = f".{name}".split(".")[-2]

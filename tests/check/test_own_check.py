@@ -151,9 +151,17 @@ def test_the_command_judges_a_file_or_the_variants_of_a_study(
     assert "its PART is 'attn'; expected one of attention, feed_forward" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", BUILT_IN)
+SET = {
+    "fixed_skip": {"capacity": 0.3},
+    "sliding_window": {"window": 16, "sinks": 2},
+    "mixture_of_experts": {"noop_experts": 8},
+}
+
+
+@pytest.mark.parametrize("kind", [*BUILT_IN, "mixture_of_experts default"])
 def test_costs_of_variants_that_ship_are_what_is_counted(kind: str) -> None:
-    settings = {"capacity": 0.3} if kind == "fixed_skip" else {}
+    kind, *default = kind.split()
+    settings = {} if default else SET.get(kind, {})
     choices = Choices(**{BUILT_IN[kind]: own_variant(BUILT_IN[kind], kind, settings)})
-    chosen = [one for one in own_checks(choices) if one.name in ("parameters", "FLOPs")]
+    chosen = [one for one in own_checks(choices) if one.name in ("parameters", "FLOPs", "decoding")]
     assert [one.note for one in outcomes(chosen, "cpu", ("fp32",)) if not one.passed] == []

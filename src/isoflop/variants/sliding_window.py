@@ -56,23 +56,26 @@ def costs(config: Config, model: ModelConfig, block: int, tokens: int, conventio
     """Return projections, and scores with the keys that a query may attend.
 
     Under `full`, where full attention is charged for T^2 pairs, a query of the window is charged
-    for W + S keys wherever it stands.
+    for the 2 W + S keys of its chunk, wherever it stands.
     """
     inner = model.heads * model.head_width
     keys = model.key_value_heads * model.head_width
     weights = 2 * model.width * (inner + keys)
     norms = 2 * model.head_width if model.query_key_norm else 0
-    kept = tokens if _is_full(config, block) else min(tokens, config.window + config.sinks)
+    window, full = config.window, _is_full(config, block)
+    wide = full or tokens <= window
     if convention == "full":
-        pairs = tokens * kept
-    elif _is_full(config, block):
+        chunks = -(-tokens // window)
+        pairs = tokens**2 if wide else chunks * window * (2 * window + config.sinks)
+    elif wide:
         pairs = tokens * (tokens + 1) // 2
     else:
         pairs = _pairs(config, tokens)
     return Costs(
         parameters=weights + norms,
         flops=2 * tokens * weights + 4 * inner * pairs,
-        cache_values=2 * keys * kept,
+        # The next query brings its own key.
+        cache_values=2 * keys * (tokens if full else min(tokens, window - 1 + config.sinks)),
     )
 
 

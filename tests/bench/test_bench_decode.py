@@ -9,13 +9,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from isoflop.bench import (
-    DecodeReport,
-    bench_decode,
-    decode,
-    decode_cases,
-    measured,
-)
+from isoflop.bench import DecodeReport, bench_decode, decode, decode_cases, measured
 from isoflop.bench.decode import DecodeCase, EngineDecoder, LlamaDecoder, measure, turn
 from isoflop.config import ModelConfig
 from isoflop.costs import cache_bytes, forward_flops, parameters

@@ -19,8 +19,7 @@ def watched(
 
 
 @pytest.mark.parametrize(
-    ("used", "own", "told"),
-    [(0.1, 0.0, None), (1.5, 0.0, "1.50 cores"), (1.0, 0.95, None)],
+    ("used", "own", "told"), [(0.1, 0.0, None), (1.5, 0.0, "1.50 cores"), (1.0, 0.95, None)]
 )
 def test_others_make_it_busy_and_not_its_own_work(
     monkeypatch: pytest.MonkeyPatch, used: float, own: float, told: str | None

@@ -58,12 +58,7 @@ SURFACE = FittedSurface(
     points=234,
     rms_residual=0.0041,
     largest_miss=RunMiss(
-        run_id="row 7",
-        parameters=1e8,
-        tokens=1e10,
-        budget_flops=6e18,
-        measured=2.9,
-        fitted=2.913,
+        run_id="row 7", parameters=1e8, tokens=1e10, budget_flops=6e18, measured=2.9, fitted=2.913
     ),
     **{
         name: Estimate(value=value, low=0.9 * value, high=1.1 * value)

@@ -3,14 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from isoflop.config import (
-    ModelConfig,
-    Recipe,
-    RunConfig,
-    Study,
-    StudyRecipe,
-    canonical,
-)
+from isoflop.config import ModelConfig, Recipe, RunConfig, Study, StudyRecipe, canonical
 
 RUN = {
     "model": {

@@ -28,11 +28,7 @@ SCALED = {
 }
 MODEL = {"vocabulary": 256, "width": 48, "blocks": 12, "heads": 6, "head_width": 16, "hidden": 128}
 RUN = {"model": MODEL, "steps": 7, "sequences_per_step": 5}
-ROUTED = {
-    **MODEL,
-    "attention": {"kind": "block"},
-    "depth": {"kind": "top_k", "capacity": 0.25},
-}
+ROUTED = {**MODEL, "attention": {"kind": "block"}, "depth": {"kind": "top_k", "capacity": 0.25}}
 WITHIN = {"windows": "documents"}
 FILES = [
     (Study, STUDY),
@@ -41,11 +37,7 @@ FILES = [
     (RunConfig, RUN),
     (RunConfig, {**RUN, "model": ROUTED, "data": WITHIN, "positions": {}}),
 ]
-FAST = settings(
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+FAST = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def members(annotation: Any) -> Iterator[Any]:

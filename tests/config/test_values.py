@@ -84,6 +84,12 @@ def routed(**changes):
         (Study, searching(settings={"router_rate": [1, 4, 2]}), "expected 3 or more positive, asc"),
         (Study, searching(budgets_flops=[2e12, 1e12]), "expected positive, ascending budgets"),
         (Study, searching(budgets_flops=[1e12], budget_flops=1e12), "expected one of them"),
+        (Study, searching(seeds=[0, -1]), "distinct seeds from 0 to"),
+        (
+            Study,
+            searching(settings={"warmup_fraction": [0.1, 0.5, 1]}),
+            "ascending values below 1,",
+        ),
         (Study, {**STUDY, "search": {"learning_rates": [1e-3]}}, "for a plain grid"),
         (Study, {**SCALED, "variants": [MOVING]}, "count from the first of budgets_flops"),
         (

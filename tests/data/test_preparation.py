@@ -11,15 +11,7 @@ import numpy as np
 import pytest
 
 from isoflop.config import DataConfig
-from isoflop.data import (
-    Batches,
-    TokenStore,
-    describe,
-    locate,
-    prepare,
-    prepared,
-    text,
-)
+from isoflop.data import Batches, TokenStore, describe, locate, prepare, prepared, text
 from isoflop.data.corpora import documents
 from isoflop.storage import verify_folder
 

@@ -7,14 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from given import RECIPE, record_of
-from isoflop.config import (
-    DataConfig,
-    Evaluation,
-    ModelConfig,
-    RunConfig,
-    RunRecord,
-    SpanLoss,
-)
+from isoflop.config import DataConfig, Evaluation, ModelConfig, RunConfig, RunRecord, SpanLoss
 from isoflop.config.record import ParameterCount
 from isoflop.config.run import Positions
 from isoflop.fit.spans.values import PFLOPS_DAY

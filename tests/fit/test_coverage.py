@@ -11,13 +11,7 @@ import pytest
 from known_surfaces import ASYMMETRIC, FITS, SIZES, SYMMETRIC, along_budgets, optimum
 from scipy import special
 from simulated_differences import PAIRS, difference_coverage, watched_coverage
-from simulated_studies import (
-    DESIGNS,
-    Design,
-    minimum_coverage,
-    profile_coverage,
-    surface_coverage,
-)
+from simulated_studies import DESIGNS, Design, minimum_coverage, profile_coverage, surface_coverage
 
 from isoflop.fit import FitSettings
 from isoflop.fit.intervals import WithError, looked_at, looked_at_p

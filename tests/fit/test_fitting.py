@@ -90,9 +90,7 @@ def test_the_unit_of_the_loss_changes_nothing_else(plain: VariantFit, unit: floa
     assert scaled.surface.E.low == pytest.approx(plain.surface.E.low * unit, rel=1e-4)
 
 
-def test_an_outlier_moves_neither_hubers_surface_nor_its_intervals_far(
-    plain: VariantFit,
-) -> None:
+def test_an_outlier_moves_neither_hubers_surface_nor_its_intervals_far(plain: VariantFit) -> None:
     table = rows()
     table.loc[5, "loss"] *= 1e6
     spoilt = fitted(table, estimators=("surface",)).variants["all runs"].surface

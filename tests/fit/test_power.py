@@ -108,10 +108,6 @@ def test_one_seed_resolves_nothing_and_no_number_what_is_far_too_small() -> None
 def test_seeds_everywhere_resolve_more_and_looks_less() -> None:
     usual, everywhere, looked_at = (
         resolvable(noise(own=0.01), design, 6)
-        for design in (
-            DESIGN,
-            replace(DESIGN, everywhere=True),
-            replace(DESIGN, looks_from=3),
-        )
+        for design in (DESIGN, replace(DESIGN, everywhere=True), replace(DESIGN, looks_from=3))
     )
     assert everywhere[0] < usual[0] < looked_at[0]

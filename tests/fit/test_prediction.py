@@ -110,13 +110,7 @@ def test_intervals_hold_the_law_and_a_new_run_as_often_as_they_say() -> None:
 
 @pytest.mark.parametrize(
     ("n", "d", "factor"),
-    [
-        (3e8, 7e9, 1.0),
-        (2e9, 1e11, 2.0),
-        (8e9, 5e10, 4.0),
-        (1e7, 1e9, 2.0),
-        (7e10, 4e12, 35 * 80),
-    ],
+    [(3e8, 7e9, 1.0), (2e9, 1e11, 2.0), (8e9, 5e10, 4.0), (1e7, 1e9, 2.0), (7e10, 4e12, 35 * 80)],
 )
 def test_of_an_exact_law_a_loss_is_the_laws_and_its_distance_is_told(n, d, factor) -> None:
     for one in predict_point(grid(), n, d, settings=FEW):

@@ -133,10 +133,7 @@ def test_a_best_at_the_edge_is_warned_of_and_settings_are_searched_together() ->
         ({"tokens": 1e-6}, '"tokens=tokens*1e6"'),
         ({"budget_flops": 1e-9}, '"budget_flops=budget_flops*1e9"'),
         ({"budget_flops": 1 / 8.64e19}, '"budget_flops=budget_flops*8.64e19"'),
-        (
-            {"parameters": 1e-6, "tokens": 1e-9},
-            '"parameters=parameters*1e6" "tokens=tokens*1e9"',
-        ),
+        ({"parameters": 1e-6, "tokens": 1e-9}, '"parameters=parameters*1e6" "tokens=tokens*1e9"'),
     ],
 )
 @pytest.mark.parametrize("dropped", ["none", "tokens", "budget_flops"])

@@ -9,11 +9,7 @@ import torch
 from rounding import rounding_bounds
 from torch import Tensor
 
-from isoflop.ops import (
-    block_attention,
-    block_attention_reference,
-    causal_attention_reference,
-)
+from isoflop.ops import block_attention, block_attention_reference, causal_attention_reference
 from isoflop.ops.blocks import parts, routing
 from isoflop.ops.blocks.kernels import CpuKernel
 
@@ -104,10 +100,7 @@ def test_gradients_are_those_of_the_function(groups: int) -> None:
 def test_documents_and_padding(groups: int) -> None:
     # Padding on the left, between and on the right; a document of one token; one that fills blocks.
     documents = torch.tensor(
-        [
-            [-1] * 3 + [4] * 21 + [5] + [2] * 14 + [-1] * 2,
-            [0] * 9 + [1] * 7 + [-1] * 5 + [7] * 20,
-        ]
+        [[-1] * 3 + [4] * 21 + [5] + [2] * 14 + [-1] * 2, [0] * 9 + [1] * 7 + [-1] * 5 + [7] * 20]
     )
     given = inputs(41, 6, groups)
     options = {"block_size": 7, "top_k": 2, "documents": documents}

@@ -8,15 +8,7 @@ from typing import Any
 import pytest
 from driven_grid import Loss, drive, make_study, total, valley
 
-from isoflop.config import (
-    DataConfig,
-    Grid,
-    Muon,
-    RecipeSource,
-    Study,
-    StudyRecipe,
-    Variant,
-)
+from isoflop.config import DataConfig, Grid, Muon, RecipeSource, Study, StudyRecipe, Variant
 from isoflop.planning import PlannedRun, foreseen_runs, make_plan, next_runs
 from isoflop.planning.assignment import assign
 from isoflop.planning.search import first_checks

@@ -5,23 +5,11 @@ from typing import Any
 import pytest
 from driven_grid import ONLY, make_study
 
-from isoflop.config import (
-    BlockAttention,
-    Choices,
-    DataConfig,
-    ShapeFamily,
-    TopK,
-    Variant,
-)
+from isoflop.config import BlockAttention, Choices, DataConfig, ShapeFamily, TopK, Variant
 from isoflop.costs import parameters
 from isoflop.hardware.accelerators import accelerator_speed
 from isoflop.memory import fitting_step, smallest_step
-from isoflop.planning import (
-    Plan,
-    bound,
-    make_plan,
-    next_runs,
-)
+from isoflop.planning import Plan, bound, make_plan, next_runs
 from isoflop.planning.sizes import shape
 from isoflop.planning.warnings import what_would_fit
 

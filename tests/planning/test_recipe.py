@@ -162,10 +162,22 @@ def test_rules_follow_from_the_batch_and_length_of_a_run_and_leave_plain_numbers
 
 
 def test_rules_that_contradict_or_know_the_length_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"tokens_per_step is 1024 and recipe.rules.batch_expon"):
-        make_study(tokens_per_step=1024, recipe={"rules": {"batch_exponent": 0.38}})
+    own = {"variants": [Variant(name="own", tokens_per_step=1024)]}
+    for rule, name, recipe, rest in (
+        ("batch_exponent", "tokens_per_step", {}, {"tokens_per_step": 1024}),
+        ("batch_exponent", "tokens_per_step", {}, own),
+        ("beta2_half_life", "beta2", {"beta2": 0.99}, {}),
+        ("beta2_half_life", "beta2", {"optimiser": Muon(adamw=AdamW(beta2=0.99))}, {}),
+        ("decay_time_scale", "weight_decay", {"optimiser": Muon(weight_decay=0.2)}, {}),
+        ("warmup_tokens_per_parameter", "warmup_steps", {"warmup_steps": 5}, {}),
+    ):
+        with pytest.raises(ValueError, match=f"rules.{rule} is 0.5, beside which {name} is given"):
+            make_study(recipe=recipe | {"rules": {rule: 0.5}}, **rest)
     reused = {"reuse": True, "tokens_per_step": 2048}
     recipe = {"schedule": {"kind": "wsd"}, "warmup_steps": 100}
     make_study(recipe=recipe | {"rules": {"beta2_half_life": 1e5}}, **reused)
     with pytest.raises(ValueError, match=r"rules.decay_time_scale follows from a run's length"):
         make_study(recipe=recipe | {"rules": {"decay_time_scale": 0.5}}, **reused)
+    warm = {"schedule": {"kind": "wsd"}, "rules": {"warmup_tokens_per_parameter": 1.0}}
+    with pytest.raises(ValueError, match=r"rules.warmup_tokens_per_parameter follows from a run's"):
+        make_study(recipe=warm, **reused)

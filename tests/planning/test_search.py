@@ -13,10 +13,7 @@ STUDY = Study(
     budgets_flops=(5e12,),
     recipe=Recipe(),
     search=Search(learning_rates=(4e-3, 8e-3, 1.6e-2), width_per_block=(6.0, 14.0), seeds=(0, 3)),
-    variants=(
-        Variant(name="Baseline"),
-        Variant(name="MoD 12.5%", depth=TopK(capacity=0.125)),
-    ),
+    variants=(Variant(name="Baseline"), Variant(name="MoD 12.5%", depth=TopK(capacity=0.125))),
 )
 
 

@@ -186,9 +186,7 @@ def test_every_variant_gets_as_many_trials_and_finds_what_is_true(
     assert found.recipes[1].settings[2].standing == "flat"
 
 
-def test_the_next_trials_follow_from_the_records_alone(
-    searched: tuple[list, SearchResult],
-) -> None:
+def test_the_next_trials_follow_from_the_records_alone(searched: tuple[list, SearchResult]) -> None:
     records, found = searched
     assert search(STUDY, records[::-1]) == ([], found)
     first = search(STUDY, [])[0]

@@ -48,12 +48,7 @@ def model(study, records, names, ranked):
 
 @pytest.mark.parametrize(
     ("evaluated", "sampled", "trained", "best"),
-    [
-        ([3, 4], [2], [], 2),
-        ([], [], [4, 2], 2),
-        ([], [3], [4, 2], 3),
-        ([], [], [], 0),
-    ],
+    [([3, 4], [2], [], 2), ([], [], [4, 2], 2), ([], [3], [4, 2], 3), ([], [], [], 0)],
 )
 def test_the_best_run_that_something_is_known_of_is_chosen(
     study, records, names, ranked, evaluated, sampled, trained, best

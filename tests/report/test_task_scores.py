@@ -24,7 +24,7 @@ def scored(records, **changes):
                     value=float(sigmoid(one.evaluation("test").loss, CURVE)),
                     error=0.01,
                     decision=one.config.model.decisions[0],
-                ).model_copy(update=changes),
+                ).model_copy(update=changes)
             ],
         )
         for one in records

@@ -59,10 +59,7 @@ def test_corrupt_lines_stay_while_a_row_that_is_kept_comes_after_them(
 @pytest.mark.parametrize("step", [3, 2, 0, None, "4", 4.0, True])
 def test_a_row_needs_the_next_step(path: Path, step: object) -> None:
     train(path, 0, 3)
-    with (
-        MetricsLog(path, 3) as log,
-        pytest.raises(ValueError, match="expected an int above 3"),
-    ):
+    with MetricsLog(path, 3) as log, pytest.raises(ValueError, match="expected an int above 3"):
         log.append({"step": step})  # type: ignore[dict-item]
     assert steps(path) == [1, 2, 3]
 

@@ -1,6 +1,8 @@
 """Runs that share their first steps: which, in what order they are trained, what is told of it."""
 
 import io
+import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from given import FP32, record_of
 from isoflop.cli import main
 from isoflop.config import BlockAttention, RunConfig, Study, Variant, WarmupStableDecay
+from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, ladder, make_plan, next_runs, parents
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Execution, Ledger, Outcome, clean
@@ -20,7 +23,7 @@ from isoflop.sweep.schedule.forecast import Forecast
 from isoflop.sweep.schedule.scheduler import Scheduler
 from isoflop.terminal.plan import plan_tables
 from isoflop.terminal.tables import show
-from sweep_studies import Place, tiny
+from sweep_studies import BASELINE, Place, tiny
 
 BUDGETS = (6.75e7, 1.35e8, 2.7e8)
 RECIPE = FP32.model_copy(update={"schedule": WarmupStableDecay(), "warmup_steps": 2})
@@ -109,6 +112,7 @@ class Trains:
     def __init__(self, study: Study, capacity: int, failing: float | None = None) -> None:
         self.capacity, self.failing = capacity, failing
         self.shared = parents(run.config for run in next_runs(study, []))
+        self.begun: list[RunConfig] = []
         self.started: list[str] = []
         self.under_way: dict[str, tuple[RunConfig, RunFolder]] = {}
         self.beside: dict[str, set[str]] = {}
@@ -117,6 +121,7 @@ class Trains:
     def start(self, run: PlannedRun, folder: Path) -> None:
         run_id = run.config.run_id
         self.started.append(run_id)
+        self.begun.append(run.config)
         self.beside[run_id] = set(self.under_way)
         self.under_way[run_id] = run.config, RunFolder(folder)
 
@@ -128,7 +133,12 @@ class Trains:
             elif folder.stable.exists():
                 with folder.claim():
                     folder.create(config)
-                    folder.write_record(record_of(config, **self._branched(run_id)))
+                    best = 12000 * (1 if config.budget_flops == BUDGETS[0] else 1.6)
+                    loss = 1 + abs(math.log(parameters(config.model).total / best))
+                    loss += random.Random(f"{config.seed} {config.recipe.learning_rate}").gauss(
+                        0, 0.01
+                    )
+                    folder.write_record(record_of(config, loss, **self._branched(run_id)))
                 told.append((run_id, Ended("recorded")))
             else:
                 (folder.stable / "step-00000001").mkdir(parents=True)
@@ -137,7 +147,7 @@ class Trains:
         return told
 
     def _branched(self, run_id: str) -> dict[str, object]:
-        parent = self.shared.get(run_id)
+        parent = parents(self.begun).get(run_id)
         return {"parent": parent.run_id, "parent_step": parent.stable_steps} if parent else {}
 
     def cancel(self, run_id: str, *, at_once: bool) -> None:
@@ -175,6 +185,22 @@ def test_a_run_waits_for_the_steps_that_it_begins_with(corpus: Path, tmp_path: P
     kept = [folder.config().stem for folder in store.folders() if folder.stable.exists()]
     assert {*kept} == {*longest}
     assert len(kept) == 3
+
+
+def test_seeds_that_are_added_share_their_steps_too(corpus: Path, tmp_path: Path) -> None:
+    watched = {"seeds": (0, 1, 2), "until_resolved": 1e-6, "seeds_at_most": 5}
+    study = sharing(corpus, BASELINE, Variant(name="Faster", learning_rate=0.02), **watched)
+    trains = Trains(study, capacity=4)
+    assert scheduled(study, tmp_path / "study", trains).left == 0
+    records = RunStore(tmp_path / "study").records()
+    expected = {i: one.run_id for i, one in parents(one.config for one in records).items()}
+    added = [one for one in records if one.config.seed in study.added_seeds]
+    assert {one.config.seed for one in added} == {3, 4}
+    # Sizes near the minima of two budgets are partly the same, so that some begin with others.
+    assert sum(one.run_id in expected for one in added) >= len(study.variants)
+    assert {one.run_id: one.parent for one in records if one.parent} == expected
+    order = trains.started.index
+    assert all(order(parent) < order(run_id) for run_id, parent in expected.items())
 
 
 @pytest.mark.parametrize("capacity", [1, 9])

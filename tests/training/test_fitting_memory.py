@@ -26,13 +26,7 @@ from isoflop.config import (
     TopK,
 )
 from isoflop.costs import parameters
-from isoflop.memory import (
-    USED,
-    estimate_memory,
-    fitting_step,
-    smallest_step,
-    spared_by_sharding,
-)
+from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step, spared_by_sharding
 from isoflop.model import build
 from isoflop.runs import RunFolder
 from isoflop.training import Trainer, environment, fitting, initialise, train

@@ -89,10 +89,7 @@ def learn(config: RunConfig, ranks: Ranks, steps: int, sharded: bool = False) ->
         routing = [value for values in result.routing.values() for value in values]
         measured[-1] += [*result.span_losses, *routing]
     ranks.check_alike(list(model.parameters()), steps)
-    return {
-        "measured": measured,
-        "weights": {k: v.tolist() for k, v in state_of(trainer).items()},
-    }
+    return {"measured": measured, "weights": {k: v.tolist() for k, v in state_of(trainer).items()}}
 
 
 def learn_all(names: tuple[str, ...], steps: int, out: Path, sharded: bool) -> None:

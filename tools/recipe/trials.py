@@ -16,14 +16,7 @@ from typing import Any
 
 import torch
 
-from isoflop.config import (
-    DataConfig,
-    EveryToken,
-    ModelConfig,
-    Recipe,
-    RunConfig,
-    TopK,
-)
+from isoflop.config import DataConfig, EveryToken, ModelConfig, Recipe, RunConfig, TopK
 from isoflop.costs import train_flops_per_token
 from isoflop.planning import tokens_per_step
 from isoflop.runs import RunClaimed, RunFolder
@@ -52,25 +45,13 @@ TRIALS: dict[str, dict[str, Any]] = {
         "optimiser": MUON | {"adamw": {"beta2": 0.99}},
         "learning_rate": 0.02,
     },
-    "muon 0.02, linear": {
-        "optimiser": MUON,
-        "learning_rate": 0.02,
-        "schedule": {"kind": "linear"},
-    },
+    "muon 0.02, linear": {"optimiser": MUON, "learning_rate": 0.02, "schedule": {"kind": "linear"}},
     "muon 0.02, wsd": {"optimiser": MUON, "learning_rate": 0.02, "schedule": {"kind": "wsd"}},
     "muon 0.02, decay 0.3": {"optimiser": MUON | {"weight_decay": 0.3}, "learning_rate": 0.02},
     "muon 0.02, decay 0": {"optimiser": MUON | {"weight_decay": 0.0}, "learning_rate": 0.02},
     "adamw, beta2 0.99": {"optimiser": {"kind": "adamw", "beta2": 0.99}},
-    "muon 0.02, warm-up 15%": {
-        "optimiser": MUON,
-        "learning_rate": 0.02,
-        "warmup_fraction": 0.15,
-    },
-    "muon 0.02, averaged": {
-        "optimiser": MUON,
-        "learning_rate": 0.02,
-        "average_half_life": 0.02,
-    },
+    "muon 0.02, warm-up 15%": {"optimiser": MUON, "learning_rate": 0.02, "warmup_fraction": 0.15},
+    "muon 0.02, averaged": {"optimiser": MUON, "learning_rate": 0.02, "average_half_life": 0.02},
     "muon 0.02, steps of 1,024": {
         "optimiser": MUON,
         "learning_rate": 0.02,

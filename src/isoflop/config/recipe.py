@@ -172,8 +172,8 @@ class RecipeRules(Frozen):
     @property
     def by_length(self) -> str | None:
         """The first rule in use that knows how long a run is; None for none."""
-        names = ("decay_time_scale", "rate_horizon_tokens", "batch_exponent")
-        return next((name for name in names if getattr(self, name) is not None), None)
+        fixed = ("beta2_half_life", "epsilon_tokens_per_step")
+        return next((n for n, one in self if one is not None and n not in fixed), None)
 
     def applied(self, recipe: Recipe, *, batch: int, steps: int, parameters: int) -> Recipe:
         """Return the recipe of a run of so many steps.

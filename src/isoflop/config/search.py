@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from isoflop.config.run import LARGEST_BUDGET_FLOPS
-from isoflop.frozen import Frozen, left_out
+from isoflop.frozen import LARGEST_SEED, Frozen, left_out
 
 LARGEST_PARAMETERS = 1e13
 """No larger shape is looked for."""
@@ -59,10 +60,11 @@ class Values(Frozen):
     def _around_a_centre(self) -> Values:
         for name, values in self.given.items():
             rising = all(0 < low < high for low, high in pairwise(values))
-            if len(values) < FEWEST_VALUES or not rising:
+            below = 1.0 if name == "warmup_fraction" else math.inf
+            if len(values) < FEWEST_VALUES or not rising or values[-1] >= below:
                 raise ValueError(
                     f"{name} is {list(values)}; expected {FEWEST_VALUES} or more positive, "
-                    "ascending values, the middle one of which is the centre"
+                    f"ascending values below {below:g}, the middle one of which is the centre"
                 )
         if not self.given:
             raise ValueError(f"no setting is given; expected one or more of {', '.join(SETTINGS)}")
@@ -124,10 +126,11 @@ class Search(Frozen):
         if self.budgets_flops and self.budget_flops is not None:
             raise ValueError("budget_flops and budgets_flops are both given; expected one of them")
         rising = sorted({one for one in self.budgets_flops if 0 < one <= LARGEST_BUDGET_FLOPS})
-        if rising != list(self.budgets_flops) or len(set(self.seeds)) != len(self.seeds):
+        seeds = {one for one in self.seeds if 0 <= one <= LARGEST_SEED}
+        if rising != list(self.budgets_flops) or len(seeds) != len(self.seeds):
             raise ValueError(
                 f"budgets_flops is {list(self.budgets_flops)} and seeds {list(self.seeds)}; "
-                "expected positive, ascending budgets and distinct seeds"
+                f"expected positive, ascending budgets and distinct seeds from 0 to {LARGEST_SEED}"
             )
         return self
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from isoflop.config.model import Choices, ShapeFamily
-from isoflop.config.recipe import BUILT_IN, Precision, Recipe, StudyRecipe
+from isoflop.config.recipe import BUILT_IN, AdamW, Precision, Recipe, RecipeRules, StudyRecipe
 from isoflop.config.run import (
     LARGEST_BUDGET_FLOPS,
     Convention,
@@ -237,12 +237,6 @@ class Study(Frozen):
                     f"{key} is given, but [scaling] names the sizes; expected none, since it "
                     "serves the search for the best size at a budget: remove it"
                 )
-        rules = self.recipe.rules
-        if rules is not None and rules.batch_exponent is not None and self.tokens_per_step:
-            raise ValueError(
-                f"tokens_per_step is {self.tokens_per_step} and recipe.rules.batch_exponent "
-                f"{rules.batch_exponent:g}; expected one of them, since both tell a step's tokens"
-            )
         self._check_start()
         self._check_added_seeds()
         self._check_moved_settings()
@@ -314,22 +308,26 @@ class Study(Frozen):
                 "exponents of a variant count from the first of budgets_flops, but [scaling] names "
                 "the sizes; expected none: remove it"
             )
-        recipe, rules = self.recipe, self.recipe.rules
-        fixed = {
-            "recipe.warmup_steps": ("warmup_fraction", recipe.warmup_steps),
-            "recipe.rules.warmup_tokens_per_parameter": (
-                "warmup_fraction",
-                rules and rules.warmup_tokens_per_parameter,
-            ),
-            "recipe.rules.decay_time_scale": ("weight_decay", rules and rules.decay_time_scale),
-        }
-        searched = {} if self.search is None else self.search.values
-        for place, (name, value) in fixed.items():
-            own = any(getattr(one, name) is not None for one in self.variants)
-            if value is not None and (own or name in searched):
+        recipe, rules = self.recipe, self.recipe.rules or RecipeRules()
+        choice, usual = recipe.optimiser, AdamW()
+        adamw = choice if isinstance(choice, AdamW) else choice.adamw
+        decays = {choice.weight_decay, adamw.weight_decay} != {usual.weight_decay}
+        rule, warm = "rules.warmup_tokens_per_parameter", rules.warmup_tokens_per_parameter
+        fixed = (
+            ("warmup_steps", recipe.warmup_steps, "warmup_fraction", False),
+            (rule, warm, "warmup_steps", recipe.warmup_steps is not None),
+            (rule, warm, "warmup_fraction", False),
+            ("rules.decay_time_scale", rules.decay_time_scale, "weight_decay", decays),
+            ("rules.beta2_half_life", rules.beta2_half_life, "beta2", adamw.beta2 != usual.beta2),
+            ("rules.batch_exponent", rules.batch_exponent, "tokens_per_step", self.tokens_per_step),
+        )
+        given = {name for one in self.variants for name, value in one if value is not None}
+        given |= set() if self.search is None else self.search.values.keys()
+        for place, value, name, own in fixed:
+            if value is not None and (own or name in given):
                 raise ValueError(
-                    f"{place} is {value:g}, beside which {name} of a variant or in [search] does "
-                    "nothing; expected one of them"
+                    f"recipe.{place} is {value:g}, beside which {name} is given too, for all, for "
+                    "a variant or in [search]; expected one of them"
                 )
 
     @property

@@ -214,9 +214,11 @@ class Scheduler:
 
     def _ask_the_grid(self) -> None:
         self.needed = self.planner(self.ledger.study, self.ledger.records)
-        # The longest first, so that few workers wait for the last ones; of equal ones those of the
-        # first grids, so that no variant waits for what others add.
-        self.needed.sort(key=lambda run: (-run.budget_flops, run.purpose != "initial"))
+        # The longest first, so that few workers wait for the last ones, or the shortest, so that
+        # all that begin with them find their steps; of equal ones those of the first grids, so that
+        # no variant waits for what others add.
+        sign = 1 if self.execution.shares_up_to else -1
+        self.needed.sort(key=lambda run: (sign * run.budget_flops, run.purpose != "initial"))
         own = self.ledger.own
         self.states: Counter[State] = Counter(record.state for record in own)
         runs = [*(one.config for one in own), *(one.config for one in self.needed)]

@@ -82,7 +82,8 @@ def learn(config: RunConfig, ranks: Ranks, steps: int, sharded: bool = False) ->
     )
     measured = []
     for index in range(steps):
-        generator = torch.Generator().manual_seed(index)
+        # Texts in which no choice of an expert or a token is a tie but for rounding.
+        generator = torch.Generator().manual_seed(100 + index)
         tokens = torch.randint(256, (config.sequences_per_step, 17), generator=generator)
         result = trainer.step(tokens, index, 1.0)
         measured.append([result.loss, result.gradient_norm, result.predictor_norm])
@@ -105,9 +106,18 @@ def learn_all(make: MakeRun, names: tuple[str, ...], steps: int, out: Path, shar
 
 
 def assert_learned_alike(
-    make: MakeRun, names: tuple[str, ...], steps: int, out: Path, sharded: bool = False
+    make: MakeRun,
+    names: tuple[str, ...],
+    steps: int,
+    out: Path,
+    sharded: bool = False,
+    weights_apart: float = 1e-4,
 ) -> None:
-    """Check that two ranks learn what one does, in runs that `make` makes of names."""
+    """Check that two ranks learn what one does, in runs that `make` makes of names.
+
+    Weights may be further apart than losses: AdamW moves one whose gradient is nearly none by its
+    sign, which rounding may decide.
+    """
     run_ranks(2, learn_all, make, names, steps, out, sharded)
     for name in names:
         found = json.loads((out / f"{name}.json").read_text())
@@ -117,4 +127,4 @@ def assert_learned_alike(
         torch.testing.assert_close(measured, expected, rtol=1e-3, atol=1e-4, msg=name)
         for key, weights in alone["weights"].items():
             here = torch.tensor(found["weights"][key])
-            torch.testing.assert_close(here, torch.tensor(weights), rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(here, torch.tensor(weights), rtol=1e-3, atol=weights_apart)

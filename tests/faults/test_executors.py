@@ -83,6 +83,13 @@ class Site:
         wait_for(look)
         return found[0]
 
+    def kill(self) -> None:
+        """Kill what was started, none of what that has started."""
+        while self.started:
+            one = self.started.pop()
+            one.kill()
+            one.wait()
+
     def end(self, other: str = "") -> None:
         """Train to the end, and compare; run `other` has the same losses but for rounding."""
         for one in self.started:
@@ -118,8 +125,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         table = f'[cluster.ray]\naddress = "{cluster.address}"\n'
     made = Site(tmp_path, where, table)
     yield made
-    for one in made.started:
-        one.kill()
+    made.kill()
     if where == "slurm":
         subprocess.run(["scancel", "--name", f"isoflop-{made.study.name}"], check=True)
     if cluster is not None:
@@ -131,8 +137,7 @@ def test_row_12_workers_and_who_started_them_are_killed(site: Site) -> None:
     site.start()
     folder, pid = site.trainer()
     os.kill(pid, signal.SIGKILL)
-    while site.started:
-        site.started.pop().kill()
+    site.kill()
     site.start()
     site.end()
     assert folder.attempts > 1

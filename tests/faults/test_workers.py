@@ -40,7 +40,7 @@ def undisturbed(study: Study, folder: Path) -> None:
 
 
 def the_same(study: Study, folder: Path) -> Iterator[bool]:
-    assert ended(start(undisturbed, study, folder)) == 0
+    assert ended(start(undisturbed, study, folder), 1800) == 0
     right, store = RunStore(folder / "right"), RunStore(folder / "runs" / "tiny")
     assert status(study, folder / "runs" / "tiny").complete
     assert [one.path.name for one in store.folders()] == [one.path.name for one in right.folders()]

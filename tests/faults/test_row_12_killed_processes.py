@@ -2,8 +2,8 @@
 
 Injected: SIGKILL for either while runs are under way.
 Expected: the scheduler tries the worker's run again; after its own death the same command goes on,
-what was finished is untouched, and the run ends bitwise as if nothing had happened. (Ray is not
-built yet; its issue will bring its test.)
+what was finished is untouched, and the run ends bitwise as if nothing had happened. On clusters:
+`test_executors`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Row 14. Fault: the owner of a run is paused, others go on, and it wakes up.
 
 Injected: SIGSTOP after a step; the folder is removed or replaced, and trained anew; SIGCONT.
-Expected: while it is paused its claim stands, since claims are kernel locks without leases. Once
-its folder is gone it cannot commit anything over the new owner.
+Expected: while it is paused its claim stands, since a kernel lock tells on one machine that it
+lives. Once its folder is gone it cannot commit anything over the new owner. Where only its lease
+tells, it loses the run: `test_executors`.
 """
 
 from __future__ import annotations

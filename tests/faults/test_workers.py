@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from outcomes import assert_same_run, assert_whole
 from sweep_studies import LONGER, ROUTED, brief, train_study, unmeasured, write_corpus
 
 LIMITED = ("--time-limit", "0.05")
+SERVERS = [f"/usr/{place}/sftp-server" for place in ("lib/openssh", "libexec/openssh", "lib/ssh")]
 
 
 def working(folder: Path, *options: str) -> int:
@@ -35,7 +40,7 @@ def undisturbed(study: Study, folder: Path) -> None:
 
 
 def the_same(study: Study, folder: Path) -> Iterator[bool]:
-    assert ended(start(undisturbed, study, folder)) == 0
+    assert ended(start(undisturbed, study, folder), 1800) == 0
     right, store = RunStore(folder / "right"), RunStore(folder / "runs" / "tiny")
     assert status(study, folder / "runs" / "tiny").complete
     assert [one.path.name for one in store.folders()] == [one.path.name for one in right.folders()]
@@ -60,16 +65,10 @@ def holders(store: RunStore) -> set[int | None]:
     return {one.holder.pid for one in leases if one is not None and one.holder is not None}
 
 
-@pytest.mark.parametrize(
-    ("workers", "kills"), [(2, 2), pytest.param(8, 16, marks=pytest.mark.slow)]
-)
-def test_workers_that_are_killed_and_stopped_end_as_one_run(
-    tmp_path: Path, workers: int, kills: int
-) -> None:
-    study = brief(write_corpus(tmp_path / "text.txt"), ROUTED, budget=LONGER)
-    store, chance = place(tmp_path, study), random.Random(workers)
-    said = tmp_path / "said.txt"
-    crew: list[BaseProcess] = [start(working, tmp_path, said=said) for _ in range(workers)]
+def disturbed(study: Study, store: RunStore, begin: Callable[[], BaseProcess], kills: int) -> None:
+    """Train a study by some workers, of whom one after the other is stopped or killed."""
+    workers, chance = (8 if kills > 2 else 2), random.Random(kills)
+    crew = [begin() for _ in range(workers)]
     whole = 137
     for number in range(kills):
         wait_for(lambda number=number: steps(store) >= (number + 0.5) * whole / (kills + 1))
@@ -85,10 +84,56 @@ def test_workers_that_are_killed_and_stopped_end_as_one_run(
                     os.kill(pid, signal.SIGKILL)
         early = (-signal.SIGTERM,) if waiting else ()
         assert ended(victim) in (143, -signal.SIGKILL, 255, 0, *early)
-        crew.append(start(working, tmp_path, said=said))
-    assert [ended(one) for one in crew] == [0] * workers
+        crew.append(begin())
+    assert [ended(one, 1800) for one in crew] == [0] * workers
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(16, marks=pytest.mark.slow)])
+def test_workers_that_are_killed_and_stopped_end_as_one_run(tmp_path: Path, kills: int) -> None:
+    study = brief(write_corpus(tmp_path / "text.txt"), ROUTED, budget=LONGER)
+    store, said = place(tmp_path, study), tmp_path / "said.txt"
+    disturbed(study, store, lambda: start(working, tmp_path, said=said), kills)
     assert "Traceback" not in said.read_text()
     assert all(the_same(study, tmp_path))
+
+
+@contextmanager
+def mounted(source: Path, *places: Path) -> Iterator[None]:
+    """Show a folder at other places as sshfs shows one of another machine; no port is opened."""
+    server = next(filter(os.path.exists, SERVERS), None)
+    if server is None or not shutil.which("sshfs") or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("needs sshfs and /dev/fuse: apt-get install sshfs openssh-sftp-server")
+    with ExitStack() as stack:
+        for one in places:
+            one.mkdir()
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                subprocess.Popen([server], stdin=theirs, stdout=theirs)
+                mount = ["sshfs", f":{source}", str(one), "-f", "-o", "passive"]
+                subprocess.Popen(mount, stdin=ours, stdout=ours)
+            stack.callback(subprocess.run, ["umount", "-l", str(one)], check=True)
+            wait_for(one.is_mount)
+        yield
+
+
+@pytest.mark.slow
+def test_workers_on_a_folder_over_a_network_end_as_one_run(tmp_path: Path) -> None:
+    """Two machines, as far as the folder tells: no lock of one is seen by the other."""
+    server, sites = tmp_path / "server", [tmp_path / "here", tmp_path / "there"]
+    server.mkdir()
+    study = brief(write_corpus(tmp_path / "text.txt"), ROUTED, budget=LONGER)
+    store, said = place(server, study), tmp_path / "said.txt"
+    turns = itertools.cycle(sites)
+
+    def begin() -> BaseProcess:
+        site = next(turns)
+        cache = str(tmp_path / f"cache-{site.name}")
+        return start(command, site, "work", "study.json", "--cache", cache, said=said)
+
+    with mounted(server, *sites):
+        disturbed(study, store, begin, 16)
+    assert "Traceback" not in said.read_text()
+    assert all(the_same(study, server))
 
 
 @pytest.mark.slow

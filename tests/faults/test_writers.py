@@ -30,7 +30,7 @@ EXCEPTIONS = {
     ("fit/surfaces/descent.py", "copy"): "of an object, in memory",
     ("sweep/local/worker.py", "os.open"): "the run's log.txt, which other libraries print to",
     ("runs/claim.py", "os.open"): "who holds a lease: of no use after a power cut",
-    ("runs/claim.py", "TemporaryFile"): "whose time is the file system's",
+    ("runs/claim.py", "NamedTemporaryFile"): "whose time is the file system's",
     ("training/memory.py", "write_text"): "a switch of the kernel below /proc",
     ("data/preparation.py", "FileLock"): "an empty file that the kernel locks",
     ("bench/fits.py", "TemporaryDirectory"): "where tables live that are fitted and thrown away",

@@ -183,3 +183,22 @@ def test_a_claim_that_is_a_symbolic_link_is_refused(run: RunFolder, tmp_path: Pa
     with pytest.raises(ValueError, match="symbolic link"), run.claim():
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_file_system_s_time_is_asked_of_a_file_that_has_a_name(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over sshfs there are no files without one, and what was removed is not to be asked."""
+    fstat = os.fstat
+
+    def named(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        ours = str(run.path) in os.readlink(f"/proc/self/fd/{descriptor}")
+        if ours and found.st_nlink == 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return found
+
+    monkeypatch.setattr("isoflop.runs.claim.os.fstat", named)
+    monkeypatch.setattr("isoflop.runs.claim.time.time", lambda: 0.0)
+    assert run.file_time() > 0
+    assert not list(run.path.glob(".tmp-*"))

@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +15,7 @@ from isoflop.data import prepare
 from isoflop.planning import achieved_flops, next_runs
 from isoflop.runs import RunStore
 from isoflop.sweep import running, status
-from isoflop.sweep.schedule.executor import LEAVING_SECONDS, Shift
+from isoflop.sweep.schedule.executor import LEAVING_SECONDS, Execution, Shift
 from sweep_studies import Place, starts, tiny
 
 
@@ -93,3 +95,29 @@ def test_a_worker_of_another_version_is_refused_or_told_of(
     began = [place.store.folder(one).config() for one in starts(place.cache)[:3]]
     flops = [achieved_flops(config) for config in began]
     assert flops == sorted(flops, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices", "workers", "expected"),
+    [
+        (None, 8, None, "0 1 2 3 4 5 6 7"),
+        ("2,GPU-7", 2, None, "2 GPU-7"),
+        ("2,GPU-7", 2, 5, "2 GPU-7 2 GPU-7 2"),
+        (None, 8, 3, "0 1 2"),
+    ],
+)
+def test_each_device_has_a_run_and_more_of_them_share(
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    devices: int,
+    workers: int | None,
+    expected: str,
+) -> None:
+    monkeypatch.setitem(
+        sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: devices))
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    slots = Execution(device="cuda", workers=workers).slots()
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in slots] == expected.split()

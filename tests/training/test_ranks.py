@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from told_apart import told_apart
 
-from isoflop import storage
 from isoflop.config import (
     AdamW,
     Attention,
@@ -26,13 +20,9 @@ from isoflop.config import (
     TopK,
 )
 from isoflop.hardware.ranks import Place, place
-from isoflop.model import build
-from isoflop.training import Trainer, initialise, joined
 from isoflop.training.ranks import Ranks
-from isoflop.training.state import state_of
-from several_ranks import run_ranks
+from several_ranks import assert_learned_alike
 
-MakeRun = Callable[..., RunConfig]
 STEPS = 50
 DEPTHS: dict[str, Depth] = {
     "every token": EveryToken(),
@@ -73,63 +63,20 @@ def of_name(name: str, even: bool = False) -> RunConfig:
     )
 
 
-def learn(config: RunConfig, ranks: Ranks, steps: int, sharded: bool = False) -> dict[str, Any]:
-    """Train on random tokens and return all that each step measured, and the state at the end."""
-    model = build(config.model)
-    initialise(model, config.recipe, config.seed)
-    trainer = Trainer(
-        model, config, compiled=False, micro_batch=2, ranks=replace(ranks, sharded=sharded)
-    )
-    measured = []
-    for index in range(steps):
-        generator = torch.Generator().manual_seed(index)
-        tokens = torch.randint(256, (config.sequences_per_step, 17), generator=generator)
-        result = trainer.step(tokens, index, 1.0)
-        measured.append([result.loss, result.gradient_norm, result.predictor_norm])
-        routing = [value for values in result.routing.values() for value in values]
-        measured[-1] += [*result.span_losses, *routing]
-    ranks.check_alike(list(model.parameters()), steps)
-    return {"measured": measured, "weights": {k: v.tolist() for k, v in state_of(trainer).items()}}
-
-
-def learn_all(names: tuple[str, ...], steps: int, out: Path, sharded: bool) -> None:
-    """What a rank does: learn each of these with the others."""
-    with joined("cpu", 60) as ranks:
-        for name in names:
-            found = learn(of_name(name, sharded), ranks, steps, sharded)
-            if ranks.leads:
-                storage.write_json(out / f"{name}.json", found)
-
-
-def assert_learned_alike(
-    names: tuple[str, ...], steps: int, out: Path, sharded: bool = False
-) -> None:
-    run_ranks(2, learn_all, names, steps, out, sharded)
-    for name in names:
-        found = json.loads((out / f"{name}.json").read_text())
-        alone = learn(of_name(name, sharded), Ranks(), steps)
-        measured, expected = torch.tensor(found["measured"]), torch.tensor(alone["measured"])
-        torch.testing.assert_close(measured[:, 0], expected[:, 0], rtol=1e-5, atol=0, msg=name)
-        torch.testing.assert_close(measured, expected, rtol=1e-3, atol=1e-4, msg=name)
-        for key, weights in alone["weights"].items():
-            here = torch.tensor(found["weights"][key])
-            torch.testing.assert_close(here, torch.tensor(weights), rtol=1e-3, atol=1e-4)
-
-
 def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
     """Unequal shares of five sequences, two at a time."""
-    assert_learned_alike(QUICK, 4, tmp_path)
+    assert_learned_alike(of_name, QUICK, 4, tmp_path)
 
 
 def test_two_ranks_learn_the_same_with_a_part_of_the_blocks_each(tmp_path: Path) -> None:
-    assert_learned_alike(QUICK, 4, tmp_path, sharded=True)
+    assert_learned_alike(of_name, QUICK, 4, tmp_path, sharded=True)
 
 
 @pytest.mark.slow
 def test_two_ranks_learn_what_one_does_in_every_combination(tmp_path: Path) -> None:
     names = tuple(f"{d} {a} {o}" for d in DEPTHS for a in ATTENTIONS for o in OPTIMISERS)
-    assert_learned_alike(names, STEPS, tmp_path)
-    assert_learned_alike(names, STEPS, tmp_path, sharded=True)
+    assert_learned_alike(of_name, names, STEPS, tmp_path)
+    assert_learned_alike(of_name, names, STEPS, tmp_path, sharded=True)
 
 
 SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "2"}

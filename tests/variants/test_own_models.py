@@ -13,7 +13,8 @@ import torch
 from own_runs import CHOICES, experts, model_of, run_of
 from torch import Tensor
 
-from isoflop.config import TopK
+from given import RECIPE
+from isoflop.config import DataConfig, Muon, RunConfig, TopK
 from isoflop.config.own import own
 from isoflop.costs import cache_bytes, forward_flops, parameters
 from isoflop.data import prepare
@@ -25,12 +26,30 @@ from isoflop.model import build
 from isoflop.runs import RunFolder
 from isoflop.training import Interrupted, Trainer, initialise, load_model, train
 from isoflop.training.optimisation.parametrisation import group_of
+from several_ranks import assert_learned_alike
 
 every_choice = pytest.mark.parametrize("choices", CHOICES.values(), ids=list(CHOICES))
 
 
 def batch(sequences: int = 4) -> Tensor:
     return torch.randint(256, (sequences, 17), generator=torch.Generator().manual_seed(0))
+
+
+def of_name(name: str, even: bool) -> RunConfig:
+    """Return the run that a choice and an optimiser name; five sequences a step, or six."""
+    choice, _, optimiser = name.rpartition(" ")
+    recipe = RECIPE if optimiser == "AdamW" else RECIPE.model_copy(update={"optimiser": Muon()})
+    data = DataConfig(corpus="nowhere", sequence_length=16)
+    how = {"steps": 50, "sequences_per_step": 6 if even else 5}
+    return RunConfig(model=model_of(**CHOICES[choice]), data=data, recipe=recipe, **how)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_ranks_learn_what_one_does(tmp_path: Path, sharded: bool) -> None:
+    """For a few steps: later on an expert may be taken whose odds are another's but for rounding."""
+    names = tuple(f"{choice} {one}" for choice in CHOICES for one in ("AdamW", "Muon"))
+    assert_learned_alike(of_name, names, 4, tmp_path, sharded, 1e-3)
 
 
 @every_choice

@@ -147,11 +147,14 @@ class LeaseFiles:
 
     def now(self) -> float:
         """Return the time by the file system's clock; by this machine's where it may not write."""
-        try:
-            with tempfile.TemporaryFile(prefix=storage.TEMPORARY, dir=self.path) as file:
-                return os.fstat(file.fileno()).st_mtime
-        except OSError:
-            return time.time()
+        found = time.time()
+        # Asked while the file has its name, without which sshfs knows it no more.
+        with (
+            suppress(OSError),
+            tempfile.NamedTemporaryFile(prefix=storage.TEMPORARY, dir=self.path) as file,
+        ):
+            found = os.fstat(file.fileno()).st_mtime
+        return found
 
     def identity(self, token: int) -> tuple[int, int] | None:
         """Return what tells a file from another one at the same place; None where it is gone."""

@@ -47,7 +47,7 @@ def of_name(name: str, even: bool) -> RunConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True])
 def test_two_ranks_learn_what_one_does(tmp_path: Path, sharded: bool) -> None:
-    """For a few steps: later on an expert may be taken whose odds are another's but for rounding."""
+    """For a few steps: later an expert may be taken whose odds are another's but for rounding."""
     names = tuple(f"{choice} {one}" for choice in CHOICES for one in ("AdamW", "Muon"))
     assert_learned_alike(of_name, names, 4, tmp_path, sharded, 1e-3)
 

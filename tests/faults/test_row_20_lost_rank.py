@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from one_tiny_run import Tiny
-from processes import command
+from processes import PATIENCE_SECONDS, command, wait_for
 from ranked import PREEMPTED, assert_almost_same_run, train_ranked
 
 from isoflop import storage
 from isoflop.checkpoint import newest_step
 from isoflop.runs import RunFolder, RunStore
+from outcomes import assert_same_run
 from several_ranks import ended, start_ranks
 
 if TYPE_CHECKING:
@@ -87,3 +90,29 @@ def test_row_20_a_signal_to_one_rank_stops_all_with_a_checkpoint(
     hint = "isoflop: terminated; go on with: isoflop train run.json --threads 1 --ranks 2"
     assert said.read_text().splitlines()[-1] == hint
     assert said.read_text().count("isoflop") == 2
+
+
+@pytest.mark.slow
+def test_row_20_the_command_starts_all_again_after_a_lost_rank(tmp_path: Path) -> None:
+    tiny, said = Tiny.of(tmp_path, steps=400), tmp_path / "said.txt"
+    (tmp_path / "run.json").write_text(tiny.config.model_dump_json())
+    folder = RunStore(tmp_path / "runs" / "single").folder(tiny.config.run_id)
+    train = [sys.executable, "-m", "isoflop", "train", "run.json", "--threads", "1", "--ranks", "2"]
+    with said.open("wb") as told, subprocess.Popen(train, cwd=tmp_path, stderr=told) as running:
+        wait_for(lambda: folder.path.exists() and len(folder.read_metrics()[0]) > 20)
+        (lost,) = (
+            int(path.parts[2])
+            for path in Path("/proc").glob("[0-9]*/environ")
+            if "run.json" in (path.parent / "cmdline").read_text()
+            and b"RANK=1" in path.read_bytes().split(b"\0")
+        )
+        os.kill(lost, signal.SIGKILL)
+        assert running.wait(PATIENCE_SECONDS) == 0, said.read_text()
+    again = "a rank ended by SIGKILL; starting all again from the newest checkpoint"
+    assert said.read_text().count(again) == 1
+    assert len(folder.attempts_made()) == 2
+    right = tmp_path / "right"
+    right.mkdir()
+    (right / "run.json").write_bytes((tmp_path / "run.json").read_bytes())
+    subprocess.run(train, cwd=right, check=True)
+    assert_same_run(folder, RunStore(right / "runs" / "single").folder(tiny.config.run_id))

@@ -187,7 +187,7 @@ def test_jobs_of_slurm_that_end_early_are_queued_again(tmp_path: Path, harm: str
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
         pytest.skip("needs Slurm: see tools/cluster/slurm, which says what to install")
     # More training than fits a job of one minute, the least that Slurm knows.
-    study = brief(write_corpus(tmp_path / "text.txt"), budget=(8 if HARMS[harm] else 160) * LONGER)
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=(8 if HARMS[harm] else 320) * LONGER)
     store = place(tmp_path, study)
     limit = "time_limit = 1" if "own" in harm else "[cluster.slurm]\ntime = 1" * (not HARMS[harm])
     (tmp_path / "cluster.toml").write_text(f"[cluster]\njobs = 1\n{limit}\n")

@@ -17,12 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE_SECONDS, ended, start, wait_for
+from processes import PATIENCE_SECONDS, ended, second_rank, start, wait_for
 from test_workers import place, undisturbed
 
 from isoflop import storage
 from isoflop.planning import next_runs
-from isoflop.runs import RunFolder
+from isoflop.runs import RunFolder, RunStore
 from outcomes import assert_same_run, assert_whole
 from sweep_studies import LONGER, brief, write_corpus
 
@@ -95,7 +95,7 @@ class Site:
             assert one.wait(PATIENCE_SECONDS) == 0, self.said.read_text()
         assert "Traceback" not in self.said.read_text()
         assert ended(start(undisturbed, self.study, self.folder)) == 0
-        right = type(self.store)(self.folder / "right")
+        right = RunStore(self.folder / "right")
         assert [a.path.name for a in self.store.folders()] == [a.path.name for a in right.folders()]
         for expected in right.folders():
             name = expected.path.name
@@ -188,14 +188,7 @@ def test_rows_19_and_20_what_two_ranks_left_is_ended_by_one(site: Site, number: 
         launcher = ["srun", "--ntasks=2", "--overcommit", *COMMAND]
     ranks = site.call([*launcher, *train])
     folder, lead = site.trainer()
-    told = {b"RANK=1", b"SLURM_PROCID=1"}
-    (second,) = (
-        int(path.parts[2])
-        for path in Path("/proc").glob("[0-9]*/environ")
-        if site.longest in (path.parent / "cmdline").read_text()
-        and told & set(path.read_bytes().split(b"\0"))
-    )
-    os.kill(second, number)
+    os.kill(second_rank(site.longest), number)
     assert ranks.wait(PATIENCE_SECONDS) != 0
     wait_for(lambda: not Path(f"/proc/{lead}").exists())
     assert folder.state() == ("preempted" if number == signal.SIGTERM else "interrupted")

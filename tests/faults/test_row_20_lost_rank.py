@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from one_tiny_run import Tiny
-from processes import PATIENCE_SECONDS, command, wait_for
+from processes import PATIENCE_SECONDS, command, second_rank, wait_for
 from ranked import PREEMPTED, assert_almost_same_run, train_ranked
 
 from isoflop import storage
@@ -100,13 +100,7 @@ def test_row_20_the_command_starts_all_again_after_a_lost_rank(tmp_path: Path) -
     train = [sys.executable, "-m", "isoflop", "train", "run.json", "--threads", "1", "--ranks", "2"]
     with said.open("wb") as told, subprocess.Popen(train, cwd=tmp_path, stderr=told) as running:
         wait_for(lambda: folder.path.exists() and len(folder.read_metrics()[0]) > 20)
-        (lost,) = (
-            int(path.parts[2])
-            for path in Path("/proc").glob("[0-9]*/environ")
-            if "run.json" in (path.parent / "cmdline").read_text()
-            and b"RANK=1" in path.read_bytes().split(b"\0")
-        )
-        os.kill(lost, signal.SIGKILL)
+        os.kill(second_rank("run.json"), signal.SIGKILL)
         assert running.wait(PATIENCE_SECONDS) == 0, said.read_text()
     again = "a rank ended by SIGKILL; starting all again from the newest checkpoint"
     assert said.read_text().count(again) == 1

@@ -393,7 +393,8 @@ def checks(choices: Choices) -> tuple[Check, ...]:
     """Return the checks of models of these choices, something of one's own among them."""
     made: dict[str, Any] = {**dict(choices), "blocks": _blocks(choices, 2)}
     raised = 'mend it first: help("isoflop.variants.protocols") says what is called with what'
+    how: dict[str, Any] = {"in_every_precision": False, "raised": raised}
     return tuple(
-        Check(name, compared, hint, partial(find, **made), False, raised, name in VITAL)
+        Check(name, compared, hint, partial(find, **made), vital=name in VITAL, **how)
         for name, compared, find, hint in _FINDS
     )

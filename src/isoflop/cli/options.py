@@ -40,7 +40,8 @@ Results = Annotated[
     Path, arg(metavar="FOLDER", help="Committed records to start from, a folder per study.")
 ]
 Workers = Annotated[
-    int | None, arg(metavar="INT", help="Runs at a time; one per core or device if left out.")
+    int | None,
+    arg(metavar="INT", help="Runs at a time; one per core or, on GPUs, what is fastest."),
 ]
 Checkpoint = Annotated[
     Path,

@@ -89,7 +89,8 @@ class Execution:
     """How runs are trained, which is no part of what they are."""
 
     workers: int | None = None
-    """Runs trained at a time; None for one per `threads` cores, or per CUDA device."""
+    """Runs trained at a time; None for one per `threads` cores, or for as many per CUDA device as
+    measurements say."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     """Of each run on the CPU."""
@@ -145,6 +146,12 @@ class Execution:
         if isinstance(self.micro_batch_tokens, int):
             for config in configs:
                 sequences_held(config, self.micro_batch_tokens)
+
+    @property
+    def picks_sharing(self) -> bool:
+        """Whether it is to be measured how many runs share a CUDA device."""
+        here = self.executor is None and self.shift is None
+        return here and self.device == "cuda" and self.workers is None
 
     @property
     def at_a_time(self) -> str:

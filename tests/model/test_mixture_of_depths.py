@@ -12,10 +12,11 @@ from typing import Literal
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from given import small_model
-from isoflop.config import EveryToken, Gate, ModelConfig, RandomK, TopK
+from isoflop.config import EveryToken, Gate, ModelConfig, Own, RandomK, TopK
+from isoflop.config.own import own
 from isoflop.model import Block, RoutedBlock, Transformer, build, membership_loss
 from isoflop.ops import causal_attention_reference, membership, routed_update_reference
 
@@ -81,8 +82,22 @@ def attended(block: Block, config: ModelConfig, x: Tensor, positions: Tensor) ->
 def fed_forward(block: Block, config: ModelConfig, x: Tensor) -> Tensor:
     """The feed-forward update of tokens (C, D)."""
     inner = normalised(x, block.feed_forward_norm.weight, config.norm_epsilon)
+    if isinstance(config.feed_forward, Own):
+        return torch.stack([mixed(block.feed_forward.own, config, token) for token in inner])
     gate, up = (inner @ block.feed_forward.gate_up.weight.T).chunk(2, -1)
     return (F.silu(gate) * up) @ block.feed_forward.down.weight.T
+
+
+def mixed(module: nn.Module, config: ModelConfig, token: Tensor) -> Tensor:
+    """What one token (D) gets from its experts, those that give nothing among them."""
+    odds = (module.router.weight @ token).softmax(-1)
+    chosen = sorted(range(len(odds)), key=lambda e: -float(odds[e]))
+    result = torch.zeros_like(token)
+    for expert in chosen[: config.feed_forward.settings["top_k"]]:
+        if expert < len(module.down):
+            gate, up = (module.gate_up[expert] @ token).chunk(2)
+            result = result + odds[expert] * (module.down[expert] @ (F.silu(gate) * up))
+    return result
 
 
 def updated(block: Block, config: ModelConfig, x: Tensor, positions: Tensor) -> Tensor:
@@ -136,7 +151,8 @@ def written_out(model: Transformer, tokens: Tensor, wrong: Wrong | None = None) 
                 router = (model.routed[0] if first else block).router.weight[0]
                 x = routed_sequence(block, router, config, x, wrong)
             else:
-                x = x + updated(block, config, x, torch.arange(len(x)))
+                plain = getattr(block, "block", block)  # Experts tell of their load, in a wrapper.
+                x = x + updated(plain, config, x, torch.arange(len(x)))
         x = normalised(x, model.norm.weight, config.norm_epsilon)
         results.append(x @ model.head.weight.T)
     return torch.stack(results)
@@ -155,6 +171,29 @@ def test_catches(wrong: Wrong) -> None:
     found = model(tokens, decision="top_k").logits
     assert distance(found, written_out(model, tokens)) < 1e-5
     assert distance(found, written_out(model, tokens, wrong)) > 1e-2
+
+
+@pytest.mark.parametrize("noop", [0, 3])
+@pytest.mark.parametrize("depth", [TopK(capacity=0.4), EveryToken()], ids=["staged", "alone"])
+def test_experts_behind_routing_and_beside_no_ops(depth: TopK | EveryToken, noop: int) -> None:
+    """Staged and integrated MoDE (2404.02258, section 4.4), a whole model, forward and backward.
+
+    In float64, but for routers and rotary tables, which are float32 whatever the model is.
+    """
+    settings = {"experts": 4, "noop_experts": noop, "top_k": 3}
+    experts = own("feed_forward", "mixture_of_experts", settings)
+    model = routed_model(depth, feed_forward=experts).double()
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "feed_forward.own" in name:
+                weight.normal_(0, 0.5, generator=generator)
+    tokens, learned = token_ids(), list(model.parameters())
+    results = []
+    for logits in (model(tokens).logits, written_out(model, tokens)):
+        results.append([logits, *torch.autograd.grad(logits.square().mean(), learned)])
+    for found, expected in zip(*results, strict=True):
+        assert distance(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["linear", "sigmoid", "tanh"])

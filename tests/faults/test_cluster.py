@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,27 @@ def test_a_study_outlives_a_node_of_ray(tmp_path: Path) -> None:
     finally:
         cluster.shutdown()
     assert all(the_same(study, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_stopped_command_has_tasks_of_ray_save_their_runs(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install ray")
+    cluster, _ = runpy.run_path(str(TOOLS / "ray"))["two_nodes"]()
+    try:
+        study = brief(write_corpus(tmp_path / "text.txt"), budget=8 * LONGER)
+        store, said = place(tmp_path, study), tmp_path / "said.txt"
+        table = f'[cluster]\njobs = 2\n[cluster.ray]\naddress = "{cluster.address}"\n'
+        (tmp_path / "cluster.toml").write_text(table)
+        running = start(on, tmp_path, "ray", os.environ["PATH"], said=said)
+        wait_for(lambda: sum(len(one.read_metrics()[0]) > 20 for one in store.folders()) > 1)
+        os.kill(running.pid, signal.SIGINT)
+        assert ended(running) == 130, said.read_text()
+        for folder in store.folders():
+            newest = max(int(one.name[5:]) for one in folder.checkpoints.glob("step-*"))
+            assert newest == len(folder.read_metrics()[0])
+            assert not folder.is_claimed()
+    finally:
+        cluster.shutdown()
 
 
 HARMS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from json import dumps
@@ -162,12 +163,13 @@ class Run(OfTraining):
     def __call__(self) -> int:
         asked, folders = self.found()
         execution = self.execution()
-        if self.on != "local":
-            from isoflop.sweep.cluster import cluster_of, queue_on
+        with ExitStack() as left:
+            if self.on != "local":
+                from isoflop.sweep.cluster import cluster_of, queue_on
 
-            queue = queue_on(self.on, self.study, asked.name, folders, cluster_of(self.study))
-            execution = replace(execution, executor=queue)
-        outcome = self.trained(asked, folders, execution)
+                queue = queue_on(self.on, self.study, asked.name, folders, cluster_of(self.study))
+                execution = replace(execution, executor=left.enter_context(closing(queue)))
+            outcome = self.trained(asked, folders, execution)
         print(
             f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} "
             f"failed, {outcome.left} left"

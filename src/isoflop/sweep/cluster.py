@@ -25,7 +25,7 @@ from isoflop.frozen import Frozen
 from isoflop.planning import PlannedRun
 from isoflop.runs import RunFolder
 from isoflop.sweep.ledger import Folders
-from isoflop.sweep.schedule.executor import Ended, Message
+from isoflop.sweep.schedule.executor import LEAVING_SECONDS, Ended, Message
 
 LOOK_SECONDS = 5.0
 """Time between two looks at the queue."""
@@ -86,6 +86,9 @@ class Jobs(Protocol):
 
     def living(self, ids: Collection[str]) -> set[str]:
         """Return which of these are queued or run."""
+
+    def leave(self) -> None:
+        """Let go of the queue; what would end with this process saves its runs before."""
 
 
 class Queue:
@@ -161,6 +164,11 @@ class Queue:
         if self._waiting.pop(run_id, None) is not None and not at_once:
             self._cancelled.append(run_id)
 
+    def close(self) -> None:
+        """Nobody asks any more; jobs that end with this process save their runs and leave first."""
+        if self._jobs is not None:
+            self._jobs.leave()
+
 
 def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Cluster) -> Queue:
     """Return what has workers started on `workers` (by somebody else), `slurm` or `ray`.
@@ -211,6 +219,9 @@ class Slurm:
             return set(ids)
         return set(seen.split()) & set(ids)
 
+    def leave(self) -> None:
+        """Do nothing: jobs go on, and leave when idle."""
+
 
 def _said(command: Sequence[str]) -> str:
     try:
@@ -260,6 +271,14 @@ class Ray:
             return set()
         _, under_way = self._ray.wait(asked, num_returns=len(asked), timeout=0)
         return {str(task.hex()) for task in under_way}
+
+    def leave(self) -> None:
+        """Have workers save their runs and end, and wait for it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            self._ray.cancel(task)
+        if tasks:
+            self._ray.wait(tasks, num_returns=len(tasks), timeout=LEAVING_SECONDS)
 
 
 def _worker(command: Sequence[str]) -> int:

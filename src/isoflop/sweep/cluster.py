@@ -10,6 +10,7 @@ import getpass
 import math
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -30,7 +31,8 @@ from isoflop.sweep.schedule.executor import LEAVING_SECONDS, Ended, Message
 LOOK_SECONDS = 5.0
 """Time between two looks at the queue."""
 AT_ONCE_SECONDS = 60.0
-"""A job that lives no longer, and takes no run, did not work."""
+"""A job that lives no longer, and takes no run, did not work; jobs that a cluster gives to a node
+that it does not know to be lost end so too, but not for as long as that."""
 JOBS = "jobs"
 """Folder of what jobs print, in the study's folder."""
 FILE = "cluster.toml"
@@ -111,8 +113,8 @@ class Queue:
         self._alive: dict[str, float] = {}
         """When each job was submitted."""
         self._looked = 0.0
-        self._vain = 0
-        """Jobs that ended at once since a run was taken last."""
+        self._vain: list[float] = []
+        """When jobs that ended at once were submitted, since a run was taken last."""
 
     def start(self, run: PlannedRun, folder: Path) -> None:
         """Have a worker for a run, if there may be one more."""
@@ -135,7 +137,7 @@ class Queue:
             for run_id, folder in list(self._waiting.items()):
                 if folder.is_claimed() or folder.record() is not None:
                     del self._waiting[run_id]
-                    self._vain = 0
+                    self._vain = []
                     told.append((run_id, Ended("claimed")))
             self._look(now)
         return [*told, *((run_id, None) for run_id in self._waiting)]
@@ -150,10 +152,13 @@ class Queue:
             return
         living = self._jobs.living(self._alive)
         for gone in self._alive.keys() - living:
-            self._vain += now - self._alive.pop(gone) < AT_ONCE_SECONDS
-        if self._waiting and self._vain > 2 * self.capacity:
+            submitted = self._alive.pop(gone)
+            if now - submitted < AT_ONCE_SECONDS:
+                self._vain.append(submitted)
+        tried = now - min(self._vain, default=now)
+        if self._waiting and len(self._vain) > 2 * self.capacity and tried > AT_ONCE_SECONDS:
             raise OSError(
-                f"{self._vain} workers ended at once and took no run; what they said is in "
+                f"{len(self._vain)} workers ended at once and took no run; what they said is in "
                 f"{self._folder}"
             )
         while len(self._alive) < min(self.capacity, len(self._waiting)):
@@ -187,7 +192,7 @@ def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Clus
     if where == "slurm":
         jobs = Slurm(command, cluster, name, folder)
     elif where == "ray":
-        jobs = Ray(command, cluster)
+        jobs = Ray(command, cluster, folder)
     return Queue(jobs, cluster.jobs, folder)
 
 
@@ -239,7 +244,7 @@ def _said(command: Sequence[str]) -> str:
 class Ray:
     """Tasks of a Ray cluster that runs; they end with this process."""
 
-    def __init__(self, command: Sequence[str], cluster: Cluster) -> None:
+    def __init__(self, command: Sequence[str], cluster: Cluster, folder: Path) -> None:
         try:
             import ray
         except ImportError:
@@ -255,12 +260,12 @@ class Ray:
                 ) from None
         needs = {"num_cpus": cluster.ray.num_cpus, "num_gpus": cluster.ray.num_gpus}
         self._task = self._ray.remote(max_retries=0, **needs)(_worker)
-        self._command = list(command)
+        self._command, self._folder = list(command), folder
         self._tasks: dict[str, Any] = {}
 
     def submit(self) -> str:
         """Queue a worker and return its id."""
-        task = self._task.remote(self._command)
+        task = self._task.remote(self._command, str(self._folder))
         self._tasks[task.hex()] = task
         return str(task.hex())
 
@@ -281,9 +286,11 @@ class Ray:
             self._ray.wait(tasks, num_returns=len(tasks), timeout=LEAVING_SECONDS)
 
 
-def _worker(command: Sequence[str]) -> int:
+def _worker(command: Sequence[str], folder: str) -> int:
     """Run a worker in a process of its own, which hears when the task is cancelled."""
-    process = subprocess.Popen(command)
+    os.makedirs(folder, exist_ok=True)
+    with open(f"{folder}/{socket.gethostname()}-{os.getpid()}.txt", "ab") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
     try:
         return process.wait()
     finally:

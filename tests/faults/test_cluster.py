@@ -198,6 +198,7 @@ HARMS = {
         ["scontrol", "requeue", "JOB"],
         ["scontrol", "update", "jobid=JOB", "StartTime=now"],
     ],
+    "preempted by partition": [["sbatch", "-purgent", "-n2", "--wrap=sleep 5", "-o/dev/null"]],
     "out of time by its own clock": [],
     "out of time by that of Slurm": [],
 }
@@ -208,11 +209,13 @@ HARMS = {
 def test_jobs_of_slurm_that_end_early_are_queued_again(tmp_path: Path, harm: str) -> None:
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
         pytest.skip("needs Slurm: see tools/cluster/slurm, which says what to install")
-    # More training than fits a job of one minute, the least that Slurm knows.
-    study = brief(write_corpus(tmp_path / "text.txt"), budget=(8 if HARMS[harm] else 320) * LONGER)
+    # More than fits a job of one minute, the least that Slurm knows; it takes seconds to preempt.
+    length = 320 if not HARMS[harm] else 128 if "preempted" in harm else 8
+    study = brief(write_corpus(tmp_path / "text.txt"), budget=length * LONGER)
     store = place(tmp_path, study)
     limit = "time_limit = 1" if "own" in harm else "[cluster.slurm]\ntime = 1" * (not HARMS[harm])
-    (tmp_path / "cluster.toml").write_text(f"[cluster]\njobs = 1\n{limit}\n")
+    where = '[cluster.slurm]\npartition = "spot"' * ("preempted" in harm)
+    (tmp_path / "cluster.toml").write_text(f"[cluster]\njobs = 1\n{limit}{where}\n")
     said = tmp_path / "said.txt"
     running = start(on, tmp_path, "slurm", os.environ["PATH"], said=said)
     wait_for(lambda: any(len(one.read_metrics()[0]) > 20 for one in store.folders()))
@@ -223,7 +226,7 @@ def test_jobs_of_slurm_that_end_early_are_queued_again(tmp_path: Path, harm: str
     assert ended(running, 1800) == 0, said.read_text()
     made = [one for folder in store.folders() for one in folder.attempts_made()]
     assert len(made) > len(store.folders())
-    if not HARMS[harm]:
+    if not HARMS[harm] or "preempted" in harm:
         # What stopped them was heeded: each left a checkpoint, and the next went on from there.
         assert {one.ending for one in made if one.ending} == {"preempted"}
         assert any(one.step for one in made)

@@ -20,6 +20,7 @@ from processes import command, ended, others, start, wait_for
 from isoflop.config import Study
 from isoflop.runs import RunStore, claim
 from isoflop.sweep import status
+from isoflop.sweep.schedule.attempts import FAILURES
 from outcomes import assert_same_run, assert_whole
 from sweep_studies import LONGER, ROUTED, brief, train_study, unmeasured, write_corpus
 
@@ -69,7 +70,7 @@ def disturbed(study: Study, store: RunStore, begin: Callable[[], BaseProcess], k
     """Train a study by some workers, of whom one after the other is stopped or killed."""
     workers, chance = (8 if kills > 2 else 2), random.Random(kills)
     crew = [begin() for _ in range(workers)]
-    whole = 137
+    whole, spared = 137, FAILURES - 1
     for number in range(kills):
         wait_for(lambda number=number: steps(store) >= (number + 0.5) * whole / (kills + 1))
         victim = crew.pop(chance.randrange(len(crew)))
@@ -78,7 +79,9 @@ def disturbed(study: Study, store: RunStore, begin: Callable[[], BaseProcess], k
         waiting = victim.pid not in holders(store)
         with suppress(ProcessLookupError):
             os.kill(victim.pid or 0, how)
-        if how == signal.SIGKILL and chance.random() < 0.5:
+        # What trains for the others is lost too, but no run is tried too often from one checkpoint.
+        if how == signal.SIGKILL and spared and chance.random() < 0.5:
+            spared -= 1
             for pid in others(*crew):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -108,9 +111,10 @@ def mounted(source: Path, *places: Path) -> Iterator[None]:
             one.mkdir()
             ours, theirs = socket.socketpair()
             with ours, theirs:
-                subprocess.Popen([server], stdin=theirs, stdout=theirs)
                 mount = ["sshfs", f":{source}", str(one), "-f", "-o", "passive"]
-                subprocess.Popen(mount, stdin=ours, stdout=ours)
+                for line, end in (([server], theirs), (mount, ours)):
+                    process = stack.enter_context(subprocess.Popen(line, stdin=end, stdout=end))
+                    stack.callback(process.terminate)
             stack.callback(subprocess.run, ["umount", "-l", str(one)], check=True)
             wait_for(one.is_mount)
         yield

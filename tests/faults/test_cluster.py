@@ -8,16 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from processes import command, ended, start, wait_for
+from processes import command, ended, send, start, wait_for
 from test_workers import place, the_same
 
 from isoflop.cli import main
+from isoflop.config import Study
 from isoflop.planning import next_runs
-from isoflop.runs import RunFolder
+from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import cluster as clusters
 from isoflop.sweep.cluster import Cluster, Queue, cluster_of
 from isoflop.sweep.schedule.executor import Ended
@@ -153,10 +159,11 @@ def test_a_study_is_trained_by_jobs_of_slurm(
     assert all(the_same(study, tmp_path))
 
 
-@pytest.mark.slow
-def test_a_study_outlives_a_node_of_ray(tmp_path: Path) -> None:
+@contextmanager
+def under_way_on_ray(tmp_path: Path) -> Iterator[tuple[Any, Study, RunStore, BaseProcess, Path]]:
+    """Start a Ray of two nodes and a study there; go on once both train, and end it all."""
     pytest.importorskip("ray", reason="needs Ray: pip install ray")
-    cluster, (first, _) = runpy.run_path(str(TOOLS / "ray"))["two_nodes"]()
+    cluster, nodes = runpy.run_path(str(TOOLS / "ray"))["two_nodes"]()
     try:
         study = brief(write_corpus(tmp_path / "text.txt"), budget=8 * LONGER)
         store, said = place(tmp_path, study), tmp_path / "said.txt"
@@ -164,32 +171,28 @@ def test_a_study_outlives_a_node_of_ray(tmp_path: Path) -> None:
         (tmp_path / "cluster.toml").write_text(table)
         running = start(on, tmp_path, "ray", os.environ["PATH"], said=said)
         wait_for(lambda: sum(len(one.read_metrics()[0]) > 20 for one in store.folders()) > 1)
-        cluster.remove_node(first, allow_graceful=False)
-        assert ended(running) == 0, said.read_text()
+        yield partial(cluster.remove_node, nodes[0]), study, store, running, said
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_study_outlives_a_node_of_ray(tmp_path: Path) -> None:
+    with under_way_on_ray(tmp_path) as (remove_node, study, _, running, said):
+        remove_node(allow_graceful=False)
+        assert ended(running) == 0, said.read_text()
     assert all(the_same(study, tmp_path))
 
 
 @pytest.mark.slow
 def test_a_stopped_command_has_tasks_of_ray_save_their_runs(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install ray")
-    cluster, _ = runpy.run_path(str(TOOLS / "ray"))["two_nodes"]()
-    try:
-        study = brief(write_corpus(tmp_path / "text.txt"), budget=8 * LONGER)
-        store, said = place(tmp_path, study), tmp_path / "said.txt"
-        table = f'[cluster]\njobs = 2\n[cluster.ray]\naddress = "{cluster.address}"\n'
-        (tmp_path / "cluster.toml").write_text(table)
-        running = start(on, tmp_path, "ray", os.environ["PATH"], said=said)
-        wait_for(lambda: sum(len(one.read_metrics()[0]) > 20 for one in store.folders()) > 1)
-        os.kill(running.pid, signal.SIGINT)
+    with under_way_on_ray(tmp_path) as (_, _, store, running, said):
+        send(running, signal.SIGINT)
         assert ended(running) == 130, said.read_text()
         for folder in store.folders():
             newest = max(int(one.name[5:]) for one in folder.checkpoints.glob("step-*"))
             assert newest == len(folder.read_metrics()[0])
             assert not folder.is_claimed()
-    finally:
-        cluster.shutdown()
 
 
 HARMS = {

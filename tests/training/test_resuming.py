@@ -79,8 +79,13 @@ def test_stopping_changes_nothing_where_a_step_has_most_parts(
 
 @pytest.mark.parametrize(
     ("save_seconds", "wanted", "saved_at"),
-    [(0.125, None, [4, 8, 12]), (1.0, None, [4, 10, 12]), (1.0, 5.0, list(range(1, 13)))],
-    ids=["quick", "slow", "as told"],
+    [
+        (0.125, None, [4, 8, 12]),
+        (0.8, None, [4, 8, 12]),
+        (1.0, None, [4, 10, 12]),
+        (1.0, 5.0, list(range(1, 13))),
+    ],
+    ids=["quick", "slower", "slow", "as told"],
 )
 def test_saving_takes_a_small_share_of_the_time(
     make_run: MakeRun,
@@ -91,7 +96,7 @@ def test_saving_takes_a_small_share_of_the_time(
     wanted: float | None,
     saved_at: list[int],
 ) -> None:
-    """Steps of 10 seconds each; a second of saving is 2% of 50 seconds."""
+    """Steps of 10 seconds each; two seconds of saving, of two checkpoints, are 2% of 100 seconds."""
     now = 0.0
     saved: list[int] = []
 

@@ -160,7 +160,8 @@ class Run:
         """Make all steps, with those of the other ranks; return why training failed, if it did."""
         self._resume()
         failure = None
-        due = time.monotonic() + _until_next(checkpoint_seconds, save_seconds=0.0)
+        started, spent = time.monotonic(), 0.0
+        due = started + (CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds)
         saved_step = made = self.step
         with self._open_metrics() as metrics, self._next:
             while made < self.config.steps:
@@ -186,10 +187,14 @@ class Run:
                     metrics.sync()
                     if not self._save():
                         break
-                    saved_step = self.step
-                    due = time.monotonic() + _until_next(
-                        checkpoint_seconds, time.monotonic() - began
-                    )
+                    saved_step, now = self.step, time.monotonic()
+                    spent += now - began
+                    if checkpoint_seconds is None:
+                        # With another one as slow, saving still is a small share of all so far.
+                        share = (spent + now - began) / CHECKPOINT_SHARE
+                        due = max(now + CHECKPOINT_SECONDS, started + share)
+                    else:
+                        due = now + checkpoint_seconds
                 if stopping and self.step < self.config.steps:
                     # Whoever starts ranks ends all of them soon after the first, saved or not.
                     self.ranks.agree(True)
@@ -385,10 +390,3 @@ class Run:
             if attempt.changed
         ]
         return tuple(dict.fromkeys(others))
-
-
-def _until_next(checkpoint_seconds: float | None, save_seconds: float) -> float:
-    """Return the time to train before the next checkpoint, from what the last one took."""
-    if checkpoint_seconds is not None:
-        return checkpoint_seconds
-    return max(CHECKPOINT_SECONDS, save_seconds / CHECKPOINT_SHARE)

@@ -96,7 +96,7 @@ def test_saving_takes_a_small_share_of_the_time(
     wanted: float | None,
     saved_at: list[int],
 ) -> None:
-    """Steps of 10 seconds each; two seconds of saving, of two checkpoints, are 2% of 100 seconds."""
+    """Steps of 10 seconds; two seconds of saving, of two checkpoints, are 2% of 100 seconds."""
     now = 0.0
     saved: list[int] = []
 

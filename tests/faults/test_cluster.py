@@ -47,6 +47,9 @@ class Fake:
     def living(self, ids) -> set[str]:
         return self.alive & set(ids)
 
+    def leave(self, tell) -> None:
+        tell("left")
+
 
 def test_as_many_workers_are_queued_as_runs_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -81,8 +84,14 @@ def test_as_many_workers_are_queued_as_runs_wait(
     assert poll()[third.config.run_id] == Ended("interrupted")
     fake.alive.clear()
     fake.submit = lambda: "gone at once"  # type: ignore[method-assign]
+    # For a minute that may be a node that is lost and not known to be.
+    for _ in range(5):
+        poll()
     with pytest.raises(OSError, match="workers ended at once and took no run"):
-        [poll() for _ in range(10)]
+        [poll() for _ in range(3)]
+    said: list[str] = []
+    queue.close(said.append)
+    assert said == ["left"]
 
 
 def test_the_table_is_beside_the_study_or_the_user_s(
@@ -172,6 +181,7 @@ def under_way_on_ray(tmp_path: Path) -> Iterator[tuple[Any, Study, RunStore, Bas
         running = start(on, tmp_path, "ray", os.environ["PATH"], said=said)
         wait_for(lambda: sum(len(one.read_metrics()[0]) > 20 for one in store.folders()) > 1)
         yield partial(cluster.remove_node, nodes[0]), study, store, running, said
+        ended(running)
     finally:
         cluster.shutdown()
 
@@ -201,7 +211,9 @@ HARMS = {
         ["scontrol", "requeue", "JOB"],
         ["scontrol", "update", "jobid=JOB", "StartTime=now"],
     ],
-    "preempted by partition": [["sbatch", "-purgent", "-n2", "--wrap=sleep 5", "-o/dev/null"]],
+    "preempted by partition": [
+        ["sbatch", "-purgent", "--exclusive", "--wrap=sleep 5", "-o/dev/null"]
+    ],
     "out of time by its own clock": [],
     "out of time by that of Slurm": [],
 }

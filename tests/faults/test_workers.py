@@ -70,7 +70,7 @@ def disturbed(study: Study, store: RunStore, begin: Callable[[], BaseProcess], k
     """Train a study by some workers, of whom one after the other is stopped or killed."""
     workers, chance = (8 if kills > 2 else 2), random.Random(kills)
     crew = [begin() for _ in range(workers)]
-    whole, spared = 137, FAILURES - 1
+    whole, allowed = 137, FAILURES - 1
     for number in range(kills):
         wait_for(lambda number=number: steps(store) >= (number + 0.5) * whole / (kills + 1))
         victim = crew.pop(chance.randrange(len(crew)))
@@ -80,8 +80,8 @@ def disturbed(study: Study, store: RunStore, begin: Callable[[], BaseProcess], k
         with suppress(ProcessLookupError):
             os.kill(victim.pid or 0, how)
         # What trains for the others is lost too, but no run is tried too often from one checkpoint.
-        if how == signal.SIGKILL and spared and chance.random() < 0.5:
-            spared -= 1
+        if how == signal.SIGKILL and allowed and chance.random() < 0.5:
+            allowed -= 1
             for pid in others(*crew):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -29,6 +29,7 @@ EXCEPTIONS = {
     ("check/runs.py", "write_text"): "its corpus",
     ("fit/surfaces/descent.py", "copy"): "of an object, in memory",
     ("sweep/local/worker.py", "os.open"): "the run's log.txt, which other libraries print to",
+    ("sweep/cluster.py", "open"): "what a task of Ray prints",
     ("runs/claim.py", "os.open"): "who holds a lease: of no use after a power cut",
     ("runs/claim.py", "NamedTemporaryFile"): "whose time is the file system's",
     ("training/memory.py", "write_text"): "a switch of the kernel below /proc",

@@ -1,87 +1,101 @@
-"""How many runs share a CUDA device: by its memory, the machine's cores, and measured speed."""
+"""How many runs share a CUDA device: by its memory, the machine's cores, and measured steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from isoflop.config import RunConfig
 from isoflop.hardware.cores import UsableCores
 from isoflop.memory import estimate_memory
 from isoflop.planning import PlannedRun, next_runs
-from isoflop.sweep.local import probes
+from isoflop.sweep.local import sharing
 from isoflop.sweep.local.pool import LocalPool
 from isoflop.sweep.schedule.executor import Execution, Shift
-from sweep_studies import Place, tiny
+from sweep_studies import BASELINE, ROUTED, Place, tiny
 
-RUNS = next_runs(tiny(Path("corpus.txt")), []) * 12
-STEP = max(estimate_memory(run.config).total_bytes for run in RUNS)
-FREE = 100 * (STEP + probes.OF_A_PROCESS)
+RUNS = next_runs(tiny(Path("corpus.txt"), BASELINE, ROUTED), []) * 6
+EACH = sharing.OF_A_PROCESS + sharing.ROOM * max(
+    estimate_memory(run.config).total_bytes for run in RUNS
+)
 SLOTS = [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
 """Two devices."""
 
-Speed = Callable[[int], float | None]
+Picked = Callable[..., tuple[int, str, list[int]]]
 
 
 @pytest.fixture
-def sharing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[int]]]:
-    """What is picked on a device that is described, and how many were tried at a time."""
+def picked(monkeypatch: pytest.MonkeyPatch) -> Picked:
+    """What is picked on a device that is described, why no more, and what was tried."""
 
-    def picked(speed: Speed, free: object = float(FREE), cores: int = 64) -> tuple[int, list[int]]:
+    def pick(
+        speed: Callable[[int], float], free: float = 100.0 * EACH, cores: int = 64
+    ) -> tuple[int, str, list[int]]:
         tried: list[int] = []
 
-        def measured(
-            configs: Sequence[RunConfig], slots: Sequence[Mapping[str, str]], **_: object
-        ) -> list[float] | None:
-            assert all(one == SLOTS[0] for one in slots)
-            tried.append(len(slots))
-            each = speed(len(slots))
-            return None if each is None else [each] * len(configs)
+        def told(environments: list[dict[str, str]], prepare: object, *_: object) -> list[float]:
+            assert all(one == SLOTS[0] for one in environments)
+            if prepare is not sharing.stepping:
+                return [free]
+            tried.append(len(environments))
+            return [speed(len(environments)) / len(environments)] * len(environments)
 
-        monkeypatch.setattr(probes, "_answers", lambda *_: [free])
-        monkeypatch.setattr(probes, "measured_speeds", measured)
-        monkeypatch.setattr(probes, "usable_cores", lambda: UsableCores(cores, None))
-        return probes.runs_per_device(RUNS, SLOTS, threads=1), tried
+        monkeypatch.setattr(sharing, "told", told)
+        monkeypatch.setattr(sharing, "usable_cores", lambda: UsableCores(cores, None))
+        return *sharing.runs_per_device(RUNS, SLOTS, threads=1), tried
 
-    return picked
+    return pick
 
 
 @pytest.mark.parametrize(
-    ("speed", "expected", "tried"),
+    ("speed", "expected", "why", "tried"),
     [
-        (lambda runs: 1e12 / runs, 1, [1, 2]),
-        (lambda runs: 1e12 / max(1, runs / 4), 4, [1, 2, 4, 8]),
-        (lambda runs: 1e12, 16, [1, 2, 4, 8, 16]),
-        (lambda runs: 1e12 / runs**0.9, 1, [1, 2]),
+        (lambda runs: 1.0, 1, "2 together are 1 times as fast", [1, 2]),
+        (lambda runs: min(runs, 4), 4, "8 together are 1 times as fast", [1, 2, 4, 8]),
+        (lambda runs: runs, 16, "16 are the most", [1, 2, 4, 8, 16]),
+        (lambda runs: runs**0.1, 1, "2 together are 1.07 times as fast", [1, 2]),
     ],
     ids=["one fills it", "four fill it", "none fills it", "a gain too small"],
 )
 def test_runs_share_a_device_while_all_together_get_faster(
-    sharing: Callable[..., tuple[int, list[int]]], speed: Speed, expected: int, tried: list[int]
+    picked: Picked, speed: Callable[[int], float], expected: int, why: str, tried: list[int]
 ) -> None:
-    assert sharing(speed) == (expected, tried)
+    assert picked(speed) == (expected, why, tried)
 
 
-def test_whole_steps_of_the_largest_run_and_their_processes_fit(
-    sharing: Callable[..., tuple[int, list[int]]],
-) -> None:
-    each = STEP + probes.OF_A_PROCESS
-    assert sharing(lambda _: 1e12, free=4.0 * each)[0] == 4
-    assert sharing(lambda _: 1e12, free=4.0 * each - 1)[0] == 2
-    assert sharing(lambda _: 1e12, free=0.5 * each) == (1, [])
+def test_whole_steps_of_the_largest_run_and_their_processes_fit(picked: Picked) -> None:
+    why = "more may not fit its memory"
+    assert picked(float, free=4.0 * EACH)[:2] == (4, why)
+    assert picked(float, free=4.0 * EACH - 1)[:2] == (2, why)
+    assert picked(float, free=0.5 * EACH) == (1, why, [])
 
 
-def test_each_run_has_its_cores(sharing: Callable[..., tuple[int, list[int]]]) -> None:
-    assert sharing(lambda _: 1e12, cores=8)[0] == 4
-    assert sharing(lambda _: 1e12, cores=2)[0] == 1
+def test_each_run_has_its_cores(picked: Picked) -> None:
+    assert picked(float, cores=8)[:2] == (4, "there are no more cores")
+    assert picked(float, cores=2)[0] == 1
 
 
-def test_what_cannot_be_measured_is_not_shared(
-    sharing: Callable[..., tuple[int, list[int]]],
-) -> None:
-    assert sharing(lambda _: 1e12, free="RuntimeError: no CUDA")[0] == 1
-    assert sharing(lambda _: None)[0] == 1
-    assert sharing(lambda runs: 1e12 if runs < 4 else None)[0] == 2
+def test_what_cannot_be_measured_is_not_shared_and_is_told(picked: Picked) -> None:
+    def fails(runs: int) -> float:
+        if runs < 4:
+            return runs
+        raise ValueError("OutOfMemoryError: no")
+
+    found = (2, "4 at a time could not be measured: OutOfMemoryError: no", [1, 2, 4])
+    assert picked(fails) == found
+
+
+def test_without_a_device_that_is_said() -> None:
+    each, why = sharing.runs_per_device(RUNS, SLOTS, threads=1)
+    assert each == 1
+    assert why.startswith("what is free on the device could not be asked: ")
+
+
+def test_processes_make_real_steps_at_the_same_time() -> None:
+    rates = sharing.told([{}, {}], sharing.stepping, RUNS[0].config, 1, "cpu")
+    assert len(rates) == 2
+    assert all(rate > 0 for rate in rates)
+    with pytest.raises(ValueError, match="RuntimeError"):
+        sharing.told([{}, {}], sharing.stepping, RUNS[0].config, 1, "no such device")
 
 
 @pytest.mark.parametrize(
@@ -101,8 +115,8 @@ def test_as_many_runs_go_as_were_picked(
     corpus: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Execution, "picks_sharing", True)
-    monkeypatch.setattr(Execution, "slots", lambda one: [{}] * (one.workers or 1))
-    monkeypatch.setattr("isoflop.sweep.running.runs_per_device", lambda *_, **__: 3)
+    monkeypatch.setattr(Execution, "slots", lambda one: [{}] * (one.workers or 2))
+    monkeypatch.setattr("isoflop.sweep.running.runs_per_device", lambda *_, **__: (3, "so it is"))
     capacities = []
 
     class Watched(LocalPool):
@@ -112,6 +126,6 @@ def test_as_many_runs_go_as_were_picked(
 
     monkeypatch.setattr("isoflop.sweep.running.LocalPool", Watched)
     outcome = place.run(tiny(corpus), workers=None)
-    assert "tiny: 3 runs per device" in place.said
-    assert capacities == [3, 3, 3]
+    assert "tiny: 3 runs per device, as measured here" in place.said
+    assert capacities == [6, 6, 6]
     assert (outcome.left, outcome.failed) == (0, 0)

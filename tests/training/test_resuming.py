@@ -78,25 +78,27 @@ def test_stopping_changes_nothing_where_a_step_has_most_parts(
 
 
 @pytest.mark.parametrize(
-    ("save_seconds", "wanted", "saved_at"),
+    ("step_seconds", "save_seconds", "wanted", "saved_at"),
     [
-        (0.125, None, [4, 8, 12]),
-        (0.8, None, [4, 8, 12]),
-        (1.0, None, [4, 10, 12]),
-        (1.0, 5.0, list(range(1, 13))),
+        (10.0, 0.125, None, [4, 8, 12]),
+        (10.0, 1.0, None, [4, 10, 12]),
+        (10.0, 1.1, None, [4, 11, 12]),
+        (20.0, 1.0, None, [2, 5, 8, 10, 12]),
+        (10.0, 1.0, 5.0, list(range(1, 13))),
     ],
-    ids=["quick", "slower", "slow", "as told"],
+    ids=["quick", "slow", "slower", "slow for longer", "as told"],
 )
 def test_saving_takes_a_small_share_of_the_time(
     make_run: MakeRun,
     cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    step_seconds: float,
     save_seconds: float,
     wanted: float | None,
     saved_at: list[int],
 ) -> None:
-    """Steps of 10 seconds; two seconds of saving, of two checkpoints, are 2% of 100 seconds."""
+    """Two seconds of saving, of two checkpoints, are 2% of 100 seconds."""
     now = 0.0
     saved: list[int] = []
 
@@ -108,7 +110,7 @@ def test_saving_takes_a_small_share_of_the_time(
 
     def work(_: Any) -> None:
         nonlocal now
-        now += 10.0
+        now += step_seconds
 
     save = checkpoint.save
     monkeypatch.setattr("isoflop.training.run.time.monotonic", lambda: now)

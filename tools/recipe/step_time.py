@@ -4,9 +4,8 @@
     tools/recipe/step_time.py results/mod-variants-muon/records.jsonl.gz > results/bench/muon.json
 
 Compiled where training would, one thread, in turns, on an idle machine; the smallest, middle and
-largest size of each variant that processes all tokens or chooses them by a router. What Muon adds
-to a step is the same for any number of tokens, and per block: two blocks stand for eight, which
-would be 53M parameters.
+largest size of each variant. What Muon adds to a step is the same for any number of tokens, and per
+block: two blocks of the larger width stand for eight, which would be 53M parameters.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from pathlib import Path
 from isoflop.bench.cases import VOCABULARY, Case, plain_model
 from isoflop.bench.train import bench_train
 from isoflop.config import AdamW, DataConfig, Optimiser, RunConfig
+from isoflop.costs import parameters
 from isoflop.training import compiles_by_default
 
 LARGE = (704, 2, 64)
@@ -29,15 +29,15 @@ def main(path: Path) -> None:
     """Measure, and print the rows."""
     with gzip.open(path, "rt") as lines:
         runs = [RunConfig.model_validate(json.loads(line)["config"]) for line in lines]
-    muon = next(run.recipe.optimiser for run in runs)
-    models = {}
+    muon = runs[0].recipe.optimiser
+    if muon.kind != "muon":
+        raise SystemExit(f"the runs of {path} were trained by {muon.kind}; expected Muon's")
+    models: dict[str, dict[int, RunConfig]] = {}
     for run in runs:
-        kind = run.model.depth.kind
-        if kind in ("every_token", "top_k"):
-            models.setdefault(kind, {})[run.model.width * run.model.blocks, run.model.width] = run
+        models.setdefault(repr(run.model.depth), {})[parameters(run.model).total] = run
     chosen = []
-    for of_kind in models.values():
-        ordered = [of_kind[size] for size in sorted(of_kind)]
+    for sizes in models.values():
+        ordered = [sizes[size] for size in sorted(sizes)]
         chosen += [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
     large = plain_model(*LARGE, VOCABULARY)
     data = DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=256)

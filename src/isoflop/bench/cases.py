@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +20,8 @@ from isoflop.config import (
     RunConfig,
     TopK,
 )
-from isoflop.model import build
 from isoflop.model.peers import described, is_plain
-from isoflop.training import Trainer, compiles_by_default, initialise, random_tokens
+from isoflop.training import compiles_by_default, own_step, random_tokens
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -159,34 +157,6 @@ def prepare_step(case: Case) -> Step:
     if case.implementation == "transformers":
         return _llama_step(case.config, random_tokens(case.config), compiled=case.compiled)
     return own_step(case.config, attention=case.attention, compiled=case.compiled)
-
-
-def own_step(
-    config: RunConfig,
-    *,
-    device: str = "cpu",
-    attention: AttentionKernel | None = None,
-    **how: Any,
-) -> Step:
-    """Return a run's step, which waits for the device and raises where it is not finite.
-
-    Args:
-        config: the run.
-        device: `cpu` or `cuda`.
-        attention: what attends all keys; None for the rule.
-        how: what else `Trainer` is told.
-    """
-    model = build(config.model)
-    initialise(model, config.recipe, config.seed)
-    model.attend_with(attention)
-    trainer = Trainer(model.to(device), config, **how)
-    tokens, index = random_tokens(config).to(device), count()
-
-    def step() -> None:
-        if not trainer.step(tokens, next(index), 1e-3).finite:
-            raise RuntimeError("a step was not finite")
-
-    return step
 
 
 def llama(model: ModelConfig, positions: int) -> LlamaForCausalLM:

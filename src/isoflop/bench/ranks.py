@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 
-from isoflop.bench.cases import own_step
 from isoflop.bench.measured import (
     TURN_SECONDS,
     Paired,
@@ -22,6 +21,7 @@ from isoflop.bench.measured import (
 )
 from isoflop.config import RunConfig
 from isoflop.hardware import use_threads
+from isoflop.training import own_step
 from isoflop.training.ranks import Ranks
 
 LEAST_ROUNDS = 6

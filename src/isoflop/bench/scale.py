@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from isoflop.bench.cases import DENSE, ROUTED, ROUTED_DEPTH, own_step
+from isoflop.bench.cases import DENSE, ROUTED, ROUTED_DEPTH
 from isoflop.bench.machine import check_device, gemm_peak
 from isoflop.bench.measured import (
     Report,
@@ -41,7 +41,7 @@ from isoflop.hardware import use_threads
 from isoflop.hardware.accelerators import MeasuredStep, kind_of
 from isoflop.memory import estimate_memory
 from isoflop.planning.sizes import shape
-from isoflop.training import compiling_fault, environment
+from isoflop.training import compiling_fault, environment, own_step
 from isoflop.training.fitting import fitted
 
 FAMILY = ShapeFamily(

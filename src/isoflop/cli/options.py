@@ -40,8 +40,7 @@ Results = Annotated[
     Path, arg(metavar="FOLDER", help="Committed records to start from, a folder per study.")
 ]
 Workers = Annotated[
-    int | None,
-    arg(metavar="INT", help="Runs at a time; one per core or, on GPUs, what is fastest."),
+    int | None, arg(metavar="INT", help="Runs at a time; one per core or device if left out.")
 ]
 Checkpoint = Annotated[
     Path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from json import dumps
@@ -32,6 +32,7 @@ from isoflop.cli.options import (
     bytes_of,
     check_uninterrupted,
     taken,
+    tell,
 )
 from isoflop.config.load import load, load_study, schema_text
 from isoflop.config.own import kind_of
@@ -168,7 +169,8 @@ class Run(OfTraining):
                 from isoflop.sweep.cluster import cluster_of, queue_on
 
                 queue = queue_on(self.on, self.study, asked.name, folders, cluster_of(self.study))
-                execution = replace(execution, executor=left.enter_context(closing(queue)))
+                left.callback(queue.close, tell)
+                execution = replace(execution, executor=queue)
             outcome = self.trained(asked, folders, execution)
         print(
             f"{outcome.finished} runs finished, {outcome.diverged} diverged, {outcome.failed} "

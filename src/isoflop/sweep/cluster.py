@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,7 +89,7 @@ class Jobs(Protocol):
     def living(self, ids: Collection[str]) -> set[str]:
         """Return which of these are queued or run."""
 
-    def leave(self) -> None:
+    def leave(self, tell: Callable[[str], None]) -> None:
         """Let go of the queue; what would end with this process saves its runs before."""
 
 
@@ -169,10 +169,13 @@ class Queue:
         if self._waiting.pop(run_id, None) is not None and not at_once:
             self._cancelled.append(run_id)
 
-    def close(self) -> None:
-        """Nobody asks any more; jobs that end with this process save their runs and leave first."""
+    def close(self, tell: Callable[[str], None]) -> None:
+        """Nobody asks any more; jobs that end with this process save their runs and leave first.
+
+        `tell` takes what is worth a line.
+        """
         if self._jobs is not None:
-            self._jobs.leave()
+            self._jobs.leave(tell)
 
 
 def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Cluster) -> Queue:
@@ -224,7 +227,7 @@ class Slurm:
             return set(ids)
         return set(seen.split()) & set(ids)
 
-    def leave(self) -> None:
+    def leave(self, tell: Callable[[str], None]) -> None:
         """Do nothing: jobs go on, and leave when idle."""
 
 
@@ -260,6 +263,7 @@ class Ray:
                 ) from None
         needs = {"num_cpus": cluster.ray.num_cpus, "num_gpus": cluster.ray.num_gpus}
         self._task = self._ray.remote(max_retries=0, **needs)(_worker)
+        storage.make_folder(folder)
         self._command, self._folder = list(command), folder
         self._tasks: dict[str, Any] = {}
 
@@ -274,23 +278,32 @@ class Ray:
         asked = [self._tasks[one] for one in ids]
         if not asked:
             return set()
-        _, under_way = self._ray.wait(asked, num_returns=len(asked), timeout=0)
+        ended, under_way = self._ray.wait(asked, num_returns=len(asked), timeout=0)
+        for task in ended:
+            del self._tasks[str(task.hex())]
         return {str(task.hex()) for task in under_way}
 
-    def leave(self) -> None:
+    def leave(self, tell: Callable[[str], None]) -> None:
         """Have workers save their runs and end, and wait for it."""
-        tasks = list(self._tasks.values())
+        tasks = [self._tasks[one] for one in self.living(list(self._tasks))]
+        if not tasks:
+            return
+        tell(f"{len(tasks)} tasks of Ray save their runs, in {LEAVING_SECONDS:g} s at most")
         for task in tasks:
             self._ray.cancel(task)
-        if tasks:
-            self._ray.wait(tasks, num_returns=len(tasks), timeout=LEAVING_SECONDS)
+        _, left = self._ray.wait(tasks, num_returns=len(tasks), timeout=LEAVING_SECONDS)
+        if left:
+            tell(f"warning: {len(left)} of them did not, and go back to their last checkpoints")
 
 
 def _worker(command: Sequence[str], folder: str) -> int:
     """Run a worker in a process of its own, which hears when the task is cancelled."""
-    os.makedirs(folder, exist_ok=True)
     with open(f"{folder}/{socket.gethostname()}-{os.getpid()}.txt", "ab") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
+        try:
+            process = subprocess.Popen(command, stdout=said, stderr=said)
+        except OSError as error:
+            said.write(f"{command[0]} cannot be started here: {error}\n".encode())
+            raise
     try:
         return process.wait()
     finally:

@@ -19,12 +19,8 @@ from isoflop.planning.search import first_checks
 from isoflop.planning.warnings import memory_warnings
 from isoflop.sweep.ledger import Folders, Ledger, save_study
 from isoflop.sweep.local.pool import LocalPool, start_server
-from isoflop.sweep.local.probes import (
-    environment_apart,
-    measure_apart,
-    measured_speeds,
-    runs_per_device,
-)
+from isoflop.sweep.local.probes import environment_apart, measure_apart, measured_speeds
+from isoflop.sweep.local.sharing import runs_per_device
 from isoflop.sweep.local.worker import Train, train_run
 from isoflop.sweep.precision import Settled, kept_precision, settle, slow_here
 from isoflop.sweep.schedule.display import Display
@@ -98,7 +94,7 @@ def run_study(
             _check_data(ledger, needed, store.sha256)
             for warning in planned_warnings(needed, train_tokens(store, study.data)):
                 display.say(f"warning: {warning}")
-            if execution.picks_sharing:
+            if free and needed and execution.picks_sharing:
                 execution = _sharing(study, needed, execution, display)
         _tell_changes(ledger, save_study(study, folders.root), display)
         for warning in memory_warnings(needed, execution.memory_bytes):
@@ -139,9 +135,9 @@ def _sharing(
 ) -> Execution:
     """Return how runs are trained where so many share a CUDA device as measurements here say."""
     devices = execution.slots()
-    each = runs_per_device(needed, devices, threads=execution.threads)
+    each, why = runs_per_device(needed, devices, threads=execution.threads)
     runs = "1 run" if each == 1 else f"{each} runs"
-    display.say(f"{study.name}: {runs} per device, by memory and steps measured here just now")
+    display.say(f"{study.name}: {runs} per device, as measured here just now: {why}")
     return replace(execution, workers=each * len(devices))
 
 

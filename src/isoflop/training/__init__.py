@@ -9,5 +9,5 @@ from isoflop.training.optimisation.optimiser import Optimiser, rate_factor
 from isoflop.training.optimisation.parametrisation import group_of, initialise
 from isoflop.training.ranks import RANK_TIMEOUT, RankLost, joined
 from isoflop.training.run import Interrupted, Run
-from isoflop.training.speed import measure_speed, random_tokens
+from isoflop.training.speed import measure_speed, own_step, random_tokens
 from isoflop.training.step import StepResult, Trainer

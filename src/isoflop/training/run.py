@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,38 @@ class _Batches:
 
     def _made(self, step: int) -> torch.Tensor:
         return on_device(torch.from_numpy(self._batches.batch(step)), self._device)
+
+
+class Pace:
+    """When a checkpoint is due: as often as told, else so that all of them take a small share.
+
+    Args:
+        seconds: between two checkpoints; None for `CHECKPOINT_SECONDS`, or longer where saving is
+            slow: by the second one, all so far take `CHECKPOINT_SHARE` of the time at most.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._began, self._spent = time.monotonic(), 0.0
+        self._due = self._began + (CHECKPOINT_SECONDS if seconds is None else seconds)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save one."""
+        return time.monotonic() > self._due
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Count what is done meanwhile as saving."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._spent += now - began
+        if self._seconds is None:
+            with_one_more = (self._spent + now - began) / CHECKPOINT_SHARE
+            self._due = max(now + CHECKPOINT_SECONDS, self._began + with_one_more)
+        else:
+            self._due = now + self._seconds
 
 
 class Run:
@@ -160,14 +193,15 @@ class Run:
         """Make all steps, with those of the other ranks; return why training failed, if it did."""
         self._resume()
         failure = None
-        started, spent = time.monotonic(), 0.0
-        due = started + (CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds)
+        pace = Pace(checkpoint_seconds)
         saved_step = made = self.step
         with self._open_metrics() as metrics, self._next:
             while made < self.config.steps:
                 if made == self._branching_step > 0:
                     failure = self._take(0, metrics, watch)
-                    if failure or not self._keep_stable(metrics):
+                    with pace.saving():
+                        kept = not failure and self._keep_stable(metrics)
+                    if not kept:
                         break
                 self._make_step(made)
                 made += 1
@@ -176,25 +210,17 @@ class Run:
                 failure = self._take(0 if waits else self._late, metrics, watch)
                 if failure:
                     break
-                stopping, saving = self.ranks.agree(
-                    stop(), self.ranks.leads and time.monotonic() > due
-                )
+                stopping, saving = self.ranks.agree(stop(), self.ranks.leads and pace.is_due)
                 if stopping or saving:
                     failure = self._take(0, metrics, watch)
                     if failure:
                         break
-                    began = time.monotonic()
-                    metrics.sync()
-                    if not self._save():
+                    with pace.saving():
+                        metrics.sync()
+                        saved = self._save()
+                    if not saved:
                         break
-                    saved_step, now = self.step, time.monotonic()
-                    spent += now - began
-                    if checkpoint_seconds is None:
-                        # With another one as slow, saving still is a small share of all so far.
-                        share = (spent + now - began) / CHECKPOINT_SHARE
-                        due = max(now + CHECKPOINT_SECONDS, started + share)
-                    else:
-                        due = now + checkpoint_seconds
+                    saved_step = self.step
                 if stopping and self.step < self.config.steps:
                     # Whoever starts ranks ends all of them soon after the first, saved or not.
                     self.ranks.agree(True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import count
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isoflop.config import ModelConfig, Routed, RunConfig
+from isoflop.config import AttentionKernel, ModelConfig, Routed, RunConfig
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.hardware import use_threads
 from isoflop.model import build
@@ -85,6 +86,34 @@ def measure_speed(
     return speed
 
 
+def own_step(
+    config: RunConfig,
+    *,
+    device: str = "cpu",
+    attention: AttentionKernel | None = None,
+    **how: Any,
+) -> Callable[[], None]:
+    """Return a run's step, which waits for the device and raises where it is not finite.
+
+    Args:
+        config: the run.
+        device: `cpu` or `cuda`.
+        attention: what attends all keys; None for the rule.
+        how: what else `Trainer` is told.
+    """
+    model = build(config.model)
+    initialise(model, config.recipe, config.seed)
+    model.attend_with(attention)
+    trainer = Trainer(model.to(device), config, **how)
+    tokens, index = random_tokens(config).to(device), count()
+
+    def step() -> None:
+        if not trainer.step(tokens, next(index), 1e-3).finite:
+            raise RuntimeError("a step was not finite")
+
+    return step
+
+
 def random_tokens(config: RunConfig) -> Tensor:
     """Return a batch of random tokens, of shape (B, T + 1)."""
     shape = (config.sequences_per_step, config.data.sequence_length + 1)
@@ -129,10 +158,7 @@ def _fewer_blocks(model: ModelConfig) -> ModelConfig:
 
 def _measure(probe: RunConfig, seconds: float, device: str) -> float:
     """Return the FLOP/s of a run's step."""
-    model = build(probe.model)
-    initialise(model, probe.recipe, probe.seed)
-    trainer, tokens = Trainer(model.to(device), probe, compiled=False), random_tokens(probe)
-    step = partial(trainer.step, tokens.to(device), 0, 1.0)
+    step = own_step(probe, device=device, compiled=False)
     step()
     times: list[float] = []
     until = time.perf_counter() + seconds

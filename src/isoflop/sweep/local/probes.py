@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import warnings
@@ -14,9 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from isoflop.config import Environment, PrecisionChoice, RunConfig
-from isoflop.hardware import choose_precision, usable_cores
-from isoflop.memory import USED, estimate_memory
-from isoflop.planning import PlannedRun
+from isoflop.hardware import choose_precision
 from isoflop.sweep.local.pool import Child
 
 MOST_SECONDS = 120.0
@@ -31,12 +28,6 @@ PROBE_TOKENS = 1024
 PATIENCE_SECONDS = 15.0
 """Longest measurement of speeds, which takes about two on an idle machine; a study starts without
 it, too."""
-MOST_SHARING = 16
-"""Runs that share a CUDA device at most."""
-WORTH_SHARING = 1.1
-"""Gain in speed of all runs together from which on twice as many share a device."""
-OF_A_PROCESS = 2**30
-"""Bytes of a CUDA device that a process takes besides its run: its context and libraries."""
 
 
 def measure_apart(
@@ -95,43 +86,6 @@ def measured_speeds(
     if not told or not all(isinstance(one, list) for one in told):
         return None
     return [fmean(of_all) for of_all in zip(*told, strict=True)]
-
-
-def runs_per_device(
-    runs: Sequence[PlannedRun], slots: Sequence[Mapping[str, str]], *, threads: int
-) -> int:
-    """Return how many of a study's runs share each CUDA device.
-
-    Whole steps of so many of the largest fit what is free on the first device, there are runs and
-    cores for all, and twice as many are tried for as long as all together get faster by it.
-
-    Args:
-        runs: that are to be trained.
-        slots: environment variables of a worker on each device.
-        threads: of each run.
-    """
-    configs = [run.config for run in runs]
-    (free,) = _answers(_free_on_device, slots[:1], MOST_SECONDS)
-    if not configs or not isinstance(free, float):
-        return 1
-    each = OF_A_PROCESS + max(estimate_memory(config).total_bytes for config in configs)
-    processes = min(len(configs), usable_cores().count // threads) / len(slots)
-    found, seconds, tried = 1, math.inf, 1
-    while tried <= min(MOST_SHARING, processes, free / each):
-        speeds = measured_speeds(configs, [*slots[:1]] * tried, threads=threads, device="cuda")
-        if speeds is None:
-            break
-        now = sum(run.budget_flops / speed for run, speed in zip(runs, speeds, strict=True))
-        if seconds < WORTH_SHARING * now / tried:
-            break
-        found, seconds, tried = tried, now / tried, 2 * tried
-    return found
-
-
-def _free_on_device() -> float:
-    import torch
-
-    return USED["cuda"] * torch.cuda.mem_get_info()[0]
 
 
 def _answers(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,8 @@ from isoflop.training.optimisation.optimiser import rate_factor
 from isoflop.training.optimisation.parametrisation import initialise
 from isoflop.training.optimisation.sharding import local
 from isoflop.training.ranks import ALONE, Ranks
-from isoflop.training.state import load_state, newest_checkpoint, put_together, state_of
+from isoflop.training.state import Pace, load_state, newest_checkpoint, put_together, state_of
 from isoflop.training.step import StepResult, Trainer, on_device
-
-CHECKPOINT_SECONDS = 30.0
-"""Time between two checkpoints, where saving one is quick."""
-CHECKPOINT_SHARE = 0.02
-"""Most of a run's time that saving checkpoints may take."""
 
 
 class Interrupted(RuntimeError):
@@ -74,38 +68,6 @@ class _Batches:
 
     def _made(self, step: int) -> torch.Tensor:
         return on_device(torch.from_numpy(self._batches.batch(step)), self._device)
-
-
-class Pace:
-    """When a checkpoint is due: as often as told, else so that all of them take a small share.
-
-    Args:
-        seconds: between two checkpoints; None for `CHECKPOINT_SECONDS`, or longer where saving is
-            slow: by the second one, all so far take `CHECKPOINT_SHARE` of the time at most.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._began, self._spent = time.monotonic(), 0.0
-        self._due = self._began + (CHECKPOINT_SECONDS if seconds is None else seconds)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to save one."""
-        return time.monotonic() > self._due
-
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Count what is done meanwhile as saving."""
-        began = time.monotonic()
-        yield
-        now = time.monotonic()
-        self._spent += now - began
-        if self._seconds is None:
-            with_one_more = (self._spent + now - began) / CHECKPOINT_SHARE
-            self._due = max(now + CHECKPOINT_SECONDS, self._began + with_one_more)
-        else:
-            self._due = now + self._seconds
 
 
 class Run:

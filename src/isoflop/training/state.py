@@ -1,10 +1,11 @@
-"""The state of a run: its newest checkpoint, or the first steps that it shares with another run."""
+"""The state of a run: its newest checkpoint, when the next is due, or steps shared with another."""
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,44 @@ from isoflop.training.optimisation.sharding import local, part_of, split_as, who
 
 if TYPE_CHECKING:
     from isoflop.training.step import Trainer
+
+
+CHECKPOINT_SECONDS = 30.0
+"""Time between two checkpoints, where saving one is quick."""
+CHECKPOINT_SHARE = 0.02
+"""Most of a run's time that saving checkpoints may take."""
+
+
+class Pace:
+    """When a checkpoint is due: as often as told, else so that all of them take a small share.
+
+    Args:
+        seconds: between two checkpoints; None for `CHECKPOINT_SECONDS`, or longer where saving is
+            slow: by the second one, all so far take `CHECKPOINT_SHARE` of the time at most.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._began, self._spent = time.monotonic(), 0.0
+        self._due = self._began + (CHECKPOINT_SECONDS if seconds is None else seconds)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save one."""
+        return time.monotonic() > self._due
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Count what is done meanwhile as saving."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._spent += now - began
+        if self._seconds is None:
+            with_one_more = (self._spent + now - began) / CHECKPOINT_SHARE
+            self._due = max(now + CHECKPOINT_SECONDS, self._began + with_one_more)
+        else:
+            self._due = now + self._seconds
 
 
 def newest_checkpoint(folder: RunFolder, run_id: str) -> checkpoint.Checkpoint | None:

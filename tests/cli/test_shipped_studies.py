@@ -46,8 +46,7 @@ def test_runs_in_bf16_are_called_what_they_were_called(path):
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
 def test_every_committed_record_is_of_its_study_as_it_is_now(path):
     study = load_study(ROOT / "studies" / f"{path.parent.name}.toml")
-    under_muon = path.parent.name.endswith("-muon") or path.parent.name == "league"
-    precision = "fp32" if under_muon else "bf16"
+    precision = "fp32" if study.recipe.optimiser.kind == "muon" else "bf16"
     assert study.recipe.precision == precision
     # Reading refuses a record whose run id its configuration does not make.
     records = read_records(path)

@@ -8,6 +8,7 @@ from made_reports import analysed
 
 from isoflop.report.analysis import Analysis
 from isoflop.report.page import lede
+from isoflop.report.sections.curves import claims
 from isoflop.report.words.prose import told
 
 
@@ -28,6 +29,23 @@ def test_the_headline_says_whether_the_noise_leaves_the_winner_open(pair: Analys
     unsure = verdict.model_copy(update={"outcome": "unresolved"})
     doubtful = replace(pair, budgets=(replace(result, verdicts={name: unsure}),))
     assert "leaves open whether it is better" in lede(doubtful)
+
+
+def test_a_budget_that_is_too_small_takes_the_verdict_from_itself_alone(pair: Analysis) -> None:
+    (result,) = pair.budgets
+    small = replace(result, budget_flops=1.4e12)
+    mixed = replace(pair, budgets=(small, result))
+    assert told("study", "doubtful", mixed) == ()
+    assert lede(mixed) == lede(pair)
+    said = "No verdict stands at this budget: below about 5×10¹²"
+    for one, without in ((small, True), (result, False)):
+        assert told("study", "results", mixed, one)[0].startswith(said) == without
+    found = claims(mixed)
+    verdicts = {budget: set(of.verdict) for budget, of in found.groupby("budget_flops")}
+    assert verdicts[1.4e12] == {"no verdict"}
+    assert "no verdict" not in verdicts[result.budget_flops]
+    (doubt,) = told("study", "doubtful", replace(pair, budgets=(small,)))
+    assert doubt.startswith("A budget of 1.4×10¹² FLOPs is too small: below about 5×10¹²")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,11 @@ class BudgetResult:
         """The budget in words."""
         return f"{scientific(self.budget_flops)} FLOPs"
 
+    @property
+    def is_small(self) -> bool:
+        """Whether no verdict stands at this budget, whatever the seeds."""
+        return self.budget_flops < SMALLEST_BUDGET_FLOPS
+
     def headline(self, variant: str) -> CurveMinimum | None:
         """Return a variant's minimum by the headline estimator, or None without finished runs."""
         return self.minima.get((variant, HEADLINE))

@@ -206,10 +206,11 @@ def _minimum(found: CurveMinimum) -> blocks.Text:
 
 
 def _claims_table(analysis: Analysis, result: BudgetResult) -> blocks.Table:
-    """Return a row per published claim; a study with doubts has no verdicts, only numbers."""
+    """Return a row per published claim; where there are doubts numbers have no verdicts."""
     found = claims(analysis)
+    here = found[found["budget_flops"] == result.budget_flops]
     looks = {"no verdict": "unresolved", "not held": "not-held"}
-    doubted = (found["verdict"] == "no verdict").any()
+    doubted = (here["verdict"] == "no verdict").any()
     return blocks.table(
         caption("claims", result),
         [
@@ -218,7 +219,7 @@ def _claims_table(analysis: Analysis, result: BudgetResult) -> blocks.Table:
                 "Here": (blocks.Styled("badge", said := one["verdict"], looks.get(said, said)),),
                 "Numbers": one["numbers"],
             }
-            for one in found[found["budget_flops"] == result.budget_flops].to_dict("records")
+            for one in here.to_dict("records")
         ],
         after=caption("no_verdict") if doubted else "",
         csv="claims",
@@ -230,14 +231,15 @@ def claims(analysis: Analysis) -> pd.DataFrame:
     """Return a row per budget and published claim: `statement`, `verdict`, `numbers` in words.
 
     `difference` with its ends is what was judged, below zero on the claimed side: of losses, or of
-    log parameters where the claim is about sizes. A study with doubts has no verdicts.
+    log parameters where the claim is about sizes. A study with doubts has no verdicts, and a budget
+    that is too small has none.
     """
     doubted = bool(told("study", "doubtful", analysis))
     return pd.DataFrame(
         {
             "budget_flops": result.budget_flops,
             "statement": one.statement[:1].upper() + one.statement[1:],
-            "verdict": "no verdict" if doubted else one.verdict,
+            "verdict": "no verdict" if doubted or result.is_small else one.verdict,
             **blocks.with_columns("difference", one.interval),
             "numbers": one.numbers[:1].upper() + one.numbers[1:],
         }

@@ -75,6 +75,9 @@ def test_what_concerns_the_study_is_said() -> None:
     clipped = {"minimum_parameters": 1e5, "maximum_parameters": 5e5}
     (told,) = make_plan(make_study(grid=clipped, variants=ONLY), train_tokens=10**9).warnings
     assert told.startswith("'only' at 5e12 FLOPs has ")
+    lifted = {"minimum_parameters": 3e5, "centre_parameters": 3.5e5}
+    (told,) = make_plan(make_study(grid=lifted, variants=ONLY), train_tokens=10**9).warnings
+    assert "fewer than 2 sizes smaller than its expected optimum of 350,000 parameters" in told
 
 
 def test_time_follows_speed_and_workers() -> None:

@@ -30,6 +30,7 @@ from isoflop.planning.cell import PlannedRun, cells
 from isoflop.planning.grid import Bound, bound, foreseen_runs, next_runs
 from isoflop.planning.recipe import achieved_flops
 from isoflop.planning.scaling import scaling_runs
+from isoflop.planning.sizes import FEWEST_SIZES
 from isoflop.planning.warnings import run_warnings, short_flops, what_would_fit
 
 
@@ -271,11 +272,18 @@ def _study_warnings(
             f"{why}the first {len(next_runs(study, []))} runs check them, and the others follow "
             f"unless a rate is over {STALE_NATS:g} nats better than its variant's own"
         )
+    grid, centre = study.grid, (study.grid.sizes - 1) // 2
+    sides = {"smaller": centre - grid.margin, "larger": centre + grid.margin}
     for cell in cells(study):
-        if (sizes := len(cell.initial)) < study.grid.sizes:
+        where = f"{cell.variant.name!r} at {short_flops(cell.budget_flops)} FLOPs has"
+        short = [side for side, rung in sides.items() if cell.ladder.rung(rung) is None]
+        if (sizes := len(cell.initial)) < grid.sizes:
+            yield f"{where} {sizes} sizes within the grid's bounds instead of {grid.sizes}"
+        elif short and study.start is None and grid.sizes >= FEWEST_SIZES:
             yield (
-                f"{cell.variant.name!r} at {short_flops(cell.budget_flops)} FLOPs has {sizes} "
-                f"sizes within the grid's bounds instead of {study.grid.sizes}"
+                f"{where} fewer than {grid.margin} sizes {short[0]} than its expected optimum of "
+                f"{cell.ladder.centre_parameters:,.0f} parameters, which a minimum there needs: "
+                "the grid's bounds, or the smallest shape, leave no more"
             )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
 from isoflop.ops.attention import causal_attention
@@ -33,15 +32,6 @@ class BlockAttentionResult:
     routing: Tensor
     """Earlier blocks attended, (B, H, T, S), counted from the start of the document; -1 for
     none."""
-
-    def queries_by_block(self) -> Tensor:
-        """Return how many queries chose each block besides its own, (B, H, N), summed over
-        documents."""
-        blocks = int(self.routing.max()) + 1 if self.routing.numel() else 0
-        chosen = (self.routing + 1).flatten(2)
-        counts = chosen.new_zeros(*chosen.shape[:2], blocks + 1)
-        counts.scatter_add_(2, chosen, torch.ones_like(chosen))
-        return counts[..., 1:]
 
 
 @overload

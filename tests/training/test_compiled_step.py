@@ -44,15 +44,12 @@ def needs_a_compiler_that_is_right() -> None:
         (pytest.fail if "fails" in fault else pytest.skip)(fault)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("needs_a_compiler_that_is_right")
 @pytest.mark.parametrize(
     "depth",
-    [
-        pytest.param(EveryToken(), marks=pytest.mark.slow, id="dense"),
-        pytest.param(TopK(capacity=0.25), marks=pytest.mark.slow, id="top-k"),
-        pytest.param(None, marks=pytest.mark.slow, id="block attention"),
-        pytest.param(RandomK(capacity=0.25), marks=pytest.mark.slow, id="random control"),
-    ],
+    [EveryToken(), TopK(capacity=0.25), None, RandomK(capacity=0.25)],
+    ids=["dense", "top-k", "block attention", "random control"],
 )
 def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None) -> None:
     config = make_run(depth or EveryToken())
@@ -112,6 +109,14 @@ def test_a_graph_that_breaks_is_an_error(
     trainer = Trainer(model, make_run(), compiled=True)
     with pytest.raises(torch._dynamo.exc.Unsupported):
         trainer.step(torch.zeros(3, 17, dtype=torch.int64), 0, 1.0)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_ninth_model_compiles(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    trainer = Trainer(build(make_run().model), make_run(), compiled=True)
+    for length in (9, 17, 25):
+        trainer.step(torch.zeros(3, length, dtype=torch.int64), 0, 1.0)
 
 
 def with_attention(config: RunConfig, attention: Any) -> RunConfig:

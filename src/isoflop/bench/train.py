@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 from isoflop.bench.cases import DENSE, NO_PEER, Case, Contender, prepare_step
 from isoflop.bench.machine import clock_of, gemm_peak
 from isoflop.bench.measured import (
@@ -34,8 +32,6 @@ from isoflop.training import (
 WARM_UP = 3
 """Steps before any is timed; the first two compile."""
 LEAST_ROUNDS = 8
-MOST_SHAPES = 64
-"""Compiled versions of a block that may live side by side; torch's default would go to eager."""
 OVER_PEER = {False: 1.0, True: 1.4}
 """Least speed of our step over the peer's, both eager and both compiled."""
 SHARE = {"bf16": 0.45, "fp32": 0.6}
@@ -139,7 +135,7 @@ def bench_train(
         for precision in {case.config.recipe.precision for group in kept for case in group}
     }
     rows: list[BenchRow] = []
-    with use_threads(threads), torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
+    with use_threads(threads):
         for index, given in enumerate(kept):
             group = [_attending(case, threads) for case in given]
             turns = []

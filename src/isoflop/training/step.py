@@ -147,6 +147,8 @@ class Trainer:
         self.sharded = ranks.sharded
         model.recompute(recompute)
         if compiled:
+            # By default a ninth model of a process would fail.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
             # Blocks of a kind share their code, so compiling costs once per width, not per depth.
             for block in model.blocks:
                 # What of one's own cannot be compiled stays eager.

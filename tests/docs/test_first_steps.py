@@ -29,12 +29,9 @@ def sections() -> dict[str, str]:
 
 def typed(section: str, folder: Path) -> None:
     """Write the files and run the commands of a section, as `bash` does, on the CPU."""
-    command = folder / "bin" / "isoflop"
-    if not command.exists():
-        command.parent.mkdir()
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m isoflop.cli "$@"\n')
-        command.chmod(0o755)
-    known = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
+    (folder / "copy.py").write_text("1 / 0")  # no process takes it for Python's own
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    known = {**os.environ, "PATH": path, "PYTHONSAFEPATH": ""}
     for language, title, text in FENCE.findall(section):
         if title:
             (folder / title).write_text(text, encoding="utf-8")

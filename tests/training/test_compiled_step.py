@@ -63,8 +63,6 @@ def test_compiled_steps_equal_eager_ones(make_run: MakeRun, depth: Depth | None)
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace graphs and their gradients as ever, but generate no code for them."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    # Graphs of other tests count towards a limit.
-    torch._dynamo.reset()
 
 
 BLOCKS = BlockAttention(block_size=4, top_k=2, full_last=1, key_convolution=3)

@@ -40,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     With ISOFLOP_DEBUG set in the environment errors keep their traceback.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    ASKED[:] = arguments
+    # Else processes that this starts would take a copy.py of the working folder for Python's own.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    arguments = ASKED[:] = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         print(f"isoflop {__version__}")
         return 0

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from known_surfaces import ASYMMETRIC, SIZES, SYMMETRIC, optimum
 
+from isoflop.estimate import LEVEL
 from isoflop.fit import run_table
 from isoflop.fit.curves.seeds import minimum_difference, noisy_curve, noisy_minimum
 from isoflop.fit.intervals import WithError
@@ -20,7 +21,7 @@ SURFACES = {"baseline": SYMMETRIC, "variant": ASYMMETRIC}
 
 @dataclass(frozen=True)
 class Pair:
-    """Two variants at one budget: seven sizes, three seeds at the three lowest, one elsewhere."""
+    """Two variants at one budget: seven sizes, seeds at the three lowest, one elsewhere."""
 
     own: float = 0.007
     """Standard deviation of a run's own noise, nats."""
@@ -34,11 +35,12 @@ class Pair:
     """Middle of the sizes over the optimum."""
     stuck: float = 0.0
     """How often the smallest size is 0.08 nats higher than it should be."""
+    seeds: int = 3
 
     def study(self, seed: int) -> pd.DataFrame:
         """Return the runs of one study."""
         rng = np.random.default_rng(seed)
-        shared = rng.standard_normal((2, 3)) * self.shared
+        shared = rng.standard_normal((2, self.seeds)) * self.shared
         rows = []
         for i, (name, surface) in enumerate(SURFACES.items()):
             n = optimum(surface, FLOPS) * self.shift * SIZES
@@ -46,11 +48,11 @@ class Pair:
             first = surface.loss(n, FLOPS / 6 / n)
             if rng.random() < self.stuck:
                 first[0] += 0.08
-            losses = first[:, None] + off + self.own * rng.standard_normal((len(n), 3))
+            losses = first[:, None] + off + self.own * rng.standard_normal((len(n), self.seeds))
             best = int(np.argmin(losses[:, 0]))
             for size, of_size in enumerate(losses):
-                for one in range(3 if abs(size - best) <= 1 else 1):
-                    label = one if self.paired else 3 * i + one
+                for one in range(self.seeds if abs(size - best) <= 1 else 1):
+                    label = one if self.paired else self.seeds * i + one
                     rows.append((name, n[size], FLOPS, label, of_size[one]))
         columns = ["variant", "parameters", "budget_flops", "seed", "loss"]
         return run_table(pd.DataFrame(rows, columns=columns)).table
@@ -68,8 +70,8 @@ PAIRS = {
 }
 
 
-def difference_coverage(pair: Pair, studies: int) -> dict[str, float]:
-    """Return how often 95% intervals hold the difference, their half width, and what has one."""
+def difference_coverage(pair: Pair, studies: int, level: float = LEVEL) -> dict[str, float]:
+    """Return how often intervals hold the difference, their half width, and what has one."""
     truth = _minimum(SURFACES["variant"]) - _minimum(SURFACES["baseline"])
     held, widths = [], []
     for seed in range(studies):
@@ -79,7 +81,7 @@ def difference_coverage(pair: Pair, studies: int) -> dict[str, float]:
         )
         if found is None:
             continue
-        interval = found[0].interval()
+        interval = found[0].interval(level)
         held.append(interval.low <= truth <= interval.high)
         widths.append(interval.high - interval.value)
     return {

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from known_surfaces import ASYMMETRIC, FITS, SIZES, SYMMETRIC, along_budgets, optimum
 from scipy import special
-from simulated_differences import PAIRS, difference_coverage, watched_coverage
+from simulated_differences import PAIRS, Pair, difference_coverage, watched_coverage
 from simulated_studies import DESIGNS, Design, minimum_coverage, profile_coverage, surface_coverage
 
 from isoflop.fit import FitSettings
@@ -73,6 +73,33 @@ def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
     assert (found["held"] >= 0.93).all(), found
     # With hardly any noise the misfit of the parabola is all there is, and that is no accident.
     assert (found["held"].drop("hardly any noise") <= 0.99).all(), found
+
+
+@pytest.mark.slow
+def test_intervals_of_differences_hold_as_often_at_another_level() -> None:
+    """1,000 studies of two seeds, where scatter has more degrees of freedom: an error of 0.2%."""
+    pair = Pair(own=0.003, shared=0.006, common=False, seeds=2)
+    assert difference_coverage(pair, 1000, level=0.995)["held"] >= 0.993
+
+
+def test_of_two_errors_every_level_takes_the_worse() -> None:
+    scatter = WithError(value=-0.02, error=0.006, degrees_of_freedom=9)
+    seeds = WithError(value=-0.02, error=0.004, degrees_of_freedom=2)
+    both = seeds.model_copy(update={"beside": scatter})
+    wider = set()
+    for level in (0.5, 0.9, 0.95, 0.99, 0.999):
+        ends = [one.interval(level).ends for one in (both, seeds, scatter)]
+        assert ends[0] == max(ends[1:], key=np.ptp)
+        wider.add(ends[1:].index(ends[0]))
+    assert wider == {0, 1}
+    for value in (-0.03, 0.02, 0.08):
+        one, other, found = (
+            error.model_copy(update={"value": value}) for error in (seeds, scatter, both)
+        )
+        found = found.model_copy(update={"beside": other})
+        assert found.p_below() == max(one.p_below(), other.p_below())
+        assert found.p_above(0.01) == max(one.p_above(0.01), other.p_above(0.01))
+        assert found.p_equivalent(0.05) == max(one.p_equivalent(0.05), other.p_equivalent(0.05))
 
 
 @pytest.mark.parametrize("declared", [3, 5, 8])

@@ -13,7 +13,7 @@ from driven_grid import drive, make_study, total
 
 from isoflop.config import RandomK, RunRecord, Study, TopK, Variant
 from isoflop.fit import FitSettings, frame
-from isoflop.fit.compare.verdict import BudgetVerdict, judged
+from isoflop.fit.compare.verdict import FEW_IN_COMMON, BudgetVerdict, judged
 from isoflop.planning import PlannedRun, bound, brackets, expected_optimum, next_runs
 from isoflop.planning.assignment import assign
 
@@ -126,6 +126,22 @@ def test_a_seed_that_diverges_does_not_count_and_the_next_one_is_taken() -> None
     assert paired.paired
     others = verdicts_of(study, [one for one in records if one.config.seed != 4])
     assert others["MoD"].difference == paired
+
+
+def test_declared_seeds_that_diverge_leave_the_difference_to_further_ones() -> None:
+    study = watched(0.001, 12)
+    losses = shifted(study, {"MoD": -0.05}, 0.001)
+
+    def loss(run: PlannedRun) -> float | None:
+        return None if run.variant == "MoD" and run.config.seed in (1, 2) else losses(run)
+
+    runs, records = drive(study, loss)
+    assert seeds_of(runs, "MoD") >= {0, 1, 2, 3}
+    found = verdicts_of(study, records)["MoD"]
+    assert found.outcome == "better"
+    assert found.difference.interval.looks_from == 2
+    declared = [one for one in records if one.config.seed < 3]
+    assert verdicts_of(study, declared)["MoD"].reason == FEW_IN_COMMON
 
 
 @pytest.mark.parametrize(

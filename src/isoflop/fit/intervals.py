@@ -31,6 +31,8 @@ class WithError(Frozen):
     looks_from: int | None = None
     """Observations after which it was looked at first, and then after each: its interval and its
     p-values hold at all looks together, whenever one stops (`looked_at`). None for one look."""
+    beside: WithError | None = None
+    """The same value with another error: of both, each interval and p-value takes the worse."""
 
     def interval(self, level: float = LEVEL) -> Estimate:
         """Return Student's interval of the value, or the one that holds at every look."""
@@ -38,6 +40,8 @@ class WithError(Frozen):
             half = float(special.stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.error
         else:
             half = looked_at(self.degrees_of_freedom + 1, self.looks_from, level) * self.error
+        if self.beside is not None:
+            half = max(half, self.beside.interval(level).ends[1] - self.beside.value)
         return Estimate(
             value=self.value,
             low=self.value - half,
@@ -48,17 +52,24 @@ class WithError(Frozen):
 
     def p_below(self, limit: float = 0.0) -> float:
         """Return the one-sided p-value for a value below `limit`: small where it is below."""
+        beside = 0.0 if self.beside is None else self.beside.p_below(limit)
         if self.error == 0:
-            return float(self.value >= limit)
-        if self.looks_from is not None:
-            t, n = (self.value - limit) / self.error, self.degrees_of_freedom + 1
-            return 1.0 if t >= 0 else looked_at_p(t, n, self.looks_from) / 2
-        return float(special.stdtr(self.degrees_of_freedom, (self.value - limit) / self.error))
+            return max(beside, float(self.value >= limit))
+        t, n = (self.value - limit) / self.error, self.degrees_of_freedom + 1
+        if self.looks_from is None:
+            p = float(special.stdtr(self.degrees_of_freedom, t))
+        else:
+            p = 1.0 if t >= 0 else looked_at_p(t, n, self.looks_from) / 2
+        return max(beside, p)
+
+    @property
+    def _negative(self) -> WithError:
+        beside = self.beside and self.beside._negative
+        return self.model_copy(update={"value": -self.value, "beside": beside})
 
     def p_above(self, limit: float = 0.0) -> float:
         """Return the one-sided p-value for a value above `limit`."""
-        negative = self.model_copy(update={"value": -self.value})
-        return negative.p_below(-limit)
+        return self._negative.p_below(-limit)
 
     def p_different(self) -> float:
         """Return the two-sided p-value for a value other than zero."""

@@ -23,10 +23,9 @@ import pandas as pd
 
 from isoflop.config import Frozen
 from isoflop.estimate import Estimate
-from isoflop.fit.curves.moving import curve_minimum, moved_draws
+from isoflop.fit.curves.moving import EXACT, curve_minimum, moved_draws, scatter
 from isoflop.fit.intervals import Floats, most_draws_interval
 from isoflop.fit.minima.draws import CurveDraws
-from isoflop.fit.minima.parabola import PARABOLA
 from isoflop.fit.settings import USUAL, Estimator, FitSettings
 from isoflop.fit.surfaces import SURFACE_ESTIMATORS
 from isoflop.fit.surfaces.bootstrap import unfitted_residuals
@@ -144,17 +143,22 @@ def leave_largest_out(table: pd.DataFrame, settings: FitSettings = USUAL) -> tup
     if len(known) < 2:
         return ()
     smaller = table[table["budget_flops"] < known[-1]]
-    return misses(table, predict(smaller, known[-1], settings))
+    return misses(table, predict(smaller, known[-1], settings), settings)
 
 
-def misses(table: pd.DataFrame, predictions: tuple[Prediction, ...]) -> tuple[Miss, ...]:
+def misses(
+    table: pd.DataFrame, predictions: tuple[Prediction, ...], settings: FitSettings = USUAL
+) -> tuple[Miss, ...]:
     """Return each prediction whose budget has been trained beside the measured minimum."""
-    found = []
+    found, runs = [], table[(table["state"] == "finished") & table["budget_flops"].notna()]
+    if scatter(runs) > EXACT:
+        samples = fit_surfaces(*finished_variants(table, " to measure"), settings)
+        table = moved_draws(table, samples, settings).table
     for one in predictions:
         rows = curve_rows(table, one.variant, one.budget_flops)
         if rows.empty:
             continue
-        measured = PARABOLA.find(rows["parameters"].to_numpy(), rows["loss"].to_numpy())
+        measured = curve_minimum(rows, "parabola")
         size, loss = measured.parameters, measured.loss
         if size is not None and loss is not None:
             miss = Miss(

@@ -45,14 +45,16 @@ def sentence(verdict: BudgetVerdict, unit: str | None = None) -> str:
     if verdict.difference is None:
         return f"{at} {name} and {base} cannot be compared ({verdict.reason})."
     gap = verdict.difference.interval
-    needs, hint = "", ""
+    needs, hint, sided = "", "", False
     if verdict.multiplier is not None:
         m = verdict.multiplier.interval
+        sided = not m.ends[0] <= 1 <= m.ends[1]
         needs = f"needs {m.value:.2f}x {m.interval_words('.2f')} the compute of {base}"
     match verdict.outcome:
         case "better" | "worse":
             side = "below" if verdict.outcome == "better" else "above"
-            claim = f"{name} {needs or f'is {side} {base}'}"
+            claim = f"{name} {needs if sided else f'is {side} {base}'}"
+            hint = f"; it {needs}" if needs and not sided else ""
         case "equivalent":
             claim = f"{name} equals {base} to within {verdict.margin:g}{in_unit(unit)}"
         case _:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from isoflop.config import Frozen, ModelConfig, RunRecord, Study, Variant
 from isoflop.costs import parameters
@@ -10,6 +12,9 @@ from isoflop.planning.cell import Cell, PlannedRun, cells
 from isoflop.planning.recipe import affordable, resolve
 from isoflop.planning.scaling import scaling_runs
 from isoflop.planning.search import first_checks
+
+if TYPE_CHECKING:
+    from isoflop.fit.compare.verdict import BudgetVerdict
 
 MATCHED_RATIO = 2.0
 """Parameters of the larger baseline whose shape the challenger is trained in, over the optimum's.
@@ -169,7 +174,7 @@ def _resolving(study: Study, everywhere: list[Cell]) -> Iterator[PlannedRun]:
         return
     # Fits take a second to load.
     from isoflop.fit import FitSettings, frame
-    from isoflop.fit.compare.verdict import judged
+    from isoflop.fit.compare.verdict import FEW_IN_COMMON, judged
 
     known = {
         record.run_id: (record, name)
@@ -177,17 +182,23 @@ def _resolving(study: Study, everywhere: list[Cell]) -> Iterator[PlannedRun]:
         for record in cell.finished_of_all()
     }
     table = frame([one for one, _ in known.values()], {i: name for i, (_, name) in known.items()})
-    found = [
-        (one.difference.interval.ends, one)
+    unresolved = [
+        one
         for one in judged(table, base, FitSettings().of_study(study))
-        if one.outcome == "unresolved" and one.difference is not None
+        if one.outcome == "unresolved" and (one.difference or one.reason == FEW_IN_COMMON)
     ]
-    for _, one in sorted(found, key=lambda pair: pair[0][0] - pair[0][1]):
+    for one in sorted(unresolved, key=_width, reverse=True):
         pair = [ready[name, one.budget_flops] for name in (base, one.variant)]
         further = (
             [run for cell in pair for run in cell.further(seed) or ()] for seed in study.added_seeds
         )
         yield from next(filter(None, further), ())
+
+
+def _width(one: BudgetVerdict) -> float:
+    """Return that of the interval of a difference, infinite where it has none."""
+    low, high = (-math.inf, math.inf) if one.difference is None else one.difference.interval.ends
+    return high - low
 
 
 def _challenger(study: Study) -> Variant | None:

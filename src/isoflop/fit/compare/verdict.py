@@ -39,6 +39,9 @@ copies, NaN where one has no minimum."""
 CROSSING_SHARE = 0.9
 """Copies of the curves that must cross, below which the interval would leave out its own tail."""
 
+FEW_IN_COMMON = "fewer than two seeds in common near both minima"
+"""Why variants whose seeds are added one by one are not compared yet."""
+
 
 class Difference(Frozen):
     """A variant's minimum loss less the baseline's at one budget, with the tests made of it."""
@@ -160,10 +163,13 @@ def judged(
             seeds = seeds_in_common(table, (name, baseline), budget, settings.declared_seeds)
             own = table[table["seed"].isin(seeds)]
             pair = noisy_minimum(own, name, budget), noisy_minimum(own, baseline, budget)
-            looks_from = sum(seed in settings.declared_seeds for seed in seeds)
+            # Where fewer of those declared are common, two are what is looked at first.
+            looks_from = max(2, sum(seed in settings.declared_seeds for seed in seeds))
         else:
-            pair, looks_from = (noisy(name, budget), noisy(baseline, budget)), 0
+            pair, looks_from = (noisy(name, budget), noisy(baseline, budget)), None
         told.append(_compared(pair, budget, settings, looks_from))
+        if looks_from and len(seeds) < 2:
+            told[-1] = told[-1].model_copy(update={"reason": FEW_IN_COMMON})
     likeliest = [_best_p(one.difference) for one in told]
     adjusted = holm([p for _, p in likeliest])
     stand = [p is not None and p <= 1 - settings.level for p in adjusted]
@@ -177,11 +183,11 @@ def _compared(
     pair: tuple[NoisyMinimum, NoisyMinimum],
     budget: float,
     settings: FitSettings,
-    looks_from: int,
+    looks_from: int | None,
 ) -> BudgetVerdict:
     """Return the difference of two minima, with an outcome that is still open."""
     one, base = pair
-    apart, found = None, minimum_difference(one, base, looks_from or None)
+    apart, found = None, minimum_difference(one, base, looks_from)
     if found is not None:
         estimate, paired = found
         apart = Difference(

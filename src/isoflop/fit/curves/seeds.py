@@ -14,7 +14,7 @@ from scipy import special
 
 from isoflop.estimate import LEVEL
 from isoflop.fit.curves.moving import curve_minimum
-from isoflop.fit.intervals import Floats, WithError, difference, looked_at, mean_estimate
+from isoflop.fit.intervals import Floats, WithError, difference, mean_estimate
 from isoflop.fit.minima.minimum import Minimum
 from isoflop.fit.minima.parabola import fit_parabola
 from isoflop.fit.tables.frame import curve_rows
@@ -138,31 +138,25 @@ def minimum_difference(
     """Return `one`'s minimum loss less `other`'s, and whether it was taken seed by seed.
 
     Where both have the same seeds, two or more, each seed gives a difference of its own: what
-    moves both alike, such as the order of the data, cancels. Else the errors add up. Where runs
-    lie further from their parabolas than seeds tell, that makes the error. None where either
-    loss has no error by seeds.
+    moves both alike, such as the order of the data, cancels. Else the errors add up. How far runs
+    lie from their parabolas tells another error: every interval and test takes the worse. None
+    where either loss has no error by seeds.
 
     `looks_from` is the number of paired seeds from which on the difference was looked at after
-    each of them: its interval then holds at every look.
+    each of them: its interval then holds at every look, and there is none of unlike seeds.
     """
     if one.loss is None or other.loss is None:
         return None
     paired = one.seed_deviations.keys() == other.seed_deviations.keys()
-    estimate = difference(one.loss, other.loss)
+    if looks_from is not None and not paired:
+        return None
+    estimate, beside = difference(one.loss, other.loss), None
     if paired:
         apart = [off - other.seed_deviations[seed] for seed, off in one.seed_deviations.items()]
         estimate = mean_estimate(apart).model_copy(update={"value": estimate.value})
-    watched = looks_from if paired else None
-    estimate = estimate.model_copy(update={"looks_from": watched})
     if one.loss_by_scatter is not None and other.loss_by_scatter is not None:
-        by_scatter = difference(one.loss_by_scatter, other.loss_by_scatter)
-        half_width = by_scatter.interval().ends[1] - by_scatter.value
-        if half_width > estimate.interval().ends[1] - estimate.value:
-            if watched is None:
-                return by_scatter, paired
-            reach = looked_at(estimate.degrees_of_freedom + 1, watched, LEVEL)
-            estimate = estimate.model_copy(update={"error": half_width / reach})
-    return estimate, paired
+        beside = difference(one.loss_by_scatter, other.loss_by_scatter)
+    return estimate.model_copy(update={"looks_from": looks_from, "beside": beside}), paired
 
 
 def seeds_in_common(

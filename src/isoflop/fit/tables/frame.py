@@ -152,13 +152,13 @@ def _finished(table: pd.DataFrame, variant: str) -> pd.DataFrame:
 
 
 def finished_variants(table: pd.DataFrame, so: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return the finished runs of a table, and the names of their variants in its order.
+    """Return the finished runs of a table, and the variants of its ladders in its order.
 
     Raises:
         ValueError: there is no finished run; `so` ends the sentence.
     """
     finished = table[table["state"] == "finished"]
-    names = finished["variant"].drop_duplicates().tolist()
+    names = finished.loc[finished["on_ladder"], "variant"].drop_duplicates().tolist()
     if not names:
         raise ValueError(f"the table has no finished run{so}")
     return finished, names

@@ -10,8 +10,9 @@ from typing import TypeVar
 from isoflop.config import RunRecord, Study
 from isoflop.estimate import Estimate
 from isoflop.fit import ESTIMATOR_NAMES
+from isoflop.fit.compare.league import league
 from isoflop.fit.curves.minima import CurveMinimum
-from isoflop.fit.curves.seeds import minimum_difference, noisy_minimum
+from isoflop.fit.curves.seeds import noisy_minimum
 from isoflop.fit.intervals import difference, mean_estimate
 from isoflop.fit.minima.parabola import PARABOLA_SIZES
 from isoflop.fit.results import FittedSurface
@@ -178,14 +179,14 @@ def too_few_sizes(analysis: Analysis) -> bool:
 
 
 def near_best(analysis: Analysis, result: BudgetResult) -> list[str]:
-    """Return which variants cannot be told from the best one, the baseline left aside."""
-    best, *others = (
-        noisy_minimum(analysis.declared, one.variant, result.budget_flops)
-        for one in result.ranking()
-        if one.variant != analysis.baseline
-    )
-    apart = {other.variant: minimum_difference(other, best) for other in others}
-    return [name for name, found in apart.items() if found and found[0].interval().ends[0] <= 0]
+    """Return which variants cannot be told from the best one, the baseline left aside.
+
+    By intervals that hold together, as the best one was chosen for its loss.
+    """
+    table, at = analysis.declared, result.budget_flops
+    found = league([noisy_minimum(table, one, at) for one in analysis.names], analysis.baseline)
+    _, *others = (one for one in found.places if one.variant != analysis.baseline)
+    return [one.variant for one in others if one.first in (None, 1)]
 
 
 def single_seeded(analysis: Analysis) -> list[str]:

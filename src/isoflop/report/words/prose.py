@@ -16,7 +16,7 @@ from isoflop.fit.spans.values import PFLOPS_DAY
 from isoflop.fit.surfaces import huber, projection
 from isoflop.fit.surfaces.data import EXPONENTS
 from isoflop.fit.variants import DELTAS
-from isoflop.fit.words import estimates_sentence
+from isoflop.fit.words import estimates_sentence, fraction_sentence
 from isoflop.notation import count, percent, scientific
 from isoflop.report.analysis import HEADLINE, SMALLEST_BUDGET_FLOPS
 from isoflop.report.evidence import RUNS
@@ -40,6 +40,7 @@ _CALLED = {
     "akima": akima,
     "count": count,
     "estimates_sentence": estimates_sentence,
+    "fraction_sentence": fraction_sentence,
     "huber": huber,
     "intervals": intervals,
     "mean": mean,

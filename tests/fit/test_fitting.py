@@ -49,6 +49,10 @@ def test_the_minima_of_a_fit_are_those_of_the_curves() -> None:
     assert {one.interval is None for one in found} == {False}
     assert tuple(one.model_copy(update={"interval": None}) for one in found) == minima(table)
     small = table[table["parameters"] < 5e8]
+    beside = table.assign(variant="beside", on_ladder=False)
+    assert set(fit_runs(pd.concat([table, beside]), FitSettings(resamples=20)).variants) == {
+        "all runs"
+    }
     edge = fit_runs(small, settings=FitSettings(estimators=("parabola",), resamples=20)).minima
     assert "larger" in {one.side for one in edge}
 

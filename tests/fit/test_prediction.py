@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from known_surfaces import TRUE, crossed, noisy, table_of
 
-from isoflop.fit import FitSettings, leave_largest_out, predict, predict_point
+from isoflop.fit import FitSettings, fit_runs, leave_largest_out, predict, predict_point
 from isoflop.fit.predictions import misses
 from isoflop.fit.words import distance_words
 
@@ -66,6 +66,21 @@ def test_leaving_the_largest_budget_out_shows_the_miss() -> None:
     far = predict(runs, 1e21, settings=FEW)
     assert misses(runs, far) == (), "a budget that was not trained has no miss"
     assert [one.extrapolation for one in far] == pytest.approx([100] * 3)
+
+
+def test_what_is_measured_is_the_minimum_of_the_fit() -> None:
+    """Runs of nearly a budget's compute are moved to it for both."""
+    runs = curves((1e18, 1e19, 1e20), noise=0.0005)
+    own = runs["budget_flops"] * np.random.default_rng(0).uniform(0.93, 1.07, len(runs))
+    moved = runs.assign(training_flops=own, tokens=runs["tokens"] * own / runs["budget_flops"])
+    moved["loss"] = noisy(TRUE, moved["parameters"], moved["tokens"], 0.0005)[2]
+    (at,) = (
+        one
+        for one in fit_runs(moved, FEW).minima
+        if (one.estimator, one.budget_flops) == ("parabola", 1e20)
+    )
+    for one in leave_largest_out(moved, settings=FEW):
+        assert (one.parameters, one.loss) == pytest.approx((at.parameters, at.loss), rel=1e-9)
 
 
 def test_one_budget_or_number_of_tokens_has_no_law_and_says_so() -> None:

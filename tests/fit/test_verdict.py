@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from isoflop.estimate import Estimate
 from isoflop.fit import FitSettings, sentence
 from isoflop.fit.compare.verdict import BudgetVerdict, verdicts
 from isoflop.fit.curves.minima import minima
@@ -50,6 +51,15 @@ def test_a_clear_gain_is_better_and_says_what_compute_it_saves(runs: MakeRuns) -
     # Not significant among many, though its own interval lies below 0.
     among_many = first.model_copy(update={"outcome": "unresolved"})
     assert sentence(among_many).endswith("excludes 0, but not once corrected for all comparisons.")
+
+
+def test_a_multiplier_on_both_sides_of_one_is_no_claim(runs: MakeRuns) -> None:
+    first = judged(two_budgets(runs, gain=0.02))[0]
+    wide = Estimate(value=0.88, low=0.78, high=1.03)
+    unsure = first.multiplier.model_copy(update={"interval": wide})
+    said = sentence(first.model_copy(update={"multiplier": unsure}))
+    assert "MoD is below Baseline: a loss difference of -0.0200" in said
+    assert said.endswith("; it needs 0.88x [0.78, 1.03] the compute of Baseline.")
 
 
 def test_the_share_of_forward_flops_at_equal_loss_is_told(runs: MakeRuns) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from told_apart import told_apart
@@ -54,6 +55,22 @@ def test_stopping_again_and_again_changes_nothing(
     assert record.state == stopped.state() == "finished"
     assert record.attempts == 4
     assert_same_run(stopped, undisturbed)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_compiler_that_a_signal_to_stop_ends_is_no_failure(
+    make_run: MakeRun, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    error = type("CompileError", (RuntimeError,), {"__module__": "torch._inductor.exc"})(
+        "g++ ended"
+    )
+    folder = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", Mock(side_effect=error))
+        with pytest.raises(Interrupted if asked else type(error)):
+            train(make_run(), folder, cache=cache, threads=1, compiled=False, stop=lambda: asked)
+    assert folder.record() is None
+    assert train(make_run(), folder, cache=cache, threads=1).state == "finished"
 
 
 def test_stopping_changes_nothing_where_a_step_has_most_parts(

@@ -165,7 +165,13 @@ class Run:
                         kept = not failure and self._keep_stable(metrics)
                     if not kept:
                         break
-                self._make_step(made)
+                try:
+                    self._make_step(made)
+                except Exception as error:
+                    # A signal to stop may end the compiler that a step had started, too.
+                    if stop() and type(error).__module__.startswith("torch._"):
+                        raise Interrupted(f"stopped while step {made + 1} compiled") from error
+                    raise
                 made += 1
                 # What is looked at after a step needs the weights as they were then.
                 waits = is_validated(made, self.config.steps) or made == self.config.steps

@@ -73,6 +73,13 @@ def test_export_writes_all_records_and_the_study(
     export(study, tmp_path / "other", tmp_path / "results")
     assert {one.run_id for one in read_records(written)} == {one.run_id for one in records[:2]}
     assert Study.model_validate_json(written.with_name("study.json").read_text()) == study
+    # So does what the study no longer names, which is told.
+    commit(RunStore(tmp_path / "root"), records[-1])
+    export(study, tmp_path / "root", tmp_path / "results")
+    fewer = study.model_copy(update={"variants": (BASELINE,)})
+    with pytest.warns(UserWarning, match=r"records\.jsonl\.gz keeps 1 records that are of no run"):
+        export(fewer, tmp_path / "root", tmp_path / "results")
+    assert len(read_records(written)) == 3
 
 
 def test_what_changed_in_a_study_is_told_by_name(study: Study, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -111,6 +112,8 @@ class Ledger:
 def export(study: Study, root: Path, results: Path) -> Path:
     """Write the study and the final records of its runs, taken up ones too, to `results/NAME/`.
 
+    Records of other runs that are there stay, which a warning tells.
+
     Returns:
         The file of records.
 
@@ -121,7 +124,11 @@ def export(study: Study, root: Path, results: Path) -> Path:
     records = Ledger(study, root, results).own
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")
-    path = replace_records(results, study.name, RECORDS, records)
+    found = [*committed_records(results, study.name, RECORDS), *records]
+    merged = list({record.run_id: record for record in found}.values())
+    path = replace_records(results, study.name, RECORDS, merged)
+    if others := len(assign(study, merged).foreign):
+        warnings.warn(f"{path} keeps {others} records that are of no run of the study", stacklevel=2)
     storage.write_json(storage.inside(results, study.name, STUDY), study.model_dump(mode="json"))
     return path
 

@@ -41,7 +41,7 @@ def test_status_before_and_after_training(study_file, committed, call, told):
 
 
 def test_export_writes_records_and_speeds(study_file, committed, tmp_path, call, told):
-    call("export", study_file, "--to", tmp_path / "other", code=2)
+    call("export", study_file, "--results", tmp_path / "other", code=2)
     (tmp_path / "runs" / "small").mkdir(parents=True)
     (tmp_path / "runs" / "small" / "bench.json").write_text('{"rows": []}')
     call("export", study_file)
@@ -51,6 +51,13 @@ def test_export_writes_records_and_speeds(study_file, committed, tmp_path, call,
     assert len(read_records(written)) == len(committed)
     found = told("fit", written)
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
+    # Elsewhere it is the same, though nothing lies in the study's own folder.
+    shutil.rmtree(tmp_path / "runs")
+    call("export", study_file, "--to", "other")
+    for name in ("records.jsonl.gz", "bench.json", "study.json"):
+        assert (tmp_path / "other/small" / name).read_bytes() == written.with_name(
+            name
+        ).read_bytes()
 
 
 def trained(root, records):

@@ -56,7 +56,7 @@ def test_a_dataset_holds_every_run(
     out = tmp_path / "dataset"
     # Analysed once for the whole file.
     monkeypatch.setattr("isoflop.results.StudyResults", lambda *_: results)
-    arguments = ["--to", ROOT / "results", "--out", tmp_path / "runs", "--dataset", out]
+    arguments = ["--results", ROOT / "results", "--out", tmp_path / "runs", "--dataset", out]
     assert main(["export", str(study), *map(str, arguments)]) == 0
     assert capsys.readouterr().out.count("wrote ") == 5
     runs = pd.read_parquet(out / "runs.parquet")

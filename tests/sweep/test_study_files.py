@@ -77,7 +77,7 @@ def test_export_writes_all_records_and_the_study(
     commit(RunStore(tmp_path / "root"), records[-1])
     export(study, tmp_path / "root", tmp_path / "results")
     fewer = study.model_copy(update={"variants": (BASELINE,)})
-    with pytest.warns(UserWarning, match=r"records\.jsonl\.gz keeps 1 records that are of no run"):
+    with pytest.warns(UserWarning, match=r"records\.jsonl\.gz keeps 1 records of no run"):
         export(fewer, tmp_path / "root", tmp_path / "results")
     assert len(read_records(written)) == 3
 

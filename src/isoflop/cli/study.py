@@ -254,26 +254,25 @@ class Report(OfStudy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(OfStudy):
     """Write a study's records, speeds and figures where they can be committed or shared."""
 
-    study: StudyFile
-    to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS
-    out: Out = None
+    to: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Gets a folder named as the study; --results if left out."""
     dataset: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Write a dataset for the Hugging Face hub instead."""
 
     def __call__(self) -> None:
         from isoflop.sweep.report import FIGURES, export_study
 
-        asked, folders = OfStudy(study=self.study, out=self.out, results=self.to).settled()
+        asked, folders = self.settled()
         if self.dataset is not None:
             from isoflop.interop.dataset import export_dataset
             from isoflop.results import StudyResults
 
             written = list(export_dataset(StudyResults(asked, folders), self.dataset))
         else:
-            written = list(export_study(asked, folders.root, self.to))
+            written = list(export_study(asked, folders.root, self.results, self.to))
         figures = [path for path in written if path.parent.name == FIGURES]
         for path in written:
             if path not in figures:

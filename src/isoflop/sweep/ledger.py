@@ -109,10 +109,11 @@ class Ledger:
         return [record for record in self.records if record.run_id in known]
 
 
-def export(study: Study, root: Path, results: Path) -> Path:
-    """Write the study and the final records of its runs, taken up ones too, to `results/NAME/`.
+def export(study: Study, root: Path, results: Path, to: Path | None = None) -> Path:
+    """Write the study and the final records of its runs, taken up ones too, to `TO/NAME/`.
 
-    Records of other runs that are there stay, which a warning tells.
+    `to` is `results` unless named. Records of other runs that are there stay, which a warning
+    tells.
 
     Returns:
         The file of records.
@@ -124,12 +125,13 @@ def export(study: Study, root: Path, results: Path) -> Path:
     records = Ledger(study, root, results).own
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")
-    found = [*committed_records(results, study.name, RECORDS), *records]
+    to = to or results
+    found = [*committed_records(to, study.name, RECORDS), *records]
     merged = list({record.run_id: record for record in found}.values())
-    path = replace_records(results, study.name, RECORDS, merged)
+    path = replace_records(to, study.name, RECORDS, merged)
     if others := len(assign(study, merged).foreign):
-        warnings.warn(f"{path} keeps {others} records that are of no run of the study", stacklevel=2)
-    storage.write_json(storage.inside(results, study.name, STUDY), study.model_dump(mode="json"))
+        warnings.warn(f"{path} keeps {others} records of no run of the study", stacklevel=2)
+    storage.write_json(storage.inside(to, study.name, STUDY), study.model_dump(mode="json"))
     return path
 
 

@@ -60,6 +60,13 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
             r"DECISIONS is \('top_k',\); .* causal one first",
         ),
         (MINE, f"{SKIP}\nDECISIONS = 'threshold'", "DECISIONS is 'threshold'; expected some of"),
+        (MINE, f"{SKIP}\nDECISIONS = {{'threshold'}}", "DECISIONS is {'threshold'}; expected some"),
+        (MINE, f"{SKIP}\nDECISIONS = 5", "DECISIONS is 5; expected some of"),
+        (
+            MINE.replace('"my_skip"', '["my_skip"]'),
+            SKIP,
+            "depth.kind is .'my_skip'.; expected a na",
+        ),
         (
             MINE.replace("my_skip", "Überspringe"),
             SKIP,
@@ -73,6 +80,8 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
         (MINE.replace("0.5", "1.5"), SKIP, r"depth.capacity is 1.5; expected a number in \(0, 1\]"),
         (MINE.replace("my_skip", "top_k"), SKIP, "'top_k', which isoflop has itself"),
         (MINE.replace('"skip.py"', "3"), SKIP, "depth.from is 3; expected the path"),
+        ('{ kind = ["top_k"], capacity = 0.25 }', SKIP, "depth.kind is .*; did you mean 'top_k'"),
+        ("{ kind = { a = 1 } }", SKIP, r"depth.kind is .*; expected one of"),
         ('{ kind = "fixed_skip" }', SKIP, "depth.capacity is missing"),
         ('{ kind = "fixd_skip", capacity = 0.5 }', SKIP, "depth.kind is 'fixd_skip'; expected one"),
     ],

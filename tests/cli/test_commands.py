@@ -278,6 +278,23 @@ def test_what_a_step_cannot_hold_is_refused(study_file, study, capsys, command, 
     assert value != "255" or "expected at least the 256 tokens of a sequence" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "value", "expected"),
+    [
+        ("train", "--threads", "0", "at least 1"),
+        ("train", "--threads", "-1", "at least 1"),
+        ("train", "--rank-timeout", "nan", "more than 0, at most 1e9"),
+        ("train", "--rank-timeout", "-1.0", "more than 0, at most 1e9"),
+        ("work", "--workers", "0", "at least 1"),
+        ("run", "--memory-gib", "inf", "more than 0, at most 1e9"),
+        ("plan", "--memory-gib", "1e+300", "more than 0, at most 1e9"),
+    ],
+)
+def test_amounts_of_nothing_are_refused_at_once(command, option, value, expected, call):
+    shown = call(command, "missing.toml", option, value, code=2)
+    assert f"{option} is {value}; expected {expected}" in shown
+
+
 def test_rebuild_tells_what_came_of_it(study_file, study, monkeypatch, capsys, tmp_path, call):
     runs = next_runs(study, [])
     recorded = [record_of(run.config, 2.0) for run in (runs[0], runs[-1])]

@@ -17,6 +17,7 @@ from isoflop.sweep.ledger import Folders, Ledger, export
 from isoflop.sweep.precision import PRECISION, read_choice, settled
 from isoflop.sweep.search import export_search, search_of
 from isoflop.sweep.status import status, trained
+from isoflop.text import typed
 
 SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
@@ -88,7 +89,7 @@ def evidence_of(
         train_tokens=_train_tokens(study, own, folders.cache),
         precision=chosen.choice,
         tasks={i: one for i, one in _scores(ledger, results).items() if i in runs.variant_of},
-        command=f"isoflop report {file}",
+        command=typed("report", file),
     )
     return study, evidence
 

@@ -58,6 +58,30 @@ def test_own_records_come_before_committed_ones_and_these_before_trials(
     assert ledger.get(third.run_id) == third
 
 
+def test_what_others_left_beside_is_named_and_stops_nothing_but_its_own_study(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    root, results = tmp_path / "ours", tmp_path / "results"
+    write_records(results / "other" / "records.jsonl", records[:2])
+    (results / "latest").symlink_to("other")
+    (results / "mine").mkdir()
+    (results / "mine" / "records.jsonl").write_text('{"loss": 3}\n')
+    with pytest.warns(UserWarning, match="is left out: ") as told:
+        ledger = Ledger(study, root, results)
+    assert len(ledger.records) == 2
+    assert {str(one.message).split(" is left out")[0] for one in told} == {
+        str(results / name) for name in ("latest", "mine")
+    }
+    (results / "mine").rename(results / study.name)
+    with pytest.warns(UserWarning, match="latest"), pytest.raises(ValueError, match="not a valid"):
+        Ledger(study, root, results)
+    commit(RunStore(root), records[0])
+    (path,) = (root / "runs").iterdir()
+    path.rename(path.with_name(f"{path.name} copy"))
+    with pytest.raises(ValueError, match=r"runs/\w+ copy is called as no run is; move it out of"):
+        Ledger(study, root, None)
+
+
 def test_export_writes_all_records_and_the_study(
     study: Study, records: list[RunRecord], tmp_path: Path
 ) -> None:

@@ -56,7 +56,8 @@ class Ledger:
             Those of every study are taken up, since studies may share runs; None for none.
 
     Raises:
-        ValueError: a record cannot be read, or its file is a symbolic link; it names the file.
+        ValueError: a record of the study's own folders cannot be read, or its file is a symbolic
+            link; it names the file. Other folders of results are then left out with a warning.
     """
 
     def __init__(self, study: Study, root: Path, results: Path | None) -> None:
@@ -67,7 +68,13 @@ class Ledger:
         if results is not None and results.is_dir():
             names = sorted(path.name for path in results.iterdir())
             for stem, name in product((TRIALS, RECORDS), names):
-                found = committed_records(results, name, stem)
+                try:
+                    found = committed_records(results, name, stem)
+                except ValueError as error:
+                    if name == study.name:
+                        raise
+                    warnings.warn(f"{results / name} is left out: {error}", stacklevel=2)
+                    continue
                 self._committed |= {record.run_id: record for record in found}
         self.refresh()
 

@@ -73,6 +73,9 @@ def test_a_run_goes_out_and_writes_the_same_text_by_a_pipeline(
     # Back in, as another variant.
     converted(out, tmp_path / "block", "--from", "hf", "--as", "attention=block:4,2")
     assert load_pretrained(tmp_path / "block").config.attention.kind == "block"
+    converted(out, tmp_path / "skip", "--from", "hf", "--as", "depth=fixed_skip:0.5")
+    skipping = load_pretrained(tmp_path / "skip").config.depth
+    assert (skipping.kind, skipping.settings) == ("fixed_skip", {"capacity": 0.5})
     assert (tmp_path / "block" / "tokenizer.json").is_file()
     again = f"{out} exists; expected a folder that is not there yet"
     converted(trained.folder.path, out, "--to", "hf", "--cache", trained.cache, code=2)

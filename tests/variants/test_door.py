@@ -83,7 +83,16 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
         ('{ kind = ["top_k"], capacity = 0.25 }', SKIP, "depth.kind is .*; did you mean 'top_k'"),
         ("{ kind = { a = 1 } }", SKIP, r"depth.kind is .*; expected one of"),
         ('{ kind = "fixed_skip" }', SKIP, "depth.capacity is missing"),
-        ('{ kind = "fixd_skip", capacity = 0.5 }', SKIP, "depth.kind is 'fixd_skip'; expected one"),
+        (
+            '{ kind = "fixd_skip", capacity = 0.5 }',
+            SKIP,
+            "depth.kind is 'fixd_skip'; did you mean 'fixed_",
+        ),
+        (
+            '{ kind = "my_skip", form = "skip.py" }',
+            SKIP,
+            "depth.kind is 'my_skip'; .*'random_k', 'fixed_skip', 'routed', or a name .* `from`",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

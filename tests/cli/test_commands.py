@@ -25,6 +25,9 @@ def test_run_stops_where_the_corpus_is_missing(study_file, tmp_path, call):
     study_file.write_text(study_file.read_text().replace("150000000000.0", "1e7"))
     for command in ("plan", "run"):
         assert "budgets_flops: 1e+07 FLOPs" in call(command, study_file, code=2)
+    study_file.write_text(study_file.read_text().replace("1e7", "1e7, 1e40"))
+    told = "budgets_flops: 1e+40 FLOPs put the sizes of 'Baseline' around "
+    assert told in call("costs", study_file, code=2)
 
 
 def test_status_before_and_after_training(study_file, committed, call, told):

@@ -283,7 +283,7 @@ def fault(error: BaseException) -> str:
         what = f"{place} is {first['input']!r}. {first['msg']}"
     said = " ".join(f"{type(error).__name__}: {what}".split())[:300]
     if isinstance(error, ModuleNotFoundError) and error.name:
-        said += f"; install it where isoflop is: pip install {error.name}"
+        said += "; a variant is one file: what it imports has to be installed where isoflop is"
     return f"{'' if line is None else f' (line {line})'}: {said}"
 
 

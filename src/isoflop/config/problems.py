@@ -107,6 +107,8 @@ def _place(kind: type[Frozen], location: tuple[int | str, ...], within: str) -> 
             place = _Place(path, fields[0].annotation, fields[0].metadata)
         elif tagged:
             place = place._replace(annotation=tagged[0])
+        elif len(members) == 1 and get_origin(members[0]) is dict:
+            place = _Place(_joined(place.path, step), get_args(members[0])[1])
     return place
 
 

@@ -39,6 +39,8 @@ def search_study(
     Raises:
         ValueError: the study declares no search, or as `run_study`.
     """
+    if study.search is None:
+        raise ValueError(f"study {study.name!r} has no [search]; expected what its trials vary")
     folders = folders or Folders.of(study)
     kept = kept_precision(study, folders.root, folders.results)
     if kept is None:

@@ -285,7 +285,6 @@ def test_what_a_step_cannot_hold_is_refused(study_file, study, capsys, command, 
     ("command", "option", "value", "expected"),
     [
         ("train", "--threads", "0", "at least 1"),
-        ("train", "--threads", "-1", "at least 1"),
         ("train", "--rank-timeout", "nan", "more than 0, at most 1e9"),
         ("train", "--rank-timeout", "-1.0", "more than 0, at most 1e9"),
         ("work", "--workers", "0", "at least 1"),

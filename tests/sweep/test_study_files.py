@@ -69,9 +69,9 @@ def test_what_others_left_beside_is_named_and_stops_nothing_but_its_own_study(
     with pytest.warns(UserWarning, match="is left out: ") as told:
         ledger = Ledger(study, root, results)
     assert len(ledger.records) == 2
-    assert {str(one.message).split(" is left out")[0] for one in told} == {
-        str(results / name) for name in ("latest", "mine")
-    }
+    assert all(
+        any(f"/{name} is" in str(one.message) for one in told) for name in ("latest", "mine")
+    )
     (results / "mine").rename(results / study.name)
     with pytest.warns(UserWarning, match="latest"), pytest.raises(ValueError, match="not a valid"):
         Ledger(study, root, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def file_text(path: Path, *, expected: str, hint: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 text (byte {error.start}); expected {expected}") from None
+
+
+def typed(*words: object) -> str:
+    """Return a command of isoflop as it is typed, with words quoted for the shell where need be."""
+    return shlex.join(["isoflop", *map(str, words)])
 
 
 def visible(text: str, *, keep: str = " ") -> str:

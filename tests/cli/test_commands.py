@@ -25,6 +25,9 @@ def test_run_stops_where_the_corpus_is_missing(study_file, tmp_path, call):
     study_file.write_text(study_file.read_text().replace("150000000000.0", "1e7"))
     for command in ("plan", "run"):
         assert "budgets_flops: 1e+07 FLOPs" in call(command, study_file, code=2)
+    study_file.write_text(study_file.read_text().replace("1e7", "1e7, 1e40"))
+    told = "budgets_flops: 1e+40 FLOPs put the sizes of 'Baseline' around "
+    assert told in call("costs", study_file, code=2)
 
 
 def test_status_before_and_after_training(study_file, committed, call, told):
@@ -41,7 +44,7 @@ def test_status_before_and_after_training(study_file, committed, call, told):
 
 
 def test_export_writes_records_and_speeds(study_file, committed, tmp_path, call, told):
-    call("export", study_file, "--to", tmp_path / "other", code=2)
+    call("export", study_file, "--results", tmp_path / "other", code=2)
     (tmp_path / "runs" / "small").mkdir(parents=True)
     (tmp_path / "runs" / "small" / "bench.json").write_text('{"rows": []}')
     call("export", study_file)
@@ -51,6 +54,13 @@ def test_export_writes_records_and_speeds(study_file, committed, tmp_path, call,
     assert len(read_records(written)) == len(committed)
     found = told("fit", written)
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
+    # Elsewhere it is the same, though nothing lies in the study's own folder.
+    shutil.rmtree(tmp_path / "runs")
+    call("export", study_file, "--to", "other")
+    for name in ("records.jsonl.gz", "bench.json", "study.json"):
+        assert (tmp_path / "other/small" / name).read_bytes() == written.with_name(
+            name
+        ).read_bytes()
 
 
 def trained(root, records):
@@ -269,6 +279,22 @@ def test_what_a_step_cannot_hold_is_refused(study_file, study, capsys, command, 
     said = capsys.readouterr().err
     assert value in said
     assert value != "255" or "expected at least the 256 tokens of a sequence" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "expected"),
+    [
+        ("train", "--threads", "0", "at least 1"),
+        ("train", "--rank-timeout", "nan", "more than 0, at most 1e9"),
+        ("train", "--rank-timeout", "-1.0", "more than 0, at most 1e9"),
+        ("work", "--workers", "0", "at least 1"),
+        ("run", "--memory-gib", "inf", "more than 0, at most 1e9"),
+        ("plan", "--memory-gib", "1e+300", "more than 0, at most 1e9"),
+    ],
+)
+def test_amounts_of_nothing_are_refused_at_once(command, option, value, expected, call):
+    shown = call(command, "missing.toml", option, value, code=2)
+    assert f"{option} is {value}; expected {expected}" in shown
 
 
 def test_rebuild_tells_what_came_of_it(study_file, study, monkeypatch, capsys, tmp_path, call):

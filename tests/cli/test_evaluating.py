@@ -142,12 +142,16 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(make_run, evaluate, trained_
     assert "the limit is 0" in refused(folder, "--tokens", "0")
     assert "no window of 16 tokens is full" in refused(make_run("routed"), "--tokens", "9")
 
-    pending = RunFolder(tmp_path / "pending")
+    pending = RunFolder(tmp_path / "small" / "runs" / "pending")
     pending.create(folder.config())
     assert "is pending; expected a finished one" in refused(pending)
     with pending.claim():
         pending.write_record(folder.record())
-    assert "has no checkpoint, as after `isoflop clean`" in refused(pending)
+    again = f"isoflop train {pending.path / 'config.json'} --out FOLDER"
+    said = f"has no checkpoint, as after `isoflop clean`; train the model again, elsewhere: {again}"
+    assert said in refused(pending)
+    (study := tmp_path / "small" / "study.json").touch()
+    assert f"`isoflop rebuild {study} --out {study.parent}` trains the best" in refused(pending)
     (pending.path / "model.safetensors").touch()
     assert "model.safetensors is cut short, or no safetensors; copy it here" in refused(pending)
     assert pending.evaluation() is None

@@ -75,6 +75,12 @@ def test_what_was_found_fits_a_screen_and_can_be_written_into_the_study(path, ca
     assert kept.further_runs == 0
 
 
+def test_a_study_without_a_search_is_refused_before_anything_is_measured(path, call) -> None:
+    path.write_text(json.dumps({k: v for k, v in STUDY.items() if k not in ("search", "recipe")}))
+    assert "study 'searched' has no [search]; expected" in call("search", path, code=2)
+    assert not (path.parent / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_tiny_search_is_trained_and_told(tmp_path, monkeypatch, call) -> None:
     monkeypatch.chdir(tmp_path)

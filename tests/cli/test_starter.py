@@ -72,6 +72,28 @@ def test_init_overwrites_nothing(tmp_path, capsys):
     assert capsys.readouterr().err.count("is not overwritten") == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("study.json",), "the study to write is study.json; expected a name that ends in .toml"),
+        (
+            ("--variant", "my_skip.txt"),
+            "--variant is my_skip.txt; expected a name that ends in .py",
+        ),
+        (("--variant", "v.py", "v.py"), "the study to write is v.py; expected a name that ends in"),
+    ],
+)
+def test_init_refuses_names_that_nothing_reads(tmp_path, monkeypatch, arguments, told, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", *arguments]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["init", "my study.toml"]) == 0
+    assert "next: isoflop plan 'my study.toml'" in capsys.readouterr().out
+    assert main(["report", "my study.toml"]) == 2
+    assert "train it first: isoflop run 'my study.toml'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["nul\0.toml", "x" * 300 + ".toml"])
 def test_init_refuses_impossible_names_in_one_line(tmp_path, name, capsys):
     assert main(["init", str(tmp_path / name)]) in (1, 2)

@@ -101,6 +101,8 @@ def test_floats_without_fraction_count_as_whole_numbers():
         ({"data": {"corpus": 3}}, "data.corpus is 3; expected text or a list of text"),
         ({"data": 3}, "data is 3; expected a table"),
         ({"data": {"tokenizer": "bpe:9"}}, "data.tokenizer is 'bpe:9'; expected 'bytes' or"),
+        ({"data": {"tokenizer": f"{'x' * 5000}.json"}}, "data.tokenizer is 'xxx"),
+        ({"data": {"ids_tokenizer": f"{'x' * 5000}.json"}}, "data.ids_tokenizer: tokenizer is 'xx"),
         ({"data": {"test_fraction": 0.5}}, "data.test_fraction is 0.5; expected a number in (0, 0"),
         ({"convention": "casual"}, "convention is 'casual'; did you mean 'causal'?"),
         ({"baseline": "MoE"}, "baseline is 'MoE'; expected one of ['Baseline', 'MoD']"),
@@ -159,6 +161,13 @@ def test_a_path_that_is_no_file_is_told_in_one_line(tmp_path, name, monkeypatch)
     with pytest.raises(ValueError, match=r"no such file|folder|cannot be read") as caught:
         load(name)
     assert str(caught.value).isprintable()
+
+
+def test_a_checkpoint_of_a_name_too_long_is_told_by_its_key(tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(STUDY | {"start": {"checkpoint": "x" * 5000}}))
+    with pytest.raises(ValueError, match=r"s\.json: start\.checkpoint is 'xxx"):
+        load(path)
 
 
 def test_a_byte_order_mark_is_no_problem(tmp_path):

@@ -111,6 +111,9 @@ def test_the_table_is_beside_the_study_or_the_user_s(
     beside.write_text("[cluster]\njob = 3\n")
     with pytest.raises(ValueError, match=r"cluster.toml.*job"):
         cluster_of(study)
+    beside.write_text("[cluster.slurm]\nmem = 1.5\n")
+    with pytest.raises(ValueError, match=r"slurm\.mem is 1\.5; expected text or a whole number or"):
+        cluster_of(study)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ STUDIES: Files = [
     # The parser of TOML needs memory by the square of the parts of a key: 40 GB for this one.
     ("s.toml", ".".join("a" * 100_000) + " = 1", "is nested too deeply"),
     ("s.toml", "[" + ".".join("a" * 900) + "]", "is nested too deeply"),
+    ("s.toml", "a" + '."a"' * 900 + " = 1 # '", "is nested too deeply"),
+    ("s.toml", "b = {a = '''x'''', " + ".".join("a" * 900) + " = 'b'}", "is nested too deeply"),
+    ("s.toml", f"# Don't{'.' * 900}\nname = 'a{'.' * 900}' # {'.' * 900}", "name is 'a..."),
     ("s.toml", "".join(f"k{i} = 1\n" for i in range(KEYS)), "unknown key k0; expected one of"),
     ("s.toml", "name = 'a'\nname = 'b'", "is not valid TOML"),
     ("s.toml", "name = 2020-01-01", "2020-01-01 is a date or time; expected text"),

@@ -45,6 +45,12 @@ def checkpoint(folder: Path, weights: Mapping[str, Any], **config: Any) -> Path:
         ({}, {"num_key_value_heads": 3}, "kv_heads is 3, which does not divide"),
         ({}, {"vocab_size": 200}, "tokenizer.json has 256 ids and the model 200; expected"),
         ({}, {"model_type": "gpt2"}, "model_type is 'gpt2'; expected one of llama"),
+        ({}, {"model_type": []}, "model_type is []; expected one of llama"),
+        (
+            {},
+            {"model_type": "mistral", "sliding_window": "4096"},
+            "sliding_window is '4096'; expected a whole number",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(

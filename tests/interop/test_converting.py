@@ -73,6 +73,9 @@ def test_a_run_goes_out_and_writes_the_same_text_by_a_pipeline(
     # Back in, as another variant.
     converted(out, tmp_path / "block", "--from", "hf", "--as", "attention=block:4,2")
     assert load_pretrained(tmp_path / "block").config.attention.kind == "block"
+    converted(out, tmp_path / "skip", "--from", "hf", "--as", "depth=fixed_skip:0.5")
+    skipping = load_pretrained(tmp_path / "skip").config.depth
+    assert (skipping.kind, skipping.settings) == ("fixed_skip", {"capacity": 0.5})
     assert (tmp_path / "block" / "tokenizer.json").is_file()
     again = f"{out} exists; expected a folder that is not there yet"
     converted(trained.folder.path, out, "--to", "hf", "--cache", trained.cache, code=2)
@@ -82,6 +85,8 @@ def test_a_run_goes_out_and_writes_the_same_text_by_a_pipeline(
 def test_wrong_ways_are_refused_in_a_line(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to("nowhere")
     for arguments, told in (
         ((trained.folder.path,), "expected one of --to hf"),
         ((trained.folder.path, "--to", "hf", "--from", "hf"), "expected one of --to hf"),
@@ -89,6 +94,9 @@ def test_wrong_ways_are_refused_in_a_line(
         ((trained.folder.path, "--to", "hf", "--decision", "top_k"), "decision is 'top_k'; exp"),
         ((tmp_path, "--to", "hf"), "is not a run folder"),
         ((tmp_path / "nowhere", "--from", "hf"), "is no folder"),
+        ((tmp_path, "--from", "hf", "--remote-code"), "--remote-code is of a run that goes out"),
+        ((tmp_path, "--from", "hf", "--decision", "top_k"), "--decision is of a run that goes o"),
+        ((trained.folder.path, dangling, "--to", "hf"), "dangling exists; expected a folder that"),
     ):
         converted(*arguments, code=2)
         (line,) = capsys.readouterr().err.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +57,7 @@ def test_a_dataset_holds_every_run(
     out = tmp_path / "dataset"
     # Analysed once for the whole file.
     monkeypatch.setattr("isoflop.results.StudyResults", lambda *_: results)
-    arguments = ["--to", ROOT / "results", "--out", tmp_path / "runs", "--dataset", out]
+    arguments = ["--results", ROOT / "results", "--out", tmp_path / "runs", "--dataset", out]
     assert main(["export", str(study), *map(str, arguments)]) == 0
     assert capsys.readouterr().out.count("wrote ") == 5
     runs = pd.read_parquet(out / "runs.parquet")
@@ -71,3 +72,13 @@ def test_a_dataset_holds_every_run(
     assert card.startswith("---\n")
     assert f"{len(runs)} training runs of " in card
     assert f'title: "{NAME}: training runs' in (out / "CITATION.cff").read_text()
+    # Written again, but not over what is another's.
+    assert main(["export", str(study), *map(str, arguments)]) == 0
+    for name in ("CITATION.cff", "README.md", "runs.parquet"):
+        shutil.rmtree(out)
+        out.mkdir()
+        (out / name).write_text("mine")
+        capsys.readouterr()
+        assert main(["export", str(study), *map(str, arguments)]) == 2
+        assert f"{out / name} exists and is not overwritten" in capsys.readouterr().err
+        assert [path.read_text() for path in out.iterdir()] == ["mine"]

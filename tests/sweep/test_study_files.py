@@ -58,6 +58,30 @@ def test_own_records_come_before_committed_ones_and_these_before_trials(
     assert ledger.get(third.run_id) == third
 
 
+def test_what_others_left_beside_is_named_and_stops_nothing_but_its_own_study(
+    study: Study, records: list[RunRecord], tmp_path: Path
+) -> None:
+    root, results = tmp_path / "ours", tmp_path / "results"
+    write_records(results / "other" / "records.jsonl", records[:2])
+    (results / "latest").symlink_to("other")
+    (results / "mine").mkdir()
+    (results / "mine" / "records.jsonl").write_text('{"loss": 3}\n')
+    with pytest.warns(UserWarning, match="is left out: ") as told:
+        ledger = Ledger(study, root, results)
+    assert len(ledger.records) == 2
+    assert all(
+        any(f"/{name} is" in str(one.message) for one in told) for name in ("latest", "mine")
+    )
+    (results / "mine").rename(results / study.name)
+    with pytest.warns(UserWarning, match="latest"), pytest.raises(ValueError, match="not a valid"):
+        Ledger(study, root, results)
+    commit(RunStore(root), records[0])
+    (path,) = (root / "runs").iterdir()
+    path.rename(path.with_name(f"{path.name} copy"))
+    with pytest.raises(ValueError, match=r"runs/\w+ copy is called as no run is; move it out of"):
+        Ledger(study, root, None)
+
+
 def test_export_writes_all_records_and_the_study(
     study: Study, records: list[RunRecord], tmp_path: Path
 ) -> None:
@@ -73,6 +97,13 @@ def test_export_writes_all_records_and_the_study(
     export(study, tmp_path / "other", tmp_path / "results")
     assert {one.run_id for one in read_records(written)} == {one.run_id for one in records[:2]}
     assert Study.model_validate_json(written.with_name("study.json").read_text()) == study
+    # So does what the study no longer names, which is told.
+    commit(RunStore(tmp_path / "root"), records[-1])
+    export(study, tmp_path / "root", tmp_path / "results")
+    fewer = study.model_copy(update={"variants": (BASELINE,)})
+    with pytest.warns(UserWarning, match=r"records\.jsonl\.gz keeps 1 records of no run"):
+        export(fewer, tmp_path / "root", tmp_path / "results")
+    assert len(read_records(written)) == 3
 
 
 def test_what_changed_in_a_study_is_told_by_name(study: Study, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
     [
         (MINE.replace("skip.py", "none.py"), SKIP, "none.py: no such file"),
         (MINE, "def build(:", r"skip.py: does not run \(line 1\): SyntaxError"),
-        (MINE, f"{SKIP}\nimport nowhere_to_be_found", "does not run .*No module named 'nowhere_"),
+        (MINE, f"{SKIP}\nimport nowhere_to_be_found", "'nowhere_.*; a variant is one file"),
         (MINE, SKIP.replace("def build", "def built"), "lacks `build`; expected PART, Config"),
         (MINE, SKIP.replace("def processed", "def done"), "lacks `processed`"),
         (MINE, SKIP.replace('"depth"', '"attention"'), "PART is 'attention', but it is named as d"),
@@ -60,6 +60,9 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
             r"DECISIONS is \('top_k',\); .* causal one first",
         ),
         (MINE, f"{SKIP}\nDECISIONS = 'threshold'", "DECISIONS is 'threshold'; expected some of"),
+        (MINE, f"{SKIP}\nDECISIONS = {{'threshold'}}", "DECISIONS is {'threshold'}; expected some"),
+        (MINE, f"{SKIP}\nDECISIONS = 5", "DECISIONS is 5; expected some of"),
+        (MINE.replace('"my_skip"', "5"), SKIP, "depth.kind is 5; expected a name of your own"),
         (
             MINE.replace("my_skip", "Überspringe"),
             SKIP,
@@ -73,8 +76,11 @@ def study_in(folder: Path, depth: str = MINE, text: str = SKIP) -> Path:
         (MINE.replace("0.5", "1.5"), SKIP, r"depth.capacity is 1.5; expected a number in \(0, 1\]"),
         (MINE.replace("my_skip", "top_k"), SKIP, "'top_k', which isoflop has itself"),
         (MINE.replace('"skip.py"', "3"), SKIP, "depth.from is 3; expected the path"),
+        ('{ kind = ["top_k"], capacity = 0.25 }', SKIP, "depth.kind is .*; did you mean 'top_k'"),
+        ("{ kind = { a = 1 } }", SKIP, r"depth.kind is .*; expected one of"),
         ('{ kind = "fixed_skip" }', SKIP, "depth.capacity is missing"),
-        ('{ kind = "fixd_skip", capacity = 0.5 }', SKIP, "depth.kind is 'fixd_skip'; expected one"),
+        ('{ kind = "fixd_skip", capacity = 0.5 }', SKIP, "'fixd_skip'; did you mean 'fixed_skip'"),
+        ('{ kind = "mine", form = "m.py" }', SKIP, "one of .* 'routed', or a name .* with `from`"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from isoflop.text import typed
+
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
@@ -85,7 +87,7 @@ def command_named(name: str) -> Command:
         raise ValueError(f"{name!r} is no command; did you mean `isoflop {near[0]}`?")
     if PurePath(name).suffix and not name.startswith("-"):
         meant = "plan" if name.endswith(".toml") else "fit"
-        raise ValueError(f"{name!r} is no command; did you mean `isoflop {meant} {name}`?")
+        raise ValueError(f"{name!r} is no command; did you mean `{typed(meant, name)}`?")
     raise ValueError(f"{name!r} is no command; `isoflop --help` lists them")
 
 

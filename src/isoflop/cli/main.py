@@ -29,6 +29,9 @@ TRAINING = frozenset({"torch", "safetensors", "tokenizers", "huggingface_hub", "
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
+AMOUNTS = ("workers", "threads", "memory_gib", "rank_timeout")
+"""Options of any subcommand that have to be more than nothing, and of a size that a machine has."""
+
 ASKED: list[str] = []
 """What was typed after `isoflop`, for what starts it again on several ranks."""
 RESUMABLE = frozenset({"rebuild", "run", "search", "train", "work"})
@@ -86,7 +89,9 @@ def _dispatch(arguments: list[str]) -> int:
         shell = arguments[1] if arguments[1:] else PurePath(os.environ.get("SHELL", "bash")).name
         print(quoted(install_completion(shell)))
         return 0
-    outcome = parsed(command_named(arguments[0]), arguments[1:])()
+    command = parsed(command_named(arguments[0]), arguments[1:])
+    _check_amounts(command)
+    outcome = command()
     sys.stdout.flush()
     return int(outcome or 0)
 
@@ -107,6 +112,17 @@ def parsed(command: Command, arguments: list[str]) -> Callable[[], int | None]:
     else:
         made = tyro.cli(target, prog=prog, args=arguments, config=config)
     return cast("Callable[[], int | None]", made)
+
+
+def _check_amounts(command: object) -> None:
+    """Raise a ValueError where an amount that a subcommand was given is none."""
+    for name in AMOUNTS:
+        given = getattr(command, name, None)
+        for one in given if isinstance(given, tuple) else (given,):
+            fits = one is None or (one >= 1 if isinstance(one, int) else 0 < one <= 1e9)
+            if not fits:
+                expected = "at least 1" if isinstance(one, int) else "more than 0, at most 1e9"
+                raise ValueError(f"--{name.replace('_', '-')} is {one}; expected {expected}")
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -167,7 +167,7 @@ class Convert:
     as_: Annotated[tuple[str, ...], arg(name="as", metavar="CHOICE...")] = ()
     """Choices to put in place of its own, such as depth=top_k:0.125; with --from."""
     decision: Decision | None = None
-    """Who routes when it writes; the headline decision else."""
+    """Who routes when it writes, with --to; the headline decision else."""
     remote_code: bool = False
     """Also write a module for trust_remote_code; with --to."""
     cache: Cache = CACHE
@@ -193,6 +193,9 @@ class Convert:
             told = written.architecture + ("" if written.tokenizer else ", without a tokeniser")
             told += ", read with trust_remote_code=True" if written.remote else ""
         else:
+            if self.decision is not None or self.remote_code:
+                one = "--remote-code" if self.remote_code else "--decision"
+                raise ValueError(f"{one} is of a run that goes out; expected it with --to hf")
             found = import_checkpoint(self.source, target, parsed_choices(self.as_))
             added = f"; new weights, untrained: {len(found.added)}" if found.added else ""
             told = f"{found.model.blocks} blocks of width {found.model.width}{added}"

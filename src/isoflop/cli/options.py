@@ -74,9 +74,7 @@ def taken(kind: type[Value], options: object, **others: Any) -> Value:
 
 
 def bytes_of(memory_gib: float | None) -> int | None:
-    """Return a limit of memory in bytes, None for none; a ValueError where it is no size."""
-    if memory_gib is not None and not memory_gib > 0:
-        raise ValueError(f"--memory-gib is {memory_gib}; expected more than 0")
+    """Return a limit of memory in bytes, None for none."""
     return None if memory_gib is None else int(memory_gib * 2**30)
 
 

@@ -43,7 +43,7 @@ from isoflop.sweep.schedule.executor import Shift
 from isoflop.terminal.plan import cost_tables, plan_tables, search_tables, toml_lines, trial_table
 from isoflop.terminal.status import edge_words
 from isoflop.terminal.tables import answer, size
-from isoflop.text import quoted
+from isoflop.text import quoted, typed
 from isoflop.tracking import tracking
 
 SCHEMA_NAME = "isoflop-study.schema.json"
@@ -66,6 +66,11 @@ class Init:
         path, variant, table = self.path, self.variant, ""
         schema_path, schema = path.parent / SCHEMA_NAME, schema_text()
         texts = {path: starter_text()}
+        if variant is not None and variant.suffix != ".py":
+            raise ValueError(f"--variant is {variant}; expected a name that ends in .py")
+        added_to = variant is not None and path.suffix == ".json" and os.path.lexists(path)
+        if path.suffix != ".toml" and not added_to:
+            raise ValueError(f"the study to write is {path}; expected a name that ends in .toml")
         if variant is not None:
             kind, beside = kind_of(variant), Path(os.path.relpath(variant, path.parent)).as_posix()
             table = f'name = "Mine"\ndepth = {{ kind = "{kind}", from = {dumps(beside)} }}\n'
@@ -90,7 +95,8 @@ class Init:
         if path not in texts:
             print(quoted(f"add to {path}, under [[variants]]:"))
             print("".join(f"  {quoted(line)}\n" for line in table.splitlines()), end="")
-        print(quoted(f"next: isoflop {f'plan {path}' if variant is None else f'check {variant}'}"))
+        then = ("plan", path) if variant is None else ("check", variant)
+        print(quoted(f"next: {typed(*then)}"))
 
 
 def starter_text(name: str = "starter.toml") -> str:
@@ -182,9 +188,9 @@ class Run(OfTraining):
         for edge in sweep.status(begun, folders.root, folders.results).edges:
             print(quoted(edge_words(edge)))
         if outcome.failed or outcome.left:
-            print(quoted(f"what went wrong: isoflop status {self.study}"))
+            print(quoted(f"what went wrong: {typed('status', self.study)}"))
             return FAILED
-        print(quoted(f"next: isoflop report {self.study}"))
+        print(quoted(f"next: {typed('report', self.study)}"))
         return 0
 
 
@@ -254,26 +260,25 @@ class Report(OfStudy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(OfStudy):
     """Write a study's records, speeds and figures where they can be committed or shared."""
 
-    study: StudyFile
-    to: Annotated[Path, arg(metavar="FOLDER", help="Gets a folder named as the study.")] = RESULTS
-    out: Out = None
+    to: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Gets a folder named as the study; --results if left out."""
     dataset: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Write a dataset for the Hugging Face hub instead."""
 
     def __call__(self) -> None:
         from isoflop.sweep.report import FIGURES, export_study
 
-        asked, folders = OfStudy(study=self.study, out=self.out, results=self.to).settled()
+        asked, folders = self.settled()
         if self.dataset is not None:
             from isoflop.interop.dataset import export_dataset
             from isoflop.results import StudyResults
 
             written = list(export_dataset(StudyResults(asked, folders), self.dataset))
         else:
-            written = list(export_study(asked, folders.root, self.to))
+            written = list(export_study(asked, folders.root, self.results, self.to))
         figures = [path for path in written if path.parent.name == FIGURES]
         for path in written:
             if path not in figures:

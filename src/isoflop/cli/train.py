@@ -31,7 +31,7 @@ from isoflop.config.load import load
 from isoflop.hardware import usable_cores
 from isoflop.hardware.ranks import place
 from isoflop.notation import count
-from isoflop.text import quoted
+from isoflop.text import quoted, typed
 
 if TYPE_CHECKING:
     from isoflop.config import RunRecord
@@ -73,8 +73,9 @@ class Train(OfStep):
             run, folder = found, RunStore(self.out or RUNS / study).folder(found.run_id)
         elif self.run_id is None:
             raise ValueError(
-                f"{self.config} is a study; name one of the runs that `isoflop plan {self.config}` "
-                f"lists, or train all of it: isoflop run {self.config}"
+                f"{self.config} is a study; name one of the runs that "
+                f"`{typed('plan', self.config)}` lists, or train all of it: "
+                f"{typed('run', self.config)}"
             )
         else:
             folders = Folders.of(found, self.out, self.results)

@@ -16,7 +16,7 @@ from isoflop.runs import RunStore
 from isoflop.sweep.schedule.executor import LOG
 from isoflop.terminal.status import follow, status_tables
 from isoflop.terminal.tables import answer
-from isoflop.text import quoted
+from isoflop.text import quoted, typed
 
 FOLLOW_SECONDS = 0.5
 LEAST_TOKEN = 16
@@ -39,7 +39,7 @@ class Logs(OfStudy):
             said = "no run" if not found else f"{len(found)} runs"
             raise ValueError(
                 f"{said} in {store.root} has an id that starts with {self.run_id[:80]!r}; "
-                f"`isoflop status {self.study}` shows them"
+                f"`{typed('status', self.study)}` shows them"
             )
         folder, shown = found[0], 0
         while True:
@@ -68,7 +68,7 @@ class Status(OfStudy):
     json: Json = False
 
     def __call__(self) -> None:
-        hint = f"isoflop run {self.study}"
+        hint = typed("run", self.study)
         if self.live:
             if self.json:
                 raise ValueError("--live shows tables again and again; leave out --json, or --live")

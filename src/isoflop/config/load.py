@@ -26,6 +26,11 @@ from isoflop.text import file_text, quoted
 
 MOST_DOTS = 200
 """In a piece of TOML that may be a key; the parser needs memory by the square of a key's parts."""
+_NO_KEY = re.compile(
+    r""" "{3}(?:\\.|[^\\])*?"{3,5} | '{3}.*?'{3,5} | "(?:\\.|[^"\\\n])*" | '[^'\n]*' | \#[^\n]* """,
+    re.DOTALL | re.VERBOSE,
+)
+"""Strings and comments of TOML, whose dots separate nothing."""
 
 
 Config = TypeVar("Config", bound=Frozen)
@@ -117,7 +122,8 @@ def _one_line(source: str) -> Iterator[None]:
 
 def _toml(text: str) -> Any:
     """Parse TOML, refusing keys that nest thousands of tables, which would fill the memory."""
-    if any(piece.count(".") > MOST_DOTS for piece in re.split("[=,\n]", text)):
+    pieces = re.split("[=,\n]", _NO_KEY.sub("", text))
+    if any(piece.count(".") > MOST_DOTS for piece in pieces):
         raise RecursionError
     return tomllib.loads(text)
 

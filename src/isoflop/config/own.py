@@ -188,7 +188,8 @@ def opened(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             name = found.get("from")
             try:
                 if not isinstance(kind := found.get("kind"), str):
-                    raise ValueError(f"{part}.kind is missing; expected a name of your own")
+                    given = "missing" if kind is None else repr(kind)
+                    raise ValueError(f"{part}.kind is {given}; expected a name of your own")
                 if name is not None and not isinstance(name, str):
                     raise ValueError(f"{part}.from is {name!r}; expected the path of a Python file")
                 file = None if name is None else folder / name
@@ -235,7 +236,8 @@ def module_of(named: Own, part: Part, place: str = "") -> ModuleType:
     if not module.Config.__pydantic_complete__:
         raise ValueError(f"{place}: the type of a field of Config is no name in it; import it")
     known, told = get_args(Decision), getattr(module, "DECISIONS", ("every_token",))
-    if not told or told[0] == "top_k" or not all(one in known for one in told):
+    fits = isinstance(told, (tuple, list)) and all(one in known for one in told)
+    if not fits or not told or told[0] == "top_k":
         said = f"expected some of {', '.join(known)}, a causal one first"
         raise ValueError(f"{place}: its DECISIONS is {told!r}; {said}")
     return module
@@ -281,7 +283,7 @@ def fault(error: BaseException) -> str:
         what = f"{place} is {first['input']!r}. {first['msg']}"
     said = " ".join(f"{type(error).__name__}: {what}".split())[:300]
     if isinstance(error, ModuleNotFoundError) and error.name:
-        said += f"; install it where isoflop is: pip install {error.name}"
+        said += "; a variant is one file: what it imports has to be installed where isoflop is"
     return f"{'' if line is None else f' (line {line})'}: {said}"
 
 
@@ -289,10 +291,12 @@ def _is_own(part: Part, table: dict[str, Any]) -> bool:
     """Return whether a table has to be opened; not where it was, as in `study.json`."""
     if "settings" in table or "source" in table:
         return False
-    kind = table.get("kind")
-    if part == "block" or "from" in table or kind in BUILT_IN:
+    if part == "block" or "from" in table:
         return True
-    return kind not in SHIPPED and isinstance(kind, str) and bool(_entry(kind))
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind in SHIPPED:
+        return False
+    return kind in BUILT_IN or bool(_entry(kind))
 
 
 def _entry(kind: str) -> str | None:

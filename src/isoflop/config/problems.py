@@ -60,11 +60,15 @@ def _line(detail: Mapping[str, Any], place: _Place) -> str:
         case "missing":
             return f"{path} is missing; expected {_expected(place)}"
         case "union_tag_not_found":
-            return f"{path} has no `kind`; expected {_choices(_kinds(place.annotation))}"
+            return f"{path} has no `kind`; expected {_choices(_known_kinds(place))}"
         case "union_tag_invalid":
             tag = str(detail["ctx"]["tag"])
-            kinds = list(_kinds(place.annotation))
-            return f"{_joined(path, 'kind')} is {_shown(tag)}; {_suggestion(tag, kinds)}"
+            kinds = _known_kinds(place)
+            told = _suggestion(tag, kinds)
+            # One of those may ship through the door for variants of one's own.
+            if kinds != _kinds(place.annotation) and told.startswith("expected"):
+                told += ", or a name of your own with `from`"
+            return f"{_joined(path, 'kind')} is {_shown(tag)}; {told}"
         case "value_error":
             text = str(detail["ctx"]["error"])
             key = place.path.rpartition(".")[2]
@@ -103,6 +107,8 @@ def _place(kind: type[Frozen], location: tuple[int | str, ...], within: str) -> 
             place = _Place(path, fields[0].annotation, fields[0].metadata)
         elif tagged:
             place = place._replace(annotation=tagged[0])
+        elif len(members) == 1 and get_origin(members[0]) is dict:
+            place = _Place(_joined(place.path, step), get_args(members[0])[1])
     return place
 
 
@@ -179,6 +185,14 @@ def _kinds(annotation: Any) -> list[str]:
     fields = [model.model_fields.get("kind") for model in _models(annotation)]
     # A variant of one's own may have any.
     return [str(f.default) for f in fields if f is not None and not f.is_required()]
+
+
+def _known_kinds(place: _Place) -> list[str]:
+    """Return the kinds that a table may be of, those that ship as variants of one's own too."""
+    from isoflop.config.own import BUILT_IN  # which imports this module
+
+    part = place.path.rpartition(".")[2]
+    return [*_kinds(place.annotation), *(kind for kind, of in BUILT_IN.items() if of == part)]
 
 
 def _suggestion(given: str, choices: Iterable[str]) -> str:

@@ -103,7 +103,7 @@ def _tokenizer_content(source: str) -> bytes:
         )
     hub = source.startswith("hf:")
     path = _tokenizer_file(source, "tokenizer.json" if hub else Path(source).name)
-    if path is None or not path.is_file() or not is_tokenizer_file(source):
+    if path is None or not os.path.isfile(path) or not is_tokenizer_file(source):
         raise ValueError(
             f"tokenizer is {source!r}; expected the path of a tokenizer.json, or hf:NAME; there is "
             "no such file"

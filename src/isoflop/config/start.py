@@ -7,6 +7,7 @@ others compute is named and refused.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ LLAMA3 = {
 }
 """Fields of `RopeScaling`, and what transformers calls them."""
 
+_LONGEST = "max_position_embeddings"
 _PLAIN: dict[str, Any] = {
     "attention_bias": False,
     "mlp_bias": False,
@@ -76,7 +78,7 @@ class Start(Frozen):
             ValueError: there is no such folder, or its model is not supported here; in one line.
         """
         folder = Path(checkpoint)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # of no name that is too long
             raise ValueError(
                 quoted(
                     f"start.checkpoint is {checkpoint!r}, where no folder is; expected one that "
@@ -179,7 +181,7 @@ def described_model(folder: Path) -> Described:
     values = parse_json(path.read_bytes(), quoted(str(path)))
     if not isinstance(values, dict):
         raise ValueError(quoted(f"{path} is no table; expected a model's"))
-    longest = "sequence_length" if "sequence_length" in values else "max_position_embeddings"
+    longest = "sequence_length" if "sequence_length" in values else _LONGEST
     length = _whole({longest: 2048} | values, longest, str(path))
     if values.get("model_type") not in ("isoflop", "isoflop_own"):
         return Described(model_of(values, str(path)), length)
@@ -249,7 +251,7 @@ def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
             setting is named.
     """
     kind = values.get("model_type")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             quoted(f"{place}: model_type is {kind!r}; expected one of {', '.join(KINDS)}")
         )
@@ -268,9 +270,10 @@ def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
         scaling = {"kind": rope_kind, "factor": rope.get("factor"), **named}
     elif rope_kind != "default":
         refused.append(f"rotary positions of type {rope_kind!r}")
-    window, longest = values.get("sliding_window"), values.get("max_position_embeddings") or 0
-    if kind == "mistral" and window is not None and window < longest:
-        refused.append(f"sliding_window = {window}")
+    if kind == "mistral" and values.get("sliding_window") is not None:
+        longest = _whole({_LONGEST: 0} | dict(values), _LONGEST, place, 0)
+        if (window := _whole(values, "sliding_window", place)) < longest:
+            refused.append(f"sliding_window = {window}")
     if refused:
         raise ValueError(quoted(f"{place}: {', '.join(refused)}: not supported here"))
     heads, kv_heads = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +10,16 @@ import pandas as pd
 from isoflop import storage
 from isoflop.config import RunRecord
 from isoflop.results import StudyResults
+from isoflop.text import quoted
 from isoflop.version import __version__
 
 FILES = ("runs", "evaluations", "curves")
+CARD, CITATION = "README.md", "CITATION.cff"
+BEGIN = {
+    CARD: "---\ntags: [scaling-laws, isoflop]\n",
+    CITATION: "cff-version: 1.2.0\nmessage: If you use these runs, please cite them as below.\n",
+}
+"""How files of text begin, by which a folder is known again that was written here."""
 
 
 def export_dataset(results: StudyResults, out: Path) -> list[Path]:
@@ -19,18 +27,20 @@ def export_dataset(results: StudyResults, out: Path) -> list[Path]:
 
     Args:
         results: of a study.
-        out: the folder; files in it are replaced.
+        out: the folder; what was written there before is replaced.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: no run has a record, or pyarrow is not installed.
+        ValueError: no run has a record, pyarrow is not installed, or a file is there that was not
+            written here.
     """
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         raise ValueError('Parquet needs pyarrow; pip install "isoflop[parquet]"') from None
+    _check_own(out)
     records = list(results.analysis.records.values())
     tables = {
         "runs": results.runs.assign(
@@ -40,17 +50,24 @@ def export_dataset(results: StudyResults, out: Path) -> list[Path]:
         "curves": pd.DataFrame(row for one in records for row in _curve(one)),
     }
     storage.make_folder(out)
-    written = []
+    # The card first, by which a folder is known again that was written in part.
+    texts = {CARD: _card(results, len(tables["runs"])), CITATION: _citation(results)}
+    for file, text in texts.items():
+        storage.write_text(out / file, text)
     for name, table in tables.items():
         storage.write_bytes(out / f"{name}.parquet", table.to_parquet(index=False))
-        written.append(out / f"{name}.parquet")
-    for file, text in (
-        ("README.md", _card(results, len(tables["runs"]))),
-        ("CITATION.cff", _citation(results)),
-    ):
-        storage.write_text(out / file, text)
-        written.append(out / file)
-    return written
+    return [out / file for file in (*texts, *(f"{name}.parquet" for name in tables))]
+
+
+def _check_own(out: Path) -> None:
+    """Raise a ValueError of one line where a file is there that was not written here."""
+    card = out / CARD
+    for path in (card, out / CITATION, *(out / f"{name}.parquet" for name in FILES)):
+        shown = path if path.name in BEGIN else card
+        start = BEGIN[shown.name].encode()
+        own = shown.is_file() and shown.read_bytes().startswith(start)
+        if os.path.lexists(path) and not own:
+            raise ValueError(quoted(f"{path} exists and is not overwritten; name another folder"))
 
 
 def _ordered(results: StudyResults) -> list[RunRecord]:
@@ -87,9 +104,7 @@ def _card(results: StudyResults, runs: int) -> str:
         f"windows of {data.sequence_length} tokens), counted as `{study.convention}`. Made with "
         f"isoflop {__version__}."
     )
-    return f"""---
-tags: [scaling-laws, isoflop]
-configs:
+    return f"""{BEGIN[CARD]}configs:
 {configs}
 ---
 
@@ -108,9 +123,7 @@ configs:
 
 def _citation(results: StudyResults) -> str:
     name = results.study.name
-    return f"""cff-version: 1.2.0
-message: If you use these runs, please cite them as below.
-type: dataset
+    return f"""{BEGIN[CITATION]}type: dataset
 title: "{name}: training runs of an isoflop study"
 authors:
   - name: The authors of the study {name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ def write_folder(out: Path, files: Mapping[str, str], state: Mapping[str, Tensor
         # The library lets nobody but the owner read it, and the folder is to be shared.
         (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
 
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(quoted(f"{out} exists; expected a folder that is not there yet"))
     storage.make_folder(out.parent)
     storage.commit_folder(out, write)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoflop.config import Choices, ModelConfig
+from isoflop.config.own import BUILT_IN
 from isoflop.config.start import described_model
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.text import quoted
@@ -103,7 +104,7 @@ def parsed_choices(texts: Iterable[str]) -> dict[str, Any]:
     """Return choices from words such as `depth=top_k:0.125` or `depth={"kind": ...}`.
 
     After a colon stands a routed model's capacity, or for attention BLOCK_SIZE,TOP_K. The gate is
-    then centred at one, so that what is routed starts out as it was.
+    then centred at one where it can be, so that what is routed starts out as it was.
 
     Raises:
         ValueError: a word is of another form.
@@ -120,11 +121,14 @@ def parsed_choices(texts: Iterable[str]) -> dict[str, Any]:
                 size, _, top_k = number.partition(",")
                 found[name] = {"kind": kind, "block_size": int(size), "top_k": int(top_k)}
             elif name == "depth" and number:
-                found[name] = {"kind": kind, "capacity": float(number), "gate": "tanh"}
+                found[name] = {"kind": kind, "capacity": float(number)}
+                found[name] |= {} if kind in BUILT_IN else {"gate": "tanh"}
             else:
                 found[name] = {"kind": kind}
         except ValueError:
             name = ""
+        if "from" in found.get(name, {}):
+            raise ValueError(quoted(f"{text!r} names a file; expected a kind that ships"))
         if not value or name not in Choices.model_fields or name in given:
             raise ValueError(
                 quoted(

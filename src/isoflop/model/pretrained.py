@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from isoflop.config import ModelConfig
+from isoflop.config.own import opened
 from isoflop.config.start import Start, described_model, validated_model, weight_files
 from isoflop.model.peers import from_peer
 from isoflop.model.transformer import Transformer, build
@@ -35,7 +36,8 @@ def loaded(
     stand in place of the checkpoint's."""
     described = described_model(folder).model
     if choices:
-        described = validated_model(described.model_dump() | dict(choices), "the choices")
+        named = opened({"model": dict(choices)}, Path())["model"]
+        described = validated_model(described.model_dump() | named, "the choices")
     model = build(described, seed=0)
     return model.eval(), put_weights(model, folder)
 

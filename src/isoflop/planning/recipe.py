@@ -16,6 +16,7 @@ from isoflop.config import (
     Study,
     Variant,
 )
+from isoflop.config.study import LARGEST_PARAMETERS
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning.sizes import Ladder
 
@@ -133,12 +134,22 @@ def expected_optimum(study: Study, variant: Variant, budget_flops: float) -> flo
 
 
 def ladder(study: Study, variant: Variant, budget_flops: float) -> Ladder:
-    """Return the sizes of a variant at a budget: where runs share parts, those of one ladder."""
+    """Return the sizes of a variant at a budget: where runs share parts, those of one ladder.
+
+    Raises:
+        ValueError: If they would lie around more than `LARGEST_PARAMETERS`.
+    """
     centre, factor = expected_optimum(study, variant, budget_flops), study.grid.factor
     if study.reuse:
         first = expected_optimum(study, variant, study.budgets_flops[0])
         centre = first * factor ** round(math.log(centre / first) / math.log(factor))
     start = study.start
+    if start is None and centre > LARGEST_PARAMETERS:
+        raise ValueError(
+            f"budgets_flops: {budget_flops:.6g} FLOPs put the sizes of {variant.name!r} around "
+            f"{centre:.3g} parameters; expected {LARGEST_PARAMETERS:g} at most: lower the budget, "
+            "or grid.centre_parameters where it is set"
+        )
     return Ladder(
         family=at_budget(study, variant, budget_flops).shape or study.shape,
         grid=study.grid,

@@ -19,6 +19,9 @@ ENDINGS = (".jsonl", ".jsonl.gz")
 """Of files of committed records; the last is what is written."""
 
 
+RUN_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
 class RunStore:
     """A study's folder: run folders live in `root/runs/RUN_ID/`."""
 
@@ -27,7 +30,7 @@ class RunStore:
 
     def folder(self, run_id: str) -> RunFolder:
         """Return the folder of a run, which need not exist; a ValueError for an unsafe name."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", run_id):
+        if not re.fullmatch(RUN_ID, run_id):
             raise ValueError(
                 f"run id is {run_id[:80]!r}; expected 1 to 64 letters, digits, '.', '_' or '-', "
                 "starting with a letter or digit"
@@ -35,11 +38,15 @@ class RunStore:
         return RunFolder(storage.inside(self.root, "runs", run_id))
 
     def folders(self) -> list[RunFolder]:
-        """Return the run folders that exist, by run id."""
+        """Return the run folders that exist, by run id; a ValueError names one that is none."""
         runs = storage.inside(self.root, "runs")
         if not runs.is_dir():
             return []
-        return [self.folder(p.name) for p in sorted(runs.iterdir()) if (p / "config.json").exists()]
+        found = [p for p in sorted(runs.iterdir()) if (p / "config.json").exists()]
+        for path in found:
+            if not re.fullmatch(RUN_ID, path.name):
+                raise ValueError(f"{path} is called as no run is; move it out of {runs}")
+        return [self.folder(path.name) for path in found]
 
     def records(self) -> list[RunRecord]:
         """Return the outcomes recorded so far, by run id.

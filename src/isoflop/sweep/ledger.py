@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -55,7 +56,8 @@ class Ledger:
             Those of every study are taken up, since studies may share runs; None for none.
 
     Raises:
-        ValueError: a record cannot be read, or its file is a symbolic link; it names the file.
+        ValueError: a record of the study's own folders cannot be read, or its file is a symbolic
+            link; it names the file. Other folders of results are then left out with a warning.
     """
 
     def __init__(self, study: Study, root: Path, results: Path | None) -> None:
@@ -66,7 +68,13 @@ class Ledger:
         if results is not None and results.is_dir():
             names = sorted(path.name for path in results.iterdir())
             for stem, name in product((TRIALS, RECORDS), names):
-                found = committed_records(results, name, stem)
+                try:
+                    found = committed_records(results, name, stem)
+                except ValueError as error:
+                    if name == study.name:
+                        raise
+                    warnings.warn(f"{results / name} is left out: {error}", stacklevel=2)
+                    continue
                 self._committed |= {record.run_id: record for record in found}
         self.refresh()
 
@@ -108,8 +116,11 @@ class Ledger:
         return [record for record in self.records if record.run_id in known]
 
 
-def export(study: Study, root: Path, results: Path) -> Path:
-    """Write the study and the final records of its runs, taken up ones too, to `results/NAME/`.
+def export(study: Study, root: Path, results: Path, to: Path | None = None) -> Path:
+    """Write the study and the final records of its runs, taken up ones too, to `TO/NAME/`.
+
+    `to` is `results` unless named. Records of other runs that are there stay, which a warning
+    tells.
 
     Returns:
         The file of records.
@@ -121,8 +132,13 @@ def export(study: Study, root: Path, results: Path) -> Path:
     records = Ledger(study, root, results).own
     if not records:
         raise ValueError(f"{root} has no records to export; train the study first")
-    path = replace_records(results, study.name, RECORDS, records)
-    storage.write_json(storage.inside(results, study.name, STUDY), study.model_dump(mode="json"))
+    to = to or results
+    found = [*committed_records(to, study.name, RECORDS), *records]
+    merged = list({record.run_id: record for record in found}.values())
+    path = replace_records(to, study.name, RECORDS, merged)
+    if others := len(assign(study, merged).foreign):
+        warnings.warn(f"{path} keeps {others} records of no run of the study", stacklevel=2)
+    storage.write_json(storage.inside(to, study.name, STUDY), study.model_dump(mode="json"))
     return path
 
 

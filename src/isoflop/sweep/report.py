@@ -17,6 +17,7 @@ from isoflop.sweep.ledger import Folders, Ledger, export
 from isoflop.sweep.precision import PRECISION, read_choice, settled
 from isoflop.sweep.search import export_search, search_of
 from isoflop.sweep.status import status, trained
+from isoflop.text import typed
 
 SPEEDS = "bench.json"
 """Where `isoflop bench train` leaves what it measured, in a study's folder."""
@@ -87,69 +88,73 @@ def evidence_of(
         routed=_routed(ledger, results),
         train_tokens=_train_tokens(study, own, folders.cache),
         precision=chosen.choice,
-        tasks=_scores(ledger, results),
-        command=f"isoflop report {file}",
+        tasks={i: one for i, one in _scores(ledger, results).items() if i in runs.variant_of},
+        command=typed("report", file),
     )
     return study, evidence
 
 
-def export_study(study: Study, root: Path, results: Path) -> Iterator[Path]:
-    """Write what is to be committed of a study to `results/NAME/`, and yield each file written.
+def export_study(study: Study, root: Path, results: Path, to: Path | None = None) -> Iterator[Path]:
+    """Write what is to be committed of a study to `TO/NAME/`, and yield each file written.
 
     These are its records, what settled its precision, its trials, its speeds, what is known of
     the routed model that a report looks into, and last the report's pictures with their tables.
+    What `results/NAME/` has counts as the study's own folder does; `to` is `results` unless named.
 
     Raises:
         ValueError: there are no records, or one cannot be read.
         StorageError: the results cannot be written.
     """
-    yield export(study, root, results)
-    choice, searched = read_choice(root), export_search(study, root, results)
-    if choice is not None and choice.precision == study.recipe.precision:
-        yield _copied(root / PRECISION, storage.inside(results, study.name, PRECISION))
-    if searched is not None:
+    yield export(study, root, results, to)
+    to, committed = to or results, storage.inside(results, study.name)
+    choice = read_choice(root) or read_choice(committed)
+    known = choice is not None and choice.precision == study.recipe.precision
+    for name in (PRECISION, SPEEDS) if known else (SPEEDS,):
+        sources = [storage.inside(folder, name) for folder in (root, committed)]
+        source = next(filter(Path.exists, sources), None)
+        target = storage.inside(to, study.name, name)
+        if source is not None and source != target:
+            storage.write_json(target, storage.read_json(source))
+            yield target
+    if (searched := export_search(study, root, results, to)) is not None:
         yield searched
-    if (measured := storage.inside(root, SPEEDS)).exists():
-        yield _copied(measured, storage.inside(results, study.name, SPEEDS))
-    yield from export_routed(study, root, results)
-    if scores := _scores(Ledger(study, root, results), results):
+    yield from export_routed(study, root, results, to)
+    if scores := _scores(Ledger(study, root, results), to, results):
         told = [one.model_dump(mode="json") for _, one in sorted(scores.items())]
-        storage.write_json(results / study.name / TASKS, told)
-        yield results / study.name / TASKS
-    figures = storage.inside(results, study.name, FIGURES)
+        storage.write_json(to / study.name / TASKS, told)
+        yield to / study.name / TASKS
+    figures = storage.inside(to, study.name, FIGURES)
     for source in sorted(storage.inside(root, PAGE, FIGURES).glob("*")):
         if source.suffix in EXPORTED and not source.is_symlink():
             storage.write_bytes(figures / source.name, source.read_bytes())
             yield figures / source.name
 
 
-def _copied(source: Path, target: Path) -> Path:
-    storage.write_json(target, storage.read_json(source))
-    return target
-
-
-def export_routed(study: Study, root: Path, results: Path) -> Iterator[Path]:
-    """Copy what is known of the routed model that a report looks into to `results/NAME/`."""
-    model = _routed(Ledger(study, root, results), results)
+def export_routed(
+    study: Study, root: Path, results: Path, to: Path | None = None
+) -> Iterator[Path]:
+    """Copy what is known of the routed model that a report looks into to `TO/NAME/`."""
+    model, to = _routed(Ledger(study, root, results), results), to or results
     known = (None, None) if model is None else (model.evaluation, model.sample)
     for name, value in zip((EVALUATION, SAMPLE), known, strict=True):
         if value is not None:
-            storage.write_json(results / study.name / name, value.model_dump(mode="json"))
-            yield results / study.name / name
+            storage.write_json(to / study.name / name, value.model_dump(mode="json"))
+            yield to / study.name / name
 
 
-def _scores(ledger: Ledger, results: Path) -> dict[str, TaskScores]:
-    """Return scores in tasks by run id, from committed results and before these runs' folders."""
-    path = storage.inside(results, ledger.study.name, TASKS)
-    told = storage.read_json(path) if path.exists() else []
-    if not isinstance(told, list):
-        raise ValueError(f"{path} holds no scores; expected what `isoflop export` wrote there")
+def _scores(ledger: Ledger, *folders: Path) -> dict[str, TaskScores]:
+    """Return scores in tasks by run id, from folders of results and before these the runs' own."""
     found: dict[str, TaskScores] = {}
-    variant_of = ledger.runs.variant_of
-    known = [parse_value(TaskScores, one, str(path)) for one in told]
-    for one in (*known, *(ledger.store.folder(run_id).tasks() for run_id in variant_of)):
-        if one is not None and one.run_id in variant_of:
-            found[one.run_id] = found[one.run_id].joined(one) if one.run_id in found else one
+    known: list[TaskScores | None] = []
+    for folder in folders:
+        path = storage.inside(folder, ledger.study.name, TASKS)
+        told = storage.read_json(path) if path.exists() else []
+        if not isinstance(told, list):
+            raise ValueError(f"{path} holds no scores; expected what `isoflop export` wrote there")
+        known += [parse_value(TaskScores, one, str(path)) for one in told]
+    known += [ledger.store.folder(run_id).tasks() for run_id in ledger.runs.variant_of]
+    for one in filter(None, known):
+        found[one.run_id] = found[one.run_id].joined(one) if one.run_id in found else one
     return found
 
 

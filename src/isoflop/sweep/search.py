@@ -39,6 +39,8 @@ def search_study(
     Raises:
         ValueError: the study declares no search, or as `run_study`.
     """
+    if study.search is None:
+        raise ValueError(f"study {study.name!r} has no [search]; expected what its trials vary")
     folders = folders or Folders.of(study)
     kept = kept_precision(study, folders.root, folders.results)
     if kept is None:
@@ -84,11 +86,14 @@ def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
     )
 
 
-def export_search(study: Study, root: Path, results: Path) -> Path | None:
-    """Add the records of the trials trained here to the committed ones; None if there are none."""
-    if not RunStore(storage.inside(root, TRIALS)).records():
+def export_search(study: Study, root: Path, results: Path, to: Path) -> Path | None:
+    """Add the records of trials to those committed in `to`; None if there are none to add."""
+    if to == results and not RunStore(storage.inside(root, TRIALS)).records():
         return None
-    return replace_records(results, study.name, TRIALS, _records(study, root, results))
+    records = _records(study, root, results)
+    there = committed_records(to, study.name, TRIALS)
+    merged = _distinct([*there, *records])
+    return replace_records(to, study.name, TRIALS, merged) if records else None
 
 
 def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:

@@ -30,6 +30,7 @@ from isoflop.runs import Progress, RunFolder
 from isoflop.sweep.ledger import Folders, Ledger
 from isoflop.sweep.precision import kept_precision, settled
 from isoflop.sweep.schedule.forecast import Forecast, Going
+from isoflop.text import typed
 
 
 class Whereabouts(Frozen):
@@ -268,6 +269,6 @@ def trained(study: Study, root: Path, results: Path, file: Path) -> Ledger:
     if not ledger.runs.variant_of:
         raise ValueError(
             f"no run of {study.name} has a record in {root} or {results / study.name}; "
-            f"train it first: isoflop run {file}"
+            f"train it first: {typed('run', file)}"
         )
     return ledger

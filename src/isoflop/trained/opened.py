@@ -17,7 +17,7 @@ from isoflop.config.problems import describe
 from isoflop.config.start import CONFIG, described_model, weight_files
 from isoflop.runs import RunFolder
 from isoflop.strict_json import parse_json
-from isoflop.text import quoted
+from isoflop.text import quoted, typed
 
 if TYPE_CHECKING:
     from isoflop.data import Tokenizer, TokenStore
@@ -189,8 +189,13 @@ def finished_record(folder: RunFolder) -> RunRecord:
             "whose model is the one that its record tells of"
         )
     if not folder.checkpoints.is_dir() or not any(folder.checkpoints.iterdir()):
-        raise ValueError(
-            f"{folder.path} has no checkpoint, as after `isoflop clean`; train the model again: "
-            f"isoflop train {folder.path / 'config.json'}"
+        root = folder.path.absolute().parents[1]
+        study = root / "study.json"
+        hint = (
+            f"`{typed('rebuild', study, '--out', root)}` trains the best models of its study again"
         )
+        if not study.is_file():  # the folder itself has its record, and is trained no more
+            again = typed("train", folder.path / "config.json", "--out", "FOLDER")
+            hint = f"train the model again, elsewhere: {again}"
+        raise ValueError(f"{folder.path} has no checkpoint, as after `isoflop clean`; {hint}")
     return record

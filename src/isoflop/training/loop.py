@@ -63,6 +63,8 @@ class RunExecution(Frozen):
     def check(self, config: RunConfig) -> None:
         """Raise a ValueError where this machine cannot execute a run so."""
         self.ranks.rows(config.sequences_per_step)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads is {self.threads}; expected at least 1")
         if self.shard is True and self.ranks.world == 1:
             raise ValueError("blocks are to be sharded over one rank; expected several: --ranks 2")
         if self.device == "cuda" and not torch.cuda.is_available():

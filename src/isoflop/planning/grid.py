@@ -185,7 +185,9 @@ def _resolving(study: Study, everywhere: list[Cell]) -> Iterator[PlannedRun]:
     unresolved = [
         one
         for one in judged(table, base, FitSettings().of_study(study))
-        if one.outcome == "unresolved" and (one.difference or one.reason == FEW_IN_COMMON)
+        if one.outcome == "unresolved"
+        and (one.difference or one.reason == FEW_IN_COMMON)
+        and {(base, one.budget_flops), (one.variant, one.budget_flops)} <= ready.keys()
     ]
     for one in sorted(unresolved, key=_width, reverse=True):
         pair = [ready[name, one.budget_flops] for name in (base, one.variant)]

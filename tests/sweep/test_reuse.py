@@ -93,7 +93,7 @@ def test_a_plan_tells_what_is_shared_and_spent(
         ({"tokens_per_step": None}, "tokens_per_step follows from the budget"),
         (
             {"variants": [Variant(name="Turning", attention=BlockAttention(full_from=0.9))]},
-            "attention of 'Turning' turns full",
+            "'Turning' changes at shares of training",
         ),
     ],
 )

@@ -205,9 +205,10 @@ class Choices(Frozen):
         return Choices(**{name: getattr(self, name) for name in Choices.model_fields})
 
     @property
-    def turns_full(self) -> bool:
-        """Whether attention becomes full at a share of training."""
-        return isinstance(self.attention, BlockAttention) and self.attention.ends_full
+    def follows_training(self) -> bool:
+        """Whether what is computed may hang on the share of training that is over."""
+        turning = isinstance(self.attention, BlockAttention) and self.attention.ends_full
+        return turning or any(one.follows_training for one in self.own.values())
 
 
 class Size(Frozen):

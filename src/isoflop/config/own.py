@@ -75,6 +75,13 @@ class Own(Frozen):
         told = [f"{name} {json.dumps(value)}" for name, value in self.settings.items()]
         return f"{self.kind} ({', '.join(told)})" if told else self.kind
 
+    @property
+    def follows_training(self) -> bool:
+        """Whether it is told how much of training is over, by which it may compute otherwise."""
+        if self.source is None:
+            return "start_capacity" in self.settings
+        return "def progress(" in _TEXTS.get(self.source, "")
+
     @classmethod
     def __get_pydantic_json_schema__(
         cls, core: CoreSchema, handler: GetJsonSchemaHandler

@@ -371,7 +371,7 @@ class RunConfig(Frozen):
         if (
             not isinstance(schedule, WarmupStableDecay)
             or self.recipe.depends_on_length
-            or self.model.turns_full
+            or self.model.follows_training
             or (warmup or 0) >= self.steps
         ):
             return 0

@@ -248,9 +248,9 @@ class Study(Frozen):
 
     def _depends_on_length(self) -> str | None:
         """Say why runs of different lengths share no part; None where they may."""
-        turning = next((one.name for one in self.variants if one.turns_full), None)
+        turning = next((one.name for one in self.variants if one.follows_training), None)
         if turning is not None:
-            return f"attention of {turning!r} turns full at a share of training; expected never"
+            return f"{turning!r} changes at shares of training; expected variants that do not"
         if any(one.exponents for one in self.variants):
             return "exponents move settings with the budget; expected none"
         if self.tokens_per_step is None:

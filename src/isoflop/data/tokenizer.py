@@ -93,7 +93,7 @@ class LibraryTokenizer:
             else:
                 self._text_of[index] = token.replace("\u2581", " ").encode()
         self._text_of[end] = b""
-        self.end_text = next(token for token, index in ids.items() if index == end)
+        self.end_text = next((token for token, index in ids.items() if index == end), END)
         """How the id that ends a document is spelled."""
         self._dtype = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
         (probe,) = self.encode([PROBE.encode()])

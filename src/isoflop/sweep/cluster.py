@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ LOOK_SECONDS = 5.0
 AT_ONCE_SECONDS = 60.0
 """A job that lives no longer, and takes no run, did not work; jobs that a cluster gives to a node
 that it does not know to be lost end so too, but not for as long as that."""
+PATIENT_SECONDS = 3600.0
+"""A queue that took workers may refuse one for so long, as where it is busy or a limit is reached."""
 JOBS = "jobs"
 """Folder of what jobs print, in the study's folder."""
 FILE = "cluster.toml"
@@ -113,6 +116,9 @@ class Queue:
         self._alive: dict[str, float] = {}
         """When each job was submitted."""
         self._looked = 0.0
+        self._refused: float | None = None
+        """Since when no worker could be queued; None where the last one was."""
+        self._accepted = False
         self._vain: list[float] = []
         """When jobs that ended at once were submitted, since a run was taken last."""
 
@@ -122,9 +128,28 @@ class Queue:
         if len(self._alive) < self.capacity:
             self._submit()
 
-    def _submit(self) -> None:
+    def _submit(self) -> bool:
+        """Queue a worker; return whether that was done, where it once was and will be again.
+
+        Raises:
+            OSError: none was ever queued, or none for a long time.
+        """
         assert self._jobs is not None, "without a queue there is no capacity"
-        self._alive[self._jobs.submit()] = time.monotonic()
+        now = time.monotonic()
+        try:
+            self._alive[self._jobs.submit()] = now
+        except OSError as error:
+            since = now if self._refused is None else self._refused
+            if not self._accepted or now - since > PATIENT_SECONDS:
+                raise
+            if self._refused is None:
+                warnings.warn(
+                    f"no worker could be queued, which is tried again: {error}", stacklevel=2
+                )
+            self._refused = since
+            return False
+        self._accepted, self._refused = True, None
+        return True
 
     def poll(self, seconds: float) -> Sequence[tuple[str, Message]]:
         """Wait, and tell which runs were taken; one that waits in the queue is no silent one."""
@@ -161,8 +186,8 @@ class Queue:
                 f"{len(self._vain)} workers ended at once and took no run; what they said is in "
                 f"{self._folder}"
             )
-        while len(self._alive) < min(self.capacity, len(self._waiting)):
-            self._submit()
+        while len(self._alive) < min(self.capacity, len(self._waiting)) and self._submit():
+            pass
 
     def cancel(self, run_id: str, *, at_once: bool) -> None:
         """Wait for a run no longer. Jobs go on with what they have, and leave when idle."""

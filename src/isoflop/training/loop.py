@@ -256,12 +256,18 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
     """Return the model of the newest checkpoint in `folder`, in evaluation mode.
 
     Raises:
-        ValueError: there is no checkpoint, or it is of another run.
+        ValueError: there is no checkpoint, or it is of another run, or of a finished run the last
+            is damaged: an earlier one is not the model that its record tells of.
     """
-    config = folder.config()
+    config, record = folder.config(), folder.record()
     saved = newest_checkpoint(folder, config.run_id)
     if saved is None:
         raise ValueError(f"{folder.path} has no checkpoint; train the run first")
+    if record is not None and record.state == "finished" and saved.step < config.steps:
+        raise ValueError(
+            f"the newest good checkpoint in {folder.checkpoints} is of step {saved.step} of "
+            f"{config.steps}; move that folder away and train the model again: isoflop rebuild STUDY"
+        )
     model = build(config.model)
     model.load_state_dict(tensors_under(saved.tensors, "model."))
     return model.to(device).eval()

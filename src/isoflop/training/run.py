@@ -275,6 +275,7 @@ class Run:
         }
 
     def _evaluate(self, split: Split, decision: Decision, limit: int) -> Evaluation:
+        self.trainer.tell_progress(self.step)
         with torch.compiler.set_stance("force_eager"), self.trainer.autocast():
             return evaluate(
                 self.trainer.model,

@@ -213,6 +213,12 @@ class Trainer:
         counts |= {f"told.{name}": one.numel() for name, one in found.told.items()}
         return StepResult(measured, counts)
 
+    def tell_progress(self, steps: int) -> None:
+        """Tell parts of one's own how much of training is over, after so many steps."""
+        for _, part in self._own:
+            if hasattr(part.own, "progress"):
+                part.own.progress(steps / self.config.steps)  # type: ignore[operator]
+
     def gradients(self, tokens: Tensor, index: int) -> Measured:
         """Add the gradient of a batch's mean loss to the parameters, some sequences at a time.
 
@@ -224,9 +230,7 @@ class Trainer:
         """
         self.model.train()
         self._turn_attention(index)
-        for _, part in self._own:
-            if hasattr(part.own, "progress"):
-                part.own.progress(index / self.config.steps)  # type: ignore[operator]
+        self.tell_progress(index)
         noise = self._noise(tokens, index)
         mine = self.ranks.rows(len(tokens))
         parts = torch.split(tokens[mine], self._micro_batch)

@@ -7,8 +7,9 @@ the scheduler's to say.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -71,6 +72,8 @@ class Shift:
     """Whether it leaves once nothing is free, in place of waiting for what others may leave."""
     mixed: bool = False
     """Whether it works on runs beside those of other versions, which their records tell."""
+    begun: float = field(default_factory=time.monotonic, compare=False)
+    """When its seconds began, before anything was prepared."""
 
     @property
     def working_seconds(self) -> float | None:

@@ -83,7 +83,7 @@ class Scheduler:
         self.going: dict[str, Going] = {}
         self.stopping = False
         working = None if execution.shift is None else execution.shift.working_seconds
-        self.leave_at = math.inf if working is None else time.monotonic() + working
+        self.leave_at = math.inf if working is None else execution.shift.begun + working
         self.unwritable: str | None = None
         self._ask_the_grid()
         self._look()

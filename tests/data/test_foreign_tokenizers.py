@@ -16,7 +16,7 @@ from given import small_model, write_words
 from isoflop.config import DataConfig, RunConfig, TokenizerFile
 from isoflop.data import pieces, prepare
 from isoflop.data.text import _batches
-from isoflop.data.tokenizer import LibraryTokenizer
+from isoflop.data.tokenizer import END, LibraryTokenizer
 
 SPLITS = ("train", "validation", "test")
 
@@ -250,6 +250,9 @@ def test_ids_whose_tokenizer_is_named(files: dict[str, Path], tmp_path: Path) ->
     assert spelled == sum(map(len, texts))
     assert len(found[0].token_bytes) == 304
     assert store.tokenizer.decode([*tokenizer.encode([b"the law"])[0], 299, 303]) == b"the law"
+    # An end that the tokenizer does not spell.
+    beyond = DataConfig(**settings, tokenizer="ids:304:303", ids_tokenizer=str(files["bytes"]))
+    assert prepare(beyond, tmp_path / "cache").tokenizer.end_text == END
     for wrong in ({"tokenizer": "ids:299"}, {"tokenizer": "bytes"}):
         with pytest.raises(ValueError, match="ids_tokenizer has 300 ids, and tokenizer is"):
             DataConfig(**wrong, ids_tokenizer=str(files["bytes"]))

@@ -94,6 +94,43 @@ def test_as_many_workers_are_queued_as_runs_wait(
     assert said == ["left"]
 
 
+def test_a_queue_that_refuses_for_a_while_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
+    monkeypatch.setattr(clusters, "time", clock)
+    fake = Fake()
+    queue, run = Queue(fake, 1, tmp_path / "jobs"), next_runs(tiny(tmp_path / "text.txt"), [])[0]
+
+    def poll(seconds: float) -> None:
+        now[0] += seconds
+        queue.poll(0.0)
+
+    def refuse() -> str:
+        raise OSError("sbatch: error: Socket timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake, "submit", refuse)
+        with pytest.raises(OSError, match="Socket timed out"):
+            queue.start(run, tmp_path / "run")
+    queue.start(run, tmp_path / "run")
+    fake.alive.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(fake, "submit", refuse)
+        with pytest.warns(UserWarning, match="which is tried again: sbatch: error: Socket"):
+            poll(100)
+        poll(100)
+    poll(100)
+    assert fake.alive == {"2"}
+    fake.alive.clear()
+    monkeypatch.setattr(fake, "submit", refuse)
+    with pytest.warns(UserWarning, match="tried again"):
+        poll(100)
+    with pytest.raises(OSError, match="Socket timed out"):
+        poll(4000)
+
+
 def test_the_table_is_beside_the_study_or_the_user_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

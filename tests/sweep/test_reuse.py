@@ -12,6 +12,7 @@ from rich.console import Console
 from given import FP32, record_of
 from isoflop.cli import main
 from isoflop.config import BlockAttention, RunConfig, Study, Variant, WarmupStableDecay
+from isoflop.config.own import own
 from isoflop.costs import parameters
 from isoflop.planning import PlannedRun, ladder, make_plan, next_runs, parents
 from isoflop.runs import RunFolder, RunStore
@@ -26,6 +27,7 @@ from isoflop.terminal.tables import show
 from sweep_studies import BASELINE, Place, tiny
 
 BUDGETS = (6.75e7, 1.35e8, 2.7e8)
+FALLING = own("depth", "routed", {"capacity": 0.25, "start_capacity": 1.0})
 RECIPE = FP32.model_copy(update={"schedule": WarmupStableDecay(), "warmup_steps": 2})
 
 
@@ -95,6 +97,10 @@ def test_a_plan_tells_what_is_shared_and_spent(
             {"variants": [Variant(name="Turning", attention=BlockAttention(full_from=0.9))]},
             "'Turning' changes at shares of training",
         ),
+        (
+            {"variants": [Variant(name="Falling", depth=FALLING)]},
+            "'Falling' changes at shares of training",
+        ),
     ],
 )
 def test_what_depends_on_the_length_is_refused(
@@ -104,6 +110,12 @@ def test_what_depends_on_the_length_is_refused(
         ValueError, match=f"reuse = true, but {why}.*\\(only what no length decides is shared"
     ):
         sharing(corpus, **changes)
+
+
+def test_a_depth_that_follows_training_has_no_steps_in_common(corpus: Path) -> None:
+    run = next_runs(sharing(corpus), [])[0].config
+    falling = run.model_copy(update={"model": run.model.model_copy(update={"depth": FALLING})})
+    assert (run.stable_steps > 0, falling.stable_steps) == (True, 0)
 
 
 class Trains:

@@ -1,11 +1,14 @@
 """Where runs are that somebody trains now, in status and logs."""
 
 import json
+import math
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,6 +19,7 @@ from isoflop.planning import achieved_flops, next_runs
 from isoflop.runs import RunStore
 from isoflop.sweep import running, status
 from isoflop.sweep.schedule.executor import LEAVING_SECONDS, Execution, Shift
+from isoflop.sweep.schedule.scheduler import Scheduler
 from sweep_studies import Place, starts, tiny
 
 
@@ -71,8 +75,18 @@ def test_status_and_logs_tell_where_a_run_is(study, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("seconds", "working"), [(None, None), (3600, 3600 - LEAVING_SECONDS), (60, 45)]
 )
-def test_a_worker_leaves_before_its_limit(seconds: float | None, working: float | None) -> None:
-    assert Shift(seconds).working_seconds == working
+def test_a_worker_leaves_before_its_limit(
+    seconds: float | None, working: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift = Shift(seconds)
+    assert shift.working_seconds == working
+    # Its time runs while the corpus is prepared, too.
+    begun = replace(shift, begun=shift.begun - 1000)
+    for name in ("_ask_the_grid", "_look"):
+        monkeypatch.setattr(Scheduler, name, Mock())
+    scheduler = Scheduler(*[Mock()] * 5, Execution(shift=begun), "")
+    left = math.inf if working is None else begun.begun + working
+    assert scheduler.leave_at == left
 
 
 def test_a_worker_of_another_version_is_refused_or_told_of(

@@ -13,6 +13,7 @@ from told_apart import SPANS, told_apart
 
 from isoflop import checkpoint
 from isoflop.config import Depth, EveryToken, RandomK, RunConfig, TopK, decisions
+from isoflop.config.own import own
 from isoflop.costs import forward_flops, parameters, train_flops_per_token
 from isoflop.data import Batches, prepare
 from isoflop.model import Transformer, build
@@ -179,6 +180,38 @@ def test_without_a_checkpoint_there_is_no_model(make_run: MakeRun, folder: RunFo
     folder.create(make_run())
     with pytest.raises(ValueError, match=r"has no checkpoint; train the run first"):
         load_model(folder)
+
+
+def test_an_earlier_checkpoint_is_not_the_model_of_a_record(
+    make_run: MakeRun, cache: Path, folder: RunFolder
+) -> None:
+    train(make_run(), folder, cache=cache, threads=1, compiled=False, checkpoint_seconds=0.0)
+    last = max(folder.checkpoints.iterdir(), key=lambda path: path.name)
+    (weights,) = last.glob("*.safetensors")
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(ValueError, match=r"of step \d+ of 12; move that"),
+    ):
+        load_model(folder)
+
+
+def test_what_follows_training_is_evaluated_where_that_stands(
+    make_run: MakeRun, cache: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_run(own("depth", "routed", {"capacity": 0.25, "start_capacity": 1.0}))
+    told: list[float] = []
+    original = Trainer.tell_progress
+
+    def tell(self: Trainer, steps: int) -> None:
+        told.append(steps / self.config.steps)
+        original(self, steps)
+
+    monkeypatch.setattr(Trainer, "tell_progress", tell)
+    record = train(config, folder, cache=cache, threads=1, compiled=False)
+    assert (record.state, told[-1], told.count(0.0)) == ("finished", 1.0, 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

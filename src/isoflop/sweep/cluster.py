@@ -35,7 +35,7 @@ AT_ONCE_SECONDS = 60.0
 """A job that lives no longer, and takes no run, did not work; jobs that a cluster gives to a node
 that it does not know to be lost end so too, but not for as long as that."""
 PATIENT_SECONDS = 3600.0
-"""A queue that took workers may refuse one for so long, as where it is busy or a limit is reached."""
+"""A queue that took workers may refuse one for so long, as where it is busy or has a limit."""
 JOBS = "jobs"
 """Folder of what jobs print, in the study's folder."""
 FILE = "cluster.toml"

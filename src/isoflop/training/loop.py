@@ -266,7 +266,7 @@ def load_model(folder: RunFolder, device: str = "cpu") -> Transformer:
     if record is not None and record.state == "finished" and saved.step < config.steps:
         raise ValueError(
             f"the newest good checkpoint in {folder.checkpoints} is of step {saved.step} of "
-            f"{config.steps}; move that folder away and train the model again: isoflop rebuild STUDY"
+            f"{config.steps}; move that folder away, and isoflop rebuild STUDY trains it again"
         )
     model = build(config.model)
     model.load_state_dict(tensors_under(saved.tensors, "model."))

@@ -82,8 +82,9 @@ class Scheduler:
         self.data_sha256 = data_sha256
         self.going: dict[str, Going] = {}
         self.stopping = False
-        working = None if execution.shift is None else execution.shift.working_seconds
-        self.leave_at = math.inf if working is None else execution.shift.begun + working
+        shift, self.leave_at = execution.shift, math.inf
+        if shift is not None and shift.working_seconds is not None:
+            self.leave_at = shift.begun + shift.working_seconds
         self.unwritable: str | None = None
         self._ask_the_grid()
         self._look()

@@ -6,13 +6,15 @@ from itertools import product
 import pytest
 from driven_grid import make_study
 
-from isoflop.config import AdamW, DataConfig, Muon, TopK, Variant
+from isoflop.config import AdamW, DataConfig, Muon, Recipe, TopK, Variant
+from isoflop.config.own import own
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning import (
     achieved_flops,
     affordable,
     expected_optimum,
     ladder,
+    next_runs,
     resolve,
     sequences_per_step,
     tokens_per_step,
@@ -181,3 +183,17 @@ def test_rules_that_contradict_or_know_the_length_are_refused() -> None:
     warm = {"schedule": {"kind": "wsd"}, "rules": {"warmup_tokens_per_parameter": 1.0}}
     with pytest.raises(ValueError, match=r"rules.warmup_tokens_per_parameter follows from a run's"):
         make_study(recipe=warm, **reused)
+
+
+def test_muon_by_matrix_is_another_run_of_parts_with_matrices_alone() -> None:
+    experts = own("feed_forward", "mixture_of_experts", {"experts": 4})
+    variants = (
+        Variant(name="Baseline"),
+        Variant(name="Skipped", depth=own("depth", "fixed_skip", {"capacity": 0.5})),
+        Variant(name="Experts", feed_forward=experts),
+    )
+    ids: list[dict[str, str]] = []
+    for choice in ("whole", "each"):
+        study = make_study(variants=variants, recipe=Recipe(optimiser=Muon(own=choice)))
+        ids.append({run.variant: run.config.run_id for run in next_runs(study, [])})
+    assert {name for name, one in ids[0].items() if ids[1][name] != one} == {"Experts"}

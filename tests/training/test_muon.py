@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from isoflop.config import AdamW, Muon, RunConfig, TopK, canonical
+from isoflop.config.own import own
 from isoflop.model import build
 from isoflop.runs import RunFolder
 from isoflop.training import Optimiser, Trainer, initialise, train
 from isoflop.training.optimisation.muon import MuonMatrices
+from isoflop.training.optimisation.parametrisation import group_of
 
 MakeRun = Callable[..., RunConfig]
 SHAPES = ((12, 20), (30, 8), (20, 20), (12, 20))
@@ -79,6 +81,43 @@ def test_hidden_matrices_alone_are_muon_s(make_run: MakeRun) -> None:
     for group in adamw.param_groups:
         for p in group["params"]:
             assert group["lr"] == pytest.approx(0.25 * rates[named[id(p)]])
+
+
+def test_each_matrix_of_one_s_own_is_orthogonalised_by_itself(make_run: MakeRun) -> None:
+    """A window of the whole sequence learns what full attention does; experts are a stack."""
+    config = make_run(optimiser=Muon(own="each"))
+    window = own("attention", "sliding_window", {"window": 1000})
+    models = [build(config.model), build(config.model.model_copy(update={"attention": window}))]
+    initialise(models[0], config.recipe, 0)
+    with torch.no_grad():
+        for to, of in zip(models[1].parameters(), models[0].parameters(), strict=True):
+            to.copy_(of)
+    for model in models:
+        gradients(0, list(model.parameters()))
+        Optimiser(model, config.recipe).step(1.0, torch.zeros(()))
+    for found, wanted in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(found, wanted)
+    experts = own("feed_forward", "mixture_of_experts", {"experts": 4, "top_k": 2, "shared": 1})
+    model = build(config.model.model_copy(update={"feed_forward": experts}))
+    for choice, stacked in (("whole", ()), ("each", 4)):
+        recipe = config.recipe.model_copy(update={"optimiser": Muon(own=choice)})
+        groups = group_of(model, recipe)
+        part = next(name.rpartition(".")[0] for name in groups if name.endswith("own.gate_up"))
+        hidden = model.get_parameter(f"{part}.gate_up").shape[1] // 2
+        shared = model.get_parameter(f"{part}.shared_gate_up.weight").shape[0]
+        rows = [groups[f"{part}.{name}"].rows for name in ("gate_up", "down", "router.weight")]
+        assert rows == [stacked and (hidden,) * 8, stacked and (config.model.width,) * 4, ()]
+        halves = (shared // 2,) * 2 if choice == "each" else (shared,)
+        assert groups[f"{part}.shared_gate_up.weight"].rows == halves
+    stack = torch.nn.Parameter(torch.randn(3, 6, 10))
+    alone = [torch.nn.Parameter(one.clone()) for one in stack.detach()]
+    gradients(1, [stack])
+    for one, gradient in zip(alone, stack.grad, strict=True):
+        one.grad = gradient.clone()
+    for parameters, rows in (([stack], (6, 6, 6)), (alone, (6,))):
+        group = {"params": parameters, "lr": 0.1, "weight_decay": 0.0, "rows": rows}
+        MuonMatrices([group], Muon(), "fp32").step()
+    torch.testing.assert_close(stack, torch.stack(list(alone)))
 
 
 def test_an_average_of_the_weights_is_evaluated_beside_them(

@@ -41,6 +41,9 @@ class Muon(Frozen):
     """Of embeddings, head, norms, routers and decision heads."""
     adamw_rate: float = Field(default=0.4, gt=0, le=1e6)
     """Their learning rate over that of the hidden matrices, both at the reference shape."""
+    own: Literal["whole", "each"] = Field(default="whole", exclude_if=lambda one: one == "whole")
+    """Matrices of parts that come through the door: `each` by itself, as those of built-in parts,
+    and each expert's; or as before there was a choice, `whole` parameters, and experts by AdamW."""
 
 
 Optimiser = Annotated[AdamW | Muon, Field(discriminator="kind")]

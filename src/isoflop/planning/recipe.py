@@ -221,6 +221,12 @@ def run_config(
         batch = sequences * study.data.sequence_length
         total = parameters(model).total
         recipe = study.recipe.rules.applied(recipe, batch=batch, steps=steps, parameters=total)
+    if isinstance(recipe.optimiser, Muon) and not any(
+        part != "depth" or one.source is not None for part, one in model.own.items()
+    ):
+        # Of what ships depth has no matrices; where no other part has any, it is the same run.
+        plain = recipe.optimiser.model_copy(update={"own": "whole"})
+        recipe = recipe.model_copy(update={"optimiser": plain})
     return RunConfig(
         model=model,
         data=study.data,

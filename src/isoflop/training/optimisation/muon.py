@@ -49,7 +49,7 @@ def orthogonal(matrices: Tensor, steps: int) -> Tensor:
 
 
 class MuonMatrices(torch.optim.Optimizer):
-    """Muon over groups of parameters, each a matrix or several one above the other.
+    """Muon over groups of parameters, each a matrix or several one above the other, or a stack.
 
     Args:
         groups: with `params`, `lr`, `weight_decay`, and `rows`: those of each matrix of a
@@ -103,7 +103,8 @@ class MuonMatrices(torch.optim.Optimizer):
         alike: dict[torch.Size, list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
         for (p, group), to, part in zip(found, moved, updates, strict=True):
             update = together(p, part)
-            pieces = zip(*(torch.split(of, group["rows"]) for of in (to, update)), strict=True)
+            flat = (of.flatten(0, -2) for of in (to, update))
+            pieces = zip(*(torch.split(of, group["rows"]) for of in flat), strict=True)
             for weight, step in pieces:
                 rate = group["lr"] * adjustment(self._choice, *weight.shape)
                 alike[weight.shape].append((weight, step, -rate))

@@ -88,8 +88,8 @@ def group_of(model: Transformer, recipe: Recipe) -> dict[str, Group]:
         if isinstance(recipe.optimiser, Muon):
             rows = _rows(config, leaf, len(parameter))
             if name in roles:
-                matrix = role in ("hidden", "output") and parameter.dim() == 2
-                rows = (len(parameter),) if matrix else ()
+                hidden = role in ("hidden", "output")
+                rows = _own_rows(config, recipe.optimiser, name, parameter) if hidden else ()
             group = _under_muon(group, recipe.optimiser, rows, w)
         groups[name] = group
     return groups
@@ -151,6 +151,26 @@ def _rows(config: ModelConfig, leaf: str, rows: int) -> tuple[int, ...]:
             return (rows,)
         case _:
             return ()
+
+
+def _own_rows(
+    config: ModelConfig, choice: Muon, name: str, parameter: nn.Parameter
+) -> tuple[int, ...]:
+    """Return the rows of each matrix in a hidden parameter of one's own, (A, B) or (E, A, B).
+
+    Projections that are fused go by the names that they have in built-in parts.
+    """
+    if choice.own == "whole" or parameter.dim() not in (2, 3):
+        return (len(parameter),) if parameter.dim() == 2 else ()
+    each = parameter.shape[-2]
+    match name.removesuffix(".weight").rpartition(".")[2].removeprefix("shared_"):
+        case "gate_up":
+            rows: tuple[int, ...] = (each // 2, each - each // 2)
+        case "query_key_value" as leaf if sum(_rows(config, leaf, each)) == each:
+            rows = _rows(config, leaf, each)
+        case _:
+            rows = (each,)
+    return rows if parameter.dim() == 2 else rows * len(parameter)
 
 
 def initialise(model: Transformer, recipe: Recipe, seed: int) -> None:

@@ -20,7 +20,7 @@ from lm_eval.api.registry import register_model
 
 from isoflop.config import Decision, TaskScore, TaskScores
 from isoflop.data import Tokenizer
-from isoflop.generation import Engine, Sampling, stream
+from isoflop.generation import Sampling, engine_for, stream
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
 from isoflop.trained import Opened
@@ -148,7 +148,7 @@ class IsoflopLM(TemplateLM):
             ends = asked.get("until") or []
             ends = [ends] if isinstance(ends, str) else [end for end in ends if end]
             kept = given[-max(1, self.max_length - most) :]
-            engine, made, text = Engine(self.model, self.decision), list[int](), ""
+            engine, made, text = engine_for(self.model, self.decision), list[int](), ""
             for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[self.end]):
                 made += [token.id] if token.id != self.end else []
                 text = self.tokens.decode(made).decode(errors="replace")

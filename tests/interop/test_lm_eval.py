@@ -113,6 +113,19 @@ def test_text_is_that_of_the_engine_for_the_model(depth: Depth, tmp_path: Path) 
     assert made == bytes(one for one in found.ids if one).decode(errors="replace")
 
 
+def test_half_of_what_is_read_is_left_to_a_text(tmp_path: Path) -> None:
+    from isoflop.interop.lm_eval import IsoflopLM
+
+    write_bytes_model(model_with(vocabulary=256), tmp_path / "out")
+    harness = IsoflopLM(pretrained=str(tmp_path / "out"))
+    text = " ".join(["the state of the union"] * 4)
+    found, cut = (harness.generate_until([instance(one, {})])[0] for one in (text, text[-32:]))
+    assert found == cut != harness.generate_until([instance(text[-1:], {})])[0]
+    for most in (64, 256):
+        with pytest.raises(ValueError, match=f"max_gen_toks is {most}; expected fewer than the 64"):
+            harness.generate_until([instance(text, {"max_gen_toks": most})])
+
+
 @pytest.mark.parametrize("routed", [False, True])
 def test_the_harness_finds_in_transformers_what_it_finds_here(
     routed: bool, trained: Trained, tmp_path: Path

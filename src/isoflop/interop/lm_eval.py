@@ -84,8 +84,8 @@ class IsoflopLM(TemplateLM):
 
     @property
     def max_gen_toks(self) -> int:
-        """Tokens that are generated where a task does not say."""
-        return 256
+        """Tokens that are generated where a task does not say: half of those read, at most."""
+        return min(256, self.max_length // 2)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **others: Any
@@ -138,7 +138,13 @@ class IsoflopLM(TemplateLM):
         return found
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Return what continues each text, up to the first of its ends."""
+        """Return what continues each text, up to the first of its ends.
+
+        A text's beginning is left out where the whole would be longer than `max_length`.
+
+        Raises:
+            ValueError: a task asks for so many tokens that nothing of a text would be left.
+        """
         found = []
         for context, asked in [request.args for request in requests]:
             given = self.tok_encode(context) or [self.prefix_token_id]
@@ -147,7 +153,12 @@ class IsoflopLM(TemplateLM):
             sampling = Sampling(temperature=drawn, top_p=float(asked.get("top_p", 1.0)))
             ends = asked.get("until") or []
             ends = [ends] if isinstance(ends, str) else [end for end in ends if end]
-            kept = given[-max(1, self.max_length - most) :]
+            if most >= self.max_length:
+                raise ValueError(
+                    f"max_gen_toks is {most}; expected fewer than the {self.max_length} tokens that "
+                    "the model reads, its text among them"
+                )
+            kept = given[-(self.max_length - most) :]
             engine, made, text = engine_for(self.model, self.decision), list[int](), ""
             for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[self.end]):
                 made += [token.id] if token.id != self.end else []

@@ -14,7 +14,7 @@ import torch
 
 from decoded import model_with
 from isoflop.cli import main
-from isoflop.config import Depth
+from isoflop.config import Depth, RandomK
 from isoflop.config.own import own
 from isoflop.data import ByteTokenizer
 from isoflop.generation import engine_for, generate
@@ -100,17 +100,21 @@ def write_bytes_model(model: Transformer, out: Path, **changes: Any) -> None:
     write_folder(out, texts | {"tokenizer_config.json": json_text(tokenizer_config(64))}, state)
 
 
-@pytest.mark.parametrize("depth", [own("depth", "fixed_skip", {"capacity": 0.3})])
+@pytest.mark.parametrize(
+    "depth", [own("depth", "fixed_skip", {"capacity": 0.3}), RandomK(capacity=0.5)]
+)
 def test_text_is_that_of_the_engine_for_the_model(depth: Depth, tmp_path: Path) -> None:
     from isoflop.interop.lm_eval import IsoflopLM
 
     model = model_with(depth, vocabulary=256)
-    write_bytes_model(model, tmp_path / "out")
-    given = "the state of"
-    (found,) = generate(engine_for(model), [list(given.encode())], max_tokens=12, stop=[0])
+    write_bytes_model(model, tmp_path / "out", seed=3)
+    given, engine = "the state of", engine_for(model, seed=3)
+    (found,) = generate(engine, [list(given.encode())], max_tokens=12, stop=[0])
     harness = IsoflopLM(pretrained=str(tmp_path / "out"))
     (made,) = harness.generate_until([instance(given, {"max_gen_toks": 12})])
     assert made == bytes(one for one in found.ids if one).decode(errors="replace")
+    ((_, greedy),) = harness._loglikelihood_tokens([(None, list(given.encode()), list(found.ids))])
+    assert greedy
 
 
 def test_half_of_what_is_read_is_left_to_a_text(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lm_eval.api.registry import register_model
 
 from isoflop.config import Decision, TaskScore, TaskScores
 from isoflop.data import Tokenizer
+from isoflop.evaluation import control_noise
 from isoflop.generation import Sampling, engine_for, stream
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
@@ -69,6 +70,7 @@ class IsoflopLM(TemplateLM):
         length = opened.config.data.sequence_length
         self.model.to(device or "cpu")
         self.decision = decision or opened.decision
+        self.seed = opened.config.seed
         self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))
         self.max_length = max_length or length
 
@@ -114,7 +116,10 @@ class IsoflopLM(TemplateLM):
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids) - 1] = torch.tensor(ids[:-1])
         device = self.model.embedding.weight.device
-        logits = self.model(tokens.to(device), decision=self.decision).logits.float().cpu()
+        decision = self.decision or self.model.config.decisions[0]
+        noise = control_noise(self.model, decision, len(rows), tokens.shape[1], self.seed)
+        output = self.model(tokens.to(device), decision=decision, noise=noise)
+        logits = output.logits.float().cpu()
         for row, ids, (_, _, asked) in zip(logits, rows, batch, strict=True):
             wanted = torch.tensor(ids[-min(len(asked), len(ids) - 1) :])
             told = row[len(ids) - 1 - len(wanted) : len(ids) - 1].log_softmax(-1)
@@ -155,11 +160,12 @@ class IsoflopLM(TemplateLM):
             ends = [ends] if isinstance(ends, str) else [end for end in ends if end]
             if most >= self.max_length:
                 raise ValueError(
-                    f"max_gen_toks is {most}; expected fewer than the {self.max_length} tokens that "
-                    "the model reads, its text among them"
+                    f"max_gen_toks is {most}; expected fewer than the {self.max_length} tokens "
+                    "that the model reads, so that some of the text are among them"
                 )
             kept = given[-(self.max_length - most) :]
-            engine, made, text = engine_for(self.model, self.decision), list[int](), ""
+            engine = engine_for(self.model, self.decision, seed=self.seed)
+            made, text = list[int](), ""
             for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[self.end]):
                 made += [token.id] if token.id != self.end else []
                 text = self.tokens.decode(made).decode(errors="replace")

@@ -206,6 +206,14 @@ def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:
     batch = torch.tensor(prompts(*[T + 1] * 4))
     losses = [trainer.step(batch, step, 1.0).loss for step in range(20)]
     assert losses[-1] < losses[0] - 0.5
+    # As another routed model its routers, which have learned, are new once more.
+    routers = [f"blocks.{at}.router.weight" for at in (1, 3)]
+    again = import_checkpoint(
+        written(model, tmp_path / "trained"), tmp_path / "again", parsed_choices(["depth=top_k:1"])
+    )
+    assert set(again.added) == set(found.added)
+    quiet = load_pretrained(again.folder).state_dict()
+    assert all(float(quiet[name].abs().max()) < 0.02 for name in routers)
     by_blocks = load_pretrained(tmp_path / "theirs", parsed_choices(["attention=block:4,2"]))
     assert by_blocks.config.attention == BlockAttention(block_size=4, top_k=2)
 

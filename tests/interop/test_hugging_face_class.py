@@ -216,6 +216,9 @@ def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:
     assert all(float(quiet[name].abs().max()) < 0.02 for name in routers)
     by_blocks = load_pretrained(tmp_path / "theirs", parsed_choices(["attention=block:4,2"]))
     assert by_blocks.config.attention == BlockAttention(block_size=4, top_k=2)
+    convolved = written(model_with(**MODELS["block"]), tmp_path / "convolved")
+    with pytest.raises(ValueError, match=r"'blocks.0.attention.key_convolution.weight', which"):
+        load_pretrained(convolved, parsed_choices(["attention=block:8,2"]))
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,9 @@ def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:
             shapes = f"{list(found[name].shape)}; expected {list(held[name].shape)}, by its config"
             raise ValueError(quoted(f"{place} has weights {name!r} of shape {shapes}.json"))
     missing, strange = model.load_state_dict(found, strict=False)
-    # What only the one or the other depth has.
+    if strange:
+        raise ValueError(quoted(f"{place} has weights {strange[0]!r}, which the model has not"))
     new = _new_parts(before, after)
-    if known := [name for name in strange if not any(part in name for part in new)]:
-        raise ValueError(quoted(f"{place} has weights {known[0]!r}, which the model has not"))
     if lost := [name for name in missing if not any(part in name for part in new)]:
         raise ValueError(quoted(f"{place} has no weights {lost[0]!r}"))
     for name in missing:

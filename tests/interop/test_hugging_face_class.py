@@ -186,12 +186,17 @@ def test_models_of_others_come_in_with_their_logits(
 
 def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:
     """A router that has learned nothing passes its block's update on nearly as it was."""
-    theirs = tiny("Llama", tmp_path / "theirs")
+    ends: dict[str, Any] = {"bos_token_id": 3, "eos_token_id": [4, 5], "pad_token_id": 6}
+    theirs = tiny("Llama", tmp_path / "theirs", **ends)
     found = import_checkpoint(
         tmp_path / "theirs", tmp_path / "ours", parsed_choices(["depth=top_k:0.5"])
     )
     assert found.model.depth == TopK(capacity=0.5, gate="tanh")
     assert {name.split(".")[2] for name in found.added} == {"router", "predictor", "threshold"}
+    import_checkpoint(tmp_path / "theirs", tmp_path / "plain")
+    for name in ("ours", "plain"):
+        told = json.loads((tmp_path / name / "config.json").read_text())
+        assert {end: told.get(end) for end in ends} == ends
     model = load_pretrained(tmp_path / "ours")
     tokens = torch.tensor(prompts(T, T))
     with torch.no_grad():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +19,11 @@ from isoflop.check import (
     machine,
     operators,
     outcomes,
+    own,
     runs,
     steps,
 )
+from isoflop.check.comparing import Place, apart
 from isoflop.cli.check import outcome_lines, summary
 from isoflop.cli.main import main
 
@@ -85,6 +89,24 @@ def test_a_wrong_step_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(steps.Trainer, "_part", forgetful)
     assert failed(steps.checks("cpu")[:1]) == ["step of dense"]
+
+
+def test_what_is_not_finite_is_named_where_it_is_not_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, wrong = torch.ones(2), torch.tensor([math.nan, 1.0])
+    assert math.isnan(apart([one, wrong], [one, one]))
+    name, how = list(steps.WAYS.items())[2]
+
+    def learned(_: object, __: str, **given: Any) -> list[Tensor]:
+        return [one, wrong if given == how else one]
+
+    monkeypatch.setattr(steps, "learned", learned)
+    (outcome,) = outcomes(steps.checks("cpu")[:1], "cpu", ("fp32",))
+    assert (outcome.passed, outcome.note) == (False, f"apart by nan; most apart: {name}")
+    for mine, plain in ((math.nan, 0.0), (0.0, math.nan)):
+        slopes = iter([{"stream": 0.1, "logits": mine}, {"stream": 0.1, "logits": plain}])
+        monkeypatch.setattr(own, "_exponents", lambda *_, slopes=slopes, **__: next(slopes))
+        found = own._over_sizes(Place("cpu", "fp32"), blocks=2)
+        assert math.isnan(float(found.difference or 0))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import torch
 from decoded import model_with
 from isoflop.config import BlockAttention, DataConfig, Gelu, RandomK, Recipe, RunConfig, TopK
 from isoflop.config.own import own
+from isoflop.evaluation import control_noise
 from isoflop.generation import engine_for, generate
 from isoflop.interop import load_pretrained, parsed_choices
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
@@ -23,7 +24,7 @@ from isoflop.training.step import Trainer
 transformers = pytest.importorskip("transformers", reason="needs the dev extra")
 hugging_face = pytest.importorskip("isoflop.interop.hugging_face")
 
-T = 24
+T, SEED = 24, 5
 EXPERTS = own("feed_forward", "mixture_of_experts", {"experts": 4})
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"width": 24},
@@ -54,7 +55,8 @@ def quiet() -> Iterator[None]:
 
 def written(model: Transformer, folder: Path) -> Path:
     values, state = folder_of_model(model.config, T, model.state_dict(), None)
-    write_folder(folder, {"config.json": json_text(values)}, state)
+    seed = {"seed": SEED} if "model" in values else {}
+    write_folder(folder, {"config.json": json_text(values | seed)}, state)
     return folder
 
 
@@ -81,9 +83,8 @@ def test_a_model_goes_out_and_comes_back_bit_for_bit(named: str, tmp_path: Path)
     assert type(peer).__name__ == f"{plain.get(named, 'Isoflop')}ForCausalLM"
     tokens = torch.tensor(prompts(T, T))
     with torch.no_grad():
-        torch.manual_seed(0)
-        ours = model(tokens).logits
-        torch.manual_seed(0)
+        noise = control_noise(model, model.config.decisions[0], 2, T, SEED)
+        ours = model(tokens, noise=noise).logits
         theirs = peer(tokens).logits
     assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
     # And once more through transformers' own way of saving.
@@ -97,7 +98,7 @@ def test_greedy_text_is_that_of_the_engine(named: str, tmp_path: Path) -> None:
     model = model_with(**MODELS[named])
     peer = auto(written(model, tmp_path / "out"))
     given = prompts(5, 9)
-    found = generate(engine_for(model), given, max_tokens=12, stop=[0])
+    found = generate(engine_for(model, seed=SEED), given, max_tokens=12, stop=[0])
     longest = max(map(len, given))
     padded = torch.tensor([[0] * (longest - len(one)) + one for one in given])
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in given])
@@ -185,12 +186,17 @@ def test_models_of_others_come_in_with_their_logits(
 
 def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:
     """A router that has learned nothing passes its block's update on nearly as it was."""
-    theirs = tiny("Llama", tmp_path / "theirs")
+    ends: dict[str, Any] = {"bos_token_id": 3, "eos_token_id": [4, 5], "pad_token_id": 6}
+    theirs = tiny("Llama", tmp_path / "theirs", **ends)
     found = import_checkpoint(
         tmp_path / "theirs", tmp_path / "ours", parsed_choices(["depth=top_k:0.5"])
     )
     assert found.model.depth == TopK(capacity=0.5, gate="tanh")
     assert {name.split(".")[2] for name in found.added} == {"router", "predictor", "threshold"}
+    import_checkpoint(tmp_path / "theirs", tmp_path / "plain")
+    for name in ("ours", "plain"):
+        told = json.loads((tmp_path / name / "config.json").read_text())
+        assert {end: told.get(end) for end in ends} == ends
     model = load_pretrained(tmp_path / "ours")
     tokens = torch.tensor(prompts(T, T))
     with torch.no_grad():
@@ -205,8 +211,19 @@ def test_a_dense_model_becomes_routed_with_its_weights(tmp_path: Path) -> None:
     batch = torch.tensor(prompts(*[T + 1] * 4))
     losses = [trainer.step(batch, step, 1.0).loss for step in range(20)]
     assert losses[-1] < losses[0] - 0.5
+    # As another routed model its routers, which have learned, are new once more.
+    routers = [f"blocks.{at}.router.weight" for at in (1, 3)]
+    again = import_checkpoint(
+        written(model, tmp_path / "trained"), tmp_path / "again", parsed_choices(["depth=top_k:1"])
+    )
+    assert set(again.added) == set(found.added)
+    quiet = load_pretrained(again.folder).state_dict()
+    assert all(float(quiet[name].abs().max()) < 0.02 for name in routers)
     by_blocks = load_pretrained(tmp_path / "theirs", parsed_choices(["attention=block:4,2"]))
     assert by_blocks.config.attention == BlockAttention(block_size=4, top_k=2)
+    convolved = written(model_with(**MODELS["block"]), tmp_path / "convolved")
+    with pytest.raises(ValueError, match=r"'blocks.0.attention.key_convolution.weight', which"):
+        load_pretrained(convolved, parsed_choices(["attention=block:8,2"]))
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,14 @@ import torch
 
 from decoded import model_with
 from isoflop.cli import main
+from isoflop.config import Depth, RandomK
+from isoflop.config.own import own
+from isoflop.data import ByteTokenizer
+from isoflop.generation import engine_for, generate
 from isoflop.interop import export_run
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
 from isoflop.interop.tokenizers import tokenizer_config, tokenizer_json
+from isoflop.model import Transformer
 from isoflop.runs import RunFolder
 from isoflop.trained import Wishes, sample_run
 from learned import Trained
@@ -87,6 +92,44 @@ def test_likelihoods_are_those_of_the_model_alone(trained: Trained) -> None:
     assert cut == made.split(made[3])[0]
 
 
+def write_bytes_model(model: Transformer, out: Path, **changes: Any) -> None:
+    values, state = folder_of_model(model.config, 64, model.state_dict(), None)
+    tokens = tokenizer_json(ByteTokenizer(), begins=False)
+    assert tokens is not None
+    texts = {"config.json": json_text(values | changes), "tokenizer.json": tokens}
+    write_folder(out, texts | {"tokenizer_config.json": json_text(tokenizer_config(64))}, state)
+
+
+@pytest.mark.parametrize(
+    "depth", [own("depth", "fixed_skip", {"capacity": 0.3}), RandomK(capacity=0.5)]
+)
+def test_text_is_that_of_the_engine_for_the_model(depth: Depth, tmp_path: Path) -> None:
+    from isoflop.interop.lm_eval import IsoflopLM
+
+    model = model_with(depth, vocabulary=256)
+    write_bytes_model(model, tmp_path / "out", seed=3)
+    given, engine = "the state of", engine_for(model, seed=3)
+    (found,) = generate(engine, [list(given.encode())], max_tokens=12, stop=[0])
+    harness = IsoflopLM(pretrained=str(tmp_path / "out"))
+    (made,) = harness.generate_until([instance(given, {"max_gen_toks": 12})])
+    assert made == bytes(one for one in found.ids if one).decode(errors="replace")
+    ((_, greedy),) = harness._loglikelihood_tokens([(None, list(given.encode()), list(found.ids))])
+    assert greedy
+
+
+def test_half_of_what_is_read_is_left_to_a_text(tmp_path: Path) -> None:
+    from isoflop.interop.lm_eval import IsoflopLM
+
+    write_bytes_model(model_with(vocabulary=256), tmp_path / "out")
+    harness = IsoflopLM(pretrained=str(tmp_path / "out"))
+    text = " ".join(["the state of the union"] * 4)
+    found, cut = (harness.generate_until([instance(one, {})])[0] for one in (text, text[-32:]))
+    assert found == cut != harness.generate_until([instance(text[-1:], {})])[0]
+    for most in (64, 256):
+        with pytest.raises(ValueError, match=f"max_gen_toks is {most}; expected fewer than the 64"):
+            harness.generate_until([instance(text, {"max_gen_toks": most})])
+
+
 @pytest.mark.parametrize("routed", [False, True])
 def test_the_harness_finds_in_transformers_what_it_finds_here(
     routed: bool, trained: Trained, tmp_path: Path
@@ -100,14 +143,7 @@ def test_the_harness_finds_in_transformers_what_it_finds_here(
     if routed:
         export_run(trained.folder, out, cache=trained.cache)
     else:
-        model = model_with(vocabulary=256, width=24)
-        values, state = folder_of_model(model.config, 64, model.state_dict(), None)
-        from isoflop.data import ByteTokenizer
-
-        tokens = tokenizer_json(ByteTokenizer(), begins=False)
-        assert tokens is not None
-        texts = {"config.json": json_text(values), "tokenizer.json": tokens}
-        write_folder(out, texts | {"tokenizer_config.json": json_text(tokenizer_config(64))}, state)
+        write_bytes_model(model_with(vocabulary=256, width=24), out)
     theirs = HFLM(pretrained=str(out), device="cpu", batch_size=2, dtype="float32")
     ours = IsoflopLM(pretrained=str(out), batch_size=2, max_length=theirs.max_length)
 

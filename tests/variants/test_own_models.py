@@ -134,6 +134,9 @@ def test_decoding_gives_the_logits_of_a_whole_pass(choices: dict[str, Any]) -> N
     engine = engine_for(model)
     whole = config.depth.kind in ("my_skip", "fixed_skip", "routed") or "block" in choices
     assert isinstance(engine, WholePasses) == whole
+    if whole:
+        with pytest.raises(ValueError, match="does not decode over a cache; use engine_for"):
+            Engine(model)
     prompts = [list(range(5)), list(range(40, 48))]
     engine.prefill(prompts)
     engine.step([7, 8])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart
+from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart, by_size
 from isoflop.check.coordinates import changes, slopes
 from isoflop.check.steps import LENGTH, VOCABULARY, compiled, learned, small_run, ways
 from isoflop.config import Choices, ModelConfig, Part, Recipe, Routed
@@ -206,7 +206,7 @@ def _charged(config: ModelConfig, length: int, convention: Any) -> dict[Key, flo
 
 
 def _beyond(value: float, low: float, high: float) -> float:
-    return max(0.0, low - value, value - high)
+    return max(0.0, low - value, value - high, key=by_size)
 
 
 def _gradients(place: Place, **choices: Any) -> Found:
@@ -259,9 +259,8 @@ def _first_loss(place: Place, **choices: Any) -> Found:
 def _over_sizes(place: Place, **choices: Any) -> Found:
     mine, plain = _exponents(place, **choices), _exponents(place, blocks=choices["blocks"])
     told = [f"{name} {found:+.2f}, plain {plain[name]:+.2f}" for name, found in mine.items()]
-    worst = max(
-        _beyond(x, min(0.0, plain[name]), max(0.0, plain[name])) for name, x in mine.items()
-    )
+    ranges = {name: (min(x, 0.0), max(x, 0.0)) for name, x in plain.items()}
+    worst = max((_beyond(x, *ranges[name]) for name, x in mine.items()), key=by_size)
     return Found(worst, SLOPE, "; ".join(told))
 
 

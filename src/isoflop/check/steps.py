@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart
+from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart, by_size
 from isoflop.check.operators import HINT
 from isoflop.config import (
     Attention,
@@ -113,7 +113,7 @@ def ways(place: Place, **choices: Any) -> Found:
     differences = {
         name: apart(learned(config, place.device, **how), plain) for name, how in WAYS.items()
     }
-    worst = max(differences, key=lambda name: differences[name])
+    worst = max(differences, key=lambda name: by_size(differences[name]))
     return Found(differences[worst], TOLERANCE[place.precision], f"most apart: {worst}")
 
 

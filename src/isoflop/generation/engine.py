@@ -11,7 +11,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from isoflop.config import Cap, Decision, Routed
+from isoflop.config import Cap, Decision, Own, Routed
 from isoflop.generation.cache import BlockCache, Filling, OwnCache, Stepping
 from isoflop.model import (
     OwnBlock,
@@ -48,8 +48,12 @@ class Engine:
             is computed all the same, so that its cost is paid.
 
     Raises:
-        ValueError: the decision or the cap does not fit the model.
+        ValueError: the decision or the cap does not fit the model, or a part of it does not decode
+            over a cache; `engine_for` has an engine for these too.
     """
+
+    cached = True
+    """Whether earlier tokens are kept in caches, which every part of the model has to allow."""
 
     def __init__(
         self,
@@ -68,6 +72,8 @@ class Engine:
                 f"decision is {decision!r}{ahead}; expected one of {', '.join(known)} for a model "
                 f"with depth {depth.kind!r}"
             )
+        if self.cached and not decodes(model):
+            raise ValueError("a part of the model does not decode over a cache; use engine_for")
         if cap is not None and not isinstance(depth, Routed):
             raise ValueError("a cap is given, but the model has no routed block; leave it out")
         self.model = model
@@ -303,6 +309,11 @@ def nominal_share(model: Transformer) -> Forced:
         return sums % period >= period - taken
 
     return forced
+
+
+def decodes(model: Transformer) -> bool:
+    """Whether a cache is enough to decode a model: depth of one's own has none."""
+    return not isinstance(model.config.depth, Own) and all(one.decodes for _, one in model.own)
 
 
 def _causal(model: Transformer) -> tuple[Decision, ...]:

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from isoflop.config import Cap, Decision, Own
-from isoflop.generation.engine import Engine
+from isoflop.config import Cap, Decision
+from isoflop.generation.engine import Engine, decodes
 from isoflop.model import Transformer, control_draws
 
 
 class WholePasses(Engine):
     """An engine that keeps token ids alone; used and answering as `Engine`."""
+
+    cached = False
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]], *, reserve: int = 0) -> Tensor:
@@ -69,5 +71,4 @@ def engine_for(
     model: Transformer, decision: Decision | None = None, *, cap: Cap | None = None, seed: int = 0
 ) -> Engine:
     """Return what decodes a model: over a cache, or by whole passes where a part cannot."""
-    cached = not isinstance(model.config.depth, Own) and all(one.decodes for _, one in model.own)
-    return (Engine if cached else WholePasses)(model, decision, cap=cap, seed=seed)
+    return (Engine if decodes(model) else WholePasses)(model, decision, cap=cap, seed=seed)

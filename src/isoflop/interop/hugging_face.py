@@ -22,6 +22,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from isoflop.config import Decision, ModelConfig
+from isoflop.evaluation import control_noise
 from isoflop.generation import Engine, engine_for
 from isoflop.model import Transformer
 from isoflop.model.peers import sizes
@@ -151,8 +152,12 @@ class IsoflopForCausalLM(PreTrainedModel, GenerationMixin):
             )
         # Padding goes behind the text, where no causal model reads it.
         order = torch.argsort(real, dim=1, descending=True, stable=True)
-        decision = None if self.training else self.config.decision
-        output = self.model(input_ids.gather(1, order), decision=decision)
+        decision, noise = None, None
+        if not self.training:
+            decision = self.config.decision or self.model.config.decisions[0]
+            rows, length = input_ids.shape
+            noise = control_noise(self.model, decision, rows, length, self.config.seed)
+        output = self.model(input_ids.gather(1, order), decision=decision, noise=noise)
         back = order.argsort(dim=1)
         logits = output.logits.gather(1, back[..., None].expand_as(output.logits))
         loss = None

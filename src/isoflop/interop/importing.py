@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from isoflop.config import Choices, ModelConfig
 from isoflop.config.own import BUILT_IN
-from isoflop.config.start import described_model
+from isoflop.config.start import CONFIG, described_model
 from isoflop.interop.exporting import folder_of_model, json_text, write_folder
+from isoflop.strict_json import parse_json
 from isoflop.text import quoted
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 KEPT = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 """What goes along as it is."""
+
+
+ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Of `config.json`, which hang on the tokeniser."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ def import_checkpoint(
     values, state = folder_of_model(model.config, described.longest, model.state_dict(), decision)
     if "model" in values:
         values["seed"] = described.seed
+    told = parse_json((folder / CONFIG).read_bytes(), str(folder / CONFIG))
+    values |= {name: told[name] for name in ENDS if name in told}
     write_folder(out, files | {"config.json": json_text(values)}, state)
     return Imported(out, model.config, added)
 

@@ -20,7 +20,8 @@ from lm_eval.api.registry import register_model
 
 from isoflop.config import Decision, TaskScore, TaskScores
 from isoflop.data import Tokenizer
-from isoflop.generation import Engine, Sampling, stream
+from isoflop.evaluation import control_noise
+from isoflop.generation import Sampling, engine_for, stream
 from isoflop.runs import RunFolder
 from isoflop.text import quoted
 from isoflop.trained import Opened
@@ -69,6 +70,7 @@ class IsoflopLM(TemplateLM):
         length = opened.config.data.sequence_length
         self.model.to(device or "cpu")
         self.decision = decision or opened.decision
+        self.seed = opened.config.seed
         self.batch_size = 16 if batch_size in (None, "auto") else int(str(batch_size))
         self.max_length = max_length or length
 
@@ -84,8 +86,8 @@ class IsoflopLM(TemplateLM):
 
     @property
     def max_gen_toks(self) -> int:
-        """Tokens that are generated where a task does not say."""
-        return 256
+        """Tokens that are generated where a task does not say: half of those read, at most."""
+        return min(256, self.max_length // 2)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **others: Any
@@ -114,7 +116,10 @@ class IsoflopLM(TemplateLM):
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids) - 1] = torch.tensor(ids[:-1])
         device = self.model.embedding.weight.device
-        logits = self.model(tokens.to(device), decision=self.decision).logits.float().cpu()
+        decision = self.decision or self.model.config.decisions[0]
+        noise = control_noise(self.model, decision, len(rows), tokens.shape[1], self.seed)
+        output = self.model(tokens.to(device), decision=decision, noise=noise)
+        logits = output.logits.float().cpu()
         for row, ids, (_, _, asked) in zip(logits, rows, batch, strict=True):
             wanted = torch.tensor(ids[-min(len(asked), len(ids) - 1) :])
             told = row[len(ids) - 1 - len(wanted) : len(ids) - 1].log_softmax(-1)
@@ -138,7 +143,13 @@ class IsoflopLM(TemplateLM):
         return found
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Return what continues each text, up to the first of its ends."""
+        """Return what continues each text, up to the first of its ends.
+
+        A text's beginning is left out where the whole would be longer than `max_length`.
+
+        Raises:
+            ValueError: a task asks for so many tokens that nothing of a text would be left.
+        """
         found = []
         for context, asked in [request.args for request in requests]:
             given = self.tok_encode(context) or [self.prefix_token_id]
@@ -147,8 +158,14 @@ class IsoflopLM(TemplateLM):
             sampling = Sampling(temperature=drawn, top_p=float(asked.get("top_p", 1.0)))
             ends = asked.get("until") or []
             ends = [ends] if isinstance(ends, str) else [end for end in ends if end]
-            kept = given[-max(1, self.max_length - most) :]
-            engine, made, text = Engine(self.model, self.decision), list[int](), ""
+            if most >= self.max_length:
+                raise ValueError(
+                    f"max_gen_toks is {most}; expected fewer than the {self.max_length} tokens "
+                    "that the model reads, so that some of the text are among them"
+                )
+            kept = given[-(self.max_length - most) :]
+            engine = engine_for(self.model, self.decision, seed=self.seed)
+            made, text = list[int](), ""
             for (token,) in stream(engine, [kept], sampling, max_tokens=most, stop=[self.end]):
                 made += [token.id] if token.id != self.end else []
                 text = self.tokens.decode(made).decode(errors="replace")

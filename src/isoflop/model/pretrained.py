@@ -43,7 +43,7 @@ def loaded(
 
 
 def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:
-    """Give a model of a checkpoint's shape its weights; those of another depth's routers are left.
+    """Give a model of a checkpoint's shape its weights, but for what decides in another depth.
 
     New routers are made quiet, so that a gate centred at one leaves updates as they were, and new
     convolutions of keys leave them as they are.
@@ -62,6 +62,9 @@ def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:
         found = from_peer(found, before, place)
     names = {_plain(name): name for name in model.state_dict()}
     found = {names.get(_plain(name), name): one for name, one in found.items()}
+    if before.depth != after.depth:
+        # What was learned under the one depth would decide otherwise under the other.
+        found = {name: one for name, one in found.items() if not _decides(name)}
     if after.tied_embeddings and "embedding.weight" in found:
         embedding = found["embedding.weight"]
         if not found.setdefault("head.weight", embedding).equal(embedding):
@@ -72,10 +75,9 @@ def put_weights(model: Transformer, folder: Path) -> tuple[str, ...]:
             shapes = f"{list(found[name].shape)}; expected {list(held[name].shape)}, by its config"
             raise ValueError(quoted(f"{place} has weights {name!r} of shape {shapes}.json"))
     missing, strange = model.load_state_dict(found, strict=False)
-    # What only the one or the other depth has.
+    if strange:
+        raise ValueError(quoted(f"{place} has weights {strange[0]!r}, which the model has not"))
     new = _new_parts(before, after)
-    if known := [name for name in strange if not any(part in name for part in new)]:
-        raise ValueError(quoted(f"{place} has weights {known[0]!r}, which the model has not"))
     if lost := [name for name in missing if not any(part in name for part in new)]:
         raise ValueError(quoted(f"{place} has no weights {lost[0]!r}"))
     for name in missing:
@@ -88,6 +90,11 @@ def _plain(name: str) -> str:
     """Return the name that a block's weight has where nothing is around the block."""
     parts = name.split(".")
     return ".".join(part for at, part in enumerate(parts) if (at, part) != (2, "block"))
+
+
+def _decides(name: str) -> bool:
+    """Whether a weight is of a block's depth, and not of a part of it that has routers as well."""
+    return name.split(".")[2:3] in (["router"], ["predictor"], ["threshold"], ["depth"])
 
 
 def _new_parts(before: ModelConfig, after: ModelConfig) -> tuple[str, ...]:

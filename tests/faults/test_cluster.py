@@ -123,10 +123,13 @@ def test_a_queue_that_refuses_for_a_while_is_asked_again(
         poll(100)
     poll(100)
     assert fake.alive == {"2"}
-    fake.alive.clear()
+    queue.capacity = 2
     monkeypatch.setattr(fake, "submit", refuse)
+    second = next_runs(tiny(tmp_path / "text.txt"), [])[1]
     with pytest.warns(UserWarning, match="tried again"):
-        poll(100)
+        queue.start(second, tmp_path / "second")
+    poll(4000)  # beside one that is alive
+    fake.alive.clear()
     with pytest.raises(OSError, match="Socket timed out"):
         poll(4000)
 

@@ -273,6 +273,8 @@ class Export(OfStudy):
 
         asked, folders = self.settled()
         if self.dataset is not None:
+            if self.to is not None:
+                raise ValueError("--to is of records; with --dataset expected --results alone")
             from isoflop.interop.dataset import export_dataset
             from isoflop.results import StudyResults
 

@@ -78,9 +78,10 @@ class Own(Frozen):
     @property
     def follows_training(self) -> bool:
         """Whether it is told how much of training is over, by which it may compute otherwise."""
-        if self.source is None:
-            return "start_capacity" in self.settings
-        return "def progress(" in _TEXTS.get(self.source, "")
+        # Of a text that is not at hand nothing is known.
+        text = "" if self.source is None else _TEXTS.get(self.source, "SCHEDULED")
+        told = "def progress(" in text or "SCHEDULED" in text
+        return told or "start_capacity" in self.settings
 
     @classmethod
     def __get_pydantic_json_schema__(

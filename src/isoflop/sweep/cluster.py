@@ -35,7 +35,8 @@ AT_ONCE_SECONDS = 60.0
 """A job that lives no longer, and takes no run, did not work; jobs that a cluster gives to a node
 that it does not know to be lost end so too, but not for as long as that."""
 PATIENT_SECONDS = 3600.0
-"""A queue that took workers may refuse one for so long, as where it is busy or has a limit."""
+"""A queue that took workers may refuse one for so long where it has none left, as a busy one does;
+for ever beside others, as where a site allows fewer."""
 JOBS = "jobs"
 """Folder of what jobs print, in the study's folder."""
 FILE = "cluster.toml"
@@ -132,7 +133,7 @@ class Queue:
         """Queue a worker; return whether that was done, where it once was and will be again.
 
         Raises:
-            OSError: none was ever queued, or none for a long time.
+            OSError: none was ever queued, or none for a long time in which none was left.
         """
         assert self._jobs is not None, "without a queue there is no capacity"
         now = time.monotonic()
@@ -140,7 +141,7 @@ class Queue:
             self._alive[self._jobs.submit()] = now
         except OSError as error:
             since = now if self._refused is None else self._refused
-            if not self._accepted or now - since > PATIENT_SECONDS:
+            if not self._accepted or (not self._alive and now - since > PATIENT_SECONDS):
                 raise
             if self._refused is None:
                 warnings.warn(

@@ -99,7 +99,8 @@ def export_study(study: Study, root: Path, results: Path, to: Path | None = None
 
     These are its records, what settled its precision, its trials, its speeds, what is known of
     the routed model that a report looks into, and last the report's pictures with their tables.
-    What `results/NAME/` has counts as the study's own folder does; `to` is `results` unless named.
+    What `results/NAME/` has counts as the study's own folder does, but for pictures, which are
+    those of the last report there; `to` is `results` unless named.
 
     Raises:
         ValueError: there are no records, or one cannot be read.

@@ -160,6 +160,7 @@ def judged(
         if name == baseline:
             continue
         if settings.declared_seeds:
+            whole = noisy(name, budget), noisy(baseline, budget)
             seeds = seeds_in_common(table, (name, baseline), budget, settings.declared_seeds)
             own = table[table["seed"].isin(seeds)]
             pair = noisy_minimum(own, name, budget), noisy_minimum(own, baseline, budget)
@@ -169,7 +170,9 @@ def judged(
             pair, looks_from = (noisy(name, budget), noisy(baseline, budget)), None
         told.append(_compared(pair, budget, settings, looks_from))
         if looks_from and len(seeds) < 2:
-            told[-1] = told[-1].model_copy(update={"reason": FEW_IN_COMMON})
+            found = all(one.minimum.loss is not None for one in whole)
+            reason = FEW_IN_COMMON if found else _reasons(whole)
+            told[-1] = told[-1].model_copy(update={"reason": reason})
     likeliest = [_best_p(one.difference) for one in told]
     adjusted = holm([p for _, p in likeliest])
     stand = [p is not None and p <= 1 - settings.level for p in adjusted]
@@ -204,8 +207,13 @@ def _compared(
         outcome="unresolved",
         difference=apart,
         margin=settings.margin,
-        reason="; ".join(f"{s.variant}: {s.reason}" for s in (one, base) if s.reason) or None,
+        reason=_reasons(pair),
     )
+
+
+def _reasons(pair: tuple[NoisyMinimum, NoisyMinimum]) -> str | None:
+    """Return why either minimum, or its noise, is not known."""
+    return "; ".join(f"{one.variant}: {one.reason}" for one in pair if one.reason) or None
 
 
 def _estimates(

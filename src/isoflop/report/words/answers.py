@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -185,8 +186,15 @@ def near_best(analysis: Analysis, result: BudgetResult) -> list[str]:
     """
     table, at = analysis.declared, result.budget_flops
     found = league([noisy_minimum(table, one, at) for one in analysis.names], analysis.baseline)
-    _, *others = (one for one in found.places if one.variant != analysis.baseline)
-    return [one.variant for one in others if one.first in (None, 1)]
+    names = [one.variant for one in result.ranking() if one.variant != analysis.baseline]
+    losses = {one.variant: one.loss.value for one in found.places}
+    best, half = losses.get(names[0], -math.inf), found.half_width
+    known = {one.variant for one in found.places if one.first is not None}
+    return [
+        name
+        for name in names[1:]
+        if half is None or name not in known or losses[name] - best <= half
+    ]
 
 
 def single_seeded(analysis: Analysis) -> list[str]:

@@ -76,6 +76,9 @@ def test_of_variants_alike_the_best_is_told_from_few(monkeypatch: pytest.MonkeyP
         assert best not in near
         left_out += len(near) < 5
     assert left_out <= 20
+    # Where the noise of the best is not known, all are near it.
+    noisy[best] = replace(noisy[best], loss=None)
+    assert set(answers.near_best(analysis, result)) == set(names) - {best, ranked[-1]}
 
 
 def test_a_budget_that_is_too_small_takes_the_verdict_from_itself_alone(pair: Analysis) -> None:

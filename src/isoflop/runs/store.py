@@ -17,9 +17,8 @@ from isoflop.runs.texts import know_texts, write_texts
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 """Of files of committed records; the last is what is written."""
-
-
 RUN_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""What a run may be called, as a regular expression."""
 
 
 class RunStore:

@@ -160,7 +160,6 @@ def judged(
         if name == baseline:
             continue
         if settings.declared_seeds:
-            whole = noisy(name, budget), noisy(baseline, budget)
             seeds = seeds_in_common(table, (name, baseline), budget, settings.declared_seeds)
             own = table[table["seed"].isin(seeds)]
             pair = noisy_minimum(own, name, budget), noisy_minimum(own, baseline, budget)
@@ -170,6 +169,7 @@ def judged(
             pair, looks_from = (noisy(name, budget), noisy(baseline, budget)), None
         told.append(_compared(pair, budget, settings, looks_from))
         if looks_from and len(seeds) < 2:
+            whole = noisy(name, budget), noisy(baseline, budget)
             found = all(one.minimum.loss is not None for one in whole)
             reason = FEW_IN_COMMON if found else _reasons(whole)
             told[-1] = told[-1].model_copy(update={"reason": reason})

@@ -187,14 +187,11 @@ def near_best(analysis: Analysis, result: BudgetResult) -> list[str]:
     table, at = analysis.declared, result.budget_flops
     found = league([noisy_minimum(table, one, at) for one in analysis.names], analysis.baseline)
     names = [one.variant for one in result.ranking() if one.variant != analysis.baseline]
-    losses = {one.variant: one.loss.value for one in found.places}
-    best, half = losses.get(names[0], -math.inf), found.half_width
-    known = {one.variant for one in found.places if one.first is not None}
-    return [
-        name
-        for name in names[1:]
-        if half is None or name not in known or losses[name] - best <= half
-    ]
+    half = math.inf if found.half_width is None else found.half_width
+    known = {one.variant: one.loss.value for one in found.places if one.first is not None}
+    # Of a noise that is not known nothing is told apart.
+    best = known.get(names[0], math.inf)
+    return [name for name in names[1:] if known.get(name, -math.inf) - best <= half]
 
 
 def single_seeded(analysis: Analysis) -> list[str]:

@@ -24,6 +24,7 @@ from isoflop.config import (
     RunConfig,
     TopK,
 )
+from isoflop.config.own import own
 from isoflop.model import Transformer, build
 from isoflop.training import initialise
 from isoflop.training.optimisation import optimiser as module
@@ -130,6 +131,23 @@ def test_changes_do_not_depend_on_depth(depth: Depth, optimiser: Optimiser) -> N
     assert -SLOPE < found["stream"] < DEPTH_GROWTH, found
     assert abs(found["logits"]) < SLOPE, found
     assert -2 * SLOPE < found.get("router", 0.0) < DEPTH_GROWTH, found
+
+
+@pytest.mark.slow
+def test_experts_under_muon_change_alike_at_every_size() -> None:
+    # Of fewer than all experts deep blocks choose ever others, and their updates add up less.
+    part = own("feed_forward", "mixture_of_experts", {"experts": 4, "top_k": 4, "hidden": 0.5})
+
+    def measure(width: int, blocks: int, seed: int) -> dict[str, float]:
+        run = configuration(width, blocks, EveryToken(), seed, Muon(own="each"))
+        model = run.model.model_copy(update={"feed_forward": part})
+        return changes(run.model_copy(update={"model": model}), tokens())
+
+    over_width = slopes((32, 128), SEEDS, lambda width, seed: measure(width, 4, seed))
+    over_depth = slopes(DEPTHS, SEEDS, lambda blocks, seed: measure(64, blocks, seed))
+    for found in (over_width, over_depth):
+        assert -SLOPE < found["stream"] < DEPTH_GROWTH, found
+        assert abs(found["logits"]) < SLOPE, found
 
 
 def test_the_check_catches_the_standard_parametrisation(monkeypatch: pytest.MonkeyPatch) -> None:

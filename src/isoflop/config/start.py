@@ -240,11 +240,7 @@ def _check_whole(path: Path) -> None:
 
 
 def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
-    """Return the model that a configuration describes.
-
-    Args:
-        values: of its `config.json`.
-        place: where they were read, for what is wrong.
+    """Return the model that the values of a `config.json`, read at `place`, describe.
 
     Raises:
         ValueError: the model is of another kind, or does what this package does not; each such

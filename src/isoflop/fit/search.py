@@ -39,12 +39,7 @@ class Observation:
 
 
 class Star:
-    """Least squares over the trials of a star, of settings with two values beside the centre's.
-
-    Args:
-        trials: with the centre among them.
-        level: of all intervals.
-    """
+    """Least squares over the trials of a star, of settings with two values beside the centre's."""
 
     def __init__(self, trials: Collection[Observation], level: float = LEVEL) -> None:
         finite = [one for one in trials if math.isfinite(one.loss)]

@@ -10,16 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from isoflop.config import (
-    BlockAttention,
-    Frozen,
-    ModelConfig,
-    Own,
-    RandomK,
-    RunRecord,
-    Study,
-    TopK,
-)
+from isoflop.config import BlockAttention, Frozen, ModelConfig, Own, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
 from isoflop.fit import (
     FitResult,

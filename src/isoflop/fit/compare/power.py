@@ -54,12 +54,7 @@ class Design:
 def recorded_noise(table: pd.DataFrame, baseline: str) -> SeedNoise | None:
     """Return how far seeds move runs near the minimum, pooled over variants and budgets.
 
-    Args:
-        table: as `isoflop.fit.frame` makes it.
-        baseline: the variant that others are paired with, seed by seed.
-
-    Returns:
-        The noise; None where no size near a minimum has two seeds.
+    Others are paired with the baseline seed by seed. None where no size near a minimum has two.
     """
     names = table["variant"].drop_duplicates().tolist()
     rows = {key: curve_rows(table, *key) for key in itertools.product(names, budgets(table))}

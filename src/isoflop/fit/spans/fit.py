@@ -223,10 +223,7 @@ def measured(
     Cox (Experimental Designs, section 4.14). Satterthwaite's are too many where a few
     documents weigh the most: by chance their variance comes out small, and with it their share.
 
-    Args:
-        sizes: what was seen of each seed, by size.
-        chosen: the sizes that the mean is over.
-        one: a loss on the same documents.
+    `one` is any loss on the same documents.
     """
     groups = {shape: [loss for loss, _ in seen] for shape, seen in sizes.items()}
     by_document = [np.mean(np.array([sums for _, sums in sizes[one]]), axis=0) for one in chosen]

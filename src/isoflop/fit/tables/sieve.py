@@ -68,12 +68,7 @@ class LeftOutRows:
 class Sieve:
     """The rows of a table with what fits want of them, of which some are left out.
 
-    Of several reasons the first one stands.
-
-    Args:
-        rows: of the table.
-        wanted: its wanted columns.
-        source: what to call the table in messages.
+    Of several reasons the first one stands. `source` is what to call the table in messages.
     """
 
     def __init__(self, rows: pd.DataFrame, wanted: Mapping[str, Column], source: str) -> None:

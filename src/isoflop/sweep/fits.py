@@ -132,9 +132,7 @@ def fit_study(
         ValueError: nothing there can be fitted; in one line.
     """
     study = _study(source)
-    whom = baseline
-    if study is not None:
-        whom = baseline or study.baseline_variant.name
+    whom = baseline or (None if study is None else study.baseline_variant.name)
     if study is not None and study.scaling is not None:
         ledger = trained(study, Folders.of(study).root, reading.results, _file(source))
         settings = reading.settings(settings, study, ledger.own)

@@ -155,7 +155,7 @@ class SpanRuns:
 
 def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list[SizeLoss]:
     """Return the mean loss of each size with one that two documents reach, the smallest first."""
-    shapes = {shape: run for (name, shape), run in runs.sizes.items() if name == variant}
+    shapes = [shape for name, shape in runs.sizes if name == variant]
     by_shape = {shape: losses for shape in shapes if (losses := runs.at(variant, shape, span))}
     seen = {
         shape: [(one.loss, one.document_losses) for one in losses.values()]
@@ -163,14 +163,14 @@ def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list
     }
     made = []
     for shape, losses in by_shape.items():
-        one = next(iter(losses.values()))
+        run, one = runs.sizes[variant, shape], next(iter(losses.values()))
         found = measured(seen, [shape], one)
         if found is None:
             continue
         loss = SizeLoss(
             variant=variant,
-            non_embedding=shapes[shape].parameters.non_embedding,
-            compute={axis: shapes[shape].train_flops[axis] / PFLOPS_DAY for axis in AXES},
+            non_embedding=run.parameters.non_embedding,
+            compute={axis: run.train_flops[axis] / PFLOPS_DAY for axis in AXES},
             start=span[0],
             stop=span[1],
             loss=found[0].interval(level),

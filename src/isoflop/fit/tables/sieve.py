@@ -199,10 +199,7 @@ def keep_last(sieve: Sieve, last_of: str) -> str:
 def keep_best(sieve: Sieve, settings: Sequence[str], tolerance: float) -> tuple[str, bool]:
     """Leave out runs of a searched setting that is not the best of its variant, size and budget.
 
-    Args:
-        sieve: leaves them out.
-        settings: columns that make up the setting; the lowest mean loss is best.
-        tolerance: as for `group_budgets`.
+    `settings` are the columns that make up the setting; the lowest mean loss is best.
 
     Returns:
         What was done, and whether the best is the lowest or the highest tried anywhere.

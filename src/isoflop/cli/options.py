@@ -176,8 +176,6 @@ class OfModel:
                 )
             return None
         if window < 1 or (tokens is not None and tokens < 1):
-            told = f"--cap-window is {window}" + (
-                "" if tokens is None else f", --cap-tokens {tokens}"
-            )
-            raise ValueError(f"{told}; expected 1 or more")
+            also = "" if tokens is None else f", --cap-tokens {tokens}"
+            raise ValueError(f"--cap-window is {window}{also}; expected 1 or more")
         return Cap(window=window, tokens=tokens)

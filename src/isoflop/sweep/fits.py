@@ -332,11 +332,8 @@ def _described(records: Sequence[RunRecord]) -> dict[str, str]:
 def _model_words(model: ModelConfig) -> str:
     match model.depth:
         case TopK(capacity=capacity) | RandomK(capacity=capacity):
-            where = (
-                f"every {model.depth.every}"
-                if model.depth.blocks is None
-                else f"blocks {list(model.depth.blocks)}"
-            )
+            blocks = model.depth.blocks
+            where = f"every {model.depth.every}" if blocks is None else f"blocks {list(blocks)}"
             depth = f"{model.depth.kind} {capacity:.4g} {where}"
         case Own():
             depth = model.depth.described

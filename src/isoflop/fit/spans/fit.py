@@ -281,25 +281,18 @@ def _span_gaps(
     gap = SpanGap(
         variant=variant, baseline=baseline, start=span[0], stop=span[1], non_embedding=None
     )
-    if one is None:
-        gaps = [gap.model_copy(update={"reason": missing})]
-    else:
-        gaps = [_measured(gap, apart, list(apart), one, missing, asked)]
+    whole = gap.model_copy(update={"reason": missing})
+    gaps = [whole if one is None else _measured(whole, apart, list(apart), one, asked)]
     for shape, size in sizes.items():
         single = gap.model_copy(update={"non_embedding": size, "reason": reasons.get(shape)})
         if one is not None and shape in apart:
-            single = _measured(single, apart, [shape], one, "", asked)
+            single = _measured(single, apart, [shape], one, asked)
         gaps.append(single)
     return gaps
 
 
 def _measured(
-    gap: SpanGap,
-    apart: Seen,
-    chosen: Sequence[Shape],
-    one: SpanLoss,
-    missing: str,
-    asked: FitSettings,
+    gap: SpanGap, apart: Seen, chosen: Sequence[Shape], one: SpanLoss, asked: FitSettings
 ) -> SpanGap:
     """Return a gap over the chosen sizes; seed noise is pooled over all of them."""
     found = measured(apart, chosen, one)
@@ -312,7 +305,7 @@ def _measured(
         "documents": len(one.document_windows),
         "windows": one.windows,
     }
-    reasons = [missing] if missing else []
+    reasons = [gap.reason] if gap.reason else []
     if seeds is None:
         reasons.append("one pair of runs at each size, so seed noise is not known")
     else:

@@ -86,7 +86,10 @@ def run_table(
     sieve = Sieve(rows, find_columns(rows, columns or {}, name), name)
     if cluster is not None:
         cluster = column_named(rows, cluster, "--cluster", name)
-        sieve.values["cluster"] = _clusters(rows[cluster])
+        # A run without a value is a cluster of its own.
+        cells = enumerate(rows[cluster], start=1)
+        clusters = [f"row {at}" if missing(cell) else str(cell) for at, cell in cells]
+        sieve.values["cluster"] = clusters
     beyond = rows.index.map(read.broken)
     sieve.leave(beyond.notna(), "it has more fields than the header", beyond)
     used = {column for one in sieve.wanted.values() for column in one.used}
@@ -134,12 +137,6 @@ def _distinct(names: list[str]) -> list[str]:
     ]
 
 
-def _clusters(cells: pd.Series) -> list[str]:
-    """Return the cluster of each run; one without a value is a cluster of its own."""
-    named = enumerate(cells, start=1)
-    return [f"row {at}" if missing(cell) else str(cell) for at, cell in named]
-
-
 def _understood(sieve: Sieve, words: str) -> str:
     """Return in one line which column is what, and how many rows are used."""
     shown = [one.said for name, one in sieve.wanted.items() if name != "run"]
@@ -150,11 +147,8 @@ def _understood(sieve: Sieve, words: str) -> str:
     kept = int(sieve.kept.sum())
     read = f"Read ({words})" if words and words != "commas" else "Read"
     left = "; ".join(one.words for one in sieve.left_out)
-    return (
-        f"{read}: {', '.join(shown)}; {kept} of {len(sieve.kept)} rows used"
-        + (f", left out {left}" if left else "")
-        + "."
-    )
+    left = f", left out {left}" if left else ""
+    return f"{read}: {', '.join(shown)}; {kept} of {len(sieve.kept)} rows used{left}."
 
 
 def _as_frame(rows: pd.DataFrame) -> pd.DataFrame:

@@ -86,10 +86,7 @@ def run_table(
     sieve = Sieve(rows, find_columns(rows, columns or {}, name), name)
     if cluster is not None:
         cluster = column_named(rows, cluster, "--cluster", name)
-        # A run without a value is a cluster of its own.
-        cells = enumerate(rows[cluster], start=1)
-        clusters = [f"row {at}" if missing(cell) else str(cell) for at, cell in cells]
-        sieve.values["cluster"] = clusters
+        sieve.values["cluster"] = _clusters(rows[cluster])
     beyond = rows.index.map(read.broken)
     sieve.leave(beyond.notna(), "it has more fields than the header", beyond)
     used = {column for one in sieve.wanted.values() for column in one.used}
@@ -135,6 +132,12 @@ def _distinct(names: list[str]) -> list[str]:
         f"{name} (column {at})".lstrip() if twice or not name else name
         for at, (name, twice) in enumerate(zip(names, again, strict=True), start=1)
     ]
+
+
+def _clusters(cells: pd.Series) -> list[str]:
+    """Return the cluster of each run; one without a value is a cluster of its own."""
+    named = enumerate(cells, start=1)
+    return [f"row {at}" if missing(cell) else str(cell) for at, cell in named]
 
 
 def _understood(sieve: Sieve, words: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -20,8 +20,7 @@ from isoflop.sweep.report import export_study
 from sweep_studies import Place, machine, tiny
 
 SETTLED: tuple[Precision, Precision] = ("bf16", "fp32")
-
-
+CHOOSE = "isoflop.sweep.precision.choose_precision"
 WITHOUT_UNITS, WITH_UNITS = machine(1 / 32), machine(8.0, "x86_64 With Units")
 
 
@@ -137,7 +136,8 @@ def test_what_was_trained_before_keeps_its_precision(
     old = study.with_precision(precision)
     storage.write_json(tmp_path / where / "study.json", old.model_dump(mode="json"))
     places = tmp_path / "study", tmp_path / "results"
-    found = settled(study, *places, choose=Mock(side_effect=AssertionError))
+    with patch(CHOOSE, side_effect=AssertionError):
+        found = settled(study, *places)
     assert (found.precision, found.choice) == (precision, None)
     assert found.study == old
 
@@ -145,7 +145,8 @@ def test_what_was_trained_before_keeps_its_precision(
 def test_before_it_is_started_what_is_faster_here_is_assumed_and_not_kept(tmp_path: Path) -> None:
     study = auto(tmp_path / "text.txt")
     for here in (WITH_UNITS, WITHOUT_UNITS):
-        found = settled(study, tmp_path / "study", choose=lambda *_, here=here, **__: here)
+        with patch(CHOOSE, return_value=here):
+            found = settled(study, tmp_path / "study")
         assert (found.precision, found.choice) == (here.precision, here)
     assert not (tmp_path / "study").exists()
 

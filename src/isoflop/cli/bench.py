@@ -12,19 +12,8 @@ from tyro.extras import SubcommandApp
 
 from isoflop import storage
 from isoflop.cli.main import ASKED
-from isoflop.cli.options import (
-    RESULTS,
-    Device,
-    Json,
-    NumberOfRanks,
-    Results,
-    tell,
-)
-from isoflop.cli.study_models import (
-    precision_here,
-    precisions_here,
-    study_groups,
-)
+from isoflop.cli.options import RESULTS, Device, Json, NumberOfRanks, Results, tell
+from isoflop.cli.study_models import precision_here, precisions_here, study_groups
 from isoflop.config.load import load_study
 from isoflop.hardware import usable_cores
 from isoflop.hardware.ranks import place

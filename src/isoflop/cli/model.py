@@ -62,10 +62,8 @@ class Evaluate(OfModel):
             told, tables = scores.model_dump(mode="json"), iter([scores_table(scores)])
         else:
             found = self._measured(folder)
-            told, tables = (
-                found.model_dump(mode="json"),
-                evaluation_tables(found, Opened.of(folder.path).config),
-            )
+            told = found.model_dump(mode="json")
+            tables = evaluation_tables(found, Opened.of(folder.path).config)
         if self.out is not None:
             storage.write_json(self.out, told)
             tell(f"wrote {self.out}")

@@ -42,14 +42,6 @@ Results = Annotated[
 Workers = Annotated[
     int | None, arg(metavar="INT", help="Runs at a time; one per core or device if left out.")
 ]
-Checkpoint = Annotated[
-    Path,
-    Positional,
-    arg(
-        metavar="CHECKPOINT",
-        help="Folder of a finished run, runs/STUDY/runs/RUN_ID, or of a checkpoint.",
-    ),
-]
 MemoryGib = Annotated[
     float | None,
     arg(metavar="GIB", help="Memory that a run may take on a CPU; more fails it. No limit else."),
@@ -159,7 +151,8 @@ def check_uninterrupted(outcome: Outcome) -> None:
 class OfModel:
     """A model that was trained, and what it is asked with."""
 
-    checkpoint: Checkpoint
+    checkpoint: Annotated[Path, Positional, arg(metavar="CHECKPOINT")]
+    """Folder of a finished run, runs/STUDY/runs/RUN_ID, or of a checkpoint."""
     cap_window: Annotated[int | None, arg(metavar="INT")] = None
     """Cap what a block processes in so many positions."""
     cap_tokens: Annotated[int | None, arg(metavar="INT")] = None
@@ -183,8 +176,6 @@ class OfModel:
                 )
             return None
         if window < 1 or (tokens is not None and tokens < 1):
-            told = f"--cap-window is {window}" + (
-                "" if tokens is None else f", --cap-tokens {tokens}"
-            )
-            raise ValueError(f"{told}; expected 1 or more")
+            also = "" if tokens is None else f", --cap-tokens {tokens}"
+            raise ValueError(f"--cap-window is {window}{also}; expected 1 or more")
         return Cap(window=window, tokens=tokens)

@@ -12,15 +12,6 @@ if TYPE_CHECKING:
     from isoflop.sweep import Folders
 
 
-def settled_here(study: Study, folders: Folders) -> Study:
-    """Return a study in the precision that its runs have or would have, and say which that is."""
-    from isoflop.sweep import settled
-
-    found = settled(study, folders.root, folders.results)
-    tell(found.words)
-    return found.study
-
-
 def study_groups(
     study: Study, folders: Folders, precision: Precision | None
 ) -> tuple[tuple[Case, ...], ...]:
@@ -36,14 +27,16 @@ def study_groups(
     from isoflop.papers.numbered import numbered_models
     from isoflop.planning import foreseen_runs
     from isoflop.planning.assignment import assign
-    from isoflop.sweep import Ledger
+    from isoflop.sweep import Ledger, settled
 
     if study.scaling is not None:
         raise ValueError(
             f"study {study.name} names its sizes, and its report shows no steps per second; "
             "measure the standard shapes (isoflop bench train) or isoflop bench attention"
         )
-    study = settled_here(study, folders)
+    kept = settled(study, folders.root, folders.results)
+    tell(kept.words)
+    study = kept.study
 
     def measured(config: RunConfig) -> RunConfig:
         own = config.recipe.precision

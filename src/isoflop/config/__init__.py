@@ -80,11 +80,5 @@ from isoflop.config.run import (
 )
 from isoflop.config.search import SETTINGS, Exponents, Search, Setting, Values
 from isoflop.config.start import Start
-from isoflop.config.study import (
-    Grid,
-    ScaledModel,
-    Scaling,
-    Study,
-    Variant,
-)
+from isoflop.config.study import Grid, ScaledModel, Scaling, Study, Variant
 from isoflop.frozen import Frozen, canonical, fingerprint

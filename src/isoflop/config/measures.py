@@ -214,14 +214,8 @@ class Measures(Frozen):
 
     def under(self, decision: Decision) -> DecisionMeasures | None:
         """Return the measures under a decision without a cap, None where they were not taken."""
-        return next(
-            (
-                one
-                for one in self.decisions
-                if one.decision == decision and one.evaluation.cap is None
-            ),
-            None,
-        )
+        uncapped = (one for one in self.decisions if one.evaluation.cap is None)
+        return next((one for one in uncapped if one.decision == decision), None)
 
 
 class RunEvaluation(Frozen):

@@ -178,9 +178,7 @@ def of_file(file: Path) -> tuple[Part, Own]:
 def opened(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the tables of a study or run file with each table of a variant of one's own opened.
 
-    Args:
-        data: as parsed.
-        folder: that `from` is relative to.
+    Its `from` is relative to the folder.
 
     Raises:
         ValueError: as `own`, with the place in the file.
@@ -211,13 +209,9 @@ def opened(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 def module_of(named: Own, part: Part, place: str = "") -> ModuleType:
     """Return the module of a variant of one's own, run once in a process.
 
-    Args:
-        named: which.
-        part: what it is to take the place of.
-        place: to name where it is from if something is wrong; its kind if left out.
-
     Raises:
-        ValueError: its text is not known here, does not run, or lacks something.
+        ValueError: its text is not known here, does not run, lacks something, or is not of `part`;
+            the message begins with `place`, or its kind.
     """
     place = quoted(place or named.kind)
     if named.source is None:

@@ -79,12 +79,9 @@ class Start(Frozen):
         """
         folder = Path(checkpoint)
         if not os.path.isdir(folder):  # of no name that is too long
-            raise ValueError(
-                quoted(
-                    f"start.checkpoint is {checkpoint!r}, where no folder is; expected one that "
-                    "`isoflop convert SOURCE FOLDER --from hf` writes: restore it, or name another"
-                )
-            )
+            told = f"start.checkpoint is {checkpoint!r}, where no folder is; expected one that "
+            told += "`isoflop convert SOURCE FOLDER --from hf` writes: restore it, or name another"
+            raise ValueError(quoted(told))
         model, content = described_model(folder).model, hashlib.sha256()
         content.update(fingerprint(model).encode())
         for path in weight_files(folder):
@@ -240,11 +237,7 @@ def _check_whole(path: Path) -> None:
 
 
 def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
-    """Return the model that a configuration describes.
-
-    Args:
-        values: of its `config.json`.
-        place: where they were read, for what is wrong.
+    """Return the model that the values of a `config.json`, read at `place`, describe.
 
     Raises:
         ValueError: the model is of another kind, or does what this package does not; each such
@@ -276,10 +269,8 @@ def model_of(values: Mapping[str, Any], place: str) -> ModelConfig:
             refused.append(f"sliding_window = {window}")
     if refused:
         raise ValueError(quoted(f"{place}: {', '.join(refused)}: not supported here"))
-    heads, kv_heads = (
-        _whole(values, "num_attention_heads", place),
-        values.get("num_key_value_heads"),
-    )
+    heads = _whole(values, "num_attention_heads", place)
+    kv_heads = values.get("num_key_value_heads")
     width = _whole(values, "hidden_size", place)
     described = {
         "vocabulary": _whole(values, "vocab_size", place),

@@ -9,12 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from isoflop.config.model import Choices, ShapeFamily
 from isoflop.config.recipe import BUILT_IN, AdamW, Precision, Recipe, RecipeRules, StudyRecipe
-from isoflop.config.run import (
-    LARGEST_BUDGET_FLOPS,
-    Convention,
-    DataConfig,
-    Positions,
-)
+from isoflop.config.run import LARGEST_BUDGET_FLOPS, Convention, DataConfig, Positions
 from isoflop.config.search import LARGEST_PARAMETERS, Exponents, Search
 from isoflop.config.start import Start
 from isoflop.frozen import LARGEST_SEED, Frozen, left_out

@@ -113,11 +113,8 @@ def variance_components(
 ) -> tuple[VarianceComponents, ...]:
     """Return the components of every model whose seeds were all trained with the same data orders.
 
-    At least two of each are needed. Negative estimates are shown as zero.
-
-    Args:
-        records: runs of a study, those at its minima and the checks beside them.
-        variant_of: name of the variant of each run id; others are left aside.
+    At least two of each are needed. Negative estimates are shown as zero. What is given is as of
+    `rate_checks`.
     """
     components = []
     for model, losses in _models(records, variant_of, "data_order"):

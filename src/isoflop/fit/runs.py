@@ -88,11 +88,7 @@ def fit_runs(
 
 
 def _checked(table: pd.DataFrame, settings: FitSettings) -> list[str]:
-    """Return the variants of a table that can be fitted.
-
-    Raises:
-        ValueError: as `fit_runs`.
-    """
+    """Return the variants of a table that can be fitted, or raise as `fit_runs`."""
     if settings.cluster is not None and settings.cluster not in table:
         raise ValueError(f"cluster is {settings.cluster!r}; expected a column of {list(table)}")
     finished, names = finished_variants(table, "; train some first")

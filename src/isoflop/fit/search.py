@@ -39,21 +39,16 @@ class Observation:
 
 
 class Star:
-    """Least squares over the trials of a star, of settings with two values beside the centre's.
+    """Least squares over the trials of a star, of settings with two values beside the centre's."""
 
-    Args:
-        trials: with the centre among them.
-        level: of all intervals.
-    """
-
-    def __init__(self, trials: Collection[Observation], level: float = LEVEL) -> None:
+    def __init__(self, trials: Collection[Observation]) -> None:
         finite = [one for one in trials if math.isfinite(one.loss)]
         tried = Counter(setting for setting, _ in {(one.setting, one.z) for one in finite})
         names = dict.fromkeys(one.setting for one in finite)
         self.settings = [name for name in names if name is not None and tried[name] > 1]
         used = [one for one in finite if one.setting is None or one.setting in self.settings]
         seeds = sorted({one.seed for one in used})
-        self._first, self._level = len(seeds), level
+        self._first = len(seeds)
         design = np.zeros((len(used), len(seeds) + 2 * len(self.settings)))
         for row, one in zip(design, used, strict=True):
             row[seeds.index(one.seed)] = 1.0
@@ -77,7 +72,7 @@ class Star:
             return None
         at = self._place(setting)
         (b, c), cov = self._found[at], self._covariance[at, at]
-        t2 = float(special.stdtrit(self.degrees_of_freedom, (1 + self._level) / 2)) ** 2
+        t2 = float(special.stdtrit(self.degrees_of_freedom, (1 + LEVEL) / 2)) ** 2
         # Those z whose slope b + 2 c z is zero within its error.
         square = 4 * (c**2 - t2 * cov[1, 1])
         if c <= 0 or square <= 0:
@@ -85,7 +80,7 @@ class Star:
         linear, constant = 4 * (b * c - t2 * cov[0, 1]), b**2 - t2 * cov[0, 0]
         half = math.sqrt(max(0.0, linear**2 - 4 * square * constant)) / (2 * square)
         low, high = (-linear / (2 * square) + side * half for side in (-1, 1))
-        return Estimate(value=-b / (2 * c), low=low, high=high, level=self._level)
+        return Estimate(value=-b / (2 * c), low=low, high=high, level=LEVEL)
 
     def change(self, setting: str, z: float, other: float = 0.0) -> WithError | None:
         """Return by how much the loss at `z` is above that at `other`; None where nothing tells."""
@@ -102,7 +97,7 @@ class Star:
     def moves(self, setting: str, tried: Sequence[float]) -> float | None:
         """Return what the loss moves by at most from the centre to any of these, surely."""
         found = [self.change(setting, z) for z in tried]
-        ends = [one.interval(self._level).ends for one in found if one is not None]
+        ends = [one.interval().ends for one in found if one is not None]
         return max((abs(end) for both in ends for end in both), default=None)
 
     def _place(self, setting: str) -> slice:

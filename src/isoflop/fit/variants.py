@@ -68,21 +68,14 @@ def fit_variant(
     }
     biases: dict[Estimator, dict[float, Systematic | None]] = defaultdict(dict)
     fits = [one.fit for one in samples.values()]
+    fitted = []
     for one in found:
+        wider = None
         if one.loss is not None and one.estimator in CURVE_ESTIMATORS:
-            rows = draws.rows[name, one.budget_flops]
-            biases[one.estimator][one.budget_flops] = systematic(rows, one, fits, law)
-    fitted = tuple(
-        one.model_copy(
-            update=_held(
-                one,
-                draws,
-                biases[one.estimator].get(one.budget_flops),
-                samples.get(one.estimator),
-            )
-        )
-        for one in found
-    )
+            wider = systematic(draws.rows[name, one.budget_flops], one, fits, law)
+            biases[one.estimator][one.budget_flops] = wider
+        held = _held(one, draws, wider, samples.get(one.estimator))
+        fitted.append(one.model_copy(update=held))
     usable = {
         name: (one.surface, one.delta_sensitivity)
         for name, one in surfaces.items()
@@ -93,7 +86,7 @@ def fit_variant(
         apart |= {f"delta {delta}": other for delta, other in others.items()}
     return VariantFit(
         runs=len(sample.rows),
-        minima=fitted,
+        minima=tuple(fitted),
         surface=surfaces.get("surface"),
         variable_projection=surfaces.get("variable_projection"),
         laws=tuple(

@@ -174,11 +174,9 @@ def incomparable_sentences(result: FitResult) -> tuple[str, ...]:
         at = f"{len(budgets)} of {shared[name]} budgets"
         if len(budgets) == 1:
             at = f"{exponent(budgets[0])} FLOPs"
-        sides = (
-            [("both have", own)]
-            if own == theirs
-            else [(f"{name} has", own), (f"{base} has", theirs)]
-        )
+        sides = [(f"{name} has", own), (f"{base} has", theirs)]
+        if own == theirs:
+            sides = [("both have", own)]
         words = ", ".join(
             f"{has} {_MISSING.get(what, 'no usable minimum')}" for has, what in sides if what
         )

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import Field
 
@@ -84,19 +84,6 @@ def cluster_of(study: Path) -> Cluster:
     return Cluster()
 
 
-class Jobs(Protocol):
-    """A queue of workers."""
-
-    def submit(self) -> str:
-        """Queue a worker and return its id."""
-
-    def living(self, ids: Collection[str]) -> set[str]:
-        """Return which of these are queued or run."""
-
-    def leave(self, tell: Callable[[str], None]) -> None:
-        """Let go of the queue; what would end with this process saves its runs before."""
-
-
 class Queue:
     """Keeps as many workers queued as runs wait for one; an `Executor`.
 
@@ -108,7 +95,7 @@ class Queue:
         folder: where they print to.
     """
 
-    def __init__(self, jobs: Jobs | None, most: int, folder: Path) -> None:
+    def __init__(self, jobs: Slurm | Ray | None, most: int, folder: Path) -> None:
         self.capacity = 0 if jobs is None else most
         self._jobs = jobs
         self._folder = folder
@@ -217,7 +204,7 @@ def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Clus
     if cluster.time_limit is not None:
         command += ["--time-limit", f"{cluster.time_limit:g}"]
     command += cluster.arguments
-    jobs: Jobs | None = None
+    jobs: Slurm | Ray | None = None
     if where == "slurm":
         jobs = Slurm(command, cluster, name, folder)
     elif where == "ray":

@@ -10,16 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from isoflop.config import (
-    BlockAttention,
-    Frozen,
-    ModelConfig,
-    Own,
-    RandomK,
-    RunRecord,
-    Study,
-    TopK,
-)
+from isoflop.config import BlockAttention, Frozen, ModelConfig, Own, RandomK, RunRecord, Study, TopK
 from isoflop.config.load import load_study
 from isoflop.fit import (
     FitResult,
@@ -141,9 +132,7 @@ def fit_study(
         ValueError: nothing there can be fitted; in one line.
     """
     study = _study(source)
-    whom = baseline
-    if study is not None:
-        whom = baseline or study.baseline_variant.name
+    whom = baseline or (None if study is None else study.baseline_variant.name)
     if study is not None and study.scaling is not None:
         ledger = trained(study, Folders.of(study).root, reading.results, _file(source))
         settings = reading.settings(settings, study, ledger.own)
@@ -343,11 +332,8 @@ def _described(records: Sequence[RunRecord]) -> dict[str, str]:
 def _model_words(model: ModelConfig) -> str:
     match model.depth:
         case TopK(capacity=capacity) | RandomK(capacity=capacity):
-            where = (
-                f"every {model.depth.every}"
-                if model.depth.blocks is None
-                else f"blocks {list(model.depth.blocks)}"
-            )
+            blocks = model.depth.blocks
+            where = f"every {model.depth.every}" if blocks is None else f"blocks {list(blocks)}"
             depth = f"{model.depth.kind} {capacity:.4g} {where}"
         case Own():
             depth = model.depth.described

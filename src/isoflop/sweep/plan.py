@@ -152,9 +152,8 @@ def _measured(study: Study) -> tuple[Speed | None, str]:
     print(f"measuring steps of {len(runs)} models here", file=sys.stderr, flush=True)
     from isoflop.training import measure_speed
 
-    return measure_speed(
-        [run.config for run in runs]
-    ), "from steps measured here just now, one thread per run"
+    speed = measure_speed([run.config for run in runs])
+    return speed, "from steps measured here just now, one thread per run"
 
 
 def run_of(study: Study, folders: Folders, run_id: str) -> tuple[RunConfig, RunFolder]:

@@ -7,7 +7,6 @@ runs have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +71,7 @@ def kept_precision(study: Study, root: Path, results: Path | None = None) -> Set
     return None
 
 
-def settled(
-    study: Study,
-    root: Path,
-    results: Path | None = None,
-    *,
-    choose: Callable[..., PrecisionChoice] = choose_precision,
-) -> Settled:
+def settled(study: Study, root: Path, results: Path | None = None) -> Settled:
     """Return a study with its precision; where it was never started, what is faster here.
 
     That is measured, as `choose_precision` does it, which takes half a second and torch, and is
@@ -90,7 +83,7 @@ def settled(
     kept = kept_precision(study, root, results)
     if kept is not None:
         return kept
-    choice = choose(first_runs(study), device="cpu", threads=1)
+    choice = choose_precision(first_runs(study), device="cpu", threads=1)
     return Settled(study.with_precision(choice.precision), None, choice)
 
 

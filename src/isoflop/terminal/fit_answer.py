@@ -19,12 +19,7 @@ from isoflop.fit import (
 )
 from isoflop.fit.curves.minima import CurveMinimum
 from isoflop.fit.results import FittedSurface
-from isoflop.fit.words import (
-    doubt_sentence,
-    fraction_sentence,
-    in_unit,
-    incomparable_sentences,
-)
+from isoflop.fit.words import doubt_sentence, fraction_sentence, in_unit, incomparable_sentences
 from isoflop.notation import count, exponent
 from isoflop.terminal.fit_details import (
     disagreement_words,

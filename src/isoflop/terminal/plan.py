@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 def plan_tables(plan: Plan, timing: str, price: float | None = None) -> Iterator[RenderableType]:
     """Yield a table per variant and budget, then the totals and the warnings.
 
-    Args:
-        plan: of a study.
-        timing: how its times are known.
-        price: of an hour of a device.
+    `timing` is how its times are known, `price` that of an hour of a device.
     """
     several_seeds = len({row.seed for row in plan.rows}) > 1
     for title, rows in _groups(plan):

@@ -23,11 +23,8 @@ def prediction_lines(
 ) -> Iterator[RenderableType]:
     """Yield the predictions at a size and tokens, or at a budget, and what tests or doubts them.
 
-    Args:
-        found: the predictions.
-        level: of their intervals.
-        unit: of the losses, where it is known.
-        per_byte: whether that was asked for; a predicted optimum names the unit only then.
+    `level` is that of their intervals; a predicted optimum names the unit of its loss only where
+    losses `per_byte` were asked for.
     """
     made: Sequence[Any] = found.predictions
     first = made[0]

@@ -53,9 +53,7 @@ def status_tables(found: StudyStatus, hint: str) -> Iterator[RenderableType]:
 def follow(look: Callable[[], StudyStatus], hint: str) -> None:
     """Show where a study stands, anew until it is complete or Ctrl-C; once without a terminal.
 
-    Args:
-        look: returns where it stands.
-        hint: the command that goes on with it.
+    `hint` is the command that goes on with it.
     """
     if not sys.stdout.isatty():
         show(status_tables(look(), hint))

@@ -54,12 +54,9 @@ class League:
 
 
 def league(minima: Sequence[NoisyMinimum], baseline: str, *, level: float = LEVEL) -> League:
-    """Rank the minima of one budget.
+    """Rank the minima of one budget, refusals among them; differences are to the baseline's.
 
-    Args:
-        minima: of each variant, refusals too.
-        baseline: the variant to whose minimum the differences are.
-        level: probability that all intervals hold together.
+    `level` is the probability that all intervals hold together.
     """
     noisy = {one.variant: one for one in minima if one.loss is not None}
     half = _half_width(list(noisy.values()), level) if len(noisy) > 1 else None

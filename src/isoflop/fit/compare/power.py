@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -54,12 +54,7 @@ class Design:
 def recorded_noise(table: pd.DataFrame, baseline: str) -> SeedNoise | None:
     """Return how far seeds move runs near the minimum, pooled over variants and budgets.
 
-    Args:
-        table: as `isoflop.fit.frame` makes it.
-        baseline: the variant that others are paired with, seed by seed.
-
-    Returns:
-        The noise; None where no size near a minimum has two seeds.
+    Others are paired with the baseline seed by seed. None where no size near a minimum has two.
     """
     names = table["variant"].drop_duplicates().tolist()
     rows = {key: curve_rows(table, *key) for key in itertools.product(names, budgets(table))}
@@ -135,10 +130,8 @@ def expected_power(
     found, goal = resolvable(noise, design, seeds), margin or USUAL_MARGIN
     drawn, once = seeds, found
     if found is None or design.looks_from is not None:
-        drawn, once = (
-            FEW_SEEDS,
-            resolvable(noise, Design(design.sizes, design.everywhere), FEW_SEEDS),
-        )
+        drawn = FEW_SEEDS
+        once = resolvable(noise, replace(design, looks_from=None), drawn)
     enough = None
     if once is not None:
         # Between numbers of seeds it goes as the power of Student's test.

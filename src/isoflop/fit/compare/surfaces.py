@@ -152,22 +152,18 @@ def _compared(
             reasons.append(f"{unusable.variant}, {name}: {unusable.fit.message}")
             continue
         reasons += [f"{s.variant}: {s.warning}" for s in (one, base) if s.warning]
-        gaps += list(_gaps(one, base, places, at, settings))
+        gaps += list(_gaps(one, base, places, at))
     return made.model_copy(
         update={"gaps": tuple(gaps), "reason": "; ".join(dict.fromkeys(reasons)) or None}
     )
 
 
 def _gaps(
-    one: SurfaceSample,
-    base: SurfaceSample,
-    places: Sequence[float],
-    at: tuple[float, float] | None,
-    settings: FitSettings,
+    one: SurfaceSample, base: SurfaceSample, places: Sequence[float], at: tuple[float, float] | None
 ) -> Iterator[SurfaceGap]:
     """Yield the gap at a stated place, then along the optimum where both variants have one."""
     # The same seed gives variants of as many runs the same signs: shuffled, errors add up.
-    generator = np.random.default_rng((settings.seed, 1))
+    generator = np.random.default_rng((one.settings.seed, 1))
     # Row 0 is the fit, the others are copies.
     ours, theirs = (
         np.concatenate([[s.surface.row], generator.permutation(s.draws)[:, :5]])

@@ -103,10 +103,8 @@ def minima(
 ) -> tuple[CurveMinimum, ...]:
     """Return the minimum of each variant at each budget by each estimator, refusals included.
 
-    Args:
-        table: as `frame` makes it.
-        estimators: which ones; how far they disagree is a systematic error bar.
-        samples: surfaces, where they have been fitted already.
+    How far estimators disagree is a systematic error bar. `samples` are surfaces of the table,
+    where they have been fitted already.
     """
     wanted = tuple(estimators)
     found = []

@@ -55,10 +55,6 @@ def at_budgets(table: pd.DataFrame, surfaces: Mapping[str, Surface | None]) -> p
 
     Runs of exactly their budget's compute stay as they are, and so do those of a variant without
     a surface.
-
-    Args:
-        table: as `frame` or `run_table` makes it.
-        surfaces: of each variant.
     """
     log_off = _log_off(table)
     moving = (np.abs(log_off) > EXACT) & (table["state"] == "finished").to_numpy()

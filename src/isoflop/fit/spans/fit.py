@@ -155,7 +155,7 @@ class SpanRuns:
 
 def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list[SizeLoss]:
     """Return the mean loss of each size with one that two documents reach, the smallest first."""
-    shapes = {shape: run for (name, shape), run in runs.sizes.items() if name == variant}
+    shapes = [shape for name, shape in runs.sizes if name == variant]
     by_shape = {shape: losses for shape in shapes if (losses := runs.at(variant, shape, span))}
     seen = {
         shape: [(one.loss, one.document_losses) for one in losses.values()]
@@ -163,14 +163,14 @@ def _size_losses(runs: SpanRuns, variant: str, span: Span, level: float) -> list
     }
     made = []
     for shape, losses in by_shape.items():
-        one = next(iter(losses.values()))
+        run, one = runs.sizes[variant, shape], next(iter(losses.values()))
         found = measured(seen, [shape], one)
         if found is None:
             continue
         loss = SizeLoss(
             variant=variant,
-            non_embedding=shapes[shape].parameters.non_embedding,
-            compute={axis: shapes[shape].train_flops[axis] / PFLOPS_DAY for axis in AXES},
+            non_embedding=run.parameters.non_embedding,
+            compute={axis: run.train_flops[axis] / PFLOPS_DAY for axis in AXES},
             start=span[0],
             stop=span[1],
             loss=found[0].interval(level),
@@ -223,10 +223,7 @@ def measured(
     Cox (Experimental Designs, section 4.14). Satterthwaite's are too many where a few
     documents weigh the most: by chance their variance comes out small, and with it their share.
 
-    Args:
-        sizes: what was seen of each seed, by size.
-        chosen: the sizes that the mean is over.
-        one: a loss on the same documents.
+    `one` is any loss on the same documents.
     """
     groups = {shape: [loss for loss, _ in seen] for shape, seen in sizes.items()}
     by_document = [np.mean(np.array([sums for _, sums in sizes[one]]), axis=0) for one in chosen]
@@ -284,25 +281,18 @@ def _span_gaps(
     gap = SpanGap(
         variant=variant, baseline=baseline, start=span[0], stop=span[1], non_embedding=None
     )
-    if one is None:
-        gaps = [gap.model_copy(update={"reason": missing})]
-    else:
-        gaps = [_measured(gap, apart, list(apart), one, missing, asked)]
+    whole = gap.model_copy(update={"reason": missing})
+    gaps = [whole if one is None else _measured(whole, apart, list(apart), one, asked)]
     for shape, size in sizes.items():
         single = gap.model_copy(update={"non_embedding": size, "reason": reasons.get(shape)})
         if one is not None and shape in apart:
-            single = _measured(single, apart, [shape], one, "", asked)
+            single = _measured(single, apart, [shape], one, asked)
         gaps.append(single)
     return gaps
 
 
 def _measured(
-    gap: SpanGap,
-    apart: Seen,
-    chosen: Sequence[Shape],
-    one: SpanLoss,
-    missing: str,
-    asked: FitSettings,
+    gap: SpanGap, apart: Seen, chosen: Sequence[Shape], one: SpanLoss, asked: FitSettings
 ) -> SpanGap:
     """Return a gap over the chosen sizes; seed noise is pooled over all of them."""
     found = measured(apart, chosen, one)
@@ -315,7 +305,7 @@ def _measured(
         "documents": len(one.document_windows),
         "windows": one.windows,
     }
-    reasons = [missing] if missing else []
+    reasons = [gap.reason] if gap.reason else []
     if seeds is None:
         reasons.append("one pair of runs at each size, so seed noise is not known")
     else:

@@ -119,9 +119,7 @@ def _options(sieve: Sieve, factors: Mapping[str, float]) -> str:
 def doubts(sieve: Sieve, used: Collection[str]) -> list[str]:
     """Return a sentence for each thing in the runs that are kept which is likely not meant.
 
-    Args:
-        sieve: rows and values of the runs that are kept.
-        used: columns that are accounted for.
+    The columns `used` are accounted for.
     """
     told = (_perplexities(sieve), _checkpoints(sieve), _repeats(sieve, used))
     return [one for one in told if one]

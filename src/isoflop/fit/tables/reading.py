@@ -150,11 +150,8 @@ def _understood(sieve: Sieve, words: str) -> str:
     kept = int(sieve.kept.sum())
     read = f"Read ({words})" if words and words != "commas" else "Read"
     left = "; ".join(one.words for one in sieve.left_out)
-    return (
-        f"{read}: {', '.join(shown)}; {kept} of {len(sieve.kept)} rows used"
-        + (f", left out {left}" if left else "")
-        + "."
-    )
+    left = f", left out {left}" if left else ""
+    return f"{read}: {', '.join(shown)}; {kept} of {len(sieve.kept)} rows used{left}."
 
 
 def _as_frame(rows: pd.DataFrame) -> pd.DataFrame:

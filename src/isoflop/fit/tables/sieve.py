@@ -68,12 +68,7 @@ class LeftOutRows:
 class Sieve:
     """The rows of a table with what fits want of them, of which some are left out.
 
-    Of several reasons the first one stands.
-
-    Args:
-        rows: of the table.
-        wanted: its wanted columns.
-        source: what to call the table in messages.
+    Of several reasons the first one stands. `source` is what to call the table in messages.
     """
 
     def __init__(self, rows: pd.DataFrame, wanted: Mapping[str, Column], source: str) -> None:
@@ -204,10 +199,7 @@ def keep_last(sieve: Sieve, last_of: str) -> str:
 def keep_best(sieve: Sieve, settings: Sequence[str], tolerance: float) -> tuple[str, bool]:
     """Leave out runs of a searched setting that is not the best of its variant, size and budget.
 
-    Args:
-        sieve: leaves them out.
-        settings: columns that make up the setting; the lowest mean loss is best.
-        tolerance: as for `group_budgets`.
+    `settings` are the columns that make up the setting; the lowest mean loss is best.
 
     Returns:
         What was done, and whether the best is the lowest or the highest tried anywhere.

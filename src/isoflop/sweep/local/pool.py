@@ -93,13 +93,7 @@ class Child:
 
 
 class LocalPool:
-    """Trains each run in a process of this machine; an `Executor`.
-
-    Args:
-        train: trains one run.
-        execution: how.
-        cache: prepared corpora and compiled code.
-    """
+    """Trains each run in a process of this machine; an `Executor`."""
 
     def __init__(self, train: Train, execution: Execution, cache: Path) -> None:
         self._train = train

@@ -10,14 +10,14 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from isoflop.config import Environment, PrecisionChoice, RunConfig
 from isoflop.hardware import choose_precision
 from isoflop.sweep.local.pool import Child
 
 MOST_SECONDS = 120.0
-"""Wait for the figures of precisions."""
+"""Longest wait for all to be prepared, and then for what they measured."""
 PROBE_SECONDS = 0.1
 """Spent on each measured model after its first step."""
 PROBE_SIZES = 2
@@ -28,6 +28,9 @@ PROBE_TOKENS = 1024
 PATIENCE_SECONDS = 15.0
 """Longest measurement of speeds, which takes about two on an idle machine; a study starts without
 it, too."""
+
+Measured = Callable[[], Any]
+"""What measures, once it is prepared."""
 
 
 def measure_apart(
@@ -41,13 +44,14 @@ def measure_apart(
         ValueError: the process ended without an answer, or takes too long.
     """
     choose = partial(choose_precision, list(configs), device=device, threads=threads)
-    (said,) = _answers(choose, [environment], MOST_SECONDS)
-    if isinstance(said, PrecisionChoice):
-        return said
-    raise ValueError(
-        f"which precision is faster here could not be measured: {said}; expected that, or "
-        'precision = "fp32" or "bf16" under [recipe]'
-    )
+    try:
+        (found,) = told([environment], partial, choose)
+    except ValueError as error:
+        raise ValueError(
+            f"which precision is faster here could not be measured: {error}; expected that, or "
+            'precision = "fp32" or "bf16" under [recipe]'
+        ) from None
+    return cast(PrecisionChoice, found)
 
 
 def environment_apart(device: str) -> Environment:
@@ -56,10 +60,11 @@ def environment_apart(device: str) -> Environment:
     Raises:
         ValueError: the process ended without an answer.
     """
-    (said,) = _answers(partial(_environment, device), [{}], MOST_SECONDS)
-    if not isinstance(said, Environment):
-        raise ValueError(f"the versions here could not be asked for: {said}")
-    return said
+    try:
+        (found,) = told([{}], partial, _environment, device)
+    except ValueError as error:
+        raise ValueError(f"the versions here could not be asked for: {error}") from None
+    return cast(Environment, found)
 
 
 def _environment(device: str) -> Environment:
@@ -80,51 +85,75 @@ def measured_speeds(
     As many processes as will train do the same at once, and the mean counts: so each is as slow as
     it will be with the others beside it. A slot is the environment variables of a worker.
     """
-    measure = partial(_speeds, list(configs), threads, device)
-    told = _answers(measure, slots[: len(configs)], PATIENCE_SECONDS)
-    # What goes wrong here goes wrong in training, too, which tells it better.
-    if not told or not all(isinstance(one, list) for one in told):
+    given = list(configs), threads, device
+    try:
+        found = told(slots[: len(configs)], partial, _speeds, *given, seconds=PATIENCE_SECONDS)
+    except ValueError:
+        # What goes wrong here goes wrong in training, too, which tells it better.
         return None
-    return [fmean(of_all) for of_all in zip(*told, strict=True)]
+    return [fmean(of_all) for of_all in zip(*found, strict=True)] if found else None
 
 
-def _answers(
-    work: Callable[[], Any], environments: Sequence[Mapping[str, str]], seconds: float
+def told(
+    environments: Sequence[Mapping[str, str]],
+    prepare: Callable[..., Measured],
+    *given: object,
+    seconds: float = MOST_SECONDS,
 ) -> list[Any]:
-    """Return what `work` gives in a process of each environment, all at once, or why it does not.
+    """Return what is measured in a process of each environment.
 
-    The wait for the answers begins once torch, which may be on its way, is in the server.
+    All measure at the same time, once the last of them has prepared it; `partial` for `prepare`
+    prepares nothing. Nothing is waited for before torch, which may be on its way, is in the server.
+
+    Raises:
+        ValueError: one of them cannot, or takes too long.
     """
-    children = [Child(_answer, work, dict(one), daemon=True) for one in environments]
+    children = [Child(_working, dict(one), prepare, given, daemon=True) for one in environments]
     try:
         for child in children:
             child.line.recv()
-        until = time.monotonic() + seconds
-        return [
-            child.line.recv()
-            if child.line.poll(max(0.0, until - time.monotonic()))
-            else "it takes too long"
-            for child in children
-        ]
+        _heard(children, MOST_SECONDS)
+        for child in children:
+            child.line.send(None)
+        return _heard(children, seconds)
     except (EOFError, OSError):
-        return ["its process ended without a word"] * len(children)
+        raise ValueError("its process ended without a word") from None
     finally:
         for child in children:
             child.kill()
 
 
-def _answer(work: Callable[[], Any], environment: Mapping[str, str], line: Connection) -> None:
-    """Say that the process is there, and then what comes of `work`; its entry."""
+def _heard(children: Sequence[Child], seconds: float) -> list[Any]:
+    """Return the next word of each, within so many seconds; a ValueError where it tells of one."""
+    until, heard = time.monotonic() + seconds, []
+    for child in children:
+        in_time = child.line.poll(max(0.0, until - time.monotonic()))
+        word = child.line.recv() if in_time else "it takes too long"
+        if isinstance(word, str):
+            raise ValueError(word)
+        heard.append(word)
+    return heard
+
+
+def _working(
+    environment: Mapping[str, str],
+    prepare: Callable[..., Measured],
+    given: tuple[object, ...],
+    line: Connection,
+) -> None:
+    """Say that the process is there, then that it is prepared, and what it measured; its entry."""
     os.environ.update(environment)
     warnings.simplefilter("ignore")
     # Nobody may listen any more, where the study was given up meanwhile.
-    with suppress(OSError):
+    with suppress(OSError, EOFError):
         line.send(None)
         try:
-            found = work()
+            measured = prepare(*given)
+            line.send(None)
+            line.recv()
+            line.send(measured())
         except Exception as error:
-            found = f"{type(error).__name__}: {error}"
-        line.send(found)
+            line.send(f"{type(error).__name__}: {error}")
 
 
 def _speeds(configs: list[RunConfig], threads: int, device: str) -> list[float]:

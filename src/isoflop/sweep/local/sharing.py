@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from isoflop.config import RunConfig
 from isoflop.hardware import usable_cores
 from isoflop.memory import USED, estimate_memory
 from isoflop.planning import PlannedRun
-from isoflop.sweep.local.pool import Child
+from isoflop.sweep.local.probes import Measured, told
 
 MOST = 16
 """Runs that share a device at most."""
@@ -26,8 +21,6 @@ ROOM = 2
 """Memory kept for a run over that of the largest known, as the grid may add larger ones."""
 WARM_UP_STEPS = 3
 MEASURED_SECONDS = 2.0
-PATIENCE_SECONDS = 120.0
-"""Longest wait for all to be at their first steps, and then for what they measured."""
 
 
 def runs_per_device(
@@ -71,62 +64,6 @@ def runs_per_device(
 
 def _bytes(config: RunConfig) -> int:
     return estimate_memory(config).total_bytes
-
-
-Measured = Callable[[], float]
-
-
-def told(
-    environments: Sequence[Mapping[str, str]], prepare: Callable[..., Measured], *given: object
-) -> list[float]:
-    """Return what is measured in a process of each environment.
-
-    All measure at the same time, once the last of them has prepared it.
-
-    Raises:
-        ValueError: one of them cannot, or takes too long.
-    """
-    children = [Child(_working, dict(one), prepare, given, daemon=True) for one in environments]
-    try:
-        _heard(children)
-        for child in children:
-            child.line.send(None)
-        return _heard(children)
-    except (EOFError, OSError):
-        raise ValueError("its process ended without a word") from None
-    finally:
-        for child in children:
-            child.kill()
-
-
-def _heard(children: Sequence[Child]) -> list[float]:
-    heard: list[Any] = [
-        child.line.recv() if child.line.poll(PATIENCE_SECONDS) else "it takes too long"
-        for child in children
-    ]
-    for wrong in heard:
-        if isinstance(wrong, str):
-            raise ValueError(wrong)
-    return heard
-
-
-def _working(
-    environment: Mapping[str, str],
-    prepare: Callable[..., Measured],
-    given: tuple[object, ...],
-    line: Connection,
-) -> None:
-    os.environ.update(environment)
-    warnings.simplefilter("ignore")
-    # Nobody may listen any more, where the study was given up meanwhile.
-    with suppress(OSError, EOFError):
-        try:
-            measured = prepare(*given)
-            line.send(None)
-            line.recv()
-            line.send(measured())
-        except Exception as error:
-            line.send(f"{type(error).__name__}: {error}")
 
 
 def _free() -> Measured:

@@ -29,10 +29,6 @@ NAMED = 4
 class Display:
     """Tells each thing that happens in a line, and how the runs go in one now and then; on a
     terminal in a few that are drawn anew in their place.
-
-    Args:
-        console: where to.
-        clock: seconds, monotonic.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:

@@ -55,6 +55,7 @@ class Outcome:
     """Why no grid was trained, a line for each variant whose learning rate is not to be kept."""
 
 
+@dataclass(eq=False)
 class Scheduler:
     """Trains what a study needs until it needs nothing more, or somebody asks to stop.
 
@@ -63,26 +64,18 @@ class Scheduler:
     trained.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        planner: Planner,
-        executor: Executor,
-        forecast: Forecast,
-        display: Display,
-        execution: Execution,
-        data_sha256: str,
-    ) -> None:
-        self.ledger = ledger
-        self.planner = planner
-        self.executor = executor
-        self.forecast = forecast
-        self.display = display
-        self.execution = execution
-        self.data_sha256 = data_sha256
+    ledger: Ledger
+    planner: Planner
+    executor: Executor
+    forecast: Forecast
+    display: Display
+    execution: Execution
+    data_sha256: str
+
+    def __post_init__(self) -> None:
         self.going: dict[str, Going] = {}
         self.stopping = False
-        shift, self.leave_at = execution.shift, math.inf
+        shift, self.leave_at = self.execution.shift, math.inf
         if shift is not None and shift.working_seconds is not None:
             self.leave_at = shift.begun + shift.working_seconds
         self.unwritable: str | None = None

@@ -134,7 +134,7 @@ def bound(study: Study) -> Bound:
         return Bound(checks=rate_runs * len(checked), flops=rate_runs * sum(checked.values()))
     further_seeds, added = len(study.seeds) - 1, study.grid.added_at_most
     everywhere = study.replicate == "all"
-    matched = 2 if _challenger(study) is not None else 0
+    matched = 0 if _challenger(study) is None else 2 * (len(study.seeds) if everywhere else 1)
     orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
     beside = len(study.learning_rate_check) * study.learning_rate_check_seeds + orders
     each = added + beside + rate_runs

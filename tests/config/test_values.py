@@ -36,6 +36,13 @@ def searching(**changes):
     return {**STUDY, "search": {**SEARCH, **changes}}
 
 
+def plain_grid(**changes):
+    return {
+        **STUDY,
+        "search": {"learning_rates": [1e-3], "width_per_block": [8], **changes},
+    }
+
+
 def routed(**changes):
     return {**MODEL, "depth": {"kind": "top_k", "capacity": 0.5, **changes}}
 
@@ -91,6 +98,10 @@ def routed(**changes):
             "ascending values below 1,",
         ),
         (Study, {**STUDY, "search": {"learning_rates": [1e-3]}}, "for a plain grid"),
+        (Study, plain_grid(learning_rates=[-1e-3]), r"rates is \[-0.001\]; expected distinct pos"),
+        (Study, plain_grid(width_per_block=[0]), "expected distinct positive numbers up to 1e"),
+        (Study, plain_grid(learning_rates=[1e-3, 1e-3]), "expected distinct positive numbers"),
+        (Study, plain_grid(seeds=[0, 0]), "distinct seeds from 0 to"),
         (Study, {**SCALED, "variants": [MOVING]}, "count from the first of budgets_flops"),
         (
             Study,

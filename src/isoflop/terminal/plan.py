@@ -189,6 +189,13 @@ def trial_table(made: Sequence[Trial]) -> RenderableType:
     for trial in made:
         if trial.loss is not None:
             best[trial.variant] = min(trial.loss, best.get(trial.variant, trial.loss))
+    rates = sorted({trial.learning_rate for trial in made})
+
+    def rank(trial: Trial) -> str:
+        if trial.loss != best.get(trial.variant, math.inf):
+            return ""
+        return "best, at an end" if trial.learning_rate in (rates[0], rates[-1]) else "best"
+
     return table(
         "Trials of the recipe, by loss on the validation split",
         made,
@@ -198,7 +205,7 @@ def trial_table(made: Sequence[Trial]) -> RenderableType:
             "learning rate": lambda trial: f"{trial.learning_rate:g}",
             "blocks x width": lambda trial: shape(trial.configs[0].model),
             "loss": lambda trial: "" if trial.loss is None else f"{trial.loss:.4f}",
-            "": lambda trial: "best" if trial.loss == best.get(trial.variant, math.inf) else "",
+            "": rank,
         },
         names=["variant"],
         words=[""],
@@ -215,6 +222,9 @@ def search_tables(study: Study, found: SearchResult) -> Iterator[RenderableType]
         f"{'-' if one.spread is None else f'{one.spread:.4f}'}."
         for one in found.recipes
     ]
+    known = {one.variant for one in found.recipes}
+    if not found.missing:
+        lines += [f"{name}: no trial finished." for name in found.trials if name not in known]
     toml = toml_lines(study, found)
     best: dict[tuple[str, str, str], str] = {
         (one.variant, setting.setting, exponent(one.budget_flops)): setting.words

@@ -57,7 +57,7 @@ def search(
         missing = [run for one in contenders for run in one.missing]
         if missing:
             break
-        recipes += [one.recipe() for one in contenders]
+        recipes += [one.recipe() for one in contenders if one.walk.finished]
         starts = {one.variant.name: one.chosen for one in contenders}
     return missing, SearchResult(
         recipes=tuple(recipes),

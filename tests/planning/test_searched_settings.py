@@ -196,7 +196,9 @@ def test_of_a_variant_whose_trials_all_diverge_nothing_is_told() -> None:
     found = search(STUDY, records)[1]
     assert {one.variant for one in found.recipes} == {"MoD"}
     assert [one.name for one in found_variants(STUDY, found)] == ["MoD"]
-    assert "Baseline: no trial finished." in map(str, search_tables(STUDY, found))
+    assert found.finished == {"Baseline": 0, "MoD": found.trials["MoD"]}
+    told = "\n".join(map(str, search_tables(STUDY, found)))
+    assert f"Baseline: 0 of {found.trials['Baseline']} finished, MoD: " in told
 
 
 def test_the_next_trials_follow_from_the_records_alone(searched: tuple[list, SearchResult]) -> None:

@@ -76,8 +76,8 @@ def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
     records = _records(study, root, results)
     runs, made = _looked_at(study, records)
     if isinstance(made, SearchResult):
-        missing, asked = Counter(run.variant for run in runs), Counter(made.trials)
-        return RecipeSearch(asked, asked - missing, len(records) + len(runs) - asked.total(), made)
+        further = len(records) + len(runs) - sum(made.trials.values())
+        return RecipeSearch(made.trials, made.finished, further, made)
     named = {config.run_id for trial in made for config in trial.configs}
     return RecipeSearch(
         declared=Counter(trial.variant for trial in made),

@@ -214,7 +214,8 @@ def trial_table(made: Sequence[Trial]) -> RenderableType:
 
 def search_tables(study: Study, found: SearchResult) -> Iterator[RenderableType]:
     """Yield a screen of what each setting is best at, what that gains, and the lines to write."""
-    trials = ", ".join(f"{name}: {number}" for name, number in found.trials.items())
+    done = found.finished
+    trials = ", ".join(f"{name}: {done[name]} of {n} finished" for name, n in found.trials.items())
     left = f"; {found.missing} have no record yet" if found.missing else ""
     lines = [f"Trials so far: {trials}{left}."]
     lines += [
@@ -222,9 +223,6 @@ def search_tables(study: Study, found: SearchResult) -> Iterator[RenderableType]
         f"{'-' if one.spread is None else f'{one.spread:.4f}'}."
         for one in found.recipes
     ]
-    known = {one.variant for one in found.recipes}
-    if not found.missing:
-        lines += [f"{name}: no trial finished." for name in found.trials if name not in known]
     toml = toml_lines(study, found)
     best: dict[tuple[str, str, str], str] = {
         (one.variant, setting.setting, exponent(one.budget_flops)): setting.words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -43,7 +44,7 @@ def search(
     starts: dict[str, Mapping[Setting, float]] = {}
     recipes: list[FoundRecipe] = []
     missing: list[PlannedRun] = []
-    trials = dict.fromkeys((one.name for one in study.variants), 0)
+    trials, finished = Counter[str](), Counter[str]()
     for budget in searched_budgets(study):
         contenders = [
             Contender(study, variant, budget, by_id, starts.get(variant.name))
@@ -54,6 +55,7 @@ def search(
             if not one.walk.missing:
                 one.walk.extend(total)
             trials[one.variant.name] += len(one.walk.asked)
+            finished[one.variant.name] += one.walk.finished
         missing = [run for one in contenders for run in one.missing]
         if missing:
             break
@@ -63,6 +65,7 @@ def search(
         recipes=tuple(recipes),
         laws=tuple(laws(study, recipes)),
         trials=trials,
+        finished=finished,
         missing=len(missing),
     )
 

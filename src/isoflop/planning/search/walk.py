@@ -110,9 +110,9 @@ class Walk:
         return [key for key, one in self.asked.items() if one.loss is None]
 
     @property
-    def finished(self) -> bool:
-        """Whether a trial asked for has a loss, by which something could be found."""
-        return any(one.loss not in (None, math.inf) for one in self.asked.values())
+    def finished(self) -> int:
+        """How many trials asked for have a loss."""
+        return sum(one.loss not in (None, math.inf) for one in self.asked.values())
 
     @property
     def star(self) -> Star:

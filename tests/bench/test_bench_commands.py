@@ -5,6 +5,7 @@ import json
 import pytest
 from measured_rows import attention_report, decode_report
 
+from isoflop.bench.train import BenchReport
 from isoflop.cli import main
 
 DECODE = ["--contexts", "512", "--batches", "2", "--threads", "1", "--dtype", "bf16"]
@@ -46,6 +47,13 @@ def test_command(monkeypatch, tmp_path, capsys, name, options, report, files, sa
     assert more["force"] is True
     assert main(command) == 0
     assert said in capsys.readouterr().out
+
+
+def test_steps_of_standard_shapes_are_written_where_asked(monkeypatch, tmp_path):
+    report = BenchReport(rows=(), torch="2", machine="a machine")
+    monkeypatch.setattr("isoflop.bench.bench_train", lambda *_, **__: report)
+    assert main(["bench", "train", "--dtype", "fp32", "--out", str(tmp_path)]) == 0
+    assert BenchReport.model_validate_json((tmp_path / "bench.json").read_text()) == report
 
 
 @pytest.mark.parametrize(

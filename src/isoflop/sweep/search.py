@@ -99,8 +99,7 @@ def export_search(study: Study, root: Path, results: Path, to: Path) -> Path | N
 def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:
     """Return the records of trials, committed and, which come before, from here."""
     trained = RunStore(storage.inside(root, TRIALS)).records()
-    known = [*committed_records(results, study.name, TRIALS), *trained]
-    return _distinct(known)
+    return _distinct([*committed_records(results, study.name, TRIALS), *trained])
 
 
 def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:

@@ -185,16 +185,13 @@ def power_words(power: Power) -> Iterator[str]:
 
 def trial_table(made: Sequence[Trial]) -> RenderableType:
     """Return the trials as a table, the best of each variant marked."""
-    best: dict[str, float] = {}
-    for trial in made:
-        if trial.loss is not None:
-            best[trial.variant] = min(trial.loss, best.get(trial.variant, trial.loss))
-    rates = sorted({trial.learning_rate for trial in made})
+    known = [(trial.loss, trial.variant) for trial in made if trial.loss is not None]
+    best = {variant: loss for loss, variant in sorted(known, reverse=True)}
+    rates = [trial.learning_rate for trial in made]
 
     def rank(trial: Trial) -> str:
-        if trial.loss != best.get(trial.variant, math.inf):
-            return ""
-        return "best, at an end" if trial.learning_rate in (rates[0], rates[-1]) else "best"
+        end = ", at an end" if trial.learning_rate in (min(rates), max(rates)) else ""
+        return f"best{end}" if trial.loss == best.get(trial.variant, math.inf) else ""
 
     return table(
         "Trials of the recipe, by loss on the validation split",

@@ -11,9 +11,6 @@ from isoflop.generation.sampling import GREEDY, Sampler, Sampling
 Reason = Literal["stop", "length"]
 """Why a sequence ended: at a stop id, or at the most tokens."""
 
-MOST_RESERVED = 1 << 12
-"""Tokens that caches have room for at once; they grow with what is drawn beyond."""
-
 
 class Token(NamedTuple):
     """A token that was drawn."""
@@ -77,7 +74,8 @@ def stream(
     for one in stop:
         if not 0 <= one < vocabulary:
             raise ValueError(f"stop id {one} is given; expected ids from 0 to {vocabulary - 1}")
-    logits = engine.prefill(prompts, reserve=min(max_tokens - 1, MOST_RESERVED))
+    # Caches grow with what is drawn beyond that.
+    logits = engine.prefill(prompts, reserve=min(max_tokens, 1 << 12) - 1)
     sampler = Sampler(sampling, [seed + number for number in range(len(prompts))])
 
     def steps() -> Iterator[tuple[Token, ...]]:

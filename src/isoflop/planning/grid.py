@@ -244,10 +244,5 @@ def _singled_out(baseline: Cell) -> tuple[ModelConfig, ModelConfig]:
     assert baseline.minimum is not None
     optimum = baseline.model(baseline.minimum)
     wanted = MATCHED_RATIO * parameters(optimum).total
-
-    def distance(model: ModelConfig) -> float:
-        ratio = parameters(model).total / wanted
-        return max(ratio, 1 / ratio)
-
     larger = [baseline.model(rung) for rung in baseline.mean_losses if rung > baseline.minimum]
-    return optimum, min(larger, key=distance)
+    return optimum, min(larger, key=lambda one: abs(math.log(parameters(one).total / wanted)))

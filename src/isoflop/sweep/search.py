@@ -91,8 +91,7 @@ def export_search(study: Study, root: Path, results: Path, to: Path) -> Path | N
     if to == results and not RunStore(storage.inside(root, TRIALS)).records():
         return None
     records = _records(study, root, results)
-    there = committed_records(to, study.name, TRIALS)
-    merged = _distinct([*there, *records])
+    merged = _distinct([*committed_records(to, study.name, TRIALS), *records])
     return replace_records(to, study.name, TRIALS, merged) if records else None
 
 

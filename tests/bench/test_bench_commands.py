@@ -5,6 +5,7 @@ import json
 import pytest
 from measured_rows import attention_report, decode_report
 
+from isoflop.bench.train import BenchReport
 from isoflop.cli import main
 
 DECODE = ["--contexts", "512", "--batches", "2", "--threads", "1", "--dtype", "bf16"]
@@ -48,6 +49,13 @@ def test_command(monkeypatch, tmp_path, capsys, name, options, report, files, sa
     assert said in capsys.readouterr().out
 
 
+def test_steps_of_standard_shapes_are_written_where_asked(monkeypatch, tmp_path):
+    report = BenchReport(rows=(), torch="2", machine="a machine")
+    monkeypatch.setattr("isoflop.bench.bench_train", lambda *_, **__: report)
+    assert main(["bench", "train", "--dtype", "fp32", "--out", str(tmp_path)]) == 0
+    assert BenchReport.model_validate_json((tmp_path / "bench.json").read_text()) == report
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -55,6 +63,9 @@ def test_command(monkeypatch, tmp_path, capsys, name, options, report, files, sa
         (["decode", "--contexts", "100"], "context is 100; expected 8 or a multiple of it"),
         (["decode", "--width", "96"], "width is 96; expected a multiple of 64"),
         (["memory", "--width", "96"], "width is 96; expected a multiple of 64"),
+        (["memory", "--sequences", "0"], "isoflop: sequences_per_step is 0; expected a whole n"),
+        (["train", "--sequences", "0", "--dtype", "fp32"], "sequences_per_step is 0; expected"),
+        (["attention", "--block-sizes", "0", "--dtype", "fp32"], "block size is 0; expected at"),
         (["train", "--ranks", "1"], "--ranks is 1; expected at least 2"),
         (["train", "study.toml", "--ranks", "2"], "expected no study and no --sizes"),
     ],

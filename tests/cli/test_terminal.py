@@ -118,9 +118,9 @@ MORE = "2 sizes more, 13K and 8.12K, about 3 min 00 s of training, would show wh
                 "settings": (Setting(name="maximum_parameters", now=25e3, needed=31_400),),
             },
             "Baseline at 1.3e11: the lowest loss is at 20K, with 1 larger size of the 2 wanted; "
-            "1 size more, 31.4K, about 42 s of training, would show whether it lies there (the "
-            "budget buys no whole steps of a larger size beyond); grid.maximum_parameters = 25000 "
-            "keeps it out: set 32000",
+            "1 size more, 31.4K, about 42 s of training, would show whether it lies there (whole "
+            "steps of the next larger size miss the budget by over 1% beyond); "
+            "grid.maximum_parameters = 25000 keeps it out: set 32000",
         ),
         (
             {"settings": (Setting(name="minimum_parameters", now=15e3, needed=8_123),)},

@@ -29,6 +29,7 @@ WARMED = {"warmup_steps": 10}
 RUN = {"model": MODEL, "steps": 5, "sequences_per_step": 2}
 RATES = {"learning_rate": [5e-3, 1e-2, 2e-2]}
 SEARCH = {"settings": RATES, "most_trials": 50}
+GRID = {"learning_rates": [1e-3], "width_per_block": [8]}
 MOVING = {"name": "A", "exponents": {"learning_rate": -0.1}}
 
 
@@ -91,6 +92,10 @@ def routed(**changes):
             "ascending values below 1,",
         ),
         (Study, {**STUDY, "search": {"learning_rates": [1e-3]}}, "for a plain grid"),
+        (Study, searching(learning_rates=[-1e-3]), r"rates is \[-0.001\]; expected distinct p"),
+        (Study, searching(width_per_block=[0]), "expected distinct positive numbers up to 1e"),
+        (Study, searching(learning_rates=[1e-3, 1e-3]), "expected distinct positive numbers"),
+        (Study, {**STUDY, "search": {**GRID, "seeds": [0, 0]}}, "distinct seeds from 0 to"),
         (Study, {**SCALED, "variants": [MOVING]}, "count from the first of budgets_flops"),
         (
             Study,

@@ -55,9 +55,13 @@ def test_what_is_known_of_a_file(files: dict[str, Path], tmp_path: Path) -> None
     # What ends a document is what stands beside the file, if something does.
     other = foreign.byte_level(tmp_path / "tokenizer.json", special=("<|endoftext|>", "<|im_end|>"))
     assert DataConfig(tokenizer=str(other)).end == 298
-    for eos in ("<|im_end|>", {"content": "<|im_end|>"}):
+    for eos in ("<|im_end|>", {"content": "<|im_end|>"}, ["<|im_end|>"]):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
-        assert DataConfig(tokenizer=str(other)).end == 299
+        if isinstance(eos, list):
+            with pytest.raises(ValueError, match="no token is known that ends a document"):
+                DataConfig(tokenizer=str(other))
+        else:
+            assert DataConfig(tokenizer=str(other)).end == 299
 
 
 def test_a_run_is_called_by_the_content_of_the_file(files: dict[str, Path], tmp_path: Path) -> None:

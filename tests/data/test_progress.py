@@ -19,7 +19,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def told(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str
+    corpus: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str
 ) -> list[Preparing]:
     monkeypatch.setattr(preparation, "SECONDS_BETWEEN", 0.0)
     config = DataConfig(corpus=str(corpus), tokenizer=tokenizer, sequence_length=8)
@@ -43,6 +43,9 @@ def test_each_reading_is_told(
     assert first.tokens is None
     assert first.total == corpus.stat().st_size
     assert "\n" not in first.words
+    elsewhere = told(f"file://{corpus}", tmp_path, monkeypatch, "bytes")[0]
+    assert elsewhere.total is None
+    assert "%" not in elsewhere.words
 
 
 def test_ids_are_told_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

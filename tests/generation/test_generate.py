@@ -73,6 +73,9 @@ def test_the_stream_is_the_whole_and_ends_at_stop_ids() -> None:
         assert all(token.sequence == number for token in one.tokens)
         assert [token.reason is None for token in one.tokens] == [True] * (length - 1) + [False]
         assert one.tokens[-1].processed is None
+    # However many may be drawn, room is made for what is.
+    endless = stream(Engine(model), prompts, WARM, max_tokens=10**13, seed=3)
+    assert [token.id for token in next(endless)] == [whole.ids[0] for whole in free]
     lengths = [len(one.ids) for one in found]
     assert len(set(lengths)) > 1
     # Sequences that have ended are no longer run.

@@ -9,7 +9,8 @@ import pytest
 from driven_grid import drive, make_study, total, valley
 
 from isoflop.config import Variant
-from isoflop.planning import brackets, edges, ladder
+from isoflop.planning import affordable, brackets, edges, ladder
+from isoflop.planning.cell import cells
 from isoflop.planning.edges import Setting
 
 ONLY = (Variant(name="only"),)
@@ -38,7 +39,7 @@ def test_a_bracketed_minimum_has_no_edge() -> None:
 def test_an_open_minimum_is_no_edge_while_sizes_are_to_come() -> None:
     study = make_study(variants=ONLY, budgets_flops=(1e15,))
     runs, records = drive(study, slope(-1))
-    assert len(runs) == 13
+    assert len(runs) == 12
     assert edges(study, records[:7]) == []
     assert len(edges(study, records)) == 1
 
@@ -60,6 +61,20 @@ def test_the_bound_on_added_sizes_is_named(sign: int, side: str) -> None:
     wider = make_study(variants=ONLY, budgets_flops=(1e15,), grid={**grid, "added_at_most": 3})
     runs, _ = drive(wider, slope(sign))
     assert set(edge.sizes) <= {total(run.config) for run in runs}
+
+
+def test_a_size_that_whole_steps_cannot_pay_ends_the_ladder() -> None:
+    grid = {"sizes": 3, "added_at_most": 4}
+    study = make_study(
+        variants=ONLY, budgets_flops=(1.3e12,), seeds=(0, 1), tokens_per_step=8192, grid=grid
+    )
+    (cell,) = cells(study)
+    payable = [affordable(study, cell.variant, 1.3e12, cell.model(rung)) for rung in (3, 4, 5)]
+    assert payable == [True, False, True]
+    runs, _ = drive(study, slope(-1))
+    # Sizes beyond would be counted on no side, and further seeds would wait for them for good.
+    assert [run.purpose for run in runs].count("added") == 1
+    assert {run.config.seed for run in runs} == {0, 1}
 
 
 def test_one_size_of_two_is_named_with_what_it_lacks() -> None:

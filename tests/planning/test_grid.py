@@ -217,6 +217,7 @@ def test_bound_counts_flops_and_every_seed() -> None:
     assert counted.usual_flops == pytest.approx((18 + 2) * (5e12 + 5e13))
     everywhere = bound(study.model_copy(update={"replicate": "all"}))
     assert everywhere.replicates == 2 * 3 * 2 * 2
+    assert everywhere.matched == 2 * 2 * 3
 
 
 def test_the_mean_over_seeds_decides_the_minimum() -> None:

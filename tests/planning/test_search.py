@@ -7,6 +7,7 @@ import pytest
 from given import record_of
 from isoflop.config import Grid, Recipe, Search, Study, TopK, Variant
 from isoflop.planning import next_trials, trials
+from isoflop.terminal.plan import trial_table
 
 STUDY = Study(
     name="searched",
@@ -39,6 +40,8 @@ def test_a_trial_has_a_loss_once_all_its_seeds_finished() -> None:
     assert trials(STUDY, both)[0].loss == pytest.approx(1.3)
     diverged = [*one, record_of(first.configs[1], None, "diverged")]
     assert trials(STUDY, diverged)[0].loss is None
+    # The lowest of the rates tried may not be the best there is.
+    assert str(next(trial_table(trials(STUDY, both)).columns[-1].cells)) == "best, at an end"
 
 
 def test_trials_with_a_record_are_not_planned_again() -> None:

@@ -26,6 +26,7 @@ from isoflop.fit.search import SearchResult
 from isoflop.planning import ladder, resolve
 from isoflop.planning.search.contenders import found_variants, search
 from isoflop.planning.search.walk import Point, Tried, Walk
+from isoflop.terminal.plan import search_tables
 
 STEP = math.log(2)
 NOISE = 0.005
@@ -184,6 +185,20 @@ def test_every_variant_gets_as_many_trials_and_finds_what_is_true(
         # Nothing is searched that a variant does not have.
         assert [one.setting for one in router] == ["router_rate"] * (recipe.variant == "MoD")
     assert found.recipes[1].settings[2].standing == "flat"
+
+
+def test_of_a_variant_whose_trials_all_diverge_nothing_is_told() -> None:
+    records = []
+    while missing := search(STUDY, records)[0]:
+        for run in missing:
+            loss = None if run.variant == "Baseline" else loss_of(run.config)
+            records += [record_of(run.config, loss, "finished" if loss else "diverged")]
+    found = search(STUDY, records)[1]
+    assert {one.variant for one in found.recipes} == {"MoD"}
+    assert [one.name for one in found_variants(STUDY, found)] == ["MoD"]
+    assert found.finished == {"Baseline": 0, "MoD": found.trials["MoD"]}
+    told = "\n".join(map(str, search_tables(STUDY, found)))
+    assert f"Baseline: 0 of {found.trials['Baseline']} finished, MoD: " in told
 
 
 def test_the_next_trials_follow_from_the_records_alone(searched: tuple[list, SearchResult]) -> None:

@@ -141,8 +141,9 @@ def test_a_search_of_settings_tells_how_and_its_page_what_was_found(analysis: An
         )
         for budget, one in ((5e12, best), (2e13, flat))
     )
-    found = SearchResult(recipes=recipes, laws=(), trials={"Baseline": 42}, missing=0)
-    known = RecipeSearch(declared={"Baseline": 42}, finished={"Baseline": 42}, found=found)
+    trials = {"Baseline": 42}
+    found = SearchResult(recipes=recipes, laws=(), trials=trials, finished=trials, missing=0)
+    known = RecipeSearch(declared=trials, finished=trials, found=found)
     standing, text = said(asked, "trials", search=known)
     assert standing == "disclosed"
     assert "- " not in text[:2]

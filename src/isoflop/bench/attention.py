@@ -106,9 +106,9 @@ def attention_cases(
     Raises:
         ValueError: nothing is left to measure, or a number is not positive.
     """
-    for name, value in (("top_k", top_k), *(("length", n) for n in (*lengths, *block_sizes))):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
+    for name, given in {"top_k": (top_k,), "length": lengths, "block size": block_sizes}.items():
+        if (least := min(given, default=1)) < 1:
+            raise ValueError(f"{name} is {least}; expected at least 1")
     sizes = sorted(set(block_sizes))
     wanted: list[tuple[int, Direction]] = [
         (length, direction) for length in sorted(set(lengths)) for direction in get_args(Direction)

@@ -85,7 +85,7 @@ def standard_groups(
             data=DataConfig(tokenizer=f"bpe:{VOCABULARY}", sequence_length=sequence_length),
             recipe=Recipe(precision=precision),
             steps=1,
-            sequences_per_step=sequences or batch,
+            sequences_per_step=batch if sequences is None else sequences,
             # So long that training would look for the fastest attention.
             budget_flops=BUDGET_FLOPS,
         )

@@ -67,7 +67,7 @@ class Train(Measuring):
     where the time of a step goes."""
     device: Annotated[Device, arg(help="What --sizes are trained on.")] = "cpu"
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """Where the study lives, runs/NAME if left out; where train.json of --sizes goes."""
+    """Where the study lives, runs/NAME if left out; without a study, where the file goes."""
     results: Results = RESULTS
     threads: Annotated[int | None, arg(metavar="INT")] = None
     """CPU threads; 1 for a study, as its runs have, else all cores."""
@@ -89,7 +89,7 @@ class Train(Measuring):
         from isoflop.sweep import Folders
         from isoflop.sweep.report import SPEEDS
 
-        speeds = None
+        speeds = self.out
         if self.study is None:
             threads = usable_cores().count if self.threads is None else self.threads
             dtype = precision_here(self.dtype, threads)

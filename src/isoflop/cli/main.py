@@ -29,8 +29,8 @@ TRAINING = frozenset({"torch", "safetensors", "tokenizers", "huggingface_hub", "
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
-AMOUNTS = ("workers", "threads", "memory_gib", "rank_timeout")
-"""Options of any subcommand that have to be more than nothing, and of a size that a machine has."""
+AMOUNTS = {"workers": 1e6, "threads": 4096, "memory_gib": 1e9, "rank_timeout": 1e9}
+"""Options of any subcommand that have to be more than nothing, with the most that a machine has."""
 
 ASKED: list[str] = []
 """What was typed after `isoflop`, for what starts it again on several ranks."""
@@ -116,13 +116,13 @@ def parsed(command: Command, arguments: list[str]) -> Callable[[], int | None]:
 
 def _check_amounts(command: object) -> None:
     """Raise a ValueError where an amount that a subcommand was given is none."""
-    for name in AMOUNTS:
+    for name, most in AMOUNTS.items():
         given = getattr(command, name, None)
         for one in given if isinstance(given, tuple) else (given,):
-            fits = one is None or (one >= 1 if isinstance(one, int) else 0 < one <= 1e9)
-            if not fits:
-                expected = "at least 1" if isinstance(one, int) else "more than 0, at most 1e9"
-                raise ValueError(f"--{name.replace('_', '-')} is {one}; expected {expected}")
+            if one is not None and not 0 < one <= most:
+                least = "at least 1" if isinstance(one, int) else "more than 0"
+                told = f"{least}, at most {most:g}".replace("e+0", "e")
+                raise ValueError(f"--{name.replace('_', '-')} is {one}; expected {told}")
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -144,6 +144,13 @@ def _exit_code(error: Exception) -> int | None:
 
 def _words(error: Exception) -> str:
     """Return the message of an error, without the number that the system gives it."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        from isoflop import config
+        from isoflop.config.problems import describe
+
+        return "; ".join(describe(error, getattr(config, error.title, config.Frozen)))
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError):

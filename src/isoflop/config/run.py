@@ -130,7 +130,7 @@ def _described_tokenizer(source: str) -> dict[str, Any]:
     end = stated.get("eos_token") if isinstance(stated, dict) else None
     end = end.get("content") if isinstance(end, dict) else end
     end = end or next((one for one in ENDS if one in ids), None)
-    if end not in ids:
+    if not isinstance(end, str) or end not in ids:
         raise ValueError(
             f"tokenizer is {source!r}, of which no token is known that ends a document; expected a "
             "tokenizer_config.json beside it with `eos_token`"

@@ -107,16 +107,21 @@ class Search(Frozen):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Search:
-        if self.settings is None:
-            beside = [name for name in ("budgets_flops", "most_trials") if getattr(self, name)]
-            if not (self.learning_rates and self.width_per_block) or beside:
+        beside = [name for name in ("budgets_flops", "most_trials") if getattr(self, name)]
+        if self.settings is None and (not (self.learning_rates and self.width_per_block) or beside):
+            raise ValueError(
+                f"{', '.join(beside) or 'search'} has no settings beside it; expected settings = "
+                "{ learning_rate = [5e-3, 1e-2, 2e-2], ... } with most_trials, or for a plain grid "
+                "learning_rates and width_per_block"
+            )
+        for name, most in (("learning_rates", 1e38), ("width_per_block", 1e6)):
+            tried = getattr(self, name)
+            if not all(0 < one <= most for one in tried) or len(set(tried)) != len(tried):
                 raise ValueError(
-                    f"{', '.join(beside) or 'search'} has no settings beside it; expected "
-                    "settings = { learning_rate = [5e-3, 1e-2, 2e-2], ... } with most_trials, or "
-                    "for a plain grid learning_rates and width_per_block"
+                    f"{name} is {list(tried)}; expected distinct positive numbers up to {most:g}"
                 )
-            return self
-        if self.learning_rates or self.width_per_block or self.most_trials is None:
+        plain = self.learning_rates or self.width_per_block
+        if self.settings is not None and (plain or self.most_trials is None):
             raise ValueError(
                 "settings is given with "
                 + ("most_trials missing" if self.most_trials is None else "a plain grid")

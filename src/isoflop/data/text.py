@@ -23,6 +23,7 @@ from isoflop.data import splitting, store, tables
 from isoflop.data.corpora import Corpus, documents
 from isoflop.data.ids.build import Teller
 from isoflop.data.pieces import Text, blocks, segments
+from isoflop.data.readers import is_url
 from isoflop.data.tokenizer import BpeTokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
 from isoflop.frozen import Frozen
 
@@ -62,7 +63,7 @@ def surveyed(folder: Path, mode: Literal["r", "r+"] = "r") -> Surveyed:
 def text_bytes(corpora: Sequence[Corpus]) -> int | None:
     """Return about how many bytes of text there are; None where no file tells."""
     sources = [source for corpus in corpora for source in corpus.sources]
-    if any(source.kind not in ("text", "jsonl") for source in sources):
+    if any(one.kind not in ("text", "jsonl") or is_url(one.path) for one in sources):
         return None
     return sum(os.path.getsize(source.path) for source in sources if os.path.exists(source.path))
 

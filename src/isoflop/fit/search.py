@@ -175,6 +175,8 @@ class SearchResult(Frozen):
     laws: tuple[SettingLaw, ...]
     trials: dict[str, int]
     """Runs that were asked for so far, by variant."""
+    finished: dict[str, int]
+    """How many of these have a loss: those that diverged or failed have none."""
     missing: int
     """Trials that it needs now and that have no record."""
 

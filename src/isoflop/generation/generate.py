@@ -74,7 +74,8 @@ def stream(
     for one in stop:
         if not 0 <= one < vocabulary:
             raise ValueError(f"stop id {one} is given; expected ids from 0 to {vocabulary - 1}")
-    logits = engine.prefill(prompts, reserve=max_tokens - 1)
+    # Caches grow with what is drawn beyond that.
+    logits = engine.prefill(prompts, reserve=min(max_tokens, 1 << 12) - 1)
     sampler = Sampler(sampling, [seed + number for number in range(len(prompts))])
 
     def steps() -> Iterator[tuple[Token, ...]]:

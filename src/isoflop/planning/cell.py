@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, takewhile
 from typing import Literal
 
 from isoflop.config import ModelConfig, RunConfig, RunRecord, Study, Variant
@@ -181,13 +182,15 @@ class Cell:
         """Return rungs that continue the ladder on the short sides of the minimum, near ones first.
 
         Sizes whose runs diverged or failed do not count as sides. The ladder ends where the
-        family or the grid's bounds do, or where the budget no longer buys enough steps.
+        family or the grid's bounds do, or at the first size that whole steps miss the budget of:
+        beyond it none is counted.
         """
         grid = self.study.grid
         room = grid.added_at_most - (len(self.rungs) - len(self.initial))
-        wanted = [(far, self.rungs.start - 1 - far) for far in range(grid.margin - self.below)]
-        wanted += [(far, self.rungs.stop + far) for far in range(grid.margin - self.above)]
-        return [rung for _, rung in sorted(wanted) if self._exists(rung)][: max(0, room)]
+        below = (self.rungs.start - 1 - far for far in range(grid.margin - self.below))
+        above = (self.rungs.stop + far for far in range(grid.margin - self.above))
+        wanted = [enumerate(takewhile(self._exists, side)) for side in (below, above)]
+        return [rung for _, rung in sorted(chain(*wanted))][: max(0, room)]
 
     def _missing(self, rungs: Iterable[int], seeds: Iterable[int]) -> list[PlannedRun]:
         return [

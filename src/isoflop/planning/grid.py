@@ -134,7 +134,7 @@ def bound(study: Study) -> Bound:
         return Bound(checks=rate_runs * len(checked), flops=rate_runs * sum(checked.values()))
     further_seeds, added = len(study.seeds) - 1, study.grid.added_at_most
     everywhere = study.replicate == "all"
-    matched = 2 if _challenger(study) is not None else 0
+    matched = 0 if _challenger(study) is None else 2 * (len(study.seeds) if everywhere else 1)
     orders = sum(seed != order for seed in study.seeds for order in study.data_orders)
     beside = len(study.learning_rate_check) * study.learning_rate_check_seeds + orders
     each = added + beside + rate_runs
@@ -244,10 +244,5 @@ def _singled_out(baseline: Cell) -> tuple[ModelConfig, ModelConfig]:
     assert baseline.minimum is not None
     optimum = baseline.model(baseline.minimum)
     wanted = MATCHED_RATIO * parameters(optimum).total
-
-    def distance(model: ModelConfig) -> float:
-        ratio = parameters(model).total / wanted
-        return max(ratio, 1 / ratio)
-
     larger = [baseline.model(rung) for rung in baseline.mean_losses if rung > baseline.minimum]
-    return optimum, min(larger, key=distance)
+    return optimum, min(larger, key=lambda one: abs(math.log(parameters(one).total / wanted)))

@@ -289,7 +289,7 @@ def _study_warnings(
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
     """Return when the last of the runs ends if each starts on the first worker that is free."""
-    free = [0.0] * workers
+    free = [0.0] * max(1, min(workers, len(seconds)))
     for duration in seconds:
         heapq.heappush(free, heapq.heappop(free) + duration)
     return max(free)

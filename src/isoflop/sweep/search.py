@@ -76,8 +76,8 @@ def search_of(study: Study, root: Path, results: Path) -> RecipeSearch | None:
     records = _records(study, root, results)
     runs, made = _looked_at(study, records)
     if isinstance(made, SearchResult):
-        missing, asked = Counter(run.variant for run in runs), Counter(made.trials)
-        return RecipeSearch(asked, asked - missing, len(records) + len(runs) - asked.total(), made)
+        further = len(records) + len(runs) - sum(made.trials.values())
+        return RecipeSearch(made.trials, made.finished, further, made)
     named = {config.run_id for trial in made for config in trial.configs}
     return RecipeSearch(
         declared=Counter(trial.variant for trial in made),
@@ -91,16 +91,14 @@ def export_search(study: Study, root: Path, results: Path, to: Path) -> Path | N
     if to == results and not RunStore(storage.inside(root, TRIALS)).records():
         return None
     records = _records(study, root, results)
-    there = committed_records(to, study.name, TRIALS)
-    merged = _distinct([*there, *records])
+    merged = _distinct([*committed_records(to, study.name, TRIALS), *records])
     return replace_records(to, study.name, TRIALS, merged) if records else None
 
 
 def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:
     """Return the records of trials, committed and, which come before, from here."""
     trained = RunStore(storage.inside(root, TRIALS)).records()
-    known = [*committed_records(results, study.name, TRIALS), *trained]
-    return _distinct(known)
+    return _distinct([*committed_records(results, study.name, TRIALS), *trained])
 
 
 def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:

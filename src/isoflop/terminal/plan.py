@@ -182,10 +182,14 @@ def power_words(power: Power) -> Iterator[str]:
 
 def trial_table(made: Sequence[Trial]) -> RenderableType:
     """Return the trials as a table, the best of each variant marked."""
-    best: dict[str, float] = {}
-    for trial in made:
-        if trial.loss is not None:
-            best[trial.variant] = min(trial.loss, best.get(trial.variant, trial.loss))
+    known = [(trial.loss, trial.variant) for trial in made if trial.loss is not None]
+    best = {variant: loss for loss, variant in sorted(known, reverse=True)}
+    rates = [trial.learning_rate for trial in made]
+
+    def rank(trial: Trial) -> str:
+        end = ", at an end" if trial.learning_rate in (min(rates), max(rates)) else ""
+        return f"best{end}" if trial.loss == best.get(trial.variant, math.inf) else ""
+
     return table(
         "Trials of the recipe, by loss on the validation split",
         made,
@@ -195,7 +199,7 @@ def trial_table(made: Sequence[Trial]) -> RenderableType:
             "learning rate": lambda trial: f"{trial.learning_rate:g}",
             "blocks x width": lambda trial: shape(trial.configs[0].model),
             "loss": lambda trial: "" if trial.loss is None else f"{trial.loss:.4f}",
-            "": lambda trial: "best" if trial.loss == best.get(trial.variant, math.inf) else "",
+            "": rank,
         },
         names=["variant"],
         words=[""],
@@ -204,7 +208,8 @@ def trial_table(made: Sequence[Trial]) -> RenderableType:
 
 def search_tables(study: Study, found: SearchResult) -> Iterator[RenderableType]:
     """Yield a screen of what each setting is best at, what that gains, and the lines to write."""
-    trials = ", ".join(f"{name}: {number}" for name, number in found.trials.items())
+    done = found.finished
+    trials = ", ".join(f"{name}: {done[name]} of {n} finished" for name, n in found.trials.items())
     left = f"; {found.missing} have no record yet" if found.missing else ""
     lines = [f"Trials so far: {trials}{left}."]
     lines += [

@@ -119,7 +119,7 @@ def edge_words(edge: Edge) -> str:
         at += f"the {extreme} size trained ({count(edge.minimum_parameters)})"
     ends = {
         "shapes": f"the family of shapes has no {edge.side} size",
-        "steps": f"the budget buys no whole steps of a {edge.side} size",
+        "steps": f"whole steps of the next {edge.side} size miss the budget by over 1%",
     }
     if not edge.sizes:
         assert edge.end is not None, "without sizes something ended"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from isoflop.config import Exponents, Routed, RunConfig, RunRecord, Setting, Study, Variant
@@ -43,7 +44,7 @@ def search(
     starts: dict[str, Mapping[Setting, float]] = {}
     recipes: list[FoundRecipe] = []
     missing: list[PlannedRun] = []
-    trials = dict.fromkeys((one.name for one in study.variants), 0)
+    trials, finished = Counter[str](), Counter[str]()
     for budget in searched_budgets(study):
         contenders = [
             Contender(study, variant, budget, by_id, starts.get(variant.name))
@@ -54,15 +55,17 @@ def search(
             if not one.walk.missing:
                 one.walk.extend(total)
             trials[one.variant.name] += len(one.walk.asked)
+            finished[one.variant.name] += one.walk.finished
         missing = [run for one in contenders for run in one.missing]
         if missing:
             break
-        recipes += [one.recipe() for one in contenders]
+        recipes += [one.recipe() for one in contenders if one.walk.finished]
         starts = {one.variant.name: one.chosen for one in contenders}
     return missing, SearchResult(
         recipes=tuple(recipes),
         laws=tuple(laws(study, recipes)),
         trials=trials,
+        finished=finished,
         missing=len(missing),
     )
 
@@ -123,11 +126,11 @@ class Contender:
 
     def recipe(self) -> FoundRecipe:
         """Return what the trials tell."""
-        star, judged = self.walk.star, zip(self._first, self._judged, strict=True)
+        star = self.walk.star
         return FoundRecipe(
             variant=self.variant.name,
             budget_flops=self.budget_flops,
-            settings=tuple(self._setting(name, one) for name, one in judged),
+            settings=tuple(self._setting(name, one) for name, one in self._judged.items()),
             trials=len(self.walk.asked),
             seeds=self.walk.turns,
             spread=star.spread if star.degrees_of_freedom > 0 else None,
@@ -136,12 +139,11 @@ class Contender:
     @cached_property
     def chosen(self) -> dict[Setting, float]:
         """What to write of each setting that is searched."""
-        judged = zip(self._first, self._judged, strict=True)
-        return {name: self._chosen(name, one) for name, one in judged}
+        return {name: self._chosen(name, one) for name, one in self._judged.items()}
 
     @cached_property
-    def _judged(self) -> list[Judged]:
-        return self.walk.judged()
+    def _judged(self) -> dict[Setting, Judged]:
+        return dict(zip(self._first, self.walk.judged(), strict=True))
 
     def _log(self, name: Setting) -> float:
         """Return the log of a setting's value at the centre."""
@@ -237,22 +239,18 @@ class Contender:
         return min(places, key=lambda at: abs(math.log(self._value(name, at) / value)))
 
 
-def laws(study: Study, recipes: Sequence[FoundRecipe]) -> list[SettingLaw]:
-    """Return the law of each setting that two or more budgets give an interval of."""
+def laws(study: Study, recipes: Sequence[FoundRecipe]) -> Iterator[SettingLaw]:
+    """Yield the law of each setting that two or more budgets give an interval of."""
     best: dict[tuple[str, Setting], dict[float, Estimate]] = {}
     for recipe in recipes:
         for one in recipe.settings:
             if one.best is not None and one.standing == "inside":
                 found = best.setdefault((recipe.variant, one.setting), {})
                 found[recipe.budget_flops] = one.best
-    found_laws = []
     for (variant, setting), by_budget in best.items():
-        law = setting_law(by_budget, study.budgets_flops[0])
-        if law is not None:
-            value, exponent = law
+        if (law := setting_law(by_budget, study.budgets_flops[0])) is not None:
             known = {"variant": variant, "setting": setting, "budgets": len(by_budget)}
-            found_laws.append(SettingLaw(value=value, exponent=exponent, **known))
-    return found_laws
+            yield SettingLaw(value=law[0], exponent=law[1], **known)
 
 
 def found_variants(study: Study, result: SearchResult) -> list[Variant]:

@@ -110,6 +110,11 @@ class Walk:
         return [key for key, one in self.asked.items() if one.loss is None]
 
     @property
+    def finished(self) -> int:
+        """How many trials asked for have a loss."""
+        return sum(one.loss not in (None, math.inf) for one in self.asked.values())
+
+    @property
     def star(self) -> Star:
         """The fit of what has finished on the star."""
         return Star(self._observations())

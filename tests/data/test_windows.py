@@ -29,6 +29,21 @@ def test_evaluation_windows_follow_each_other() -> None:
     np.testing.assert_array_equal(tokens[1:, 0], tokens[:-1, -1])
 
 
+@pytest.mark.parametrize("limit", [3, 5, 14, 30, 38, 39])
+def test_spread_windows_lie_all_over_the_stream(limit: int) -> None:
+    split = stream(20, 20)  # 39 targets, 7 whole windows of 5
+    read = [
+        (int(begin), targets)
+        for tokens, _, mask in evaluation_windows(split, 5, 3, limit, spread=True)
+        for begin, targets in zip(tokens[:, 0], mask.sum(axis=1).tolist(), strict=True)
+        if targets
+    ]
+    first = [int(split.tokens[5 * place]) for place in range(8)]
+    expected = {3: [3], 5: [3], 14: [1, 5], 30: [0, 1, 2, 4, 5, 6], 38: range(7), 39: range(8)}
+    assert [begin for begin, _ in read] == [first[place] for place in expected[limit]]
+    assert {targets for _, targets in read} == {3: {3}, 39: {5, 4}}.get(limit, {5})
+
+
 def test_evaluation_without_targets() -> None:
     for split, limit in ((stream(1), None), (stream(9), 0)):
         with pytest.raises(ValueError, match="expected at least one token"):

@@ -67,6 +67,14 @@ def test_more_than_one_epoch_and_few_steps_are_warned_of(changes: Any, word: str
     assert 0 < len(warned) < len(rows)
 
 
+@pytest.mark.parametrize("text", ["start", "spread"])
+def test_losses_of_the_first_of_several_corpora_are_warned_of(text: str) -> None:
+    data = DataConfig(corpus=("sotu", "python"))
+    rows = make_plan(make_study(data=data, evaluation_text=text), train_tokens=10**9).rows
+    warned = [any("start of 2 corpora" in told for told in row.warnings) for row in rows]
+    assert set(warned) == {text == "start"}
+
+
 def test_what_concerns_the_study_is_said() -> None:
     plan = make_plan(make_study(data=DataConfig(corpus="hf:some/corpus")))
     assert all(row.epochs is None for row in plan.rows)

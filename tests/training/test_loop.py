@@ -215,6 +215,21 @@ def test_what_follows_training_is_evaluated_where_that_stands(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_losses_are_of_text_all_over_a_split_where_that_is_asked_for(
+    make_run: MakeRun, cache: Path, folder: RunFolder
+) -> None:
+    config, read = make_run(steps=1), {}
+    data = config.data.model_copy(update={"test_fraction": 0.2, "validation_fraction": 0.2})
+    for text in ("start", "spread"):
+        run = config.model_copy(update={"evaluation_text": text, "data": data})
+        record = train(run, RunFolder(folder.path / text), cache=cache, threads=1, compiled=False)
+        read[text] = [len(one.document_tokens) for one in record.evaluations]
+        assert {one.tokens for one in record.evaluations} <= {200, 192}
+    assert read["start"] == [1, 1]
+    assert min(read["spread"]) > 4
+    assert config.run_id != run.run_id
+
+
 def test_a_missing_device_is_refused(make_run: MakeRun, cache: Path, folder: RunFolder) -> None:
     with pytest.raises(ValueError, match="torch sees no CUDA device; use --device cpu"):
         train(make_run(), folder, cache=cache, device="cuda")

@@ -72,6 +72,7 @@ from isoflop.config.record import (
 from isoflop.config.run import (
     Convention,
     DataConfig,
+    EvaluationText,
     Positions,
     RunConfig,
     Span,

@@ -20,6 +20,7 @@ Convention = Literal["causal", "full", "6nd"]
 """How compute is counted; see `isoflop.costs`."""
 
 Windows = Literal["stream", "documents"]
+EvaluationText = Literal["start", "spread"]
 """What windows of tokens are cut from; see `DataConfig.windows`."""
 
 Span = tuple[int, int]
@@ -311,6 +312,9 @@ class RunConfig(Frozen):
     """Decides the order of the data; None for `seed`, which decides everything else."""
     evaluation_tokens: int = Field(default=262_144, ge=1, le=10**12)
     """Held-out tokens read of each split at the end of training."""
+    evaluation_text: EvaluationText = Field(default="start", exclude_if=lambda it: it == "start")
+    """Where in a split they lie: at its start, or in windows at even distances over all of it, so
+    that each of several corpora is read. Windows of documents go round the documents anyway."""
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart, in training and at its end."""
     start: Start | None = Field(default=None, exclude_if=left_out)

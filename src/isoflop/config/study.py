@@ -9,7 +9,13 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from isoflop.config.model import Choices, ShapeFamily
 from isoflop.config.recipe import BUILT_IN, AdamW, Precision, Recipe, RecipeRules, StudyRecipe
-from isoflop.config.run import LARGEST_BUDGET_FLOPS, Convention, DataConfig, Positions
+from isoflop.config.run import (
+    LARGEST_BUDGET_FLOPS,
+    Convention,
+    DataConfig,
+    EvaluationText,
+    Positions,
+)
 from isoflop.config.search import LARGEST_PARAMETERS, Exponents, Search
 from isoflop.config.start import Start
 from isoflop.frozen import LARGEST_SEED, Frozen, left_out
@@ -139,6 +145,8 @@ class Study(Frozen):
     """Also train the challenger in the shapes of the optimal baseline and of one twice its size."""
     evaluation_tokens: int = Field(default=262_144, ge=1, le=10**12)
     """Held-out tokens read of each split at the end of a run."""
+    evaluation_text: EvaluationText = Field(default="start", exclude_if=lambda it: it == "start")
+    """Where in a split they lie; as a run's."""
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart."""
     data: DataConfig = DataConfig()

@@ -17,7 +17,12 @@ counting to it; mask (B, T), True where there is a target."""
 
 
 def evaluation_windows(
-    split: TokenSplit, sequence_length: int, sequences: int, limit_tokens: int | None = None
+    split: TokenSplit,
+    sequence_length: int,
+    sequences: int,
+    limit_tokens: int | None = None,
+    *,
+    spread: bool = False,
 ) -> Iterator[Batch]:
     """Yield batches of B windows of a split in order, each token but the first a target once.
 
@@ -28,23 +33,29 @@ def evaluation_windows(
         split: the token stream.
         sequence_length: T.
         sequences: B.
-        limit_tokens: stop after so many targets, within a document if need be; None for all.
+        limit_tokens: so many targets, within a document if need be; None for all.
+        spread: where the limit leaves text out, windows lie at even distances over all of the
+            stream, whole ones if the limit pays for one; else they are those at its start.
 
     Raises:
         ValueError: the split has no target, or the limit is less than 1.
     """
-    targets = len(split.tokens) - 1
-    if limit_tokens is not None:
-        targets = min(targets, limit_tokens)
+    available = len(split.tokens) - 1
+    targets = available if limit_tokens is None else min(available, limit_tokens)
     if targets < 1:
         raise ValueError(
             f"the split has {len(split.tokens)} tokens and the limit is {limit_tokens}; "
             "expected at least one token to predict"
         )
-    step = sequences * sequence_length
-    for first in range(0, targets, step):
-        begin = np.arange(first, min(first + step, targets), sequence_length)
-        counts = np.minimum(targets - begin, sequence_length)
+    windows, apart = -(-targets // sequence_length), 1.0
+    if spread and targets < available:
+        windows = max(1, targets // sequence_length)
+        apart = max(1.0, available // sequence_length / windows)
+    for first in range(0, windows, sequences):
+        index = np.arange(first, min(first + sequences, windows))
+        counts = np.minimum(targets - index * sequence_length, sequence_length)
+        # In the middle of what each stands for.
+        begin = ((index + 0.5) * apart).astype(np.int64) * sequence_length
         yield _batch(split, begin, counts, sequence_length, sequences)
 
 

@@ -20,6 +20,7 @@ from isoflop.config import (
     Cap,
     Decision,
     Evaluation,
+    EvaluationText,
     Frozen,
     RandomK,
     Routed,
@@ -48,6 +49,8 @@ class Reading(Frozen):
     """Spans of positions whose losses are told apart; windows of documents only."""
     limit_tokens: int | None = None
     """Stop after so many targets; None for all."""
+    text: EvaluationText = "start"
+    """Where in a stream they lie: at its start, or spread over all of it."""
     sequences: int = 32
     """B, windows at a time at most; fewer where their logits would not fit (`held_by`)."""
     seed: int = 0
@@ -60,8 +63,10 @@ class Reading(Frozen):
 
     def of(self, held_out: TokenSplit) -> Iterator[Batch]:
         """Return the windows."""
-        cut = evaluation_windows if self.windows == "stream" else document_windows
-        return cut(held_out, self.sequence_length, self.sequences, self.limit_tokens)
+        how = held_out, self.sequence_length, self.sequences, self.limit_tokens
+        if self.windows == "documents":
+            return document_windows(*how)
+        return evaluation_windows(*how, spread=self.text == "spread")
 
 
 class ReadingKeywords(TypedDict, total=False):
@@ -71,6 +76,7 @@ class ReadingKeywords(TypedDict, total=False):
     windows: Windows
     spans: Sequence[Span]
     limit_tokens: int | None
+    text: EvaluationText
     sequences: int
     seed: int
 
@@ -85,7 +91,7 @@ def evaluate(
     alive: Callable[[], None] = lambda: None,
     **reading: Unpack[ReadingKeywords],
 ) -> Evaluation:
-    """Return the loss of `model` on the start of a split, or of its documents.
+    """Return the loss of `model` on a split, or as much of it as is to be read.
 
     Args:
         model: evaluated as it is; its training mode is restored.

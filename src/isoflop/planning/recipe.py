@@ -237,6 +237,7 @@ def run_config(
         convention=study.convention,
         seed=seed,
         evaluation_tokens=study.evaluation_tokens,
+        evaluation_text=study.evaluation_text,
         positions=study.positions,
         start=study.start,
     )

@@ -80,6 +80,7 @@ def evaluate_run(
                 windows=data.windows,
                 spans=config.spans,
                 limit_tokens=config.evaluation_tokens if tokens is None else tokens,
+                text=config.evaluation_text,
                 seed=config.seed,
             )
     except FloatingPointError as error:

@@ -286,6 +286,7 @@ class Run:
                 windows=self.config.data.windows,
                 spans=self.config.spans,
                 limit_tokens=limit,
+                text=self.config.evaluation_text,
                 seed=self.config.seed,
                 alive=self.alive,
             )

@@ -53,9 +53,7 @@ def test_a_list_of_an_answer_stays_in_its_line(bumped: Analysis) -> None:
         RateCheck(variant=name, budget_flops=5e12, used=2, seeds=1, **model)
         for name in bumped.names
     )
-    (text,) = answers(replace(bumped, rates=rates))[
-        "Were other learning rates tried at the minima?"
-    ].answer
+    text = said(replace(bumped, rates=rates), "Were other learning rates tried")[1]
     assert text.endswith("but for Baseline at 5×10¹² FLOPs, MoD 12.5% at 5×10¹² FLOPs.")
     assert said(bumped, "Which batch")[1].startswith("2,048 tokens per step, the same")
 

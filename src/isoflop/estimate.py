@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pydantic import Field
 
 from isoflop.frozen import Frozen, left_out
+from isoflop.notation import written
 
 LEVEL = 0.95
 NONE = "-"
@@ -50,15 +51,15 @@ class Estimate(Frozen):
 
     def words(self, form: str | Callable[[float], str] = ".4f") -> str:
         """Return `value [low, high]`; the value alone without a lower end."""
-        value = _written(self.value, form)
+        value = written(self.value, form)
         return value if self.low is None else f"{value} {self.interval_words(form)}"
 
     def interval_words(self, form: str | Callable[[float], str] = ".4f") -> str:
         """Return `[low, high]`, where an upper end that is missing is `no end`; nothing without."""
         if self.low is None:
             return ""
-        high = "no end" if self.high is None else _written(self.high, form)
-        return f"[{_written(self.low, form)}, {high}]"
+        high = "no end" if self.high is None else written(self.high, form)
+        return f"[{written(self.low, form)}, {high}]"
 
 
 class SeedNoise(Frozen):
@@ -114,7 +115,3 @@ def estimate_words(
 ) -> str:
     """Return an estimate as `Estimate.words` does, a dash where there is none."""
     return none if one is None else one.words(form)
-
-
-def _written(value: float, form: str | Callable[[float], str]) -> str:
-    return format(value, form) if isinstance(form, str) else form(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
@@ -33,6 +34,14 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
+def written(value: float, form: str | Callable[[float], str]) -> str:
+    """Return a number as a format or a function writes it, but no other one as zero: -3e-05."""
+    if not isinstance(form, str):
+        return form(value)
+    told = format(value or abs(value), form)
+    return told if told.strip("+-0.,") or not value else format(value, f"{form[:-2]}1g")
+
+
 def exponent(value: float, digits: int = 3, *, trim: bool = True) -> str:
     """Return a number in e-notation for charts and file names: 5e12, 1.6e13.
 
@@ -57,10 +66,12 @@ def _trimmed(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it: 42 s, 3 min 05 s, 2 h 07 min."""
+    """Return a time as a person says it: 42 s, 3 min 05 s, 2 h 07 min, 3 d 08 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"

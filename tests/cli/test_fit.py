@@ -38,6 +38,7 @@ def test_a_study_and_its_records_are_fitted(study_file, committed, call, told):
     found = told("fit", exported)
     assert set(found["variants"]) == {"every_token", "top_k 0.5 every 2"}
     assert "nats per byte" in call("fit", study_file, "--details")
+    assert "Intervals are 99.9%;" in call("fit", study_file, "--details", "--level", "0.999")
     shown = call("fit", study_file)
     assert shown.startswith("5 runs of 2 variants at one budget, 1.5e11 FLOPs.\n")
     assert r"MoD [bold]\x1b[31m cannot be compared with Baseline" in " ".join(shown.split())
@@ -90,8 +91,8 @@ def test_bad_arguments_are_one_line(table, monkeypatch, arguments, message, call
 def test_predict_shows_the_optimum_and_tests_itself(table, tmp_path, monkeypatch, call, told):
     of_one = ("--columns", "loss=final", "--where", "variant=plain", "--resamples", "20")
     arguments = ("predict", table, *of_one, "--budget", "1e21")
-    shown = call(*arguments)
-    assert "Predicted optimum at 1e21 FLOPs" in shown
+    shown = call(*arguments, "--level", "0.999")
+    assert "Predicted optimum at 1e21 FLOPs, 99.9% intervals" in shown
     assert "1e20 FLOPs predicted from the smaller budgets" in shown
     where = tmp_path / "registered.json"
     found = told(*arguments, "--register", where)

@@ -16,6 +16,7 @@ from isoflop.fit.surfaces.bootstrap import QUANTITIES
 from isoflop.fit.surfaces.goodness import RunMiss
 from isoflop.fit.tables.sieve import LeftOutRows
 from isoflop.terminal.fit_answer import fit_answer, fitted_curves, shown_curves
+from isoflop.terminal.fit_details import fit_details
 from isoflop.terminal.tables import LINES
 
 BUDGETS = np.geomspace(6e17, 1e22, 28)
@@ -91,6 +92,13 @@ def printed(result, read, width=120):
 
 def joined(lines):
     return " ".join(" ".join(lines).split())
+
+
+def test_details_show_the_surface_of_every_variant():
+    file = io.StringIO()
+    for one in fit_details(*fit_of("ten variants")):
+        Console(file=file, width=80, highlight=False).print(one)
+    assert file.getvalue().count("0.350") == 10
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -61,6 +61,7 @@ def test_names_are_inert():
         (amount, 720, "12 min"),
         (amount, 11160, "3.1 h"),
         (amount, 2.1e5, "2.4 d"),
+        (amount, 99.7 * 86400, "100 d"),
         (size, 999, "999 B"),
         (size, 1500, "1.5 KB"),
         (size, 999.7e6, "1 GB"),

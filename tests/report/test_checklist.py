@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import synthetic_study as synthetic
-from made_reports import analysed, told
+from made_reports import analysed, table_of, told
 
 from isoflop.config import (
     AdamW,
@@ -20,6 +20,7 @@ from isoflop.config import (
     Values,
 )
 from isoflop.estimate import Estimate
+from isoflop.fit.checks import RateCheck
 from isoflop.fit.search import FoundRecipe, FoundSetting, SearchResult
 from isoflop.notation import scientific
 from isoflop.report import LeftOut, RecipeSearch
@@ -42,6 +43,19 @@ def said(analysis: Analysis, about: str, **known: object) -> tuple[str, str]:
 
 def with_study(analysis: Analysis, **changes: object) -> Analysis:
     return replace(analysis, study=analysis.study.model_copy(update=changes))
+
+
+def test_a_list_of_an_answer_stays_in_its_line(bumped: Analysis) -> None:
+    text = answers(bumped)["How much hangs on the delta of the Huber loss?"].answer
+    assert [line.count(" at ") for line in text] == [3, 3]
+    model = {"parameters": 9, "rates": (1, 2), "losses": (None, 2), "above_best": (None, None)}
+    rates = tuple(
+        RateCheck(variant=name, budget_flops=5e12, used=2, seeds=1, **model)
+        for name in bumped.names
+    )
+    text = said(replace(bumped, rates=rates), "Were other learning rates tried")[1]
+    assert text.endswith("but for Baseline at 5×10¹² FLOPs, MoD 12.5% at 5×10¹² FLOPs.")
+    assert said(bumped, "Which batch")[1].startswith("2,048 tokens per step, the same")
 
 
 def test_every_question_has_an_answer(analysis: Analysis) -> None:
@@ -206,6 +220,10 @@ def test_left_out_runs_are_counted_with_their_reasons(few) -> None:
         "1 run beside a minimum",
     ):
         assert part in text
+    failed = analysed(
+        study, [*runs, ("MoD 12.5%", 5e12, bad[0])], checks={bad[0].run_id: "MoD 12.5%"}
+    )
+    assert table_of(failed, "Runs that no fit").rows[0][0] == "MoD 12.5%"
     used = said(analysis, "behind the fits")[1]
     assert used.startswith(f"{len(runs) - 1} runs of {len(runs) + 3} records")
 
@@ -233,7 +251,7 @@ def test_runs_that_share_their_first_steps_are_told(few) -> None:
 def test_mixed_code_of_checks_is_disclosed_apart(few) -> None:
     study, runs = few
     beside = synthetic.record(study.variants[0], 5e12, 96, seed=11)
-    other = beside.environment.model_copy(update={"code": "beef" * 16})
+    other = beside.environment.model_copy(update={"code": "beef" * 16, "attention": "fused"})
     beside = beside.model_copy(update={"environment": other})
     checks = {beside.run_id: "Baseline"}
     analysis = analysed(study, [*runs, ("Baseline", 5e12, beside)], checks=checks)
@@ -241,6 +259,7 @@ def test_mixed_code_of_checks_is_disclosed_apart(few) -> None:
     assert text.startswith("Those in the figures were. With the checks beside the minima:")
     assert "Code fingerprint: c0dec0dec0de" in text
     assert "beefbeefbeef (1 run)" in text
+    assert "Attention: as usual (14 runs), fused (1 run)." in text
 
 
 def test_no_value_is_taken_for_a_question(study) -> None:

@@ -11,6 +11,7 @@ from test_page import Elements
 
 from isoflop.config import Own, Variant
 from isoflop.report.sections import league, relative_loss, sections
+from isoflop.report.words import prose
 
 CAPTION = "All variants"
 TWO = (5e12, 2e13)
@@ -56,10 +57,12 @@ def test_a_row_tells_place_difference_and_costs_at_the_minimum(analysis):
     # One budget tells neither what the baseline's loss costs in compute nor losses in equal time.
     assert data[["multiplier", "loss_at_equal_time"]].drop("Baseline").isna().all(axis=None)
     assert figures_of(analysis)["league-compute"].title.startswith("Forward FLOPs")
+    assert "takes runs at two budgets." in prose.told("league", "forward_share", analysis)[0]
 
 
 def test_budgets_tell_multipliers_and_losses_at_equal_time(two_budgets):
     data = rows_of(two_budgets)
+    assert "two budgets" not in prose.told("league", "forward_share", two_budgets)[0]
     assert list(figures_of(two_budgets))[1:4] == [
         "league-losses",
         "league-compute",

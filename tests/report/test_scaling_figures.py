@@ -144,11 +144,17 @@ def test_refused_projections_are_named_and_not_drawn(scaling):
     assert any(said in doubt for doubt in told("scaling", "doubtful", without))
 
 
+def test_it_is_said_why_there_are_no_gaps(scaling):
+    gap = scaling.fit.gaps[0].model_copy(update={"difference": None, "reason": "one document"})
+    without = replace(scaling, fit=scaling.fit.model_copy(update={"gaps": (gap,)}))
+    assert absent_of(without)["Gaps by position"] == "One document."
+
+
 def test_one_variant_alone_is_shown_and_not_compared():
     study = synthetic.study(variants=synthetic.VARIANTS[:1], seeds=(0,))
     analysis = analysed_scaling(study, points=8)
     said = "Full attention alone was trained, so there is nothing to compare it with."
     assert told("scaling", "headline", analysis) == (said,)
     assert told("scaling", "results", analysis) == ()
-    assert "Gaps by position" in absent_of(analysis)
+    assert absent_of(analysis)["Gaps by position"].startswith("No two variants have finished")
     assert "loss-against-compute-6nd" in figures_of(analysis)

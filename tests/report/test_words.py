@@ -30,7 +30,12 @@ def test_too_few_seeds_state_no_spread(seeds: tuple[int, ...]) -> None:
 
 def test_the_headline_says_whether_the_noise_leaves_the_winner_open(pair: Analysis) -> None:
     assert lede(pair).endswith("MoD 12.5% has the lowest loss: 4.4% below Baseline.")
+    third = replace(pair, study=pair.study.model_copy(update={"variants": synthetic.VARIANTS[:3]}))
+    assert lede(third) == f"{lede(pair)} Not compared for want of a minimum: MoD 50%."
     (result,) = pair.budgets
+    alone = {key: one for key, one in result.minima.items() if key[0] == "Baseline"}
+    alone = replace(pair, budgets=(replace(result, minima=alone, verdicts={}),))
+    assert "Baseline alone has a minimum that may be used, so nothing is compared" in lede(alone)
     (name, verdict), *_ = result.verdicts.items()
     for changed, said in (
         ({"outcome": "unresolved"}, "leaves open whether it is better."),
@@ -41,6 +46,13 @@ def test_the_headline_says_whether_the_noise_leaves_the_winner_open(pair: Analys
         assert lede(replace(pair, budgets=(replace(result, verdicts={name: unsure}),))).endswith(
             said
         )
+
+
+def test_tokens_per_step_that_differ_are_told_by_budget() -> None:
+    each = [{"budget_flops": 1e12, "tokens_per_step": 512}, {"tokens_per_step": 1024}]
+    runs = [SimpleNamespace(config=SimpleNamespace(**{"budget_flops": 5e12} | one)) for one in each]
+    found = answers.tokens_per_step(runs)
+    assert found == "Tokens per step: 512 at 10¹² FLOPs, 1,024 at 5×10¹² FLOPs"
 
 
 def test_a_share_of_forward_flops_without_an_interval_is_not_told(pair: Analysis) -> None:

@@ -99,6 +99,7 @@ def test_a_log_gets_one_line_per_outcome(run: PlannedRun) -> None:
         (59.6, "1 min 00 s"),
         (3599, "59 min 59 s"),
         (7620, "2 h 07 min"),
+        (21 * 86400 + 7300, "21 d 02 h"),
     ],
 )
 def test_times_are_said_as_people_do(seconds: float, text: str) -> None:

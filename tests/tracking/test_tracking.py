@@ -161,6 +161,10 @@ def test_a_tracker_is_told_each_step_once_and_goes_on_with_a_run(
     begun(tmp_path, 2)
     follower = Follower(tmp_path, kind, "study")
     follower.look()
+    begun(tmp_path, 4)
+    follower.look()
+    if kind == "csv":  # of which nothing waits for the end
+        assert "4,train/loss,3.0\n" in (tmp_path / f"tracking/{CONFIG.run_id}.csv").read_text()
     begun(tmp_path, 6, finished=True)
     follower.look()
     follower.close()

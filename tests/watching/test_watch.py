@@ -160,6 +160,22 @@ def test_damage_is_told_and_the_page_stays(study: Study) -> None:
         assert news["parts"]["now"]
 
 
+@pytest.mark.usefixtures("without_vega")
+def test_a_report_that_fails_is_told_until_it_is_made(study: Study, monkeypatch) -> None:
+    watched = Watched(study, Folders(Path("runs/tiny"), Path("results")), Path("study.json"))
+    watched._report = watched._report._replace(key="before")
+    with monkeypatch.context() as patch:
+        patch.setattr(serving, "analysed", lambda *_: Path("bench.json").read_text())
+        watched.news("")
+        watched._renewal.join()
+        watched._next_report = float("inf")
+        assert "bench.json" in watched.news("")["failure"]
+    watched._next_report = 0.0
+    watched.news("")
+    watched._renewal.join()
+    assert watched.news("")["failure"] == ""
+
+
 WATCHING = """
 import signal
 import isoflop.report.page

@@ -13,6 +13,7 @@ import pandas as pd
 
 from isoflop.config import RunConfig, TextSample
 from isoflop.estimate import Estimate
+from isoflop.notation import written
 from isoflop.report.figure import Figure, Panel
 
 NONE = "\N{EN DASH}"
@@ -164,14 +165,12 @@ def with_ends(value: str, ends: str | None) -> Text:
 
 def number(value: float | None, form: str | Callable[[float], str] = ".4f") -> str:
     """Return a number as a format or a function writes it, a dash where there is none."""
-    if value is None or pd.isna(value):
-        return NONE
-    return format(value, form) if isinstance(form, str) else form(value)
+    return NONE if value is None or pd.isna(value) else written(value, form)
 
 
 def estimate(one: Estimate | None, form: str = ".4f") -> Text:
     """Return a value with its interval below it, a dash where there is none."""
-    return NONE if one is None else with_ends(f"{one.value:{form}}", one.interval_words(form))
+    return NONE if one is None else with_ends(number(one.value, form), one.interval_words(form))
 
 
 def with_columns(name: str, one: Estimate | None) -> dict[str, float | None]:

@@ -47,7 +47,7 @@ CONFIG: Mapping[str, Any] = {
         "title": None,
         "labelColor": INK,
         "labelFontSize": 12,
-        "labelLimit": 220,
+        "labelLimit": 270,
         "symbolSize": 80,
         "rowPadding": 4,
         "columnPadding": 18,
@@ -103,22 +103,25 @@ class Style:
         return alt.Shape("variant:N", **self._encoding(self.shapes))
 
     def _encoding(self, values: Sequence[str], legend: bool = True) -> dict[str, Any]:
-        columns = legend_columns(min(len(self.names), 4))
+        columns = legend_columns(min(len(self.names), 4), max(map(len, self.names)))
         return {
             "scale": alt.Scale(domain=list(self.names), range=list(values)),
             "legend": alt.Legend(columns=columns, symbolOpacity=1) if legend else None,
         }
 
 
-def legend_columns(wide: int = 4) -> Any:
-    """Let a legend break into two columns where the figure is narrow, as on a phone."""
-    return alt.ExprRef(f"width < 420 ? 2 : {wide}")
+def legend_columns(wide: int = 4, longest: int = 0) -> Any:
+    """Let a legend have fewer columns where names are long or, as on a phone, the figure narrow."""
+    entry = 36 + min(CONFIG["legend"]["labelLimit"], 7 * longest)
+    wide, narrow = (max(1, min(most, room // entry)) for most, room in ((wide, 640), (2, 320)))
+    return alt.ExprRef(f"width < 420 ? {narrow} : {wide}")
 
 
 def log_ticks(low: float, high: float, at_most: int = 8) -> list[float]:
-    """Return round tick values between `low` and `high`, both positive, for a log axis.
+    """Return two round tick values or more between `low` and `high`, both positive, for a log axis.
 
-    The densest of the ladders 1-2-5, 1-3 and 1 per decade that stays within `at_most`.
+    The densest of the ladders 1-2-5, 1-3 and 1 per decade that stays within `at_most`; evenly apart
+    where the range is too narrow for these.
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
@@ -127,4 +130,8 @@ def log_ticks(low: float, high: float, at_most: int = 8) -> list[float]:
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) <= at_most:
             break
+    if len(ticks) < 2:
+        ten = 10.0 ** math.floor(math.log10((high - low) / 2))
+        step = next(ten * one for one in (1, 2, 5) if (high - low) / (ten * one) <= at_most + 1)
+        ticks = [one * step for one in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return ticks

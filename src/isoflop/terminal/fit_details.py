@@ -90,8 +90,8 @@ def holm_sentence(result: FitResult) -> str:
     """Return what verdicts rest on: level of the intervals, and for how many tests they answer."""
     tests = sum(one.p_adjusted is not None for one in result.verdicts)
     return (
-        f"Intervals are {result.level:.0%}; better, worse and equivalent are said after Holm's "
-        f"correction for {tests} comparison{'s' * (tests != 1)}."
+        f"Intervals are {100 * result.level:g}%; better, worse and equivalent are said after "
+        f"Holm's correction for {tests} comparison{'s' * (tests != 1)}."
     )
 
 
@@ -161,17 +161,18 @@ def _surfaces(result: FitResult) -> Iterator[RenderableType]:
         }
         if not found:
             continue
-        columns = {"": [*QUANTITIES, "r.m.s. of misses", "largest miss", "runs"]}
-        for name, one in found.items():
-            columns[name] = [
-                *(coefficient(getattr(one, of)) for of in QUANTITIES),
-                told(one.rms_residual, "{:.2g}"),
-                _farthest(one),
-                str(one.points),
-            ]
         title = f"L = E + A / N^alpha + B / D^beta, N ~ C^a, D ~ C^b; {ESTIMATOR_NAMES[estimator]}"
-        cells = {name: column.__getitem__ for name, column in columns.items()}
-        yield table(title, range(len(columns[""])), cells, words=[""], long=found)
+        for at in range(0, len(found), 6):  # as many variants fit into 80 columns
+            columns = {"": [*QUANTITIES, "r.m.s. of misses", "largest miss", "runs"]}
+            for name, one in list(found.items())[at : at + 6]:
+                columns[name] = [
+                    *(coefficient(getattr(one, of)) for of in QUANTITIES),
+                    told(one.rms_residual, "{:.2g}"),
+                    _farthest(one),
+                    str(one.points),
+                ]
+            cells = {name: column.__getitem__ for name, column in columns.items()}
+            yield table(title, range(len(columns[""])), cells, words=[""], long=found)
         sources = sorted({DRAWS_WORDS[one.source] for one in found.values() if one.source})
         yield said(f"Its intervals are by {'; '.join(sources)}.")
 

@@ -27,18 +27,18 @@ def prediction_lines(
     losses `per_byte` were asked for.
     """
     made: Sequence[Any] = found.predictions
-    first = made[0]
+    first, sure = made[0], f"{100 * level:g}% intervals"
     if isinstance(found, SizePrediction):
         at = f"{count(first.parameters)} parameters after {count(first.tokens)} tokens"
-        title = f"Predicted loss of {at}, {level:.0%} intervals"
+        title = f"Predicted loss of {at}, {sure}"
         title += f", {unit}" if unit else ""
         told_of: Cells[Any] = {
-            "FLOPs": lambda one: f"{one.training_flops:.3g}".replace("e+", "e"),
+            "FLOPs": lambda one: exponent(one.training_flops),
             "loss of the law": lambda one: estimate_words(one.loss),
             "a new run": lambda one: (one.run.interval_words() if one.run else "") or NONE,
         }
     else:
-        title = f"Predicted optimum at {exponent(first.budget_flops)} FLOPs, {level:.0%} intervals"
+        title = f"Predicted optimum at {exponent(first.budget_flops)} FLOPs, {sure}"
         title += f", {unit}" if unit and per_byte else ""
         told_of = {
             "parameters": lambda one: estimate_words(one.parameters, count),

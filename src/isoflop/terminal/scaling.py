@@ -75,10 +75,11 @@ def _by_position(fit: ScalingFit, ranges: Sequence[Span], unit: str) -> Iterator
 
 
 def _meant(fit: ScalingFit) -> str:
+    seeds = "other seeds and " if any(one.seed_error is not None for one in fit.gaps) else ""
     return (
-        f"Intervals are {fit.level:.0%}; they hold other seeds and other documents. Equivalent is "
-        "said where two one-sided tests stand at the margin, better and worse after Holm's "
-        "correction over the spans."
+        f"Intervals are {100 * fit.level:g}%; they hold {seeds}other documents. Equivalent is said "
+        "where two one-sided tests stand at the margin, better and worse after Holm's correction "
+        "over the spans."
     )
 
 

@@ -133,7 +133,7 @@ def amount(seconds: float) -> str:
     for unit, length, enough in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
         if seconds < enough:
             return f"{seconds / length:.2g} {unit}"
-    return f"{seconds / 86400:,.2g} d" if seconds < 100 * 86400 else f"{seconds / 86400:,.0f} d"
+    return f"{seconds / 86400:,.2g} d" if seconds < 99.5 * 86400 else f"{seconds / 86400:,.0f} d"
 
 
 def capped(lines: Sequence[str], most: int) -> list[str]:

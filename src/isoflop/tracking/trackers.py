@@ -37,7 +37,8 @@ class CsvTracker:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{run_id}.csv"
         fresh = not path.exists()
-        self._file = path.open("a", newline="", encoding="utf-8")
+        # Line by line, so that what was told outlives a kill.
+        self._file = path.open("a", buffering=1, newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         if fresh:
             self._writer.writerow(("step", "name", "value"))
@@ -70,6 +71,7 @@ class TensorBoardTracker:
         self._last = step
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+        self._writer.flush()
 
     def end(self, summary: Mapping[str, float]) -> None:
         """Add the summary as the run's hyperparameters and what they came to."""

@@ -57,7 +57,7 @@ class Watched:
         self._file, self._lookout, self._lock = file, Lookout(study, folders), threading.Lock()
         names = [one.name for one in study.variants]
         self._name, self._style = study.name, Style.of(names, study.baseline_variant.name)
-        self._failure, self._next_look, self._next_report = "", 0.0, 0.0
+        self._failed, self._next_look, self._next_report = {"look": "", "report": ""}, 0.0, 0.0
         self._now, self._renewal = self._look(), threading.Thread()
         self._report = self._made(self._now.key)
         self.page()  # What draws takes seconds to load, and nobody waits yet.
@@ -72,19 +72,19 @@ class Watched:
     def news(self, have: str) -> storage.JSON:
         """Return what is new for a page that has the report of this key."""
         now, report = self._current(), self._report
-        old = report.key == have
+        old, failure = report.key == have, self._failed["look"] or self._failed["report"]
         parts = dict(now.parts) if old else {**report.parts, **now.parts}
         specs = dict(now.specs) if old else {**report.specs, **now.specs}
-        return {"parts": parts, "specs": specs, "key": report.key, "failure": self._failure}
+        return {"parts": parts, "specs": specs, "key": report.key, "failure": failure}
 
     def _current(self) -> Told:
         """Look again if it is time, and have the report made anew if runs have ended since."""
         with self._lock:
             if time.monotonic() >= self._next_look:
                 try:
-                    self._now, self._failure = self._look(), ""
+                    self._now, self._failed["look"] = self._look(), ""
                 except (OSError, ValueError) as error:
-                    self._failure = quoted(str(error))
+                    self._failed["look"] = quoted(str(error))
             due = self._now.key != self._report.key and time.monotonic() >= self._next_report
             if due and not self._renewal.is_alive():
                 self._renewal = threading.Thread(target=self._renew, daemon=True)
@@ -102,9 +102,9 @@ class Watched:
     def _renew(self) -> None:
         began = time.monotonic()
         try:
-            self._report = self._made(self._now.key)
+            self._report, self._failed["report"] = self._made(self._now.key), ""
         except (OSError, ValueError) as error:
-            self._failure = quoted(str(error))
+            self._failed["report"] = quoted(str(error))
         self._next_report = _next(began, 0.0)
 
     def _made(self, key: str) -> Told:

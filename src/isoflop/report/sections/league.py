@@ -17,7 +17,7 @@ from isoflop.estimate import Estimate
 from isoflop.fit.compare.league import League, league
 from isoflop.fit.curves.seeds import noisy_minimum
 from isoflop.memory import estimate_memory
-from isoflop.notation import count, scientific, significant
+from isoflop.notation import count, duration, scientific, significant
 from isoflop.report import blocks
 from isoflop.report import figure as draw
 from isoflop.report.analysis import Analysis, BudgetResult
@@ -206,8 +206,8 @@ def _cells(row: Mapping[Any, Any], several: bool) -> dict[str, blocks.Text]:
         return told if told == blocks.NONE else told + unit
 
     def estimate(column: str, form: str) -> blocks.Text:
-        low, high = (row[f"{column}_{end}"] for end in ("low", "high"))
-        ends = None if pd.isna(low) or pd.isna(high) else f"[{low:{form}}, {high:{form}}]"
+        low, high = (number(f"{column}_{end}", form) for end in ("low", "high"))
+        ends = None if blocks.NONE in (low, high) else f"[{low}, {high}]"
         return blocks.with_ends(number(column, form), ends)
 
     first, last = number("first", "d"), number("last", "d")
@@ -230,7 +230,7 @@ def _cells(row: Mapping[Any, Any], several: bool) -> dict[str, blocks.Text]:
             number("memory_bytes", lambda one: significant(one / 1e6), " MB"),
             number("steps_per_second", significant, " a second"),
         ),
-        "#Time": blocks.with_ends(number("seconds", ",.0f", " s"), equal),
+        "#Time": blocks.with_ends(number("seconds", duration), equal),
     }
 
 

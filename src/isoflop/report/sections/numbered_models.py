@@ -64,11 +64,7 @@ def panels(analysis: Analysis, result: BudgetResult) -> list[draw.Panel]:
         of_curves = name.startswith("training")
         shown = (curves if of_curves else costs).dropna(subset=[column])
         if shown.empty:
-            why = (
-                "The records hold no training curve."
-                if column == "flops"
-                else caption("unmeasured")
-            )
+            why = caption("no_curves" if column == "flops" else "unmeasured")
             found.append(draw.Absent(title, why))
             continue
         shown = shown if of_curves else bar_rows(shown, column)

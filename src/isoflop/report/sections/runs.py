@@ -10,6 +10,7 @@ from isoflop.config import Evaluation
 from isoflop.notation import count, percent, scientific
 from isoflop.report import blocks
 from isoflop.report.analysis import Analysis, Studied
+from isoflop.report.evidence import LeftOut
 from isoflop.report.scaling import AXES, AXIS_SHORT, ScalingAnalysis, compute_of, sparsity
 from isoflop.report.sections.checks import rates_table
 from isoflop.report.words.prose import caption
@@ -20,30 +21,31 @@ def left_out(analysis: Studied) -> blocks.Section:
 
     Checks are among them, and the budget is told, where budgets are compared.
     """
-    names = dict(zip(analysis.table["run_id"], analysis.table["variant"], strict=True))
+    names = {**analysis.evidence.checks, **analysis.evidence.variant_of}
     budgets = isinstance(analysis, Analysis)
-    found: list[tuple[str, float | None, str, int, str, str]] = []
-    for run in analysis.evidence.records:
-        if run.state != "finished" and (budgets or run.run_id in names):
-            size = blocks.size_of(run.config)
-            size += f", {count(run.parameters.total)} parameters" if budgets else ""
-            reason = run.reason or "no reason was recorded"
-            name, of = names.get(run.run_id, run.run_id), run.config
-            found.append((name, of.budget_flops, size, of.seed, run.state, reason))
-    found += [
-        (one.variant, one.budget_flops, one.size, one.seed, one.state, one.reason)
-        for one in analysis.evidence.missing
+    found = [
+        LeftOut(
+            variant=names[run.run_id],
+            budget_flops=run.config.budget_flops or 0.0,
+            size=blocks.size_of(run.config)
+            + (f", {count(run.parameters.total)} parameters" if budgets else ""),
+            seed=run.config.seed,
+            state=run.state,
+            reason=run.reason or "no reason was recorded",
+        )
+        for run in analysis.evidence.records
+        if run.state != "finished" and (budgets or run.run_id not in analysis.evidence.checks)
     ]
     rows: list[blocks.Row] = [
         {
-            ".Variant": name,
-            **({"#Budget": blocks.number(budget, scientific)} if budgets else {}),
-            ".Size": size,
-            "#Seed": str(seed),
-            "State": state,
-            "Reason": reason,
+            ".Variant": one.variant,
+            **({"#Budget": scientific(one.budget_flops)} if budgets else {}),
+            ".Size": one.size,
+            "#Seed": str(one.seed),
+            "State": one.state,
+            "Reason": one.reason,
         }
-        for name, budget, size, seed, state, reason in found
+        for one in (*found, *analysis.evidence.missing)
     ]
     none = blocks.Paragraph("None: every run of the study has finished.")
     return blocks.Section(

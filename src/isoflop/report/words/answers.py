@@ -120,8 +120,9 @@ def tokens_per_step(records: Sequence[RunRecord]) -> str:
         {(one.config.budget_flops or 0.0, one.config.tokens_per_step) for one in records}
     )
     if len({tokens for _, tokens in found}) > 1:
-        return ", ".join(f"{tokens:,} at {scientific(budget)} FLOPs" for budget, tokens in found)
-    return f"{found[0][1]:,}" if found else ""
+        told = (f"{tokens:,} at {scientific(budget)} FLOPs" for budget, tokens in found)
+        return f"Tokens per step: {', '.join(told)}"
+    return f"{found[0][1]:,} tokens per step" if found else "No run tells tokens per step"
 
 
 def trials(study: Study, search: RecipeSearch) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from isoflop.fit.surfaces import huber, projection
 from isoflop.fit.surfaces.data import EXPONENTS
 from isoflop.fit.variants import DELTAS
 from isoflop.fit.words import estimates_sentence, fraction_sentence
-from isoflop.notation import count, percent, scientific
+from isoflop.notation import count, percent, scientific, written
 from isoflop.report.analysis import HEADLINE, SMALLEST_BUDGET_FLOPS
 from isoflop.report.evidence import RUNS
 from isoflop.report.words import answers, provenance
@@ -89,7 +89,7 @@ def templates() -> Environment:
     )
     found.globals |= _CALLED
     found.filters |= {"count": count, "general": "{:g}".format, "scientific": scientific}
-    found.filters |= {"listed": answers.listed, "ordinal": answers.ordinal}
+    found.filters |= {"listed": answers.listed, "ordinal": answers.ordinal, "written": written}
     return found
 
 

@@ -57,6 +57,6 @@ def counted(values: Mapping[str, int]) -> str:
 
 def _shown(environment: Environment, name: str) -> str:
     value = getattr(environment, name)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "as usual", True: "yes", False: "no"}[value]
     return str(value)[:_SHORT] if name == "code" else str(value)

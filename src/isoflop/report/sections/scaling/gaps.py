@@ -36,8 +36,9 @@ def panel(analysis: ScalingAnalysis) -> draw.Panel:
     """Draw the gaps in each span, the mean over sizes and every size, or say why not."""
     table = gaps(analysis)
     if table.empty:
-        why = "No two variants have finished runs of the same size and seed."
-        return draw.Absent("Gaps by position", why)
+        why = [one.reason for one in (analysis.fit.gaps if analysis.fit else ()) if one.reason]
+        why.append("no two variants have finished runs of the same size and seed")
+        return draw.Absent("Gaps by position", f"{why[0][:1].upper()}{why[0][1:]}.")
     margin = analysis.study.equivalence_margin
     marks = table.sort_values("non_embedding", na_position="first")["mark"].drop_duplicates()
     variants = [name for name in analysis.style.names if name in set(table["variant"])]
@@ -48,7 +49,7 @@ def panel(analysis: ScalingAnalysis) -> draw.Panel:
     colour = alt.Color(
         "variant:N",
         scale=alt.Scale(domain=variants, range=[*map(analysis.style.colour_of, variants)]),
-        legend=alt.Legend(symbolOpacity=1, columns=legend_columns()),
+        legend=alt.Legend(symbolOpacity=1, columns=legend_columns(longest=max(map(len, variants)))),
     )
     layers = draw.zero_band(margin or None, y_title)
     base = (

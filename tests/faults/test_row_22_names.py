@@ -18,7 +18,7 @@ from isoflop.data import prepare
 
 UNSAFE = (
     "../x",
-    "/tmp/x",
+    "/nowhere/x",
     "a/b",
     "a\0b",
     "n" * 300,

@@ -18,7 +18,10 @@ import numpy as np
 import pandas as pd
 
 from isoflop.config import RunRecord
-from isoflop.results import load
+from isoflop.config.load import load_study
+from isoflop.fit import frame
+from isoflop.planning.assignment import assign
+from isoflop.runs.store import read_records
 
 RESULTS = Path(__file__).parents[1] / "results"
 BELOW = 2.0
@@ -49,13 +52,14 @@ def slope(runs: pd.DataFrame) -> tuple[float, float]:
 
 def row(folder: Path) -> dict[str, object]:
     """Return a study's row: its baseline and the variant after it, at their best sizes."""
-    results = load(folder)
-    runs = results.runs[results.runs["state"] == "finished"].copy()
-    starts = {one.run_id: start(one) for one in results.analysis.records.values()}
-    runs["log_start"] = np.log(runs["run_id"].map(starts))
+    study, records = load_study(folder / "study.json"), read_records(folder / "records.jsonl.gz")
+    known = assign(study, records)
+    own = [one for one in records if one.run_id in known.variant_of and one.state == "finished"]
+    runs = frame(own, known.variant_of, off_ladder=known.off_ladder)
+    runs["log_start"] = np.log(runs["run_id"].map({one.run_id: start(one) for one in own}))
     sizes = runs.groupby(["variant", "parameters"])["loss"].agg(["mean", "size"])
     best = sizes[sizes["size"] >= LEAST].reset_index().sort_values("mean")
-    here = [best[best["variant"] == one.name].iloc[0] for one in results.study.variants[:2]]
+    here = [best[best["variant"] == one.name].iloc[0] for one in study.variants[:2]]
     several = runs[runs.groupby(["variant", "parameters"])["seed"].transform("size") > 1]
     cost, error = slope(several)
     keyed = runs.set_index(["variant", "parameters"])["log_start"]

@@ -59,7 +59,10 @@ class StudyResults:
         import altair as alt
 
         drawn = [figure for section in self._sections for figure in section.figures()]
-        return {one.name: alt.Chart.from_dict(one.spec(one.picture_width)) for one in drawn}
+        return {
+            one.name: alt.Chart.from_dict(one.spec(one.picture_width), validate=False)
+            for one in drawn
+        }
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

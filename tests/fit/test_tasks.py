@@ -20,7 +20,10 @@ def test_a_sigmoid_is_found_again_without_noise() -> None:
     assert sigmoid(-100.0, CURVE) == pytest.approx(0.85)
 
 
-def test_intervals_of_predicted_scores_hold_what_is_simulated() -> None:
+def test_intervals_of_predicted_scores_hold_what_is_simulated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("isoflop.fit.tasks.RESAMPLES", 60)
     rng = np.random.default_rng(0)
     held, true = 0, float(sigmoid(2.0, CURVE))
     for seed in range(20):

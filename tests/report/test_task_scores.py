@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import synthetic_study as synthetic
-from made_reports import analysed, figures_of, table_of, told
+from made_reports import analysed, figures_of, told
 
 from isoflop.config import TaskScore, TaskScores
 from isoflop.fit.tasks import sigmoid
+from isoflop.report.sections.tasks import section
 
 CURVE = (0.25, 0.6, 9.0, 0.95)
 
@@ -36,12 +37,13 @@ def test_scores_have_a_figure_and_are_predicted_in_two_steps():
     runs = synthetic.runs(study)
     records = [record for *_, record in runs]
     plain = analysed(study, runs)
-    assert "task-arc--b---acc" not in figures_of(plain)
+    assert section(plain) is None
     found = told(plain, tasks=scored(records))
     figure = figures_of(found)["task-arc--b---acc"]
     assert len(figure.table) == len(records)
     assert np.allclose(figure.table["high"] - figure.table["low"], 2 * 1.96 * 0.01)
-    table = table_of(found, "Scores at 4 times the largest budget")
+    (table,) = section(found).tables()
+    assert table.caption.startswith("Scores at 4 times the largest budget")
     assert [row[0] for row in table.rows] == ["arc <b>, acc"] * 2
     for _, _, budget, loss, score, runs_told in table.rows:
         assert (budget, runs_told) == ("3.2×10¹⁴", str(len(records)))
@@ -49,13 +51,7 @@ def test_scores_have_a_figure_and_are_predicted_in_two_steps():
         assert abs(float(score.split()[0]) - expected) < 0.02
     # Scores of parts of a task, or under another decision, are no run's own.
     for changes in ({"limit": 5}, {"decision": "top_k"}, {"value": 31.0}):
-        assert "task-arc--b---acc" not in figures_of(told(plain, tasks=scored(records, **changes)))
-    few = told(plain, tasks=scored(records[:7]))
-    assert "task-arc--b---acc" in figures_of(few)
-    assert not any(one.caption.startswith("Scores at") for one in _tables(few))
-
-
-def _tables(analysis):
-    from isoflop.report.sections import sections
-
-    return [one for part in sections(analysis) for one in part.tables()]
+        assert section(told(plain, tasks=scored(records, **changes))) is None
+    few = section(told(plain, tasks=scored(records[:7])))
+    assert [one.name for one in few.figures()] == ["task-arc--b---acc"]
+    assert not list(few.tables())

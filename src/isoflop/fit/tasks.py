@@ -38,7 +38,14 @@ def fit_sigmoid(losses: Floats, scores: Floats, errors: Floats) -> Floats:
     def off(curve: Floats) -> Floats:
         return (sigmoid(losses, curve) - scores) / weights
 
-    return np.asarray(optimize.least_squares(off, inside, bounds=bounds).x)
+    def slopes(curve: Floats) -> Floats:
+        _, height, slope, middle = curve
+        share = special.expit(-slope * (losses - middle))
+        turn = height * share * (1 - share)
+        columns = np.ones_like(losses), share, -turn * (losses - middle), turn * slope
+        return np.column_stack(columns) / weights[:, None]
+
+    return np.asarray(optimize.least_squares(off, inside, slopes, bounds=bounds).x)
 
 
 def predict_score(

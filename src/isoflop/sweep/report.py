@@ -72,7 +72,7 @@ def evidence_of(
             state=row.state,
             reason=f"at step {row.step:,} of {row.steps:,}" if row.step else "not started",
         )
-        for row in status(study, root, results).rows
+        for row in status(study, root, results, ledger=ledger).rows
         if row.run_id not in runs.all
     ]
     evidence = Evidence(

@@ -65,7 +65,14 @@ def drawn_study(rng: np.random.Generator, apart: float, own: float) -> list[Nois
     return found
 
 
-@pytest.mark.parametrize(("apart", "own"), [(0.004, 0.004), (0.0, 0.007), (0.006, 0.001)])
+@pytest.mark.parametrize(
+    ("apart", "own"),
+    [
+        (0.006, 0.001),
+        pytest.param(0.004, 0.004, marks=pytest.mark.slow),
+        pytest.param(0.0, 0.007, marks=pytest.mark.slow),
+    ],
+)
 def test_all_differences_hold_at_once_as_often_as_they_say(apart, own):
     rng, held, alone = np.random.default_rng(0), [], []
     for _ in range(220):

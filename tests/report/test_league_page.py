@@ -95,11 +95,9 @@ def test_an_unfinished_study_is_told_and_not_ranked_further_than_it_goes(study, 
         if one[0] != "MoD 50%" and (one[0] != "MoD 12.5%" or not one[2].config.seed)
     ]
     found = analysed(study, some)
-    assert (
-        "Baseline has the lowest loss of those whose noise is known"
-        in Elements(html_of(found)).words
-    )
-    assert "Not ranked: MoD 50% (no finished runs)." in Elements(html_of(found)).words
+    words = Elements(html_of(found)).words
+    assert "Baseline has the lowest loss of those whose noise is known" in words
+    assert "Not ranked: MoD 50% (no finished runs)." in words
     assert len(rows_of(found)) == 3
     lone = analysed(study, [one for one in runs if one[0] == "Baseline"])
     assert "Nothing is told apart: fewer than two" in Elements(html_of(lone)).words

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import synthetic_study as synthetic
-from made_reports import analysed, figures_of, told
+from made_reports import analysed, told
 
 from isoflop.config import TaskScore, TaskScores
 from isoflop.fit.tasks import sigmoid
+from isoflop.report.sections import sections
 from isoflop.report.sections.tasks import section
 
 CURVE = (0.25, 0.6, 9.0, 0.95)
@@ -39,10 +40,11 @@ def test_scores_have_a_figure_and_are_predicted_in_two_steps():
     plain = analysed(study, runs)
     assert section(plain) is None
     found = told(plain, tasks=scored(records))
-    figure = figures_of(found)["task-arc--b---acc"]
+    (part,) = (one for one in sections(found) if one.title == "Tasks")
+    (figure,), (table,) = part.figures(), part.tables()
+    assert figure.name == "task-arc--b---acc"
     assert len(figure.table) == len(records)
     assert np.allclose(figure.table["high"] - figure.table["low"], 2 * 1.96 * 0.01)
-    (table,) = section(found).tables()
     assert table.caption.startswith("Scores at 4 times the largest budget")
     assert [row[0] for row in table.rows] == ["arc <b>, acc"] * 2
     for _, _, budget, loss, score, runs_told in table.rows:

@@ -213,18 +213,22 @@ def module_of(named: Own, part: Part, place: str = "") -> ModuleType:
         ValueError: its text is not known here, does not run, lacks something, or is not of `part`;
             the message begins with `place`, or its kind.
     """
-    place = quoted(place or named.kind)
-    if named.source is None:
-        if named.kind not in BUILT_IN:
-            raise ValueError(f"{part}.kind is {named.kind!r}, which this version does not know")
-        module = import_module(f"isoflop.variants.{named.kind}")
-    elif named.source not in _TEXTS:
+    return _module(named.kind, named.source, part, quoted(place or named.kind))
+
+
+@lru_cache(maxsize=256)
+def _module(kind: str, source: str | None, part: Part, place: str) -> ModuleType:
+    if source is None:
+        if kind not in BUILT_IN:
+            raise ValueError(f"{part}.kind is {kind!r}, which this version does not know")
+        module = import_module(f"isoflop.variants.{kind}")
+    elif source not in _TEXTS:
         raise ValueError(
-            f"{part} {named.kind!r} needs its Python file, whose text (SHA-256 "
-            f"{named.source[:12]}) is not at hand; name the file in the study with `from`"
+            f"{part} {kind!r} needs its Python file, whose text (SHA-256 "
+            f"{source[:12]}) is not at hand; name the file in the study with `from`"
         )
     else:
-        module = _run(named.source, place)
+        module = _run(source, place)
     wanted = ("PART", "Config", "build", "costs", *(("processed",) if part == "depth" else ()))
     lacking = [name for name in wanted if not hasattr(module, name)]
     if lacking:

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from synthetic_split import stream
@@ -42,6 +44,18 @@ def test_spread_windows_lie_all_over_the_stream(limit: int) -> None:
     expected = {3: [3], 5: [3], 14: [1, 5], 30: [0, 1, 2, 4, 5, 6], 38: range(7), 39: range(8)}
     assert [begin for begin, _ in read] == [first[place] for place in expected[limit]]
     assert {targets for _, targets in read} == {3: {3}, 39: {5, 4}}.get(limit, {5})
+
+
+@pytest.mark.parametrize(
+    ("limit", "documents"), [(3, [0]), (14, [0, 6]), (30, range(0, 12, 2)), (60, range(12))]
+)
+def test_spread_documents_lie_all_over_the_split(limit: int, documents: Sequence[int]) -> None:
+    split = stream(*[9] * 12)  # whole windows of 5, then of 3 targets
+    read = np.concatenate(
+        [place[mask] for _, place, mask in document_windows(split, 5, 3, limit, spread=True)]
+    )
+    assert np.unique(read).tolist() == list(documents)
+    assert len(read) == min(limit, 5 * len(documents))
 
 
 def test_evaluation_without_targets() -> None:

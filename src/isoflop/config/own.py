@@ -256,7 +256,6 @@ def config_of(named: Own, part: Part) -> Frozen:
     return config
 
 
-@lru_cache(maxsize=64)
 def _run(source: str, place: str) -> ModuleType:
     """Run a text as a module of its own."""
     text, name = _TEXTS[source], f"{_MODULE}{source[:16]}"

@@ -20,8 +20,9 @@ Convention = Literal["causal", "full", "6nd"]
 """How compute is counted; see `isoflop.costs`."""
 
 Windows = Literal["stream", "documents"]
-EvaluationText = Literal["start", "spread"]
 """What windows of tokens are cut from; see `DataConfig.windows`."""
+EvaluationText = Literal["start", "spread"]
+"""Where in a held-out split a loss is measured; see `RunConfig.evaluation_text`."""
 
 Span = tuple[int, int]
 """Positions of targets within a window, from the first up to but not including the second."""
@@ -314,7 +315,7 @@ class RunConfig(Frozen):
     """Held-out tokens read of each split at the end of training."""
     evaluation_text: EvaluationText = Field(default="start", exclude_if=lambda it: it == "start")
     """Where in a split they lie: at its start, or in windows at even distances over all of it, so
-    that each of several corpora is read. Windows of documents go round the documents anyway."""
+    that each of several corpora is read; of documents, in those at even distances."""
     positions: Positions | None = None
     """Ranges of positions whose losses are told apart, in training and at its end."""
     start: Start | None = Field(default=None, exclude_if=left_out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,12 @@ def evaluation_windows(
 
 
 def document_windows(
-    split: TokenSplit, sequence_length: int, sequences: int, limit_tokens: int | None = None
+    split: TokenSplit,
+    sequence_length: int,
+    sequences: int,
+    limit_tokens: int | None = None,
+    *,
+    spread: bool = False,
 ) -> Iterator[Batch]:
     """Yield windows that lie within one document each, every token of it but the first a target.
 
@@ -68,7 +73,8 @@ def document_windows(
     the first window of every document, then the second of those that have one, and so on, so that
     a limit is spread over documents. Arguments, shapes and padding are those of
     `evaluation_windows`, but that the limit stops before the first window that would exceed it;
-    only where that is the very first window is it cut short, to the limit.
+    only where that is the very first window is it cut short, to the limit. Where the limit does not
+    pay for a window of each document, `spread` takes every n-th of them first.
 
     Raises:
         ValueError: no document has a target, or the limit is less than 1.
@@ -79,20 +85,26 @@ def document_windows(
             f"the longest document has {longest} tokens and the limit is {limit_tokens}; expected "
             "at least one token to predict"
         )
-    places = _up_to(_rounds(split.offsets, longest, sequence_length), limit_tokens)
+    apart = 1
+    if spread and limit_tokens is not None:
+        apart = -(-split.documents // max(1, limit_tokens // sequence_length))
+    places = _up_to(_rounds(split.offsets, longest, sequence_length, apart), limit_tokens)
     while part := list(islice(places, sequences)):
         begins, counts = np.array(part).T
         yield _batch(split, begins, counts, sequence_length, sequences)
 
 
 def _rounds(
-    offsets: NDArray[np.int64], longest: int, sequence_length: int
+    offsets: NDArray[np.int64], longest: int, sequence_length: int, apart: int
 ) -> Iterator[tuple[int, int]]:
-    """Yield where each window begins and how many targets it has, in rounds."""
-    for turn in range(0, longest - 1, sequence_length):
-        for _, part in blocks(offsets, 1):
+    """Yield where each window begins and how many targets it has, in rounds.
+
+    In each the documents come `apart` first, then those beside them.
+    """
+    for turn, beside in product(range(0, longest - 1, sequence_length), range(apart)):
+        for first, part in blocks(offsets, 1):
             left = np.diff(part) - 1 - turn
-            here = left > 0
+            here = (left > 0) & (np.arange(first, first + len(left)) % apart == beside)
             counts = np.minimum(left[here], sequence_length)
             yield from zip((part[:-1][here] + turn).tolist(), counts.tolist(), strict=True)
 

@@ -50,7 +50,7 @@ class Reading(Frozen):
     limit_tokens: int | None = None
     """Stop after so many targets; None for all."""
     text: EvaluationText = "start"
-    """Where in a stream they lie: at its start, or spread over all of it."""
+    """Where in the split they lie: at its start, or spread over all of it."""
     sequences: int = 32
     """B, windows at a time at most; fewer where their logits would not fit (`held_by`)."""
     seed: int = 0
@@ -63,10 +63,9 @@ class Reading(Frozen):
 
     def of(self, held_out: TokenSplit) -> Iterator[Batch]:
         """Return the windows."""
+        cut = evaluation_windows if self.windows == "stream" else document_windows
         how = held_out, self.sequence_length, self.sequences, self.limit_tokens
-        if self.windows == "documents":
-            return document_windows(*how)
-        return evaluation_windows(*how, spread=self.text == "spread")
+        return cut(*how, spread=self.text == "spread")
 
 
 class ReadingKeywords(TypedDict, total=False):

@@ -63,11 +63,10 @@ def run_warnings(config: RunConfig, train_tokens: int | None) -> Iterator[str]:
     model = config.model
     if train_tokens is not None and config.tokens > train_tokens:
         yield f"reads its training data {config.tokens / train_tokens:.1f} times"
-    data = config.data
-    several = isinstance(data.corpus, tuple) and len(data.corpus) > 1
-    if several and data.windows == "stream" and config.evaluation_text == "start":
+    corpora = config.data.corpus if isinstance(config.data.corpus, tuple) else ()
+    if len(corpora) > 1 and config.evaluation_text == "start":
         yield (
-            f"measures losses on the start of {len(data.corpus)} corpora, which may be the first "
+            f"measures losses on the start of {len(corpora)} corpora, which may be the first "
             'alone; evaluation_text = "spread" reads all'
         )
     if config.steps < FEW_STEPS:

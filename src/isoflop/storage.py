@@ -35,9 +35,8 @@ class StorageError(OSError):
 
     def __init__(self, path: Path, cause: OSError) -> None:
         why = cause.strerror or str(cause)
-        hint = "; free some space, then run the same command again"
-        if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
-            hint = ""
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "; free some space, then run the same command again" if full else ""
         super().__init__(f"cannot write {path}: {why} ({_free_bytes(path)} bytes free there){hint}")
         self.errno = cause.errno
 
@@ -278,6 +277,11 @@ def _delete(path: Path) -> None:
             path.unlink()
 
 
+def entries(folder: Path) -> list[Path]:
+    """Return what lies in `folder`, by name, but for what is unfinished or being removed."""
+    return [one for one in sorted(folder.iterdir()) if not one.name.startswith(TEMPORARY)]
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed writers left unfinished in `folder`; only for its one live writer."""
     for entry in folder.iterdir():
@@ -330,8 +334,8 @@ class JsonLines(AbstractContextManager["JsonLines"]):
             try:
                 if new:
                     _sync_folder(path.parent)
-                self._size = os.fstat(self._descriptor).st_size
-                data = os.pread(self._descriptor, self._size, 0)
+                data = path.read_bytes()  # one pread would give 2 GiB at most
+                self._size = len(data)
                 self.truncate(data.rfind(b"\n") + 1)
             except BaseException:
                 self._abandon()

@@ -1,6 +1,7 @@
 """A study's run folders, and records as committed lines."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def store(tmp_path: Path) -> RunStore:
 
 
 def test_records_are_those_of_all_runs_by_run_id(store: RunStore, tmp_path: Path) -> None:
-    (store.root / "runs" / ".tmp-0123").mkdir()
+    shutil.copytree(store.folder(CONFIG.run_id).path, store.root / "runs" / ".tmp-0123")
     (store.root / "runs" / "notes.txt").write_text("x")
     expected = sorted([record_of(CONFIG), record_of(OTHER)], key=lambda r: r.run_id)
     assert store.records() == expected

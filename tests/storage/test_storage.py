@@ -212,6 +212,7 @@ def test_leftovers_of_killed_writers_are_removed(committed: Path) -> None:
     (parent / ".tmp-4567").mkdir()
     (parent / ".tmp-4567" / "y").write_text("x")
     (parent / ".tmp-89ab").symlink_to(committed)
+    assert storage.entries(parent) == [committed]
     storage.remove_leftovers(parent)
     assert os.listdir(parent) == ["committed"]
     storage.verify_folder(committed)

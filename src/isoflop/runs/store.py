@@ -41,7 +41,7 @@ class RunStore:
         runs = storage.inside(self.root, "runs")
         if not runs.is_dir():
             return []
-        found = [p for p in sorted(runs.iterdir()) if (p / "config.json").exists()]
+        found = [p for p in storage.entries(runs) if (p / "config.json").exists()]
         for path in found:
             if not re.fullmatch(RUN_ID, path.name):
                 raise ValueError(f"{path} is called as no run is; move it out of {runs}")

@@ -59,7 +59,7 @@ class Follower:
     def look(self) -> None:
         """Tell the tracker of all that is new."""
         before = dict(self._told)
-        folders = sorted(self._runs.iterdir()) if self._runs.is_dir() else []
+        folders = storage.entries(self._runs) if self._runs.is_dir() else []
         for path in folders:
             if self._only not in (None, path.name):
                 continue

@@ -157,7 +157,7 @@ def started_in(config: RunConfig, folder: RunFolder, now: Environment) -> Enviro
 def _parents(config: RunConfig, folder: RunFolder) -> list[tuple[int, RunFolder]]:
     """Return after how many steps a run may branch from which run beside it, the most first."""
     found = []
-    for path in sorted(folder.path.parent.iterdir()):
+    for path in storage.entries(folder.path.parent):
         # What is wrong with another run's folder, who trains that run is told.
         with suppress(ValueError):
             other = RunFolder(storage.inside(path.parent, path.name))

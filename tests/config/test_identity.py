@@ -3,7 +3,20 @@
 import pytest
 from pydantic import ValidationError
 
-from isoflop.config import ModelConfig, Recipe, RunConfig, Study, StudyRecipe, canonical
+from isoflop.config import ModelConfig, Recipe, RunConfig, Study, StudyRecipe, Variant, canonical
+from isoflop.config.load import load_study
+from isoflop.config.own import own
+from isoflop.frozen import fingerprint
+from isoflop.storage import write_json
+
+OWN = """
+from pathlib import Path
+from isoflop.variants import Frozen
+PART, build, costs = "feed_forward", None, None
+class Config(Frozen):
+    scale: float = 1.0
+    table: Path | None = None
+"""
 
 RUN = {
     "model": {
@@ -53,3 +66,12 @@ def test_a_study_s_recipe_becomes_that_of_a_run():
     )
     assert study.recipe == StudyRecipe(precision="bf16")
     assert study.with_precision("fp32").recipe.settled() == Recipe(precision="fp32")
+
+
+def test_settings_of_one_s_own_are_called_alike_in_python_and_in_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    mine = own("feed_forward", "mine", {"scale": 2.0, "table": "a"}, tmp_path / "mine.py")
+    variants = (Variant(name="a"), Variant(name="b", feed_forward=mine))
+    study = Study(name="s", budgets_flops=(1e12,), variants=variants)
+    write_json(tmp_path / "study.json", study.model_dump(mode="json"))
+    assert fingerprint(load_study(tmp_path / "study.json")) == fingerprint(study)

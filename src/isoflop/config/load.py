@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from isoflop.config.own import opened
+from isoflop.config.own import opened, whole_numbers
 from isoflop.config.problems import MOST_PROBLEMS, describe
 from isoflop.config.run import RunConfig
 from isoflop.config.start import opened_start
@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> Study | RunConfig:
     """
     data, source = read(path), os.fspath(path)
     with _one_line(source):
-        data = opened(opened_start(_whole_numbers(data)), Path(path).parent)
+        data = opened(opened_start(whole_numbers(data)), Path(path).parent)
     kind: type[RunConfig | Study] = RunConfig if "model" in data else Study
     return validated(kind, data, source)
 
@@ -76,7 +76,7 @@ def validated(kind: type[Config], data: dict[str, Any], source: str) -> Config:
         try:
             # JSON mode, since only there a strict reading takes a list for a tuple. Strict, because
             # otherwise `capacity = true` would pass as 1.
-            text = json.dumps(_whole_numbers(data), default=_refuse_date)
+            text = json.dumps(whole_numbers(data), default=_refuse_date)
             return kind.model_validate_json(text, strict=True)
         except ValidationError as error:
             problems = describe(error, kind)
@@ -147,22 +147,6 @@ def _json(text: str) -> Any:
 
 def _refuse_date(value: Any) -> Any:
     raise ValueError(f"{value} is a date or time; expected text, in quotes, or a number")
-
-
-def _whole_numbers(value: Any) -> Any:
-    """Turn floats without a fraction into integers, so that `tokens_per_step = 2e3` is fine.
-
-    Fields that are no integers take an integer as well.
-    """
-    match value:
-        case dict():
-            return {key: _whole_numbers(item) for key, item in value.items()}
-        case list():
-            return [_whole_numbers(item) for item in value]
-        case float() if value.is_integer() and abs(value) <= 2**53:
-            return int(value)
-        case _:
-            return value
 
 
 def study_schema() -> dict[str, Any]:

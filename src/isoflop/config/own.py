@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
 from pydantic import Field, GetJsonSchemaHandler, JsonValue, ValidationError
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, to_jsonable_python
 
 from isoflop.config.problems import describe
 from isoflop.frozen import Frozen, canonical
@@ -144,7 +144,25 @@ def own(part: Part, kind: str, settings: Mapping[str, Any], file: Path | None = 
     except ValidationError as error:
         raise ValueError(describe(error, config, part)[0]) from None
     decisions = getattr(module, "DECISIONS", ("every_token",))
-    return named.model_copy(update={"settings": canonical(found), "decisions": tuple(decisions)})
+    # As in a file, since what a run is called follows from how they are written.
+    written = whole_numbers(to_jsonable_python(canonical(found)))
+    return named.model_copy(update={"settings": written, "decisions": tuple(decisions)})
+
+
+def whole_numbers(value: Any) -> Any:
+    """Turn floats without a fraction into integers, so that `tokens_per_step = 2e3` is fine.
+
+    Fields that are no integers take an integer as well.
+    """
+    match value:
+        case dict():
+            return {key: whole_numbers(item) for key, item in value.items()}
+        case list():
+            return [whole_numbers(item) for item in value]
+        case float() if value.is_integer() and abs(value) <= 2**53:
+            return int(value)
+        case _:
+            return value
 
 
 def kind_of(file: Path) -> str:
@@ -298,10 +316,9 @@ def _is_own(part: Part, table: dict[str, Any]) -> bool:
         return False
     if part == "block" or "from" in table:
         return True
-    kind = table.get("kind")
-    if not isinstance(kind, str) or kind in SHIPPED:
-        return False
-    return kind in BUILT_IN or bool(_entry(kind))
+    kind = table.get("kind", "")
+    named = isinstance(kind, str) and kind not in SHIPPED
+    return named and (kind in BUILT_IN or bool(_entry(kind)))
 
 
 def _entry(kind: str) -> str | None:

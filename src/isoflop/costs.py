@@ -43,7 +43,7 @@ from isoflop.variants import Costs, costs_of, processed, scheduled
 
 _MANY_TOKENS = 1 << 20
 """Of a sequence by which the share that a block processes is told."""
-_PROGRESS = tuple((i + 0.5) / 32 for i in range(32))
+PROGRESS = tuple((i + 0.5) / 32 for i in range(32))
 """Shares of training at which a scheduled depth is charged."""
 _MEAN_BYTES = 4
 """Of a value of a block's mean key, which is kept in float32."""
@@ -220,7 +220,7 @@ def train_flops_per_token(
         share = config.attention.full_from
         mean = share * forward(0.0) + (1 - share) * mean
     if isinstance(config.depth, Own) and scheduled(config.depth):
-        mean = sum(map(forward, _PROGRESS)) / len(_PROGRESS)
+        mean = sum(map(forward, PROGRESS)) / len(PROGRESS)
     return 3 * mean / sequence_length
 
 

@@ -7,6 +7,7 @@ code keeps less. Workspaces of libraries and what an allocator leaves unused com
 from __future__ import annotations
 
 from bisect import bisect
+from functools import lru_cache
 from typing import Literal, assert_never
 
 from isoflop.config import (
@@ -21,7 +22,8 @@ from isoflop.config import (
     SwiGlu,
     TopK,
 )
-from isoflop.costs import hidden_weights, own_costs, parameters, tokens_by_block
+from isoflop.costs import PROGRESS, hidden_weights, own_costs, parameters, tokens_by_block
+from isoflop.variants import scheduled
 
 LOGITS_AT_A_TIME = 2**26
 """Logits that exist at a time: 256 MiB in float32."""
@@ -80,19 +82,20 @@ def estimate_memory(
         logits: most logits that exist at a time.
     """
     model, length = config.model, config.data.sequence_length
+    progress = _fullest(model, length)
     value = 2 if config.recipe.precision == "bf16" else 4
     held = min(micro_batch or config.sequences_per_step, config.sequences_per_step)
     # The stream into the head's norm, the norm, what the head multiplies; targets and tokens.
     kept = length * ((8 + value) * model.width + 16)
     made_again = 0
-    for block, tokens in enumerate(tokens_by_block(model, length)):
-        weights = _weights(config, tokens) if device == "cpu" else 0
+    for block, tokens in enumerate(tokens_by_block(model, length, progress)):
+        weights = _weights(config, block, tokens) if device == "cpu" else 0
         kept += tokens * _block_bytes(model, value, recompute, weights)
         if block in model.routed_blocks or tokens < length:
             kept += _routing_bytes(config, tokens, value)
         if recompute != "none":
             made_again = max(made_again, tokens * _block_bytes(model, value, "none", weights))
-    of_own = _own_bytes(config, value)
+    of_own = _own_bytes(config, value, progress)
     if recompute == "none":
         kept += sum(of_own)
     else:
@@ -110,6 +113,14 @@ def estimate_memory(
     )
 
 
+@lru_cache(maxsize=256)
+def _fullest(model: ModelConfig, length: int) -> float:
+    """Return the share of training that is over when blocks process most tokens."""
+    if not isinstance(model.depth, Own) or not scheduled(model.depth):
+        return 1.0
+    return max((0.0, *PROGRESS, 1.0), key=lambda at: sum(tokens_by_block(model, length, at)))
+
+
 def spared_by_sharding(config: RunConfig, ranks: int) -> int:
     """Return the bytes that a rank holds less where blocks are split over so many.
 
@@ -125,7 +136,8 @@ def spared_by_sharding(config: RunConfig, ranks: int) -> int:
 
 def _state_bytes(config: RunConfig, weights: int) -> int:
     """Return the bytes of weights, hidden matrices among them, with all that training keeps."""
-    state = weights * (BYTES_PER_PARAMETER + _copy_bytes(config))
+    average = 0 if config.recipe.average_half_life is None else 4
+    state = weights * (BYTES_PER_PARAMETER + average + _copy_bytes(config))
     if isinstance(config.recipe.optimiser, Muon):
         state -= SPARED_BY_MUON * hidden_weights(config.model)
     return state
@@ -205,14 +217,14 @@ def _most_sequences(
     return dividing if 2 * dividing > most else most
 
 
-def _own_bytes(config: RunConfig, value: int) -> list[int]:
+def _own_bytes(config: RunConfig, value: int, progress: float) -> list[int]:
     """Return the bytes that variants of one's own keep of a sequence in each block.
 
     Where their file says nothing, a product of 2 FLOPs by the width makes a value, which is kept
     before and after what follows it.
     """
     model, kept = config.model, [0] * config.model.blocks
-    for block, _, costs in own_costs(model, config.data.sequence_length):
+    for block, _, costs in own_costs(model, config.data.sequence_length, progress=progress):
         values = costs.flops / model.width if costs.kept_values is None else costs.kept_values
         kept[block] += round(values * value)
     return kept
@@ -229,11 +241,13 @@ def _routing_bytes(config: RunConfig, processed: int, value: int) -> int:
     return kept
 
 
-def _weights(config: RunConfig, tokens: int) -> int:
+def _weights(config: RunConfig, block: int, tokens: int) -> int:
     """Return the bytes of attention's weights that a CPU keeps of a token in bf16."""
     attention = config.model.attention
-    sparse = (
-        isinstance(attention, BlockAttention) and attention.top_k * attention.block_size < tokens
+    sparse = isinstance(attention, BlockAttention) and not (
+        attention.ends_full
+        or config.model.attends_fully(block)
+        or attention.top_k * attention.block_size >= tokens
     )
     if config.recipe.precision != "bf16" or tokens > CHUNKED_ATTENTION or sparse:
         return 0

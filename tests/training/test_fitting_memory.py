@@ -25,6 +25,7 @@ from isoflop.config import (
     SwiGlu,
     TopK,
 )
+from isoflop.config.own import own
 from isoflop.costs import parameters
 from isoflop.memory import USED, estimate_memory, fitting_step, smallest_step, spared_by_sharding
 from isoflop.model import build
@@ -95,6 +96,8 @@ def _is_cast(x: torch.Tensor, model: torch.nn.Module) -> bool:
         (EveryToken(), FullAttention(), Gelu()),
         (TopK(capacity=0.25), FullAttention(), SwiGlu()),
         (EveryToken(), BlockAttention(block_size=32, top_k=2), SwiGlu()),
+        (EveryToken(), BlockAttention(block_size=32, top_k=2, full_last=2), SwiGlu()),
+        (EveryToken(), BlockAttention(block_size=32, top_k=2, full_from=0.5), Gelu()),
     ],
 )
 def test_the_estimate_is_what_autograd_keeps(
@@ -110,6 +113,22 @@ def test_the_estimate_is_what_autograd_keeps(
     # Of the logits, their softmax stays until the backward pass.
     expected = estimate.sequence_bytes + length * 1000 * 4
     assert kept_bytes(config, recompute) == pytest.approx(expected, rel=0.1)
+
+
+def test_blocks_that_process_less_and_less_are_held_as_they_start() -> None:
+    falling, whole = {"capacity": 0.25, "start_capacity": 1.0}, {"capacity": 1.0}
+    depths = (own("depth", "routed", settings) for settings in (falling, whole))
+    first, second = (estimate_memory(run_of(64, "fp32", depth=depth)) for depth in depths)
+    assert first == second
+
+
+def test_an_average_of_the_weights_is_state() -> None:
+    config = run_of(64, "fp32")
+    recipe = Recipe(precision="fp32", average_half_life=0.1)
+    averaged = config.model_copy(update={"recipe": recipe})
+    average = Trainer(build(config.model), averaged, compiled=False).average or {}
+    more = estimate_memory(averaged).state_bytes - estimate_memory(config).state_bytes
+    assert more == sum(one.nbytes for one in average.values())
 
 
 def test_less_is_kept_the_more_is_computed_again() -> None:

@@ -47,7 +47,7 @@ def costs(config: Config, model: ModelConfig, block: int, tokens: int, conventio
     rows = config.experts * _taken(config, tokens)
     return Costs(
         parameters=router + config.experts * each,
-        active=round(router + rows / tokens * each),
+        active=round(router + rows / max(1, tokens) * each),
         flops=2 * tokens * router + 2 * rows * each,
         kept_values=rows * (2 * model.width + 4 * hidden),
     )

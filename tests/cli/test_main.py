@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -215,11 +216,15 @@ def test_a_shell_completes_what_is_typed(tmp_path, monkeypatch, capsys):
 
 def test_the_environment_is_listed_with_what_it_lacks(monkeypatch, capsys):
     needed = ["numpy>=1", 'pyarrow>=15; extra == "parquet"', "made-up>=2; extra == 'made'"]
+    needed.append("lm-eval>=0.4; extra == 'harness'")
+    here = [*metadata.distributions(), SimpleNamespace(name="lm_eval", version="0.4.13")]
+    monkeypatch.setattr(metadata, "distributions", lambda: here)
     monkeypatch.setattr(metadata, "requires", lambda _: needed)
     assert main(["check", "--environment", "--json"]) == 0
     parts = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert {"Python", "processor", "torch", "GPU"} < set(parts)
     assert parts["extra parquet"]["found"].startswith("pyarrow ")
+    assert parts["extra harness"]["found"] == "lm-eval 0.4.13"
     assert parts["extra made"] == {
         "name": "extra made",
         "found": None,

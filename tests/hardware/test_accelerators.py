@@ -102,6 +102,8 @@ def test_what_is_measured_in_full_squares_is_told_in_the_runs_convention() -> No
         ({"error": "cut"}, "no device"),
         ([1], "no device"),
         ({"rows": [{"kind": "dense"}]}, "no device"),
+        ({"rows": [dict(step(1e6, 0.1)) | {"parameters": 0}]}, "no device"),
+        ({"rows": [dict(step(1e6, 0.1)) | {"achieved_flops": 0.0}]}, "no device"),
         ({"rows": [dict(step(1e6, 0.1, device="cpu"))]}, "cpu"),
     ],
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from isoflop import storage
 from isoflop.config import EveryToken, Frozen, FullAttention, ModelConfig, Precision, RunConfig
@@ -67,13 +69,13 @@ class MeasuredStep(Frozen):
     """What a measured training step tells of others on such a device."""
 
     kind: Kind
-    parameters: int
+    parameters: int = Field(gt=0)
     """Total parameters."""
     sequence_length: int
     dtype: Precision
     device: str
     """As torch calls it; cpu for no accelerator."""
-    achieved_flops: float
+    achieved_flops: float = Field(gt=0)
     """FLOP/s counted in full squares of attention, whatever is masked."""
 
     @property
@@ -154,10 +156,7 @@ def accelerator_speed(
         share = measured_share(config, steps)
         if share is None:
             return utilisation * peak
-        own, full = (
-            train_flops_per_token(config.model, config.data.sequence_length, convention)
-            for convention in (config.convention, "full")
-        )
-        return share * peak * own / full
+        per_token = partial(train_flops_per_token, config.model, config.data.sequence_length)
+        return share * peak * per_token(config.convention) / per_token("full")
 
     return speed

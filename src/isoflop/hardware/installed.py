@@ -41,7 +41,9 @@ def parts() -> Iterator[Part]:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         hint = "isoflop trains on the CPU; a GPU needs its driver and a torch with CUDA or ROCm"
         yield Part(name="GPU", found=", ".join(names) or None, hint=hint)
-    here = {str(one.name).lower(): one.version for one in metadata.distributions()}
+    # A distribution may be called lm_eval where what requires it says lm-eval.
+    named = ((re.sub("[-_.]+", "-", str(one.name)), one) for one in metadata.distributions())
+    here = {name.lower(): one.version for name, one in named}
     extras: dict[str, list[str]] = {}
     for line in metadata.requires("isoflop") or ():
         name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"]([\w-]+)", line)
@@ -56,9 +58,7 @@ def parts() -> Iterator[Part]:
 
 def _features() -> str:
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    words = {
-        word for line in lines if line.startswith(("flags", "Features")) for word in line.split()
-    }
+    text = path.read_text() if path.exists() else ""
+    words = " ".join(re.findall("(?m)^(?:flags|Features).*", text)).split()
     found = ", ".join(one for one in FAST if one in words)
     return f", with {found}" if found else ""

@@ -51,8 +51,7 @@ class Estimate(Frozen):
 
     def words(self, form: str | Callable[[float], str] = ".4f") -> str:
         """Return `value [low, high]`; the value alone without a lower end."""
-        value = written(self.value, form)
-        return value if self.low is None else f"{value} {self.interval_words(form)}"
+        return f"{written(self.value, form)} {self.interval_words(form)}".rstrip()
 
     def interval_words(self, form: str | Callable[[float], str] = ".4f") -> str:
         """Return `[low, high]`, where an upper end that is missing is `no end`; nothing without."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -182,12 +182,7 @@ class Choices(Frozen):
     @property
     def own(self) -> dict[Part, Own]:
         """The variants of one's own among these, by what they take the place of."""
-        parts: dict[Part, Any] = {
-            "attention": self.attention,
-            "feed_forward": self.feed_forward,
-            "depth": self.depth,
-            "block": self.block,
-        }
+        parts: dict[Part, Any] = {part: getattr(self, part) for part in get_args(Part)}
         return {part: one for part, one in parts.items() if isinstance(one, Own)}
 
     @property
@@ -292,13 +287,12 @@ class ModelConfig(Choices, Size):
                 f"blocks = {self.blocks}"
             )
         if isinstance(self.depth, Routed):
-            if self.depth.blocks is not None:
-                bad = [i for i in self.depth.blocks if not 0 <= i < self.blocks]
-                if bad or len(set(self.depth.blocks)) != len(self.depth.blocks):
-                    raise ValueError(
-                        f"depth.blocks is {list(self.depth.blocks)}; expected distinct indices "
-                        f"from 0 to {self.blocks - 1}"
-                    )
+            named = self.depth.blocks or ()
+            if len({i for i in named if 0 <= i < self.blocks}) != len(named):
+                raise ValueError(
+                    f"depth.blocks is {list(named)}; expected distinct indices from 0 to "
+                    f"{self.blocks - 1}"
+                )
             if not self.routed_blocks:
                 raise ValueError(
                     f"depth routes no block: every = {self.depth.every} with {self.blocks} blocks; "

@@ -187,9 +187,8 @@ class RecipeRules(Frozen):
             steps: of the run.
             parameters: of its model, in total.
         """
-        choice, update = recipe.optimiser, dict[str, Any]()
-        of_adamw = dict[str, Any]()
-        rate = recipe.learning_rate
+        choice, rate = recipe.optimiser, recipe.learning_rate
+        update, of_adamw, of_all = (dict[str, Any]() for _ in range(3))
         if self.rate_horizon_tokens is not None:
             rate *= (batch * steps / self.rate_horizon_tokens) ** -RATE_OVER_HORIZON
             update["learning_rate"] = rate
@@ -201,7 +200,6 @@ class RecipeRules(Frozen):
         if self.epsilon_tokens_per_step is not None:
             adamw = choice if isinstance(choice, AdamW) else choice.adamw
             of_adamw["epsilon"] = adamw.epsilon * (self.epsilon_tokens_per_step / batch) ** 0.5
-        of_all = dict[str, Any]()
         if self.decay_time_scale is not None:
             of_all["weight_decay"] = 1 / (self.decay_time_scale * steps * rate)
         if isinstance(choice, Muon):

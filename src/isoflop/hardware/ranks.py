@@ -29,27 +29,18 @@ def place(environ: Mapping[str, str] = os.environ) -> Place | None:
     task of a step, which only srun starts.
     """
     if "RANK" in environ and "WORLD_SIZE" in environ:
-        found = Place(
-            int(environ["RANK"]),
-            int(environ["WORLD_SIZE"]),
-            int(environ.get("LOCAL_RANK", "0")),
-            environ.get("MASTER_ADDR", "localhost"),
-            int(environ.get("MASTER_PORT", "29500")),
-        )
+        names, address, port = ("RANK", "WORLD_SIZE", "LOCAL_RANK"), "localhost", 29500
     elif "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
         nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "localhost")
         steps = 64 * int(environ.get("SLURM_JOB_ID", "0")) + int(environ.get("SLURM_STEP_ID", "0"))
-        found = Place(
-            int(environ["SLURM_PROCID"]),
-            int(environ["SLURM_STEP_NUM_TASKS"]),
-            int(environ.get("SLURM_LOCALID", "0")),
-            environ.get("MASTER_ADDR", _first(nodes)),
-            # Below what systems hand out, and another for each step.
-            int(environ.get("MASTER_PORT", str(15000 + steps % 15000))),
-        )
+        names = "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"
+        # Below what systems hand out, and another for each step.
+        address, port = _first(nodes), 15000 + steps % 15000
     else:
         return None
-    return found if found.world > 1 else None
+    rank, world, local = (int(environ.get(name, "0")) for name in names)
+    address, port = environ.get("MASTER_ADDR", address), int(environ.get("MASTER_PORT", port))
+    return Place(rank, world, local, address, port) if world > 1 else None
 
 
 def _first(nodes: str) -> str:

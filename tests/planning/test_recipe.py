@@ -8,6 +8,7 @@ from driven_grid import make_study
 
 from isoflop.config import AdamW, DataConfig, Muon, Recipe, TopK, Variant
 from isoflop.config.own import own
+from isoflop.config.recipe import RecipeRules
 from isoflop.costs import parameters, train_flops_per_token
 from isoflop.planning import (
     achieved_flops,
@@ -161,6 +162,8 @@ def test_rules_follow_from_the_batch_and_length_of_a_run_and_leave_plain_numbers
         assert adamw.weight_decay * own == pytest.approx(decayed)
         assert run.warmup_steps == round(parameters(model).total / held)
         assert "rules" not in run.recipe.model_dump()
+    with pytest.raises(ValueError, match="weight_decay"):
+        RecipeRules(decay_time_scale=1e-323).applied(Recipe(), batch=1, steps=1, parameters=1)
 
 
 def test_rules_that_contradict_or_know_the_length_are_refused() -> None:

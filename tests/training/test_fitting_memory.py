@@ -118,14 +118,12 @@ def test_the_estimate_is_what_autograd_keeps(
 def test_blocks_that_process_less_and_less_are_held_as_they_start() -> None:
     falling, whole = {"capacity": 0.25, "start_capacity": 1.0}, {"capacity": 1.0}
     depths = (own("depth", "routed", settings) for settings in (falling, whole))
-    first, second = (estimate_memory(run_of(64, "fp32", depth=depth)) for depth in depths)
-    assert first == second
+    assert len({estimate_memory(run_of(64, "fp32", depth=depth)) for depth in depths}) == 1
 
 
 def test_an_average_of_the_weights_is_state() -> None:
     config = run_of(64, "fp32")
-    recipe = Recipe(precision="fp32", average_half_life=0.1)
-    averaged = config.model_copy(update={"recipe": recipe})
+    averaged = config.model_copy(update={"recipe": Recipe(precision="fp32", average_half_life=0.1)})
     average = Trainer(build(config.model), averaged, compiled=False).average or {}
     more = estimate_memory(averaged).state_bytes - estimate_memory(config).state_bytes
     assert more == sum(one.nbytes for one in average.values())

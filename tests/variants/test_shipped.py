@@ -10,7 +10,6 @@ import torch._dynamo.testing
 import torch.nn.functional as F
 from own_runs import model_of, shipped
 
-from given import small_model
 from isoflop.config import ModelConfig
 from isoflop.config.own import own
 from isoflop.costs import cache_bytes, forward_flops, parameters
@@ -273,5 +272,5 @@ def test_a_capacity_that_falls_compiles_nothing_anew() -> None:
 
 def test_experts_that_are_given_no_token_cost_nothing() -> None:
     depth = own("depth", "fixed_skip", {"capacity": 0.5, "every": 1})
-    model = small_model(depth=depth, feed_forward=own("feed_forward", "expert_choice", {}))
+    model = model_of(depth=depth, feed_forward=own("feed_forward", "expert_choice", {}))
     assert forward_flops(model, 1).own == 0

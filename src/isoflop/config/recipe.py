@@ -201,14 +201,14 @@ class RecipeRules(Frozen):
             adamw = choice if isinstance(choice, AdamW) else choice.adamw
             of_adamw["epsilon"] = adamw.epsilon * (self.epsilon_tokens_per_step / batch) ** 0.5
         if self.decay_time_scale is not None:
-            of_all["weight_decay"] = 1 / (self.decay_time_scale * steps * rate)
+            of_all["weight_decay"] = 1 / max(1e-300, self.decay_time_scale * steps * rate)
         if isinstance(choice, Muon):
             # What it leaves to AdamW has a rate of its own.
             own = {name: decay / choice.adamw_rate for name, decay in of_all.items()}
             of_all["adamw"] = choice.adamw.model_copy(update=of_adamw | own)
         else:
             of_all |= of_adamw
-        update["optimiser"] = choice.model_copy(update=of_all)
+        update["optimiser"] = choice.model_copy(update=of_all).model_dump()  # so that it is checked
         return Recipe.model_validate({**dict(recipe), **update})
 
 

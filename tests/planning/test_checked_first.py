@@ -9,12 +9,16 @@ import pytest
 from driven_grid import Loss, drive, make_study, total, valley
 
 from isoflop.config import DataConfig, Grid, Muon, RecipeSource, Study, StudyRecipe, Variant
+from isoflop.config.run import TokenizerFile
 from isoflop.planning import PlannedRun, foreseen_runs, make_plan, next_runs
 from isoflop.planning.assignment import assign
 from isoflop.planning.search import first_checks
 
 USUAL = StudyRecipe().learning_rate
 VARIANTS = make_study().variants[:2]
+FILE = TokenizerFile(source="a (b)/tokenizer.json", sha256="0" * 64, vocabulary=300, end=0)
+ELSEWHERE = RecipeSource(corpus="x.txt", tokenizer="bytes", sequence_length=256)
+OF_FILE = RecipeSource(corpus="sotu", tokenizer=FILE.source, sequence_length=256)
 SCALED = {"budgets_flops": (), "scaling": {"models": [{"blocks": 2, "width": w} for w in (32, 64)]}}
 
 
@@ -132,14 +136,8 @@ def test_each_variant_is_judged_by_its_own_rate() -> None:
         ({"data": DataConfig(tokenizer="bpe:300")}, ("tokenizer",)),
         ({"data": DataConfig(sequence_length=512)}, ("sequence length",)),
         ({"recipe": {"optimiser": Muon()}}, ("optimiser",)),
-        (
-            {
-                "recipe": {
-                    "source": RecipeSource(corpus="x.txt", tokenizer="bytes", sequence_length=256)
-                }
-            },
-            ("corpus",),
-        ),
+        ({"recipe": {"source": ELSEWHERE}}, ("corpus",)),
+        ({"recipe": {"source": OF_FILE}, "data": DataConfig(tokenizer=FILE)}, ()),
     ],
 )
 def test_auto_checks_where_a_study_is_not_as_its_recipe_s_source(
@@ -152,10 +150,9 @@ def test_auto_checks_where_a_study_is_not_as_its_recipe_s_source(
 
 
 def test_neither_is_part_of_a_run_or_of_a_study_that_does_not_ask() -> None:
-    source = RecipeSource(corpus="x.txt", tokenizer="bytes", sequence_length=256)
-    asked = next_runs(checked(recipe={"source": source}), [])[0].config
+    asked = next_runs(checked(recipe={"source": ELSEWHERE}), [])[0].config
     assert asked == next_runs(checked(False), [])[1].config
     dumped = make_study().model_dump(mode="json")
     assert not dumped["recipe"].keys() & {"source", "check_first"}
-    study = checked(recipe={"source": source})
+    study = checked(recipe={"source": ELSEWHERE})
     assert Study.model_validate(study.model_dump(mode="json")) == study

@@ -374,7 +374,7 @@ class Study(Frozen):
         named = (source.corpus,) if isinstance(source.corpus, str) else source.corpus
         alike = {
             "corpus": data.corpora == named,
-            "tokenizer": data.tokenizer_name.partition(" (")[0] == source.tokenizer,
+            "tokenizer": getattr(data.tokenizer, "source", data.tokenizer) == source.tokenizer,
             "sequence length": data.sequence_length == source.sequence_length,
             "optimiser": self.recipe.optimiser.kind == source.optimiser,
         }

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-"""Where control groups are mounted; of version 1 each controller in a folder of its own."""
-MEMBERSHIP = Path("/proc/self/cgroup")
-"""The groups of this process: a line `NUMBER:CONTROLLERS:PATH` for each hierarchy."""
+from isoflop.hardware.cgroups import CGROUPS, MEMBERSHIP, groups
 
 
 @dataclass(frozen=True)
@@ -55,37 +52,12 @@ def _affinity() -> int:
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
     """Yield the limits of this process's groups and of those that they are in, in cores."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:
-            mounts = (cgroups, cgroups / "unified")
-            read = _quota_of_version_2
-        elif "cpu" in controllers.split(","):
-            mounts = (cgroups / controllers, cgroups / "cpu")
-            read = _quota_of_version_1
-        else:
-            continue
-        for mount in mounts:
-            for group in _upwards(mount, path):
-                # Groups may be hidden or vanish; what cannot be read limits nothing.
-                with suppress(OSError, ValueError):
-                    quota = read(group)
-                    if quota is not None:
-                        yield quota
-
-
-def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """Yield a group and all that it is in. In a container its path may be that of the host."""
-    group = mount / path.lstrip("/")
-    while group != mount and mount in group.parents:
-        yield group
-        group = group.parent
-    yield mount
+    for group, version in groups("cpu", cgroups, membership):
+        # Groups may be hidden or vanish; what cannot be read limits nothing.
+        with suppress(OSError, ValueError):
+            quota = _quota_of_version_2(group) if version == 2 else _quota_of_version_1(group)
+            if quota is not None:
+                yield quota
 
 
 def _quota_of_version_2(group: Path) -> float | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Literal
 
 import torch
 
+from isoflop import hardware
 from isoflop.config import Environment, Recompute, RunConfig
-from isoflop.hardware import usable_cores
 from isoflop.memory import (
     USED,
     MemoryEstimate,
@@ -27,7 +26,6 @@ from isoflop.training.step import Trainer
 
 Shard = bool | Literal["auto"]
 """Whether ranks hold a part of the blocks each."""
-_MEMORY = Path("/proc/meminfo")
 
 
 def fitted(
@@ -120,16 +118,8 @@ def free_memory(environment: Environment) -> float:
     """Return the bytes that a run may take, on a CPU its share by threads of what is free."""
     if environment.device == "cuda":
         return USED["cuda"] * torch.cuda.mem_get_info()[0]
-    share = min(1.0, environment.threads / usable_cores().count)
-    return USED["cpu"] * share * _free_on_cpu()
-
-
-def _free_on_cpu() -> float:
-    try:
-        lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
-        return 1024.0 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return float("inf")
+    share = min(1.0, environment.threads / hardware.usable_cores().count)
+    return USED["cpu"] * share * hardware.free_memory()
 
 
 def _tried(config: RunConfig, environment: Environment, step: MemoryEstimate) -> MemoryEstimate:

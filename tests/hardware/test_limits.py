@@ -1,4 +1,4 @@
-"""Cores are counted by affinity and by what control groups of both versions let a process take."""
+"""Cores and memory are what the system has and control groups of both versions leave of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.hardware import UsableCores, cores, usable_cores
+from isoflop.hardware import UsableCores, cores, free_memory, usable_cores
 
 
 class Groups:
@@ -27,6 +27,12 @@ class Groups:
 
     def quota(self) -> float | None:
         return usable_cores(self.mount, self.membership).quota
+
+    def free(self, available: int) -> float:
+        """Return the free memory, of which the system has so many KiB."""
+        system = self.mount.parent / "meminfo"
+        system.write_text(f"MemTotal:  9999999 kB\nMemAvailable:  {available} kB\n")
+        return free_memory(system, self.mount, self.membership)
 
 
 @pytest.fixture
@@ -89,3 +95,31 @@ def test_affinity_is_the_process_s(monkeypatch: pytest.MonkeyPatch, groups: Grou
     monkeypatch.delattr(cores.os, "sched_getaffinity")
     monkeypatch.setattr(cores.os, "cpu_count", lambda: 6)
     assert usable_cores(groups.mount, groups.membership).affinity == 6
+
+
+def test_memory_is_what_the_tightest_group_leaves_but_for_what_it_can_give_up(
+    groups: Groups,
+) -> None:
+    groups.member("0::/job/step", "4:memory:/job")
+    for name, limit, used, spare in (
+        ("job/step", "max", 5000, 0),
+        ("job", "9000", 5000, 1000),
+        ("", "100000", 5000, 0),
+    ):
+        groups.put(f"{name}/memory.max", limit)
+        groups.put(f"{name}/memory.current", str(used))
+        groups.put(f"{name}/memory.stat", f"anon 1\ninactive_file {spare}")
+    assert groups.free(100) == 5000
+    assert groups.free(2) == 2048
+    groups.put("memory/job/memory.limit_in_bytes", "7000")
+    groups.put("memory/job/memory.usage_in_bytes", "6000")
+    groups.put("memory/job/memory.stat", "inactive_file 7\ntotal_inactive_file 500")
+    assert groups.free(100) == 1500
+    groups.put("memory/job/memory.usage_in_bytes", "8000")
+    assert groups.free(100) == 0
+
+
+def test_memory_without_a_system_or_groups_that_tell_is_unlimited(groups: Groups) -> None:
+    groups.member("0::/job")
+    groups.put("job/memory.max", "1000")
+    assert free_memory(groups.mount / "none", groups.mount, groups.membership) == float("inf")

@@ -6,15 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from isoflop.check import Outcome, outcomes, own, own_checks
+from isoflop.check.comparing import Place
+from isoflop.check.coordinates import changes
+from isoflop.check.steps import small_run
 from isoflop.cli import main
 from isoflop.cli.study import starter_text
-from isoflop.config import Choices
+from isoflop.config import BlockAttention, Choices, RandomK, TopK
 from isoflop.config.own import BUILT_IN, of_file
 from isoflop.config.own import own as own_variant
 
 FILES = Path(__file__).parents[1] / "variants" / "files"
+EXAMPLES = FILES.parents[2] / "examples"
 LINEAR, SKIP = ((FILES / f"{name}.py").read_text() for name in ("linear", "skip"))
 
 
@@ -47,6 +52,7 @@ DRAWN = (
     "return self.output(",
     "mixed = mixed + 0.1 * torch.randn_like(mixed); return self.output(",
 )
+OUTPUT = "return self.output("
 SPARE = ("self.output = ", "self.spare = nn.Linear(width, 1, bias=False); self.output = ")
 REFUSED = {
     "FLOPs": [
@@ -98,9 +104,51 @@ def test_what_is_wrong_fails_its_line(
 
 
 def test_pairs_hide_no_wrong_charge(tmp_path: Path) -> None:
-    text = (FILES.parents[2] / "examples" / "differential_attention.py").read_text()
+    text = (EXAMPLES / "differential_attention.py").read_text()
     text = edited(text, ("flops=2 * tokens", "flops=2.04 * tokens"))
     assert "in twos " in judged(tmp_path, text, "FLOPs")["FLOPs"].note
+
+
+@pytest.mark.parametrize(
+    ("layer", "applied", "weights"),
+    [
+        ("nn.Conv1d(inner, inner, 4, groups=inner, bias=False)", "(F.pad(x.mT, (3, 0))).mT", 4),
+        (
+            "nn.Conv1d(inner, inner, 3, groups=2, bias=False)",
+            "(F.pad(x.mT, (2, 0))).mT",
+            "inner*3/2",
+        ),
+        ("nn.LSTM(inner, inner, bias=False)", "(x)[0]", "8 * inner"),
+    ],
+)
+def test_layers_of_torch_are_counted(
+    tmp_path: Path, layer: str, applied: str, weights: object
+) -> None:
+    text = edited(
+        LINEAR,
+        ("self.scale, self.heads", f"self.layer = {layer}; self.scale, self.heads"),
+        ("return self.output(", f"x = mixed.flatten(2); mixed = self.layer{applied}; {OUTPUT}"),
+        ("weights = 4 *", f"weights = inner * {weights} + 4 *"),
+    )
+    assert judged(tmp_path, text, "FLOPs")["FLOPs"].passed
+
+
+BESIDE = {
+    "blocks": {"attention": BlockAttention(block_size=16, top_k=2, full_last=3)},
+    "random": {"depth": RandomK(capacity=0.25)},
+    "named": {"depth": TopK(capacity=0.25, blocks=(3,))},
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=list(BESIDE))
+def test_what_is_right_passes_beside_what_ships(beside: dict[str, object]) -> None:
+    part, named = of_file(EXAMPLES / "squared_relu.py")
+    choices = Choices.model_validate({part: named, **beside})
+    checks = [one for one in own_checks(choices) if one.name in ("FLOPs", "decoding")]
+    assert [str(one) for one in outcomes(checks, "cpu", ("fp32",)) if not one.passed] == []
+    config = small_run(Place("cpu", "fp32"), 2, **dict(choices))
+    tokens = torch.arange(20).view(2, 10)
+    assert changes(config, tokens) == changes(config, tokens)
 
 
 def test_what_does_not_run_is_told_once(tmp_path: Path) -> None:

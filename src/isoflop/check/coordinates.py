@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from isoflop.config import Decision, RunConfig
+from isoflop.evaluation import control_noise
 from isoflop.model import Transformer, build
 from isoflop.training import Trainer, initialise
 
@@ -22,7 +23,8 @@ def activations(model: Transformer, tokens: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
         # What routers select may jump from one step to the next, and activations with it.
         decision: Decision | None = None if model.config.own else "every_token"
-        stream, routing, _ = model.stream(tokens[:, :-1], decision=decision)
+        noise = control_noise(model, "top_k", len(tokens), tokens.shape[1] - 1, seed=0)
+        stream, routing, _ = model.stream(tokens[:, :-1], decision=decision, noise=noise)
         found = {"stream": stream, "logits": model.readout(stream)}
         if routing:
             found["router"] = torch.stack([decided.logits for decided in routing])
@@ -38,6 +40,7 @@ def changes(config: RunConfig, tokens: Tensor) -> dict[str, float]:
     """
     model = build(config.model)
     initialise(model, config.recipe, config.seed)
+    model.to(tokens.device)
     with torch.no_grad():
         # The random start of a readout adds a part that dies out as width^-1/2 and would hide
         # what is learned at the widths that can be afforded here.

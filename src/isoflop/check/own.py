@@ -12,17 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart, by_size
 from isoflop.check.coordinates import changes, slopes
+from isoflop.check.counting import WHOLE, Key, counted, parts_of
 from isoflop.check.steps import LENGTH, VOCABULARY, compiled, learned, small_run, ways
-from isoflop.config import Choices, ModelConfig, Part, Recipe, Routed
+from isoflop.config import BlockAttention, Choices, ModelConfig, Recipe, Routed
 from isoflop.costs import cache_bytes, forward_flops, own_costs
 from isoflop.evaluation import control_noise
 from isoflop.generation import WholePasses, engine_for
-from isoflop.model import OwnBlock, OwnPart, Transformer, build
+from isoflop.model import Transformer, build
 from isoflop.training import Trainer, initialise
 from isoflop.variants import Costs, period
 
@@ -48,15 +47,15 @@ LENGTHS = (64, 128)
 """Tokens at which FLOPs are counted, one for each of `SIZES`."""
 VITAL = ("parameters", "FLOPs", "gradients")
 """Checks without which none can be made: where one raises, so do those after it."""
-Key = tuple[int, Part]
-"""Block and part."""
-WHOLE: Key = (-1, "block")
 
 
 def _blocks(choices: Choices, least: int) -> int:
     """Return a number of blocks, at least so many, that the choices allow."""
-    depth = choices.depth
-    every = depth.every if isinstance(depth, Routed) else 1
+    every, depth, attention = 1, choices.depth, choices.attention
+    if isinstance(depth, Routed):
+        every, least = depth.every, max(least, 1, *(block + 1 for block in depth.blocks or ()))
+    if isinstance(attention, BlockAttention):
+        least = max(least, attention.full_last)
     step = math.lcm(period(choices.own), every)
     return math.ceil(least / step) * step
 
@@ -64,10 +63,6 @@ def _blocks(choices: Choices, least: int) -> int:
 def _random(sequences: int, length: int, device: str, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(VOCABULARY, (sequences, length), generator=generator).to(device)
-
-
-def _parts(model: Transformer) -> dict[Key, OwnPart]:
-    return {(block, module.part): module for block, module in model.own}
 
 
 def _trained(place: Place, **choices: Any) -> tuple[Transformer, set[str]]:
@@ -107,7 +102,7 @@ def _parameters(place: Place, **choices: Any) -> Found:
     total, wrong = 0, ""
     for sizes in SIZES:
         config = small_run(place, **{**choices, **sizes}).model
-        modules = _parts(build(config))
+        modules = parts_of(build(config))
         for key, costs in _said(config, LENGTH).items():
             held = modules[key].own.parameters() if key in modules else ()
             holds = sum(parameter.numel() for parameter in held)
@@ -126,56 +121,21 @@ def _named(key: Key) -> str:
     return "the model" if key == WHOLE else f"{key[1]} in block {key[0]}"
 
 
-def _counted(
-    config: ModelConfig, length: int, place: Place, sequences: int = 1
-) -> tuple[dict[Key, int], float]:
-    """Return the FLOPs that torch counts in a forward pass, by block and part and of the whole
-    model, and those of the backward pass over these."""
-    model = build(config, seed=0).to(place.device)
-    names = {id(module): f"Transformer.{name}" for name, module in model.named_modules()}
-    tokens = _random(sequences, length, place.device)
-    # Kernels that are fused have no formula on a CPU and would count as free.
-    missing = {torch.ops.aten._grouped_mm: _grouped}
-    with (
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False, custom_mapping=missing) as counter,
-    ):
-        loss = model(tokens).logits.square().mean()
-        forward = counter.get_total_flops()
-        by_name = {name: sum(ops.values()) for name, ops in counter.flop_counts.items()}
-        loss.backward()
-        backward = counter.get_total_flops() - forward
-    found = {WHOLE: forward}
-    for key, module in _parts(model).items():
-        found[key] = by_name.get(names[id(module.own)], 0)
-        around = model.blocks[key[0]]
-        if key[1] == "depth" and isinstance(around, OwnBlock):
-            found[key] -= by_name.get(names[id(around.block)], 0)
-    return found, backward / forward
-
-
-def _grouped(rows: Any, matrices: Any, *_: Any, **__: Any) -> int:
-    """Return the FLOPs of products of the rows of each group with a matrix of its own.
-
-    Of (M, K) with (G, K, N), and in the backward pass of (M, K) with (K, N) in G groups of K.
-    """
-    return int(2 * math.prod(rows) * matrices[-1])
-
-
 def _flops(place: Place, **choices: Any) -> Found:
     worst, note = 0.0, "not compared: the load of no-op experts is even in the mean alone"
     for sizes, length in zip(SIZES, LENGTHS, strict=True):
         config = small_run(place, **{**choices, **sizes}).model
         # Of experts that do nothing tokens have the share charged for in the mean alone.
         uneven = {part for part, one in config.own.items() if one.settings.get("noop_experts")}
-        counted, backward = _counted(config, length, place)
+        model = build(config, seed=0).to(place.device)
+        found, backward = counted(model, _random(1, length, place.device))
         # Two tokens alone have few pairs, which could hide what is charged and not computed.
-        twos, _ = _counted(config, 2, place, sequences=length // 2)
+        twos, _ = counted(model, _random(length // 2, 2, place.device))
         causal, two = (_charged(config, tokens, "causal") for tokens in (length, 2))
         one, full, double, triple = (
             _charged(config, tokens, "full") for tokens in (1, length, 2 * length, 3 * length)
         )
-        for key, count in counted.items():
+        for key, count in found.items():
             if uneven and (key == WHOLE or key[1] in uneven):
                 continue
             low, high = causal[key], full[key]
@@ -271,7 +231,7 @@ def _exponents(place: Place, **choices: Any) -> dict[str, float]:
         config = small_run(place, STEPS, **{**choices, **sizes})
         recipe = Recipe(learning_rate=2e-3, precision="fp32")
         config = config.model_copy(update={"recipe": recipe, "seed": seed})
-        found = changes(config, _random(1, 13, "cpu", 9))
+        found = changes(config, _random(1, 13, place.device, 9))
         return {name: found[name] for name in ("stream", "logits")}
 
     least = choices["blocks"]
@@ -295,7 +255,8 @@ def _decoding(place: Place, **choices: Any) -> Found:
         logits.append(engine.step(following))
     found = torch.stack(logits, 1)
     with torch.inference_mode():
-        whole = model(torch.tensor(texts, device=place.device)).logits
+        noise = control_noise(model, engine.decision, 2, 24, seed=0)
+        whole = model(torch.tensor(texts, device=place.device), noise=noise).logits
     expected = [one[start - 1 : start + 8] for one, start in zip(whole, starts, strict=True)]
     difference = apart(found, expected)
     if isinstance(model.config.depth, Routed):
@@ -328,7 +289,7 @@ _FINDS = (
         "products that torch counts with what `costs` says, within 1%",
         _flops,
         "equal FLOPs rest on them: mend `flops` in `costs`, or compute no more than it says; only "
-        "matmul and einsum that sum count",
+        "matmul, einsum that sums and convolutions count",
     ),
     (
         "gradients",

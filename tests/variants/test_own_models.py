@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from own_runs import CHOICES, experts, model_of, run_of
+from own_runs import CHOICES, FILES, experts, model_of, run_of
 from torch import Tensor
 
 from given import RECIPE
 from isoflop.config import DataConfig, Muon, RunConfig, TopK
-from isoflop.config.own import own
+from isoflop.config.own import of_file, own
 from isoflop.costs import cache_bytes, forward_flops, parameters
 from isoflop.data import prepare
 from isoflop.evaluation.future import future_change
@@ -138,15 +138,47 @@ def test_decoding_gives_the_logits_of_a_whole_pass(choices: dict[str, Any]) -> N
         with pytest.raises(ValueError, match="does not decode over a cache; use engine_for"):
             Engine(model)
     prompts = [list(range(5)), list(range(40, 48))]
+    with pytest.raises(ValueError, match="call prefill first"):
+        engine.step([7, 8])
     engine.prefill(prompts)
+    with pytest.raises(ValueError, match="1 tokens are given; expected one for each of the 2"):
+        engine.step([7])
     engine.step([7, 8])
     engine.keep([1])
     found = engine.step([9])
     expected = model(torch.tensor([[*prompts[1], 8, 9]])).logits[0, -1]
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+    assert len(model._rotary) == 1
     if choices == CHOICES["linear"]:
         assert isinstance(engine, Engine)
         assert engine.cache_bytes == cache_bytes(config, 10, bytes_per_value=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            lambda x: x[..., :1],
+            r"`forward` gives \(2, 3, 1\); expected a tensor of shape \(2, 3, 12",
+        ),
+        (lambda x: (x, x), "gives Tensor, Tensor; expected"),
+        (lambda x: (x, {"share": 0.5}), "gives Tensor, dict; expected"),
+        (lambda x: (x, {}, x), "gives tuple, dict; expected"),
+    ],
+)
+def test_what_a_module_gives_is_looked_at(given: Any, said: str) -> None:
+    _, part = build(model_of(**CHOICES["linear"])).own[0]
+    part.own.forward = lambda x, *_: given(x)
+    with pytest.raises(ValueError, match=f"attention 'my_linear': .*{said}"):
+        part(torch.zeros(2, 3, 12), None, None)
+
+
+def test_no_value_of_a_new_model_is_what_lay_in_memory(tmp_path: Path) -> None:
+    gain = "self.gain = nn.Parameter(torch.full((width,), torch.nan)); self.output = "
+    text = (FILES / "linear.py").read_text().replace("self.output = ", gain)
+    (tmp_path / "mine.py").write_text(text)
+    part, mine = of_file(tmp_path / "mine.py")
+    assert all(p.isfinite().all() for p in build(model_of(**{part: mine}), 0).parameters())
 
 
 @pytest.mark.parametrize("capacity", [0.1, 0.3, 0.5, 1.0])

@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isoflop.config import Cap, Decision, Own, Routed
 from isoflop.generation.cache import BlockCache, Filling, OwnCache, Stepping
 from isoflop.model import (
-    OwnBlock,
     OwnPart,
     RoutedBlock,
     Transformer,
@@ -28,7 +27,7 @@ Forced = Callable[[int, Tensor], Tensor]
 the routed ones and positions (B, T) to (B, T) bool."""
 
 LEAST_POSITIONS = 256
-"""Of the tables that are made for positions to come."""
+"""Of the draws that are made for positions to come."""
 MOST_PERIOD = 1 << 10
 """Tokens after which a nominal share repeats, at most."""
 
@@ -136,11 +135,11 @@ class Engine:
         ends = torch.tensor(lengths, device=self._device)
         positions = torch.arange(longest, device=self._device)
         real = positions < ends[:, None]
-        cosines, sines = (table[:longest] for table in self._tables(longest))
+        cosines, sines = self._tables(longest)
         x: Tensor = model.embedding(tokens.to(self._device))
-        for block, cache in zip(model.blocks, self.caches, strict=True):
+        for block, inner, cache in zip(model.blocks, model.inner, self.caches, strict=True):
             if not isinstance(block, RoutedBlock):
-                x = x + _inner(block)(x, cosines, sines, memory=Filling(cache, lengths))[0]
+                x = x + inner(x, cosines, sines, memory=Filling(cache, lengths))[0]
                 continue
             logits = block.router_logits(x)
             selected = self._wants(block, x, logits, positions.expand(batch, -1)) & real
@@ -162,14 +161,7 @@ class Engine:
         Raises:
             ValueError: there is no batch yet, or the tokens do not fit it.
         """
-        if not self.caches:
-            raise ValueError("there is no batch yet; call prefill first")
-        if len(tokens) != len(self.lengths):
-            raise ValueError(
-                f"{len(tokens)} tokens are given; expected one for each of the "
-                f"{len(self.lengths)} sequences of the batch"
-            )
-        self._check_ids(tokens)
+        self._check_tokens(tokens)
         model, lengths = self.model, self.lengths
         rows = range(len(lengths))
         tables = self._tables(max(lengths) + 1)
@@ -181,12 +173,12 @@ class Engine:
         )
         x: Tensor = model.embedding(torch.tensor(tokens, device=self._device)[:, None])
         self._processed, self._given = [], 1
-        for block, cache in zip(model.blocks, self.caches, strict=True):
+        for block, inner, cache in zip(model.blocks, model.inner, self.caches, strict=True):
             if isinstance(block, RoutedBlock):
                 x = self._routed_step(block, cache, x, cosines, sines, positions)
             else:
                 memory = Stepping(cache, rows, every=True)
-                x = x + _inner(block)(x, cosines, sines, memory=memory)[0]
+                x = x + inner(x, cosines, sines, memory=memory)[0]
         self.lengths = [length + 1 for length in lengths]
         return model.readout(x[:, 0])
 
@@ -263,12 +255,14 @@ class Engine:
         return wanted if self._forced is None else self._forced(number, positions)
 
     def _tables(self, length: int) -> tuple[Tensor, Tensor]:
-        """Return rotary tables for at least `length` positions, and see to the control's draws."""
-        rounded = max(LEAST_POSITIONS, 1 << (length - 1).bit_length())
-        if self.decision == "bernoulli" and (self._draws is None or self._draws.shape[1] < rounded):
-            routed = len(self.model.routed)
+        """Return rotary tables for `length` positions, and see to the control's draws."""
+        if self.decision == "bernoulli" and (self._draws is None or self._draws.shape[1] < length):
+            routed, rounded = (
+                len(self.model.routed),
+                max(LEAST_POSITIONS, 1 << (length - 1).bit_length()),
+            )
             self._draws = control_draws(rounded, routed, self._seed).to(self._device)
-        return self.model.rotary(rounded, self._device)
+        return self.model.rotary(length, self._device)
 
     def _check_prompts(self, prompts: Sequence[Sequence[int]]) -> None:
         if not prompts:
@@ -277,6 +271,16 @@ class Engine:
             if not len(prompt):
                 raise ValueError(f"prompt {number} is empty; expected at least one token id")
             self._check_ids(prompt)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        if not self.lengths:
+            raise ValueError("there is no batch yet; call prefill first")
+        if len(tokens) != len(self.lengths):
+            raise ValueError(
+                f"{len(tokens)} tokens are given; expected one for each of the "
+                f"{len(self.lengths)} sequences of the batch"
+            )
+        self._check_ids(tokens)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         vocabulary = self.model.config.vocabulary
@@ -322,8 +326,3 @@ def _causal(model: Transformer) -> tuple[Decision, ...]:
     # every_token is also a limit that any routed model can be run in.
     limit = () if "every_token" in known or model.config.own else ("every_token",)
     return (*known, *limit)
-
-
-def _inner(block: nn.Module) -> nn.Module:
-    """Return what gives a block's update, where nothing is routed around it."""
-    return block.block if isinstance(block, OwnBlock) else block

@@ -32,7 +32,7 @@ class WholePasses(Engine):
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Add a token to every sequence; as `Engine.step`."""
-        self._check_ids(tokens)
+        self._check_tokens(tokens)
         for text, token in zip(self._texts, tokens, strict=True):
             text.append(token)
         return self._pass(1)

@@ -56,9 +56,16 @@ class OwnPart(nn.Module):
 
     def _told(self, *inputs: Any) -> tuple[Tensor, Tolds]:
         found = self.own(*inputs)
-        if isinstance(found, tuple):
-            return found[0], {self.part: found[1]}
-        return found, {}
+        result, told = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+        values = told.values() if isinstance(told, dict) else (None,)
+        fits = all(isinstance(one, Tensor) for one in (result, *values))
+        if fits and result.shape == inputs[0].shape:
+            return result, {self.part: told} if told else {}
+        given = tuple(result.shape) if fits else f"{type(result).__name__}, {type(told).__name__}"
+        raise ValueError(
+            f"{self.part} {self.kind!r}: `forward` gives {given}; expected a tensor of shape "
+            f"{tuple(inputs[0].shape)}, or it and a dict of tensors that are told"
+        )
 
     @property
     def decodes(self) -> bool:

@@ -6,7 +6,7 @@ Axes: B batch, T time, D width, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         if config.tied_embeddings:
             self.head.weight = self.embedding.weight
-        self._rotary: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._rotary: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
     def attentions(self) -> list[SelfAttention]:
@@ -70,14 +70,15 @@ class Transformer(nn.Module):
         return [module for module in self.modules() if isinstance(module, SelfAttention)]
 
     @property
+    def inner(self) -> list[Block | OwnPart]:
+        """What gives the update of every block, in order, whatever is around it."""
+        found = [block if isinstance(block, Block) else block.block for block in self.blocks]
+        return cast("list[Block | OwnPart]", found)
+
+    @property
     def mixers(self) -> list[SelfAttention | OwnPart]:
         """What of every block remembers earlier tokens, in order: its attention, or all of it."""
-        found: list[SelfAttention | OwnPart] = []
-        for block in self.blocks:
-            inner = block if isinstance(block, Block) else block.block
-            assert isinstance(inner, Block | OwnPart)
-            found.append(inner.attention if isinstance(inner, Block) else inner)
-        return found
+        return [one.attention if isinstance(one, Block) else one for one in self.inner]
 
     @property
     def own(self) -> list[tuple[int, OwnPart]]:
@@ -105,12 +106,8 @@ class Transformer(nn.Module):
 
     def recompute(self, kind: Recompute) -> None:
         """Set what blocks compute again in their backward pass instead of keeping it."""
-        for module in self.modules():
-            # What is in a block is recomputed with it.
-            if isinstance(module, Block) or (
-                isinstance(module, OwnPart) and module.part == "block"
-            ):
-                module.recompute = kind
+        for block in self.inner:
+            block.recompute = kind
 
     def attend_with(self, kernel: AttentionKernel | None) -> None:
         """Set what attends all keys in training; None for the rule of `causal_attention`."""
@@ -187,15 +184,17 @@ class Transformer(nn.Module):
         return logits
 
     def rotary(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the rotary tables for `length` positions, each (T, K/2), made once."""
-        key = (length, device)
-        if key not in self._rotary:
+        """Return the rotary tables for `length` positions, each (T, K/2), of which one is kept."""
+        kept = self._rotary.get(device)
+        if kept is None or len(kept[0]) < length:
             # Tables made while generating must also serve training.
             with torch.inference_mode(False):
                 base, scaling = self.config.rope_base, self.config.rope_scaling
-                tables = rotary_tables(length, self.config.head_width, base, scaling)
-                self._rotary[key] = (tables[0].to(device), tables[1].to(device))
-        return self._rotary[key]
+                # Text grows by a token at a time.
+                positions = 1 << (length - 1).bit_length()
+                made = rotary_tables(positions, self.config.head_width, base, scaling)
+                kept = self._rotary[device] = (made[0].to(device), made[1].to(device))
+        return kept[0][:length], kept[1][:length]
 
     def _decision(self, decision: Decision | None) -> Decision:
         known = self.config.decisions
@@ -219,7 +218,7 @@ def _unrouted(config: ModelConfig, index: int) -> Block | OwnBlock:
 
 
 def build(config: ModelConfig, seed: int | None = None) -> Transformer:
-    """Return a model of `config`, its matrices normal with variance 1/fan-in.
+    """Return a model of `config`, its matrices normal with variance 1/fan-in, all else ones.
 
     Args:
         config: what to build.
@@ -231,4 +230,6 @@ def build(config: ModelConfig, seed: int | None = None) -> Transformer:
         for parameter in model.parameters():
             if parameter.dim() >= 2:
                 parameter.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
+            else:
+                parameter.fill_(1.0)
     return model

@@ -8,23 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoded import (
-    PROMPTS,
-    decode,
-    forward,
-    model_with,
-    same,
-    texts,
-)
-from isoflop.config import (
-    BlockAttention,
-    Cap,
-    Decision,
-    EveryToken,
-    FullAttention,
-    RandomK,
-    TopK,
-)
+from decoded import PROMPTS, decode, forward, model_with, same, texts
+from isoflop.config import BlockAttention, Cap, Decision, EveryToken, FullAttention, RandomK, TopK
 from isoflop.generation import Engine, nominal_share
 from isoflop.generation.engine import LEAST_POSITIONS
 from learned import Trained

@@ -154,29 +154,31 @@ def test_decoding_gives_the_logits_of_a_whole_pass(choices: dict[str, Any]) -> N
         assert engine.cache_bytes == cache_bytes(config, 10, bytes_per_value=4)
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (
-            lambda x: x[..., :1],
-            r"`forward` gives \(2, 3, 1\); expected a tensor of shape \(2, 3, 12",
-        ),
-        (lambda x: (x, x), "gives Tensor, Tensor; expected"),
-        (lambda x: (x, {"share": 0.5}), "gives Tensor, dict; expected"),
-        (lambda x: (x, {}, x), "gives tuple, dict; expected"),
-    ],
-)
-def test_what_a_module_gives_is_looked_at(given: Any, said: str) -> None:
+GIVEN = {
+    r"\(2, 3, 1\); expected a tensor of shape \(2, 3, 12\)": lambda x: x[..., :1],
+    "Tensor, Tensor; expected": lambda x: (x, x),
+    "Tensor, dict; expected": lambda x: (x, {"share": 0.5}),
+}
+
+
+@pytest.mark.parametrize("said", GIVEN)
+def test_what_a_module_gives_is_looked_at(said: str) -> None:
     _, part = build(model_of(**CHOICES["linear"])).own[0]
-    part.own.forward = lambda x, *_: given(x)
-    with pytest.raises(ValueError, match=f"attention 'my_linear': .*{said}"):
+    part.own.forward = lambda x, *_: GIVEN[said](x)
+    with pytest.raises(ValueError, match=f"attention 'my_linear': `forward` gives {said}"):
         part(torch.zeros(2, 3, 12), None, None)
+
+
+def test_a_part_is_told_a_decision_that_its_file_knows() -> None:
+    model = build(model_of(**CHOICES["expert_choice"], depth=TopK(capacity=0.5)), 0)
+    model(batch(), decision="predictor")
+    assert {part.own.decision for _, part in model.own} == {"threshold"}
 
 
 def test_no_value_of_a_new_model_is_what_lay_in_memory(tmp_path: Path) -> None:
     gain = "self.gain = nn.Parameter(torch.full((width,), torch.nan)); self.output = "
-    text = (FILES / "linear.py").read_text().replace("self.output = ", gain)
-    (tmp_path / "mine.py").write_text(text)
+    text = (FILES / "linear.py").read_text()
+    (tmp_path / "mine.py").write_text(text.replace("self.output = ", gain))
     part, mine = of_file(tmp_path / "mine.py")
     assert all(p.isfinite().all() for p in build(model_of(**{part: mine}), 0).parameters())
 

@@ -129,12 +129,8 @@ def apart(found: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
 
     One that is not finite is what is returned.
     """
-    distances = (
-        float(
-            (a.double().cpu() - b.double().cpu()).norm() / b.double().cpu().norm().clamp_min(1e-30)
-        )
-        for a, b in zip(found, expected, strict=True)
-    )
+    pairs = ((a.double().cpu(), b.double().cpu()) for a, b in zip(found, expected, strict=True))
+    distances = (float((a - b).norm() / b.norm().clamp_min(1e-30)) for a, b in pairs)
     return max(distances, key=by_size)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import linear_regression
 
 import torch
 from torch import Tensor
@@ -59,12 +60,7 @@ def slopes(
     sizes: Sequence[int], seeds: int, measure: Callable[[int, int], dict[str, float]]
 ) -> dict[str, float]:
     """Return the exponent of size in each change that `measure` gives of a size and a seed."""
-    x = torch.tensor([math.log(size) for size in sizes for _ in range(seeds)])
+    x = [math.log(size) for size in sizes for _ in range(seeds)]
     rows = [measure(size, seed) for size in sizes for seed in range(seeds)]
-    fitted = {}
-    for name in rows[0]:
-        y = torch.tensor([math.log(row[name]) for row in rows])
-        fitted[name] = float(
-            ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-        )
-    return fitted
+    logs = {name: [math.log(row[name]) for row in rows] for name in rows[0]}
+    return {name: linear_regression(x, y).slope for name, y in logs.items()}

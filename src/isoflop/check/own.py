@@ -23,7 +23,7 @@ from isoflop.evaluation import control_noise
 from isoflop.generation import WholePasses, engine_for
 from isoflop.model import Transformer, build
 from isoflop.training import Trainer, initialise
-from isoflop.variants import Costs, period
+from isoflop.variants import Costs, period, protocols
 
 SIZES: tuple[dict[str, Any], ...] = (
     {"width": 96, "heads": 6, "kv_heads": 6, "head_width": 16, "hidden": 256},
@@ -352,7 +352,7 @@ _FINDS = (
 def checks(choices: Choices) -> tuple[Check, ...]:
     """Return the checks of models of these choices, something of one's own among them."""
     made: dict[str, Any] = {**dict(choices), "blocks": _blocks(choices, 2)}
-    raised = 'mend it first: help("isoflop.variants.protocols") says what is called with what'
+    raised = f"mend it first: {protocols.__file__} says what is called with what"
     how: dict[str, Any] = {"in_every_precision": False, "raised": raised}
     return tuple(
         Check(name, compared, hint, partial(find, **made), vital=name in VITAL, **how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -54,38 +55,27 @@ def small_run(place: Place, steps: int = 1, **changes: Any) -> RunConfig:
 
 def checks(device: str) -> tuple[Check, ...]:
     """Return the checks of steps; of compiled ones where a compiler is there."""
-    variants = [(depth, attention) for attention in ATTENTIONS for depth in DEPTHS]
-    found = [
-        Check(
-            f"step of {_name(depth, attention)}",
-            "micro-batches, recomputed blocks and chunked logits with the plain step",
-            HINT,
-            partial(ways, depth=depth, attention=attention),
-        )
-        for depth, attention in variants
+    variants = [{"depth": depth, "attention": one} for one in ATTENTIONS for depth in DEPTHS]
+    cuda, alike = device == "cuda", "loss and gradients with"
+    parts = "micro-batches, recomputed blocks and chunked logits with the plain step"
+    there, few = (variants, variants) if cuda else ([], variants[:2])
+    eagerly = "set TORCHDYNAMO_DISABLE=1 to train eagerly, and report it as `isoflop check --json`"
+    kinds: list[tuple[str, str, str, Callable[..., Found], list[dict[str, Any]]]] = [
+        ("step of {}", parts, HINT, ways, variants),
+        ("step of {} on the GPU", f"{alike} those on the CPU in fp32", HINT, _on_device, there),
+        ("compiled step of {}", f"{alike} the eager step", eagerly, compiled, few),
     ]
-    if device == "cuda":
-        found += [
-            Check(
-                f"step of {_name(depth, attention)} on the GPU",
-                "loss and gradients with those on the CPU in fp32",
-                HINT,
-                partial(_on_device, depth, attention),
-            )
-            for depth, attention in variants
-        ]
-    those = variants if device == "cuda" else variants[:2]
-    found += [
+    return tuple(
         Check(
-            f"compiled step of {_name(depth, attention)}",
-            "loss and gradients with the eager step",
-            "set TORCHDYNAMO_DISABLE=1 to train eagerly, and report it as `isoflop check --json`",
-            partial(compiled, depth=depth, attention=attention),
-            in_every_precision=device == "cuda",
+            name=name.format(_name(**choices)),
+            compared=compared,
+            hint=hint,
+            find=partial(find, **choices),
+            in_every_precision=cuda or find is not compiled,
         )
-        for depth, attention in those
-    ]
-    return tuple(found)
+        for name, compared, hint, find, those in kinds
+        for choices in those
+    )
 
 
 def _name(depth: Depth, attention: Attention) -> str:
@@ -117,9 +107,9 @@ def ways(place: Place, **choices: Any) -> Found:
     return Found(differences[worst], TOLERANCE[place.precision], f"most apart: {worst}")
 
 
-def _on_device(depth: Depth, attention: Attention, place: Place) -> Found:
-    config = small_run(place, depth=depth, attention=attention)
-    plain = learned(small_run(Place("cpu", "fp32"), depth=depth, attention=attention), "cpu")
+def _on_device(place: Place, **choices: Any) -> Found:
+    config = small_run(place, **choices)
+    plain = learned(small_run(Place("cpu", "fp32"), **choices), "cpu")
     # In bf16 a token near the border may be selected that is not in fp32.
     tolerance = {"fp32": 1e-4, "bf16": 0.1}[place.precision]
     return Found(apart(learned(config, place.device), plain), tolerance)

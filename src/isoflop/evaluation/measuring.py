@@ -158,15 +158,10 @@ class _Seen:
         """Processed tokens of all whole windows, (R, W, T)."""
         return np.concatenate(self._selected, axis=1)
 
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """Router weights of the same, (R, W, T)."""
-        return np.concatenate(self._weights, axis=1)
-
-    @property
-    def entropy(self) -> NDArray[np.float64]:
-        """Entropy of their predictions, (W, T)."""
-        return np.concatenate(self._entropy).astype(np.float64)
+    def scores(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Return router weights of the same, (R, W, T), and entropy of predictions, (W, T)."""
+        entropy = np.concatenate(self._entropy).astype(np.float64)
+        return np.concatenate(self._weights, axis=1), entropy
 
 
 def _look(
@@ -210,7 +205,7 @@ def _routing(
     """
     assert isinstance(config.depth, Routed)
     length = tokens.shape[1]
-    selected, weights, entropy = seen.selected, seen.weights, seen.entropy
+    selected, (weights, entropy) = seen.selected, seen.scores()
     blocks = []
     for index, (block, mine) in enumerate(zip(config.routed_blocks, selected, strict=True)):
         rows = routing.selected_ids(tokens, mine, minimum)

@@ -37,29 +37,25 @@ class BlockCache:
     """
 
     def __init__(self, attention: SelfAttention, batch: int, slots: int) -> None:
-        kept = attention.kept()
+        weight, convolution = attention.query_key_value.weight, attention.key_convolution
         self.attention = attention
-        self.by_block = kept.by_block
+        self.by_block = None if attention.full else attention.by_block
         self.lengths = [0] * batch
         """Tokens stored, by sequence."""
-        shape = (batch, kept.groups, max(slots, LEAST_SLOTS), kept.head_width)
-        self._keys = torch.zeros(shape, dtype=kept.dtype, device=kept.device)
+        groups, width = attention.groups, attention.head_width
+        self._keys = weight.new_zeros(batch, groups, max(slots, LEAST_SLOTS), width)
         self._values = torch.zeros_like(self._keys)
         self._means: Tensor | None = None
         if self.by_block is not None:
-            wide = torch.promote_types(kept.dtype, torch.float32)
-            self._means = self._keys.new_empty(self._shape_of_means(), dtype=wide)
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            self._means = weight.new_empty(self._shape_of_means(), dtype=wide)
         self._tail: Tensor | None = None
-        if kept.raw_keys is not None:
-            self._tail = self._keys.new_zeros(batch, kept.raw_keys, shape[1], shape[3])
+        if convolution is not None:
+            self._tail = weight.new_zeros(batch, convolution.weight.shape[1] - 1, groups, width)
 
     def keys(self, sequence: int) -> Tensor:
         """Return the stored keys of a sequence, positions applied, (G, tokens, K)."""
         return self._keys[sequence, :, : self.lengths[sequence]]
-
-    def values(self, sequence: int) -> Tensor:
-        """Return the stored values of a sequence, (G, tokens, K)."""
-        return self._values[sequence, :, : self.lengths[sequence]]
 
     @property
     def device(self) -> torch.device:

@@ -5,7 +5,6 @@ Axes: B batch, T time, D width, H heads, G key/value heads, K head width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 import torch
@@ -87,22 +86,6 @@ class Memory(Protocol):
         """Return what attention or a block of one's own makes of `x` (B, T, D), by its `decode`."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What a cache has to keep of each token that attention has seen: key, value, and more."""
-
-    groups: int
-    """G, key/value heads."""
-    head_width: int
-    """K."""
-    dtype: torch.dtype
-    device: torch.device
-    by_block: BlockAttention | None
-    """How blocks are attended, of whose keys the means are kept; None where all keys are."""
-    raw_keys: int | None
-    """Last keys as projected that a convolution needs; None where there is none."""
-
-
 class SelfAttention(nn.Module):
     """Grouped-query causal self-attention with rotary positions, over all keys or by blocks.
 
@@ -140,19 +123,6 @@ class SelfAttention(nn.Module):
         self.kernel: AttentionKernel | None = None
         """What attends all keys in training. A finished model is evaluated by the rule everywhere,
         so that whoever loads it finds the losses of its record."""
-
-    def kept(self) -> Kept:
-        """Return what a cache has to keep, as attention now is."""
-        weight = self.query_key_value.weight
-        convolution = self.key_convolution
-        return Kept(
-            groups=self.groups,
-            head_width=self.head_width,
-            dtype=weight.dtype,
-            device=weight.device,
-            by_block=None if self.full else self.by_block,
-            raw_keys=None if convolution is None else convolution.weight.shape[1] - 1,
-        )
 
     def forward(
         self, x: Tensor, cosines: Tensor, sines: Tensor, memory: Memory | None = None

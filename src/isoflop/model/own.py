@@ -40,6 +40,7 @@ class OwnPart(nn.Module):
                 "expected a torch.nn.Module"
             )
         self.kind, self.part, self.own = named.kind, part, found
+        self._decisions = named.decisions
         self.recompute: Recompute = "none"
         """Of a whole block; any other part is recomputed with the block that it is in."""
 
@@ -73,8 +74,9 @@ class OwnPart(nn.Module):
         return self.part == "feed_forward" or hasattr(self.own, "decode")
 
     def set_decision(self, decision: Decision) -> None:
-        """Tell the module who decides in the passes to come."""
-        self.own.decision = decision  # type: ignore[assignment]
+        """Tell the module who decides in the passes to come, of those that its file knows."""
+        known = self._decisions
+        self.own.decision = decision if decision in known else known[0]  # type: ignore[assignment]
 
 
 class OwnBlock(nn.Module):

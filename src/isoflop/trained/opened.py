@@ -64,12 +64,8 @@ class Opened:
         except ValidationError as error:
             raise ValueError(quoted("; ".join(describe(error, DataConfig)))) from None
         if data.vocabulary > told.model.vocabulary:
-            raise ValueError(
-                quoted(
-                    f"{path} has {data.vocabulary} ids and the model {told.model.vocabulary}; "
-                    "expected the model's own"
-                )
-            )
+            ids = f"{data.vocabulary} ids and the model {told.model.vocabulary}"
+            raise ValueError(quoted(f"{path} has {ids}; expected the model's own"))
         config = RunConfig(
             model=told.model,
             data=data,
@@ -146,12 +142,8 @@ class Opened:
         own = self.config.data
         if corpus is None:
             if self.record is None:
-                raise ValueError(
-                    quoted(
-                        f"{self.folder} is a checkpoint's folder, which names no text; expected "
-                        "--corpus with what is to be read"
-                    )
-                )
+                said = "which names no text; expected --corpus with what is to be read"
+                raise ValueError(quoted(f"{self.folder} is a checkpoint's folder, {said}"))
             return own, self.store(cache)
         # Whose tokeniser is to be had by its text alone.
         trained = own.tokenizer_name.startswith("bpe:")

@@ -11,7 +11,8 @@ Modules are `torch.nn.Module`s. What all of them keep to:
 
 And what they may have:
 
-- `decision`, an attribute that is set before each pass: one of the file's `DECISIONS`.
+- `decision`, an attribute that is set before each pass: one of the file's `DECISIONS`, the first
+  where what another part decides by is none of them.
 - `after_step(told)`: called once after each optimiser step with what `forward` told, detached, as
   means over all micro-batches; changes buffers in place. Nothing lasts of it where a step was
   not finite.

@@ -156,11 +156,8 @@ class _Part:
             dv.index_add_(0, block, dv_tiles.to(dv.dtype))
         for rows in tiles.slot.T:
             dq += partial.index_select(0, rows)
-        return dq.view(self.shape), dk.view(self._keys_shape), dv.view(self._keys_shape)
-
-    @property
-    def _keys_shape(self) -> tuple[int, int, int]:
-        return self.shape[0], self.shape[2], self.shape[3]
+        keys = self.shape[0], self.shape[2], width
+        return dq.view(self.shape), dk.view(keys), dv.view(keys)
 
     def _own(self, x: Tensor) -> Tensor:
         """Turn (U, h, slots, ...) into rows by block, (U * slots, h, ...)."""

@@ -120,8 +120,6 @@ class Engine:
         batch, longest = len(prompts), max(lengths)
         self.lengths, self._given = lengths, longest
         self._processed, self._wanted = [], []
-        for _, part in model.own:
-            part.set_decision(self.decision)
         self.caches = tuple(
             OwnCache(batch, self._device)
             if isinstance(mixer, OwnPart)
@@ -255,7 +253,9 @@ class Engine:
         return wanted if self._forced is None else self._forced(number, positions)
 
     def _tables(self, length: int) -> tuple[Tensor, Tensor]:
-        """Return rotary tables for `length` positions, and see to the control's draws."""
+        """Return rotary tables for `length` positions, and have parts and draws decide."""
+        for _, part in self.model.own if self.model.config.own else ():
+            part.set_decision(self.decision)
         if self.decision == "bernoulli" and (self._draws is None or self._draws.shape[1] < length):
             routed, rounded = (
                 len(self.model.routed),

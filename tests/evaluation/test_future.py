@@ -9,13 +9,7 @@ from torch import Tensor
 
 from evaluation.known_leak import LENGTH, A, B, C, leaking_model
 from evaluation.test_loss import model_with
-from isoflop.config import (
-    BlockAttention,
-    Decision,
-    FutureChange,
-    RandomK,
-    TopK,
-)
+from isoflop.config import BlockAttention, Decision, FutureChange, RandomK, TopK
 from isoflop.evaluation.future import future_change
 
 LEARNED = TopK(capacity=0.3, router_bce=0.1)

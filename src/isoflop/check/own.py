@@ -17,13 +17,13 @@ from isoflop.check.comparing import TOLERANCE, Check, Found, Place, apart, by_si
 from isoflop.check.coordinates import changes, slopes
 from isoflop.check.counting import WHOLE, Key, counted, parts_of
 from isoflop.check.steps import LENGTH, VOCABULARY, compiled, learned, small_run, ways
-from isoflop.config import BlockAttention, Choices, ModelConfig, Recipe, Routed
-from isoflop.costs import cache_bytes, forward_flops, own_costs
+from isoflop.config import BlockAttention, Choices, Decision, ModelConfig, Recipe, Routed
+from isoflop.costs import cache_bytes, forward_flops, own_costs, tokens_by_block
 from isoflop.evaluation import control_noise
 from isoflop.generation import WholePasses, engine_for
 from isoflop.model import Transformer, build
 from isoflop.training import Trainer, initialise
-from isoflop.variants import Costs, period, protocols
+from isoflop.variants import Costs, costs_of, period, protocols
 
 SIZES: tuple[dict[str, Any], ...] = (
     {"width": 96, "heads": 6, "kv_heads": 6, "head_width": 16, "hidden": 256},
@@ -132,18 +132,20 @@ def _flops(place: Place, **choices: Any) -> Found:
         # Two tokens alone have few pairs, which could hide what is charged and not computed.
         twos, _ = counted(model, _random(length // 2, 2, place.device))
         causal, two = (_charged(config, tokens, "causal") for tokens in (length, 2))
-        one, full, double, triple = (
-            _charged(config, tokens, "full") for tokens in (1, length, 2 * length, 3 * length)
-        )
+        full, double, triple = (_charged(config, times * length, "full") for times in (1, 2, 3))
+        given = tokens_by_block(config, length)
         for key, count in found.items():
             if uneven and (key == WHOLE or key[1] in uneven):
                 continue
-            low, high = causal[key], full[key]
-            # Pairs are all that `causal` may leave out: of a sequence, which grow as its square,
-            # or of chunks, which a single token has none of.
-            pairs = (triple[key] - 2 * double[key] + high) / 2
-            least = min(high - pairs, length * one[key])
-            said = (backward - 2) / 3 * count if key == WHOLE else _beyond(low, least, high)
+            low, high, (block, part) = causal[key], full[key], key
+            said = (backward - 2) / 3 * count
+            if key != WHOLE:
+                # Pairs are all that `causal` may leave out: of a sequence, which grow as its
+                # square, or of chunks, which a single token has none of.
+                pairs = max(0.0, (triple[key] - 2 * double[key] + high) / 2)
+                one = costs_of(config.own[part], part, config, block, 1, "full").flops
+                alone = one * (length if part == "depth" else given[block])
+                said = _beyond(low, min(high - pairs, alone), high)
             over = length // 2 * two[key] - twos[key]
             share = max(said, _beyond(count, low, high), over)
             share /= max(low, LEAST_SHARE * causal[WHOLE])
@@ -185,7 +187,9 @@ def _later_tokens(place: Place, **choices: Any) -> Found:
     earlier = torch.arange(length, device=place.device) <= cut[:, None]
     after = torch.where(earlier, before, (before + 1) % VOCABULARY)
     known = model.config.decisions
-    trains = "top_k" if "top_k" in known else known[0]
+    # What routing beside it looks at would hide a leak of what is one's own.
+    ahead = any("top_k" in one.decisions for one in model.config.own.values())
+    trains: Decision = "top_k" if ahead else known[0]
     worst, notes = 0.0, []
     for decision, training in (*((one, False) for one in known), (trains, True)):
         model.train(training)

@@ -162,17 +162,12 @@ def is_checkpoint(folder: Path) -> bool:
 
 def finished_record(folder: RunFolder) -> RunRecord:
     """Return the record of a run that is finished and has its checkpoint."""
+    wrong = "a checkpoint's folder, not a run's" if is_checkpoint(folder.path) else None
     if not (folder.path / "config.json").is_file():
-        raise ValueError(
-            f"{folder.path} is not a run folder: "
-            f"{'it has no config.json' if folder.path.is_dir() else 'there is none'}; "
-            "expected one such as runs/STUDY/runs/RUN_ID"
-        )
-    if is_checkpoint(folder.path):
-        raise ValueError(
-            f"{folder.path} is a checkpoint's folder, not a run's; expected one such as "
-            "runs/STUDY/runs/RUN_ID"
-        )
+        lacks = "it has no config.json" if folder.path.is_dir() else "there is none"
+        wrong = f"not a run folder: {lacks}"
+    if wrong is not None:
+        raise ValueError(f"{folder.path} is {wrong}; expected one such as runs/STUDY/runs/RUN_ID")
     folder.config()  # refused where it is a link, or damaged
     record = folder.record()
     if record is None or record.state != "finished":

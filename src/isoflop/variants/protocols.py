@@ -161,8 +161,8 @@ class _File(Protocol):
             config: the variant's.
             model: sizes and choices.
             block: its index.
-            tokens: of a sequence, that it is given: those that depth lets through; for depth
-                itself, whose costs are those beside the block, all.
+            tokens: of a sequence, that it is given: those that depth lets through, which may be
+                none; for depth itself, whose costs are those beside the block, all.
             convention: `causal`, where a query is charged for the keys it may attend, or `full`,
                 where attention is charged for T^2 pairs (`isoflop.costs`).
         """

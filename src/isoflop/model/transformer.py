@@ -128,8 +128,8 @@ class Transformer(nn.Module):
             tokens: int64 ids, (B, T).
             decision: who selects the tokens of routed blocks; None for `top_k` in training mode
                 and for the causal headline decision otherwise.
-            noise: what the random control decides by, (R, B, T) or (R, T) for R routed blocks;
-                None draws it from torch's global generator.
+            noise: what the random control decides by, (R, B, T) for R routed blocks, or (R, T)
+                under `bernoulli`; None draws it from torch's global generator.
             cap: on what a causal decision selects; None for none.
 
         Raises:

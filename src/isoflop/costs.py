@@ -132,9 +132,9 @@ def own_costs(
     config: ModelConfig, sequence_length: int, convention: str = "causal", progress: float = 1.0
 ) -> list[tuple[int, Part, Costs]]:
     """Return each block, each variant of one's own in it, and what that costs for one sequence."""
-    found = []
+    found, own = [], config.own
     for block, tokens in enumerate(tokens_by_block(config, sequence_length, progress)):
-        for part, named in config.own.items():
+        for part, named in own.items():
             given = sequence_length if part == "depth" else tokens
             found.append((block, part, costs_of(named, part, config, block, given, convention)))
     return found
@@ -329,7 +329,7 @@ def _is_full(config: ModelConfig, block: int, progress: float = 1.0) -> bool:
 def _shares(config: ModelConfig) -> list[float]:
     """Return the share of tokens that each block processes."""
     if isinstance(config.depth, Routed):
-        routed, capacity = config.routed_blocks, config.depth.capacity
+        routed, capacity = set(config.routed_blocks), config.depth.capacity
         return [capacity if block in routed else 1.0 for block in range(config.blocks)]
     return [tokens / _MANY_TOKENS for tokens in tokens_by_block(config, _MANY_TOKENS)]
 
@@ -347,5 +347,5 @@ def tokens_by_block(config: ModelConfig, sequence_length: int, progress: float =
         return [processed(depth, config, block, sequence_length, progress) for block in blocks]
     if not isinstance(depth, Routed):
         return [sequence_length] * config.blocks
-    routed, selected = config.routed_blocks, depth.selected_tokens(sequence_length)
+    routed, selected = set(config.routed_blocks), depth.selected_tokens(sequence_length)
     return [selected if block in routed else sequence_length for block in blocks]

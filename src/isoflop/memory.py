@@ -82,7 +82,7 @@ def estimate_memory(
         logits: most logits that exist at a time.
     """
     model, length = config.model, config.data.sequence_length
-    progress = _fullest(model, length)
+    progress, routed = _fullest(model, length), set(model.routed_blocks)
     value = 2 if config.recipe.precision == "bf16" else 4
     held = min(micro_batch or config.sequences_per_step, config.sequences_per_step)
     # The stream into the head's norm, the norm, what the head multiplies; targets and tokens.
@@ -91,7 +91,7 @@ def estimate_memory(
     for block, tokens in enumerate(tokens_by_block(model, length, progress)):
         weights = _weights(config, block, tokens) if device == "cpu" else 0
         kept += tokens * _block_bytes(model, value, recompute, weights)
-        if block in model.routed_blocks or tokens < length:
+        if block in routed or tokens < length:
             kept += _routing_bytes(config, tokens, value)
         if recompute != "none":
             made_again = max(made_again, tokens * _block_bytes(model, value, "none", weights))

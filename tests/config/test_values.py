@@ -63,6 +63,7 @@ def routed(**changes):
         (Study, {**STUDY, "data_orders": [0, 0]}, "distinct"),
         (Study, {**STUDY, "learning_rate_check": [0.5, 1.0]}, "without 1"),
         (Study, {**STUDY, "learning_rate_check": [0.5, 0.5]}, "distinct"),
+        (Study, {**STUDY, "learning_rate_check": [1e-300]}, "from 1e-6 to 1e6"),
         (Study, {**STUDY, "learning_rate_check_seeds": 2}, "expected at most 1"),
         (Study, {**STUDY, "learning_rate_check_added": 1}, "no other rate is tried"),
         (Study, {**STUDY, "variants": [{"name": "A"}, {"name": "A"}]}, "distinct names"),

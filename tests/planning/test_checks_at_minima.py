@@ -73,3 +73,11 @@ def test_a_rate_that_diverges_is_an_end() -> None:
     runs, _ = drive(study, loss)
     rates = {run.config.recipe.learning_rate / usual for run in runs if run.purpose == "rate"}
     assert rates == {0.5, 2.0}
+
+
+def test_rates_are_added_within_reach_alone() -> None:
+    study = make_study(learning_rate_check=(1e-4,), learning_rate_check_added=100, variants=ONLY)
+    usual, sizes = study.recipe.learning_rate, valley(study)
+    runs, _ = drive(study, lambda run: sizes(run) + run.config.recipe.learning_rate / usual)
+    rates = {run.config.recipe.learning_rate / usual for run in runs if run.purpose == "rate"}
+    assert sorted(rates) == pytest.approx([1e-8, 1e-4])

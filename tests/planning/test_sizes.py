@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop.config import Choices, Depth, EveryToken, Gelu, Grid, ShapeFamily, SwiGlu, TopK
+from isoflop.config import (
+    Choices,
+    Depth,
+    EveryToken,
+    Gelu,
+    Grid,
+    ShapeFamily,
+    SwiGlu,
+    TopK,
+)
 from isoflop.costs import parameters
-from isoflop.planning import Ladder, shape
+from isoflop.planning import Ladder, shape, sizes
 
 SMALL = ShapeFamily(width_per_block=16, head_width=32, width_step=16, hidden_step=16)
 LARGE = ShapeFamily(width_per_block=64, head_width=64, width_step=64, hidden_step=64)
@@ -163,3 +172,14 @@ def test_a_target_that_is_no_size_is_refused(target: float) -> None:
     with pytest.raises(ValueError, match="target_parameters"):
         shape(SMALL, target, vocabulary=256)
     assert shape(SMALL, 1.0, vocabulary=256).width == 16
+
+
+def test_a_large_shape_is_found_among_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    named = sizes.named_shape
+    monkeypatch.setattr(
+        sizes, "named_shape", lambda *size, **rest: made.append(size) or named(*size, **rest)
+    )
+    found = shape(SMALL, 1e11, vocabulary=256)
+    assert parameters(found).total == pytest.approx(1e11, rel=0.02)
+    assert len(made) < 600

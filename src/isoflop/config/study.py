@@ -199,11 +199,11 @@ class Study(Frozen):
     @field_validator("learning_rate_check")
     @classmethod
     def _other_rates(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        within = all(0 < one <= 1e6 and one != 1 for one in value)
+        within = all(1e-6 <= one <= 1e6 and one != 1 for one in value)
         if len(set(value)) != len(value) or not within:
             raise ValueError(
-                f"learning_rate_check is {list(value)}; expected distinct positive multiples up "
-                "to 1e6, without 1, which is trained anyway"
+                f"learning_rate_check is {list(value)}; expected distinct multiples from 1e-6 to "
+                "1e6, without 1, which is trained anyway"
             )
         return value
 

@@ -53,22 +53,15 @@ def _affinity() -> int:
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
     """Yield the limits of this process's groups and of those that they are in, in cores."""
     for group, version in groups("cpu", cgroups, membership):
-        # Groups may be hidden or vanish; what cannot be read limits nothing.
+        # Groups may be hidden or vanish, and a quota may be `max`: neither limits anything.
         with suppress(OSError, ValueError):
-            quota = _quota_of_version_2(group) if version == 2 else _quota_of_version_1(group)
-            if quota is not None:
-                yield quota
-
-
-def _quota_of_version_2(group: Path) -> float | None:
-    quota, period = (group / "cpu.max").read_text().split()
-    return None if quota == "max" else float(quota) / float(period)
-
-
-def _quota_of_version_1(group: Path) -> float | None:
-    quota = float((group / "cpu.cfs_quota_us").read_text())
-    period = float((group / "cpu.cfs_period_us").read_text())
-    return None if quota <= 0 or period <= 0 else quota / period
+            if version == 2:
+                quota, period = map(float, (group / "cpu.max").read_text().split())
+            else:
+                files = (group / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+                quota, period = (float(file.read_text()) for file in files)
+            if quota > 0 and period > 0:
+                yield quota / period
 
 
 def machine() -> str:

@@ -2,7 +2,7 @@
 
 from isoflop.ops.attention import attention_step, causal_attention, causal_attention_reference
 from isoflop.ops.blocks.attention import BlockAttentionResult, block_attention
-from isoflop.ops.blocks.decoding import block_attention_step, extend_means
+from isoflop.ops.blocks.decoding import block_attention_step
 from isoflop.ops.blocks.operator import OPERATOR as BLOCK_ATTENTION
 from isoflop.ops.blocks.reference import block_attention_reference
 from isoflop.ops.blocks.routing import block_means

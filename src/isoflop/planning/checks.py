@@ -10,6 +10,8 @@ from typing import Literal
 
 from isoflop.config import RunConfig, RunRecord, Study, Variant
 
+FURTHEST = math.log(1e6)
+"""How far rates may be added beyond those asked for, as the log of a multiple."""
 Checks = Iterator[tuple[Literal["rate", "order"], RunConfig]]
 
 
@@ -86,8 +88,11 @@ def _further(study: Study) -> tuple[list[float], list[float]]:
     known = _multiples(study)
     steps = range(1, study.learning_rate_check_added + 1)
     sides = ((known[0], known[0] / known[1]), (known[-1], known[-1] / known[-2]))
-    # Rounded, so that 1.6 * 1.6 is 2.56 in the records too.
-    lower, upper = ([float(f"{end * ratio**n:.6g}") for n in steps] for end, ratio in sides)
+    # Rounded, so that 1.6 * 1.6 is 2.56 in the records too, and as far as may be asked for.
+    lower, upper = (
+        [float(f"{end * ratio**n:.6g}") for n in steps if n * abs(math.log(ratio)) <= FURTHEST]
+        for end, ratio in sides
+    )
     return lower, upper
 
 
@@ -99,7 +104,9 @@ def _added(study: Study, mean: Callable[[float], float]) -> Iterator[float]:
         best = min(means, key=means.__getitem__)
         if any(map(math.isnan, means.values())) or min(means) < best < max(means):
             return
-        further = next(upper if best == max(means) else lower)
+        further = next(upper if best == max(means) else lower, None)
+        if further is None:
+            return
         yield further
         means[further] = mean(further)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -24,6 +24,8 @@ the losses.
 
 _MOST_WIDTH_STEPS = 65_536
 _MOST_BLOCKS = 10_000
+Sized = Callable[[int, int], tuple[ModelConfig, int]]
+"""Gives the model of so many blocks and that width, and its total parameters."""
 
 
 @lru_cache(maxsize=4096)
@@ -49,22 +51,26 @@ def shape(
             f"{LARGEST_PARAMETERS:g}"
         )
     best, best_score = None, math.inf
-    sized = _sized(family, vocabulary, choices)
-    for blocks in _block_counts(family, choices):
-        widths = _widths_around(partial(sized, blocks), target_parameters, family.width_step)
-        too_narrow = []
-        for width in widths:
-            model, total = sized(blocks, width)
-            aspect = math.log(width / blocks / family.width_per_block)
-            miss = math.log(total / target_parameters)
-            score = miss**2 + ASPECT_WEIGHT * aspect**2
-            if score < best_score:
-                best, best_score = model, score
-            too_narrow.append(ASPECT_WEIGHT * aspect**2 if aspect < 0 else 0)
-        # More blocks are narrower still: once that alone costs more than the best, none is better.
-        # Nor is one where the least width is already too narrow and too large.
-        if min(too_narrow) > best_score or (len(widths) == 1 and min(too_narrow) > 0):
-            break
+    sized, counts = _sized(family, vocabulary, choices), _block_counts(family, choices)
+    middle = _narrow_enough(sized, counts, target_parameters, family)
+    # More blocks than that are narrower still, fewer are wider: once that alone costs more than the
+    # best, none further on is better.
+    for side, order in ((-1, counts[middle:]), (1, counts[:middle][::-1])):
+        for blocks in order:
+            widths = _widths_around(partial(sized, blocks), target_parameters, family.width_step)
+            beyond = []
+            for width in widths:
+                model, total = sized(blocks, width)
+                aspect = math.log(width / blocks / family.width_per_block)
+                miss = math.log(total / target_parameters)
+                score = miss**2 + ASPECT_WEIGHT * aspect**2
+                if score < best_score:
+                    best, best_score = model, score
+                beyond.append(ASPECT_WEIGHT * max(0.0, side * aspect) ** 2)
+            # Nor is one where the least width is already too narrow and too large.
+            at_end = side < 0 and len(widths) == 1 and min(beyond) > 0
+            if min(beyond) > best_score or at_end:
+                break
     if best is None:
         raise ValueError(
             f"a model of at least {family.minimum_blocks} blocks with its routed ones has none "
@@ -99,21 +105,33 @@ def named_shape(
     )
 
 
-def _block_counts(family: ShapeFamily, choices: Choices) -> Iterator[int]:
-    """Yield the numbers of blocks that a variant allows, ascending."""
+def _block_counts(family: ShapeFamily, choices: Choices) -> range:
+    """Return the numbers of blocks that a variant allows, ascending."""
     first, step, depth = family.minimum_blocks, period(choices.own), choices.depth
     if isinstance(depth, Routed):
         if depth.blocks is None:
             step = math.lcm(step, depth.every)
         elif depth.blocks:
             first = max(first, max(depth.blocks) + 1)
-    return iter(range(math.ceil(first / step) * step, _MOST_BLOCKS, step))
+    return range(math.ceil(first / step) * step, _MOST_BLOCKS, step)
+
+
+def _narrow_enough(sized: Sized, counts: range, target: float, family: ShapeFamily) -> int:
+    """Return about where in `counts` models of a size become as narrow as the family wants."""
+
+    def is_narrow(blocks: int) -> bool:
+        width, *_ = _widths_around(partial(sized, blocks), target, family.width_step)
+        return width <= blocks * family.width_per_block
+
+    # Doubling first, since models of many blocks take long to count.
+    most = 1
+    while most < len(counts) and not is_narrow(counts[most]):
+        most *= 2
+    return bisect.bisect_left(counts[:most], True, key=is_narrow)
 
 
 @lru_cache(maxsize=64)
-def _sized(
-    family: ShapeFamily, vocabulary: int, choices: Choices
-) -> Callable[[int, int], tuple[ModelConfig, int]]:
+def _sized(family: ShapeFamily, vocabulary: int, choices: Choices) -> Sized:
     """Return what gives the model of so many blocks and that width, and its total parameters.
 
     It makes each once: searches for neighbouring sizes try mostly the same.
@@ -268,7 +286,7 @@ def _rung(ladder: Ladder, index: int) -> ModelConfig | None:
         return None
     # Neighbours stay at least half a rung apart, so that they are distinct sizes.
     bound = parameters(inner).total * factor ** (0.5 if upwards else -0.5)
-    fewest = next(_block_counts(family, ladder.choices))
+    fewest = _block_counts(family, ladder.choices)[0]
     while target <= LARGEST_PARAMETERS:
         model = nearest(target)
         total = parameters(model).total

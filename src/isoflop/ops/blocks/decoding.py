@@ -10,21 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from isoflop.ops.blocks.routing import NONE, block_means, largest_blocks
-
-
-def extend_means(means: Tensor, k: Tensor, block_size: int) -> Tensor:
-    """Return the means of all whole blocks of `k`, computing only those not in `means` yet.
-
-    Args:
-        means: of the first blocks, (B, G, N', K), as `block_means` or this function gave them.
-        k: cached keys, (B, G, S, K).
-        block_size: keys in a block.
-    """
-    known = means.shape[2]
-    if k.shape[2] // block_size == known:
-        return means
-    return torch.cat([means, block_means(k[:, :, known * block_size :], block_size)], dim=2)
+from isoflop.ops.blocks.routing import NONE, largest_blocks
 
 
 def block_attention_step(

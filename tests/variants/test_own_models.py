@@ -93,6 +93,23 @@ def test_the_auxiliary_loss_moves_the_router_and_no_state_outlives_a_step_that_i
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_what_is_told_by_another_name_is_no_loss(tmp_path: Path) -> None:
+    found = []
+    for weight, name in ((10.0, "the.loss"), (0.0, "loss")):
+        config = run_of(tmp_path, **experts(balance=weight))
+        model = build(config.model, 0)
+        for _, part in model.own:
+            part.own.register_forward_hook(
+                lambda own, x, given, name=name: (
+                    given[0],
+                    {name if key == "loss" else key: value for key, value in given[1].items()},
+                )
+            )
+        Trainer(model, config, compiled=False).gradients(batch(), 0)
+        found.append(torch.cat([of.grad.flatten() for of in model.parameters()]))
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("name", ["integrated MoDE", pytest.param("skip", marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, name: str) -> None:
     config = run_of(tmp_path, **CHOICES[name])

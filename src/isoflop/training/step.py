@@ -269,16 +269,11 @@ class Trainer:
         with self.autocast():
             stream, routing, told = self.model.stream(tokens[:, :-1], noise=noise)
             loss, losses = self._loss(stream, tokens[:, 1:])
-        of_own = {
-            f"{block}.{part}.{name}": value
-            for block, parts in told.items()
-            for part, values in parts.items()
-            for name, value in values.items()
-        }
-        total = loss + self._auxiliary(routing)
-        for name, value in of_own.items():
-            if name.endswith(".loss"):
-                total = total + value
+        total, of_own = loss + self._auxiliary(routing), dict[str, Tensor]()
+        for block, parts in told.items():
+            for part, found in parts.items():
+                of_own |= {f"{block}.{part}.{name}": value for name, value in found.items()}
+                total = total + found["loss"] if "loss" in found else total
         if share != 1:
             total = total * share
         with torch.autocast(self.device.type, enabled=False):

@@ -52,11 +52,12 @@ def test_steps_are_right() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's own insides, as steps are compiled
 def test_the_whole_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].endswith("all passed")
-    assert all(line.startswith("ok") for line in lines[:-1])
+    assert all(line.startswith("ok") and "compile fails" not in line for line in lines[:-1])
 
 
 def scaled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -83,7 +83,7 @@ EXTREME: list[tuple[str, Any, str]] = [
     ("budgets_flops", [1e300], "up to 1e+40"),
     ("seeds", [10**30], "not negative, up to"),
     ("data_orders", [2**63], "not negative, up to"),
-    ("learning_rate_check", [1e300], "up to 1e6"),
+    ("learning_rate_check", [1e300], "from 1e-6 to 1e6"),
     ("tokens_per_step", 10**18, "a whole number from 1 to"),
     ("evaluation_tokens", 10**18, "a whole number from 1 to"),
     ("data.sequence_length", 10**18, "from 2 to 1,000,000,000"),

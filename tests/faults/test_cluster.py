@@ -24,8 +24,9 @@ from isoflop.cli import main
 from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
+from isoflop.sweep import Folders
 from isoflop.sweep import cluster as clusters
-from isoflop.sweep.cluster import Cluster, Queue, cluster_of
+from isoflop.sweep.cluster import Cluster, Queue, Slurm, cluster_of, queue_on
 from isoflop.sweep.schedule.executor import Ended
 from sweep_studies import LONGER, brief, tiny, write_corpus
 
@@ -177,15 +178,25 @@ def test_what_is_missing_is_told(
     assert said in capsys.readouterr().err
 
 
-SBATCH = """#!/bin/sh
+SBATCH = """
 for last; do :; done
 sh -c "${last#--wrap=}" > jobs.txt 2>&1 < /dev/null &
 echo $! | tee -a queue
 """
-SQUEUE = """#!/bin/sh
+SQUEUE = """
 for job in $(cat queue); do kill -0 $job 2>/dev/null && echo $job; done
 exit 0
 """
+
+
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str, squeue: str) -> None:
+    """Put scripts in the place of Slurm's commands."""
+    for name, text in (("sbatch", sbatch), ("squeue", squeue)):
+        path = folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
 
 
 @pytest.mark.slow
@@ -194,12 +205,7 @@ def test_a_study_is_trained_by_jobs_of_slurm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: bool
 ) -> None:
     if not real:
-        for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
-            path = tmp_path / "bin" / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        stand_in(tmp_path, monkeypatch, SBATCH, SQUEUE)
     elif shutil.which("sbatch") is None:
         pytest.skip("needs Slurm: apt-get install slurmctld slurmd slurm-client munge, and run it")
     study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
@@ -209,6 +215,22 @@ def test_a_study_is_trained_by_jobs_of_slurm(
     code = ended(start(on, tmp_path, "slurm", os.environ["PATH"], said=said))
     assert code == 0, said.read_text()
     assert all(the_same(study, tmp_path))
+
+
+def test_a_second_command_counts_the_jobs_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_file = tmp_path / "queue"
+    stand_in(tmp_path, monkeypatch, f"echo $$ | tee -a {queue_file}", f"cat {queue_file}")
+    cluster, study = Cluster(jobs=2, slurm={"mem": 0, "nice": False}), tiny(tmp_path / "text.txt")
+    for _ in range(2):
+        queue = queue_on("slurm", tmp_path, "tiny", Folders(tmp_path / "runs"), cluster)
+        for run in next_runs(study, []):
+            queue.start(run, tmp_path / run.config.run_id)
+    assert len(queue_file.read_text().split()) == 2
+    asked = Slurm([], cluster, "tiny", tmp_path)._submission
+    assert "--mem=0" in asked
+    assert not any("nice" in one for one in asked)
 
 
 @contextmanager

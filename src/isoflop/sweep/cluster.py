@@ -64,7 +64,8 @@ class Cluster(Frozen):
     arguments: tuple[str, ...] = ()
     """Of `isoflop work`, such as `--device cuda`."""
     slurm: dict[str, str | int | bool] = Field(default_factory=dict)
-    """Options of sbatch by their long names, such as `partition`; true for one without a value."""
+    """Options of sbatch by their long names, such as `partition`; true for one without a value,
+    false for none."""
     ray: RayTask = RayTask()
 
 
@@ -93,20 +94,23 @@ class Queue:
         jobs: where workers are queued; None where somebody else starts them.
         most: workers at a time.
         folder: where they print to.
+        known: workers of an earlier command that are queued or run still.
     """
 
-    def __init__(self, jobs: Slurm | Ray | None, most: int, folder: Path) -> None:
+    def __init__(
+        self, jobs: Slurm | Ray | None, most: int, folder: Path, known: Collection[str] = ()
+    ) -> None:
         self.capacity = 0 if jobs is None else most
         self._jobs = jobs
         self._folder = folder
         self._waiting: dict[str, RunFolder] = {}
         self._cancelled: list[str] = []
-        self._alive: dict[str, float] = {}
+        self._alive = dict.fromkeys(known, -math.inf)
         """When each job was submitted."""
         self._looked = 0.0
         self._refused: float | None = None
         """Since when no worker could be queued; None where the last one was."""
-        self._accepted = False
+        self._accepted = bool(known)
         self._vain: list[float] = []
         """When jobs that ended at once were submitted, since a run was taken last."""
 
@@ -204,19 +208,19 @@ def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Clus
     if cluster.time_limit is not None:
         command += ["--time-limit", f"{cluster.time_limit:g}"]
     command += cluster.arguments
-    jobs: Slurm | Ray | None = None
     if where == "slurm":
         jobs = Slurm(command, cluster, name, folder)
-    elif where == "ray":
-        jobs = Ray(command, cluster, folder)
-    return Queue(jobs, cluster.jobs, folder)
+        known = jobs.living([path.stem for path in folder.glob("*.txt")])
+        return Queue(jobs, cluster.jobs, folder, known)
+    return Queue(Ray(command, cluster, folder) if where == "ray" else None, cluster.jobs, folder)
 
 
 class Slurm:
-    """Jobs of Slurm, by its own commands."""
+    """Jobs of Slurm, by its own commands. What each prints to is there from when it is queued."""
 
     def __init__(self, command: Sequence[str], cluster: Cluster, name: str, folder: Path) -> None:
         storage.make_folder(folder)
+        self._folder = folder
         options: dict[str, str | int | bool] = {
             "job-name": f"isoflop-{name}",
             "output": str(folder / "%j.txt"),
@@ -224,16 +228,21 @@ class Slurm:
         if cluster.time_limit is not None:
             options["time"] = math.ceil(cluster.time_limit)
         options |= {key.replace("_", "-"): value for key, value in cluster.slurm.items()}
-        flags = [f"--{key}" + ("" if v is True else f"={v}") for key, v in options.items() if v]
+        given = {key: value for key, value in options.items() if value is not False}
+        flags = [f"--{key}" + ("" if v is True else f"={v}") for key, v in given.items()]
         # The worker takes the place of the shell, so that it hears the signals itself.
         self._submission = ["sbatch", "--parsable", *flags, f"--wrap=exec {shlex.join(command)}"]
 
     def submit(self) -> str:
         """Queue a worker and return its id; a ValueError or OSError where Slurm refuses."""
-        return _said(self._submission).strip().partition(";")[0]
+        job = _said(self._submission).strip().partition(";")[0]
+        (self._folder / f"{job}.txt").touch()
+        return job
 
     def living(self, ids: Collection[str]) -> set[str]:
         """Return which of these are queued or run; all, while the queue cannot be seen."""
+        if not ids:
+            return set()
         try:
             seen = _said(["squeue", "--noheader", "--format=%A", f"--user={getpass.getuser()}"])
         except OSError:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from isoflop.papers.mod import mod_figures
+from isoflop.config import DataConfig, Study, TopK, Variant
+from isoflop.papers.mod import mod_figures, roles
 
 
 def test_minima_have_the_published_order_and_size() -> None:
@@ -26,3 +27,10 @@ def test_models_have_the_published_flop_ratios() -> None:
     assert flops[3] / flops[1] == pytest.approx(0.655, abs=1e-3)
     assert flops[4] / flops[2] == pytest.approx(0.643, abs=1e-3)
     assert steps[3] > steps[1]
+
+
+def test_no_variant_is_held_against_itself() -> None:
+    half = Variant(name="MoD 50%", depth=TopK(capacity=0.5))
+    data, variants = DataConfig(corpus="text.txt"), (Variant(name="Baseline"), half)
+    found = roles(Study(name="half", budgets_flops=(5e12,), data=data, variants=variants))
+    assert (found.sparse, found.dense) == ("MoD 50%", None)

@@ -57,11 +57,13 @@ def roles(study: Study) -> Roles | None:
     sparse = known.get("mod") or (challenger.name if challenger else None)
     if sparse is None or sparse == known["baseline"]:
         return None
+    # Nobody plays two parts: a variant is not held against itself.
+    others = {"dense": known.get("mod_50_every_2"), "random": known.get("mod_50_random_every_2")}
+    taken = {known["baseline"], sparse}
     return Roles(
         baseline=known["baseline"],
         sparse=sparse,
-        dense=known.get("mod_50_every_2"),
-        random=known.get("mod_50_random_every_2"),
+        **{part: name for part, name in others.items() if name not in taken},
     )
 
 

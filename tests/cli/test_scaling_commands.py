@@ -90,6 +90,9 @@ def test_json_is_the_whole_fit(study_file, records, told):
     ("arguments", "told"),
     [
         (("fit", "--baseline", "MoD"), "baseline is 'MoD'; expected one of ['Block', 'Full']"),
+        (("fit", "--where", "seed=0"), "--where is of a table, but"),
+        (("fit", "--columns", "loss=x"), "--columns is of a table, but"),
+        (("fit", "--cluster", "seed"), "--cluster is of surfaces, and study scaled has none"),
         (("predict", "--budget", "1e14"), "names its sizes, so that no optimum at a budget"),
     ],
 )

@@ -134,6 +134,9 @@ def fit_study(
     study = _study(source)
     whom = baseline or (None if study is None else study.baseline_variant.name)
     if study is not None and study.scaling is not None:
+        _refuse_options_of_tables(study, _file(source), reading)
+        if reading.cluster is not None:
+            raise ValueError(f"--cluster is of surfaces, and study {study.name} has none")
         ledger = trained(study, Folders.of(study).root, reading.results, _file(source))
         settings = reading.settings(settings, study, ledger.own)
         scaled = fit_scaling(
@@ -243,12 +246,7 @@ def _runs(
             where=reading.where,
         )
         return table, settings
-    for name in ("where", "last_of", "best_of"):
-        if getattr(reading, name):
-            kind = "records" if study is None else "a study"
-            raise ValueError(
-                f"--{name.replace('_', '-')} chooses rows of a table, but {path} is {kind}"
-            )
+    _refuse_options_of_tables(study, path, reading)
     if study is not None and study.scaling is not None:
         raise ValueError(
             f"study {study.name} names its sizes, so that no optimum at a budget follows from "
@@ -256,6 +254,13 @@ def _runs(
         )
     found, records = _recorded_runs(study, path, reading)
     return found, reading.settings(settings, study, records)
+
+
+def _refuse_options_of_tables(study: Study | None, path: Path, reading: Reading) -> None:
+    for name in ("columns", "where", "last_of", "best_of"):
+        if getattr(reading, name):
+            kind = "records" if study is None else "a study"
+            raise ValueError(f"--{name.replace('_', '-')} is of a table, but {path} is {kind}")
 
 
 def _recorded_runs(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from isoflop.config import RunConfig, Study
 from isoflop.config import load as config_files
-from isoflop.sweep.ledger import STUDY, Folders
+from isoflop.sweep.ledger import Folders, study_in
 
 if TYPE_CHECKING:
     import altair as alt
@@ -90,6 +90,8 @@ class StudyResults:
 def load(path: str | os.PathLike[str]) -> StudyResults | Study | RunConfig:
     """Return a study's results from its folder, or what a TOML or JSON file describes.
 
+    Of `runs/NAME` records in `results` are taken up, as on the command line.
+
     Args:
         path: `runs/NAME`, `results/NAME`, or a file of a study or a run.
 
@@ -97,9 +99,4 @@ def load(path: str | os.PathLike[str]) -> StudyResults | Study | RunConfig:
         ValueError: the folder holds no study, or the file describes none; in one line.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        return config_files.load(path)
-    if not (folder / STUDY).is_file():
-        raise ValueError(f"{folder} has no {STUDY}; expected runs/NAME or results/NAME of a study")
-    study = config_files.load_study(folder / STUDY)
-    return StudyResults(study, Folders(folder, folder.parent))
+    return StudyResults(*study_in(folder)) if folder.is_dir() else config_files.load(path)

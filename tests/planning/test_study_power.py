@@ -84,7 +84,7 @@ def test_plan_goes_by_the_noise_of_another_study(pilot, capsys, source) -> None:
 def test_what_tells_no_noise_is_refused_in_a_line(pilot, capsys, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for source, words in (
-        ("empty", "which has no study.json; expected a study, or its folder"),
+        ("empty", "has no study.json; expected runs/NAME or results/NAME"),
         ("next.json", "no run of next has a record"),
     ):
         command = ["plan", "next.json", "--accelerator", "h200", "--noise-from", source]

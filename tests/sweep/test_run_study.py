@@ -8,15 +8,19 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import sweep_studies as tinies
+from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder
-from isoflop.sweep import Outcome, export, status
+from isoflop.sweep import Execution, Folders, Outcome, export, search, status
+from isoflop.sweep.cluster import Queue
 from isoflop.sweep.local.probes import measure_apart
 from isoflop.sweep.local.worker import train_run
+from isoflop.sweep.schedule.scheduler import Planner
 from isoflop.training import train
 from sweep_studies import BASELINE, ROUTED, Place, brief, starts, tiny
 
@@ -207,6 +211,40 @@ def test_the_second_interrupt_does_not_wait(corpus: Path, place: Place) -> None:
     thread.join()
     assert signal.getsignal(signal.SIGINT) is before
     assert not any(folder.is_claimed() for folder in place.store.folders())
+
+
+def test_who_only_watches_tells_of_no_workers_and_no_checkpoints(
+    corpus: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Queue(None, 0, place.root)
+    monkeypatch.setattr(watcher, "poll", lambda _: os.kill(os.getpid(), signal.SIGINT) or ())
+    assert place.run(tiny(corpus), executor=watcher).interrupted
+    assert place.said.endswith("stopping\n")
+    assert "at a time" not in place.said
+
+
+def test_trials_are_counted_and_compared_on_one_text(
+    corpus: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(study: Study, *_: object, planner: Planner) -> Outcome:
+        return place.run(study, planner=planner)
+
+    def searched(*rates: float) -> Outcome:
+        asked = {"learning_rates": rates, "width_per_block": (4,)}
+        study = tiny(corpus, search=asked, recipe={"precision": "auto"})
+        folders = Folders(place.root, place.results, place.cache)
+        return search.search_study(study, folders, Execution(threads=3))[0]
+
+    measure = Mock(return_value=tinies.machine(1 / 32))
+    monkeypatch.setattr(search, "run_study", run)
+    monkeypatch.setattr(search, "measure_apart", measure)
+    outcome = searched(4e-3, 1e-2)
+    assert measure.call_args.kwargs["threads"] == 3
+    assert (outcome.finished, outcome.left) == (2, 0)
+    assert "[2/2] Baseline" in place.said
+    corpus.write_text(corpus.read_text()[::-1])
+    with pytest.raises(ValueError, match="the data of study 'tiny' changed"):
+        searched(4e-3, 1e-2, 2e-2)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from typing import Any
 
 from isoflop import storage
 from isoflop.config import RunRecord, Study
+from isoflop.config.load import load_study
 from isoflop.planning.assignment import Assignment, assign
-from isoflop.runs import RunStore, committed_records, replace_records
+from isoflop.runs import RunStore, committed_records, record_files, replace_records
 from isoflop.text import quoted
 
 RECORDS, TRIALS = "records", "search"
@@ -45,6 +46,21 @@ class Folders:
         return cls(out or RUNS / study.name, results, cache)
 
 
+def study_in(folder: Path, results: Path = RESULTS) -> tuple[Study, Folders]:
+    """Return the study of `runs/NAME` or `results/NAME`, and where it lives.
+
+    Committed `results` are taken up, for a folder that has such records those beside it.
+
+    Raises:
+        ValueError: the folder holds no study.
+    """
+    file, beside = folder / STUDY, folder.resolve()
+    if not file.is_file():
+        raise ValueError(f"{folder} has no {STUDY}; expected runs/NAME or results/NAME of a study")
+    committed = record_files(beside.parent, beside.name, RECORDS)
+    return load_study(file), Folders(folder, beside.parent if committed else results)
+
+
 class Ledger:
     """The final records at hand: the study folder's own, then committed ones of other runs.
 
@@ -54,20 +70,25 @@ class Ledger:
         results: folder of committed results, records lie in `results/NAME/records.jsonl.gz`,
             those of recipe trials in `search.jsonl.gz` beside; either may be uncompressed.
             Those of every study are taken up, since studies may share runs; None for none.
+        beside: whether the folder has other runs than the study's, its trials or models that are
+            rebuilt: all of its data are its own, and only its committed trials are taken up.
 
     Raises:
         ValueError: a record of the study's own folders cannot be read, or its file is a symbolic
             link; it names the file. Other folders of results are then left out with a warning.
     """
 
-    def __init__(self, study: Study, root: Path, results: Path | None) -> None:
+    def __init__(
+        self, study: Study, root: Path, results: Path | None, *, beside: bool = False
+    ) -> None:
         self.study = study
+        self._beside = beside
         self.store = RunStore(root)
         self._local: dict[str, RunRecord] = {}
         self._committed: dict[str, RunRecord] = {}
         if results is not None and results.is_dir():
-            names = sorted(path.name for path in results.iterdir())
-            for stem, name in product((TRIALS, RECORDS), names):
+            names = [study.name] if beside else sorted(path.name for path in results.iterdir())
+            for stem, name in product((TRIALS,) if beside else (TRIALS, RECORDS), names):
                 try:
                     found = committed_records(results, name, stem)
                 except ValueError as error:
@@ -112,6 +133,8 @@ class Ledger:
     @property
     def own(self) -> list[RunRecord]:
         """The records of the study's runs, those that check others too."""
+        if self._beside:
+            return [one for one in self.records if one.config.data == self.study.data]
         known = self.runs.all
         return [record for record in self.records if record.run_id in known]
 

@@ -15,7 +15,7 @@ from isoflop.fit.compare.power import Design, expected_power, recorded_noise
 from isoflop.fit.intervals import Floats
 from isoflop.fit.minima.parabola import PARABOLA_SIZES
 from isoflop.planning.cell import cells
-from isoflop.sweep.ledger import STUDY, Folders, Ledger
+from isoflop.sweep.ledger import STUDY, Folders, Ledger, study_in
 from isoflop.sweep.status import trained
 
 
@@ -44,16 +44,11 @@ def noise_source(path: Path, results: Path) -> Ledger:
     Raises:
         ValueError: there is no study, or none of its runs has a record.
     """
-    if not path.is_dir():
-        study = load_study(path)
-        return trained(study, Folders.of(study).root, results, path)
-    file = path / STUDY
-    if not file.is_file():
-        raise ValueError(
-            f"--noise-from is {path}, which has no {STUDY}; expected a study, or its folder in "
-            "runs or results"
-        )
-    return trained(load_study(file), path, path.resolve().parent, file)
+    if path.is_dir():
+        study, folders = study_in(path, results)
+        return trained(study, folders.root, folders.results, path / STUDY)
+    study = load_study(path)
+    return trained(study, Folders.of(study).root, results, path)
 
 
 def _sizes(study: Study) -> tuple[Floats, Floats] | None:

@@ -69,7 +69,8 @@ def run_study(
     kept = kept_precision(study, folders.root, folders.results)
     # What is to be measured has the sizes of the runs, which are the same in any precision.
     study = study.with_precision("fp32") if kept is None else kept.study
-    ledger = Ledger(study, folders.root, folders.results)
+    beside = planner is not next_runs
+    ledger = Ledger(study, folders.root, folders.results, beside=beside)
     needed = planner(study, ledger.records)
     execution.check(run.config for run in needed)
     if planner is next_runs:
@@ -125,7 +126,7 @@ def _tell_start(
         if not free:
             rest = ", and nothing is left to start: waiting"
         display.say(f"{name}: {who} train {len(claimed)} of its runs{rest}")
-    if execution.device == "cpu":
+    if execution.device == "cpu" and execution.executor is None:
         display.say(f"{name}: {execution.at_a_time}")
     return free
 

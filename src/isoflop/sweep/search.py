@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from isoflop import storage
@@ -14,7 +15,7 @@ from isoflop.planning import PlannedRun, Trial, next_trials, trials
 from isoflop.planning.search.contenders import search
 from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, committed_records, replace_records
-from isoflop.sweep.ledger import TRIALS, Folders
+from isoflop.sweep.ledger import TRIALS, Folders, Ledger
 from isoflop.sweep.local.probes import measure_apart
 from isoflop.sweep.precision import first_runs, kept_precision, settle
 from isoflop.sweep.running import run_study
@@ -44,18 +45,20 @@ def search_study(
     folders = folders or Folders.of(study)
     kept = kept_precision(study, folders.root, folders.results)
     if kept is None:
-        here = measure_apart(first_runs(study), device="cpu", threads=1, environment={})
+        here = measure_apart(
+            first_runs(study),
+            device=execution.device,
+            threads=execution.threads,
+            environment=execution.slots()[0],
+        )
         kept = settle(study, folders.root, here)
         print(quoted(kept.words), file=sys.stderr)
     study = kept.study
-    committed = committed_records(folders.results, study.name, TRIALS)
 
     def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
-        return _looked_at(asked, _distinct([*committed, *records]))[0]
+        return _looked_at(asked, records)[0]
 
-    # Nothing is taken up there: the planner knows what is committed.
-    root = storage.inside(folders.root, TRIALS)
-    beside = Folders(root, root / "results", folders.cache)
+    beside = replace(folders, root=storage.inside(folders.root, TRIALS))
     outcome = run_study(study, beside, execution, planner=planner)
     return outcome, _looked_at(study, _records(study, folders.root, folders.results))[1]
 
@@ -91,15 +94,11 @@ def export_search(study: Study, root: Path, results: Path, to: Path) -> Path | N
     if to == results and not RunStore(storage.inside(root, TRIALS)).records():
         return None
     records = _records(study, root, results)
-    merged = _distinct([*committed_records(to, study.name, TRIALS), *records])
+    found = [*committed_records(to, study.name, TRIALS), *records]
+    merged = {record.run_id: record for record in found}.values()
     return replace_records(to, study.name, TRIALS, merged) if records else None
 
 
 def _records(study: Study, root: Path, results: Path) -> list[RunRecord]:
     """Return the records of trials, committed and, which come before, from here."""
-    trained = RunStore(storage.inside(root, TRIALS)).records()
-    return _distinct([*committed_records(results, study.name, TRIALS), *trained])
-
-
-def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
-    return list({record.run_id: record for record in records}.values())
+    return Ledger(study, storage.inside(root, TRIALS), results, beside=True).records

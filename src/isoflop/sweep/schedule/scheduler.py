@@ -130,10 +130,9 @@ class Scheduler:
                     self.stopping = True
                     for run_id in self.going:
                         self.executor.cancel(run_id, at_once=False)
-                    self.display.say(
-                        f"stopping: {len(self.going)} runs save a checkpoint; Ctrl-C again stops "
-                        "at once"
-                    )
+                    told = f"{len(self.going)} runs save a checkpoint; Ctrl-C again stops at once"
+                    here = self.going and self.execution.executor is None
+                    self.display.say(f"stopping: {told}" if here else "stopping")
                 if self.display.is_due:
                     self.display.show(self._view())
         finally:

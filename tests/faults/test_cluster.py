@@ -26,7 +26,7 @@ from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
 from isoflop.sweep import Folders
 from isoflop.sweep import cluster as clusters
-from isoflop.sweep.cluster import Cluster, Queue, Slurm, cluster_of, queue_on
+from isoflop.sweep.cluster import Cluster, Queue, cluster_of, queue_on
 from isoflop.sweep.schedule.executor import Ended
 from sweep_studies import LONGER, brief, tiny, write_corpus
 
@@ -178,25 +178,15 @@ def test_what_is_missing_is_told(
     assert said in capsys.readouterr().err
 
 
-SBATCH = """
+SBATCH = """#!/bin/sh
 for last; do :; done
 sh -c "${last#--wrap=}" > jobs.txt 2>&1 < /dev/null &
 echo $! | tee -a queue
 """
-SQUEUE = """
+SQUEUE = """#!/bin/sh
 for job in $(cat queue); do kill -0 $job 2>/dev/null && echo $job; done
 exit 0
 """
-
-
-def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str, squeue: str) -> None:
-    """Put scripts in the place of Slurm's commands."""
-    for name, text in (("sbatch", sbatch), ("squeue", squeue)):
-        path = folder / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
 
 
 @pytest.mark.slow
@@ -205,7 +195,12 @@ def test_a_study_is_trained_by_jobs_of_slurm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: bool
 ) -> None:
     if not real:
-        stand_in(tmp_path, monkeypatch, SBATCH, SQUEUE)
+        for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
+            path = tmp_path / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     elif shutil.which("sbatch") is None:
         pytest.skip("needs Slurm: apt-get install slurmctld slurmd slurm-client munge, and run it")
     study = brief(write_corpus(tmp_path / "text.txt"), budget=LONGER)
@@ -220,17 +215,21 @@ def test_a_study_is_trained_by_jobs_of_slurm(
 def test_a_second_command_counts_the_jobs_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue_file = tmp_path / "queue"
-    stand_in(tmp_path, monkeypatch, f"echo $$ | tee -a {queue_file}", f"cat {queue_file}")
-    cluster, study = Cluster(jobs=2, slurm={"mem": 0, "nice": False}), tiny(tmp_path / "text.txt")
+    asked: list[str] = []
+
+    def said(command: list[str]) -> str:
+        if command[0] == "sbatch":
+            asked.append(" ".join(command))
+            return f"{len(asked)};cluster\n"
+        return "\n".join(map(str, range(len(asked) + 1)))
+
+    monkeypatch.setattr(clusters, "_said", said)
+    cluster = Cluster(jobs=2, slurm={"mem": 0, "nice": False})
     for _ in range(2):
-        queue = queue_on("slurm", tmp_path, "tiny", Folders(tmp_path / "runs"), cluster)
-        for run in next_runs(study, []):
+        queue = queue_on("slurm", tmp_path, "tiny", Folders(tmp_path), cluster)
+        for run in next_runs(tiny(tmp_path / "text.txt"), []):
             queue.start(run, tmp_path / run.config.run_id)
-    assert len(queue_file.read_text().split()) == 2
-    asked = Slurm([], cluster, "tiny", tmp_path)._submission
-    assert "--mem=0" in asked
-    assert not any("nice" in one for one in asked)
+    assert [("--mem=0" in one, "nice" in one) for one in asked] == [(True, False)] * 2
 
 
 @contextmanager

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from isoflop.config import DataConfig, Study, TopK, Variant
+from isoflop.config import TopK, Variant
 from isoflop.papers.mod import mod_figures, roles
+from sweep_studies import tiny
 
 
 def test_minima_have_the_published_order_and_size() -> None:
@@ -31,6 +34,5 @@ def test_models_have_the_published_flop_ratios() -> None:
 
 def test_no_variant_is_held_against_itself() -> None:
     half = Variant(name="MoD 50%", depth=TopK(capacity=0.5))
-    data, variants = DataConfig(corpus="text.txt"), (Variant(name="Baseline"), half)
-    found = roles(Study(name="half", budgets_flops=(5e12,), data=data, variants=variants))
+    found = roles(tiny(Path("text.txt"), Variant(name="Baseline"), half))
     assert (found.sparse, found.dense) == ("MoD 50%", None)

@@ -7,20 +7,19 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
 import sweep_studies as tinies
-from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder
-from isoflop.sweep import Execution, Folders, Outcome, export, search, status
+from isoflop.sweep import Folders, Outcome, export, run_study, search, status
 from isoflop.sweep.cluster import Queue
 from isoflop.sweep.local.probes import measure_apart
 from isoflop.sweep.local.worker import train_run
-from isoflop.sweep.schedule.scheduler import Planner
+from isoflop.sweep.precision import read_choice
 from isoflop.training import train
 from sweep_studies import BASELINE, ROUTED, Place, brief, starts, tiny
 
@@ -226,25 +225,18 @@ def test_who_only_watches_tells_of_no_workers_and_no_checkpoints(
 def test_trials_are_counted_and_compared_on_one_text(
     corpus: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(study: Study, *_: object, planner: Planner) -> Outcome:
-        return place.run(study, planner=planner)
-
-    def searched(*rates: float) -> Outcome:
-        asked = {"learning_rates": rates, "width_per_block": (4,)}
-        study = tiny(corpus, search=asked, recipe={"precision": "auto"})
-        folders = Folders(place.root, place.results, place.cache)
-        return search.search_study(study, folders, Execution(threads=3))[0]
-
-    measure = Mock(return_value=tinies.machine(1 / 32))
-    monkeypatch.setattr(search, "run_study", run)
-    monkeypatch.setattr(search, "measure_apart", measure)
-    outcome = searched(4e-3, 1e-2)
-    assert measure.call_args.kwargs["threads"] == 3
-    assert (outcome.finished, outcome.left) == (2, 0)
-    assert "[2/2] Baseline" in place.said
+    how = {"train": tinies.instant, "measure": tinies.unmeasured}
+    monkeypatch.setattr(search, "run_study", partial(run_study, **how))
+    folders = Folders(place.root, place.results, place.cache)
+    grid = {"learning_rates": (4e-3, 1e-2), "width_per_block": (4,)}
+    asked = {"search": grid, "recipe": {"precision": "auto"}}
+    assert search.search_study(tiny(corpus, **asked), folders)[0].finished == 2
+    # Settled as a study's own runs settle it.
+    assert read_choice(place.root) == tinies.unmeasured()
     corpus.write_text(corpus.read_text()[::-1])
+    grid["learning_rates"] += (2e-2,)
     with pytest.raises(ValueError, match="the data of study 'tiny' changed"):
-        searched(4e-3, 1e-2, 2e-2)
+        search.search_study(tiny(corpus, **asked), folders)
 
 
 @pytest.mark.parametrize(

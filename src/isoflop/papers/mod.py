@@ -83,13 +83,12 @@ def published_minima(study: Study) -> pd.DataFrame:
     own = minima[minima["routed"]].dropna(subset=["variant"])
     own = own.merge(base, "left", on=keys, suffixes=("", "_base"))
     places = zip(own["figure"], own["budget_flops"], strict=True)
-    own = own.assign(
+    return own.assign(
         source=PUBLISHED,
         what=[f"{figure}, {budget:.0e}".replace("+", "") for figure, budget in places],
         x_ratio=own["parameters"] / own["parameters_base"],
         loss_ratio=own["loss"] / own["loss_base"],
-    )
-    return own[COLUMNS]
+    )[COLUMNS]
 
 
 def published_points(study: Study) -> pd.DataFrame:

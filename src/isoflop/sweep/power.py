@@ -53,12 +53,10 @@ def noise_source(path: Path, results: Path) -> Ledger:
 
 def _sizes(study: Study) -> tuple[Floats, Floats] | None:
     """Return the first sizes of the baseline and of another variant at the first budget."""
-    first = [one for one in cells(study) if one.budget_flops == study.budgets_flops[0]]
-    others = [one for one in first if one.variant != study.baseline_variant]
-    if not others:
-        return None
-    found = []
-    for cell in (next(one for one in first if one not in others), others[0]):
-        totals = [parameters(cell.model(rung)).total for rung in cell.initial]
-        found.append(np.array(totals, dtype=np.float64))
-    return (found[0], found[1]) if min(map(len, found)) >= PARABOLA_SIZES else None
+    found: dict[bool, Floats] = {}
+    for cell in cells(study):
+        if cell.budget_flops == study.budgets_flops[0]:
+            totals = [float(parameters(cell.model(rung)).total) for rung in cell.initial]
+            found.setdefault(cell.variant == study.baseline_variant, np.array(totals))
+    enough = len(found) == 2 and min(map(len, found.values())) >= PARABOLA_SIZES
+    return (found[True], found[False]) if enough else None

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from isoflop.config import PrecisionChoice, Study
 from isoflop.data import TokenStore, prepare, train_tokens
+from isoflop.hardware import usable_cores
+from isoflop.memory import sequences_held
 from isoflop.planning import PlannedRun, bound, next_runs, planned_warnings
 from isoflop.planning.grid import foreseen_runs
 from isoflop.planning.search import first_checks
@@ -41,6 +43,7 @@ def run_study(
     planner: Planner = next_runs,
     train: Train = train_run,
     measure: Callable[..., PrecisionChoice] = measure_apart,
+    precision_in: Path | None = None,
 ) -> Outcome:
     """Train what a study needs, going on from wherever it stands, and return when it is done.
 
@@ -56,6 +59,7 @@ def run_study(
         planner: says which runs have no record yet; asked again whenever a run ends.
         train: trains one run; must be importable from another process.
         measure: measures which precision is faster here.
+        precision_in: folder that keeps the precision, where that is not the one that it lives in.
 
     Raises:
         ValueError: the study cannot be planned or not be trained so, its data is missing or
@@ -66,13 +70,16 @@ def run_study(
     """
     folders = folders or Folders.of(study)
     slots = execution.slots()
-    kept = kept_precision(study, folders.root, folders.results)
+    home = precision_in or folders.root
+    kept = kept_precision(study, home, folders.results)
     # What is to be measured has the sizes of the runs, which are the same in any precision.
     study = study.with_precision("fp32") if kept is None else kept.study
     beside = planner is not next_runs
     ledger = Ledger(study, folders.root, folders.results, beside=beside)
     needed = planner(study, ledger.records)
-    execution.check(run.config for run in needed)
+    if isinstance(execution.micro_batch_tokens, int):
+        for run in needed:
+            sequences_held(run.config, execution.micro_batch_tokens)
     if planner is next_runs:
         execution = replace(execution, shares_up_to=study.shares_up_to)
     with Display(console or Console(stderr=True)) as display:
@@ -88,7 +95,7 @@ def run_study(
             configs = [run.config for run in planner(study, [])]
             how = {"device": execution.device, "threads": execution.threads}
             look = partial(measure, configs, **how, environment=slots[0])
-            study = ledger.study = _settled(study, folders.root, kept, look, display)
+            study = ledger.study = _settled(study, home, kept, look, display)
             if execution.shift is not None and not execution.shift.mixed:
                 _check_alike(ledger, execution)
             needed = planner(study, ledger.records)
@@ -100,8 +107,7 @@ def run_study(
         _tell_changes(ledger, save_study(study, folders.root), display)
         for warning in memory_warnings(needed, execution.memory_bytes):
             display.say(f"warning: {warning}")
-        alone = execution.shift is None and execution.executor is None
-        expected = store if free and train is train_run and alone else None
+        expected = store if free and train is train_run and execution.alone else None
         forecast = _forecast(study, needed, execution, expected, planner)
         pool = execution.executor or LocalPool(train, execution, folders.cache)
         sha256 = "" if store is None else store.sha256
@@ -127,8 +133,14 @@ def _tell_start(
             rest = ", and nothing is left to start: waiting"
         display.say(f"{name}: {who} train {len(claimed)} of its runs{rest}")
     if execution.device == "cpu" and execution.executor is None:
-        display.say(f"{name}: {execution.at_a_time}")
+        each = "one thread" if execution.threads == 1 else f"{execution.threads} threads"
+        runs = _runs(len(execution.slots()))
+        display.say(f"{name}: {runs} at a time, {each} each: {usable_cores().words}")
     return free
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
 
 
 def _sharing(
@@ -137,8 +149,7 @@ def _sharing(
     """Return how runs are trained where so many share a CUDA device as measurements here say."""
     devices = execution.slots()
     each, why = runs_per_device(needed, devices, threads=execution.threads)
-    runs = "1 run" if each == 1 else f"{each} runs"
-    display.say(f"{study.name}: {runs} per device, as measured here just now: {why}")
+    display.say(f"{study.name}: {_runs(each)} per device, as measured here just now: {why}")
     return replace(execution, workers=each * len(devices))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,12 +15,10 @@ from isoflop.planning.search.contenders import search
 from isoflop.report import RecipeSearch
 from isoflop.runs import RunStore, committed_records, replace_records
 from isoflop.sweep.ledger import TRIALS, Folders, Ledger
-from isoflop.sweep.local.probes import measure_apart
-from isoflop.sweep.precision import first_runs, kept_precision, settle
+from isoflop.sweep.precision import settled
 from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.executor import Execution
 from isoflop.sweep.schedule.scheduler import Outcome
-from isoflop.text import quoted
 
 
 def search_study(
@@ -43,24 +40,15 @@ def search_study(
     if study.search is None:
         raise ValueError(f"study {study.name!r} has no [search]; expected what its trials vary")
     folders = folders or Folders.of(study)
-    kept = kept_precision(study, folders.root, folders.results)
-    if kept is None:
-        here = measure_apart(
-            first_runs(study),
-            device=execution.device,
-            threads=execution.threads,
-            environment=execution.slots()[0],
-        )
-        kept = settle(study, folders.root, here)
-        print(quoted(kept.words), file=sys.stderr)
-    study = kept.study
 
     def planner(asked: Study, records: Sequence[RunRecord]) -> list[PlannedRun]:
         return _looked_at(asked, records)[0]
 
-    beside = replace(folders, root=storage.inside(folders.root, TRIALS))
-    outcome = run_study(study, beside, execution, planner=planner)
-    return outcome, _looked_at(study, _records(study, folders.root, folders.results))[1]
+    root, results = folders.root, folders.results
+    beside = replace(folders, root=storage.inside(root, TRIALS))
+    outcome = run_study(study, beside, execution, planner=planner, precision_in=root)
+    study = settled(study, root, results).study
+    return outcome, _looked_at(study, _records(study, root, results))[1]
 
 
 def _looked_at(

@@ -243,17 +243,19 @@ def _whereabouts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> Wherea
     lease = folder.lease()
     if lease is None:
         return None
-    took = [row["seconds"] for row in rows[-SPEED_STEPS:] if row.get("seconds")]
-    per_step = sum(took) / len(took) if took else None
-    config = folder.config() if per_step else None
+    told = [row.get("seconds") for row in rows[-SPEED_STEPS:]]
+    took = [one for one in told if isinstance(one, float) and one > 0]
+    speed = left = None
+    if took:
+        config, per_step = folder.config(), fmean(took)
+        speed = config.tokens_per_step / per_step
+        left = (config.steps - int(rows[-1]["step"])) * per_step
     return Whereabouts(
         host=lease.holder and lease.holder.host,
         pid=lease.holder and lease.holder.pid,
         silent_seconds=max(0.0, folder.file_time() - lease.renewed),
-        tokens_per_second=config.tokens_per_step / per_step if config and per_step else None,
-        seconds_left=(
-            (config.steps - int(rows[-1]["step"])) * per_step if config and per_step else None
-        ),
+        tokens_per_second=speed,
+        seconds_left=left,
     )
 
 

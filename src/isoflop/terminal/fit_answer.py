@@ -271,12 +271,9 @@ def under_minima(result: FitResult) -> Iterator[str]:
 
 def _lacking(one: CurveMinimum) -> str:
     """Return what a curve lacks, and for a minimum at an edge which sizes would bracket it."""
-    match one.status:
-        case "edge":
-            return f"{one.side} sizes than those measured would bracket it"
-        case "too_few":
-            return "fewer than 3 sizes"
-        case "concave":
-            return "the parabola opens downwards"
-        case _:
-            return one.message
+    words = {
+        "edge": f"{one.side} sizes than those measured would bracket it",
+        "too_few": "fewer than 3 sizes",
+        "concave": "the parabola opens downwards",
+    }
+    return words.get(one.status, one.message)

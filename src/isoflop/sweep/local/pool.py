@@ -100,12 +100,9 @@ class LocalPool:
         self._execution = execution
         self._cache = cache
         self._slots = execution.slots()
-        self._workers: dict[str, _Worker] = {}
-
-    @property
-    def capacity(self) -> int:
+        self.capacity = len(self._slots)
         """Processes that may run at a time."""
-        return len(self._slots)
+        self._workers: dict[str, _Worker] = {}
 
     def start(self, run: PlannedRun, folder: Path) -> None:
         """Start training a run in its folder."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from isoflop.config import AttentionKernel, Recompute, RunConfig
+from isoflop.config import AttentionKernel, Recompute
 from isoflop.hardware import usable_cores
-from isoflop.memory import MicroBatch, sequences_held
+from isoflop.memory import MicroBatch
 from isoflop.planning import PlannedRun
 from isoflop.runs import Progress
 
@@ -144,25 +144,15 @@ class Execution:
             )
         return found
 
-    def check(self, configs: Iterable[RunConfig]) -> None:
-        """Raise a ValueError where one of these runs cannot be trained so."""
-        if isinstance(self.micro_batch_tokens, int):
-            for config in configs:
-                sequences_held(config, self.micro_batch_tokens)
+    @property
+    def alone(self) -> bool:
+        """Whether the processes of this machine are to train all of a study."""
+        return self.executor is None and self.shift is None
 
     @property
     def picks_sharing(self) -> bool:
         """Whether it is to be measured how many runs share a CUDA device."""
-        here = self.executor is None and self.shift is None
-        return here and self.device == "cuda" and self.workers is None
-
-    @property
-    def at_a_time(self) -> str:
-        """How many runs are trained at a time on the CPU, and why."""
-        workers = len(self.slots())
-        runs = "1 run" if workers == 1 else f"{workers} runs"
-        each = "one thread each" if self.threads == 1 else f"{self.threads} threads each"
-        return f"{runs} at a time, {each}: {usable_cores().words}"
+        return self.alone and self.device == "cuda" and self.workers is None
 
 
 def _cuda_slots(workers: int | None) -> list[dict[str, str]]:

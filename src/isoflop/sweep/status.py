@@ -244,7 +244,7 @@ def _whereabouts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> Wherea
     if lease is None:
         return None
     told = [row.get("seconds") for row in rows[-SPEED_STEPS:]]
-    took = [one for one in told if isinstance(one, float) and one > 0]
+    took = [one for one in told if isinstance(one, int | float) and one > 0]
     speed = left = None
     if took:
         config, per_step = folder.config(), fmean(took)

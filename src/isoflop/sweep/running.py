@@ -43,7 +43,6 @@ def run_study(
     planner: Planner = next_runs,
     train: Train = train_run,
     measure: Callable[..., PrecisionChoice] = measure_apart,
-    precision_in: Path | None = None,
 ) -> Outcome:
     """Train what a study needs, going on from wherever it stands, and return when it is done.
 
@@ -59,7 +58,6 @@ def run_study(
         planner: says which runs have no record yet; asked again whenever a run ends.
         train: trains one run; must be importable from another process.
         measure: measures which precision is faster here.
-        precision_in: folder that keeps the precision, where that is not the one that it lives in.
 
     Raises:
         ValueError: the study cannot be planned or not be trained so, its data is missing or
@@ -70,7 +68,7 @@ def run_study(
     """
     folders = folders or Folders.of(study)
     slots = execution.slots()
-    home = precision_in or folders.root
+    home = folders.precision or folders.root
     kept = kept_precision(study, home, folders.results)
     # What is to be measured has the sizes of the runs, which are the same in any precision.
     study = study.with_precision("fp32") if kept is None else kept.study

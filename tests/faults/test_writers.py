@@ -30,6 +30,7 @@ EXCEPTIONS = {
     ("fit/surfaces/descent.py", "copy"): "of an object, in memory",
     ("sweep/local/worker.py", "os.open"): "the run's log.txt, which other libraries print to",
     ("sweep/cluster.py", "open"): "what a task of Ray prints",
+    ("sweep/cluster.py", "touch"): "where a job of Slurm will print",
     ("runs/claim.py", "os.open"): "who holds a lease: of no use after a power cut",
     ("runs/claim.py", "NamedTemporaryFile"): "whose time is the file system's",
     ("training/memory.py", "write_text"): "a switch of the kernel below /proc",

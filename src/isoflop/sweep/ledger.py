@@ -33,7 +33,7 @@ class Folders:
     """Committed records, a folder per study; those of every study are taken up."""
     cache: Path = CACHE
     """Prepared corpora and compiled code."""
-    precision: Path | None = None
+    settled_in: Path | None = None
     """Folder that keeps what was measured of precisions; None for its own."""
 
     @classmethod

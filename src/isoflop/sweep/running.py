@@ -68,7 +68,7 @@ def run_study(
     """
     folders = folders or Folders.of(study)
     slots = execution.slots()
-    home = folders.precision or folders.root
+    home = folders.settled_in or folders.root
     kept = kept_precision(study, home, folders.results)
     # What is to be measured has the sizes of the runs, which are the same in any precision.
     study = study.with_precision("fp32") if kept is None else kept.study

@@ -45,7 +45,7 @@ def search_study(
         return _looked_at(asked, records)[0]
 
     root, results = folders.root, folders.results
-    beside = replace(folders, root=storage.inside(root, TRIALS), precision=root)
+    beside = replace(folders, root=storage.inside(root, TRIALS), settled_in=root)
     outcome = run_study(study, beside, execution, planner=planner)
     study = settled(study, root, results).study
     return outcome, _looked_at(study, _records(study, root, results))[1]

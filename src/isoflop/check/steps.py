@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -123,7 +124,8 @@ def compiled(place: Place, **choices: Any) -> Found:
     config = small_run(place, **choices)
     plain = learned(config, place.device)
     counters.clear()
-    found = learned(config, place.device, compiled=True)
+    with warnings.catch_warnings(action="ignore"):  # of torch's own insides
+        found = learned(config, place.device, compiled=True)
     graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
     note = f"{graphs} graphs, {breaks} breaks in them"
     return Found(apart(found, plain), 10 * TOLERANCE[place.precision], note)

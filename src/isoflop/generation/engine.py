@@ -257,11 +257,9 @@ class Engine:
         for _, part in self.model.own if self.model.config.own else ():
             part.set_decision(self.decision)
         if self.decision == "bernoulli" and (self._draws is None or self._draws.shape[1] < length):
-            routed, rounded = (
-                len(self.model.routed),
-                max(LEAST_POSITIONS, 1 << (length - 1).bit_length()),
-            )
-            self._draws = control_draws(rounded, routed, self._seed).to(self._device)
+            rounded = max(LEAST_POSITIONS, 1 << (length - 1).bit_length())
+            draws = control_draws(rounded, len(self.model.routed), self._seed)
+            self._draws = draws.to(self._device)
         return self.model.rotary(length, self._device)
 
     def _check_prompts(self, prompts: Sequence[Sequence[int]]) -> None:

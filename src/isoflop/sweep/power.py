@@ -53,10 +53,11 @@ def noise_source(path: Path, results: Path) -> Ledger:
 
 def _sizes(study: Study) -> tuple[Floats, Floats] | None:
     """Return the first sizes of the baseline and of another variant at the first budget."""
-    found: dict[bool, Floats] = {}
-    for cell in cells(study):
-        if cell.budget_flops == study.budgets_flops[0]:
-            totals = [float(parameters(cell.model(rung)).total) for rung in cell.initial]
-            found.setdefault(cell.variant == study.baseline_variant, np.array(totals))
+    first = [one for one in cells(study) if one.budget_flops == study.budgets_flops[0]]
+    pair = {one.variant == study.baseline_variant: one for one in reversed(first)}
+    found = {
+        whose: np.array([float(parameters(cell.model(rung)).total) for rung in cell.initial])
+        for whose, cell in pair.items()
+    }
     enough = len(found) == 2 and min(map(len, found.values())) >= PARABOLA_SIZES
     return (found[True], found[False]) if enough else None

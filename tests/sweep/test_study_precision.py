@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock, patch
 
@@ -14,7 +16,7 @@ from isoflop import storage
 from isoflop.config import Precision, PrecisionChoice, Study
 from isoflop.planning import next_runs
 from isoflop.sweep import kept_precision, settled
-from isoflop.sweep.local.probes import measure_apart
+from isoflop.sweep.local.probes import measure_apart, told
 from isoflop.sweep.precision import PRECISION, first_runs, read_choice, settle
 from isoflop.sweep.report import export_study
 from sweep_studies import Place, machine, tiny
@@ -158,3 +160,16 @@ def test_it_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert found.precision == found.speeds.faster
     with pytest.raises(ValueError, match=r"could not be measured: RuntimeError: .*nonsense"):
         measure_apart(runs, device="nonsense", threads=1, environment={})
+
+
+def killed(folder: Path, times: int) -> int:
+    """End as what is killed does, the first so many times; return which time this is."""
+    (folder / f"{(before := len(list(folder.iterdir())))}").touch()
+    return before if before >= times else os.abort()
+
+
+def test_what_is_killed_while_it_measures_is_asked_once_more(tmp_path: Path) -> None:
+    assert told([{}], partial, killed, tmp_path, 1) == [1]
+    with pytest.raises(ValueError, match="ended without a word"):
+        told([{}], partial, killed, tmp_path, 9)
+    assert len(list(tmp_path.iterdir())) == 4

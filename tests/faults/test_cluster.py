@@ -21,6 +21,9 @@ from processes import command, ended, send, start, wait_for
 from test_workers import place, the_same
 
 from isoflop.cli import main
+from isoflop.cli.commands import command_named
+from isoflop.cli.main import parsed
+from isoflop.cli.study import Run
 from isoflop.config import Study
 from isoflop.planning import next_runs
 from isoflop.runs import RunFolder, RunStore
@@ -47,9 +50,6 @@ class Fake:
 
     def living(self, ids) -> set[str]:
         return self.alive & set(ids)
-
-    def leave(self, tell) -> None:
-        tell("left")
 
 
 def test_as_many_workers_are_queued_as_runs_wait(
@@ -90,9 +90,6 @@ def test_as_many_workers_are_queued_as_runs_wait(
         poll()
     with pytest.raises(OSError, match="workers ended at once and took no run"):
         [poll() for _ in range(3)]
-    said: list[str] = []
-    queue.close(said.append)
-    assert said == ["left"]
 
 
 def test_a_queue_that_refuses_for_a_while_is_asked_again(
@@ -224,12 +221,15 @@ def test_a_second_command_counts_the_jobs_of_the_first(
         return "\n".join(map(str, range(len(asked) + 1)))
 
     monkeypatch.setattr(clusters, "_said", said)
-    cluster = Cluster(jobs=2, slurm={"mem": 0, "nice": False})
+    cluster = Cluster(jobs=2, slurm={"mem": 0, "nice": False}, arguments=("--device", "cuda"))
+    given = Run(study=tmp_path, memory_gib=1.5, recompute="full", stall_minutes=9).of_workers()
     for _ in range(2):
-        queue = queue_on("slurm", tmp_path, "tiny", Folders(tmp_path), cluster)
+        queue = queue_on("slurm", tmp_path, "tiny", Folders(tmp_path), cluster, given)
         for run in next_runs(tiny(tmp_path / "text.txt"), []):
             queue.start(run, tmp_path / run.config.run_id)
     assert [("--mem=0" in one, "nice" in one) for one in asked] == [(True, False)] * 2
+    work = parsed(command_named("work"), asked[0].partition(" work ")[2].rstrip("'").split())
+    assert (work.device, work.memory_gib, work.recompute) == ("cuda", 1.5, "full")
 
 
 @contextmanager

@@ -29,7 +29,8 @@ TRAINING = frozenset({"torch", "safetensors", "tokenizers", "huggingface_hub", "
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them: 128 and the signal's number."""
 
-AMOUNTS = {"workers": 1e6, "threads": 4096, "memory_gib": 1e9, "rank_timeout": 1e9}
+AMOUNTS = dict.fromkeys(("memory_gib", "rank_timeout", "time_limit"), 1e9)
+AMOUNTS |= {"workers": 1e6, "threads": 4096}
 """Options of any subcommand that have to be more than nothing, with the most that a machine has."""
 
 ASKED: list[str] = []

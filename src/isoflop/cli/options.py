@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from isoflop.sweep import Execution, Folders, Outcome
 
 RUNS, RESULTS, CACHE = Path("runs"), Path("results"), Path("cache")
+OF_WORKERS = ("device", "memory_gib", "micro_batch_tokens", "recompute", "workers", "stall_minutes")
+"""Options that workers of a cluster are started with as they are."""
 
 Value = TypeVar("Value", bound="DataclassInstance")
 
@@ -118,6 +120,12 @@ class OfTraining(OfStudy, OfStep):
     workers: Workers = None
     stall_minutes: Annotated[float, arg(metavar="MIN")] = 30.0
     """Without a sign of life for so long a run is killed as hung."""
+
+    def of_workers(self) -> list[str]:
+        """Return what is given here of how to train, as it is typed after `isoflop work`."""
+        given = {name: getattr(self, name) for name in OF_WORKERS}
+        typed = [one for one in given.items() if one[1] != getattr(OfTraining, one[0])]
+        return [word for name, value in typed for word in (f"--{name}", str(value))]
 
     def execution(self, **others: Any) -> Execution:
         """Return how runs are executed."""

@@ -174,7 +174,8 @@ class Run(OfTraining):
             if self.on != "local":
                 from isoflop.sweep.cluster import cluster_of, queue_on
 
-                queue = queue_on(self.on, self.study, asked.name, folders, cluster_of(self.study))
+                cluster, given = cluster_of(self.study), self.of_workers()
+                queue = queue_on(self.on, self.study, asked.name, folders, cluster, given)
                 left.callback(queue.close, tell)
                 execution = replace(execution, executor=queue)
             outcome = self.trained(asked, folders, execution)
@@ -212,8 +213,6 @@ class Work(OfTraining):
 
     def __call__(self) -> int:
         limit = self.time_limit
-        if limit is not None and not limit > 0:
-            raise ValueError(f"--time-limit is {limit}; expected minutes, more than 0")
         if self.study.is_dir():
             return replace(self, study=self.study / STUDY, out=self.out or self.study)()
         asked, folders = self.found()

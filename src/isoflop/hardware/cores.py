@@ -40,14 +40,9 @@ class UsableCores:
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> UsableCores:
     """Return the cores that this process may use."""
-    return UsableCores(_affinity(), min(_quotas(cgroups, membership), default=None))
-
-
-def _affinity() -> int:
-    # macOS has no affinity.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    told = hasattr(os, "sched_getaffinity")  # macOS has none
+    affinity = len(os.sched_getaffinity(0)) if told else os.cpu_count() or 1
+    return UsableCores(affinity, min(_quotas(cgroups, membership), default=None))
 
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:

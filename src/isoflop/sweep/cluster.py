@@ -187,16 +187,20 @@ class Queue:
             self._cancelled.append(run_id)
 
     def close(self, tell: Callable[[str], None]) -> None:
-        """Nobody asks any more; jobs that end with this process save their runs and leave first.
+        """Nobody asks any more: tasks of Ray end with this process, and save their runs first.
 
-        `tell` takes what is worth a line.
+        `tell` takes what is worth a line. Jobs of Slurm go on, and leave when idle.
         """
-        if self._jobs is not None:
+        if isinstance(self._jobs, Ray):
             self._jobs.leave(tell)
 
 
-def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Cluster) -> Queue:
+def queue_on(
+    where: str, study: Path, name: str, folders: Folders, cluster: Cluster, options: Sequence[str]
+) -> Queue:
     """Return what has workers started on `workers` (by somebody else), `slurm` or `ray`.
+
+    They are given the options, and those of the cluster's table, which hold where both are there.
 
     Raises:
         ValueError: what it needs is not installed here.
@@ -207,7 +211,7 @@ def queue_on(where: str, study: Path, name: str, folders: Folders, cluster: Clus
     command = [*cluster.command, "work", str(study.absolute()), *named, "--until-idle"]
     if cluster.time_limit is not None:
         command += ["--time-limit", f"{cluster.time_limit:g}"]
-    command += cluster.arguments
+    command += [*options, *cluster.arguments]
     if where == "slurm":
         jobs = Slurm(command, cluster, name, folder)
         known = jobs.living([path.stem for path in folder.glob("*.txt")])
@@ -248,9 +252,6 @@ class Slurm:
         except OSError:
             return set(ids)
         return set(seen.split()) & set(ids)
-
-    def leave(self, tell: Callable[[str], None]) -> None:
-        """Do nothing: jobs go on, and leave when idle."""
 
 
 def _said(command: Sequence[str]) -> str:

@@ -157,7 +157,10 @@ class Run:
         failure = None
         pace = Pace(checkpoint_seconds)
         saved_step = made = self.step
-        with self._open_metrics() as metrics, self._next:
+        # Steps that may be under way before the first of them is read: a GPU need not wait.
+        late = 0 if self.trainer.device.type == "cpu" else 1
+        opened = self.folder.open_metrics(self.step) if self.ranks.leads else NoMetrics()
+        with opened as metrics, self._next:
             while made < self.config.steps:
                 if made == self._branching_step > 0:
                     failure = self._take(0, metrics, watch)
@@ -175,7 +178,7 @@ class Run:
                 made += 1
                 # What is looked at after a step needs the weights as they were then.
                 waits = is_validated(made, self.config.steps) or made == self.config.steps
-                failure = self._take(0 if waits else self._late, metrics, watch)
+                failure = self._take(0 if waits else late, metrics, watch)
                 if failure:
                     break
                 stopping, saving = self.ranks.agree(stop(), self.ranks.leads and pace.is_due)
@@ -200,14 +203,6 @@ class Run:
         if failure is None:
             put_together(self.trainer)
         return failure
-
-    def _open_metrics(self) -> JsonLines | NoMetrics:
-        return self.folder.open_metrics(self.step) if self.ranks.leads else NoMetrics()
-
-    @property
-    def _late(self) -> int:
-        """Steps that may be under way before the first of them is read: a GPU need not wait."""
-        return 0 if self.trainer.device.type == "cpu" else 1
 
     def _make_step(self, index: int) -> None:
         """Make a step, or have the device begin it."""

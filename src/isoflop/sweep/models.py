@@ -16,7 +16,7 @@ from isoflop.data import prepare
 from isoflop.planning import PlannedRun, next_runs
 from isoflop.planning.assignment import assign
 from isoflop.runs import RunClaimed, RunFolder, RunStore
-from isoflop.sweep.ledger import Folders, Ledger
+from isoflop.sweep.ledger import TRIALS, Folders, Ledger
 from isoflop.sweep.running import run_study
 from isoflop.sweep.schedule.executor import Execution
 
@@ -36,23 +36,23 @@ class Freed:
 
 
 def clean(study: Study, root: Path, *, everything: bool = False) -> Freed:
-    """Remove the checkpoints of runs that have a record; nothing else is touched.
+    """Remove the checkpoints of runs and trials that have a record; nothing else is touched.
 
     The best run of each variant and budget, by validation loss, keeps its checkpoint unless
     `everything` goes. Runs without a record keep theirs, since they go on from them, and so do
     those that another process holds. What longer runs branch from goes too, unless one is needed.
     """
-    store = RunStore(root)
+    store, trials = RunStore(root), RunStore(storage.inside(root, TRIALS))
     records = store.records()
     needed = {run.config.stem for run in next_runs(study, records)} if study.reuse else set()
     best = {} if everything else best_runs(records, assign(study, records).variant_of)
     freed = runs = kept = 0
-    for record in records:
-        folder = store.folder(record.run_id)
-        kept += record.run_id in best and folder.checkpoints.is_dir()
-        going = [] if record.run_id in best else [folder.checkpoints]
-        going += [] if record.config.stem in needed else [folder.stable]
-        going = [one for one in going if one.is_dir()]
+    done = [(store.folder(one.run_id), one, one.run_id in best) for one in records]
+    done += [(trials.folder(one.run_id), one, False) for one in trials.records()]
+    for folder, record, stays in done:
+        kept += stays and folder.checkpoints.is_dir()
+        staying = {folder.checkpoints: stays, folder.stable: record.config.stem in needed}
+        going = [path for path in staying if not staying[path] and path.is_dir()]
         if not going:
             continue
         try:

@@ -99,32 +99,32 @@ def told(
     prepare: Callable[..., Measured],
     *given: object,
     seconds: float = MOST_SECONDS,
-    tries: int = 2,
 ) -> list[Any]:
     """Return what is measured in a process of each environment.
 
     All measure at the same time, once the last of them has prepared it; `partial` for `prepare`
     prepares nothing. Nothing is waited for before torch, which may be on its way, is in the server.
-    If one of them is killed, all begin anew, `tries` times in all.
+    If one of them is killed, all begin anew, once.
 
     Raises:
         ValueError: one of them cannot, or takes too long.
     """
-    children = [Child(_working, dict(one), prepare, given, daemon=True) for one in environments]
-    try:
-        for child in children:
-            child.line.recv()
-        _heard(children, MOST_SECONDS)
-        for child in children:
-            child.line.send(None)
-        return _heard(children, seconds)
-    except (EOFError, OSError):
-        if tries == 1:
-            raise ValueError("its process ended without a word") from None
-    finally:
-        for child in children:
-            child.kill()
-    return told(environments, prepare, *given, seconds=seconds, tries=tries - 1)
+    for again in (True, False):
+        children = [Child(_working, dict(one), prepare, given, daemon=True) for one in environments]
+        try:
+            for child in children:
+                child.line.recv()
+            _heard(children, MOST_SECONDS)
+            for child in children:
+                child.line.send(None)
+            return _heard(children, seconds)
+        except (EOFError, OSError):
+            if not again:
+                raise ValueError("its process ended without a word") from None
+        finally:
+            for child in children:
+                child.kill()
+    raise AssertionError("the second time returns or raises")
 
 
 def _heard(children: Sequence[Child], seconds: float) -> list[Any]:
